@@ -1,0 +1,210 @@
+"""Bisecting k-means: the worst cluster is split in two by k-means until there are k.
+
+Source: M. Steinbach, G. Karypis and V. Kumar, A comparison of document clustering techniques, KDD Workshop on Text
+Mining 2000.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster import lloyd
+from jaxcluster.cluster.centroids import mean_variance, own_distances
+from jaxcluster.cluster.given import Given
+from jaxcluster.cluster.seeding import INITS, seed_centers
+from jaxcluster.core import check
+from jaxcluster.core.fold import across
+from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.restart import best_of, many
+from jaxcluster.core.rows import place, trim
+from jaxcluster.ops.distance import squared_norms
+from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
+
+STRATEGIES = ("biggest_inertia", "largest_cluster")
+
+
+class BisectingState(NamedTuple):
+    """A finished bisecting k-means.
+
+    Split s divides the rows of cluster ``parents[s]`` between two centres, ``pairs[s]``: those nearer to the first
+    keep their label, the others become cluster s + 1.
+
+    Attributes:
+        centers: (k, d) cluster centres.
+        inertia: () Σ w·‖x − c‖² (data units²).
+        weight: (k,) total weight of the rows of each cluster.
+        parents: (k-1,) which cluster each split divided.
+        pairs: (k-1, 2, d) the two centres of each split.
+    """
+
+    centers: Float[Array, "*batch k d"]
+    inertia: Float[Array, "*batch"]
+    weight: Float[Array, "*batch k"]
+    parents: Int[Array, "*batch splits"]
+    pairs: Float[Array, "*batch splits 2 d"]
+
+    @property
+    def objective(self) -> Float[Array, "*batch"]:
+        """The inertia."""
+        return self.inertia
+
+
+class _Leaves(NamedTuple):
+    """The tree while it grows: a label for each row, and for each cluster its centre, inertia and weight."""
+
+    labels: Int[Array, " n"]
+    centers: Float[Array, "k d"]
+    inertia: Float[Array, " k"]
+    weight: Float[Array, " k"]
+    parents: Int[Array, " splits"]
+    pairs: Float[Array, "splits 2 d"]
+    history: Float[Array, " splits"]
+
+
+class _Static(NamedTuple):
+    """Options that change the program."""
+
+    k: int
+    init: str
+    runs: int
+    strategy: str
+    lloyd: lloyd.LloydOptions
+    capacity: int
+
+
+def fit(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    weights=None,
+    strategy: str = "biggest_inertia",
+    init: str = "random",
+    n_init: int = 1,
+    tol=1e-4,
+    max_steps=300,
+    axis_name: str | None = None,
+) -> Fit:
+    """Clusters rows by k - 1 splits in two.
+
+    Args:
+        key: random key for the starts of the splits.
+        x: (n, d) rows.
+        k: number of clusters, static, 1 <= k <= n.
+        weights: (n,) non-negative row weights, or None.
+        strategy: which cluster is split: the one of "biggest_inertia", or the "largest_cluster" by weight.
+        init: how each split starts, see ``kmeans.fit``.
+        n_init: starts tried for each split.
+        tol, max_steps: of each split, as in ``kmeans.fit``.
+        axis_name: the mapped axis over which rows are spread, inside shard_map.
+
+    Returns:
+        `Fit` with a `BisectingState`, labels, steps (the splits, k - 1), status, and the total inertia after each
+        split. Status EMPTY_CLUSTERS says that there were fewer distinct rows than clusters.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
+    """
+    x = check.check_matrix(x)
+    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
+    k = check.check_clusters(k, n)
+    check.check_choice("strategy", strategy, STRATEGIES)
+    check.check_choice("init", init, INITS)
+    runs = check.check_clusters(n_init, np.inf, name="n_init")
+    check.check_positive("tol", tol, zero=True)
+    check.check_positive("max_steps", max_steps)
+    placed = place(x, weights, axis_name=axis_name)
+    options = lloyd.LloydOptions(uniform=placed.uniform, axis_name=axis_name)
+    static = _Static(k, init, runs, strategy, options, history_capacity(max_steps))
+    fitted = _fit(static, key, placed.points, placed.origin, tol, max_steps)
+    return fitted._replace(labels=trim(fitted.labels, placed.n))
+
+
+def predict(state: BisectingState, x) -> Int[Array, " n"]:
+    """Label of each of (n, d) rows by going down the splits, as the rows of the fit went."""
+    x = check.check_matrix(x)
+    check.check_width(x, state.centers.shape[1])
+    traced = check.is_traced(state, x)
+    origin = jnp.mean(state.centers, axis=0) if traced else np.mean(np.asarray(state.centers), axis=0)
+    placed = place(x, origin=origin)
+    return trim(_predict(state.parents, state.pairs, placed.origin, placed.points.x), placed.n)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fit(static, key, points, origin, tol, max_steps):
+    norms = squared_norms(points.x)
+    axis_name = static.lloyd.axis_name
+    tol = tol * mean_variance(points, norms, axis_name=axis_name)
+    leaves = _root(points, static)
+
+    def split(s, leaves):
+        worst = leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight
+        return _split(static, jax.random.fold_in(key, s), points, norms, leaves, jnp.argmax(worst), s, tol, max_steps)
+
+    leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
+    inertia = jnp.sum(leaves.inertia)
+    status = jnp.where(jnp.any(leaves.weight <= 0), Status.EMPTY_CLUSTERS, Status.CONVERGED)
+    status = jnp.where(jnp.isnan(inertia), Status.NOT_FINITE, status).astype(jnp.int32)
+    centers, pairs = leaves.centers + origin, leaves.pairs + origin
+    state = BisectingState(centers, inertia, leaves.weight, leaves.parents, pairs)
+    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history)
+
+
+def _root(points, static):
+    """All rows in cluster 0."""
+    d = points.x.shape[1]
+    k, axis_name = static.k, static.lloyd.axis_name
+    labels = jnp.zeros_like(points.weight, jnp.int32)
+    sums, weight = across(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
+    centers = sums / jnp.where(weight > 0, weight, 1)[:, None]
+    inertia = (
+        jnp.zeros(k, points.x.dtype)
+        .at[0]
+        .set(across(points.weight @ own_distances(points.x, centers, labels), axis_name))
+    )
+    parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
+    return _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.full(k - 1, jnp.nan, points.x.dtype))
+
+
+def _split(static, key, points, norms, leaves, parent, s, tol, max_steps):
+    """Divides one cluster by a 2-means of its rows; the rest of the rows weigh nothing meanwhile."""
+    own = leaves.labels == parent
+    rows = lloyd.Rows(Points(points.x, jnp.where(own, points.weight, 0)), norms)
+    axis_name, given = static.lloyd.axis_name, Given()
+
+    def run(key):
+        centers = seed_centers(key, rows.points, 2, init=static.init, axis_name=axis_name)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
+        return lloyd.run(centers, rows, given, **limits, options=static.lloyd)
+
+    fitted = run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+    pair, side = fitted.state.centers, fitted.state.found.labels
+    children = jnp.stack([parent, s + 1])
+    distance = rows.points.weight * own_distances(points.x, pair, side)
+    inertia = across(jax.ops.segment_sum(distance, side, 2), axis_name)
+    total = leaves.inertia.at[children].set(inertia)
+    return _Leaves(
+        labels=jnp.where(own & (side == 1), s + 1, leaves.labels),
+        centers=leaves.centers.at[children].set(pair),
+        inertia=total,
+        weight=leaves.weight.at[children].set(fitted.state.stats.weight),
+        parents=leaves.parents.at[s].set(parent.astype(jnp.int32)),
+        pairs=leaves.pairs.at[s].set(pair),
+        history=leaves.history.at[s].set(jnp.sum(total)),
+    )
+
+
+@jax.jit
+def _predict(parents, pairs, origin, x):
+    def descend(s, labels):
+        side, _ = nearest(x, pairs[s] - origin)
+        return jnp.where((labels == parents[s]) & (side == 1), s + 1, labels)
+
+    return jax.lax.fori_loop(0, parents.shape[0], descend, jnp.zeros(x.shape[0], jnp.int32))

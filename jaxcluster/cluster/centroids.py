@@ -1,0 +1,85 @@
+"""Centroids as functions of their rows: exact inertia, the gradient of means, and the scale of a tolerance."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.fold import across, map_rows
+from jaxcluster.ops.distance import normalize
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Array, Float, Int, Points
+
+DIFFERENCE_TILE = 2048
+"""Rows whose differences from their centres stay in a core's cache."""
+
+
+def own_distances(
+    x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
+) -> Float[Array, " n"]:
+    """Squared distance (data units²) of each row to the centre it is labelled with, from differences.
+
+    Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
+    """
+
+    def tile(rows):
+        x, labels = rows
+        own = centers[labels]
+        return 1 - jnp.sum(x * own, axis=1) if spherical else jnp.sum(jnp.square(x - own), axis=1)
+
+    return map_rows(tile, (x, labels), tile=DIFFERENCE_TILE)
+
+
+def inertia_of(
+    points: Points,
+    centers: Float[Array, "k d"],
+    labels: Int[Array, " n"],
+    *,
+    spherical: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Σ w·distance of rows to their own centres, from differences."""
+    return across(points.weight @ own_distances(points.x, centers, labels, spherical=spherical), axis_name)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def differentiable_means(
+    axis_name: str | None, centers: Float[Array, "k d"], points: Points, members: Int[Array, " n"]
+) -> Float[Array, "k d"]:
+    """``centers`` themselves, with the derivative that they have as weighted means of their members.
+
+    Labels outside [0, k) belong to no centre; a centre without members is constant.
+    """
+    return centers
+
+
+@differentiable_means.defjvp
+def _differentiable_means_jvp(axis_name, primals, tangents):
+    centers, points, members = primals
+    _, moved, _ = tangents
+    k = centers.shape[0]
+    inside = (members >= 0) & (members < k)
+    members = jnp.where(inside, members, k)
+    weight = across(jax.ops.segment_sum(points.weight, members, k), axis_name)
+    offset = points.x - centers[jnp.where(inside, members, 0)]
+    pull = points.weight[:, None] * moved.x + moved.weight[:, None] * offset
+    total = across(jax.ops.segment_sum(pull, members, k), axis_name)
+    return centers, total / jnp.where(weight > 0, weight, 1)[:, None]
+
+
+def differentiable_directions(
+    axis_name: str | None, centers: Float[Array, "k d"], points: Points, members: Int[Array, " n"]
+) -> Float[Array, "k d"]:
+    """Unit centres recomputed from their members, so that they differentiate; those without members stay."""
+    sums, _ = cluster_sums(points, members, centers.shape[0])
+    directions = normalize(across(sums, axis_name))
+    return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
+
+
+def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str | None = None) -> Float[Array, ""]:
+    """Mean over the columns of their weighted variance (data units²): the unit of ``tol``. Rows come centred."""
+    weight = points.weight
+    total, squares, linear = across((jnp.sum(weight), weight @ norms, weight @ points.x), axis_name)
+    return jnp.maximum(squares / total - jnp.sum(jnp.square(linear / total)), 0) / points.x.shape[1]

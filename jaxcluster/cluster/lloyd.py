@@ -1,0 +1,201 @@
+"""Lloyd's iteration on centred rows: what a tile of rows contributes, and what the centres become of it.
+
+k-means, its sweep, bisecting k-means and streams are made of these functions. Under the spherical metric rows and
+centres are unit vectors; their squared distance is twice the cosine distance, so nothing here but the update differs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.given import Given
+from jaxcluster.core.fold import SUM, across, fold_rows
+from jaxcluster.core.iterate import iterate
+from jaxcluster.core.shard import gather_tables, shard_index
+from jaxcluster.ops.distance import FULL, normalize
+from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
+
+
+class LloydOptions(NamedTuple):
+    """What changes the program of a step."""
+
+    spherical: bool = False
+    uniform: bool = False
+    precision: jax.lax.Precision = FULL
+    axis_name: str | None = None
+
+
+class Rows(NamedTuple):
+    """Rows of an iteration with what does not change in it."""
+
+    points: Points
+    norms: Float[Array, " n"]
+
+
+class LloydStats(NamedTuple):
+    """What rows contribute to their nearest centres: Σ w·x and Σ w of each, and Σ w·distance² (data units²)."""
+
+    sums: Float[Array, "k d"]
+    weight: Float[Array, " k"]
+    inertia: Float[Array, ""]
+
+
+class LloydState(NamedTuple):
+    """Centres with the rows assigned to them.
+
+    Attributes:
+        centers: (k, d).
+        stats: of the rows by their nearest centre.
+        found: each row's nearest centre.
+        members: (n,) the labels whose means the centres are; -1 before the first step.
+        shift: () Σ‖Δc‖² of the last step.
+        stable: () whether the last step changed no label.
+    """
+
+    centers: Float[Array, "k d"]
+    stats: LloydStats
+    found: Nearest
+    members: Int[Array, " n"]
+    shift: Float[Array, ""]
+    stable: Bool[Array, ""]
+
+    @property
+    def objective(self) -> Float[Array, ""]:
+        """The inertia of the present assignment."""
+        return self.stats.inertia
+
+    @property
+    def residual(self) -> Float[Array, ""]:
+        """The last shift; 0 once no label changes. NaN stays NaN."""
+        return jnp.where(self.stable, 0, 1) * self.shift
+
+
+def lloyd_stats(
+    centers: Float[Array, "k d"],
+    rows: Rows,
+    *,
+    last: Nearest | None = None,
+    moved: Float[Array, " k"] | None = None,
+    active: Bool[Array, " k"] | None = None,
+    options: LloydOptions,
+) -> tuple[LloydStats, Nearest]:
+    """Assigns rows to centres and sums them up, each row read once.
+
+    Args:
+        last, moved: the last assignment of these rows and how far each centre has moved since; they save a pass.
+    """
+    k, d = centers.shape
+
+    def tile(rows_and_last):
+        (points, norms), last = rows_and_last
+        window = None if last is None else widen(last, moved)
+        found = search(points.x, centers, active=active, norms=norms, window=window, precision=options.precision)
+        sums, weight = cluster_sums(points, found.labels, k, uniform=options.uniform)
+        distance = found.distance
+        if options.spherical:
+            distance = (distance + 1 - norms) / 2
+        return LloydStats(sums, weight, points.weight @ distance), found
+
+    size = search_tile(rows.norms.shape[0], k, d, rows.norms.dtype)
+    return fold_rows(tile, (rows, last), tile=size, monoid=SUM, axis_name=options.axis_name)
+
+
+def lloyd_update(
+    stats: LloydStats, centers: Float[Array, "k d"], *, movable: Bool[Array, " k"] | None, spherical: bool
+) -> Float[Array, "k d"]:
+    """Means of the clusters; an empty or frozen one keeps its centre."""
+    filled = stats.weight > 0
+    means = stats.sums / jnp.where(filled, stats.weight, 1)[:, None]
+    if spherical:
+        means = normalize(means)
+        filled &= jnp.any(means != 0, axis=1)
+    if movable is not None:
+        filled &= movable
+    return jnp.where(filled[:, None], means, centers)
+
+
+def start(centers: Float[Array, "k d"], rows: Rows, given: Given, options: LloydOptions) -> LloydState:
+    """The state before the first step: rows assigned to the given centres."""
+    stats, found = lloyd_stats(centers, rows, active=given.active, options=options)
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+    return LloydState(centers, stats, found, jnp.full_like(found.labels, -1), infinite, jnp.asarray(False))
+
+
+def step(state: LloydState, rows: Rows, given: Given, options: LloydOptions) -> LloydState:
+    """Refills empty clusters, moves the centres to their means and assigns the rows anew."""
+    stats, members = refill(state, rows.points, given, options.axis_name)
+    centers = lloyd_update(stats, state.centers, movable=given.movable, spherical=options.spherical)
+    squared_moves = jnp.sum(jnp.square(centers - state.centers), axis=1)
+    moved = jnp.sqrt(squared_moves)
+    stats, found = lloyd_stats(centers, rows, last=state.found, moved=moved, active=given.active, options=options)
+    changed = jnp.any((found.labels != state.found.labels) & (rows.points.weight > 0))
+    stable = across(changed.astype(jnp.int32), options.axis_name) == 0
+    return LloydState(centers, stats, found, members, jnp.sum(squared_moves), stable)
+
+
+def run(
+    centers: Float[Array, "k d"], rows: Rows, given: Given, *, tol, max_steps, capacity: int, options: LloydOptions
+) -> Fit:
+    """Steps from given centres until no label changes or the shift is at most ``tol`` (data units²).
+
+    Counts the step that would only find that no label changes, as the usual libraries do; it is not taken.
+    """
+    state = start(centers, rows, given, options)
+    fit = iterate(
+        lambda state: step(state, rows, given, options), state, tol=tol, max_steps=max_steps, capacity=capacity
+    )
+    state = fit.state
+    more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
+    history = fit.history.at[jnp.where(more, fit.steps, capacity)].set(state.objective, mode="drop")
+    return fit._replace(steps=fit.steps + more, history=history)
+
+
+def refill(
+    state: LloydState, points: Points, given: Given, axis_name: str | None
+) -> tuple[LloydStats, Int[Array, " n"]]:
+    """Gives the e-th empty cluster the e-th row farthest from its own centre; the row leaves its donor.
+
+    Nothing moves where every distance is 0. Returns the statistics and the labels that they belong to.
+    """
+    empty = state.stats.weight <= 0
+    for mask in (given.active, given.movable):
+        empty = empty if mask is None else empty & mask
+
+    def move(carry):
+        _, stats, members = carry
+        return jnp.asarray(False), *_move_far_rows(stats, members, empty, state, points, axis_name)
+
+    # A loop of at most one round, not a cond: under vmap a cond always pays for both of its branches.
+    carry = (jnp.any(empty), state.stats, state.found.labels)
+    _, stats, members = jax.lax.while_loop(lambda carry: carry[0], move, carry)
+    return stats, members
+
+
+def _move_far_rows(stats, members, empty, state, points, axis_name):
+    n, k = members.shape[0], empty.shape[0]
+    distance = jnp.sum(jnp.square(points.x - state.centers[members]), axis=1)
+    distance = jnp.where(points.weight > 0, distance, -1)
+    local_distance, local_row = jax.lax.top_k(distance, min(k, n))
+    tables = (local_distance, local_row, points.x[local_row], points.weight[local_row], members[local_row])
+    owner = jnp.full_like(local_row, 0) + shard_index(axis_name)
+    far_distance, row, x, weight, donor, owner = (gather_tables(table, axis_name) for table in (*tables, owner))
+    _, order = jax.lax.top_k(far_distance, min(k, far_distance.shape[0]))
+    taken = order[jnp.minimum(jnp.cumsum(empty) - 1, order.shape[0] - 1)]
+    rank = jnp.cumsum(empty) - 1
+    moves = empty & (far_distance[taken] > 0) & (rank < order.shape[0])
+    weight = jnp.where(moves, weight[taken], 0)
+    shifted = weight[:, None] * x[taken]
+    donor = donor[taken]
+    stats = LloydStats(
+        sums=(stats.sums.at[donor].add(-shifted)) + shifted,
+        weight=(stats.weight.at[donor].add(-weight)) + weight,
+        inertia=stats.inertia,
+    )
+    here = moves & (owner[taken] == shard_index(axis_name))
+    members = members.at[jnp.where(here, row[taken], n)].set(jnp.arange(k, dtype=members.dtype), mode="drop")
+    return stats, members

@@ -1,0 +1,1 @@
+"""How anything is iterated, folded, restarted, spread over devices and checked."""

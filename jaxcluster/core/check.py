@@ -1,0 +1,105 @@
+"""Argument checks: they run before tracing, and say what was seen, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of the values is being traced, so that only its shape and dtype can be checked."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raises ValueError listing the known values, the nearest first guessed."""
+    known = list(known)
+    if value in known:
+        return
+    guess = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {guess[0]!r}?" if guess else ""
+    raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, known))}.{hint}")
+
+
+def check_positive(name: str, value: Any, *, zero: bool = False) -> None:
+    """Raises ValueError unless a concrete number is positive (or zero where that is allowed)."""
+    if is_traced(value):
+        return
+    if (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not (value >= 0 if zero else value > 0):
+        raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
+
+
+def check_clusters(k: Any, n: float, *, name: str = "k") -> int:
+    """``k`` as an int with 1 <= k <= n, the number of rows (infinity for a count that rows do not bound)."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {k!r} of type {type(k).__name__}.")
+    if k < 1:
+        raise ValueError(f"{name}={k} must be at least 1.")
+    if n < k:
+        raise ValueError(f"n_samples={n} should be >= {name}={k}. Pass fewer clusters or more rows.")
+    return int(k)
+
+
+def check_matrix(x: Any, *, name: str = "x") -> Any:
+    """``x`` as a 2-D array of real numbers, at least one row and one column; values are not looked at.
+
+    NumPy and JAX arrays are returned as they are, anything else as a NumPy array.
+    """
+    if not isinstance(x, (np.ndarray, jax.Array)):
+        x = np.asarray(x)
+    if x.dtype.kind in "OSUMm":
+        raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
+    if x.dtype.kind == "c":
+        raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
+    if x.ndim != 2:
+        hint = " A single column is x.reshape(-1, 1), a single row x.reshape(1, -1)." if x.ndim == 1 else ""
+        raise ValueError(f"{name} must be 2-D (rows, columns), got shape {x.shape}.{hint}")
+    if x.shape[0] == 0:
+        raise ValueError(f"{name} has no rows (shape {x.shape}); at least 1 is needed.")
+    if x.shape[1] == 0:
+        raise ValueError(f"{name} has no columns (shape {x.shape}); at least 1 is needed.")
+    return x
+
+
+def check_finite(x: Any, *, name: str = "x") -> None:
+    """Raises ValueError with the number of NaN and infinite values and the columns they are in."""
+    if x.dtype.kind not in "f" or np.isfinite(np.sum(x, dtype=np.float32 if x.dtype.itemsize < 8 else None)):
+        return
+    x = np.asarray(x)
+    nans, infs = np.isnan(x), np.isinf(x)
+    if not (nans.any() or infs.any()):
+        return
+    seen = [f"{int(bad.sum())} {what}" for bad, what in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
+    where = ""
+    if x.ndim == 2:
+        columns = np.flatnonzero((nans | infs).any(0))
+        listed = ", ".join(map(str, columns[:8])) + (" …" if len(columns) > 8 else "")
+        where = f" in column{'s' if len(columns) > 1 else ''} {listed}"
+    raise ValueError(f"{name} contains {' and '.join(seen)} values{where}. Drop or impute those rows first.")
+
+
+def check_weights(weights: Any, n: int) -> np.ndarray:
+    """Concrete ``weights`` as a NumPy array of n finite, non-negative numbers, not all zero."""
+    weights = np.asarray(weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+    check_finite(weights, name="weights")
+    if (weights < 0).any():
+        raise ValueError(f"weights must not be negative: {int((weights < 0).sum())} are, the least {weights.min()}.")
+    if not weights.any():
+        raise ValueError("all weights are zero: no row is left to cluster.")
+    return weights
+
+
+def check_width(x: Any, d: int, *, name: str = "x") -> None:
+    """Raises ValueError unless ``x`` has d columns."""
+    if x.shape[-1] != d:
+        raise ValueError(f"{name} has {x.shape[-1]} columns, but the model was fitted on {d}.")

@@ -1,0 +1,105 @@
+"""Folding rows: one way to go over tiles on a device and over devices.
+
+A *tile function* maps a tile of rows to ``(summary, per_row)``: what the tile contributes, and what is kept for
+each of its rows. Summaries are added up with a monoid, over tiles by a scan and over devices by a collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Monoid(NamedTuple):
+    """An associative way to combine summaries, and its collective over a mapped axis."""
+
+    combine: Callable[[Any, Any], Any]
+    across: Callable[[Any, str], Any]
+
+
+SUM = Monoid(combine=jnp.add, across=jax.lax.psum)
+MIN = Monoid(combine=jnp.minimum, across=jax.lax.pmin)
+MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
+
+
+def tile_rows(n: int, row_cost: int, budget: int = 1 << 24) -> int:
+    """Rows of a tile whose temporaries hold at most ``budget`` elements at ``row_cost`` each.
+
+    The tiles come out even where n allows it: the last one is padded, and padding is work.
+    """
+    most = max(1, budget // max(1, row_cost))
+    if n <= most:
+        return n
+    count = -(-n // most)
+    return next((n // c for c in range(count, 2 * count) if n % c == 0), -(-n // count))
+
+
+def fold_rows(
+    tile_function: Callable[[Any], tuple[Any, Any]],
+    rows: Any,
+    *,
+    tile: int | None = None,
+    monoid: Monoid = SUM,
+    axis_name: str | None = None,
+) -> tuple[Any, Any]:
+    """Folds ``tile_function`` over the leading axis of ``rows`` in tiles.
+
+    Args:
+        tile_function: tile of rows -> (summary, per_row).
+        rows: a pytree of arrays with the same leading axis n. A last, partial tile is filled up with zeros, which
+            contribute nothing as long as a row of weight 0 does not.
+        tile: rows a tile; None for one tile of all rows.
+        monoid: how summaries combine.
+        axis_name: a mapped axis over which the rows are spread, if any.
+
+    Returns:
+        The combined summary, the same on every device, and the per-row results in the order of the rows.
+    """
+    n = jax.tree.leaves(rows)[0].shape[0]
+    if tile is None or tile >= n:
+        summary, per_row = tile_function(rows)
+    else:
+        summary, per_row = _fold_tiles(tile_function, rows, n, tile, monoid)
+    return across(summary, axis_name, monoid), per_row
+
+
+def map_rows(row_function: Callable[[Any], Any], rows: Any, *, tile: int | None = None) -> Any:
+    """Applies ``row_function`` to tiles of rows and puts the per-row results back together."""
+    _, per_row = fold_rows(lambda tile_of_rows: ((), row_function(tile_of_rows)), rows, tile=tile)
+    return per_row
+
+
+def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
+    """Combines summaries over a mapped axis; the identity without one."""
+    if axis_name is None:
+        return summary
+    return jax.tree.map(lambda leaf: monoid.across(leaf, axis_name), summary)
+
+
+def _fold_tiles(tile_function, rows, n, tile, monoid):
+    count = -(-n // tile)
+    tiles = jax.tree.map(lambda leaf: _cut(leaf, count, tile), rows)
+    first, rest = jax.tree.map(lambda leaf: leaf[0], tiles), jax.tree.map(lambda leaf: leaf[1:], tiles)
+
+    def advance(summary, tile_of_rows):
+        contribution, per_row = tile_function(tile_of_rows)
+        return jax.tree.map(monoid.combine, summary, contribution), per_row
+
+    # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map.
+    start, first_out = tile_function(first)
+    summary, rest_out = jax.lax.scan(advance, start, rest)
+    return summary, jax.tree.map(lambda a, b: _join(a, b, n), first_out, rest_out)
+
+
+def _cut(leaf, count, tile):
+    short = count * tile - leaf.shape[0]
+    if short:
+        leaf = jnp.pad(leaf, ((0, short),) + ((0, 0),) * (leaf.ndim - 1))
+    return leaf.reshape(count, tile, *leaf.shape[1:])
+
+
+def _join(first, rest, n):
+    return jnp.concatenate([first, rest.reshape(-1, *first.shape[1:])])[:n]

@@ -1,0 +1,124 @@
+"""Distances between the rows of two matrices, for tiles: they build n×m, so pass them tiles.
+
+Every function takes (n, d) and (m, d) and returns (n, m). Source: the definitions of ``scipy.spatial.distance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.check import check_choice
+from jaxcluster.types import Array, Float
+
+FULL = jax.lax.Precision.HIGHEST
+
+FEW_COLUMNS = 4
+"""Up to this width differences are summed column by column: as fast as a matrix product, and free of cancellation."""
+
+
+def matrix_precision(precision: str | None) -> jax.lax.Precision:
+    """The precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
+    check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
+    return jax.lax.Precision.DEFAULT if precision == "fast" else FULL
+
+
+def row_products(x: Float[Array, "n d"], y: Float[Array, "m d"], precision=FULL) -> Float[Array, "n m"]:
+    """Inner products of all pairs of rows."""
+    return jax.lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=precision)
+
+
+def squared_norms(x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Squared Euclidean length of each row."""
+    return jnp.sum(jnp.square(x), axis=-1)
+
+
+def sqeuclidean(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
+    """Squared Euclidean distances (data units²), never negative.
+
+    Wider than a few columns this is ‖x‖² − 2x·y + ‖y‖², which cancels far from the origin: the rows are first moved
+    so that the mean of y is the origin.
+    """
+    if x.shape[1] <= FEW_COLUMNS:
+        return _sum_columns(lambda a, b: jnp.square(a - b), x, y)
+    origin = jax.lax.stop_gradient(jnp.mean(y, axis=0))
+    x, y = x - origin, y - origin
+    return expanded_sqeuclidean(x, y, squared_norms(x), precision=precision)
+
+
+def expanded_sqeuclidean(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=FULL
+) -> Float[Array, "n m"]:
+    """`sqeuclidean` of rows that are centred already and whose squared lengths are at hand: no copy of x is made."""
+    expanded = norms[:, None] - 2 * row_products(x, y, precision) + squared_norms(y)[None, :]
+    return jnp.maximum(expanded, 0)
+
+
+def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
+    """Euclidean distances (data units). The gradient at distance 0 is 0, not NaN."""
+    return _safe_root(sqeuclidean(x, y, precision=precision), 2)
+
+
+def cosine(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
+    """1 − cos of the angle, in [0, 2]; a row of zeros is at distance 1 from every row."""
+    return jnp.clip(1 - row_products(normalize(x), normalize(y), precision), 0, 2)
+
+
+def manhattan(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
+    """Sums of absolute differences (data units)."""
+    return _sum_columns(lambda a, b: jnp.abs(a - b), x, y)
+
+
+def minkowski(x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: float = 2.0, precision=FULL) -> Float[Array, "n m"]:
+    """(Σ|x − y|^p)^(1/p) for p >= 1 (data units)."""
+    return _safe_root(_sum_columns(lambda a, b: jnp.abs(a - b) ** p, x, y), p)
+
+
+METRICS: dict[str, Callable[..., Float[Array, "n m"]]] = {
+    "sqeuclidean": sqeuclidean,
+    "euclidean": euclidean,
+    "cosine": cosine,
+    "manhattan": manhattan,
+    "minkowski": minkowski,
+}
+
+
+def metric_function(metric: str | Callable, *, p: float = 2.0) -> Callable[..., Float[Array, "n m"]]:
+    """The distance function of a name in `METRICS` ("minkowski" takes p), or the callable itself.
+
+    Raises:
+        ValueError: an unknown name, with the known ones listed, or p < 1.
+    """
+    if callable(metric):
+        return metric
+    check_choice("metric", metric, METRICS)
+    if metric != "minkowski":
+        return METRICS[metric]
+    if p < 1:
+        raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
+    return partial(minkowski, p=p)
+
+
+def normalize(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Rows scaled to length 1; rows of zeros stay zero."""
+    norms = squared_norms(x)[:, None]
+    return x * jnp.where(norms > 0, jax.lax.rsqrt(jnp.where(norms > 0, norms, 1)), 0)
+
+
+def _sum_columns(term, x, y):
+    def add(column, total):
+        pick = partial(jax.lax.dynamic_index_in_dim, index=column, axis=1, keepdims=False)
+        return total + term(pick(x)[:, None], pick(y)[None, :])
+
+    first = term(x[:, :1], y[:, 0][None, :])
+    if x.shape[1] <= FEW_COLUMNS:
+        return sum((term(x[:, j, None], y[None, :, j]) for j in range(1, x.shape[1])), first)
+    return jax.lax.fori_loop(1, x.shape[1], add, first)
+
+
+def _safe_root(value, p):
+    positive = value > 0
+    return jnp.where(positive, jnp.where(positive, value, 1) ** (1 / p), 0)

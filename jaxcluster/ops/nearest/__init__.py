@@ -1,0 +1,5 @@
+"""Label and distance of each row's nearest centre. The XLA form is the truth; a kernel may stand beside it."""
+
+from jaxcluster.ops.nearest.xla import Nearest, Window, nearest, search, search_tile, widen
+
+__all__ = ["Nearest", "Window", "nearest", "search", "search_tile", "widen"]

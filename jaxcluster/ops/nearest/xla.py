@@ -1,0 +1,168 @@
+"""Nearest centres by XLA alone, in three forms.
+
+- *unrolled*: squared differences, written out for a handful of centres and columns; exact, and free of temporaries.
+- *packed*: for the CPU. XLA fuses a matrix product with a plain minimum into one kernel that never writes n×k, but
+  not with an argmin. So distances are cut into whole steps of a quantum and the centre's index is put below them:
+  one minimum of ``step·k + index`` brings both out. A window that is known to hold the least distance makes the
+  quantum small; without one a first minimum finds it.
+- *direct*: tiles of n×k and an argmin; for accelerators and float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.ops.distance import FULL, row_products, squared_norms
+from jaxcluster.types import Array, Bool, Float, Int
+
+UNROLLED_TERMS = 64
+"""Centres × columns up to which distances are written out; compile time grows with it."""
+
+PACKED_CENTERS = 1 << 12
+"""More centres than this leave too few of float32's 24 bits for the distance."""
+
+
+class Nearest(NamedTuple):
+    """Each row's nearest centre.
+
+    Attributes:
+        labels: index of the nearest centre; ties, to within rounding, go to the lower index.
+        distance: squared distance to it (data units²).
+        slack: how far ``distance`` may be from the truth (data units²).
+    """
+
+    labels: Int[Array, " n"]
+    distance: Float[Array, " n"]
+    slack: Float[Array, " n"]
+
+
+class Window(NamedTuple):
+    """Bounds (data units²) between which each row's least squared distance is known to lie."""
+
+    lower: Float[Array, " n"]
+    upper: Float[Array, " n"]
+
+
+def nearest(
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+    precision: jax.lax.Precision = FULL,
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Label and squared distance (data units²) of each row's nearest centre; ties go to the lower index.
+
+    n×k is never built. Rows far from the origin relative to their distances should be centred first.
+
+    Args:
+        active: centres that take part; None for all.
+    """
+    k, d = centers.shape
+    tile = search_tile(x.shape[0], k, d, x.dtype)
+    found = map_rows(lambda rows: search(rows, centers, active=active, precision=precision), x, tile=tile)
+    return found.labels, found.distance
+
+
+def search_tile(n: int, k: int, d: int, dtype) -> int:
+    """How many of n rows `search` should be given at once."""
+    if k * d <= UNROLLED_TERMS:
+        return n
+    on_cpu = jax.default_backend() == "cpu"
+    fused = on_cpu and dtype == jnp.float32 and k <= PACKED_CENTERS
+    return tile_rows(n, k, 1 << (25 if fused else 21 if on_cpu else 26))
+
+
+def search(
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+    norms: Float[Array, " n"] | None = None,
+    window: Window | None = None,
+    precision: jax.lax.Precision = FULL,
+) -> Nearest:
+    """`nearest` for one tile of rows.
+
+    Args:
+        norms: squared lengths of the rows, where they are at hand.
+        window: bounds of each row's least distance, which save a pass where they are at hand.
+    """
+    k, d = centers.shape
+    if k * d <= UNROLLED_TERMS:
+        return _unrolled(x, centers, active)
+    norms = squared_norms(x) if norms is None else norms
+    bias = squared_norms(centers)
+    bias = bias if active is None else jnp.where(active, bias, jnp.inf)
+    doubled = -2 * centers
+
+    def direct(x, norms, bias, doubled, window):
+        return _direct(x, norms, bias, doubled, precision)
+
+    def packed(x, norms, bias, doubled, window):
+        return _packed(x, norms, bias, doubled, window, precision)
+
+    if x.dtype != jnp.float32 or k > PACKED_CENTERS:
+        return direct(x, norms, bias, doubled, window)
+    return jax.lax.platform_dependent(x, norms, bias, doubled, window, cpu=packed, default=direct)
+
+
+def widen(found: Nearest, moved: Float[Array, " k"]) -> Window:
+    """The window that holds each row's least distance after centre j has moved by ``moved[j]`` (data units).
+
+    The row's present centre is at most ``moved`` farther off than it was, and no centre is nearer than the nearest
+    one was, less the longest move.
+    """
+    near = jnp.sqrt(jnp.maximum(found.distance - found.slack, 0))
+    far = jnp.sqrt(found.distance + found.slack)
+    lower = jnp.square(jnp.maximum(near - jnp.max(moved), 0))
+    return Window(lower, jnp.square(far + moved[found.labels]))
+
+
+def _rounding(x_dtype, norms, distance):
+    """A bound on the rounding error of an expanded squared distance: the centre is at most √norm + √distance long."""
+    return 8 * jnp.finfo(x_dtype).eps * (norms + distance)
+
+
+def _unrolled(x, centers, active):
+    labels = distance = None
+    for j in range(centers.shape[0]):
+        to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(centers.shape[1]))
+        if active is not None:
+            to_j = jnp.where(active[j], to_j, jnp.inf)
+        if labels is None:
+            labels, distance = jnp.zeros(to_j.shape, jnp.int32), to_j
+        else:
+            labels, distance = jnp.where(to_j < distance, j, labels), jnp.minimum(to_j, distance)
+    return Nearest(labels, distance, 8 * jnp.finfo(x.dtype).eps * distance)
+
+
+def _direct(x, norms, bias, doubled, precision):
+    relative = row_products(x, doubled, precision) + bias
+    labels = jnp.argmin(relative, axis=1).astype(jnp.int32)
+    distance = jnp.maximum(jnp.min(relative, axis=1) + norms, 0)
+    return Nearest(labels, distance, _rounding(x.dtype, norms, distance))
+
+
+def _packed(x, norms, bias, doubled, window, precision):
+    k = bias.shape[0]
+    levels = 2.0**24 / k
+    if window is None:
+        least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias, axis=1) + norms, 0)
+        window = Window(least, least)
+        # Two products of the same operands would be merged into one that writes n×k.
+        x, doubled, window = jax.lax.optimization_barrier((x, doubled, window))
+    rounding = _rounding(x.dtype, norms, window.upper)
+    lower = window.lower - rounding
+    quantum = (window.upper - lower + rounding) / (levels - 2)
+    quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny
+    scale, offset = 1 / quantum, norms - lower
+    scaled = (row_products(x, doubled, precision) + bias + offset[:, None]) * scale[:, None]
+    least = jnp.min(jnp.floor(scaled) * k + jnp.arange(k, dtype=x.dtype), axis=1)
+    # Whole numbers below 2²⁴: taken apart as integers, for a float quotient may round up to the next step.
+    step, labels = jnp.divmod(least.astype(jnp.int32), k)
+    distance = jnp.maximum(lower + (step + 0.5) * quantum, 0)
+    return Nearest(labels, distance, quantum + rounding)
