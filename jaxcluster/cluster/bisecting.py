@@ -117,7 +117,7 @@ def fit(
     k = check.check_clusters(k, n)
     check.check_choice("strategy", strategy, STRATEGIES)
     check.check_choice("init", init, INITS)
-    runs = check.check_clusters(n_init, np.inf, name="n_init")
+    runs = check.check_count("n_init", n_init)
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     placed = place(x, weights, axis_name=axis_name)

@@ -183,7 +183,7 @@ def sweep(
     if not ks or len(set(ks)) < len(ks):
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters.")
     check.check_choice("init", init, INITS)
-    check.check_clusters(n_seeds, np.inf, name="n_seeds")
+    check.check_count("n_seeds", n_seeds)
     _check_options(metric, precision, tol, max_steps)
     placed = place(x, weights, center=metric == "sqeuclidean")
     static = _Static(max(ks), init, n_seeds, metric, precision, placed.uniform, history_capacity(max_steps))
@@ -299,5 +299,5 @@ def _runs(name, n_init):
         return AUTO_RESTARTS if name == "random" else 1
     if isinstance(n_init, str):
         raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
-    runs = check.check_clusters(n_init, np.inf, name="n_init")
+    runs = check.check_count("n_init", n_init)
     return 1 if name == GIVEN else runs

@@ -40,9 +40,9 @@ class Rows(NamedTuple):
 class LloydStats(NamedTuple):
     """What rows contribute to their nearest centres: Σ w·x and Σ w of each, and Σ w·distance² (data units²)."""
 
-    sums: Float[Array, "k d"]
-    weight: Float[Array, " k"]
-    inertia: Float[Array, ""]
+    sums: Float[Array, "*batch k d"]
+    weight: Float[Array, "*batch k"]
+    inertia: Float[Array, "*batch"]
 
 
 class LloydState(NamedTuple):
@@ -57,20 +57,20 @@ class LloydState(NamedTuple):
         stable: () whether the last step changed no label.
     """
 
-    centers: Float[Array, "k d"]
+    centers: Float[Array, "*batch k d"]
     stats: LloydStats
     found: Nearest
-    members: Int[Array, " n"]
-    shift: Float[Array, ""]
-    stable: Bool[Array, ""]
+    members: Int[Array, "*batch n"]
+    shift: Float[Array, "*batch"]
+    stable: Bool[Array, "*batch"]
 
     @property
-    def objective(self) -> Float[Array, ""]:
+    def objective(self) -> Float[Array, "*batch"]:
         """The inertia of the present assignment."""
         return self.stats.inertia
 
     @property
-    def residual(self) -> Float[Array, ""]:
+    def residual(self) -> Float[Array, "*batch"]:
         """The last shift; 0 once no label changes. NaN stays NaN."""
         return jnp.where(self.stable, 0, 1) * self.shift
 

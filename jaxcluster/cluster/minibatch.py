@@ -17,6 +17,7 @@ from jaxcluster.cluster.centroids import inertia_of, mean_variance
 from jaxcluster.cluster.given import GIVEN, check_given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
+from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.restart import many
 from jaxcluster.core.rows import bucket, place, trim
@@ -115,22 +116,21 @@ def fit(
     n_local = x.shape[0]
     n = n_local if axis_name is None else n_local * jax.lax.axis_size(axis_name)
     k = check.check_clusters(k, n)
-    batch_size = check.check_clusters(batch_size, np.inf, name="batch_size")
+    batch_size = check.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
-    init_size = max(k, check.check_clusters(init_size, np.inf, name="init_size"))
+    init_size = max(k, check.check_count("init_size", init_size))
     for name, value in (("tol", tol), ("reassignment_ratio", reassignment_ratio)):
         check.check_positive(name, value, zero=True)
     check.check_positive("max_epochs", max_epochs)
     name, given = check_given(init, None, None, k, x.shape[1])
-    runs = 1 if name == GIVEN else check.check_clusters(n_init, np.inf, name="n_init")
+    runs = 1 if name == GIVEN else check.check_count("n_init", n_init)
     placed = place(x, weights, axis_name=axis_name)
-    max_steps = jnp.maximum(1, max_epochs * n // batch_size)
     most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
     rows = n_local if axis_name is None else n
     static = _Static(k, name, runs, batch_size, min(init_size, bucket(rows)), history_capacity(most), axis_name)
     patience = jnp.inf if max_no_improvement is None else max_no_improvement
-    limits = (tol, max_steps, patience, reassignment_ratio)
-    fitted = _fit(static, key, placed.points, placed.origin, given, jnp.int32(n), limits)
+    limits = (tol, max_epochs, patience, reassignment_ratio)
+    fitted = _fit(static, key, placed.points, placed.origin, given, limits)
     return fitted._replace(labels=trim(fitted.labels, placed.n))
 
 
@@ -139,7 +139,7 @@ def start(key: KeyArray, x, k: int, *, weights=None, init="k-means++", n_init: i
     x = check.check_matrix(x)
     k = check.check_clusters(k, x.shape[0])
     name, given = check_given(init, None, None, k, x.shape[1])
-    runs = 1 if name == GIVEN else check.check_clusters(n_init, np.inf, name="n_init")
+    runs = 1 if name == GIVEN else check.check_count("n_init", n_init)
     placed = place(x, weights)
     static = _Static(k, name, runs, 0, placed.points.x.shape[0], 0, None)
     return _start(static, key, placed.points, placed.origin, given)
@@ -177,8 +177,10 @@ def _partial_fit(key, state, points, origin, n, reassignment_ratio):
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, given, n, limits):
-    tol, max_steps, patience, reassignment_ratio = limits
+def _fit(static, key, points, origin, given, limits):
+    tol, max_epochs, patience, reassignment_ratio = limits
+    n = _count_rows(points.weight, static.axis_name)
+    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
     given = given.in_frame(origin, spherical=False)
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
@@ -239,7 +241,7 @@ def step(key: KeyArray, state: MiniBatchState, batch: Points, *, n, n_rows, reas
             centers=centers, counts=counts, since_redraw=jnp.where(due, 0, since), inertia=inertia, shift=shift
         ),
         inertia / jnp.sum(batch.weight),
-        jnp.minimum(2 * n_rows / (n + 1), 1),
+        jnp.minimum(2 * n_rows / (n + 1), 1).astype(inertia.dtype),
     )
 
 
@@ -300,6 +302,13 @@ def _batch(key, points, size, n, axis_name):
     mine = (index >= 0) & (index < local)
     index = jnp.clip(index, 0, local - 1)
     return Points(*(take_row(rows, index, mine, axis_name) for rows in points))
+
+
+def _count_rows(weight, axis_name):
+    """Rows up to the last that counts: padding, on one device or spread over many, comes after it."""
+    local = weight.shape[0]
+    ends = jnp.arange(1, local + 1) + shard_index(axis_name) * local
+    return across(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
 
 
 def _in_frame(state, origin):

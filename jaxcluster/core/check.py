@@ -35,15 +35,21 @@ def check_positive(name: str, value: Any, *, zero: bool = False) -> None:
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
 
 
-def check_clusters(k: Any, n: float, *, name: str = "k") -> int:
-    """``k`` as an int with 1 <= k <= n, the number of rows (infinity for a count that rows do not bound)."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {k!r} of type {type(k).__name__}.")
-    if k < 1:
-        raise ValueError(f"{name}={k} must be at least 1.")
+def check_count(name: str, value: Any) -> int:
+    """``value`` as an int >= 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+    if value < 1:
+        raise ValueError(f"{name}={value} must be at least 1.")
+    return int(value)
+
+
+def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
+    """``k`` as an int with 1 <= k <= n, the number of rows."""
+    k = check_count(name, k)
     if n < k:
         raise ValueError(f"n_samples={n} should be >= {name}={k}. Pass fewer clusters or more rows.")
-    return int(k)
+    return k
 
 
 def check_matrix(x: Any, *, name: str = "x") -> Any:

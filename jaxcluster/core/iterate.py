@@ -27,9 +27,9 @@ def history_capacity(max_steps) -> int:
 
 
 def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
-    """CONVERGED, MAX_STEPS or NOT_FINITE; a NaN residual is never taken for convergence."""
+    """CONVERGED, MAX_STEPS or NOT_FINITE; NaN, in the residual or the tolerance, is never taken for convergence."""
     finished = jnp.where(residual <= tol, Status.CONVERGED, Status.MAX_STEPS)
-    return jnp.where(jnp.isnan(residual), Status.NOT_FINITE, finished).astype(jnp.int32)
+    return jnp.where(jnp.isnan(residual) | jnp.isnan(tol), Status.NOT_FINITE, finished).astype(jnp.int32)
 
 
 def iterate(

@@ -35,16 +35,16 @@ class Nearest(NamedTuple):
         slack: how far ``distance`` may be from the truth (data units²).
     """
 
-    labels: Int[Array, " n"]
-    distance: Float[Array, " n"]
-    slack: Float[Array, " n"]
+    labels: Int[Array, "*batch n"]
+    distance: Float[Array, "*batch n"]
+    slack: Float[Array, "*batch n"]
 
 
 class Window(NamedTuple):
     """Bounds (data units²) between which each row's least squared distance is known to lie."""
 
-    lower: Float[Array, " n"]
-    upper: Float[Array, " n"]
+    lower: Float[Array, "*batch n"]
+    upper: Float[Array, "*batch n"]
 
 
 def nearest(
@@ -150,11 +150,13 @@ def _direct(x, norms, bias, doubled, precision):
 def _packed(x, norms, bias, doubled, window, precision):
     k = bias.shape[0]
     levels = 2.0**24 / k
+    # Fused with its own broadcast, the bias would be written out as n×k before the product is.
+    bias = jax.lax.optimization_barrier(bias)
     if window is None:
         least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias, axis=1) + norms, 0)
         window = Window(least, least)
         # Two products of the same operands would be merged into one that writes n×k.
-        x, doubled, window = jax.lax.optimization_barrier((x, doubled, window))
+        x, bias, doubled, window = jax.lax.optimization_barrier((x, bias, doubled, window))
     rounding = _rounding(x.dtype, norms, window.upper)
     lower = window.lower - rounding
     quantum = (window.upper - lower + rounding) / (levels - 2)

@@ -1,0 +1,92 @@
+"""What every test shares: two host devices, checked signatures, fixed data, and a count of compilations."""
+
+from __future__ import annotations
+
+import os
+
+# Read when JAX, matplotlib and the OpenMP libraries are first imported, so before everything else. The workers of
+# pytest-xdist share the cores. A persistent compilation cache would hide what a fit compiles.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+HOST_DEVICES = 2
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={HOST_DEVICES}"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+from jaxtyping import install_import_hook
+
+# Before any module of the package is imported: from here on its annotations, shapes included, are checked at every
+# call. An int is a float, as type checkers have it.
+install_import_hook("jaxcluster", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "jaxcluster",
+    deadline=None,  # the first example compiles
+    derandomize=True,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("jaxcluster")
+
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+class Blobs(NamedTuple):
+    """Generated rows, the cluster each came from, and the centres they were drawn around."""
+
+    x: np.ndarray
+    y: np.ndarray
+    centers: np.ndarray
+
+
+class Compilations:
+    """How many programs XLA has compiled since counting began."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, event: str, duration: float, **_: object) -> None:
+        self.count += event == COMPILE_EVENT
+
+
+@contextmanager
+def count_compiles() -> Iterator[Compilations]:
+    """Counts XLA's compilations inside a with block: ``with compiles() as seen: ...; seen.count``."""
+    seen = Compilations()
+    jax.monitoring.register_event_duration_secs_listener(seen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(seen)
+
+
+@pytest.fixture
+def compiles() -> Callable[[], AbstractContextManager[Compilations]]:
+    return count_compiles
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Blobs:
+    """300 rows in 5 columns around 4 centres, far enough apart that every method should find them."""
+    rng = np.random.default_rng(0)
+    centers = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 3, 0], [0, 9, 0, 0, 3], [0, 0, 9, 3, 3]], np.float32)
+    y = np.repeat(np.arange(4, dtype=np.int32), 75)
+    rng.shuffle(y)
+    x = centers[y] + rng.normal(size=(300, 5)).astype(np.float32)
+    x.flags.writeable = False
+    return Blobs(x, y, centers)

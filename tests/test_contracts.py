@@ -1,0 +1,193 @@
+"""The promises that every registered algorithm keeps."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from algorithms import ALGORITHMS
+from sklearn.metrics import adjusted_rand_score
+
+from jaxcluster.cluster import lloyd
+from jaxcluster.core.rows import bucket
+from jaxcluster.core.shard import fit_sharded
+from jaxcluster.ops.nearest import xla
+
+K = 4
+
+
+def promised(promise: str) -> list[str]:
+    return [name for name, algorithm in ALGORITHMS.items() if promise not in algorithm.exempt]
+
+
+@pytest.fixture
+def rows(blobs, request):
+    return blobs.x + np.asarray(ALGORITHMS[request.getfixturevalue("name")].shift, np.float32)
+
+
+@pytest.fixture(scope="module")
+def weights(blobs):
+    return np.random.default_rng(3).integers(1, 4, len(blobs.x)).astype(np.float32)
+
+
+def same_partition(a, b) -> bool:
+    return adjusted_rand_score(np.asarray(a), np.asarray(b)) == 1
+
+
+def assert_same_fit(a, b, rtol=1e-4):
+    assert np.array_equal(np.asarray(a.labels), np.asarray(b.labels))
+    np.testing.assert_allclose(a.state.inertia, b.state.inertia, rtol=rtol)
+    np.testing.assert_allclose(a.state.centers, b.state.centers, rtol=rtol, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_finds_separate_blobs(name, rows, blobs, key):
+    fit = ALGORITHMS[name].fit(key, rows, K)
+    assert same_partition(fit.labels, blobs.y)
+    assert fit.labels.shape == (len(rows),)
+    assert fit.labels.dtype == jnp.int32
+    assert np.asarray(fit.labels).max() < K
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
+    whole = ALGORITHMS[name].fit(key, rows, K)
+    for module in (lloyd, xla):
+        monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: 37)
+    jax.clear_caches()
+    tiled = ALGORITHMS[name].fit(key, rows, K)
+    jax.clear_caches()
+    assert_same_fit(whole, tiled)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("n", [300, 299])
+def test_sharded_equals_single(name, n, rows, weights, key):
+    x, w = rows[:n], weights[:n]
+    single = ALGORITHMS[name].fit(key, x, K, weights=w)
+    sharded = fit_sharded(ALGORITHMS[name].fit, key, x, K, weights=w)
+    assert jax.device_count() == 2
+    assert_same_fit(single, sharded)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_vmap_equals_a_loop(name, rows, weights, key):
+    keys = jax.random.split(key, 3)
+    scale = jnp.asarray([1.0, 2.0, 0.5])[:, None, None]
+    batch = scale * jnp.asarray(rows)
+    together = jax.vmap(lambda k, x: ALGORITHMS[name].fit(k, x, K, weights=weights))(keys, batch)
+    one = jax.jit(lambda k, x: ALGORITHMS[name].fit(k, x, K, weights=weights))
+    for i in range(3):
+        assert_same_fit(one(keys[i], batch[i]), jax.tree.map(lambda leaf, i=i: leaf[i], together))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_jit_equals_eager(name, rows, weights, key):
+    # Eager rows are padded and centred on the host, traced rows are not: two ways to one answer.
+    eager = ALGORITHMS[name].fit(key, rows, K, weights=weights)
+    jitted = jax.jit(lambda x, w: ALGORITHMS[name].fit(key, x, K, weights=w))(rows, weights)
+    assert_same_fit(eager, jitted)
+
+
+@pytest.mark.parametrize("name", promised("repetition"))
+def test_weight_equals_repetition(name, rows, weights, key):
+    repeats = weights.astype(int)
+    weighted = ALGORITHMS[name].fit(key, rows, K, weights=weights)
+    repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
+    assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
+    np.testing.assert_allclose(weighted.state.inertia, repeated.state.inertia, rtol=1e-4)
+    np.testing.assert_allclose(weighted.state.centers, repeated.state.centers, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_rows_of_weight_zero_do_not_count(name, rows, key):
+    outliers = np.full((20, rows.shape[1]), 500, np.float32) * np.arange(1, 21, dtype=np.float32)[:, None]
+    x = np.concatenate([rows, outliers])
+    w = np.concatenate([np.ones(len(rows)), np.zeros(20)])
+    fit = ALGORITHMS[name].fit(key, x, K, weights=w)
+    assert np.abs(np.asarray(fit.state.centers)).max() < 20
+    assert np.isfinite(fit.state.inertia)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_is_kept(name, dtype, rows, key):
+    with jax.enable_x64(True):
+        fit = ALGORITHMS[name].fit(key, rows.astype(dtype), K)
+        assert fit.state.centers.dtype == dtype
+        assert fit.state.inertia.dtype == dtype
+        assert fit.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("name", promised("objective"))
+def test_objective_never_rises(name, key):
+    # One broad cloud with outliers: many steps, none of them clear-cut.
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(size=(280, 5)), rng.normal(size=(20, 5)) * 20]).astype(np.float32)
+    fit = ALGORITHMS[name].fit(key, x, 12, tol=0)
+    history = np.asarray(fit.history)
+    taken = int(fit.steps)
+    assert np.isfinite(history[:taken]).all()
+    assert np.isnan(history[taken:]).all()
+    assert (np.diff(history[:taken]) <= 1e-5 * history[: taken - 1]).all()
+    np.testing.assert_allclose(history[taken - 1], fit.state.inertia, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_second_call_compiles_nothing(name, rows, compiles):
+    keys = jax.random.split(jax.random.key(7), 2)
+    n, other = 300, 290
+    assert bucket(n) == bucket(other)
+    jax.block_until_ready(ALGORITHMS[name].fit(keys[0], rows[:n], K, tol=1e-4))
+    other_rows = np.ascontiguousarray(rows[:other])
+    second = keys[1]
+    with compiles() as seen:
+        jax.block_until_ready(ALGORITHMS[name].fit(second, other_rows, K, tol=1e-3))
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_permuting_rows_permutes_labels(name, rows, key):
+    order = np.random.default_rng(5).permutation(len(rows))
+    fit = ALGORITHMS[name].fit(key, rows, K)
+    permuted = ALGORITHMS[name].fit(key, rows[order], K)
+    assert same_partition(np.asarray(fit.labels)[order], permuted.labels)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_same_key_same_answer(name, rows, key):
+    a, b = (ALGORITHMS[name].fit(key, rows, 7) for _ in range(2))
+    assert all(
+        np.array_equal(p, q, equal_nan=True) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", promised("offset"))
+def test_offset_of_ten_thousand(name, blobs, key):
+    fit = ALGORITHMS[name].fit(key, blobs.x + np.float32(1e4), K)
+    assert same_partition(fit.labels, blobs.y)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("x", "k", "options", "message"),
+    [
+        (np.ones(5, np.float32), 2, {}, "2-D"),
+        (np.ones((0, 2), np.float32), 1, {}, "no rows"),
+        (np.ones((3, 0), np.float32), 1, {}, "no columns"),
+        (np.array([["a", "b"]]), 1, {}, "not numeric"),
+        (np.ones((3, 2)) * 1j, 1, {}, "Complex data not supported"),
+        (np.array([[1, np.nan], [np.inf, 2]]), 1, {}, "1 NaN and 1 infinity values in columns 0, 1"),
+        (np.ones((3, 2)), 4, {}, r"n_samples=3 should be >= k=4"),
+        (np.ones((3, 2)), 0, {}, "k=0 must be at least 1"),
+        (np.ones((3, 2)), 2, {"weights": [1, -1, 1]}, "must not be negative: 1 are"),
+        (np.ones((3, 2)), 2, {"weights": [0, 0, 0]}, "all weights are zero"),
+        (np.ones((3, 2)), 2, {"weights": [1, 1]}, r"shape \(3,\)"),
+        (np.ones((3, 2)), 2, {"tol": -1.0}, "tol=-1.0 must be at least 0"),
+        (np.ones((3, 2)), 2, {"init": "kmeans++"}, r"'k-means\+\+'.*Did you mean 'k-means\+\+'"),
+    ],
+)
+def test_bad_input(name, x, k, options, message, key):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ALGORITHMS[name].fit(key, x, k, **options)

@@ -1,0 +1,183 @@
+"""The drivers: loops, folds, restarts, checks, and the way of rows to the device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxcluster.core import check
+from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
+from jaxcluster.core.iterate import history_capacity, iterate, trace
+from jaxcluster.core.restart import best_of, many
+from jaxcluster.core.rows import bucket, place, trim
+from jaxcluster.types import Fit, Status
+
+
+class Halving(NamedTuple):
+    value: jax.Array
+    residual: jax.Array
+
+    @property
+    def objective(self):
+        return self.value
+
+
+def halve(state):
+    return Halving(state.value / 2, state.value / 2)
+
+
+START = Halving(jnp.float32(8), jnp.float32(jnp.inf))
+
+
+def test_iterate_stops_at_tol_and_keeps_the_history():
+    fit = iterate(halve, START, tol=1.0, max_steps=50, capacity=8)
+    assert int(fit.steps) == 3
+    assert Status(int(fit.status)) is Status.CONVERGED
+    np.testing.assert_array_equal(fit.history, [4, 2, 1, *[np.nan] * 5])
+
+
+def test_iterate_stops_at_max_steps():
+    fit = iterate(halve, START, tol=0.0, max_steps=2, capacity=8)
+    assert int(fit.steps) == 2
+    assert Status(int(fit.status)) is Status.MAX_STEPS
+
+
+def test_iterate_outlives_its_history():
+    fit = iterate(halve, START, tol=0.0, max_steps=6, capacity=4)
+    assert int(fit.steps) == 6
+    np.testing.assert_array_equal(fit.history, [4, 2, 1, 0.5])
+
+
+def test_nan_is_never_convergence():
+    fit = iterate(lambda state: Halving(state.value, state.value * jnp.nan), START, tol=1.0, max_steps=9, capacity=8)
+    assert int(fit.steps) == 1
+    assert Status(int(fit.status)) is Status.NOT_FINITE
+
+
+def test_trace_agrees_with_iterate_and_differentiates():
+    fit = trace(halve, START, steps=3)
+    np.testing.assert_array_equal(fit.history, [4, 2, 1])
+    slope = jax.grad(lambda v: trace(halve, Halving(v, v), steps=3).state.value)(jnp.float32(8))
+    assert slope == 0.125
+
+
+@pytest.mark.parametrize(("max_steps", "capacity"), [(1, 512), (300, 512), (512, 512), (513, 1024)])
+def test_history_capacity_hardly_ever_changes(max_steps, capacity):
+    assert history_capacity(max_steps) == capacity
+
+
+@given(n=st.integers(1, 10_000), cost=st.integers(1, 500), budget=st.integers(1, 20_000))
+def test_tiles_cover_the_rows_within_the_budget(n, cost, budget):
+    tile = tile_rows(n, cost, budget)
+    assert 1 <= tile <= n
+    assert tile * cost <= budget or tile == 1
+
+
+@pytest.mark.parametrize("tile", [None, 1, 7, 10, 23, 100])
+@pytest.mark.parametrize(("monoid", "reduce"), [(SUM, np.sum), (MIN, np.min), (MAX, np.max)])
+def test_fold_does_not_depend_on_the_tile(tile, monoid, reduce):
+    rows = np.random.default_rng(0).uniform(1, 2, 20).astype(np.float32)
+    if monoid is MIN and tile in (7, 23):
+        rows = -rows  # a last tile is filled up with zeros, which must not be the least
+    if monoid is MAX:
+        rows = np.abs(rows)
+    whole = {SUM: jnp.sum, MIN: jnp.min, MAX: jnp.max}[monoid]
+    total, doubled = fold_rows(lambda x: (whole(x), 2 * x), jnp.asarray(rows), tile=tile, monoid=monoid)
+    np.testing.assert_allclose(total, reduce(rows), rtol=1e-6)
+    np.testing.assert_array_equal(doubled, 2 * rows)
+
+
+def test_map_rows_keeps_the_order_of_a_tree():
+    x = jnp.arange(13.0)
+    out = map_rows(lambda rows: rows["a"] + rows["b"], {"a": x, "b": 2 * x}, tile=4)
+    np.testing.assert_array_equal(out, 3 * x)
+
+
+def test_best_of_takes_the_least_and_the_earlier_of_equals():
+    state = Halving(jnp.asarray([3.0, 1.0, jnp.nan, 1.0]), jnp.zeros(4))
+    fits = Fit(state, None, jnp.arange(4), jnp.zeros(4, jnp.int32), jnp.zeros((4, 2)))
+    assert int(best_of(fits).steps) == 1
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_many_runs_equal_a_loop(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    out = many(lambda a, b: a * b, jnp.arange(3.0), jnp.arange(3.0))
+    np.testing.assert_array_equal(out, [0, 1, 4])
+
+
+@given(n=st.integers(1, 10**9))
+def test_bucket_holds_n_with_little_to_spare(n):
+    assert n <= bucket(n) <= max(n + 8, n + n // 8 + 1)
+    assert bucket(bucket(n)) == bucket(n)
+
+
+def test_place_centres_pads_and_weighs():
+    x = np.arange(20, dtype=np.float64).reshape(10, 2) + 1e4
+    placed = place(x)
+    assert placed.n == 10
+    assert placed.points.x.shape == (bucket(10), 2)
+    assert placed.points.x.dtype == jnp.float32
+    np.testing.assert_allclose(placed.origin, x.mean(0))
+    np.testing.assert_allclose(placed.points.x[:10], x - x.mean(0), atol=1e-3)
+    np.testing.assert_array_equal(placed.points.weight, [1] * 10 + [0] * (bucket(10) - 10))
+    assert placed.uniform
+    assert not place(x, np.ones(10)).uniform
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, bool])
+def test_place_takes_any_real_numbers(dtype):
+    x = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
+    placed = place(x, center=False)
+    assert placed.points.x.dtype == jnp.float32
+    np.testing.assert_array_equal(placed.points.x[:3], x.astype(np.float32))
+
+
+def test_place_leaves_the_callers_array_alone():
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    before = x.copy()
+    place(x)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_trim_cuts_one_axis():
+    padded = jnp.arange(24).reshape(2, 12)
+    np.testing.assert_array_equal(trim(padded, 5), padded[:, :5])
+    np.testing.assert_array_equal(trim(padded, 1, axis=0), padded[:1])
+
+
+def test_choice_lists_the_known_and_guesses():
+    with pytest.raises(
+        ValueError, match=r"metric='cosin' is not known; choose one of 'cosine', 'l2'. Did you mean 'cosine'"
+    ):
+        check.check_choice("metric", "cosin", ["cosine", "l2"])
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True, None])
+def test_a_count_is_an_integer(value):
+    with pytest.raises(TypeError, match="k must be an integer, got"):
+        check.check_count("k", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), ("a", TypeError), ([1, 2], TypeError), (np.nan, ValueError)]
+)
+def test_a_positive_number(value, error):
+    with pytest.raises(error, match="tol"):
+        check.check_positive("tol", value)
+
+
+def test_a_large_finite_matrix_passes_though_its_sum_overflows():
+    check.check_finite(np.full((4, 2), 3e38, np.float32))
+
+
+def test_many_bad_columns_are_cut_short():
+    x = np.full((2, 20), np.nan)
+    with pytest.raises(ValueError, match=r"40 NaN values in columns 0, 1, 2, 3, 4, 5, 6, 7 …"):
+        check.check_finite(x)

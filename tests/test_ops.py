@@ -1,0 +1,173 @@
+"""Distances, nearest centres and sums by label, against SciPy and NumPy in float64."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from jaxcluster.ops import distance
+from jaxcluster.ops.nearest import Window, nearest, search, widen, xla
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Points
+
+NAMES = {"sqeuclidean": {}, "euclidean": {}, "cosine": {}, "manhattan": {}, "minkowski": {"p": 3.0}}
+SCIPY = {"manhattan": "cityblock"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("d", [1, 3, 17])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_distances_agree_with_scipy(name, d, offset):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(m, d)).astype(np.float32) + np.float32(offset) for m in (9, 7))
+    expected = cdist(x.astype(float), y.astype(float), SCIPY.get(name, name), **NAMES[name])
+    got = distance.metric_function(name, **NAMES[name])(jnp.asarray(x), jnp.asarray(y))
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_is_at_distance_zero_with_a_finite_gradient(name):
+    x = jnp.asarray([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    function = distance.metric_function(name, **NAMES[name])
+    np.testing.assert_allclose(function(x, x), 0, atol=1e-6)
+    assert np.isfinite(jax.grad(lambda y: function(x, y).sum())(x)).all()
+
+
+def test_zero_rows_are_at_cosine_distance_one():
+    x = jnp.asarray([[0.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(distance.cosine(x, x), [[1, 1], [1, 0]], atol=1e-6)
+
+
+def test_unknown_metric_lists_the_known():
+    with pytest.raises(ValueError, match=r"'euclidian' is not known.*'manhattan'.*Did you mean 'euclidean'"):
+        distance.metric_function("euclidian")
+    with pytest.raises(ValueError, match=r"p=0\.5 must be at least 1"):
+        distance.metric_function("minkowski", p=0.5)
+
+
+SHAPES = [(50, 2, 3), (300, 8, 40), (1000, 20, 130)]
+"""n, d, k: written out; one packed minimum; a k that is no power of two."""
+
+
+def problem(n, d, k, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((n, d), (k, d)))
+
+
+def exact_distances(x, c):
+    return cdist(np.asarray(x, float), np.asarray(c, float), "sqeuclidean")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("jit", [False, True])
+def test_nearest_is_the_nearest(shape, jit):
+    x, c = problem(*shape)
+    labels, found = (jax.jit(nearest) if jit else nearest)(x, c)
+    exact = exact_distances(x, c)
+    np.testing.assert_array_equal(labels, exact.argmin(1))
+    np.testing.assert_allclose(found, exact.min(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_direct_and_packed_forms_agree(shape):
+    x, c = problem(*shape)
+    norms, bias = distance.squared_norms(x), distance.squared_norms(c)
+    direct = xla._direct(x, norms, bias, -2 * c, distance.FULL)
+    packed = jax.jit(lambda x, c: xla._packed(x, norms, bias, -2 * c, None, distance.FULL))(x, c)
+    np.testing.assert_array_equal(direct.labels, packed.labels)
+    assert (np.abs(direct.distance - packed.distance) <= np.asarray(packed.slack + direct.slack)).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_window_that_holds_the_distance_finds_the_nearest(shape):
+    x, c = problem(*shape)
+    exact = exact_distances(x, c)
+    least = exact.min(1)
+    window = Window(jnp.asarray(0.7 * least, jnp.float32), jnp.asarray(1.4 * least, jnp.float32))
+    found = jax.jit(lambda x, c: search(x, c, window=window))(x, c)
+    chosen = exact[np.arange(len(x)), np.asarray(found.labels)]
+    assert (chosen <= least + 2 * np.asarray(found.slack)).all()
+    assert (np.asarray(found.labels) == exact.argmin(1)).mean() > 0.999
+    assert (np.abs(least - np.asarray(found.distance)) <= np.asarray(found.slack)).all()
+
+
+@given(seed=st.integers(0, 10_000), size=st.sampled_from([0.0, 1e-3, 0.1, 3.0]))
+def test_widened_windows_hold_the_next_distance(seed, size):
+    x, c = problem(300, 8, 40, seed)
+    rng = np.random.default_rng(seed + 1)
+    moves = jnp.asarray(size * rng.normal(size=c.shape) * rng.uniform(size=(40, 1)), jnp.float32)
+    found = _search(x, c)
+    window = widen(found, jnp.linalg.norm(moves, axis=1))
+    least = exact_distances(x, c + moves).min(1)
+    rounding = 1e-4
+    assert (np.asarray(window.lower) <= least + rounding).all()
+    assert (np.asarray(window.upper) >= least - rounding).all()
+
+
+_search = jax.jit(search)
+
+
+def test_ties_go_to_the_lower_index():
+    x, c = problem(200, 8, 20)
+    doubled = jnp.concatenate([c, c])
+    assert np.asarray(nearest(x, doubled)[0]).max() < 20
+    _, few = problem(1, 2, 3)
+    assert np.asarray(nearest(x[:, :2], jnp.concatenate([few, few]))[0]).max() < 3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inactive_centers_are_never_nearest(shape):
+    x, c = problem(*shape)
+    active = jnp.arange(len(c)) % 3 != 0
+    labels, _ = jax.jit(nearest)(x, c, active=active)
+    exact = np.where(active, exact_distances(x, c), np.inf)
+    np.testing.assert_array_equal(labels, exact.argmin(1))
+
+
+def test_last_center_of_a_lone_row():
+    # A float quotient of the packed minimum by k once rounded up to the next step here.
+    rng = np.random.default_rng(0)
+    for k in (60, 100, 127):
+        c = jnp.asarray(rng.normal(size=(k, 5)) * 10, jnp.float32)
+        x = c[-1:] + jnp.linspace(0, 1, 64)[:, None] ** 2 / 2
+        exact = exact_distances(x, c).argmin(1)
+        np.testing.assert_array_equal(jax.jit(nearest)(x, c)[0], exact)
+
+
+def test_float64_is_exact():
+    with jax.enable_x64(True):
+        x, c = (jnp.asarray(a, jnp.float64) for a in problem(300, 8, 40))
+        labels, found = nearest(x, c)
+        assert found.dtype == np.float64
+        exact = exact_distances(x, c)
+        np.testing.assert_array_equal(labels, exact.argmin(1))
+        np.testing.assert_allclose(found, exact.min(1), rtol=1e-10)
+
+
+def test_nearest_never_builds_the_table():
+    n, d, k = 1 << 18, 16, 512
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((n, d), (k, d))]
+    compiled = jax.jit(nearest).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < n * k * 4 / 4
+
+
+@pytest.mark.parametrize("form", ["platform", "product"])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_sums_by_label(form, uniform, monkeypatch):
+    rng = np.random.default_rng(0)
+    n, d, k = 5000, 3, 7
+    x = rng.normal(size=(n, d)).astype(np.float32)
+    weight = (rng.integers(0, 2, n) if uniform else rng.uniform(0, 2, n)).astype(np.float32)
+    labels = rng.integers(-1, k + 1, n).astype(np.int32)
+    if form == "product":
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    sums, total = cluster_sums(Points(jnp.asarray(x), jnp.asarray(weight)), jnp.asarray(labels), k, uniform=uniform)
+    for j in range(k):
+        own = labels == j
+        np.testing.assert_allclose(sums[j], (weight[own, None].astype(float) * x[own]).sum(0), atol=1e-3)
+        np.testing.assert_allclose(total[j], weight[own].sum(), rtol=1e-5)
