@@ -148,7 +148,8 @@ def _fit(static, key, points, origin, tol, max_steps):
         worst = leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight
         return _split(static, jax.random.fold_in(key, s), points, norms, leaves, jnp.argmax(worst), s, tol, max_steps)
 
-    leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
+    if static.k > 1:
+        leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
     inertia = jnp.sum(leaves.inertia)
     status = jnp.where(jnp.any(leaves.weight <= 0), Status.EMPTY_CLUSTERS, Status.CONVERGED)
     status = jnp.where(jnp.isnan(inertia), Status.NOT_FINITE, status).astype(jnp.int32)
@@ -203,8 +204,10 @@ def _split(static, key, points, norms, leaves, parent, s, tol, max_steps):
 
 @jax.jit
 def _predict(parents, pairs, origin, x):
-    def descend(s, labels):
-        side, _ = nearest(x, pairs[s] - origin)
-        return jnp.where((labels == parents[s]) & (side == 1), s + 1, labels)
+    def descend(labels, split):
+        new, parent, pair = split
+        side, _ = nearest(x, pair - origin)
+        return jnp.where((labels == parent) & (side == 1), new, labels), None
 
-    return jax.lax.fori_loop(0, parents.shape[0], descend, jnp.zeros(x.shape[0], jnp.int32))
+    splits = jnp.arange(1, parents.shape[0] + 1, dtype=jnp.int32), parents, pairs
+    return jax.lax.scan(descend, jnp.zeros(x.shape[0], jnp.int32), splits)[0]

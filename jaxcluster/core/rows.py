@@ -58,7 +58,7 @@ def place(x, weights=None, *, origin=None, center: bool = True, axis_name: str |
         ValueError, TypeError: see `jaxcluster.core.check`.
     """
     x = check.check_matrix(x)
-    if check.is_traced(x, weights):
+    if check.is_traced(x, weights, origin):
         return _place_traced(jnp.asarray(x), weights, origin, center, axis_name)
     check.check_finite(x)
     if weights is not None:
