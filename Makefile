@@ -1,0 +1,64 @@
+# Python >= 3.11 and make are all that is needed: every target sets up what it uses in .venv.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+BENCH   ?=
+
+BIN  := $(VENV)/bin
+DEMO := runs/demo
+PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: help demo test lint format bench bench-table clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
+	@echo "make test         run the tests and the notebooks (WORKERS=$(WORKERS) processes)"
+	@echo "make lint         check style and formatting; make format mends what it can"
+	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
+	@echo "make bench-table  write README's table from bench/results"
+	@echo "make clean        remove $(VENV), runs and caches"
+
+demo: $(VENV)/.package
+	@$(BIN)/jaxcluster fit kmeans digits --k 10 --out $(DEMO)
+	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest tests $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=300 $(NOTEBOOKS)) -q -n $(WORKERS) --dist worksteal
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.bench
+	@$(BIN)/python -m bench $(BENCH)
+
+bench-table: $(VENV)/.package
+	@$(BIN)/python -m bench.table
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a set of dependencies: installing happens once, and again when pyproject.toml changes.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	    f"jaxcluster needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.python pyproject.toml
+	@echo "Installing jaxcluster into $(VENV) (a minute or two, once) ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.package
+	@echo "Installing what '$*' needs into $(VENV) ..."
+	@$(PIP) -e '.[$*]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""jaxcluster timed beside its peers: ``python -m bench``."""

@@ -1,0 +1,85 @@
+"""What is timed: one line a case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem that jaxcluster and its peers solve from the same start.
+
+    Attributes:
+        name: what ``--only`` matches.
+        work: a name of `bench.works.WORKS`: what is computed.
+        n, d, k: rows, columns and clusters.
+        steps: Lloyd iterations, the same number on every side.
+        seeds: runs of each k from 2 to ``k`` in a sweep.
+        problems: how many problems of this size are solved.
+        repeats: timed calls of every side, unless ``--repeats`` says otherwise.
+        target: ratio to the fastest peer that is aimed at, by platform ("cpu", "gpu").
+        platform: the only platform on which the case is run; None for all.
+        data: the file of real data, without its ending, that ``--data`` may put in the place of generated rows.
+    """
+
+    name: str
+    work: str
+    n: int
+    d: int = 1
+    k: int = 10
+    steps: int = 10
+    seeds: int = 1
+    problems: int = 1
+    repeats: int = 7
+    target: Mapping[str, float] = field(default_factory=dict)
+    platform: str | None = None
+    data: str | None = None
+
+
+CASES = (
+    Case("lloyd-k32", "lloyd", n=1_048_576, d=16, k=32, target={"cpu": 1.0}),
+    Case("lloyd-k100", "lloyd", n=98_304, d=64, k=100, target={"cpu": 1.5}),
+    Case("lloyd-k256", "lloyd", n=196_608, d=128, k=256, target={"cpu": 1.5}),
+    Case("lloyd-mnist", "lloyd", n=70_000, d=784, k=10, target={"cpu": 1.0}, data="mnist"),
+    Case("lloyd-k1024", "lloyd", n=196_608, d=128, k=1024, repeats=3, target={"cpu": 1.5}),
+    Case("lloyd-1m-k256", "lloyd", n=1_048_576, d=128, k=256, platform="gpu"),
+    Case("lloyd-1m-k1024", "lloyd", n=1_048_576, d=128, k=1024, platform="gpu"),
+    Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
+    Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
+    Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),
+    Case("silhouette-50k", "silhouette", n=50_000, d=64, k=10, repeats=3, target={"cpu": 8}),
+    Case("davies-bouldin", "davies_bouldin", n=50_000, d=64, k=10),
+    Case("ari", "ari", n=1_000_000, k=100),
+    Case("nmi", "nmi", n=1_000_000, k=100),
+)
+
+
+def select(patterns: Sequence[str], platform: str) -> list[Case]:
+    """The cases of a platform that match any of the patterns (all without a pattern).
+
+    Raises:
+        ValueError: a pattern matches no case; the known names are listed.
+    """
+    here = [case for case in CASES if case.platform in (None, platform)]
+    for pattern in patterns:
+        if not any(fnmatch(case.name, pattern) for case in here):
+            raise ValueError(f"no case matches {pattern!r}; known on {platform}: {', '.join(c.name for c in here)}.")
+    return [case for case in here if not patterns or any(fnmatch(case.name, pattern) for pattern in patterns)]
+
+
+def shrink(case: Case) -> Case:
+    """The same case in a size that shows only that it runs."""
+    return replace(
+        case,
+        n=min(case.n, 2_000),
+        d=min(case.d, 16),
+        k=min(case.k, 8),
+        steps=min(case.steps, 4),
+        seeds=min(case.seeds, 2),
+        problems=min(case.problems, 8),
+        repeats=1,
+        target={},
+        data=None,
+    )

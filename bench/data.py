@@ -1,0 +1,42 @@
+"""The data of the cases: float32 rows, generated from a fixed seed or read from a file of real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bench.cases import Case
+
+SEPARATION = 4.0
+"""Typical distance between two centres in standard deviations of a blob: overlapping, so that Lloyd keeps moving."""
+
+
+def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) rows around k random centres, and the centre that each was drawn from."""
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((case.k, case.d), np.float32) * np.float32(SEPARATION / np.sqrt(2 * case.d))
+    truth = rng.integers(case.k, size=case.n, dtype=np.int32)
+    return centers[truth] + rng.standard_normal((case.n, case.d), np.float32), truth
+
+
+def rows(case: Case, folder: Path | None) -> tuple[np.ndarray, str]:
+    """The rows of a case, and where they come from: "generated", or the name of a set of images in ``folder``."""
+    if folder is None or case.data is None:
+        return blobs(case)[0], "generated"
+    with np.load(folder / f"{case.data}.npz") as archive:
+        images = np.concatenate([archive["x_train"], archive["x_test"]])
+    return images.reshape(len(images), -1).astype(np.float32) / 255, case.data
+
+
+def starting_rows(x: np.ndarray, k: int) -> np.ndarray:
+    """K distinct rows to start every side from."""
+    return x[np.random.default_rng(1).choice(len(x), k, replace=False)]
+
+
+def label_pairs(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Two labellings of n rows in k clusters that agree on about 70 % of them."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(case.k, size=case.n, dtype=np.int32)
+    noise = rng.integers(case.k, size=case.n, dtype=np.int32)
+    return truth, np.where(rng.random(case.n) < 0.7, truth, noise)

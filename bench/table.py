@@ -1,0 +1,118 @@
+"""README's table from the committed results: ``python -m bench.table`` writes it, ``--check`` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+HEAD = ("Work", "jaxcluster", "Peers", "Ratio", "Target", "First call")
+LIBRARIES = {"jax": "JAX", "numpy": "NumPy", "scikit-learn": "scikit-learn"}
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The records of every run in the folder, oldest first."""
+    lines = (line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines())
+    return sorted((json.loads(line) for line in lines if line), key=lambda record: record["provenance"]["date"])
+
+
+def published(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The latest full-size record of each case on each device, data included; never one from a quick run."""
+    latest: dict[tuple, dict[str, Any]] = {}
+    for record in records:
+        made = record["provenance"]
+        if not made["quick"]:
+            latest[made["platform"], made["device"], made["cores"], record["case"], record["data"]] = record
+    return list(latest.values())
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table, a row a record."""
+    rows = [HEAD, ("---", "---:", "---", "---:", "---:", "---:"), *map(_row, records)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def sections(records: Sequence[dict[str, Any]]) -> str:
+    """A table a device, each under a line that says where its figures come from."""
+    devices = list(dict.fromkeys(_device(record) for record in records))
+    parts = []
+    for device in devices:
+        here = [record for record in records if _device(record) == device]
+        parts += [f"**{device}** — {_origin(here)}", markdown(here)]
+    return "\n\n".join(parts)
+
+
+def replaced(text: str, table: str) -> str:
+    """``text`` with the table between its two markers.
+
+    Raises:
+        ValueError: the markers are not there, once each and in order.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ValueError(f"expected {START} and {END} once each, in this order: add them where the table belongs.")
+    before, after = text.partition(START)[0], text.partition(END)[2]
+    return f"{before}{START}\n{table}\n{END}{after}" if table else f"{before}{START}\n{END}{after}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in three digits, in the unit that suits it."""
+    if value is None:
+        return "—"
+    return f"{value:#.3g} s" if value >= 0.1 else f"{value * 1e3:#.3g} ms"
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    ours, ratio, target = record["ours"], record["ratio"], record["target"]
+    return (
+        record["title"] + ("" if record["data"] == "generated" else f" ({record['data']})"),
+        seconds(ours.get("median_s")),
+        "; ".join(_peer(name, peer) for name, peer in record["peers"].items()) or "—",
+        "—" if ratio is None else f"{ratio:.2f}×",
+        "—" if target is None else f"≥ {target:g}" + ("" if ratio is None or ratio >= target else " (not met)"),
+        seconds(ours["first_call_s"]),
+    )
+
+
+def _peer(name: str, peer: dict[str, Any]) -> str:
+    if peer["disagreement"]:
+        return f"{name} **disagrees: {peer['disagreement']}**"
+    return f"{name} {seconds(peer.get('median_s'))} ({peer['ratio']:.2f}×)"
+
+
+def _device(record: dict[str, Any]) -> str:
+    made = record["provenance"]
+    return made["device"] if made["platform"] != "cpu" else f"{made['device']}, {made['cores']} cores"
+
+
+def _origin(records: Sequence[dict[str, Any]]) -> str:
+    made = [record["provenance"] for record in records]
+    commits = sorted({entry["commit"][:10] + (" with local changes" if entry["dirty"] else "") for entry in made})
+    dates = sorted({entry["date"][:10] for entry in made})
+    libraries = sorted({f"{shown} {entry['versions'][name]}" for entry in made for name, shown in LIBRARIES.items()})
+    return f"{made[0]['dtype']}; {', '.join(libraries)}; commit {', '.join(commits)}; {', '.join(dates)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the table, or with ``--check`` says whether README has the present one."""
+    parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the table is not up to date")
+    options = parser.parse_args(arguments)
+    text = options.readme.read_text()
+    new = replaced(text, sections(published(read(options.results))))
+    if options.check and new != text:
+        print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
+        return 1
+    if not options.check:
+        options.readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

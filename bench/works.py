@@ -1,0 +1,200 @@
+"""What each kind of case computes, on our side and on its peers': from a NumPy array to a NumPy answer.
+
+On an accelerator the rows lie on the device before the clock starts, on every side that runs there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxcluster
+from bench import data, peers
+from bench.cases import Case
+from bench.peers import SKLEARN, Answer, Call
+
+
+class Work(NamedTuple):
+    """The calls to time, and how it is told that they compute the same.
+
+    Attributes:
+        tolerance: relative difference of the values at which two sides still agree.
+        probe: the same work cut short, on which labels are compared instead.
+    """
+
+    ours: Call
+    peers: Mapping[str, Call]
+    tolerance: float = 1e-3
+    probe: Work | None = None
+    data: str = "generated"
+
+
+LABEL_TOLERANCE = 1e-3
+"""Share of rows that may be labelled otherwise: float32 sums differ in their order, and rows lie between centres."""
+
+
+def labels_differ(ours: Answer, theirs: Answer) -> float | None:
+    """The share of rows that two answers label otherwise, where both have labels."""
+    if ours.labels is None or theirs.labels is None:
+        return None
+    return float(np.mean(ours.labels != theirs.labels))
+
+
+def disagreement(ours: Answer, theirs: Answer, tolerance: float) -> str | None:
+    """Why two answers are not of the same computation, or None where they are."""
+    if not abs(ours.value - theirs.value) <= tolerance * max(abs(theirs.value), 1e-6):
+        return f"ours is {ours.value:.8g}, theirs {theirs.value:.8g}"
+    if None not in (ours.steps, theirs.steps) and ours.steps != theirs.steps:
+        return f"ours took {ours.steps} iterations, theirs {theirs.steps}"
+    differing = labels_differ(ours, theirs)
+    if differing is not None and differing > LABEL_TOLERANCE:
+        return f"{differing:.2%} of the labels differ"
+    return None
+
+
+def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
+    """Of each peer: how its answer disagrees with ours, and the share of labels that differ."""
+    if work.probe is None:
+        return {
+            name: {
+                "disagreement": disagreement(ours, answer, work.tolerance),
+                "labels_differ": labels_differ(ours, answer),
+            }
+            for name, answer in theirs.items()
+        }
+    seen = compare(work.probe, work.probe.ours(), {name: call() for name, call in work.probe.peers.items()})
+    for name, answer in theirs.items():
+        whole = disagreement(ours._replace(labels=None), answer, work.tolerance)
+        seen[name]["disagreement"] = seen[name]["disagreement"] or whole
+    return seen
+
+
+def place(x: np.ndarray) -> Any:
+    """The rows where our side takes them from: host memory on a CPU, else the device's."""
+    return x if jax.default_backend() == "cpu" else jax.block_until_ready(jax.device_put(x))
+
+
+def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Lloyd's iterations from given rows.
+
+    Where clusters overlap, a row that rounding puts on the other side of a tie moves two centres, and they move more
+    rows: two correct float32 runs part by several percent of the labels in ten iterations, at the same inertia. So
+    labels are compared after one iteration, inertia and the number of iterations after all.
+    """
+    x, source = data.rows(case, folder)
+    start, placed, key = data.starting_rows(x, case.k), place(x), jax.random.key(0)
+
+    def ours(steps: int) -> Answer:
+        fit = jaxcluster.kmeans.fit(key, placed, case.k, init=start, tol=0.0, max_steps=steps)
+        return Answer(float(fit.state.inertia), np.asarray(fit.labels), int(fit.steps))
+
+    def both(steps: int) -> tuple[Call, dict[str, Call]]:
+        return partial(ours, steps), {
+            name: build(x, start, steps) for name, build in peers.LLOYD.items() if name in found
+        }
+
+    return Work(*both(case.steps), probe=Work(*both(1)), data=source)
+
+
+def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """K-means++ and Lloyd to convergence for k from 2 up and every seed, against a loop; mean inertias are compared.
+
+    The random streams differ, so the two means agree only as samples of one distribution do.
+    """
+    x, source = data.rows(case, folder)
+    placed, key, ks = place(x), jax.random.key(0), range(2, case.k + 1)
+    tol, most = 1e-4, 100
+
+    def ours() -> Answer:
+        fit = jaxcluster.kmeans.sweep(key, placed, ks, n_seeds=case.seeds, tol=tol, max_steps=most)
+        np.asarray(fit.labels)
+        return Answer(float(np.mean(fit.state.inertia)))
+
+    def loop() -> Answer:
+        kmeans_class = peers.estimator(SKLEARN)
+        fits = (
+            kmeans_class(k, init="k-means++", n_init=1, max_iter=most, tol=tol, random_state=seed).fit(x)
+            for k in ks
+            for seed in range(case.seeds)
+        )
+        return Answer(float(np.mean([fit.inertia_ for fit in fits])))
+
+    return Work(ours, {SKLEARN: loop} if SKLEARN in found else {}, tolerance=0.02, data=source)
+
+
+def small(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Many small problems in one vmap, against a loop, each to convergence from the same rows."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((case.problems, case.n, case.d), np.float32)
+    x += 3 * rng.standard_normal((case.problems, case.k, case.d), np.float32)[:, np.arange(case.n) % case.k]
+    starts = np.stack([data.starting_rows(problem, case.k) for problem in x])
+    placed, key = place(x), jax.random.key(0)
+    tol, most = 1e-4, 300
+
+    @jax.jit
+    @jax.vmap
+    def fit_all(rows, start):
+        fit = jaxcluster.kmeans.fit(key, rows, case.k, init=start, tol=tol, max_steps=most)
+        return fit.state.inertia, fit.labels
+
+    def ours() -> Answer:
+        inertia, labels = fit_all(placed, starts)
+        return Answer(float(np.mean(inertia)), np.asarray(labels).ravel())
+
+    def loop() -> Answer:
+        kmeans_class = peers.estimator(SKLEARN)
+        fits = [
+            kmeans_class(case.k, init=start, n_init=1, max_iter=most, tol=tol).fit(rows)
+            for rows, start in zip(x, starts, strict=True)
+        ]
+        return Answer(float(np.mean([fit.inertia_ for fit in fits])), np.concatenate([fit.labels_ for fit in fits]))
+
+    return Work(ours, {SKLEARN: loop} if SKLEARN in found else {})
+
+
+def score(name: str, arguments: Callable[[Case], tuple]) -> Callable[[Case, Mapping[str, str], Path | None], Work]:
+    """A metric by its name, which is the same on both sides, of arguments made for the case."""
+
+    def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+        given = arguments(case)
+        placed = tuple(map(place, given))
+
+        def ours() -> Answer:
+            return Answer(float(getattr(jaxcluster.metrics, name)(*placed)))
+
+        def theirs() -> Answer:
+            import sklearn.metrics
+
+            return Answer(float(getattr(sklearn.metrics, name)(*given)))
+
+        return Work(ours, {SKLEARN: theirs} if SKLEARN in found else {})
+
+    return build
+
+
+class Kind(NamedTuple):
+    """A kind of case: how its rows of the table are titled, and what makes its calls."""
+
+    title: str
+    build: Callable[[Case, Mapping[str, str], Path | None], Work]
+
+
+WORKS = {
+    "lloyd": Kind("Lloyd ×{steps}, {n:,}×{d}, k = {k:,}", lloyd),
+    "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
+    "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
+    "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),
+    "davies_bouldin": Kind("Davies–Bouldin, {n:,}×{d}, k = {k}", score("davies_bouldin_score", data.blobs)),
+    "ari": Kind("Adjusted Rand, {n:,} labels, {k} clusters", score("adjusted_rand_score", data.label_pairs)),
+    "nmi": Kind("NMI, {n:,} labels, {k} clusters", score("normalized_mutual_info_score", data.label_pairs)),
+}
+
+
+def title(case: Case) -> str:
+    """What a case is called in the table."""
+    return WORKS[case.work].title.format(**vars(case))

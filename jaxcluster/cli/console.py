@@ -1,0 +1,110 @@
+"""What the command line says: tables and lines on stdout; progress, warnings and errors on stderr.
+
+Without a terminal nothing moves and nothing is coloured.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from jaxcluster.cli.errors import one_line
+
+STDERR = Console(stderr=True, highlight=False)
+"""One for all: what is printed while progress is shown has to go through the console that shows it."""
+
+
+def stdout(quiet: bool = False) -> Console:
+    """Where results go; nowhere if quiet."""
+    return Console(quiet=quiet, highlight=False)
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """One line as it is: never wrapped, so that a long path can be copied, and free of markup."""
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def complain(kind: str, message: str, style: str) -> None:
+    """One line on stderr: ``Error: …`` or ``Warning: …``."""
+    text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (one_line(message), style))
+    STDERR.print(text, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text: Sequence[int] = (0,)) -> Table:
+    """A table to print; columns hold numbers, to the right, but for those listed in ``text``. No names, no head."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        show_header=any(columns),
+        pad_edge=False,
+    )
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="left" if i in text else "right", no_wrap=i not in text)
+    for row in rows:
+        made.add_row(*(Text(number(value)) for value in row))
+    return made
+
+
+def number(value: Any) -> str:
+    """A value as a table shows it: 4 decimals below ten thousand, thousands apart above, a dash for nothing."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.4e}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+class Stages:
+    """What is being done now, and how many seconds each thing took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def __call__(self, name: str, description: str) -> Iterator[None]:
+        """Shows ``description`` while the block runs, and times it under ``name``."""
+        task = self._progress.add_task(description, total=None)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - start, 3)
+            self._progress.remove_task(task)
+
+
+@contextmanager
+def stages(quiet: bool = False) -> Iterator[Stages]:
+    """Progress on a terminal's last line; it leaves nothing behind."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=STDERR, transient=True, disable=quiet or not STDERR.is_terminal) as progress:
+        yield Stages(progress)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Shows each warning meant for users as one yellow line, once."""
+    seen: set[str] = set()
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        text = one_line(message)
+        if issubclass(category, UserWarning) and text not in seen:
+            seen.add(text)
+            complain("Warning", text, "yellow")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

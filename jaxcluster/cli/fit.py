@@ -1,0 +1,234 @@
+"""``jaxcluster fit``: from a data set to labels, a model, scores and a report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from jaxcluster.cli import options as opt
+from jaxcluster.cli import run as runs
+from jaxcluster.cli.errors import mistakes
+from jaxcluster.cli.inputs import Rows, Source, describe, read
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from jaxcluster.cli.console import Stages
+
+
+def fit(
+    ctx: typer.Context,
+    algo: Annotated[
+        str,
+        typer.Argument(metavar="ALGO", show_default=False, help="How to cluster: kmeans, or another that info lists."),
+    ],
+    data: opt.Data,
+    *,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", "-k", metavar="K", min=1, show_default=False, help="How many clusters to find."),
+    ] = None,
+    out: opt.Out,
+    seed: opt.Seed = 0,
+    scale: opt.Scaling = opt.Scale.none,
+    columns: opt.Columns = None,
+    truth: opt.Truth = None,
+    weights: opt.Weights = None,
+    key: opt.Key = None,
+    init: opt.Init = None,
+    n_init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            rich_help_panel=opt.METHOD,
+            show_default=False,
+            help="How many starts to try; the best result is kept.",
+        ),
+    ] = None,
+    max_iter: opt.MaxIter = None,
+    tol: opt.Tol = None,
+    metric: opt.MetricChoice = None,
+    precision: opt.PrecisionChoice = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=opt.METHOD,
+            show_default=False,
+            help="Rows in a step of minibatch-kmeans.",
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            rich_help_panel=opt.METHOD,
+            show_default=False,
+            help="Any other parameter; may be repeated. A wrong name is answered with all the right ones.",
+        ),
+    ] = None,
+    overwrite: opt.Overwrite = False,
+    no_report: opt.NoReport = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Cluster the rows of a data set; write labels, model, scores and a report to a folder.
+
+    For example:
+
+      jaxcluster fit kmeans digits --k 10 --out runs/digits
+
+      jaxcluster fit kmeans flowers.csv --k 3 --truth species --out runs/flowers
+
+      jaxcluster fit minibatch-kmeans big.npy --k 100 --out runs/big
+    """
+    from jaxcluster.cli import console
+    from jaxcluster.cli.folder import check_folder, new_folder
+    from jaxcluster.cli.parameters import make_estimator
+    from jaxcluster.cli.runtime import start
+
+    check_folder(out, overwrite=overwrite)
+    start()
+    chosen = {
+        "random_state": seed,
+        "init": init,
+        "n_init": n_init,
+        "tol": tol,
+        "metric": metric and metric.value,
+        "precision": precision and precision.value,
+        "batch_size": batch_size,
+    }
+    estimator = make_estimator(algo, chosen, clusters=k, steps=max_iter, params=param or [])
+    source = Source(data, key, columns, truth, weights)
+    with console.stages(quiet) as stage:
+        with stage("read", f"Reading {data}"), mistakes():
+            rows = read(source, scale.value)
+        result = _fit(stage, algo, estimator, rows)
+        with new_folder(out, overwrite=overwrite) as folder:
+            config = _config(ctx, result, describe(source, rows.dataset))
+            _write(stage, folder, result, config, report=not no_report)
+    _show(console.stdout(quiet), result, out, report=not no_report)
+
+
+class Result(NamedTuple):
+    """A finished fit and what came of it."""
+
+    algorithm: str
+    estimator: Any
+    rows: Rows
+    internal: dict[str, float | None]
+    external: dict[str, float] | None
+    silhouette_rows: int
+    seconds: dict[str, float]
+
+
+def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
+
+    from jaxcluster import select
+    from jaxcluster.cli.scores import external_scores, finite
+
+    with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes():
+        estimator.fit(rows.x, sample_weight=rows.weights)
+    labels = estimator.labels_
+    with stage("score", "Scoring"):
+        scores = {"inertia": estimator.inertia_} if hasattr(estimator, "inertia_") else {}
+        scores |= select.internal_scores(rows.x, labels, metric=getattr(estimator, "metric", "sqeuclidean"))
+        external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
+    sampled = min(len(labels), select.SAMPLE)
+    return Result(algo, estimator, rows, finite(scores), external, sampled, stage.seconds)
+
+
+def _config(ctx: typer.Context, result: Result, data: dict[str, Any]) -> dict[str, Any]:
+    from jaxcluster.cli import runtime
+
+    return {
+        "command": runs.command_line(ctx),
+        "algorithm": result.algorithm,
+        "parameters": result.estimator.get_params(),
+        "data": data,
+        "scaling": result.rows.scaling.to_json(),
+        "versions": runtime.versions(),
+        "device": runtime.device(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": dict(result.seconds),
+    }
+
+
+def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], *, report: bool) -> None:
+    from jaxcluster.cli.folder import CONFIG, write_json
+
+    estimator = result.estimator
+    with stage("write", "Writing"):
+        estimator.save(folder / runs.MODEL)
+        runs.write_labels(folder / runs.LABELS, estimator.labels_)
+        runs.write_history(folder / runs.HISTORY, getattr(estimator, "history_", ()))
+        write_json(
+            folder / runs.METRICS,
+            {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows},
+        )
+        write_json(folder / CONFIG, config)
+    if report:
+        with stage("report", "Drawing the report"):
+            _write_report(folder / runs.REPORT, result, config)
+
+
+def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
+    """The report, on the rows as they were clustered."""
+    from jaxcluster.report import write_report
+    from jaxcluster.types import Status
+
+    estimator, rows = result.estimator, result.rows
+    write_report(
+        path,
+        title=f"{type(estimator).__name__} on {rows.dataset.name}",
+        config=runs.told(config),
+        scores=result.internal | (result.external or {}),
+        dataset=rows.dataset._replace(x=rows.x),
+        labels=estimator.labels_,
+        centers=getattr(estimator, "cluster_centers_", None),
+        history=getattr(estimator, "history_", None),
+        status=getattr(estimator, "status_", Status.CONVERGED),
+        timing=config["seconds"],
+    )
+
+
+def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
+    """Scores, how the fit ended, and what was written where."""
+    from jaxcluster.cli.console import complain, say
+    from jaxcluster.cli.scores import score_table
+    from jaxcluster.types import Status
+
+    estimator = result.estimator
+    say(out, f"{_clusters(estimator.labels_)}{_ending(estimator)}.")
+    if result.external is not None:
+        out.print("", score_table("Against the truth", result.external), sep="\n")
+    title = "Scores" if result.external is None else "Without the truth"
+    out.print("", score_table(title, result.internal), "", sep="\n")
+    if result.silhouette_rows < len(estimator.labels_):
+        say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
+    say(out, f"Written to {folder}:", "bold")
+    for name, purpose in runs.FILES.items():
+        if report or name != runs.REPORT:
+            say(out, f"  {name:15}{purpose}")
+    if getattr(estimator, "status_", None) == Status.MAX_STEPS:
+        complain("Warning", "the fit stopped at its limit of steps. Raise --max-iter, or --tol.", "yellow")
+
+
+def _clusters(labels: np.ndarray) -> str:
+    sizes = runs.sizes_of(labels).values()
+    least, most = min(sizes), max(sizes)
+    rows = f"{least:,} to {most:,}" if least < most else f"{least:,}"
+    return f"{len(sizes):,} cluster{'s' * (len(sizes) > 1)} of {rows} rows"
+
+
+def _ending(estimator: Any) -> str:
+    from jaxcluster.types import Status
+
+    steps = len(getattr(estimator, "history_", ()))
+    if getattr(estimator, "status_", None) != Status.CONVERGED or not steps:
+        return ""
+    return f"; converged after {steps:,} step{'' if steps == 1 else 's'}"

@@ -1,0 +1,75 @@
+"""From names and values on the command line to an estimator and its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxcluster.cli.errors import MistakeError, mistakes
+
+
+def make_estimator(
+    algorithm: str, options: Mapping[str, Any], *, clusters: int | None, steps: int | None, params: Sequence[str]
+) -> Any:
+    """The estimator called ``algorithm`` with its parameters set.
+
+    Args:
+        algorithm: its name in `jaxcluster.estimators.ESTIMATORS`.
+        options: parameters that have an option of their own; None for one that was not given.
+        clusters, steps: for the parameters that hold the number of clusters and the most steps, whatever their names.
+        params: ``NAME=VALUE`` for any other.
+
+    Raises:
+        MistakeError: an unknown algorithm or parameter, listing the known ones, or a value of the wrong kind.
+    """
+    from jaxcluster.core.check import check_choice
+    from jaxcluster.datasets.base import unknown
+    from jaxcluster.estimators import ESTIMATORS
+
+    with mistakes():
+        check_choice("ALGO", algorithm, ESTIMATORS)
+    info = ESTIMATORS.info(algorithm)
+    estimator = ESTIMATORS[algorithm]()
+    defaults = estimator.get_params()
+    values = {**options, info.clusters or "k": clusters, info.steps or "max_iter": steps}
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, text in map(_split, params):
+        if name in values:
+            raise MistakeError(f"{name} is given twice: --param {name}={text} and an option of its own.")
+        values[name] = text
+    if info.clusters not in (None, *values):
+        raise MistakeError(f"{algorithm} needs a number of clusters: pass --k. jaxcluster sweep helps to choose one.")
+    for name, value in values.items():
+        if name not in defaults:
+            raise MistakeError(str(unknown(f"{algorithm}: parameter", name, defaults)))
+        values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value
+    return estimator.set_params(**values)
+
+
+def parse(name: str, text: str, default: Any) -> Any:
+    """``text`` as the kind of thing ``default`` is; "none" is None, and a number may stand for a word.
+
+    >>> parse("n_init", "10", "auto"), parse("tol", "1", 0.5), parse("max_iter", "1e3", 300)
+    (10, 1.0, 1000)
+    """
+    word = text.strip().lower()
+    if word == "none":
+        return None
+    if isinstance(default, bool):
+        if word not in ("true", "false"):
+            raise MistakeError(f"{name}={text!r} must be true or false.")
+        return word == "true"
+    try:
+        value = float(word)
+    except ValueError:
+        if isinstance(default, (int, float)):
+            raise MistakeError(f"{name}={text!r} must be a number, such as {default}.") from None
+        return text
+    return int(value) if value.is_integer() and not isinstance(default, float) else value
+
+
+def _split(param: str) -> tuple[str, str]:
+    name, equals, text = param.partition("=")
+    if not equals or not name:
+        raise MistakeError(f"--param {param!r} must be NAME=VALUE.")
+    return name.strip().replace("-", "_"), text

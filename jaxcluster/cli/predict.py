@@ -1,0 +1,127 @@
+"""``jaxcluster predict``: new rows into the clusters of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jaxcluster.cli import options as opt
+from jaxcluster.cli import run as runs
+from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.inputs import Source, read_like
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+    from jaxcluster.datasets import Dataset
+
+ENDINGS = (".csv", ".npy")
+"""What labels can be written as."""
+
+MOST_CLUSTERS = 30
+"""Lines of the table."""
+
+
+def predict(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="The folder that jaxcluster fit wrote, or a saved model."
+        ),
+    ],
+    data: opt.Data,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=opt.OUTPUT,
+            show_default=False,
+            help="Write the cluster of each row here: .csv or .npy.",
+        ),
+    ] = None,
+    columns: opt.Columns = None,
+    key: opt.Key = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Find the cluster of each row of a data set, with a model fitted before.
+
+    The columns and the scaling of the run are used again: give the rows in their own units.
+
+    For example:
+
+      jaxcluster predict runs/flowers new.csv --out labels.csv
+    """
+    from jaxcluster.cli import console
+    from jaxcluster.cli.folder import check_file, new_file
+    from jaxcluster.cli.runtime import start
+
+    if out is not None:
+        _check_ending(out)
+        check_file(out, overwrite=overwrite)
+    saved = runs.find_run(model)
+    start()
+    with console.stages(quiet) as stage:
+        with stage("load", f"Loading {model}"), mistakes():
+            estimator = _load(saved.model)
+        with stage("read", f"Reading {data}"), mistakes():
+            rows = _rows(saved.config, Source(data, key, columns), estimator.n_features_in_)
+        with stage("predict", f"Labelling {len(rows.x):,} rows"), mistakes():
+            labels = estimator.predict(rows.x)
+        if out is not None:
+            with new_file(out, overwrite=overwrite) as path, mistakes():
+                _write(path, labels)
+    printer = console.stdout(quiet)
+    printer.print(_count_table(rows.name, labels))
+    if out is not None:
+        console.say(printer, f"\nWritten to {out}.", "bold")
+
+
+def _check_ending(out: Path) -> None:
+    if out.suffix not in ENDINGS:
+        raise MistakeError(f"--out {out} must end in {' or '.join(ENDINGS)}.")
+
+
+def _load(model: Path) -> Any:
+    from jaxcluster.estimators import load
+
+    estimator = load(model)
+    if not hasattr(estimator, "predict"):
+        raise MistakeError(f"{type(estimator).__name__} cannot label new rows. Fit another method for that.")
+    return estimator
+
+
+def _rows(config: Mapping[str, Any], source: Source, width: int) -> Dataset:
+    """The new rows, scaled as those of the run were."""
+    from jaxcluster.core.check import check_finite, check_width
+    from jaxcluster.datasets import Scaling
+
+    dataset = read_like(config.get("data", {}), source)
+    check_width(dataset.x, width, name=dataset.name)
+    check_finite(dataset.x, name=dataset.name)
+    scaling = Scaling.from_json(config.get("scaling", {"how": "none"}))
+    return dataset._replace(x=scaling.apply(dataset.x))
+
+
+def _write(path: Path, labels: np.ndarray) -> None:
+    import numpy as np
+
+    if path.suffix == ".npy":
+        np.save(path, labels)
+    else:
+        runs.write_labels(path, labels)
+
+
+def _count_table(name: str, labels: np.ndarray) -> Table:
+    """How many rows each cluster got, the largest ones where there are many."""
+    from jaxcluster.cli.console import table
+
+    sizes = runs.sizes_of(labels)
+    shown = sorted(sorted(sizes, key=sizes.get, reverse=True)[:MOST_CLUSTERS])
+    rows = [(cluster, sizes[cluster], f"{sizes[cluster] / len(labels):.1%}") for cluster in shown]
+    which = "" if len(shown) == len(sizes) else f", the {len(shown)} largest of {len(sizes):,} clusters"
+    return table(f"{len(labels):,} rows of {name}{which}", ("cluster", "rows", "share"), rows, text=())

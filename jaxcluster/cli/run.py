@@ -1,0 +1,95 @@
+"""What a finished fit leaves in its folder, and how another command finds it there again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcluster.cli.errors import MistakeError
+from jaxcluster.cli.folder import CONFIG, is_run, read_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import typer
+
+MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json", "history.jsonl", "report.html"
+
+FILES = {
+    REPORT: "scores and pictures: open it in a browser",
+    LABELS: "the cluster of each row",
+    f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
+    METRICS: "the scores above",
+    HISTORY: "the objective after each step",
+    CONFIG: "all that is needed to run this again",
+}
+"""What is in a run's folder, and what for."""
+
+
+class SavedRun(NamedTuple):
+    """A run as ``jaxcluster predict`` finds it: the model's folder, and what config.json says, empty without one."""
+
+    model: Path
+    config: dict[str, Any]
+
+
+def find_run(path: Path) -> SavedRun:
+    """The run in a folder that `jaxcluster fit` wrote, or the model in a folder that an estimator was saved to."""
+    if not path.exists():
+        raise MistakeError(f"{path} does not exist. Name the folder that jaxcluster fit wrote (its --out).")
+    folder = path.resolve().parent if path.name == MODEL and is_run(path.resolve().parent) else path
+    if is_run(folder):
+        if not (folder / MODEL).is_dir():
+            raise MistakeError(f"{path} holds a run without a model. Name one that jaxcluster fit wrote.")
+        return SavedRun(folder / MODEL, read_json(folder / CONFIG))
+    return SavedRun(path, {})
+
+
+def command_line(ctx: typer.Context) -> str:
+    """The command that was given, with what differs from the defaults."""
+    words = ["jaxcluster", ctx.info_name or ""]
+    options = []
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name)
+        if param.param_type_name == "argument":
+            words.append(str(value))
+        elif value is True:
+            options.append(param.opts[0])
+        elif value not in (None, False, param.default):
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                options += [param.opts[0], str(getattr(each, "value", each))]
+    return shlex.join([*words, *options])
+
+
+def told(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report shows of a configuration: what was chosen, and what the data were."""
+    data = {name: value for name, value in config["data"].items() if value is not None and name != "column_names"}
+    parameters = {name: value for name, value in config["parameters"].items() if value is not None}
+    chosen = {name: config[name] for name in ("command", "algorithm", "ks", "seeds") if name in config}
+    return chosen | {"parameters": parameters, "data": data, "scaling": config["scaling"]["how"]}
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """One line a row: its number from 0, and its cluster."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("row,label\n")
+        file.writelines(f"{row},{label}\n" for row, label in enumerate(labels.tolist()))
+
+
+def write_history(path: Path, history: Iterable[float]) -> None:
+    """One line a step: its number from 1, and the objective after it."""
+    with path.open("w", encoding="utf-8") as file:
+        for step, value in enumerate(history, 1):
+            value = float(value) if math.isfinite(value) else None
+            file.write(json.dumps({"step": step, "objective": value}) + "\n")
+
+
+def sizes_of(labels: np.ndarray) -> dict[int, int]:
+    """How many rows each cluster has, the clusters in order."""
+    import numpy as np
+
+    names, counts = np.unique(labels, return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,70 @@
+"""``jaxcluster score``: clusters against known classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxcluster.cli import options as opt
+from jaxcluster.cli.errors import MistakeError, mistakes
+
+
+def score(
+    labels: Annotated[
+        str,
+        typer.Argument(
+            metavar="LABELS", show_default=False, help="A file of clusters, one a row, such as a run's labels.csv."
+        ),
+    ],
+    truth: Annotated[
+        str,
+        typer.Argument(metavar="TRUTH", show_default=False, help="A file of classes in the same order, or digits, …"),
+    ],
+    labels_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", show_default=False, help="The column of LABELS, where it has several."),
+    ] = None,
+    truth_column: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", show_default=False, help="The column of TRUTH, where it has several."),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=opt.OUTPUT, show_default=False, help="Write the scores here as JSON."
+        ),
+    ] = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compare clusters with known classes; what either are called does not matter.
+
+    For example:
+
+      jaxcluster score runs/digits/labels.csv digits
+
+      jaxcluster score labels.npy flowers.csv --truth-column species --json scores.json
+    """
+    from jaxcluster.cli import console
+    from jaxcluster.cli.folder import check_file, new_file, write_json
+    from jaxcluster.cli.scores import external_scores, score_table
+    from jaxcluster.datasets import load_labels
+
+    if json is not None:
+        check_file(json, overwrite=overwrite)
+    with console.stages(quiet) as stage, stage("score", "Scoring"):
+        with mistakes():
+            found = load_labels(labels, column=labels_column)
+            known = load_labels(truth, column=truth_column)
+        if len(found) != len(known):
+            raise MistakeError(f"{labels} has {len(found):,} labels and {truth} {len(known):,}. They must go together.")
+        scores = external_scores(known, found)
+    if json is not None:
+        with new_file(json, overwrite=overwrite) as path, mistakes():
+            write_json(path, scores)
+    printer = console.stdout(quiet)
+    printer.print(score_table(f"{len(found):,} rows against the truth", scores))
+    if json is not None:
+        console.say(printer, f"\nWritten to {json}.", "bold")

@@ -1,0 +1,40 @@
+"""Scores of a labelling, from itself and against the truth, and how they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.table import Table
+
+
+def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How well labels agree with known classes, whatever either are called."""
+    from jaxcluster import metrics
+
+    functions = {
+        "accuracy": metrics.clustering_accuracy,
+        "adjusted_rand": metrics.adjusted_rand_score,
+        "adjusted_mutual_info": metrics.adjusted_mutual_info_score,
+        "normalized_mutual_info": metrics.normalized_mutual_info_score,
+        "v_measure": metrics.v_measure_score,
+        "purity": metrics.purity_score,
+    }
+    return {name: float(function(truth, labels)) for name, function in functions.items()}
+
+
+def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """The same, with None for what is undefined: JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def score_table(title: str, scores: Mapping[str, Any]) -> Table:
+    """A table of scores, each with its range and which end of it is good."""
+    from jaxcluster.cli.console import table
+    from jaxcluster.report.scores import meaning
+
+    rows = [(meaning(name).title, value, meaning(name).range) for name, value in scores.items()]
+    return table(title, ("score", "value", "range"), rows, text=(0, 2))

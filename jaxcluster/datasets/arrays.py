@@ -1,0 +1,175 @@
+"""Readers of array files: NumPy's npy and npz, and idx, the format MNIST comes in."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcluster.datasets.base import (
+    DataError,
+    Dataset,
+    apart,
+    as_labels,
+    choose_columns,
+    column_index,
+    is_index,
+    listing,
+    unknown,
+)
+
+IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an npy file. Raises DataError for a truncated file, and for anything else than an npy file."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} cannot be read as .npy: {_npy_fault(path)}.") from error
+
+
+def _npy_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype an npy stream promises, leaving it where the numbers start."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _npy_fault(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        stream.seek(0)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX):
+            return f"it starts with {start!r}, not with NumPy's magic bytes ({size} bytes in all)"
+        try:
+            shape, dtype = _npy_header(stream)
+        except (ValueError, EOFError):
+            return f"its header is damaged or truncated ({size} bytes in all)"
+        if dtype.hasobject:
+            return "it holds Python objects, which are never unpickled here. Save a plain numeric array"
+        expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    return f"it is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there"
+
+
+def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array ``key`` of an npz file, and the one that ``truth`` names if it names one.
+
+    Without a key the only array (other than the truth) is taken. Raises DataError for a damaged archive, and where
+    the key is unknown or missing, listing the keys with their shapes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            shapes = _npz_shapes(archive)
+        names = [name for name in shapes if name != truth]
+        if key is None and len(names) != 1:
+            raise DataError(
+                f"{path} holds {len(shapes)} arrays: {listing(_shapes(shapes))}. Choose one: {path.name}:KEY."
+            )
+        key = names[0] if key is None else key
+        for name in (key, *([truth] if isinstance(truth, str) and not is_index(truth) else [])):
+            if name not in shapes:
+                raise unknown(f"{path}: array", name, shapes, _shapes(shapes))
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[key], arrays[truth] if truth in shapes else None
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        hint = " Is it truncated?" if isinstance(error, zipfile.BadZipFile) else ""
+        seen = f"({path.stat().st_size} bytes): {str(error).strip().rstrip('.') or type(error).__name__}."
+        raise DataError(f"{path} cannot be read as .npz {seen}{hint}") from error
+
+
+def _npz_shapes(archive: zipfile.ZipFile) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for member in archive.namelist():
+        with archive.open(member) as stream:
+            shapes[member.removesuffix(".npy")] = _npy_header(stream)[0]
+    return shapes
+
+
+def _shapes(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    return [f"{name} {shape}" for name, shape in shapes.items()]
+
+
+def is_idx(path: Path) -> bool:
+    """Whether the file, unzipped if it is gzipped, starts as an idx file does."""
+    with path.open("rb") as stream:
+        start, _ = _unzip(stream.read(1024))
+    return len(start) >= 4 and start[:2] == b"\0\0" and start[2] in IDX_DTYPES and start[3] > 0
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of an idx file (LeCun's format for MNIST), gzipped or not. Raises DataError where bytes are missing."""
+    data, whole = _unzip(path.read_bytes())
+    rank = data[3]
+    start = 4 + 4 * rank
+    if len(data) < start:
+        raise DataError(f"{path} is truncated: its header needs {start} bytes, {len(data)} were read.")
+    shape = tuple(int(size) for size in np.frombuffer(data, ">i4", count=rank, offset=4))
+    dtype = np.dtype(IDX_DTYPES[data[2]])
+    expected, seen = math.prod(shape) * dtype.itemsize, len(data) - start
+    if seen < expected or not whole:
+        raise DataError(f"{path} is truncated: shape {shape} needs {expected} bytes of numbers, {seen} were read.")
+    if seen > expected:
+        raise DataError(f"{path} is damaged: shape {shape} needs {expected} bytes of numbers, but {seen} follow.")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _unzip(data: bytes) -> tuple[bytes, bool]:
+    """What is in gzipped bytes, as far as they go, and whether they go to the end; other bytes as they are."""
+    if not data.startswith(GZIP_MAGIC):
+        return data, True
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        return unzip.decompress(data), unzip.eof
+    except zlib.error:
+        return b"", False
+
+
+def array_dataset(name: str, array: np.ndarray, *, columns: Any, truth: Any, y: np.ndarray | None) -> Dataset:
+    """Rows of an (n, d) array, or of (n, h, w[, c]) images. ``truth`` is the index of a column of an (n, d) array."""
+    x, image_shape = as_rows(array, name)
+    width = x.shape[1]
+    chosen = choose_columns(columns, None, width, name)
+    if truth is not None:
+        index = column_index(truth, None, width, f"{name}: truth:")
+        y = as_labels(array.reshape(x.shape)[:, index], f"{name}: column {index}")
+        chosen = [i for i in range(width) if i != index] if chosen is None else apart(chosen, index, name)
+    if chosen is not None:
+        x, image_shape = x[:, chosen], None
+    return Dataset(name, x, y, None, image_shape)
+
+
+def as_rows(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    """``array`` as (n, d) float32, and the image shape where a row was an image."""
+    if array.dtype.kind not in "biuf":
+        kinds = {"U": "text", "S": "text", "c": "complex numbers", "M": "dates", "V": "records"}
+        seen = kinds.get(array.dtype.kind, "no numbers")
+        raise DataError(f"{where} holds {seen} (dtype {array.dtype}). Save an array of real numbers.")
+    if array.ndim < 2:
+        raise DataError(
+            f"{where} has shape {array.shape}; rows and columns are needed. Save x.reshape(-1, 1) where each number is "
+            "a row."
+        )
+    if array.size == 0:
+        raise DataError(f"{where} is empty: shape {array.shape}. At least one row and one column are needed.")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the algorithms report by column
+        rows = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
+    return rows, _image_shape(array.shape[1:])
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if len(shape) == 2:
+        return shape
+    if len(shape) == 3 and shape[2] in (1, 3, 4):
+        return shape[:2] if shape[2] == 1 else shape
+    return None

@@ -1,0 +1,108 @@
+"""scikit-learn's face of the algorithms: they validate, move arrays, call the function and copy its results.
+
+`ESTIMATORS` maps the names used on the command line and in saved models to classes. Nothing is imported until a class
+is asked for, so the mapping can be listed at no cost.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jaxcluster.core import check
+
+
+class EstimatorInfo(NamedTuple):
+    """What can be said of an estimator before it is imported.
+
+    Attributes:
+        module: where its class is defined.
+        class_name: the class in that module.
+        title: a few words for a list of methods.
+        clusters: the parameter that holds the number of clusters; None where the method finds it.
+        steps: the parameter that bounds the steps or passes; None where there is none.
+        reported: fitted scalar attributes worth showing, in order.
+    """
+
+    module: str
+    class_name: str
+    title: str
+    clusters: str | None
+    steps: str | None
+    reported: tuple[str, ...]
+
+
+class EstimatorRegistry(Mapping[str, type]):
+    """Names to estimator classes, imported when looked up; `info` tells of one without importing it."""
+
+    def __init__(self, entries: dict[str, EstimatorInfo]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> type:
+        info = self._entries[name]
+        return getattr(importlib.import_module(info.module), info.class_name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def info(self, name: str) -> EstimatorInfo:
+        """What is known of the estimator called ``name``; ValueError lists the known ones."""
+        check.check_choice("estimator", name, self)
+        return self._entries[name]
+
+    def name_of(self, estimator: Any) -> str | None:
+        """The name under which an estimator's class is registered; None for any other object."""
+        cls = type(estimator)
+        for name, info in self._entries.items():
+            if (cls.__module__, cls.__qualname__) == (info.module, info.class_name):
+                return name
+        return None
+
+
+ESTIMATORS = EstimatorRegistry(
+    {
+        "kmeans": EstimatorInfo(
+            "jaxcluster.estimators.kmeans",
+            "KMeans",
+            "k-means by Lloyd's iteration, Euclidean or spherical",
+            clusters="n_clusters",
+            steps="max_iter",
+            reported=("inertia_", "n_iter_"),
+        ),
+        "minibatch-kmeans": EstimatorInfo(
+            "jaxcluster.estimators.minibatch",
+            "MiniBatchKMeans",
+            "k-means on small random batches of rows",
+            clusters="n_clusters",
+            steps="max_iter",
+            reported=("inertia_", "n_iter_", "n_steps_"),
+        ),
+        "bisecting-kmeans": EstimatorInfo(
+            "jaxcluster.estimators.bisecting",
+            "BisectingKMeans",
+            "k-means that splits one cluster in two until there are enough",
+            clusters="n_clusters",
+            steps="max_iter",
+            reported=("inertia_", "n_iter_"),
+        ),
+    }
+)
+
+_EXPORTS = {info.class_name: info.module for info in map(ESTIMATORS.info, ESTIMATORS)}
+_EXPORTS["load"] = "jaxcluster.estimators.store"
+
+__all__ = ["ESTIMATORS", "EstimatorInfo", "EstimatorRegistry", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

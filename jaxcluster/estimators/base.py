@@ -1,0 +1,224 @@
+"""What every estimator shares: validated input, random keys, published results, a repr that says what was fitted."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxcluster.cluster import kmeans
+from jaxcluster.core import check
+from jaxcluster.estimators import store
+from jaxcluster.types import Fit, KeyArray, Status
+
+MAX_SEED = 2**32 - 1
+
+
+class ClusterEstimator(ClusterMixin, BaseEstimator):
+    """The base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
+
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on. What is published has
+    the dtype of that computation.
+    """
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.
+
+        The folder holds ``model.json`` and ``arrays.safetensors``; read it back with ``jaxcluster.load``.
+
+        Raises:
+            NotFittedError: before `fit`.
+            TypeError: a parameter that a file cannot hold, such as a function.
+            FileExistsError: ``path`` exists and is not a saved model.
+        """
+        check_is_fitted(self)
+        store.save(self, path)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "status_")
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        params = super().__repr__(N_CHAR_MAX)
+        return f"{params} {self._summary()}" if self.__sklearn_is_fitted__() else params
+
+    def _summary(self) -> str:
+        """A few words on the last fit: the shape of the rows, what was reached, and how it ended."""
+        labels = getattr(self, "labels_", None)
+        shape = f"{self.n_features_in_} columns" if labels is None else f"{len(labels)}×{self.n_features_in_}"
+        ending = self.status_.name.lower().replace("_", " ")
+        return f"fitted on {shape}: {', '.join([*self._reached(), ending])}"
+
+    def _reached(self) -> list[str]:
+        """The numbers that `_summary` gives."""
+        return []
+
+    def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
+        """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
+        X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        check.check_finite(X, name="X")
+        return X
+
+    @staticmethod
+    def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
+        """Row weights as an array of n numbers; a single number weighs all rows alike."""
+        if sample_weight is None:
+            return None
+        weights = np.asarray(sample_weight)
+        return check.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n)
+
+
+class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterEstimator):
+    """An estimator that represents each cluster by a centre: rows are labelled by the nearest."""
+
+    _metric = "sqeuclidean"
+
+    @property
+    def _n_features_out(self):
+        return self.cluster_centers_.shape[0]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if jax.config.jax_enable_x64 else ["float32"]
+        return tags
+
+    def predict(self, X):
+        """The index of each row's nearest centre, (n_samples,) int32."""
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric))
+
+    def transform(self, X):
+        """The distance of each row to each centre, (n_samples, n_clusters): Euclidean, or 1 − cos."""
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric))
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """The negative inertia of the rows: higher is better."""
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        return self._score(X, self._check_weights(sample_weight, X.shape[0]))
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fits, and returns ``labels_``."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def fit_transform(self, X, y=None, sample_weight=None):
+        """Fits, and returns the distance of each row to each centre."""
+        return self.fit(X, sample_weight=sample_weight).transform(X)
+
+    def _score(self, X, weights):
+        return float(kmeans.score(self.cluster_centers_, X, weights=weights, metric=self._metric))
+
+    def _reached(self):
+        steps = getattr(self, "n_steps_", None) or self.n_iter_
+        inertia = [f"inertia {self.inertia_:.4g}"] if hasattr(self, "inertia_") else []
+        return [*inertia, f"{steps} step{'' if steps == 1 else 's'}"]
+
+    def _check_params(self, n: int) -> None:
+        """Raises on parameters that all methods with centres have, for n rows."""
+        check.check_clusters(self.n_clusters, n, name="n_clusters")
+        check.check_count("max_iter", self.max_iter)
+        check.check_positive("tol", self.tol, zero=True)
+
+    def _runs(self, *, auto: int) -> int:
+        """How many starts ``n_init`` asks for; "auto" is ``auto`` where ``init`` depends on chance alone, else 1."""
+        by_chance = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
+        if isinstance(self.n_init, str):
+            if self.n_init != "auto":
+                raise ValueError(f"n_init={self.n_init!r} must be 'auto' or a number of runs.")
+            return auto if by_chance else 1
+        runs = check.check_count("n_init", self.n_init)
+        if runs == 1 or isinstance(self.init, str) or callable(self.init):
+            return runs
+        warnings.warn(
+            f"Explicit initial center position passed: performing only one init in {type(self).__name__} instead of "
+            f"n_init={runs}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return 1
+
+    def _called_starts(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
+        """The starting centres that a callable ``init`` gives, called as scikit-learn calls it."""
+        random_state = as_random_state(self.random_state)
+        return [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
+
+    def _publish(self, fit: Fit, weights: np.ndarray | None) -> Fit:
+        """Copies to attributes what all methods with centres find; returns the fit as NumPy arrays."""
+        fit = jax.device_get(fit)
+        self.cluster_centers_ = np.array(fit.state.centers)
+        self.labels_ = np.array(fit.labels)
+        self.inertia_ = float(fit.state.inertia)
+        self.history_ = np.array(fit.history[: int(fit.steps)])
+        self.status_ = Status(int(fit.status))
+        if self.verbose:
+            for step, objective in enumerate(self.history_, start=1):
+                print(f"{type(self).__name__} step {step}: {objective:.6g}")
+        self._warn_unless_sound(weights)
+        return fit
+
+    def _warn_unless_sound(self, weights):
+        """Says what the data did not allow, and what to do about it."""
+        if self.status_ == Status.NOT_FINITE:
+            message = (
+                "The centers or the inertia are not finite: distances between rows of X are too large for "
+                f"{self.cluster_centers_.dtype}. Scale the columns, or compute in float64 with "
+                "jax.config.update('jax_enable_x64', True)."
+            )
+        elif self.status_ == Status.EMPTY_CLUSTERS:
+            found = np.unique(self.labels_ if weights is None else self.labels_[weights > 0]).size
+            message = (
+                f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). Possibly "
+                "due to duplicate points in X: pass fewer clusters, or drop the duplicates."
+            )
+        else:
+            return
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+
+def as_key(random_state: Any) -> KeyArray:
+    """A typed JAX key from None (fresh entropy), an int, a NumPy RandomState (which advances) or a JAX key.
+
+    Raises:
+        ValueError, TypeError: an int outside [0, 2**32 - 1], more than one key, or any other object.
+    """
+    if random_state is None:
+        return jax.random.key(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, np.random.RandomState):
+        return jax.random.key(random_state.randint(MAX_SEED + 1, dtype=np.uint32))
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        if not 0 <= random_state <= MAX_SEED:
+            raise ValueError(f"random_state={random_state} must lie between 0 and {MAX_SEED}.")
+        return jax.random.key(np.uint32(random_state))
+    if isinstance(random_state, (jax.Array, np.ndarray)):
+        return _as_typed_key(random_state)
+    raise TypeError(
+        f"random_state must be None, an int, a numpy RandomState or a JAX key, got {random_state!r} of type "
+        f"{type(random_state).__name__}."
+    )
+
+
+def as_random_state(random_state: Any) -> np.random.RandomState:
+    """A NumPy RandomState, for callables that scikit-learn hands one; a RandomState is passed on as it is."""
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    return np.random.RandomState(np.asarray(jax.random.key_data(as_key(random_state))).ravel())
+
+
+def _as_typed_key(key):
+    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        typed = key
+    elif key.dtype == np.uint32 and key.ndim:
+        typed = jax.random.wrap_key_data(key)
+    else:
+        raise TypeError(f"random_state as an array must be a JAX key, got dtype {key.dtype} of shape {key.shape}.")
+    if typed.shape != ():
+        raise ValueError(f"random_state must be one JAX key, got keys of shape {typed.shape}.")
+    return typed

@@ -1,0 +1,119 @@
+"""scikit-learn's `BisectingKMeans` over `jaxcluster.bisecting`."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from jaxcluster.cluster import bisecting
+from jaxcluster.core import check
+from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.kmeans import ALGORITHMS
+
+
+class BisectingKMeans(CenterEstimator):
+    """k-means that splits one cluster in two until there are enough, with scikit-learn's parameters and methods.
+
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
+    and `transform` have the dtype of the computation.
+
+    Args:
+        n_clusters: number of clusters.
+        init: how each split starts: "random", "k-means++" or "k-means||". All splits run in one program, so a callable
+            is not taken.
+        n_init: starts tried for each split.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        max_iter: the most steps of a split.
+        verbose: print the inertia after every split, after the fit.
+        tol: stop a split when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        copy_x: accepted for scikit-learn's sake; X is never changed.
+        algorithm: "lloyd" or "elkan", with the same result, as in `KMeans`.
+        bisecting_strategy: which cluster is split: the one of "biggest_inertia", or the "largest_cluster" by weight.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features).
+        labels_: (n_samples,) int32.
+        inertia_: Σ w·‖x − c‖² (data units²).
+        n_iter_: splits made, n_clusters − 1.
+        history_: (n_iter_,) total inertia after each split.
+        status_: a `jaxcluster.types.Status`, how the splits ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        init="random",
+        n_init=1,
+        random_state=None,
+        max_iter=300,
+        verbose=0,
+        tol=1e-4,
+        copy_x=True,
+        algorithm="lloyd",
+        bisecting_strategy="biggest_inertia",
+    ):
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.random_state = random_state
+        self.max_iter = max_iter
+        self.verbose = verbose
+        self.tol = tol
+        self.copy_x = copy_x
+        self.algorithm = algorithm
+        self.bisecting_strategy = bisecting_strategy
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        weights = self._check_weights(sample_weight, X.shape[0])
+        fit = bisecting.fit(
+            as_key(self.random_state),
+            X,
+            self.n_clusters,
+            weights=weights,
+            strategy=self.bisecting_strategy,
+            init=self.init,
+            n_init=self.n_init,
+            tol=self.tol,
+            max_steps=self.max_iter,
+        )
+        fit = self._publish(fit, weights)
+        self.n_iter_ = int(fit.steps)
+        self._tree = {name: np.array(getattr(fit.state, name)) for name in ("weight", "parents", "pairs")}
+        return self
+
+    def predict(self, X):
+        """The cluster of each row by going down the splits, (n_samples,) int32."""
+        check_is_fitted(self)
+        X = self._validate(X, reset=False)
+        tree = {name: jnp.asarray(value) for name, value in self._tree.items()}
+        inertia = jnp.asarray(self.inertia_, tree["weight"].dtype)
+        state = bisecting.BisectingState(jnp.asarray(self.cluster_centers_), inertia, **tree)
+        return np.array(bisecting.predict(state, X))
+
+    def _check_params(self, n):
+        super()._check_params(n)
+        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        check.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
+        if not isinstance(self.init, str):
+            raise TypeError(
+                f"init={self.init!r} must be a name for BisectingKMeans, whose splits all run in one program. Pass "
+                "'random' or 'k-means++'."
+            )

@@ -1,0 +1,122 @@
+"""scikit-learn's `KMeans` over `jaxcluster.kmeans`."""
+
+from __future__ import annotations
+
+from jaxcluster.cluster import kmeans
+from jaxcluster.core import check
+from jaxcluster.estimators.base import CenterEstimator, as_key
+
+ALGORITHMS = ("lloyd", "elkan")
+
+
+class KMeans(CenterEstimator):
+    """k-means clustering with scikit-learn's parameters, attributes and methods.
+
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
+    and `transform` have the dtype of the computation.
+
+    Args:
+        n_clusters: number of clusters.
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+            ``init(X, n_clusters, random_state)`` that returns them and is given the rows as they are.
+        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
+            a callable, else 1.
+        max_iter: the most steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        verbose: print the inertia of every step, after the fit.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        copy_x: accepted for scikit-learn's sake; X is never changed.
+        algorithm: "lloyd" or "elkan". Both are computed by the same iteration, which skips distances by bounds of its
+            own where that pays, and give the same result.
+        metric: "sqeuclidean", or "cosine" for spherical k-means on rows scaled to unit length.
+        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
+        frozen: centres that never move: an (n_clusters,) mask over centres given as ``init``, or (m, n_features)
+            centres that take the first m places.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features).
+        labels_: (n_samples,) int32.
+        inertia_: Σ w·‖x − c‖² (data units²), or Σ w·(1 − cos).
+        n_iter_: steps of the best run.
+        history_: (n_iter_,) inertia after each step.
+        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> KMeans(n_clusters=2, random_state=0).fit(X).inertia_
+        16.0
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        init="k-means++",
+        n_init="auto",
+        max_iter=300,
+        tol=1e-4,
+        verbose=0,
+        random_state=None,
+        copy_x=True,
+        algorithm="lloyd",
+        metric="sqeuclidean",
+        precision=None,
+        frozen=None,
+    ):
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+        self.random_state = random_state
+        self.copy_x = copy_x
+        self.algorithm = algorithm
+        self.metric = metric
+        self.precision = precision
+        self.frozen = frozen
+
+    @property
+    def _metric(self):
+        return self.metric
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        weights = self._check_weights(sample_weight, X.shape[0])
+        runs = self._runs(auto=kmeans.AUTO_RESTARTS)
+        fit = self._best_fit(X, weights, runs)
+        self._publish(fit, weights)
+        self.n_iter_ = int(fit.steps)
+        return self
+
+    def _best_fit(self, X, weights, runs):
+        key = as_key(self.random_state)
+        options = {
+            "weights": weights,
+            "tol": self.tol,
+            "max_steps": self.max_iter,
+            "metric": self.metric,
+            "precision": self.precision,
+            "frozen": self.frozen,
+        }
+        if not callable(self.init):
+            return kmeans.fit(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
+        fits = [kmeans.fit(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
+        return min(fits, key=lambda fit: float(fit.state.inertia))

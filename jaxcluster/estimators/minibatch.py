@@ -1,0 +1,194 @@
+"""scikit-learn's `MiniBatchKMeans` over `jaxcluster.minibatch`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from jaxcluster.cluster import kmeans, minibatch
+from jaxcluster.core import check
+from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.types import Status
+
+AUTO_RESTARTS = 3
+"""Starts of ``n_init="auto"`` from random rows."""
+
+
+class MiniBatchKMeans(CenterEstimator):
+    """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
+
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
+    and `transform` have the dtype of the computation.
+
+    Args:
+        n_clusters: number of clusters.
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+            ``init(X, n_clusters, random_state)`` that returns them.
+        max_iter: the most passes over the rows.
+        batch_size: rows a batch, at most those there are.
+        verbose: print the smoothed inertia of every batch, after the fit.
+        compute_labels: keep ``labels_``; in `partial_fit` also whether labels and inertia are computed.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the columns; 0 switches this off.
+        max_no_improvement: stop after so many batches without a lower smoothed inertia; None switches this off.
+        init_size: rows that starts are drawn from and tried on; None for three batches, at least 3 × n_clusters.
+        n_init: starts tried on ``init_size`` rows, of which the best is used. "auto" is 3 where ``init`` is "random"
+            or a callable, else 1.
+        reassignment_ratio: a centre with less than this share of the largest count is drawn anew from the batch.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features).
+        labels_: (n_samples,) int32; after `partial_fit` those of the last batch.
+        inertia_: Σ w·‖x − c‖² (data units²) of the rows that ``labels_`` are of.
+        n_iter_: passes over the rows, rounded up; set by `fit` alone.
+        n_steps_: batches taken.
+        history_: (n_steps_,) smoothed inertia per unit of weight after each batch; NaN for the first, which still
+            shows the start.
+        status_: a `jaxcluster.types.Status`, how the iteration ended; MAX_STEPS after `partial_fit`.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        init="k-means++",
+        max_iter=100,
+        batch_size=1024,
+        verbose=0,
+        compute_labels=True,
+        random_state=None,
+        tol=0.0,
+        max_no_improvement=10,
+        init_size=None,
+        n_init="auto",
+        reassignment_ratio=0.01,
+    ):
+        self.n_clusters = n_clusters
+        self.init = init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.compute_labels = compute_labels
+        self.random_state = random_state
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.init_size = init_size
+        self.n_init = n_init
+        self.reassignment_ratio = reassignment_ratio
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Clusters the rows by batches drawn from them.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        weights = self._check_weights(sample_weight, X.shape[0])
+        batch_size = min(self.batch_size, X.shape[0])
+        fit = minibatch.fit(
+            as_key(self.random_state),
+            X,
+            self.n_clusters,
+            weights=weights,
+            batch_size=batch_size,
+            max_epochs=self.max_iter,
+            tol=self.tol,
+            max_no_improvement=self.max_no_improvement,
+            init_size=self._init_rows(),
+            reassignment_ratio=self.reassignment_ratio,
+            **self._start(X, weights),
+        )
+        fit = self._publish(fit, weights)
+        if not self.compute_labels:
+            del self.labels_
+        self.n_steps_ = int(fit.steps)
+        self.n_iter_ = math.ceil(self.n_steps_ * batch_size / X.shape[0])
+        self._remember(fit.state)
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Averages one more batch of rows into the centres; the first call chooses them from its batch.
+
+        Args:
+            X: (n_samples, n_features), any number of rows; at least n_clusters in the first call.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+        """
+        first = not self.__sklearn_is_fitted__()
+        X = self._validate(X, reset=first)
+        weights = self._check_weights(sample_weight, X.shape[0])
+        key = as_key(self.random_state)
+        if first:
+            self._check_params(X.shape[0])
+            start = self._start(X, weights)
+            state = minibatch.start(jax.random.fold_in(key, 0), X, self.n_clusters, weights=weights, **start)
+            self.n_steps_, self.history_ = 0, np.zeros(0, state.centers.dtype)
+        else:
+            state = self._recall()
+        step_key = jax.random.fold_in(key, self.n_steps_ + 1)
+        state = jax.device_get(
+            minibatch.partial_fit(step_key, state, X, weights=weights, reassignment_ratio=self.reassignment_ratio)
+        )
+        self.cluster_centers_ = np.array(state.centers)
+        self.n_steps_ += 1
+        self.history_ = np.append(self.history_, state.smoothed)
+        self.status_ = Status.MAX_STEPS if np.isfinite(state.centers).all() else Status.NOT_FINITE
+        self._remember(state)
+        if self.compute_labels:
+            self.labels_ = np.array(kmeans.predict(self.cluster_centers_, X))
+            self.inertia_ = -self._score(X, weights)
+        self._warn_unless_sound(weights)
+        return self
+
+    def _check_params(self, n):
+        super()._check_params(n)
+        check.check_count("batch_size", self.batch_size)
+        check.check_positive("reassignment_ratio", self.reassignment_ratio, zero=True)
+        if self.max_no_improvement is not None:
+            check.check_positive("max_no_improvement", self.max_no_improvement, zero=True)
+        if self.init_size is not None:
+            check.check_count("init_size", self.init_size)
+
+    def _init_rows(self):
+        """``init_size``, or three rows a cluster where it is too small for the clusters."""
+        if self.init_size is None or self.init_size >= self.n_clusters:
+            return self.init_size
+        warnings.warn(
+            f"init_size={self.init_size} should be larger than n_clusters={self.n_clusters}. Setting it to "
+            f"{3 * self.n_clusters}.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return 3 * self.n_clusters
+
+    def _start(self, X, weights):
+        """The options of a start: a name and a number of runs, or centres, the best of those a callable gives."""
+        runs = self._runs(auto=AUTO_RESTARTS)
+        if not callable(self.init):
+            return {"init": self.init, "n_init": runs}
+        starts = self._called_starts(X, runs)
+        return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights)))}
+
+    def _remember(self, state):
+        """Keeps what `partial_fit` goes on from, beside the centres."""
+        self._running = {name: np.array(value) for name, value in state._asdict().items() if name != "centers"}
+
+    def _recall(self):
+        check_is_fitted(self)
+        running = {name: jnp.asarray(value) for name, value in self._running.items()}
+        return minibatch.MiniBatchState(centers=jnp.asarray(self.cluster_centers_), **running)

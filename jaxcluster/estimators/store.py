@@ -1,0 +1,203 @@
+"""Saved models: a folder of ``model.json`` and ``arrays.safetensors``, each guarded by a SHA-256, never a pickle.
+
+The checksums find accidents: bits that flipped, files cut short or mixed up. They are no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.numpy
+
+import jaxcluster
+from jaxcluster.estimators import ESTIMATORS
+from jaxcluster.estimators.encoding import Arrays, decode, encode
+
+FORMAT = "jaxcluster-model"
+FORMAT_VERSION = 1
+MODEL_FILE = "model.json"
+ARRAYS_FILE = "arrays.safetensors"
+
+
+def save(estimator: Any, path: str | os.PathLike) -> None:
+    """Writes a fitted estimator to the folder ``path``: beside it first, then renamed, so a model is never half there.
+
+    Raises:
+        TypeError: a class that is not registered, or a parameter that is not data.
+        FileExistsError: ``path`` exists and is not a saved model.
+    """
+    folder = Path(path).resolve()
+    name = ESTIMATORS.name_of(estimator)
+    if name is None:
+        raise TypeError(
+            f"{type(estimator).__qualname__} is not one of the estimators that can be saved: {', '.join(ESTIMATORS)}."
+        )
+    _check_replaceable(folder)
+    arrays: Arrays = {}
+    params = estimator.get_params(deep=False)
+    fitted = {key: value for key, value in vars(estimator).items() if key not in params}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "jaxcluster_version": jaxcluster.__version__,
+        "estimator": name,
+        "params": {key: encode(key, value, arrays) for key, value in params.items()},
+        "attributes": {key: encode(key, value, arrays) for key, value in fitted.items()},
+        "arrays": _table(arrays),
+    }
+    payload = safetensors.numpy.save(arrays)
+    content["files"] = {ARRAYS_FILE: {"bytes": len(payload), "sha256": _sha256(payload)}}
+    _replace_folder(folder, {ARRAYS_FILE: payload, MODEL_FILE: _dump(_seal(content)).encode()})
+
+
+def load(path: str | os.PathLike) -> Any:
+    """The estimator that `save` wrote to the folder ``path``; its predictions are the same to the bit.
+
+    Only registered classes are made, and nothing in the files is executed.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a file was changed, truncated, or written by a newer version; the message names it.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is a file, and a saved model is a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"no model at {folder}: it {what}.")
+    content = _read_model(folder / MODEL_FILE)
+    arrays = _read_arrays(folder / ARRAYS_FILE, content)
+    try:
+        params = {key: decode(value, arrays) for key, value in content["params"].items()}
+        attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
+        return _rebuild(ESTIMATORS[content["estimator"]], params, attributes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
+
+
+def _rebuild(cls, params, attributes):
+    estimator = cls(**params)
+    for name, value in attributes.items():
+        if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or hasattr(cls, name):
+            raise ValueError(f"{name!r} is not the name of a fitted attribute.")
+        setattr(estimator, name, value)
+    return estimator
+
+
+def _read_model(file):
+    """The checked content of ``model.json``."""
+    text = _read(file).decode("utf-8", errors="replace")
+    try:
+        sealed = json.loads(text)
+        content = {key: value for key, value in sealed.items() if key != "sha256"}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is not a model: it was changed or truncated since it was written ({error})."
+        ) from error
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{file} is not a model of jaxcluster: it does not hold format {FORMAT!r}.")
+    if _dump(_seal(content)) != text:
+        raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
+    if content["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{file} has format version {content['format_version']}, written by jaxcluster "
+            f"{content['jaxcluster_version']}; this one, {jaxcluster.__version__}, reads up to {FORMAT_VERSION}. "
+            "Upgrade jaxcluster."
+        )
+    if content["estimator"] not in ESTIMATORS:
+        raise ValueError(
+            f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(ESTIMATORS)}."
+        )
+    return content
+
+
+def _read_arrays(file, content):
+    """The checked arrays that belong to ``content``."""
+    payload = _read(file)
+    written = content["files"][ARRAYS_FILE]
+    if len(payload) != written["bytes"]:
+        raise ValueError(
+            f"{file} is truncated or was changed: {written['bytes']} bytes were written, {len(payload)} are there."
+        )
+    if _sha256(payload) != written["sha256"]:
+        raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
+    try:
+        arrays = safetensors.numpy.load(payload)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is not a safetensors file: {error}") from error
+    if _table(arrays) != content["arrays"]:
+        raise ValueError(f"{file} does not hold the arrays that {MODEL_FILE} lists. Were files of two models mixed?")
+    return arrays
+
+
+def _read(file):
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{file} is missing: {file.parent} is not a saved model, or was copied only in part."
+        ) from None
+
+
+def _table(arrays):
+    return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in sorted(arrays.items())}
+
+
+def _seal(content):
+    """``content`` with the SHA-256 of its own text."""
+    return {**content, "sha256": _sha256(_dump(content).encode())}
+
+
+def _dump(content):
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _sha256(payload):
+    return hashlib.sha256(payload).hexdigest()
+
+
+def _check_replaceable(folder):
+    """Raises unless ``folder`` is free, empty, or holds a saved model and nothing else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. Give the path of a folder for the model.")
+    found = {entry.name for entry in folder.iterdir()}
+    if found and (MODEL_FILE not in found or found - {MODEL_FILE, ARRAYS_FILE}):
+        others = ", ".join(sorted(found - {MODEL_FILE, ARRAYS_FILE})[:4]) or f"no {MODEL_FILE}"
+        raise FileExistsError(f"{folder} is not a saved model (it has {others}) and is not replaced. Give a new path.")
+
+
+def _replace_folder(folder, files):
+    """Writes ``files`` to a new folder beside and renames it; what was there before goes last, or comes back."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    fresh, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("new", "old"))
+    fresh.mkdir()
+    try:
+        for name, payload in files.items():
+            _write(fresh / name, payload)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(file, payload):
+    with open(file, "xb") as stream:
+        stream.write(payload)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,207 @@
+"""Clusters in the plane."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster.plots.style import (
+    INK,
+    MUTED,
+    NOISE,
+    NUMBERED,
+    PAPER,
+    colors_of,
+    finish,
+    halo,
+    is_noise,
+    new_axes,
+    of_rows,
+    on_top,
+    rows_and_labels,
+    sample,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METHODS = ("pca", "tsne")
+PCA_ROWS, TSNE_ROWS = 20_000, 5_000
+
+
+class Plane(NamedTuple):
+    """Rows brought to the plane, to be drawn with any labels.
+
+    Attributes:
+        kept: (m,) positions of the rows that were brought there.
+        points: (m, 2) where they are.
+        centers: (k, 2), empty without centers.
+        title: what the picture is called.
+        xlabel, ylabel: what the axes are; without a name an axis means nothing and gets no ticks.
+    """
+
+    kept: np.ndarray
+    points: np.ndarray
+    centers: np.ndarray
+    title: str
+    xlabel: str = ""
+    ylabel: str = ""
+
+
+def clusters_2d(
+    x: Any,
+    labels: Any,
+    *,
+    centers: Any = None,
+    method: str = "pca",
+    ax: Axes | None = None,
+    random_state: int = 0,
+    columns: Sequence[str] | None = None,
+) -> Axes:
+    """The rows in the plane, coloured by label; each cluster's number stands at its center, or else in its middle.
+
+    Args:
+        x: (n, d) rows.
+        labels: (n,) integers, -1 for noise, or classes as text.
+        centers, method, random_state, columns: as `plane` takes them.
+
+    Raises:
+        ValueError: where labels do not fit the rows, and as `plane` does.
+    """
+    x, labels = rows_and_labels(x, labels)
+    return draw(plane(x, centers=centers, method=method, random_state=random_state, columns=columns), labels, ax)
+
+
+def plane(
+    x: Any,
+    *,
+    centers: Any = None,
+    method: str = "pca",
+    random_state: int = 0,
+    columns: Sequence[str] | None = None,
+) -> Plane:
+    """Rows and centers brought to the plane, once for several pictures.
+
+    One or two columns stay as they are; more go to their principal components, or by t-SNE, which embeds the centers
+    as further rows. Of many rows 20,000 are taken at random, 5,000 for t-SNE.
+
+    Args:
+        x: (n, d) rows.
+        centers: (k, d), row j the center of label j.
+        method: "pca" or "tsne".
+        random_state: seeds the choice of rows, PCA and t-SNE.
+        columns: d names, for the axes of columns that stay as they are.
+
+    Raises:
+        ValueError: for another method, centers or names that do not fit, and t-SNE of fewer than 4 rows.
+    """
+    x = np.asarray(x)
+    if centers is not None and np.shape(centers)[1:] != x.shape[1:]:
+        raise ValueError(f"centers {np.shape(centers)} do not fit the rows {x.shape}: they need as many columns.")
+    if columns is not None and len(columns) != x.shape[1]:
+        raise ValueError(f"{len(columns)} column names do not fit rows of {x.shape[1]} columns.")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not known; choose 'pca' or 'tsne'.")
+    kept = sample(len(x), TSNE_ROWS if method == "tsne" else PCA_ROWS, random_state)
+    n = len(kept)
+    rows = x[kept] if centers is None else np.concatenate([x[kept], np.asarray(centers, x.dtype)])
+    if method == "tsne":
+        points, title, *axes = _tsne(rows, n, random_state)
+    elif x.shape[1] > 2:
+        points, title, *axes = _pca(rows, n, random_state)
+    else:
+        points, title, *axes = _as_they_are(rows, n, columns, random_state)
+    return Plane(kept, points[:n], points[n:], title + of_rows(n, len(x)), *axes)
+
+
+def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """The plane coloured by (n,) labels of all rows; ``title`` instead of the plane's own."""
+    ax = new_axes(ax, 6.4, 5.2)
+    labels = np.asarray(labels)[plane.kept]
+    _scatter(ax, plane.points, labels)
+    if len(plane.centers):
+        _discs(ax, plane.centers)
+    else:
+        _names(ax, plane.points, labels)
+    finish(ax, title or plane.title, plane.xlabel, plane.ylabel)
+    ax.grid(False)
+    for axis, side, label in ((ax.xaxis, "bottom", plane.xlabel), (ax.yaxis, "left", plane.ylabel)):
+        if not label:
+            axis.set_ticks([])
+            ax.spines[side].set_visible(False)
+    return ax
+
+
+def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, str]:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, random_state=seed).fit(rows[:n])
+    names = [f"component {j} ({share:.1%} of the variance)" for j, share in enumerate(pca.explained_variance_ratio_, 1)]
+    return pca.transform(rows), "Clusters on the principal plane", *names
+
+
+def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, str]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    if n < 4:
+        raise ValueError(f"t-SNE needs at least 4 rows, got {n}. Draw them with method='pca'.")
+    if rows.shape[1] > 50:  # as van der Maaten and Hinton (2008) do: faster, and less noise in the distances
+        rows = PCA(min(50, len(rows)), random_state=seed).fit_transform(rows)
+    init = "pca" if rows.shape[1] > 1 else "random"
+    tsne = TSNE(init=init, perplexity=min(30, (n - 1) / 3), random_state=seed)
+    # OpenMP's threads wait busily for each other: with one a core, whatever else runs slows them down manyfold
+    with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="openmp"):
+        return tsne.fit_transform(rows), "Clusters by t-SNE", "", ""
+
+
+def _as_they_are(
+    rows: np.ndarray, n: int, columns: Sequence[str] | None, seed: int
+) -> tuple[np.ndarray, str, str, str]:
+    names = list(columns) if columns is not None else [f"column {j}" for j in range(rows.shape[1])]
+    if rows.shape[1] == 1:  # spread out sideways, so that equal values do not hide each other; centers stay on the line
+        spread = np.random.default_rng(seed).uniform(-1, 1, len(rows)) * (np.arange(len(rows)) < n)
+        return np.column_stack([rows, spread]), "Clusters", names[0], ""
+    return rows, "Clusters", *names
+
+
+def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+    """Noise below, the rest in random order, so that no cluster is painted over another as a whole."""
+    noise, colors, n = is_noise(labels), colors_of(labels), len(points)
+    style = {
+        "s": float(np.clip(14_000 / n, 3, 34)),
+        "alpha": 0.85 if n < 3000 else 0.6,
+        "linewidths": 0,
+        "rasterized": n > 500,
+    }
+    if noise.any():
+        ax.scatter(*points[noise].T, color=NOISE, label=f"noise, {noise.mean():.1%} of rows", **style)
+        legend = ax.legend(loc="best", frameon=False, fontsize=9, labelcolor=MUTED)
+        legend.legend_handles[0].set_sizes([30])
+    rest = np.random.default_rng(0).permutation(np.flatnonzero(~noise))
+    if rest.size:
+        ax.scatter(*points[rest].T, c=[colors[label] for label in labels[rest].tolist()], **style)
+
+
+def _discs(ax: Axes, centers: np.ndarray) -> None:
+    """A disc at each center with the cluster's number in it."""
+    numbered = len(centers) <= NUMBERED
+    colors = list(colors_of(np.arange(len(centers))).values())[: len(centers)]
+    ax.scatter(*centers.T, s=170 if numbered else 40, c=colors, edgecolors=PAPER, linewidths=1.6, zorder=4)
+    for j, at in enumerate(centers if numbered else ()):
+        style = {"ha": "center", "va": "center_baseline", "fontsize": 8.5, "fontweight": "bold", "zorder": 5}
+        ax.annotate(str(j), at, color=on_top(colors[j]), **style)
+
+
+def _names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+    """Each cluster's name at its row nearest the median: a bent cluster's median may lie in another."""
+    names = np.unique(labels[~is_noise(labels)]).tolist()
+    for name in names if len(names) <= NUMBERED else ():
+        own = points[labels == name]
+        at = own[np.argmin(np.square(own - np.median(own, axis=0)).sum(1))]
+        style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "zorder": 5}
+        ax.annotate(str(name), at, color=INK, path_effects=halo(), **style)

@@ -1,0 +1,103 @@
+"""What all pictures share: colours, axes, titles, and how rows and labels are taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PALETTE = (
+    *("#2f6fde", "#f07d1e", "#0f957c", "#c2304c", "#a884ea", "#e8c21c", "#58bdf0", "#6f4122"),
+    *("#9fd694", "#f58cc3", "#70388f", "#78689f", "#58b778", "#bf6800", "#972060", "#c778af"),
+    *("#60dfef", "#706000", "#1850b7", "#cf6060", "#975078", "#e79797", "#e7a740", "#9770bf"),
+)
+"""Ten colours by hand, then each the farthest from those before it in OKLab, under the worst of normal, deuteranopic
+and protanopic sight (Machado et al., 2009), at a lightness that shows on white and on black. Label 24 is 0's again."""
+
+INK, MUTED, GRID, PAPER, NOISE = "#1f2430", "#66707d", "#dfe3e8", "#fefefe", "#b9c0c9"
+"""Text, lesser text, grid lines, background, noise. The report gives them other values on a dark page."""
+
+NUMBERED = 40
+"""Beyond this many clusters their numbers would hide the picture."""
+
+
+def new_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
+    """``ax``, or one in a new figure of this size in inches."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def finish(ax: Axes, title: str, xlabel: str = "", ylabel: str = "", *, integer: bool = False) -> Axes:
+    """Titles and the quiet frame around every picture; ``integer`` keeps fractions off the x axis."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    ax.set_xlabel(xlabel, color=MUTED, fontsize=10)
+    ax.set_ylabel(ylabel, color=MUTED, fontsize=10)
+    ax.tick_params(colors=MUTED, labelsize=9, length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GRID)
+    ax.grid(True, color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    if integer:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    return ax
+
+
+def compact(value: float) -> str:
+    """A number in about four digits: 78.85, 12.3k, 1.165M."""
+    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10**power * (10 if power == 3 else 1):
+            return f"{value / 10**power:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def rows_and_labels(x: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays. Raises ValueError unless they are (n, d) and (n,)."""
+    x, labels = np.asarray(x), np.asarray(labels)
+    if x.ndim != 2 or labels.shape != x.shape[:1]:
+        raise ValueError(f"rows {x.shape} and labels {labels.shape} do not fit: (n, d) and (n,) are needed.")
+    return x, labels
+
+
+def sample(n: int, most: int, seed: int = 0) -> np.ndarray:
+    """Positions of at most that many of n rows, drawn without replacement, in order."""
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
+def of_rows(kept: int, n: int) -> str:
+    """What a title says where not all rows are shown."""
+    return "" if kept == n else f" ({kept:,} of {n:,} rows)"
+
+
+def is_noise(labels: np.ndarray) -> np.ndarray:
+    """(n,) whether a row is noise: -1 among numbers, never among text."""
+    return labels == -1 if labels.dtype.kind in "iuf" else np.zeros(labels.shape, bool)
+
+
+def colors_of(labels: np.ndarray) -> dict[Any, str]:
+    """Colour of each label: a cluster's goes by its number, a named class's by its place among the names."""
+    names = np.unique(labels)
+    by_number = names.dtype.kind in "iu"
+    colors = {name: PALETTE[(int(name) if by_number else i) % len(PALETTE)] for i, name in enumerate(names.tolist())}
+    return colors | ({-1: NOISE} if by_number else {})
+
+
+def on_top(color: str) -> str:
+    """White or ink, whichever is read more easily on ``color`` (WCAG's relative luminance)."""
+    red, green, blue = ((int(color[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
+    return "#ffffff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.36 else "#101318"
+
+
+def halo() -> list[Any]:
+    """Path effects that keep a text legible over whatever is drawn below it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground=PAPER)]

@@ -1,0 +1,104 @@
+"""The page: what a report is given, which parts it has, and how it reaches the disk."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from jaxcluster.datasets.base import Dataset
+from jaxcluster.report import sections
+from jaxcluster.report.run import Run, version
+from jaxcluster.types import Status
+
+
+def write_report(
+    path: str | os.PathLike,
+    *,
+    title: str,
+    config: Mapping[str, Any],
+    scores: Mapping[str, float],
+    dataset: Dataset,
+    labels: Any,
+    centers: Any = None,
+    history: Any = None,
+    status: Status | int | None = None,
+    timing: Mapping[str, float] | float | None = None,
+    tsne: bool | None = None,
+) -> Path:
+    """Writes one HTML file that needs no other and no network: what was run, scores, pictures and tables.
+
+    Args:
+        path: where to. It is written beside it first and then renamed, so that it is there whole or not at all.
+        title: what the page is called.
+        config: what was run; mappings inside are spread out.
+        scores: by the names of `jaxcluster.metrics`, with or without ``_score``; known ones are explained.
+        dataset: the rows as they were clustered, with the truth in ``y`` if there is one.
+        labels: (n,) clusters, -1 for noise.
+        centers: (k, d), row j the center of label j.
+        history: the objective after each step, NaN-padded.
+        status: how the run ended; anything but CONVERGED is pointed out.
+        timing: seconds, by stage or in all.
+        tsne: whether to draw maps by t-SNE too, which is slow; without a choice, of up to 2,500 rows.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: where labels, centers and rows do not fit.
+    """
+    run = Run(
+        config=config,
+        scores=scores,
+        dataset=dataset,
+        labels=np.asarray(labels),
+        centers=None if centers is None else np.asarray(centers),
+        history=_finite(history),
+        status=None if status is None else Status(int(status)),
+        timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
+    )
+    run.check()
+    parts = [
+        sections.warning(run),
+        sections.tiles(run),
+        sections.scores(run),
+        sections.maps(run, tsne),
+        sections.clusters(run),
+        sections.centers(run),
+        sections.classes(run),
+        sections.particulars(run),
+    ]
+    template = resources.files("jaxcluster.report").joinpath("template.html").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=html.escape(title),
+        lead=html.escape(sections.lead(run)),
+        body="\n".join(filter(None, parts)),
+        footer=f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+    )
+    return _write(Path(path), page)
+
+
+def _finite(history: Any) -> np.ndarray | None:
+    """The steps of a history, without its padding; None where there are none."""
+    if history is None:
+        return None
+    values = np.asarray(history, float).ravel()
+    values = values[np.isfinite(values)]
+    return values if values.size else None
+
+
+def _write(path: Path, page: str) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(page, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

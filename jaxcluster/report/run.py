@@ -1,0 +1,74 @@
+"""What a report tells of: one run, its data, and the machine it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster.datasets.base import Dataset
+from jaxcluster.plots.style import is_noise
+from jaxcluster.types import Status
+
+PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
+
+
+class Run(NamedTuple):
+    """A run as `write_report` is told of it; the history without its padding, None where it was empty."""
+
+    config: Mapping[str, Any]
+    scores: Mapping[str, float]
+    dataset: Dataset
+    labels: np.ndarray
+    centers: np.ndarray | None
+    history: np.ndarray | None
+    status: Status | None
+    timing: Mapping[str, float]
+
+    def check(self) -> None:
+        """Raises ValueError where labels, truth, centers and rows do not fit."""
+        n, d = self.dataset.x.shape
+        if self.labels.shape != (n,):
+            raise ValueError(f"labels {self.labels.shape} do not fit the rows {(n, d)}: one label a row is needed.")
+        if self.dataset.y is not None and len(self.dataset.y) != n:
+            raise ValueError(f"{len(self.dataset.y)} truth labels do not fit {n} rows: one label a row is needed.")
+        if self.centers is not None and (self.centers.ndim != 2 or self.centers.shape[1] != d):
+            raise ValueError(f"centers {self.centers.shape} do not fit the rows {(n, d)}: they need {d} columns.")
+
+    @property
+    def noise(self) -> np.ndarray:
+        """(n,) which rows belong to no cluster."""
+        return is_noise(self.labels)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows in each cluster."""
+        return np.unique(self.labels[~self.noise], return_counts=True)[1]
+
+
+def machine() -> dict[str, str]:
+    """Device, system, and the versions that matter."""
+    import jax
+
+    devices = jax.devices()
+    several = f", {len(devices)} of them" if len(devices) > 1 else ""
+    return {
+        "platform": devices[0].platform,
+        "device": devices[0].device_kind + several,
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "Python": sys.version.split()[0],
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def version(package: str) -> str:
+    """Its version; a source tree that was never installed has none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

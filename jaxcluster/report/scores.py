@@ -1,0 +1,111 @@
+"""What each score means, in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Meaning(NamedTuple):
+    """How to read a score.
+
+    Attributes:
+        title: its name in words.
+        range: its values, and which of them are good.
+        says: one line on what it measures.
+        truth: whether it compares with the truth.
+        unit: whether it lies between 0 and 1 when it is any good, so that a bar can show it.
+    """
+
+    title: str
+    range: str
+    says: str
+    truth: bool = True
+    unit: bool = True
+
+
+MEANINGS = {
+    "accuracy": Meaning(
+        "Accuracy",
+        "0 to 1, higher is better",
+        "rows of the class that their cluster is matched with",
+    ),
+    "adjusted_rand": Meaning(
+        "Adjusted Rand index", "-0.5 to 1, 0 is chance", "pairs of rows treated as in the truth, above chance"
+    ),
+    "adjusted_mutual_info": Meaning(
+        "Adjusted mutual information", "up to 1, 0 is chance", "what clusters tell about the truth, above chance"
+    ),
+    "normalized_mutual_info": Meaning(
+        "Normalized mutual information", "0 to 1, higher is better", "what clusters tell about the truth, as a share"
+    ),
+    "homogeneity": Meaning("Homogeneity", "0 to 1, higher is better", "whether each cluster holds one class only"),
+    "completeness": Meaning("Completeness", "0 to 1, higher is better", "whether each class lies in one cluster only"),
+    "v_measure": Meaning("V-measure", "0 to 1, higher is better", "harmonic mean of homogeneity and completeness"),
+    "fowlkes_mallows": Meaning(
+        "Fowlkes-Mallows", "0 to 1, higher is better", "geometric mean of pairwise precision and recall"
+    ),
+    "purity": Meaning("Purity", "0 to 1, easier with more clusters", "rows of their cluster's commonest class"),
+    "rand": Meaning(
+        "Rand index",
+        "0 to 1, higher is better",
+        "pairs of rows treated as in the truth",
+    ),
+    "mutual_info": Meaning(
+        "Mutual information", "0 up (nats), higher is better", "what clusters tell about the truth", unit=False
+    ),
+    "silhouette": Meaning(
+        "Silhouette",
+        "-1 to 1, higher is better",
+        "how much nearer its own cluster is than the next",
+        False,
+    ),
+    "davies_bouldin": Meaning(
+        "Davies-Bouldin",
+        "0 up, lower is better",
+        "how wide clusters are against their distances",
+        False,
+        False,
+    ),
+    "calinski_harabasz": Meaning(
+        "Calinski-Harabasz", "0 up, higher is better", "spread between clusters against spread within", False, False
+    ),
+    "inertia": Meaning(
+        "Inertia",
+        "0 up, lower is better at equal k",
+        "sum of squared distances to the centers",
+        False,
+        False,
+    ),
+}
+
+ALIASES = {
+    "ari": "adjusted_rand",
+    "ami": "adjusted_mutual_info",
+    "nmi": "normalized_mutual_info",
+    "acc": "accuracy",
+    "clustering_accuracy": "accuracy",
+    "v": "v_measure",
+    "fmi": "fowlkes_mallows",
+}
+
+
+def canonical(name: str) -> str:
+    """The name in `MEANINGS` of a score called by its function's name, without ``_score``, or by its initials."""
+    short = name.lower().replace(" ", "_").removesuffix("_score")
+    return ALIASES.get(short, short)
+
+
+def meaning(name: str) -> Meaning:
+    """What the score of this name means; of an unknown one, its name in words."""
+    known = MEANINGS.get(canonical(name))
+    words = name.replace("_", " ")
+    return known or Meaning(words[:1].upper() + words[1:], "", "", False, False)
+
+
+def split(scores: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores against the truth, and the others; each in the order of `MEANINGS`, unknown ones last."""
+    order = {name: i for i, name in enumerate(MEANINGS)}
+    ranked = sorted(scores, key=lambda name: order.get(canonical(name), len(order)))
+    against = {name: scores[name] for name in ranked if meaning(name).truth}
+    return against, {name: scores[name] for name in ranked if name not in against}

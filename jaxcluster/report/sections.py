@@ -1,0 +1,185 @@
+"""The parts of a report, each a piece of HTML; an empty one where the run has nothing for it."""
+
+from __future__ import annotations
+
+import html
+from functools import partial
+
+import numpy as np
+
+from jaxcluster import plots
+from jaxcluster.plots.maps import draw, plane
+from jaxcluster.report import tables
+from jaxcluster.report.pictures import picture
+from jaxcluster.report.run import Run, machine
+from jaxcluster.report.scores import canonical, split
+from jaxcluster.types import Status
+
+TSNE_ROWS = 2_500
+"""Beyond this t-SNE takes longer than most fits, and is left to those who ask for it."""
+
+ENDINGS = {
+    Status.CONVERGED: "converged",
+    Status.MAX_STEPS: "step limit",
+    Status.NOT_FINITE: "not finite",
+    Status.EMPTY_CLUSTERS: "empty clusters",
+}
+WARNINGS = {
+    Status.MAX_STEPS: "The run reached its limit of steps before it had converged. Allow more steps, or a larger tol.",
+    Status.NOT_FINITE: "The run met numbers that are not finite and stopped; what follows is not to be trusted.",
+    Status.EMPTY_CLUSTERS: "Some clusters have no rows. Ask for fewer clusters, or look for repeated rows.",
+}
+HEADLINES = {
+    "accuracy": "accuracy",
+    "adjusted_rand": "adjusted Rand",
+    "normalized_mutual_info": "normalized MI",
+    "silhouette": "silhouette",
+}
+"""Scores worth a tile of their own, at most two of them."""
+
+
+def lead(run: Run) -> str:
+    """The line under the title; not escaped."""
+    n, d = run.dataset.x.shape
+    shape = run.dataset.image_shape
+    what = f"images of {by(shape)} pixels" if shape else f"rows of {plural(d, 'column')}"
+    truth = (
+        "" if run.dataset.y is None else f" The truth has {plural(len(np.unique(run.dataset.y)), 'class', 'classes')}."
+    )
+    return f"{run.dataset.name}: {n:,} {what} in {plural(len(run.sizes), 'cluster')}.{truth}"
+
+
+def warning(run: Run) -> str:
+    """What is wrong with a run that did not simply converge."""
+    return f'<p class="warn" role="note">{WARNINGS[run.status]}</p>' if run.status in WARNINGS else ""
+
+
+def tiles(run: Run) -> str:
+    """The few numbers one looks for first."""
+    shown = {
+        "rows": f"{len(run.labels):,}",
+        "columns": f"{run.dataset.x.shape[1]:,}",
+        "clusters": f"{len(run.sizes):,}",
+    }
+    if run.noise.any():
+        shown["noise"] = f"{run.noise.mean():.1%}"
+    values = {canonical(name): value for name, value in run.scores.items() if value is not None}
+    for name in [name for name in HEADLINES if name in values][:2]:
+        shown[HEADLINES[name]] = tables.number(values[name], 3)
+    if run.history is not None:
+        shown["steps"] = f"{len(run.history):,}"
+    if run.status is not None:
+        shown["ended"] = ENDINGS[run.status]
+    if run.timing:
+        shown["time"] = f"{sum(run.timing.values()):.3g} s"
+    items = (f'<div class="card"><dt>{name}</dt><dd>{html.escape(value)}</dd></div>' for name, value in shown.items())
+    return f'<dl class="tiles">{"".join(items)}</dl>'
+
+
+def scores(run: Run) -> str:
+    """Every score with its meaning, those against the truth first."""
+    against, others = split(run.scores)
+    shown = [tables.scores(against, "Against the truth")] if against else []
+    shown += [tables.scores(others, "Without the truth")] if others else []
+    note = "How well clusters match the known classes, and how well they lie in the data." if len(shown) == 2 else ""
+    return section("Scores", note, "\n".join(shown)) if shown else ""
+
+
+def maps(run: Run, tsne: bool | None) -> str:
+    """The rows in the plane, coloured by cluster, and by class where the truth is known."""
+    x, y = run.dataset.x, run.dataset.y
+    n, d = x.shape
+    tsne = d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne
+    shown = []
+    for method in ("pca", "tsne") if tsne else ("pca",):
+        at = plane(x, centers=run.centers, method=method, columns=run.dataset.columns)
+        alt = f"{at.title}: {len(at.kept):,} rows as points coloured by their cluster."
+        shown.append(picture(partial(draw, at, run.labels), alt, name=method, height=5.2))
+        if y is not None:
+            title = at.title.replace("Clusters", "Truth", 1)
+            draw_truth = partial(draw, at._replace(centers=at.centers[:0]), y, title=title)
+            alt = f"{title}: the same points coloured by their known class."
+            shown.append(picture(draw_truth, alt, name=f"{method}-truth", height=5.2))
+    note = "A disc is a cluster's center." if run.centers is not None else "A cluster's number stands in its middle."
+    if tsne:
+        note += " t-SNE keeps neighbours together, but distances between groups and their sizes mean little."
+    return section("Maps", note, pictures(shown))
+
+
+def clusters(run: Run) -> str:
+    """Sizes, the way of the objective, and silhouettes."""
+    sizes = run.sizes
+    k = len(sizes)
+    spread = f", from {sizes.min():,} to {sizes.max():,}" if k else ""
+    alt = f"Bars of the rows in each of {plural(k, 'cluster')}{spread}."
+    shown = [picture(partial(plots.cluster_sizes, run.labels), alt, name="sizes")]
+    if run.history is not None:
+        first, last = run.history[0], run.history[-1]
+        alt = f"Curve of the inertia over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
+        shown.append(picture(partial(plots.history, run.history), alt, name="history"))
+    note = ""
+    if 2 <= k < sizes.sum():
+        note = "A silhouette is near 1 deep inside a cluster, 0 on a border, negative where another cluster is nearer."
+        alt = "Silhouette of each row, sorted within its cluster, and their mean."
+        tall, height = len(shown) == 2, 8.98 if len(shown) == 2 else 4.2
+        draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels)
+        shown.insert(0, picture(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
+    return section("Clusters", note, pictures(shown))
+
+
+def centers(run: Run) -> str:
+    """Centers as images where rows are images, else as numbers where they are few enough to read."""
+    if run.centers is None:
+        return ""
+    k, d = run.centers.shape
+    if shape := run.dataset.image_shape:
+        alt = f"The {plural(k, 'cluster center')} as images of {by(shape)} pixels."
+        sheet = picture(partial(plots.centers_as_images, run.centers, shape), alt, name="centers", width=8, tight=True)
+        return section("Centers", "The mean image of each cluster.", f'<div class="sheet">{sheet}</div>')
+    if k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
+        return ""
+    return section("Centers", "The mean row of each cluster.", tables.centers(run.centers, run.dataset.columns))
+
+
+def classes(run: Run) -> str:
+    """Clusters against the known classes."""
+    if run.dataset.y is None:
+        return ""
+    note = "Each line is a cluster, darkest where most of its rows are. A cluster that is one class has one dark cell."
+    return section("Clusters and classes", note, tables.contingency(run.labels, run.dataset.y))
+
+
+def particulars(run: Run) -> str:
+    """Configuration, data, machine and time."""
+    x, columns, shape = run.dataset.x, run.dataset.columns, run.dataset.image_shape
+    data = {"name": run.dataset.name, "rows": x.shape[0], "columns": x.shape[1]}
+    if shape:
+        data["image shape"] = by(shape)
+    elif columns:
+        data["column names"] = columns
+    shown = {"Configuration": run.config, "Data": data, "Machine": machine()}
+    if run.timing:
+        shown["Time"] = {name: f"{seconds:.3f} s" for name, seconds in run.timing.items()}
+    cards = (f'<div class="card">{tables.facts(rows, caption)}</div>' for caption, rows in shown.items())
+    return section("What was run", "", f'<div class="columns">{"".join(cards)}</div>')
+
+
+def section(title: str, note: str, content: str) -> str:
+    """A part with its heading."""
+    note = f"<p>{note}</p>\n" if note else ""
+    return f"<section>\n<h2>{title}</h2>\n{note}{content}\n</section>"
+
+
+def pictures(shown: list[str]) -> str:
+    """Pictures side by side where there is room."""
+    return f'<div class="pictures{" one" if len(shown) == 1 else ""}">{"".join(shown)}</div>'
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """8 by 8."""
+    return " by ".join(map(str, shape))
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """1 cluster, 10 clusters."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,140 @@
+"""The report's tables. All text that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcluster.datasets.base import listing
+from jaxcluster.plots.style import colors_of, is_noise
+from jaxcluster.report.scores import meaning
+
+MOST_CLUSTERS, MOST_CLASSES, MOST_COLUMNS = 60, 40, 16
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number as a person writes it: 1,797 rows, 0.6665, 1,165,189."""
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    value = float(value)
+    if not np.isfinite(value):
+        return "not a number" if np.isnan(value) else ("infinite" if value > 0 else "minus infinite")
+    if abs(value) >= 1000:
+        return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.4g}"
+    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 10 or value == 0 else f"{value:.{digits}g}"
+
+
+def text(value: Any) -> str:
+    """Any value of a configuration, escaped and short."""
+    if value is None or isinstance(value, (bool, np.bool_)):
+        shown = {None: "—", True: "yes", False: "no"}[value if value is None else bool(value)]
+    elif isinstance(value, (float, np.floating)):
+        shown = f"{value:.6g}"
+    elif np.ndim(value) and hasattr(value, "shape"):
+        shown = f"array {tuple(value.shape)}"
+    elif isinstance(value, (list, tuple)):
+        shown = listing(value)
+    else:
+        shown = str(value)
+    return html.escape(shown if len(shown) <= 300 else shown[:300] + "…")
+
+
+def facts(rows: Mapping[str, Any] | Iterable[tuple[str, Any]], caption: str) -> str:
+    """A table of names and values; a mapping inside is spread out with dotted names."""
+    lines = "".join(
+        f'<tr><th scope="row">{html.escape(str(name))}</th><td>{text(value)}</td></tr>' for name, value in _flat(rows)
+    )
+    return f'<table class="facts"><caption>{html.escape(caption)}</caption><tbody>{lines}</tbody></table>'
+
+
+def _flat(rows: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in rows.items() if isinstance(rows, Mapping) else rows:
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def scores(values: Mapping[str, float], caption: str) -> str:
+    """Each score with a bar where it has a scale, its range, and what it says."""
+    lines = []
+    for name, value in values.items():
+        known = meaning(name)
+        bar = ""
+        if known.unit and value is not None and np.isfinite(value):
+            bar = f'<span class="bar" aria-hidden="true"><span style="width:{min(max(value, 0), 1):.1%}"></span></span>'
+        shown = "—" if value is None else number(value)
+        lines.append(
+            f'<tr><th scope="row">{html.escape(known.title)}</th><td class="number">{shown}</td><td>{bar}</td>'
+            f"<td>{html.escape(known.says)}</td><td>{html.escape(known.range)}</td></tr>"
+        )
+    head = '<th scope="col">Score</th><th scope="col" class="number">Value</th><td></td>'
+    head += '<th scope="col">Measures</th><th scope="col">Range</th>'
+    return (
+        f'<div class="scroll card" role="region" tabindex="0" aria-label="{html.escape(caption)}">'
+        f'<table class="scores"><caption>{html.escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def contingency(labels: np.ndarray, truth: np.ndarray) -> str:
+    """Clusters by classes: how many rows of each class a cluster has, shaded by its share of the cluster.
+
+    Clusters are ordered by their commonest class, so that a good clustering is a dark diagonal.
+    """
+    clusters, cluster = np.unique(labels, return_inverse=True)
+    classes, class_ = np.unique(truth, return_inverse=True)
+    if len(clusters) > MOST_CLUSTERS or len(classes) > MOST_CLASSES:
+        return f'<p class="note">{len(clusters)} clusters by {len(classes)} classes are too many for a table here.</p>'
+    counts = np.zeros((len(clusters), len(classes)), np.int64)
+    np.add.at(counts, (cluster, class_), 1)
+    colors, noise = colors_of(labels), is_noise(clusters)
+    order = np.lexsort((-counts.max(1), counts.argmax(1), noise))
+    head = "".join(f'<th scope="col" class="number">{html.escape(str(name))}</th>' for name in classes.tolist())
+    lines = []
+    for i in order:
+        name = clusters[i].item()
+        label = "noise" if noise[i] else name
+        swatch = f'<span class="swatch" style="background:{colors[name]}"></span>'
+        line = counts[i].tolist()
+        cells = "".join(_cell(count, count / max(1, sum(line))) for count in line)
+        lines.append(
+            f'<tr><th scope="row">{swatch}{html.escape(str(label))}</th>{cells}'
+            f'<td class="number total">{sum(line):,}</td></tr>'
+        )
+    foot = "".join(f'<td class="number total">{total:,}</td>' for total in counts.sum(0))
+    return (
+        '<div class="scroll fit card" role="region" tabindex="0" aria-label="Clusters by classes"><table class="grid">'
+        "<caption>Rows of each class in each cluster; darker is a larger share of the cluster</caption>"
+        f'<thead><tr><th scope="col">cluster</th>{head}<th scope="col" class="number">rows</th></tr></thead>'
+        f'<tbody>{"".join(lines)}</tbody><tfoot><tr><th scope="row">rows</th>{foot}'
+        f'<td class="number total">{counts.sum():,}</td></tr></tfoot></table></div>'
+    )
+
+
+def _cell(count: int, share: float) -> str:
+    shade = f' style="background:rgb(var(--heat) / {0.62 * share:.2f})"' if count else ""
+    return f'<td class="number{"" if count else " zero"}"{shade}>{count:,}</td>'
+
+
+def centers(values: np.ndarray, columns: Sequence[str] | None) -> str:
+    """The centers as numbers, for data of few columns."""
+    names = list(columns) if columns is not None else [f"column {j}" for j in range(values.shape[1])]
+    colors = colors_of(np.arange(len(values)))
+    head = "".join(f'<th scope="col" class="number">{html.escape(str(name))}</th>' for name in names)
+    lines = "".join(
+        f'<tr><th scope="row"><span class="swatch" style="background:{colors[j]}"></span>{j}</th>'
+        + "".join(f'<td class="number">{number(value)}</td>' for value in center)
+        + "</tr>"
+        for j, center in enumerate(values)
+    )
+    return (
+        '<div class="scroll fit card" role="region" tabindex="0" aria-label="Centers"><table class="grid">'
+        "<caption>Centers, in the units that were clustered</caption>"
+        f'<thead><tr><th scope="col">cluster</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )

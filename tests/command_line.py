@@ -1,0 +1,52 @@
+"""How the tests of the command line call it: in this process, and without touching JAX's configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from jaxcluster.cli import app
+
+N, D, K = 120, 4, 3
+UNITS = np.array([1, 1000, 0.01, 1], np.float32)
+"""The columns have such different units that a fit without scaling sees the second alone."""
+
+NAMES = ("width", "weight", "depth", "height")
+
+
+def call(*words: object, code: int = 0) -> Result:
+    """Runs ``jaxcluster`` with these words; it must exit with ``code``."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The compilation cache is set up here, and would stay on for all tests that this process still runs.
+        patch.setattr("jaxcluster.cli.runtime.start", lambda: None)
+        result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def refuse(*words: object) -> str:
+    """Runs ``jaxcluster`` on a mistake: exit code 2, nothing on stdout, and one line on stderr, which is returned."""
+    result = call(*words, code=2)
+    assert result.stdout == ""
+    assert re.fullmatch(r"Error: .+\n", result.stderr), result.stderr
+    return result.stderr
+
+
+def rows_and_species(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(N, D) rows around K centres in different units, and the name of the species of each."""
+    rng = np.random.default_rng(seed)
+    species = rng.permutation(np.arange(N) % K)
+    centers = np.array([[0, 0, 0, 0], [8, 0.5, 8, 0], [0, 0.5, 8, 8]])
+    rows = (centers[species] + rng.normal(size=(N, D))) * UNITS
+    return rows.astype(np.float32), np.array(["lily", "rose", "tulip"])[species]
+
+
+def write_csv(path: Path, columns: dict[str, np.ndarray]) -> Path:
+    """A table of named columns."""
+    lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    return path

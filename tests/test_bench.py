@@ -1,0 +1,170 @@
+"""The bench runs from a case to README's table, and prints no ratio of two different computations."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bench import __main__ as bench
+from bench import data, peers, table
+from bench.cases import CASES, Case, select, shrink
+from bench.peers import FAISS, INTELEX, SKLEARN, TORCH, Answer
+from bench.timing import alternate
+from bench.works import WORKS, Work, compare, disagreement, title
+
+TINY = Case("tiny", "lloyd", n=400, d=6, k=5, steps=4)
+PROVENANCE = {"date", "quick", "commit", "dirty", "versions", "python", "platform", "device", "cpu", "cores", "dtype"}
+
+
+def record(case="lloyd", *, date="2025-01-01", median=0.5, peer=1.0, failure=None, quick=False, **changes):
+    """A record as the runner writes it, with one peer that took ``peer`` seconds."""
+    ratio = None if failure else peer / median
+    made = {"date": date, "quick": quick, "commit": "0123456789abcdef", "dirty": False, "platform": "cpu"}
+    made |= {"device": "Chip", "cores": 2, "dtype": "float32"}
+    made |= {"versions": {"jax": "0.10", "numpy": "2.0", "scikit-learn": "1.7"}}
+    return {
+        "case": case,
+        "title": f"The {case} case",
+        "data": "generated",
+        "ours": {"first_call_s": 2.0, "median_s": median},
+        "peers": {SKLEARN: {"median_s": None if failure else peer, "ratio": ratio, "disagreement": failure}},
+        "ratio": ratio,
+        "target": 1.5,
+        "provenance": made,
+    } | changes
+
+
+def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
+    out = tmp_path / "deep" / "run.jsonl"
+    assert bench.main(["--quick", "--only", "lloyd-k32", "small", "--repeats", "2", "--out", str(out)]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [entry["case"] for entry in records] == ["lloyd-k32", "small"]
+    for entry in records:
+        ours, theirs = entry["ours"], entry["peers"][SKLEARN]
+        assert len(ours["seconds"]) == len(theirs["seconds"]) == 2
+        assert min(ours["seconds"]) == ours["min_s"] > 0
+        assert ours["first_call_s"] > ours["min_s"]
+        assert theirs["ratio"] == pytest.approx(theirs["median_s"] / ours["median_s"])
+        assert theirs["value"] == pytest.approx(ours["value"], rel=1e-3)
+        assert theirs["labels_differ"] <= 1e-3
+        assert entry["ratio"] == min(peer["ratio"] for peer in entry["peers"].values())
+        assert set(entry["provenance"]) >= PROVENANCE
+        assert entry["provenance"]["quick"]
+        assert {"jax", "jaxlib", "numpy", SKLEARN} <= set(entry["provenance"]["versions"])
+    assert records[0]["ours"]["steps"] == records[0]["peers"][SKLEARN]["steps"] == 4
+    printed = capsys.readouterr().out
+    assert all(entry["title"] in printed for entry in records)
+
+
+def test_a_peer_that_computes_something_else_gets_no_ratio(monkeypatch, capsys):
+    def other(x, start, steps):
+        return lambda: peers.sklearn_lloyd(x, start, steps)()._replace(value=1.0)
+
+    monkeypatch.setattr(peers, "LLOYD", {SKLEARN: other})
+    assert bench.main(["--quick", "--only", "lloyd-k32"]) == 1
+    printed = capsys.readouterr().out
+    assert "disagrees" in printed
+    assert "×)" not in printed
+
+
+def test_a_missing_peer_is_named_and_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "MODULES", {SKLEARN: "sklearn", INTELEX: "no_such_a", FAISS: "no_such_b", TORCH: "c"})
+    monkeypatch.setattr(bench, "select", lambda patterns, platform: [TINY])
+    assert bench.main(["--quick"]) == 0
+    seen = capsys.readouterr()
+    assert f"{INTELEX} is not installed" in seen.err
+    assert f"{FAISS} is not installed" in seen.err
+    assert TORCH not in seen.err + seen.out
+    assert SKLEARN in seen.out
+
+
+def test_an_unknown_case_is_answered_with_the_known_ones(capsys):
+    assert bench.main(["--only", "llyod"]) == 2
+    assert "lloyd-k32" in capsys.readouterr().err
+
+
+def test_every_case_is_well_formed():
+    assert len({case.name for case in CASES}) == len(CASES)
+    for case in CASES:
+        assert title(case)
+        assert shrink(case).n <= 2_000
+    assert {case.work for case in CASES} == set(WORKS)
+    assert [case.name for case in select(["lloyd-1m-*"], "gpu")] == ["lloyd-1m-k256", "lloyd-1m-k1024"]
+    with pytest.raises(ValueError, match="no case matches"):
+        select(["lloyd-1m-*"], "cpu")
+
+
+@pytest.mark.parametrize(("name", "module"), [(FAISS, "faiss"), (INTELEX, "sklearnex"), (TORCH, "torch")])
+def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
+    pytest.importorskip(module)
+    x, _ = data.blobs(TINY)
+    start = data.starting_rows(x, TINY.k)
+    theirs = peers.LLOYD[name](x, start, TINY.steps)()
+    assert disagreement(peers.sklearn_lloyd(x, start, TINY.steps)(), theirs, 1e-3) is None
+
+
+def test_disagreement_says_what_differs():
+    ours = Answer(10.0, np.arange(1000), 5)
+    assert disagreement(ours, Answer(10.001, np.arange(1000), 5), 1e-3) is None
+    assert "theirs 10.1" in disagreement(ours, Answer(10.1, np.arange(1000), 5), 1e-3)
+    assert "6" in disagreement(ours, Answer(10.0, np.arange(1000), 6), 1e-3)
+    assert "0.20%" in disagreement(ours, Answer(10.0, np.r_[1, 0, np.arange(2, 1000)], 5), 1e-3)
+    assert disagreement(Answer(math.nan), Answer(math.nan), 1e-3) is not None
+
+
+def test_a_probe_is_where_labels_are_compared():
+    near, far = Answer(10.0, np.zeros(100), 1), Answer(10.0, np.ones(100), 1)
+    agreeing = Work(lambda: near, {"peer": lambda: near}, probe=None)
+    whole = Work(lambda: near, {"peer": lambda: far}, probe=agreeing)
+    assert compare(whole, near, {"peer": far}) == {"peer": {"disagreement": None, "labels_differ": 0.0}}
+    assert "9" in compare(whole, near, {"peer": far._replace(value=9.0)})["peer"]["disagreement"]
+    parted = whole._replace(probe=Work(lambda: near, {"peer": lambda: far}))
+    assert "100.00%" in compare(parted, near, {"peer": near})["peer"]["disagreement"]
+
+
+def test_every_side_goes_first_in_turn():
+    order = []
+    times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+def test_the_table_shows_the_latest_full_run_of_each_case():
+    records = [
+        record("one", date="2025-01-02", peer=0.6),
+        record("one", date="2025-01-01"),
+        record("one", date="2025-01-03", quick=True),
+        record("two", failure="ours is 1, theirs 2"),
+    ]
+    shown = table.sections(table.published(sorted(records, key=lambda entry: entry["provenance"]["date"])))
+    assert "**Chip, 2 cores** — float32; JAX 0.10, NumPy 2.0, scikit-learn 1.7; commit 0123456789;" in shown
+    assert "| The one case | 0.500 s | scikit-learn 0.600 s (1.20×) | 1.20× | ≥ 1.5 (not met) | 2.00 s |" in shown
+    assert "| The two case | 0.500 s | scikit-learn **disagrees: ours is 1, theirs 2** | — | ≥ 1.5 | 2.00 s |" in shown
+    assert len(shown.splitlines()) == 6
+
+
+def test_the_table_is_written_between_its_markers(tmp_path, capsys):
+    readme, results = tmp_path / "README.md", tmp_path / "results"
+    results.mkdir()
+    arguments = ["--readme", str(readme), "--results", str(results)]
+    readme.write_text(f"# Title\n\n{table.START}\nold\n{table.END}\n\nThe end.\n")
+    (results / "run.jsonl").write_text(json.dumps(record(median=0.05, peer=0.1)) + "\n")
+    assert table.main([*arguments, "--check"]) == 1
+    assert "make bench-table" in capsys.readouterr().err
+    assert table.main(arguments) == 0
+    assert table.main([*arguments, "--check"]) == 0
+    text = readme.read_text()
+    assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
+    assert "old" not in text
+    assert text.startswith("# Title\n")
+    assert text.endswith("The end.\n")
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="once each"):
+        table.main(arguments)
+
+
+def test_the_readme_shows_the_committed_results():
+    assert table.main(["--check"]) == 0

@@ -1,0 +1,476 @@
+"""Scores of a labeling by its rows: equal to scikit-learn's, small in memory, and indifferent to unit and offset."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics as oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from sklearn.datasets import load_iris
+
+from jaxcluster import metrics
+from jaxcluster.core.rows import place
+from jaxcluster.metrics import internal, silhouette, soft
+from jaxcluster.metrics.labels import encode
+from jaxcluster.ops import distance
+
+N, D, K = 300, 6, 5
+RNG = np.random.default_rng(0)
+CENTERS = RNG.normal(size=(K, D)) * 2
+Y = RNG.integers(0, K, N)
+X = (CENTERS[Y] + RNG.normal(size=(N, D))).astype(np.float32)
+NAMES = ["euclidean", "sqeuclidean", "cosine", "manhattan"]
+SCORES = ["silhouette_score", "davies_bouldin_score", "calinski_harabasz_score"]
+
+LABELINGS = {
+    "good": Y,
+    "random": RNG.integers(0, 3, N),
+    "two": (X[:, 0] > 0).astype(np.int8),
+    "more": np.arange(N) // 38,
+    "almost_all_distinct": np.maximum(np.arange(N), 1),
+    "one_singleton": np.where(np.arange(N) == 7, 9, Y),
+    "strings": np.array(["setosa", "b", "c", "versicolor", "e"])[Y],
+    "negative": Y * 1000 - 1,
+    "unbalanced": (np.arange(N) >= 270).astype(int),
+}
+
+
+def exact(x, labels, metric="euclidean", **options):
+    """scikit-learn's silhouettes of float64 distances taken from differences, without cancellation."""
+    x = np.asarray(x, np.float64)
+    return oracle.silhouette_samples(cdist(x, x, metric, **options), labels, metric="precomputed")
+
+
+@pytest.mark.parametrize("labeling", LABELINGS)
+@pytest.mark.parametrize("metric", NAMES)
+def test_silhouettes_equal_scikit_learns(metric, labeling):
+    labels = LABELINGS[labeling]
+    expected = oracle.silhouette_samples(X.astype(np.float64), labels, metric=metric)
+    found = metrics.silhouette_samples(X, labels, metric=metric)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert metrics.silhouette_score(X, labels, metric=metric) == pytest.approx(expected.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_minkowski_silhouettes_equal_scikit_learns(p):
+    expected = oracle.silhouette_samples(X.astype(np.float64), Y, metric="minkowski", p=p)
+    np.testing.assert_allclose(metrics.silhouette_samples(X, Y, metric="minkowski", p=p), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("labeling", LABELINGS)
+@pytest.mark.parametrize("name", SCORES[1:])
+def test_scatter_scores_equal_scikit_learns(name, labeling):
+    expected = getattr(oracle, name)(X.astype(np.float64), LABELINGS[labeling])
+    assert getattr(metrics, name)(X, LABELINGS[labeling]) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_of_real_rows(name):
+    x, y = load_iris(return_X_y=True)
+    assert getattr(metrics, name)(x, y) == pytest.approx(getattr(oracle, name)(x, y), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_arrays_of_any_kind_are_taken(name):
+    score = getattr(metrics, name)
+    expected = score(X, Y)
+    assert isinstance(expected, float)
+    assert score(jnp.asarray(X), jnp.asarray(Y)) == expected
+    assert score(X.tolist(), Y.tolist()) == pytest.approx(expected, rel=1e-6)
+    assert score(np.asfortranarray(X)[::1], Y) == expected
+    integers = np.round(X * 10).astype(np.int16)
+    assert score(integers, Y) == pytest.approx(getattr(oracle, name)(integers.astype(float), Y), rel=1e-6)
+
+
+def test_a_callable_metric():
+    def chebyshev(x, y):
+        return jnp.max(jnp.abs(x[:, None] - y[None, :]), axis=-1)
+
+    np.testing.assert_allclose(metrics.silhouette_samples(X, Y, metric=chebyshev), exact(X, Y, "chebyshev"), atol=2e-6)
+    by_row = jax.vmap(jax.vmap(lambda a, b: jnp.sum(jnp.abs(a - b)), (None, 0)), (0, None))
+    np.testing.assert_allclose(metrics.silhouette_samples(X, Y, metric=by_row), exact(X, Y, "cityblock"), atol=2e-6)
+    with pytest.raises(ValueError, match=r"returned shape \(2,\).*jax.vmap"):
+        metrics.silhouette_samples(X, Y, metric=lambda x, y: jnp.sum(x, axis=1))
+
+
+@pytest.mark.parametrize("labeling", LABELINGS)
+def test_precomputed_distances(labeling, monkeypatch):
+    monkeypatch.setattr(internal, "TILE_ELEMENTS", 7 * N)
+    distances = cdist(X, X) * RNG.uniform(1, 2, (N, N))  # of row i in row i: the matrix need not be symmetric
+    labels = LABELINGS[labeling]
+    expected = oracle.silhouette_samples(distances, labels, metric="precomputed")
+    np.testing.assert_allclose(
+        metrics.silhouette_samples(distances, labels, metric="precomputed"), expected, atol=1e-12
+    )
+    single = metrics.silhouette_samples(jnp.asarray(distances, jnp.float32), labels, metric="precomputed")
+    np.testing.assert_allclose(single, expected, atol=2e-6)
+
+
+def test_precomputed_distances_are_checked():
+    with pytest.raises(ValueError, match="must be square"):
+        metrics.silhouette_samples(X, Y, metric="precomputed")
+    with pytest.raises(ValueError, match=r"non-zero elements on the diagonal, 1\.0 the largest"):
+        metrics.silhouette_samples(np.ones((N, N)), Y, metric="precomputed")
+    counts = np.abs(np.arange(N)[:, None] - np.arange(N))
+    expected = oracle.silhouette_samples(counts, Y, metric="precomputed")
+    np.testing.assert_allclose(metrics.silhouette_samples(counts, Y, metric="precomputed"), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+@pytest.mark.parametrize("name", SCORES)
+def test_an_offset_costs_no_digits(name, offset):
+    moved = X + np.float32(offset)
+    near = moved.astype(np.float64) - offset
+    assert getattr(metrics, name)(moved, Y) == pytest.approx(getattr(oracle, name)(near, Y), rel=1e-5)
+    # In float64 an offset leaves the digits of the rows alone, though they are computed in float32.
+    wide = X.astype(np.float64) + 100 * offset
+    assert getattr(metrics, name)(wide, Y) == pytest.approx(getattr(oracle, name)(X.astype(np.float64), Y), rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
+def test_offset_silhouettes_row_by_row(metric):
+    moved = X + np.float32(1e4)
+    named = "cityblock" if metric == "manhattan" else metric
+    np.testing.assert_allclose(metrics.silhouette_samples(moved, Y, metric=metric), exact(moved, Y, named), atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_tight_clusters_far_apart(metric):
+    centers = CENTERS * 1e5
+    centers[1] = centers[0] + 1.5  # two that touch, a hundred thousand of their widths away from the others
+    x = (centers[Y] + RNG.normal(size=(N, D))).astype(np.float32)
+    np.testing.assert_allclose(metrics.silhouette_samples(x, Y, metric=metric), exact(x, Y, metric), atol=1e-5)
+    near = x.astype(np.float64)
+    assert metrics.calinski_harabasz_score(x, Y) == pytest.approx(oracle.calinski_harabasz_score(near, Y), rel=1e-5)
+    touching = [np.flatnonzero(c == Y) for c in (0, 1)]
+    within = [np.linalg.norm(near[own] - near[own].mean(0), axis=1).mean() for own in touching]
+    ratio = sum(within) / np.linalg.norm(near[touching[0]].mean(0) - near[touching[1]].mean(0))
+    assert metrics.davies_bouldin_score(x, Y) == pytest.approx(2 * ratio / K, rel=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+@pytest.mark.parametrize("name", SCORES)
+def test_the_unit_does_not_matter(name, unit):
+    assert getattr(metrics, name)(X * np.float32(unit), Y) == pytest.approx(getattr(metrics, name)(X, Y), rel=1e-5)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_row_is_at_distance_zero_from_itself_and_its_copies(copies):
+    # Of the few distances within a cluster those that should be 0 would weigh if they were only nearly 0.
+    x = np.repeat(RNG.normal(size=(40, 64)).astype(np.float32) + 30, copies, axis=0)
+    labels = np.arange(len(x)) // (2 * copies)
+    np.testing.assert_allclose(metrics.silhouette_samples(x, labels), exact(x, labels), atol=2e-6)
+    apart = np.repeat(x[::copies], 2, axis=0)
+    for metric in ("euclidean", "sqeuclidean"):
+        found = metrics.silhouette_samples(apart, np.arange(80) // 2, metric=metric)
+        np.testing.assert_array_equal(found, np.ones(80))
+
+
+@pytest.mark.parametrize("metric", NAMES)
+def test_rows_that_are_all_equal_score_zero(metric):
+    x = np.full((50, 3), 0.1)
+    np.testing.assert_array_equal(metrics.silhouette_samples(x, np.arange(50) % 4, metric=metric), np.zeros(50))
+
+
+def test_rows_of_zeros_have_cosine_distance_one():
+    x = X.copy()
+    x[::50] = 0
+    expected = oracle.silhouette_samples(x.astype(np.float64), Y, metric="cosine")
+    np.testing.assert_allclose(metrics.silhouette_samples(x, Y, metric="cosine"), expected, atol=2e-6)
+
+
+def test_scores_without_scatter():
+    x = np.repeat([[0.1, 0.3], [5.0, 7.0]], 5, axis=0)
+    labels = np.repeat([0, 1], 5)
+    assert metrics.davies_bouldin_score(x, labels) == oracle.davies_bouldin_score(x, labels) == 0.0
+    assert metrics.calinski_harabasz_score(x, labels) == oracle.calinski_harabasz_score(x, labels) == 1.0
+    cross = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])  # two clusters with one mean
+    assert metrics.davies_bouldin_score(cross, [0, 0, 1, 1]) == oracle.davies_bouldin_score(cross, [0, 0, 1, 1]) == 0.0
+    assert metrics.calinski_harabasz_score(cross, [0, 0, 1, 1]) == 0.0
+
+
+def test_a_million_rows():
+    n, k = 1_000_000, 7
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, k, n)
+    x = (rng.normal(size=(k, 3))[y] + rng.normal(size=(n, 3)) + 100).astype(np.float32)
+    wide = x.astype(np.float64)
+    counts = np.bincount(y)
+    means = np.stack([np.bincount(y, wide[:, j]) for j in range(3)], axis=1) / counts[:, None]
+    squared = np.sum((wide - means[y]) ** 2, axis=1)
+    between = counts @ np.sum((means - wide.mean(axis=0)) ** 2, axis=1)
+    calinski_harabasz = between / (k - 1) / (squared.sum() / (n - k))
+    assert metrics.calinski_harabasz_score(x, y) == pytest.approx(calinski_harabasz, rel=1e-6)
+    within = np.bincount(y, np.sqrt(squared)) / counts
+    ratios = (within[:, None] + within) / (cdist(means, means) + np.diag([np.inf] * k))
+    assert metrics.davies_bouldin_score(x, y) == pytest.approx(ratios.max(axis=1).mean(), rel=1e-6)
+
+
+def test_tiles_and_blocks_do_not_matter(monkeypatch):
+    many = np.repeat(X, 4, axis=0) + RNG.normal(size=(4 * N, D)).astype(np.float32)
+    labels = np.tile(Y, 4)
+    whole = {metric: metrics.silhouette_samples(many, labels, metric=metric) for metric in ("euclidean", "manhattan")}
+    for name in ("FUSED_ELEMENTS", "CACHED_ELEMENTS"):
+        monkeypatch.setattr(silhouette, name, 32 * 97)  # 97 rows, the last tile overlapping the one before
+    monkeypatch.setattr(silhouette, "BLOCKS", (32,))
+    for metric, expected in whole.items():
+        np.testing.assert_allclose(metrics.silhouette_samples(many, labels, metric=metric), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_another_size_in_the_bucket_compiles_nothing(name, compiles):
+    score = getattr(metrics, name)
+    score(X, Y)
+    with compiles() as seen:
+        score(X[:-7], Y[:-7])
+        score(X, np.arange(N) % 3)
+        score(X, np.arange(N) % 8)
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "manhattan"])
+def test_silhouettes_never_build_all_distances(metric):
+    n = 8192
+    x = RNG.normal(size=(n, 16)).astype(np.float32)
+    arguments, program = silhouette.problem(place(x), encode(np.arange(n) % 10), metric, 2.0)
+    compiled = silhouette.silhouettes.lower(*arguments, **program).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 8
+    assert f"{n},{n}]" not in compiled.as_text()
+    if metric == "euclidean" and jax.default_backend() == "cpu":  # fused: not even a tile of distances is written
+        assert compiled.memory_analysis().temp_size_in_bytes < 10 * x.nbytes
+
+
+def test_a_sample_of_the_rows():
+    for state in (0, np.random.RandomState(5)):
+        expected = oracle.silhouette_score(X, Y, sample_size=100, random_state=state)
+        again = np.random.RandomState(5) if state else state
+        assert metrics.silhouette_score(X, Y, sample_size=100, random_state=again) == pytest.approx(expected, abs=1e-6)
+    distances = cdist(X, X)
+    expected = oracle.silhouette_score(distances, Y, metric="precomputed", sample_size=100, random_state=3)
+    found = metrics.silhouette_score(distances, Y, metric="precomputed", sample_size=100, random_state=3)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_random_states_of_a_sample(key):
+    def sampled(state):
+        return metrics.silhouette_score(X, Y, sample_size=100, random_state=state)
+
+    assert sampled(key) == sampled(key) != sampled(jax.random.key(1))
+    assert sampled(np.random.default_rng(2)) == sampled(np.random.default_rng(2))
+    assert sampled(None) != sampled(None)
+    assert metrics.silhouette_score(X, Y, sample_size=10 * N) == pytest.approx(metrics.silhouette_score(X, Y), abs=1e-6)
+    with pytest.raises(ValueError, match="sample_size=0"):
+        metrics.silhouette_score(X, Y, sample_size=0)
+    with pytest.raises(ValueError, match="sample_size=True"):
+        metrics.silhouette_score(X, Y, sample_size=True)
+
+
+@pytest.mark.parametrize("name", [*SCORES, "silhouette_samples"])
+def test_bad_input_is_refused(name):
+    score = getattr(metrics, name)
+    with pytest.raises(ValueError, match=r"Number of labels is 1. Valid values are 2 to n_samples - 1 = 299"):
+        score(X, np.zeros(N))
+    with pytest.raises(ValueError, match="Number of labels is 300"):
+        score(X, np.arange(N))
+    with pytest.raises(ValueError, match="X has 300 rows but labels has 299"):
+        score(X, Y[1:])
+    with pytest.raises(ValueError, match="labels must be 1D"):
+        score(X, Y[:, None])
+    with pytest.raises(ValueError, match="2-D"):
+        score(X[:, 0], Y)
+    with pytest.raises(TypeError, match="not numeric"):
+        score(np.full((N, 2), "a"), Y)
+    for dtype in (np.float32, np.float64):
+        broken = X.astype(dtype)
+        broken[4, 2] = np.nan
+        with pytest.raises(ValueError, match="1 NaN values in column 2"):
+            score(broken, Y)
+    with pytest.raises(TypeError, match=r"needs concrete arrays.*soft_silhouette"):
+        jax.jit(lambda x: score(x, Y))(X)
+
+
+def test_unknown_metrics_are_refused():
+    with pytest.raises(ValueError, match=r"metric='euclidian' is not known.*Did you mean 'euclidean'"):
+        metrics.silhouette_score(X, Y, metric="euclidian")
+    with pytest.raises(ValueError, match=r"p=0.5 must be at least 1"):
+        metrics.silhouette_score(X, Y, metric="minkowski", p=0.5)
+    with pytest.raises(ValueError, match="metric='jaccard' is not known"):
+        metrics.soft_silhouette(X, np.eye(K)[Y], metric="jaccard")
+
+
+def test_float64_where_it_is_on():
+    with jax.enable_x64(True):
+        x = X.astype(np.float64) + 1e4
+        found = metrics.silhouette_samples(x, Y)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, exact(x, Y), atol=1e-11)
+        for name in SCORES[1:]:
+            assert getattr(metrics, name)(x, Y) == pytest.approx(getattr(oracle, name)(x - 1e4, Y), rel=1e-10)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**31), st.integers(2, 8))
+def test_scores_ignore_order_names_and_unit(seed, k):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(k), rng.integers(0, k, N - k)])
+    order, names = rng.permutation(N), rng.permutation(50)
+    for name in SCORES:
+        score = getattr(metrics, name)
+        value = score(X, labels)
+        assert score(X[order] * np.float32(rng.uniform(0.1, 10)), names[labels][order]) == pytest.approx(
+            value, rel=1e-4, abs=1e-6
+        )
+    samples = metrics.silhouette_samples(X, labels)
+    assert (np.abs(samples) <= 1).all()
+    np.testing.assert_allclose(metrics.silhouette_samples(X[order], labels[order]), samples[order], atol=2e-6)
+
+
+# The soft silhouette.
+
+ONE_HOT = np.eye(K, dtype=np.float32)[Y]
+SOFT = RNG.dirichlet(np.ones(K), N).astype(np.float32)
+
+
+def soft_oracle(distances, q):
+    """Section 3 of Vardakas, Papakostas and Likas, row by row and cluster by cluster."""
+    n, k = q.shape
+    values = np.zeros(n)
+    for i in range(n):
+        others = np.arange(n) != i
+        mean = np.array([np.average(distances[i, others], weights=q[others, j]) for j in range(k)])
+        for j in range(k):
+            nearest = min(mean[m] for m in range(k) if m != j)
+            values[i] += q[i, j] * (nearest - mean[j]) / max(nearest, mean[j])
+    return values
+
+
+@pytest.mark.parametrize("labeling", ["good", "random", "one_singleton", "more"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_one_hot_rows_give_the_usual_silhouette(metric, labeling):
+    codes = encode(LABELINGS[labeling]).codes
+    one_hot = np.eye(codes.max() + 1)[codes]
+    expected = oracle.silhouette_samples(X.astype(np.float64), codes, metric=metric)
+    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, one_hot, metric=metric), expected, atol=1e-5)
+    assert float(metrics.soft_silhouette(X, one_hot, metric=metric)) == pytest.approx(expected.mean(), abs=1e-5)
+
+
+def test_soft_silhouettes_equal_the_formula():
+    expected = soft_oracle(cdist(X, X), SOFT)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, SOFT), expected, atol=1e-6)
+    found = metrics.soft_silhouette_samples(cdist(X, X), SOFT, metric="precomputed")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    expected = soft_oracle(cdist(X, X, "minkowski", p=3), SOFT)
+    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, SOFT, metric="minkowski", p=3), expected, atol=1e-6)
+
+
+def test_soft_silhouettes_in_tiles(monkeypatch):
+    def value_and_slopes():
+        value, slopes = jax.jit(jax.value_and_grad(lambda x, q: metrics.soft_silhouette(x, q), argnums=(0, 1)))(X, SOFT)
+        return value, *slopes
+
+    whole = value_and_slopes()
+    monkeypatch.setattr(soft, "TILE_ELEMENTS", 77 * N)  # 4 tiles of 75
+    for one, other in zip(whole, value_and_slopes(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "precomputed"])
+def test_gradients_equal_finite_differences(metric):
+    n, step = 12, 1e-6
+    with jax.enable_x64(True):
+        x, q = X[:n].astype(np.float64), SOFT[:n].astype(np.float64)
+        x = cdist(x, x) if metric == "precomputed" else x
+
+        def score(x, q):
+            return metrics.soft_silhouette(x, q, metric=metric)
+
+        compiled = jax.jit(score)
+        for argument, gradient in enumerate(jax.jit(jax.grad(score, argnums=(0, 1)))(x, q)):
+            slopes = np.zeros(gradient.shape)
+            for at in np.ndindex(slopes.shape):
+                ends = []
+                for sign in (1, -1):
+                    moved = [x.copy(), q.copy()]
+                    moved[argument][at] += sign * step
+                    ends.append(float(compiled(*moved)))
+                slopes[at] = (ends[0] - ends[1]) / (2 * step)
+            if metric == "precomputed" and argument == 0:
+                np.fill_diagonal(slopes, 0)
+            assert np.abs(slopes).max() > 1e-3
+            np.testing.assert_allclose(gradient, slopes, atol=1e-7)
+
+
+def test_gradients_are_finite_where_distances_vanish():
+    x = np.repeat(X[:6], 2, axis=0)
+    slopes = jax.jit(jax.grad(metrics.soft_silhouette, argnums=(0, 1)))
+    for q in (SOFT[:12], ONE_HOT[:12], np.eye(12, K, dtype=np.float32)):
+        for slope in slopes(x, q):
+            assert np.isfinite(slope).all()
+
+
+def test_climbing_the_soft_silhouette_separates_clusters():
+    def score(logits):
+        return metrics.soft_silhouette(X, jax.nn.softmax(logits))
+
+    climb = jax.jit(jax.value_and_grad(score))
+    logits = jnp.log(0.5 * SOFT + 0.5 * ONE_HOT)
+    start, _ = climb(logits)
+    for _ in range(50):
+        value, slope = climb(logits)
+        logits = logits + 500 * slope
+    assert value > start + 0.05
+    assert metrics.adjusted_rand_score(Y, jnp.argmax(logits, axis=1)) > 0.9
+
+
+def test_soft_silhouettes_under_jit_and_vmap():
+    xs, qs = np.stack([X, X[::-1] * 2]), np.stack([SOFT, ONE_HOT])
+    loop = np.array([metrics.soft_silhouette_samples(x, q) for x, q in zip(xs, qs, strict=True)])
+    np.testing.assert_allclose(jax.vmap(metrics.soft_silhouette_samples)(xs, qs), loop, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(metrics.soft_silhouette_samples)(X, SOFT), loop[0], atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(metrics.soft_silhouette))(xs, qs), loop.mean(axis=1), atol=1e-6)
+
+
+def test_padding_changes_nothing():
+    padded = np.concatenate([X, np.full((20, D), 3, np.float32)]), np.concatenate([SOFT, np.zeros((20, K), np.float32)])
+    values = metrics.soft_silhouette_samples(*padded)
+    np.testing.assert_allclose(values[:N], metrics.soft_silhouette_samples(X, SOFT), atol=1e-6)
+    np.testing.assert_array_equal(values[N:], 0)
+    assert float(metrics.soft_silhouette(*padded)) == pytest.approx(float(metrics.soft_silhouette(X, SOFT)), abs=1e-6)
+    empty_cluster = np.concatenate([SOFT, np.zeros((N, 1), np.float32)], axis=1)
+    found = metrics.soft_silhouette(X, empty_cluster)
+    assert float(found) == pytest.approx(float(metrics.soft_silhouette(X, SOFT)), abs=1e-6)
+
+
+def test_soft_silhouettes_and_their_gradient_never_build_all_distances():
+    n, k = 8192, 4
+    x, q = jax.ShapeDtypeStruct((n, 16), jnp.float32), jax.ShapeDtypeStruct((n, k), jnp.float32)
+    for program in (metrics.soft_silhouette, jax.grad(metrics.soft_silhouette, argnums=(0, 1))):
+        compiled = jax.jit(program).lower(x, q).compile()
+        assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4
+        assert f"{n},{n}]" not in compiled.as_text()
+
+
+def test_soft_silhouettes_check_their_arguments():
+    score = metrics.soft_silhouette
+    with pytest.raises(ValueError, match="x has 300 rows but q has 299"):
+        score(X, SOFT[1:])
+    with pytest.raises(ValueError, match="at least 2 clusters"):
+        score(X, SOFT[:, :1])
+    with pytest.raises(ValueError, match="q must be 2-D"):
+        score(X, Y)
+    with pytest.raises(ValueError, match="q must not be negative: 5 of"):
+        score(X, np.where(np.arange(N)[:, None] == 3, -SOFT, SOFT))
+    with pytest.raises(ValueError, match="x contains 6 NaN"):
+        score(np.where(np.arange(N)[:, None] == 3, np.nan, X), SOFT)
+    with pytest.raises(ValueError, match=r"must have shape \(300, 300\)"):
+        score(X, SOFT, metric="precomputed")
+
+
+def test_every_named_metric_is_covered():
+    assert set(distance.METRICS) == {*NAMES, "minkowski"}

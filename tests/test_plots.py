@@ -1,0 +1,287 @@
+"""Plots: each returns the Axes it drew on, and what it drew is what the data says."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_samples
+
+from jaxcluster import plots
+from jaxcluster.plots import curves, groups, maps, style
+
+RNG = np.random.default_rng(0)
+CENTERS = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 7, 0, 0, 0]], np.float32)
+LABELS = np.repeat([0, 1, 2], [30, 20, 10])
+X = (CENTERS[LABELS] + RNG.normal(size=(60, 5))).astype(np.float32)
+
+
+@pytest.fixture
+def ax():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    yield
+    plt.close("all")
+
+
+def title(ax) -> str:
+    return ax.get_title(loc="left")
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+DRAWN = {
+    "clusters_2d": lambda ax: plots.clusters_2d(X, LABELS, ax=ax),
+    "elbow": lambda ax: plots.elbow([1, 2, 3], [9, 2, 1], ax=ax),
+    "sweep": lambda ax: plots.sweep([2, 3, 4], [0.1, 0.4, 0.3], ax=ax),
+    "silhouette": lambda ax: plots.silhouette(X, LABELS, ax=ax),
+    "history": lambda ax: plots.history([3.0, 2.0], ax=ax),
+    "cluster_sizes": lambda ax: plots.cluster_sizes(LABELS, ax=ax),
+    "centers_as_images": lambda ax: plots.centers_as_images(np.eye(4), (2, 2), ax=ax),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_draws_on_the_axes_given_or_makes_one(ax, draw):
+    assert draw(ax) is ax
+    made = draw(None)
+    assert made is not ax and made.figure is not ax.figure
+    assert title(made) == title(ax) != ""
+    made.figure.canvas.draw()
+
+
+# The plane ------------------------------------------------------------------------------------------------------
+
+
+def test_pca_map_is_scikit_learns_with_its_variance(ax):
+    plots.clusters_2d(X, LABELS, centers=CENTERS, ax=ax)
+    pca = PCA(2).fit(X)
+    points, centers = (collection.get_offsets().data for collection in ax.collections)
+    expected = pca.transform(X)
+    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(expected, axis=0), atol=1e-3)
+    np.testing.assert_allclose(centers, pca.transform(CENTERS), atol=1e-3)
+    assert f"{pca.explained_variance_ratio_[0]:.1%}" in ax.get_xlabel()
+    assert f"{pca.explained_variance_ratio_[1]:.1%}" in ax.get_ylabel()
+    assert texts(ax) == ["0", "1", "2"]
+
+
+def test_two_columns_are_drawn_as_they_are_each_in_its_clusters_colour(ax):
+    plots.clusters_2d(X[:, :2], LABELS, ax=ax, columns=["length", "width"])
+    (points,) = ax.collections
+    drawn = {tuple(np.float32(at)): to_hex(color) for at, color in zip(points.get_offsets(), points.get_facecolors())}
+    assert drawn == {tuple(row): style.PALETTE[label] for row, label in zip(X[:, :2], LABELS)}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("length", "width")
+
+
+def test_one_column_is_spread_out_but_keeps_its_values(ax):
+    plots.clusters_2d(X[:, :1], LABELS, centers=CENTERS[:, :1], ax=ax)
+    points, centers = (collection.get_offsets().data for collection in ax.collections)
+    np.testing.assert_allclose(np.sort(points[:, 0]), np.sort(X[:, 0]), atol=1e-6)
+    assert np.ptp(points[:, 1]) > 1
+    np.testing.assert_allclose(centers, [[0, 0], [9, 0], [0, 0]])
+    assert len(ax.get_yticks()) == 0
+
+
+def test_noise_is_grey_below_and_named(ax):
+    labels = np.where(np.arange(60) % 4 == 0, -1, LABELS)
+    plots.clusters_2d(X, labels, ax=ax)
+    noise, rest = ax.collections
+    assert {to_hex(color) for color in noise.get_facecolors()} == {style.NOISE}
+    assert len(noise.get_offsets()) == 15 and len(rest.get_offsets()) == 45
+    assert style.NOISE not in {to_hex(color) for color in rest.get_facecolors()}
+    assert "25.0%" in ax.get_legend().get_texts()[0].get_text()
+    assert texts(ax) == ["0", "1", "2"]
+
+
+def test_nothing_but_noise_is_drawn_too(ax):
+    plots.clusters_2d(X, np.full(60, -1), ax=ax)
+    assert len(ax.collections) == 1 and not texts(ax)
+
+
+def test_classes_by_name(ax):
+    plots.clusters_2d(X, np.array(["a", "b", "c"])[LABELS], ax=ax)
+    assert texts(ax) == ["a", "b", "c"]
+
+
+def test_tsne_embeds_rows_and_centers(ax):
+    plots.clusters_2d(X, LABELS, centers=CENTERS, method="tsne", ax=ax)
+    points, centers = (collection.get_offsets() for collection in ax.collections)
+    assert points.shape == (60, 2) and centers.shape == (3, 2)
+    assert "t-SNE" in title(ax) and len(ax.get_xticks()) == 0
+
+
+def test_many_rows_are_sampled_and_the_title_says_so(ax, monkeypatch):
+    monkeypatch.setattr(maps, "PCA_ROWS", 40)
+    monkeypatch.setattr(maps, "TSNE_ROWS", 25)
+    plots.clusters_2d(X, LABELS, ax=ax)
+    assert "40 of 60 rows" in title(ax) and len(ax.collections[0].get_offsets()) == 40
+    made = plots.clusters_2d(X, LABELS, method="tsne")
+    assert "25 of 60 rows" in title(made) and len(made.collections[0].get_offsets()) == 25
+
+
+def test_the_limits_on_rows():
+    assert (maps.PCA_ROWS, maps.TSNE_ROWS, groups.SILHOUETTE_ROWS) == (20_000, 5_000, 10_000)
+
+
+def test_the_same_seed_draws_the_same_map(monkeypatch):
+    monkeypatch.setattr(maps, "PCA_ROWS", 40)
+    same = [plots.clusters_2d(X, LABELS, random_state=3).collections[0].get_offsets() for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "umap"}, "'umap'.*'pca' or 'tsne'"),
+        ({"centers": np.zeros((3, 4))}, r"\(3, 4\)"),
+        ({"columns": ["a"]}, "1 column names"),
+        ({"labels": LABELS[:5]}, r"\(5,\)"),
+        ({"x": X[:3], "labels": LABELS[:3], "method": "tsne"}, "at least 4 rows"),
+    ],
+)
+def test_wrong_maps_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        plots.clusters_2d(**({"x": X, "labels": LABELS} | options))
+
+
+# Curves ---------------------------------------------------------------------------------------------------------
+
+
+def test_elbow_marks_the_bend(ax):
+    ks = [8, 2, 3, 4, 5, 6, 7]
+    inertias = [88, 700, 400, 100, 97, 94, 91]
+    plots.elbow(ks, inertias, ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), sorted(zip(ks, inertias, strict=True)))
+    assert texts(ax) == ["elbow at k = 4"]
+
+
+@pytest.mark.parametrize("inertias", [[4, 3, 2, 1], [1, 1, 1, 1], [1, 2, 3, 4]])
+def test_a_curve_without_a_bend_has_no_elbow(ax, inertias):
+    plots.elbow([1, 2, 3, 4], inertias, ax=ax)
+    assert not ax.texts and curves.elbow_index(np.arange(4), np.asarray(inertias)) is None
+
+
+def test_several_seeds_are_dots_and_the_best_of_them_a_line(ax):
+    inertias = np.array([[9.0, 8.0], [3.0, 4.0], [2.0, 2.5]])
+    plots.elbow([1, 2, 3], inertias, ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [8, 3, 2])
+    assert len(ax.collections[0].get_offsets()) == 6
+
+
+@pytest.mark.parametrize(("best", "k"), [("max", 3), ("min", 2)])
+def test_sweep_marks_the_best(ax, best, k):
+    plots.sweep([2, 3, 4], [[0.1, 0.2], [0.4, 0.3], [0.3, np.nan]], name="silhouette", best=best, ax=ax)
+    assert texts(ax) == [f"best at k = {k}"]
+    assert title(ax).startswith("Silhouette")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.2, 0.4, 0.3] if best == "max" else [0.1, 0.3, 0.3])
+
+
+def test_history_leaves_out_the_padding(ax):
+    plots.history([5.0, 3.0, 2.5, np.nan, np.nan], ax=ax, name="loss")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 5], [2, 3], [3, 2.5]])
+    assert "3 steps" in title(ax) and ax.get_ylabel() == "loss" and texts(ax) == ["2.5"]
+
+
+def test_wrong_curves_are_refused():
+    with pytest.raises(ValueError, match="no finite"):
+        plots.history([np.nan])
+    with pytest.raises(ValueError, match="do not fit"):
+        plots.elbow([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="'best'"):
+        plots.sweep([1], [1], best="best")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(78.851, "78.85"), (1234, "1234"), (12345, "12.35k"), (1165189, "1.165M"), (-2e9, "-2G"), (0, "0")],
+)
+def test_compact_numbers(value, text):
+    assert style.compact(value) == text
+
+
+# Clusters -------------------------------------------------------------------------------------------------------
+
+
+def test_silhouette_draws_scikit_learns_values(ax):
+    labels = np.where(np.arange(60) % 10 == 0, -1, LABELS)
+    plots.silhouette(X, labels, ax=ax)
+    inside = labels >= 0
+    values = silhouette_samples(X[inside], labels[inside])
+    assert len(ax.collections) == 3
+    for label, area in zip(range(3), ax.collections, strict=True):
+        own = values[labels[inside] == label]
+        right = area.get_paths()[0].vertices[:, 0]
+        np.testing.assert_allclose(right.max(), own.max(), atol=1e-4)
+        assert to_hex(area.get_facecolor()[0]) == style.PALETTE[label]
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), values.mean(), atol=1e-4)
+    assert texts(ax) == [f"mean {values.mean():.3f}"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0", "1", "2"]
+
+
+def test_silhouette_of_many_rows_is_of_a_sample(ax, monkeypatch):
+    monkeypatch.setattr(groups, "SILHOUETTE_ROWS", 50)
+    plots.silhouette(X, LABELS, ax=ax)
+    assert "50 of 60 rows" in title(ax)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(60, int), np.arange(60), np.full(60, -1)])
+def test_silhouette_needs_two_clusters_and_fewer_than_rows(labels):
+    with pytest.raises(ValueError, match="2 to n - 1"):
+        plots.silhouette(X, labels)
+
+
+def test_sizes_are_counted_and_noise_is_last(ax):
+    plots.cluster_sizes([1, -1, 1, 3, 1, -1], ax=ax)
+    assert [bar.get_height() for bar in ax.patches] == [3, 1, 2]
+    assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == [style.PALETTE[1], style.PALETTE[3], style.NOISE]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "3", "noise"]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [2, 2])
+    assert "2 clusters" in title(ax)
+
+
+def test_many_clusters_keep_few_ticks(ax):
+    plots.cluster_sizes(np.arange(200), ax=ax)
+    assert len(ax.patches) == 200 and len(ax.get_xticks()) <= 20 and not ax.texts
+
+
+def test_center_images_are_the_centers(ax):
+    centers = np.arange(12, dtype=float).reshape(3, 4)
+    plots.centers_as_images(centers, (2, 2), ax=ax, names=["a", "b", "c"])
+    (sheet,) = (image.get_array() for image in ax.images)
+    shown = sheet[..., 3] == 1
+    assert shown.sum() == 12
+    np.testing.assert_allclose(np.sort(sheet[..., 0][shown]), np.arange(12) / 11, atol=1e-6)
+    np.testing.assert_allclose(sheet[-2:, :2, 0], [[0, 1 / 11], [2 / 11, 3 / 11]], atol=1e-6)
+    assert texts(ax) == ["a", "b", "c"]
+
+
+def test_colour_centers_and_the_most_of_them(ax):
+    plots.centers_as_images(RNG.random((120, 12)), (2, 2, 3), ax=ax)
+    assert len(ax.texts) == 100 and "100 of 120" in title(ax)
+    assert np.ptp(ax.images[0].get_array()[..., :3], axis=-1).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("centers", "shape"), [(np.zeros((2, 5)), (2, 2)), (np.zeros((2, 4)), (4,)), (np.zeros((2, 8)), (2, 2, 2))]
+)
+def test_wrong_image_shapes_are_refused(centers, shape):
+    with pytest.raises(ValueError, match="image"):
+        plots.centers_as_images(centers, shape)
+
+
+def test_the_palette_is_as_its_comment_says():
+    assert len(set(style.PALETTE)) == 24
+    assert style.colors_of(np.array([25, -1, 3])) == {25: style.PALETTE[1], 3: style.PALETTE[3], -1: style.NOISE}

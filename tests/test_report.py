@@ -1,0 +1,270 @@
+"""The report: one whole file, nothing from the network, everything escaped, there or not there."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+
+from jaxcluster import plots
+from jaxcluster.datasets import Dataset, load
+from jaxcluster.report import sections, tables, write_report
+from jaxcluster.report.scores import MEANINGS, meaning
+from jaxcluster.types import Status
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+SCORES = {"adjusted_rand_score": 0.7163, "silhouette_score": 0.5512, "inertia": 1_165_189.4, "my_score": 3.25}
+
+
+class Page(HTMLParser):
+    """The page's elements, failing where one is not closed, or closed by another's end tag."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def iris() -> Dataset:
+    return load("iris")
+
+
+@pytest.fixture(scope="module")
+def labels(iris) -> np.ndarray:
+    return np.digitize(iris.x[:, 2], [2.5, 4.9])
+
+
+@pytest.fixture(scope="module")
+def centers(iris, labels) -> np.ndarray:
+    return np.stack([iris.x[labels == j].mean(0) for j in range(3)])
+
+
+@pytest.fixture(scope="module")
+def source(iris, labels, centers, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    written = write_report(
+        path,
+        title="<script>alert(1)</script>",
+        config={"algorithm": "kmeans", "k": 3, "data": {"scale": "<none>"}, "weights": None, "init": np.zeros((3, 4))},
+        scores=SCORES,
+        dataset=iris,
+        labels=labels,
+        centers=centers,
+        history=[90.0, 80.0, 78.85, np.nan],
+        status=Status.MAX_STEPS,
+        timing={"load": 0.25, "fit": 0.5},
+    )
+    assert written == path and [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(source) -> Page:
+    return Page(source)
+
+
+def test_nothing_comes_from_elsewhere(source, page):
+    assert not re.search(r"https?:|//|@import|url\((?!#)", re.sub(r"data:image/png;base64,[^\"]*", "", source))
+    assert not page.all("script") and not page.all("link")
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png"))
+
+
+def test_references_and_ids_are_of_this_page(source, page):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 0
+    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', source)
+    assert used and {a or b for a, b in used} <= set(ids)
+
+
+def test_scores_are_shown_with_their_meaning(page):
+    for word in ("0.7163", "0.5512", "1,165,189", "3.2500", "Adjusted Rand index", "Silhouette", "My score"):
+        assert word in page.text
+    for name in ("adjusted_rand", "silhouette", "inertia"):
+        assert MEANINGS[name].range in page.text and MEANINGS[name].says in page.text
+    captions = [caption for caption in ("Against the truth", "Without the truth") if caption in page.text]
+    assert len(captions) == 2
+
+
+def test_everything_is_escaped(source, page):
+    assert "<script" not in source
+    assert "<script>alert(1)</script>" in page.text
+    assert "<none>" in page.text
+
+
+def test_what_was_run_is_told(page):
+    for word in ("algorithm", "kmeans", "data.scale", "array (3, 4)", "jaxlib", "numpy", "Python", "150", "0.500 s"):
+        assert word in page.text
+    assert "iris: 150 rows of 4 columns in 3 clusters. The truth has 3 classes." in page.text
+
+
+def test_pictures_have_alternative_texts(page):
+    pictures = [svg for svg in page.all("svg")]
+    assert len(pictures) == 7  # PCA and t-SNE by cluster and by class, silhouette, sizes, history
+    assert all(svg["role"] == "img" and len(svg["aria-label"]) > 20 for svg in pictures)
+    assert len({svg["aria-label"] for svg in pictures}) == 7
+
+
+def test_pictures_follow_the_page_into_the_dark(source):
+    assert "prefers-color-scheme: dark" in source
+    assert "var(--ink)" in source
+    assert plots.style.INK not in source.split("</style>")[1]
+
+
+def test_a_run_that_did_not_converge_is_pointed_out(page, iris, labels, tmp_path):
+    assert sections.WARNINGS[Status.MAX_STEPS] in page.text
+    path = write_report(
+        tmp_path / "r.html", title="t", config={}, scores={}, dataset=iris, labels=labels, status=0, tsne=False
+    )
+    text = path.read_text(encoding="utf-8")
+    assert "converged" in text and 'class="warn"' not in text
+
+
+def test_contingency_counts_rows(iris, labels):
+    table = Page(tables.contingency(labels, iris.y))
+    cells = [[int(cell) for cell in re.findall(r"<td[^>]*>(\d+)</td>", line)] for line in _lines(labels, iris.y)]
+    expected = [[np.sum((labels == j) & (iris.y == name)) for name in np.unique(iris.y)] for j in range(3)]
+    assert [row[:-1] for row in cells[1:-1]] == expected
+    assert cells[-1] == [50, 50, 50, 150]
+    assert "setosa" in table.text
+
+
+def _lines(labels, truth) -> list[str]:
+    return re.findall(r"<tr>.*?</tr>", tables.contingency(labels, truth))
+
+
+def test_contingency_is_ordered_by_commonest_class_with_noise_last():
+    lines = _lines(np.array([-1, 0, 0, 1, 2, 2]), np.array(["a", "c", "c", "b", "a", "a"]))
+    heads = [re.search(r"</span>(\w+)</th>", line)[1] for line in lines[1:-1]]
+    assert heads == ["2", "1", "0", "noise"]
+
+
+def test_contingency_escapes_classes_and_gives_up_on_too_many():
+    assert "<b>" not in tables.contingency(np.array([0, 0]), np.array(["<b>", "x"]))
+    assert "too many" in tables.contingency(np.zeros(100, int), np.arange(100))
+
+
+def test_images_have_their_centers_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    dataset = Dataset("faces", rng.random((30, 12)).astype(np.float32), None, None, (4, 3))
+    labels = np.arange(30) % 3
+    path = tmp_path / "r.html"
+    write_report(
+        path, title="t", config={}, scores={}, dataset=dataset, labels=labels, centers=rng.random((3, 12)), tsne=False
+    )
+    page = Page(path.read_text(encoding="utf-8"))
+    assert any("4 by 3 pixels" in svg["aria-label"] for svg in page.all("svg"))
+    assert "30 images of 4 by 3 pixels" in page.text
+    assert "Clusters and classes" not in page.text and "Scores" not in page.text
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(40, int), np.full(40, -1), np.where(np.arange(40) < 20, -1, 0), np.arange(40)], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_unusual_runs_have_a_report_too(tmp_path, labels, d):
+    x = np.random.default_rng(0).normal(size=(40, d)).astype(np.float32)
+    path = write_report(
+        tmp_path / "r.html",
+        title="t",
+        config={"x": [1, 2]},
+        scores={"silhouette": None, "davies_bouldin": float("nan")},
+        dataset=Dataset("blobs", x),
+        labels=labels,
+        history=[np.nan],
+        timing=1.5,
+        tsne=False,
+    )
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "—" in page.text and "not a number" in page.text and "1.5 s" in page.text
+    assert ("noise" in page.text) == bool((labels == -1).any())
+
+
+def test_tsne_is_left_out_of_many_rows(iris, labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "TSNE_ROWS", 100)
+    path = write_report(tmp_path / "r.html", title="t", config={}, scores={}, dataset=iris, labels=labels)
+    assert "t-SNE" not in path.read_text(encoding="utf-8")
+
+
+def test_nothing_is_left_half_written(iris, labels, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("the last one", encoding="utf-8")
+
+    def fail(*_, **__):
+        raise RuntimeError("no picture today")
+
+    monkeypatch.setattr(plots, "cluster_sizes", fail)
+    options = {"title": "t", "config": {}, "scores": {}, "dataset": iris, "labels": labels, "tsne": False}
+    with pytest.raises(RuntimeError, match="no picture"):
+        write_report(path, **options)
+    monkeypatch.undo()
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(RuntimeError, match="no picture"):
+        write_report(path, **options)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text(encoding="utf-8") == "the last one"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": np.zeros(3)}, "labels"),
+        ({"centers": np.zeros((3, 9))}, "centers"),
+        ({"dataset": Dataset("d", np.zeros((150, 4), np.float32), np.zeros(3))}, "truth"),
+    ],
+)
+def test_what_does_not_fit_is_refused(iris, labels, tmp_path, changed, message):
+    options = {"title": "t", "config": {}, "scores": {}, "dataset": iris, "labels": labels} | changed
+    with pytest.raises(ValueError, match=message):
+        write_report(tmp_path / "r.html", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_the_metrics_module_are_known():
+    from jaxcluster import metrics
+
+    names = [name for name in metrics.__all__ if name.endswith("_score")] + ["clustering_accuracy"]
+    assert len(names) > 10
+    for name in names:
+        assert meaning(name).says, name
+    assert meaning("ari") == meaning("adjusted_rand_score") == MEANINGS["adjusted_rand"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1797, "1,797"), (0.66651, "0.6665"), (1165189.4, "1,165,189"), (561.62, "561.6"), (1e-7, "1e-07"), (0.0, "0.0000"),
+     (True, "yes"), (np.inf, "infinite"), (-2.5, "-2.5000"), (3e15, "3e+15")],
+)  # fmt: skip
+def test_numbers_are_written_for_people(value, text):
+    assert tables.number(value) == text
