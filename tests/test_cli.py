@@ -29,9 +29,8 @@ FILES = {"config.json", "history.jsonl", "labels.csv", "metrics.json", "model", 
 def flowers(tmp_path_factory) -> Path:
     """A table of numbers in different units, and a column of text that holds the truth."""
     x, species = rows_and_species()
-    return write_csv(
-        tmp_path_factory.mktemp("data") / "flowers.csv", {**dict(zip(NAMES, x.T, strict=True)), "species": species}
-    )
+    columns = {**dict(zip(NAMES, x.T, strict=True)), "species": species}
+    return write_csv(tmp_path_factory.mktemp("data") / "flowers.csv", columns)
 
 
 @pytest.fixture(scope="session")
@@ -220,12 +219,10 @@ def test_weights_from_a_column_are_not_clustered(scaled, tmp_path):
 def test_options_and_parameters_reach_the_estimator(scaled, tmp_path):
     np.save(tmp_path / "x.npy", scaled)
     common = ("--k", K, "--quiet", "--no-report", "--overwrite", "--out", tmp_path / "run")
-    result = call(
-        "fit", "minibatch-kmeans", tmp_path / "x.npy", *common, "--batch-size", 64, "--param", "max-no-improvement=none"
-    )
-    assert result.output == ""
+    given = ("--batch-size", 64, "--param", "max-no-improvement=7", "--param", "init_size=none")
+    assert call("fit", "minibatch-kmeans", tmp_path / "x.npy", *common, *given).output == ""
     chosen = read_json(tmp_path / "run" / "config.json")["parameters"]
-    assert (chosen["batch_size"], chosen["max_no_improvement"], chosen["random_state"]) == (64, None, 0)
+    assert (chosen["batch_size"], chosen["max_no_improvement"], chosen["init_size"]) == (64, 7, None)
 
     call("fit", "kmeans", tmp_path / "x.npy", *common, "--metric", "cosine", "--tol", "0.5", "--max-iter", 7)
     expected = jaxcluster.KMeans(K, random_state=0, metric="cosine", tol=0.5, max_iter=7).fit(scaled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 
@@ -99,6 +101,10 @@ BAD_WORDS = [
 ]
 
 
+def assert_matches(line: str, pattern: str) -> None:
+    assert re.search(pattern, line), line
+
+
 @pytest.mark.parametrize("name", BAD_DATA)
 @pytest.mark.parametrize("command", ["fit", "sweep"])
 def test_data_that_cannot_be_clustered(data, empty, command, name):
@@ -131,19 +137,12 @@ def test_commands_that_make_no_sense(empty, words, message):
     assert_matches(refuse(*words), message)
 
 
-def assert_matches(line: str, pattern: str) -> None:
-    import re
-
-    assert re.search(pattern, line), line
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("wide.npy",), f"wide.npy has {2 * D} columns, but the model was fitted on {D}"),
         (("holes.npy",), "1 NaN and 2 infinity"),
         ((GOOD, "--out", "labels.txt"), "must end in .csv or .npy"),
-        ((GOOD, "--out", "."), "is a folder"),
         ((GOOD, "--columns", "0,1"), f"has 2 columns, but the model was fitted on {D}"),
     ],
 )
@@ -168,11 +167,11 @@ def test_a_finished_run_is_replaced_only_when_asked_to(data, run, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(run, out)
     (out / "note").write_text("of the old run")
-    words = ("fit", "kmeans", data / GOOD, "--k", K - 1, "--out", out, "--no-report")
+    words = ("fit", "kmeans", data / GOOD, "--k", K, "--scale", "standard", "--out", out, "--no-report")
     assert_matches(refuse(*words), "--overwrite")
     assert (out / "labels.csv").read_text() == (run / "labels.csv").read_text()
     call(*words, "--overwrite")
-    assert len(set((out / "labels.csv").read_text().split())) == N + 1
+    assert json.loads((out / "config.json").read_text())["scaling"]["how"] == "standard"
     assert (out / "labels.csv").read_text() != (run / "labels.csv").read_text()
     assert not (out / "note").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
@@ -196,6 +195,8 @@ def test_files_are_replaced_only_when_asked_to(data, run, tmp_path):
     words = ("predict", run, data / GOOD, "--out", out)
     assert_matches(refuse(*words), "labels.csv exists.*--overwrite")
     assert out.read_text() == "mine"
+    (tmp_path / "folder.csv").mkdir()
+    assert_matches(refuse(*words[:-1], tmp_path / "folder.csv", "--overwrite"), "folder.csv is a folder")
     call(*words, "--overwrite")
     assert out.read_text() == (run / "labels.csv").read_text()
 
@@ -221,33 +222,19 @@ def test_a_run_that_fails_in_the_end_leaves_no_trace(data, run, tmp_path, monkey
 
 
 def test_what_the_data_do_not_allow_is_a_warning(data, tmp_path):
-    words = ("fit", "kmeans", data / "repeated.npy", "--k", K, "--out", tmp_path / "run", "--no-report", "--quiet")
-    result = call(*words)
+    silent = ("--out", tmp_path / "run", "--overwrite", "--no-report", "--quiet")
+    result = call("fit", "kmeans", data / "repeated.npy", "--k", K, *silent)
     assert result.stdout == ""
     assert_matches(result.stderr, rf"\AWarning: .*distinct clusters \({K - 1}\).*\n\Z")
-    result = call(
-        "sweep",
-        data / "repeated.npy",
-        "--k",
-        "2,3",
-        "--seeds",
-        1,
-        "--out",
-        tmp_path / "sweep",
-        "--quiet",
-        "--no-report",
-    )
+    result = call("sweep", data / "repeated.npy", "--k", "2,3", "--seeds", 1, *silent)
     assert_matches(result.stderr, r"\AWarning: .*fewer distinct rows than clusters for k = 3\.\n\Z")
-    result = call(
-        "fit", "kmeans", data / GOOD, *words[3:-4], tmp_path / "short", "--max-iter", 1, "--quiet", "--no-report"
-    )
+    result = call("fit", "kmeans", data / GOOD, "--k", K, "--max-iter", 1, *silent)
     assert result.stderr == "Warning: the fit stopped at its limit of steps. Raise --max-iter, or --tol.\n"
 
 
-@pytest.mark.parametrize(
-    "words", [("--debug", "predict", "nowhere", "iris"), ("predict", "nowhere", "iris", "--debug")]
-)
-def test_debug_shows_where_an_error_came_from(words):
-    result = call(*words, code=2)
+@pytest.mark.parametrize("at", [0, 3])
+def test_debug_shows_where_an_error_came_from(at):
+    words = ["predict", "nowhere", "iris"]
+    result = call(*words[:at], "--debug", *words[at:], code=2)
     assert result.stderr.startswith("Traceback")
     assert result.stderr.splitlines()[-1].startswith("Error: nowhere does not exist")

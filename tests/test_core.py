@@ -139,6 +139,12 @@ def test_place_takes_any_real_numbers(dtype):
     np.testing.assert_array_equal(placed.points.x[:3], x.astype(np.float32))
 
 
+def test_place_centers_in_the_dtype_of_the_rows():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    placed = place(x + 1e8)
+    np.testing.assert_allclose(placed.points.x[:50] + (placed.origin - np.float64(1e8)), x, atol=1e-6)
+
+
 def test_place_leaves_the_callers_array_alone():
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     before = x.copy()

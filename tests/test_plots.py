@@ -58,7 +58,8 @@ DRAWN = {
 def test_draws_on_the_axes_given_or_makes_one(ax, draw):
     assert draw(ax) is ax
     made = draw(None)
-    assert made is not ax and made.figure is not ax.figure
+    assert made is not ax
+    assert made.figure is not ax.figure
     assert title(made) == title(ax) != ""
     made.figure.canvas.draw()
 
@@ -81,8 +82,9 @@ def test_pca_map_is_scikit_learns_with_its_variance(ax):
 def test_two_columns_are_drawn_as_they_are_each_in_its_clusters_colour(ax):
     plots.clusters_2d(X[:, :2], LABELS, ax=ax, columns=["length", "width"])
     (points,) = ax.collections
-    drawn = {tuple(np.float32(at)): to_hex(color) for at, color in zip(points.get_offsets(), points.get_facecolors())}
-    assert drawn == {tuple(row): style.PALETTE[label] for row, label in zip(X[:, :2], LABELS)}
+    pairs = zip(points.get_offsets(), points.get_facecolors(), strict=True)
+    drawn = {tuple(np.float32(at)): to_hex(color) for at, color in pairs}
+    assert drawn == {tuple(row): style.PALETTE[label] for row, label in zip(X[:, :2], LABELS, strict=True)}
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("length", "width")
 
 
@@ -100,7 +102,8 @@ def test_noise_is_grey_below_and_named(ax):
     plots.clusters_2d(X, labels, ax=ax)
     noise, rest = ax.collections
     assert {to_hex(color) for color in noise.get_facecolors()} == {style.NOISE}
-    assert len(noise.get_offsets()) == 15 and len(rest.get_offsets()) == 45
+    assert len(noise.get_offsets()) == 15
+    assert len(rest.get_offsets()) == 45
     assert style.NOISE not in {to_hex(color) for color in rest.get_facecolors()}
     assert "25.0%" in ax.get_legend().get_texts()[0].get_text()
     assert texts(ax) == ["0", "1", "2"]
@@ -108,7 +111,20 @@ def test_noise_is_grey_below_and_named(ax):
 
 def test_nothing_but_noise_is_drawn_too(ax):
     plots.clusters_2d(X, np.full(60, -1), ax=ax)
-    assert len(ax.collections) == 1 and not texts(ax)
+    assert len(ax.collections) == 1
+    assert not texts(ax)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_rows_that_are_all_the_same_are_drawn(ax, method):
+    plots.clusters_2d(np.ones((9, 5)), np.zeros(9, int), method=method, ax=ax)
+    assert np.isfinite(ax.collections[0].get_offsets()).all()
+    assert "nan" not in ax.get_xlabel()
+
+
+def test_a_single_row_is_drawn(ax):
+    plots.clusters_2d(X[:1], LABELS[:1], centers=X[:1], ax=ax)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), X[:1, :2])
 
 
 def test_classes_by_name(ax):
@@ -119,17 +135,21 @@ def test_classes_by_name(ax):
 def test_tsne_embeds_rows_and_centers(ax):
     plots.clusters_2d(X, LABELS, centers=CENTERS, method="tsne", ax=ax)
     points, centers = (collection.get_offsets() for collection in ax.collections)
-    assert points.shape == (60, 2) and centers.shape == (3, 2)
-    assert "t-SNE" in title(ax) and len(ax.get_xticks()) == 0
+    assert points.shape == (60, 2)
+    assert centers.shape == (3, 2)
+    assert "t-SNE" in title(ax)
+    assert len(ax.get_xticks()) == 0
 
 
 def test_many_rows_are_sampled_and_the_title_says_so(ax, monkeypatch):
     monkeypatch.setattr(maps, "PCA_ROWS", 40)
     monkeypatch.setattr(maps, "TSNE_ROWS", 25)
     plots.clusters_2d(X, LABELS, ax=ax)
-    assert "40 of 60 rows" in title(ax) and len(ax.collections[0].get_offsets()) == 40
+    assert "40 of 60 rows" in title(ax)
+    assert len(ax.collections[0].get_offsets()) == 40
     made = plots.clusters_2d(X, LABELS, method="tsne")
-    assert "25 of 60 rows" in title(made) and len(made.collections[0].get_offsets()) == 25
+    assert "25 of 60 rows" in title(made)
+    assert len(made.collections[0].get_offsets()) == 25
 
 
 def test_the_limits_on_rows():
@@ -171,7 +191,8 @@ def test_elbow_marks_the_bend(ax):
 @pytest.mark.parametrize("inertias", [[4, 3, 2, 1], [1, 1, 1, 1], [1, 2, 3, 4]])
 def test_a_curve_without_a_bend_has_no_elbow(ax, inertias):
     plots.elbow([1, 2, 3, 4], inertias, ax=ax)
-    assert not ax.texts and curves.elbow_index(np.arange(4), np.asarray(inertias)) is None
+    assert not ax.texts
+    assert curves.elbow_index(np.arange(4), np.asarray(inertias)) is None
 
 
 def test_several_seeds_are_dots_and_the_best_of_them_a_line(ax):
@@ -192,7 +213,9 @@ def test_sweep_marks_the_best(ax, best, k):
 def test_history_leaves_out_the_padding(ax):
     plots.history([5.0, 3.0, 2.5, np.nan, np.nan], ax=ax, name="loss")
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 5], [2, 3], [3, 2.5]])
-    assert "3 steps" in title(ax) and ax.get_ylabel() == "loss" and texts(ax) == ["2.5"]
+    assert "3 steps" in title(ax)
+    assert ax.get_ylabel() == "loss"
+    assert texts(ax) == ["2.5"]
 
 
 def test_wrong_curves_are_refused():
@@ -254,7 +277,9 @@ def test_sizes_are_counted_and_noise_is_last(ax):
 
 def test_many_clusters_keep_few_ticks(ax):
     plots.cluster_sizes(np.arange(200), ax=ax)
-    assert len(ax.patches) == 200 and len(ax.get_xticks()) <= 20 and not ax.texts
+    assert len(ax.patches) == 200
+    assert len(ax.get_xticks()) <= 20
+    assert not ax.texts
 
 
 def test_center_images_are_the_centers(ax):
@@ -270,7 +295,8 @@ def test_center_images_are_the_centers(ax):
 
 def test_colour_centers_and_the_most_of_them(ax):
     plots.centers_as_images(RNG.random((120, 12)), (2, 2, 3), ax=ax)
-    assert len(ax.texts) == 100 and "100 of 120" in title(ax)
+    assert len(ax.texts) == 100
+    assert "100 of 120" in title(ax)
     assert np.ptp(ax.images[0].get_array()[..., :3], axis=-1).max() > 0
 
 

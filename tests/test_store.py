@@ -295,6 +295,12 @@ def test_an_unknown_class_is_answered_with_the_known_ones(model):
         load(model)
 
 
+def test_a_description_with_a_part_missing_is_not_a_model(model):
+    rewrite(model, lambda content: content.pop("files"))
+    with pytest.raises(ValueError, match=r"model.json is not a model"):
+        load(model)
+
+
 def test_a_newer_format_asks_for_an_upgrade(model):
     rewrite(model, lambda content: content.update(format_version=2, jaxcluster_version="9.0"))
     with pytest.raises(ValueError, match=r"format version 2, written by jaxcluster 9.0.*Upgrade"):
@@ -311,7 +317,6 @@ def test_a_newer_format_asks_for_an_upgrade(model):
         lambda content: content["attributes"].update(__class__="KMeans"),
         lambda content: content["attributes"].update(_validate=1),
         lambda content: content["attributes"].update(labels_={"$array": "missing"}),
-        lambda content: content.pop("params"),
     ],
 )
 def test_a_forged_description_is_refused(model, change):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, one_line
 from jaxcluster.cli.fit import fit
 from jaxcluster.cli.info import info
@@ -41,7 +42,8 @@ class Commands(TyperGroup):
 
         args = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in args
-        args = ["--debug"] * debug + [arg for arg in args if arg != "--debug"]
+        args = [arg for arg in args if arg != "--debug"] or ["--help"]
+        runs.WORDS.set(args)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -84,17 +86,17 @@ for command in (fit, predict, score, sweep, info):
     app.command()(command)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         import jaxcluster
 
         typer.echo(f"jaxcluster {jaxcluster.__version__}")
         raise typer.Exit
+    return wanted
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def commands(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
@@ -104,8 +106,6 @@ def commands(
 
     To begin with, try: jaxcluster fit kmeans digits --k 10 --out runs/digits
     """
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 def fit(
-    ctx: typer.Context,
     algo: Annotated[
         str,
         typer.Argument(metavar="ALGO", show_default=False, help="How to cluster: kmeans, or another that info lists."),
@@ -109,7 +108,7 @@ def fit(
             rows = read(source, scale.value)
         result = _fit(stage, algo, estimator, rows)
         with new_folder(out, overwrite=overwrite) as folder:
-            config = _config(ctx, result, describe(source, rows.dataset))
+            config = _config(result, describe(source, rows.dataset))
             _write(stage, folder, result, config, report=not no_report)
     _show(console.stdout(quiet), result, out, report=not no_report)
 
@@ -142,11 +141,11 @@ def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
     return Result(algo, estimator, rows, finite(scores), external, sampled, stage.seconds)
 
 
-def _config(ctx: typer.Context, result: Result, data: dict[str, Any]) -> dict[str, Any]:
+def _config(result: Result, data: dict[str, Any]) -> dict[str, Any]:
     from jaxcluster.cli import runtime
 
     return {
-        "command": runs.command_line(ctx),
+        "command": runs.command_line(),
         "algorithm": result.algorithm,
         "parameters": result.estimator.get_params(),
         "data": data,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +15,11 @@ from jaxcluster.cli.folder import CONFIG, is_run, read_json
 
 if TYPE_CHECKING:
     import numpy as np
-    import typer
 
 MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json", "history.jsonl", "report.html"
+
+WORDS: ContextVar[Sequence[str]] = ContextVar("WORDS", default=())
+"""What was typed after ``jaxcluster``."""
 
 FILES = {
     REPORT: "scores and pictures: open it in a browser",
@@ -48,20 +51,9 @@ def find_run(path: Path) -> SavedRun:
     return SavedRun(path, {})
 
 
-def command_line(ctx: typer.Context) -> str:
-    """The command that was given, with what differs from the defaults."""
-    words = ["jaxcluster", ctx.info_name or ""]
-    options = []
-    for param in ctx.command.params:
-        value = ctx.params.get(param.name)
-        if param.param_type_name == "argument":
-            words.append(str(value))
-        elif value is True:
-            options.append(param.opts[0])
-        elif value not in (None, False, param.default):
-            for each in value if isinstance(value, (list, tuple)) else [value]:
-                options += [param.opts[0], str(getattr(each, "value", each))]
-    return shlex.join([*words, *options])
+def command_line() -> str:
+    """The command that is running, to be typed again."""
+    return shlex.join(["jaxcluster", *WORDS.get()])
 
 
 def told(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +71,7 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
         file.writelines(f"{row},{label}\n" for row, label in enumerate(labels.tolist()))
 
 
-def write_history(path: Path, history: Iterable[float]) -> None:
+def write_history(path: Path, history: Iterable[Any]) -> None:
     """One line a step: its number from 1, and the objective after it."""
     with path.open("w", encoding="utf-8") as file:
         for step, value in enumerate(history, 1):

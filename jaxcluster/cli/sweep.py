@@ -35,7 +35,6 @@ SCORES = ("inertia", "silhouette", "davies_bouldin", "calinski_harabasz")
 
 
 def sweep(
-    ctx: typer.Context,
     data: opt.Data,
     *,
     k: Annotated[
@@ -88,7 +87,7 @@ def sweep(
             rows = read(source, scale.value)
         result = _sweep(stage, rows, ks, seeds, seed, options)
         with new_folder(out, overwrite=overwrite) as folder:
-            config = _config(ctx, result, options | {"seed": seed}, describe(source, rows.dataset))
+            config = _config(result, options | {"seed": seed}, describe(source, rows.dataset))
             _write(stage, folder, result, config, report=not no_report)
     _show(console.stdout(quiet), result, out, report=not no_report)
 
@@ -171,11 +170,11 @@ def _warn(ks: list[int], fits: Any) -> None:
             )
 
 
-def _config(ctx: typer.Context, result: Result, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def _config(result: Result, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     from jaxcluster.cli import runtime
 
     return {
-        "command": runs.command_line(ctx),
+        "command": runs.command_line(),
         "algorithm": "kmeans",
         "ks": result.scores.ks.tolist(),
         "seeds": result.inertias.shape[1],

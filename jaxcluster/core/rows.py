@@ -109,7 +109,8 @@ def _place_host(x, weights, origin, center, device):
         origin = (_column_means(x) if origin is None else np.asarray(origin)).astype(dtype)
     rows = bucket(n)
     out = _aligned((rows, d), dtype)
-    np.subtract(x, origin, out=out[:n], dtype=dtype, casting="same_kind" if x.dtype.kind == "f" else "unsafe")
+    # In the wider dtype of the two: float64 rows far from the origin keep their digits into float32.
+    np.subtract(x, origin, out=out[:n], casting="same_kind")
     out[n:] = 0
     weight = _aligned((rows,), dtype)
     weight[:n] = 1 if weights is None else weights

@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+HEAD = 1 << 24
+"""Bytes in which the first two lines are looked for: some hundred thousand columns."""
+
+LEAST_BLOCK = 1 << 20
+
+
 class Layout(NamedTuple):
-    """How a CSV file is laid out: its separator, its column names, and the lines before the first row."""
+    """How a CSV file is laid out.
+
+    Attributes:
+        delimiter: what separates the fields.
+        names: of the columns.
+        skip: lines before the first row.
+        block: bytes to read at a time, into which a row must fit.
+    """
 
     delimiter: str
     names: list[str]
     skip: int
+    block: int
 
 
 def open_csv(path: Path) -> Table:
@@ -42,7 +56,7 @@ def sniff(path: Path) -> Layout:
 
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
-            head = stream.read(1 << 20)
+            head = stream.read(HEAD)
     except OSError as error:
         raise DataError(f"{path.name} cannot be read ({path.stat().st_size} bytes): {error}.") from error
     if b"\0" in head:
@@ -54,12 +68,17 @@ def sniff(path: Path) -> Layout:
     delimiter = max(",;\t", key=first_line.count)
     reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
     rows = (row for row in reader if row)
-    first = next(rows)
-    skip = reader.line_num
-    if not _is_header(first, next(rows, [])):
-        return Layout(delimiter, [str(i) for i in range(len(first))], 0)
+    try:
+        first = next(rows)
+        skip = reader.line_num
+        second = next(rows, [])
+    except csv.Error as error:
+        raise DataError(f"{path.name} cannot be read as CSV: {error}.") from error
+    block = max(LEAST_BLOCK, 8 * max(len("".join(first)), len("".join(second))))
+    if not _is_header(first, second):
+        return Layout(delimiter, [str(i) for i in range(len(first))], 0, block)
     names = [field.strip() for field in first]
-    return Layout(delimiter, [names[0].removeprefix("#").strip(), *names[1:]], skip)
+    return Layout(delimiter, [names[0].removeprefix("#").strip(), *names[1:]], skip, block)
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
@@ -95,8 +114,10 @@ def _read(path: Path, layout: Layout, wanted: Iterable[int], truth: int | None) 
     include = [str(i) for i in dict.fromkeys(wanted)]
     names = [str(i) for i in range(len(layout.names))]
     options = {
-        "read_options": pacsv.ReadOptions(skip_rows=layout.skip, column_names=names),
-        "parse_options": pacsv.ParseOptions(delimiter=layout.delimiter, invalid_row_handler=leave_out),
+        "read_options": pacsv.ReadOptions(skip_rows=layout.skip, column_names=names, block_size=layout.block),
+        "parse_options": pacsv.ParseOptions(
+            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
+        ),
     }
     types = {} if truth is None else {str(truth): pa.string()}
     try:

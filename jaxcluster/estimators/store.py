@@ -24,6 +24,7 @@ FORMAT = "jaxcluster-model"
 FORMAT_VERSION = 1
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
+KEYS = {"format", "format_version", "jaxcluster_version", "estimator", "params", "attributes", "arrays", "files"}
 
 
 def save(estimator: Any, path: str | os.PathLike) -> None:
@@ -99,8 +100,8 @@ def _read_model(file):
         raise ValueError(
             f"{file} is not a model: it was changed or truncated since it was written ({error})."
         ) from error
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{file} is not a model of jaxcluster: it does not hold format {FORMAT!r}.")
+    if content.get("format") != FORMAT or content.keys() != KEYS:
+        raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
     if _dump(_seal(content)) != text:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
     if content["format_version"] > FORMAT_VERSION:

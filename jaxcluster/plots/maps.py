@@ -110,10 +110,10 @@ def plane(
     rows = x[kept] if centers is None else np.concatenate([x[kept], np.asarray(centers, x.dtype)])
     if method == "tsne":
         points, title, *axes = _tsne(rows, n, random_state)
-    elif x.shape[1] > 2:
+    elif x.shape[1] > 2 and n > 1:
         points, title, *axes = _pca(rows, n, random_state)
     else:
-        points, title, *axes = _as_they_are(rows, n, columns, random_state)
+        points, title, *axes = _as_they_are(rows[:, :2], n, columns, random_state)
     return Plane(kept, points[:n], points[n:], title + of_rows(n, len(x)), *axes)
 
 
@@ -138,8 +138,10 @@ def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str
 def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, str]:
     from sklearn.decomposition import PCA
 
-    pca = PCA(2, random_state=seed).fit(rows[:n])
-    names = [f"component {j} ({share:.1%} of the variance)" for j, share in enumerate(pca.explained_variance_ratio_, 1)]
+    with np.errstate(invalid="ignore"):  # rows that are all the same have no variance to explain
+        pca = PCA(2, random_state=seed).fit(rows[:n])
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
+    names = [f"component {j} ({share:.1%} of the variance)" for j, share in enumerate(shares, 1)]
     return pca.transform(rows), "Clusters on the principal plane", *names
 
 
@@ -152,7 +154,7 @@ def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, st
         raise ValueError(f"t-SNE needs at least 4 rows, got {n}. Draw them with method='pca'.")
     if rows.shape[1] > 50:  # as van der Maaten and Hinton (2008) do: faster, and less noise in the distances
         rows = PCA(min(50, len(rows)), random_state=seed).fit_transform(rows)
-    init = "pca" if rows.shape[1] > 1 else "random"
+    init = "pca" if rows.shape[1] > 1 and np.ptp(rows, axis=0).any() else "random"
     tsne = TSNE(init=init, perplexity=min(30, (n - 1) / 3), random_state=seed)
     # OpenMP's threads wait busily for each other: with one a core, whatever else runs slows them down manyfold
     with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="openmp"):
@@ -162,7 +164,7 @@ def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, st
 def _as_they_are(
     rows: np.ndarray, n: int, columns: Sequence[str] | None, seed: int
 ) -> tuple[np.ndarray, str, str, str]:
-    names = list(columns) if columns is not None else [f"column {j}" for j in range(rows.shape[1])]
+    names = [f"column {j}" for j in range(rows.shape[1])] if columns is None else list(columns[: rows.shape[1]])
     if rows.shape[1] == 1:  # spread out sideways, so that equal values do not hide each other; centers stay on the line
         spread = np.random.default_rng(seed).uniform(-1, 1, len(rows)) * (np.arange(len(rows)) < n)
         return np.column_stack([rows, spread]), "Clusters", names[0], ""

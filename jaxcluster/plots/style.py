@@ -85,7 +85,7 @@ def is_noise(labels: np.ndarray) -> np.ndarray:
 def colors_of(labels: np.ndarray) -> dict[Any, str]:
     """Colour of each label: a cluster's goes by its number, a named class's by its place among the names."""
     names = np.unique(labels)
-    by_number = names.dtype.kind in "iu"
+    by_number = names.dtype.kind in "iuf"
     colors = {name: PALETTE[(int(name) if by_number else i) % len(PALETTE)] for i, name in enumerate(names.tolist())}
     return colors | ({-1: NOISE} if by_number else {})
 

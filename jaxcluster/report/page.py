@@ -24,7 +24,7 @@ def write_report(
     *,
     title: str,
     config: Mapping[str, Any],
-    scores: Mapping[str, float],
+    scores: Mapping[str, Any],
     dataset: Dataset,
     labels: Any,
     centers: Any = None,

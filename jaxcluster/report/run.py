@@ -22,7 +22,7 @@ class Run(NamedTuple):
     """A run as `write_report` is told of it; the history without its padding, None where it was empty."""
 
     config: Mapping[str, Any]
-    scores: Mapping[str, float]
+    scores: Mapping[str, Any]
     dataset: Dataset
     labels: np.ndarray
     centers: np.ndarray | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Meaning(NamedTuple):
@@ -103,7 +103,7 @@ def meaning(name: str) -> Meaning:
     return known or Meaning(words[:1].upper() + words[1:], "", "", False, False)
 
 
-def split(scores: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+def split(scores: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores against the truth, and the others; each in the order of `MEANINGS`, unknown ones last."""
     order = {name: i for i, name in enumerate(MEANINGS)}
     ranked = sorted(scores, key=lambda name: order.get(canonical(name), len(order)))

@@ -60,7 +60,7 @@ def _flat(rows: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = "")
             yield f"{prefix}{name}", value
 
 
-def scores(values: Mapping[str, float], caption: str) -> str:
+def scores(values: Mapping[str, Any], caption: str) -> str:
     """Each score with a bar where it has a scale, its range, and what it says."""
     lines = []
     for name, value in values.items():

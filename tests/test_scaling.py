@@ -1,0 +1,70 @@
+"""Scaling, against scikit-learn's."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import preprocessing
+
+from jaxcluster.datasets import SCALINGS, DataError, Scaling, scale
+
+ROWS = np.random.default_rng(0).normal([0, 1e4, -3, 5], [1, 1, 50, 0], (40, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("how", "oracle"),
+    [
+        ("standard", preprocessing.StandardScaler()),
+        ("minmax", preprocessing.MinMaxScaler()),
+        ("l2", preprocessing.Normalizer()),
+        ("none", preprocessing.FunctionTransformer()),
+    ],
+)
+def test_scaling_is_scikit_learns(how, oracle):
+    scaled, scaling = scale(ROWS, how)
+    expected = oracle.fit_transform(ROWS.astype(np.float64))
+    assert scaled.dtype == np.float32
+    assert scaling.how == how
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-5)
+    new = ROWS[:5] * 1.5 + 1
+    np.testing.assert_allclose(scaling.apply(new), oracle.transform(new.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    if how != "l2":
+        np.testing.assert_allclose(scaling.undo(scaled), ROWS, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", SCALINGS)
+def test_scaling_survives_json(how):
+    scaled, scaling = scale(ROWS, how)
+    again = Scaling.from_json(json.loads(json.dumps(scaling.to_json())))
+    np.testing.assert_array_equal(again.apply(ROWS), scaled)
+
+
+@pytest.mark.parametrize("how", SCALINGS)
+def test_constant_columns_and_zero_rows_stay_finite(how):
+    x = np.full((1001, 2), 0.1, np.float32)
+    x[0] = 0.1 if how in ("standard", "minmax") else 0
+    scaled, _ = scale(x, how)
+    assert np.isfinite(scaled).all()
+    assert not scaled[0].any() if how != "none" else np.array_equal(scaled, x)
+
+
+def test_scaling_works_in_tiles(monkeypatch):
+    whole = {how: scale(ROWS, how)[0] for how in SCALINGS}
+    monkeypatch.setattr("jaxcluster.datasets.scaling.TILE", 12)
+    for how in SCALINGS:
+        np.testing.assert_allclose(scale(ROWS, how)[0], whole[how], rtol=1e-6, atol=1e-6)
+
+
+def test_wrong_scalings_are_refused():
+    with pytest.raises(DataError, match=r"'standart'.*Did you mean 'standard'"):
+        scale(ROWS, "standart")
+    with pytest.raises(DataError, match="4 columns"):
+        scale(ROWS, "standard")[1].apply(ROWS[:, :3])
+    with pytest.raises(ValueError, match=r"1 NaN.*column 2"):
+        scale(np.where(np.arange(160).reshape(40, 4) == 6, np.nan, ROWS), "minmax")
+    with pytest.raises(DataError, match="needs shift"):
+        Scaling.from_json({"how": "standard"})
+    with pytest.raises(DataError, match="not known"):
+        Scaling.from_json({"shift": [1]})
