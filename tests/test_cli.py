@@ -17,7 +17,8 @@ from command_line import NAMES, D, K, N, call, rows_and_species, write_csv
 from sklearn import metrics as oracle
 
 import jaxcluster
-from jaxcluster import metrics, select
+from jaxcluster import datasets, metrics, select
+from jaxcluster.cli import options
 from jaxcluster.cli.parameters import parse
 from jaxcluster.cli.sweep import parse_ks
 
@@ -187,6 +188,18 @@ def test_predict_takes_a_model_without_a_run(estimator, scaled, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy"), estimator.labels_)
 
 
+def test_predict_takes_lists_in_a_column_of_parquet(scaled, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"embedding": list(scaled), "note": ["?"] * N, "class": ["a", "b"] * (N // 2)})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    words = ("--columns", "embedding", "--truth", "class", "--no-report")
+    call("fit", "kmeans", tmp_path / "x.parquet", "--k", K, *words, "--out", tmp_path / "run")
+    call("predict", tmp_path / "run", tmp_path / "x.parquet", "--out", tmp_path / "labels.csv")
+    assert (tmp_path / "labels.csv").read_text() == (tmp_path / "run" / "labels.csv").read_text()
+
+
 def test_score_compares_two_files(run, flowers, estimator, tmp_path):
     result = call("score", run / "labels.csv", flowers, "--truth-column", "species", "--json", tmp_path / "scores.json")
     species = rows_and_species()[1]
@@ -247,6 +260,11 @@ def test_options_and_parameters_reach_the_estimator(scaled, tmp_path):
 def test_a_parameter_has_the_type_of_its_default(text, default, value):
     parsed = parse("name", text, default)
     assert (parsed, type(parsed)) == (value, type(value))
+
+
+def test_the_choices_on_offer_are_those_of_the_library():
+    assert sorted(options.Scale) == sorted(datasets.SCALINGS)
+    assert sorted(options.Metric) == sorted(jaxcluster.kmeans.METRICS)
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,8 @@ def test_truncated_idx_says_what_was_read(folder):
     noise = np.random.default_rng(0).integers(0, 256, (4, 50, 50)).astype(np.uint8)
     (folder / "short-idx.gz").write_bytes(gzip.compress(idx_bytes(noise))[:5000])
     assert "truncated" in complaint("short-idx.gz")
+    (folder / "tail-idx.gz").write_bytes(gzip.compress(whole)[:-4])
+    assert "truncated" in complaint("tail-idx.gz")
 
 
 # Paths ----------------------------------------------------------------------------------------------------------

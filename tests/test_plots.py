@@ -206,6 +206,8 @@ def test_several_seeds_are_dots_and_the_best_of_them_a_line(ax):
 def test_sweep_marks_the_best(ax, best, k):
     plots.sweep([2, 3, 4], [[0.1, 0.2], [0.4, 0.3], [0.3, np.nan]], name="silhouette", best=best, ax=ax)
     assert texts(ax) == [f"best at k = {k}"]
+    assert ax.texts[0].get_ha() == "left"
+    assert plots.sweep([2, 3, 4], [1, 2, 3]).texts[0].get_ha() == "right"
     assert title(ax).startswith("Silhouette")
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.2, 0.4, 0.3] if best == "max" else [0.1, 0.3, 0.3])
 
@@ -246,8 +248,10 @@ def test_silhouette_draws_scikit_learns_values(ax):
     assert len(ax.collections) == 3
     for label, area in zip(range(3), ax.collections, strict=True):
         own = values[labels[inside] == label]
-        right = area.get_paths()[0].vertices[:, 0]
-        np.testing.assert_allclose(right.max(), own.max(), atol=1e-4)
+        drawn = area.get_paths()[0].vertices
+        bars = drawn[np.lexsort((-np.abs(drawn[:, 0]), drawn[:, 1]))]  # from the top, the far end of each edge first
+        np.testing.assert_allclose(bars[0, 0], own.max(), atol=1e-4)
+        np.testing.assert_allclose(np.unique(drawn[drawn[:, 0] != 0, 0]), np.unique(own), atol=1e-4)
         assert to_hex(area.get_facecolor()[0]) == style.PALETTE[label]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), values.mean(), atol=1e-4)
     assert texts(ax) == [f"mean {values.mean():.3f}"]

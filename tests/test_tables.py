@@ -67,11 +67,12 @@ def test_missing_cells_are_nan(folder):
     np.testing.assert_array_equal(load("a.csv").x, [[1, np.nan], [np.nan, 3], [np.nan, np.nan]])
 
 
-def test_a_quoted_line_break_is_part_of_its_field(folder):
-    write("a.csv", 'a,"no\nte"\n1,"x\ny"\n2,z\n')
+def test_a_quoted_line_break_is_part_of_its_field(folder, monkeypatch):
+    monkeypatch.setattr(delimited, "LEAST_BLOCK", 16)
+    write("a.csv", 'a,"no\nte"\n' + '1,"x\ny"\n2,z\n' * 50)
     dataset = load("a.csv", truth="no\nte")
-    np.testing.assert_array_equal(dataset.x, [[1], [2]])
-    np.testing.assert_array_equal(dataset.y, ["x\ny", "z"])
+    np.testing.assert_array_equal(dataset.x, [[1], [2]] * 50)
+    np.testing.assert_array_equal(dataset.y, ["x\ny", "z"] * 50)
 
 
 def test_rows_longer_than_a_block_are_read(folder, monkeypatch):

@@ -39,22 +39,20 @@ def complain(kind: str, message: str, style: str) -> None:
     STDERR.print(text, soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text: Sequence[int] = (0,)) -> Table:
-    """A table to print; columns hold numbers, to the right, but for those listed in ``text``. No names, no head."""
-    made = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        show_header=any(columns),
-        pad_edge=False,
-    )
+def show_table(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text: Sequence[int] = (0,)
+) -> None:
+    """Prints a title, a table and an empty line.
+
+    Columns hold numbers, to the right, but for those listed in ``text``. Columns without names have no head.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(columns), pad_edge=False)
     for i, name in enumerate(columns):
         made.add_column(name, justify="left" if i in text else "right", no_wrap=i not in text)
     for row in rows:
         made.add_row(*(Text(number(value)) for value in row))
-    return made
+    say(console, title, "bold")
+    console.print(made, "", sep="\n")
 
 
 def number(value: Any) -> str:

@@ -126,7 +126,6 @@ class Result(NamedTuple):
 
 
 def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
-
     from jaxcluster import select
     from jaxcluster.cli.scores import external_scores, finite
 
@@ -198,15 +197,14 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
 def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
     """Scores, how the fit ended, and what was written where."""
     from jaxcluster.cli.console import complain, say
-    from jaxcluster.cli.scores import score_table
+    from jaxcluster.cli.scores import show_scores
     from jaxcluster.types import Status
 
     estimator = result.estimator
-    say(out, f"{_clusters(estimator.labels_)}{_ending(estimator)}.")
+    say(out, f"{_clusters(estimator.labels_)}{_ending(estimator)}.\n")
     if result.external is not None:
-        out.print("", score_table("Against the truth", result.external), sep="\n")
-    title = "Scores" if result.external is None else "Without the truth"
-    out.print("", score_table(title, result.internal), "", sep="\n")
+        show_scores(out, "Against the truth", result.external)
+    show_scores(out, "Scores" if result.external is None else "Without the truth", result.internal)
     if result.silhouette_rows < len(estimator.labels_):
         say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
     say(out, f"Written to {folder}:", "bold")

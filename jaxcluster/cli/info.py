@@ -19,7 +19,7 @@ def info() -> None:
         ("devices", f"{device['count']} × {device['kind']}"),
         ("64-bit numbers", "on" if jax.config.jax_enable_x64 else "off"),
     ]
-    printer.print(console.table("What runs here", ("", ""), facts, text=(0, 1)), "", sep="\n")
+    console.show_table(printer, "What runs here", ("", ""), facts, text=(0, 1))
     algorithms = [(name, ESTIMATORS.info(name).title) for name in ESTIMATORS]
-    printer.print(console.table("Algorithms", ("", ""), algorithms, text=(0, 1)), "", sep="\n")
+    console.show_table(printer, "Algorithms", ("", ""), algorithms, text=(0, 1))
     console.say(printer, f"Compiled programs: {jax.config.jax_compilation_cache_dir or 'not kept'}")

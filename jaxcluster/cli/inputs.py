@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,7 +52,22 @@ def read(source: Source, how: str) -> Rows:
     if weights is not None:
         weights = check_weights(weights, len(dataset.x))
     x, scaling = scale(dataset.x, how)
+    _check_squares(dataset.name, x)
     return Rows(dataset, x, scaling, weights)
+
+
+def _check_squares(name: str, x: np.ndarray) -> None:
+    """Raises DataError where the squared distances of the rows, added up, may go beyond float32."""
+    import numpy as np
+
+    from jaxcluster.datasets import DataError
+
+    largest = max(float(x.max()), -float(x.min()))
+    if 4 * x.size * largest**2 > np.finfo(np.float32).max:
+        raise DataError(
+            f"{name} has values up to {largest:.3g}, whose squares are too large for float32. "
+            "Make them smaller: --scale standard."
+        )
 
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
@@ -84,10 +100,16 @@ def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
     if columns is None:
         names, given = data.get("column_names"), data.get("columns")
         if _is_table(source.data):
-            columns = names or given
+            parquet = str(data.get("data")).lower().endswith(".parquet")
+            columns = (_whole(names) if parquet else names) or given
         elif not _is_table(str(data.get("data"))):
             columns = given
     return load(source.data, key=source.key, columns=columns)
+
+
+def _whole(names: list[str]) -> list[str]:
+    """The columns of a Parquet file: one that holds lists is read as ``name[0]``, ``name[1]`` and so on."""
+    return list(dict.fromkeys(re.sub(r"\[\d+\]$", "", name) for name in names))
 
 
 def _is_table(spec: str) -> bool:

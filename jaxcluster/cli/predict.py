@@ -15,7 +15,7 @@ from jaxcluster.cli.inputs import Source, read_like
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
+    from rich.console import Console
 
     from jaxcluster.datasets import Dataset
 
@@ -76,9 +76,9 @@ def predict(
             with new_file(out, overwrite=overwrite) as path, mistakes():
                 _write(path, labels)
     printer = console.stdout(quiet)
-    printer.print(_count_table(rows.name, labels))
+    _show_counts(printer, rows.name, labels)
     if out is not None:
-        console.say(printer, f"\nWritten to {out}.", "bold")
+        console.say(printer, f"Written to {out}.", "bold")
 
 
 def _check_ending(out: Path) -> None:
@@ -116,12 +116,12 @@ def _write(path: Path, labels: np.ndarray) -> None:
         runs.write_labels(path, labels)
 
 
-def _count_table(name: str, labels: np.ndarray) -> Table:
+def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:
     """How many rows each cluster got, the largest ones where there are many."""
-    from jaxcluster.cli.console import table
+    from jaxcluster.cli.console import show_table
 
     sizes = runs.sizes_of(labels)
     shown = sorted(sorted(sizes, key=sizes.get, reverse=True)[:MOST_CLUSTERS])
     rows = [(cluster, sizes[cluster], f"{sizes[cluster] / len(labels):.1%}") for cluster in shown]
     which = "" if len(shown) == len(sizes) else f", the {len(shown)} largest of {len(sizes):,} clusters"
-    return table(f"{len(labels):,} rows of {name}{which}", ("cluster", "rows", "share"), rows, text=())
+    show_table(console, f"{len(labels):,} rows of {name}{which}", ("cluster", "rows", "share"), rows, text=())

@@ -49,7 +49,7 @@ def score(
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.folder import check_file, new_file, write_json
-    from jaxcluster.cli.scores import external_scores, score_table
+    from jaxcluster.cli.scores import external_scores, show_scores
     from jaxcluster.datasets import load_labels
 
     if json is not None:
@@ -65,6 +65,6 @@ def score(
         with new_file(json, overwrite=overwrite) as path, mistakes():
             write_json(path, scores)
     printer = console.stdout(quiet)
-    printer.print(score_table(f"{len(found):,} rows against the truth", scores))
+    show_scores(printer, f"{len(found):,} rows against the truth", scores)
     if json is not None:
-        console.say(printer, f"\nWritten to {json}.", "bold")
+        console.say(printer, f"Written to {json}.", "bold")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
+    from rich.console import Console
 
 
 def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -31,10 +31,10 @@ def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def score_table(title: str, scores: Mapping[str, Any]) -> Table:
-    """A table of scores, each with its range and which end of it is good."""
-    from jaxcluster.cli.console import table
+def show_scores(console: Console, title: str, scores: Mapping[str, Any]) -> None:
+    """Prints a table of scores, each with its range and which end of it is good."""
+    from jaxcluster.cli.console import show_table
     from jaxcluster.report.scores import meaning
 
     rows = [(meaning(name).title, value, meaning(name).range) for name, value in scores.items()]
-    return table(title, ("score", "value", "range"), rows, text=(0, 2))
+    show_table(console, title, ("score", "value", "range"), rows, text=(0, 2))

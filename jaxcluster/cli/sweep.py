@@ -48,7 +48,15 @@ def sweep(
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
     columns: opt.Columns = None,
-    truth: opt.Truth = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            rich_help_panel=opt.INPUT,
+            show_default=False,
+            help="The column that holds the known classes, so that it is not clustered.",
+        ),
+    ] = None,
     weights: opt.Weights = None,
     key: opt.Key = None,
     init: opt.Init = None,
@@ -143,10 +151,8 @@ def _sweep(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, opti
     _warn(ks, fits)
     with stage("score", "Scoring"):
         scores = select.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
-        choices = {
-            "silhouette": select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None,
-            "elbow": select.choose_k(ks, scores.inertia, "elbow"),
-        }
+        by_silhouette = select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
+        choices = {"silhouette": by_silhouette, "elbow": select.choose_k(ks, scores.inertia, "elbow")}
     sampled = min(len(rows.x), select.SAMPLE)
     return Result(rows, scores, np.asarray(fits.state.inertia), choices, sampled, stage.seconds)
 
@@ -220,7 +226,7 @@ def table_of(scores: SweepScores) -> list[dict[str, Any]]:
 
 
 def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
-    from jaxcluster.cli.console import say, table
+    from jaxcluster.cli.console import say, show_table
     from jaxcluster.report.scores import meaning
 
     lines = []
@@ -230,7 +236,7 @@ def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
     heads = ("k", *(meaning(name).title for name in SCORES), "chosen by")
     n = len(result.rows.x)
     title = f"k-means on {n:,} rows, the best of {result.inertias.shape[1]} starts for each k"
-    out.print(table(title, heads, lines, text=(5,)), "", sep="\n")
+    show_table(out, title, heads, lines, text=(5,))
     if result.silhouette_rows < n:
         say(out, f"The silhouettes are those of {result.silhouette_rows:,} rows drawn at random.", "dim")
     say(out, advice(result.choices) + "\n")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.cluster.centroids import own_distances
 from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
@@ -178,8 +179,7 @@ def refill(
 
 def _move_far_rows(stats, members, empty, state, points, axis_name):
     n, k = members.shape[0], empty.shape[0]
-    distance = jnp.sum(jnp.square(points.x - state.centers[members]), axis=1)
-    distance = jnp.where(points.weight > 0, distance, -1)
+    distance = jnp.where(points.weight > 0, own_distances(points.x, state.centers, members), -1)
     local_distance, local_row = jax.lax.top_k(distance, min(k, n))
     tables = (local_distance, local_row, points.x[local_row], points.weight[local_row], members[local_row])
     owner = jnp.full_like(local_row, 0) + shard_index(axis_name)

@@ -81,24 +81,25 @@ def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
 
 def _fold_tiles(tile_function, rows, n, tile, monoid):
     count = -(-n // tile)
-    tiles = jax.tree.map(lambda leaf: _cut(leaf, count, tile), rows)
-    first, rest = jax.tree.map(lambda leaf: leaf[0], tiles), jax.tree.map(lambda leaf: leaf[1:], tiles)
+    rows = jax.tree.map(lambda leaf: _fill_up(leaf, count * tile), rows)
 
-    def advance(summary, tile_of_rows):
-        contribution, per_row = tile_function(tile_of_rows)
+    def cut(index):
+        # Cut where it is used: handing the tiles to scan would copy all of the rows first.
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * tile, tile), rows)
+
+    def advance(summary, index):
+        contribution, per_row = tile_function(cut(index))
         return jax.tree.map(monoid.combine, summary, contribution), per_row
 
     # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map.
-    start, first_out = tile_function(first)
-    summary, rest_out = jax.lax.scan(advance, start, rest)
+    start, first_out = tile_function(cut(0))
+    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(1, count))
     return summary, jax.tree.map(lambda a, b: _join(a, b, n), first_out, rest_out)
 
 
-def _cut(leaf, count, tile):
-    short = count * tile - leaf.shape[0]
-    if short:
-        leaf = jnp.pad(leaf, ((0, short),) + ((0, 0),) * (leaf.ndim - 1))
-    return leaf.reshape(count, tile, *leaf.shape[1:])
+def _fill_up(leaf, n):
+    short = n - leaf.shape[0]
+    return jnp.pad(leaf, ((0, short),) + ((0, 0),) * (leaf.ndim - 1)) if short else leaf
 
 
 def _join(first, rest, n):

@@ -15,6 +15,9 @@ from jaxcluster.types import Array, Float, Points
 ALIGNMENT = 64
 """Bytes: XLA's CPU buffers start on this boundary, and a host array that does is used without another copy."""
 
+MEAN_BLOCK = 4096
+"""Rows that are summed in their own dtype before the sums are added up in float64."""
+
 
 class Placed(NamedTuple):
     """Rows ready for a kernel.
@@ -121,9 +124,12 @@ def _place_host(x, weights, origin, center, device):
 
 def _column_means(x):
     """Means of the columns by blocks: long float32 sums would lose the digits that centring is there to save."""
-    block = 4096
-    sums = np.add.reduceat(x, np.arange(0, x.shape[0], block), axis=0, dtype=None if x.dtype.kind == "f" else float)
-    return sums.sum(axis=0, dtype=np.float64) / x.shape[0]
+    total = np.zeros(x.shape[1])
+    for start in range(0, x.shape[0], MEAN_BLOCK):
+        block = x[start : start + MEAN_BLOCK]
+        # For floats a product with ones: several times as fast as a sum down the columns.
+        total += np.ones(len(block), x.dtype) @ block if x.dtype.kind == "f" else block.sum(axis=0, dtype=float)
+    return total / x.shape[0]
 
 
 def _aligned(shape, dtype):

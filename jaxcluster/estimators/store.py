@@ -100,7 +100,7 @@ def _read_model(file):
         raise ValueError(
             f"{file} is not a model: it was changed or truncated since it was written ({error})."
         ) from error
-    if content.get("format") != FORMAT or content.keys() != KEYS:
+    if content.get("format") != FORMAT or not content.keys() >= KEYS:
         raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
     if _dump(_seal(content)) != text:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")

@@ -97,16 +97,18 @@ def _line(ax: Axes, ks: np.ndarray, best: np.ndarray, every: np.ndarray) -> None
 
 
 def _callout(ax: Axes, k: float, value: float, text: str) -> None:
+    """Marks one point; its text stands on the side that has more room."""
+    leftwards = k > np.mean(ax.get_xlim())
     ax.axvline(k, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-    ax.plot(
-        [k], [value], marker="o", markersize=10, color=PALETTE[1], markeredgecolor=PAPER, markeredgewidth=1.6, zorder=4
-    )
+    style = {"marker": "o", "markersize": 10, "markeredgecolor": PAPER, "markeredgewidth": 1.6}
+    ax.plot([k], [value], color=PALETTE[1], zorder=4, **style)
     ax.annotate(
         text,
         (k, 1),
-        (5, -4),
+        (-10 if leftwards else 10, -4),
         xycoords=ax.get_xaxis_transform(),
         textcoords="offset points",
+        ha="right" if leftwards else "left",
         va="top",
         color=INK,
         fontsize=9.5,

@@ -26,7 +26,9 @@ def number(value: Any, digits: int = 4) -> str:
         return "not a number" if np.isnan(value) else ("infinite" if value > 0 else "minus infinite")
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.4g}"
-    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 10 or value == 0 else f"{value:.{digits}g}"
+    if abs(value) >= 10:
+        return f"{value:#.{digits}g}".rstrip(".")
+    return f"{value:.{digits}f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.{digits}g}"
 
 
 def text(value: Any) -> str:

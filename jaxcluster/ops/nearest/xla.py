@@ -25,6 +25,10 @@ UNROLLED_TERMS = 64
 PACKED_CENTERS = 1 << 12
 """More centres than this leave too few of float32's 24 bits for the distance."""
 
+FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 21, 1 << 26
+"""Distances a tile: fused into their minimum on a CPU and never written (cutting rows into tiles copies them), kept in
+its cache, and enough to fill an accelerator."""
+
 
 class Nearest(NamedTuple):
     """Each row's nearest centre.
@@ -73,7 +77,7 @@ def search_tile(n: int, k: int, d: int, dtype) -> int:
         return n
     on_cpu = jax.default_backend() == "cpu"
     fused = on_cpu and dtype == jnp.float32 and k <= PACKED_CENTERS
-    return tile_rows(n, k, 1 << (25 if fused else 21 if on_cpu else 26))
+    return tile_rows(n, k, FUSED_ELEMENTS if fused else CACHED_ELEMENTS if on_cpu else DEVICE_ELEMENTS)
 
 
 def search(
