@@ -22,7 +22,7 @@ help:
 	@echo "make clean        remove $(VENV), runs and caches"
 
 demo: $(VENV)/.package
-	@$(BIN)/jaxcluster fit kmeans digits --k 10 --out $(DEMO)
+	@$(BIN)/jaxcluster fit kmeans digits --k 10 --out $(DEMO) --overwrite
 	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(VENV)/.test

@@ -1,7 +1,6 @@
 """jaxcluster: clustering in JAX.
 
-Functional modules (`kmeans`, `minibatch`, `bisecting`, …) are here at once; estimators, metrics and plots load when
-they are first used, so that importing the package costs little more than importing JAX.
+Everything loads when it is first used, so importing the package costs next to nothing.
 """
 
 from __future__ import annotations
@@ -9,35 +8,42 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jaxcluster.cluster import bisecting, kmeans, minibatch
-from jaxcluster.types import Fit, Points, Status
-
 __version__ = "0.1.0"
 
-_LAZY = {
+_MODULES = {
+    "bisecting": "jaxcluster.cluster.bisecting",
+    "datasets": "jaxcluster.datasets",
+    "estimators": "jaxcluster.estimators",
+    "kmeans": "jaxcluster.cluster.kmeans",
+    "metrics": "jaxcluster.metrics",
+    "minibatch": "jaxcluster.cluster.minibatch",
+    "plots": "jaxcluster.plots",
+    "report": "jaxcluster.report",
+    "select": "jaxcluster.select",
+}
+"""Public modules: the functional algorithms by their bare name, and what stands on top of them."""
+
+_OBJECTS = {
     "BisectingKMeans": "jaxcluster.estimators",
+    "Fit": "jaxcluster.types",
     "KMeans": "jaxcluster.estimators",
     "MiniBatchKMeans": "jaxcluster.estimators",
+    "Points": "jaxcluster.types",
+    "Status": "jaxcluster.types",
     "load": "jaxcluster.estimators",
-    "datasets": None,
-    "estimators": None,
-    "metrics": None,
-    "plots": None,
-    "report": None,
-    "select": None,
 }
-"""Public names that load on first use: a module's name for an object in it, None for a submodule."""
+"""Public objects, and the module each lives in."""
 
-__all__ = ["Fit", "Points", "Status", "__version__", "bisecting", "kmeans", "minibatch", *_LAZY]
+__all__ = ["__version__", *_MODULES, *_OBJECTS]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _OBJECTS:
+        value = getattr(importlib.import_module(_OBJECTS[name]), name)
+    else:
         raise AttributeError(f"module 'jaxcluster' has no attribute {name!r}; it has {', '.join(sorted(__all__))}.")
-    home = _LAZY[name]
-    value = (
-        importlib.import_module(f"jaxcluster.{name}") if home is None else getattr(importlib.import_module(home), name)
-    )
     globals()[name] = value
     return value
 

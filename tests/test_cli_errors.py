@@ -78,7 +78,7 @@ BAD_DATA = {
     "table.csv": (FIT, r"'species' \(holds '.*'\).*--columns.*--truth"),
     "table.csv ": ((*FIT, "--columns", "width,hieght"), "Did you mean 'height'"),
     "table.csv  ": ((*FIT, "--truth", "species", "--weights", "minus"), "must not be negative: 119"),
-    "table.csv   ": ((*FIT, "--truth", "species", "--weights", "zero"), "all weights are zero"),
+    "table.csv   ": ((*FIT, "--truth", "species", "--weights", "zero"), "weights: all are zero"),
     "table.csv    ": ((*FIT, "--truth", "species", "--weights", "zreo"), "Did you mean 'zero'"),
 }
 

@@ -182,7 +182,7 @@ def test_offset_of_ten_thousand(name, blobs, key):
         (np.ones((3, 2)), 4, {}, r"n_samples=3 should be >= k=4"),
         (np.ones((3, 2)), 0, {}, "k=0 must be at least 1"),
         (np.ones((3, 2)), 2, {"weights": [1, -1, 1]}, "must not be negative: 1 are"),
-        (np.ones((3, 2)), 2, {"weights": [0, 0, 0]}, "all weights are zero"),
+        (np.ones((3, 2)), 2, {"weights": [0, 0, 0]}, "weights: all are zero"),
         (np.ones((3, 2)), 2, {"weights": [1, 1]}, r"shape \(3,\)"),
         (np.ones((3, 2)), 2, {"tol": -1.0}, "tol=-1.0 must be at least 0"),
         (np.ones((3, 2)), 2, {"init": "kmeans++"}, r"'k-means\+\+'.*Did you mean 'k-means\+\+'"),

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
 from jaxcluster import plots
-from jaxcluster.plots import curves, groups, maps, style
+from jaxcluster.plots import groups, maps, style
 
 RNG = np.random.default_rng(0)
 CENTERS = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 7, 0, 0, 0]], np.float32)
@@ -192,7 +192,6 @@ def test_elbow_marks_the_bend(ax):
 def test_a_curve_without_a_bend_has_no_elbow(ax, inertias):
     plots.elbow([1, 2, 3, 4], inertias, ax=ax)
     assert not ax.texts
-    assert curves.elbow_index(np.arange(4), np.asarray(inertias)) is None
 
 
 def test_several_seeds_are_dots_and_the_best_of_them_a_line(ax):

@@ -19,7 +19,7 @@ from jaxcluster.cluster.given import Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
-from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import squared_norms
@@ -151,8 +151,7 @@ def _fit(static, key, points, origin, tol, max_steps):
     if static.k > 1:
         leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
     inertia = jnp.sum(leaves.inertia)
-    status = jnp.where(jnp.any(leaves.weight <= 0), Status.EMPTY_CLUSTERS, Status.CONVERGED)
-    status = jnp.where(jnp.isnan(inertia), Status.NOT_FINITE, status).astype(jnp.int32)
+    status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
     centers, pairs = leaves.centers + origin, leaves.pairs + origin
     state = BisectingState(centers, inertia, leaves.weight, leaves.parents, pairs)
     return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history)

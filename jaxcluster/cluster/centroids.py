@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import across, map_rows
-from jaxcluster.ops.distance import normalize
+from jaxcluster.ops.distance import few_centers, normalize, row_products
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Float, Int, Points
 
@@ -23,13 +23,17 @@ def own_distances(
 
     Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
     """
+    few = few_centers(*centers.shape)
 
     def tile(rows):
         x, labels = rows
-        own = centers[labels]
+        # A product with a one-hot matrix is exact, and fuses where a gather of wide rows does not.
+        own = (
+            row_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T) if few else centers[labels]
+        )
         return 1 - jnp.sum(x * own, axis=1) if spherical else jnp.sum(jnp.square(x - own), axis=1)
 
-    return map_rows(tile, (x, labels), tile=DIFFERENCE_TILE)
+    return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
 
 
 def inertia_of(
@@ -78,8 +82,19 @@ def differentiable_directions(
     return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
 
 
-def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str | None = None) -> Float[Array, ""]:
-    """Mean over the columns of their weighted variance (data units²): the unit of ``tol``. Rows come centred."""
+def mean_variance(
+    points: Points, norms: Float[Array, " n"], *, centered: bool = False, axis_name: str | None = None
+) -> Float[Array, ""]:
+    """Mean over the columns of their weighted variance (data units²): the unit of ``tol``.
+
+    Args:
+        norms: squared lengths of the rows.
+        centered: the weighted mean is the origin already, which saves a pass.
+    """
     weight = points.weight
-    total, squares, linear = across((jnp.sum(weight), weight @ norms, weight @ points.x), axis_name)
-    return jnp.maximum(squares / total - jnp.sum(jnp.square(linear / total)), 0) / points.x.shape[1]
+    total, squares = across((jnp.sum(weight), weight @ norms), axis_name)
+    variance = squares / total
+    if not centered:
+        mean = across(weight @ points.x, axis_name) / total
+        variance = jnp.maximum(variance - jnp.sum(jnp.square(mean)), 0)
+    return variance / points.x.shape[1]

@@ -19,13 +19,13 @@ from jaxcluster.cluster.centroids import differentiable_directions, differentiab
 from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
-from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
 
 METRICS = ("sqeuclidean", "cosine")
 
@@ -198,7 +198,8 @@ def _fit(static, key, points, origin, given, tol, max_steps):
     caller, given = given, given.in_frame(origin, static.spherical)
     held = jax.lax.stop_gradient(points)
     rows = lloyd.Rows(held, squared_norms(held.x))
-    tol = tol * mean_variance(held, rows.norms, axis_name=static.axis_name)
+    centered = static.uniform and not static.spherical
+    tol = tol * mean_variance(held, rows.norms, centered=centered, axis_name=static.axis_name)
     run = partial(_run, static, rows, given, tol, max_steps)
     fitted = run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
     return _finish(static, fitted, points, origin, given, caller)
@@ -240,8 +241,7 @@ def _finish(static, fitted, points, origin, given, caller):
     if given.active is not None:
         empty &= given.active
         centers = jnp.where(given.active[:, None], centers, -origin)
-    incomplete = jnp.any(empty) & (fitted.status != Status.NOT_FINITE)
-    status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, fitted.status).astype(jnp.int32)
+    status = status_with(fitted.status, incomplete=jnp.any(empty), objective=inertia)
     centers = centers + origin
     if given.movable is not None and not static.spherical:
         centers = caller.keep_frozen(centers)

@@ -18,7 +18,7 @@ from jaxcluster.cluster.given import GIVEN, check_given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, across
-from jaxcluster.core.iterate import history_capacity, iterate
+from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import many
 from jaxcluster.core.rows import bucket, place, trim
 from jaxcluster.core.shard import shard_index, take_row
@@ -202,7 +202,7 @@ def _fit(static, key, points, origin, given, limits):
     labels, _ = nearest(points.x, state.centers)
     inertia = inertia_of(points, state.centers, labels, axis_name=static.axis_name)
     state = _in_frame(state._replace(inertia=inertia), -origin)
-    return fitted._replace(state=state, labels=labels)
+    return fitted._replace(state=state, labels=labels, status=status_with(fitted.status, objective=inertia))
 
 
 class _Running(NamedTuple):
@@ -242,19 +242,19 @@ def step(key: KeyArray, state: MiniBatchState, batch: Points, *, n, n_rows, reas
         ),
         inertia / jnp.sum(batch.weight),
         jnp.minimum(2 * n_rows / (n + 1), 1).astype(inertia.dtype),
+        fresh=jnp.sum(state.counts) == 0,
     )
 
 
-def _smooth(state, per_weight, alpha):
+def _smooth(state, per_weight, alpha, *, fresh):
     """Folds a batch's inertia into the smoothed one; the very first batch, fresh from the seeding, is passed over."""
-    fresh = jnp.sum(state.counts) == 0
     blended = state.smoothed * (1 - alpha) + per_weight * alpha
     smoothed = jnp.where(jnp.isnan(state.smoothed), per_weight, blended)
     better = smoothed < state.least
     return state._replace(
         smoothed=jnp.where(fresh, jnp.nan, smoothed),
-        least=jnp.where(better, smoothed, state.least),
-        stale=jnp.where(better, 0, state.stale + 1),
+        least=jnp.where(better & ~fresh, smoothed, state.least),
+        stale=jnp.where(better | fresh, 0, state.stale + 1),
     )
 
 

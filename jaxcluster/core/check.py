@@ -96,18 +96,18 @@ def _sums_up(x):
         return np.isfinite(np.sum(x, dtype=np.promote_types(x.dtype, np.float32)))
 
 
-def check_weights(weights: Any, n: int) -> np.ndarray:
+def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
     """Concrete ``weights`` as a NumPy array of n finite, non-negative numbers, not all zero."""
     weights = np.asarray(weights)
     if weights.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
+        raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}.")
     if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
-    check_finite(weights, name="weights")
+        raise ValueError(f"{name} must have shape ({n},), one a row, got {weights.shape}.")
+    check_finite(weights, name=name)
     if (weights < 0).any():
-        raise ValueError(f"weights must not be negative: {int((weights < 0).sum())} are, the least {weights.min()}.")
+        raise ValueError(f"{name} must not be negative: {int((weights < 0).sum())} are, the least {weights.min()}.")
     if not weights.any():
-        raise ValueError("all weights are zero: no row is left to cluster.")
+        raise ValueError(f"{name}: all are zero, so no row is left to cluster.")
     return weights
 
 

@@ -32,6 +32,12 @@ def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
     return jnp.where(jnp.isnan(residual) | jnp.isnan(tol), Status.NOT_FINITE, finished).astype(jnp.int32)
 
 
+def status_with(status, *, objective: Float[Array, ""], incomplete=False) -> Int[Array, ""]:
+    """``status`` with what only the finished fit shows: an objective that is not finite, or clusters left empty."""
+    status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, status)
+    return jnp.where(jnp.isfinite(objective), status, Status.NOT_FINITE).astype(jnp.int32)
+
+
 def iterate(
     step: Callable[[State], State],
     state: State,

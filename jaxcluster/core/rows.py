@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -15,8 +17,8 @@ from jaxcluster.types import Array, Float, Points
 ALIGNMENT = 64
 """Bytes: XLA's CPU buffers start on this boundary, and a host array that does is used without another copy."""
 
-MEAN_BLOCK = 4096
-"""Rows that are summed in their own dtype before the sums are added up in float64."""
+HOST_BLOCK = 4096
+"""Rows a host thread takes at a time; their sums are added up in float64."""
 
 
 class Placed(NamedTuple):
@@ -63,7 +65,6 @@ def place(x, weights=None, *, origin=None, center: bool = True, axis_name: str |
     x = check.check_matrix(x)
     if check.is_traced(x, weights, origin):
         return _place_traced(jnp.asarray(x), weights, origin, center, axis_name)
-    check.check_finite(x)
     if weights is not None:
         weights = check.check_weights(weights, x.shape[0])
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -106,30 +107,50 @@ def _place_traced(x, weights, origin, center, axis_name):
 def _place_host(x, weights, origin, center, device):
     n, d = x.shape
     dtype = float_dtype(x.dtype)
-    if not center:
-        origin = np.zeros(d, dtype)
-    else:
-        origin = (_column_means(x) if origin is None else np.asarray(origin)).astype(dtype)
-    rows = bucket(n)
-    out = _aligned((rows, d), dtype)
+    means = _column_means(x)
+    if not np.isfinite(means).all():
+        check.check_finite(x)
+    origin = means if origin is None else np.asarray(origin)
+    origin = origin.astype(dtype) if center else np.zeros(d, dtype)
+    out = _aligned((bucket(n), d), dtype)
     # In the wider dtype of the two: float64 rows far from the origin keep their digits into float32.
-    np.subtract(x, origin, out=out[:n], casting="same_kind")
+    _by_blocks(n, lambda rows: _subtract(x[rows], origin, out[rows]))
     out[n:] = 0
-    weight = _aligned((rows,), dtype)
+    weight = _aligned(out.shape[:1], dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
     placed = jax.device_put((Points(out, weight), origin), device)
     return Placed(*placed, n, weights is None)
 
 
+def _subtract(x, origin, out):
+    """Values beyond the dtype become infinite here, and a status of the fit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(x, origin, out=out, casting="same_kind")
+
+
 def _column_means(x):
-    """Means of the columns by blocks: long float32 sums would lose the digits that centring is there to save."""
-    total = np.zeros(x.shape[1])
-    for start in range(0, x.shape[0], MEAN_BLOCK):
-        block = x[start : start + MEAN_BLOCK]
+    """Means of the columns by blocks: long float32 sums would lose the digits that centring is there to save.
+
+    A column that holds NaN or infinity has a mean that is neither; so may one whose sum overflows.
+    """
+
+    def total(rows):
+        block = x[rows]
         # For floats a product with ones: several times as fast as a sum down the columns.
-        total += np.ones(len(block), x.dtype) @ block if x.dtype.kind == "f" else block.sum(axis=0, dtype=float)
-    return total / x.shape[0]
+        return np.ones(len(block), x.dtype) @ block if x.dtype.kind == "f" else block.sum(axis=0, dtype=float)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sum(_by_blocks(x.shape[0], total), axis=0, dtype=float) / x.shape[0]
+
+
+def _by_blocks(n, work):
+    """What ``work`` makes of each block of n rows; NumPy lets go of the interpreter, so the cores share them."""
+    blocks = [slice(start, min(start + HOST_BLOCK, n)) for start in range(0, n, HOST_BLOCK)]
+    if len(blocks) == 1:
+        return [work(blocks[0])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, blocks))
 
 
 def _aligned(shape, dtype):

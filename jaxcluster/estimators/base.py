@@ -70,7 +70,7 @@ class ClusterEstimator(ClusterMixin, BaseEstimator):
         if sample_weight is None:
             return None
         weights = np.asarray(sample_weight)
-        return check.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n)
+        return check.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n, name="sample_weight")
 
 
 class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterEstimator):

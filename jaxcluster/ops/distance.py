@@ -20,6 +20,11 @@ FEW_COLUMNS = 4
 """Up to this width differences are summed column by column: as fast as a matrix product, and free of cancellation."""
 
 
+def few_centers(k: int, d: int) -> bool:
+    """Whether n×k is so small beside n×d that building it costs next to nothing."""
+    return k <= 16 and 8 * k <= d
+
+
 def matrix_precision(precision: str | None) -> jax.lax.Precision:
     """The precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
     check_choice("precision", "full" if precision is None else precision, ["full", "fast"])

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster import select
 from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, compact, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LEAST_BEND = 0.05
-"""A curve that stays this near to its chord, in units of its height, has no elbow."""
 
 
 def elbow(ks: Any, inertias: Any, ax: Axes | None = None) -> Axes:
@@ -25,9 +23,9 @@ def elbow(ks: Any, inertias: Any, ax: Axes | None = None) -> Axes:
     best = np.nanmin(inertias, axis=1)
     ax = new_axes(ax)
     _line(ax, ks, best, inertias)
-    knee = elbow_index(ks, best)
+    knee = select.elbow(ks, best)
     if knee is not None:
-        _callout(ax, float(ks[knee]), float(best[knee]), f"elbow at k = {ks[knee]:g}")
+        _callout(ax, float(knee), float(best[ks == knee][0]), f"elbow at k = {knee}")
     return finish(ax, "Inertia by number of clusters", "clusters k", "inertia", integer=True)
 
 
@@ -69,16 +67,6 @@ def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> A
     )
     plural = "" if len(values) == 1 else "s"
     return finish(ax, f"{_title(name)} over {len(values)} step{plural}", "step", name, integer=True)
-
-
-def elbow_index(ks: np.ndarray, values: np.ndarray) -> int | None:
-    """Position of the elbow of a falling curve, or None where it is (nearly) straight or has no inside."""
-    if len(ks) < 3 or not values[0] > values[-1]:
-        return None
-    across = (ks - ks[0]) / (ks[-1] - ks[0])
-    up = (values - values[-1]) / (values[0] - values[-1])
-    below = 1 - across - up
-    return int(np.argmax(below)) if below.max() > LEAST_BEND else None
 
 
 def _curve(ks: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:

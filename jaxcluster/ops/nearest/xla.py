@@ -5,7 +5,8 @@
   not with an argmin. So distances are cut into whole steps of a quantum and the centre's index is put below them:
   one minimum of ``step·k + index`` brings both out. A window that is known to hold the least distance makes the
   quantum small; without one a first minimum finds it.
-- *direct*: tiles of n×k and an argmin; for accelerators and float64.
+- *direct*: tiles of n×k and an argmin; for accelerators, float64, and a few centres of many columns, where an argmin
+  costs next to nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import FULL, row_products, squared_norms
+from jaxcluster.ops.distance import FULL, few_centers, row_products, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
@@ -109,7 +110,8 @@ def search(
     def packed(x, norms, bias, doubled, window):
         return _packed(x, norms, bias, doubled, window, precision)
 
-    if x.dtype != jnp.float32 or k > PACKED_CENTERS:
+    few = few_centers(k, d) and x.shape[0] * k <= CACHED_ELEMENTS
+    if few or x.dtype != jnp.float32 or k > PACKED_CENTERS:
         return direct(x, norms, bias, doubled, window)
     return jax.lax.platform_dependent(x, norms, bias, doubled, window, cpu=packed, default=direct)
 
