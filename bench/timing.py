@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SETTLE = 0.05
+SETTLE = 0.25
 """Seconds between calls: the threads of one library stop spinning before the next one is timed."""
 
 

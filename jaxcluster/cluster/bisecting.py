@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.centroids import mean_variance, own_distances
+from jaxcluster.cluster.centroids import mean_variance
 from jaxcluster.cluster.given import Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
@@ -22,7 +22,7 @@ from jaxcluster.core.fold import across
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.core.rows import place, trim
-from jaxcluster.ops.distance import squared_norms
+from jaxcluster.ops.distance import own_distances, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status

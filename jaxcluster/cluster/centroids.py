@@ -7,33 +7,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.fold import across, map_rows
-from jaxcluster.ops.distance import few_centers, normalize, row_products
+from jaxcluster.core.fold import across
+from jaxcluster.ops.distance import normalize, own_distances
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Float, Int, Points
-
-DIFFERENCE_TILE = 2048
-"""Rows whose differences from their centres stay in a core's cache."""
-
-
-def own_distances(
-    x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
-) -> Float[Array, " n"]:
-    """Squared distance (data units²) of each row to the centre it is labelled with, from differences.
-
-    Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
-    """
-    few = few_centers(*centers.shape)
-
-    def tile(rows):
-        x, labels = rows
-        # A product with a one-hot matrix is exact, and fuses where a gather of wide rows does not.
-        own = (
-            row_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T) if few else centers[labels]
-        )
-        return 1 - jnp.sum(x * own, axis=1) if spherical else jnp.sum(jnp.square(x - own), axis=1)
-
-    return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
 
 
 def inertia_of(

@@ -20,7 +20,7 @@ from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.restart import best_of, many
+from jaxcluster.core.restart import best_of, many, side_by_side
 from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import matrix_precision, normalize, squared_norms
@@ -186,9 +186,14 @@ def sweep(
     check.check_count("n_seeds", n_seeds)
     _check_options(metric, precision, tol, max_steps)
     placed = place(x, weights, center=metric == "sqeuclidean")
-    static = _Static(max(ks), init, n_seeds, metric, precision, placed.uniform, history_capacity(max_steps))
-    counts = np.asarray(ks, np.int32)
-    fits = _sweep(static, key, placed.points, placed.origin, counts, tol, max_steps)
+    static = _Static(max(ks), init, 1, metric, precision, placed.uniform, history_capacity(max_steps))
+    shape = (len(ks), n_seeds)
+    counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
+    run = partial(_many_fits, static, len(index), key, placed.points, placed.origin, tol, max_steps)
+    traced = check.is_traced(key, placed.points, tol, max_steps)
+    fits = run(counts, index) if traced else side_by_side(run, counts, index)
+    fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
+    fits = fits if traced else jax.device_put(fits)
     return fits._replace(labels=trim(fits.labels, placed.n))
 
 
@@ -205,16 +210,15 @@ def _fit(static, key, points, origin, given, tol, max_steps):
     return _finish(static, fitted, points, origin, given, caller)
 
 
-@partial(jax.jit, static_argnums=0)
-def _sweep(static, key, points, origin, counts, tol, max_steps):
+@partial(jax.jit, static_argnums=(0, 1))
+def _many_fits(static, total, key, points, origin, tol, max_steps, counts, index):
+    """Fits for several (k, start): ``counts`` centres take part, and ``index`` says which of ``total`` keys is used."""
+
     def one(count, key):
         given = Given(active=jnp.arange(static.k) < count)
-        return _fit(static._replace(runs=1), key, points, origin, given, tol, max_steps)
+        return _fit(static, key, points, origin, given, tol, max_steps)
 
-    seeds = static.runs
-    keys = jax.random.split(key, counts.shape[0] * seeds)
-    fits = many(one, jnp.repeat(counts, seeds), keys)
-    return jax.tree.map(lambda leaf: leaf.reshape(counts.shape[0], seeds, *leaf.shape[1:]), fits)
+    return many(one, counts, jax.random.split(key, total)[index])
 
 
 def _run(static, rows, given, tol, max_steps, key):

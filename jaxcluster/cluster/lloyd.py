@@ -11,12 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.cluster.centroids import own_distances
 from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
-from jaxcluster.ops.distance import FULL, normalize
+from jaxcluster.ops.distance import FULL, normalize, own_distances
 from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
@@ -94,12 +93,14 @@ def lloyd_stats(
 
     def tile(rows_and_last):
         (points, norms), last = rows_and_last
-        window = None if last is None else widen(last, moved)
+        window = None if last is None or last.slack is None else widen(last, moved, points.x, centers)
         found = search(points.x, centers, active=active, norms=norms, window=window, precision=options.precision)
         sums, weight = cluster_sums(points, found.labels, k, uniform=options.uniform)
         distance = found.distance
         if options.spherical:
             distance = (distance + 1 - norms) / 2
+        if found.slack is None:
+            found = found._replace(distance=None)  # no window will be made of it, so it need not be carried
         return LloydStats(sums, weight, points.weight @ distance), found
 
     size = search_tile(rows.norms.shape[0], k, d, rows.norms.dtype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.types import Fit
 
@@ -20,6 +23,28 @@ def many(run: Callable[..., Any], *arguments: Any) -> Any:
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: run(*one), arguments)
     return jax.vmap(run)(*arguments)
+
+
+def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
+    """Calls a compiled ``run`` on equal parts of the leading axis of host arrays, one part a core, at the same time.
+
+    For many small runs, each of which would leave a core idle most of the time. ``run`` maps over the leading axis of
+    its arguments; all parts have one shape, so it compiles once. Accelerators get everything in one call.
+
+    Returns:
+        The results of all runs in order, on the host.
+    """
+    count = len(arguments[0])
+    parts = min(os.cpu_count() or 1, count) if jax.default_backend() == "cpu" else 1
+    if parts == 1:
+        return jax.device_get(run(*arguments))
+    size = -(-count // parts)
+    order = np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T  # dealt out, so that parts are alike
+    with ThreadPoolExecutor(parts) as pool:
+        results = list(pool.map(lambda part: jax.device_get(run(*(each[part] for each in arguments))), order))
+    place = np.empty(count, int)
+    place[order.ravel()] = np.arange(parts * size)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *results)
 
 
 def best_of(fits: Fit) -> Fit:

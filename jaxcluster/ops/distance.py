@@ -12,12 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.check import check_choice
-from jaxcluster.types import Array, Float
+from jaxcluster.core.fold import map_rows
+from jaxcluster.types import Array, Float, Int
 
 FULL = jax.lax.Precision.HIGHEST
 
 FEW_COLUMNS = 4
 """Up to this width differences are summed column by column: as fast as a matrix product, and free of cancellation."""
+
+DIFFERENCE_TILE = 2048
+"""Rows whose differences from their centres stay in a core's cache."""
 
 
 def few_centers(k: int, d: int) -> bool:
@@ -105,6 +109,26 @@ def metric_function(metric: str | Callable, *, p: float = 2.0) -> Callable[..., 
     if p < 1:
         raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
     return partial(minkowski, p=p)
+
+
+def own_distances(
+    x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
+) -> Float[Array, " n"]:
+    """Squared distance (data units²) of each row to the centre it is labelled with, from differences.
+
+    Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
+    """
+    few = few_centers(*centers.shape)
+
+    def tile(rows):
+        x, labels = rows
+        # A product with a one-hot matrix is exact, and fuses where a gather of wide rows does not.
+        own = (
+            row_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T) if few else centers[labels]
+        )
+        return 1 - jnp.sum(x * own, axis=1) if spherical else jnp.sum(jnp.square(x - own), axis=1)
+
+    return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
 
 
 def normalize(x: Float[Array, "n d"]) -> Float[Array, "n d"]:

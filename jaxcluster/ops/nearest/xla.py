@@ -5,8 +5,7 @@
   not with an argmin. So distances are cut into whole steps of a quantum and the centre's index is put below them:
   one minimum of ``step·k + index`` brings both out. A window that is known to hold the least distance makes the
   quantum small; without one a first minimum finds it.
-- *direct*: tiles of n×k and an argmin; for accelerators, float64, and a few centres of many columns, where an argmin
-  costs next to nothing.
+- *direct*: tiles of n×k and an argmin; for accelerators, float64, and small problems, which stay in the cache.
 """
 
 from __future__ import annotations
@@ -17,14 +16,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import FULL, few_centers, row_products, squared_norms
+from jaxcluster.ops.distance import FULL, own_distances, row_products, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
 """Centres × columns up to which distances are written out; compile time grows with it."""
 
-PACKED_CENTERS = 1 << 12
-"""More centres than this leave too few of float32's 24 bits for the distance."""
+PACKED_CENTERS, WINDOW_CENTERS = 1 << 12, 1 << 10
+"""More centres than this leave too few of float32's 24 bits for the distance; and for a window, which is wider."""
+
+EXACT_CENTERS = 64
+"""Up to this many centres the bits that are left tell distances apart as well as float32 does, in any window."""
+
+LOOSE = 1.25
+"""Upper bounds above this multiple of the distances are worth a pass that tightens them."""
 
 FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 21, 1 << 26
 """Distances a tile: fused into their minimum on a CPU and never written (cutting rows into tiles copies them), kept in
@@ -37,12 +42,12 @@ class Nearest(NamedTuple):
     Attributes:
         labels: index of the nearest centre; ties, to within rounding, go to the lower index.
         distance: squared distance to it (data units²).
-        slack: how far ``distance`` may be from the truth (data units²).
+        slack: how far ``distance`` may be from the truth (data units²); None from a form that has no use for windows.
     """
 
     labels: Int[Array, "*batch n"]
-    distance: Float[Array, "*batch n"]
-    slack: Float[Array, "*batch n"]
+    distance: Float[Array, "*batch n"] | None
+    slack: Float[Array, "*batch n"] | None
 
 
 class Window(NamedTuple):
@@ -105,27 +110,36 @@ def search(
     doubled = -2 * centers
 
     def direct(x, norms, bias, doubled, window):
-        return _direct(x, norms, bias, doubled, precision)
+        found = _direct(x, norms, bias, doubled, precision)
+        return found._replace(slack=_rounding(x.dtype, norms, found.distance))
 
     def packed(x, norms, bias, doubled, window):
         return _packed(x, norms, bias, doubled, window, precision)
 
-    few = few_centers(k, d) and x.shape[0] * k <= CACHED_ELEMENTS
-    if few or x.dtype != jnp.float32 or k > PACKED_CENTERS:
-        return direct(x, norms, bias, doubled, window)
+    if x.shape[0] * k <= CACHED_ELEMENTS or x.dtype != jnp.float32 or k > PACKED_CENTERS:
+        return _direct(x, norms, bias, doubled, precision)
     return jax.lax.platform_dependent(x, norms, bias, doubled, window, cpu=packed, default=direct)
 
 
-def widen(found: Nearest, moved: Float[Array, " k"]) -> Window:
-    """The window that holds each row's least distance after centre j has moved by ``moved[j]`` (data units).
+def widen(found: Nearest, moved: Float[Array, " k"], x: Float[Array, "n d"], centers: Float[Array, "k d"]) -> Window:
+    """The window that holds each row's least distance now that centre j has moved by ``moved[j]`` (data units).
 
     The row's present centre is at most ``moved`` farther off than it was, and no centre is nearer than the nearest
-    one was, less the longest move.
+    one was, less the longest move. After long moves that bound is loose, which many centres leave no bits for: then
+    the distance to the present centre is taken itself.
     """
     near = jnp.sqrt(jnp.maximum(found.distance - found.slack, 0))
     far = jnp.sqrt(found.distance + found.slack)
     lower = jnp.square(jnp.maximum(near - jnp.max(moved), 0))
-    return Window(lower, jnp.square(far + moved[found.labels]))
+    upper = jnp.square(far + moved[found.labels])
+    if centers.shape[0] <= EXACT_CENTERS:
+        return Window(lower, upper)
+
+    def measured():
+        return (1 + 16 * jnp.finfo(x.dtype).eps) * own_distances(x, centers, found.labels)
+
+    loose = jnp.sum(upper) > LOOSE * jnp.sum(found.distance)
+    return Window(lower, jax.lax.cond(loose, measured, lambda: upper))
 
 
 def _rounding(x_dtype, norms, distance):
@@ -143,19 +157,22 @@ def _unrolled(x, centers, active):
             labels, distance = jnp.zeros(to_j.shape, jnp.int32), to_j
         else:
             labels, distance = jnp.where(to_j < distance, j, labels), jnp.minimum(to_j, distance)
-    return Nearest(labels, distance, 8 * jnp.finfo(x.dtype).eps * distance)
+    # Cheap to write out: fused into everything that reads labels, all of this would be computed over and over.
+    labels, distance = jax.lax.optimization_barrier((labels, distance))
+    return Nearest(labels, distance, None)
 
 
 def _direct(x, norms, bias, doubled, precision):
     relative = row_products(x, doubled, precision) + bias
     labels = jnp.argmin(relative, axis=1).astype(jnp.int32)
     distance = jnp.maximum(jnp.min(relative, axis=1) + norms, 0)
-    return Nearest(labels, distance, _rounding(x.dtype, norms, distance))
+    return Nearest(labels, distance, None)
 
 
 def _packed(x, norms, bias, doubled, window, precision):
     k = bias.shape[0]
     levels = 2.0**24 / k
+    window = window if k <= WINDOW_CENTERS else None
     # Fused with its own broadcast, the bias would be written out as n×k before the product is.
     bias = jax.lax.optimization_barrier(bias)
     if window is None:
