@@ -20,7 +20,7 @@ from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.restart import best_of, many, side_by_side
+from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import matrix_precision, normalize, squared_norms
@@ -205,8 +205,8 @@ def _fit(static, key, points, origin, given, tol, max_steps):
     rows = lloyd.Rows(held, squared_norms(held.x))
     centered = static.uniform and not static.spherical
     tol = tol * mean_variance(held, rows.norms, centered=centered, axis_name=static.axis_name)
-    run = partial(_run, static, rows, given, tol, max_steps)
-    fitted = run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+    best = partial(_best_run, static)
+    fitted = (best if static.axis_name else in_groups(best))(rows, given, tol, max_steps, key)
     return _finish(static, fitted, points, origin, given, caller)
 
 
@@ -219,6 +219,11 @@ def _many_fits(static, total, key, points, origin, tol, max_steps, counts, index
         return _fit(static, key, points, origin, given, tol, max_steps)
 
     return many(one, counts, jax.random.split(key, total)[index])
+
+
+def _best_run(static, rows, given, tol, max_steps, key):
+    run = partial(_run, static, rows, given, tol, max_steps)
+    return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
 
 
 def _run(static, rows, given, tol, max_steps, key):

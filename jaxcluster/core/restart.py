@@ -13,6 +13,9 @@ import numpy as np
 
 from jaxcluster.types import Fit
 
+LANES = 32
+"""Problems that a CPU takes at once."""
+
 
 def many(run: Callable[..., Any], *arguments: Any) -> Any:
     """Maps ``run`` over the leading axis of every argument, in one compile.
@@ -23,6 +26,33 @@ def many(run: Callable[..., Any], *arguments: Any) -> Any:
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: run(*one), arguments)
     return jax.vmap(run)(*arguments)
+
+
+def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
+    """``run``, which under vmap on a CPU takes its lanes in groups.
+
+    The lanes of a vmapped loop all wait for the slowest. A few dozen fill a CPU and stay in its cache; their loop ends
+    when they do. ``run`` must take everything traced as an argument.
+    """
+    if jax.default_backend() != "cpu":
+        return run
+    grouped = jax.custom_batching.custom_vmap(run)
+
+    @grouped.def_vmap
+    def by_groups(size, batched, *arguments):
+        leaves, tree = jax.tree.flatten(arguments)
+        marks = jax.tree.leaves(batched)
+        mapped = [leaf for leaf, mark in zip(leaves, marks, strict=True) if mark]
+
+        def one(lane):
+            rest = iter(lane)
+            whole = [next(rest) if mark else leaf for leaf, mark in zip(leaves, marks, strict=True)]
+            return run(*jax.tree.unflatten(tree, whole))
+
+        out = jax.lax.map(one, mapped, batch_size=LANES)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return grouped
 
 
 def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
