@@ -20,6 +20,9 @@ ALIGNMENT = 64
 HOST_BLOCK = 4096
 """Rows a host thread takes at a time; their sums are added up in float64."""
 
+SUM_WIDTH = 1024
+"""Columns that NumPy adds up at full speed."""
+
 
 class Placed(NamedTuple):
     """Rows ready for a kernel.
@@ -135,10 +138,16 @@ def _column_means(x):
     A column that holds NaN or infinity has a mean that is neither; so may one whose sum overflows.
     """
 
+    d = x.shape[1]
+    wide = max(1, SUM_WIDTH // d)
+    dtype = None if x.dtype.kind == "f" else float
+
     def total(rows):
         block = x[rows]
-        # For floats a product with ones: several times as fast as a sum down the columns.
-        return np.ones(len(block), x.dtype) @ block if x.dtype.kind == "f" else block.sum(axis=0, dtype=float)
+        whole = len(block) - len(block) % wide
+        # Narrow rows side by side: NumPy adds long rows several times as fast as short ones.
+        sums = block[:whole].reshape(-1, wide * d).sum(axis=0, dtype=dtype).reshape(wide, d).sum(axis=0, dtype=dtype)
+        return sums + block[whole:].sum(axis=0, dtype=dtype)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return np.sum(_by_blocks(x.shape[0], total), axis=0, dtype=float) / x.shape[0]
