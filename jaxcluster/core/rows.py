@@ -137,7 +137,6 @@ def _column_means(x):
 
     A column that holds NaN or infinity has a mean that is neither; so may one whose sum overflows.
     """
-
     d = x.shape[1]
     wide = max(1, SUM_WIDTH // d)
     dtype = None if x.dtype.kind == "f" else float
