@@ -140,6 +140,15 @@ def test_last_center_of_a_lone_row():
         np.testing.assert_array_equal(jax.jit(nearest)(x, c)[0], exact)
 
 
+def test_one_program_after_another_for_other_ks():
+    # Large enough for the packed form; a compiler once mixed up the programs of k = 8 and k = 10.
+    x, c = problem(250_000, 6, 16)
+    for k in (16, 10, 15, 8, 10):
+        labels, _ = jax.jit(nearest)(x, c[:k])
+        exact = exact_distances(x[:2000], c[:k]).argmin(1)
+        np.testing.assert_array_equal(np.asarray(labels)[:2000], exact)
+
+
 def test_float64_is_exact():
     with jax.enable_x64(True):
         x, c = (jnp.asarray(a, jnp.float64) for a in problem(300, 8, 40))

@@ -173,8 +173,9 @@ def _packed(x, norms, bias, doubled, window, precision):
     k = bias.shape[0]
     levels = 2.0**24 / k
     window = window if k <= WINDOW_CENTERS else None
-    # Fused with its own broadcast, the bias would be written out as n×k before the product is.
-    bias = jax.lax.optimization_barrier(bias)
+    # Fused with its own broadcast, the bias would be written out as n×k before the product is. And JAX 0.12 confuses a
+    # fused iota with that of an earlier compile for another k, and mislabels rows.
+    bias, index = jax.lax.optimization_barrier((bias, jnp.arange(k, dtype=x.dtype)))
     if window is None:
         least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias, axis=1) + norms, 0)
         window = Window(least, least)
@@ -186,7 +187,7 @@ def _packed(x, norms, bias, doubled, window, precision):
     quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny
     scale, offset = 1 / quantum, norms - lower
     scaled = (row_products(x, doubled, precision) + bias + offset[:, None]) * scale[:, None]
-    least = jnp.min(jnp.floor(scaled) * k + jnp.arange(k, dtype=x.dtype), axis=1)
+    least = jnp.min(jnp.floor(scaled) * k + index, axis=1)
     # Whole numbers below 2²⁴: taken apart as integers, for a float quotient may round up to the next step.
     step, labels = jnp.divmod(least.astype(jnp.int32), k)
     distance = jnp.maximum(lower + (step + 0.5) * quantum, 0)
