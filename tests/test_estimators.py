@@ -350,7 +350,7 @@ BAD_WEIGHTS = {
     "negative": (np.array([1, -2, 1, 1, -1, 1]), "must not be negative: 2 are, the least -2"),
     "all zero": (np.zeros(6), "sample_weight: all are zero"),
     "wrong length": (np.ones(5), r"shape \(6,\).*got \(5,\)"),
-    "nan": (with_value(np.nan, 1)[:, 0], "weights contains 1 NaN"),
+    "nan": (with_value(np.nan, 1)[:, 0], "sample_weight contains 1 NaN"),
     "text": (np.array(list("abcdef")), "sample_weight must be real numbers"),
 }
 

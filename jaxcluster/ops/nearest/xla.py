@@ -164,9 +164,10 @@ def _unrolled(x, centers, active):
 
 def _direct(x, norms, bias, doubled, precision):
     relative = row_products(x, doubled, precision) + bias
-    labels = jnp.argmin(relative, axis=1).astype(jnp.int32)
-    distance = jnp.maximum(jnp.min(relative, axis=1) + norms, 0)
-    return Nearest(labels, distance, None)
+    least = jnp.min(relative, axis=1)
+    distance = jnp.maximum(least + norms, 0)
+    tied = relative <= (least + _rounding(x.dtype, norms, distance) / 4)[:, None]
+    return Nearest(jnp.argmax(tied, axis=1).astype(jnp.int32), distance, None)
 
 
 def _packed(x, norms, bias, doubled, window, precision):
