@@ -164,10 +164,11 @@ def _unrolled(x, centers, active):
 
 def _direct(x, norms, bias, doubled, precision):
     relative = row_products(x, doubled, precision) + bias
-    least = jnp.min(relative, axis=1)
-    distance = jnp.maximum(least + norms, 0)
-    tied = relative <= (least + _rounding(x.dtype, norms, distance) / 4)[:, None]
-    return Nearest(jnp.argmax(tied, axis=1).astype(jnp.int32), distance, None)
+    # In whole steps of the rounding error, so that ties are ties. The centre nearest the origin bounds the least.
+    quantum = 4 * jnp.finfo(x.dtype).eps * (norms + jnp.min(bias)) + jnp.finfo(x.dtype).tiny
+    steps = jnp.floor((relative + norms[:, None]) * (1 / quantum)[:, None])
+    distance = jnp.maximum((jnp.min(steps, axis=1) + 0.5) * quantum, 0)
+    return Nearest(jnp.argmin(steps, axis=1).astype(jnp.int32), distance, None)
 
 
 def _packed(x, norms, bias, doubled, window, precision):
