@@ -24,12 +24,16 @@ class Points(NamedTuple):
 
 
 class Status(enum.IntEnum):
-    """How an iteration ended. A fit holds it as an int32 scalar: ``Status(int(fit.status))``."""
+    """How an iteration ended. A fit holds it as an int32 scalar: ``Status(int(fit.status))``.
+
+    COLLAPSED: a component of a mixture lost its rows or its spread, and was kept from becoming infinite.
+    """
 
     CONVERGED = 0
     MAX_STEPS = 1
     NOT_FINITE = 2
     EMPTY_CLUSTERS = 3
+    COLLAPSED = 4
 
 
 class Fit(NamedTuple):

@@ -66,7 +66,7 @@ def check_given(init, frozen, active, k: int, d: int) -> tuple[str, Given]:
     if start is not None and fixed is not None:
         start, fixed = start.at[: fixed.shape[0]].set(fixed), None
     if active is not None:
-        active = _check_mask("active", active, k)
+        active = check.check_mask("active", active, k)
     return name, Given(start, fixed, movable, active)
 
 
@@ -82,14 +82,7 @@ def _check_frozen(frozen, start, k, d):
             "frozen is a mask, which needs starting centres: pass init=(k, d) centres too, or as frozen the centres "
             "themselves to have the others seeded around them."
         )
-    return None, ~_check_mask("frozen", frozen, k)
-
-
-def _check_mask(name, mask, k):
-    mask = jnp.asarray(mask)
-    if mask.shape != (k,) or mask.dtype != bool:
-        raise ValueError(f"{name} must be a ({k},) mask of booleans, got shape {mask.shape} of {mask.dtype}.")
-    return mask
+    return None, ~check.check_mask("frozen", frozen, k)
 
 
 def _check_centers(name, centers, k, d, *, fewer=False) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -73,12 +74,19 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
     return x
 
 
-def check_finite(x: Any, *, name: str = "x") -> None:
-    """Raises ValueError with the number of NaN and infinite values and the columns they are in."""
+def check_finite(x: Any, *, name: str = "x", missing: bool = False) -> None:
+    """Raises ValueError with the number of NaN and infinite values and the columns they are in.
+
+    Args:
+        x: an array.
+        name: what the message calls it.
+        missing: NaN stand for missing values and are let through.
+    """
     if x.dtype.kind != "f" or _sums_up(x):
         return
     x = np.asarray(x)
-    nans, infs = np.isnan(x), np.isinf(x)
+    infs = np.isinf(x)
+    nans = np.zeros_like(infs) if missing else np.isnan(x)
     if not (nans.any() or infs.any()):
         return
     seen = [f"{int(bad.sum())} {what}" for bad, what in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
@@ -109,6 +117,14 @@ def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
     if not weights.any():
         raise ValueError(f"{name}: all are zero, so no row is left to cluster.")
     return weights
+
+
+def check_mask(name: str, mask: Any, k: int) -> jax.Array:
+    """``mask`` as a (k,) array of booleans."""
+    mask = jnp.asarray(mask)
+    if mask.shape != (k,) or mask.dtype != bool:
+        raise ValueError(f"{name} must be a ({k},) mask of booleans, got shape {mask.shape} of {mask.dtype}.")
+    return mask
 
 
 def check_width(x: Any, d: int, *, name: str = "x") -> None:

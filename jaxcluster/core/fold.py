@@ -43,26 +43,28 @@ def fold_rows(
     *,
     tile: int | None = None,
     monoid: Monoid = SUM,
+    axis: int = 0,
     axis_name: str | None = None,
 ) -> tuple[Any, Any]:
-    """Folds ``tile_function`` over the leading axis of ``rows`` in tiles.
+    """Folds ``tile_function`` over the rows in tiles.
 
     Args:
         tile_function: tile of rows -> (summary, per_row).
-        rows: a pytree of arrays with the same leading axis n. A last, partial tile is filled up with zeros, which
-            contribute nothing as long as a row of weight 0 does not.
+        rows: a pytree of arrays that all hold n rows along ``axis``. A last, partial tile is filled up with zeros,
+            which contribute nothing as long as a row of weight 0 does not.
         tile: rows a tile; None for one tile of all rows.
         monoid: how summaries combine.
+        axis: 0, or -1 for rows that lie side by side as columns, (d, n); of the per-row results too.
         axis_name: a mapped axis over which the rows are spread, if any.
 
     Returns:
         The combined summary, the same on every device, and the per-row results in the order of the rows.
     """
-    n = jax.tree.leaves(rows)[0].shape[0]
+    n = jax.tree.leaves(rows)[0].shape[axis]
     if tile is None or tile >= n:
         summary, per_row = tile_function(rows)
     else:
-        summary, per_row = _fold_tiles(tile_function, rows, n, tile, monoid)
+        summary, per_row = _fold_tiles(tile_function, rows, n, tile, monoid, axis)
     return across(summary, axis_name, monoid), per_row
 
 
@@ -79,13 +81,13 @@ def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
     return jax.tree.map(lambda leaf: monoid.across(leaf, axis_name), summary)
 
 
-def _fold_tiles(tile_function, rows, n, tile, monoid):
+def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
     count = -(-n // tile)
-    rows = jax.tree.map(lambda leaf: _fill_up(leaf, count * tile), rows)
+    rows = jax.tree.map(lambda leaf: _fill_up(leaf, count * tile, axis), rows)
 
     def cut(index):
         # Cut where it is used: handing the tiles to scan would copy all of the rows first.
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * tile, tile), rows)
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * tile, tile, axis), rows)
 
     def advance(summary, index):
         contribution, per_row = tile_function(cut(index))
@@ -94,13 +96,20 @@ def _fold_tiles(tile_function, rows, n, tile, monoid):
     # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map.
     start, first_out = tile_function(cut(0))
     summary, rest_out = jax.lax.scan(advance, start, jnp.arange(1, count))
-    return summary, jax.tree.map(lambda a, b: _join(a, b, n), first_out, rest_out)
+    return summary, jax.tree.map(lambda a, b: _join(a, b, n, axis), first_out, rest_out)
 
 
-def _fill_up(leaf, n):
-    short = n - leaf.shape[0]
-    return jnp.pad(leaf, ((0, short),) + ((0, 0),) * (leaf.ndim - 1)) if short else leaf
+def _fill_up(leaf, n, axis):
+    short = n - leaf.shape[axis]
+    if not short:
+        return leaf
+    widths = [(0, 0)] * leaf.ndim
+    widths[axis] = (0, short)
+    return jnp.pad(leaf, widths)
 
 
-def _join(first, rest, n):
-    return jnp.concatenate([first, rest.reshape(-1, *first.shape[1:])])[:n]
+def _join(first, rest, n, axis):
+    axis %= first.ndim
+    rest = jnp.moveaxis(rest, 0, axis)
+    rest = rest.reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(jnp.concatenate([first, rest], axis), 0, n, axis=axis)

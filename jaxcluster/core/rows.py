@@ -51,7 +51,9 @@ def float_dtype(dtype) -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32)))
 
 
-def place(x, weights=None, *, origin=None, center: bool = True, axis_name: str | None = None) -> Placed:
+def place(
+    x, weights=None, *, origin=None, center: bool = True, missing: bool = False, axis_name: str | None = None
+) -> Placed:
     """Checks and places a matrix of rows, traced or not.
 
     Args:
@@ -60,6 +62,7 @@ def place(x, weights=None, *, origin=None, center: bool = True, axis_name: str |
         weights: (n,) non-negative, or None for 1 each.
         origin: (d,) to subtract; None for the mean of the rows.
         center: False leaves the rows where they are.
+        missing: NaN cells are let through, and do not count in the mean of their column.
         axis_name: a mapped axis over which the rows are spread.
 
     Raises:
@@ -67,13 +70,13 @@ def place(x, weights=None, *, origin=None, center: bool = True, axis_name: str |
     """
     x = check.check_matrix(x)
     if check.is_traced(x, weights, origin):
-        return _place_traced(jnp.asarray(x), weights, origin, center, axis_name)
+        return _place_traced(jnp.asarray(x), weights, origin, center, missing, axis_name)
     if weights is not None:
         weights = check.check_weights(weights, x.shape[0])
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
     device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
-    return _place_host(np.asarray(x), weights, origin, center, device)
+    return _place_host(np.asarray(x), weights, origin, center, missing, device)
 
 
 def trim(per_row: Array, n: int, *, axis: int = -1) -> Array:
@@ -87,7 +90,7 @@ def trim(per_row: Array, n: int, *, axis: int = -1) -> Array:
     return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
 
 
-def _place_traced(x, weights, origin, center, axis_name):
+def _place_traced(x, weights, origin, center, missing, axis_name):
     n, d = x.shape
     x = x.astype(float_dtype(x.dtype))
     if weights is None:
@@ -99,20 +102,23 @@ def _place_traced(x, weights, origin, center, axis_name):
     if not center:
         origin = jnp.zeros((d,), x.dtype)
     elif origin is None:
-        kept = jax.lax.stop_gradient(jnp.where(weight > 0, 1, 0).astype(x.dtype))
-        total = across(jnp.sum(jax.lax.stop_gradient(x) * kept[:, None], axis=0), axis_name)
-        origin = total / jnp.maximum(across(jnp.sum(kept), axis_name), 1)
+        held = jax.lax.stop_gradient(x)
+        kept = jnp.broadcast_to(jax.lax.stop_gradient(weight > 0)[:, None], x.shape)
+        kept = kept & ~jnp.isnan(held) if missing else kept
+        total = across(jnp.sum(jnp.where(kept, held, 0), axis=0), axis_name)
+        origin = total / jnp.maximum(across(jnp.sum(kept, axis=0), axis_name), 1)
     else:
         origin = jnp.asarray(origin, x.dtype)
     return Placed(Points(x - origin, weight), origin, n, weights is None)
 
 
-def _place_host(x, weights, origin, center, device):
+def _place_host(x, weights, origin, center, missing, device):
     n, d = x.shape
     dtype = float_dtype(x.dtype)
     means = _column_means(x)
     if not np.isfinite(means).all():
-        check.check_finite(x)
+        check.check_finite(x, missing=missing)
+        means = _observed_means(x) if missing else means
     origin = means if origin is None else np.asarray(origin)
     origin = origin.astype(dtype) if center else np.zeros(d, dtype)
     out = _aligned((bucket(n), d), dtype)
@@ -150,6 +156,16 @@ def _column_means(x):
 
     with np.errstate(over="ignore", invalid="ignore"):
         return np.sum(_by_blocks(x.shape[0], total), axis=0, dtype=float) / x.shape[0]
+
+
+def _observed_means(x):
+    """Means of what is observed in each column. Raises ValueError for a column of which nothing is."""
+    observed = ~np.isnan(x)
+    counts = observed.sum(axis=0)
+    if not counts.all():
+        empty = np.flatnonzero(counts == 0)
+        raise ValueError(f"x has no observed value in column {', '.join(map(str, empty[:8]))}. Drop such columns.")
+    return np.where(observed, x, 0).sum(axis=0, dtype=float) / counts
 
 
 def _by_blocks(n, work):

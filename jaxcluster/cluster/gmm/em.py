@@ -1,0 +1,269 @@
+"""Expectation–maximisation on centred rows: what a tile contributes, and what the mixture becomes of it.
+
+Source: A. P. Dempster, N. M. Laird and D. B. Rubin, Maximum likelihood from incomplete data via the EM algorithm,
+J. R. Stat. Soc. B 39 (1977).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.gmm.state import Mixture
+from jaxcluster.core.fold import fold_rows, tile_rows
+from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.gaussian import FAMILIES, Family, Moments, expandable, log_densities, missing
+from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
+from jaxcluster.types import Array, Bool, Float, Int, Points
+
+CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
+"""Elements of a tile's k·d differences: what a CPU's cache holds, and what fills an accelerator."""
+
+SHIFT_ERROR = 1e-4
+"""Share of a variance that moments about a far reference may lose to rounding before they are taken anew."""
+
+FALL = 1e-7
+"""Share of itself by which a lower bound may fall: rounding, and what ``reg_covar`` takes."""
+
+
+class EMOptions(NamedTuple):
+    """What changes the program of a step.
+
+    Attributes:
+        covariance: the type.
+        missing: NaN cells are integrated out.
+        differentiable: no step that reverse mode cannot follow.
+    """
+
+    covariance: str
+    precision: jax.lax.Precision = FULL
+    missing: bool = False
+    differentiable: bool = False
+    axis_name: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """The type of covariance."""
+        return FAMILIES[self.covariance]
+
+
+class Columns(NamedTuple):
+    """Rows laid side by side, so that sums over rows run along whole vectors: x is (d, n)."""
+
+    x: Float[Array, "d n"]
+    weight: Float[Array, " n"]
+
+
+class EMStats(NamedTuple):
+    """What rows contribute to the components: moments about a reference, and Σ w·log p."""
+
+    moments: Moments
+    log_likelihood: Float[Array, ""]
+
+
+class EMState(NamedTuple):
+    """A mixture whose lower bound is not known yet, after one whose is.
+
+    Attributes:
+        mixture: what the last step led to.
+        before: the mixture that ``lower_bound`` is of.
+        lower_bound: () mean log-likelihood of a row (nats).
+        collapsed: (k,) components of ``mixture`` that were kept from collapsing.
+        residual: () change of the lower bound; 0 once no step raises it.
+    """
+
+    mixture: Mixture
+    before: Mixture
+    lower_bound: Float[Array, "*batch"]
+    collapsed: Bool[Array, "*batch k"]
+    residual: Float[Array, "*batch"]
+
+    @property
+    def objective(self) -> Float[Array, "*batch"]:
+        """The mean negative log-likelihood."""
+        return -self.lower_bound
+
+
+class Prior(NamedTuple):
+    """What an update takes besides the statistics.
+
+    Attributes:
+        total: () weight of all rows.
+        reg: () added to every variance (data units²).
+        active: (k,) which components take part; None for all.
+    """
+
+    total: Float[Array, ""]
+    reg: Float[Array, ""]
+    active: Bool[Array, " k"] | None = None
+
+
+def as_columns(points: Points) -> Columns:
+    """Rows laid side by side."""
+    return Columns(points.x.T, points.weight)
+
+
+def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
+    """Rows of a tile."""
+    cost = k * d * d if options.missing else k * d
+    return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
+
+
+def log_joint(options: EMOptions, mixture: Mixture) -> Callable[[Float[Array, "d n"]], Float[Array, "k n"]]:
+    """Columns to log(weight·density) of every component; -inf for one of weight 0."""
+    family = options.family
+    shares = log_weights(mixture.weights)[:, None]
+    if options.missing:
+        return lambda x: shares + missing.log_densities(family, mixture.means, mixture.covariances, x)
+    expanded = expandable(family, mixture.means, mixture.factor)
+    return lambda x: shares + log_densities(family, mixture.means, mixture.factor, x, expanded, options.precision)
+
+
+def moments_about(
+    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"]
+) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
+    """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
+    if options.missing:
+        return lambda r, x: missing.moments(options.family, r, mixture.means, mixture.covariances, reference, x)
+    expanded = expandable(options.family, reference, mixture.factor)
+    return lambda r, x: options.family.moments(r, reference, x, expanded, options.precision)
+
+
+def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
+    """The E-step of a mixture, folded into moments about a reference, each row read once."""
+    logits, moments = log_joint(options, mixture), moments_about(options, mixture, reference)
+
+    def contribution(log_sum, r, columns):
+        counted = columns.weight > 0
+        log_likelihood = columns.weight @ jnp.where(counted, log_sum, 0)
+        return EMStats(moments(r * columns.weight, columns.x), log_likelihood), ()
+
+    tile = em_tile(options, columns.weight.shape[0], *reference.shape)
+    return fold_responsibilities(
+        lambda columns: logits(columns.x), contribution, columns, tile=tile, axis_name=options.axis_name
+    )[0]
+
+
+def given_stats(
+    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns, r: Any
+) -> EMStats:
+    """Moments by responsibilities that are known: (k, n), or (n,) labels."""
+    k = reference.shape[0]
+    moments = moments_about(options, mixture, reference)
+
+    def tile(rows):
+        columns, r = rows
+        r = r if r.ndim == 2 else (r[None, :] == jnp.arange(k)[:, None]).astype(columns.x.dtype)
+        return EMStats(moments(r * columns.weight, columns.x), jnp.zeros((), columns.x.dtype)), ()
+
+    size = em_tile(options, columns.weight.shape[0], *reference.shape)
+    return fold_rows(tile, (columns, r), tile=size, axis=-1, axis_name=options.axis_name)[0]
+
+
+def maximize(
+    options: EMOptions, moments: Moments, reference: Float[Array, "k d"], before: Mixture, prior: Prior
+) -> tuple[Mixture, Bool[Array, " k"], Float[Array, " k"]]:
+    """The M-step.
+
+    Returns:
+        The mixture; which components had to be kept from collapsing; and the squared distance between reference and
+        new mean in the new component's own units.
+    """
+    family, (k, d) = options.family, reference.shape
+    spare = 10 * jnp.finfo(reference.dtype).eps
+    empty = moments.weight <= spare
+    weight = moments.weight + spare
+    delta = jnp.where(empty[:, None], 0, moments.first / weight[:, None])
+    raw = family.covariances(moments, delta, weight)
+    spread = family.spread(raw)
+    covariances = raw + family.isotropic(prior.reg, k, d).astype(raw.dtype)
+    if family.name != "tied":
+        covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), before.covariances, covariances)
+    covariances, factor, repaired = family.factor(covariances, d)
+    collapsed = empty | repaired | (spread < prior.reg)
+    shares = weight
+    if prior.active is not None:
+        shares, collapsed = jnp.where(prior.active, weight, 0), collapsed & prior.active
+    mixture = Mixture(shares / jnp.sum(shares), reference + delta, covariances, factor)
+    return mixture, collapsed, jnp.where(empty, 0, own_squares(family, delta, factor))
+
+
+def own_squares(family: Family, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
+    """Squared length of each component's vector in that component's own units."""
+    at_origin = jnp.zeros((delta.shape[1], 1), delta.dtype)
+    return family.squares(delta, factor, at_origin, jnp.asarray(False))[:, 0]
+
+
+def settle(
+    options: EMOptions,
+    stats_about: Callable[[Float[Array, "k d"]], EMStats],
+    reference: Float[Array, "k d"],
+    before: Mixture,
+    prior: Prior,
+) -> tuple[Mixture, Bool[Array, " k"], Float[Array, ""]]:
+    """The M-step, its moments taken anew about the new means where these lie too far from the reference.
+
+    Returns:
+        The mixture, which components were kept from collapsing, and the log-likelihood that the statistics came with.
+    """
+    stats = stats_about(reference)
+    mixture, collapsed, shift = maximize(options, stats.moments, reference, before, prior)
+    if options.differentiable:
+        return mixture, collapsed, stats.log_likelihood
+    far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
+
+    def again(carry):
+        _, mixture, _ = carry
+        moments = stats_about(mixture.means).moments
+        return jnp.asarray(False), *maximize(options, moments, mixture.means, before, prior)[:2]
+
+    # A loop of at most one round, not a cond: under vmap a cond always pays for both of its branches.
+    _, mixture, collapsed = jax.lax.while_loop(lambda carry: carry[0], again, (far, mixture, collapsed))
+    return mixture, collapsed, stats.log_likelihood
+
+
+def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> EMState:
+    """One round of E and M. A mixture that lowered the bound, or is not finite, is given up for the one before it."""
+    mixture, collapsed, log_likelihood = settle(
+        options,
+        lambda reference: em_stats(options, state.mixture, reference, columns),
+        state.mixture.means,
+        state.mixture,
+        prior,
+    )
+    bound = log_likelihood / prior.total
+    broken = ~jnp.isfinite(bound)
+    slack = jnp.maximum(FALL, 16 * jnp.finfo(bound.dtype).eps) * jnp.maximum(jnp.abs(bound), 1)
+    given_up = broken | (bound < state.lower_bound - slack)
+    residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.lower_bound)))
+    raised = EMState(mixture, state.mixture, bound, collapsed, residual)
+    stayed = EMState(state.before, state.before, state.lower_bound, state.collapsed, residual)
+    return jax.tree.map(lambda stay, rise: jnp.where(given_up, stay, rise), stayed, raised)
+
+
+def begin(mixture: Mixture, collapsed: Bool[Array, " k"]) -> EMState:
+    """The state before the first step."""
+    infinite = jnp.asarray(jnp.inf, mixture.means.dtype)
+    return EMState(mixture, mixture, -infinite, collapsed, infinite)
+
+
+def label(
+    options: EMOptions, mixture: Mixture, x: Float[Array, "d n"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """The most probable component of each column, the lower index of equals, and its log p (nats)."""
+    logits = log_joint(options, mixture)
+
+    @jax.checkpoint
+    def tile(x):
+        joint = logits(x)
+        return (), (jnp.argmax(joint, axis=0).astype(jnp.int32), responsibilities(joint)[0])
+
+    return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *mixture.means.shape), axis=-1)[1]
+
+
+def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Logarithms, -inf of 0 without a NaN in the gradient."""
+    return jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1)), -jnp.inf)

@@ -1,0 +1,256 @@
+"""Where a mixture starts: from parameters, from responsibilities, or from a quick clustering of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster import kmeans
+from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of
+from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
+from jaxcluster.core import check
+from jaxcluster.core.fold import across
+from jaxcluster.core.shard import shard_index
+from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.gaussian import Family
+from jaxcluster.ops.gaussian.dense import factor_dense
+from jaxcluster.ops.nearest import nearest
+from jaxcluster.types import Array, Bool, Float, KeyArray, Points
+
+METHODS = ("kmeans", "k-means++", "random", "random_from_data")
+
+
+class Start(NamedTuple):
+    """What is given of a start; what is None is found by ``method``.
+
+    Attributes:
+        means: (k, d).
+        weights: (k,), summing to 1.
+        precisions: inverse covariances: (k, d, d) full, (d, d) tied, (k, d) diagonal, (k,) spherical.
+        responsibilities: (n, k) share of each component in each row, in place of ``method``.
+        method: "kmeans" (a k-means of the rows), "k-means++" or "random_from_data" (rows join the nearest of k seeds),
+            or "random" (random responsibilities).
+    """
+
+    means: Any = None
+    weights: Any = None
+    precisions: Any = None
+    responsibilities: Any = None
+    method: str = "kmeans"
+
+
+class Given(NamedTuple):
+    """The arrays of a start in the frame of centred rows; responsibilities are (k, n)."""
+
+    means: Float[Array, "k d"] | None
+    weights: Float[Array, " k"] | None
+    precisions: Array | None
+    responsibilities: Float[Array, "k n"] | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be found."""
+        return self.means is not None and self.weights is not None and self.precisions is not None
+
+
+def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
+    """``init`` as a `Start` of checked arrays.
+
+    Args:
+        init: a method's name, (k, d) means, a `Start`, a tuple or mapping of its fields, or a fitted `GMMState`.
+
+    Raises:
+        ValueError, TypeError: an unknown name, a wrong shape, weights that are no shares, precisions that are not
+            symmetric positive definite.
+    """
+    start = _as_start(init, family)
+    check.check_choice("init", start.method, METHODS)
+    shapes = {"means": (k, d), "weights": (k,), "precisions": family.shape(k, d), "responsibilities": (n, k)}
+    arrays = {}
+    for name, shape in shapes.items():
+        value = getattr(start, name)
+        if value is None:
+            continue
+        value = arrays[name] = value if check.is_traced(value) else np.asarray(value)
+        if value.shape != shape:
+            raise ValueError(f"{name} of the start must have shape {shape} for {family.name}, got {value.shape}.")
+        if not check.is_traced(value):
+            check.check_finite(value, name=name)
+    _check_shares(arrays.get("weights"))
+    _check_responsibilities(arrays.get("responsibilities"))
+    _check_precisions(arrays.get("precisions"), family)
+    return start._replace(**arrays)
+
+
+def in_frame(start: Start, origin: Array, rows: int) -> Given:
+    """The arrays of a start for rows that had ``origin`` subtracted and are padded to so many."""
+
+    def place(value):
+        return None if value is None else jnp.asarray(value, origin.dtype)
+
+    r = place(start.responsibilities)
+    if r is not None:
+        r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
+    means = None if start.means is None else _centered(start.means, origin)
+    return Given(means, place(start.weights), place(start.precisions), r)
+
+
+def _centered(means, origin):
+    if check.is_traced(means, origin):
+        return jnp.asarray(means, origin.dtype) - origin
+    return jnp.asarray((np.asarray(means) - np.asarray(origin)).astype(origin.dtype))
+
+
+def first_mixture(
+    options: em.EMOptions,
+    method: str,
+    key: KeyArray,
+    points: Points,
+    columns: em.Columns,
+    start: Given,
+    prior: em.Prior,
+    k: int,
+) -> tuple[Mixture, Bool[Array, " k"]]:
+    """The mixture of a start, and which of its components were kept from collapsing."""
+    d = points.x.shape[1]
+    family = options.family
+    if start.complete:
+        covariances, factor, repaired = family.factor(_inverse(family, start.precisions), d)
+        return Mixture(start.weights, start.means, covariances, factor), jnp.zeros((k,), bool) | repaired
+    centers, r = _membership(options, method, key, points, start, prior, k)
+    broad = _broad(options, points, prior, centers)
+    mixture, collapsed, _ = em.settle(
+        options,
+        lambda reference: em.given_stats(options, broad, reference, columns, r),
+        centers,
+        broad,
+        prior,
+    )
+    if start.precisions is not None:
+        covariances, factor, _ = family.factor(_inverse(family, start.precisions), d)
+        mixture = mixture._replace(covariances=covariances, factor=factor)
+    given = {name: getattr(start, name) for name in ("weights", "means") if getattr(start, name) is not None}
+    return mixture._replace(**given), collapsed
+
+
+def _membership(options, method, key, points, start, prior, k):
+    """Centres near the means to come, and responsibilities (k, n) or labels (n,)."""
+    x, weight = points
+    zeros = jnp.zeros((k, x.shape[1]), x.dtype)
+    if start.responsibilities is not None:
+        return zeros, start.responsibilities
+    if method == "random":
+        return zeros, _random_shares(key, points, k, prior.active, options.axis_name)
+    filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
+    points = jax.lax.stop_gradient(Points(filled, weight))
+    masks = {"active": prior.active, "axis_name": options.axis_name}
+    if method == "kmeans":
+        fit = kmeans.fit(key, points.x, k, weights=points.weight, **masks)
+        return jax.lax.stop_gradient(fit.state.centers), fit.labels
+    if method == "k-means++":
+        centers = kmeans_plus_plus(key, points, k, **masks)
+    else:
+        centers = random_rows(key, points, k, axis_name=options.axis_name)
+    return centers, nearest(points.x, centers, active=prior.active)[0]
+
+
+def _random_shares(key, points, k, active, axis_name):
+    """Uniform shares drawn by the number of a row, whatever rows come after it or on which device it lies."""
+    n = points.weight.shape[0]
+    rows = jnp.arange(n) + shard_index(axis_name) * n
+    drawn = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), (k,), points.x.dtype))(rows).T
+    drawn = drawn if active is None else jnp.where(active[:, None], drawn, 0)
+    return drawn / jnp.sum(drawn, axis=0)
+
+
+def _broad(options, points, prior, centers):
+    """A mixture as wide as the rows: what components without rows keep, and what missing cells are first taken from."""
+    k, d = centers.shape
+    x = jnp.where(jnp.isnan(points.x), 0, points.x) if options.missing else points.x
+    squares = across(points.weight @ jnp.sum(jnp.square(x), axis=1), options.axis_name)
+    variance = jax.lax.stop_gradient(squares / (prior.total * d)) + prior.reg
+    covariances = options.family.isotropic(variance, k, d).astype(x.dtype)
+    covariances, factor, _ = options.family.factor(covariances, d)
+    return Mixture(jnp.full((k,), 1 / k, x.dtype), centers, covariances, factor)
+
+
+def _inverse(family, precisions):
+    if family.name in ("diag", "spherical"):
+        return 1 / precisions
+    _, factor, _ = factor_dense(precisions)
+    return jnp.matmul(factor.root, jnp.swapaxes(factor.root, -1, -2), precision=FULL)
+
+
+def _as_start(init, family):
+    if isinstance(init, str):
+        return Start(method=init)
+    if isinstance(init, Start):
+        return init
+    if isinstance(init, GMMState):
+        return _from_state(init, family)
+    if isinstance(init, Mapping):
+        unknown = set(init) - set(Start._fields)
+        if unknown:
+            raise ValueError(f"init has unknown entries {sorted(unknown)}; those known are {list(Start._fields)}.")
+        return Start(**init)
+    if isinstance(init, tuple):
+        return Start(*init)
+    return Start(means=check.check_matrix(init, name="init"))
+
+
+def _from_state(state, family):
+    found, covariances = family_of(state)
+    if found.name != family.name:
+        raise ValueError(f"init is a state with {found.name} covariances, but covariance={family.name!r} is asked for.")
+    d = state.means.shape[1]
+    _, factor, _ = family.factor(covariances, d)
+    return Start(state.means, state.weights, family.invert(factor))
+
+
+def _check_shares(weights):
+    if weights is None or check.is_traced(weights):
+        return
+    if (weights < 0).any() or not np.isclose(weights.sum(), 1, atol=1e-4):
+        raise ValueError(
+            f"weights of the start must be shares: not negative, summing to 1. The least is {weights.min():.4g}, the "
+            f"sum {weights.sum():.6g}."
+        )
+
+
+def _check_responsibilities(r):
+    if r is None or check.is_traced(r):
+        return
+    sums = r.sum(axis=1)
+    if (r < 0).any() or not np.allclose(sums, 1, atol=1e-4):
+        worst = int(np.argmax(np.abs(sums - 1)))
+        raise ValueError(
+            f"responsibilities of the start must be shares of each row: not negative, summing to 1. The least is "
+            f"{r.min():.4g}; row {worst} sums to {sums[worst]:.6g}."
+        )
+
+
+def _check_precisions(precisions, family):
+    if precisions is None or check.is_traced(precisions):
+        return
+    if family.name in ("diag", "spherical"):
+        _refuse(precisions > 0, "positive")
+        return
+    matrices = np.asarray(precisions, np.float64)
+    matrices = matrices.reshape(-1, *matrices.shape[-2:])
+    scale = np.abs(matrices).max(axis=(1, 2), keepdims=True)
+    _refuse((np.abs(matrices - np.swapaxes(matrices, 1, 2)) <= 1e-5 * scale).all(axis=(1, 2)), "symmetric")
+    _refuse(np.array([np.linalg.eigvalsh(matrix)[0] > 0 for matrix in matrices]), "positive definite")
+
+
+def _refuse(sound, what):
+    bad = np.flatnonzero(~sound.reshape(sound.shape[0], -1).all(axis=1))
+    if bad.size:
+        listed = ", ".join(map(str, bad[:8]))
+        raise ValueError(f"precisions of the start are not {what} for component{'s' * (bad.size > 1)} {listed}.")
+
+

@@ -1,0 +1,14 @@
+"""Gaussian densities and moments for tiles of rows, one module a type of covariance."""
+
+from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE
+from jaxcluster.ops.gaussian.family import Factor, Family, Moments, expandable, log_densities
+from jaxcluster.ops.gaussian.full import FULL_COVARIANCE
+from jaxcluster.ops.gaussian.spherical import SPHERICAL_COVARIANCE
+from jaxcluster.ops.gaussian.tied import TIED_COVARIANCE
+
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (FULL_COVARIANCE, TIED_COVARIANCE, DIAGONAL_COVARIANCE, SPHERICAL_COVARIANCE)
+}
+"""Types of covariance by the names that users write."""
+
+__all__ = ["FAMILIES", "Factor", "Family", "Moments", "expandable", "log_densities"]

@@ -1,0 +1,60 @@
+"""Cholesky factors of covariance matrices, in which a singular one is mended and pointed out instead of turning NaN."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.ops.gaussian.family import Factor
+from jaxcluster.types import Array, Bool, Float
+
+LEAST_PIVOT = 4
+"""A pivot below so many rounding errors of its own variance is no longer a number to divide by."""
+
+MOST_RIDGE = 64
+"""Doublings of a ridge, from a rounding error to beyond any covariance."""
+
+
+def factor_dense(covariances: Float[Array, "*k d d"]) -> tuple[Array, Factor, Bool[Array, "*k"]]:
+    """Covariances with the ridge that they need, their `Factor`, and which needed one."""
+    ridge = _ridge(jax.lax.stop_gradient(covariances))
+    eye = jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
+    covariances = covariances + ridge[..., None, None] * eye
+    lower = jnp.linalg.cholesky(covariances)
+    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.broadcast_to(eye, lower.shape), lower=True)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(inverse, axis1=-2, axis2=-1)), axis=-1)
+    return covariances, Factor(jnp.swapaxes(inverse, -1, -2), log_det), ridge > 0
+
+
+def positive_definite(matrices: Float[Array, "*k d d"]) -> Bool[Array, "*k"]:
+    """Whether a Cholesky decomposition exists whose pivots all stand clear of rounding."""
+    lower = jnp.linalg.cholesky(matrices)
+    pivots = jnp.square(jnp.diagonal(lower, axis1=-2, axis2=-1))
+    variances = jnp.diagonal(matrices, axis1=-2, axis2=-1)
+    least = LEAST_PIVOT * jnp.finfo(matrices.dtype).eps * variances
+    return jnp.all((pivots > least) & (variances > jnp.sqrt(jnp.finfo(matrices.dtype).tiny)), axis=-1)
+
+
+def _ridge(covariances):
+    """What has to be added to each diagonal: 0 for nearly all."""
+    dtype = covariances.dtype
+    eye = jnp.eye(covariances.shape[-1], dtype=dtype)
+    variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
+    least = jnp.maximum(jnp.max(variances, axis=-1) * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
+    start = jnp.where(jnp.isfinite(least), 2 * LEAST_PIVOT * least, 1)
+    finite = jnp.all(jnp.isfinite(covariances), axis=(-2, -1))
+
+    def singular(ridge):
+        return finite & ~positive_definite(covariances + ridge[..., None, None] * eye)
+
+    def raise_ridge(carry):
+        ridge, bad, rounds = carry
+        ridge = jnp.where(bad, jnp.maximum(2 * ridge, start), ridge)
+        return ridge, singular(ridge), rounds + 1
+
+    def unfinished(carry):
+        _, bad, rounds = carry
+        return jnp.any(bad) & (rounds < MOST_RIDGE)
+
+    none = jnp.zeros_like(start)
+    return jax.lax.while_loop(unfinished, raise_ridge, (none, singular(none), jnp.int32(0)))[0]

@@ -1,0 +1,123 @@
+"""What a type of covariance has to be able to do, and what all types share.
+
+Rows come as columns, (d, n), and centred. Moments are taken about a reference near the new mean, the old one, so that
+nothing cancels: E[x²] − μ² loses a tight cluster far from the origin in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.ops.distance import FULL
+from jaxcluster.types import Array, Bool, Float
+
+LOG_2PI = math.log(2 * math.pi)
+
+EXPANDED_ERROR = 1e-4
+"""Largest error of a log-density, in nats, that products in place of differences may bring."""
+
+
+class Factor(NamedTuple):
+    """A covariance as its densities need it.
+
+    Attributes:
+        root: R with precision R·Rᵀ: (k, d, d) upper triangular, (d, d) tied, (k, d) diagonal, (k,) spherical.
+        log_det: log |R|: (k,), or () tied.
+    """
+
+    root: Array
+    log_det: Float[Array, "*k"]
+
+
+class Moments(NamedTuple):
+    """Weighted sums over rows about a reference m, by component.
+
+    Attributes:
+        weight: (k,) Σ r.
+        first: (k, d) Σ r·(x − m).
+        second: Σ r·(x − m)(x − m)ᵀ: (k, d, d), summed over components (d, d) if tied, its diagonal (k, d), or its
+            trace (k,).
+    """
+
+    weight: Float[Array, " k"]
+    first: Float[Array, "k d"]
+    second: Array
+
+
+class Family(NamedTuple):
+    """A type of covariance.
+
+    Attributes:
+        name: as users write it.
+        factor: (covariances, d) -> (covariances, `Factor`, repaired); a covariance that is singular to the precision
+            at hand is given the least ridge that mends it, and repaired says which, (k,) or ().
+        squares: (means, factor, x, expanded, precision) -> (k, n) squared Mahalanobis distances.
+        moments: (r, means, x, expanded, precision) -> `Moments` about the means.
+        covariances: (moments, delta, weight) -> maximum-likelihood covariances, (k, d) delta from the reference to
+            the new mean.
+        shape: (k, d) -> the shape of covariances.
+        parameters: (k, d) -> how many free numbers they hold.
+        dense: (covariances, k, d) -> (k, d, d).
+        isotropic: (variance, k, d) -> covariances of that variance in every direction.
+        spread: (covariances) -> the mean variance over all directions, (k,) or ().
+        invert: (factor) -> precisions, in the shape of the covariances.
+    """
+
+    name: str
+    factor: Callable[..., tuple[Array, Factor, Bool[Array, "*k"]]]
+    squares: Callable[..., Float[Array, "k n"]]
+    moments: Callable[..., Moments]
+    covariances: Callable[..., Array]
+    shape: Callable[[int, int], tuple[int, ...]]
+    parameters: Callable[[int, int], int]
+    dense: Callable[..., Float[Array, "k d d"]]
+    isotropic: Callable[..., Array]
+    spread: Callable[[Array], Float[Array, "*k"]]
+    invert: Callable[[Factor], Array]
+
+
+def product(a: Float[Array, "m i"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m n"]:
+    """a·b."""
+    return jax.lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision=precision)
+
+
+def product_over_rows(a: Float[Array, "m n"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m i"]:
+    """a·bᵀ: sums over rows that lie side by side."""
+    return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision=precision)
+
+
+def with_ones(x: Float[Array, "d n"]) -> Float[Array, "e n"]:
+    """A row of ones on top, so that one product brings sums out beside products."""
+    return jnp.concatenate([jnp.ones_like(x[:1]), x])
+
+
+def log_densities(
+    family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded, precision=FULL
+) -> Float[Array, "k n"]:
+    """log N(x | mean, covariance) of every component (nats)."""
+    constant = factor.log_det - means.shape[1] * LOG_2PI / 2
+    return jnp.broadcast_to(constant, means.shape[:1])[:, None] - family.squares(means, factor, x, expanded, precision) / 2
+
+
+def expandable(family: Family, means: Float[Array, "k d"], factor: Factor) -> Bool[Array, ""]:
+    """Whether ‖x‖² − 2x·μ + ‖μ‖² is as good as the difference: all means lie near the origin in their own units."""
+    origin = jnp.zeros((means.shape[1], 1), means.dtype)
+    reach = jax.lax.stop_gradient(family.squares(means, factor, origin, jnp.asarray(False)))
+    return jnp.max(reach) <= EXPANDED_ERROR / (2 * jnp.finfo(means.dtype).eps)
+
+
+def either(choose: Bool[Array, ""], expanded: Callable[..., Any], exact: Callable[..., Any], *operands: Array) -> Any:
+    """One of two forms of the same sums: products of rows where ``choose``, else differences from the means."""
+    return jax.lax.cond(choose, expanded, exact, *operands)
+
+
+def variance_floor(variances: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+    """Variances, those that are not positive numbers raised to the least normal one that can be inverted; which."""
+    least = jnp.sqrt(jnp.finfo(variances.dtype).tiny)
+    sound = variances > least
+    return jnp.where(sound, variances, least), ~sound

@@ -1,0 +1,64 @@
+"""One covariance matrix that all components share: rows are whitened once, and only then compared with the means."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.gaussian import spherical
+from jaxcluster.ops.gaussian.dense import factor_dense
+from jaxcluster.ops.gaussian.family import Factor, Family, Moments, either, product, product_over_rows
+from jaxcluster.types import Array, Bool, Float
+
+
+def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Bool[Array, ""]]:
+    """See `Family.factor`."""
+    return factor_dense(covariances)
+
+
+def squares(
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+) -> Float[Array, "k n"]:
+    """See `Family.squares`."""
+    white = product(factor.root.T, x, precision)
+    return spherical.square_distances(product(means, factor.root), white, expanded, precision)
+
+
+def moments(
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+) -> Moments:
+    """See `Family.moments`."""
+    weight = jnp.sum(r, axis=1)
+
+    def by_products(r, means, x):
+        first = product_over_rows(r, x, precision) - weight[:, None] * means
+        scatter = product_over_rows(x * jnp.sum(r, axis=0), x, precision)
+        return first, scatter - product(means.T, first + weight[:, None] * means)
+
+    def by_differences(r, means, x):
+        pulled = r[:, None, :] * (x[None] - means[:, :, None])
+        return jnp.sum(pulled, axis=2), product_over_rows(jnp.sum(pulled, axis=0), x, precision)
+
+    first, cross = either(expanded, by_products, by_differences, r, means, x)
+    return Moments(weight, first, cross - product(first.T, means))
+
+
+def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "d d"]:
+    """See `Family.covariances`."""
+    raw = (moments.second - product(delta.T * weight, delta)) / jnp.sum(weight)
+    return (raw + raw.T) / 2
+
+
+TIED_COVARIANCE = Family(
+    name="tied",
+    factor=factor,
+    squares=squares,
+    moments=moments,
+    covariances=covariances,
+    shape=lambda k, d: (d, d),
+    parameters=lambda k, d: d * (d + 1) // 2,
+    dense=lambda covariances, k, d: jnp.broadcast_to(covariances, (k, d, d)),
+    isotropic=lambda variance, k, d: variance * jnp.eye(d),
+    spread=lambda covariances: jnp.trace(covariances) / covariances.shape[-1],
+    invert=lambda factor: product(factor.root, factor.root.T),
+)

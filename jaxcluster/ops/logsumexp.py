@@ -1,0 +1,54 @@
+"""Streamed log-sum-exp over clusters: responsibilities live in tiles, and are folded into statistics there.
+
+Logits are (k, n): clusters above, rows side by side, so that sums over clusters run along whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.fold import fold_rows
+from jaxcluster.types import Array, Float
+
+
+def responsibilities(logits: Float[Array, "k n"]) -> tuple[Float[Array, " n"], Float[Array, "k n"]]:
+    """log Σ_j exp of each row's logits, and its softmax. A row of nothing but -inf has sum -inf and softmax 0."""
+    most = jnp.max(logits, axis=0)
+    most = jax.lax.stop_gradient(jnp.where(jnp.isfinite(most), most, 0))
+    powers = jnp.exp(logits - most)
+    total = jnp.sum(powers, axis=0)
+    possible = total > 0
+    safe = jnp.where(possible, total, 1)
+    return jnp.where(possible, most + jnp.log(safe), -jnp.inf), powers / safe
+
+
+def fold_responsibilities(
+    logits: Callable[[Any], Float[Array, "k t"]],
+    contribution: Callable[[Float[Array, " t"], Float[Array, "k t"], Any], tuple[Any, Any]],
+    rows: Any,
+    *,
+    tile: int,
+    axis_name: str | None = None,
+) -> tuple[Any, Any]:
+    """Folds what rows contribute by their responsibilities, of which no more than a tile exists at a time.
+
+    Args:
+        logits: tile of rows -> their logits.
+        contribution: (log-sum-exp, responsibilities, tile) -> (summary, per_row).
+        rows: a pytree of arrays with n rows along their last axis.
+        tile: rows a tile.
+        axis_name: a mapped axis over which the rows are spread, if any.
+
+    Returns:
+        As `jaxcluster.core.fold.fold_rows`. A gradient computes each tile anew instead of keeping n×k.
+    """
+
+    @jax.checkpoint
+    def fold_tile(tile_of_rows):
+        return contribution(*responsibilities(logits(tile_of_rows)), tile_of_rows)
+
+    return fold_rows(fold_tile, rows, tile=tile, axis=-1, axis_name=axis_name)
