@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
+from bench.peers import GMMX, SKLEARN
+
+Target = float | Mapping[str, float]
+"""A ratio that is aimed at: to the fastest peer, or to each by its name."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -15,13 +20,15 @@ class Case:
         name: what ``--only`` matches.
         work: a name of `bench.works.WORKS`: what is computed.
         n, d, k: rows, columns and clusters.
-        steps: Lloyd iterations, the same number on every side.
+        steps: iterations of Lloyd or of EM, the same number on every side.
         seeds: runs of each k from 2 to ``k`` in a sweep.
         problems: how many problems of this size are solved.
+        covariance: the form of a mixture's covariances, "full" or "diag"; None where there are none.
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
-        target: ratio to the fastest peer that is aimed at, by platform ("cpu", "gpu").
+        target: the ratio that is aimed at, by platform ("cpu", "gpu").
         platform: the only platform on which the case is run; None for all.
-        data: the file of real data, without its ending, that ``--data`` may put in the place of generated rows.
+        data: the file of real data, without its ending, that ``--data`` may put in the place of generated rows; its
+            principal components where ``d`` is less than its columns.
     """
 
     name: str
@@ -32,11 +39,14 @@ class Case:
     steps: int = 10
     seeds: int = 1
     problems: int = 1
+    covariance: str | None = None
     repeats: int = 7
-    target: Mapping[str, float] = field(default_factory=dict)
+    target: Mapping[str, Target] = field(default_factory=dict)
     platform: str | None = None
     data: str | None = None
 
+
+EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
     Case("lloyd-k32", "lloyd", n=1_048_576, d=16, k=32, target={"cpu": 1.0}),
@@ -46,6 +56,10 @@ CASES = (
     Case("lloyd-k1024", "lloyd", n=196_608, d=128, k=1024, repeats=3, target={"cpu": 1.5}),
     Case("lloyd-1m-k256", "lloyd", n=1_048_576, d=128, k=256, platform="gpu"),
     Case("lloyd-1m-k1024", "lloyd", n=1_048_576, d=128, k=1024, platform="gpu"),
+    Case("em-full-16", "em", n=131_072, d=16, k=16, covariance="full", repeats=5, target=EM_FULL),
+    Case("em-full-50", "em", n=70_000, d=50, k=10, covariance="full", repeats=5, target=EM_FULL, data="mnist"),
+    Case("em-diag-64", "em", n=65_536, d=64, k=32, covariance="diag", repeats=5, target={"cpu": {SKLEARN: 4}}),
+    Case("em-1m", "em", n=1_048_576, d=32, k=32, covariance="full", repeats=3, target=EM_FULL, platform="gpu"),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from bench.cases import Case
@@ -20,13 +22,31 @@ def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return centers[truth] + rng.standard_normal((case.n, case.d), np.float32), truth
 
 
+def source(case: Case, folder: Path | None) -> str:
+    """Where the rows of a case come from: "generated", or the name of a set of images in ``folder``."""
+    return "generated" if folder is None or case.data is None else case.data
+
+
 def rows(case: Case, folder: Path | None) -> tuple[np.ndarray, str]:
-    """The rows of a case, and where they come from: "generated", or the name of a set of images in ``folder``."""
-    if folder is None or case.data is None:
-        return blobs(case)[0], "generated"
-    with np.load(folder / f"{case.data}.npz") as archive:
+    """The rows of a case, and where they come from: of images, as many principal components as it has columns."""
+    name = source(case, folder)
+    if name == "generated":
+        return blobs(case)[0], name
+    with np.load(folder / f"{name}.npz") as archive:
         images = np.concatenate([archive["x_train"], archive["x_test"]])
-    return images.reshape(len(images), -1).astype(np.float32) / 255, case.data
+    pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+    return _components(pixels, case.d) if case.d < pixels.shape[1] else pixels, name
+
+
+def _components(pixels: np.ndarray, d: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    return PCA(d, random_state=0).fit_transform(pixels)
+
+
+def place(x: np.ndarray) -> Any:
+    """The rows where a side that runs in JAX takes them from: host memory on a CPU, else the device's."""
+    return x if jax.default_backend() == "cpu" else jax.block_until_ready(jax.device_put(x))
 
 
 def starting_rows(x: np.ndarray, k: int) -> np.ndarray:

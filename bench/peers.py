@@ -25,21 +25,27 @@ class Answer(NamedTuple):
 
 Call = Callable[[], Answer]
 
-SKLEARN, INTELEX, FAISS, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "torch"
-MODULES = {SKLEARN: "sklearn", INTELEX: "sklearnex", FAISS: "faiss", TORCH: "torch"}
+SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
+MODULES = {SKLEARN: "sklearn", INTELEX: "sklearnex", FAISS: "faiss", GMMX: "gmmx", TORCH: "torch"}
 
 
 def installed(platform: str, *, cpu_peers: bool = True) -> dict[str, str]:
-    """Version of each peer that is installed and belongs on the platform: torch runs on accelerators only."""
-    wanted = [name for name in MODULES if (platform != "cpu" if name == TORCH else cpu_peers)]
+    """Version of each peer that is installed and belongs on the platform."""
+    wanted = _wanted(platform, cpu_peers)
     return {name: _version(MODULES[name]) for name in wanted if importlib.util.find_spec(MODULES[name])}
 
 
 def missing(platform: str, *, cpu_peers: bool = True) -> list[str]:
     """The peers that belong on the platform and are not installed."""
     found = installed(platform, cpu_peers=cpu_peers)
-    wanted = [TORCH] * (platform != "cpu") + [SKLEARN, INTELEX, FAISS] * cpu_peers
-    return [name for name in wanted if name not in found]
+    return [name for name in _wanted(platform, cpu_peers) if name not in found]
+
+
+def _wanted(platform: str, cpu_peers: bool) -> list[str]:
+    """Torch is for accelerators, gmmx for wherever JAX runs, the others for processors."""
+    on_accelerator = platform != "cpu"
+    belongs = {TORCH: on_accelerator, GMMX: on_accelerator or cpu_peers}
+    return [name for name in MODULES if belongs.get(name, cpu_peers)]
 
 
 def _version(module: str) -> str:

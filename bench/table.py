@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 HEAD = ("Work", "jaxcluster", "Peers", "Ratio", "Target", "First call")
+MEMORY_HEAD = ("Peak memory beside the rows", "jaxcluster", "Peers")
 LIBRARIES = {"jax": "JAX", "numpy": "NumPy", "scikit-learn": "scikit-learn"}
 
 
@@ -32,18 +34,22 @@ def published(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """One table, a row a record."""
-    rows = [HEAD, ("---", "---:", "---", "---:", "---:", "---:"), *map(_row, records)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """One table of times, a row a record."""
+    return _lines([HEAD, ("---", "---:", "---", "---:", "---:", "---:"), *map(_row, records)])
 
 
-def sections(records: Sequence[dict[str, Any]]) -> str:
-    """A table a device, each under a line that says where its figures come from."""
-    devices = list(dict.fromkeys(_device(record) for record in records))
+def memory_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of peak memory, a row a record."""
+    return _lines([MEMORY_HEAD, ("---", "---:", "---"), *map(_memory_row, records)])
+
+
+def sections(times: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]] = ()) -> str:
+    """The tables of each device, under a line that says where its figures come from."""
     parts = []
-    for device in devices:
-        here = [record for record in records if _device(record) == device]
-        parts += [f"**{device}** — {_origin(here)}", markdown(here)]
+    for device in dict.fromkeys(_device(record) for record in (*times, *memory)):
+        timed, sized = ([record for record in records if _device(record) == device] for records in (times, memory))
+        parts.append(f"**{device}** — {_origin([*timed, *sized])}")
+        parts += [show(here) for show, here in ((markdown, timed), (memory_markdown, sized)) if here]
     return "\n\n".join(parts)
 
 
@@ -66,16 +72,50 @@ def seconds(value: float | None) -> str:
     return f"{value:#.3g} s" if value >= 0.1 else f"{value * 1e3:#.3g} ms"
 
 
+def size(value: int) -> str:
+    """A number of bytes in megabytes."""
+    return f"{value / 1e6:,.0f} MB"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    ours, ratio, target = record["ours"], record["ratio"], record["target"]
+    ours, ratio = record["ours"], record["ratio"]
     return (
-        record["title"] + ("" if record["data"] == "generated" else f" ({record['data']})"),
+        _title(record),
         seconds(ours.get("median_s")),
         "; ".join(_peer(name, peer) for name, peer in record["peers"].items()) or "—",
         "—" if ratio is None else f"{ratio:.2f}×",
-        "—" if target is None else f"≥ {target:g}" + ("" if ratio is None or ratio >= target else " (not met)"),
+        _target(record),
         seconds(ours["first_call_s"]),
     )
+
+
+def _memory_row(record: dict[str, Any]) -> tuple[str, ...]:
+    peers = (f"{name} {size(peer['peak_bytes'])}" for name, peer in record["peers"].items())
+    return _title(record), size(record["ours"]["peak_bytes"]), "; ".join(peers) or "—"
+
+
+def _title(record: dict[str, Any]) -> str:
+    return record["title"] + ("" if record["data"] == "generated" else f" ({record['data']})")
+
+
+def _target(record: dict[str, Any]) -> str:
+    target, peers = record["target"], record["peers"]
+    if target is None:
+        return "—"
+    if not isinstance(target, Mapping):
+        return _aim(target, record["ratio"])
+    ratios = {name: peers.get(name, {}).get("ratio") for name in target}
+    return "; ".join(f"{name} {_aim(least, ratios[name])}" for name, least in target.items())
+
+
+def _aim(least: float, ratio: float | None) -> str:
+    if ratio is None:
+        return f"≥ {least:g} (not measured)"
+    return f"≥ {least:g}" + ("" if ratio >= least else " (not met)")
 
 
 def _peer(name: str, peer: dict[str, Any]) -> str:
@@ -101,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the table, or with ``--check`` says whether README has the present one."""
     parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the table is not up to date")
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
-    new = replaced(text, sections(published(read(options.results))))
+    new = replaced(text, sections(published(read(options.results)), published(read(options.results / "memory"))))
     if options.check and new != text:
         print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
         return 1

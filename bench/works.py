@@ -14,9 +14,11 @@ import jax
 import numpy as np
 
 import jaxcluster
-from bench import data, peers
+from bench import data, mixtures, peers
 from bench.cases import Case
 from bench.peers import SKLEARN, Answer, Call
+
+OURS = "jaxcluster"
 
 
 class Work(NamedTuple):
@@ -32,6 +34,11 @@ class Work(NamedTuple):
     tolerance: float = 1e-3
     probe: Work | None = None
     data: str = "generated"
+
+    @property
+    def sides(self) -> dict[str, Call]:
+        """Every side by its name, ours first."""
+        return {OURS: self.ours, **self.peers}
 
 
 LABEL_TOLERANCE = 1e-3
@@ -74,11 +81,6 @@ def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str,
     return seen
 
 
-def place(x: np.ndarray) -> Any:
-    """The rows where our side takes them from: host memory on a CPU, else the device's."""
-    return x if jax.default_backend() == "cpu" else jax.block_until_ready(jax.device_put(x))
-
-
 def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """Lloyd's iterations from given rows.
 
@@ -87,7 +89,7 @@ def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     labels are compared after one iteration, inertia and the number of iterations after all.
     """
     x, source = data.rows(case, folder)
-    start, placed, key = data.starting_rows(x, case.k), place(x), jax.random.key(0)
+    start, placed, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
 
     def ours(steps: int) -> Answer:
         fit = jaxcluster.kmeans.fit(key, placed, case.k, init=start, tol=0.0, max_steps=steps)
@@ -101,13 +103,41 @@ def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(*both(case.steps), probe=Work(*both(1)), data=source)
 
 
+def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """EM steps of a Gaussian mixture from given parameters.
+
+    Memberships are soft, so that rounding does not grow as it does in Lloyd's iterations, and labels are compared after
+    all of them. By the last step the bound still rises by more than its tolerance: one step less would be seen.
+    """
+    x, source = data.rows(case, folder)
+    start, placed, key = mixtures.start(x, case.k, case.covariance), data.place(x), jax.random.key(0)
+
+    def ours() -> Answer:
+        fit = jaxcluster.gmm.fit(
+            key,
+            placed,
+            case.k,
+            covariance=case.covariance,
+            init=jaxcluster.gmm.Start(**start._asdict()),
+            tol=0.0,
+            max_steps=case.steps,
+            reg_covar=mixtures.RIDGE,
+        )
+        return Answer(float(fit.state.lower_bound), np.asarray(fit.labels), int(fit.steps))
+
+    theirs = {
+        name: build(x, start, case.covariance, case.steps) for name, build in mixtures.EM.items() if name in found
+    }
+    return Work(ours, theirs, tolerance=1e-5, data=source)
+
+
 def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """K-means++ and Lloyd to convergence for k from 2 up and every seed, against a loop; mean inertias are compared.
 
     The random streams differ, so the two means agree only as samples of one distribution do.
     """
     x, source = data.rows(case, folder)
-    placed, key, ks = place(x), jax.random.key(0), range(2, case.k + 1)
+    placed, key, ks = data.place(x), jax.random.key(0), range(2, case.k + 1)
     tol, most = 1e-4, 100
 
     def ours() -> Answer:
@@ -133,7 +163,7 @@ def small(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     x = rng.standard_normal((case.problems, case.n, case.d), np.float32)
     x += 3 * rng.standard_normal((case.problems, case.k, case.d), np.float32)[:, np.arange(case.n) % case.k]
     starts = np.stack([data.starting_rows(problem, case.k) for problem in x])
-    placed, key = place(x), jax.random.key(0)
+    placed, key = data.place(x), jax.random.key(0)
     tol, most = 1e-4, 300
 
     @jax.jit
@@ -162,7 +192,7 @@ def score(name: str, arguments: Callable[[Case], tuple]) -> Callable[[Case, Mapp
 
     def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
         given = arguments(case)
-        placed = tuple(map(place, given))
+        placed = tuple(map(data.place, given))
 
         def ours() -> Answer:
             return Answer(float(getattr(jaxcluster.metrics, name)(*placed)))
@@ -186,6 +216,7 @@ class Kind(NamedTuple):
 
 WORKS = {
     "lloyd": Kind("Lloyd ×{steps}, {n:,}×{d}, k = {k:,}", lloyd),
+    "em": Kind("EM ×{steps}, {n:,}×{d}, k = {k}, {covariance}", em),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
     "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),

@@ -11,9 +11,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "bayesian_gmm": "jaxcluster.cluster.bayesian_gmm",
     "bisecting": "jaxcluster.cluster.bisecting",
     "datasets": "jaxcluster.datasets",
     "estimators": "jaxcluster.estimators",
+    "gmm": "jaxcluster.cluster.gmm",
     "kmeans": "jaxcluster.cluster.kmeans",
     "metrics": "jaxcluster.metrics",
     "minibatch": "jaxcluster.cluster.minibatch",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, peers, table
+from bench import data, memory, mixtures, peers, table
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import FAISS, INTELEX, SKLEARN, TORCH, Answer
+from bench.peers import FAISS, GMMX, INTELEX, SKLEARN, TORCH, Answer
 from bench.timing import alternate
 from bench.works import WORKS, Work, compare, disagreement, title
 
@@ -59,6 +59,18 @@ def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
     assert all(entry["title"] in printed for entry in records)
 
 
+def test_both_forms_of_a_mixture_take_the_same_steps_on_every_side(tmp_path):
+    out = tmp_path / "run.jsonl"
+    assert bench.main(["--quick", "--only", "em-full-16", "em-diag-64", "--out", str(out)]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [entry["title"][-4:] for entry in records] == ["full", "diag"]
+    for entry in records:
+        assert SKLEARN in entry["peers"]
+        for side in (entry["ours"], *entry["peers"].values()):
+            assert side["steps"] == 4
+            assert side["value"] == pytest.approx(entry["ours"]["value"], rel=1e-5)
+
+
 def test_a_peer_that_computes_something_else_gets_no_ratio(monkeypatch, capsys):
     def other(x, start, steps):
         return lambda: peers.sklearn_lloyd(x, start, steps)()._replace(value=1.0)
@@ -71,7 +83,7 @@ def test_a_peer_that_computes_something_else_gets_no_ratio(monkeypatch, capsys):
 
 
 def test_a_missing_peer_is_named_and_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(peers, "MODULES", {SKLEARN: "sklearn", INTELEX: "no_such_a", FAISS: "no_such_b", TORCH: "c"})
+    monkeypatch.setattr(peers, "MODULES", {SKLEARN: "sklearn", INTELEX: "no_a", FAISS: "no_b", TORCH: "c"})
     monkeypatch.setattr(bench, "select", lambda patterns, platform: [TINY])
     assert bench.main(["--quick"]) == 0
     seen = capsys.readouterr()
@@ -106,6 +118,61 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
     assert disagreement(peers.sklearn_lloyd(x, start, TINY.steps)(), theirs, 1e-3) is None
 
 
+def test_peers_are_looked_for_where_they_belong(monkeypatch):
+    monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
+    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX]
+    assert peers.missing("cpu", cpu_peers=False) == []
+    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, TORCH]
+    assert peers.missing("gpu", cpu_peers=False) == [GMMX, TORCH]
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_gmmx_computes_what_scikit_learn_does(covariance):
+    pytest.importorskip("gmmx")
+    x, _ = data.blobs(TINY)
+    first = mixtures.start(x, TINY.k, covariance)
+    theirs = mixtures.gmmx_em(x, first, covariance, TINY.steps)()
+    assert disagreement(mixtures.sklearn_em(x, first, covariance, TINY.steps)(), theirs, 1e-5) is None
+    assert disagreement(mixtures.sklearn_em(x, first, covariance, TINY.steps - 1)(), theirs, 1e-5) is not None
+
+
+def test_images_are_reduced_to_the_columns_of_a_case(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(40, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "pictures.npz", x_train=images[:30], x_test=images[30:])
+    whole, reduced = (Case("images", "em", n=40, d=d, data="pictures") for d in (16, 3))
+    pixels, source = data.rows(whole, tmp_path)
+    assert source == "pictures"
+    np.testing.assert_array_equal(pixels, images.reshape(40, 16).astype(np.float32) / 255)
+    components, source = data.rows(reduced, tmp_path)
+    assert (source, components.shape, components.dtype) == ("pictures", (40, 3), np.float32)
+    assert data.rows(whole, None)[1] == "generated"
+
+
+def test_memory_grows_by_what_a_call_holds_at_its_peak():
+    if not memory.possible("cpu"):
+        pytest.skip("Linux only")
+    assert memory.growth(lambda: np.ones(10_000_000)) == pytest.approx(80e6, rel=0.1)
+    assert memory.growth(lambda: None) < 8e6
+    assert not memory.possible("gpu")
+
+
+def test_memory_is_measured_in_a_process_for_each_side(tmp_path, capsys, monkeypatch):
+    if not memory.possible("cpu"):
+        pytest.skip("Linux only")
+    monkeypatch.setattr(peers, "MODULES", {SKLEARN: "sklearn"})
+    out = tmp_path / "run.jsonl"
+    assert bench.main(["--quick", "--memory", "--only", "ari", "--out", str(out)]) == 0
+    entry = json.loads(out.read_text())
+    assert entry["ours"]["first_call_bytes"] > 0
+    assert set(entry["peers"]) == {SKLEARN}
+    assert entry["provenance"]["quick"]
+    printed = capsys.readouterr().out
+    assert f"| {entry['title']} |" in printed
+    assert f"scikit-learn {table.size(entry['peers'][SKLEARN]['peak_bytes'])} |" in printed
+    monkeypatch.setattr(memory, "possible", lambda platform: False)
+    assert bench.main(["--memory"]) == 2
+
+
 def test_disagreement_says_what_differs():
     ours = Answer(10.0, np.arange(1000), 5)
     assert disagreement(ours, Answer(10.001, np.arange(1000), 5), 1e-3) is None
@@ -137,13 +204,37 @@ def test_the_table_shows_the_latest_full_run_of_each_case():
         record("one", date="2025-01-02", peer=0.6),
         record("one", date="2025-01-01"),
         record("one", date="2025-01-03", quick=True),
-        record("two", failure="ours is 1, theirs 2"),
+        record("two", failure="ours 1, theirs 2"),
     ]
     shown = table.sections(table.published(sorted(records, key=lambda entry: entry["provenance"]["date"])))
     assert "**Chip, 2 cores** — float32; JAX 0.10, NumPy 2.0, scikit-learn 1.7; commit 0123456789;" in shown
     assert "| The one case | 0.500 s | scikit-learn 0.600 s (1.20×) | 1.20× | ≥ 1.5 (not met) | 2.00 s |" in shown
-    assert "| The two case | 0.500 s | scikit-learn **disagrees: ours is 1, theirs 2** | — | ≥ 1.5 | 2.00 s |" in shown
+    assert "| The two case | 0.500 s | scikit-learn **disagrees: ours 1, theirs 2** | — | ≥ 1.5 (not measured)" in shown
     assert len(shown.splitlines()) == 6
+
+
+def test_a_target_by_peer_is_told_of_each():
+    target = {SKLEARN: 2, GMMX: 3}
+    peers = {
+        SKLEARN: {"median_s": 1.0, "ratio": 2.0, "disagreement": None},
+        GMMX: {"median_s": 1.4, "ratio": 2.8, "disagreement": None},
+    }
+    shown = table.markdown([record(peers=peers, target=target), record(target=target, peer=0.5)])
+    assert "| 2.00× | scikit-learn ≥ 2; gmmx ≥ 3 (not met) |" in shown
+    assert "| 1.00× | scikit-learn ≥ 2 (not met); gmmx ≥ 3 (not measured) |" in shown
+
+
+def test_every_machine_has_its_own_tables():
+    other = record()["provenance"] | {"device": "Other chip", "commit": "fedcba9876543210"}
+    sized = {"ours": {"peak_bytes": 2_000_000}, "peers": {SKLEARN: {"peak_bytes": 1_234_000_000}}}
+    times = [record("one"), record("one", provenance=other), record("two", provenance=other)]
+    shown = table.sections(table.published(times), table.published([record("one", provenance=other, **sized)]))
+    first, second = shown.split("**Other chip, 2 cores**")
+    assert "**Chip, 2 cores**" in first
+    assert "fedcba" not in first
+    assert "memory" not in first
+    assert second.count("| The one case |") == 2
+    assert "| The one case | 2 MB | scikit-learn 1,234 MB |" in second
 
 
 def test_the_table_is_written_between_its_markers(tmp_path, capsys):

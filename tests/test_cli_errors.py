@@ -99,7 +99,20 @@ BAD_WORDS = [
     ((*FIT, "--param", "tol"), "'tol' must be NAME=VALUE"),
     ((*FIT, "--param", "copy_x=maybe"), "copy_x='maybe' must be true or false"),
     ((*FIT, "--param", "n_clusters=3"), "n_clusters is given twice"),
+    ((*FIT, "--covariance", "full"), "'covariance_type' is not known; there are: algorithm"),
+    ((*FIT, "--reg-covar", 1e-3), "'reg_covar' is not known"),
     (("--k", K, "--out", "."), "current folder"),
+]
+
+BAD_MIXTURES = [
+    (("--out", "new"), "gmm needs a number of clusters: pass --k"),
+    (("--k", N + 1, "--out", "new"), f"n_samples={N} should be >= n_components={N + 1}"),
+    ((*FIT, "--covariance", "round"), "--covariance.*spherical"),
+    ((*FIT, "--metric", "cosine"), "'metric' is not known; there are: covariance_type"),
+    ((*FIT, "--init", "kmens"), "'kmens'.*kmeans"),
+    ((*FIT, "--init", "kmeans", "--param", "init_params=random"), "init_params is given twice"),
+    ((*FIT, "--reg-covar", -1), "--reg-covar"),
+    ((*FIT, "--param", "reg_covar=-1"), "reg_covar"),
 ]
 
 
@@ -121,6 +134,11 @@ def test_words_that_make_no_sense(data, empty, words, message):
     assert_matches(refuse("fit", "kmeans", data / GOOD, *words), message)
 
 
+@pytest.mark.parametrize(("words", "message"), BAD_MIXTURES)
+def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
+    assert_matches(refuse("fit", "gmm", data / GOOD, *words), message)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -131,6 +149,12 @@ def test_words_that_make_no_sense(data, empty, words, message):
         (("sweep", "iris", "--k", "2-5", "--out", "new"), "2:15 or 2,4,8"),
         (("sweep", "iris", "--k", "5:2", "--out", "new"), "lesser one first"),
         (("sweep", "iris", "--k", "0:2", "--out", "new"), "at least 1"),
+        (("sweep", "iris", "--algo", "dbscan", *FIT), "--algo.*gmm"),
+        (("sweep", "iris", "--covariance", "full", *FIT), "--covariance means nothing to kmeans.*--precision"),
+        (("sweep", "iris", "--algo", "gmm", "--metric", "cosine", *FIT), "--metric means nothing to gmm.*--reg-covar"),
+        (("sweep", "iris", "--algo", "gmm", "--covariance", "round", *FIT), "--covariance.*spherical"),
+        (("sweep", "iris", "--algo", "gmm", "--init", "kmens", *FIT), "'kmens'.*Did you mean 'kmeans'"),
+        (("sweep", "iris", "--algo", "gmm", "--k", 151, "--out", "new"), "n_samples=150 should be >= ks=151"),
         (("predict", "nowhere", "iris"), "nowhere does not exist"),
         (("score", "iris", "wine"), "150 labels and wine 178"),
     ],
@@ -232,6 +256,9 @@ def test_what_the_data_do_not_allow_is_a_warning(data, tmp_path):
     assert_matches(result.stderr, r"\AWarning: .*fewer distinct rows than clusters for k = 3\.\n\Z")
     result = call("fit", "kmeans", data / GOOD, "--k", K, "--max-iter", 1, *silent)
     assert result.stderr == "Warning: the fit stopped at its limit of steps. Raise --max-iter, or --tol.\n"
+    few = ("--algo", "gmm", "--covariance", "diag", "--k", "2,3", "--max-iter", 1)
+    result = call("sweep", data / GOOD, "--scale", "standard", *few, *silent)
+    assert_matches(result.stderr, r"\AWarning: some .* limit of steps, with k = 2 diag, k = 3 diag\. Raise --max-iter")
 
 
 @pytest.mark.parametrize("at", [0, 3])

@@ -14,7 +14,7 @@ import pytest
 
 from jaxcluster import plots
 from jaxcluster.datasets import Dataset, load
-from jaxcluster.report import sections, tables, write_report
+from jaxcluster.report import Components, sections, tables, write_report
 from jaxcluster.report.scores import MEANINGS, meaning
 from jaxcluster.types import Status
 
@@ -157,6 +157,125 @@ def test_a_run_that_did_not_converge_is_pointed_out(page, iris, labels, tmp_path
     assert 'class="warn"' not in text
 
 
+# Mixtures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spreads(iris, labels) -> np.ndarray:
+    return np.stack([np.cov(iris.x[labels == j].T) for j in range(3)])
+
+
+def mixture_report(path, dataset, labels, means, components, **options) -> Page:
+    write_report(
+        path,
+        title="a mixture",
+        config={},
+        scores={"log_likelihood": -1.25, "bic": 580.8, "aic": 448.4},
+        dataset=dataset,
+        labels=labels,
+        centers=means,
+        components=components,
+        history=[-3.0, -1.5, -1.25],
+        objective="lower bound (nats per row)",
+        best="max",
+        **{"tsne": False, **options},
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_a_mixture_has_its_components_told_and_drawn(iris, labels, centers, spreads, tmp_path):
+    page = mixture_report(tmp_path / "r.html", iris, labels, centers, Components([0.3, 0.5, 0.2], spreads))
+    assert "Components" in page.words
+    assert "Centers" not in page.words
+    for j in range(3):
+        for mean, deviation in zip(centers[j], np.sqrt(np.diag(spreads[j])), strict=True):
+            assert f"{tables.number(mean, 3)} ± {tables.number(deviation, 3)}" in page.words
+    for word in ("0.3000", str(np.sum(labels == 1)), "petal width (cm)"):
+        assert word in page.words
+    (picture,) = (svg["aria-label"] for svg in page.all("svg") if "Ellipses" in svg["aria-label"])
+    assert "3 components" in picture
+
+
+def test_the_objective_is_called_by_its_name(iris, labels, centers, spreads, tmp_path):
+    page = mixture_report(tmp_path / "r.html", iris, labels, centers, Components([0.3, 0.5, 0.2], spreads))
+    assert any("Curve of the lower bound (nats per row) over 3 steps" in svg["aria-label"] for svg in page.all("svg"))
+    assert "the lower bound (nats per row) should rise" in page.text
+    assert "Lower bound (nats per row) over 3 steps" in page.text
+    assert "inertia" not in page.text.lower()
+    for name in ("log_likelihood", "bic", "aic"):
+        assert MEANINGS[name].says in page.text
+        assert not meaning(name).truth
+
+
+def test_of_k_means_the_inertia_should_fall(page):
+    assert "the inertia should fall" in page.text
+    assert any("Curve of the inertia over 3 steps" in svg["aria-label"] for svg in page.all("svg"))
+
+
+@pytest.mark.parametrize("kind", ["tied", "diag", "spherical"])
+def test_components_of_every_type_are_told(iris, labels, centers, spreads, kind, tmp_path):
+    variances = spreads.diagonal(axis1=1, axis2=2)
+    covariances = {"tied": spreads.mean(0), "diag": variances, "spherical": variances.mean(1)}[kind]
+    components = Components([0.3, 0.5, 0.2], covariances, kind)
+    page = mixture_report(tmp_path / "r.html", iris, labels, centers, components)
+    variance = {"tied": spreads.mean(0)[1, 1], "diag": variances[0, 1], "spherical": variances[0].mean()}[kind]
+    assert f"{tables.number(centers[0, 1], 3)} ± {tables.number(np.sqrt(variance), 3)}" in page.words
+
+
+def test_one_column_has_its_densities_drawn(iris, labels, centers, spreads, tmp_path):
+    dataset = iris._replace(x=iris.x[:, 2:3], columns=["length"])
+    components = Components([0.3, 0.5, 0.2], spreads[:, 2:3, 2:3])
+    page = mixture_report(tmp_path / "r.html", dataset, labels, centers[:, 2:3], components)
+    assert any("Density curves of 3 components" in svg["aria-label"] for svg in page.all("svg"))
+
+
+def test_many_columns_or_components_are_told_shortly(tmp_path):
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(80, 20)).astype(np.float32), np.arange(80) % 4
+    variances = rng.uniform(1, 9, (4, 20))
+    components = Components(np.full(4, 0.25), variances, "diag")
+    page = mixture_report(tmp_path / "a.html", Dataset("wide", x), labels, x[:4], components)
+    assert tables.number(np.sqrt(variances[2].mean())) in page.words
+    assert "±" not in page.text
+    many = Components(np.full(70, 1 / 70), 1.0 + np.arange(70), "spherical")
+    page = mixture_report(tmp_path / "b.html", Dataset("wide", x), labels, x[:70], many)
+    assert not any(table.get("class") == "grid" for table in page.all("table"))
+
+
+def test_empty_components_are_counted_but_not_on_the_maps(iris, labels, centers, spreads, tmp_path):
+    five = np.concatenate([np.full((2, 4), 9.0), centers])
+    components = Components([0, 0, 0.3, 0.5, 0.2], np.concatenate([spreads[:2], spreads]))
+    page = mixture_report(tmp_path / "r.html", iris, labels + 2, five, components)
+    assert " ".join(page.words).count("(2 of 5 left out)") == 1
+    assert dict(zip(page.words, page.words[1:], strict=False))["components"] == "5"
+    source = (tmp_path / "r.html").read_text(encoding="utf-8")
+    maps = source[source.index("<h2>Maps</h2>") : source.index("<h2>Clusters</h2>")]
+    discs = re.findall(r"<text [^>]*8.5px[^>]*>(\d)</text>", maps)  # the size of a disc's number
+    assert discs == ["2", "3", "4"]
+
+
+def test_images_have_their_means_drawn_for_a_mixture(tmp_path):
+    rng = np.random.default_rng(0)
+    dataset = Dataset("faces", rng.random((30, 12)).astype(np.float32), None, None, (4, 3))
+    components = Components(np.full(3, 1 / 3), np.ones(3), "spherical")
+    page = mixture_report(tmp_path / "r.html", dataset, np.arange(30) % 3, rng.random((3, 12)), components)
+    assert any("4 by 3 pixels" in svg["aria-label"] for svg in page.all("svg"))
+    assert "Components" in page.words
+
+
+def test_a_collapsed_component_is_pointed_out(iris, labels, centers, spreads, tmp_path):
+    components = Components([0.3, 0.5, 0.2], spreads)
+    page = mixture_report(tmp_path / "r.html", iris, labels, centers, components, status=Status.COLLAPSED)
+    assert sections.WARNINGS[Status.COLLAPSED] in page.text
+    assert "collapsed" in page.words
+    assert "reg_covar" in sections.WARNINGS[Status.COLLAPSED]
+
+
+def test_every_ending_has_words():
+    assert set(sections.ENDINGS) == set(Status)
+    assert set(sections.WARNINGS) == set(Status) - {Status.CONVERGED}
+
+
 def test_contingency_counts_rows(iris, labels):
     table = Page(tables.contingency(labels, iris.y))
     cells = [[int(cell) for cell in re.findall(r"<td[^>]*>(\d+)</td>", line)] for line in _lines(labels, iris.y)]
@@ -253,6 +372,10 @@ def test_nothing_is_left_half_written(iris, labels, tmp_path, monkeypatch):
         ({"labels": np.zeros(3)}, "labels"),
         ({"centers": np.zeros((3, 9))}, "centers"),
         ({"dataset": Dataset("d", np.zeros((150, 4), np.float32), np.zeros(3))}, "truth"),
+        ({"components": Components([1.0], np.eye(4)[None])}, "pass them as centers"),
+        ({"components": Components([0.5, 0.5], np.eye(4)[None]), "centers": np.zeros((1, 4))}, r"weights \(2,\)"),
+        ({"components": Components([1.0], np.eye(3)[None]), "centers": np.zeros((1, 4))}, r"covariances \(1, 3, 3\)"),
+        ({"best": "least"}, "'least' is not known"),
     ],
 )
 def test_what_does_not_fit_is_refused(iris, labels, tmp_path, changed, message):

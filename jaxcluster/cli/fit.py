@@ -51,6 +51,8 @@ def fit(
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
     metric: opt.MetricChoice = None,
+    covariance: opt.CovarianceChoice = None,
+    reg_covar: opt.RegCovar = None,
     precision: opt.PrecisionChoice = None,
     batch_size: Annotated[
         int | None,
@@ -83,6 +85,8 @@ def fit(
 
       jaxcluster fit kmeans flowers.csv --k 3 --truth species --out runs/flowers
 
+      jaxcluster fit gmm flowers.csv --k 3 --truth species --covariance tied --out runs/flowers
+
       jaxcluster fit minibatch-kmeans big.npy --k 100 --out runs/big
     """
     from jaxcluster.cli import console
@@ -94,14 +98,15 @@ def fit(
     start()
     chosen = {
         "random_state": seed,
-        "init": init,
         "n_init": n_init,
         "tol": tol,
         "metric": metric and metric.value,
+        "covariance_type": covariance and covariance.value,
+        "reg_covar": reg_covar,
         "precision": precision and precision.value,
         "batch_size": batch_size,
     }
-    estimator = make_estimator(algo, chosen, clusters=k, steps=max_iter, params=param or [])
+    estimator = make_estimator(algo, chosen, clusters=k, steps=max_iter, init=init, params=param or [])
     source = Source(data, key, columns, truth, weights)
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
@@ -127,13 +132,13 @@ class Result(NamedTuple):
 
 def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
     from jaxcluster import select
-    from jaxcluster.cli.scores import external_scores, finite
+    from jaxcluster.cli.scores import external_scores, finite, model_scores
 
     with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes():
         estimator.fit(rows.x, sample_weight=rows.weights)
     labels = estimator.labels_
     with stage("score", "Scoring"):
-        scores = {"inertia": estimator.inertia_} if hasattr(estimator, "inertia_") else {}
+        scores = model_scores(estimator, rows.x, rows.weights)
         scores |= select.internal_scores(rows.x, labels, metric=getattr(estimator, "metric", "sqeuclidean"))
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
     sampled = min(len(labels), select.SAMPLE)
@@ -176,10 +181,13 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     """The report, on the rows as they were clustered."""
-    from jaxcluster.report import write_report
+    from jaxcluster.estimators import ESTIMATORS
+    from jaxcluster.report import Components, write_report
     from jaxcluster.types import Status
 
-    estimator, rows = result.estimator, result.rows
+    estimator, rows, info = result.estimator, result.rows, ESTIMATORS.info(result.algorithm)
+    mixture = hasattr(estimator, "covariances_")
+    components = Components(estimator.weights_, estimator.covariances_, estimator.covariance_type) if mixture else None
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
@@ -187,8 +195,11 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
         scores=result.internal | (result.external or {}),
         dataset=rows.dataset._replace(x=rows.x),
         labels=estimator.labels_,
-        centers=getattr(estimator, "cluster_centers_", None),
+        centers=estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None),
+        components=components,
         history=getattr(estimator, "history_", None),
+        objective=info.objective,
+        best=info.best,
         status=getattr(estimator, "status_", Status.CONVERGED),
         timing=config["seconds"],
     )

@@ -28,6 +28,15 @@ class Metric(StrEnum):
     cosine = "cosine"
 
 
+class Covariance(StrEnum):
+    """What the components of a mixture may differ in."""
+
+    full = "full"
+    tied = "tied"
+    diag = "diag"
+    spherical = "spherical"
+
+
 class Precision(StrEnum):
     """Of matrix products; "none" asks for nothing special, which is full float32."""
 
@@ -92,7 +101,11 @@ Seed = Annotated[
 Init = Annotated[
     str | None,
     typer.Option(
-        metavar="HOW", rich_help_panel=METHOD, show_default=False, help="How to start: k-means++, random or k-means||."
+        metavar="HOW",
+        rich_help_panel=METHOD,
+        show_default=False,
+        help="How to start: k-means++, random or k-means||; a mixture by kmeans, k-means++, random or "
+        "random_from_data.",
     ),
 ]
 MaxIter = Annotated[
@@ -106,12 +119,33 @@ Tol = Annotated[
         min=0,
         rich_help_panel=METHOD,
         show_default=False,
-        help="Stop when the centers move less: squared, as a share of the variance of the columns.",
+        help="Stop when the centers move less: squared, as a share of the variance of the columns. A mixture stops "
+        "when a step raises the log-likelihood of a row by less.",
     ),
 ]
 MetricChoice = Annotated[
     Metric | None,
     typer.Option("--metric", rich_help_panel=METHOD, show_default=False, help="cosine clusters directions only."),
+]
+CovarianceChoice = Annotated[
+    Covariance | None,
+    typer.Option(
+        "--covariance",
+        rich_help_panel=METHOD,
+        show_default=False,
+        help="The shape of a mixture's components: full is any ellipsoid, tied the same one for all, diag one along "
+        "the axes, spherical a ball.",
+    ),
+]
+RegCovar = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0,
+        rich_help_panel=METHOD,
+        show_default=False,
+        help="What a mixture adds to every variance, so that none vanishes: in squared units of the rows.",
+    ),
 ]
 PrecisionChoice = Annotated[
     Precision | None,

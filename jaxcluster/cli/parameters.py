@@ -9,14 +9,21 @@ from jaxcluster.cli.errors import MistakeError, mistakes
 
 
 def make_estimator(
-    algorithm: str, options: Mapping[str, Any], *, clusters: int | None, steps: int | None, params: Sequence[str]
+    algorithm: str,
+    options: Mapping[str, Any],
+    *,
+    clusters: int | None,
+    steps: int | None,
+    init: str | None,
+    params: Sequence[str],
 ) -> Any:
     """The estimator called ``algorithm`` with its parameters set.
 
     Args:
         algorithm: its name in `jaxcluster.estimators.ESTIMATORS`.
         options: parameters that have an option of their own; None for one that was not given.
-        clusters, steps: for the parameters that hold the number of clusters and the most steps, whatever their names.
+        clusters, steps, init: for the parameters that hold the number of clusters, the most steps and the way to
+            start, whatever their names.
         params: ``NAME=VALUE`` for any other.
 
     Raises:
@@ -31,7 +38,8 @@ def make_estimator(
     info = ESTIMATORS.info(algorithm)
     estimator = ESTIMATORS[algorithm]()
     defaults = estimator.get_params()
-    values = {**options, info.clusters or "k": clusters, info.steps or "max_iter": steps}
+    general = {info.clusters or "k": clusters, info.steps or "max_iter": steps, info.init or "init": init}
+    values = {**options, **general}
     values = {name: value for name, value in values.items() if value is not None}
     for name, text in map(_split, params):
         if name in values:

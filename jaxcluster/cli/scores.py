@@ -26,6 +26,29 @@ def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(function(truth, labels)) for name, function in functions.items()}
 
 
+def model_scores(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> dict[str, float]:
+    """What a fitted model says of its own rows: its inertia, or a mixture's log-likelihood and information criteria.
+
+    Without such criteria the lower bound, which a variational fit raises, takes their place.
+
+    Args:
+        estimator: fitted to the rows.
+        x: (n, d) rows.
+        weights: (n,), or None for 1 each.
+    """
+    import numpy as np
+
+    if hasattr(estimator, "inertia_"):
+        return {"inertia": estimator.inertia_}
+    if not hasattr(estimator, "score_samples"):
+        return {}
+    scores = {"log_likelihood": float(np.average(estimator.score_samples(x), weights=weights))}
+    if not hasattr(estimator, "bic"):
+        return scores | {"lower_bound": float(estimator.lower_bound_)}
+    weighted = {} if weights is None else {"sample_weight": weights}
+    return scores | {name: float(getattr(estimator, name)(x, **weighted)) for name in ("bic", "aic")}
+
+
 def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
     """The same, with None for what is undefined: JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}

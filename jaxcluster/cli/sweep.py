@@ -1,11 +1,14 @@
-"""``jaxcluster sweep``: many numbers of clusters in one compile, scored, so that one can be chosen."""
+"""``jaxcluster sweep``: many numbers of clusters, scored, so that one can be chosen."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -15,23 +18,70 @@ from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.inputs import Rows, Source, describe, read
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import Console
 
     from jaxcluster.cli.console import Stages
-    from jaxcluster.select import SweepScores
 
 TABLE, RESULTS = "sweep.csv", "sweep.json"
 
 FILES = {
     runs.REPORT: "the curves: open it in a browser",
     TABLE: "the scores of each k",
-    RESULTS: "the same, with the inertia of every start and the choices",
+    RESULTS: "the same, with those of every start and the choices",
     "config.json": "all that is needed to run this again",
 }
 """What is in a sweep's folder, and what for."""
 
-SCORES = ("inertia", "silhouette", "davies_bouldin", "calinski_harabasz")
+
+class Algo(StrEnum):
+    """What can be swept."""
+
+    kmeans = "kmeans"
+    gmm = "gmm"
+
+
+METHODS = {Algo.kmeans: "jaxcluster.cli.sweep_kmeans", Algo.gmm: "jaxcluster.cli.sweep_gmm"}
+"""Where each is swept: a module with a function ``run`` that returns a `Sweep`."""
+
+TAKEN = {
+    Algo.kmeans: ("init", "max_steps", "tol", "metric", "precision"),
+    Algo.gmm: ("init", "max_steps", "tol", "covariances", "reg_covar", "precision"),
+}
+"""Options that mean something to each, as the library calls them."""
+
+SPELLED = {"max_steps": "--max-iter", "covariances": "--covariance", "reg_covar": "--reg-covar"}
+"""Options that are called otherwise here."""
+
+
+@runtime_checkable
+class Sweep(Protocol):
+    """A finished sweep, whatever was swept."""
+
+    rows: Rows
+    ks: list[int]
+    seeds: int
+    seconds: dict[str, float]
+
+    def lead(self) -> str:
+        """What was swept, in a sentence, for the report."""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Lines of the table, all with the same names; None for what is undefined."""
+
+    def details(self) -> dict[str, Any]:
+        """The table with the scores of every start, and the choices; to be written as JSON."""
+
+    def shown(self) -> tuple[str, Sequence[str], Sequence[Sequence[Any]]]:
+        """A title, heads and lines for a terminal; text stands in the last column."""
+
+    def remarks(self) -> list[str]:
+        """What must be known of the scores, and what they say, in a sentence each."""
+
+    def pictures(self) -> list[str]:
+        """Figures for the report, as HTML."""
+
+    def tables(self) -> list[str]:
+        """Tables for the report, as HTML."""
 
 
 def sweep(
@@ -44,6 +94,7 @@ def sweep(
         ),
     ],
     out: opt.Out,
+    algo: Annotated[Algo, typer.Option(help="What to fit: k-means, or mixtures of Gaussians.")] = Algo.kmeans,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
@@ -63,39 +114,53 @@ def sweep(
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
     metric: opt.MetricChoice = None,
+    covariance: Annotated[
+        list[opt.Covariance] | None,
+        typer.Option(
+            metavar="full|tied|diag|spherical",
+            rich_help_panel=opt.METHOD,
+            show_default=False,
+            help="A shape of a mixture's components to try; may be repeated. All four, unless given.",
+        ),
+    ] = None,
+    reg_covar: opt.RegCovar = None,
     precision: opt.PrecisionChoice = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Try many numbers of clusters with k-means, all at once, to choose one.
+    """Try many numbers of clusters with k-means or mixtures of Gaussians, all at once, to choose one.
 
     For example:
 
       jaxcluster sweep digits --k 2:15 --out runs/how-many
+
+      jaxcluster sweep iris --k 1:9 --algo gmm --out runs/mixtures
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.folder import check_folder, new_folder
     from jaxcluster.cli.runtime import start
 
     ks = parse_ks(k)
-    check_folder(out, overwrite=overwrite)
-    start()
-    options = {
+    given = {
         "init": init,
         "max_steps": max_iter,
         "tol": tol,
         "metric": metric and metric.value,
-        "precision": precision if precision is opt.Precision.fast else None,
+        "precision": precision.value if precision is opt.Precision.fast else None,
+        "covariances": [each.value for each in dict.fromkeys(covariance or ())] or None,
+        "reg_covar": reg_covar,
     }
-    options = {name: value for name, value in options.items() if value is not None}
+    options = _taken(algo, {name: value for name, value in given.items() if value is not None})
+    check_folder(out, overwrite=overwrite)
+    start()
     source = Source(data, key, columns, truth, weights)
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
             rows = read(source, scale.value)
-        result = _sweep(stage, rows, ks, seeds, seed, options)
+        result = import_module(METHODS[algo]).run(stage, rows, ks, seeds, seed, options)
         with new_folder(out, overwrite=overwrite) as folder:
-            config = _config(result, options | {"seed": seed}, describe(source, rows.dataset))
+            config = _config(algo, result, options | {"seed": seed}, describe(source, rows.dataset))
             _write(stage, folder, result, config, report=not no_report)
     _show(console.stdout(quiet), result, out, report=not no_report)
 
@@ -121,69 +186,24 @@ def parse_ks(text: str) -> list[int]:
     return sorted(ks)
 
 
-class Result(NamedTuple):
-    """A finished sweep.
-
-    Attributes:
-        scores: of the best start of each k.
-        inertias: (len(ks), seeds) of all starts.
-        choices: the k that each rule picks; None where it picks none.
-        silhouette_rows: how many rows the silhouettes are of.
-    """
-
-    rows: Rows
-    scores: SweepScores
-    inertias: np.ndarray
-    choices: dict[str, int | None]
-    silhouette_rows: int
-    seconds: dict[str, float]
+def _taken(algo: Algo, options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options``, unless one of them means nothing to the method."""
+    spelled = {name: SPELLED.get(name, f"--{name}") for taken in TAKEN.values() for name in taken}
+    for name in options:
+        if name not in TAKEN[algo]:
+            known = ", ".join(spelled[each] for each in TAKEN[algo])
+            raise MistakeError(f"{spelled[name]} means nothing to {algo.value}; what it takes is {known}.")
+    return dict(options)
 
 
-def _sweep(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]) -> Result:
-    import jax
-    import numpy as np
-
-    from jaxcluster import kmeans, select
-
-    with stage("fit", f"Fitting k-means {len(ks) * seeds} times to {len(rows.x):,} rows"), mistakes():
-        key = jax.random.key(seed)
-        fits = jax.device_get(kmeans.sweep(key, rows.x, ks, n_seeds=seeds, weights=rows.weights, **options))
-    _warn(ks, fits)
-    with stage("score", "Scoring"):
-        scores = select.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
-        by_silhouette = select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
-        choices = {"silhouette": by_silhouette, "elbow": select.choose_k(ks, scores.inertia, "elbow")}
-    sampled = min(len(rows.x), select.SAMPLE)
-    return Result(rows, scores, np.asarray(fits.state.inertia), choices, sampled, stage.seconds)
-
-
-def _warn(ks: list[int], fits: Any) -> None:
-    """Says what the data or the limit of steps did not allow."""
-    import numpy as np
-
-    from jaxcluster.cli.console import complain
-    from jaxcluster.types import Status
-
-    causes = {
-        Status.EMPTY_CLUSTERS: "there are fewer distinct rows than clusters for k = {}.",
-        Status.MAX_STEPS: "some starts stopped at their limit of steps for k = {}. Raise --max-iter, or --tol.",
-    }
-    for status, cause in causes.items():
-        found = (np.asarray(fits.status) == status).any(axis=1)
-        if found.any():
-            complain(
-                "Warning", cause.format(", ".join(str(k) for k, hit in zip(ks, found, strict=True) if hit)), "yellow"
-            )
-
-
-def _config(result: Result, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def _config(algo: Algo, result: Sweep, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     from jaxcluster.cli import runtime
 
     return {
         "command": runs.command_line(),
-        "algorithm": "kmeans",
-        "ks": result.scores.ks.tolist(),
-        "seeds": result.inertias.shape[1],
+        "algorithm": algo.value,
+        "ks": result.ks,
+        "seeds": result.seeds,
         "parameters": options,
         "data": data,
         "scaling": result.rows.scaling.to_json(),
@@ -194,19 +214,16 @@ def _config(result: Result, options: dict[str, Any], data: dict[str, Any]) -> di
     }
 
 
-def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], *, report: bool) -> None:
+def _write(stage: Stages, folder: Path, result: Sweep, config: dict[str, Any], *, report: bool) -> None:
     from jaxcluster.cli.folder import CONFIG, write_json
 
-    lines = table_of(result.scores)
+    lines = result.lines()
     with stage("write", "Writing"):
         with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, lines[0], lineterminator="\n")
             writer.writeheader()
             writer.writerows(lines)
-        each = [{**line, "inertias": list(map(float, row))} for line, row in zip(lines, result.inertias, strict=True)]
-        write_json(
-            folder / RESULTS, {"choices": result.choices, "silhouette_rows": result.silhouette_rows, "scores": each}
-        )
+        write_json(folder / RESULTS, result.details())
         write_json(folder / CONFIG, config)
     if report:
         from jaxcluster.cli.sweep_report import write_sweep_report
@@ -215,43 +232,30 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
             write_sweep_report(folder / runs.REPORT, result, config)
 
 
-def table_of(scores: SweepScores) -> list[dict[str, Any]]:
-    """The scores of each k; None for one that is undefined."""
-    from jaxcluster.cli.scores import finite
-
-    return [
-        {"k": int(k), **finite({name: float(getattr(scores, name)[i]) for name in SCORES})}
-        for i, k in enumerate(scores.ks)
-    ]
-
-
-def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
+def _show(out: Console, result: Sweep, folder: Path, *, report: bool) -> None:
     from jaxcluster.cli.console import say, show_table
-    from jaxcluster.report.scores import meaning
 
-    lines = []
-    for line in table_of(result.scores):
-        rules = [rule for rule, k in result.choices.items() if k == line["k"]]
-        lines.append([*line.values(), "both" if len(rules) == 2 else "".join(rules)])
-    heads = ("k", *(meaning(name).title for name in SCORES), "chosen by")
-    n = len(result.rows.x)
-    title = f"k-means on {n:,} rows, the best of {result.inertias.shape[1]} starts for each k"
-    show_table(out, title, heads, lines, text=(5,))
-    if result.silhouette_rows < n:
-        say(out, f"The silhouettes are those of {result.silhouette_rows:,} rows drawn at random.", "dim")
-    say(out, advice(result.choices) + "\n")
-    say(out, f"Written to {folder}:", "bold")
+    title, heads, lines = result.shown()
+    show_table(out, title, heads, lines, text=(len(heads) - 1,))
+    for remark in result.remarks():
+        say(out, remark)
+    say(out, f"\nWritten to {folder}:", "bold")
     for name, purpose in FILES.items():
         if report or name != runs.REPORT:
             say(out, f"  {name:15}{purpose}")
 
 
-def advice(choices: dict[str, int | None]) -> str:
-    """What the rules say, in a sentence."""
-    by_silhouette, by_elbow = choices["silhouette"], choices["elbow"]
-    if by_silhouette is None:
-        return "No k has 2 or more clusters, so there is no silhouette to choose by."
-    if by_silhouette == by_elbow:
-        return f"Both rules choose k = {by_silhouette}."
-    elbow = "the inertia shows no elbow" if by_elbow is None else f"the elbow of the inertia is at k = {by_elbow}"
-    return f"The silhouette is best at k = {by_silhouette}; {elbow}."
+def warn_of(statuses: Mapping[Any, str], found: Any, names: Sequence[str]) -> None:
+    """Says what the data or the limit of steps did not allow.
+
+    Args:
+        statuses: what to say of each, with a place for the names of the fits.
+        found: (m, seeds) statuses.
+        names: m.
+    """
+    from jaxcluster.cli.console import complain
+
+    for status, cause in statuses.items():
+        hit = [name for name, each in zip(names, found, strict=True) if (each == status).any()]
+        if hit:
+            complain("Warning", cause.format(", ".join(hit)), "yellow")

@@ -13,18 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-RESTART = 24
-"""Directions that the linear solver keeps."""
-
-ROUNDS = 8
-"""The most restarts of the linear solver."""
+MOST_ROUNDS = 200
+"""Rounds of the linear solver, each two products with the step's Jacobian."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
     """``solution`` itself, with the derivative that it has as the s that solves s = step(s, *inputs).
 
-    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by GMRES: memory does not
+    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by BiCGSTAB: memory does not
     grow with the number of steps. The derivative is right where the iteration has converged: ask for a small tol.
 
     Args:
@@ -45,11 +42,13 @@ def _at_fixed_point_jvp(step, primals, tangents):
     def equation(direction):
         return jax.tree.map(jnp.subtract, direction, push(direction))
 
-    eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(solution))).eps)
-    derivative, _ = jax.scipy.sparse.linalg.gmres(
-        equation, pushed, tol=16 * eps, restart=RESTART, maxiter=ROUNDS, solve_method="batched"
-    )
+    derivative = jax.lax.custom_linear_solve(equation, pushed, solve=_solve, transpose_solve=_solve)
     return solution, derivative
+
+
+def _solve(operator, right):
+    eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(right))).eps)
+    return jax.scipy.sparse.linalg.bicgstab(operator, right, tol=16 * eps, maxiter=MOST_ROUNDS)[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

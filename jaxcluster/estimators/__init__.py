@@ -22,7 +22,10 @@ class EstimatorInfo(NamedTuple):
         title: a few words for a list of methods.
         clusters: the parameter that holds the number of clusters; None where the method finds it.
         steps: the parameter that bounds the steps or passes; None where there is none.
+        init: the parameter that says how to start; None where there is none.
         reported: fitted scalar attributes worth showing, in order.
+        objective: what ``history_`` holds, in words.
+        best: "min" or "max", which way the objective goes.
     """
 
     module: str
@@ -30,7 +33,10 @@ class EstimatorInfo(NamedTuple):
     title: str
     clusters: str | None
     steps: str | None
+    init: str | None
     reported: tuple[str, ...]
+    objective: str
+    best: str
 
 
 class EstimatorRegistry(Mapping[str, type]):
@@ -71,7 +77,10 @@ ESTIMATORS = EstimatorRegistry(
             "k-means by Lloyd's iteration, Euclidean or spherical",
             clusters="n_clusters",
             steps="max_iter",
+            init="init",
             reported=("inertia_", "n_iter_"),
+            objective="inertia",
+            best="min",
         ),
         "minibatch-kmeans": EstimatorInfo(
             "jaxcluster.estimators.minibatch",
@@ -79,7 +88,10 @@ ESTIMATORS = EstimatorRegistry(
             "k-means on small random batches of rows",
             clusters="n_clusters",
             steps="max_iter",
+            init="init",
             reported=("inertia_", "n_iter_", "n_steps_"),
+            objective="smoothed inertia per row",
+            best="min",
         ),
         "bisecting-kmeans": EstimatorInfo(
             "jaxcluster.estimators.bisecting",
@@ -87,7 +99,32 @@ ESTIMATORS = EstimatorRegistry(
             "k-means that splits one cluster in two until there are enough",
             clusters="n_clusters",
             steps="max_iter",
+            init="init",
             reported=("inertia_", "n_iter_"),
+            objective="inertia",
+            best="min",
+        ),
+        "gmm": EstimatorInfo(
+            "jaxcluster.estimators.mixture",
+            "GaussianMixture",
+            "a mixture of Gaussians by expectation-maximisation",
+            clusters="n_components",
+            steps="max_iter",
+            init="init_params",
+            reported=("lower_bound_", "n_iter_"),
+            objective="lower bound (nats per row)",
+            best="max",
+        ),
+        "bayesian-gmm": EstimatorInfo(
+            "jaxcluster.estimators.bayesian_mixture",
+            "BayesianGaussianMixture",
+            "a mixture of Gaussians that empties components it does not need",
+            clusters="n_components",
+            steps="max_iter",
+            init="init_params",
+            reported=("lower_bound_", "n_iter_"),
+            objective="lower bound (up to a constant)",
+            best="max",
         ),
     }
 )

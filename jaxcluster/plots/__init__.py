@@ -4,10 +4,23 @@ A cluster has the same colour in every picture, that of its label; noise, labell
 colour-blind readers too, and clusters carry their number wherever there is room, so that colour is never needed alone.
 """
 
-from jaxcluster.plots.curves import elbow, history, sweep
+from jaxcluster.plots.components import densities, ellipses
+from jaxcluster.plots.curves import elbow, history, information_criteria, sweep
 from jaxcluster.plots.groups import cluster_sizes, silhouette
 from jaxcluster.plots.images import centers_as_images
 from jaxcluster.plots.maps import clusters_2d
 from jaxcluster.plots.style import PALETTE
 
-__all__ = ["PALETTE", "centers_as_images", "cluster_sizes", "clusters_2d", "elbow", "history", "silhouette", "sweep"]
+__all__ = [
+    "PALETTE",
+    "centers_as_images",
+    "cluster_sizes",
+    "clusters_2d",
+    "densities",
+    "elbow",
+    "ellipses",
+    "history",
+    "information_criteria",
+    "silhouette",
+    "sweep",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxcluster import select
-from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, compact, finish, new_axes
+from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, compact, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,38 @@ def sweep(ks: Any, scores: Any, *, name: str = "score", best: str = "max", ax: A
     return finish(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
 
 
+def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | None = None) -> Axes:
+    """An information criterion by number of components, the least of all marked.
+
+    Args:
+        ks: (m,) numbers of components.
+        values: (m,) or (m, n_seeds) as in `elbow`, or a mapping of covariance types to such values: a line each. What
+            is not finite, as for a mixture that collapsed, is left out.
+        name: what the criterion is called.
+
+    Raises:
+        ValueError: where ks and values do not fit, or none of the values is finite.
+    """
+    named = isinstance(values, Mapping)
+    lines = {label: _curve(ks, each) for label, each in (values if named else {"": values}).items()}
+    least = {label: np.where(np.isfinite(each), each, np.inf).min(axis=1) for label, (_, each) in lines.items()}
+    best = min(least, key=lambda label: least[label].min(), default=None)
+    if best is None or not np.isfinite(least[best]).any():
+        raise ValueError("values holds no finite number: there is no line to draw.")
+    k, lowest = lines[best][0][least[best].argmin()], least[best].min()
+    ax, colors = new_axes(ax), {label: color_of(i) for i, label in enumerate(lines)}
+    for label, (at, each) in lines.items():
+        curve = np.where(np.isfinite(least[label]), least[label], np.nan)
+        _line(ax, at, curve, each, color=colors[label], dots=colors[label] if named else MUTED, label=label)
+    ax.margins(y=0.12)  # the callout's text stands above the lines
+    _callout(ax, float(k), float(lowest), f"least at k = {k:g}" + (f", {best}" if named else ""), colors[best])
+    finish(ax, f"{_title(name)} by number of components", "components k", name, integer=True, pad=30 if named else 10)
+    if named:
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  # between the title and the axes
+        ax.legend(ncols=len(lines), frameon=False, fontsize=9.5, labelcolor=INK, handlelength=1.4, **place)
+    return ax
+
+
 def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> Axes:
     """The objective after each step; the NaN that pads a history is left out. Raises ValueError if nothing is left."""
     values = np.asarray(history, float).ravel()
@@ -78,18 +111,27 @@ def _curve(ks: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
     return ks[order], values.reshape(len(ks), -1)[order]
 
 
-def _line(ax: Axes, ks: np.ndarray, best: np.ndarray, every: np.ndarray) -> None:
+def _line(
+    ax: Axes,
+    ks: np.ndarray,
+    best: np.ndarray,
+    every: np.ndarray,
+    *,
+    color: str = PALETTE[0],
+    dots: str = MUTED,
+    label: str = "",
+) -> None:
     if every.shape[1] > 1:
-        ax.scatter(np.repeat(ks, every.shape[1]), every, s=14, color=MUTED, alpha=0.45, linewidths=0)
-    ax.plot(ks, best, color=PALETTE[0], linewidth=2, marker="o", markersize=5)
+        ax.scatter(np.repeat(ks, every.shape[1]), every, s=14, color=dots, alpha=0.45, linewidths=0)
+    ax.plot(ks, best, color=color, linewidth=2, marker="o", markersize=5, label=label)
 
 
-def _callout(ax: Axes, k: float, value: float, text: str) -> None:
+def _callout(ax: Axes, k: float, value: float, text: str, color: str = PALETTE[1]) -> None:
     """Marks one point; its text stands on the side that has more room."""
     leftwards = k > np.mean(ax.get_xlim())
     ax.axvline(k, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     style = {"marker": "o", "markersize": 10, "markeredgecolor": PAPER, "markeredgewidth": 1.6}
-    ax.plot([k], [value], color=PALETTE[1], zorder=4, **style)
+    ax.plot([k], [value], color=color, zorder=4, **style)
     ax.annotate(
         text,
         (k, 1),

@@ -14,6 +14,7 @@ from jaxcluster.plots.style import (
     NOISE,
     NUMBERED,
     PAPER,
+    color_of,
     colors_of,
     finish,
     halo,
@@ -39,6 +40,9 @@ class Plane(NamedTuple):
         kept: (m,) positions of the rows that were brought there.
         points: (m, 2) where they are.
         centers: (k, 2), empty without centers.
+        clusters: (k,) the cluster that each is the center of.
+        basis: (d, 2) orthonormal directions that the axes are along, from which a covariance is projected; None where
+            the way to the plane is not linear.
         title: what the picture is called.
         xlabel, ylabel: what the axes are; without a name an axis means nothing and gets no ticks.
     """
@@ -46,6 +50,8 @@ class Plane(NamedTuple):
     kept: np.ndarray
     points: np.ndarray
     centers: np.ndarray
+    clusters: np.ndarray
+    basis: np.ndarray | None
     title: str
     xlabel: str = ""
     ylabel: str = ""
@@ -101,20 +107,26 @@ def plane(
     x = np.asarray(x)
     if centers is not None and np.shape(centers)[1:] != x.shape[1:]:
         raise ValueError(f"centers {np.shape(centers)} do not fit the rows {x.shape}: they need as many columns.")
-    if columns is not None and len(columns) != x.shape[1]:
-        raise ValueError(f"{len(columns)} column names do not fit rows of {x.shape[1]} columns.")
+    check_columns(columns, x.shape[1])
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not known; choose 'pca' or 'tsne'.")
     kept = sample(len(x), TSNE_ROWS if method == "tsne" else PCA_ROWS, random_state)
     n = len(kept)
     rows = x[kept] if centers is None else np.concatenate([x[kept], np.asarray(centers, x.dtype)])
     if method == "tsne":
-        points, title, *axes = _tsne(rows, n, random_state)
+        points, basis, title, *axes = _tsne(rows, n, random_state)
     elif x.shape[1] > 2 and n > 1:
-        points, title, *axes = _pca(rows, n, random_state)
+        points, basis, title, *axes = _pca(rows, n, random_state)
     else:
-        points, title, *axes = _as_they_are(rows[:, :2], n, columns, random_state)
-    return Plane(kept, points[:n], points[n:], title + of_rows(n, len(x)), *axes)
+        points, basis, title, *axes = _as_they_are(rows, n, columns, random_state)
+    clusters = np.arange(len(points) - n)
+    return Plane(kept, points[:n], points[n:], clusters, basis, title + of_rows(n, len(x)), *axes)
+
+
+def check_columns(columns: Sequence[str] | None, d: int) -> None:
+    """Raises ValueError unless there are d names, or none at all."""
+    if columns is not None and len(columns) != d:
+        raise ValueError(f"{len(columns)} column names do not fit rows of {d} columns.")
 
 
 def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str | None = None) -> Axes:
@@ -123,7 +135,7 @@ def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str
     labels = np.asarray(labels)[plane.kept]
     _scatter(ax, plane.points, labels)
     if len(plane.centers):
-        _discs(ax, plane.centers)
+        discs(ax, plane.centers, plane.clusters)
     else:
         _names(ax, plane.points, labels)
     finish(ax, title or plane.title, plane.xlabel, plane.ylabel)
@@ -135,17 +147,17 @@ def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str
     return ax
 
 
-def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, str]:
+def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, str, str, str]:
     from sklearn.decomposition import PCA
 
     with np.errstate(invalid="ignore"):  # rows that are all the same have no variance to explain
         pca = PCA(2, random_state=seed).fit(rows[:n])
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     names = [f"component {j} ({share:.1%} of the variance)" for j, share in enumerate(shares, 1)]
-    return pca.transform(rows), "Clusters on the principal plane", *names
+    return pca.transform(rows), pca.components_.T, "Clusters on the principal plane", *names
 
 
-def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, str]:
+def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, None, str, str, str]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -158,17 +170,19 @@ def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, str, str, st
     tsne = TSNE(init=init, perplexity=min(30, (n - 1) / 3), random_state=seed)
     # OpenMP's threads wait busily for each other: with one a core, whatever else runs slows them down manyfold
     with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="openmp"):
-        return tsne.fit_transform(rows), "Clusters by t-SNE", "", ""
+        return tsne.fit_transform(rows), None, "Clusters by t-SNE", "", ""
 
 
 def _as_they_are(
     rows: np.ndarray, n: int, columns: Sequence[str] | None, seed: int
-) -> tuple[np.ndarray, str, str, str]:
+) -> tuple[np.ndarray, np.ndarray, str, str, str]:
+    basis = np.eye(rows.shape[1], 2)
+    rows = rows[:, :2]
     names = [f"column {j}" for j in range(rows.shape[1])] if columns is None else list(columns[: rows.shape[1]])
     if rows.shape[1] == 1:  # spread out sideways, so that equal values do not hide each other; centers stay on the line
         spread = np.random.default_rng(seed).uniform(-1, 1, len(rows)) * (np.arange(len(rows)) < n)
-        return np.column_stack([rows, spread]), "Clusters", names[0], ""
-    return rows, "Clusters", *names
+        return np.column_stack([rows, spread]), basis, "Clusters", names[0], ""
+    return rows, basis, "Clusters", *names
 
 
 def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
@@ -189,14 +203,14 @@ def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
         ax.scatter(*points[rest].T, c=[colors[label] for label in labels[rest].tolist()], **style)
 
 
-def _discs(ax: Axes, centers: np.ndarray) -> None:
-    """A disc at each center with the cluster's number in it."""
+def discs(ax: Axes, centers: np.ndarray, clusters: np.ndarray) -> None:
+    """A disc at each of (k, 2) centers, with the number of its cluster in it where there are few."""
     numbered = len(centers) <= NUMBERED
-    colors = list(colors_of(np.arange(len(centers))).values())[: len(centers)]
+    colors = [color_of(j) for j in clusters.tolist()]
     ax.scatter(*centers.T, s=170 if numbered else 40, c=colors, edgecolors=PAPER, linewidths=1.6, zorder=4)
-    for j, at in enumerate(centers if numbered else ()):
+    for j, at, color in zip(clusters, centers, colors, strict=True) if numbered else ():
         style = {"ha": "center", "va": "center_baseline", "fontsize": 8.5, "fontweight": "bold", "zorder": 5}
-        ax.annotate(str(j), at, color=on_top(colors[j]), **style)
+        ax.annotate(str(j), at, color=on_top(color), **style)
 
 
 def _names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:

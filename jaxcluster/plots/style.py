@@ -33,11 +33,14 @@ def new_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def finish(ax: Axes, title: str, xlabel: str = "", ylabel: str = "", *, integer: bool = False) -> Axes:
-    """Titles and the quiet frame around every picture; ``integer`` keeps fractions off the x axis."""
+def finish(ax: Axes, title: str, xlabel: str = "", ylabel: str = "", *, integer: bool = False, pad: float = 10) -> Axes:
+    """Titles and the quiet frame around every picture.
+
+    ``integer`` keeps fractions off the x axis, ``pad`` is the room in points between the title and the axes.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=pad)
     ax.set_xlabel(xlabel, color=MUTED, fontsize=10)
     ax.set_ylabel(ylabel, color=MUTED, fontsize=10)
     ax.tick_params(colors=MUTED, labelsize=9, length=0)
@@ -82,11 +85,16 @@ def is_noise(labels: np.ndarray) -> np.ndarray:
     return labels == -1 if labels.dtype.kind in "iuf" else np.zeros(labels.shape, bool)
 
 
+def color_of(cluster: int) -> str:
+    """Colour of the cluster of this number, from 0."""
+    return PALETTE[cluster % len(PALETTE)]
+
+
 def colors_of(labels: np.ndarray) -> dict[Any, str]:
     """Colour of each label: a cluster's goes by its number, a named class's by its place among the names."""
     names = np.unique(labels)
     by_number = names.dtype.kind in "iuf"
-    colors = {name: PALETTE[(int(name) if by_number else i) % len(PALETTE)] for i, name in enumerate(names.tolist())}
+    colors = {name: color_of(int(name) if by_number else i) for i, name in enumerate(names.tolist())}
     return colors | ({-1: NOISE} if by_number else {})
 
 

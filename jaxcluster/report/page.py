@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxcluster.core.check import check_choice
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.report import sections
-from jaxcluster.report.run import Run, version
+from jaxcluster.report.run import Components, Run, version
 from jaxcluster.types import Status
 
 
@@ -28,7 +29,10 @@ def write_report(
     dataset: Dataset,
     labels: Any,
     centers: Any = None,
+    components: Components | None = None,
     history: Any = None,
+    objective: str = "inertia",
+    best: str = "min",
     status: Status | int | None = None,
     timing: Mapping[str, float] | float | None = None,
     tsne: bool | None = None,
@@ -43,7 +47,10 @@ def write_report(
         dataset: the rows as they were clustered, with the truth in ``y`` if there is one.
         labels: (n,) clusters, -1 for noise.
         centers: (k, d), row j the center of label j.
+        components: weights and covariances of a mixture, whose means are then the centers.
         history: the objective after each step, NaN-padded.
+        objective: what that is, in words.
+        best: "min" or "max", which way it should go.
         status: how the run ended; anything but CONVERGED is pointed out.
         timing: seconds, by stage or in all.
         tsne: whether to draw maps by t-SNE too, which is slow; without a choice, of up to 2,500 rows.
@@ -52,15 +59,19 @@ def write_report(
         The path written.
 
     Raises:
-        ValueError: where labels, centers and rows do not fit.
+        ValueError: where labels, centers, components and rows do not fit, or ``best`` is another word.
     """
+    check_choice("best", best, ("min", "max"))
     run = Run(
         config=config,
         scores=scores,
         dataset=dataset,
         labels=np.asarray(labels),
         centers=None if centers is None else np.asarray(centers),
+        components=components,
         history=_finite(history),
+        objective=objective,
+        best=best,
         status=None if status is None else Status(int(status)),
         timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
     )
@@ -71,6 +82,7 @@ def write_report(
         sections.scores(run),
         sections.maps(run, tsne),
         sections.clusters(run),
+        sections.components(run),
         sections.centers(run),
         sections.classes(run),
         sections.particulars(run),

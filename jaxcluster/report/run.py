@@ -12,10 +12,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster.datasets.base import Dataset
+from jaxcluster.plots.covariances import as_covariances
 from jaxcluster.plots.style import is_noise
 from jaxcluster.types import Status
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
+
+
+class Components(NamedTuple):
+    """The mixture that a run fitted; its means are the run's centers.
+
+    Attributes:
+        weights: (k,) mixing proportions.
+        covariances: (k, d, d) full, (d, d) tied, (k, d) diag or (k,) spherical, in squared units of the rows.
+        covariance_type: which of these.
+    """
+
+    weights: Any
+    covariances: Any
+    covariance_type: str = "full"
 
 
 class Run(NamedTuple):
@@ -26,12 +41,15 @@ class Run(NamedTuple):
     dataset: Dataset
     labels: np.ndarray
     centers: np.ndarray | None
+    components: Components | None
     history: np.ndarray | None
+    objective: str
+    best: str
     status: Status | None
     timing: Mapping[str, float]
 
     def check(self) -> None:
-        """Raises ValueError where labels, truth, centers and rows do not fit."""
+        """Raises ValueError where labels, truth, centers, components and rows do not fit."""
         n, d = self.dataset.x.shape
         if self.labels.shape != (n,):
             raise ValueError(f"labels {self.labels.shape} do not fit the rows {(n, d)}: one label a row is needed.")
@@ -39,11 +57,27 @@ class Run(NamedTuple):
             raise ValueError(f"{len(self.dataset.y)} truth labels do not fit {n} rows: one label a row is needed.")
         if self.centers is not None and (self.centers.ndim != 2 or self.centers.shape[1] != d):
             raise ValueError(f"centers {self.centers.shape} do not fit the rows {(n, d)}: they need {d} columns.")
+        if self.components is not None:
+            self._check_components(d)
+
+    def _check_components(self, d: int) -> None:
+        if self.centers is None:
+            raise ValueError("components have no means: pass them as centers.")
+        k = len(self.centers)
+        if np.shape(self.components.weights) != (k,):
+            raise ValueError(f"weights {np.shape(self.components.weights)} do not fit {k} centers: one each is needed.")
+        as_covariances(self.components.covariances, self.components.covariance_type, k, d)
 
     @property
     def noise(self) -> np.ndarray:
         """(n,) which rows belong to no cluster."""
         return is_noise(self.labels)
+
+    @property
+    def occupied(self) -> np.ndarray:
+        """Numbers of the clusters that have a center and rows."""
+        k = 0 if self.centers is None else len(self.centers)
+        return np.flatnonzero(np.isin(np.arange(k), self.labels))
 
     @property
     def sizes(self) -> np.ndarray:

@@ -77,6 +77,26 @@ MEANINGS = {
         False,
         False,
     ),
+    "log_likelihood": Meaning(
+        "Log-likelihood",
+        "nats per row, higher is better",
+        "how probable the mixture makes a row, on average",
+        False,
+        False,
+    ),
+    "lower_bound": Meaning(
+        "Lower bound",
+        "higher is better, up to a constant",
+        "what the fit raises: likelihood against the prior",
+        False,
+        False,
+    ),
+    "bic": Meaning(
+        "BIC", "lower is better on the same rows", "misfit, and a price for each parameter: log n", False, False
+    ),
+    "aic": Meaning(
+        "AIC", "lower is better on the same rows", "misfit, and a price for each parameter: 2", False, False
+    ),
 }
 
 ALIASES = {

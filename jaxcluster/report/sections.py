@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from jaxcluster import plots
+from jaxcluster.plots.covariances import as_covariances, deviations
 from jaxcluster.plots.maps import draw, plane
 from jaxcluster.report import tables
 from jaxcluster.report.pictures import picture
@@ -23,11 +24,14 @@ ENDINGS = {
     Status.MAX_STEPS: "step limit",
     Status.NOT_FINITE: "not finite",
     Status.EMPTY_CLUSTERS: "empty clusters",
+    Status.COLLAPSED: "collapsed",
 }
 WARNINGS = {
     Status.MAX_STEPS: "The run reached its limit of steps before it had converged. Allow more steps, or a larger tol.",
     Status.NOT_FINITE: "The run met numbers that are not finite and stopped; what follows is not to be trusted.",
     Status.EMPTY_CLUSTERS: "Some clusters have no rows. Ask for fewer clusters, or look for repeated rows.",
+    Status.COLLAPSED: "A component lost its rows, or shrank onto too few of them to have a spread, and was kept from "
+    "vanishing. Ask for fewer components, pass a larger reg_covar, or try another covariance type.",
 }
 HEADLINES = {
     "accuracy": "accuracy",
@@ -61,6 +65,8 @@ def tiles(run: Run) -> str:
         "columns": f"{run.dataset.x.shape[1]:,}",
         "clusters": f"{len(run.sizes):,}",
     }
+    if run.components is not None and len(run.centers) != len(run.sizes):
+        shown["components"] = f"{len(run.centers):,}"
     if run.noise.any():
         shown["noise"] = f"{run.noise.mean():.1%}"
     values = {canonical(name): value for name, value in run.scores.items() if value is not None}
@@ -90,9 +96,10 @@ def maps(run: Run, tsne: bool | None) -> str:
     x, y = run.dataset.x, run.dataset.y
     n, d = x.shape
     tsne = d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne
-    shown = []
+    shown, occupied = [], run.occupied
+    centers = None if run.centers is None else run.centers[occupied]
     for method in ("pca", "tsne") if tsne else ("pca",):
-        at = plane(x, centers=run.centers, method=method, columns=run.dataset.columns)
+        at = plane(x, centers=centers, method=method, columns=run.dataset.columns)._replace(clusters=occupied)
         alt = f"{at.title}: {len(at.kept):,} rows as points coloured by their cluster."
         shown.append(picture(partial(draw, at, run.labels), alt, name=method, height=5.2))
         if y is not None:
@@ -108,23 +115,53 @@ def maps(run: Run, tsne: bool | None) -> str:
 
 def clusters(run: Run) -> str:
     """Sizes, the way of the objective, and silhouettes."""
-    sizes = run.sizes
+    sizes, note = run.sizes, ""
     k = len(sizes)
     spread = f", from {sizes.min():,} to {sizes.max():,}" if k else ""
     alt = f"Bars of the rows in each of {plural(k, 'cluster')}{spread}."
     shown = [picture(partial(plots.cluster_sizes, run.labels), alt, name="sizes")]
     if run.history is not None:
         first, last = run.history[0], run.history[-1]
-        alt = f"Curve of the inertia over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
-        shown.append(picture(partial(plots.history, run.history), alt, name="history"))
-    note = ""
+        alt = f"Curve of the {run.objective} over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
+        shown.append(picture(partial(plots.history, run.history, name=run.objective), alt, name="history"))
+        note = f"Step by step the {run.objective} should {'fall' if run.best == 'min' else 'rise'}."
     if 2 <= k < sizes.sum():
-        note = "A silhouette is near 1 deep inside a cluster, 0 on a border, negative where another cluster is nearer."
+        note += " A silhouette is near 1 deep in a cluster, 0 on a border, negative where another cluster is nearer."
         alt = "Silhouette of each row, sorted within its cluster, and their mean."
         tall, height = len(shown) == 2, 8.98 if len(shown) == 2 else 4.2
         draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels)
         shown.insert(0, picture(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
-    return section("Clusters", note, pictures(shown))
+    return section("Clusters", note.strip(), pictures(shown))
+
+
+def components(run: Run) -> str:
+    """What a mixture is made of: a picture, and a table where it is few enough components to read."""
+    if run.components is None:
+        return ""
+    x, means, (weights, covariances, kind) = run.dataset.x, run.centers, run.components
+    k, d = means.shape
+    draw_components = partial(
+        plots.ellipses,
+        x,
+        run.labels,
+        means,
+        covariances,
+        covariance_type=kind,
+        weights=weights,
+        columns=run.dataset.columns,
+    )
+    if d > 1:
+        note = "Two ellipses are each component at 1 and 2 standard deviations; the disc is its mean."
+        alt = f"Ellipses of {plural(k, 'component')} in the plane, over the rows as points coloured by their cluster."
+    else:
+        note = "Each curve is a component's density times its weight; the dashed one is their sum."
+        alt = f"Density curves of {plural(k, 'component')} and their sum, over a histogram of the rows."
+    shown = pictures([picture(draw_components, alt, name="components", height=5.2 if d > 1 else 4.2)])
+    if k <= tables.MOST_CLUSTERS:
+        spreads = deviations(as_covariances(covariances, kind, k, d), kind, k, d)
+        rows = np.array([np.sum(run.labels == j) for j in range(k)])
+        shown += tables.components(np.asarray(weights), rows, means, spreads, run.dataset.columns)
+    return section("Components", note, shown)
 
 
 def centers(run: Run) -> str:
@@ -136,8 +173,8 @@ def centers(run: Run) -> str:
         alt = f"The {plural(k, 'cluster center')} as images of {by(shape)} pixels."
         sheet = picture(partial(plots.centers_as_images, run.centers, shape), alt, name="centers", width=8, tight=True)
         return section("Centers", "The mean image of each cluster.", f'<div class="sheet">{sheet}</div>')
-    if k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
-        return ""
+    if run.components is not None or k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
+        return ""  # a mixture's means are with its components
     return section("Centers", "The mean row of each cluster.", tables.centers(run.centers, run.dataset.columns))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxcluster.datasets.base import listing
-from jaxcluster.plots.style import colors_of, is_noise
+from jaxcluster.plots.style import color_of, colors_of, is_noise
 from jaxcluster.report.scores import meaning
 
 MOST_CLUSTERS, MOST_CLASSES, MOST_COLUMNS = 60, 40, 16
@@ -126,17 +126,63 @@ def _cell(count: int, share: float) -> str:
 
 def centers(values: np.ndarray, columns: Sequence[str] | None) -> str:
     """The centers as numbers, for data of few columns."""
-    names = list(columns) if columns is not None else [f"column {j}" for j in range(values.shape[1])]
-    colors = colors_of(np.arange(len(values)))
-    head = "".join(f'<th scope="col" class="number">{html.escape(str(name))}</th>' for name in names)
-    lines = "".join(
-        f'<tr><th scope="row"><span class="swatch" style="background:{colors[j]}"></span>{j}</th>'
-        + "".join(f'<td class="number">{number(value)}</td>' for value in center)
+    heads = ["cluster", *_names(columns, values.shape[1])]
+    lines = ((swatch(j), [number(value) for value in center]) for j, center in enumerate(values))
+    return grid("Centers", heads, lines, caption="Centers, in the units that were clustered")
+
+
+def components(
+    weights: np.ndarray, rows: np.ndarray, means: np.ndarray, spreads: np.ndarray, columns: Sequence[str] | None
+) -> str:
+    """The components of a mixture: weight, rows that have its label, and mean ± standard deviation of each column.
+
+    Of data of many columns, one deviation stands for all: the root of their mean variance.
+    """
+    heads, caption = ["component", "weight", "rows"], "Components, in the units that were clustered"
+    if means.shape[1] <= MOST_COLUMNS:
+        heads += _names(columns, means.shape[1])
+        caption += ": mean ± standard deviation"
+        told = [[f"{number(m, 3)} ± {number(s, 3)}" for m, s in pairs] for pairs in np.stack([means, spreads], axis=2)]
+    else:
+        heads += ["typical deviation"]
+        told = [[number(value)] for value in np.sqrt(np.mean(np.square(spreads), axis=1))]
+    counted = zip(weights, rows, told, strict=True)
+    lines = ((swatch(j), [number(w), number(n), *cells]) for j, (w, n, cells) in enumerate(counted))
+    return grid("Components", heads, lines, caption=caption)
+
+
+def grid(
+    label: str, heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], *, caption: str = "", css: str = "fit"
+) -> str:
+    """A table of numbers.
+
+    Args:
+        label: what the table is, for those who do not see it.
+        heads: names of the columns, the first of them that of the lines' heads.
+        lines: the head of each line, as HTML, and its cells, as text.
+        caption: what stands above.
+        css: "fit" for a card as wide as the table, or nothing.
+    """
+    first, *others = map(html.escape, heads)
+    head = f'<th scope="col">{first}</th>' + "".join(f'<th scope="col" class="number">{name}</th>' for name in others)
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>'
+        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in cells)
         + "</tr>"
-        for j, center in enumerate(values)
+        for name, cells in lines
     )
+    above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    classes = " ".join(filter(None, ("scroll", css, "card")))
     return (
-        '<div class="scroll fit card" role="region" tabindex="0" aria-label="Centers"><table class="grid">'
-        "<caption>Centers, in the units that were clustered</caption>"
-        f'<thead><tr><th scope="col">cluster</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+        f'<div class="{classes}" role="region" tabindex="0" aria-label="{html.escape(label)}">'
+        f'<table class="grid">{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def swatch(cluster: int) -> str:
+    """A cluster's number beside its colour."""
+    return f'<span class="swatch" style="background:{color_of(cluster)}"></span>{cluster}'
+
+
+def _names(columns: Sequence[str] | None, d: int) -> list[str]:
+    return [f"column {j}" for j in range(d)] if columns is None else [str(name) for name in columns]

@@ -47,10 +47,10 @@ class Start(NamedTuple):
 class Given(NamedTuple):
     """The arrays of a start in the frame of centred rows; responsibilities are (k, n)."""
 
-    means: Float[Array, "k d"] | None
-    weights: Float[Array, " k"] | None
-    precisions: Array | None
-    responsibilities: Float[Array, "k n"] | None
+    means: Float[Array, "k d"] | None = None
+    weights: Float[Array, " k"] | None = None
+    precisions: Array | None = None
+    responsibilities: Float[Array, "k n"] | None = None
 
     @property
     def complete(self) -> bool:
@@ -122,8 +122,8 @@ def first_mixture(
     if start.complete:
         covariances, factor, repaired = family.factor(_inverse(family, start.precisions), d)
         return Mixture(start.weights, start.means, covariances, factor), jnp.zeros((k,), bool) | repaired
-    centers, r = _membership(options, method, key, points, start, prior, k)
-    broad = _broad(options, points, prior, centers)
+    centers, r = membership(options, method, key, points, start, prior, k)
+    broad = broad_mixture(options, points, prior, centers)
     mixture, collapsed, _ = em.settle(
         options,
         lambda reference: em.given_stats(options, broad, reference, columns, r),
@@ -138,7 +138,7 @@ def first_mixture(
     return mixture._replace(**given), collapsed
 
 
-def _membership(options, method, key, points, start, prior, k):
+def membership(options, method, key, points, start, prior, k):
     """Centres near the means to come, and responsibilities (k, n) or labels (n,)."""
     x, weight = points
     zeros = jnp.zeros((k, x.shape[1]), x.dtype)
@@ -168,7 +168,7 @@ def _random_shares(key, points, k, active, axis_name):
     return drawn / jnp.sum(drawn, axis=0)
 
 
-def _broad(options, points, prior, centers):
+def broad_mixture(options, points, prior, centers):
     """A mixture as wide as the rows: what components without rows keep, and what missing cells are first taken from."""
     k, d = centers.shape
     x = jnp.where(jnp.isnan(points.x), 0, points.x) if options.missing else points.x

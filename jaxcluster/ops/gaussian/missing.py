@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.gaussian.dense import invert_lower
 from jaxcluster.ops.gaussian.family import LOG_2PI, Family, Moments
 from jaxcluster.types import Array, Bool, Float
 
@@ -100,5 +100,4 @@ def _blocks(means, matrices, x):
     eye = jnp.eye(d, dtype=means.dtype)
     both = observed[:, :, None] & observed[:, None, :]
     lower = jnp.linalg.cholesky(jnp.where(both, matrices[:, None], eye))
-    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.broadcast_to(eye, lower.shape), lower=True)
-    return Blocks(observed, offset, inverse)
+    return Blocks(observed, offset, invert_lower(lower))
