@@ -7,7 +7,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxcluster import bisecting, kmeans, minibatch
+from jaxcluster import bisecting, gmm, kmeans, minibatch
 
 
 class Algorithm(NamedTuple):
@@ -37,5 +37,7 @@ ALGORITHMS = {
         partial(minibatch.fit, batch_size=64, max_epochs=5),
         exempt={"repetition": DRAWN, "objective": "a batch says nothing of the other rows"},
     ),
+    "gmm": Algorithm(gmm.fit),
+    "gmm-diag": Algorithm(partial(gmm.fit, covariance="diag", init="k-means++")),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
 }

@@ -10,6 +10,7 @@ from algorithms import ALGORITHMS
 from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import lloyd
+from jaxcluster.cluster.gmm import em
 from jaxcluster.core.rows import bucket
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
@@ -35,10 +36,20 @@ def same_partition(a, b) -> bool:
     return adjusted_rand_score(np.asarray(a), np.asarray(b)) == 1
 
 
+def middles(fit):
+    """What represents the clusters: centres, or the means of a mixture."""
+    return np.asarray(fit.state.centers if hasattr(fit.state, "centers") else fit.state.means)
+
+
+def objective(fit):
+    """What the fit minimised: the inertia, or the mean negative log-likelihood of a mixture."""
+    return np.asarray(fit.state.inertia if hasattr(fit.state, "inertia") else fit.state.objective)
+
+
 def assert_same_fit(a, b, rtol=1e-4):
     assert np.array_equal(np.asarray(a.labels), np.asarray(b.labels))
-    np.testing.assert_allclose(a.state.inertia, b.state.inertia, rtol=rtol)
-    np.testing.assert_allclose(a.state.centers, b.state.centers, rtol=rtol, atol=1e-4)
+    np.testing.assert_allclose(objective(a), objective(b), rtol=rtol)
+    np.testing.assert_allclose(middles(a), middles(b), rtol=rtol, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -55,6 +66,7 @@ def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
     whole = ALGORITHMS[name].fit(key, rows, K)
     for module in (lloyd, xla):
         monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: 37)
+    monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: 37)
     jax.clear_caches()
     tiled = ALGORITHMS[name].fit(key, rows, K)
     jax.clear_caches()
@@ -96,8 +108,8 @@ def test_weight_equals_repetition(name, rows, weights, key):
     weighted = ALGORITHMS[name].fit(key, rows, K, weights=weights)
     repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
     assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
-    np.testing.assert_allclose(weighted.state.inertia, repeated.state.inertia, rtol=1e-4)
-    np.testing.assert_allclose(weighted.state.centers, repeated.state.centers, atol=1e-3)
+    np.testing.assert_allclose(objective(weighted), objective(repeated), rtol=1e-4)
+    np.testing.assert_allclose(middles(weighted), middles(repeated), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -106,8 +118,8 @@ def test_rows_of_weight_zero_do_not_count(name, rows, key):
     x = np.concatenate([rows, outliers])
     w = np.concatenate([np.ones(len(rows)), np.zeros(20)])
     fit = ALGORITHMS[name].fit(key, x, K, weights=w)
-    assert np.abs(np.asarray(fit.state.centers)).max() < 20
-    assert np.isfinite(fit.state.inertia)
+    assert np.abs(middles(fit)).max() < 20
+    assert np.isfinite(objective(fit))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -115,8 +127,8 @@ def test_rows_of_weight_zero_do_not_count(name, rows, key):
 def test_dtype_is_kept(name, dtype, rows, key):
     with jax.enable_x64(True):
         fit = ALGORITHMS[name].fit(key, rows.astype(dtype), K)
-        assert fit.state.centers.dtype == dtype
-        assert fit.state.inertia.dtype == dtype
+        assert middles(fit).dtype == dtype
+        assert objective(fit).dtype == dtype
         assert fit.labels.dtype == np.int32
 
 
@@ -130,8 +142,8 @@ def test_objective_never_rises(name, key):
     taken = int(fit.steps)
     assert np.isfinite(history[:taken]).all()
     assert np.isnan(history[taken:]).all()
-    assert (np.diff(history[:taken]) <= 1e-5 * history[: taken - 1]).all()
-    np.testing.assert_allclose(history[taken - 1], fit.state.inertia, rtol=1e-4)
+    assert (np.diff(history[:taken]) <= 1e-5 * np.abs(history[: taken - 1])).all()
+    np.testing.assert_allclose(history[taken - 1], objective(fit), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

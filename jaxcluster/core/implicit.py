@@ -21,8 +21,8 @@ MOST_ROUNDS = 200
 def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
     """``solution`` itself, with the derivative that it has as the s that solves s = step(s, *inputs).
 
-    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by BiCGSTAB: memory does not
-    grow with the number of steps. The derivative is right where the iteration has converged: ask for a small tol.
+    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by BiCGSTAB: memory does
+    not grow with the number of steps. It is right where the iteration has converged: ask for a small tol.
 
     Args:
         step: (s, *inputs) -> s, a contraction near the solution; s is a pytree of floating arrays.

@@ -33,7 +33,7 @@ def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
 
 
 def status_with(status, *, objective: Float[Array, ""], incomplete=False, collapsed=False) -> Int[Array, ""]:
-    """``status`` with what only the finished fit shows: an objective that is not finite, clusters empty or collapsed."""
+    """``status`` with what only the finished fit shows: no finite objective, or clusters empty or collapsed."""
     status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, status)
     status = jnp.where(collapsed & (status != Status.NOT_FINITE), Status.COLLAPSED, status)
     return jnp.where(jnp.isfinite(objective), status, Status.NOT_FINITE).astype(jnp.int32)

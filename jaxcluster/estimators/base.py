@@ -20,12 +20,14 @@ from jaxcluster.types import Fit, KeyArray, Status
 MAX_SEED = 2**32 - 1
 
 
-class ClusterEstimator(ClusterMixin, BaseEstimator):
+class Estimator(BaseEstimator):
     """The base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
 
     Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on. What is published has
     the dtype of that computation.
     """
+
+    _takes_missing = False
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.
@@ -58,10 +60,16 @@ class ClusterEstimator(ClusterMixin, BaseEstimator):
         """The numbers that `_summary` gives."""
         return []
 
+    def _tell_history(self) -> None:
+        """Prints the objective of every step, if ``verbose`` asks for it."""
+        if self.verbose:
+            for step, objective in enumerate(self.history_, start=1):
+                print(f"{type(self).__name__} step {step}: {objective:.6g}")
+
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
         """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
         X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        check.check_finite(X, name="X")
+        check.check_finite(X, name="X", missing=self._takes_missing)
         return X
 
     @staticmethod
@@ -73,7 +81,7 @@ class ClusterEstimator(ClusterMixin, BaseEstimator):
         return check.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n, name="sample_weight")
 
 
-class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterEstimator):
+class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
     """An estimator that represents each cluster by a centre: rows are labelled by the nearest."""
 
     _metric = "sqeuclidean"
@@ -158,9 +166,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         self.inertia_ = float(fit.state.inertia)
         self.history_ = np.array(fit.history[: int(fit.steps)])
         self.status_ = Status(int(fit.status))
-        if self.verbose:
-            for step, objective in enumerate(self.history_, start=1):
-                print(f"{type(self).__name__} step {step}: {objective:.6g}")
+        self._tell_history()
         self._warn_unless_sound(weights)
         return fit
 

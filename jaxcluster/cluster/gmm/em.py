@@ -209,20 +209,28 @@ def settle(
     Returns:
         The mixture, which components were kept from collapsing, and the log-likelihood that the statistics came with.
     """
-    stats = stats_about(reference)
-    mixture, collapsed, shift = maximize(options, stats.moments, reference, before, prior)
+
+    def once(reference):
+        stats = stats_about(reference)
+        mixture, collapsed, shift = maximize(options, stats.moments, reference, before, prior)
+        far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
+        return mixture, collapsed, stats.log_likelihood, far
+
     if options.differentiable:
-        return mixture, collapsed, stats.log_likelihood
-    far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
+        return once(reference)[:3]
 
     def again(carry):
-        _, mixture, _ = carry
-        moments = stats_about(mixture.means).moments
-        return jnp.asarray(False), *maximize(options, moments, mixture.means, before, prior)[:2]
+        (mixture, *_), rounds = carry
+        return once(mixture.means), rounds + 1
 
-    # A loop of at most one round, not a cond: under vmap a cond always pays for both of its branches.
-    _, mixture, collapsed = jax.lax.while_loop(lambda carry: carry[0], again, (far, mixture, collapsed))
-    return mixture, collapsed, stats.log_likelihood
+    def unfinished(carry):
+        (*_, far), rounds = carry
+        return (rounds == 0) | (far & (rounds == 1))
+
+    # A loop, though a second round is rare: so there is one copy of the pass over the rows to compile.
+    none = jnp.zeros_like(prior.total)
+    start = before._replace(means=reference), jnp.zeros(reference.shape[:1], bool), none, jnp.asarray(False)
+    return jax.lax.while_loop(unfinished, again, (start, jnp.int32(0)))[0][:3]
 
 
 def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> EMState:
@@ -250,9 +258,7 @@ def begin(mixture: Mixture, collapsed: Bool[Array, " k"]) -> EMState:
     return EMState(mixture, mixture, -infinite, collapsed, infinite)
 
 
-def label(
-    options: EMOptions, mixture: Mixture, x: Float[Array, "d n"]
-) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+def label(options: EMOptions, mixture: Mixture, x: Float[Array, "d n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """The most probable component of each column, the lower index of equals, and its log p (nats)."""
     logits = log_joint(options, mixture)
 

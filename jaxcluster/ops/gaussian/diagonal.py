@@ -47,7 +47,11 @@ def squares(
 
 
 def moments(
-    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    r: Float[Array, "k n"],
+    means: Float[Array, "k d"],
+    x: Float[Array, "d n"],
+    expanded: Bool[Array, ""],
+    precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
     d = means.shape[1]

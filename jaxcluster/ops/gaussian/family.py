@@ -101,7 +101,9 @@ def log_densities(
 ) -> Float[Array, "k n"]:
     """log N(x | mean, covariance) of every component (nats)."""
     constant = factor.log_det - means.shape[1] * LOG_2PI / 2
-    return jnp.broadcast_to(constant, means.shape[:1])[:, None] - family.squares(means, factor, x, expanded, precision) / 2
+    return (
+        jnp.broadcast_to(constant, means.shape[:1])[:, None] - family.squares(means, factor, x, expanded, precision) / 2
+    )
 
 
 def expandable(family: Family, means: Float[Array, "k d"], factor: Factor) -> Bool[Array, ""]:
@@ -116,7 +118,7 @@ def either(choose: Bool[Array, ""], expanded: Callable[..., Any], exact: Callabl
     return jax.lax.cond(choose, expanded, exact, *operands)
 
 
-def variance_floor(variances: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+def variance_floor(variances: Float[Array, ...]) -> tuple[Float[Array, ...], Bool[Array, ...]]:
     """Variances, those that are not positive numbers raised to the least normal one that can be inverted; which."""
     least = jnp.sqrt(jnp.finfo(variances.dtype).tiny)
     sound = variances > least

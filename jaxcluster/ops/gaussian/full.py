@@ -31,7 +31,11 @@ def squares(
 
 
 def moments(
-    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    r: Float[Array, "k n"],
+    means: Float[Array, "k d"],
+    x: Float[Array, "d n"],
+    expanded: Bool[Array, ""],
+    precision=FULL,
 ) -> Moments:
     """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ in one product, and the rest of it by what is known of m."""
     k, d = means.shape

@@ -1,0 +1,291 @@
+"""scikit-learn's `GaussianMixture` over `jaxcluster.gmm`, and what all mixtures share."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from jaxcluster.cluster import gmm
+from jaxcluster.core import check
+from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.types import Fit, Status
+
+NOT_CONVERGED = "did not converge"
+"""Words that the warning about a fit at its limit of steps has, and no other."""
+
+
+class MixtureEstimator(DensityMixin, Estimator):
+    """An estimator that represents each cluster by a Gaussian: rows belong to all of them, each with a probability.
+
+    A subclass sets ``_functions``, the module whose ``predict``, ``predict_proba`` and ``score_samples`` take its state
+    and rows, and has `_state`.
+    """
+
+    _functions: Any = gmm
+
+    @property
+    def _takes_missing(self):
+        return getattr(self, "missing", False)
+
+    def _state(self) -> Any:
+        """The state that the functions take, from the fitted attributes."""
+        raise NotImplementedError
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fits, and returns ``labels_``: the most probable component of each row, (n_samples,) int32."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def predict(self, X):
+        """The most probable component of each row, (n_samples,) int32; the lower index of equals."""
+        return np.array(self._functions.predict(*self._with_rows(X), **self._row_options()))
+
+    def predict_proba(self, X):
+        """The probability of each component given each row, (n_samples, n_components)."""
+        return np.array(self._functions.predict_proba(*self._with_rows(X), **self._row_options()))
+
+    def score_samples(self, X):
+        """The log-density of each row (nats), (n_samples,)."""
+        return np.array(self._functions.score_samples(*self._with_rows(X), **self._row_options()))
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """The weighted mean log-density of the rows (nats per row): higher is better."""
+        check_is_fitted(self)
+        densities = self.score_samples(X).astype(np.float64)
+        return float(np.average(densities, weights=self._check_weights(sample_weight, len(densities))))
+
+    def sample(self, n_samples=1):
+        """Draws rows from the mixture, those of a component together.
+
+        Args:
+            n_samples: how many.
+
+        Returns:
+            (n_samples, n_features) rows, and the component of each, (n_samples,) int32.
+        """
+        check_is_fitted(self)
+        n_samples = check.check_count("n_samples", n_samples)
+        x, labels = map(np.asarray, gmm.sample(as_key(self.random_state), self._mixture(), n_samples))
+        order = np.argsort(labels, kind="stable")
+        return x[order], labels[order]
+
+    def _with_rows(self, X):
+        check_is_fitted(self)
+        return self._state(), self._validate(X, reset=False)
+
+    def _row_options(self):
+        return {"missing": True} if self._takes_missing else {}
+
+    def _mixture(self) -> gmm.GMMState:
+        """The fitted weights, means and covariances as the functions of `jaxcluster.gmm` take them."""
+        covariances = self.covariances_[None] if self.covariance_type == "tied" else self.covariances_
+        collapsed = np.zeros(self.weights_.shape, bool)
+        zero = np.zeros((), self.weights_.dtype)
+        return gmm.GMMState(self.weights_, self.means_, covariances, zero + self.lower_bound_, collapsed, zero)
+
+    def _check_params(self, n: int) -> None:
+        """Raises on parameters that all mixtures have, for n rows."""
+        check.check_clusters(self.n_components, n, name="n_components")
+        check.check_choice("covariance_type", self.covariance_type, FAMILIES)
+        check.check_choice("init_params", self.init_params, gmm.METHODS)
+        check.check_count("max_iter", self.max_iter)
+        check.check_count("n_init", self.n_init)
+        check.check_positive("tol", self.tol, zero=True)
+        check.check_positive("reg_covar", self.reg_covar, zero=True)
+
+    def _publish(self, fit: Fit) -> Fit:
+        """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
+        fit = jax.device_get(fit)
+        self._publish_mixture(fit.state)
+        self.labels_ = np.array(fit.labels)
+        self.lower_bounds_ = -np.array(fit.history[: int(fit.steps)])
+        self.history_ = self.lower_bounds_
+        self.lower_bound_ = float(fit.state.lower_bound)
+        self.n_iter_ = int(fit.steps)
+        self.status_ = Status(int(fit.status))
+        self.converged_ = bool(fit.state.residual <= self.tol)
+        self._tell_history()
+        self._warn_unless_sound(fit.state)
+        return fit
+
+    def _publish_mixture(self, state: Any) -> None:
+        """Weights, means, covariances and precisions in scikit-learn's shapes."""
+        family = FAMILIES[self.covariance_type]
+        covariances = state.covariances[0] if family.name == "tied" else state.covariances
+        _, factor, _ = family.factor(covariances, state.means.shape[1])
+        self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
+        self.precisions_cholesky_ = np.array(factor.root)
+        self.precisions_ = np.array(family.invert(factor))
+
+    def _warn_unless_sound(self, state):
+        """Says what the data did not allow, and what to do about it."""
+        if self.status_ == Status.NOT_FINITE:
+            message = (
+                f"The log-likelihood is not finite: values of X are too large for {self.means_.dtype}. The last finite "
+                "mixture is kept. Scale the columns, or compute in float64 with "
+                "jax.config.update('jax_enable_x64', True)."
+            )
+        elif self.status_ == Status.COLLAPSED:
+            bad = np.flatnonzero(state.collapsed)
+            named = f"component{'s' * (bad.size > 1)} {', '.join(map(str, bad[:8]))}{' …' * (bad.size > 8)}"
+            message = (
+                f"{type(self).__name__}: {named} of {self.n_components} collapsed: no rows are left, or their variance "
+                f"is no more than reg_covar={self.reg_covar} or rounding. Pass fewer components, a larger reg_covar, "
+                "columns of a larger scale, or covariance_type='diag'."
+            )
+        elif not self.converged_:
+            message = (
+                f"{type(self).__name__} {NOT_CONVERGED} in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
+                "look for degenerate data."
+            )
+        else:
+            return
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _reached(self):
+        steps = f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"
+        return [f"lower bound {self.lower_bound_:.4g}", steps]
+
+
+class GaussianMixture(MixtureEstimator):
+    """A mixture of Gaussians by expectation–maximisation, with scikit-learn's parameters, attributes and methods.
+
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; fitted attributes have
+    the dtype of the computation.
+
+    Args:
+        n_components: number of components.
+        covariance_type: "full", "tied" (one matrix for all), "diag" or "spherical".
+        tol: stop when the lower bound (nats per row) changes by no more.
+        reg_covar: added to every variance (data units²).
+        max_iter: the most steps of a run.
+        n_init: runs from different starts, of which the highest lower bound wins.
+        init_params: "kmeans", "k-means++", "random_from_data" or "random".
+        weights_init: (n_components,) starting weights, or None for what ``init_params`` finds.
+        means_init: (n_components, n_features), or None.
+        precisions_init: inverse covariances in the shape of ``covariances_``, or None.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        warm_start: start from the last fit's mixture, if there is one.
+        verbose: print the lower bound of every step, after the fit.
+        verbose_interval: accepted for scikit-learn's sake.
+        missing: NaN cells of X are integrated out, in fits and for new rows.
+        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
+
+    Attributes:
+        weights_: (n_components,).
+        means_: (n_components, n_features).
+        covariances_: (n_components, n_features, n_features) full, (n_features, n_features) tied,
+            (n_components, n_features) diag or (n_components,) spherical.
+        precisions_, precisions_cholesky_: their inverses, and the factors of these, in the same shapes.
+        labels_: (n_samples,) int32, the most probable component of each row.
+        lower_bound_: mean log-likelihood of a row (nats) before the last step of the best run.
+        lower_bounds_, history_: (n_iter_,) the same after each step.
+        n_iter_: steps of the best run.
+        converged_: whether it stopped by ``tol``.
+        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> GaussianMixture(n_components=2, random_state=0).fit(X).means_[:, 0].round(3).tolist()
+        [1.0, 10.0]
+    """
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weights_init=None,
+        means_init=None,
+        precisions_init=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        missing=False,
+        precision=None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.missing = missing
+        self.precision = precision
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fits the mixture to the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: components collapsed (which are named), the step limit was reached, or values are
+                beyond float32.
+        """
+        warm = self.warm_start and self.__sklearn_is_fitted__()
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        weights = self._check_weights(sample_weight, X.shape[0])
+        fit = gmm.fit(
+            as_key(self.random_state),
+            X,
+            self.n_components,
+            covariance=self.covariance_type,
+            weights=weights,
+            init=self._mixture() if warm else self._start(),
+            n_init=self.n_init,
+            tol=self.tol,
+            max_steps=self.max_iter,
+            reg_covar=self.reg_covar,
+            missing=self.missing,
+            precision=self.precision,
+        )
+        self._publish(fit)
+        return self
+
+    def aic(self, X, sample_weight=None) -> float:
+        """Akaike's information criterion of the rows: lower is better."""
+        return self._criterion(gmm.aic, X, sample_weight)
+
+    def bic(self, X, sample_weight=None) -> float:
+        """The Bayesian information criterion of the rows: lower is better."""
+        return self._criterion(gmm.bic, X, sample_weight)
+
+    def _criterion(self, function, X, sample_weight):
+        state, X = self._with_rows(X)
+        weights = self._check_weights(sample_weight, X.shape[0])
+        return float(function(state, X, weights=weights, **self._row_options()))
+
+    def _state(self):
+        return self._mixture()
+
+    def _start(self):
+        return gmm.Start(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)
