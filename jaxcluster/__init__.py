@@ -22,6 +22,7 @@ _MODULES = {
     "plots": "jaxcluster.plots",
     "report": "jaxcluster.report",
     "select": "jaxcluster.select",
+    "soft_kmeans": "jaxcluster.cluster.soft_kmeans",
 }
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
+from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.core.rows import bucket, place, trim
@@ -97,6 +98,68 @@ def test_map_rows_keeps_the_order_of_a_tree():
     x = jnp.arange(13.0)
     out = map_rows(lambda rows: rows["a"] + rows["b"], {"a": x, "b": 2 * x}, tile=4)
     np.testing.assert_array_equal(out, 3 * x)
+
+
+@pytest.mark.parametrize("tile", [None, 1, 5, 13, 20])
+def test_rows_may_lie_side_by_side(tile):
+    x = jnp.arange(26.0).reshape(2, 13)
+    weight = jnp.arange(13.0)
+
+    def sums(rows):
+        x, weight = rows
+        return x @ weight, {"scaled": x * weight, "index": weight}
+
+    total, per_row = fold_rows(sums, (x, weight), tile=tile, axis=-1)
+    np.testing.assert_allclose(total, np.asarray(x) @ np.asarray(weight))
+    np.testing.assert_array_equal(per_row["scaled"], x * weight)
+    np.testing.assert_array_equal(per_row["index"], weight)
+
+
+def test_a_fixed_point_has_the_derivative_of_its_equation():
+    # s = a·s + b has s = b/(1 − a).
+    def solved(a, b):
+        return at_fixed_point(lambda s, a, b: a * s + b, b / (1 - a), a, b)
+
+    a, b = jnp.float32(0.5), jnp.float32(3)
+    assert solved(a, b) == 6
+    np.testing.assert_allclose(jax.grad(solved, argnums=(0, 1))(a, b), [12, 2], rtol=1e-5)
+    np.testing.assert_allclose(jax.jvp(solved, (a, b), (jnp.float32(1), jnp.float32(1)))[1], 14, rtol=1e-5)
+    many_a = jnp.asarray([0.5, 0.25, -0.5])
+    np.testing.assert_allclose(jax.vmap(jax.grad(solved), (0, None))(many_a, b), 3 / (1 - many_a) ** 2, rtol=1e-5)
+
+
+def test_a_fixed_point_may_be_a_tree():
+    # s = A·s + c and t = t/2 + Σ s + c₀: s = (I − A)⁻¹·c, t = 2·(Σ s + c₀). Integers have no derivative.
+    rng = np.random.default_rng(0)
+    matrix = jnp.asarray(rng.normal(size=(3, 3)) / 4, jnp.float32)
+    c = jnp.asarray(rng.normal(size=3), jnp.float32)
+    exact = np.linalg.inv(np.eye(3) - np.asarray(matrix, np.float64))
+    solution = exact @ np.asarray(c, np.float64)
+    reached = 2 * (solution.sum() + float(c[0]))
+
+    def step(state, matrix, c, count):
+        s, t = state["s"], state["t"]
+        return {"s": matrix @ s + c * count, "t": t / 2 + jnp.sum(s) + c[0]}
+
+    def value(matrix, c):
+        held = {"s": jnp.asarray(solution, jnp.float32), "t": jnp.float32(reached)}
+        found = at_fixed_point(step, held, matrix, c, jnp.int32(1))
+        return found["t"] + found["s"] @ jnp.asarray([1.0, 2, 3])
+
+    np.testing.assert_allclose(value(matrix, c), reached + solution @ [1, 2, 3], rtol=1e-6)
+    of_matrix, of_c = jax.jit(jax.grad(value, argnums=(0, 1)))(matrix, c)
+    adjoint = exact.T @ np.array([3, 4, 5])
+    np.testing.assert_allclose(of_c, adjoint + np.array([2, 0, 0]), rtol=1e-4)
+    np.testing.assert_allclose(of_matrix, np.outer(adjoint, solution), rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_may_take_the_derivative_of_another_function():
+    def value(x):
+        return with_derivative_of(jnp.sin, jnp.float32(7), x)
+
+    assert value(jnp.float32(0.5)) == 7
+    np.testing.assert_allclose(jax.grad(value)(jnp.float32(0.5)), np.cos(0.5), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(value)))(jnp.float32(0.5)), -np.sin(0.5), rtol=1e-6)
 
 
 def test_best_of_takes_the_least_and_the_earlier_of_equals():

@@ -38,6 +38,10 @@ def assert_same(one, two):
         assert list(one) == list(two)
         for name in one:
             assert_same(one[name], two[name])
+    elif isinstance(one, tuple):
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert_same(a, b)
     elif isinstance(one, np.ndarray):
         assert one.dtype == two.dtype
         np.testing.assert_array_equal(one, two)

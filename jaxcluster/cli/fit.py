@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -134,7 +135,8 @@ def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
     from jaxcluster import select
     from jaxcluster.cli.scores import external_scores, finite, model_scores
 
-    with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes():
+    with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*did not converge")  # `_show` says it in the words of the command line
         estimator.fit(rows.x, sample_weight=rows.weights)
     labels = estimator.labels_
     with stage("score", "Scoring"):

@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
 from jaxcluster.cluster.centroids import inertia_of, mean_variance
 from jaxcluster.cluster.given import GIVEN, check_given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
-from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import many
 from jaxcluster.core.rows import bucket, place, trim
-from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.segments import cluster_sums
@@ -128,7 +127,7 @@ def fit(
     most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
     rows = n_local if axis_name is None else n
     static = _Static(k, name, runs, batch_size, min(init_size, bucket(rows)), history_capacity(most), axis_name)
-    patience = jnp.inf if max_no_improvement is None else max_no_improvement
+    patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)
     fitted = _fit(static, key, placed.points, placed.origin, given, limits)
     return fitted._replace(labels=trim(fitted.labels, placed.n))
@@ -179,22 +178,22 @@ def _partial_fit(key, state, points, origin, n, reassignment_ratio):
 @partial(jax.jit, static_argnums=0)
 def _fit(static, key, points, origin, given, limits):
     tol, max_epochs, patience, reassignment_ratio = limits
-    n = _count_rows(points.weight, static.axis_name)
+    n = count_rows(points.weight, static.axis_name)
     max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
     given = given.in_frame(origin, spherical=False)
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
-    sample = _batch(sample_key, points, static.init_size, n, static.axis_name)
+    sample = draw_batch(sample_key, points, static.init_size, n, static.axis_name)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=static.axis_name)
 
     def advance(running):
         draw_key, redraw_key = jax.random.split(jax.random.fold_in(batch_key, running.steps))
-        batch = _batch(draw_key, points, static.batch_size, n, static.axis_name)
+        batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
         size = jnp.int32(static.batch_size)
         state = step(redraw_key, running.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
         still = (state.shift <= tol) & (tol > 0) & (running.steps > 0)
         done = still | (state.stale >= patience)
-        return _Running(state, running.steps + 1, jnp.where(done, 0, 1) * _finite_or_nan(state.shift))
+        return _Running(state, running.steps + 1, going_on(done, state.shift))
 
     running = _Running(_seed(static, seed_key, sample, given), jnp.int32(0), jnp.ones((), points.x.dtype))
     fitted = iterate(advance, running, tol=0, max_steps=max_steps, capacity=static.capacity)
@@ -236,25 +235,13 @@ def step(key: KeyArray, state: MiniBatchState, batch: Points, *, n, n_rows, reas
     due = jnp.any(state.counts == 0) | (since >= REDRAW_PERIOD * k)
     centers, counts = _redraw_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due)
     inertia = batch.weight @ distance
-    return _smooth(
+    return smooth(
         state._replace(
             centers=centers, counts=counts, since_redraw=jnp.where(due, 0, since), inertia=inertia, shift=shift
         ),
         inertia / jnp.sum(batch.weight),
         jnp.minimum(2 * n_rows / (n + 1), 1).astype(inertia.dtype),
         fresh=jnp.sum(state.counts) == 0,
-    )
-
-
-def _smooth(state, per_weight, alpha, *, fresh):
-    """Folds a batch's inertia into the smoothed one; the very first batch, fresh from the seeding, is passed over."""
-    blended = state.smoothed * (1 - alpha) + per_weight * alpha
-    smoothed = jnp.where(jnp.isnan(state.smoothed), per_weight, blended)
-    better = smoothed < state.least
-    return state._replace(
-        smoothed=jnp.where(fresh, jnp.nan, smoothed),
-        least=jnp.where(better & ~fresh, smoothed, state.least),
-        stale=jnp.where(better | fresh, 0, state.stale + 1),
     )
 
 
@@ -294,26 +281,5 @@ def _fresh(centers):
     return MiniBatchState(centers, counts, none, zero, zero * jnp.nan, infinite, none, infinite)
 
 
-def _batch(key, points, size, n, axis_name):
-    """``size`` rows drawn with replacement from the first n, the same ones on every device."""
-    local = points.weight.shape[0]
-    drawn = jax.random.randint(key, (size,), 0, n)
-    index = drawn - shard_index(axis_name) * local
-    mine = (index >= 0) & (index < local)
-    index = jnp.clip(index, 0, local - 1)
-    return Points(*(take_row(rows, index, mine, axis_name) for rows in points))
-
-
-def _count_rows(weight, axis_name):
-    """Rows up to the last that counts: padding, on one device or spread over many, comes after it."""
-    local = weight.shape[0]
-    ends = jnp.arange(1, local + 1) + shard_index(axis_name) * local
-    return across(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
-
-
 def _in_frame(state, origin):
     return state._replace(centers=state.centers - origin)
-
-
-def _finite_or_nan(value):
-    return jnp.where(jnp.isnan(value), jnp.nan, 1).astype(value.dtype)

@@ -74,13 +74,13 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
     return x
 
 
-def check_finite(x: Any, *, name: str = "x", missing: bool = False) -> None:
+def check_finite(x: Any, *, name: str = "x", missing: bool | None = None) -> None:
     """Raises ValueError with the number of NaN and infinite values and the columns they are in.
 
     Args:
         x: an array.
         name: what the message calls it.
-        missing: NaN stand for missing values and are let through.
+        missing: True lets NaN through as missing values; False tells that it could be asked to.
     """
     if x.dtype.kind != "f" or _sums_up(x):
         return
@@ -90,12 +90,13 @@ def check_finite(x: Any, *, name: str = "x", missing: bool = False) -> None:
     if not (nans.any() or infs.any()):
         return
     seen = [f"{int(bad.sum())} {what}" for bad, what in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
+    hint = "Drop or impute those rows first" + (", or pass missing=True." if missing is False and nans.any() else ".")
     where = ""
     if x.ndim == 2:
         columns = np.flatnonzero((nans | infs).any(0))
         listed = ", ".join(map(str, columns[:8])) + (" …" if len(columns) > 8 else "")
         where = f" in column{'s' if len(columns) > 1 else ''} {listed}"
-    raise ValueError(f"{name} contains {' and '.join(seen)} values{where}. Drop or impute those rows first.")
+    raise ValueError(f"{name} contains {' and '.join(seen)} values{where}. {hint}")
 
 
 def _sums_up(x):

@@ -52,7 +52,7 @@ def float_dtype(dtype) -> np.dtype:
 
 
 def place(
-    x, weights=None, *, origin=None, center: bool = True, missing: bool = False, axis_name: str | None = None
+    x, weights=None, *, origin=None, center: bool = True, missing: bool | None = None, axis_name: str | None = None
 ) -> Placed:
     """Checks and places a matrix of rows, traced or not.
 
@@ -62,7 +62,7 @@ def place(
         weights: (n,) non-negative, or None for 1 each.
         origin: (d,) to subtract; None for the mean of the rows.
         center: False leaves the rows where they are.
-        missing: NaN cells are let through, and do not count in the mean of their column.
+        missing: True lets NaN cells through, which do not count in the mean of their column; see `check.check_finite`.
         axis_name: a mapped axis over which the rows are spread.
 
     Raises:
@@ -118,7 +118,7 @@ def _place_host(x, weights, origin, center, missing, device):
     means = _column_means(x)
     if not np.isfinite(means).all():
         check.check_finite(x, missing=missing)
-        means = _observed_means(x) if missing else means
+        means = _observed_means(x) if missing and origin is None else means
     origin = means if origin is None else np.asarray(origin)
     origin = origin.astype(dtype) if center else np.zeros(d, dtype)
     out = _aligned((bucket(n), d), dtype)

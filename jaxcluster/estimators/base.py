@@ -27,7 +27,8 @@ class Estimator(BaseEstimator):
     the dtype of that computation.
     """
 
-    _takes_missing = False
+    _takes_missing: bool | None = None
+    """Whether NaN are let through; None where no parameter asks for it."""
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.

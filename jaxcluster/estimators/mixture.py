@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -17,8 +18,8 @@ from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.ops.gaussian import FAMILIES
 from jaxcluster.types import Fit, Status
 
-NOT_CONVERGED = "did not converge"
-"""Words that the warning about a fit at its limit of steps has, and no other."""
+MOST_BATCHES = 10_000
+"""Batches of a stream whose lower bounds are kept."""
 
 
 class MixtureEstimator(DensityMixin, Estimator):
@@ -32,7 +33,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     @property
     def _takes_missing(self):
-        return getattr(self, "missing", False)
+        return getattr(self, "missing", None)
 
     def _state(self) -> Any:
         """The state that the functions take, from the fitted attributes."""
@@ -109,7 +110,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         self.lower_bound_ = float(fit.state.lower_bound)
         self.n_iter_ = int(fit.steps)
         self.status_ = Status(int(fit.status))
-        self.converged_ = bool(fit.state.residual <= self.tol)
+        self.converged_ = self.status_ == Status.CONVERGED or bool(fit.state.residual <= self.tol)
         self._tell_history()
         self._warn_unless_sound(fit.state)
         return fit
@@ -118,7 +119,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Weights, means, covariances and precisions in scikit-learn's shapes."""
         family = FAMILIES[self.covariance_type]
         covariances = state.covariances[0] if family.name == "tied" else state.covariances
-        _, factor, _ = family.factor(covariances, state.means.shape[1])
+        _, factor, _ = family.factor(jnp.asarray(covariances), state.means.shape[1])
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
         self.precisions_cholesky_ = np.array(factor.root)
         self.precisions_ = np.array(family.invert(factor))
@@ -141,7 +142,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             )
         elif not self.converged_:
             message = (
-                f"{type(self).__name__} {NOT_CONVERGED} in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
+                f"{type(self).__name__} did not converge in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
                 "look for degenerate data."
             )
         else:
@@ -176,6 +177,8 @@ class GaussianMixture(MixtureEstimator):
         verbose_interval: accepted for scikit-learn's sake.
         missing: NaN cells of X are integrated out, in fits and for new rows.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
+        batch_size: rows a batch of stepwise EM, which takes at most ``max_iter`` passes; None for EM on all rows.
+        decay: in (0.5, 1]: how fast stepwise EM and `partial_fit` forget, the t-th batch weighing (t + 2)^-decay.
 
     Attributes:
         weights_: (n_components,).
@@ -186,7 +189,7 @@ class GaussianMixture(MixtureEstimator):
         labels_: (n_samples,) int32, the most probable component of each row.
         lower_bound_: mean log-likelihood of a row (nats) before the last step of the best run.
         lower_bounds_, history_: (n_iter_,) the same after each step.
-        n_iter_: steps of the best run.
+        n_iter_: steps of the best run, or batches.
         converged_: whether it stopped by ``tol``.
         status_: a `jaxcluster.types.Status`, how the iteration ended.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -217,6 +220,8 @@ class GaussianMixture(MixtureEstimator):
         verbose_interval=10,
         missing=False,
         precision=None,
+        batch_size=None,
+        decay=0.7,
     ):
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -234,6 +239,8 @@ class GaussianMixture(MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.missing = missing
         self.precision = precision
+        self.batch_size = batch_size
+        self.decay = decay
 
     def fit(self, X, y=None, sample_weight=None):
         """Fits the mixture to the rows.
@@ -254,21 +261,54 @@ class GaussianMixture(MixtureEstimator):
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
         weights = self._check_weights(sample_weight, X.shape[0])
-        fit = gmm.fit(
-            as_key(self.random_state),
-            X,
-            self.n_components,
-            covariance=self.covariance_type,
-            weights=weights,
-            init=self._mixture() if warm else self._start(),
-            n_init=self.n_init,
-            tol=self.tol,
-            max_steps=self.max_iter,
-            reg_covar=self.reg_covar,
-            missing=self.missing,
-            precision=self.precision,
-        )
-        self._publish(fit)
+        options = {"weights": weights, "init": self._mixture() if warm else self._start(), "precision": self.precision}
+        if self.batch_size is None:
+            method, options["n_init"], options["max_steps"] = gmm.fit, self.n_init, self.max_iter
+        else:
+            method, options["decay"], options["max_epochs"] = gmm.minibatch_fit, self.decay, self.max_iter
+            options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
+        key = as_key(self.random_state)
+        self._publish(method(key, X, self.n_components, tol=self.tol, **self._shared_options(), **options))
+        self._stream = None
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Mixes one more batch of rows into the mixture, by stepwise EM; the first call finds a start on its batch.
+
+        After it ``labels_`` and ``lower_bound_`` are those of the batch, ``lower_bound_`` from before it was mixed in.
+
+        Args:
+            X: (n_samples, n_features), any number of rows; at least n_components in the first call.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: components collapsed, which are named.
+        """
+        first = not self.__sklearn_is_fitted__()
+        X = self._validate(X, reset=first)
+        self._check_params(X.shape[0] if first else self.n_components)
+        weights = self._check_weights(sample_weight, X.shape[0])
+        options = self._shared_options() | {"weights": weights}
+        if first:
+            key = as_key(self.random_state)
+            state = gmm.start(key, X, self.n_components, init=self._start(), **options)
+            self.lower_bounds_ = np.zeros(0, np.asarray(state.weights).dtype)
+        else:
+            del options["covariance"]
+            state = gmm.partial_fit(self._recall(), X, decay=self.decay, **options)
+        self._publish_mixture(state)
+        self._stream = {name: np.array(value) for name, value in state._asdict().items()}
+        self.lower_bound_ = float(state.lower_bound)
+        self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MOST_BATCHES:]
+        self.history_, self.n_iter_, self.converged_ = self.lower_bounds_, int(state.steps), False
+        self.status_ = Status.COLLAPSED if state.collapsed.any() else Status.MAX_STEPS
+        self.labels_ = self.predict(X)
+        if self.status_ == Status.COLLAPSED:
+            self._warn_unless_sound(state)
         return self
 
     def aic(self, X, sample_weight=None) -> float:
@@ -286,6 +326,15 @@ class GaussianMixture(MixtureEstimator):
 
     def _state(self):
         return self._mixture()
+
+    def _shared_options(self):
+        return {"covariance": self.covariance_type, "reg_covar": self.reg_covar, "missing": self.missing}
+
+    def _recall(self):
+        """The state that `partial_fit` goes on from: the last batch's, or one made of a fit."""
+        if self._stream is not None:
+            return gmm.StepwiseState(**{name: jnp.asarray(value) for name, value in self._stream.items()})
+        return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar)
 
     def _start(self):
         return gmm.Start(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)

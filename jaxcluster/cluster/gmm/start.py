@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -207,9 +208,13 @@ def _from_state(state, family):
     found, covariances = family_of(state)
     if found.name != family.name:
         raise ValueError(f"init is a state with {found.name} covariances, but covariance={family.name!r} is asked for.")
-    d = state.means.shape[1]
+    return Start(state.means, state.weights, _precisions(family, covariances, state.means.shape[1]))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _precisions(family, covariances, d):
     _, factor, _ = family.factor(covariances, d)
-    return Start(state.means, state.weights, family.invert(factor))
+    return family.invert(factor)
 
 
 def _check_shares(weights):
@@ -252,5 +257,3 @@ def _refuse(sound, what):
     if bad.size:
         listed = ", ".join(map(str, bad[:8]))
         raise ValueError(f"precisions of the start are not {what} for component{'s' * (bad.size > 1)} {listed}.")
-
-

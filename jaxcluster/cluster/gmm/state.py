@@ -23,7 +23,7 @@ class Mixture(NamedTuple):
 
     weights: Float[Array, "*batch k"]
     means: Float[Array, "*batch k d"]
-    covariances: Float[Array, "..."]
+    covariances: Float[Array, ...]
     factor: Factor
 
 
@@ -41,7 +41,7 @@ class GMMState(NamedTuple):
 
     weights: Float[Array, "*batch k"]
     means: Float[Array, "*batch k d"]
-    covariances: Float[Array, "..."]
+    covariances: Float[Array, ...]
     lower_bound: Float[Array, "*batch"]
     collapsed: Bool[Array, "*batch k"]
     residual: Float[Array, "*batch"]

@@ -66,8 +66,9 @@ def _ridge(covariances):
     """What has to be added to each diagonal: 0 for nearly all."""
     dtype = covariances.dtype
     eye = jnp.eye(covariances.shape[-1], dtype=dtype)
-    variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
-    least = jnp.maximum(jnp.max(variances, axis=-1) * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
+    # Of what cancelled, an entry off the diagonal may be the largest.
+    scale = jnp.max(jnp.abs(covariances), axis=(-2, -1))
+    least = jnp.maximum(scale * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
     start = jnp.where(jnp.isfinite(least), 2 * LEAST_PIVOT * least, 1)
     finite = jnp.all(jnp.isfinite(covariances), axis=(-2, -1))
 

@@ -1,0 +1,363 @@
+"""Stepwise EM: mixtures of streams, and of sets too large to be read again and again, by small batches.
+
+A batch's statistics are those of one E-step. They are mixed into the running ones by a step size that falls with the
+number of batches, and the mixture is the M-step of what results. The running statistics are the mixture itself, as
+shares, means and covariances; two weighted sets of these add up to one whose scatter holds the scatter of the means,
+so nothing cancels.
+
+Sources: O. Cappé and E. Moulines, On-line expectation–maximization algorithm for latent data models, J. R. Stat. Soc. B
+71 (2009); P. Liang and D. Klein, Online EM for unsupervised models, NAACL 2009, for the step size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
+from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.fit import em_options
+from jaxcluster.cluster.gmm.start import check_start, first_mixture, in_frame
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of, public_covariances
+from jaxcluster.core import check
+from jaxcluster.core.fold import across
+from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.rows import bucket, place, trim
+from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.gaussian import Family, Moments
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray
+
+SCATTER = {"full": "ki,kj->kij", "tied": "ki,kj->ij", "diag": "ki,ki->ki", "spherical": "ki,ki->k"}
+"""How (k, d) vectors times (k, d) vectors become second moments of each type."""
+
+
+class StepwiseState(NamedTuple):
+    """A mixture that batches keep changing.
+
+    Attributes:
+        weights: (k,) share of each component, summing to 1.
+        offsets: (k, d) means less ``origin``: in float32 small steps of means far from 0 would be lost to rounding.
+        covariances: as in `GMMState`, ``reg`` included.
+        origin: (d,) mean of the first batch.
+        reg: () what the last step added to every variance (data units²).
+        steps: () int32, batches after the first.
+        lower_bound: () mean log-likelihood of a row (nats) of the last batch, before it changed the mixture; -inf
+            before the second batch.
+        collapsed: (k,) components that lost their rows or their spread and were kept finite.
+    """
+
+    weights: Float[Array, "*batch k"]
+    offsets: Float[Array, "*batch k d"]
+    covariances: Float[Array, ...]
+    origin: Float[Array, "*batch d"]
+    reg: Float[Array, "*batch"]
+    steps: Int[Array, "*batch"]
+    lower_bound: Float[Array, "*batch"]
+    collapsed: Bool[Array, "*batch k"]
+
+    @property
+    def means(self) -> Float[Array, "*batch k d"]:
+        """(k, d) component means."""
+        return self.offsets + self.origin[..., None, :]
+
+    def mixture(self) -> GMMState:
+        """The mixture for `predict`, `score` and the like. Its residual is infinite: batches show no convergence."""
+        infinite = jnp.full_like(self.lower_bound, jnp.inf)
+        return GMMState(self.weights, self.means, self.covariances, self.lower_bound, self.collapsed, infinite)
+
+
+class Running(NamedTuple):
+    """A `StepwiseState` in the frame of centred rows, with the factors that densities need."""
+
+    mixture: Mixture
+    reg: Float[Array, ""]
+    steps: Int[Array, ""]
+    lower_bound: Float[Array, ""]
+    collapsed: Bool[Array, " k"]
+
+
+class _Static(NamedTuple):
+    """Options that change the program."""
+
+    k: int
+    method: str
+    em: em.EMOptions
+    batch_size: int
+    init_size: int
+    capacity: int
+
+
+def start(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    covariance: str = "full",
+    weights=None,
+    init="kmeans",
+    reg_covar=1e-6,
+    missing: bool = False,
+) -> StepwiseState:
+    """The mixture that a stream starts from, found on its first batch.
+
+    Args:
+        key: random key for the start.
+        x: (n, d) rows, enough of them to tell k components apart.
+        k, covariance, weights, init, reg_covar, missing: as in ``gmm.fit``.
+
+    Raises:
+        ValueError, TypeError: as ``gmm.fit``.
+    """
+    x = check.check_matrix(x)
+    k = check.check_clusters(k, x.shape[0])
+    options = em_options(covariance, None, missing)
+    check.check_positive("reg_covar", reg_covar, zero=True)
+    chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
+    placed = place(x, weights, missing=missing)
+    given = in_frame(chosen, placed.origin, placed.points.weight.shape[0])
+    static = _Static(k, chosen.method, options, 0, 0, 0)
+    return _start(static, key, placed.points, placed.origin, given, reg_covar)
+
+
+def partial_fit(
+    state: StepwiseState, x, *, weights=None, decay=0.7, reg_covar=1e-6, missing: bool = False
+) -> StepwiseState:
+    """The state after one more batch. A batch whose bound is not finite, or that weighs nothing, changes no parameter.
+
+    Args:
+        state: from `start` or an earlier call.
+        x: (n, d) rows, any number of them.
+        weights: (n,) non-negative, or None. Batches count alike, whatever their rows weigh together.
+        decay: in (0.5, 1]: the t-th batch, from 0, is mixed in with step size (t + 2)^-decay. Traced.
+        reg_covar, missing: as in ``gmm.fit``.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values, before anything is traced.
+    """
+    x = check.check_matrix(x)
+    check.check_width(x, state.offsets.shape[1])
+    check_decay(decay)
+    check.check_positive("reg_covar", reg_covar, zero=True)
+    family, _ = family_of(state.mixture())
+    options = em_options(family.name, None, missing)
+    placed = place(x, weights, origin=state.origin, missing=missing)
+    return _partial_fit(options, state, placed.points, decay, reg_covar)
+
+
+def stream_of(state: GMMState, *, steps: int = 0, reg_covar=1e-6) -> StepwiseState:
+    """A fitted mixture as a stream that `partial_fit` goes on with.
+
+    Args:
+        state: from ``gmm.fit``.
+        steps: how many batches its rows should count for: the more, the less the next batch changes.
+        reg_covar: what the fit added to every variance (data units²).
+    """
+    means = jnp.asarray(state.means)
+    origin = jnp.mean(means, axis=0)
+    reg, bound = jnp.asarray(reg_covar, means.dtype), jnp.asarray(state.lower_bound, means.dtype)
+    weights, covariances, collapsed = map(jnp.asarray, (state.weights, state.covariances, state.collapsed))
+    return StepwiseState(weights, means - origin, covariances, origin, reg, jnp.int32(steps), bound, collapsed)
+
+
+def minibatch_fit(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    covariance: str = "full",
+    weights=None,
+    batch_size: int = 1024,
+    init="kmeans",
+    init_size: int | None = None,
+    max_epochs=20,
+    tol=1e-3,
+    max_no_improvement=10,
+    decay=0.7,
+    reg_covar=1e-6,
+    missing: bool = False,
+    precision: str | None = None,
+    axis_name: str | None = None,
+) -> Fit:
+    """Fits a mixture by small batches drawn with replacement; needs a few passes where EM needs many.
+
+    Args:
+        key: random key for the start and the batches.
+        x, k, covariance, weights, init, reg_covar, missing, precision, axis_name: as in ``gmm.fit``.
+        batch_size: rows a batch, static.
+        init_size: rows that the start is found on; None for three batches, at least 3k. A start by responsibilities
+            takes all rows.
+        max_epochs: the most batches taken, in passes over the rows. Traced.
+        tol: how far (nats per row) the smoothed bound has to rise to count as better. Traced.
+        max_no_improvement: stop after so many batches without a better smoothed bound; None switches this off. Traced.
+        decay: as in `partial_fit`.
+
+    Returns:
+        `Fit` with a `GMMState`, labels of all rows, steps (batches), status, and history: the smoothed mean negative
+        log-likelihood of a row after each batch. The state's lower bound is that of all rows under the mixture itself,
+        its residual the last change of the smoothed one.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
+    """
+    x = check.check_matrix(x)
+    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
+    k = check.check_clusters(k, n)
+    options = em_options(covariance, precision, missing, axis_name)
+    batch_size = check.check_count("batch_size", batch_size)
+    init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
+    init_size = min(max(k, check.check_count("init_size", init_size)), n if axis_name else bucket(n))
+    check_decay(decay)
+    check.check_positive("max_epochs", max_epochs)
+    patience = jnp.inf if max_no_improvement is None else max_no_improvement
+    for name, value in (("tol", tol), ("max_no_improvement", patience), ("reg_covar", reg_covar)):
+        check.check_positive(name, value, zero=True)
+    chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
+    placed = place(x, weights, missing=missing, axis_name=axis_name)
+    given = in_frame(chosen, placed.origin, placed.points.weight.shape[0])
+    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
+    static = _Static(k, chosen.method, options, batch_size, init_size, history_capacity(most))
+    limits = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, reg_covar)
+    fitted = _minibatch_fit(static, key, placed.points, placed.origin, given, limits)
+    return fitted._replace(labels=trim(fitted.labels, placed.n))
+
+
+def check_decay(decay) -> None:
+    """Raises ValueError unless a concrete ``decay`` lies in (0.5, 1], where stepwise EM converges."""
+    check.check_positive("decay", decay)
+    if not check.is_traced(decay) and not 0.5 < decay <= 1:
+        raise ValueError(f"decay={decay} must be greater than 0.5 and at most 1, for the steps to settle.")
+
+
+def step_size(steps: Int[Array, ""], decay, dtype) -> Float[Array, ""]:
+    """(t + 2)^-decay of the t-th batch, counted from 0."""
+    return (steps + 2).astype(dtype) ** -jnp.asarray(decay, dtype)
+
+
+def step(options: em.EMOptions, state: Running, columns: em.Columns, rate, reg) -> Running:
+    """One batch, its statistics mixed into the running ones with the weight ``rate``; 1 makes it a step of EM."""
+    family, before = options.family, state.mixture
+    total = jnp.sum(columns.weight)
+    raw = before.covariances - family.isotropic(state.reg, *before.means.shape).astype(before.means.dtype)
+
+    def mixed(reference):
+        batch = em.em_stats(options, before, reference, columns)
+        past = moments_of(family, total * before.weights, before.means - reference, raw)
+        moments = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, past, batch.moments)
+        return batch._replace(moments=moments)
+
+    mixture, collapsed, log_likelihood = em.settle(options, mixed, before.means, before, em.Prior(total, reg))
+    bound = jnp.where(total > 0, log_likelihood / jnp.where(total > 0, total, 1), state.lower_bound)
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (log_likelihood, *jax.tree.leaves(mixture))]
+    sound = (total > 0) & jnp.all(jnp.stack(finite))
+    after = Running(mixture, reg, state.steps + 1, bound, collapsed)
+    kept = state._replace(steps=after.steps, lower_bound=bound)
+    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
+
+
+def moments_of(family: Family, weight: Float[Array, " k"], offset: Float[Array, "k d"], covariances: Array) -> Moments:
+    """Moments, about a reference, of weighted components whose means lie ``offset`` from it."""
+    first = weight[:, None] * offset
+    if family.name == "tied":
+        within = jnp.sum(weight) * covariances
+    elif family.name == "spherical":
+        within = weight * covariances * offset.shape[1]
+    else:
+        within = weight.reshape(-1, *(1,) * (covariances.ndim - 1)) * covariances
+    return Moments(weight, first, within + jnp.einsum(SCATTER[family.name], first, offset, precision=FULL))
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(static, key, points, origin, given, reg):
+    return _public(static.em, _begin(static, key, points, given, reg), origin)
+
+
+@partial(jax.jit, static_argnums=0)
+def _partial_fit(options, state, points, decay, reg):
+    dtype = points.x.dtype
+    _, covariances = family_of(state.mixture())
+    covariances, factor, _ = options.family.factor(covariances.astype(dtype), state.offsets.shape[1])
+    mixture = Mixture(state.weights.astype(dtype), state.offsets.astype(dtype), covariances, factor)
+    running = Running(mixture, state.reg.astype(dtype), state.steps, state.lower_bound.astype(dtype), state.collapsed)
+    rate = step_size(state.steps, decay, dtype)
+    running = step(options, running, em.as_columns(points), rate, jnp.asarray(reg, dtype))
+    return _public(options, running, state.origin)
+
+
+@partial(jax.jit, static_argnums=0)
+def _minibatch_fit(static, key, points, origin, given, limits):
+    tol, max_epochs, patience, decay, reg = limits
+    options, dtype = static.em._replace(axis_name=None), points.x.dtype
+    n = count_rows(points.weight, static.em.axis_name)
+    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
+    alpha = jnp.minimum(2 * static.batch_size / (n + 1), 1).astype(dtype)
+    start_key, batch_key = jax.random.split(key)
+
+    def advance(search):
+        running = search.running
+        draw_key = jax.random.fold_in(batch_key, running.steps)
+        batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
+        rate = step_size(running.steps, decay, dtype)
+        running = step(options, running, em.as_columns(batch), rate, jnp.asarray(reg, dtype))
+        moved = smooth(search._replace(running=running), -running.lower_bound, alpha, margin=tol)
+        change = jnp.abs(moved.smoothed - search.smoothed)
+        return moved._replace(change=change, residual=going_on(moved.stale >= patience, moved.smoothed))
+
+    running = _begin_on_sample(static, start_key, points, n, given, reg)
+    infinite, one = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
+    search = _Search(running, one * jnp.nan, infinite, jnp.int32(0), infinite, one)
+    fitted = iterate(advance, search, tol=0, max_steps=max_steps, capacity=static.capacity)
+    return _finish(static, fitted, points, origin)
+
+
+class _Search(NamedTuple):
+    """A mixture with what decides about stopping; the residual is 1 while it should go on."""
+
+    running: Running
+    smoothed: Float[Array, ""]
+    least: Float[Array, ""]
+    stale: Int[Array, ""]
+    change: Float[Array, ""]
+    residual: Float[Array, ""]
+
+    @property
+    def objective(self):
+        return self.smoothed
+
+
+def _begin(static, key, points, given, reg):
+    """What the start has of a mixture, as found on some rows; precisions that are given have no ``reg`` in them."""
+    reg = jnp.asarray(reg, points.x.dtype)
+    prior = em.Prior(across(jnp.sum(points.weight), static.em.axis_name), reg)
+    columns = em.as_columns(points)
+    mixture, collapsed = first_mixture(static.em, static.method, key, points, columns, given, prior, static.k)
+    added = reg if given.precisions is None else jnp.zeros_like(reg)
+    return Running(mixture, added, jnp.int32(0), jnp.full_like(reg, -jnp.inf), collapsed)
+
+
+def _begin_on_sample(static, key, points, n, given, reg):
+    sample_key, start_key = jax.random.split(key)
+    if given.responsibilities is not None:
+        return _begin(static, start_key, points, given, reg)
+    sample = draw_batch(sample_key, points, static.init_size, n, static.em.axis_name)
+    return _begin(static._replace(em=static.em._replace(axis_name=None)), start_key, sample, given, reg)
+
+
+def _finish(static, fitted, points, origin):
+    """From the frame of the iteration to the caller's: labels and the bound of all rows, and the status."""
+    options, search = static.em, fitted.state
+    labels, log_p = em.label(options, search.running.mixture, points.x.T)
+    log_likelihood = jnp.sum(jnp.where(points.weight > 0, points.weight * log_p, 0))
+    log_likelihood, total = across((log_likelihood, jnp.sum(points.weight)), options.axis_name)
+    bound = log_likelihood / total
+    state = _public(options, search.running._replace(lower_bound=bound), origin).mixture()
+    status = status_with(fitted.status, objective=bound, collapsed=jnp.any(state.collapsed))
+    return Fit(state._replace(residual=search.change), labels, fitted.steps, status, fitted.history)
+
+
+def _public(options, running, origin):
+    mixture, reg, steps, bound, collapsed = running
+    covariances = public_covariances(options.family, mixture.covariances)
+    return StepwiseState(mixture.weights, mixture.means, covariances, origin, reg, steps, bound, collapsed)

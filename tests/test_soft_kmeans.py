@@ -1,0 +1,168 @@
+"""Soft k-means: against NumPy, at both ends of the variance, and its gradients against finite differences."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcluster
+from jaxcluster import kmeans, soft_kmeans
+from jaxcluster.cluster.gmm import em
+from jaxcluster.core.shard import fit_sharded
+from jaxcluster.types import Status
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return np.random.default_rng(3).integers(1, 4, 300).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def init(blobs):
+    return blobs.x[[0, 1, 2, 3]]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """24 rows that overlap, and two centres to start from."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(size=(12, 2)), rng.normal([2.5, 1], size=(12, 2))])
+    return x, np.array([[0.0, 0.0], [2.0, 1.0]]), rng.uniform(0.5, 2, 24)
+
+
+def textbook(x, w, centers, variance, steps):
+    """EM in float64; the free energy before each step, and of the last centres."""
+    x, w, centers = x.astype(float), w.astype(float), centers.astype(float)
+    energies = []
+    for step in range(steps + 1):
+        powers = np.exp(-((x[:, None] - centers) ** 2).sum(2) / (2 * variance))
+        energies.append(-2 * variance * w @ np.log(powers.mean(1)))
+        r = w[:, None] * powers / powers.sum(1, keepdims=True)
+        if step < steps:
+            centers = r.T @ x / r.sum(0)[:, None]
+    return centers, np.array(energies), r.sum(0)
+
+
+@pytest.mark.parametrize("variance", [0.5, 4.0])
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_ten_steps_are_those_of_the_textbook(variance, offset, blobs, init, weights, key):
+    shift = np.float32(offset)
+    centers, energies, weight = textbook(blobs.x + shift, weights, init + shift, variance, 10)
+    options = {"weights": weights, "init": init + shift, "tol": 0.0, "max_steps": 10}
+    fitted = soft_kmeans.fit(key, blobs.x + shift, 4, variance=variance, **options)
+    assert int(fitted.steps) == 10
+    np.testing.assert_allclose(fitted.state.centers, centers, atol=2e-3)
+    np.testing.assert_allclose(fitted.history[:10], energies[1:], rtol=1e-3)
+    np.testing.assert_allclose(fitted.state.objective, energies[-1], rtol=1e-3)
+    np.testing.assert_allclose(fitted.state.weight, weight, rtol=1e-3)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-42, 1e-37, 1e-20, 1e-6, 1e-3])
+def test_a_small_variance_gives_k_means(variance, blobs, init, weights, key):
+    hard = kmeans.fit(key, blobs.x, 4, weights=weights, init=init, tol=0.0)
+    soft = soft_kmeans.fit(key, blobs.x, 4, variance=variance, weights=weights, init=init, tol=0.0)
+    np.testing.assert_array_equal(soft.labels, hard.labels)
+    np.testing.assert_allclose(soft.state.centers, hard.state.centers, atol=1e-5)
+    np.testing.assert_allclose(soft.state.weight, hard.state.weight, rtol=1e-5)
+    np.testing.assert_allclose(soft.state.objective, hard.state.inertia, rtol=1e-5 if variance < 1e-3 else 1e-2)
+    assert Status(int(soft.status)) is Status.CONVERGED
+
+
+def test_a_large_variance_puts_all_centers_on_the_mean(blobs, init, weights, key):
+    fitted = soft_kmeans.fit(key, blobs.x, 4, variance=1e3, weights=weights, init=init, tol=1e-10)
+    mean = np.average(blobs.x, axis=0, weights=weights)
+    np.testing.assert_allclose(fitted.state.centers, np.broadcast_to(mean, (4, 5)), atol=1e-3)
+    np.testing.assert_allclose(fitted.state.weight, weights.sum() / 4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.1, 1.0, 10.0])
+def test_the_objective_never_rises(variance, key):
+    x = np.random.default_rng(2).normal(size=(300, 5)).astype(np.float32)
+    fitted = soft_kmeans.fit(key, x, 4, variance=variance, init="random", tol=0.0, max_steps=40)
+    history = np.asarray(fitted.history[: int(fitted.steps)])
+    assert (np.diff(history) <= 1e-5 * np.abs(history[1:])).all()
+
+
+def test_shares_are_a_softmax_and_one_hot_at_variance_0(small):
+    x, centers, _ = (each.astype(np.float32) for each in small)
+    powers = np.exp(-((x[:, None] - centers) ** 2).sum(2) / 3)
+    shares = soft_kmeans.responsibilities(centers, x, 1.5)
+    np.testing.assert_allclose(shares, powers / powers.sum(1, keepdims=True), rtol=1e-4)
+    hard = soft_kmeans.responsibilities(centers, x, 0.0)
+    np.testing.assert_array_equal(np.argmax(hard, 1), kmeans.predict(centers, x))
+    twice = soft_kmeans.responsibilities(np.zeros((3, 2)), x, 0.0)
+    np.testing.assert_array_equal(twice, np.broadcast_to([1, 0, 0], (24, 3)))
+    slope = jax.grad(lambda variance: jnp.sum(jnp.square(soft_kmeans.responsibilities(centers, x, variance))))
+    assert all(np.isfinite(slope(variance)) for variance in (0.0, 1e-30, 1e-6, 1.0))
+
+
+def test_an_empty_cluster_keeps_its_center(blobs, key):
+    init = np.concatenate([blobs.centers[:3], np.full((1, 5), 500, np.float32)])
+    fitted = soft_kmeans.fit(key, blobs.x, 4, variance=0.1, init=init)
+    np.testing.assert_allclose(fitted.state.centers[3], 500, rtol=1e-6)
+    assert float(fitted.state.weight[3]) == 0
+    assert Status(int(fitted.status)) is Status.EMPTY_CLUSTERS
+
+
+def test_jit_vmap_tiles_shards_and_repetition_agree(blobs, weights, key, monkeypatch):
+    init = blobs.centers
+
+    def fit(x, variance, w=weights):
+        return soft_kmeans.fit(key, x, 4, variance=variance, weights=w, init=init, tol=1e-8)
+
+    def same(a, b):
+        np.testing.assert_allclose(a.state.centers, b.state.centers, atol=1e-4)
+        np.testing.assert_allclose(a.state.objective, b.state.objective, rtol=1e-5)
+
+    one = fit(blobs.x, 2.0)
+    same(one, jax.jit(fit)(blobs.x, 2.0))
+    many = jax.vmap(lambda variance: fit(blobs.x, variance))(jnp.array([0.0, 2.0]))
+    same(one, jax.tree.map(lambda leaf: leaf[1], many))
+    same(fit(blobs.x, 0.0), jax.tree.map(lambda leaf: leaf[0], many))
+    same(one, fit(np.repeat(blobs.x, weights.astype(int), axis=0), 2.0, None))
+    options = {"variance": 2.0, "weights": weights, "init": init, "tol": 1e-8}
+    sharded = fit_sharded(soft_kmeans.fit, key, blobs.x, 4, **options)
+    same(one, sharded)
+    np.testing.assert_array_equal(one.labels, sharded.labels)
+    monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: 37)
+    same(one, jax.jit(lambda x: fit(x, 2.0))(blobs.x))
+
+
+def test_gradients_are_finite_differences(small, key):
+    x, init, w = small
+    with jax.enable_x64(True):
+        pull = jnp.asarray(np.random.default_rng(4).normal(size=(2, 2)))
+
+        @jax.jit
+        def loss(x, w, variance):
+            fit = soft_kmeans.fit(key, x, 2, variance=variance, weights=w, init=init, tol=1e-28, max_steps=2000)
+            return jnp.sum(pull * fit.state.centers) + fit.state.objective / 10 + fit.state.weight @ pull[0]
+
+        def difference(place, which, index, eps=1e-6):
+            moved = (
+                [each.at[index].add(side) if i == which else each for i, each in enumerate(place)]
+                for side in (eps, -eps)
+            )
+            ahead, behind = (loss(*each) for each in moved)
+            return (ahead - behind) / (2 * eps)
+
+        variances = jnp.array([0.0, 0.7])
+        slopes = jax.jit(jax.vmap(jax.grad(loss, argnums=(0, 1, 2)), (None, None, 0)))(x, w, variances)
+        assert all(np.isfinite(slope).all() for slope in slopes)
+        for i, variance in enumerate(variances):
+            place = (jnp.asarray(x), jnp.asarray(w), variance)
+            for which, index in ((0, (3, 0)), (0, (20, 1)), (1, 5)) + ((2, ()),) * int(variance > 0):
+                found = difference(place, which, index)
+                np.testing.assert_allclose(slopes[which][i][index], found, rtol=1e-5, atol=1e-7)
+
+
+def test_mistakes_are_named(blobs, key):
+    assert jaxcluster.soft_kmeans is soft_kmeans
+    with pytest.raises(ValueError, match="variance=-1 must be at least 0"):
+        soft_kmeans.fit(key, blobs.x, 3, variance=-1)
+    with pytest.raises(ValueError, match="init='kmeans' is not known"):
+        soft_kmeans.fit(key, blobs.x, 3, variance=1.0, init="kmeans")
+    with pytest.raises(ValueError, match="3 columns, but the model was fitted on 5"):
+        soft_kmeans.responsibilities(blobs.centers, blobs.x[:, :3], 1.0)
