@@ -1,17 +1,21 @@
 """A covariance matrix of its own for every component.
 
-Distances and second moments are each one large matrix product a tile. Its operands are differences from the component's
-mean on one side, so their rounding grows with how far means lie apart in standard deviations, not with its square.
+Distances and second moments are one or two large matrix products a tile. On one side their operands are differences
+from the component's mean, so rounding grows with how far means lie apart in standard deviations, not with its square.
 """
 
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import Factor, Family, Moments, product, product_over_rows, with_ones
 from jaxcluster.types import Array, Bool, Float
+
+WIDE = 32
+"""Columns from which a quarter of the work is worth a second product."""
 
 
 def factor(covariances: Float[Array, "k d d"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
@@ -26,8 +30,12 @@ def squares(
     k, d = means.shape
     whiten = jnp.swapaxes(factor.root, 1, 2)
     centers = jnp.einsum("kij,kj->ki", whiten, means, precision=FULL)
-    white = product(whiten.reshape(k * d, d), x, precision).reshape(k, d, -1)
-    return jnp.sum(jnp.square(white - centers[:, :, None]), axis=1)
+    total = jnp.zeros((), x.dtype)
+    for start, stop in _bands(d):
+        white = product(whiten[:, start:stop, :stop].reshape(-1, stop), x[:stop], precision)
+        offset = white.reshape(k, stop - start, -1) - centers[:, start:stop, None]
+        total = total + jnp.sum(jnp.square(offset), axis=1)
+    return total
 
 
 def moments(
@@ -37,12 +45,25 @@ def moments(
     expanded: Bool[Array, ""],
     precision=FULL,
 ) -> Moments:
-    """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ in one product, and the rest of it by what is known of m."""
+    """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ by products, and the rest of it by what is known of m."""
     k, d = means.shape
-    pulled = r[:, None, :] * (x[None] - means[:, :, None])
-    sums = product_over_rows(pulled.reshape(k * d, -1), with_ones(x), precision).reshape(k, d, d + 1)
-    first = sums[:, :, 0]
-    return Moments(jnp.sum(r, axis=1), first, sums[:, :, 1:] - first[:, :, None] * means[:, None, :])
+    firsts, rows_of_second = [], []
+    for start, stop in _bands(d):
+        pulled = r[:, None, :] * (x[None, start:stop] - means[:, start:stop, None])
+        sums = product_over_rows(pulled.reshape(k * (stop - start), -1), with_ones(x[:stop]), precision)
+        sums = sums.reshape(k, stop - start, stop + 1)
+        second = sums[:, :, 1:] - sums[:, :, :1] * means[:, None, :stop]
+        firsts.append(sums[:, :, 0])
+        rows_of_second.append(jnp.pad(second, ((0, 0), (0, 0), (0, d - stop))))
+    second = jnp.concatenate(rows_of_second, axis=1)
+    known = np.concatenate([np.broadcast_to(np.arange(d) < stop, (stop - start, d)) for start, stop in _bands(d)])
+    second = jnp.where(known, second, jnp.swapaxes(second, 1, 2))
+    return Moments(jnp.sum(r, axis=1), jnp.concatenate(firsts, axis=1), second)
+
+
+def _bands(d: int) -> list[tuple[int, int]]:
+    """Rows of a triangular matrix in bands, so that products leave out most of its zeros, where they are large."""
+    return [(0, d)] if d < WIDE else [(0, d // 2), (d // 2, d)]
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "k d d"]:

@@ -1,0 +1,182 @@
+"""scikit-learn's `BayesianGaussianMixture` over `jaxcluster.bayesian_gmm`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcluster.cluster import bayesian_gmm
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.mixture import MixtureEstimator
+
+PRIORS = (
+    "weight_concentration_prior",
+    "mean_precision_prior",
+    "mean_prior",
+    "degrees_of_freedom_prior",
+    "covariance_prior",
+)
+"""Parameters of the prior; the fitted attributes of these names end with "_"."""
+
+
+class BayesianGaussianMixture(MixtureEstimator):
+    """A mixture of Gaussians by variational inference, with scikit-learn's parameters, attributes and methods.
+
+    Components that the rows do not need end with next to no weight. Rows are computed in float32, or in float64 where
+    they are float64 and JAX's x64 mode is on; fitted attributes have the dtype of the computation.
+
+    Args:
+        n_components: the most components.
+        covariance_type: "full", "tied" (one matrix for all), "diag" or "spherical".
+        tol: stop when the lower bound (nats, of all rows) changes by no more, or by no more than its rounding.
+        reg_covar: added to every variance (data units²).
+        max_iter: the most steps of a run.
+        n_init: runs from different starts, of which the highest lower bound wins.
+        init_params: "kmeans", "k-means++", "random_from_data" or "random".
+        weight_concentration_prior_type: "dirichlet_process" or "dirichlet_distribution".
+        weight_concentration_prior: the smaller, the fewer components are used; None for 1 / n_components.
+        mean_precision_prior: how many rows the prior of a mean weighs as much as; None for 1.
+        mean_prior: (n_features,) prior of the means; None for the mean of the rows.
+        degrees_of_freedom_prior: of the precisions, more than n_features − 1; None for n_features.
+        covariance_prior: (n_features, n_features) full or tied, (n_features,) diag, a number spherical; None for the
+            covariance of the rows.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        warm_start: go on from the last fit, if there is one.
+        verbose: print the lower bound of every step, after the fit.
+        verbose_interval: accepted for scikit-learn's sake.
+        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
+
+    Attributes:
+        weights_: (n_components,) expected shares.
+        weight_concentration_: (n_components,) of a Dirichlet distribution; of a process the two Beta parameters of
+            each stick, a tuple of two such arrays.
+        mean_precision_: (n_components,) how many rows each mean rests on.
+        means_: (n_components, n_features).
+        degrees_of_freedom_: (n_components,), or a number if tied.
+        covariances_: (n_components, n_features, n_features) full, (n_features, n_features) tied,
+            (n_components, n_features) diag or (n_components,) spherical.
+        precisions_, precisions_cholesky_: their inverses, and the factors of these, in the same shapes.
+        weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_:
+            the priors, with what stood in for None.
+        labels_: (n_samples,) int32, the most probable component of each row.
+        lower_bound_: of the evidence of all rows, without its constants (nats).
+        lower_bounds_, history_: (n_iter_,) the same after each step.
+        n_iter_: steps of the best run.
+        converged_: whether it stopped by ``tol``.
+        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [12, 4], [12, 2], [12, 0]])
+        >>> BayesianGaussianMixture(n_components=2, random_state=0).fit_predict(X).tolist()
+        [1, 1, 1, 0, 0, 0]
+    """
+
+    _functions = bayesian_gmm
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        tol=1e-3,
+        reg_covar=1e-6,
+        max_iter=100,
+        n_init=1,
+        init_params="kmeans",
+        weight_concentration_prior_type="dirichlet_process",
+        weight_concentration_prior=None,
+        mean_precision_prior=None,
+        mean_prior=None,
+        degrees_of_freedom_prior=None,
+        covariance_prior=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        verbose_interval=10,
+        precision=None,
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.precision = precision
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fits the mixture to the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: singular components (which are named), the step limit was reached, or values are beyond
+                float32.
+        """
+        warm = self.warm_start and self.__sklearn_is_fitted__()
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        fit = bayesian_gmm.fit(
+            as_key(self.random_state),
+            X,
+            self.n_components,
+            covariance=self.covariance_type,
+            weights=self._check_weights(sample_weight, X.shape[0]),
+            init=self._state() if warm else self.init_params,
+            n_init=self.n_init,
+            tol=self.tol,
+            max_steps=self.max_iter,
+            reg_covar=self.reg_covar,
+            weight_concentration_prior_type=self.weight_concentration_prior_type,
+            precision=self.precision,
+            **{name: getattr(self, name) for name in PRIORS},
+        )
+        self._publish(fit)
+        return self
+
+    def _publish_mixture(self, state):
+        super()._publish_mixture(state)
+        concentration = np.array(state.weight_concentration)
+        self.weight_concentration_ = tuple(concentration) if concentration.ndim == 2 else concentration
+        self.mean_precision_ = np.array(state.mean_precision)
+        degrees = np.array(state.degrees_of_freedom)
+        self.degrees_of_freedom_ = float(degrees[0]) if self.covariance_type == "tied" else degrees
+        for name in PRIORS:
+            value = np.array(getattr(state.prior, name.removesuffix("_prior")))
+            setattr(self, f"{name}_", value if value.ndim else float(value))
+
+    def _state(self):
+        concentration, precision, degrees, *priors = (
+            np.asarray(value, self.means_.dtype)
+            for value in (
+                self.weight_concentration_,
+                self.mean_precision_,
+                np.atleast_1d(self.degrees_of_freedom_),
+                *(getattr(self, f"{name}_") for name in PRIORS),
+                self.reg_covar,
+            )
+        )
+        return bayesian_gmm.BayesianGMMState(
+            weight_concentration=concentration,
+            mean_precision=precision,
+            degrees_of_freedom=degrees,
+            prior=bayesian_gmm.Prior(*priors),
+            **self._mixture()._asdict(),
+        )
