@@ -6,7 +6,7 @@ components, and start from given responsibilities, so each type, prior and dtype
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -225,6 +225,13 @@ def test_a_fit_goes_on_from_a_state():
     on = fit(x, "diag", init=fit(x, "diag", max_steps=4).state, max_steps=6)
     assert_same_fit(through, on)
     np.testing.assert_allclose(bounds(on), bounds(through)[4:], rtol=1e-5)
+
+
+def test_one_tied_component_goes_on():
+    x = IRIS.astype(np.float32)
+    run = partial(bayesian_gmm.fit, KEY, x, 1, covariance="tied")
+    first = run(init=x[:1])
+    assert_same_fit(first, run(init=first.state))
 
 
 def test_means_take_their_nearest_rows():

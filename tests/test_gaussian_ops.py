@@ -93,6 +93,19 @@ def test_one_column_and_one_component(name):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("d", [40, 47])
+def test_many_columns(d):
+    x, means = rows_and_means(d=d)
+    covariances, r = covariances_of("full", d=d), shares()
+    got, _ = densities("full", means, covariances, x.T, jnp.asarray(False))
+    expected = exact_log_densities(x, means, dense_of("full", covariances, d=d))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+    found = moments("full", r, means, x.T, jnp.asarray(False))
+    for a, b in zip(found, exact_moments("full", r, means, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.second, jnp.swapaxes(found.second, 1, 2), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_differences_keep_tight_clusters_that_lie_far_apart(name):
     # Ten thousand standard deviations: the squares of products differ by 1e8 of their own rounding errors.
@@ -173,8 +186,12 @@ def test_a_factor_is_of_the_inverse(name):
     if name in ("full", "tied"):
         root = np.asarray(factor.root, np.float64)
         np.testing.assert_array_equal(root, np.triu(root))
-        np.testing.assert_allclose(root @ np.swapaxes(root, -1, -2), precisions[: len(root)] if name == "full" else
-                                   precisions[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            root @ np.swapaxes(root, -1, -2),
+            precisions[: len(root)] if name == "full" else precisions[0],
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

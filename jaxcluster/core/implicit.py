@@ -12,16 +12,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
-MOST_ROUNDS = 200
-"""Rounds of the linear solver, each two products with the step's Jacobian."""
+RESTART = 32
+"""Directions that the linear solver keeps: products with the step's Jacobian in a round of it."""
+
+ROUNDS = 16
+"""The most rounds of the linear solver."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
     """``solution`` itself, with the derivative that it has as the s that solves s = step(s, *inputs).
 
-    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by BiCGSTAB: memory does
+    By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by GMRES: memory does
     not grow with the number of steps. It is right where the iteration has converged: ask for a small tol.
 
     Args:
@@ -39,16 +43,18 @@ def _at_fixed_point_jvp(step, primals, tangents):
     _, pushed = jax.jvp(lambda *inputs: step(solution, *inputs), tuple(inputs), tuple(moved))
     _, push = jax.linearize(lambda solution: step(solution, *inputs), solution)
 
-    def equation(direction):
-        return jax.tree.map(jnp.subtract, direction, push(direction))
+    # One vector: a leaf that the inputs do not reach by themselves would be a known zero, which has no transpose.
+    right, as_tree = ravel_pytree(pushed)
 
-    derivative = jax.lax.custom_linear_solve(equation, pushed, solve=_solve, transpose_solve=_solve)
-    return solution, derivative
+    def equation(direction):
+        return direction - ravel_pytree(push(as_tree(direction)))[0]
+
+    return solution, as_tree(jax.lax.custom_linear_solve(equation, right, solve=_solve, transpose_solve=_solve))
 
 
 def _solve(operator, right):
-    eps = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(right))).eps)
-    return jax.scipy.sparse.linalg.bicgstab(operator, right, tol=16 * eps, maxiter=MOST_ROUNDS)[0]
+    options = {"tol": 16 * float(jnp.finfo(right.dtype).eps), "restart": RESTART, "maxiter": ROUNDS}
+    return jax.scipy.sparse.linalg.gmres(operator, right, **options)[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -67,9 +67,11 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     Example:
         >>> import numpy as np
-        >>> X = np.array([[1, 2], [1, 4], [1, 0], [12, 4], [12, 2], [12, 0]])
-        >>> BayesianGaussianMixture(n_components=2, random_state=0).fit_predict(X).tolist()
-        [1, 1, 1, 0, 0, 0]
+        >>> noise = np.random.default_rng(0).normal(size=(100, 2))
+        >>> X = noise + 10 * (np.arange(100) % 2)[:, None]
+        >>> mixture = BayesianGaussianMixture(n_components=5, weight_concentration_prior=0.01, random_state=0).fit(X)
+        >>> int((mixture.weights_ > 0.05).sum())
+        2
     """
 
     _functions = bayesian_gmm

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.bayesian_gmm import prior as priors
 from jaxcluster.cluster.bayesian_gmm.density import label, per_row
-from jaxcluster.cluster.bayesian_gmm.posterior import Model, Posterior
+from jaxcluster.cluster.bayesian_gmm.posterior import Model
 from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in, posterior_of, public_state
 from jaxcluster.cluster.bayesian_gmm.step import begin, settle, step
 from jaxcluster.cluster.gmm import em
@@ -48,10 +48,10 @@ class Limits(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """Where a fit starts: from the arrays of a start, or from the posterior of another fit."""
+    """Where a fit starts: from the arrays of a start, or from the state of another fit."""
 
     given: Given
-    posterior: Posterior | None = None
+    state: BayesianGMMState | None = None
 
 
 def fit(
@@ -123,8 +123,7 @@ def fit(
     runs = check.check_count("n_init", n_init)
     start, state = _check_init(init, model, x.shape[0], k, x.shape[1])
     placed = place(x, weights, axis_name=axis_name)
-    posterior = None if state is None else posterior_of(state, placed.origin)[1]
-    opening = Opening(in_frame(start, placed.origin, placed.points.weight.shape[0]), posterior)
+    opening = Opening(in_frame(start, placed.origin, placed.points.weight.shape[0]), state)
     static = Static(model, k, start.method, 1 if _is_certain(opening) else runs, history_capacity(max_steps))
     limits = Limits(tol, max_steps, reg_covar)
     prior = priors.in_frame(given, placed.origin)
@@ -147,7 +146,9 @@ def _check_init(init, model, n, k, d):
 def _check_state(state, model, k, d):
     family, _ = family_of(plug_in(state))
     process = state.weight_concentration.ndim == 2
-    if state.means.shape != (k, d) or (k > 1 and family.name != model.em.covariance) or process != model.process:
+    names = {family.name, model.em.covariance}
+    same_type = len(names) == 1 or (k == 1 and names == {"full", "tied"})
+    if state.means.shape != (k, d) or not same_type or process != model.process:
         raise ValueError(
             f"init is a state with means of shape {state.means.shape}, {family.name} covariances and a "
             f"{PRIOR_TYPES[not process]} prior, but {(k, d)}, {model.em.covariance!r} and "
@@ -158,7 +159,7 @@ def _check_state(state, model, k, d):
 def _is_certain(opening):
     """Whether chance has no part in the start."""
     given = opening.given
-    return opening.posterior is not None or given.means is not None or given.responsibilities is not None
+    return opening.state is not None or given.means is not None or given.responsibilities is not None
 
 
 @partial(jax.jit, static_argnums=0)
@@ -167,7 +168,7 @@ def _fit(static, key, points, origin, opening, given, limits):
     prior = priors.complete(options, given, points, static.k, jnp.asarray(limits.reg, points.x.dtype))
     best = partial(_best_run, static)
     run = best if options.axis_name else in_groups(best)
-    fitted = run(points, opening, prior, limits, key)
+    fitted = run(points, origin, opening, prior, limits, key)
     state = fitted.state
     labels, _ = per_row(static.model, state.posterior, label, points.x.T)
     status = status_with(fitted.status, objective=state.lower_bound, collapsed=jnp.any(state.collapsed))
@@ -175,31 +176,32 @@ def _fit(static, key, points, origin, opening, given, limits):
     return fitted._replace(state=public, labels=labels, status=status)
 
 
-def _best_run(static, points, opening, prior, limits, key):
-    run = partial(_run, static, points, opening, prior, limits)
+def _best_run(static, points, origin, opening, prior, limits, key):
+    run = partial(_run, static, points, origin, opening, prior, limits)
     return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
 
 
-def _run(static, points, opening, prior, limits, key):
+def _run(static, points, origin, opening, prior, limits, key):
     """One run from one start; its state is a `VBState`."""
     columns = em.as_columns(points)
-    posterior, collapsed = _first_posterior(static, key, points, columns, opening, prior)
+    if opening.state is None:
+        posterior, collapsed = _first_posterior(static, key, points, columns, opening.given, prior)
+    else:
+        posterior = posterior_of(opening.state, origin, static.model.em.covariance)[1]
+        collapsed = jnp.zeros((static.k,), bool)
     advance = partial(step, static.model, columns, prior)
     state = begin(posterior, collapsed)
     return iterate(advance, state, tol=limits.tol, max_steps=limits.max_steps, capacity=static.capacity)
 
 
-def _first_posterior(static, key, points, columns, opening, prior):
+def _first_posterior(static, key, points, columns, given, prior):
     """The posterior of a start; of no rows, where their moments are beyond the dtype."""
-    model, given, k = static.model, opening.given, static.k
-    if opening.posterior is not None:
-        return opening.posterior, jnp.zeros((k,), bool)
-    total = across(jnp.sum(points.weight), model.em.axis_name)
-    rows = em.Prior(total, prior.reg)
+    model, k = static.model, static.k
     if given.means is not None:
         centers, r = given.means, nearest(points.x, given.means)[0]
     else:
-        centers, r = membership(model.em, static.method, key, points, given, rows, k)
+        total = across(jnp.sum(points.weight), model.em.axis_name)
+        centers, r = membership(model.em, static.method, key, points, given, em.Prior(total, prior.reg), k)
     narrow = _narrow(model.em.family, centers)
 
     def moments_about(reference):

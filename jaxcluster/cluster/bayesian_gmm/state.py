@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.bayesian_gmm.posterior import Posterior, Prior, mean_weights
 from jaxcluster.cluster.gmm.state import GMMState, family_of, public_covariances
-from jaxcluster.ops.gaussian import Family
+from jaxcluster.ops.gaussian import FAMILIES, Family
 from jaxcluster.types import Array, Bool, Float
 
 
@@ -51,10 +51,20 @@ def plug_in(state: BayesianGMMState) -> GMMState:
     return GMMState(state.weights, state.means, state.covariances, state.lower_bound, state.collapsed, state.residual)
 
 
-def posterior_of(state: BayesianGMMState, origin: Float[Array, " d"]) -> tuple[Family, Posterior]:
-    """The type of a state's covariances and its posterior, for rows that had ``origin`` subtracted."""
+def posterior_of(
+    state: BayesianGMMState, origin: Float[Array, " d"], covariance: str | None = None
+) -> tuple[Family, Posterior]:
+    """The type of a state's covariances and its posterior, for rows that had ``origin`` subtracted.
+
+    Args:
+        state: a fitted posterior.
+        origin: (d,).
+        covariance: the type, which the shapes do not tell of one component: "tied" and "full" look alike.
+    """
     family, covariances = family_of(plug_in(state))
     k, d = state.means.shape
+    if covariance == "tied" != family.name:
+        family, covariances = FAMILIES["tied"], covariances[0]
     degrees = jnp.reshape(state.degrees_of_freedom, () if family.name == "tied" else (k,))
     arrays = (state.weight_concentration, state.mean_precision, state.means - origin, degrees, covariances)
     *arrays, covariances = (jnp.asarray(each, origin.dtype) for each in arrays)

@@ -150,7 +150,9 @@ def step(model: Model, columns: em.Columns, prior: Prior, state: VBState) -> VBS
     broken = ~jnp.isfinite(bound)
     ulp = jnp.finfo(bound.dtype).eps * jnp.maximum(jnp.abs(bound), 1)
     change = bound - state.lower_bound
-    given_up = broken | (change < -jnp.maximum(em.FALL * jnp.maximum(jnp.abs(bound), 1), FALL_NOISE * ulp))
+    slack = jnp.maximum(em.FALL * jnp.maximum(jnp.abs(bound), 1), FALL_NOISE * ulp)
+    cost = em.ridge_cost(model.em.family, plain(state.posterior), state.collapsed, prior.reg)
+    given_up = broken | (change < -slack - cost * jnp.sum(state.posterior.mean_precision))
     known = (change > NOISE * ulp) | (change < -FALL_NOISE * ulp)
     change = jnp.where(known, jnp.abs(change), gain)
     residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, change))

@@ -6,6 +6,7 @@ J. R. Stat. Soc. B 39 (1977).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,8 +26,11 @@ CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
 SHIFT_ERROR = 1e-4
 """Share of a variance that moments about a far reference may lose to rounding before they are taken anew."""
 
+POINT = 1e-4
+"""Share of the rows' variance below which a component that ``reg_covar`` is wider than is hardly more than a point."""
+
 FALL = 1e-7
-"""Share of itself by which a lower bound may fall: rounding, and what ``reg_covar`` takes."""
+"""Share of itself by which a lower bound may fall by rounding, and what is beyond all doubt by ``reg_covar``."""
 
 
 class EMOptions(NamedTuple):
@@ -94,11 +98,13 @@ class Prior(NamedTuple):
         total: () weight of all rows.
         reg: () added to every variance (data units²).
         active: (k,) which components take part; None for all.
+        variance: () of all rows, the mean over the columns (data units²); infinite where it is not known.
     """
 
     total: Float[Array, ""]
     reg: Float[Array, ""]
     active: Bool[Array, " k"] | None = None
+    variance: float | Float[Array, ""] = math.inf
 
 
 def as_columns(points: Points) -> Columns:
@@ -183,7 +189,7 @@ def maximize(
     if family.name != "tied":
         covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), before.covariances, covariances)
     covariances, factor, repaired = family.factor(covariances, d)
-    collapsed = empty | repaired | (spread < prior.reg)
+    collapsed = empty | repaired | (spread < jnp.minimum(prior.reg, POINT * prior.variance))
     shares = weight
     if prior.active is not None:
         shares, collapsed = jnp.where(prior.active, weight, 0), collapsed & prior.active
@@ -245,11 +251,25 @@ def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> 
     bound = log_likelihood / prior.total
     broken = ~jnp.isfinite(bound)
     slack = jnp.maximum(FALL, 16 * jnp.finfo(bound.dtype).eps) * jnp.maximum(jnp.abs(bound), 1)
+    slack = slack + ridge_cost(options.family, state.mixture, state.collapsed, prior.reg)
     given_up = broken | (bound < state.lower_bound - slack)
     residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.lower_bound)))
     raised = EMState(mixture, state.mixture, bound, collapsed, residual)
     stayed = EMState(state.before, state.before, state.lower_bound, state.collapsed, residual)
     return jax.tree.map(lambda stay, rise: jnp.where(given_up, stay, rise), stayed, raised)
+
+
+def ridge_cost(
+    family: Family, mixture: Mixture, collapsed: Bool[Array, " k"], reg: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The most that adding ``reg`` to sound covariances can take from the lower bound (nats per row).
+
+    With it the M-step is no maximum any more: a lower bound may fall by Σ_j w_j·log|I + reg·S_j⁻¹|/2 <= Σ_j w_j·reg·tr
+    Σ_j⁻¹ in a step, as long as the covariance S_j of the rows is larger than ``reg``.
+    """
+    k, d = mixture.means.shape
+    precision = jnp.broadcast_to(family.spread(family.invert(mixture.factor)), (k,))
+    return reg * d * jnp.sum(jnp.where(collapsed, 0, mixture.weights * precision))
 
 
 def begin(mixture: Mixture, collapsed: Bool[Array, " k"]) -> EMState:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.start import Given, check_start, first_mixture, in_frame
+from jaxcluster.cluster.gmm.start import Given, check_start, first_mixture, in_frame, mean_square
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_named, public_covariances
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
@@ -158,6 +158,7 @@ def _run(static, points, start, limits, key):
     """One run from one start; its state is an `EMState`."""
     columns = em.as_columns(points)
     prior = _prior(static.em, points, limits.reg, limits.active)
+    prior = prior._replace(variance=mean_square(static.em, points, prior.total))
     options = static.em._replace(differentiable=static.unrolled is not None)
     mixture, collapsed = first_mixture(options, static.method, key, points, columns, start, prior, static.k)
     advance = partial(em.step, options, columns, prior)

@@ -172,12 +172,18 @@ def _random_shares(key, points, k, active, axis_name):
 def broad_mixture(options, points, prior, centers):
     """A mixture as wide as the rows: what components without rows keep, and what missing cells are first taken from."""
     k, d = centers.shape
-    x = jnp.where(jnp.isnan(points.x), 0, points.x) if options.missing else points.x
-    squares = across(points.weight @ jnp.sum(jnp.square(x), axis=1), options.axis_name)
-    variance = jax.lax.stop_gradient(squares / (prior.total * d)) + prior.reg
-    covariances = options.family.isotropic(variance, k, d).astype(x.dtype)
+    variance = mean_square(options, points, prior.total) + prior.reg
+    covariances = options.family.isotropic(variance, k, d).astype(centers.dtype)
     covariances, factor, _ = options.family.factor(covariances, d)
-    return Mixture(jnp.full((k,), 1 / k, x.dtype), centers, covariances, factor)
+    return Mixture(jnp.full((k,), 1 / k, centers.dtype), centers, covariances, factor)
+
+
+def mean_square(options: em.EMOptions, points: Points, total: Float[Array, ""]) -> Float[Array, ""]:
+    """The weighted mean square of a cell, a missing one 0: the variance of centred rows (data units²)."""
+    x = jax.lax.stop_gradient(points.x)
+    x = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
+    squares = jax.lax.stop_gradient(points.weight) @ jnp.mean(jnp.square(x), axis=1)
+    return across(squares, options.axis_name) / jax.lax.stop_gradient(total)
 
 
 def _inverse(family, precisions):
