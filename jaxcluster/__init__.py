@@ -27,8 +27,10 @@ _MODULES = {
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 
 _OBJECTS = {
+    "BayesianGaussianMixture": "jaxcluster.estimators",
     "BisectingKMeans": "jaxcluster.estimators",
     "Fit": "jaxcluster.types",
+    "GaussianMixture": "jaxcluster.estimators",
     "KMeans": "jaxcluster.estimators",
     "MiniBatchKMeans": "jaxcluster.estimators",
     "Points": "jaxcluster.types",

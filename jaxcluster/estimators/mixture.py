@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import jax
@@ -117,12 +118,11 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _publish_mixture(self, state: Any) -> None:
         """Weights, means, covariances and precisions in scikit-learn's shapes."""
-        family = FAMILIES[self.covariance_type]
-        covariances = state.covariances[0] if family.name == "tied" else state.covariances
-        _, factor, _ = family.factor(jnp.asarray(covariances), state.means.shape[1])
+        state = jax.device_get(state)
+        covariances = state.covariances[0] if self.covariance_type == "tied" else state.covariances
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
-        self.precisions_cholesky_ = np.array(factor.root)
-        self.precisions_ = np.array(family.invert(factor))
+        roots = _roots_and_precisions(self.covariance_type, covariances, state.means.shape[1])
+        self.precisions_cholesky_, self.precisions_ = map(np.array, roots)
 
     def _warn_unless_sound(self, state):
         """Says what the data did not allow, and what to do about it."""
@@ -152,6 +152,13 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _reached(self):
         steps = f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"
         return [f"lower bound {self.lower_bound_:.4g}", steps]
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _roots_and_precisions(covariance, covariances, d):
+    family = FAMILIES[covariance]
+    _, factor, _ = family.factor(covariances, d)
+    return factor.root, family.invert(factor)
 
 
 class GaussianMixture(MixtureEstimator):

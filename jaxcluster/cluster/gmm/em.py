@@ -251,7 +251,9 @@ def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> 
     bound = log_likelihood / prior.total
     broken = ~jnp.isfinite(bound)
     slack = jnp.maximum(FALL, 16 * jnp.finfo(bound.dtype).eps) * jnp.maximum(jnp.abs(bound), 1)
-    slack = slack + ridge_cost(options.family, state.mixture, state.collapsed, prior.reg)
+    # A small reg_covar takes less than rounding from all but points, and what these do by it is no ascent.
+    cost = ridge_cost(options.family, state.mixture, state.collapsed, prior.reg)
+    slack = slack + jnp.where(prior.reg > POINT * prior.variance, cost, 0)
     given_up = broken | (bound < state.lower_bound - slack)
     residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.lower_bound)))
     raised = EMState(mixture, state.mixture, bound, collapsed, residual)
