@@ -7,7 +7,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxcluster import bisecting, gmm, kmeans, minibatch
+from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, minibatch, soft_kmeans
 
 
 class Algorithm(NamedTuple):
@@ -39,5 +39,7 @@ ALGORITHMS = {
     ),
     "gmm": Algorithm(gmm.fit),
     "gmm-diag": Algorithm(partial(gmm.fit, covariance="diag", init="k-means++")),
+    "bayesian-gmm": Algorithm(bayesian_gmm.fit),
+    "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
 }
