@@ -307,7 +307,7 @@ class GaussianMixture(MixtureEstimator):
         else:
             del options["covariance"]
             state = gmm.partial_fit(self._recall(), X, decay=self.decay, **options)
-        self._publish_mixture(state)
+        self._publish_mixture(state.mixture())
         self._stream = {name: np.array(value) for name, value in state._asdict().items()}
         self.lower_bound_ = float(state.lower_bound)
         self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MOST_BATCHES:]
