@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+import shutil
+import tempfile
 
 # Read when JAX, matplotlib and the OpenMP libraries are first imported, so before everything else. The workers of
-# pytest-xdist share the cores. A persistent compilation cache would hide what a fit compiles.
+# pytest-xdist share the cores, and what one of them has compiled the others and the notebooks load: the process that
+# starts them all makes the folder, and takes it away.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 HOST_DEVICES = 2
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={HOST_DEVICES}"
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxcluster-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import install_import_hook
@@ -38,6 +47,9 @@ settings.register_profile(
 )
 settings.load_profile("jaxcluster")
 
+MEMORY_MAPS = 20_000
+"""Maps from which the compiled programs are let go: each holds dozens of them, and Linux gives a process 65,530."""
+
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -50,7 +62,7 @@ class Blobs(NamedTuple):
 
 
 class Compilations:
-    """How many programs XLA has compiled since counting began."""
+    """How many programs JAX has asked for since counting began, whether XLA compiled them or the cache had them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -68,6 +80,17 @@ def count_compiles() -> Iterator[Compilations]:
         yield seen
     finally:
         jax.monitoring.unregister_event_duration_listener(seen)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between two files, lets the compiled programs go where they have become too many."""
+    maps = Path("/proc/self/maps")
+    if nextitem is not None and item.path != nextitem.path and maps.exists():
+        with maps.open() as lines:
+            crowded = sum(1 for _ in lines) > MEMORY_MAPS
+        if crowded:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture

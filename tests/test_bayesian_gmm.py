@@ -22,7 +22,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from jaxcluster import bayesian_gmm
 from jaxcluster.cluster.bayesian_gmm import posterior
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core import rows
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.estimators import load
 from jaxcluster.estimators.bayesian_mixture import BayesianGaussianMixture
@@ -353,11 +352,9 @@ def test_a_state_of_another_kind_is_refused():
 
 
 @parametrize_with_checks([BayesianGaussianMixture(2, covariance_type="diag", init_params="random_from_data")])
-def test_scikit_learn_contract(estimator, check, monkeypatch):
+def test_scikit_learn_contract(estimator, check):
     if getattr(check, "func", check).__name__ == "check_sample_weight_equivalence_on_dense_data":
         pytest.xfail("random streams differ between weights and copies; test_weight_equals_repetition gives the start")
-    # Checks have 8 to 100 rows; padded to the same number they share programs.
-    monkeypatch.setattr(rows, "bucket", lambda n: -(-n // 128) * 128)
     check(estimator)
 
 

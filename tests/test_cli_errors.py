@@ -108,7 +108,7 @@ BAD_MIXTURES = [
     (("--out", "new"), "gmm needs a number of clusters: pass --k"),
     (("--k", N + 1, "--out", "new"), f"n_samples={N} should be >= n_components={N + 1}"),
     ((*FIT, "--covariance", "round"), "--covariance.*spherical"),
-    ((*FIT, "--metric", "cosine"), "'metric' is not known; there are: covariance_type"),
+    ((*FIT, "--metric", "cosine"), "'metric' is not known; there are: batch_size, covariance_type"),
     ((*FIT, "--init", "kmens"), "'kmens'.*kmeans"),
     ((*FIT, "--init", "kmeans", "--param", "init_params=random"), "init_params is given twice"),
     ((*FIT, "--reg-covar", -1), "--reg-covar"),

@@ -175,10 +175,11 @@ def test_many_runs_equal_a_loop(backend, monkeypatch):
     np.testing.assert_array_equal(out, [0, 1, 4])
 
 
-@given(n=st.integers(1, 10**9))
-def test_bucket_holds_n_with_little_to_spare(n):
-    assert n <= bucket(n) <= max(n + 8, n + n // 8 + 1)
-    assert bucket(bucket(n)) == bucket(n)
+@given(n=st.integers(1, 10**9), least=st.sampled_from([8, 128]))
+def test_bucket_holds_n_with_little_to_spare(n, least):
+    size = bucket(n, least)
+    assert n <= size <= max(least, n + 8, n + n // 8 + 1)
+    assert bucket(size, least) == size
 
 
 def test_place_centres_pads_and_weighs():

@@ -20,7 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster.cluster import bisecting, kmeans, minibatch
-from jaxcluster.core import rows
 from jaxcluster.estimators import ESTIMATORS, BisectingKMeans, KMeans, MiniBatchKMeans
 from jaxcluster.types import Status
 
@@ -42,12 +41,9 @@ CHECKED = [
 
 
 @parametrize_with_checks(CHECKED)
-def test_scikit_learn_contract(estimator, check, monkeypatch):
+def test_scikit_learn_contract(estimator, check):
     if getattr(check, "func", check).__name__ in EXCUSED:
         pytest.xfail("random streams differ between weights and copies")
-    # Checks have 8 to 100 rows; padded to the same number they share programs.
-    for module in (rows, minibatch):
-        monkeypatch.setattr(module, "bucket", lambda n: -(-n // 128) * 128)
     check(estimator)
 
 

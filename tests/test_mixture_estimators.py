@@ -13,7 +13,6 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster import gmm
-from jaxcluster.core import rows
 from jaxcluster.estimators import GaussianMixture, load
 from jaxcluster.types import Status
 
@@ -27,11 +26,9 @@ EXCUSED = {"check_sample_weight_equivalence_on_dense_data"}
 
 
 @parametrize_with_checks(CHECKED)
-def test_scikit_learn_contract(estimator, check, monkeypatch):
+def test_scikit_learn_contract(estimator, check):
     if getattr(check, "func", check).__name__ in EXCUSED and estimator.n_components > 1:
         pytest.xfail("random streams differ between weights and copies")
-    # Checks have 8 to 100 rows; padded to the same number they share programs.
-    monkeypatch.setattr(rows, "bucket", lambda n: -(-n // 128) * 128)
     check(estimator)
 
 

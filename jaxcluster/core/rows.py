@@ -17,6 +17,9 @@ from jaxcluster.types import Array, Float, Points
 ALIGNMENT = 64
 """Bytes: XLA's CPU buffers start on this boundary, and a host array that does is used without another copy."""
 
+LEAST_ROWS = 128
+"""Rows that the smallest problems are padded up to: they cost nothing, and all share one program."""
+
 HOST_BLOCK = 4096
 """Rows a host thread takes at a time; their sums are added up in float64."""
 
@@ -40,9 +43,10 @@ class Placed(NamedTuple):
     uniform: bool
 
 
-def bucket(n: int) -> int:
-    """The row count that n is padded up to, at most an eighth more: 8 sizes for each power of two, multiples of 8."""
-    step = max(8, 1 << ((n - 1).bit_length() - 4)) if n > 16 else 8
+def bucket(n: int, least: int = LEAST_ROWS) -> int:
+    """The count that n is padded up to: ``least``, then at most an eighth more, 8 sizes for each power of two."""
+    n = max(n, least)
+    step = max(8, 1 << max(0, (n - 1).bit_length() - 4))
     return -(-n // step) * step
 
 

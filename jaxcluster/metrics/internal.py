@@ -145,7 +145,7 @@ def _spread(X, labels, name):
     k = coded.counts.size
     label = np.zeros(placed.points.x.shape[0], np.int32)
     label[: placed.n] = coded.codes
-    anchor = np.zeros(bucket(k), np.int32)
+    anchor = np.zeros(bucket(k, least=8), np.int32)
     anchor[coded.codes] = np.arange(placed.n)
     parts, squared = _distances_to_means(placed.points, label, anchor)
     centers = sum(np.asarray(part, np.float64) for part in parts)

@@ -60,7 +60,7 @@ Sums = Callable[[Tile, Int[Array, ""]], Float[Array, " t"]]
 def problem(placed: Placed, coded: Coded, metric: str | Callable, p: float) -> tuple[tuple, dict[str, Any]]:
     """The arguments of `silhouettes`, positional and by name, for labeled rows."""
     rows, k = placed.points.x.shape[0], coded.counts.size
-    capacity = bucket(k)
+    capacity = bucket(k, least=8)
     block = max((b for b in BLOCKS if b <= rows // capacity), default=BLOCKS[0])
     label = np.full(rows, -1, np.int32)
     label[: placed.n] = coded.codes
