@@ -12,7 +12,7 @@ from jaxcluster.cluster.bayesian_gmm import prior as priors
 from jaxcluster.cluster.bayesian_gmm.density import label, per_row
 from jaxcluster.cluster.bayesian_gmm.posterior import Model
 from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in, posterior_of, public_state
-from jaxcluster.cluster.bayesian_gmm.step import begin, settle, step
+from jaxcluster.cluster.bayesian_gmm.step import begin, fit_moments, step
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.fit import check_limits, em_options
 from jaxcluster.cluster.gmm.start import Given, Start, check_start, in_frame, membership
@@ -209,7 +209,7 @@ def _first_posterior(static, key, points, columns, given, prior):
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in moments]))
         return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), moments), besides
 
-    found = settle(model, moments_about, jnp.where(jnp.isfinite(centers), centers, 0), prior)
+    found, _ = fit_moments(model, moments_about, jnp.where(jnp.isfinite(centers), centers, 0), prior)
     return found.posterior, found.collapsed
 
 

@@ -19,6 +19,7 @@ from jaxcluster.cluster.bayesian_gmm.posterior import (
     update,
 )
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.ops.gaussian import Moments, expandable, log_densities
 from jaxcluster.ops.logsumexp import fold_responsibilities
@@ -41,16 +42,12 @@ class VBUpdate(NamedTuple):
     Attributes:
         posterior: the new one.
         collapsed: (k,) components whose covariance is singular to the precision at hand.
-        gain: () what the way to the new means adds to the lower bound (nats).
         besides: () what came with the moments.
-        far: () whether the moments' reference was too far from the new means.
     """
 
     posterior: Posterior
     collapsed: Bool[Array, " k"]
-    gain: Float[Array, ""]
     besides: Float[Array, ""]
-    far: Bool[Array, ""]
 
 
 class VBState(NamedTuple):
@@ -99,13 +96,13 @@ def vb_stats(model: Model, posterior: Posterior, reference: Float[Array, "k d"],
     )[0]
 
 
-def settle(
+def fit_moments(
     model: Model,
     moments_about: Callable[[Float[Array, "k d"]], tuple[Moments, Float[Array, ""]]],
     reference: Float[Array, "k d"],
     prior: Prior,
-) -> VBUpdate:
-    """The posterior, its moments taken anew about the new means where these lie too far from the reference.
+) -> tuple[VBUpdate, Float[Array, ""]]:
+    """The posterior from moments about a reference, and what the way to its means adds to the lower bound (nats).
 
     Args:
         moments_about: reference -> moments of the rows about it, and a number that comes with them.
@@ -115,23 +112,10 @@ def settle(
     def once(reference):
         moments, besides = moments_about(reference)
         posterior, collapsed, shift = update(model, moments, reference, prior)
-        gain = posterior.mean_precision @ shift / 2
-        far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > em.SHIFT_ERROR
-        return VBUpdate(posterior, collapsed, gain, besides, far)
+        return VBUpdate(posterior, collapsed, besides), posterior.means, shift
 
-    def again(carry):
-        last, rounds = carry
-        found = once(last.posterior.means)
-        return found._replace(gain=last.gain + found.gain), rounds + 1
-
-    def unfinished(carry):
-        last, rounds = carry
-        return (rounds == 0) | (last.far & (rounds == 1))
-
-    # A loop, though a second round is rare: so there is one copy of the pass over the rows to compile.
-    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, reference))
-    start = none._replace(posterior=none.posterior._replace(means=reference))
-    return jax.lax.while_loop(unfinished, again, (start, jnp.int32(0)))[0]
+    found, way = settle(once, reference)
+    return found, found.posterior.mean_precision @ way / 2
 
 
 def step(model: Model, columns: em.Columns, prior: Prior, state: VBState) -> VBState:
@@ -140,7 +124,7 @@ def step(model: Model, columns: em.Columns, prior: Prior, state: VBState) -> VBS
     The bound of many rows has few digits left for its changes. Where these are lost, the part of them that the means
     brought, which is known by itself, decides whether to go on.
     """
-    posterior, collapsed, gain, entropy, _ = settle(
+    (posterior, collapsed, entropy), gain = fit_moments(
         model,
         lambda reference: vb_stats(model, state.posterior, reference, columns),
         state.posterior.means,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.ops.distance import FULL
@@ -22,9 +23,6 @@ from jaxcluster.types import Array, Bool, Float, Int, Points
 
 CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
 """Elements of a tile's k·d differences: what a CPU's cache holds, and what fills an accelerator."""
-
-SHIFT_ERROR = 1e-4
-"""Share of a variance that moments about a far reference may lose to rounding before they are taken anew."""
 
 POINT = 1e-4
 """Share of the rows' variance below which a component that ``reg_covar`` is wider than is hardly more than a point."""
@@ -203,14 +201,14 @@ def own_squares(family: Family, delta: Float[Array, "k d"], factor: Any) -> Floa
     return family.squares(delta, factor, at_origin, jnp.asarray(False))[:, 0]
 
 
-def settle(
+def fit_moments(
     options: EMOptions,
     stats_about: Callable[[Float[Array, "k d"]], EMStats],
     reference: Float[Array, "k d"],
     before: Mixture,
     prior: Prior,
 ) -> tuple[Mixture, Bool[Array, " k"], Float[Array, ""]]:
-    """The M-step, its moments taken anew about the new means where these lie too far from the reference.
+    """The M-step from moments about a reference near the means to come.
 
     Returns:
         The mixture, which components were kept from collapsing, and the log-likelihood that the statistics came with.
@@ -219,29 +217,14 @@ def settle(
     def once(reference):
         stats = stats_about(reference)
         mixture, collapsed, shift = maximize(options, stats.moments, reference, before, prior)
-        far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
-        return mixture, collapsed, stats.log_likelihood, far
+        return (mixture, collapsed, stats.log_likelihood), mixture.means, shift
 
-    if options.differentiable:
-        return once(reference)[:3]
-
-    def again(carry):
-        (mixture, *_), rounds = carry
-        return once(mixture.means), rounds + 1
-
-    def unfinished(carry):
-        (*_, far), rounds = carry
-        return (rounds == 0) | (far & (rounds == 1))
-
-    # A loop, though a second round is rare: so there is one copy of the pass over the rows to compile.
-    none = jnp.zeros_like(prior.total)
-    start = before._replace(means=reference), jnp.zeros(reference.shape[:1], bool), none, jnp.asarray(False)
-    return jax.lax.while_loop(unfinished, again, (start, jnp.int32(0)))[0][:3]
+    return once(reference)[0] if options.differentiable else settle(once, reference)[0]
 
 
 def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> EMState:
     """One round of E and M. A mixture that lowered the bound, or is not finite, is given up for the one before it."""
-    mixture, collapsed, log_likelihood = settle(
+    mixture, collapsed, log_likelihood = fit_moments(
         options,
         lambda reference: em_stats(options, state.mixture, reference, columns),
         state.mixture.means,

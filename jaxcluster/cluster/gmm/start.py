@@ -125,7 +125,7 @@ def first_mixture(
         return Mixture(start.weights, start.means, covariances, factor), jnp.zeros((k,), bool) | repaired
     centers, r = membership(options, method, key, points, start, prior, k)
     broad = broad_mixture(options, points, prior, centers)
-    mixture, collapsed, _ = em.settle(
+    mixture, collapsed, _ = em.fit_moments(
         options,
         lambda reference: em.given_stats(options, broad, reference, columns, r),
         centers,

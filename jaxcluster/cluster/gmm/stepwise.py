@@ -248,7 +248,7 @@ def step(options: em.EMOptions, state: Running, columns: em.Columns, rate, reg) 
         moments = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, past, batch.moments)
         return batch._replace(moments=moments)
 
-    mixture, collapsed, log_likelihood = em.settle(options, mixed, before.means, before, em.Prior(total, reg))
+    mixture, collapsed, log_likelihood = em.fit_moments(options, mixed, before.means, before, em.Prior(total, reg))
     bound = jnp.where(total > 0, log_likelihood / jnp.where(total > 0, total, 1), state.lower_bound)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (log_likelihood, *jax.tree.leaves(mixture))]
     sound = (total > 0) & jnp.all(jnp.stack(finite))
