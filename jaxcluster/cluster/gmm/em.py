@@ -22,7 +22,7 @@ from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
 from jaxcluster.types import Array, Bool, Float, Int, Points
 
 CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
-"""Elements of a tile's k·d differences: what a CPU's cache holds, and what fills an accelerator."""
+"""Numbers that are held of a tile: what a CPU's cache holds, and what fills an accelerator."""
 
 POINT = 1e-4
 """Share of the rows' variance below which a component that ``reg_covar`` is wider than is hardly more than a point."""
@@ -112,7 +112,7 @@ def as_columns(points: Points) -> Columns:
 
 def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
     """Rows of a tile."""
-    cost = k * d * d if options.missing else k * d
+    cost = k * d * d if options.missing else options.family.row_cost(k, d)
     return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
 
 

@@ -14,6 +14,7 @@ from jaxcluster.ops.gaussian.family import (
     Family,
     Moments,
     either,
+    either_cost,
     product,
     product_over_rows,
     variance_floor,
@@ -87,4 +88,5 @@ DIAGONAL_COVARIANCE = Family(
     isotropic=lambda variance, k, d: jnp.broadcast_to(variance, (k, d)),
     spread=lambda covariances: jnp.mean(covariances, axis=1),
     invert=lambda factor: jnp.square(factor.root),
+    row_cost=lambda k, d: either_cost(2 * d, k, d),
 )

@@ -18,6 +18,9 @@ from jaxcluster.types import Array, Bool, Float
 
 LOG_2PI = math.log(2 * math.pi)
 
+DIFFERENCES = 16
+"""How many times a tile's budget the differences from the means may hold."""
+
 EXPANDED_ERROR = 1e-4
 """Largest error of a log-density, in nats, that products in place of differences may bring."""
 
@@ -66,6 +69,7 @@ class Family(NamedTuple):
         isotropic: (variance, k, d) -> covariances of that variance in every direction.
         spread: (covariances) -> the mean variance over all directions, (k,) or ().
         invert: (factor) -> precisions, in the shape of the covariances.
+        row_cost: (k, d) -> numbers that densities and moments hold of a row.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Family(NamedTuple):
     isotropic: Callable[..., Array]
     spread: Callable[[Array], Float[Array, "*k"]]
     invert: Callable[[Factor], Array]
+    row_cost: Callable[[int, int], int]
 
 
 def product(a: Float[Array, "m i"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m n"]:
@@ -116,6 +121,14 @@ def expandable(family: Family, means: Float[Array, "k d"], factor: Factor) -> Bo
 def either(choose: Bool[Array, ""], expanded: Callable[..., Any], exact: Callable[..., Any], *operands: Array) -> Any:
     """One of two forms of the same sums: products of rows where ``choose``, else differences from the means."""
     return jax.lax.cond(choose, expanded, exact, *operands)
+
+
+def either_cost(features: int, k: int, d: int) -> int:
+    """Numbers that are held of a row in two forms: its features and what a softmax over k takes, or k·d differences.
+
+    Tiles are as long as the products like them. The differences, which hardly ever come about, may hold some more.
+    """
+    return max(features + 3 * k, k * d // DIFFERENCES)
 
 
 def variance_floor(variances: Float[Array, ...]) -> tuple[Float[Array, ...], Bool[Array, ...]]:

@@ -84,4 +84,5 @@ FULL_COVARIANCE = Family(
     isotropic=lambda variance, k, d: jnp.broadcast_to(variance * jnp.eye(d), (k, d, d)),
     spread=lambda covariances: jnp.trace(covariances, axis1=1, axis2=2) / covariances.shape[-1],
     invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=FULL),
+    row_cost=lambda k, d: k * d,
 )

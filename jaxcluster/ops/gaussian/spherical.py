@@ -10,6 +10,7 @@ from jaxcluster.ops.gaussian.family import (
     Family,
     Moments,
     either,
+    either_cost,
     product,
     product_over_rows,
     variance_floor,
@@ -90,4 +91,5 @@ SPHERICAL_COVARIANCE = Family(
     isotropic=lambda variance, k, d: jnp.broadcast_to(variance, (k,)),
     spread=lambda covariances: covariances,
     invert=lambda factor: jnp.square(factor.root),
+    row_cost=lambda k, d: either_cost(d, k, d),
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import spherical
 from jaxcluster.ops.gaussian.dense import factor_dense
-from jaxcluster.ops.gaussian.family import Factor, Family, Moments, either, product, product_over_rows
+from jaxcluster.ops.gaussian.family import Factor, Family, Moments, either, either_cost, product, product_over_rows
 from jaxcluster.types import Array, Bool, Float
 
 
@@ -65,4 +65,5 @@ TIED_COVARIANCE = Family(
     isotropic=lambda variance, k, d: variance * jnp.eye(d),
     spread=lambda covariances: jnp.trace(covariances) / covariances.shape[-1],
     invert=lambda factor: product(factor.root, factor.root.T),
+    row_cost=lambda k, d: either_cost(2 * d, k, d),
 )
