@@ -563,7 +563,7 @@ def test_a_start_may_be_given_in_parts():
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
 def test_a_fit_never_builds_the_table(covariance):
-    n, d, k = 1 << 16, 8, 128
+    n, d, k = 1 << 18, 8, 128
 
     def fit(key, x, means, weights, precisions):
         return gmm.fit(key, x, k, covariance=covariance, init=gmm.Start(means, weights, precisions))
