@@ -14,6 +14,7 @@ _MODULES = {
     "bayesian_gmm": "jaxcluster.cluster.bayesian_gmm",
     "bisecting": "jaxcluster.cluster.bisecting",
     "datasets": "jaxcluster.datasets",
+    "dbscan": "jaxcluster.cluster.dbscan",
     "estimators": "jaxcluster.estimators",
     "gmm": "jaxcluster.cluster.gmm",
     "kmeans": "jaxcluster.cluster.kmeans",

@@ -1,0 +1,92 @@
+"""Rows in small spatial blocks, and the pairs of blocks that are near enough to each other to matter.
+
+In few columns nearly all pairs of rows are too far apart to be looked at. Rows are put in the order of a kd-partition
+and cut into blocks; a pair of blocks whose bounding boxes are farther apart than asked is left out, and dense work is
+done on the others alone. This is bookkeeping for concrete rows, on the host.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 64
+"""Rows of a block."""
+
+BOX_PAIRS = 1 << 22
+"""Pairs of boxes that are compared at a time."""
+
+
+class Blocks(NamedTuple):
+    """Rows in blocks of a kd-partition.
+
+    Attributes:
+        x: (b, BLOCK, d) float64 rows; places that hold no row are infinite, at no finite distance from any.
+        index: (b, BLOCK) which row lies in a place; -1 for none.
+        low, high: (b, d) bounding boxes.
+    """
+
+    x: np.ndarray
+    index: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def rows(self, values: np.ndarray, n: int) -> np.ndarray:
+        """(b, BLOCK) values of places, in the order of the n rows."""
+        out = np.empty(n, values.dtype)
+        filled = self.index >= 0
+        out[self.index[filled]] = values[filled]
+        return out
+
+    def places(self, values: np.ndarray, empty) -> np.ndarray:
+        """(n,) values of rows, by place; ``empty`` where there is no row."""
+        return np.where(self.index >= 0, values[self.index], np.asarray(empty, values.dtype))
+
+
+def partition(x: np.ndarray) -> Blocks:
+    """Cuts (n, d) rows in halves along the widest column, and those again, down to a block."""
+    x = np.asarray(x, np.float64)
+    n = len(x)
+    halvings = max(0, -(-n // BLOCK) - 1).bit_length()
+    # Every half of a half must have the same size: the places that are left over hold copies of the last row.
+    order = np.minimum(np.arange(BLOCK << halvings), n - 1)
+    filled = np.arange(order.size) < n
+    columns = np.ascontiguousarray(x.T)[:, order]
+    for level in range(halvings):
+        moved = _halve(columns.reshape(columns.shape[0], 1 << level, -1))
+        order, filled, columns = order[moved], filled[moved], columns[:, moved]
+    order, filled = order.reshape(-1, BLOCK), filled.reshape(-1, BLOCK)
+    kept = filled.any(axis=1)
+    order, filled = order[kept], filled[kept]
+    rows = x[order]
+    low = np.where(filled[:, :, None], rows, np.inf).min(axis=1)
+    high = np.where(filled[:, :, None], rows, -np.inf).max(axis=1)
+    rows[~filled] = np.inf
+    return Blocks(rows, np.where(filled, order, -1), low, high)
+
+
+def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
+    """(p, 2) int32 pairs a <= b of blocks between which Σ|difference|^power of two rows may be within ``reach``."""
+    count = len(blocks.low)
+    found = []
+    step = max(1, BOX_PAIRS // count)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        gap = np.zeros((stop - start, count - start))
+        for low, high in zip(blocks.low.T, blocks.high.T, strict=True):
+            apart = np.maximum(low[start:, None].T - high[start:stop, None], low[start:stop, None] - high[None, start:])
+            gap += np.maximum(apart, 0) ** power
+        # Rounding may make a gap too large by a hair; one pair too many does no harm.
+        first, second = np.nonzero(gap <= reach * (1 + 1e-9))
+        upper = first <= second
+        found.append(np.stack([first[upper] + start, second[upper] + start], axis=1).astype(np.int32))
+    return np.concatenate(found)
+
+
+def _halve(columns):
+    """Where the places of (d, s, m) segments go when each is cut at the median of its widest column."""
+    _, segments, size = columns.shape
+    widest = np.argmax(columns.max(axis=2) - columns.min(axis=2), axis=0)
+    halves = np.argpartition(columns[widest, np.arange(segments)], size // 2, axis=1)
+    return (halves + size * np.arange(segments)[:, None]).ravel()

@@ -1,0 +1,157 @@
+"""DBSCAN finds what scikit-learn's depth-first search finds, element for element."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import sklearn.cluster
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import make_blobs, make_moons
+
+from jaxcluster import dbscan
+from jaxcluster.types import Status
+
+
+def theirs(x, eps, min_samples, weights=None, **options):
+    return sklearn.cluster.DBSCAN(eps=eps, min_samples=min_samples, **options).fit(x, sample_weight=weights)
+
+
+def assert_same(x, eps, min_samples, weights=None, **options):
+    """Labels, core rows, and the labels of the same rows as new ones."""
+    fit = dbscan.fit(x, eps=eps, min_samples=min_samples, weights=weights, **options)
+    expected = theirs(x, eps, min_samples, weights, **options)
+    np.testing.assert_array_equal(fit.labels, expected.labels_)
+    np.testing.assert_array_equal(np.flatnonzero(fit.state.core), expected.core_sample_indices_)
+    if fit.state.core.any():
+        np.testing.assert_array_equal(dbscan.predict(fit.state, x, eps=eps, **options), expected.labels_)
+    return fit
+
+
+SETS = {
+    "moons": (make_moons(600, noise=0.05, random_state=0)[0], 0.1, 5),
+    "moons, a small radius": (make_moons(600, noise=0.05, random_state=0)[0], 0.04, 5),
+    "blobs": (make_blobs(900, 3, centers=6, random_state=1)[0], 0.8, 8),
+    "wide": (make_blobs(500, 20, centers=4, random_state=2)[0], 5.5, 6),
+    "one row": (np.zeros((1, 2)), 0.5, 2),
+    "one row, and that is enough": (np.zeros((1, 2)), 0.5, 1),
+    "all rows equal": (np.full((300, 2), 7.0), 0.5, 5),
+    "a line": (np.arange(400.0)[:, None], 1.0, 3),
+    "a line with gaps of exactly the radius": (np.arange(400)[:, None] * 0.1, 0.1, 2),
+    "a lattice": (np.stack(np.meshgrid(np.arange(25), np.arange(25)), -1).reshape(-1, 2) * 0.1, 0.1, 4),
+    "a radius larger than everything": (make_moons(500, random_state=3)[0], 1e3, 5),
+    "a radius smaller than every gap": (make_moons(500, noise=0.1, random_state=3)[0], 1e-9, 2),
+    "far from the origin": (make_moons(600, noise=0.05, random_state=0)[0] + 1e6, 0.1, 5),
+    "far apart": (make_blobs(400, 2, centers=[[0, 0], [1e7, 1e7]], random_state=4)[0], 0.4, 5),
+    "tiny": (make_moons(600, noise=0.05, random_state=0)[0] * 1e-30, 1e-31, 5),
+    "huge": (make_moons(600, noise=0.05, random_state=0)[0] * 1e30, 1e29, 5),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_labels_are_scikit_learns(name):
+    x, eps, min_samples = SETS[name]
+    fit = assert_same(x, eps, min_samples)
+    assert fit.labels.dtype == np.int32
+    assert int(fit.status) == Status.CONVERGED
+
+
+@pytest.mark.parametrize(("metric", "eps", "p"), [("manhattan", 0.12, 2), ("sqeuclidean", 0.01, 2)])
+def test_other_metrics(metric, eps, p):
+    x = make_moons(500, noise=0.05, random_state=0)[0]
+    assert_same(x, eps, 5, metric=metric)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0])
+def test_minkowski(p):
+    x = make_moons(500, noise=0.05, random_state=0)[0]
+    fit = dbscan.fit(x, eps=0.1, min_samples=5, metric="minkowski", p=p)
+    expected = theirs(x, 0.1, 5, metric="minkowski", p=p)
+    np.testing.assert_array_equal(fit.labels, expected.labels_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
+def test_other_types_of_numbers(dtype):
+    x = (make_blobs(300, 2, centers=3, random_state=5)[0] * 5 + 100).astype(dtype)
+    assert_same(x, 3.0, 4)
+
+
+@pytest.mark.parametrize("scale", [1, 0.25])
+def test_weights(scale):
+    x = make_moons(400, noise=0.1, random_state=0)[0]
+    weights = scale * np.random.default_rng(0).integers(0, 4, len(x))
+    assert_same(x, 0.08, 5, weights)
+    repeated = dbscan.fit(np.repeat(x, np.round(weights / scale).astype(int), axis=0), eps=0.08, min_samples=5 / scale)
+    weighted = dbscan.fit(x, eps=0.08, min_samples=5, weights=weights)
+    assert int(repeated.state.core.sum()) == weights[np.asarray(weighted.state.core)].sum() / scale
+
+
+@st.composite
+def rows(draw):
+    """Duplicates, ties, lines and clusters, on lattices fine and coarse."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, d = draw(st.sampled_from([1, 40, 130, 200])), draw(st.integers(1, 3))
+    x = rng.normal(size=(n, d)) * draw(st.sampled_from([0.3, 1.0]))
+    x += rng.integers(0, 3, size=(n, 1)) * draw(st.sampled_from([0, 5]))
+    if draw(st.booleans()):
+        x = np.round(x, draw(st.integers(0, 2)))
+    return x
+
+
+@given(x=rows(), eps=st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.5]), min_samples=st.integers(1, 12))
+def test_labels_are_scikit_learns_on_anything(x, eps, min_samples):
+    assert_same(x, eps, min_samples)
+
+
+def test_new_rows_take_the_first_cluster_near_them():
+    x = np.array([[0.0], [0.1], [0.2], [2.0], [2.1], [2.2]])
+    state = dbscan.fit(x, eps=0.25, min_samples=3).state
+    np.testing.assert_array_equal(dbscan.predict(state, [[0.3], [1.1], [1.9], [9.0]], eps=0.25), [0, -1, 1, -1])
+    np.testing.assert_array_equal(dbscan.predict(state, [[1.1]], eps=1.0), [0])
+
+
+def test_no_core_row_is_all_noise():
+    fit = dbscan.fit(np.eye(3), eps=0.1, min_samples=2)
+    assert (np.asarray(fit.labels) == -1).all()
+    assert fit.state.components.shape == (0, 3)
+    np.testing.assert_array_equal(dbscan.predict(fit.state, np.eye(3), eps=0.1), [-1, -1, -1])
+
+
+def test_another_radius_compiles_nothing(compiles):
+    x = make_moons(500, noise=0.05, random_state=0)[0]
+    dbscan.fit(x, eps=0.1)
+    with compiles() as seen:
+        dbscan.fit(x * 1.01, eps=0.101, min_samples=6)
+    assert seen.count == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (np.eye(3), {"eps": 0}, "eps=0 must be greater than 0"),
+        (np.eye(3), {"eps": -1.0}, "eps=-1.0 must be greater than 0"),
+        (np.eye(3), {"min_samples": 0}, "min_samples=0 must be greater than 0"),
+        (np.eye(3), {"metric": "euclid"}, "'euclid' is not known.*'manhattan'.*Did you mean 'euclidean'"),
+        (np.eye(3), {"metric": "minkowski", "p": 0.5}, "p=0.5 must be at least 1"),
+        (np.eye(3), {"weights": [1, 1]}, r"weights must have shape \(3,\)"),
+        (np.array([[np.nan, 1]]), {}, "1 NaN"),
+        (np.ones(3), {}, "2-D"),
+        (np.ones((0, 2)), {}, "no rows"),
+    ],
+)
+def test_bad_input(x, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        dbscan.fit(x, **{"eps": 1.0, **options})
+
+
+def test_rows_of_another_width():
+    state = dbscan.fit(np.eye(3), eps=2.0, min_samples=1).state
+    with pytest.raises(ValueError, match="x has 2 columns, but the model was fitted on 3"):
+        dbscan.predict(state, np.ones((1, 2)), eps=2.0)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad], ids=["jit", "grad"])
+def test_under_a_transformation_it_says_why_not(transform):
+    with pytest.raises(TypeError, match="its labels have no gradient"):
+        transform(lambda x: dbscan.fit(x, eps=1.0).labels.sum().astype(float))(np.eye(3))
