@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
-from bench.peers import GMMX, SKLEARN
+from bench.peers import GMMX, SKLEARN, WANG
 
 Target = float | Mapping[str, float]
 """A ratio that is aimed at: to the fastest peer, or to each by its name."""
@@ -23,6 +23,7 @@ class Case:
         steps: iterations of Lloyd or of EM, the same number on every side.
         seeds: runs of each k from 2 to ``k`` in a sweep.
         problems: how many problems of this size are solved.
+        eps: the radius of a density; None where there is none.
         covariance: the form of a mixture's covariances, "full" or "diag"; None where there are none.
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
         target: the ratio that is aimed at, by platform ("cpu", "gpu").
@@ -39,6 +40,7 @@ class Case:
     steps: int = 10
     seeds: int = 1
     problems: int = 1
+    eps: float | None = None
     covariance: str | None = None
     repeats: int = 7
     target: Mapping[str, Target] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Case:
     data: str | None = None
 
 
+FEW_COLUMNS = {"cpu": {SKLEARN: 10, WANG: 0.5}}
 EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
@@ -60,6 +63,10 @@ CASES = (
     Case("em-full-50", "em", n=70_000, d=50, k=10, covariance="full", repeats=5, target=EM_FULL, data="mnist"),
     Case("em-diag-64", "em", n=65_536, d=64, k=32, covariance="diag", repeats=5, target={"cpu": {SKLEARN: 4}}),
     Case("em-1m", "em", n=1_048_576, d=32, k=32, covariance="full", repeats=3, target=EM_FULL, platform="gpu"),
+    Case("dbscan-2", "dbscan", n=100_000, d=2, k=20, eps=0.5, target=FEW_COLUMNS),
+    Case("dbscan-3", "dbscan", n=100_000, d=3, k=20, eps=0.8, target=FEW_COLUMNS),
+    Case("dbscan-8", "dbscan", n=50_000, d=8, k=20, eps=3.0, repeats=5, target={"cpu": {SKLEARN: 10, WANG: 3}}),
+    Case("dbscan-32", "dbscan", n=20_000, d=32, k=20, eps=12.0, target={"cpu": {SKLEARN: 10}}),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

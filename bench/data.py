@@ -22,6 +22,13 @@ def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return centers[truth] + rng.standard_normal((case.n, case.d), np.float32), truth
 
 
+def dense_blobs(case: Case) -> np.ndarray:
+    """(n, d) float64 rows of variance 1 around k centres strewn over a box of side 20: dense, and mostly apart."""
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(-10, 10, (case.k, case.d))
+    return centers[rng.integers(case.k, size=case.n)] + rng.standard_normal((case.n, case.d))
+
+
 def source(case: Case, folder: Path | None) -> str:
     """Where the rows of a case come from: "generated", or the name of a set of images in ``folder``."""
     return "generated" if folder is None or case.data is None else case.data

@@ -26,7 +26,8 @@ class Answer(NamedTuple):
 Call = Callable[[], Answer]
 
 SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
-MODULES = {SKLEARN: "sklearn", INTELEX: "sklearnex", FAISS: "faiss", GMMX: "gmmx", TORCH: "torch"}
+WANG = "dbscan (Wang, Gu, Shun)"
+MODULES = {SKLEARN: "sklearn", INTELEX: "sklearnex", FAISS: "faiss", GMMX: "gmmx", WANG: "dbscan", TORCH: "torch"}
 
 
 def installed(platform: str, *, cpu_peers: bool = True) -> dict[str, str]:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import jaxcluster
-from bench import data, mixtures, peers
+from bench import data, density, mixtures, peers
 from bench.cases import Case
 from bench.peers import SKLEARN, Answer, Call
 
@@ -131,6 +131,19 @@ def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(ours, theirs, tolerance=1e-5, data=source)
 
 
+def dbscan(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Clusters by density: the same labels, but for rows that lie at the radius to the last bit."""
+    x = data.dense_blobs(case)
+
+    def ours() -> Answer:
+        return density.answer(
+            np.asarray(jaxcluster.dbscan.fit(x, eps=case.eps, min_samples=density.MIN_SAMPLES).labels)
+        )
+
+    theirs = {name: build(x, case.eps) for name, build in density.DBSCAN.items() if name in found}
+    return Work(ours, {name: call for name, call in theirs.items() if call is not None}, tolerance=0)
+
+
 def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """K-means++ and Lloyd to convergence for k from 2 up and every seed, against a loop; mean inertias are compared.
 
@@ -217,6 +230,7 @@ class Kind(NamedTuple):
 WORKS = {
     "lloyd": Kind("Lloyd ×{steps}, {n:,}×{d}, k = {k:,}", lloyd),
     "em": Kind("EM ×{steps}, {n:,}×{d}, k = {k}, {covariance}", em),
+    "dbscan": Kind("DBSCAN, {n:,}×{d}, eps = {eps}", dbscan),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
     "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),

@@ -11,7 +11,7 @@ import pytest
 from bench import __main__ as bench
 from bench import data, memory, mixtures, peers, table
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import FAISS, GMMX, INTELEX, SKLEARN, TORCH, Answer
+from bench.peers import FAISS, GMMX, INTELEX, SKLEARN, TORCH, WANG, Answer
 from bench.timing import alternate
 from bench.works import WORKS, Work, compare, disagreement, title
 
@@ -120,9 +120,9 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
 
 def test_peers_are_looked_for_where_they_belong(monkeypatch):
     monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
-    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX]
+    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG]
     assert peers.missing("cpu", cpu_peers=False) == []
-    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, TORCH]
+    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, TORCH]
     assert peers.missing("gpu", cpu_peers=False) == [GMMX, TORCH]
 
 

@@ -14,8 +14,8 @@ import numpy as np
 BLOCK = 64
 """Rows of a block."""
 
-BOX_PAIRS = 1 << 22
-"""Pairs of boxes that are compared at a time."""
+BOX_PAIRS = 1 << 16
+"""Pairs of boxes that are compared at a time: what a core's cache holds."""
 
 
 class Blocks(NamedTuple):
@@ -52,10 +52,11 @@ def partition(x: np.ndarray) -> Blocks:
     # Every half of a half must have the same size: the places that are left over hold copies of the last row.
     order = np.minimum(np.arange(BLOCK << halvings), n - 1)
     filled = np.arange(order.size) < n
-    columns = np.ascontiguousarray(x.T)[:, order]
+    # `take` lays its result out row by row, where an index would leave columns side by side.
+    columns = np.take(x.T, order, axis=1)
     for level in range(halvings):
         moved = _halve(columns.reshape(columns.shape[0], 1 << level, -1))
-        order, filled, columns = order[moved], filled[moved], columns[:, moved]
+        order, filled, columns = order[moved], filled[moved], np.take(columns, moved, axis=1)
     order, filled = order.reshape(-1, BLOCK), filled.reshape(-1, BLOCK)
     kept = filled.any(axis=1)
     order, filled = order[kept], filled[kept]
