@@ -44,6 +44,7 @@ SETS = {
     "a radius smaller than every gap": (make_moons(500, noise=0.1, random_state=3)[0], 1e-9, 2),
     "far from the origin": (make_moons(600, noise=0.05, random_state=0)[0] + 1e6, 0.1, 5),
     "far apart": (make_blobs(400, 2, centers=[[0, 0], [1e7, 1e7]], random_state=4)[0], 0.4, 5),
+    "a radius far below the rounding of the rows": (np.repeat(np.arange(50.0)[:, None] * 1e10, 3, axis=0), 1e-30, 3),
     "tiny": (make_moons(600, noise=0.05, random_state=0)[0] * 1e-30, 1e-31, 5),
     "huge": (make_moons(600, noise=0.05, random_state=0)[0] * 1e30, 1e29, 5),
 }
@@ -85,6 +86,12 @@ def test_weights(scale):
     repeated = dbscan.fit(np.repeat(x, np.round(weights / scale).astype(int), axis=0), eps=0.08, min_samples=5 / scale)
     weighted = dbscan.fit(x, eps=0.08, min_samples=5, weights=weights)
     assert int(repeated.state.core.sum()) == weights[np.asarray(weighted.state.core)].sum() / scale
+
+
+def test_a_weight_that_float32_would_round_below_the_least():
+    assert float(np.float32(0.7)) < 0.7
+    fit = assert_same(np.array([[0.0], [5.0], [9.0]]), 1.0, 0.7, np.array([0.7, 0.7 - 1e-12, 0.9]))
+    np.testing.assert_array_equal(fit.state.core, [True, False, True])
 
 
 @st.composite

@@ -78,15 +78,41 @@ def test_counts_sums_and_least_labels(name, power):
     np.testing.assert_array_equal(least, np.where(near, labels, NOBODY).min(axis=1))
 
 
-def test_float32_is_asked_only_where_it_can_tell():
-    x = np.random.default_rng(2).normal(size=(3_000, 2))
-    near, _ = look_around(x, Ball(2.0, 0.25))
-    assert near.doubtful.mean() < 0.1
+def test_the_host_is_asked_only_where_float32_cannot_tell(monkeypatch):
+    asked, settle = [], radius._settle
+    monkeypatch.setattr(
+        radius, "_settle", lambda near, pairs, values: asked.append(len(pairs)) or settle(near, pairs, values)
+    )
+    x, ball = np.random.default_rng(2).normal(size=(3_000, 2)), Ball(2.0, 0.25)
+    near, counts = look_around(x, ball)
+    assert asked.pop() < 0.1 * len(near.pairs)
     assert len(near.columns) == 1
-    far, counts = look_around(np.concatenate([x, x + 1e6]), Ball(2.0, 0.25))
+    far, twice = look_around(np.concatenate([x, x + 1e6]), ball)
+    assert asked.pop() < 0.1 * len(far.pairs)
     assert len(far.columns) == 2
-    assert far.doubtful.mean() < 0.1
-    np.testing.assert_array_equal(counts[:3_000], look_around(x, Ball(2.0, 0.25))[1])
+    np.testing.assert_array_equal(twice[:3_000], counts)
+    lost, _ = look_around(np.concatenate([x, x + 1e14]), ball)
+    assert asked.pop() == len(lost.pairs)
+
+
+def test_a_radius_far_below_the_rounding_of_the_rows():
+    x = np.repeat(RNG.normal(size=(40, 2)) * 1e10, 3, axis=0)
+    for reach in (1e-60, 0.0):
+        near, counts = look_around(x, Ball(2.0, reach))
+        np.testing.assert_array_equal(counts, 3)
+        placed = jnp.asarray(near.blocks.places(np.arange(120, dtype=np.int32), NOBODY))
+        least = near.blocks.rows(np.asarray(least_near(near, placed, near.pairs)), 120)
+        np.testing.assert_array_equal(least, np.arange(120) // 3 * 3)
+
+
+def test_sums_of_weights_to_the_last_bit():
+    x, ball = RNG.normal(size=(300, 2)), Ball(2.0, 0.25)
+    weights = RNG.random(300)
+    near, sums = look_around(x, ball, weights)
+    expected = within(x, ball) @ weights
+    np.testing.assert_allclose(sums, expected, rtol=radius.sum_error(near))
+    rows = RNG.random(300) < 0.1
+    np.testing.assert_allclose(radius.exact_sums(near, rows, weights), expected[rows], rtol=1e-14)
 
 
 @pytest.mark.parametrize("chunk", [1, 7])

@@ -2,8 +2,8 @@
 
 The labels are those of the usual depth-first search, to the element, but found in parallel: core rows take the least
 label around them, over and over, and what two labels meet in is one cluster. Pairs of blocks that lie wholly in one
-cluster are looked at no more, so later rounds cost little. Memory grows with the rows and the pairs of blocks, never
-with the pairs of rows, however large the radius.
+cluster are looked at no more, so later rounds cost little. Memory grows with the rows and the pairs of blocks, however
+large the radius; of pairs of rows only those are held whose distance float32 cannot tell from the radius.
 
 Source: M. Ester, H.-P. Kriegel, J. Sander and X. Xu, A density-based algorithm for discovering clusters in large
 spatial databases with noise, KDD 1996.
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.ops.radius import NOBODY, Ball, Near, least_near, look_around
+from jaxcluster.ops.radius import NOBODY, Ball, Near, exact_sums, least_near, look_around, sum_error
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "minkowski")
@@ -69,6 +69,9 @@ def fit(x, *, eps: float, min_samples: float = 5, weights=None, metric: str = "e
         weights = check.check_weights(weights, len(x))
     near, mass = look_around(x, ball, weights)
     core = mass >= min_samples
+    if weights is not None:
+        close = np.abs(mass - min_samples) <= sum_error(near) * mass
+        core[close] = exact_sums(near, close, weights) >= min_samples
     labels, rounds = _merge(near, core)
     numbers = np.full(len(x), -1, np.int32)
     if core.any():

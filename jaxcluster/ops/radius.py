@@ -24,6 +24,9 @@ UNIT = 2.0**-24
 FAR = 256
 """Rows farther from the origin than so many radii are held as sums of two float32, lest differences round too much."""
 
+MOST_ERROR = 1 / 8
+"""Error of a sum near 1 beyond which the host compares all that is near."""
+
 CHUNK = 256
 """Pairs of blocks that the device compares at a time."""
 
@@ -48,16 +51,14 @@ class Near(NamedTuple):
         blocks: the rows in blocks.
         ball: what near means.
         pairs: (p, 2) int32 pairs of blocks, both ways.
-        doubtful: (p,) pairs in which float32 cannot tell of all rows.
-        edges: (e, 2) int32 places, counted through all blocks, of the near rows in doubtful pairs that it may miss.
+        edges: (e, 2) int32 places, counted through all blocks, of near rows that float32 may miss.
         columns: device parts of the rows, (b, d, BLOCK) each, in units of the radius: one, or two that add up to them.
-        error: bound on how far a float32 sum near 1 may be off.
+        error: bound on how far a float32 sum near 1 may be off; infinite where float32 tells nothing.
     """
 
     blocks: Blocks
     ball: Ball
     pairs: np.ndarray
-    doubtful: np.ndarray
     edges: np.ndarray
     columns: tuple[Float[Array, "b d w"], ...]
     error: float
@@ -80,21 +81,31 @@ def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) ->
         weights: (n,) to be added up in place of counting.
 
     Returns:
-        The rows prepared, and (n,) counts, int64, or sums of weights, float64 (added up in float32 within a block).
+        The rows prepared, and (n,) counts, int64, or sums of weights, float64: to `sum_error` of themselves.
     """
     blocks = partition(x)
     upper = near_pairs(blocks, ball.reach, ball.power)
     pairs = np.concatenate([upper, upper[upper[:, 0] < upper[:, 1]][:, ::-1]])
     columns, error = _on_device(blocks, ball)
-    near = Near(blocks, ball, pairs, np.zeros(len(pairs), bool), np.empty((0, 2), np.int32), columns, error)
+    near = Near(blocks, ball, pairs, np.empty((0, 2), np.int32), columns, error)
     value = np.ones(len(x), np.int32) if weights is None else weights.astype(np.float32)
     placed = blocks.places(value, 0)
     sums, doubtful = jax.device_get(_add_up(ball.power, columns, _pass_over(near, pairs), placed))
-    doubtful = doubtful[: len(pairs)]
-    sums = sums.astype(np.int64 if weights is None else np.float64).ravel()
-    exact, edges = _settle(near, pairs[doubtful], blocks.places(value.astype(sums.dtype), 0))
-    near = near._replace(doubtful=doubtful, edges=edges)
-    return near, blocks.rows((sums + exact).reshape(-1, BLOCK), len(x))
+    sums = sums.astype(np.int64 if weights is None else np.float64)
+    exact, edges = _settle(near, pairs[doubtful[: len(pairs)]], blocks.places(value.astype(sums.dtype), 0))
+    return near._replace(edges=edges), blocks.rows(sums + exact, len(x))
+
+
+def sum_error(near: Near) -> float:
+    """How far a sum of weights may be off, relative to itself: float32 over a block, and over all blocks."""
+    return 2 * UNIT * (BLOCK + len(near.blocks.x))
+
+
+def exact_sums(near: Near, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(m,) float64 sums of the (n,) weights near those rows that an (n,) mask picks, added up on the host."""
+    picked = near.blocks.places(rows, False).any(axis=1)
+    sums, _ = _settle(near, near.pairs[picked[near.pairs[:, 0]]], near.blocks.places(weights.astype(np.float64), 0))
+    return near.blocks.rows(sums, len(rows))[rows]
 
 
 def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray) -> Int[Array, "b w"]:
@@ -118,7 +129,7 @@ def _on_device(blocks, ball):
     """The rows on the device in units of the radius, and the error of their sums of |difference|^power near 1."""
     least, most = blocks.low.min(axis=0), blocks.high.max(axis=0)
     radius = max(ball.reach, np.finfo(float).tiny) ** (1 / ball.power)
-    d, farthest = len(least), float((most - least).max() / 2 / radius)
+    d, power, farthest = len(least), ball.power, float((most - least).max() / 2 / radius)
     with np.errstate(over="ignore", invalid="ignore"):
         columns = np.swapaxes((blocks.x - (least + most) / 2) / radius, 1, 2)
         high = columns.astype(np.float32)
@@ -126,8 +137,11 @@ def _on_device(blocks, ball):
         if farthest > FAR:
             low = np.where(np.isfinite(high), columns - high, 0).astype(np.float32)
             parts, coordinate = (high, low), 4 * UNIT**2 * farthest
-    # Hölder: Σ|difference|^(power−1) <= d^(1/power) within the ball bounds what rounded coordinates do to the sum.
-    return jax.device_put(parts), ball.power * coordinate * d ** (1 / ball.power) + (d + 8) * UNIT
+    # Minkowski's inequality bounds what rounded coordinates do to a sum near 1, and every term is rounded itself.
+    error = (1 + min(1, coordinate * d ** (1 / power))) ** power - 1 + (d + 2 * power + 8) * UNIT
+    if error > MOST_ERROR:
+        parts, error = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
+    return jax.device_put(parts), error
 
 
 def _settle(near, pairs, values):
@@ -136,15 +150,15 @@ def _settle(near, pairs, values):
     sums, edges = np.zeros(flat.shape, values.dtype), [np.empty((0, 2), np.int32)]
     for start in range(0, len(pairs), HOST_PAIRS):
         first, second = pairs[start : start + HOST_PAIRS].T
-        distances = _exact_sums(near.blocks.x[first], near.blocks.x[second], near.ball.power)
+        distances = _in_float64(near.blocks.x[first], near.blocks.x[second], near.ball.power)
         within = distances <= near.ball.reach
         np.add.at(sums, first, np.einsum("pij,pj->pi", within, values[second]))
-        which, i, j = np.nonzero(within & (distances >= near.ball.reach * (1 - 4 * near.error)))
+        which, i, j = np.nonzero(within & (distances >= near.ball.reach * (1 - 4 * min(near.error, 1))))
         edges.append(np.stack([flat[first[which], i], flat[second[which], j]], axis=1))
-    return sums.ravel(), np.concatenate(edges)
+    return sums, np.concatenate(edges)
 
 
-def _exact_sums(a, b, power):
+def _in_float64(a, b, power):
     """(p, BLOCK, BLOCK) sums of |difference|^power, added column by column as a plain loop adds them."""
     total = np.zeros((len(a), BLOCK, BLOCK))
     with np.errstate(invalid="ignore"):
