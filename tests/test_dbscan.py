@@ -88,9 +88,10 @@ def test_weights(scale):
     assert int(repeated.state.core.sum()) == weights[np.asarray(weighted.state.core)].sum() / scale
 
 
-def test_a_weight_that_float32_would_round_below_the_least():
-    assert float(np.float32(0.7)) < 0.7
-    fit = assert_same(np.array([[0.0], [5.0], [9.0]]), 1.0, 0.7, np.array([0.7, 0.7 - 1e-12, 0.9]))
+def test_a_weight_that_float32_would_round_up_to_the_least():
+    x, weights = np.array([[0.0], [5.0], [9.0]]), np.array([1, 1 - 1e-12, 2])
+    assert np.float32(weights[1]) == 1
+    fit = assert_same(x, 1.0, 1, weights)
     np.testing.assert_array_equal(fit.state.core, [True, False, True])
 
 

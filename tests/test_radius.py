@@ -80,9 +80,12 @@ def test_counts_sums_and_least_labels(name, power):
 
 def test_the_host_is_asked_only_where_float32_cannot_tell(monkeypatch):
     asked, settle = [], radius._settle
-    monkeypatch.setattr(
-        radius, "_settle", lambda near, pairs, values: asked.append(len(pairs)) or settle(near, pairs, values)
-    )
+
+    def settle_and_tell(near, pairs, values):
+        asked.append(len(pairs))
+        return settle(near, pairs, values)
+
+    monkeypatch.setattr(radius, "_settle", settle_and_tell)
     x, ball = np.random.default_rng(2).normal(size=(3_000, 2)), Ball(2.0, 0.25)
     near, counts = look_around(x, ball)
     assert asked.pop() < 0.1 * len(near.pairs)
