@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.core.files import take_place
 
 CONFIG = "config.json"
 """The file that makes a folder a run: `write_json` puts it into every one."""
@@ -47,14 +48,7 @@ def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
         with mistakes():
             place.parent.mkdir(parents=True, exist_ok=True)
             check_folder(out, overwrite=overwrite)
-            if place.exists():
-                place.rename(old)
-            try:
-                new.rename(place)
-            except BaseException:
-                if old.exists():
-                    old.rename(place)
-                raise
+            take_place(new, place, aside=old)
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 import jaxcluster
+from jaxcluster.core.files import take_place
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.encoding import Arrays, decode, encode
 
@@ -183,17 +184,9 @@ def _replace_folder(folder, files):
     try:
         for name, payload in files.items():
             _write(fresh / name, payload)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+        take_place(fresh, folder, aside=old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # nothing is left of it but where it was not finished
     shutil.rmtree(old, ignore_errors=True)
 
 
