@@ -708,6 +708,14 @@ def test_the_loss_has_a_gradient(covariance):
             np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("field", ["weights", "means", "covariances"])
+def test_the_loss_has_a_gradient_with_respect_to_one_part_of_a_state(field):
+    x = SETS["iris"]().astype(np.float32)
+    state = gmm.fit(KEY, x, K, covariance="diag").state
+    gradient = jax.grad(lambda part: gmm.negative_log_likelihood(state._replace(**{field: part}), x))
+    assert np.isfinite(gradient(getattr(state, field))).all()
+
+
 def test_a_state_of_other_width_or_shape_is_refused():
     state = gmm.GMMState(
         jnp.ones(1), jnp.zeros((1, 2)), jnp.ones((1, 2)), jnp.zeros(()), jnp.zeros(1, bool), jnp.zeros(())

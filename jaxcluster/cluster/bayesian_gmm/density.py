@@ -8,16 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.bayesian_gmm.posterior import Model, Posterior
 from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in, posterior_of
 from jaxcluster.cluster.bayesian_gmm.step import log_joint
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core import check
+from jaxcluster.cluster.gmm.state import place_about_means
 from jaxcluster.core.fold import fold_rows
-from jaxcluster.core.rows import Placed, place, trim
+from jaxcluster.core.rows import trim
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -29,13 +28,13 @@ def predict(state: BayesianGMMState, x) -> Int[Array, " n"]:
         state: a fitted posterior.
         x: (n, d) rows.
     """
-    placed = _place(state, x)
+    placed = place_about_means(state, x)
     return trim(_per_row(label, state, placed.points.x, placed.origin)[0], placed.n)
 
 
 def predict_proba(state: BayesianGMMState, x) -> Float[Array, "n k"]:
     """The responsibility of each component for each row; see `predict`."""
-    placed = _place(state, x)
+    placed = place_about_means(state, x)
     return trim(_per_row(_shares, state, placed.points.x, placed.origin).T, placed.n, axis=0)
 
 
@@ -44,13 +43,13 @@ def score_samples(state: BayesianGMMState, x) -> Float[Array, " n"]:
 
     It is below the log-density, by less the more rows the posterior rests on. See `predict`.
     """
-    placed = _place(state, x)
+    placed = place_about_means(state, x)
     return trim(_per_row(label, state, placed.points.x, placed.origin)[1], placed.n)
 
 
 def score(state: BayesianGMMState, x, *, weights=None) -> Float[Array, ""]:
     """The weighted mean of `score_samples` (nats per row): higher is better. ``weights`` is (n,), or None."""
-    placed = _place(state, x, weights)
+    placed = place_about_means(state, x, weights)
     weight = placed.points.weight
     _, log_sums = _per_row(label, state, placed.points.x, placed.origin)
     return jnp.sum(jnp.where(weight > 0, weight * log_sums, 0)) / jnp.sum(weight)
@@ -84,14 +83,3 @@ def _per_row(of_logits, state, x, origin):
     family, posterior = posterior_of(state, origin)
     model = Model(em.EMOptions(family.name), process=state.weight_concentration.ndim == 2)
     return per_row(model, posterior, of_logits, x.T)
-
-
-def _place(state, x, weights=None) -> Placed:
-    x = check.check_matrix(x)
-    check.check_width(x, state.means.shape[1])
-    means = state.means
-    if check.is_traced(means):
-        origin = jnp.mean(means, axis=0)
-    else:
-        origin = np.average(np.asarray(means, np.float64), axis=0, weights=np.asarray(state.weights, np.float64))
-    return place(x, weights, origin=origin)

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of, place_about_means
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.rows import Placed, place, trim
+from jaxcluster.core.rows import Placed, trim
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -97,17 +96,10 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Array, "n d"],
 
 
 def _place(state, x, weights=None, *, missing=False):
-    x = check.check_matrix(x)
-    check.check_width(x, state.means.shape[1])
+    placed = place_about_means(state, x, weights, missing=missing)
     family, covariances = family_of(state)
-    means = state.means
-    if check.is_traced(means):
-        origin = jax.lax.stop_gradient(jnp.mean(means, axis=0))
-    else:
-        origin = np.average(np.asarray(means, np.float64), axis=0, weights=np.asarray(state.weights, np.float64))
-    placed = place(x, weights, origin=origin, missing=missing)
     options = em.EMOptions(family.name, missing=missing)
-    mixture = _mixture(options, state.weights, means, covariances, placed.origin)
+    mixture = _mixture(options, state.weights, state.means, covariances, placed.origin)
     return InFrame(options, mixture, placed)
 
 

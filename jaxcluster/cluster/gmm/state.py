@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.rows import Placed, place
 from jaxcluster.ops.gaussian import FAMILIES, Factor, Family
 from jaxcluster.types import Array, Bool, Float
 
@@ -61,6 +64,22 @@ def family_named(covariance: str) -> Family:
 def public_covariances(family: Family, covariances: Array) -> Array:
     """Covariances as `GMMState` has them."""
     return covariances[None] if family.name == "tied" else covariances
+
+
+def place_about_means(state: Any, x: Any, weights: Any = None, *, missing: bool | None = None) -> Placed:
+    """(n, d) rows of a user placed about the mean of a fitted mixture, which is told by its ``means`` and ``weights``.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values, or another width than the means have.
+    """
+    x = check.check_matrix(x)
+    check.check_width(x, state.means.shape[1])
+    if check.is_traced(state.means, state.weights):
+        origin = jax.lax.stop_gradient(jnp.mean(state.means, axis=0))
+    else:
+        shares = np.asarray(state.weights, np.float64)
+        origin = np.average(np.asarray(state.means, np.float64), axis=0, weights=shares)
+    return place(x, weights, origin=origin, missing=missing)
 
 
 def family_of(state: GMMState) -> tuple[Family, Array]:
