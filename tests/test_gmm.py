@@ -823,6 +823,19 @@ def test_a_constant_column_and_repeated_rows_are_fine(covariance):
     np.testing.assert_allclose(fit.state.means[:, 3], 7, rtol=1e-6)
 
 
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
+@pytest.mark.parametrize("covariance", TYPES)
+def test_more_columns_than_rows(covariance, reg_covar):
+    x = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
+    fit = gmm.fit(KEY, x, 2, covariance=covariance, reg_covar=reg_covar)
+    singular = covariance in ("full", "tied") and reg_covar == 0
+    assert status(fit) is (Status.COLLAPSED if singular else Status.CONVERGED)
+    assert bool(np.all(fit.state.collapsed)) == singular
+    for leaf in fit.state[:4]:
+        assert np.isfinite(leaf).all()
+    assert np.isfinite(gmm.score_samples(fit.state, x)).all()
+
+
 @pytest.mark.parametrize("scale_of", [1e-15, 1e15, 1e25, 3e38])
 @pytest.mark.parametrize("covariance", TYPES)
 def test_numbers_at_the_ends_of_float32(covariance, scale_of):
