@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixture_problems import conditional
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -296,19 +297,6 @@ def holes(x, share=0.3, seed=4):
     x[0] = np.nan
     x[1, 1:] = np.nan
     return x
-
-
-def conditional(row, mean, covariance):
-    """What is expected of one row, its covariance, and the log-density of what is observed of it."""
-    seen = ~np.isnan(row)
-    filled, left = mean.copy(), covariance.copy()
-    if not seen.any():
-        return filled, left, 0.0
-    within = covariance[np.ix_(seen, seen)]
-    gain = np.linalg.solve(within, covariance[seen]).T
-    filled = mean + gain @ (row[seen] - mean[seen])
-    left = covariance - gain @ covariance[seen]
-    return filled, left, multivariate_normal(mean[seen], within).logpdf(row[seen])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
