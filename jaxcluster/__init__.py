@@ -30,6 +30,7 @@ _MODULES = {
 _OBJECTS = {
     "BayesianGaussianMixture": "jaxcluster.estimators",
     "BisectingKMeans": "jaxcluster.estimators",
+    "DBSCAN": "jaxcluster.estimators",
     "Fit": "jaxcluster.types",
     "GaussianMixture": "jaxcluster.estimators",
     "KMeans": "jaxcluster.estimators",

@@ -1,4 +1,5 @@
-"""Every functional algorithm, registered once: the promises of test_contracts.py are tested on all of them."""
+"""Every functional algorithm, and every estimator as it is fitted to the blobs, registered once: the promises of
+test_contracts.py and test_estimator_contracts.py are tested on all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from sklearn.utils.validation import has_fit_parameter
+
 from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, minibatch, soft_kmeans
+from jaxcluster.estimators import ESTIMATORS
 
 
 class Algorithm(NamedTuple):
@@ -43,3 +47,26 @@ ALGORITHMS = {
     "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
 }
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dbscan": {"eps": 3.0, "min_samples": 5},
+}
+"""Parameters with which estimators that are not told how many clusters there are find the four blobs."""
+
+
+def make(name: str, k: int = 4, **options: Any) -> Any:
+    """The estimator of this name, ready to be fitted to the blobs: with k clusters, and a seed, where it takes them."""
+    clusters = ESTIMATORS.info(name).clusters
+    given = {**SETTINGS.get(name, {}), **({clusters: k} if clusters else {}), **options}
+    estimator = ESTIMATORS[name](**given)
+    return estimator.set_params(random_state=0) if "random_state" in estimator.get_params() else estimator
+
+
+CLUSTERERS = [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]
+"""Estimators that give each row a cluster."""
+
+WEIGHTED = [name for name in ESTIMATORS if has_fit_parameter(ESTIMATORS[name](), "sample_weight")]
+"""Estimators whose rows have weights."""
+
+PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict")]
+"""Estimators that label new rows."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from algorithms import make
 from sklearn.exceptions import NotFittedError
 
 from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, load, store
@@ -21,7 +22,7 @@ FILES = ("model.json", "arrays.safetensors")
 @pytest.fixture(scope="module")
 def fitted(blobs):
     """One fitted estimator of every registered class."""
-    return {name: ESTIMATORS[name](4, random_state=0).fit(blobs.x) for name in ESTIMATORS}
+    return {name: make(name).fit(blobs.x) for name in ESTIMATORS}
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def test_a_model_comes_back_to_the_bit(fitted, blobs, tmp_path, name):
     back = load(tmp_path / "model")
     assert_same(vars(back), vars(estimator))
     assert repr(back) == repr(estimator)
-    methods = [name for name in ("predict", "transform", "score", "predict_proba") if hasattr(estimator, name)]
-    assert len(methods) == 3
-    for method in methods:
+    for method in ("predict", "transform", "score", "predict_proba"):
+        if not hasattr(estimator, method):
+            continue
         np.testing.assert_array_equal(getattr(back, method)(blobs.x), getattr(estimator, method)(blobs.x))
 
 

@@ -20,23 +20,25 @@ class EstimatorInfo(NamedTuple):
         module: where its class is defined.
         class_name: the class in that module.
         title: a few words for a list of methods.
-        clusters: the parameter that holds the number of clusters; None where the method finds it.
+        clusters: the parameter that holds the number of clusters; None where the method finds it, or needs none.
         steps: the parameter that bounds the steps or passes; None where there is none.
         init: the parameter that says how to start; None where there is none.
         reported: fitted scalar attributes worth showing, in order.
-        objective: what ``history_`` holds, in words.
+        objective: what ``history_`` holds, in words; None where there is no history.
         best: "min" or "max", which way the objective goes.
+        labels: whether it gives each row a cluster; an embedding gives it a place.
     """
 
     module: str
     class_name: str
     title: str
-    clusters: str | None
-    steps: str | None
-    init: str | None
-    reported: tuple[str, ...]
-    objective: str
-    best: str
+    clusters: str | None = None
+    steps: str | None = None
+    init: str | None = None
+    reported: tuple[str, ...] = ()
+    objective: str | None = None
+    best: str = "min"
+    labels: bool = True
 
 
 class EstimatorRegistry(Mapping[str, type]):
@@ -125,6 +127,11 @@ ESTIMATORS = EstimatorRegistry(
             reported=("lower_bound_", "n_iter_"),
             objective="lower bound (up to a constant)",
             best="max",
+        ),
+        "dbscan": EstimatorInfo(
+            "jaxcluster.estimators.dbscan",
+            "DBSCAN",
+            "dense regions of any shape, at a density given by a radius",
         ),
     }
 )

@@ -190,6 +190,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
 
+def found(labels: np.ndarray) -> list[str]:
+    """What a method that finds the number of clusters came to, in words: how many they are, and the rows in none."""
+    clusters, noise = np.unique(labels[labels >= 0]).size, int(np.sum(labels < 0))
+    rows = [f"{noise:,} row{'' if noise == 1 else 's'} of noise"] if noise else []
+    return [f"{clusters:,} cluster{'' if clusters == 1 else 's'}", *rows]
+
+
 def as_key(random_state: Any) -> KeyArray:
     """A typed JAX key from None (fresh entropy), an int, a NumPy RandomState (which advances) or a JAX key.
 

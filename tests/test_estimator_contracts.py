@@ -1,0 +1,133 @@
+"""The promises that every registered estimator keeps, whether it is told the number of clusters or finds it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from algorithms import CLUSTERERS, PREDICTORS, WEIGHTED, make
+from sklearn.base import clone
+from sklearn.metrics import adjusted_rand_score
+
+from jaxcluster.estimators import ESTIMATORS, load
+
+WEIGHTED_CLUSTERERS = [name for name in CLUSTERERS if name in WEIGHTED]
+
+IDLE = {"random_state", "verbose", "verbose_interval", "p", "decay"}
+"""Parameters that mean nothing beside the other defaults, or are tested elsewhere."""
+
+
+@pytest.fixture(scope="module")
+def fitted(blobs):
+    """One fitted estimator of every registered class."""
+    return {name: make(name).fit(blobs.x) for name in ESTIMATORS}
+
+
+def same_partition(a, b) -> bool:
+    return adjusted_rand_score(a, b) == 1
+
+
+@pytest.mark.parametrize("name", CLUSTERERS)
+def test_finds_separate_blobs(fitted, blobs, name):
+    labels = fitted[name].labels_
+    assert same_partition(labels, blobs.y)
+    assert (labels.shape, labels.dtype) == ((300,), np.int32)
+    assert labels.flags.writeable
+
+
+@pytest.mark.parametrize("name", CLUSTERERS)
+def test_fit_predict_gives_the_labels(fitted, blobs, name):
+    np.testing.assert_array_equal(make(name).fit_predict(blobs.x), fitted[name].labels_)
+
+
+@pytest.mark.parametrize("name", CLUSTERERS)
+def test_permuting_rows_permutes_labels(fitted, blobs, name):
+    order = np.random.default_rng(5).permutation(len(blobs.x))
+    assert same_partition(fitted[name].labels_[order], make(name).fit(blobs.x[order]).labels_)
+
+
+@pytest.mark.parametrize("name", CLUSTERERS)
+def test_the_second_fit_is_as_the_first(fitted, blobs, name):
+    again = make(name).fit(blobs.x[:200]).fit(blobs.x)
+    np.testing.assert_array_equal(again.labels_, fitted[name].labels_)
+    assert repr(again) == repr(fitted[name])
+
+
+@pytest.mark.parametrize("name", CLUSTERERS)
+def test_the_dtype_of_the_rows_does_not_matter(fitted, blobs, name):
+    np.testing.assert_array_equal(make(name).fit(blobs.x.astype(np.float64)).labels_, fitted[name].labels_)
+
+
+@pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
+def test_weight_equals_repetition(blobs, name):
+    weights = np.random.default_rng(3).integers(1, 4, len(blobs.x))
+    weighted = make(name).fit(blobs.x, sample_weight=weights)
+    repeated = make(name).fit(np.repeat(blobs.x, weights, axis=0))
+    assert same_partition(np.repeat(weighted.labels_, weights), repeated.labels_)
+
+
+@pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
+def test_a_single_weight_weighs_all_rows_alike(fitted, blobs, name):
+    np.testing.assert_array_equal(make(name).fit(blobs.x, sample_weight=1.0).labels_, fitted[name].labels_)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_the_rows_of_the_fit_are_predicted_as_they_were_labelled(fitted, blobs, name):
+    np.testing.assert_array_equal(fitted[name].predict(blobs.x), fitted[name].labels_)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
+    new = blobs.x[::40] + np.float32(0.25)
+    together = fitted[name].predict(new)
+    assert together.dtype == np.int32
+    np.testing.assert_array_equal([fitted[name].predict(row[None])[0] for row in new], together)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_saved_model_comes_back(fitted, blobs, name, tmp_path):
+    estimator = fitted[name]
+    estimator.save(tmp_path / "model")
+    back = load(tmp_path / "model")
+    assert repr(back) == repr(estimator)
+    assert vars(back).keys() == vars(estimator).keys()
+    again = clone(back).fit(blobs.x)
+    output = "labels_" if ESTIMATORS.info(name).labels else "embedding_"
+    np.testing.assert_array_equal(getattr(again, output), getattr(estimator, output))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_clone_keeps_parameters_and_forgets_the_fit(fitted, name):
+    copy = clone(fitted[name])
+    assert copy.get_params() == fitted[name].get_params()
+    assert {key for key in vars(copy) if key.endswith("_")} == set()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_repr_says_that_it_was_fitted(fitted, name):
+    assert " fitted on 300×5: " in repr(fitted[name])
+    assert repr(fitted[name]).startswith(repr(make(name)))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_data_frame_names_the_columns(fitted, blobs, name):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(blobs.x, columns=list("abcde"))
+    estimator = make(name).fit(frame)
+    assert estimator.feature_names_in_.tolist() == list("abcde")
+    if name in PREDICTORS:
+        np.testing.assert_array_equal(estimator.predict(frame), fitted[name].labels_)
+
+
+def wrong_options(kind, value):
+    """Each estimator, each of its parameters whose default is of this kind, and a value that it cannot have."""
+    for name in ESTIMATORS:
+        for parameter, default in ESTIMATORS[name]().get_params().items():
+            if isinstance(default, kind) and not isinstance(default, bool) and parameter not in IDLE:
+                yield pytest.param(name, {parameter: value}, id=f"{name}-{parameter}")
+
+
+@pytest.mark.parametrize(("name", "option"), [*wrong_options(str, "wrnog"), *wrong_options((int, float), -1)])
+def test_a_wrong_option_is_named(blobs, name, option):
+    ((parameter, value),) = option.items()
+    with pytest.raises((ValueError, TypeError), match=rf"\b{parameter}\b.*{value}"):
+        make(name).set_params(**option).fit(blobs.x)
