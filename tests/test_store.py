@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from algorithms import make
 from sklearn.exceptions import NotFittedError
 
-from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, load, store
+from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, encoding, load, store
 from jaxcluster.estimators.encoding import decode, encode
+from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
 FILES = ("model.json", "arrays.safetensors")
@@ -35,7 +37,12 @@ def model(fitted, tmp_path):
 def assert_same(one, two):
     """Equality to the bit, dtypes and types included."""
     assert type(one) is type(two)
-    if isinstance(one, dict):
+    if scipy.sparse.issparse(one):
+        assert (one.shape, one.dtype) == (two.shape, two.dtype)
+        for part in ("data", "indices", "indptr") if one.format in encoding.COMPRESSED else ():
+            assert_same(getattr(one, part), getattr(two, part))
+        np.testing.assert_array_equal(one.toarray(), two.toarray())
+    elif isinstance(one, dict):
         assert list(one) == list(two)
         for name in one:
             assert_same(one[name], two[name])
@@ -120,6 +127,16 @@ VALUES = {
     "bool array": np.array([[True, False]]),
     "transposed array": np.arange(6.0).reshape(2, 3).T,
     "names": np.array(["a", "bc"], dtype=object),
+    "records": np.array([(1, 0.5, [1, 2]), (2, np.inf, [3, 4])], [("child", "i4"), ("value", "f8"), ("pair", "i8", 2)]),
+    "no records": np.zeros((0,), [("pair", "f8", 2), ("child", "i4")]),
+    "a sparse matrix with its order of entries": scipy.sparse.csr_array(
+        (np.array([2.0, 1.0, 0.0]), np.array([2, 0, 1]), np.array([0, 2, 2, 3])), shape=(3, 3)
+    ),
+}
+VALUES |= {
+    f"{form}_{kind}": getattr(scipy.sparse, f"{form}_{kind}")(np.array([[0, 1.5, 0], [2, 0, 0]], np.float32))
+    for form in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+    for kind in ("array", "matrix")
 }
 
 
@@ -142,7 +159,36 @@ def test_nan_numpy_numbers_and_jax_arrays_survive_json():
     assert decode(encode("value", drawn, arrays), arrays).normal() == drawn.normal()
 
 
-@pytest.mark.parametrize("value", [lambda x: x, np.ones(2, complex), np.array([object()]), object(), {1: 2}])
+def test_named_tuples_come_back_as_what_they_are(monkeypatch):
+    tree, arrays = Tree(np.arange(4, dtype=np.int32).reshape(2, 2), np.array([0.5, 1.0])), {}
+    with pytest.raises(TypeError, match="of type Tree cannot be saved"):
+        encode("tree", tree, {})
+    monkeypatch.setitem(encoding.TUPLES, "Tree", "jaxcluster.ops.spanning_tree")
+    text = json.dumps(encode("tree", {"mst": tree}, arrays))
+    assert_same(decode(json.loads(text), arrays)["mst"], tree)
+    assert_same(decode(json.loads(text), arrays)["mst"]._asdict(), tree._asdict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "coo_array", "kind": "array"}, "not known"),
+        ({"kind": "array.__init__"}, "not known"),
+        ({"shape": [1, 1]}, "indices|shape|index"),
+    ],
+)
+def test_a_forged_sparse_matrix_is_refused(change, message):
+    arrays = {}
+    encoded = encode("value", scipy.sparse.csr_array(np.eye(3)), arrays)
+    encoded["$sparse"].update(change)
+    with pytest.raises(ValueError, match=message):
+        decode(encoded, arrays)
+
+
+FLAT = scipy.sparse.coo_array(np.eye(3)[0])
+
+
+@pytest.mark.parametrize("value", [lambda x: x, np.ones(2, complex), np.array([object()]), object(), {1: 2}, FLAT])
 def test_what_is_not_data_cannot_be_saved(value):
     with pytest.raises(TypeError, match="cannot be saved"):
         encode("value", value, {})

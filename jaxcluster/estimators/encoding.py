@@ -5,16 +5,24 @@ What JSON has is written as it is. Everything else is an object of one key that 
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
+
+TUPLES: dict[str, str] = {}
+"""Named tuples that fitted attributes may hold, and the module of each: a file can name no other class."""
+
+COMPRESSED = ("csr", "csc", "bsr")
+"""Formats of sparse matrices that are kept as they are, entry by entry; others go by way of coordinates."""
 
 
 def encode(name: str, value: Any, arrays: Arrays) -> Any:
@@ -31,7 +39,11 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return encode(name, value.item(), arrays)
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": str(value)}
-    if isinstance(value, (list, tuple)):
+    if TUPLES.get(type(value).__name__) == type(value).__module__:
+        return {"$named": {"class": type(value).__name__, "fields": encode(name, value._asdict(), arrays)}}
+    if scipy.sparse.issparse(value):
+        return _encode_sparse(name, value, arrays)
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         items = [encode(f"{name}.{i}", item, arrays) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -51,12 +63,29 @@ def _encode_array(name, value, arrays):
         arrays[name] = np.asarray(jax.random.key_data(value))
         return {"$key": {"array": name, "impl": str(jax.random.key_impl(value))}}
     host = np.asarray(value)
+    if host.dtype.names is not None:
+        fields = {field: encode(f"{name}.{field}", host[field], arrays) for field in host.dtype.names}
+        return {"$records": {"shape": list(host.shape), "fields": fields}}
     if host.dtype.kind in "OU" and all(isinstance(item, str) for item in host.ravel()):
         return {"$strings": host.tolist()}
     if host.dtype.kind not in "fiub":
         raise TypeError(f"{name} is an array of dtype {host.dtype}, which cannot be saved. Convert it to numbers.")
     arrays[name] = np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
     return {"$jax_array" if isinstance(value, jax.Array) else "$array": name}
+
+
+def _encode_sparse(name, value, arrays):
+    """The parts of a sparse matrix, of which its class makes it again."""
+    if value.ndim != 2:
+        raise TypeError(f"{name} is a sparse array of shape {value.shape}, which cannot be saved. Make it 2-D.")
+    if value.format in COMPRESSED:
+        parts = {"data": value.data, "indices": value.indices, "indptr": value.indptr}
+    else:
+        entries = value.tocoo()
+        parts = {"data": entries.data, "row": entries.row, "col": entries.col}
+    kind = "array" if isinstance(value, scipy.sparse.sparray) else "matrix"
+    described = {"format": value.format, "kind": kind, "shape": list(value.shape)}
+    return {"$sparse": described | {key: encode(f"{name}.{key}", part, arrays) for key, part in parts.items()}}
 
 
 def decode(value: Any, arrays: Arrays) -> Any:
@@ -81,6 +110,34 @@ def _decode_random_state(content, arrays):
     return random_state
 
 
+def _decode_named(content, arrays):
+    name = content["class"]
+    return getattr(importlib.import_module(TUPLES[name]), name)(**decode(content["fields"], arrays))
+
+
+def _decode_records(content, arrays):
+    shape = tuple(content["shape"])
+    fields = {name: decode(field, arrays) for name, field in content["fields"].items()}
+    records = np.empty(shape, [(name, field.dtype, field.shape[len(shape) :]) for name, field in fields.items()])
+    for name, field in fields.items():
+        records[name] = field
+    return records
+
+
+def _decode_sparse(content, arrays):
+    kind, shape = content["kind"], tuple(content["shape"])
+    if kind not in ("array", "matrix") or not hasattr(scipy.sparse, f"{content['format']}_{kind}"):
+        raise ValueError(f"sparse matrices of the form {content['format']!r} are not known.")
+    data = decode(content["data"], arrays)
+    if content["format"] not in COMPRESSED:
+        place = decode(content["row"], arrays), decode(content["col"], arrays)
+        return getattr(scipy.sparse, f"coo_{kind}")((data, place), shape=shape).asformat(content["format"])
+    parts = (data, decode(content["indices"], arrays), decode(content["indptr"], arrays))
+    matrix = getattr(scipy.sparse, f"{content['format']}_{kind}")(parts, shape=shape)
+    matrix.check_format(full_check=True)  # places beyond the shape would be read from beyond the arrays
+    return matrix
+
+
 _DECODERS = {
     "$status": lambda content, arrays: Status[content],
     "$float": lambda content, arrays: float(content),
@@ -91,4 +148,7 @@ _DECODERS = {
     "$jax_array": lambda content, arrays: jnp.asarray(arrays[content]),
     "$key": lambda content, arrays: jax.random.wrap_key_data(arrays[content["array"]], impl=content["impl"]),
     "$random_state": _decode_random_state,
+    "$named": _decode_named,
+    "$records": _decode_records,
+    "$sparse": _decode_sparse,
 }
