@@ -67,19 +67,25 @@ def partition(x: np.ndarray) -> Blocks:
     return Blocks(rows, np.where(filled, order, -1), low, high)
 
 
+def gaps(low: np.ndarray, high: np.ndarray, others_low: np.ndarray, others_high: np.ndarray, power: float):
+    """(m, b) Σ|difference|^power between the nearest points of m boxes and b others."""
+    gap = np.zeros((len(low), len(others_low)))
+    for a, b, c, d in zip(low.T, high.T, others_low.T, others_high.T, strict=True):
+        apart = np.maximum(np.maximum(c[None] - b[:, None], a[:, None] - d[None]), 0)
+        gap += apart * apart if power == 2 else apart**power
+    return gap
+
+
 def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
     """(p, 2) int32 pairs a <= b of blocks between which Σ|difference|^power of two rows may be within ``reach``."""
-    count = len(blocks.low)
+    low, high = blocks.low, blocks.high
     found = []
-    step = max(1, BOX_PAIRS // count)
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        gap = np.zeros((stop - start, count - start))
-        for low, high in zip(blocks.low.T, blocks.high.T, strict=True):
-            apart = np.maximum(low[start:, None].T - high[start:stop, None], low[start:stop, None] - high[None, start:])
-            gap += np.maximum(apart, 0) ** power
+    step = max(1, BOX_PAIRS // len(low))
+    for start in range(0, len(low), step):
+        some = slice(start, start + step)
         # Rounding may make a gap too large by a hair; one pair too many does no harm.
-        first, second = np.nonzero(gap <= reach * (1 + 1e-9))
+        near = gaps(low[some], high[some], low[start:], high[start:], power) <= reach * (1 + 1e-9)
+        first, second = np.nonzero(near)
         upper = first <= second
         found.append(np.stack([first[upper] + start, second[upper] + start], axis=1).astype(np.int32))
     return np.concatenate(found)
