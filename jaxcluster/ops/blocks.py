@@ -14,6 +14,9 @@ import numpy as np
 BLOCK = 64
 """Rows of a block."""
 
+A_HAIR = 1 + 1e-9
+"""Rounding may make a gap too large by less; one pair too many does no harm."""
+
 BOX_PAIRS = 1 << 16
 """Pairs of boxes that are compared at a time: what a core's cache holds."""
 
@@ -80,15 +83,40 @@ def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
     """(p, 2) int32 pairs a <= b of blocks between which Σ|difference|^power of two rows may be within ``reach``."""
     low, high = blocks.low, blocks.high
     found = []
-    step = max(1, BOX_PAIRS // len(low))
-    for start in range(0, len(low), step):
-        some = slice(start, start + step)
-        # Rounding may make a gap too large by a hair; one pair too many does no harm.
-        near = gaps(low[some], high[some], low[start:], high[start:], power) <= reach * (1 + 1e-9)
+    for some in _groups(len(low)):
+        start = some.start
+        near = gaps(low[some], high[some], low[start:], high[start:], power) <= reach * A_HAIR
         first, second = np.nonzero(near)
         upper = first <= second
         found.append(np.stack([first[upper] + start, second[upper] + start], axis=1).astype(np.int32))
     return np.concatenate(found)
+
+
+def reachable_pairs(blocks: Blocks, reach: np.ndarray, floor: np.ndarray, power: float, seen: np.ndarray) -> np.ndarray:
+    """(p, 2) int32 pairs of blocks of which the first may have a row within its reach of one of the second.
+
+    Args:
+        blocks: b blocks.
+        reach: (b,) what |difference|^power adds up to, at most; negative for a block that looks for nothing.
+        floor: (b,) what it counts for at least, where rows of the block are met.
+        power: see above.
+        seen: (b,) a block does not look at those of its own number here; -1 for none.
+    """
+    found = [np.empty((0, 2), np.int32)]
+    looking = np.flatnonzero(reach >= 0)
+    for some in (looking[part] for part in _groups(len(blocks.low), len(looking))):
+        gap = gaps(blocks.low[some], blocks.high[some], blocks.low, blocks.high, power)
+        near = np.maximum(gap, floor) <= reach[some, None] * A_HAIR
+        near &= (seen[some, None] != seen) | (seen < 0)
+        first, second = np.nonzero(near)
+        found.append(np.stack([some[first], second], axis=1).astype(np.int32))
+    return np.concatenate(found)
+
+
+def _groups(count, n=None):
+    """So many of n boxes at a time that their pairs with ``count`` others fit."""
+    step, n = max(1, BOX_PAIRS // count), count if n is None else n
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _halve(columns):

@@ -45,9 +45,9 @@ class Space(NamedTuple):
         scaled = sums if self.scale == 1 else sums * self.scale
         return np.sqrt(scaled) if self.root == 0.5 else scaled**self.root if self.root != 1 else scaled
 
-    def reach(self, distance: float) -> float:
-        """What |difference|^power adds up to at a distance."""
-        return float(distance) ** (1 / self.root) / self.scale
+    def reach(self, distances):
+        """What |difference|^power adds up to at a distance, or at each of some."""
+        return distances ** (1 / self.root) / self.scale
 
     def rows(self, index: np.ndarray) -> np.ndarray:
         """(m, n) distances of some rows from all."""

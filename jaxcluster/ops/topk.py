@@ -1,0 +1,66 @@
+"""The nearest rows of each row under jit, in tiles: n×n is never built.
+
+Of rows that are concrete `jaxcluster.ops.neighbors` finds the same in float64 and without looking at far ones; this
+form is for rows that are traced, and runs wherever XLA does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core import check
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.ops.distance import metric_function
+from jaxcluster.types import Array, Float, Int
+
+BUDGET = 1 << 23
+"""Distances that are held at a time."""
+
+
+def k_nearest(
+    x: Float[Array, "n d"],
+    k: int,
+    *,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+    include_self: bool = True,
+    tile: int | None = None,
+) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
+    """The k nearest of n rows to each row, the nearer first; of equally near ones the lower number.
+
+    A row is at distance 0 from itself, whatever rounding says. Rows whose distances from a third differ by less than
+    the rounding of ``x.dtype`` may change places.
+
+    Args:
+        x: rows, traced or not.
+        k: how many, static; at most n, or n − 1 without the row itself.
+        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n).
+        p: the power of "minkowski", at least 1.
+        include_self: False leaves each row out of its own neighbours.
+        tile: rows whose distances are held at a time; None for as many as fit a fixed budget. The result is the same.
+
+    Returns:
+        (n, k) int32 row numbers and (n, k) distances in the units of the metric.
+
+    Raises:
+        ValueError: an unknown metric, or k that is not between 1 and the number of rows there are to choose from.
+    """
+    n = x.shape[0]
+    k = check.check_count("k", k)
+    most = n if include_self else n - 1
+    if k > most:
+        raise ValueError(f"k={k} nearest rows were asked for, but a row has {most}. Ask for fewer, or pass more rows.")
+    distances_of = metric_function(metric, p=p)
+
+    def nearest_of(rows):
+        part, numbers = rows
+        own = numbers[:, None] == jnp.arange(n)
+        distances = jnp.where(own, 0 if include_self else jnp.inf, distances_of(part, x))
+        found, index = jax.lax.top_k(-distances, k)
+        return index.astype(jnp.int32), -found
+
+    numbers = jnp.arange(n, dtype=jnp.int32)
+    return map_rows(nearest_of, (x, numbers), tile=tile or tile_rows(n, n, BUDGET))
