@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from jaxcluster.cli import graph_options as graph
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import mistakes
+from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.inputs import Rows, Source, describe, read
 
 if TYPE_CHECKING:
-    import numpy as np
-    from rich.console import Console
-
     from jaxcluster.cli.console import Stages
 
 
@@ -30,7 +28,14 @@ def fit(
     *,
     k: Annotated[
         int | None,
-        typer.Option("--k", "-k", metavar="K", min=1, show_default=False, help="How many clusters to find."),
+        typer.Option(
+            "--k",
+            "-k",
+            metavar="K",
+            min=1,
+            show_default=False,
+            help="How many clusters to find; methods by density find out.",
+        ),
     ] = None,
     out: opt.Out,
     seed: opt.Seed = 0,
@@ -51,7 +56,7 @@ def fit(
     ] = None,
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
-    metric: opt.MetricChoice = None,
+    metric: graph.DistanceChoice = None,
     covariance: opt.CovarianceChoice = None,
     reg_covar: opt.RegCovar = None,
     precision: opt.PrecisionChoice = None,
@@ -65,6 +70,17 @@ def fit(
             help="Rows in a step of minibatch-kmeans.",
         ),
     ] = None,
+    eps: graph.Eps = None,
+    min_samples: graph.MinSamples = None,
+    min_cluster_size: graph.MinClusterSize = None,
+    max_eps: graph.MaxEps = None,
+    xi: graph.Xi = None,
+    cluster_method: graph.ClusterMethod = None,
+    cluster_selection_method: graph.ClusterSelectionMethod = None,
+    affinity: graph.AffinityChoice = None,
+    n_neighbors: graph.Neighbors = None,
+    gamma: graph.Gamma = None,
+    assign_labels: graph.AssignLabels = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,11 +105,14 @@ def fit(
       jaxcluster fit gmm flowers.csv --k 3 --truth species --covariance tied --out runs/flowers
 
       jaxcluster fit minibatch-kmeans big.npy --k 100 --out runs/big
+
+      jaxcluster fit dbscan moons:n=1000 --eps 0.15 --out runs/moons
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.folder import check_folder, new_folder
-    from jaxcluster.cli.parameters import make_estimator
+    from jaxcluster.cli.parameters import make_estimator, takes_weights
     from jaxcluster.cli.runtime import start
+    from jaxcluster.cli.summary import show
 
     check_folder(out, overwrite=overwrite)
     start()
@@ -101,13 +120,26 @@ def fit(
         "random_state": seed,
         "n_init": n_init,
         "tol": tol,
-        "metric": metric and metric.value,
-        "covariance_type": covariance and covariance.value,
+        "metric": metric,
+        "covariance_type": covariance,
         "reg_covar": reg_covar,
-        "precision": precision and precision.value,
+        "precision": precision,
         "batch_size": batch_size,
+        "eps": eps,
+        "min_samples": min_samples,
+        "min_cluster_size": min_cluster_size,
+        "max_eps": max_eps,
+        "xi": xi,
+        "cluster_method": cluster_method,
+        "cluster_selection_method": cluster_selection_method,
+        "affinity": affinity,
+        "n_neighbors": n_neighbors,
+        "gamma": gamma,
+        "assign_labels": assign_labels,
     }
     estimator = make_estimator(algo, chosen, clusters=k, steps=max_iter, init=init, params=param or [])
+    if weights is not None and not takes_weights(estimator):
+        raise MistakeError(f"{algo} counts each row once: leave out --weights.")
     source = Source(data, key, columns, truth, weights)
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
@@ -116,11 +148,11 @@ def fit(
         with new_folder(out, overwrite=overwrite) as folder:
             config = _config(result, describe(source, rows.dataset))
             _write(stage, folder, result, config, report=not no_report)
-    _show(console.stdout(quiet), result, out, report=not no_report)
+    show(console.stdout(quiet), result, out)
 
 
 class Result(NamedTuple):
-    """A finished fit and what came of it."""
+    """A finished fit and what came of it; the silhouette is that of ``silhouette_rows`` rows."""
 
     algorithm: str
     estimator: Any
@@ -133,17 +165,18 @@ class Result(NamedTuple):
 
 def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
     from jaxcluster import select
-    from jaxcluster.cli.scores import external_scores, finite, model_scores
+    from jaxcluster.cli.scores import external_scores, finite, internal_scores, model_scores
 
+    weighted = {} if rows.weights is None else {"sample_weight": rows.weights}
     with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*did not converge")  # `_show` says it in the words of the command line
-        estimator.fit(rows.x, sample_weight=rows.weights)
+        estimator.fit(rows.x, **weighted)
     labels = estimator.labels_
     with stage("score", "Scoring"):
         scores = model_scores(estimator, rows.x, rows.weights)
-        scores |= select.internal_scores(rows.x, labels, metric=getattr(estimator, "metric", "sqeuclidean"))
+        scores |= internal_scores(estimator, rows.x)
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
-    sampled = min(len(labels), select.SAMPLE)
+    sampled = min(int((labels >= 0).sum()), select.SAMPLE)
     return Result(algo, estimator, rows, finite(scores), external, sampled, stage.seconds)
 
 
@@ -170,11 +203,11 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
     with stage("write", "Writing"):
         estimator.save(folder / runs.MODEL)
         runs.write_labels(folder / runs.LABELS, estimator.labels_)
-        runs.write_history(folder / runs.HISTORY, getattr(estimator, "history_", ()))
-        write_json(
-            folder / runs.METRICS,
-            {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows},
-        )
+        if hasattr(estimator, "history_"):
+            runs.write_history(folder / runs.HISTORY, estimator.history_)
+        clusters, noise = runs.clusters_and_noise(estimator.labels_)
+        scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
+        write_json(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
         write_json(folder / CONFIG, config)
     if report:
         with stage("report", "Drawing the report"):
@@ -190,6 +223,7 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     estimator, rows, info = result.estimator, result.rows, ESTIMATORS.info(result.algorithm)
     mixture = hasattr(estimator, "covariances_")
     components = Components(estimator.weights_, estimator.covariances_, estimator.covariance_type) if mixture else None
+    way = {"history": estimator.history_, "objective": info.objective, "best": info.best} if info.objective else {}
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
@@ -199,46 +233,7 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
         labels=estimator.labels_,
         centers=estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None),
         components=components,
-        history=getattr(estimator, "history_", None),
-        objective=info.objective,
-        best=info.best,
+        **way,
         status=getattr(estimator, "status_", Status.CONVERGED),
         timing=config["seconds"],
     )
-
-
-def _show(out: Console, result: Result, folder: Path, *, report: bool) -> None:
-    """Scores, how the fit ended, and what was written where."""
-    from jaxcluster.cli.console import complain, say
-    from jaxcluster.cli.scores import show_scores
-    from jaxcluster.types import Status
-
-    estimator = result.estimator
-    say(out, f"{_clusters(estimator.labels_)}{_ending(estimator)}.\n")
-    if result.external is not None:
-        show_scores(out, "Against the truth", result.external)
-    show_scores(out, "Scores" if result.external is None else "Without the truth", result.internal)
-    if result.silhouette_rows < len(estimator.labels_):
-        say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
-    say(out, f"Written to {folder}:", "bold")
-    for name, purpose in runs.FILES.items():
-        if report or name != runs.REPORT:
-            say(out, f"  {name:15}{purpose}")
-    if getattr(estimator, "status_", None) == Status.MAX_STEPS:
-        complain("Warning", "the fit stopped at its limit of steps. Raise --max-iter, or --tol.", "yellow")
-
-
-def _clusters(labels: np.ndarray) -> str:
-    sizes = runs.sizes_of(labels).values()
-    least, most = min(sizes), max(sizes)
-    rows = f"{least:,} to {most:,}" if least < most else f"{least:,}"
-    return f"{len(sizes):,} cluster{'s' * (len(sizes) > 1)} of {rows} rows"
-
-
-def _ending(estimator: Any) -> str:
-    from jaxcluster.types import Status
-
-    steps = len(getattr(estimator, "history_", ()))
-    if getattr(estimator, "status_", None) != Status.CONVERGED or not steps:
-        return ""
-    return f"; converged after {steps:,} step{'' if steps == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
@@ -21,7 +22,8 @@ def make_estimator(
 
     Args:
         algorithm: its name in `jaxcluster.estimators.ESTIMATORS`.
-        options: parameters that have an option of their own; None for one that was not given.
+        options: parameters that have an option of their own; None for one that was not given. A seed is for those
+            that use chance: the others give the same result with any.
         clusters, steps, init: for the parameters that hold the number of clusters, the most steps and the way to
             start, whatever their names.
         params: ``NAME=VALUE`` for any other.
@@ -34,13 +36,17 @@ def make_estimator(
     from jaxcluster.estimators import ESTIMATORS
 
     with mistakes():
-        check_choice("ALGO", algorithm, ESTIMATORS)
+        check_choice("ALGO", algorithm, [name for name in ESTIMATORS if ESTIMATORS.info(name).labels])
     info = ESTIMATORS.info(algorithm)
     estimator = ESTIMATORS[algorithm]()
     defaults = estimator.get_params()
+    if clusters is not None and info.clusters is None:
+        raise MistakeError(f"{algorithm} finds out how many clusters there are: leave out --k.")
+    if "random_state" not in defaults:
+        options = {name: value for name, value in options.items() if name != "random_state"}
     general = {info.clusters or "k": clusters, info.steps or "max_iter": steps, info.init or "init": init}
     values = {**options, **general}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: _plain(value) for name, value in values.items() if value is not None}
     for name, text in map(_split, params):
         if name in values:
             raise MistakeError(f"{name} is given twice: --param {name}={text} and an option of its own.")
@@ -52,6 +58,17 @@ def make_estimator(
             raise MistakeError(str(unknown(f"{algorithm}: parameter", name, defaults)))
         values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value
     return estimator.set_params(**values)
+
+
+def takes_weights(estimator: Any) -> bool:
+    """Whether rows may have weights."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    return has_fit_parameter(estimator, "sample_weight")
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def parse(name: str, text: str, default: Any) -> Any:

@@ -117,11 +117,12 @@ def _write(path: Path, labels: np.ndarray) -> None:
 
 
 def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:
-    """How many rows each cluster got, the largest ones where there are many."""
+    """How many rows each cluster got, the largest ones where there are many, and how many got none."""
     from jaxcluster.cli.console import show_table
 
-    sizes = runs.sizes_of(labels)
+    sizes, noise = runs.clusters_and_noise(labels)
     shown = sorted(sorted(sizes, key=sizes.get, reverse=True)[:MOST_CLUSTERS])
-    rows = [(cluster, sizes[cluster], f"{sizes[cluster] / len(labels):.1%}") for cluster in shown]
+    rows = [(str(cluster), sizes[cluster], f"{sizes[cluster] / len(labels):.1%}") for cluster in shown]
+    rows += [("noise", noise, f"{noise / len(labels):.1%}")] if noise else []
     which = "" if len(shown) == len(sizes) else f", the {len(shown)} largest of {len(sizes):,} clusters"
     show_table(console, f"{len(labels):,} rows of {name}{which}", ("cluster", "rows", "share"), rows, text=())

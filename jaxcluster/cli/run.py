@@ -85,3 +85,9 @@ def sizes_of(labels: np.ndarray) -> dict[int, int]:
 
     names, counts = np.unique(labels, return_counts=True)
     return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def clusters_and_noise(labels: np.ndarray) -> tuple[dict[int, int], int]:
+    """How many rows each cluster has, the clusters in order, and how many are in none."""
+    sizes = sizes_of(labels)
+    return {name: count for name, count in sizes.items() if name != -1}, sizes.get(-1, 0)

@@ -49,6 +49,24 @@ def model_scores(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> d
     return scores | {name: float(getattr(estimator, name)(x, **weighted)) for name in ("bic", "aic")}
 
 
+def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
+    """Silhouette, Davies–Bouldin and Calinski–Harabasz of the rows in clusters; NaN where one is undefined.
+
+    Noise is left out: it is no cluster, and lies between the others. The silhouette is of the distances that the
+    estimator measures by, the other two are of Euclidean ones, but of directions where only they count.
+    """
+    from jaxcluster import metrics, select
+
+    labels, metric = estimator.labels_, getattr(estimator, "metric", "sqeuclidean")
+    kept = labels >= 0
+    x, labels = x[kept], labels[kept]
+    scores = select.internal_scores(x, labels, metric=metric if metric == "cosine" else "sqeuclidean")
+    if metric in ("manhattan", "minkowski") and not math.isnan(scores["silhouette"]):
+        rows = select.sampled_rows(len(x))
+        scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=estimator.p)
+    return scores
+
+
 def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
     """The same, with None for what is undefined: JSON has no NaN."""
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}

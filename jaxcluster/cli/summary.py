@@ -1,0 +1,70 @@
+"""What a finished fit says on the terminal: the clusters it found, its scores, and what was written where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxcluster.cli import run as runs
+from jaxcluster.cli.console import complain, say
+from jaxcluster.cli.scores import show_scores
+from jaxcluster.types import Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from jaxcluster.cli.fit import Result
+
+LOOSER = {
+    "eps": "raise --eps",
+    "max_eps": "raise --max-eps",
+    "min_cluster_size": "lower --min-cluster-size",
+    "min_samples": "lower --min-samples",
+}
+"""What makes fewer rows noise, by parameter."""
+
+
+def show(out: Console, result: Result, folder: Path) -> None:
+    """The clusters, how the fit ended, scores, and what was written where."""
+    estimator = result.estimator
+    noise = runs.clusters_and_noise(estimator.labels_)[1]
+    say(out, f"{_clusters(estimator.labels_)}{_ending(estimator)}.\n")
+    if result.external is not None:
+        show_scores(out, f"Against the truth{', noise as one more cluster' if noise else ''}", result.external)
+    title = "Scores" if result.external is None else "Without the truth"
+    show_scores(out, f"{title}{', of the rows in clusters' if noise else ''}", result.internal)
+    if result.silhouette_rows < len(estimator.labels_) - noise:
+        say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
+    say(out, f"Written to {folder}:", "bold")
+    for name, purpose in runs.FILES.items():
+        if (folder / name).exists():
+            say(out, f"  {name:15}{purpose}")
+    if getattr(estimator, "status_", None) == Status.MAX_STEPS:
+        complain("Warning", "the fit stopped at its limit of steps. Raise --max-iter, or --tol.", "yellow")
+    if noise == len(estimator.labels_):
+        complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")
+
+
+def _clusters(labels: np.ndarray) -> str:
+    clusters, noise = runs.clusters_and_noise(labels)
+    if not clusters:
+        return f"No clusters: all {noise:,} rows are noise"
+    least, most = min(clusters.values()), max(clusters.values())
+    rows = f"{least:,} to {most:,}" if least < most else f"{least:,}"
+    found = f"{len(clusters):,} cluster{'s' * (len(clusters) > 1)} of {rows} rows"
+    return (
+        f"{found}; {noise:,} row{'s are' if noise > 1 else ' is'} noise ({noise / len(labels):.1%})" if noise else found
+    )
+
+
+def _loosened(estimator: Any) -> str:
+    chosen = estimator.get_params()
+    return ", or ".join(advice for name, advice in LOOSER.items() if chosen.get(name) is not None)
+
+
+def _ending(estimator: Any) -> str:
+    steps = len(getattr(estimator, "history_", ()))
+    if getattr(estimator, "status_", None) != Status.CONVERGED or not steps:
+        return ""
+    return f"; converged after {steps:,} step{'' if steps == 1 else 's'}"

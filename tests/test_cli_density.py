@@ -1,0 +1,157 @@
+"""The command line with methods that find out how many clusters there are, and that call rows noise."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import call, refuse
+from sklearn import metrics as oracle
+from sklearn.datasets import make_moons
+
+import jaxcluster
+from jaxcluster.cli import graph_options
+from jaxcluster.ops import distance
+
+N, EPS = 200, 0.25
+ALWAYS = {"config.json", "labels.csv", "metrics.json", "model"}
+
+
+@pytest.fixture(scope="module")
+def moons() -> tuple[np.ndarray, np.ndarray]:
+    """Two moons with a few rows far from both."""
+    x, y = make_moons(N, noise=0.04, random_state=0)
+    x[:4] = [[4, 4], [-4, 4], [4, -4], [-4, -4]]
+    return x.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def data(moons, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    np.save(folder / "moons.npy", moons[0])
+    np.save(folder / "truth.npy", moons[1])
+    np.save(folder / "weights.npy", np.random.default_rng(1).integers(1, 4, N))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """The folder of a run of DBSCAN, and what was printed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    words = ("--truth", data / "truth.npy", "--eps", EPS, "--min-samples", 4)
+    return out, call("fit", "dbscan", data / "moons.npy", *words, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def expected(moons) -> jaxcluster.DBSCAN:
+    """What that run should have fitted."""
+    return jaxcluster.DBSCAN(EPS, min_samples=4).fit(moons[0])
+
+
+def read_labels(path: Path) -> np.ndarray:
+    with path.open() as file:
+        return np.array([int(row["label"]) for row in csv.DictReader(file)])
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_its_files_and_no_history(finished, expected):
+    out, result = finished
+    assert {entry.name for entry in out.iterdir()} == ALWAYS | {"report.html"}
+    assert "history.jsonl" not in result.stdout
+    for name in ALWAYS:
+        assert name in result.stdout
+    np.testing.assert_array_equal(read_labels(out / "labels.csv"), expected.labels_)
+    assert read_json(out / "config.json")["parameters"] == expected.get_params()
+
+
+def test_the_summary_says_what_was_found(finished, expected):
+    noise = int(np.sum(expected.labels_ == -1))
+    assert noise == 4
+    assert finished[1].stdout.splitlines()[0] == "2 clusters of 98 rows; 4 rows are noise (2.0%)."
+    assert finished[1].stderr == ""
+    assert max(len(line) for line in finished[1].stdout.splitlines() if str(finished[0]) not in line) <= 80
+
+
+def test_scores_leave_noise_out_or_take_it_for_a_cluster(finished, expected, moons):
+    (x, y), labels, scores = moons, expected.labels_, read_json(finished[0] / "metrics.json")
+    kept = labels >= 0
+    assert (scores["clusters"], scores["noise_rows"], scores["silhouette_rows"]) == (2, 4, N - 4)
+    assert scores["internal"] == pytest.approx(
+        {
+            "silhouette": oracle.silhouette_score(x[kept], labels[kept]),
+            "davies_bouldin": oracle.davies_bouldin_score(x[kept], labels[kept]),
+            "calinski_harabasz": oracle.calinski_harabasz_score(x[kept], labels[kept]),
+        },
+        rel=1e-4,
+    )
+    assert scores["external"]["adjusted_rand"] == pytest.approx(oracle.adjusted_rand_score(y, labels))
+    assert "Against the truth, noise as one more cluster" in finished[1].stdout
+    assert "Without the truth, of the rows in clusters" in finished[1].stdout
+
+
+def test_the_silhouette_is_of_the_distances_of_the_method(data, moons, tmp_path):
+    words = ("--eps", 0.3, "--metric", "manhattan", "--quiet", "--no-report", "--seed", 5)
+    call("fit", "dbscan", data / "moons.npy", *words, "--out", tmp_path / "run")
+    labels = jaxcluster.DBSCAN(0.3, metric="manhattan").fit_predict(moons[0])
+    np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), labels)
+    kept = labels >= 0
+    expected = oracle.silhouette_score(moons[0][kept], labels[kept], metric="manhattan")
+    assert read_json(tmp_path / "run" / "metrics.json")["internal"]["silhouette"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_nothing_but_noise_is_told_with_what_to_do(data, tmp_path):
+    out = tmp_path / "run"
+    result = call("fit", "dbscan", data / "moons.npy", "--eps", 1e-4, "--out", out)
+    assert result.stdout.startswith(f"No clusters: all {N} rows are noise.\n")
+    assert result.stderr == "Warning: every row is noise: raise --eps, or lower --min-samples.\n"
+    assert set(read_json(out / "metrics.json")["internal"].values()) == {None}
+    assert "noise" in (out / "report.html").read_text()
+
+
+def test_predict_says_how_many_rows_are_in_no_cluster(finished, expected, moons, tmp_path):
+    new = np.concatenate([moons[0][4:], [[9, 9]]]).astype(np.float32)
+    np.save(tmp_path / "new.npy", new)
+    result = call("predict", finished[0], tmp_path / "new.npy", "--out", tmp_path / "labels.csv")
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.csv"), expected.predict(new))
+    assert re.search(r"^ +noise +1 +0\.5%$", result.stdout, re.MULTILINE)
+
+
+def test_weights_are_taken(data, moons, tmp_path):
+    words = ("--eps", 0.12, "--min-samples", 9, "--weights", data / "weights.npy", "--quiet", "--no-report")
+    call("fit", "dbscan", data / "moons.npy", *words, "--out", tmp_path / "run")
+    weights = np.load(data / "weights.npy")
+    labels = jaxcluster.DBSCAN(0.12, min_samples=9).fit_predict(moons[0], sample_weight=weights)
+    np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), labels)
+    assert np.any(labels != jaxcluster.DBSCAN(0.12, min_samples=9).fit_predict(moons[0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dbscan", "--k", 2), "dbscan finds out how many clusters there are: leave out --k"),
+        (("dbscan", "--n-init", 2), "dbscan: parameter 'n_init' is not known; there are: eps, metric"),
+        (("dbscan", "--max-iter", 2), "dbscan: parameter 'max_iter' is not known"),
+        (("dbscan", "--xi", 0.1), "dbscan: parameter 'xi' is not known"),
+        (("dbscan", "--eps", 0), "eps=0.0 must be greater than 0"),
+        (("dbscan", "--eps", "wide"), "'--eps'.*a valid number"),
+        (("dbscan", "--min-samples", "few"), "min_samples='few' must be a number"),
+        (("dbscan", "--metric", "euclid"), "--metric.*manhattan"),
+        (("kmeans", "--k", 2, "--eps", 0.3), "kmeans: parameter 'eps' is not known"),
+        (("kmeans", "--k", 2, "--metric", "manhattan"), "'manhattan' is not known; choose one of 'sqeuclidean'"),
+    ],
+)
+def test_words_that_make_no_sense(data, tmp_path, words, message):
+    line = refuse("fit", words[0], data / "moons.npy", *words[1:], "--out", tmp_path / "run")
+    assert re.search(message, line), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_choices_on_offer_are_those_of_the_library():
+    assert sorted(graph_options.Distance) == sorted(distance.METRICS)
