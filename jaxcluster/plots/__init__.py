@@ -5,22 +5,33 @@ colour-blind readers too, and clusters carry their number wherever there is room
 """
 
 from jaxcluster.plots.components import densities, ellipses
+from jaxcluster.plots.condensed import condensed_tree
 from jaxcluster.plots.curves import elbow, history, information_criteria, sweep
+from jaxcluster.plots.graphs import neighbor_graph
 from jaxcluster.plots.groups import cluster_sizes, silhouette
 from jaxcluster.plots.images import centers_as_images
 from jaxcluster.plots.maps import clusters_2d
+from jaxcluster.plots.neighbors import neighbor_distances, reachability
+from jaxcluster.plots.spectrum import eigengap
 from jaxcluster.plots.style import PALETTE
+from jaxcluster.plots.trees import dendrogram
 
 __all__ = [
     "PALETTE",
     "centers_as_images",
     "cluster_sizes",
     "clusters_2d",
+    "condensed_tree",
+    "dendrogram",
     "densities",
+    "eigengap",
     "elbow",
     "ellipses",
     "history",
     "information_criteria",
+    "neighbor_distances",
+    "neighbor_graph",
+    "reachability",
     "silhouette",
     "sweep",
 ]
