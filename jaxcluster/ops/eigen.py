@@ -13,6 +13,7 @@ eigenvectors by a perturbation III, SIAM J. Numer. Anal. 7 (1970), for how well 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -84,6 +85,7 @@ def smallest(
     k: int,
     *,
     upper: float,
+    null: Float[Array, "n m"] | None = None,
     tol=1e-4,
     max_steps=100,
 ) -> Eigenpairs:
@@ -99,19 +101,29 @@ def smallest(
             The iteration stays among vectors that are 0 where all of these are.
         k: how many, static.
         upper: a bound on the eigenvalues.
+        null: m <= k orthonormal eigenvectors of eigenvalue 0 that are known beforehand, and are taken first; columns of
+            zeros, after all others, stand for none. None for none.
         tol: the largest residual, in the units of the operator. Traced.
         max_steps: the most steps. Traced.
     """
-    n, width = start.shape
-    if width == n:
-        return _decomposed(product, start, k)
-
-    def step(state):
-        return _ritz(product, _filtered(product, state, upper), k, tol)
-
-    fit = iterate(step, _before(start, upper), tol=tol, max_steps=max_steps)
-    state = fit.state
-    return Eigenpairs(state.values[:k], state.vectors[:, :k], state.residuals[:k], fit.steps, fit.status, fit.history)
+    null = jnp.zeros((len(start), 1), start.dtype) if null is None else null
+    wanted = k - jnp.sum(jnp.any(null != 0, axis=0))
+    if start.shape[0] == start.shape[1]:
+        vectors, fit = _decomposed(product, null, upper), None
+    else:
+        step = partial(_step, product, null, wanted, upper, tol)
+        fit = iterate(step, _before(start, wanted, upper), tol=tol, max_steps=max_steps)
+        vectors = fit.state.vectors
+    place = jnp.arange(k) - (k - wanted)
+    place = jnp.where(place < 0, jnp.arange(k), null.shape[1] + place)
+    vectors = jnp.concatenate([null, vectors], axis=1)[:, place]
+    image = product(vectors)
+    values = jnp.sum(vectors * image, axis=0)
+    residuals = _lengths(image - vectors * values)
+    if fit is not None:
+        return Eigenpairs(values, vectors, residuals, fit.steps, fit.status, fit.history)
+    status = jnp.where(jnp.all(jnp.isfinite(residuals)), Status.CONVERGED, Status.NOT_FINITE).astype(jnp.int32)
+    return Eigenpairs(values, vectors, residuals, jnp.int32(0), status, jnp.zeros((0,), start.dtype))
 
 
 def random_start(key: KeyArray, n: int, k: int, dtype) -> Float[Array, "n b"]:
@@ -119,14 +131,22 @@ def random_start(key: KeyArray, n: int, k: int, dtype) -> Float[Array, "n b"]:
     return jax.random.normal(key, (n, block_width(k, n)), dtype)
 
 
-def _decomposed(product, start, k):
-    matrix = product(jnp.eye(start.shape[0], dtype=start.dtype))
-    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
-    values, vectors = values[:k], vectors[:, :k]
-    residuals = _lengths(_multiply(matrix, vectors) - vectors * values)
-    finite = jnp.all(jnp.isfinite(residuals))
-    status = jnp.where(finite, Status.CONVERGED, Status.NOT_FINITE).astype(jnp.int32)
-    return Eigenpairs(values, vectors, residuals, jnp.int32(0), status, jnp.zeros((0,), start.dtype))
+def _decomposed(product, null, upper):
+    """All eigenvectors of the operator, those that are known last."""
+    matrix = product(jnp.eye(null.shape[0], dtype=null.dtype)) + 2 * upper * _multiply(null, null.T)
+    return jnp.linalg.eigh((matrix + matrix.T) / 2)[1]
+
+
+def _before(start, wanted, upper):
+    """A state that has not been looked at: the spectrum is filtered as if evenly filled."""
+    values = jnp.linspace(0, upper / 2, start.shape[1], dtype=start.dtype)
+    residual = jnp.where(wanted > 0, jnp.inf, 0).astype(start.dtype)
+    return SubspaceState(start, values, jnp.full_like(values, jnp.inf), jnp.sum(values), residual)
+
+
+def _step(product, null, wanted, upper, tol, state):
+    block = _filtered(product, state, upper)
+    return _ritz(product, block - _multiply(null, _multiply(null.T, block)), wanted, tol)
 
 
 def _filtered(product, state, upper):
@@ -152,14 +172,7 @@ def _filtered(product, state, upper):
     return jax.lax.fori_loop(0, degree, advance, (jnp.zeros_like(x), x, jnp.zeros_like(first)))[1]
 
 
-def _before(start, upper):
-    """A state that has not been looked at: the spectrum is filtered as if evenly filled."""
-    values = jnp.linspace(0, upper / 2, start.shape[1], dtype=start.dtype)
-    never = jnp.full((), jnp.inf, start.dtype)
-    return SubspaceState(start, values, jnp.full_like(values, jnp.inf), jnp.sum(values), never)
-
-
-def _ritz(product, block, k, tol):
+def _ritz(product, block, wanted, tol):
     """Rayleigh and Ritz: the best eigenpairs that the columns of a block add up to."""
     basis = _orthonormal(_orthonormal(block))
     image = product(basis)
@@ -167,12 +180,13 @@ def _ritz(product, block, k, tol):
     values, turn = jnp.linalg.eigh((small + small.T) / 2)
     vectors = _multiply(basis, turn)
     residuals = _lengths(_multiply(image, turn) - vectors * values)
-    worst = jnp.max(residuals[:k])
-    # The gap is known only as well as the value after it: sin(angle) <= residual / gap.
-    gap = values[k] - residuals[k] - values[k - 1]
+    among = jnp.arange(len(values)) < wanted
+    # sin(angle) <= residual / gap, and the gap is known only as well as the value after it.
+    gap = values[wanted] - residuals[wanted] - values[wanted - 1]
     least = jnp.minimum(jnp.finfo(block.dtype).eps ** 0.75, tol)
     allowed = jnp.clip(ANGLE * gap, least, tol)
-    return SubspaceState(vectors, values, residuals, jnp.sum(values[:k]), worst * (tol / allowed))
+    residual = jnp.max(jnp.where(among, residuals, 0)) * (tol / allowed)
+    return SubspaceState(vectors, values, residuals, jnp.sum(jnp.where(among, values, 0)), residual)
 
 
 def _orthonormal(block):

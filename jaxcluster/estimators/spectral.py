@@ -1,0 +1,322 @@
+"""scikit-learn's `SpectralClustering` and `SpectralEmbedding` over `jaxcluster.spectral`."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import numpy as np
+import scipy.sparse
+from sklearn.base import ClusterMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels, rbf_kernel
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxcluster.cluster import spectral
+from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
+from jaxcluster.core import check
+from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.types import Status
+
+SOLVERS = (None, "arpack", "lobpcg", "amg")
+"""What scikit-learn calls the ways to the eigenvectors; there is one here, in place of all."""
+
+
+class _SpectralEstimator(Estimator):
+    """What clustering and embedding share: rows or matrices as input, the affinity, and what the eigensolver found."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
+        return tags
+
+    @property
+    def affinity_matrix_(self) -> np.ndarray | scipy.sparse.csr_array:
+        """(n_samples, n_samples) weights; those of "rbf" are computed when they are asked for, as nothing needs them.
+
+        Raises:
+            MemoryError: so many rows that their dense weights would not fit.
+        """
+        check_is_fitted(self)
+        if self._weights is not None:
+            return self._weights
+        check_dense(len(self._rows), "affinity_matrix_ of affinity='rbf'")
+        return rbf_kernel(self._rows, gamma=self.gamma_)
+
+    @property
+    def _precomputed(self):
+        return isinstance(self.affinity, str) and self.affinity.startswith("precomputed")
+
+    def _checked(self, X):
+        """The rows, or the matrix, as a NumPy or CSR array."""
+        check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
+        if not self._precomputed:
+            X = self._validate(X, reset=True)
+            if len(X) < 2:
+                raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
+            return X
+        formats = ["csr", "csc", "coo"]
+        return validate_data(
+            self, X, accept_sparse=formats, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=False
+        )
+
+    def _tol(self):
+        """The largest residual of an eigenvector."""
+        if isinstance(self.eigen_tol, str):
+            check.check_choice("eigen_tol", self.eigen_tol, ["auto"])
+            return 1e-4
+        check.check_positive("eigen_tol", self.eigen_tol, zero=True)
+        return self.eigen_tol or float(np.finfo(float).eps)  # scikit-learn's 0 is "as exact as can be"
+
+    def _problem(self, X, gamma, n_neighbors):
+        """What the function is given: rows for "rbf", else the matrix, which is kept."""
+        self._rows, self._weights, self.gamma_ = None, None, gamma
+        if self.affinity == "rbf":
+            self._rows = X
+            return X, {"affinity": "rbf", "gamma": gamma}
+        if "nearest_neighbors" in str(self.affinity) and n_neighbors > X.shape[0]:
+            raise ValueError(f"n_neighbors={n_neighbors} must be at most n_samples={X.shape[0]}. Pass fewer.")
+        self._weights = self._matrix(X, n_neighbors)
+        return self._weights, {"affinity": "precomputed"}
+
+    def _matrix(self, X, n_neighbors):
+        return weight_matrix(X, self.affinity, n_neighbors)
+
+    def _publish(self, embedding):
+        """Copies to attributes what the eigensolver found, and says what the graph did not allow."""
+        host = jax.device_get(embedding)
+        self.embedding_ = np.array(host.vectors)
+        self.eigenvalues_, self.residuals_ = np.array(host.eigenvalues), np.array(host.residuals)
+        self.n_connected_components_ = int(host.components)
+        self.n_iter_, self.history_ = int(host.steps), np.array(host.history[: int(host.steps)])
+        if self.n_connected_components_ > 1:
+            warnings.warn(
+                f"The graph is not connected: it has {self.n_connected_components_} components, between which there "
+                "are no weights. As many eigenvalues are 0, and their eigenvectors only tell the components apart. If "
+                "that is not meant, raise n_neighbors, or lower gamma.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if int(host.status) == Status.MAX_STEPS:
+            warnings.warn(
+                f"The eigenvectors were not found to eigen_tol={self.eigen_tol!r} in {self.n_iter_} steps: the largest "
+                f"residual is {self.residuals_.max():.2g}. The eigenvalues lie too close to each other for their "
+                "vectors to be told apart.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _reached(self):
+        return [f"largest residual {self.residuals_.max():.2g}"]
+
+
+class SpectralClustering(ClusterMixin, _SpectralEstimator):
+    """Clusters that have little weight between them, by eigenvectors of their graph, as scikit-learn's estimator.
+
+    Eigenvectors are computed in float64 by one solver, whatever ``eigen_solver`` names. Nothing of n_samples² is built
+    for "nearest_neighbors", nor for "rbf" of many rows; for more rows still see `jaxcluster.spectral.nystrom`.
+
+    Args:
+        n_clusters: number of clusters.
+        eigen_solver: None, "arpack", "lobpcg" or "amg": accepted for scikit-learn's sake.
+        n_components: eigenvectors to embed by; None for ``n_clusters``.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        n_init: starts of k-means.
+        gamma: of "rbf" and the other kernels that have it, in units of 1 / data units².
+        affinity: "nearest_neighbors", "rbf", "precomputed" (symmetric weights, dense or sparse),
+            "precomputed_nearest_neighbors" (distances), the name of another kernel of
+            ``sklearn.metrics.pairwise.pairwise_kernels``, or a function of two rows that gives their weight.
+        n_neighbors: of the graphs of neighbours, each row itself among them.
+        eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
+        assign_labels: "kmeans", "discretize" or "cluster_qr".
+        degree, coef0, kernel_params: of other kernels, as in scikit-learn.
+        n_jobs: accepted for scikit-learn's sake: all cores take part.
+        verbose: print the sum of the eigenvalues after every step, after the fit.
+
+    Attributes:
+        labels_: (n_samples,) int32.
+        affinity_matrix_: (n_samples, n_samples) weights, dense or CSR.
+        embedding_: (n_samples, n_components) eigenvectors divided by √degree.
+        eigenvalues_: (n_components,) of the normalised Laplacian, ascending.
+        residuals_: (n_components,) ‖Lv − λv‖.
+        n_connected_components_: components of more than one row.
+        n_iter_, history_: steps of the eigensolver, and the sum of the eigenvalues that it looked for after each.
+        status_: a `jaxcluster.types.Status`, how the eigensolver and k-means ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        eigen_solver=None,
+        n_components=None,
+        random_state=None,
+        n_init=10,
+        gamma=1.0,
+        affinity="rbf",
+        n_neighbors=10,
+        eigen_tol="auto",
+        assign_labels="kmeans",
+        degree=3,
+        coef0=1,
+        kernel_params=None,
+        n_jobs=None,
+        verbose=False,
+    ):
+        self.n_clusters = n_clusters
+        self.eigen_solver = eigen_solver
+        self.n_components = n_components
+        self.random_state = random_state
+        self.n_init = n_init
+        self.gamma = gamma
+        self.affinity = affinity
+        self.n_neighbors = n_neighbors
+        self.eigen_tol = eigen_tol
+        self.assign_labels = assign_labels
+        self.degree = degree
+        self.coef0 = coef0
+        self.kernel_params = kernel_params
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X, y=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) weights or distances, dense or
+                sparse, where the affinity is precomputed.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; weights that are not symmetric or negative, and
+                where.
+            MemoryError: so many rows that the dense weights of a kernel would not fit.
+
+        Warns:
+            UserWarning: the graph is not connected.
+            ConvergenceWarning: eigenvectors that were not found, or fewer distinct rows than clusters.
+        """
+        X = self._checked(X)
+        check.check_clusters(self.n_clusters, X.shape[0], name="n_clusters")
+        check.check_count("n_neighbors", self.n_neighbors)
+        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
+        if not callable(self.affinity):
+            check.check_choice("affinity", self.affinity, [*spectral.AFFINITIES, *KERNEL_PARAMS])
+        x, options = self._problem(X, self.gamma, self.n_neighbors)
+        fit = spectral.fit(
+            as_key(self.random_state),
+            x,
+            self.n_clusters,
+            n_components=self.n_components,
+            assign_labels=self.assign_labels,
+            n_init=self.n_init,
+            tol=self._tol(),
+            **options,
+        )
+        self._publish(fit.state)
+        self.labels_ = np.array(fit.labels)
+        self.status_ = Status(int(fit.status))
+        if self.status_ == Status.EMPTY_CLUSTERS:
+            warnings.warn(
+                f"Number of distinct clusters ({np.unique(self.labels_).size}) found smaller than n_clusters "
+                f"({self.n_clusters}): the embedding has too few distinct rows. Pass fewer clusters.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._tell_history()
+        return self
+
+    def fit_predict(self, X, y=None):
+        """Fits, and returns ``labels_``."""
+        return self.fit(X).labels_
+
+    def _matrix(self, X, n_neighbors):
+        if self.affinity in spectral.AFFINITIES:
+            return super()._matrix(X, n_neighbors)
+        check_dense(X.shape[0], f"affinity={self.affinity!r}")
+        params = dict(self.kernel_params or {})
+        if not callable(self.affinity):
+            params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
+        return weight_matrix(pairwise_kernels(X, metric=self.affinity, filter_params=True, **params), "precomputed", 1)
+
+
+class SpectralEmbedding(_SpectralEstimator):
+    """Rows by the smoothest vectors over their graph (Laplacian eigenmaps), as scikit-learn's estimator.
+
+    Args:
+        n_components: columns of the embedding. The first eigenvector, which is constant where the graph is connected,
+            is left out.
+        affinity: "nearest_neighbors", "rbf", "precomputed", "precomputed_nearest_neighbors", or a function of the rows
+            that gives all weights.
+        gamma: of "rbf", in units of 1 / data units²; None for 1 / n_features.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        eigen_solver, n_jobs: accepted for scikit-learn's sake.
+        eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
+        n_neighbors: of the graphs of neighbours, each row itself among them; None for a tenth of the rows.
+
+    Attributes:
+        embedding_: (n_samples, n_components) eigenvectors divided by √degree.
+        affinity_matrix_: (n_samples, n_samples) weights, dense or CSR.
+        n_neighbors_: neighbours that were used, for graphs of them.
+        eigenvalues_, residuals_, n_connected_components_, n_iter_, history_: as in `SpectralClustering`.
+        status_: a `jaxcluster.types.Status`, how the eigensolver ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+    """
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        affinity="nearest_neighbors",
+        gamma=None,
+        random_state=None,
+        eigen_solver=None,
+        eigen_tol="auto",
+        n_neighbors=None,
+        n_jobs=None,
+    ):
+        self.n_components = n_components
+        self.affinity = affinity
+        self.gamma = gamma
+        self.random_state = random_state
+        self.eigen_solver = eigen_solver
+        self.eigen_tol = eigen_tol
+        self.n_neighbors = n_neighbors
+        self.n_jobs = n_jobs
+
+    def fit(self, X, y=None):
+        """Embeds the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) weights or distances, dense or
+                sparse, where the affinity is precomputed.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError, MemoryError: as `SpectralClustering.fit`.
+
+        Warns:
+            UserWarning, ConvergenceWarning: the graph is not connected; eigenvectors that were not found.
+        """
+        X = self._checked(X)
+        if not callable(self.affinity):
+            check.check_choice("affinity", self.affinity, spectral.AFFINITIES)
+        neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
+        self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
+        gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
+        x, options = self._problem(X, gamma, self.n_neighbors_)
+        embedding = spectral.embed(
+            as_key(self.random_state), x, self.n_components, drop_first=True, tol=self._tol(), **options
+        )
+        self._publish(embedding)
+        self.status_ = Status(int(embedding.status))
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Fits, and returns ``embedding_``."""
+        return self.fit(X).embedding_
+
+    def _matrix(self, X, n_neighbors):
+        affinity = (lambda x, _: self.affinity(x)) if callable(self.affinity) else self.affinity
+        return weight_matrix(X, affinity, n_neighbors)
