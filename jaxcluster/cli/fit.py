@@ -18,6 +18,9 @@ from jaxcluster.cli.inputs import Rows, Source, describe, read
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
 
+NOISE_IN_SCORES = "one more cluster in the scores against the truth, left out of the others"
+"""What a report says of rows in no cluster."""
+
 
 def fit(
     algo: Annotated[
@@ -216,6 +219,7 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     """The report, on the rows as they were clustered."""
+    from jaxcluster.cli.structure import structure_of
     from jaxcluster.estimators import ESTIMATORS
     from jaxcluster.report import Components, write_report
     from jaxcluster.types import Status
@@ -227,12 +231,13 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
-        config=runs.told(config),
+        config=runs.told(config) | ({"noise": NOISE_IN_SCORES} if (estimator.labels_ == -1).any() else {}),
         scores=result.internal | (result.external or {}),
         dataset=rows.dataset._replace(x=rows.x),
         labels=estimator.labels_,
         centers=estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None),
         components=components,
+        structure=structure_of(estimator, rows.x, rows.weights),
         **way,
         status=getattr(estimator, "status_", Status.CONVERGED),
         timing=config["seconds"],

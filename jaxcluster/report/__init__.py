@@ -2,5 +2,6 @@
 
 from jaxcluster.report.page import write_report
 from jaxcluster.report.run import Components
+from jaxcluster.report.structure import Structure
 
-__all__ = ["Components", "write_report"]
+__all__ = ["Components", "Structure", "write_report"]

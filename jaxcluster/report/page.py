@@ -17,6 +17,7 @@ from jaxcluster.core.check import check_choice
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.report import sections
 from jaxcluster.report.run import Components, Run, version
+from jaxcluster.report.structure import Structure
 from jaxcluster.types import Status
 
 
@@ -30,6 +31,7 @@ def write_report(
     labels: Any,
     centers: Any = None,
     components: Components | None = None,
+    structure: Structure | None = None,
     history: Any = None,
     objective: str = "inertia",
     best: str = "min",
@@ -48,6 +50,7 @@ def write_report(
         labels: (n,) clusters, -1 for noise.
         centers: (k, d), row j the center of label j.
         components: weights and covariances of a mixture, whose means are then the centers.
+        structure: orders, trees or graphs that the method found on its way.
         history: the objective after each step, NaN-padded.
         objective: what that is, in words.
         best: "min" or "max", which way it should go.
@@ -59,7 +62,7 @@ def write_report(
         The path written.
 
     Raises:
-        ValueError: where labels, centers, components and rows do not fit, or ``best`` is another word.
+        ValueError: where labels, centers, components, structure and rows do not fit, or ``best`` is another word.
     """
     check_choice("best", best, ("min", "max"))
     run = Run(
@@ -74,6 +77,7 @@ def write_report(
         best=best,
         status=None if status is None else Status(int(status)),
         timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
+        structure=structure,
     )
     run.check()
     parts = [
@@ -82,6 +86,7 @@ def write_report(
         sections.scores(run),
         sections.maps(run, tsne),
         sections.clusters(run),
+        *sections.structure(run),
         sections.components(run),
         sections.centers(run),
         sections.classes(run),

@@ -14,6 +14,7 @@ import numpy as np
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.plots.covariances import as_covariances
 from jaxcluster.plots.style import is_noise
+from jaxcluster.report.structure import Structure
 from jaxcluster.types import Status
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
@@ -47,9 +48,10 @@ class Run(NamedTuple):
     best: str
     status: Status | None
     timing: Mapping[str, float]
+    structure: Structure | None = None
 
     def check(self) -> None:
-        """Raises ValueError where labels, truth, centers, components and rows do not fit."""
+        """Raises ValueError where labels, truth, centers, components, structure and rows do not fit."""
         n, d = self.dataset.x.shape
         if self.labels.shape != (n,):
             raise ValueError(f"labels {self.labels.shape} do not fit the rows {(n, d)}: one label a row is needed.")
@@ -59,6 +61,8 @@ class Run(NamedTuple):
             raise ValueError(f"centers {self.centers.shape} do not fit the rows {(n, d)}: they need {d} columns.")
         if self.components is not None:
             self._check_components(d)
+        if self.structure is not None:
+            self.structure.check(n)
 
     def _check_components(self, d: int) -> None:
         if self.centers is None:

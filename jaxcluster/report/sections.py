@@ -14,6 +14,7 @@ from jaxcluster.report import tables
 from jaxcluster.report.pictures import picture
 from jaxcluster.report.run import Run, machine
 from jaxcluster.report.scores import canonical, split
+from jaxcluster.report.structure import structure as parts_of_structure
 from jaxcluster.types import Status
 
 TSNE_ROWS = 2_500
@@ -132,6 +133,11 @@ def clusters(run: Run) -> str:
         draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels)
         shown.insert(0, picture(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
     return section("Clusters", note.strip(), pictures(shown))
+
+
+def structure(run: Run) -> list[str]:
+    """The orders, trees and graphs that the method found on its way."""
+    return [section(title, note, pictures(shown)) for title, note, shown in parts_of_structure(run)]
 
 
 def components(run: Run) -> str:

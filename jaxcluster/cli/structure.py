@@ -1,0 +1,71 @@
+"""What a report can show of how a method came to its clusters, from what the estimator published."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from jaxcluster.report import Structure
+
+CURVE_ROWS = 5_000
+"""Rows whose distances make the curve by which a radius is chosen."""
+
+SPECTRUM_ROWS = 5_000
+"""Up to so many rows the eigenvalues beyond the chosen number of clusters are computed too, to show the gap: that
+takes all weights at once."""
+
+FURTHER = 6
+"""How many of them."""
+
+
+def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> Structure | None:
+    """The orders, trees and graphs of an estimator fitted to ``x``; None where it has none of them."""
+    found: dict[str, Any] = {}
+    if hasattr(estimator, "ordering_"):
+        by_radius = estimator.cluster_method == "dbscan" and estimator.eps is not None
+        found |= {"reachability": estimator.reachability_, "ordering": estimator.ordering_}
+        found |= {"eps": estimator.eps} if by_radius else {}
+    elif hasattr(estimator, "core_sample_indices_") and weights is None:
+        found |= _neighbor_distances(estimator, x)
+    if hasattr(estimator, "condensed_tree_"):
+        found |= {"condensed_tree": estimator.condensed_tree_, "merges": estimator.single_linkage_tree_}
+    if hasattr(estimator, "eigenvalues_"):
+        found |= _spectrum(estimator)
+    return Structure(**found) if found else None
+
+
+def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
+    """Of some rows the distance to the neighbour that makes them core rows."""
+    from jaxcluster.ops.neighbors import nearest_rows
+    from jaxcluster.ops.pairwise import Space, measure
+    from jaxcluster.plots.style import sample
+
+    nearest = math.ceil(estimator.min_samples)
+    if nearest > len(x):
+        return {}
+    space = measure(x, estimator.metric, p=estimator.p)
+    rows = sample(len(x), CURVE_ROWS)
+    if isinstance(space, Space):
+        distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
+    else:
+        distances = nearest_rows(space, nearest)[1][rows, -1]
+    return {"neighbor_distances": distances, "min_samples": nearest, "eps": estimator.eps}
+
+
+def _spectrum(estimator: Any) -> dict[str, Any]:
+    """The least eigenvalues, a few more than there are clusters, and the graph where it is sparse."""
+    import jax
+
+    from jaxcluster import spectral
+
+    n = len(estimator.labels_)
+    if n > SPECTRUM_ROWS:
+        return {"eigenvalues": estimator.eigenvalues_}
+    weights = estimator.affinity_matrix_
+    wanted = min(n, len(estimator.eigenvalues_) + FURTHER)
+    embedding = spectral.embed(jax.random.key(0), weights, wanted, affinity="precomputed")
+    graph = {"graph": weights} if scipy.sparse.issparse(weights) else {}
+    return {"eigenvalues": np.asarray(embedding.eigenvalues), **graph}

@@ -1,0 +1,111 @@
+"""What a method found on the way to its labels, and the part of a report that shows it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster import plots
+from jaxcluster.report.pictures import picture
+
+if TYPE_CHECKING:
+    from jaxcluster.report.run import Run
+
+TALL, WIDE = {"height": 5.2}, {"width": 8.0, "height": 4.4}
+"""Pictures that are nearly square, and those that need room to the side."""
+
+
+class Structure(NamedTuple):
+    """The orders, trees and graphs of a run; what its method has none of is None.
+
+    Attributes:
+        reachability, ordering: (n,) the distance at which each row is reached, and the rows in the order of OPTICS.
+        neighbor_distances: (m,) distance of rows, or of a sample of them, to their min_samples-th neighbour.
+        min_samples: which neighbour that is, the row itself counted.
+        eps: the distance that clusters were taken at.
+        condensed_tree: edges of HDBSCAN's tree, as `jaxcluster.plots.condensed_tree` takes them.
+        merges: (n - 1, 4) of a hierarchy, as ``scipy.cluster.hierarchy`` has them.
+        eigenvalues: (m,) the least of a graph's Laplacian.
+        graph: (n, n) weights between rows, SciPy sparse.
+    """
+
+    reachability: Any = None
+    ordering: Any = None
+    neighbor_distances: Any = None
+    min_samples: int | None = None
+    eps: float | None = None
+    condensed_tree: Any = None
+    merges: Any = None
+    eigenvalues: Any = None
+    graph: Any = None
+
+    def check(self, n: int) -> None:
+        """Raises ValueError where its parts do not fit n rows."""
+        lengths = {"reachability": n, "ordering": n, "merges": n - 1, "graph": n}
+        for name, length in lengths.items():
+            part = getattr(self, name)
+            if part is not None and part.shape[0] != length:
+                raise ValueError(f"{name} {part.shape} does not fit {n} rows: its length must be {length}.")
+        if (self.reachability is None) != (self.ordering is None):
+            raise ValueError("reachability and ordering go together: pass both.")
+
+
+def structure(run: Run) -> list[tuple[str, str, list[str]]]:
+    """Title, note and pictures of each part that a run has something for."""
+    found = run.structure
+    if found is None:
+        return []
+    parts = [("Density", *_density(run, found)), ("Tree", *_tree(run, found)), ("Graph", *_graph(run, found))]
+    return [(title, note, shown) for title, note, shown in parts if shown]
+
+
+def _density(run: Run, found: Structure) -> tuple[str, list[str]]:
+    """The order of OPTICS, or the distances by which a radius is chosen."""
+    notes, shown = [], []
+    if found.reachability is not None:
+        notes.append("A valley is a region where rows lie close together; the peaks between are the ways across.")
+        draw = partial(plots.reachability, found.reachability, found.ordering, run.labels, eps=found.eps)
+        alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, coloured by cluster."
+        shown.append(picture(draw, alt, name="reachability", **WIDE))
+    if found.neighbor_distances is not None:
+        notes.append("A good radius lies where the curve begins to bend upwards; rows above the line are no core rows.")
+        chosen = {"min_samples": found.min_samples, "eps": found.eps}
+        draw = partial(plots.neighbor_distances, found.neighbor_distances, **chosen)
+        alt = f"Curve of the sorted distances of rows to their neighbour number {found.min_samples}, and the radius."
+        shown.append(picture(draw, alt, name="neighbor-distances"))
+    return " ".join(notes), shown
+
+
+def _tree(run: Run, found: Structure) -> tuple[str, list[str]]:
+    notes, shown = [], []
+    if found.condensed_tree is not None:
+        notes.append("From above to below the density rises that rows must have; a cluster that lasts is a stable one.")
+        draw = partial(plots.condensed_tree, found.condensed_tree, run.labels)
+        alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones coloured."
+        shown.append(picture(draw, alt, name="condensed-tree", **WIDE))
+    if found.merges is not None:
+        notes.append("The dendrogram joins the groups that were nearest, from below to above.")
+        name = "mutual reachability" if found.condensed_tree is not None else "distance"
+        draw = partial(plots.dendrogram, found.merges, run.labels, name=name)
+        alt = "The last merges of the hierarchy, their distances, and the rows in each group, coloured by cluster."
+        shown.append(picture(draw, alt, name="dendrogram", **WIDE))
+    return " ".join(notes), shown
+
+
+def _graph(run: Run, found: Structure) -> tuple[str, list[str]]:
+    notes, shown = [], []
+    if found.eigenvalues is not None:
+        notes.append(
+            "Eigenvalues near 0 count the parts that hang together loosely: a gap after k suggests k clusters."
+        )
+        draw = partial(plots.eigengap, found.eigenvalues, k=len(run.sizes))
+        alt = f"The least {len(np.ravel(found.eigenvalues))} eigenvalues of the Laplacian and their widest gap."
+        shown.append(picture(draw, alt, name="eigengap"))
+    if found.graph is not None:
+        notes.append("Dark edges of the graph join different clusters: the fewer, the better the cut.")
+        draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, found.graph, columns=run.dataset.columns)
+        alt = "The rows in the plane and the edges of the graph between them, dark where they join clusters."
+        shown.append(picture(draw, alt, name="graph", **TALL))
+    return " ".join(notes), shown
