@@ -5,12 +5,15 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn.cluster
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs, make_moons
+from sklearn.metrics import pairwise_distances
 
 from jaxcluster import dbscan
+from jaxcluster.ops import pairwise
 from jaxcluster.types import Status
 
 
@@ -70,6 +73,36 @@ def test_minkowski(p):
     fit = dbscan.fit(x, eps=0.1, min_samples=5, metric="minkowski", p=p)
     expected = theirs(x, 0.1, 5, metric="minkowski", p=p)
     np.testing.assert_array_equal(fit.labels, expected.labels_)
+
+
+def test_directions():
+    """By cosine, rows of zeros too, which are at distance 1 from all others."""
+    x = make_moons(500, noise=0.1, random_state=0)[0]
+    assert_same(x, 1e-4, 5, metric="cosine")
+    x[::50] = 0
+    fit = dbscan.fit(x, eps=1e-4, min_samples=5, metric="cosine")
+    np.testing.assert_array_equal(fit.labels, theirs(x, 1e-4, 5, metric="cosine").labels_)
+
+
+@pytest.mark.parametrize("eps", [0.04, 0.1])
+def test_distances_alone(eps, monkeypatch):
+    """A matrix, dense or sparse, and a function give what the rows do; a few rows at a time."""
+    monkeypatch.setattr(pairwise, "TILE", 5_000)
+    x = make_moons(400, noise=0.1, random_state=0)[0]
+    matrix = pairwise_distances(x)
+    weights = np.random.default_rng(0).integers(0, 4, len(x))
+    for w in (None, weights):
+        expected = theirs(x, eps, 5, w).labels_
+        near = scipy.sparse.csr_array(np.where(matrix <= 0.2, matrix, 0))
+        for given_distances in (matrix, near):
+            fit = dbscan.fit(given_distances, eps=eps, min_samples=5, weights=w, metric="precomputed")
+            np.testing.assert_array_equal(fit.labels, expected)
+        fit = dbscan.fit(x, eps=eps, min_samples=5, weights=w, metric=pairwise_distances)
+        np.testing.assert_array_equal(fit.labels, expected)
+    again = dbscan.predict(fit.state, x, eps=eps, metric=pairwise_distances)
+    np.testing.assert_array_equal(again, expected)
+    with pytest.raises(ValueError, match="no distance of new rows"):
+        dbscan.predict(fit.state, x, eps=eps, metric="precomputed")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
@@ -141,6 +174,9 @@ def test_another_radius_compiles_nothing(compiles):
         (np.eye(3), {"eps": -1.0}, "eps=-1.0 must be greater than 0"),
         (np.eye(3), {"min_samples": 0}, "min_samples=0 must be greater than 0"),
         (np.eye(3), {"metric": "euclid"}, "'euclid' is not known.*'manhattan'.*Did you mean 'euclidean'"),
+        (np.ones((2, 3)), {"metric": "precomputed"}, r"square matrix of distances, got shape \(2, 3\)"),
+        (np.array([[0, 1], [2, 0]]), {"metric": "precomputed"}, r"symmetric: entry \(0, 1\) is 1, entry \(1, 0\) is 2"),
+        (np.array([[0, -1], [-1, 0]]), {"metric": "precomputed"}, r"negative: entry \(0, 1\) is -1"),
         (np.eye(3), {"metric": "minkowski", "p": 0.5}, "p=0.5 must be at least 1"),
         (np.eye(3), {"weights": [1, 1]}, r"weights must have shape \(3,\)"),
         (np.array([[np.nan, 1]]), {}, "1 NaN"),

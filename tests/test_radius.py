@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcluster.ops import radius
-from jaxcluster.ops.blocks import BLOCK, near_pairs, partition
-from jaxcluster.ops.radius import NOBODY, Ball, least_near, look_around
+from jaxcluster.ops import block_pairs, radius
+from jaxcluster.ops.block_pairs import room
+from jaxcluster.ops.blocks import BLOCK, near_pairs, partition, partition_parts
+from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, look_around
 
 RNG = np.random.default_rng(0)
 ROWS = {
@@ -42,6 +42,17 @@ def test_a_partition_holds_every_row_once_in_its_box(name):
     np.testing.assert_array_equal(blocks.rows(blocks.places(np.arange(len(x)), -1), len(x)), np.arange(len(x)))
 
 
+def test_parts_of_a_size_have_blocks_of_their_own():
+    labels = RNG.permutation(np.repeat([0, 1, 2, 3], [300, 5, 70, 20]))
+    x = RNG.normal(size=(395, 2)) + 3 * labels[:, None]
+    blocks = partition_parts(x, labels)
+    filled = blocks.index >= 0
+    np.testing.assert_array_equal(np.sort(blocks.index[filled]), np.arange(395))
+    np.testing.assert_array_equal(blocks.x[filled], x[blocks.index[filled]])
+    held = [set(labels[row[row >= 0]]) for row in blocks.index]
+    assert all(len(parts) == 1 or parts <= {1, 3} for parts in held)
+
+
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("name", ROWS)
 def test_no_near_rows_are_in_blocks_left_out(name, power):
@@ -67,62 +78,82 @@ def test_few_blocks_are_near_each_other_in_few_columns():
 def test_counts_sums_and_least_labels(name, power):
     x, ball = ROWS[name], Ball(power, {"wide": 8.0, "lattice": 0.3}.get(name, 0.5) ** power)
     near = within(x, ball)
-    prepared, counts = look_around(x, ball)
-    np.testing.assert_array_equal(counts, near.sum(axis=1))
+    prepared, mass = look_around(x, ball)
+    counts, everyone = near.sum(axis=1), np.ones(len(x), bool)
+    assert (mass.least <= counts).all()
+    assert (counts <= mass.most).all()
+    np.testing.assert_array_equal(exact_mass(prepared, everyone), counts)
     weights = RNG.integers(0, 5, len(x)) / 4
-    _, sums = look_around(x, ball, weights)
-    np.testing.assert_array_equal(sums, near @ weights)
+    np.testing.assert_array_equal(exact_mass(prepared, everyone, weights), near @ weights)
     labels = np.where(RNG.random(len(x)) < 0.5, RNG.integers(0, 1000, len(x)), NOBODY).astype(np.int32)
-    placed = jnp.asarray(prepared.blocks.places(labels, NOBODY))
-    least = prepared.blocks.rows(np.asarray(least_near(prepared, placed, prepared.pairs)), len(x))
-    np.testing.assert_array_equal(least, np.where(near, labels, NOBODY).min(axis=1))
+    expected = np.where(near, labels, NOBODY).min(axis=1)
+    sure, maybe, exact = least_labels(prepared, labels)
+    assert (maybe <= expected).all()
+    assert (expected <= sure).all()
+    np.testing.assert_array_equal(exact, expected)
 
 
-def test_the_host_is_asked_only_where_float32_cannot_tell(monkeypatch):
-    asked, settle = [], radius._settle
+def least_labels(near, labels):
+    """Least labels near each row: for sure, maybe, and exactly."""
+    placed = near.blocks.places(labels, NOBODY)
+    on_device = room(placed, NOBODY)
+    sure, maybe = (np.asarray(least_near(near, on_device, near.pairs, surely=surely)) for surely in (True, False))
+    exact = exact_least(near, placed, near.pairs, near.blocks.index >= 0)
+    return [near.blocks.rows(values[: len(placed)], len(labels)) for values in (sure, maybe, exact)]
 
-    def settle_and_tell(near, pairs, values):
-        asked.append(len(pairs))
-        return settle(near, pairs, values)
 
-    monkeypatch.setattr(radius, "_settle", settle_and_tell)
-    x, ball = np.random.default_rng(2).normal(size=(3_000, 2)), Ball(2.0, 0.25)
-    near, counts = look_around(x, ball)
-    assert asked.pop() < 0.1 * len(near.pairs)
-    assert len(near.columns) == 1
+@pytest.mark.parametrize("columns", [2, 9])
+def test_float32_leaves_little_open(columns):
+    """Differences in few columns, matrix products in many."""
+    x, ball = np.random.default_rng(2).normal(size=(3_000, columns)), Ball(2.0, columns / 8)
+    counts = within(x, ball).sum(axis=1)
+    near, mass = look_around(x, ball)
+    assert (near.device.middles is None) == (columns == 2)
+    assert (mass.most - mass.least).sum() < 1e-4 * counts.sum()
+    np.testing.assert_array_equal(exact_mass(near, mass.least < mass.most), counts[mass.least < mass.most])
     far, twice = look_around(np.concatenate([x, x + 1e6]), ball)
-    assert asked.pop() < 0.1 * len(far.pairs)
-    assert len(far.columns) == 2
-    np.testing.assert_array_equal(twice[:3_000], counts)
-    lost, _ = look_around(np.concatenate([x, x + 1e14]), ball)
-    assert asked.pop() == len(lost.pairs)
+    assert len(far.device.parts) == 2
+    assert (twice.most - twice.least).sum() < 1e-4 * counts.sum()
+    assert (twice.least[:3_000] <= counts).all()
+
+
+def test_float32_that_tells_nothing_leaves_all_open():
+    x, ball = np.random.default_rng(2).normal(size=(300, 2)), Ball(2.0, 0.25)
+    near, mass = look_around(np.concatenate([x, x + 1e14]), ball)
+    assert near.doubtful.all()
+    assert not mass.least.any()
+    counts = exact_mass(near, np.arange(600) < 300)
+    np.testing.assert_array_equal(counts, within(x, ball).sum(axis=1))
 
 
 def test_a_radius_far_below_the_rounding_of_the_rows():
     x = np.repeat(RNG.normal(size=(40, 2)) * 1e10, 3, axis=0)
     for reach in (1e-60, 0.0):
-        near, counts = look_around(x, Ball(2.0, reach))
-        np.testing.assert_array_equal(counts, 3)
-        placed = jnp.asarray(near.blocks.places(np.arange(120, dtype=np.int32), NOBODY))
-        least = near.blocks.rows(np.asarray(least_near(near, placed, near.pairs)), 120)
-        np.testing.assert_array_equal(least, np.arange(120) // 3 * 3)
+        near, _ = look_around(x, Ball(2.0, reach))
+        np.testing.assert_array_equal(exact_mass(near, np.ones(120, bool)), 3)
+        np.testing.assert_array_equal(least_labels(near, np.arange(120, dtype=np.int32))[2], np.arange(120) // 3 * 3)
 
 
-def test_sums_of_weights_to_the_last_bit():
+def test_sums_of_weights_are_bounded_and_exact_where_asked():
     x, ball = RNG.normal(size=(300, 2)), Ball(2.0, 0.25)
     weights = RNG.random(300)
-    near, sums = look_around(x, ball, weights)
+    near, mass = look_around(x, ball, weights)
     expected = within(x, ball) @ weights
-    np.testing.assert_allclose(sums, expected, rtol=radius.sum_error(near))
+    assert (mass.least <= expected).all()
+    assert (expected <= mass.most).all()
+    np.testing.assert_allclose(mass.least, mass.most, rtol=1e-4)
     rows = RNG.random(300) < 0.1
-    np.testing.assert_allclose(radius.exact_sums(near, rows, weights), expected[rows], rtol=1e-14)
+    np.testing.assert_allclose(exact_mass(near, rows, weights), expected[rows], rtol=1e-14)
 
 
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_the_size_of_a_chunk_does_not_matter(chunk, monkeypatch):
     x, ball = RNG.normal(size=(501, 2)), Ball(2.0, 0.25)
     expected = look_around(x, ball)[1]
-    monkeypatch.setattr(radius, "CHUNK", chunk)
+    monkeypatch.setattr(block_pairs, "CHUNK", chunk)
+    monkeypatch.setattr(block_pairs, "GROUP", 5 * chunk)
     radius._add_up.clear_cache()
-    np.testing.assert_array_equal(look_around(x, ball)[1], expected)
+    found = look_around(x, ball)[1]
     radius._add_up.clear_cache()
+    np.testing.assert_array_equal(found.least, expected.least)
+    np.testing.assert_array_equal(found.most, expected.most)

@@ -3,7 +3,7 @@
 The labels are those of the usual depth-first search, to the element, but found in parallel: core rows take the least
 label around them, over and over, and what two labels meet in is one cluster. Pairs of blocks that lie wholly in one
 cluster are looked at no more, so later rounds cost little. Memory grows with the rows and the pairs of blocks, however
-large the radius; of pairs of rows only those are held whose distance float32 cannot tell from the radius.
+large the radius.
 
 Source: M. Ester, H.-P. Kriegel, J. Sander and X. Xu, A density-based algorithm for discovering clusters in large
 spatial databases with noise, KDD 1996.
@@ -11,19 +11,20 @@ spatial databases with noise, KDD 1996.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.ops.radius import NOBODY, Ball, Near, exact_sums, least_near, look_around, sum_error
+from jaxcluster.ops.block_pairs import room
+from jaxcluster.ops.pairwise import Pairwise, Space, concrete_rows, measure, tiles
+from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, look_around
 from jaxcluster.types import Array, Bool, Fit, Int, Status
-
-METRICS = ("euclidean", "sqeuclidean", "manhattan", "minkowski")
-"""Distances by name."""
 
 
 class DBSCANState(NamedTuple):
@@ -40,7 +41,15 @@ class DBSCANState(NamedTuple):
     component_labels: Int[Array, " m"]
 
 
-def fit(x, *, eps: float, min_samples: float = 5, weights=None, metric: str = "euclidean", p: float = 2.0) -> Fit:
+def fit(
+    x,
+    *,
+    eps: float,
+    min_samples: float = 5,
+    weights=None,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+) -> Fit:
     """Clusters rows by density.
 
     A row is a core row if the rows at a distance of at most ``eps``, itself among them, weigh ``min_samples`` or more.
@@ -48,12 +57,11 @@ def fit(x, *, eps: float, min_samples: float = 5, weights=None, metric: str = "e
     belongs to the first cluster that has a core row near it, or to none. There is no chance in it, and no gradient.
 
     Args:
-        x: (n, d) concrete rows.
+        x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed".
         eps: radius, in the units of the metric.
         min_samples: weight of a neighbourhood that makes its row a core row.
         weights: (n,) non-negative row weights; a weight of 2 is the row twice. None for 1 each.
-        metric: "euclidean", "sqeuclidean", "manhattan" or "minkowski".
-        p: the power of "minkowski", at least 1.
+        metric, p: see `jaxcluster.ops.pairwise.measure`.
 
     Returns:
         `Fit` with a `DBSCANState`, labels (n,) int32 with −1 for noise, steps (rounds of merging), status CONVERGED,
@@ -62,26 +70,24 @@ def fit(x, *, eps: float, min_samples: float = 5, weights=None, metric: str = "e
     Raises:
         ValueError, TypeError: wrong shapes, values or names, NaN or infinity, or rows that are traced.
     """
-    x = _check_rows(x)
-    ball = _check_ball(eps, metric, p)
+    check.check_positive("eps", eps)
     check.check_positive("min_samples", min_samples)
+    space = measure(x, metric, p=p)
     if weights is not None:
-        weights = check.check_weights(weights, len(x))
-    near, mass = look_around(x, ball, weights)
-    core = mass >= min_samples
-    if weights is not None:
-        close = np.abs(mass - min_samples) <= sum_error(near) * mass
-        core[close] = exact_sums(near, close, weights) >= min_samples
-    labels, rounds = _merge(near, core)
-    numbers = np.full(len(x), -1, np.int32)
-    if core.any():
-        numbers = _numbered(labels)
-    state = DBSCANState(jax.device_put(core), x[core], jax.device_put(numbers[core]))
+        weights = check.check_weights(weights, space.n)
+    by = _by_blocks if isinstance(space, Space) else _by_rows
+    core, labels, rounds = by(space, eps, min_samples, weights)
+    numbers = _numbered(labels) if core.any() else np.full(space.n, -1, np.int32)
+    # Of a matrix of distances the state keeps the rows too: they are what scikit-learn calls components.
+    rows = x if scipy.sparse.issparse(x) else np.asarray(x)
+    state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(numbers[core]))
     empty = jnp.zeros((0,), jnp.float32)
     return Fit(state, jax.device_put(numbers), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
 
 
-def predict(state: DBSCANState, x, *, eps: float, metric: str = "euclidean", p: float = 2.0) -> Int[Array, " n"]:
+def predict(
+    state: DBSCANState, x, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
+) -> Int[Array, " n"]:
     """The cluster of each of (n, d) rows: the first that has a core row near it, −1 for none.
 
     For the rows of the fit these are its labels.
@@ -90,54 +96,95 @@ def predict(state: DBSCANState, x, *, eps: float, metric: str = "euclidean", p: 
         state: of a fit.
         x: concrete rows.
         eps, metric, p: as in the fit.
+
+    Raises:
+        ValueError: the metric is "precomputed", or see `fit`.
     """
-    x = _check_rows(x)
-    components = state.components
+    check.check_positive("eps", eps)
+    if isinstance(metric, str) and metric == "precomputed":
+        raise ValueError("metric='precomputed' knows no distance of new rows. Fit rows and a metric in place of it.")
+    x, components = concrete_rows(x), state.components
     check.check_width(x, components.shape[1])
-    near, _ = look_around(np.concatenate([components, x]), _check_ball(eps, metric, p))
     known = np.full(len(components) + len(x), NOBODY, np.int32)
     known[: len(components)] = np.asarray(state.component_labels)
-    least = least_near(near, jnp.asarray(near.blocks.places(known, NOBODY)), near.pairs)
-    labels = near.blocks.rows(np.asarray(least), len(known))[len(components) :]
+    space = measure(np.concatenate([components, x]), metric, p=p)
+    if isinstance(space, Pairwise):
+        least = _least_of_rows(space, eps, known)
+    else:
+        near, _ = look_around(space.x, Ball(space.power, space.reach(eps)))
+        new = near.blocks.places(np.arange(len(known)) >= len(components), False)
+        placed, everywhere = near.blocks.places(known, NOBODY), np.ones(len(near.pairs), bool)
+        least = near.blocks.rows(_least_of_all(near, placed, everywhere, new), len(known))
+    labels = least[len(components) :]
     return jnp.asarray(np.where(labels == NOBODY, -1, labels))
 
 
-def _check_rows(x):
-    if check.is_traced(x):
-        raise TypeError(
-            "DBSCAN takes concrete rows: how many are near each other is known only when they are, and its labels have "
-            "no gradient. Call it outside jit, vmap and grad."
-        )
-    x = np.asarray(check.check_matrix(x))
-    check.check_finite(x)
-    return x
+def _by_rows(space: Pairwise, eps, min_samples, weights):
+    """Core rows, the least core row of the cluster of each row, and how many rounds it took: all distances a round."""
+    weights = np.ones(space.n) if weights is None else np.asarray(weights, float)
+    mass = np.concatenate([(space.rows(index) <= eps) @ weights for index in tiles(space.n)])
+    core = mass >= min_samples
+    labels, rounds = np.where(core, np.arange(space.n, dtype=np.int32), NOBODY), 0
+    changed = core.any()
+    while changed:
+        least = _least_of_rows(space, eps, labels)
+        joined, changed = _join(jnp.asarray(labels), jnp.asarray(least), space.n)
+        labels, rounds = np.where(core, np.asarray(joined), NOBODY), rounds + 1
+    return core, np.where(core, labels, least) if rounds else labels, rounds
 
 
-def _check_ball(eps, metric, p) -> Ball:
-    check.check_positive("eps", eps)
-    check.check_choice("metric", metric, METRICS)
-    if metric == "minkowski" and not p >= 1:
-        raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
-    power = {"euclidean": 2.0, "sqeuclidean": 2.0, "manhattan": 1.0, "minkowski": float(p)}[metric]
-    return Ball(power, float(eps) if metric == "sqeuclidean" else float(eps) ** power)
+def _least_of_rows(space, eps, labels):
+    parts = [np.where(space.rows(index) <= eps, labels, NOBODY).min(axis=1) for index in tiles(space.n)]
+    return np.concatenate(parts)
 
 
-def _merge(near: Near, core: np.ndarray) -> tuple[np.ndarray, int]:
-    """The least core row of the cluster of each row, `NOBODY` for noise, and how many rounds it took."""
-    n = len(core)
+def _by_blocks(space: Space, eps, min_samples, weights):
+    """The same, by pairs of blocks that are near each other."""
+    near, mass = look_around(space.x, Ball(space.power, space.reach(eps)), weights)
+    core = mass.least >= min_samples
+    open_ = ~core & (mass.most >= min_samples)
+    if open_.any():
+        core[open_] = exact_mass(near, open_, weights) >= min_samples
+    labels, rounds = _merge(near, core)
+    return core, near.blocks.rows(_with_border(near, labels), space.n), rounds
+
+
+def _merge(near, core):
+    """By place, the least core row of the cluster of each core row, `NOBODY` elsewhere; how many rounds it took."""
+    n, rounds = len(core), 0
     placed = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
-    labels, pairs, rounds = jnp.asarray(placed), _unmerged(near.pairs, placed), 0
+    labels, pairs = room(placed, NOBODY), _unmerged(near.pairs, placed)
     while len(pairs):
         labels, changed = _join(labels, least_near(near, labels, pairs), n)
-        pairs = _unmerged(pairs, np.asarray(labels)) if changed else pairs[:0]
+        if not changed:
+            # Float32 has joined what it can. What it could not tell matters only between what is still apart.
+            pairs = _unmerged(near.pairs[near.doubtful], placed)
+            least = _doubtful(near, placed, pairs, np.where(placed == NOBODY, -1, placed))
+            labels, changed = _join(labels, room(least, NOBODY), n)
+        placed = np.asarray(labels)[: len(placed)]
+        pairs = _unmerged(near.pairs, placed) if changed else pairs[:0]
         rounds += 1
-    placed = np.asarray(labels)
+    return placed, rounds
+
+
+def _with_border(near, placed):
+    """Gives rows that are not dense to the first cluster near them."""
     dense, loose = placed != NOBODY, (placed == NOBODY) & (near.blocks.index >= 0)
     first, second = near.pairs.T
-    border = near.pairs[loose.any(axis=1)[first] & dense.any(axis=1)[second]]
-    if len(border):
-        placed = np.where(dense, placed, np.asarray(least_near(near, labels, border)))
-    return near.blocks.rows(placed, n), rounds
+    wanted = loose.any(axis=1)[first] & dense.any(axis=1)[second]
+    return np.where(dense, placed, _least_of_all(near, placed, wanted, loose))
+
+
+def _least_of_all(near, placed, wanted, loose):
+    """The least label near those places that a mask picks, over the pairs of blocks that another picks."""
+    sure = np.asarray(least_near(near, room(placed, NOBODY), near.pairs[wanted]))[: len(placed)]
+    return np.minimum(sure, _doubtful(near, placed, near.pairs[wanted & near.doubtful], np.where(loose, sure, -1)))
+
+
+def _doubtful(near, placed, pairs, known):
+    """Labels less than those known that places may have near them: whether they do is settled on the host."""
+    maybe = np.asarray(least_near(near, room(placed, NOBODY), pairs, surely=False))[: len(placed)]
+    return exact_least(near, placed, pairs, maybe < known)
 
 
 def _unmerged(pairs, labels):

@@ -1,6 +1,6 @@
 """Dense work on pairs of blocks, on the device: one way to go over them, and the distances between their rows.
 
-The arrays are as long as a bucket of blocks, and the pairs come in groups of one length, so that other rows, or more of
+The arrays are as long as a bucket of blocks and the pairs come in groups of one length, so that other rows, or more of
 them, seldom need another program.
 """
 
@@ -21,7 +21,7 @@ CHUNK = 256
 """Pairs that are compared at a time: few enough that what they need stays in a core's cache."""
 
 GROUP = 1 << 14
-"""Most pairs that are handed to the device at a time; of few pairs, a power of two."""
+"""Pairs that are handed to the device at a time."""
 
 LEAST_BLOCKS = 16
 """Blocks that the fewest are padded up to."""
@@ -34,21 +34,20 @@ class Todo(NamedTuple):
     count: Int[Array, ""]
 
 
-def room(values: np.ndarray, empty: Any) -> np.ndarray:
-    """(b, …) values of blocks, and ``empty`` up to a bucket of blocks."""
+def room(values: np.ndarray, empty: Any) -> Array:
+    """(b, …) values of blocks on the device, and ``empty`` up to a bucket of blocks."""
     out = np.full((bucket(len(values), LEAST_BLOCKS), *values.shape[1:]), empty, values.dtype)
     out[: len(values)] = values
-    return out
+    return jax.device_put(out)
 
 
-def groups(pairs: np.ndarray) -> Iterator[tuple[slice, Todo]]:
-    """Which of (p, 2) int32 pairs come next, and they themselves with room after them."""
+def groups(pairs: np.ndarray) -> Iterator[Todo]:
+    """So many of (p, 2) int32 pairs at a time, with room after them."""
     for start in range(0, len(pairs), GROUP):
-        some = slice(start, min(start + GROUP, len(pairs)))
-        count = some.stop - start
-        padded = np.zeros((max(CHUNK, 1 << (count - 1).bit_length()), 2), np.int32)
-        padded[:count] = pairs[some]
-        yield some, Todo(padded, np.int32(count))
+        some = pairs[start : start + GROUP]
+        padded = np.zeros((GROUP, 2), np.int32)
+        padded[: len(some)] = some
+        yield Todo(padded, np.int32(len(some)))
 
 
 def fold_pairs(todo: Todo, chunk: Callable, start: Any) -> Any:
@@ -68,11 +67,11 @@ def fold_pairs(todo: Todo, chunk: Callable, start: Any) -> Any:
 def sums_between(
     power: float, parts: tuple[Float[Array, "b d w"], ...], first: Int[Array, " c"], second: Int[Array, " c"]
 ) -> Float[Array, "c w w"]:
-    """Σ|difference|^power of the rows of some blocks (last axis) from those of others (middle axis).
+    """Σ|difference|^power of the rows of some blocks (last axis) from those of others (middle axis), column by column.
 
     Args:
         power: see above.
-        parts: the rows, column by column: one array, or several that add up to them.
+        parts: the rows, each column a line: one array, or several that add up to them.
         first, second: the blocks.
     """
     between = [(part[first][:, :, None, :], part[second][:, :, :, None]) for part in parts]
@@ -81,3 +80,16 @@ def sums_between(
         difference = sum(a[:, column] - b[:, column] for a, b in between)
         total += difference * difference if power == 2 else jnp.abs(difference) ** power
     return total
+
+
+def products_between(
+    rows: Float[Array, "b d w"], middles: Float[Array, "b d"], first: Int[Array, " c"], second: Int[Array, " c"]
+) -> Float[Array, "c w w"]:
+    """The same for power 2 by matrix products, about the middle of each first block: faster in more than few columns.
+
+    Where the rows of both blocks are at most r from there, rounding is (d + 4)·(2r)² units.
+    """
+    middle = middles[first][:, :, None]
+    a, b = rows[first] - middle, rows[second] - middle
+    inner = jax.lax.dot_general(b, a, (((1,), (1,)), ((0,), (0,))), precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(b * b, axis=1)[:, :, None] + jnp.sum(a * a, axis=1)[:, None, :] - 2 * inner

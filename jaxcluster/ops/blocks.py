@@ -14,6 +14,9 @@ import numpy as np
 BLOCK = 64
 """Rows of a block."""
 
+FEW_COLUMNS = 8
+"""Columns up to which boxes and trees leave out nearly all that is far."""
+
 A_HAIR = 1 + 1e-9
 """Rounding may make a gap too large by less; one pair too many does no harm."""
 
@@ -70,6 +73,18 @@ def partition(x: np.ndarray) -> Blocks:
     return Blocks(rows, np.where(filled, order, -1), low, high)
 
 
+def partition_parts(x: np.ndarray, labels: np.ndarray) -> Blocks:
+    """The same, with the rows of each part of a block's size or more in blocks of their own."""
+    sizes = np.bincount(labels)
+    labels = np.where(sizes[labels] < BLOCK, -1, labels)
+    order = np.argsort(labels, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    cut = [partition(x[rows]) for rows in parts]
+    index = [np.where(blocks.index >= 0, rows[blocks.index], -1) for blocks, rows in zip(cut, parts, strict=True)]
+    x, _, low, high = (np.concatenate(each) for each in zip(*cut, strict=True))
+    return Blocks(x, np.concatenate(index), low, high)
+
+
 def gaps(low: np.ndarray, high: np.ndarray, others_low: np.ndarray, others_high: np.ndarray, power: float):
     """(m, b) Σ|difference|^power between the nearest points of m boxes and b others."""
     gap = np.zeros((len(low), len(others_low)))
@@ -83,7 +98,7 @@ def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
     """(p, 2) int32 pairs a <= b of blocks between which Σ|difference|^power of two rows may be within ``reach``."""
     low, high = blocks.low, blocks.high
     found = []
-    for some in _groups(len(low)):
+    for some in box_groups(len(low), len(low)):
         start = some.start
         near = gaps(low[some], high[some], low[start:], high[start:], power) <= reach * A_HAIR
         first, second = np.nonzero(near)
@@ -92,31 +107,10 @@ def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
     return np.concatenate(found)
 
 
-def reachable_pairs(blocks: Blocks, reach: np.ndarray, floor: np.ndarray, power: float, seen: np.ndarray) -> np.ndarray:
-    """(p, 2) int32 pairs of blocks of which the first may have a row within its reach of one of the second.
-
-    Args:
-        blocks: b blocks.
-        reach: (b,) what |difference|^power adds up to, at most; negative for a block that looks for nothing.
-        floor: (b,) what it counts for at least, where rows of the block are met.
-        power: see above.
-        seen: (b,) a block does not look at those of its own number here; -1 for none.
-    """
-    found = [np.empty((0, 2), np.int32)]
-    looking = np.flatnonzero(reach >= 0)
-    for some in (looking[part] for part in _groups(len(blocks.low), len(looking))):
-        gap = gaps(blocks.low[some], blocks.high[some], blocks.low, blocks.high, power)
-        near = np.maximum(gap, floor) <= reach[some, None] * A_HAIR
-        near &= (seen[some, None] != seen) | (seen < 0)
-        first, second = np.nonzero(near)
-        found.append(np.stack([some[first], second], axis=1).astype(np.int32))
-    return np.concatenate(found)
-
-
-def _groups(count, n=None):
-    """So many of n boxes at a time that their pairs with ``count`` others fit."""
-    step, n = max(1, BOX_PAIRS // count), count if n is None else n
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+def box_groups(count: int, others: int) -> list[slice]:
+    """So many of ``count`` boxes at a time that their gaps to others may be held."""
+    step = max(1, BOX_PAIRS // others)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _halve(columns):

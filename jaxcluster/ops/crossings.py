@@ -7,13 +7,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import BLOCK, partition, reachable_pairs
+from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, box_groups, gaps, partition, partition_parts
 from jaxcluster.ops.pairwise import Space, power_sums
 
 NEARLY = 1 + 1e-12
 """Ratio of two float64 sums that are the same but for their rounding."""
+
+CLOSEST = 3
+"""Blocks nearest to a block that are looked at for an edge at all, before those that may hold a lighter one."""
 
 NOBODY = np.iinfo(np.int32).max
 """In place of a row number where there is none."""
@@ -25,68 +29,108 @@ class Crossings:
     Args:
         space: n rows.
         core: (n,) distances that an edge of each row weighs at least.
+        labels: (n,) parts that rows are in; in many columns, rows of one part are put in blocks of their own.
     """
 
-    def __init__(self, space: Space, core: np.ndarray):
+    def __init__(self, space: Space, core: np.ndarray, labels: np.ndarray):
         self._space, self._core = space, core
-        self._blocks = partition(space.x)
+        wide = space.x.shape[1] > FEW_COLUMNS
+        self._blocks = partition_parts(space.x, labels) if wide else partition(space.x)
         placed = self._blocks.places(space.reach(core), np.inf)
         self._floor = placed.min(axis=1)
+        self._apart = _row_gaps(self._blocks) if wide and space.power == 2 else None
         columns = np.swapaxes(self._blocks.x, 1, 2)
-        self._device = jax.device_put((room(columns, np.inf), room(placed, np.inf)))
+        self._device = room(columns, np.inf), room(placed, np.inf)
 
     def weights(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) what the edges between rows weigh."""
         lengths = self._space.distances(power_sums(self._space.x[first], self._space.x[second], self._space.power))
         return np.maximum(lengths, np.maximum(self._core[first], self._core[second]))
 
-    def some(self, labels: np.ndarray) -> np.ndarray:
-        """(n,) weights of some edges to other parts, of every part at least one: those of rows side by side."""
-        order = self._blocks.index[self._blocks.index >= 0]
-        out = np.full(len(labels), np.inf)
-        for apart in (1, BLOCK // 2):
-            first, second = order[:-apart], order[apart:]
-            across = labels[first] != labels[second]
-            first, second = first[across], second[across]
-            weights = self.weights(first, second)
-            np.minimum.at(out, first, weights)
-            np.minimum.at(out, second, weights)
-        return out
+    def some(self, labels: np.ndarray, looking: np.ndarray) -> np.ndarray:
+        """(n,) weights of edges to other parts, at least one of every part that has a row in the mask ``looking``."""
+        blocks, parts = self._blocks, self._parts(labels)
+        active = np.flatnonzero(blocks.places(looking, False).any(axis=1))
+        mixed = active[parts[active] < 0]
+        found = [np.stack([mixed, mixed], axis=1)]
+        for some, bound in self._bounds(active, parts):
+            second = np.argpartition(bound, min(CLOSEST, bound.shape[1] - 1), axis=1)[:, :CLOSEST]
+            first = np.repeat(some, second.shape[1])
+            kept = np.isfinite(np.take_along_axis(bound, second, axis=1)).ravel()
+            found.append(np.stack([first, second.ravel()], axis=1)[kept])
+        return self._lightest(labels, np.concatenate(found).astype(np.int32))
 
-    def lightest(self, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
-        """(n,) weights of the lightest edges from rows to other parts; only those within a row's limit are sure.
+    def within(self, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """(n,) weights of the lightest edges from rows to other parts, but for those beyond a row's limit.
 
         Args:
             labels: (n,) the part that each row is in.
             limits: (n,) distances; negative for rows that need no edge.
         """
         reach = np.where(limits >= 0, self._space.reach(np.maximum(limits, 0)), -1.0)
-        pairs, placed = self._pairs(labels, self._blocks.places(reach, -1.0).max(axis=1))
-        best = jnp.full(self._device[1].shape, jnp.inf)
-        for _, todo in groups(pairs):
-            best = _lightest(self._space.power, *self._device, placed, todo, best)
-        return self._space.distances(self._on_host(best, len(labels)))
+        return self._lightest(labels, self._pairs(labels, self._blocks.places(reach, -1.0).max(axis=1)))
 
     def partners(self, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(m,) rows at the other ends of the edges that `lightest` found from some rows."""
+        """(m,) rows at the other ends of the edges of given weights that were found from some rows."""
         reach = np.full(len(labels), -1.0)
         reach[rows] = self._space.reach(weights) * NEARLY
-        placed_reach = self._blocks.places(reach, -1.0)
-        pairs, placed = self._pairs(labels, placed_reach.max(axis=1))
+        reach = self._blocks.places(reach, -1.0)
+        pairs = self._pairs(labels, reach.max(axis=1))
         met = jnp.full(self._device[1].shape, NOBODY, jnp.int32)
-        for _, todo in groups(pairs):
-            met = _met(self._space.power, *self._device, placed, room(placed_reach, -1.0), todo, met)
+        for todo in groups(pairs):
+            met = _met(self._space.power, *self._device, self._placed(labels), room(reach, -1.0), todo, met)
         return self._blocks.index.ravel()[self._on_host(met, len(labels))[rows]]
 
+    def _lightest(self, labels, pairs):
+        best = jnp.full(self._device[1].shape, jnp.inf)
+        for todo in groups(pairs):
+            best = _lightest(self._space.power, *self._device, self._placed(labels), todo, best)
+        return self._space.distances(self._on_host(best, len(labels)))
+
     def _pairs(self, labels, reach):
-        """Pairs of blocks within reach that are not wholly in one part, and the labels by place."""
+        """(p, 2) pairs of blocks of which the first may hold a row within its reach of one of another part."""
+        found = [np.empty((0, 2), np.int32)]
+        for some, bound in self._bounds(np.flatnonzero(reach >= 0), self._parts(labels)):
+            first, second = np.nonzero(bound <= reach[some, None] * A_HAIR)
+            found.append(np.stack([some[first], second], axis=1).astype(np.int32))
+        return np.concatenate(found)
+
+    def _bounds(self, looking, parts):
+        """Some blocks at a time, and the sums below which they have no edge to each other; infinite within a part."""
+        blocks, power = self._blocks, self._space.power
+        for some in (looking[group] for group in box_groups(len(looking), len(blocks.low))):
+            bound = gaps(blocks.low[some], blocks.high[some], blocks.low, blocks.high, power)
+            if self._apart is not None:
+                bound = np.maximum(bound, self._apart[some])
+            bound = np.maximum(bound, self._floor)
+            bound[(parts[some, None] == parts) & (parts >= 0)] = np.inf
+            yield some, bound
+
+    def _parts(self, labels):
+        """(b,) the part that a block is wholly in; -1 where there are several."""
         placed = self._blocks.places(labels.astype(np.int32), -1)
         least = np.where(placed < 0, NOBODY, placed).min(axis=1)
-        seen = np.where(least == placed.max(axis=1), least, -1)
-        return reachable_pairs(self._blocks, reach, self._floor, self._space.power, seen), room(placed, -1)
+        return np.where(least == placed.max(axis=1), least, -1)
+
+    def _placed(self, labels):
+        return room(self._blocks.places(labels.astype(np.int32), -1), -1)
 
     def _on_host(self, placed, n):
         return self._blocks.rows(np.asarray(placed)[: len(self._blocks.index)], n)
+
+
+def _row_gaps(blocks):
+    """(b, b) no row of a block is nearer to one of another, squared: the rows to the other's ball, and the other way.
+
+    In many columns rows lie far from the middle of their block, and two boxes, or two balls, say little.
+    """
+    middle = (blocks.low + blocks.high) / 2
+    own = power_sums(blocks.x, middle[:, None], 2.0)
+    radius = np.sqrt(np.where(np.isfinite(own), own, 0).max(axis=1))
+    apart = [cdist(rows[np.isfinite(rows[:, 0])], middle).min(axis=0) - radius for rows in blocks.x]
+    apart = np.maximum(np.stack(apart), 0)
+    # Rounding may make a distance too large by a hair of the rows' size.
+    return np.square(np.maximum(apart, apart.T) * (1 - 1e-9))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -13,11 +13,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from jaxcluster.core import check
-from jaxcluster.ops.blocks import BLOCK, Blocks, gaps, partition
+from jaxcluster.ops.blocks import BLOCK, FEW_COLUMNS, Blocks, gaps, partition
 from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, tiles
-
-FEW_COLUMNS = 8
-"""Columns up to which a tree leaves out more rows than it costs."""
 
 SIDE_BY_SIDE = 4
 """Blocks whose rows are compared at a time with all that may be near them."""

@@ -1,9 +1,9 @@
 """What lies within a radius of each row, exactly: counts, sums of weights and least labels, n×n never built.
 
 Distances are sums over columns of |difference|^power, compared with a ``reach`` in the same units; dense work is done
-on the pairs of blocks that are near enough. The device compares in float32. Where two rows lie so near to the reach
-that rounding could decide, their blocks are compared on the host in float64, in the order of the columns: the answers
-are those of a plain float64 loop.
+on the pairs of blocks that are near enough. The device compares in float32, and tells pairs of rows that are near from
+those that lie so close to the reach that rounding could decide. Most such pairs do not matter to what is asked. Those
+that may are compared on the host in float64, in the order of the columns: the answers are a plain float64 loop's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.ops.block_pairs import fold_pairs, groups, products_between, room, sums_between
 from jaxcluster.ops.blocks import BLOCK, Blocks, near_pairs, partition
+from jaxcluster.ops.pairwise import power_sums
 from jaxcluster.types import Array, Float, Int
 
 UNIT = 2.0**-24
@@ -27,11 +29,14 @@ FAR = 256
 MOST_ERROR = 1 / 8
 """Error of a sum near 1 beyond which the host compares all that is near."""
 
-CHUNK = 256
-"""Pairs of blocks that the device compares at a time."""
+SURE, MAYBE = -3, 1
+"""Errors by which a sum must be below 1 for its rows to be near for sure, and may be above for them to be so at all."""
 
-HOST_PAIRS = 256
-"""Pairs of blocks that the host compares at a time."""
+FEW_COLUMNS = 4
+"""Columns up to which differences are as fast as matrix products."""
+
+HOST_ROWS = 1 << 13
+"""Rows that the host compares with a block each at a time."""
 
 NOBODY = np.iinfo(np.int32).max
 """The label of a row that no other row gives one to."""
@@ -44,6 +49,20 @@ class Ball(NamedTuple):
     reach: float
 
 
+class OnDevice(NamedTuple):
+    """Rows of blocks on the device, in units of the radius.
+
+    Attributes:
+        parts: (b, d, BLOCK) rows, each column a line: one array, or two that add up to them.
+        middles: (b, d) middles of the blocks, about which to take products; None where differences are taken.
+        error: (b,) how far a sum near 1 may be off from a row of the block; infinite where float32 tells nothing.
+    """
+
+    parts: tuple[Float[Array, "b d w"], ...]
+    middles: Float[Array, "b d"] | None
+    error: Float[Array, " b"]
+
+
 class Near(NamedTuple):
     """Rows prepared for looking around each of them.
 
@@ -51,78 +70,95 @@ class Near(NamedTuple):
         blocks: the rows in blocks.
         ball: what near means.
         pairs: (p, 2) int32 pairs of blocks, both ways.
-        edges: (e, 2) int32 places, counted through all blocks, of near rows that float32 may miss.
-        columns: device parts of the rows, (b, d, BLOCK) each, in units of the radius: one, or two that add up to them.
-        error: bound on how far a float32 sum near 1 may be off; infinite where float32 tells nothing.
+        doubtful: (p,) between which there are rows that float32 cannot tell to be near or not.
+        device: the rows on the device.
     """
 
     blocks: Blocks
     ball: Ball
     pairs: np.ndarray
-    edges: np.ndarray
-    columns: tuple[Float[Array, "b d w"], ...]
-    error: float
+    doubtful: np.ndarray
+    device: OnDevice
 
 
-class Pass(NamedTuple):
-    """What the device needs to know of a pass over some pairs of blocks; the rest of ``pairs`` is room."""
+class Mass(NamedTuple):
+    """What lies near each of n rows, itself among it: at least, and at most."""
 
-    pairs: Int[Array, "p 2"]
-    count: Int[Array, ""]
-    error: Float[Array, ""]
+    least: np.ndarray
+    most: np.ndarray
 
 
-def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) -> tuple[Near, np.ndarray]:
-    """Prepares (n, d) concrete rows, and counts the rows near each, itself among them.
+def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) -> tuple[Near, Mass]:
+    """Prepares (n, d) concrete rows, and counts the rows near each.
 
     Args:
         x: finite rows.
         ball: what near means.
         weights: (n,) to be added up in place of counting.
-
-    Returns:
-        The rows prepared, and (n,) counts, int64, or sums of weights, float64: to `sum_error` of themselves.
     """
     blocks = partition(x)
     upper = near_pairs(blocks, ball.reach, ball.power)
     pairs = np.concatenate([upper, upper[upper[:, 0] < upper[:, 1]][:, ::-1]])
-    columns, error = _on_device(blocks, ball)
-    near = Near(blocks, ball, pairs, np.empty((0, 2), np.int32), columns, error)
-    value = np.ones(len(x), np.int32) if weights is None else weights.astype(np.float32)
-    placed = blocks.places(value, 0)
-    sums, doubtful = jax.device_get(_add_up(ball.power, columns, _pass_over(near, pairs), placed))
-    sums = sums.astype(np.int64 if weights is None else np.float64)
-    exact, edges = _settle(near, pairs[doubtful[: len(pairs)]], blocks.places(value.astype(sums.dtype), 0))
-    return near._replace(edges=edges), blocks.rows(sums + exact, len(x))
+    device = _on_device(blocks, ball)
+    value = room(blocks.places(np.ones(len(x), np.int32) if weights is None else weights.astype(np.float32), 0), 0)
+    sums, doubtful = (jnp.zeros_like(value), jnp.zeros_like(value)), []
+    for todo in groups(pairs):
+        sums, doubt = _add_up(ball.power, device, value, todo, sums)
+        doubtful.append(doubt)
+    sums, doubtful = jax.device_get((sums, doubtful))
+    near = Near(blocks, ball, pairs, np.concatenate(doubtful)[: len(pairs)], device)
+    least, most = (blocks.rows(part[: len(blocks.x)], len(x)) for part in sums)
+    if weights is None:
+        return near, Mass(least, most)
+    # Float32 sums over a block, and over all blocks.
+    error = 2 * UNIT * (BLOCK + len(blocks.x))
+    return near, Mass(least * (1.0 - error), most * (1.0 + error))
 
 
-def sum_error(near: Near) -> float:
-    """How far a sum of weights may be off, relative to itself: float32 over a block, and over all blocks."""
-    return 2 * UNIT * (BLOCK + len(near.blocks.x))
-
-
-def exact_sums(near: Near, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(m,) float64 sums of the (n,) weights near those rows that an (n,) mask picks, added up on the host."""
-    picked = near.blocks.places(rows, False).any(axis=1)
-    sums, _ = _settle(near, near.pairs[picked[near.pairs[:, 0]]], near.blocks.places(weights.astype(np.float64), 0))
+def exact_mass(near: Near, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(m,) counts or float64 sums of weights near those rows that an (n,) mask picks, added up on the host."""
+    value = near.blocks.places(np.ones(len(rows)) if weights is None else weights.astype(np.float64), 0)
+    sums = np.zeros(value.shape)
+    for places, second, within in _compare(near, near.pairs, near.blocks.places(rows, False)):
+        np.add.at(sums, places, np.einsum("pj,pj->p", within, value[second]))
     return near.blocks.rows(sums, len(rows))[rows]
 
 
-def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray) -> Int[Array, "b w"]:
-    """The least label near each place, `NOBODY` where there is none, over some of the pairs of blocks."""
-    edges = _with_room(near.edges, len(near.edges))
-    return _least(near.ball.power, near.columns, _pass_over(near, pairs), edges, labels)
+def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray, *, surely: bool = True) -> Int[Array, "b w"]:
+    """The least label of the rows near each place over some pairs of blocks, `NOBODY` where there is none.
+
+    Args:
+        near: the rows.
+        labels: of places; there may be room for more blocks than there are.
+        pairs: (p, 2) pairs of blocks.
+        surely: False takes for near what may be.
+    """
+    least = jnp.full_like(labels, NOBODY)
+    for todo in groups(pairs):
+        least = _least(near.ball.power, near.device, labels, todo, np.float32(SURE if surely else MAYBE), least)
+    return least
 
 
-def _pass_over(near, pairs):
-    return jax.device_put(Pass(_with_room(pairs, len(near.pairs)), np.int32(len(pairs)), np.float32(near.error)))
+def exact_least(near: Near, labels: np.ndarray, pairs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(b, BLOCK) the same, exactly, of those places that a mask picks, compared on the host."""
+    least = np.full(labels.shape, NOBODY, labels.dtype)
+    for places, second, within in _compare(near, pairs, wanted):
+        np.minimum.at(least, places, np.where(within, labels[second], NOBODY).min(axis=1))
+    return least
 
 
-def _with_room(pairs, most):
-    """Pairs, and zeros up to a length that hardly ever changes with the most there may be, so nor does the program."""
-    padded = np.zeros((max(CHUNK, 1 << max(0, most - 1).bit_length()), 2), np.int32)
-    padded[: len(pairs)] = pairs
-    return padded
+def _compare(near, pairs, wanted):
+    """Some picked places at a time, the block that each is compared with, and which of its rows are near in float64."""
+    x, first = near.blocks.x, pairs[:, 0]
+    counts = wanted.sum(axis=1)[first]
+    which = np.repeat(np.arange(len(pairs)), counts)
+    rows = np.nonzero(wanted)
+    starts = np.concatenate([[0], np.cumsum(wanted.sum(axis=1))])
+    at = starts[first[which]] + np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    for start in range(0, len(which), HOST_ROWS):
+        some = slice(start, start + HOST_ROWS)
+        places, second = (rows[0][at[some]], rows[1][at[some]]), pairs[which[some], 1]
+        yield places, second, power_sums(x[places][:, None], x[second], near.ball.power) <= near.ball.reach
 
 
 def _on_device(blocks, ball):
@@ -131,7 +167,8 @@ def _on_device(blocks, ball):
     radius = max(ball.reach, np.finfo(float).tiny) ** (1 / ball.power)
     d, power, farthest = len(least), ball.power, float((most - least).max() / 2 / radius)
     with np.errstate(over="ignore", invalid="ignore"):
-        columns = np.swapaxes((blocks.x - (least + most) / 2) / radius, 1, 2)
+        rows = (blocks.x - (least + most) / 2) / radius
+        columns = np.swapaxes(rows, 1, 2)
         high = columns.astype(np.float32)
         parts, coordinate = (high,), 2 * UNIT * farthest
         if farthest > FAR:
@@ -139,84 +176,48 @@ def _on_device(blocks, ball):
             parts, coordinate = (high, low), 4 * UNIT**2 * farthest
     # Minkowski's inequality bounds what rounded coordinates do to a sum near 1, and every term is rounded itself.
     error = (1 + min(1, coordinate * d ** (1 / power))) ** power - 1 + (d + 2 * power + 8) * UNIT
-    if error > MOST_ERROR:
-        parts, error = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
-    return jax.device_put(parts), error
+    error, middles = np.full(len(rows), error), None
+    if error[0] > MOST_ERROR:
+        parts, error[:] = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
+    elif power == 2 and d > FEW_COLUMNS and len(parts) == 1:
+        middles = ((blocks.low + blocks.high) / 2 - (least + most) / 2) / radius
+        sizes = np.sum(np.square(rows - middles[:, None]), axis=2)
+        # A row within 1, and a little, of one of the block is so far from its middle.
+        farthest = np.sqrt(np.where(np.isfinite(sizes), sizes, 0).max(axis=1)) + 1 + MOST_ERROR
+        error += (d + 8) * UNIT * np.square(2 * farthest)
+        middles = room(middles.astype(np.float32), 0)
+    return OnDevice(tuple(room(part, np.inf) for part in parts), middles, room(error.astype(np.float32), 0))
 
 
-def _settle(near, pairs, values):
-    """Of pairs of blocks, in float64: what their near rows add up to, and those that float32 may miss."""
-    flat = np.arange(near.blocks.index.size, dtype=np.int32).reshape(-1, BLOCK)
-    sums, edges = np.zeros(flat.shape, values.dtype), [np.empty((0, 2), np.int32)]
-    for start in range(0, len(pairs), HOST_PAIRS):
-        first, second = pairs[start : start + HOST_PAIRS].T
-        distances = _in_float64(near.blocks.x[first], near.blocks.x[second], near.ball.power)
-        within = distances <= near.ball.reach
-        np.add.at(sums, first, np.einsum("pij,pj->pi", within, values[second]))
-        which, i, j = np.nonzero(within & (distances >= near.ball.reach * (1 - 4 * min(near.error, 1))))
-        edges.append(np.stack([flat[first[which], i], flat[second[which], j]], axis=1))
-    return sums, np.concatenate(edges)
-
-
-def _in_float64(a, b, power):
-    """(p, BLOCK, BLOCK) sums of |difference|^power, added column by column as a plain loop adds them."""
-    total = np.zeros((len(a), BLOCK, BLOCK))
-    with np.errstate(invalid="ignore"):
-        for column in range(a.shape[2]):
-            difference = a[:, :, None, column] - b[:, None, :, column]
-            total += difference * difference if power == 2 else np.abs(difference) ** power
-    return total
-
-
-def _sums(power, columns, first, second):
-    """(c, BLOCK, BLOCK) sums of |difference|^power: rows of the second blocks, then of the first."""
-    parts = [(part[first][:, :, None, :], part[second][:, :, :, None]) for part in columns]
-
-    def add(total, column):
-        difference = sum(a[:, column] - b[:, column] for a, b in parts)
-        term = difference * difference if power == 2 else jnp.abs(difference) ** power
-        return total + term
-
-    total = jnp.zeros((first.shape[0], BLOCK, BLOCK), columns[0].dtype)
-    for column in range(columns[0].shape[1]):
-        total = add(total, column)
-    return total
-
-
-def _fold_pairs(todo: Pass, chunk, start):
-    """Goes over the pairs a chunk at a time: chunk(carry, first, second, real, at) -> carry."""
-
-    def advance(carry):
-        at, values = carry
-        index = at + jnp.arange(CHUNK)
-        first, second = jax.lax.dynamic_slice_in_dim(todo.pairs, at, CHUNK).T
-        return at + CHUNK, chunk(values, first, second, index < todo.count, at)
-
-    return jax.lax.while_loop(lambda carry: carry[0] < todo.count, advance, (jnp.int32(0), start))[1]
+def _sums(power, device, first, second):
+    if device.middles is None:
+        return sums_between(power, device.parts, first, second)
+    return products_between(device.parts[0], device.middles, first, second)
 
 
 @partial(jax.jit, static_argnums=0)
-def _add_up(power, columns, todo, values):
-    """Sums of the values near each place over the pairs that are beyond doubt, and which are not."""
+def _add_up(power, device, values, todo, sums):
+    """Adds up the values near each place over some pairs, at least and at most; which pairs leave room between."""
 
     def chunk(carry, first, second, real, at):
-        sums, doubtful = carry
-        distances = _sums(power, columns, first, second)
-        near = distances <= 1 - 3 * todo.error
-        added = jnp.sum(jnp.where(near, values[second][:, :, None], 0), axis=1)
-        doubt = jnp.any((distances <= 1 + todo.error) & ~near, axis=(1, 2))
-        sums = sums.at[first].add(jnp.where((real & ~doubt)[:, None], added, 0))
-        return sums, jax.lax.dynamic_update_slice_in_dim(doubtful, doubt & real, at, 0)
+        least, most, doubtful = carry
+        distances, error = _sums(power, device, first, second), device.error[first][:, None, None]
+        near, maybe = distances <= 1 + SURE * error, distances <= 1 + MAYBE * error
+        given = jnp.where(real[:, None], values[second], 0)[:, :, None]
+        least = least.at[first].add(jnp.sum(jnp.where(near, given, 0), axis=1))
+        most = most.at[first].add(jnp.sum(jnp.where(maybe, given, 0), axis=1))
+        doubt = jnp.any(maybe & ~near, axis=(1, 2)) & real
+        return least, most, jax.lax.dynamic_update_slice_in_dim(doubtful, doubt, at, 0)
 
-    return _fold_pairs(todo, chunk, (jnp.zeros_like(values), jnp.zeros(todo.pairs.shape[0], bool)))
+    least, most, doubtful = fold_pairs(todo, chunk, (*sums, jnp.zeros(todo.pairs.shape[0], bool)))
+    return (least, most), doubtful
 
 
 @partial(jax.jit, static_argnums=0)
-def _least(power, columns, todo, edges, labels):
+def _least(power, device, labels, todo, slack, least):
     def chunk(least, first, second, real, at):
-        near = (_sums(power, columns, first, second) <= 1 - todo.error) & real[:, None, None]
-        return least.at[first].min(jnp.min(jnp.where(near, labels[second][:, :, None], NOBODY), axis=1))
+        near = _sums(power, device, first, second) <= 1 + slack * device.error[first][:, None, None]
+        given = jnp.where(near & real[:, None, None], labels[second][:, :, None], NOBODY)
+        return least.at[first].min(jnp.min(given, axis=1))
 
-    flat = _fold_pairs(todo, chunk, jnp.full_like(labels, NOBODY)).ravel()
-    # Pairs of zeros say that a place is near itself, which is so.
-    return flat.at[edges[:, 0]].min(labels.ravel()[edges[:, 1]]).reshape(labels.shape)
+    return fold_pairs(todo, chunk, least)

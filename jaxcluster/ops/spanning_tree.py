@@ -60,7 +60,7 @@ def minimum_spanning_tree(
         pass
     if forest.parts > 1:
         with jax.enable_x64(True):
-            crossings = Crossings(space, core)
+            crossings = Crossings(space, core, forest.labels)
             while forest.parts > 1:
                 _join_crossings(forest, lists, crossings)
     return Tree(np.concatenate(forest.edges).astype(np.int32), np.concatenate(forest.weights))
@@ -77,8 +77,8 @@ def _grow(space, core):
         reach = np.maximum(np.maximum(space.rows(np.array([row]))[0], core), core[row])
         nearer = outside & (reach < weights)
         weights[nearer], parents[nearer] = reach[nearer], row
-        candidates = np.where(outside, weights, np.nan)
-        row = int(np.nanargmin(candidates))
+        left = np.flatnonzero(outside)
+        row = int(left[np.argmin(weights[left])])
         edges[step], lengths[step] = (parents[row], row), weights[row]
     return Tree(edges, lengths)
 
@@ -154,13 +154,18 @@ def _join_listed(forest, lists):
 
 
 def _join_crossings(forest, lists, crossings):
-    """Joins every part by its lightest edge, listed or not."""
+    """Joins every part but the largest by its lightest edge, listed or not.
+
+    The largest is where most others end up. It would look for long for what they find.
+    """
     labels = forest.labels
+    small = labels != np.argmax(np.bincount(labels))
     others, weights = lists.leaving(labels)
-    known = forest.least(np.minimum(weights, crossings.some(labels)))[labels]
-    found = crossings.lightest(labels, np.where(lists.bound < known, known, -1))
+    found = crossings.some(labels, small & (lists.bound < forest.least(weights)[labels]))
+    known = forest.least(np.minimum(weights, found))[labels]
+    found = np.minimum(found, crossings.within(labels, np.where(small & (lists.bound < known), known, -1)))
     lightest = forest.least(np.minimum(weights, found))[labels]
-    rows = forest.one_each(np.flatnonzero(np.minimum(weights, found) == lightest))
+    rows = forest.one_each(np.flatnonzero(small & (np.minimum(weights, found) == lightest)))
     unlisted = rows[weights[rows] > lightest[rows]]
     others[unlisted] = crossings.partners(labels, unlisted, found[unlisted])
     forest.add(np.stack([rows, others[rows]], axis=1), crossings.weights(rows, others[rows]))
