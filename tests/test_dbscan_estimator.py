@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 import sklearn.cluster
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine, make_moons
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import pairwise_distances
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -21,12 +24,19 @@ SETS = {
     "moons": (make_moons(400, noise=0.06, random_state=1)[0], {"eps": 0.12, "min_samples": 5}),
     "moons by manhattan": (make_moons(400, noise=0.06, random_state=1)[0], {"eps": 0.15, "metric": "manhattan"}),
     "moons by a power": (make_moons(400, noise=0.06, random_state=1)[0], {"eps": 0.1, "metric": "minkowski", "p": 3}),
+    "iris by cosine": (load_iris().data, {"eps": 1e-3, "metric": "cosine"}),
     "nothing but noise": (load_iris().data, {"eps": 1e-3}),
     "one cluster": (load_iris().data, {"eps": 50.0}),
 }
 
 
-@parametrize_with_checks([DBSCAN()])
+def excused(estimator: DBSCAN) -> dict[str, str]:
+    """Checks that give rows, or what is no distance, to an estimator that takes distances."""
+    checks = ("check_estimators_nan_inf", "check_clustering") if estimator.metric == "precomputed" else ()
+    return dict.fromkeys(checks, "distances may be infinite, and make a square matrix")
+
+
+@parametrize_with_checks([DBSCAN(), DBSCAN(metric="precomputed")], expected_failed_checks=excused)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -60,6 +70,42 @@ def test_the_rows_of_the_fit_are_predicted_as_they_were_labelled(name):
     x, options = SETS[name]
     estimator = DBSCAN(**options).fit(x)
     np.testing.assert_array_equal(estimator.predict(x), estimator.labels_)
+
+
+@pytest.mark.parametrize("form", ["dense", "infinite", "csr", "coo"])
+def test_distances_in_place_of_rows(moons, form):
+    distances = pairwise_distances(moons)
+    near = np.where(distances <= 0.3, distances, 0)
+    given = {
+        "dense": distances,
+        "infinite": np.where(distances <= 0.3, distances, np.inf),
+        "csr": scipy.sparse.csr_array(near),
+        "coo": scipy.sparse.coo_matrix(near),
+    }[form]
+    ours = DBSCAN(0.12, metric="precomputed").fit(given)
+    theirs = sklearn.cluster.DBSCAN(eps=0.12).fit(moons)
+    np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+    np.testing.assert_array_equal(ours.core_sample_indices_, theirs.core_sample_indices_)
+    assert ours.components_.shape == (len(ours.core_sample_indices_), len(moons))
+    assert not hasattr(ours, "predict")
+    with pytest.raises(AttributeError, match="predict"):
+        ours.predict(moons)
+
+
+def test_distances_come_back_from_a_file(moons, tmp_path):
+    near = scipy.sparse.csr_array(np.where(pairwise_distances(moons) <= 0.3, pairwise_distances(moons), 0))
+    estimator = DBSCAN(0.12, metric="precomputed").fit(near)
+    estimator.save(tmp_path / "model")
+    back = load(tmp_path / "model")
+    np.testing.assert_array_equal(back.components_.toarray(), estimator.components_.toarray())
+    assert repr(back) == repr(estimator)
+
+
+def test_a_function_of_two_matrices_measures(moons):
+    ours = DBSCAN(0.15, metric=lambda a, b: cdist(a, b, "chebyshev")).fit(moons)
+    theirs = sklearn.cluster.DBSCAN(eps=0.15, metric="chebyshev").fit(moons)
+    np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+    np.testing.assert_array_equal(ours.predict(moons), theirs.labels_)
 
 
 def test_new_rows_take_the_first_cluster_near_them():
@@ -119,6 +165,7 @@ def test_what_has_no_meaning_here_is_not_taken(estimator):
         ({"min_samples": 0}, "min_samples=0 must be greater than 0"),
         ({"metric": "euclid"}, "metric='euclid' is not known.*Did you mean 'euclidean'"),
         ({"metric": "minkowski", "p": 0.5}, "p=0.5 must be at least 1"),
+        ({"metric": "precomputed"}, "square matrix of distances"),
     ],
 )
 def test_bad_options_are_refused_with_a_reason(moons, options, message):

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from sklearn.base import ClusterMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import dbscan
 from jaxcluster.estimators.base import Estimator, found
 from jaxcluster.types import Status
+
+
+def _places_new_rows(estimator) -> bool:
+    """Whether new rows can be labelled. Raises AttributeError, which says that there is no such method, and why."""
+    if estimator._precomputed:
+        raise AttributeError("metric='precomputed' knows no distances of new rows: fit rows with a metric, to predict.")
+    return True
 
 
 class DBSCAN(ClusterMixin, Estimator):
@@ -22,12 +31,13 @@ class DBSCAN(ClusterMixin, Estimator):
     Args:
         eps: how far apart two rows may be and still be neighbours, in the units of the metric.
         min_samples: the weight that rows within ``eps`` of a row, itself among them, must have for it to be a core row.
-        metric: a name that `jaxcluster.dbscan.fit` knows, such as "euclidean" or "manhattan".
+        metric: "euclidean", "sqeuclidean", "manhattan", "minkowski" or "cosine"; "precomputed", where X holds
+            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
         p: the power of "minkowski", at least 1; without a meaning for the others.
 
     Attributes:
         core_sample_indices_: (n_core,) which rows are core rows, in order.
-        components_: (n_core, n_features) these rows.
+        components_: (n_core, n_features) these rows; of a sparse matrix of distances as sparse ones.
         labels_: (n_samples,) int32, -1 for noise; clusters are numbered by their first core row.
         status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -45,23 +55,35 @@ class DBSCAN(ClusterMixin, Estimator):
         self.metric = metric
         self.p = p
 
+    @property
+    def _precomputed(self):
+        return isinstance(self.metric, str) and self.metric == "precomputed"
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.pairwise = inputs.sparse = inputs.positive_only = self._precomputed
+        return tags
+
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
+                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
         """
-        X = self._validate(X, reset=True)
+        X = self._distances(X) if self._precomputed else self._validate(X, reset=True)
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._ball())
         self.labels_ = np.array(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
-        self.components_ = np.array(fit.state.components)
+        components = fit.state.components
+        self.components_ = components if scipy.sparse.issparse(components) else np.array(components)
         self.status_ = Status(int(fit.status))
         return self
 
@@ -69,6 +91,7 @@ class DBSCAN(ClusterMixin, Estimator):
         """Fits, and returns ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
+    @available_if(_places_new_rows)
     def predict(self, X):
         """The cluster of each row, (n_samples,) int32: the first that has a core row within ``eps``, -1 for none.
 
@@ -77,6 +100,10 @@ class DBSCAN(ClusterMixin, Estimator):
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(dbscan.predict(self._state(), X, **self._ball()))
+
+    def _distances(self, X):
+        """A matrix whose values the function looks at: distances may be infinite."""
+        return validate_data(self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
 
     def _ball(self):
         """What says which rows are neighbours."""
