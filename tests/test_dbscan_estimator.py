@@ -32,8 +32,9 @@ SETS = {
 
 def excused(estimator: DBSCAN) -> dict[str, str]:
     """Checks that give rows, or what is no distance, to an estimator that takes distances."""
-    checks = ("check_estimators_nan_inf", "check_clustering") if estimator.metric == "precomputed" else ()
-    return dict.fromkeys(checks, "distances may be infinite, and make a square matrix")
+    checks = ("check_estimators_nan_inf", "check_clustering", "check_positive_only_tag_during_fit")
+    reason = "distances may be infinite but not negative, and make a square matrix"
+    return dict.fromkeys(checks if estimator.metric == "precomputed" else (), reason)
 
 
 @parametrize_with_checks([DBSCAN(), DBSCAN(metric="precomputed")], expected_failed_checks=excused)

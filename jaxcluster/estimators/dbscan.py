@@ -61,8 +61,7 @@ class DBSCAN(ClusterMixin, Estimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inputs = tags.input_tags
-        inputs.pairwise = inputs.sparse = inputs.positive_only = self._precomputed
+        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
         return tags
 
     def fit(self, X, y=None, sample_weight=None):
