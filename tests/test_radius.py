@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxcluster.ops import block_pairs, radius
+from jaxcluster.ops import block_pairs, blocks, radius
 from jaxcluster.ops.block_pairs import room
 from jaxcluster.ops.blocks import BLOCK, near_pairs, partition, partition_parts
-from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, look_around
+from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, least_of_whole, look_around
 
 RNG = np.random.default_rng(0)
 ROWS = {
@@ -68,6 +68,26 @@ def test_no_near_rows_are_in_blocks_left_out(name, power):
     assert len(np.unique(pairs, axis=0)) == len(pairs)
 
 
+def test_blocks_that_are_wholly_near_are_not_looked_into():
+    x = np.random.default_rng(1).uniform(size=(1_000, 2))
+    near, mass = look_around(x, Ball(2.0, 2.0))
+    assert len(near.pairs) == 0
+    assert len(near.whole) == len(near.blocks.x) ** 2
+    np.testing.assert_array_equal(mass.least, 1_000)
+    near, mass = look_around(x, Ball(2.0, 0.25))
+    assert len(near.pairs) > 0
+    block_of = near.blocks.rows(np.broadcast_to(np.arange(len(near.blocks.x))[:, None], near.blocks.index.shape), 1_000)
+    inside = within(x, Ball(2.0, 0.25))
+    for first, second in near.whole:
+        assert inside[np.ix_(block_of == first, block_of == second)].all()
+
+
+def test_more_pairs_than_can_be_held(monkeypatch):
+    monkeypatch.setattr(blocks, "MOST_PAIRS", 10)
+    with pytest.raises(MemoryError, match="GiB. Pass a smaller eps, or fewer rows"):
+        look_around(np.random.default_rng(1).uniform(size=(1_000, 2)), Ball(2.0, 1.0))
+
+
 def test_few_blocks_are_near_each_other_in_few_columns():
     blocks = partition(np.random.default_rng(1).uniform(size=(20_000, 2)))
     assert len(near_pairs(blocks, 0.02**2, 2.0)) < 0.05 * len(blocks.x) ** 2 / 2
@@ -99,7 +119,8 @@ def least_labels(near, labels):
     on_device = room(placed, NOBODY)
     sure, maybe = (np.asarray(least_near(near, on_device, near.pairs, surely=surely)) for surely in (True, False))
     exact = exact_least(near, placed, near.pairs, near.blocks.index >= 0)
-    return [near.blocks.rows(values[: len(placed)], len(labels)) for values in (sure, maybe, exact)]
+    whole = least_of_whole(near, placed)
+    return [near.blocks.rows(np.minimum(values[: len(placed)], whole), len(labels)) for values in (sure, maybe, exact)]
 
 
 @pytest.mark.parametrize("columns", [2, 9])
@@ -121,7 +142,7 @@ def test_float32_that_tells_nothing_leaves_all_open():
     x, ball = np.random.default_rng(2).normal(size=(300, 2)), Ball(2.0, 0.25)
     near, mass = look_around(np.concatenate([x, x + 1e14]), ball)
     assert near.doubtful.all()
-    assert not mass.least.any()
+    assert (mass.least <= 1).all()  # a row that is alone in its block, with itself
     counts = exact_mass(near, np.arange(600) < 300)
     np.testing.assert_array_equal(counts, within(x, ball).sum(axis=1))
 

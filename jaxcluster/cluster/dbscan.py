@@ -18,12 +18,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
+import scipy.sparse.csgraph
 
 from jaxcluster.core import check
 from jaxcluster.ops.block_pairs import room
 from jaxcluster.ops.pairwise import Pairwise, Space, concrete_rows, measure, tiles
-from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, look_around
+from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, least_of_whole, look_around
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 
@@ -153,6 +153,7 @@ def _merge(near, core):
     """By place, the least core row of the cluster of each core row, `NOBODY` elsewhere; how many rounds it took."""
     n, rounds = len(core), 0
     placed = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
+    placed = _join_whole(near, placed)
     labels, pairs = room(placed, NOBODY), _unmerged(near.pairs, placed)
     while len(pairs):
         labels, changed = _join(labels, least_near(near, labels, pairs), n)
@@ -167,6 +168,19 @@ def _merge(near, core):
     return placed, rounds
 
 
+def _join_whole(near, placed):
+    """Core rows of blocks that are wholly near each other have one label."""
+    count, dense = len(placed), (placed != NOBODY).any(axis=1)
+    ends = near.whole[dense[near.whole].all(axis=1)]
+    graph = scipy.sparse.coo_array((np.ones(len(ends), bool), tuple(ends.T)), shape=(count, count))
+    parts, part = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    least = np.full(parts, NOBODY, placed.dtype)
+    np.minimum.at(least, part, placed.min(axis=1))
+    joined = np.zeros(count, bool)
+    joined[ends[:, 0]] = True
+    return np.where(joined[:, None] & (placed != NOBODY), least[part][:, None], placed)
+
+
 def _with_border(near, placed):
     """Gives rows that are not dense to the first cluster near them."""
     dense, loose = placed != NOBODY, (placed == NOBODY) & (near.blocks.index >= 0)
@@ -178,6 +192,7 @@ def _with_border(near, placed):
 def _least_of_all(near, placed, wanted, loose):
     """The least label near those places that a mask picks, over the pairs of blocks that another picks."""
     sure = np.asarray(least_near(near, room(placed, NOBODY), near.pairs[wanted]))[: len(placed)]
+    sure = np.minimum(sure, least_of_whole(near, placed))
     return np.minimum(sure, _doubtful(near, placed, near.pairs[wanted & near.doubtful], np.where(loose, sure, -1)))
 
 

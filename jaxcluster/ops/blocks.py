@@ -20,6 +20,9 @@ FEW_COLUMNS = 8
 A_HAIR = 1 + 1e-9
 """Rounding may make a gap too large by less; one pair too many does no harm."""
 
+MOST_PAIRS = 1 << 27
+"""Pairs of near blocks that are held at most."""
+
 BOX_PAIRS = 1 << 16
 """Pairs of boxes that are compared at a time: what a core's cache holds."""
 
@@ -104,7 +107,22 @@ def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
         first, second = np.nonzero(near)
         upper = first <= second
         found.append(np.stack([first[upper] + start, second[upper] + start], axis=1).astype(np.int32))
+        if (count := sum(map(len, found))) > MOST_PAIRS:
+            raise MemoryError(
+                f"More than {count:,} pairs of blocks of {BLOCK} rows lie within the radius of each other and need "
+                f"{16 * count / 2**30:.1f} GiB. Pass a smaller eps, or fewer rows."
+            )
     return np.concatenate(found)
+
+
+def spans(blocks: Blocks, pairs: np.ndarray, power: float) -> np.ndarray:
+    """(p,) Σ|difference|^power between the farthest points of the boxes of (p, 2) pairs of blocks."""
+    first, second = pairs.T
+    span = np.zeros(len(pairs))
+    for low, high in zip(blocks.low.T, blocks.high.T, strict=True):
+        across = np.maximum(high[first] - low[second], high[second] - low[first])
+        span += across * across if power == 2 else across**power
+    return span
 
 
 def box_groups(count: int, others: int) -> list[slice]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.ops.block_pairs import fold_pairs, groups, products_between, room, sums_between
-from jaxcluster.ops.blocks import BLOCK, Blocks, near_pairs, partition
+from jaxcluster.ops.blocks import A_HAIR, BLOCK, Blocks, near_pairs, partition, spans
 from jaxcluster.ops.pairwise import power_sums
 from jaxcluster.types import Array, Float, Int
 
@@ -69,14 +69,16 @@ class Near(NamedTuple):
     Attributes:
         blocks: the rows in blocks.
         ball: what near means.
-        pairs: (p, 2) int32 pairs of blocks, both ways.
-        doubtful: (p,) between which there are rows that float32 cannot tell to be near or not.
+        pairs: (p, 2) int32 pairs of blocks, both ways, between which some rows may be near.
+        whole: (w, 2) int32 other pairs, both ways: each row of the one is near each of the other.
+        doubtful: (p,) of ``pairs``, between which there are rows that float32 cannot tell to be near or not.
         device: the rows on the device.
     """
 
     blocks: Blocks
     ball: Ball
     pairs: np.ndarray
+    whole: np.ndarray
     doubtful: np.ndarray
     device: OnDevice
 
@@ -95,10 +97,14 @@ def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) ->
         x: finite rows.
         ball: what near means.
         weights: (n,) to be added up in place of counting.
+
+    Raises:
+        MemoryError: there are too many pairs of blocks that may hold near rows.
     """
     blocks = partition(x)
     upper = near_pairs(blocks, ball.reach, ball.power)
-    pairs = np.concatenate([upper, upper[upper[:, 0] < upper[:, 1]][:, ::-1]])
+    whole = spans(blocks, upper, ball.power) <= ball.reach / A_HAIR
+    whole, pairs = _both_ways(upper[whole]), _both_ways(upper[~whole])
     device = _on_device(blocks, ball)
     value = room(blocks.places(np.ones(len(x), np.int32) if weights is None else weights.astype(np.float32), 0), 0)
     sums, doubtful = (jnp.zeros_like(value), jnp.zeros_like(value)), []
@@ -106,8 +112,10 @@ def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) ->
         sums, doubt = _add_up(ball.power, device, value, todo, sums)
         doubtful.append(doubt)
     sums, doubtful = jax.device_get((sums, doubtful))
-    near = Near(blocks, ball, pairs, np.concatenate(doubtful)[: len(pairs)], device)
-    least, most = (blocks.rows(part[: len(blocks.x)], len(x)) for part in sums)
+    doubtful = np.concatenate([*doubtful, np.zeros(0, bool)])[: len(pairs)]
+    near = Near(blocks, ball, pairs, whole, doubtful, device)
+    given = _of_whole(near, blocks.places(np.ones(len(x)) if weights is None else weights.astype(float), 0))
+    least, most = (blocks.rows(part[: len(blocks.x)] + given, len(x)) for part in sums)
     if weights is None:
         return near, Mass(least, most)
     # Float32 sums over a block, and over all blocks.
@@ -115,17 +123,27 @@ def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) ->
     return near, Mass(least * (1.0 - error), most * (1.0 + error))
 
 
+def _both_ways(upper):
+    return np.concatenate([upper, upper[upper[:, 0] < upper[:, 1]][:, ::-1]])
+
+
+def _of_whole(near, values):
+    """(b, 1) sums of the values of the blocks that are wholly near each block."""
+    first, second = near.whole.T
+    return np.bincount(first, values.sum(axis=1)[second], len(values))[:, None]
+
+
 def exact_mass(near: Near, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(m,) counts or float64 sums of weights near those rows that an (n,) mask picks, added up on the host."""
     value = near.blocks.places(np.ones(len(rows)) if weights is None else weights.astype(np.float64), 0)
-    sums = np.zeros(value.shape)
+    sums = np.zeros(value.shape) + _of_whole(near, value)
     for places, second, within in _compare(near, near.pairs, near.blocks.places(rows, False)):
         np.add.at(sums, places, np.einsum("pj,pj->p", within, value[second]))
     return near.blocks.rows(sums, len(rows))[rows]
 
 
 def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray, *, surely: bool = True) -> Int[Array, "b w"]:
-    """The least label of the rows near each place over some pairs of blocks, `NOBODY` where there is none.
+    """The least label of the rows near each place over some of ``near.pairs``, `NOBODY` where there is none.
 
     Args:
         near: the rows.
@@ -137,6 +155,13 @@ def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray, *, sure
     for todo in groups(pairs):
         least = _least(near.ball.power, near.device, labels, todo, np.float32(SURE if surely else MAYBE), least)
     return least
+
+
+def least_of_whole(near: Near, labels: np.ndarray) -> np.ndarray:
+    """(b, 1) the least label of the blocks that are wholly near each block, `NOBODY` where there is none."""
+    least = np.full(len(labels), NOBODY, labels.dtype)
+    np.minimum.at(least, near.whole[:, 0], labels.min(axis=1)[near.whole[:, 1]])
+    return least[:, None]
 
 
 def exact_least(near: Near, labels: np.ndarray, pairs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
