@@ -24,6 +24,7 @@ _MODULES = {
     "report": "jaxcluster.report",
     "select": "jaxcluster.select",
     "soft_kmeans": "jaxcluster.cluster.soft_kmeans",
+    "spectral": "jaxcluster.cluster.spectral",
 }
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 
@@ -36,6 +37,8 @@ _OBJECTS = {
     "KMeans": "jaxcluster.estimators",
     "MiniBatchKMeans": "jaxcluster.estimators",
     "Points": "jaxcluster.types",
+    "SpectralClustering": "jaxcluster.estimators",
+    "SpectralEmbedding": "jaxcluster.estimators",
     "Status": "jaxcluster.types",
     "load": "jaxcluster.estimators",
 }

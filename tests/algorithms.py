@@ -49,9 +49,11 @@ ALGORITHMS = {
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "spectral": {"gamma": 0.05},
+    "spectral-embedding": {"affinity": "rbf"},
     "dbscan": {"eps": 3.0, "min_samples": 5},
 }
-"""Parameters with which estimators that are not told how many clusters there are find the four blobs."""
+"""What estimators must be told besides the number of clusters to find the four blobs."""
 
 
 def make(name: str, k: int = 4, **options: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,10 @@ def test_weights_are_taken(data, moons, tmp_path):
         (("dbscan", "--eps", "wide"), "'--eps'.*a valid number"),
         (("dbscan", "--min-samples", "few"), "min_samples='few' must be a number"),
         (("dbscan", "--metric", "euclid"), "--metric.*manhattan"),
+        (("spectral",), "spectral needs a number of clusters: pass --k"),
+        (("spectral", "--k", 2, "--weights", "0"), "spectral counts each row once: leave out --weights"),
+        (("spectral", "--k", 2, "--gamma", 0), "gamma=0.0 must be greater than 0"),
+        (("spectral-embedding",), "no cluster. Use SpectralEmbedding in Python"),
         (("kmeans", "--k", 2, "--eps", 0.3), "kmeans: parameter 'eps' is not known"),
         (("kmeans", "--k", 2, "--metric", "manhattan"), "'manhattan' is not known; choose one of 'sqeuclidean'"),
     ],
@@ -153,5 +158,23 @@ def test_words_that_make_no_sense(data, tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_spectral_clustering_has_a_graph_and_labels_no_new_rows(data, moons, tmp_path):
+    words = ("--k", 2, "--affinity", "nearest_neighbors", "--n-neighbors", 8, "--assign-labels", "cluster_qr")
+    result = call("fit", "spectral", data / "moons.npy", *words, "--out", tmp_path / "run")
+    chosen = {"affinity": "nearest_neighbors", "n_neighbors": 8, "assign_labels": "cluster_qr", "random_state": 0}
+    expected = jaxcluster.SpectralClustering(2, **chosen)
+    with pytest.warns(UserWarning, match="not connected") if "not connected" in result.stderr else nullcontext():
+        expected.fit(moons[0])
+    np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), expected.labels_)
+    assert read_json(tmp_path / "run" / "config.json")["parameters"] == expected.get_params()
+    assert "for jaxcluster.load in Python" in result.stdout
+    page = (tmp_path / "run" / "report.html").read_text()
+    for word in ("<h2>Graph</h2>", "Least 8 eigenvalues of the Laplacian", "between clusters"):
+        assert word in page
+    assert "SpectralClustering cannot label new rows" in refuse("predict", tmp_path / "run", data / "moons.npy")
+
+
 def test_the_choices_on_offer_are_those_of_the_library():
     assert sorted(graph_options.Distance) == sorted(distance.METRICS)
+    assert sorted(graph_options.Assignment) == sorted(jaxcluster.spectral.ASSIGNMENTS)
+    assert {*graph_options.Affinity} == {name for name in jaxcluster.spectral.AFFINITIES if "precomputed" not in name}

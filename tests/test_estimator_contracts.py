@@ -12,7 +12,7 @@ from jaxcluster.estimators import ESTIMATORS, load
 
 WEIGHTED_CLUSTERERS = [name for name in CLUSTERERS if name in WEIGHTED]
 
-IDLE = {"random_state", "verbose", "verbose_interval", "p", "decay"}
+IDLE = {"random_state", "verbose", "verbose_interval", "p", "decay", "degree", "coef0"}
 """Parameters that mean nothing beside the other defaults, or are tested elsewhere."""
 
 

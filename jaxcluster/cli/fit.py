@@ -206,7 +206,7 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
     with stage("write", "Writing"):
         estimator.save(folder / runs.MODEL)
         runs.write_labels(folder / runs.LABELS, estimator.labels_)
-        if hasattr(estimator, "history_"):
+        if len(getattr(estimator, "history_", ())):
             runs.write_history(folder / runs.HISTORY, estimator.history_)
         clusters, noise = runs.clusters_and_noise(estimator.labels_)
         scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}

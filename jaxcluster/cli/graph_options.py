@@ -91,7 +91,10 @@ MinClusterSize = Annotated[
 MaxEps = Annotated[
     float | None,
     typer.Option(
-        metavar="X", rich_help_panel=DENSITY, show_default=False, help="How far optics looks for neighbours: no end."
+        metavar="X",
+        rich_help_panel=DENSITY,
+        show_default=False,
+        help="How far optics looks for neighbours; without an end unless given.",
     ),
 ]
 Xi = Annotated[

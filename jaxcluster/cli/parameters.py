@@ -36,8 +36,10 @@ def make_estimator(
     from jaxcluster.estimators import ESTIMATORS
 
     with mistakes():
-        check_choice("ALGO", algorithm, [name for name in ESTIMATORS if ESTIMATORS.info(name).labels])
+        check_choice("ALGO", algorithm, ESTIMATORS)
     info = ESTIMATORS.info(algorithm)
+    if not info.labels:
+        raise MistakeError(f"{algorithm} gives rows a place and no cluster. Use {info.class_name} in Python.")
     estimator = ESTIMATORS[algorithm]()
     defaults = estimator.get_params()
     if clusters is not None and info.clusters is None:

@@ -37,7 +37,12 @@ def show(out: Console, result: Result, folder: Path) -> None:
     if result.silhouette_rows < len(estimator.labels_) - noise:
         say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
     say(out, f"Written to {folder}:", "bold")
-    for name, purpose in runs.FILES.items():
+    files = (
+        runs.FILES
+        if hasattr(estimator, "predict")
+        else runs.FILES | {f"{runs.MODEL}/": "for jaxcluster.load in Python"}
+    )
+    for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
     if getattr(estimator, "status_", None) == Status.MAX_STEPS:

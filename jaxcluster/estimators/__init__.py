@@ -128,6 +128,22 @@ ESTIMATORS = EstimatorRegistry(
             objective="lower bound (up to a constant)",
             best="max",
         ),
+        "spectral": EstimatorInfo(
+            "jaxcluster.estimators.spectral",
+            "SpectralClustering",
+            "a small cut of the graph of rows, by its eigenvectors",
+            clusters="n_clusters",
+            reported=("n_iter_",),
+            objective="sum of the least eigenvalues",
+        ),
+        "spectral-embedding": EstimatorInfo(
+            "jaxcluster.estimators.spectral",
+            "SpectralEmbedding",
+            "no clusters: places by eigenvectors of a graph, in Python alone",
+            reported=("n_iter_",),
+            objective="sum of the least eigenvalues",
+            labels=False,
+        ),
         "dbscan": EstimatorInfo(
             "jaxcluster.estimators.dbscan",
             "DBSCAN",

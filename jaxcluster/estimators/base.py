@@ -52,8 +52,8 @@ class Estimator(BaseEstimator):
 
     def _summary(self) -> str:
         """A few words on the last fit: the shape of the rows, what was reached, and how it ended."""
-        labels = getattr(self, "labels_", None)
-        shape = f"{self.n_features_in_} columns" if labels is None else f"{len(labels)}×{self.n_features_in_}"
+        per_row = getattr(self, "labels_", getattr(self, "embedding_", None))
+        shape = f"{self.n_features_in_} columns" if per_row is None else f"{len(per_row)}×{self.n_features_in_}"
         ending = self.status_.name.lower().replace("_", " ")
         return f"fitted on {shape}: {', '.join([*self._reached(), ending])}"
 
