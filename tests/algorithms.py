@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sklearn.utils.validation import has_fit_parameter
 
-from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, minibatch, soft_kmeans
+from jaxcluster import bayesian_gmm, bisecting, dbscan, gmm, kmeans, minibatch, soft_kmeans
 from jaxcluster.estimators import ESTIMATORS
 
 
@@ -46,6 +46,20 @@ ALGORITHMS = {
     "bayesian-gmm": Algorithm(bayesian_gmm.fit),
     "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
+}
+
+
+class Finder(NamedTuple):
+    """A fit(x) -> Fit of concrete rows that finds out how many clusters there are, without chance, set so that it finds
+    the four blobs; and whether it takes ``weights``."""
+
+    fit: Callable[..., Any]
+    weighted: bool = False
+
+
+FINDERS = {
+    "dbscan": Finder(partial(dbscan.fit, eps=3.0), weighted=True),
+    "dbscan-manhattan": Finder(partial(dbscan.fit, eps=5.0, metric="manhattan"), weighted=True),
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {

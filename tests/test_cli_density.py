@@ -97,6 +97,12 @@ def test_scores_leave_noise_out_or_take_it_for_a_cluster(finished, expected, moo
     assert "Without the truth, of the rows in clusters" in finished[1].stdout
 
 
+def test_score_says_what_noise_counts_as(finished, data):
+    result = call("score", finished[0] / "labels.csv", data / "truth.npy")
+    assert f"{N} rows against the truth, noise as one more cluster" in result.stdout
+    assert "noise" not in call("score", data / "truth.npy", data / "truth.npy").stdout
+
+
 def test_the_silhouette_is_of_the_distances_of_the_method(data, moons, tmp_path):
     words = ("--eps", 0.3, "--metric", "manhattan", "--quiet", "--no-report", "--seed", 5)
     call("fit", "dbscan", data / "moons.npy", *words, "--out", tmp_path / "run")

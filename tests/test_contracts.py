@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, FINDERS
 from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import lloyd
@@ -14,6 +14,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core.rows import bucket
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
+from jaxcluster.types import Status
 
 K = 4
 
@@ -203,3 +204,89 @@ def test_offset_of_ten_thousand(name, blobs, key):
 def test_bad_input(name, x, k, options, message, key):
     with pytest.raises((ValueError, TypeError), match=message):
         ALGORITHMS[name].fit(key, x, k, **options)
+
+
+# Methods that find out how many clusters there are ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_finders_find_separate_blobs(name, blobs):
+    fit = FINDERS[name].fit(blobs.x)
+    assert same_partition(fit.labels, blobs.y)
+    assert (fit.labels.shape, fit.labels.dtype) == ((300,), np.int32)
+    assert int(fit.status) == Status.CONVERGED
+    assert not np.isfinite(np.asarray(fit.history)).any()
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_finders_give_the_same_labels_in_any_order_of_the_rows(name, blobs):
+    order = np.random.default_rng(5).permutation(300)
+    assert same_partition(
+        np.asarray(FINDERS[name].fit(blobs.x).labels)[order], FINDERS[name].fit(blobs.x[order]).labels
+    )
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_finders_take_any_numbers_and_leave_them_alone(name, blobs):
+    labels = FINDERS[name].fit(blobs.x).labels
+    for x in (blobs.x.astype(np.float64), jnp.asarray(blobs.x), blobs.x.tolist(), np.asfortranarray(blobs.x)):
+        np.testing.assert_array_equal(FINDERS[name].fit(x).labels, labels)
+    x = blobs.x.astype(np.float64)
+    FINDERS[name].fit(x)
+    np.testing.assert_array_equal(x, blobs.x)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("offset", [1e4, -1e7])
+def test_finders_do_not_mind_an_offset(name, blobs, offset):
+    x = blobs.x.astype(np.float64)
+    np.testing.assert_array_equal(FINDERS[name].fit(x + offset).labels, FINDERS[name].fit(x).labels)
+
+
+@pytest.mark.parametrize("name", [name for name, finder in FINDERS.items() if finder.weighted])
+def test_weights_of_finders_equal_repetition(name, blobs, weights):
+    repeats = weights.astype(int)
+    weighted = FINDERS[name].fit(blobs.x, weights=weights)
+    repeated = FINDERS[name].fit(np.repeat(blobs.x, repeats, axis=0))
+    assert same_partition(np.repeat(np.asarray(weighted.labels), repeats), repeated.labels)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=["jit", "grad", "vmap"])
+def test_finders_say_why_they_take_no_traced_rows(name, blobs, transform):
+    rows = jnp.asarray(blobs.x)[None] if transform is jax.vmap else jnp.asarray(blobs.x)
+    with pytest.raises(TypeError, match="takes concrete rows.*labels have no gradient.*outside jit, vmap and grad"):
+        transform(lambda x: FINDERS[name].fit(x).labels.sum().astype(float))(rows)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones(5), "2-D"),
+        (np.ones((0, 2)), "no rows"),
+        (np.ones((3, 0)), "no columns"),
+        (np.array([["a", "b"]]), "not numeric"),
+        (np.ones((3, 2)) * 1j, "Complex data not supported"),
+        (np.array([[1, np.nan], [np.inf, 2]]), "1 NaN and 1 infinity values in columns 0, 1"),
+    ],
+)
+def test_finders_refuse_bad_rows(name, x, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        FINDERS[name].fit(x)
+
+
+@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "euclid"}, "metric='euclid' is not known.*Did you mean 'euclidean'"),
+        ({"metric": "minkowski", "p": 0.5}, "p=0.5 must be at least 1"),
+        ({"metric": "precomputed"}, r"needs a square matrix of distances, got shape \(300, 5\)"),
+        ({"min_samples": 0}, "min_samples=0 must be"),
+        ({"min_samples": -1}, "min_samples=-1 must be"),
+    ],
+)
+def test_finders_refuse_bad_options(name, blobs, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        FINDERS[name].fit(blobs.x, **options)

@@ -51,6 +51,7 @@ def score(
     from jaxcluster.cli.folder import check_file, new_file, write_json
     from jaxcluster.cli.scores import external_scores, show_scores
     from jaxcluster.datasets import load_labels
+    from jaxcluster.plots.style import is_noise
 
     if json is not None:
         check_file(json, overwrite=overwrite)
@@ -65,6 +66,7 @@ def score(
         with new_file(json, overwrite=overwrite) as path, mistakes():
             write_json(path, scores)
     printer = console.stdout(quiet)
-    show_scores(printer, f"{len(found):,} rows against the truth", scores)
+    noise = ", noise as one more cluster" if is_noise(found).any() else ""
+    show_scores(printer, f"{len(found):,} rows against the truth{noise}", scores)
     if json is not None:
         console.say(printer, f"Written to {json}.", "bold")
