@@ -59,7 +59,7 @@ class Finder(NamedTuple):
 
 FINDERS = {
     "dbscan": Finder(partial(dbscan.fit, eps=3.0), weighted=True),
-    "dbscan-manhattan": Finder(partial(dbscan.fit, eps=5.0, metric="manhattan"), weighted=True),
+    "dbscan-minkowski": Finder(partial(dbscan.fit, eps=2.4, metric="minkowski", p=3.0), weighted=True),
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {
