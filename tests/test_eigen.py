@@ -55,7 +55,7 @@ def test_they_are_those_of_the_spectrum(name):
 
 def test_a_residual_alone_would_not_do():
     """Vectors 3 and 4 differ by 1e-5 in their eigenvalues: any mixture of them has a smaller residual than tol."""
-    matrix, turn = with_spectrum(SPECTRA["a narrow gap"])
+    matrix, _ = with_spectrum(SPECTRA["a narrow gap"])
     found = solve(matrix, 3)
     assert found.residuals.max() <= eigen.ANGLE * 1.1e-5
     loose = solve(matrix, 3, tol=1e-4, max_steps=1)

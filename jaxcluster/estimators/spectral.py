@@ -18,7 +18,7 @@ from jaxcluster.core import check
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.types import Status
 
-SOLVERS = (None, "arpack", "lobpcg", "amg")
+SOLVERS = ("arpack", "lobpcg", "amg")
 """What scikit-learn calls the ways to the eigenvectors; there is one here, in place of all."""
 
 
@@ -49,7 +49,8 @@ class _SpectralEstimator(Estimator):
 
     def _checked(self, X):
         """The rows, or the matrix, as a NumPy or CSR array."""
-        check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
+        if self.eigen_solver is not None:
+            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
         if not self._precomputed:
             X = self._validate(X, reset=True)
             if len(X) < 2:

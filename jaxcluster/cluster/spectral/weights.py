@@ -83,7 +83,7 @@ def padded(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Af
         rows = bucket(len(x))
         # Distances do not change, and their expansion cancels least about the mean.
         given = kernel(x - x.mean(axis=0), gamma, rows=rows)
-        return jax.jit(lambda given: given.matrix())(given) if rows**2 <= WRITTEN_OUT else given
+        return _written_out(given) if rows**2 <= WRITTEN_OUT else given
     weights = weight_matrix(x, affinity, n_neighbors)
     rows = bucket(weights.shape[0])
     if scipy.sparse.issparse(weights):
@@ -104,3 +104,8 @@ def traced(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Af
     if affinity == "precomputed_nearest_neighbors":
         return from_matrix(neighbor_matrix(measure(x, "precomputed"), n_neighbors))
     return as_affinity(affinity(x, x) if callable(affinity) else x)
+
+
+@jax.jit
+def _written_out(given):
+    return given.matrix()
