@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import namedtuple
 
 import jax
 import jax.numpy as jnp
@@ -159,14 +160,20 @@ def test_nan_numpy_numbers_and_jax_arrays_survive_json():
     assert decode(encode("value", drawn, arrays), arrays).normal() == drawn.normal()
 
 
-def test_named_tuples_come_back_as_what_they_are(monkeypatch):
+def test_named_tuples_come_back_as_what_they_are():
     tree, arrays = Tree(np.arange(4, dtype=np.int32).reshape(2, 2), np.array([0.5, 1.0])), {}
+    back = decode(json.loads(json.dumps(encode("tree", {"mst": tree}, arrays))), arrays)["mst"]
+    assert_same(back, tree)
+    assert_same(back._asdict(), tree._asdict())
+
+
+def test_named_tuples_that_are_not_known_are_refused():
+    with pytest.raises(TypeError, match="of type Unknown cannot be saved"):
+        encode("value", namedtuple("Unknown", "a b")(1, 2), {})
     with pytest.raises(TypeError, match="of type Tree cannot be saved"):
-        encode("tree", tree, {})
-    monkeypatch.setitem(encoding.TUPLES, "Tree", "jaxcluster.ops.spanning_tree")
-    text = json.dumps(encode("tree", {"mst": tree}, arrays))
-    assert_same(decode(json.loads(text), arrays)["mst"], tree)
-    assert_same(decode(json.loads(text), arrays)["mst"]._asdict(), tree._asdict())
+        encode("value", namedtuple("Tree", "edges weights")(1, 2), {})  # the name alone is not enough
+    with pytest.raises(KeyError, match="Popen"):
+        decode({"$named": {"class": "Popen", "fields": {"$dict": {"args": "true"}}}}, {})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
 
-TUPLES: dict[str, str] = {}
+TUPLES = {
+    "CondensedTree": "jaxcluster.cluster.hdbscan.condense",
+    "Tree": "jaxcluster.ops.spanning_tree",
+}
 """Named tuples that fitted attributes may hold, and the module of each: a file can name no other class."""
 
 COMPRESSED = ("csr", "csc", "bsr")
