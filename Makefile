@@ -18,7 +18,7 @@ help:
 	@echo "make test         run the tests and the notebooks (WORKERS=$(WORKERS) processes)"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
-	@echo "make bench-table  write README's table from bench/results"
+	@echo "make bench-table  write README's tables from bench/results"
 	@echo "make clean        remove $(VENV), runs and caches"
 
 demo: $(VENV)/.package

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from bench import memory, peers
 from bench.cases import Case, select, shrink
 from bench.peers import Answer
 from bench.provenance import provenance
-from bench.table import RESULTS, markdown, memory_markdown, seconds, size
+from bench.records import RESULTS, append
+from bench.table import markdown, memory_markdown, seconds, size
 from bench.timing import alternate, summary, timed
 from bench.works import OURS, WORKS, compare, title
 
@@ -76,13 +76,6 @@ def results_file(options: argparse.Namespace, name: str) -> Path | None:
     if options.out is not None or options.quick:
         return options.out
     return RESULTS / "memory" / name if options.memory else RESULTS / name
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    """One more line of a file of JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lines:
-        lines.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
-from bench.peers import GMMX, SKLEARN, WANG
+from bench.peers import FAST_HDBSCAN, GMMX, SKLEARN, WANG
 
 Target = float | Mapping[str, float]
 """A ratio that is aimed at: to the fastest peer, or to each by its name."""
@@ -28,6 +28,7 @@ class Case:
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
         target: the ratio that is aimed at, by platform ("cpu", "gpu").
         platform: the only platform on which the case is run; None for all.
+        without: peers that would take minutes.
         data: the file of real data, without its ending, that ``--data`` may put in the place of generated rows; its
             principal components where ``d`` is less than its columns.
     """
@@ -45,10 +46,12 @@ class Case:
     repeats: int = 7
     target: Mapping[str, Target] = field(default_factory=dict)
     platform: str | None = None
+    without: Sequence[str] = ()
     data: str | None = None
 
 
 FEW_COLUMNS = {"cpu": {SKLEARN: 10, WANG: 0.5}}
+ALL_ROWS = {"cpu": {FAST_HDBSCAN: 1.5}}
 EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
@@ -67,6 +70,14 @@ CASES = (
     Case("dbscan-3", "dbscan", n=100_000, d=3, k=20, eps=0.8, target=FEW_COLUMNS),
     Case("dbscan-8", "dbscan", n=50_000, d=8, k=20, eps=3.0, repeats=5, target={"cpu": {SKLEARN: 10, WANG: 3}}),
     Case("dbscan-32", "dbscan", n=20_000, d=32, k=20, eps=12.0, target={"cpu": {SKLEARN: 10}}),
+    Case("hdbscan-2", "hdbscan", n=100_000, d=2, k=20, repeats=5, target=ALL_ROWS, without=(SKLEARN,)),
+    Case("hdbscan-3", "hdbscan", n=100_000, d=3, k=20, repeats=5, target=ALL_ROWS, without=(SKLEARN,)),
+    Case("hdbscan-8", "hdbscan", n=50_000, d=8, k=20, repeats=3, target=ALL_ROWS, without=(SKLEARN,)),
+    Case("hdbscan-20k", "hdbscan", n=20_000, d=2, k=20, repeats=3, target={"cpu": {SKLEARN: 10, FAST_HDBSCAN: 1.5}}),
+    Case("hdbscan-32", "hdbscan", n=20_000, d=32, k=20, repeats=3, target={"cpu": {SKLEARN: 10}}),
+    Case("optics", "optics", n=10_000, d=2, k=20, repeats=3, target={"cpu": {SKLEARN: 20}}),
+    Case("spectral-5k", "spectral", n=5_000, d=16, k=10, repeats=3, target={"cpu": {SKLEARN: 2}}),
+    Case("spectral-20k", "spectral", n=20_000, d=16, k=10, repeats=1, target={"cpu": {SKLEARN: 50}}),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

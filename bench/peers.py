@@ -26,8 +26,16 @@ class Answer(NamedTuple):
 Call = Callable[[], Answer]
 
 SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
-WANG = "dbscan (Wang, Gu, Shun)"
-MODULES = {SKLEARN: "sklearn", INTELEX: "sklearnex", FAISS: "faiss", GMMX: "gmmx", WANG: "dbscan", TORCH: "torch"}
+WANG, FAST_HDBSCAN = "dbscan (Wang, Gu, Shun)", "fast_hdbscan"
+MODULES = {
+    SKLEARN: "sklearn",
+    INTELEX: "sklearnex",
+    FAISS: "faiss",
+    GMMX: "gmmx",
+    WANG: "dbscan",
+    FAST_HDBSCAN: "fast_hdbscan",
+    TORCH: "torch",
+}
 
 
 def installed(platform: str, *, cpu_peers: bool = True) -> dict[str, str]:

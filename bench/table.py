@@ -1,36 +1,19 @@
-"""README's table from the committed results: ``python -m bench.table`` writes it, ``--check`` only compares."""
+"""README's tables from the committed results: ``python -m bench.table`` writes them, ``--check`` only compares."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+from bench.provenance import ROOT
+from bench.records import RESULTS, published, read
+
 HEAD = ("Work", "jaxcluster", "Peers", "Ratio", "Target", "First call")
 MEMORY_HEAD = ("Peak memory beside the rows", "jaxcluster", "Peers")
 LIBRARIES = {"jax": "JAX", "numpy": "NumPy", "scikit-learn": "scikit-learn"}
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The records of every run in the folder, oldest first."""
-    lines = (line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines())
-    return sorted((json.loads(line) for line in lines if line), key=lambda record: record["provenance"]["date"])
-
-
-def published(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The latest full-size record of each case on each device, data included; never one from a quick run."""
-    latest: dict[tuple, dict[str, Any]] = {}
-    for record in records:
-        made = record["provenance"]
-        if not made["quick"]:
-            latest[made["platform"], made["device"], made["cores"], record["case"], record["data"]] = record
-    return list(latest.values())
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
@@ -53,16 +36,29 @@ def sections(times: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]] =
     return "\n\n".join(parts)
 
 
-def replaced(text: str, table: str) -> str:
-    """``text`` with the table between its two markers.
+def shapes_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of the best ARI of each method, a row a shape; the best of the row in bold."""
+    names = list(dict.fromkeys(name for record in records for name in record["methods"]))
+    head = [("Shape", "Rows", *names), ("---", "---:", *["---:"] * len(names))]
+    return _lines([*head, *(_shape_row(record, names) for record in records)])
+
+
+def shapes_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of shapes, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{shapes_markdown(records)}" if records else ""
+
+
+def replaced(text: str, table: str, block: str = "bench") -> str:
+    """``text`` with the table between the two markers of a block.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"expected {START} and {END} once each, in this order: add them where the table belongs.")
-    before, after = text.partition(START)[0], text.partition(END)[2]
-    return f"{before}{START}\n{table}\n{END}{after}" if table else f"{before}{START}\n{END}{after}"
+    start, end = f"<!-- {block}:start -->", f"<!-- {block}:end -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise ValueError(f"expected {start} and {end} once each, in this order: add them where the table belongs.")
+    before, after = text.partition(start)[0], text.partition(end)[2]
+    return f"{before}{start}\n{table}\n{end}{after}" if table else f"{before}{start}\n{end}{after}"
 
 
 def seconds(value: float | None) -> str:
@@ -96,6 +92,13 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
 def _memory_row(record: dict[str, Any]) -> tuple[str, ...]:
     peers = (f"{name} {size(peer['peak_bytes'])}" for name, peer in record["peers"].items())
     return _title(record), size(record["ours"]["peak_bytes"]), "; ".join(peers) or "—"
+
+
+def _shape_row(record: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    aris = {name: found["ari"] for name, found in record["methods"].items()}
+    best = round(max(aris.values()), 2)
+    shown = {name: f"**{ari:.2f}**" if round(ari, 2) == best else f"{ari:.2f}" for name, ari in aris.items()}
+    return record["case"], f"{record['n']:,}×{record['d']}", *(shown.get(name, "—") for name in names)
 
 
 def _title(record: dict[str, Any]) -> str:
@@ -142,10 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the table is not up to date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
-    new = replaced(text, sections(published(read(options.results)), published(read(options.results / "memory"))))
+    times, memory, shapes = (published(read(options.results / folder)) for folder in ("", "memory", "shapes"))
+    new = replaced(replaced(text, sections(times, memory)), shapes_section(shapes), "shapes")
     if options.check and new != text:
         print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
         return 1

@@ -131,17 +131,52 @@ def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(ours, theirs, tolerance=1e-5, data=source)
 
 
-def dbscan(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
-    """Clusters by density: the same labels, but for rows that lie at the radius to the last bit."""
-    x = data.dense_blobs(case)
+def by_density(
+    peers_of: Mapping[str, Callable[..., Call | None]], fit: Callable[..., Any]
+) -> Callable[[Case, Mapping[str, str], Path | None], Work]:
+    """Clusters by density: the same labels, but for rows whose distances decide in the last bit.
+
+    Args:
+        peers_of: each peer's call for the rows, and the radius of a case that has one; None for what it cannot do.
+        fit: ours.
+    """
+
+    def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+        x = data.dense_blobs(case)
+        radius = {} if case.eps is None else {"eps": case.eps}
+        theirs = {name: make(x, **radius) for name, make in peers_of.items() if name in found}
+        theirs = {name: call for name, call in theirs.items() if call is not None and name not in case.without}
+        return Work(lambda: density.answer(fit(x, min_samples=density.MIN_SAMPLES, **radius).labels), theirs, 0)
+
+    return build
+
+
+def hdbscan(x: np.ndarray, min_samples: int) -> Any:
+    """Ours, with clusters of as few rows as make one dense."""
+    return jaxcluster.hdbscan.fit(x, min_cluster_size=min_samples, min_samples=min_samples)
+
+
+def spectral(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Spectral clustering on the graph of 10 nearest rows. The value is how well the labels match what was drawn.
+
+    The random streams of k-means differ, and so may the labels of rows between clusters.
+    """
+    x, truth = data.blobs(case)
+
+    def answer(labels: np.ndarray) -> Answer:
+        return Answer(float(jaxcluster.metrics.adjusted_rand_score(truth, np.asarray(labels))))
 
     def ours() -> Answer:
-        return density.answer(
-            np.asarray(jaxcluster.dbscan.fit(x, eps=case.eps, min_samples=density.MIN_SAMPLES).labels)
-        )
+        graph = {"affinity": "nearest_neighbors", "n_neighbors": 10}
+        return answer(jaxcluster.spectral.fit(jax.random.key(0), x, case.k, **graph).labels)
 
-    theirs = {name: build(x, case.eps) for name, build in density.DBSCAN.items() if name in found}
-    return Work(ours, {name: call for name, call in theirs.items() if call is not None}, tolerance=0)
+    def theirs() -> Answer:
+        from sklearn.cluster import SpectralClustering
+
+        graph = {"affinity": "nearest_neighbors", "n_neighbors": 10}
+        return answer(SpectralClustering(case.k, random_state=0, n_jobs=-1, **graph).fit(x).labels_)
+
+    return Work(ours, {SKLEARN: theirs} if SKLEARN in found else {}, tolerance=0.01)
 
 
 def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
@@ -230,7 +265,10 @@ class Kind(NamedTuple):
 WORKS = {
     "lloyd": Kind("Lloyd ×{steps}, {n:,}×{d}, k = {k:,}", lloyd),
     "em": Kind("EM ×{steps}, {n:,}×{d}, k = {k}, {covariance}", em),
-    "dbscan": Kind("DBSCAN, {n:,}×{d}, eps = {eps}", dbscan),
+    "dbscan": Kind("DBSCAN, {n:,}×{d}, eps = {eps}", by_density(density.DBSCAN, jaxcluster.dbscan.fit)),
+    "optics": Kind("OPTICS, {n:,}×{d}", by_density(density.OPTICS, jaxcluster.optics.fit)),
+    "hdbscan": Kind("HDBSCAN, {n:,}×{d}", by_density(density.HDBSCAN, hdbscan)),
+    "spectral": Kind("Spectral clustering, {n:,}×{d}, k = {k}", spectral),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
     "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, memory, mixtures, peers, table
+from bench import data, density, memory, mixtures, peers, shapes, table
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import FAISS, GMMX, INTELEX, SKLEARN, TORCH, WANG, Answer
+from bench.peers import FAISS, FAST_HDBSCAN, GMMX, INTELEX, SKLEARN, TORCH, WANG, Answer
+from bench.records import append, published
 from bench.timing import alternate
 from bench.works import WORKS, Work, compare, disagreement, title
 
@@ -120,9 +121,9 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
 
 def test_peers_are_looked_for_where_they_belong(monkeypatch):
     monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
-    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG]
+    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, FAST_HDBSCAN]
     assert peers.missing("cpu", cpu_peers=False) == []
-    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, TORCH]
+    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, FAST_HDBSCAN, TORCH]
     assert peers.missing("gpu", cpu_peers=False) == [GMMX, TORCH]
 
 
@@ -134,6 +135,44 @@ def test_gmmx_computes_what_scikit_learn_does(covariance):
     theirs = mixtures.gmmx_em(x, first, covariance, TINY.steps)()
     assert disagreement(mixtures.sklearn_em(x, first, covariance, TINY.steps)(), theirs, 1e-5) is None
     assert disagreement(mixtures.sklearn_em(x, first, covariance, TINY.steps - 1)(), theirs, 1e-5) is not None
+
+
+def test_clusters_are_numbered_alike_on_every_side():
+    numbered = density.answer(np.array([5, -1, 5, 2, 2, 7]))
+    assert numbered.value == 3
+    np.testing.assert_array_equal(numbered.labels, [0, -1, 0, 1, 1, 2])
+    np.testing.assert_array_equal(density.answer(np.array([1, 0, 0])).labels, [0, 1, 1])
+    assert density.answer(np.full(3, -1)).value == 0
+
+
+@pytest.mark.parametrize("name", ["dbscan-2", "hdbscan-20k", "optics", "spectral-5k"])
+def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
+    out = tmp_path / "run.jsonl"
+    assert bench.main(["--quick", "--only", name, "--out", str(out)]) == 0
+    (entry,) = map(json.loads, out.read_text().splitlines())
+    assert entry["peers"][SKLEARN]["disagreement"] is None
+
+
+def test_a_peer_that_would_take_minutes_is_left_out():
+    case = next(case for case in CASES if case.name == "hdbscan-2")
+    assert SKLEARN in case.without
+    assert SKLEARN not in WORKS["hdbscan"].build(shrink(case), {SKLEARN: ""}, None).peers
+
+
+def test_shapes_are_measured_at_the_best_of_their_settings(tmp_path, monkeypatch, capsys):
+    chosen = {name: shapes.METHODS[name] for name in ("k-means", "DBSCAN")}
+    monkeypatch.setattr(shapes, "METHODS", chosen)
+    x = np.r_[np.arange(40.0), 100 + 2 * np.arange(40.0)][:, None] * np.ones(2)
+    truths = np.array([np.repeat([1, 2], 40), np.repeat([1, 0], 40)], np.int16)
+    np.savez(tmp_path / "benchmark_suite.npz", **{"lines.X": x.astype(np.float32), "lines.y": truths})
+    out = tmp_path / "run.jsonl"
+    assert shapes.main(["--data", str(tmp_path), "--only", "lines", "--out", str(out)]) == 0
+    (entry,) = map(json.loads, out.read_text().splitlines())
+    assert entry["methods"]["DBSCAN"]["ari"] == 1
+    assert entry["methods"]["DBSCAN"]["labels_differ"] == 0
+    assert entry["methods"]["DBSCAN"]["settings"]["eps"] > 0
+    assert "| lines | 80×2 |" in capsys.readouterr().out
+    assert shapes.Shape(x, truths[1:]).score(np.r_[np.zeros(40), np.arange(40)]) == 1
 
 
 def test_images_are_reduced_to_the_columns_of_a_case(tmp_path):
@@ -206,7 +245,7 @@ def test_the_table_shows_the_latest_full_run_of_each_case():
         record("one", date="2025-01-03", quick=True),
         record("two", failure="ours 1, theirs 2"),
     ]
-    shown = table.sections(table.published(sorted(records, key=lambda entry: entry["provenance"]["date"])))
+    shown = table.sections(published(sorted(records, key=lambda entry: entry["provenance"]["date"])))
     assert "**Chip, 2 cores** — float32; JAX 0.10, NumPy 2.0, scikit-learn 1.7; commit 0123456789;" in shown
     assert "| The one case | 0.500 s | scikit-learn 0.600 s (1.20×) | 1.20× | ≥ 1.5 (not met) | 2.00 s |" in shown
     assert "| The two case | 0.500 s | scikit-learn **disagrees: ours 1, theirs 2** | — | ≥ 1.5 (not measured)" in shown
@@ -228,7 +267,7 @@ def test_every_machine_has_its_own_tables():
     other = record()["provenance"] | {"device": "Other chip", "commit": "fedcba9876543210"}
     sized = {"ours": {"peak_bytes": 2_000_000}, "peers": {SKLEARN: {"peak_bytes": 1_234_000_000}}}
     times = [record("one"), record("one", provenance=other), record("two", provenance=other)]
-    shown = table.sections(table.published(times), table.published([record("one", provenance=other, **sized)]))
+    shown = table.sections(published(times), published([record("one", provenance=other, **sized)]))
     first, second = shown.split("**Other chip, 2 cores**")
     assert "**Chip, 2 cores**" in first
     assert "fedcba" not in first
@@ -237,18 +276,25 @@ def test_every_machine_has_its_own_tables():
     assert "| The one case | 2 MB | scikit-learn 1,234 MB |" in second
 
 
+def marked(block):
+    return f"<!-- {block}:start -->\nold\n<!-- {block}:end -->"
+
+
 def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     readme, results = tmp_path / "README.md", tmp_path / "results"
     results.mkdir()
     arguments = ["--readme", str(readme), "--results", str(results)]
-    readme.write_text(f"# Title\n\n{table.START}\nold\n{table.END}\n\nThe end.\n")
-    (results / "run.jsonl").write_text(json.dumps(record(median=0.05, peer=0.1)) + "\n")
+    readme.write_text(f"# Title\n\n{marked('bench')}\n\n{marked('shapes')}\n\nThe end.\n")
+    append(results / "run.jsonl", record(median=0.05, peer=0.1))
+    seen = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
+    append(results / "shapes" / "run.jsonl", record("rings") | {"n": 1_500, "d": 2, "methods": seen})
     assert table.main([*arguments, "--check"]) == 1
     assert "make bench-table" in capsys.readouterr().err
     assert table.main(arguments) == 0
     assert table.main([*arguments, "--check"]) == 0
     text = readme.read_text()
     assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
+    assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
     assert "old" not in text
     assert text.startswith("# Title\n")
     assert text.endswith("The end.\n")

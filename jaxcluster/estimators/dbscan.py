@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from sklearn.base import ClusterMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import dbscan
-from jaxcluster.estimators.base import Estimator, found
+from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
 
 
@@ -21,7 +20,7 @@ def _places_new_rows(estimator) -> bool:
     return True
 
 
-class DBSCAN(ClusterMixin, Estimator):
+class DBSCAN(MeasuredEstimator):
     """Clusters of any shape, each a region where rows lie close together, and noise between them.
 
     Labels and core rows are those of scikit-learn's estimator, to the element, whatever the dtype of the rows. What it
@@ -55,15 +54,6 @@ class DBSCAN(ClusterMixin, Estimator):
         self.metric = metric
         self.p = p
 
-    @property
-    def _precomputed(self):
-        return isinstance(self.metric, str) and self.metric == "precomputed"
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
-        return tags
-
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows.
 
@@ -76,7 +66,7 @@ class DBSCAN(ClusterMixin, Estimator):
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
         """
-        X = self._distances(X) if self._precomputed else self._validate(X, reset=True)
+        X = self._rows_or_distances(X)
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._ball())
         self.labels_ = np.array(fit.labels)
@@ -100,10 +90,6 @@ class DBSCAN(ClusterMixin, Estimator):
         X = self._validate(X, reset=False)
         return np.array(dbscan.predict(self._state(), X, **self._ball()))
 
-    def _distances(self, X):
-        """A matrix whose values the function looks at: distances may be infinite."""
-        return validate_data(self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
-
     def _ball(self):
         """What says which rows are neighbours."""
         return {"eps": self.eps, "metric": self.metric, "p": self.p}
@@ -113,6 +99,3 @@ class DBSCAN(ClusterMixin, Estimator):
         core[self.core_sample_indices_] = True
         labels = jnp.asarray(self.labels_[core])
         return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels)
-
-    def _reached(self):
-        return found(self.labels_)

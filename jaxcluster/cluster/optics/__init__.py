@@ -1,0 +1,5 @@
+"""OPTICS: an order of rows in which clusters of every density are valleys of reachability."""
+
+from jaxcluster.cluster.optics.fit import METHODS, OPTICSState, extract_dbscan, extract_xi, fit
+
+__all__ = ["METHODS", "OPTICSState", "extract_dbscan", "extract_xi", "fit"]

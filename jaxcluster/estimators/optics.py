@@ -1,0 +1,105 @@
+"""scikit-learn's `OPTICS` over `jaxcluster.optics`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcluster.cluster import optics
+from jaxcluster.core import check
+from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.types import Status
+
+
+class OPTICS(MeasuredEstimator):
+    """An order of rows in which the clusters of every density are valleys, and clusters found in it.
+
+    The order and the clusters are those of scikit-learn's estimator, to the element, by the metrics that it measures by
+    plain sums ("minkowski", "manhattan"). What it says of how neighbours are searched for and kept (``algorithm``,
+    ``leaf_size``, ``memory``, ``n_jobs``) means nothing here. There is no chance in it.
+
+    Args:
+        min_samples: rows that make a neighbourhood, a row itself among its own, at least 2; or a share of the rows.
+        max_eps: distance beyond which no row is reached, in the units of the metric.
+        metric: a name that `jaxcluster.optics.fit` knows, such as "euclidean"; "precomputed" where ``fit`` is given
+            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
+        p: the power of "minkowski", at least 1; without a meaning for the others.
+        cluster_method: "xi" for the valleys of the reachability plot, "dbscan" for a cut at one distance.
+        eps: the distance that "dbscan" cuts at; None for ``max_eps``.
+        xi: for "xi", the relative change from one row of the order to the next, from which on it is steep, in (0, 1).
+        predecessor_correction: for "xi", whether a cluster's last rows must have been reached from within it.
+        min_cluster_size: for "xi", rows of a cluster, at least 2; or a share of the rows; None for ``min_samples``.
+
+    Attributes:
+        ordering_: (n_samples,) rows in the order they come.
+        reachability_: (n_samples,) by row, how far it was from those before it; infinite where a walk begins.
+        core_distances_: (n_samples,) by row, how far its ``min_samples``-th nearest is; infinite beyond ``max_eps``.
+        predecessor_: (n_samples,) by row, the row it was reached from; -1 where a walk begins.
+        labels_: (n_samples,) int32, -1 for noise.
+        cluster_hierarchy_: for "xi", (n_found, 2) first and last place in the order of every cluster, the smaller
+            before those that hold them.
+        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [2, 5], [3, 6], [8, 7], [8, 8], [7, 3]])
+        >>> OPTICS(min_samples=2).fit(X).labels_.tolist()
+        [0, 0, 0, 1, 1, 1]
+    """
+
+    def __init__(
+        self,
+        *,
+        min_samples=5,
+        max_eps=np.inf,
+        metric="minkowski",
+        p=2,
+        cluster_method="xi",
+        eps=None,
+        xi=0.05,
+        predecessor_correction=True,
+        min_cluster_size=None,
+    ):
+        self.min_samples = min_samples
+        self.max_eps = max_eps
+        self.metric = metric
+        self.p = p
+        self.cluster_method = cluster_method
+        self.eps = eps
+        self.xi = xi
+        self.predecessor_correction = predecessor_correction
+        self.min_cluster_size = min_cluster_size
+
+    def fit(self, X, y=None):
+        """Orders and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
+                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+        """
+        check.check_choice("cluster_method", self.cluster_method, optics.METHODS)
+        X = self._rows_or_distances(X)
+        by_valleys = {"xi": self.xi, "min_cluster_size": self.min_cluster_size}
+        by_valleys["predecessor_correction"] = self.predecessor_correction
+        fit = optics.fit(
+            X,
+            min_samples=self.min_samples,
+            max_eps=self.max_eps,
+            metric=self.metric,
+            p=self.p,
+            method=self.cluster_method,
+            eps=self.eps,
+            **by_valleys,
+        )
+        self.ordering_, self.reachability_, self.core_distances_, self.predecessor_ = fit.state
+        self.labels_ = np.array(fit.labels)
+        if self.cluster_method == "xi":
+            _, clusters = optics.extract_xi(fit.state, min_samples=self.min_samples, **by_valleys)
+            # Where there are none, scikit-learn has an array of no length.
+            self.cluster_hierarchy_ = clusters if len(clusters) else np.empty(0)
+        self.status_ = Status(int(fit.status))
+        return self
