@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from jaxcluster.ops import eigen
 from jaxcluster.types import Status
 
-N = 600
+N = 520
 """More rows than are decomposed whole."""
 
 SPECTRA = {
@@ -27,13 +29,18 @@ def with_spectrum(values, seed=0):
     return (turn * values) @ turn.T, turn
 
 
-def solve(matrix, k, **options):
+@partial(jax.jit, static_argnums=2)
+def run(matrix, start, k, null, tol, max_steps):
+    limits = {"upper": 2.0, "null": null, "tol": tol, "max_steps": max_steps}
+    return eigen.smallest(lambda v: matrix @ v, start, k, **limits)
+
+
+def solve(matrix, k, *, null=None, tol=1e-4, max_steps=100):
     """In float64."""
     with jax.enable_x64(True):
         matrix = jnp.asarray(matrix)
         start = eigen.random_start(jax.random.key(0), len(matrix), k, matrix.dtype)
-        run = jax.jit(lambda matrix, start: eigen.smallest(lambda v: matrix @ v, start, k, upper=2.0, **options))
-        return jax.device_get(run(matrix, start))
+        return jax.device_get(run(matrix, start, k, null, tol, max_steps))
 
 
 @pytest.mark.parametrize("name", SPECTRA)
@@ -89,7 +96,7 @@ def test_float32_gives_what_it_can():
     values = np.linspace(0, 2, N)
     matrix = jnp.asarray(with_spectrum(values)[0], jnp.float32)
     start = eigen.random_start(jax.random.key(1), N, 4, jnp.float32)
-    found = jax.jit(lambda matrix, start: eigen.smallest(lambda v: matrix @ v, start, 4, upper=2.0))(matrix, start)
+    found = run(matrix, start, 4, None, 1e-4, 100)
     np.testing.assert_allclose(found.values, values[:4], atol=1e-5)
     assert found.vectors.dtype == np.float32
     assert float(found.residuals.max()) <= 1e-4
@@ -109,13 +116,7 @@ def test_running_out_of_steps_is_a_status():
 def test_other_limits_compile_nothing(compiles):
     matrix = jnp.asarray(with_spectrum(SPECTRA["even"])[0], jnp.float32)
     start = eigen.random_start(jax.random.key(1), N, 4, jnp.float32)
-    options = {"upper": 2.0}
-
-    @jax.jit
-    def run(matrix, start, tol, max_steps):
-        return eigen.smallest(lambda v: matrix @ v, start, 4, tol=tol, max_steps=max_steps, **options).values
-
-    run(matrix, start, 1e-3, 50)
+    run(matrix, start, 4, None, 1e-3, 50)
     with compiles() as seen:
-        run(matrix, start, 1e-4, 60)
+        run(matrix, start, 4, None, 1e-4, 60)
     assert seen.count == 0

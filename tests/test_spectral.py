@@ -28,15 +28,17 @@ def neighbor_weights(x, k=10):
 
 SETS = {
     "moons": (*make_moons(300, noise=0.05, random_state=0), 2),
-    "moons that touch": (*make_moons(900, noise=0.13, random_state=0), 2),
+    "touching moons": (*make_moons(600, noise=0.13, random_state=0), 2),
     "rings": (*make_circles(300, noise=0.04, factor=0.6, random_state=0), 2),
-    "blobs": (*make_blobs(700, 8, centers=2, random_state=1), 2),
-    "blobs that touch": (*make_blobs(900, 3, centers=2, cluster_std=1.6, random_state=0), 2),
+    "blobs": (*make_blobs(600, 8, centers=2, random_state=1), 2),
+    "touching blobs": (*make_blobs(600, 3, centers=2, cluster_std=1.6, random_state=0), 2),
 }
 
 
-@pytest.mark.parametrize("assign_labels", spectral.ASSIGNMENTS)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    ("name", "assign_labels"),
+    [*((name, "kmeans") for name in SETS), ("touching moons", "discretize"), ("touching moons", "cluster_qr")],
+)
 def test_clusters_are_scikit_learns(key, name, assign_labels):
     x, y, k = SETS[name]
     options = {"affinity": "nearest_neighbors", "assign_labels": assign_labels}
@@ -48,8 +50,9 @@ def test_clusters_are_scikit_learns(key, name, assign_labels):
     assert fit.labels.dtype == np.int32
 
 
-@pytest.mark.parametrize("n", [300, 700])
-@pytest.mark.parametrize("affinity", ["rbf", "nearest_neighbors", "precomputed"])
+@pytest.mark.parametrize(
+    ("affinity", "n"), [("rbf", 300), ("rbf", 600), ("nearest_neighbors", 600), ("precomputed", 300)]
+)
 def test_the_embedding_is_scikit_learns(key, affinity, n):
     x = make_moons(n, noise=0.12, random_state=1)[0]
     weights = rbf_kernel(x, gamma=8.0) if affinity == "rbf" else neighbor_weights(x)
@@ -77,7 +80,7 @@ def test_a_gap_of_a_millionth_is_resolved(key):
     assert fit.labels[0] != fit.labels[-1]
 
 
-@pytest.mark.parametrize(("k", "rows"), [(3, 120), (5, 40), (7, 120)])
+@pytest.mark.parametrize(("k", "rows"), [(3, 120), (5, 40), (7, 40)])
 def test_components_stay_whole(key, k, rows):
     """Five pieces: as many clusters, fewer, or more; decomposed whole, and iterated on."""
     rng = np.random.default_rng(0)
@@ -127,8 +130,9 @@ def test_a_kernel_in_tiles_is_the_kernel_written_out(key, monkeypatch):
     np.testing.assert_allclose(tiled.vectors, whole.vectors, atol=1e-5)
 
 
-@pytest.mark.parametrize("assign_labels", spectral.ASSIGNMENTS)
-@pytest.mark.parametrize("affinity", ["rbf", "nearest_neighbors"])
+@pytest.mark.parametrize(
+    ("affinity", "assign_labels"), [("rbf", "kmeans"), ("nearest_neighbors", "discretize"), ("rbf", "cluster_qr")]
+)
 def test_under_jit_it_finds_the_same(key, affinity, assign_labels):
     x = make_moons(200, noise=0.06, random_state=2)[0]
     options = {"affinity": affinity, "gamma": 30.0, "assign_labels": assign_labels, "n_init": 3}
@@ -138,9 +142,9 @@ def test_under_jit_it_finds_the_same(key, affinity, assign_labels):
 
 def test_another_set_of_its_size_compiles_nothing(key, compiles):
     fit = lambda seed, n: spectral.fit(key, make_moons(n, noise=0.1, random_state=seed)[0], 2, gamma=9.0, n_init=1)  # noqa: E731
-    fit(0, 700)
+    fit(0, 600)
     with compiles() as seen:
-        fit(1, 700)
+        fit(1, 600)
     assert seen.count == 0
 
 
@@ -247,10 +251,10 @@ def test_a_matrix_that_would_not_fit_is_not_begun(key, monkeypatch):
 
 
 def test_more_rows_than_are_decomposed_whole_are_iterated_on(key):
-    x = make_moons(700, noise=0.13, random_state=0)[0]
+    x = make_moons(600, noise=0.13, random_state=0)[0]
     embedding = spectral.embed(key, x, 2, affinity="nearest_neighbors")
     steps = int(embedding.steps)
-    assert eigen.DENSE < 700
+    assert eigen.DENSE < 600
     assert steps > 0
     assert np.isfinite(embedding.history[:steps]).all()
     assert np.isnan(embedding.history[steps:]).all()
