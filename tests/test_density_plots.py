@@ -125,6 +125,14 @@ def test_many_rows_share_bars_and_the_title_says_so(monkeypatch):
     assert "the highest of every 7" in title(ax)
 
 
+def test_a_bar_that_towers_above_the_others_is_cut_off():
+    heights = np.append(np.ones(64), 50.0)
+    ax = plots.reachability(heights, np.arange(65), TRUTH)
+    assert ax.get_ylim() == (0, pytest.approx(1.08 * neighbors.TOWERING))
+    assert ax.collections[0].get_paths()[-1].vertices[:, 1].max() == ax.get_ylim()[1]
+    assert plots.reachability(heights, np.arange(65), TRUTH, eps=20.0).get_ylim()[1] == pytest.approx(1.08 * 20)
+
+
 def test_rows_that_nobody_reaches_are_drawn():
     ax = plots.reachability(np.full(4, np.inf), np.arange(4), np.full(4, -1))
     assert [path.vertices[:, 1].max() for path in ax.collections[0].get_paths()] == [1.0] * 4

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST_BARS = 4_000
 """Bars that a picture can show; of more rows each bar stands for several."""
 
+TOWERING = 3
+"""How many times as high as nineteen in twenty others a bar may be drawn."""
+
 NEAREST_TICKS = 0.025
 """How near, as a share of the axis, the numbers of two clusters may stand."""
 
@@ -36,8 +39,9 @@ def reachability(
 ) -> Axes:
     """The reachability plot (Ankerst et al., 1999): a bar for each row, in order; valleys are clusters.
 
-    A row that no other reaches, the first of its part of the data, has a bar to the top. Of more than 4,000 rows
-    consecutive ones share a bar: the highest of them, in the colour of the one in the middle; the title says so.
+    A row that no other reaches, the first of its part of the data, has a bar to the top; so have rows that are reached
+    from several times as far as nearly all others, which would make the valleys too shallow to see. Of more than 4,000
+    rows consecutive ones share a bar: the highest of them, in the colour of the one in the middle; the title says so.
 
     Args:
         reachability: (n,) distance at which each row is reached, infinite where it is not.
@@ -56,8 +60,8 @@ def reachability(
             "must be (n,), and the ordering hold each row once."
         )
     heights, shown, share = _bars(reachability[ordering], labels[ordering])
-    finite = heights[np.isfinite(heights)]
-    top = 1.08 * max(finite.max(initial=0), eps or 0) or 1.0
+    eps = eps if eps is not None and np.isfinite(eps) else None
+    top = _top(heights[np.isfinite(heights)], eps)
     ax = new_axes(ax, 8.0, 4.0)
     _draw(ax, np.minimum(heights, top), shown)
     title = "Reachability of each row, in order" + ("" if share == 1 else f" (the highest of every {share})")
@@ -65,7 +69,7 @@ def reachability(
     ax.set(xlim=(0, len(heights)), ylim=(0, top))
     ax.grid(False, axis="x")
     _number(ax, shown)
-    if eps is not None and np.isfinite(eps):
+    if eps is not None:
         _level(ax, eps)
     return ax
 
@@ -101,6 +105,14 @@ def neighbor_distances(distances: Any, *, min_samples: int, eps: float | None = 
     finish(ax, f"Distance to the {nearest} row, sorted", "rows (%)", "distance")
     ax.set_xlim(0, 100)
     return ax
+
+
+def _top(finite: np.ndarray, eps: float | None) -> float:
+    """Where the plot ends: above all bars, but for those that are `TOWERING`, and above eps."""
+    if not finite.size:
+        return eps or 1.0
+    highest = min(float(finite.max()), TOWERING * float(np.quantile(finite, 0.95)))
+    return 1.08 * max(highest or float(finite.max()), eps or 0) or 1.0
 
 
 def _bars(heights: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
