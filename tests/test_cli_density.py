@@ -150,6 +150,10 @@ def test_weights_are_taken(data, moons, tmp_path):
         (("dbscan", "--eps", "wide"), "'--eps'.*a valid number"),
         (("dbscan", "--min-samples", "few"), "min_samples='few' must be a number"),
         (("dbscan", "--metric", "euclid"), "--metric.*manhattan"),
+        (("optics", "--k", 2), "optics finds out how many clusters there are"),
+        (("optics", "--weights", "0"), "optics counts each row once: leave out --weights"),
+        (("optics", "--xi", 2), "xi=2.0 must be less than 1"),
+        (("optics", "--cluster-selection-method", "leaf"), "optics: parameter 'cluster_selection_method' is not known"),
         (("spectral",), "spectral needs a number of clusters: pass --k"),
         (("spectral", "--k", 2, "--weights", "0"), "spectral counts each row once: leave out --weights"),
         (("spectral", "--k", 2, "--gamma", 0), "gamma=0.0 must be greater than 0"),
@@ -162,6 +166,28 @@ def test_words_that_make_no_sense(data, tmp_path, words, message):
     line = refuse("fit", words[0], data / "moons.npy", *words[1:], "--out", tmp_path / "run")
     assert re.search(message, line), line
     assert not list(tmp_path.iterdir())
+
+
+def test_optics_leaves_its_order_and_labels_no_new_rows(data, moons, tmp_path):
+    words = ("--min-samples", "0.02", "--cluster-method", "dbscan", "--eps", EPS, "--max-eps", 2)
+    result = call("fit", "optics", data / "moons.npy", *words, "--out", tmp_path / "run")
+    chosen = {"min_samples": 0.02, "cluster_method": "dbscan", "eps": EPS, "max_eps": 2.0}
+    expected = jaxcluster.OPTICS(**chosen).fit(moons[0])
+    np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), expected.labels_)
+    assert read_json(tmp_path / "run" / "config.json")["parameters"] == expected.get_params()
+    assert "4 rows are noise" in result.stdout
+    page = (tmp_path / "run" / "report.html").read_text()
+    for word in ("<h2>Density</h2>", "Reachability of each row, in order", f"eps {EPS}", "left out of the others"):
+        assert word in page
+    assert "OPTICS cannot label new rows" in refuse("predict", tmp_path / "run", data / "moons.npy")
+
+
+def test_an_infinite_parameter_is_told(data, tmp_path):
+    words = ("--xi", 0.1, "--min-cluster-size", 20, "--quiet", "--no-report")
+    call("fit", "optics", data / "moons.npy", *words, "--out", tmp_path / "run")
+    chosen = read_json(tmp_path / "run" / "config.json")["parameters"]
+    assert (chosen["max_eps"], chosen["xi"], chosen["min_cluster_size"]) == ("inf", 0.1, 20)
+    assert jaxcluster.load(tmp_path / "run" / "model").max_eps == np.inf
 
 
 def test_spectral_clustering_has_a_graph_and_labels_no_new_rows(data, moons, tmp_path):
@@ -183,4 +209,5 @@ def test_spectral_clustering_has_a_graph_and_labels_no_new_rows(data, moons, tmp
 def test_the_choices_on_offer_are_those_of_the_library():
     assert sorted(graph_options.Distance) == sorted(distance.METRICS)
     assert sorted(graph_options.Assignment) == sorted(jaxcluster.spectral.ASSIGNMENTS)
+    assert sorted(graph_options.Extraction) == sorted(jaxcluster.optics.METHODS)
     assert {*graph_options.Affinity} == {name for name in jaxcluster.spectral.AFFINITIES if "precomputed" not in name}

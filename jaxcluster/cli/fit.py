@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,7 +190,7 @@ def _config(result: Result, data: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": runs.command_line(),
         "algorithm": result.algorithm,
-        "parameters": result.estimator.get_params(),
+        "parameters": {name: _as_json(value) for name, value in result.estimator.get_params().items()},
         "data": data,
         "scaling": result.rows.scaling.to_json(),
         "versions": runtime.versions(),
@@ -197,6 +198,11 @@ def _config(result: Result, data: dict[str, Any]) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": dict(result.seconds),
     }
+
+
+def _as_json(value: Any) -> Any:
+    """A parameter as JSON has it, which has no word for an infinite number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], *, report: bool) -> None:

@@ -149,6 +149,11 @@ ESTIMATORS = EstimatorRegistry(
             "DBSCAN",
             "dense regions of any shape, at a density given by a radius",
         ),
+        "optics": EstimatorInfo(
+            "jaxcluster.estimators.optics",
+            "OPTICS",
+            "dense regions of any density, as valleys of an order of the rows",
+        ),
     }
 )
 
