@@ -22,7 +22,6 @@ _MODULES = {
     "metrics": "jaxcluster.metrics",
     "minibatch": "jaxcluster.cluster.minibatch",
     "optics": "jaxcluster.cluster.optics",
-    "optics": "jaxcluster.cluster.optics",
     "plots": "jaxcluster.plots",
     "report": "jaxcluster.report",
     "select": "jaxcluster.select",
