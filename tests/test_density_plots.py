@@ -18,7 +18,7 @@ from sklearn.cluster import OPTICS
 from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import plots
-from jaxcluster.plots import condensed, graphs, neighbors, style
+from jaxcluster.plots import condensed, graphs, neighbors, style, trees
 
 RNG = np.random.default_rng(0)
 TRUTH = np.repeat([0, 1, 2, -1], [30, 20, 10, 5])
@@ -176,9 +176,39 @@ def test_a_branch_of_one_cluster_and_noise_is_the_clusters():
     ax = plots.dendrogram(merges, np.array([1, 1, -1, 0]), name="mutual reachability")
     drawn = {to_hex(line.get_color()): line.get_ydata().max() for line in ax.lines}
     assert drawn == {style.PALETTE[1]: 2.0, style.MUTED: pytest.approx(2.3)}
-    assert (title(ax), ax.get_ylabel()) == ("Dendrogram", "mutual reachability")
+    assert (title(ax), ax.get_ylabel()) == ("Dendrogram: the last 3 of 3 merges", "mutual reachability")
     plain = plots.dendrogram(merges)
     assert {to_hex(line.get_color()) for line in plain.lines} == {style.INK}
+
+
+def test_small_branches_are_left_out_and_what_they_join_goes_on():
+    # Rows 0 to 2 are joined, then 3 and 4; row 5 joins the former, which the latter join; then comes row 6.
+    merges = np.array(
+        [[0, 1, 1.0, 2], [2, 7, 1.1, 3], [3, 4, 1.2, 2], [5, 8, 2.0, 4], [10, 9, 3.0, 6], [11, 6, 4.0, 7]]
+    )
+    labels = np.array([0, 0, 0, 1, 1, -1, -1])
+    ax = plots.dendrogram(merges, labels, least=2)
+    (line,) = ax.lines
+    assert line.get_ydata().max() == 3
+    assert sorted(ticks(ax)) == ["2", "4"]
+    assert sorted(faces(ax.collections[0])) == sorted(style.PALETTE[:2])
+    assert "the last 1 of 1 merges of groups of at least 2 rows" in title(ax)
+    whole = trees._large(merges, trees._branch_labels(merges, labels), 1)
+    np.testing.assert_array_equal(whole.linkage, merges)
+    with pytest.raises(ValueError, match="no two branches of at least=3 rows"):
+        plots.dendrogram(merges, labels, least=3)
+
+
+@pytest.mark.parametrize("least", [2, 5, 9])
+def test_the_merges_of_large_branches_are_those_of_the_hierarchy(least):
+    merges = linkage(X)
+    rows = np.concatenate([np.ones(65), merges[:, 3]])
+    large = (rows[merges[:, :2].astype(int)] >= least).all(1)
+    found = trees._large(merges, trees._branch_labels(merges, TRUTH), least)
+    np.testing.assert_array_equal(found.linkage[:, 2:], merges[large, 2:])
+    assert sorted(found.linkage[:, :2].ravel().tolist()) == list(range(2 * large.sum()))
+    assert (found.rows >= least).all()
+    assert len(found.rows) == len(found.labels) == 2 * large.sum() + 1
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> S
     elif hasattr(estimator, "core_sample_indices_") and weights is None:
         found |= _neighbor_distances(estimator, x)
     if hasattr(estimator, "condensed_tree_"):
-        found |= {"condensed_tree": estimator.condensed_tree_, "merges": estimator.single_linkage_tree_}
+        found |= _trees(estimator)
     if hasattr(estimator, "eigenvalues_"):
         found |= _spectrum(estimator)
     return Structure(**found) if found else None
@@ -53,6 +53,14 @@ def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     else:
         distances = nearest_rows(space, nearest)[1][rows, -1]
     return {"neighbor_distances": distances, "min_samples": nearest, "eps": estimator.eps}
+
+
+def _trees(estimator: Any) -> dict[str, Any]:
+    """The condensed tree and, where any cluster in it splits, the hierarchy of parts as large as clusters must be."""
+    tree, merges = estimator.condensed_tree_, estimator.single_linkage_tree_
+    splits = bool((np.asarray(tree.child_size) > 1).any())
+    hierarchy = {"merges": merges, "least_branch": estimator.min_cluster_size} if splits else {}
+    return {"condensed_tree": tree, **hierarchy}
 
 
 def _spectrum(estimator: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,28 @@ UPRIGHT = 80
 """How many characters fit side by side under a dendrogram."""
 
 
+class Branches(NamedTuple):
+    """A hierarchy of the branches that are large enough to be drawn.
+
+    Attributes:
+        linkage: (m - 1, 4) merges of m branches, as ``scipy.cluster.hierarchy`` has them.
+        rows: (2m - 1,) how many rows each branch holds when it is joined with another, and each merge.
+        labels: (2m - 1,) the cluster of each, as `_branch_labels` has them.
+    """
+
+    linkage: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+
+
 def dendrogram(
-    linkage: Any, labels: Any = None, *, most: int = 30, name: str = "distance", ax: Axes | None = None
+    linkage: Any,
+    labels: Any = None,
+    *,
+    most: int = 30,
+    least: int = 1,
+    name: str = "distance",
+    ax: Axes | None = None,
 ) -> Axes:
     """The last merges of a hierarchy: which groups of rows were joined, how far apart they were, and how many rows.
 
@@ -27,13 +47,29 @@ def dendrogram(
         linkage: (n - 1, 4) merges as ``scipy.cluster.hierarchy`` has them.
         labels: (n,) clusters, -1 for noise: a branch that holds one of them alone, but for noise, has its colour.
         most: how many groups are shown below; what was merged earlier is one of them.
+        least: rows of a branch, below which it is left out: single linkage joins rows that lie apart one by one, and
+            they hide how the others were joined.
         name: what the heights are.
 
     Raises:
-        ValueError: where linkage and labels do not fit, or ``most`` is below 2.
+        ValueError: where linkage and labels do not fit, ``most`` is below 2, or no two branches are large enough.
     """
-    from scipy.cluster import hierarchy
+    linkage, labels = _checked(linkage, labels, most)
+    named = labels is not None
+    branches = _large(linkage, _branch_labels(linkage, labels if named else np.full(len(linkage) + 1, -1)), least)
+    if not len(branches.linkage):
+        raise ValueError(f"no two branches of at least={least} rows are joined: there is no merge to draw.")
+    ax, merges = new_axes(ax, 8.0, 4.4), len(branches.linkage)
+    _draw(ax, branches, most, [_branch_color(label) if named else INK for label in branches.labels.tolist()])
+    shown = min(most - 1, merges)
+    large = f" of groups of at least {least:,} rows" if least > 1 else ""
+    finish(ax, f"Dendrogram: the last {shown:,} of {merges:,} merges{large}", "rows in each group", name)
+    ax.grid(False, axis="x")
+    return ax
 
+
+def _checked(linkage: Any, labels: Any, most: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A copy of the merges in which infinite heights are a little above the others, and the labels."""
     linkage = np.array(linkage, float)
     if linkage.ndim != 2 or linkage.shape[1] != 4 or not len(linkage):
         raise ValueError(f"linkage {linkage.shape} must be (n - 1, 4), the merges of at least 2 rows.")
@@ -44,22 +80,48 @@ def dendrogram(
         raise ValueError(f"most={most} must be at least 2: there is no merge of fewer groups.")
     heights = linkage[:, 2]
     finite = heights[np.isfinite(heights)].max(initial=0)
-    linkage[:, 2] = np.minimum(heights, 1.15 * finite or 1.0)  # what is infinitely far apart is joined at the top
-    branches = _branch_labels(linkage, np.full(n, -1) if labels is None else np.asarray(labels))
-    colors = [INK if labels is None else _branch_color(label) for label in branches.tolist()]
+    linkage[:, 2] = np.minimum(heights, 1.15 * finite or 1.0)
+    return linkage, None if labels is None else np.asarray(labels)
+
+
+def _draw(ax: Axes, branches: Branches, most: int, colors: list[str]) -> None:
+    from scipy.cluster import hierarchy
+
     tree = hierarchy.dendrogram(
-        linkage, p=most, truncate_mode="lastp", no_plot=True, link_color_func=lambda node: colors[node]
+        branches.linkage, p=most, truncate_mode="lastp", no_plot=True, link_color_func=lambda node: colors[node]
     )
-    ax = new_axes(ax, 8.0, 4.4)
     for x, y, color in zip(tree["icoord"], tree["dcoord"], tree["color_list"], strict=True):
         ax.plot(x, y, color=color, linewidth=1.6, solid_joinstyle="miter")
-    shown = min(most, n)
-    title = "Dendrogram" if shown == n else f"Dendrogram, the last {shown - 1:,} of {n - 1:,} merges"
-    finish(ax, title, "rows in each group", name)
-    ax.grid(False, axis="x")
-    ax.set_ylim(0, 1.04 * linkage[:, 2].max() or 1.0)
-    _leaves(ax, tree["leaves"], linkage, colors)
-    return ax
+    ax.set_ylim(0, 1.04 * branches.linkage[:, 2].max() or 1.0)
+    _leaves(ax, tree["leaves"], branches.rows, colors)
+
+
+def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
+    """The hierarchy without branches of fewer rows than ``least``: what they join goes on as if they were not there."""
+    n = len(linkage) + 1
+    rows = np.concatenate([np.ones(n), linkage[:, 3]]).astype(int)
+    if least <= 1:
+        return Branches(linkage, rows, labels)
+    part_of: list[int | None] = [None] * (2 * n - 1)  # the branch of each row and merge: one from 0, or a merge from n
+    ends: dict[int, int] = {}  # where each is joined with another
+    merges: list[tuple[int, int, float, float]] = []
+    branches = 0
+    for node, (a, b, height, count) in enumerate(linkage.tolist(), n):
+        one, other = part_of[int(a)], part_of[int(b)]
+        if one is not None and other is not None:
+            part_of[node] = n + len(merges)
+            merges.append((one, other, height, count))
+        elif one is None and other is None and count >= least:
+            part_of[node] = branches
+            branches += 1
+        else:
+            part_of[node] = other if one is None else one
+        if part_of[node] is not None:
+            ends[part_of[node]] = node
+    last = [ends[branch] for branch in sorted(ends)]
+    table = np.array(merges).reshape(-1, 4)
+    table[:, :2] -= np.where(table[:, :2] >= n, n - branches, 0)
+    return Branches(table, rows[last], labels[last])
 
 
 def _branch_labels(linkage: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -75,11 +137,9 @@ def _branch_color(label: int) -> str:
     return {-1: NOISE, MIXED: MUTED}.get(label) or color_of(label)
 
 
-def _leaves(ax: Axes, leaves: list[int], linkage: np.ndarray, colors: list[str]) -> None:
+def _leaves(ax: Axes, leaves: list[int], rows: np.ndarray, colors: list[str]) -> None:
     """Under each group a dot in the colour of its cluster, and how many rows it has."""
-    n = len(linkage) + 1
-    counts = [f"{1 if leaf < n else int(linkage[leaf - n, 3]):,}" for leaf in leaves]
-    at = 10 * np.arange(len(leaves)) + 5
+    counts, at = [f"{rows[leaf]:,}" for leaf in leaves], 10 * np.arange(len(leaves)) + 5
     style = {"s": 26, "clip_on": False, "zorder": 4, "edgecolors": PAPER, "linewidths": 0.8}
     ax.scatter(at, np.zeros(len(at)), c=[colors[leaf] for leaf in leaves], **style)
     upright = len(leaves) * max(map(len, counts)) <= UPRIGHT

@@ -27,6 +27,7 @@ class Structure(NamedTuple):
         eps: the distance that clusters were taken at.
         condensed_tree: edges of HDBSCAN's tree, as `jaxcluster.plots.condensed_tree` takes them.
         merges: (n - 1, 4) of a hierarchy, as ``scipy.cluster.hierarchy`` has them.
+        least_branch: rows of a branch of it, below which it is not shown.
         eigenvalues: (m,) the least of a graph's Laplacian.
         graph: (n, n) weights between rows, SciPy sparse.
     """
@@ -38,6 +39,7 @@ class Structure(NamedTuple):
     eps: float | None = None
     condensed_tree: Any = None
     merges: Any = None
+    least_branch: int = 1
     eigenvalues: Any = None
     graph: Any = None
 
@@ -88,7 +90,7 @@ def _tree(run: Run, found: Structure) -> tuple[str, list[str]]:
     if found.merges is not None:
         notes.append("The dendrogram joins the groups that were nearest, from below to above.")
         name = "mutual reachability" if found.condensed_tree is not None else "distance"
-        draw = partial(plots.dendrogram, found.merges, run.labels, name=name)
+        draw = partial(plots.dendrogram, found.merges, run.labels, least=found.least_branch, name=name)
         alt = "The last merges of the hierarchy, their distances, and the rows in each group, coloured by cluster."
         shown.append(picture(draw, alt, name="dendrogram", **WIDE))
     return " ".join(notes), shown
