@@ -1,0 +1,76 @@
+"""What a fit keeps, and the clusters and labels of rows that are read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster.cluster.hdbscan.condense import CondensedTree
+from jaxcluster.ops.spanning_tree import Tree
+
+
+class HDBSCANState(NamedTuple):
+    """A hierarchy of clusters, those selected from it, and what new rows are placed by. All of it is on the host.
+
+    Attributes:
+        tree: the minimum spanning tree of mutual reachability over n rows, grown from row 0: `Tree`.
+        merges: (n − 1, 4) float64 the single-linkage hierarchy, as `scipy.cluster.hierarchy` has it.
+        condensed: the `CondensedTree`.
+        selected: (k,) int64 clusters, numbered as in ``condensed``; the label of each is its place here.
+        labels: (n,) int32 the label of each row, −1 for noise.
+        core: (n,) float64 core distances.
+        least: density a row must stay to, to be in the cluster of all rows, if that is selected; else 0.
+        x: (n, d) the rows, or (n, n) their distances, in the dtype they came in.
+        metric, p, alpha, min_samples: as in the fit.
+    """
+
+    tree: Tree
+    merges: np.ndarray
+    condensed: CondensedTree
+    selected: np.ndarray
+    labels: np.ndarray
+    core: np.ndarray
+    least: float
+    x: Any
+    metric: str | Callable
+    p: float
+    alpha: float
+    min_samples: int
+
+
+def owners(tree: CondensedTree, selected: np.ndarray) -> np.ndarray:
+    """(c,) the label of each cluster: that of itself, or of the nearest above it that is selected; −1 for none.
+
+    Args:
+        tree: of c clusters.
+        selected: (k,) clusters, counted from 0.
+    """
+    labels = np.full(tree.clusters, -1)
+    labels[selected] = np.arange(len(selected))
+    owned = labels.tolist()
+    for cluster, parent in enumerate(tree.ups()[0].tolist()):
+        if owned[cluster] < 0 <= parent:
+            owned[cluster] = owned[parent]
+    return np.array(owned)
+
+
+def least_level(tree: CondensedTree, selected: np.ndarray, epsilon: float) -> float:
+    """The density that a row must stay to, to be labelled as one of all rows; 0 where that cluster is not selected.
+
+    It is the density of ``epsilon``, or the last at which something leaves the cluster. Where others are selected
+    too, there is no such density.
+    """
+    if len(selected) == 0 or selected[0] > 0:
+        return 0.0
+    if len(selected) > 1:
+        return np.inf
+    return 1 / epsilon if epsilon > 0 else float(tree.deaths()[0])
+
+
+def settle(labels: np.ndarray, levels: np.ndarray, selected: np.ndarray, least: float) -> np.ndarray:
+    """Labels of rows that leave their clusters at some densities: −1 for those in the cluster of all not that dense."""
+    if len(selected) == 0 or selected[0] > 0:
+        return labels
+    return np.where((labels == 0) & (levels < least), -1, labels)

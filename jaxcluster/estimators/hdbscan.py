@@ -1,0 +1,195 @@
+"""scikit-learn's `HDBSCAN` over `jaxcluster.hdbscan`."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxcluster.cluster import hdbscan
+from jaxcluster.core import check
+from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.types import Status
+
+CENTERS = ("centroid", "medoid", "both")
+"""What ``store_centers`` may ask for."""
+
+
+class HDBSCAN(MeasuredEstimator):
+    """Clusters of any shape and any density: the stable parts of a hierarchy, and noise between them.
+
+    Labels and probabilities are those of scikit-learn's estimator, to the element, on finite rows. What it says of how
+    neighbours are searched for (``algorithm``, ``leaf_size``, ``n_jobs``) means nothing here, X is never changed
+    (``copy``), and the one entry of ``metric_params`` is ``p``. There is no chance in it. Methods of its own place new
+    rows: `predict`, `approximate_predict` and `membership_vectors`.
+
+    Args:
+        min_cluster_size: rows of a cluster at least, 2 or more.
+        min_samples: rows around a row, itself among them, that its core distance reaches; None for
+            ``min_cluster_size``.
+        cluster_selection_epsilon: clusters are not split below this distance, in the units of the metric.
+        max_cluster_size: rows of a cluster at most, where "eom" can choose; None for any number.
+        metric: a name that `jaxcluster.hdbscan.fit` knows, such as "euclidean"; "precomputed" where ``fit`` is given
+            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
+        p: the power of "minkowski", at least 1; without a meaning for the others.
+        alpha: distances, but not core distances, are divided by it.
+        cluster_selection_method: "eom" for the most stable clusters, "leaf" for those that split no further.
+        allow_single_cluster: whether all rows may be one cluster.
+        store_centers: "centroid", "medoid" or "both" to have ``centroids_``, ``medoids_``; None for neither.
+
+    Attributes:
+        labels_: (n_samples,) int32, -1 for noise.
+        probabilities_: (n_samples,) how strongly each row belongs to its cluster, 0 for noise.
+        outlier_scores_: (n_samples,) in [0, 1], how much each row stands out from what is around it (GLOSH).
+        condensed_tree_: clusters within clusters, a `jaxcluster.hdbscan.CondensedTree`.
+        single_linkage_tree_: (n_samples - 1, 4) the hierarchy, as `scipy.cluster.hierarchy` has it.
+        minimum_spanning_tree_: ``edges`` (n_samples - 1, 2) and their ``weights``, by mutual reachability.
+        core_distances_: (n_samples,) how far the ``min_samples``-th nearest row of each is.
+        centroids_, medoids_: (n_clusters, n_features) see ``store_centers``.
+        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 1], [1, 2], [2, 1], [2, 2], [8, 8], [8, 9], [9, 8], [25, 80]])
+        >>> HDBSCAN(min_cluster_size=3).fit(X).labels_.tolist()
+        [0, 0, 0, 0, 1, 1, 1, -1]
+    """
+
+    def __init__(
+        self,
+        min_cluster_size=5,
+        *,
+        min_samples=None,
+        cluster_selection_epsilon=0.0,
+        max_cluster_size=None,
+        metric="euclidean",
+        p=2.0,
+        alpha=1.0,
+        cluster_selection_method="eom",
+        allow_single_cluster=False,
+        store_centers=None,
+    ):
+        self.min_cluster_size = min_cluster_size
+        self.min_samples = min_samples
+        self.cluster_selection_epsilon = cluster_selection_epsilon
+        self.max_cluster_size = max_cluster_size
+        self.metric = metric
+        self.p = p
+        self.alpha = alpha
+        self.cluster_selection_method = cluster_selection_method
+        self.allow_single_cluster = allow_single_cluster
+        self.store_centers = store_centers
+
+    def fit(self, X, y=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
+                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; a sparse matrix of distances that falls into
+                parts.
+
+        Warns:
+            UserWarning: a dense matrix of distances that falls into parts with no finite distance between them.
+        """
+        self._check_centers()
+        X = self._rows_or_distances(X)
+        fit = hdbscan.fit(
+            X,
+            min_cluster_size=self.min_cluster_size,
+            min_samples=self.min_samples,
+            cluster_selection_method=self.cluster_selection_method,
+            cluster_selection_epsilon=self.cluster_selection_epsilon,
+            max_cluster_size=self.max_cluster_size,
+            allow_single_cluster=self.allow_single_cluster,
+            alpha=self.alpha,
+            metric=self.metric,
+            p=self.p,
+        )
+        self._publish(fit.state)
+        self.status_ = Status(int(fit.status))
+        return self
+
+    def predict(self, X):
+        """The cluster of each new row, (n_samples,) int32, -1 for noise: see `approximate_predict`."""
+        return self.approximate_predict(X)[0]
+
+    def approximate_predict(self, X):
+        """The cluster of each new row, as if it came last and changed nothing, and how strongly it belongs to it.
+
+        Args:
+            X: (n_samples, n_features) array-like; distances from all rows of the fit where they are precomputed.
+
+        Returns:
+            (n_samples,) int32 labels, -1 for noise, and (n_samples,) probabilities.
+        """
+        return hdbscan.approximate_predict(self._state(), self._new_rows(X))
+
+    def membership_vectors(self, X=None):
+        """How much each row belongs to each cluster, (n_samples, n_clusters): what is missing to 1 belongs to none.
+
+        Args:
+            X: (n_samples, n_features) array-like; distances from all rows of the fit where they are precomputed. None
+                for the rows of the fit.
+        """
+        check_is_fitted(self)
+        return hdbscan.membership_vectors(self._state(), None if X is None else self._new_rows(X))
+
+    def dbscan_clustering(self, cut_distance, min_cluster_size=5):
+        """The clusters at one distance, (n_samples,) int32: those of DBSCAN, but that border rows are noise.
+
+        Args:
+            cut_distance: in the units of the metric.
+            min_cluster_size: rows of a cluster at least; smaller ones are noise.
+        """
+        check_is_fitted(self)
+        return hdbscan.labels_at(self._state(), cut_distance, min_cluster_size=min_cluster_size)
+
+    def _check_centers(self):
+        if self.store_centers is None:
+            return
+        check.check_choice("store_centers", self.store_centers, CENTERS)
+        if self._precomputed:
+            raise ValueError(
+                f"store_centers={self.store_centers!r} has no meaning where metric='precomputed': rows of which only "
+                "distances are known lie nowhere. Leave it out."
+            )
+
+    def _new_rows(self, X):
+        check_is_fitted(self)
+        if not self._precomputed:
+            return self._validate(X, reset=False)
+        return validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
+
+    def _publish(self, state):
+        self.labels_ = np.array(state.labels)
+        self.probabilities_ = hdbscan.probabilities(state)
+        self.outlier_scores_ = hdbscan.outlier_scores(state)
+        self.condensed_tree_ = state.condensed
+        self.single_linkage_tree_ = state.merges
+        self.minimum_spanning_tree_ = state.tree
+        self.core_distances_ = state.core
+        self._clusters = {"selected": state.selected, "least": float(state.least)}
+        # Rows are copied, for X may change after the fit; distances are too many.
+        self._fitted_rows = state.x if self._precomputed else np.array(state.x)
+        self._settings = {name: getattr(state, name) for name in ("metric", "p", "alpha", "min_samples")}
+        if self.store_centers in ("centroid", "both"):
+            self.centroids_ = hdbscan.centroids(state)
+        if self.store_centers in ("medoid", "both"):
+            self.medoids_ = hdbscan.medoids(state)
+
+    def _state(self):
+        check_is_fitted(self)
+        return hdbscan.HDBSCANState(
+            tree=self.minimum_spanning_tree_,
+            merges=self.single_linkage_tree_,
+            condensed=self.condensed_tree_,
+            labels=self.labels_,
+            core=self.core_distances_,
+            x=self._fitted_rows,
+            **self._clusters,
+            **self._settings,
+        )
