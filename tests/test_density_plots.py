@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
+from scipy.cluster import hierarchy
 from scipy.cluster.hierarchy import linkage
 from sklearn.cluster import OPTICS
 from sklearn.neighbors import kneighbors_graph
@@ -162,7 +163,7 @@ def test_sorted_distances_and_the_share_below_the_radius():
 def test_a_dendrogram_shows_the_last_merges_in_the_colours_of_clusters():
     merges = linkage(X, "average")
     ax = plots.dendrogram(merges, TRUTH, most=12)
-    heights = sorted(line.get_ydata().max() for line in ax.lines)
+    heights = sorted(line.get_ydata()[0] for line in ax.lines if np.ptp(line.get_ydata()) == 0)
     np.testing.assert_allclose(heights, merges[-11:, 2])
     assert sum(map(int, ticks(ax))) == 65
     colors = {to_hex(line.get_color()) for line in ax.lines}
@@ -174,9 +175,12 @@ def test_a_dendrogram_shows_the_last_merges_in_the_colours_of_clusters():
 def test_a_branch_of_one_cluster_and_noise_is_the_clusters():
     merges = np.array([[0, 1, 1.0, 2], [2, 4, 2.0, 3], [3, 5, np.inf, 4]])
     ax = plots.dendrogram(merges, np.array([1, 1, -1, 0]), name="mutual reachability")
-    drawn = {to_hex(line.get_color()): line.get_ydata().max() for line in ax.lines}
-    assert drawn == {style.PALETTE[1]: 2.0, style.MUTED: pytest.approx(2.3)}
-    assert (title(ax), ax.get_ylabel()) == ("Dendrogram: the last 3 of 3 merges", "mutual reachability")
+    bars = {to_hex(line.get_color()): line.get_ydata()[0] for line in ax.lines if np.ptp(line.get_ydata()) == 0}
+    assert bars == {style.PALETTE[1]: 2.0, style.MUTED: pytest.approx(2.3)}
+    legs = sorted((to_hex(line.get_color()), *line.get_ydata()) for line in ax.lines if np.ptp(line.get_ydata()))
+    expected = [(1, 0, 1), (1, 0, 1), (-1, 0, 2), (1, 1, 2), (1, 2, 2.3), (0, 0, 2.3)]
+    assert legs == sorted((style.NOISE if j < 0 else style.PALETTE[j], y, pytest.approx(top)) for j, y, top in expected)
+    assert (title(ax), ax.get_ylabel()) == ("Dendrogram: 3 merges", "mutual reachability")
     plain = plots.dendrogram(merges)
     assert {to_hex(line.get_color()) for line in plain.lines} == {style.INK}
 
@@ -188,11 +192,10 @@ def test_small_branches_are_left_out_and_what_they_join_goes_on():
     )
     labels = np.array([0, 0, 0, 1, 1, -1, -1])
     ax = plots.dendrogram(merges, labels, least=2)
-    (line,) = ax.lines
-    assert line.get_ydata().max() == 3
+    assert {line.get_ydata().max() for line in ax.lines} == {3}
     assert sorted(ticks(ax)) == ["2", "4"]
     assert sorted(faces(ax.collections[0])) == sorted(style.PALETTE[:2])
-    assert "the last 1 of 1 merges of groups of at least 2 rows" in title(ax)
+    assert "1 merge of groups of at least 2 rows" in title(ax)
     whole = trees._large(merges, trees._branch_labels(merges, labels), 1)
     np.testing.assert_array_equal(whole.linkage, merges)
     with pytest.raises(ValueError, match="no two branches of at least=3 rows"):
@@ -205,7 +208,9 @@ def test_the_merges_of_large_branches_are_those_of_the_hierarchy(least):
     rows = np.concatenate([np.ones(65), merges[:, 3]])
     large = (rows[merges[:, :2].astype(int)] >= least).all(1)
     found = trees._large(merges, trees._branch_labels(merges, TRUTH), least)
-    np.testing.assert_array_equal(found.linkage[:, 2:], merges[large, 2:])
+    np.testing.assert_array_equal(found.linkage[:, 2], merges[large, 2])
+    assert hierarchy.is_valid_linkage(found.linkage)
+    assert hierarchy.num_obs_linkage(found.linkage) == large.sum() + 1
     assert sorted(found.linkage[:, :2].ravel().tolist()) == list(range(2 * large.sum()))
     assert (found.rows >= least).all()
     assert len(found.rows) == len(found.labels) == 2 * large.sum() + 1

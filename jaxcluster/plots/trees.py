@@ -61,9 +61,9 @@ def dendrogram(
         raise ValueError(f"no two branches of at least={least} rows are joined: there is no merge to draw.")
     ax, merges = new_axes(ax, 8.0, 4.4), len(branches.linkage)
     _draw(ax, branches, most, [_branch_color(label) if named else INK for label in branches.labels.tolist()])
-    shown = min(most - 1, merges)
+    shown = f"the last {most - 1:,} of " if merges > most - 1 else ""
     large = f" of groups of at least {least:,} rows" if least > 1 else ""
-    finish(ax, f"Dendrogram: the last {shown:,} of {merges:,} merges{large}", "rows in each group", name)
+    finish(ax, f"Dendrogram: {shown}{merges:,} merge{'s' * (merges > 1)}{large}", "rows in each group", name)
     ax.grid(False, axis="x")
     return ax
 
@@ -90,8 +90,14 @@ def _draw(ax: Axes, branches: Branches, most: int, colors: list[str]) -> None:
     tree = hierarchy.dendrogram(
         branches.linkage, p=most, truncate_mode="lastp", no_plot=True, link_color_func=lambda node: colors[node]
     )
-    for x, y, color in zip(tree["icoord"], tree["dcoord"], tree["color_list"], strict=True):
-        ax.plot(x, y, color=color, linewidth=1.6, solid_joinstyle="miter")
+    tops = {(10.0 * i + 5, 0.0): colors[leaf] for i, leaf in enumerate(tree["leaves"])}
+    links = list(zip(tree["icoord"], tree["dcoord"], tree["color_list"], strict=True))
+    tops |= {((x[1] + x[2]) / 2, y[1]): color for x, y, color in links}
+    for x, y, color in links:
+        style = {"linewidth": 1.6, "solid_capstyle": "projecting"}
+        ax.plot(x[1:3], y[1:3], color=color, zorder=2.1, **style)
+        for side in (slice(0, 2), slice(3, 1, -1)):  # a leg has the colour of what it stands on
+            ax.plot(x[side], y[side], color=tops[x[side][0], y[side][0]], **style)
     ax.set_ylim(0, 1.04 * branches.linkage[:, 2].max() or 1.0)
     _leaves(ax, tree["leaves"], branches.rows, colors)
 
@@ -104,15 +110,19 @@ def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
         return Branches(linkage, rows, labels)
     part_of: list[int | None] = [None] * (2 * n - 1)  # the branch of each row and merge: one from 0, or a merge from n
     ends: dict[int, int] = {}  # where each is joined with another
-    merges: list[tuple[int, int, float, float]] = []
+    merges: list[tuple[int, int, float, int]] = []
+    held: dict[
+        int | None, int
+    ] = {}  # how many branches each is made of, which is what counts as rows of this hierarchy
     branches = 0
     for node, (a, b, height, count) in enumerate(linkage.tolist(), n):
         one, other = part_of[int(a)], part_of[int(b)]
         if one is not None and other is not None:
             part_of[node] = n + len(merges)
-            merges.append((one, other, height, count))
+            held[part_of[node]] = held[one] + held[other]
+            merges.append((one, other, height, held[part_of[node]]))
         elif one is None and other is None and count >= least:
-            part_of[node] = branches
+            part_of[node], held[branches] = branches, 1
             branches += 1
         else:
             part_of[node] = other if one is None else one
