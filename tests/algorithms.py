@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sklearn.utils.validation import has_fit_parameter
 
-from jaxcluster import bayesian_gmm, bisecting, dbscan, gmm, kmeans, minibatch, optics, soft_kmeans
+from jaxcluster import bayesian_gmm, bisecting, dbscan, gmm, hdbscan, kmeans, minibatch, optics, soft_kmeans
 from jaxcluster.estimators import ESTIMATORS
 
 
@@ -61,6 +61,7 @@ FINDERS = {
     "dbscan": Finder(partial(dbscan.fit, eps=3.0), weighted=True),
     "dbscan-minkowski": Finder(partial(dbscan.fit, eps=2.4, metric="minkowski", p=3.0), weighted=True),
     "optics": Finder(partial(optics.fit, method="dbscan", eps=3.0)),
+    "hdbscan": Finder(partial(hdbscan.fit, min_cluster_size=20)),
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -68,6 +69,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "spectral-embedding": {"affinity": "rbf"},
     "dbscan": {"eps": 3.0, "min_samples": 5},
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
+    "hdbscan": {"min_cluster_size": 20},
 }
 """What estimators must be told besides the number of clusters to find the four blobs."""
 

@@ -154,6 +154,9 @@ def test_weights_are_taken(data, moons, tmp_path):
         (("optics", "--weights", "0"), "optics counts each row once: leave out --weights"),
         (("optics", "--xi", 2), "xi=2.0 must be less than 1"),
         (("optics", "--cluster-selection-method", "leaf"), "optics: parameter 'cluster_selection_method' is not known"),
+        (("hdbscan", "--min-cluster-size", 1), "min_cluster_size=1 must be at least 2"),
+        (("hdbscan", "--min-samples", 0), "min_samples=0 must be at least 1"),
+        (("hdbscan", "--eps", 1), "hdbscan: parameter 'eps' is not known"),
         (("spectral",), "spectral needs a number of clusters: pass --k"),
         (("spectral", "--k", 2, "--weights", "0"), "spectral counts each row once: leave out --weights"),
         (("spectral", "--k", 2, "--gamma", 0), "gamma=0.0 must be greater than 0"),
@@ -180,6 +183,39 @@ def test_optics_leaves_its_order_and_labels_no_new_rows(data, moons, tmp_path):
     for word in ("<h2>Density</h2>", "Reachability of each row, in order", f"eps {EPS}", "left out of the others"):
         assert word in page
     assert "OPTICS cannot label new rows" in refuse("predict", tmp_path / "run", data / "moons.npy")
+
+
+def test_hdbscan_leaves_its_trees_and_labels_new_rows(data, moons, tmp_path):
+    words = (
+        "--min-cluster-size",
+        12,
+        "--min-samples",
+        4,
+        "--cluster-selection-method",
+        "leaf",
+        "--metric",
+        "manhattan",
+    )
+    result = call("fit", "hdbscan", data / "moons.npy", *words, "--out", tmp_path / "run")
+    chosen = {"min_samples": 4, "cluster_selection_method": "leaf", "metric": "manhattan"}
+    expected = jaxcluster.HDBSCAN(12, **chosen).fit(moons[0])
+    np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), expected.labels_)
+    assert read_json(tmp_path / "run" / "config.json")["parameters"] == expected.get_params()
+    assert f"{np.sum(expected.labels_ == -1)} rows are noise" in result.stdout
+    page = (tmp_path / "run" / "report.html").read_text()
+    for word in ("<h2>Tree</h2>", "Condensed tree of", "of groups of at least 12 rows", "mutual reachability"):
+        assert word in page
+    call("predict", tmp_path / "run", data / "moons.npy", "--out", tmp_path / "new.csv")
+    np.testing.assert_array_equal(read_labels(tmp_path / "new.csv"), expected.predict(moons[0]))
+
+
+def test_a_tree_that_never_splits_is_drawn(data, tmp_path):
+    result = call("fit", "hdbscan", data / "moons.npy", "--min-cluster-size", 150, "--out", tmp_path / "run")
+    advice = "Warning: every row is noise: lower --min-cluster-size.\n"
+    assert result.stderr == advice
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Condensed tree of 1 cluster, " in page
+    assert "Dendrogram" not in page
 
 
 def test_an_infinite_parameter_is_told(data, tmp_path):
@@ -210,4 +246,5 @@ def test_the_choices_on_offer_are_those_of_the_library():
     assert sorted(graph_options.Distance) == sorted(distance.METRICS)
     assert sorted(graph_options.Assignment) == sorted(jaxcluster.spectral.ASSIGNMENTS)
     assert sorted(graph_options.Extraction) == sorted(jaxcluster.optics.METHODS)
+    assert sorted(graph_options.Selection) == sorted(jaxcluster.hdbscan.METHODS)
     assert {*graph_options.Affinity} == {name for name in jaxcluster.spectral.AFFINITIES if "precomputed" not in name}

@@ -458,7 +458,7 @@ def test_a_small_init_size_is_raised_with_a_warning(blobs):
 
 def test_the_registry_knows_its_names():
     assert list(ESTIMATORS)[:5] == ["kmeans", "minibatch-kmeans", "bisecting-kmeans", "gmm", "bayesian-gmm"]
-    assert list(ESTIMATORS)[5:] == ["spectral", "spectral-embedding", "dbscan", "optics"]
+    assert list(ESTIMATORS)[5:] == ["spectral", "spectral-embedding", "dbscan", "optics", "hdbscan"]
     assert ESTIMATORS["kmeans"] is KMeans
     assert ESTIMATORS.name_of(MiniBatchKMeans()) == "minibatch-kmeans"
     assert ESTIMATORS.name_of(object()) is None

@@ -154,6 +154,11 @@ ESTIMATORS = EstimatorRegistry(
             "OPTICS",
             "dense regions of any density, as valleys of an order of the rows",
         ),
+        "hdbscan": EstimatorInfo(
+            "jaxcluster.estimators.hdbscan",
+            "HDBSCAN",
+            "dense regions of any density, the stable parts of a hierarchy",
+        ),
     }
 )
 

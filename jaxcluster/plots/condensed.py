@@ -68,7 +68,12 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     colors = [NOISE if icicle.label == -1 else color_of(icicle.label) for icicle in icicles]
     ax.add_collection(PolyCollection(outlines, facecolors=colors, edgecolors=PAPER, linewidths=0.6))
     _number(ax, icicles)
-    finish(ax, f"Condensed tree of {len(icicles):,} clusters, those selected in colour", "rows", "λ = 1 / distance")
+    finish(
+        ax,
+        f"Condensed tree of {len(icicles):,} cluster{'s' * (len(icicles) > 1)}, those selected in colour",
+        "rows",
+        "λ = 1 / distance",
+    )
     ax.set(xlim=(0, n), ylim=(bottom, 0.9 * min(float(levels.min()), bottom)))
     ax.grid(False, axis="x")
     return ax
