@@ -301,6 +301,7 @@ class SpectralEmbedding(_SpectralEstimator):
             UserWarning, ConvergenceWarning: the graph is not connected; eigenvectors that were not found.
         """
         X = self._checked(X)
+        check.check_count("n_components", self.n_components)
         if not callable(self.affinity):
             check.check_choice("affinity", self.affinity, spectral.AFFINITIES)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
