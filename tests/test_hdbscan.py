@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_iris, load_wine, make_blobs, make_moons
 
 from jaxcluster.cluster import hdbscan
+from jaxcluster.cluster.hdbscan.meet import meet, nearest_reachable
 from jaxcluster.cluster.hdbscan.state import owners
 from jaxcluster.types import Status
 
@@ -215,17 +216,17 @@ def test_a_new_row_without_direction_is_far_from_all():
 
 
 def test_a_far_row_that_is_dense_enough_is_reached_before_nearer_ones():
-    """All the rows that are looked at first are thin, and what is dense lies just beyond them."""
-    thin = 1 + 1e-3 * np.arange(4)[:, None] * [[1.0, 0.0]]
-    thin = thin * np.array([[1.0, 0.0]]) + np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 3.0], [0.0, -3.0]])
+    """The four rows that are looked at first are thin, and what is dense lies just beyond them."""
+    thin = np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 1.4], [0.0, -1.4]])
     dense = np.array([[-1.5, 0.0]]) + 1e-3 * np.random.default_rng(0).normal(size=(20, 2))
-    x = np.concatenate([thin, dense])
-    state = hdbscan.fit(x, min_samples=2, allow_single_cluster=True).state
-    labels, strengths = hdbscan.approximate_predict(state, np.zeros((1, 2)))
+    x = np.concatenate([thin * 10, dense * 10, [[90.0, 0.0], [0.0, 90.0]]])
+    state = hdbscan.fit(x, min_samples=3, allow_single_cluster=True).state._replace(min_samples=2)
     neighbors, levels = plainly_met(state, np.zeros((1, 2)))
+    assert np.argsort(cdist(np.zeros((1, 2)), x)[0])[:4].tolist() == [0, 1, 2, 3]
     assert neighbors[0] >= 4
-    last = state.condensed.deaths()[state.selected[labels[0]] - len(x)] if labels[0] >= 0 else np.inf
-    np.testing.assert_allclose(strengths, np.minimum(levels / last, 1), rtol=1e-12)
+    found, reach = nearest_reachable(state, meet(state, np.zeros((1, 2))))
+    np.testing.assert_array_equal(found, neighbors)
+    np.testing.assert_allclose(1 / reach, levels, rtol=1e-12)
 
 
 def test_outlier_scores_are_glosh(split):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 import numpy as np
-from scipy.sparse import coo_array
 
 from jaxcluster.ops.spanning_tree import Tree
 
@@ -30,7 +29,15 @@ def grow(tree: Tree, core: np.ndarray, neighbors: tuple[np.ndarray, np.ndarray])
     index, distances = neighbors
     near = (distances <= core[:, None]) & (core[index] <= core[:, None])
     heights, ranks = np.unique(tree.weights, return_inverse=True)
-    rows, sources, steps = _visit(*_adjacent(tree.edges, ranks), np.searchsorted(heights, core), index, near)
+    core_ranks = np.searchsorted(heights, core)
+    # Two rows that are the last neighbours of each other have the same core distance, and the tree may reach either by
+    # the other alone. So their edges are all added.
+    alike = (np.bincount(core_ranks) > 1)[core_ranks] & (heights[core_ranks] == core)
+    row, place = np.nonzero(near & alike[:, None])
+    edges = np.concatenate([tree.edges, np.column_stack([row, index[row, place]])])
+    adjacent = _adjacent(edges, np.append(ranks, core_ranks[row]), len(core))
+    stand_ins = index[near], np.append(0, np.cumsum(near.sum(axis=1))).tolist()
+    rows, sources, steps = _visit(*adjacent, core_ranks, *stand_ins)
     rows, sources, weights = np.array(rows), np.array(sources), np.append(0, heights[steps])
     places = np.empty(len(core), np.int64)
     places[rows] = np.arange(len(core))
@@ -50,16 +57,16 @@ def _has_grown(tree):
     return reached[0] == 0 and (reached[1:] == 1).all() and (places[tree.edges[:, 0]] < np.arange(1, n)).all()
 
 
-def _adjacent(edges, ranks):
+def _adjacent(edges, ranks, n):
     """The edges at each row: where they begin, and each as one number: rank of its weight · 2^bits + its other end."""
-    n = len(ranks) + 1
     bits = n.bit_length()
     here, there = edges.T.ravel(), edges[:, ::-1].T.ravel().astype(np.int64)
-    table = coo_array(((np.tile(ranks, 2) << bits) | there, (here, there)), shape=(n, n)).tocsr()
-    return table.indptr.tolist(), table.data.tolist(), bits
+    order = np.argsort(here, kind="stable")
+    starts = np.append(0, np.cumsum(np.bincount(here, minlength=n)))
+    return starts.tolist(), ((np.tile(ranks, 2) << bits) | there)[order].tolist(), bits
 
 
-def _visit(starts, edges, bits, core_ranks, index, near):
+def _visit(starts, edges, bits, core_ranks, stand_ins, firsts):
     """Rows as they are reached, the source of each row, and the rank of the weight of each step.
 
     Edges of the tree lead everywhere. Where one weighs as much as the core distance of the row it leaves, so do those
@@ -82,7 +89,7 @@ def _visit(starts, edges, bits, core_ranks, index, near):
                     best[other], sources[other] = edge, row
                     heappush(heap, edge)
         if tied:
-            for other in index[row, near[row]].tolist():
+            for other in stand_ins[firsts[row] : firsts[row + 1]].tolist():
                 edge = lows[row] + other
                 if edge < best[other]:
                     best[other], sources[other] = edge, row
