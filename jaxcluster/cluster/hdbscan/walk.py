@@ -94,10 +94,11 @@ def _visit(starts, edges, bits, core_ranks, stand_ins, firsts):
                 if edge < best[other]:
                     best[other], sources[other] = edge, row
                     heappush(heap, edge)
-        while heap and best[heap[0] & mask] != heap[0]:
-            heappop(heap)
-        if not heap:
+        while heap:
+            edge = heappop(heap)
+            row = edge & mask
+            if best[row] == edge:
+                break
+        else:
             return rows, sources, steps
-        edge = heappop(heap)
-        row = edge & mask
         steps.append(edge >> bits)
