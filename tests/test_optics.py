@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.cluster
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import pairwise_distances
@@ -49,15 +50,15 @@ def assert_same(x, expected=None, **options):
 
 
 SETS = {
-    "moons": make_moons(300, noise=0.05, random_state=0)[0],
-    "blobs of different density": make_blobs(300, 2, cluster_std=[0.1, 0.5, 2], random_state=0)[0],
-    "columns": make_blobs(200, 6, centers=4, random_state=1)[0],
-    "a lattice": np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), -1).reshape(-1, 2),
-    "a line": np.arange(150.0)[:, None],
-    "duplicates": np.repeat(np.random.default_rng(0).normal(size=(12, 2)), 12, axis=0),
+    "moons": make_moons(120, noise=0.05, random_state=0)[0],
+    "blobs of different density": make_blobs(120, 2, cluster_std=[0.1, 0.5, 2], random_state=0)[0],
+    "columns": make_blobs(90, 6, centers=4, random_state=1)[0],
+    "a lattice": np.stack(np.meshgrid(np.arange(9.0), np.arange(9.0)), -1).reshape(-1, 2),
+    "a line": np.arange(80.0)[:, None],
+    "duplicates": np.repeat(np.random.default_rng(0).normal(size=(8, 2)), 10, axis=0),
     "all rows equal": np.full((60, 2), 7.0),
-    "far from the origin": make_moons(200, noise=0.05, random_state=0)[0] + 1e6,
-    "tiny": make_moons(200, noise=0.05, random_state=0)[0] * 1e-9,
+    "far from the origin": make_moons(90, noise=0.05, random_state=0)[0] + 1e6,
+    "tiny": make_moons(90, noise=0.05, random_state=0)[0] * 1e-9,
 }
 OPTIONS = {
     "defaults": {},
@@ -79,7 +80,7 @@ def test_everything_is_scikit_learns(name, options):
     assert int(fit.status) == Status.CONVERGED
 
 
-@pytest.mark.parametrize(("metric", "p"), [("manhattan", 2), ("minkowski", 1), ("minkowski", 2)])
+@pytest.mark.parametrize(("metric", "p"), [("manhattan", 2), ("minkowski", 1), ("minkowski", 3), ("minkowski", 1.5)])
 def test_other_metrics(metric, p):
     assert_same(SETS["moons"], metric=metric, p=p)
 
@@ -88,19 +89,19 @@ def test_other_metrics(metric, p):
 def test_metrics_that_round_otherwise(metric):
     """Rows that are reached alike, but for the last digit, may come in another order."""
     x = SETS["columns"]
-    fit, expected = optics.fit(x, metric=metric), theirs(x, metric=metric)
-    np.testing.assert_allclose(fit.state.core_distances, expected.core_distances_, rtol=1e-9, atol=1e-12)
+    fit, lengths = optics.fit(x, metric=metric), pairwise_distances(x, metric=metric)
+    np.testing.assert_allclose(fit.state.core_distances, np.sort(lengths, axis=1)[:, 4], rtol=1e-9, atol=1e-12)
     assert sorted(fit.state.ordering) == list(range(len(x)))
     reached = fit.state.predecessor >= 0
+    assert reached.sum() == len(x) - 1
     sources = fit.state.predecessor[reached]
-    lengths = pairwise_distances(x, metric=metric)[sources, np.flatnonzero(reached)]
-    by_definition = np.maximum(fit.state.core_distances[sources], lengths)
+    by_definition = np.maximum(fit.state.core_distances[sources], lengths[sources, np.flatnonzero(reached)])
     np.testing.assert_allclose(fit.state.reachability[reached], by_definition, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("max_eps", [np.inf, 0.3])
 def test_distances_alone(max_eps):
-    x = SETS["moons"][:200]
+    x = SETS["moons"]
     matrix = pairwise_distances(x, metric="minkowski")
     expected = theirs(matrix, metric="precomputed", max_eps=max_eps)
     assert_same(matrix, expected, metric="precomputed", max_eps=max_eps)
@@ -125,15 +126,32 @@ def rows(draw):
     return np.round(x, draw(st.sampled_from([0, 1, 14])))
 
 
-@given(
-    x=rows(),
-    min_samples=st.integers(2, 6),
-    max_eps=st.sampled_from([np.inf, 1.0, 0.3]),
-    xi=st.sampled_from([0.001, 0.05, 0.5, 0.95]),
-    predecessor_correction=st.booleans(),
-)
-def test_everything_is_scikit_learns_on_anything(x, **options):
+@st.composite
+def options(draw):
+    """Any neighbourhood, reach, metric and way to find clusters."""
+    metric, p = draw(st.sampled_from([("minkowski", 2), ("minkowski", 3), ("manhattan", 2)]))
+    max_eps = draw(st.sampled_from([np.inf, 1.0, 0.3]))
+    chosen = {"metric": metric, "p": p, "max_eps": max_eps}
+    chosen["min_samples"] = draw(st.one_of(st.integers(2, 6), st.floats(0.01, 0.4)))
+    if draw(st.booleans()):
+        return chosen | {"method": "dbscan", "eps": draw(st.sampled_from([None, 0.0, 0.2, 0.3]))}
+    chosen["min_cluster_size"] = draw(st.one_of(st.none(), st.integers(2, 14), st.floats(0.01, 1)))
+    chosen["predecessor_correction"] = draw(st.booleans())
+    return chosen | {"xi": draw(st.sampled_from([0.001, 0.05, 0.5, 0.95]))}
+
+
+@settings(max_examples=60)
+@given(x=rows(), options=options())
+def test_everything_is_scikit_learns_on_anything(x, options):
     assert_same(x, **options)
+
+
+@pytest.mark.parametrize("d", [9, 20])
+@pytest.mark.parametrize("min_samples", [2, 50])
+def test_with_a_tree_it_is_scikit_learns_of_many_columns_and_neighbors(d, min_samples):
+    """Left to itself, scikit-learn expands the square there."""
+    x = np.random.default_rng(d).normal(size=(80, d))
+    assert_same(x, theirs(x, min_samples=min_samples, algorithm="kd_tree"), min_samples=min_samples)
 
 
 def test_a_finished_order_can_be_cut_anywhere():
@@ -159,7 +177,10 @@ def test_no_row_in_reach_is_told():
         ({"min_samples": 1}, "min_samples=1 must be a whole number of at least 2, or a share"),
         ({"min_samples": 2.5}, "min_samples=2.5 must be a whole number"),
         ({"min_samples": 7}, "n_samples=6 should be >= min_samples=7"),
-        ({"min_cluster_size": 7}, "n_samples=6 should be >= min_cluster_size=7"),
+        ({"min_samples": np.inf}, "min_samples=inf must be a whole number"),
+        ({"min_samples": True}, "min_samples must be a number, got True"),
+        ({"min_cluster_size": 7}, "n_samples=6 should be >= min_cluster_size=7. Pass a smaller min_cluster_size"),
+        ({"min_cluster_size": 1}, "min_cluster_size=1 must be a whole number of at least 2"),
         ({"max_eps": -1.0}, "max_eps=-1.0 must be at least 0"),
         ({"method": "dbscan", "eps": 2.0, "max_eps": 1.0}, "eps=2.0 must be at most max_eps=1.0"),
         ({"xi": 0}, "xi=0 must be greater than 0"),
@@ -171,6 +192,14 @@ def test_no_row_in_reach_is_told():
 def test_bad_options(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         optics.fit(np.eye(6), **options)
+
+
+@pytest.mark.parametrize("min_cluster_size", [1, 7])
+def test_a_wrong_size_is_told_before_the_walk(monkeypatch, min_cluster_size):
+    # The package's name for the module is the function's.
+    monkeypatch.setattr(sys.modules[optics.fit.__module__], "walk", lambda *_: pytest.fail("it walked"))
+    with pytest.raises(ValueError, match="min_cluster_size"):
+        optics.fit(np.eye(6), min_samples=2, min_cluster_size=min_cluster_size)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_everything_published_is_scikit_learns(options):
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
+@pytest.mark.filterwarnings("ignore:No row is within", "ignore:All reachability values")
 def test_without_clusters_the_hierarchy_is_scikit_learns():
     x = load_iris().data
     ours, theirs = (each(max_eps=0.01).fit(x) for each in (OPTICS, sklearn.cluster.OPTICS))

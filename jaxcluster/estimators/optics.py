@@ -13,9 +13,11 @@ from jaxcluster.types import Status
 class OPTICS(MeasuredEstimator):
     """An order of rows in which the clusters of every density are valleys, and clusters found in it.
 
-    The order and the clusters are those of scikit-learn's estimator, to the element, by the metrics that it measures by
-    plain sums ("minkowski", "manhattan"). What it says of how neighbours are searched for and kept (``algorithm``,
-    ``leaf_size``, ``memory``, ``n_jobs``) means nothing here. There is no chance in it.
+    The order and the clusters are those of scikit-learn's estimator, to the element, where it adds up differences:
+    "manhattan", and "minkowski" of up to 15 columns and fewer than n // 2 neighbours, or with ``algorithm="kd_tree"``.
+    Elsewhere it expands the square, and distances differ in the last digits. What it says of how neighbours are
+    searched for and kept (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) means nothing here. There is no chance
+    in it.
 
     Args:
         min_samples: rows that make a neighbourhood, a row itself among its own, at least 2; or a share of the rows.

@@ -54,8 +54,8 @@ def fit(
 
     From a row p a row q is reached at max(core(p), d(p, q)), where core(p) is the distance of p's ``min_samples``-th
     nearest row, itself among them. Next comes what is reached most easily from all rows before. The order is that of
-    scikit-learn, element for element, where distances are plain sums as "minkowski" is there. There is no chance in it,
-    and no gradient.
+    scikit-learn, element for element, where it adds up differences as is done here: by "minkowski" or "manhattan",
+    in up to 15 columns and of fewer than n // 2 neighbours, or with a tree. There is no chance in it, and no gradient.
 
     Args:
         x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed".
@@ -82,6 +82,8 @@ def fit(
     _check_xi(xi)
     space = measure(x, metric, p=p)
     count = as_count("min_samples", min_samples, space.n)
+    if method == "xi" and min_cluster_size is not None:
+        as_count("min_cluster_size", min_cluster_size, space.n)  # the walk is long: what is wrong is told before it
     core = nearest_rows(space, count)[1][:, -1].copy()
     core[core > max_eps] = np.inf
     np.around(core, DECIMALS, out=core)
@@ -157,11 +159,15 @@ def extract_xi(
 def as_count(name: str, value: float, n: int) -> int:
     """A count of at least 2 of n rows; of a share of them, so many, but 2 at least."""
     check.check_positive(name, value)
-    if isinstance(value, float) and value <= 1:
-        return max(2, int(value * n))
-    if value < 2 or value != int(value):
+    if value <= 1 and not isinstance(value, (int, np.integer)):
+        count = max(2, int(value * n))
+    elif value < 2 or value % 1:  # of infinity not a number, which is true
         raise ValueError(f"{name}={value} must be a whole number of at least 2, or a share of the rows in (0, 1].")
-    return check.check_clusters(int(value), n, name=name)
+    else:
+        count = int(value)
+    if count > n:
+        raise ValueError(f"n_samples={n} should be >= {name}={count}. Pass a smaller {name}, or more rows.")
+    return count
 
 
 def _check_eps(eps, max_eps):
