@@ -84,6 +84,26 @@ def test_an_unknown_metric_is_told_the_known():
         measure(np.eye(3), "euclid")
 
 
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda a, b: np.zeros(len(b)), r"metric gave shape \(3,\) for matrices of 3 and 3 rows; \(3, 3\) distances"),
+        (lambda a, b: a @ b.T - 1, "metric gave -1.0 for rows 0 and 1: a distance is a number >= 0"),
+        (lambda a, b: a @ b.T * np.nan, "metric gave nan for rows 0 and 0"),
+    ],
+)
+def test_functions_that_give_no_distances(metric, message):
+    with pytest.raises(ValueError, match=message):
+        whole(measure(np.eye(3), metric))
+
+
+def test_rows_whose_squares_overflow():
+    x = np.array([[0.0, 0], [1e200, 0], [1, 0], [-1e200, 1e200]])
+    index, distances = nearest_rows(measure(x), 3)
+    np.testing.assert_array_equal(index[:, 0], np.arange(4))
+    np.testing.assert_array_equal(distances[0], [0, 1, np.inf])
+
+
 @pytest.mark.parametrize("k", [1, 4, 70])
 @pytest.mark.parametrize("name", ROWS)
 def test_nearest_rows(name, k):

@@ -30,7 +30,7 @@ def check_positive(name: str, value: Any, *, zero: bool = False) -> None:
     """Raises ValueError unless a concrete number is positive (or zero where that is allowed)."""
     if is_traced(value):
         return
-    if (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
+    if value is None or (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not (value >= 0 if zero else value > 0):
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")

@@ -17,7 +17,8 @@ class MeasuredEstimator(ClusterMixin, Estimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
+        inputs = tags.input_tags
+        inputs.pairwise = inputs.sparse = inputs.positive_only = self._precomputed
         return tags
 
     def _rows_or_distances(self, X):

@@ -53,11 +53,21 @@ def nearest_rows(
         parts = [_first(space.rows(index), k) for index in tiles(space.n)]
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
     queries = space.x if queries is None else np.asarray(queries, np.float64)
-    if space.x.shape[1] <= FEW_COLUMNS or space.power != 2:
+    if not _can_be_added(space, queries):
+        parts = [_first(power_sums(queries[at, None], space.x, space.power), k) for at in tiles(len(queries), space.n)]
+        index, sums = (np.concatenate(part) for part in zip(*parts, strict=True))
+    elif space.x.shape[1] <= FEW_COLUMNS or space.power != 2:
         index, sums = _by_tree(space, k, queries)
     else:
         index, sums = _by_products(space.x, k, queries)
     return index, space.distances(sums)
+
+
+def _can_be_added(space, queries):
+    """Whether sums are finite, however far two rows are from each other: a tree has no neighbours at infinity."""
+    farthest = max(np.abs(space.x).max(), np.abs(queries).max())
+    with np.errstate(over="ignore"):
+        return np.isfinite((2 * farthest) ** space.power * space.x.shape[1])
 
 
 def _first(distances, k):

@@ -7,6 +7,7 @@ out unseen. Of `Pairwise` rows only the distances are known, and they are asked 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ def measure(x: Any, metric: str | Callable = "euclidean", *, p: float = 2.0) -> 
         return _precomputed(x)
     x = concrete_rows(x)
     if callable(metric):
-        return Pairwise(len(x), lambda index: np.asarray(metric(x[index], x), float))
+        return Pairwise(len(x), partial(_measured, metric, x))
     metric_function(metric, p=p)  # looks at p
     rows = x.astype(np.float64)
     if metric == "cosine":
@@ -110,17 +111,32 @@ def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:
 def power_sums(a: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
     """Σ|a − b|^power over the last axis of two arrays that broadcast, added column by column as a plain loop adds."""
     total = np.zeros(np.broadcast_shapes(a.shape[:-1], b.shape[:-1]))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         for column in range(a.shape[-1]):
             difference = a[..., column] - b[..., column]
             total += difference * difference if power == 2 else np.abs(difference) ** power
     return total
 
 
-def tiles(n: int) -> list[np.ndarray]:
-    """The numbers of n rows in groups whose distances from all rows may be held at a time."""
-    step = max(1, TILE // n)
+def tiles(n: int, others: int | None = None) -> list[np.ndarray]:
+    """The numbers of n rows in groups whose distances from all rows, or so many others, may be held at a time."""
+    step = max(1, TILE // (n if others is None else others))
     return [np.arange(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _measured(metric, x, index):
+    """What a function makes of some rows and all."""
+    distances = np.asarray(metric(x[index], x), float)
+    if distances.shape != (len(index), len(x)):
+        raise ValueError(
+            f"metric gave shape {distances.shape} for matrices of {len(index)} and {len(x)} rows; ({len(index)}, "
+            f"{len(x)}) distances are wanted, of every row of the first from every row of the second."
+        )
+    wrong = ~(distances >= 0)
+    if wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        raise ValueError(f"metric gave {distances[i, j]} for rows {index[i]} and {j}: a distance is a number >= 0.")
+    return distances
 
 
 def _directions(rows):
