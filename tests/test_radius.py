@@ -7,7 +7,7 @@ import pytest
 
 from jaxcluster.ops import block_pairs, blocks, radius
 from jaxcluster.ops.block_pairs import room
-from jaxcluster.ops.blocks import BLOCK, near_pairs, partition, partition_parts
+from jaxcluster.ops.blocks import BLOCK, near_pairs, partition
 from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, least_of_whole, look_around
 
 RNG = np.random.default_rng(0)
@@ -19,6 +19,7 @@ ROWS = {
     "two far apart": np.concatenate([RNG.normal(size=(200, 2)), RNG.normal(size=(200, 2)) + 1e8]),
     "few": RNG.normal(size=(3, 4)),
     "wide": RNG.normal(size=(200, 40)),
+    "wide, in groups": RNG.normal(size=(700, 12)) + 9 * RNG.integers(0, 3, (700, 1)),
 }
 
 
@@ -42,15 +43,13 @@ def test_a_partition_holds_every_row_once_in_its_box(name):
     np.testing.assert_array_equal(blocks.rows(blocks.places(np.arange(len(x)), -1), len(x)), np.arange(len(x)))
 
 
-def test_parts_of_a_size_have_blocks_of_their_own():
-    labels = RNG.permutation(np.repeat([0, 1, 2, 3], [300, 5, 70, 20]))
-    x = RNG.normal(size=(395, 2)) + 3 * labels[:, None]
-    blocks = partition_parts(x, labels)
-    filled = blocks.index >= 0
-    np.testing.assert_array_equal(np.sort(blocks.index[filled]), np.arange(395))
-    np.testing.assert_array_equal(blocks.x[filled], x[blocks.index[filled]])
-    held = [set(labels[row[row >= 0]]) for row in blocks.index]
-    assert all(len(parts) == 1 or parts <= {1, 3} for parts in held)
+def test_in_many_columns_blocks_hold_what_belongs_together():
+    truth = np.arange(2_000) % 7
+    x = 30 * RNG.normal(size=(7, 16))[truth] + RNG.normal(size=(2_000, 16))
+    blocks = partition(x)
+    np.testing.assert_array_equal(np.sort(blocks.index[blocks.index >= 0]), np.arange(2_000))
+    assert all(len(set(truth[rows[rows >= 0]])) == 1 for rows in blocks.index)
+    assert len(blocks.x) < 2 * 2_000 / BLOCK
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
@@ -96,7 +95,7 @@ def test_few_blocks_are_near_each_other_in_few_columns():
 @pytest.mark.parametrize("power", [1.0, 2.0, 2.5])
 @pytest.mark.parametrize("name", ROWS)
 def test_counts_sums_and_least_labels(name, power):
-    x, ball = ROWS[name], Ball(power, {"wide": 8.0, "lattice": 0.3}.get(name, 0.5) ** power)
+    x, ball = ROWS[name], Ball(power, {"wide": 8.0, "wide, in groups": 4.0, "lattice": 0.3}.get(name, 0.5) ** power)
     near = within(x, ball)
     prepared, mass = look_around(x, ball)
     counts, everyone = near.sum(axis=1), np.ones(len(x), bool)
@@ -125,11 +124,10 @@ def least_labels(near, labels):
 
 @pytest.mark.parametrize("columns", [2, 9])
 def test_float32_leaves_little_open(columns):
-    """Differences in few columns, matrix products in many."""
     x, ball = np.random.default_rng(2).normal(size=(3_000, columns)), Ball(2.0, columns / 8)
     counts = within(x, ball).sum(axis=1)
     near, mass = look_around(x, ball)
-    assert (near.device.middles is None) == (columns == 2)
+    assert len(near.device.parts) == 1
     assert (mass.most - mass.least).sum() < 1e-4 * counts.sum()
     np.testing.assert_array_equal(exact_mass(near, mass.least < mass.most), counts[mass.least < mass.most])
     far, twice = look_around(np.concatenate([x, x + 1e6]), ball)

@@ -17,6 +17,12 @@ BLOCK = 64
 FEW_COLUMNS = 8
 """Columns up to which boxes and trees leave out nearly all that is far."""
 
+GROUP = 256
+"""Rows for each of those that rows are grouped about, in many columns."""
+
+MOST_GROUPS = 1024
+"""Groups of rows, in many columns."""
+
 A_HAIR = 1 + 1e-9
 """Rounding may make a gap too large by less; one pair too many does no harm."""
 
@@ -54,8 +60,34 @@ class Blocks(NamedTuple):
 
 
 def partition(x: np.ndarray) -> Blocks:
-    """Cuts (n, d) rows in halves along the widest column, and those again, down to a block."""
+    """Cuts (n, d) rows in halves along the widest column, and those again, down to a block.
+
+    In many columns so few cuts go through the middle of what belongs together. There rows are first put with the
+    nearest of some of them, and then each group is cut.
+    """
     x = np.asarray(x, np.float64)
+    if x.shape[1] <= FEW_COLUMNS or len(x) <= GROUP:
+        return _cut(x)
+    nearest = _nearest_of_some(x)
+    order = np.argsort(nearest, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(nearest[order])) + 1)
+    parts = [_cut(x[rows]) for rows in groups]
+    index = [np.where(part.index >= 0, rows[part.index], -1) for part, rows in zip(parts, groups, strict=True)]
+    x, _, low, high = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Blocks(x, np.concatenate(index), low, high)
+
+
+def _nearest_of_some(x):
+    """(n,) which of some rows, one in so many, is nearest to each; in float32, for it decides nothing."""
+    x = (x - x.mean(axis=0)).astype(np.float32)
+    some = x[:: max(GROUP, -(-len(x) // MOST_GROUPS))]
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = np.sum(some * some, axis=1)
+        tiles = [x[start : start + GROUP] for start in range(0, len(x), GROUP)]
+        return np.concatenate([np.argmin(sizes - 2 * (tile @ some.T), axis=1) for tile in tiles])
+
+
+def _cut(x):
     n = len(x)
     halvings = max(0, -(-n // BLOCK) - 1).bit_length()
     # Every half of a half must have the same size: the places that are left over hold copies of the last row.
@@ -74,18 +106,6 @@ def partition(x: np.ndarray) -> Blocks:
     high = np.where(filled[:, :, None], rows, -np.inf).max(axis=1)
     rows[~filled] = np.inf
     return Blocks(rows, np.where(filled, order, -1), low, high)
-
-
-def partition_parts(x: np.ndarray, labels: np.ndarray) -> Blocks:
-    """The same, with the rows of each part of a block's size or more in blocks of their own."""
-    sizes = np.bincount(labels)
-    labels = np.where(sizes[labels] < BLOCK, -1, labels)
-    order = np.argsort(labels, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    cut = [partition(x[rows]) for rows in parts]
-    index = [np.where(blocks.index >= 0, rows[blocks.index], -1) for blocks, rows in zip(cut, parts, strict=True)]
-    x, _, low, high = (np.concatenate(each) for each in zip(*cut, strict=True))
-    return Blocks(x, np.concatenate(index), low, high)
 
 
 def gaps(low: np.ndarray, high: np.ndarray, others_low: np.ndarray, others_high: np.ndarray, power: float):

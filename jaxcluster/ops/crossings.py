@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, box_groups, gaps, partition, partition_parts
+from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, box_groups, gaps, partition
 from jaxcluster.ops.pairwise import Space, power_sums
 
 NEARLY = 1 + 1e-12
@@ -29,16 +29,15 @@ class Crossings:
     Args:
         space: n rows.
         core: (n,) distances that an edge of each row weighs at least.
-        labels: (n,) parts that rows are in; in many columns, rows of one part are put in blocks of their own.
     """
 
-    def __init__(self, space: Space, core: np.ndarray, labels: np.ndarray):
+    def __init__(self, space: Space, core: np.ndarray):
         self._space, self._core = space, core
-        wide = space.x.shape[1] > FEW_COLUMNS
-        self._blocks = partition_parts(space.x, labels) if wide else partition(space.x)
+        self._blocks = partition(space.x)
         placed = self._blocks.places(space.reach(core), np.inf)
         self._floor = placed.min(axis=1)
-        self._apart = _row_gaps(self._blocks) if wide and space.power == 2 else None
+        wide = space.x.shape[1] > FEW_COLUMNS and space.power == 2
+        self._apart = _row_gaps(self._blocks) if wide else None
         columns = np.swapaxes(self._blocks.x, 1, 2)
         self._device = room(columns, np.inf), room(placed, np.inf)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import fold_pairs, groups, products_between, room, sums_between
+from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
 from jaxcluster.ops.blocks import A_HAIR, BLOCK, Blocks, near_pairs, partition, spans
 from jaxcluster.ops.pairwise import power_sums
 from jaxcluster.types import Array, Float, Int
@@ -32,11 +32,11 @@ MOST_ERROR = 1 / 8
 SURE, MAYBE = -3, 1
 """Errors by which a sum must be below 1 for its rows to be near for sure, and may be above for them to be so at all."""
 
-FEW_COLUMNS = 4
-"""Columns up to which differences are as fast as matrix products."""
-
 HOST_ROWS = 1 << 13
 """Rows that the host compares with a block each at a time."""
+
+HALF = 1 << 16
+"""What is above counts one thing, and what is below another."""
 
 NOBODY = np.iinfo(np.int32).max
 """The label of a row that no other row gives one to."""
@@ -54,13 +54,11 @@ class OnDevice(NamedTuple):
 
     Attributes:
         parts: (b, d, BLOCK) rows, each column a line: one array, or two that add up to them.
-        middles: (b, d) middles of the blocks, about which to take products; None where differences are taken.
-        error: (b,) how far a sum near 1 may be off from a row of the block; infinite where float32 tells nothing.
+        error: () how far a sum near 1 may be off; infinite where float32 tells nothing.
     """
 
     parts: tuple[Float[Array, "b d w"], ...]
-    middles: Float[Array, "b d"] | None
-    error: Float[Array, " b"]
+    error: Float[Array, ""]
 
 
 class Near(NamedTuple):
@@ -192,8 +190,7 @@ def _on_device(blocks, ball):
     radius = max(ball.reach, np.finfo(float).tiny) ** (1 / ball.power)
     d, power, farthest = len(least), ball.power, float((most - least).max() / 2 / radius)
     with np.errstate(over="ignore", invalid="ignore"):
-        rows = (blocks.x - (least + most) / 2) / radius
-        columns = np.swapaxes(rows, 1, 2)
+        columns = np.swapaxes((blocks.x - (least + most) / 2) / radius, 1, 2)
         high = columns.astype(np.float32)
         parts, coordinate = (high,), 2 * UNIT * farthest
         if farthest > FAR:
@@ -201,38 +198,33 @@ def _on_device(blocks, ball):
             parts, coordinate = (high, low), 4 * UNIT**2 * farthest
     # Minkowski's inequality bounds what rounded coordinates do to a sum near 1, and every term is rounded itself.
     error = (1 + min(1, coordinate * d ** (1 / power))) ** power - 1 + (d + 2 * power + 8) * UNIT
-    error, middles = np.full(len(rows), error), None
-    if error[0] > MOST_ERROR:
-        parts, error[:] = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
-    elif power == 2 and d > FEW_COLUMNS and len(parts) == 1:
-        middles = ((blocks.low + blocks.high) / 2 - (least + most) / 2) / radius
-        sizes = np.sum(np.square(rows - middles[:, None]), axis=2)
-        # A row within 1, and a little, of one of the block is so far from its middle.
-        farthest = np.sqrt(np.where(np.isfinite(sizes), sizes, 0).max(axis=1)) + 1 + MOST_ERROR
-        error += (d + 8) * UNIT * np.square(2 * farthest)
-        middles = room(middles.astype(np.float32), 0)
-    return OnDevice(tuple(room(part, np.inf) for part in parts), middles, room(error.astype(np.float32), 0))
-
-
-def _sums(power, device, first, second):
-    if device.middles is None:
-        return sums_between(power, device.parts, first, second)
-    return products_between(device.parts[0], device.middles, first, second)
+    if error > MOST_ERROR:
+        parts, error = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
+    return OnDevice(tuple(room(part, np.inf) for part in parts), jax.device_put(np.float32(error)))
 
 
 @partial(jax.jit, static_argnums=0)
-def _add_up(power, device, values, todo, sums):
-    """Adds up the values near each place over some pairs, at least and at most; which pairs leave room between."""
+def _add_up(power, device, weights, todo, sums):
+    """Adds up the weights near each place over some pairs, at least and at most; which pairs leave room between.
+
+    Whole weights are 1 for a row and 0 for none.
+    """
+    weighted = weights.dtype.kind == "f"
 
     def chunk(carry, first, second, real, at):
         least, most, doubtful = carry
-        distances, error = _sums(power, device, first, second), device.error[first][:, None, None]
-        near, maybe = distances <= 1 + SURE * error, distances <= 1 + MAYBE * error
-        given = jnp.where(real[:, None], values[second], 0)[:, :, None]
-        least = least.at[first].add(jnp.sum(jnp.where(near, given, 0), axis=1))
-        most = most.at[first].add(jnp.sum(jnp.where(maybe, given, 0), axis=1))
-        doubt = jnp.any(maybe & ~near, axis=(1, 2)) & real
-        return least, most, jax.lax.dynamic_update_slice_in_dim(doubtful, doubt, at, 0)
+        distances = sums_between(power, device.parts, first, second)
+        near, maybe = distances <= 1 + SURE * device.error, distances <= 1 + MAYBE * device.error
+        given = jnp.where(real[:, None], weights[second], 0)[:, :, None]
+        # Both counts in one number: a sum for each would take twice as long.
+        both = near.astype(jnp.int32) + maybe.astype(jnp.int32) * HALF
+        counts = jnp.sum(both * real[:, None, None].astype(jnp.int32) if weighted else both * given, axis=1)
+        surely, perhaps = counts % HALF, counts // HALF
+        doubt = jnp.any(surely != perhaps, axis=1)
+        if weighted:
+            surely, perhaps = (jnp.sum(jnp.where(which, given, 0), axis=1) for which in (near, maybe))
+        doubtful = jax.lax.dynamic_update_slice_in_dim(doubtful, doubt, at, 0)
+        return least.at[first].add(surely), most.at[first].add(perhaps), doubtful
 
     least, most, doubtful = fold_pairs(todo, chunk, (*sums, jnp.zeros(todo.pairs.shape[0], bool)))
     return (least, most), doubtful
@@ -241,7 +233,7 @@ def _add_up(power, device, values, todo, sums):
 @partial(jax.jit, static_argnums=0)
 def _least(power, device, labels, todo, slack, least):
     def chunk(least, first, second, real, at):
-        near = _sums(power, device, first, second) <= 1 + slack * device.error[first][:, None, None]
+        near = sums_between(power, device.parts, first, second) <= 1 + slack * device.error
         given = jnp.where(near & real[:, None, None], labels[second][:, :, None], NOBODY)
         return least.at[first].min(jnp.min(given, axis=1))
 

@@ -60,7 +60,7 @@ def minimum_spanning_tree(
         pass
     if forest.parts > 1:
         with jax.enable_x64(True):
-            crossings = Crossings(space, core, forest.labels)
+            crossings = Crossings(space, core)
             while forest.parts > 1:
                 _join_crossings(forest, lists, crossings)
     return Tree(np.concatenate(forest.edges).astype(np.int32), np.concatenate(forest.weights))
