@@ -23,7 +23,16 @@ import scipy.sparse.csgraph
 from jaxcluster.core import check
 from jaxcluster.ops.block_pairs import room
 from jaxcluster.ops.pairwise import Pairwise, Space, concrete_rows, measure, tiles
-from jaxcluster.ops.radius import NOBODY, Ball, exact_least, exact_mass, least_near, least_of_whole, look_around
+from jaxcluster.ops.radius import (
+    NOBODY,
+    Ball,
+    bands,
+    dense_rows,
+    exact_least,
+    least_near,
+    least_of_whole,
+    prepare,
+)
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 
@@ -111,7 +120,7 @@ def predict(
     if isinstance(space, Pairwise):
         least = _least_of_rows(space, eps, known)
     else:
-        near, _ = look_around(space.x, Ball(space.power, space.reach(eps)))
+        near = prepare(space.x, Ball(space.power, space.reach(eps)))
         new = near.blocks.places(np.arange(len(known)) >= len(components), False)
         placed, everywhere = near.blocks.places(known, NOBODY), np.ones(len(near.pairs), bool)
         least = near.blocks.rows(_least_of_all(near, placed, everywhere, new), len(known))
@@ -140,11 +149,8 @@ def _least_of_rows(space, eps, labels):
 
 def _by_blocks(space: Space, eps, min_samples, weights):
     """The same, by pairs of blocks that are near each other."""
-    near, mass = look_around(space.x, Ball(space.power, space.reach(eps)), weights)
-    core = mass.least >= min_samples
-    open_ = ~core & (mass.most >= min_samples)
-    if open_.any():
-        core[open_] = exact_mass(near, open_, weights) >= min_samples
+    near = prepare(space.x, Ball(space.power, space.reach(eps)))
+    near, core = dense_rows(near, min_samples, weights)
     labels, rounds = _merge(near, core)
     return core, near.blocks.rows(_with_border(near, labels), space.n), rounds
 
@@ -154,7 +160,12 @@ def _merge(near, core):
     n, rounds = len(core), 0
     placed = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
     placed = _join_whole(near, placed)
-    labels, pairs = room(placed, NOBODY), _unmerged(near.pairs, placed)
+    labels = room(placed, NOBODY)
+    for band in bands(near.pairs):
+        pairs = _unmerged(near.pairs[band], placed)
+        labels, _ = _join(labels, least_near(near, labels, pairs), n)
+        placed, rounds = np.asarray(labels)[: len(placed)], rounds + 1
+    pairs = _unmerged(near.pairs, placed)
     while len(pairs):
         labels, changed = _join(labels, least_near(near, labels, pairs), n)
         if not changed:

@@ -35,6 +35,9 @@ SURE, MAYBE = -3, 1
 HOST_ROWS = 1 << 13
 """Rows that the host compares with a block each at a time."""
 
+FIRST_APART = (1, 4, 32)
+"""Places between blocks that are looked at together, before all others are."""
+
 HALF = 1 << 16
 """What is above counts one thing, and what is below another."""
 
@@ -69,7 +72,7 @@ class Near(NamedTuple):
         ball: what near means.
         pairs: (p, 2) int32 pairs of blocks, both ways, between which some rows may be near.
         whole: (w, 2) int32 other pairs, both ways: each row of the one is near each of the other.
-        doubtful: (p,) of ``pairs``, between which there are rows that float32 cannot tell to be near or not.
+        doubtful: (p,) of ``pairs``, between which there may be rows that float32 cannot tell to be near or not.
         device: the rows on the device.
     """
 
@@ -81,20 +84,8 @@ class Near(NamedTuple):
     device: OnDevice
 
 
-class Mass(NamedTuple):
-    """What lies near each of n rows, itself among it: at least, and at most."""
-
-    least: np.ndarray
-    most: np.ndarray
-
-
-def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) -> tuple[Near, Mass]:
-    """Prepares (n, d) concrete rows, and counts the rows near each.
-
-    Args:
-        x: finite rows.
-        ball: what near means.
-        weights: (n,) to be added up in place of counting.
+def prepare(x: np.ndarray, ball: Ball) -> Near:
+    """Prepares (n, d) finite concrete rows.
 
     Raises:
         MemoryError: there are too many pairs of blocks that may hold near rows.
@@ -103,22 +94,58 @@ def look_around(x: np.ndarray, ball: Ball, weights: np.ndarray | None = None) ->
     upper = near_pairs(blocks, ball.reach, ball.power)
     whole = spans(blocks, upper, ball.power) <= ball.reach / A_HAIR
     whole, pairs = _both_ways(upper[whole]), _both_ways(upper[~whole])
-    device = _on_device(blocks, ball)
-    value = room(blocks.places(np.ones(len(x), np.int32) if weights is None else weights.astype(np.float32), 0), 0)
-    sums, doubtful = (jnp.zeros_like(value), jnp.zeros_like(value)), []
-    for todo in groups(pairs):
-        sums, doubt = _add_up(ball.power, device, value, todo, sums)
-        doubtful.append(doubt)
-    sums, doubtful = jax.device_get((sums, doubtful))
-    doubtful = np.concatenate([*doubtful, np.zeros(0, bool)])[: len(pairs)]
-    near = Near(blocks, ball, pairs, whole, doubtful, device)
-    given = _of_whole(near, blocks.places(np.ones(len(x)) if weights is None else weights.astype(float), 0))
-    least, most = (blocks.rows(part[: len(blocks.x)] + given, len(x)) for part in sums)
-    if weights is None:
-        return near, Mass(least, most)
+    return Near(blocks, ball, pairs, whole, np.ones(len(pairs), bool), _on_device(blocks, ball))
+
+
+def dense_rows(near: Near, at_least: float, weights: np.ndarray | None = None) -> tuple[Near, np.ndarray]:
+    """Which rows have so many rows near them, themselves among these, or so much of their weight.
+
+    Blocks of which all rows are known to be dense are looked at no more. Where clusters are, that is soon.
+
+    Args:
+        near: n rows.
+        at_least: count or sum.
+        weights: (n,) to be added up in place of counting.
+
+    Returns:
+        The rows, with what was seen of doubtful pairs, and an (n,) mask.
+    """
+    blocks, n = near.blocks, int((near.blocks.index >= 0).sum())
+    value = blocks.places(np.ones(n, np.int32) if weights is None else weights.astype(np.float32), 0)
+    given = _of_whole(near, blocks.places(np.ones(n) if weights is None else weights.astype(float), 0))
     # Float32 sums over a block, and over all blocks.
-    error = 2 * UNIT * (BLOCK + len(blocks.x))
-    return near, Mass(least * (1.0 - error), most * (1.0 + error))
+    error = 0 if weights is None else 2 * UNIT * (BLOCK + len(blocks.x))
+    sums, value = (room(np.zeros_like(value), 0),) * 2, room(value, 0)
+    short, doubtful = np.ones(len(blocks.x), bool), near.doubtful.copy()
+    for band in bands(near.pairs):
+        looked_at = band[short[near.pairs[band, 0]]]
+        sums, doubtful[looked_at] = _add_up_over(near, near.pairs[looked_at], value, sums)
+        least = (np.asarray(sums[0])[: len(short)] + given) * (1 - error)
+        short = ((least < at_least) & (blocks.index >= 0)).any(axis=1)
+    near = near._replace(doubtful=doubtful)
+    most = (np.asarray(sums[1])[: len(short)] + given) * (1 + error)
+    dense = blocks.rows(least >= at_least, n)
+    unclear = ~dense & blocks.rows(most >= at_least, n)
+    if unclear.any():
+        dense[unclear] = exact_mass(near, unclear, weights) >= at_least
+    return near, dense
+
+
+def bands(pairs: np.ndarray) -> list[np.ndarray]:
+    """Which of (p, 2) pairs of blocks to take together: first those that were cut from each other last, or are one.
+
+    They are the nearest, and what they tell spares a look at most others.
+    """
+    band = np.searchsorted(FIRST_APART, np.abs(pairs[:, 0] - pairs[:, 1]))
+    return [np.flatnonzero(band == number) for number in range(len(FIRST_APART) + 1)]
+
+
+def _add_up_over(near, pairs, value, sums):
+    doubtful = [np.zeros(0, bool)]
+    for todo in groups(pairs):
+        sums, doubt = _add_up(near.ball.power, near.device, value, todo, sums)
+        doubtful.append(np.asarray(doubt))
+    return sums, np.concatenate(doubtful)[: len(pairs)]
 
 
 def _both_ways(upper):
