@@ -80,11 +80,22 @@ def partition(x: np.ndarray) -> Blocks:
 def _nearest_of_some(x):
     """(n,) which of some rows, one in so many, is nearest to each; in float32, for it decides nothing."""
     x = (x - x.mean(axis=0)).astype(np.float32)
-    some = x[:: max(GROUP, -(-len(x) // MOST_GROUPS))]
+    some = _chained(x[:: max(GROUP, -(-len(x) // MOST_GROUPS))])
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = np.sum(some * some, axis=1)
         tiles = [x[start : start + GROUP] for start in range(0, len(x), GROUP)]
         return np.concatenate([np.argmin(sizes - 2 * (tile @ some.T), axis=1) for tile in tiles])
+
+
+def _chained(x):
+    """The rows in another order, each the nearest of those that are left to the one before."""
+    left, order = np.ones(len(x), bool), [0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes, products = np.sum(x * x, axis=1), x @ x.T
+    for _ in range(len(x) - 1):
+        left[order[-1]] = False
+        order.append(int(np.argmin(np.where(left, sizes - 2 * products[order[-1]], np.inf))))
+    return x[order]
 
 
 def _cut(x):
