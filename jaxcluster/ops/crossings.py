@@ -7,7 +7,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
 from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, box_groups, gaps, partition
@@ -15,6 +14,9 @@ from jaxcluster.ops.pairwise import Space, power_sums
 
 NEARLY = 1 + 1e-12
 """Ratio of two float64 sums that are the same but for their rounding."""
+
+UNIT = 2.0**-24
+"""Rounding of a float32 relative to itself."""
 
 CLOSEST = 3
 """Blocks nearest to a block that are looked at for an edge at all, before those that may hold a lighter one."""
@@ -39,7 +41,11 @@ class Crossings:
         wide = space.x.shape[1] > FEW_COLUMNS and space.power == 2
         self._apart = _row_gaps(self._blocks) if wide else None
         columns = np.swapaxes(self._blocks.x, 1, 2)
-        self._device = room(columns, np.inf), room(placed, np.inf)
+        self._exact = room(columns, np.inf), room(placed, np.inf)
+        self._middle, self._scale = _frame(self._blocks)
+        with np.errstate(invalid="ignore"):
+            columns = ((columns - self._middle[:, None]) / self._scale).astype(np.float32)
+        self._coarse = room(columns, np.inf), room((placed / self._scale**space.power).astype(np.float32), np.inf)
 
     def weights(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) what the edges between rows weigh."""
@@ -47,7 +53,7 @@ class Crossings:
         return np.maximum(lengths, np.maximum(self._core[first], self._core[second]))
 
     def some(self, labels: np.ndarray, looking: np.ndarray) -> np.ndarray:
-        """(n,) weights of edges to other parts, at least one of every part that has a row in the mask ``looking``."""
+        """(n,) bounds on edges to other parts, at least one of every part that has a row in the mask ``looking``."""
         blocks, parts = self._blocks, self._parts(labels)
         active = np.flatnonzero(blocks.places(looking, False).any(axis=1))
         mixed = active[parts[active] < 0]
@@ -57,37 +63,54 @@ class Crossings:
             first = np.repeat(some, second.shape[1])
             kept = np.isfinite(np.take_along_axis(bound, second, axis=1)).ravel()
             found.append(np.stack([first, second.ravel()], axis=1)[kept])
-        return self._lightest(labels, np.concatenate(found).astype(np.int32))
+        _, upper = self._bracket(self._lightest(labels, np.concatenate(found).astype(np.int32), self._coarse))
+        return self._space.distances(upper)
 
     def within(self, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
-        """(n,) weights of the lightest edges from rows to other parts, but for those beyond a row's limit.
+        """(n,) weights of edges from rows to other parts: of the lightest of each part, and infinite for most others.
+
+        Float32 tells which rows may have the lightest edge of their part, float64 which of them has.
 
         Args:
             labels: (n,) the part that each row is in.
-            limits: (n,) distances; negative for rows that need no edge.
+            limits: (n,) distances beyond which an edge is not looked for; negative for rows that need none.
         """
         reach = np.where(limits >= 0, self._space.reach(np.maximum(limits, 0)), -1.0)
-        return self._lightest(labels, self._pairs(labels, self._blocks.places(reach, -1.0).max(axis=1)))
+        lower, upper = self._bracket(self._lightest(labels, self._pairs(labels, reach), self._coarse))
+        least = np.full(labels.max() + 1, np.inf)
+        np.minimum.at(least, labels, upper)
+        may = lower <= np.minimum(least[labels], reach)
+        found = self._lightest(labels, self._pairs(labels, np.where(may, upper, -1.0)), self._exact)
+        return np.where(may, self._space.distances(found), np.inf)
 
     def partners(self, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(m,) rows at the other ends of the edges of given weights that were found from some rows."""
         reach = np.full(len(labels), -1.0)
         reach[rows] = self._space.reach(weights) * NEARLY
-        reach = self._blocks.places(reach, -1.0)
-        pairs = self._pairs(labels, reach.max(axis=1))
-        met = jnp.full(self._device[1].shape, NOBODY, jnp.int32)
-        for todo in groups(pairs):
-            met = _met(self._space.power, *self._device, self._placed(labels), room(reach, -1.0), todo, met)
+        met, placed = jnp.full(self._exact[1].shape, NOBODY, jnp.int32), room(self._blocks.places(reach, -1.0), -1.0)
+        for todo in groups(self._pairs(labels, reach)):
+            met = _met(self._space.power, *self._exact, self._placed(labels), placed, todo, met)
         return self._blocks.index.ravel()[self._on_host(met, len(labels))[rows]]
 
-    def _lightest(self, labels, pairs):
-        best = jnp.full(self._device[1].shape, jnp.inf)
+    def _lightest(self, labels, pairs, rows):
+        """(n,) sums of the lightest edges over some pairs of blocks, in the precision of the rows."""
+        best = jnp.full(rows[1].shape, jnp.inf, rows[1].dtype)
         for todo in groups(pairs):
-            best = _lightest(self._space.power, *self._device, self._placed(labels), todo, best)
-        return self._space.distances(self._on_host(best, len(labels)))
+            best = _lightest(self._space.power, *rows, self._placed(labels), todo, best)
+        return self._on_host(best, len(labels))
+
+    def _bracket(self, sums):
+        """What a sum of float32 is at least and at most: coordinates were rounded, and each term of it."""
+        power, columns = self._space.power, self._space.x.shape[1]
+        apart, terms = 4 * UNIT * columns ** (1 / power), (columns + 2 * power + 8) * UNIT
+        lengths = sums.astype(np.float64) ** (1 / power)
+        lower = np.maximum(lengths - apart, 0) ** power * (1 - terms)
+        upper = (lengths + apart) ** power * (1 + terms)
+        return lower * self._scale**power, upper * self._scale**power
 
     def _pairs(self, labels, reach):
-        """(p, 2) pairs of blocks of which the first may hold a row within its reach of one of another part."""
+        """(p, 2) pairs of blocks of which the first may hold a row within its (n,) reach of one of another part."""
+        reach = self._blocks.places(reach, -1.0).max(axis=1)
         found = [np.empty((0, 2), np.int32)]
         for some, bound in self._bounds(np.flatnonzero(reach >= 0), self._parts(labels)):
             first, second = np.nonzero(bound <= reach[some, None] * A_HAIR)
@@ -118,18 +141,28 @@ class Crossings:
         return self._blocks.rows(np.asarray(placed)[: len(self._blocks.index)], n)
 
 
+def _frame(blocks):
+    """The middle of all rows, and how far the farthest is from it in any column."""
+    low, high = blocks.low.min(axis=0), blocks.high.max(axis=0)
+    return (low + high) / 2, float((high - low).max() / 2) or 1.0
+
+
 def _row_gaps(blocks):
     """(b, b) no row of a block is nearer to one of another, squared: the rows to the other's ball, and the other way.
 
     In many columns rows lie far from the middle of their block, and two boxes, or two balls, say little.
     """
-    middle = (blocks.low + blocks.high) / 2
-    own = power_sums(blocks.x, middle[:, None], 2.0)
-    radius = np.sqrt(np.where(np.isfinite(own), own, 0).max(axis=1))
-    apart = [cdist(rows[np.isfinite(rows[:, 0])], middle).min(axis=0) - radius for rows in blocks.x]
-    apart = np.maximum(np.stack(apart), 0)
-    # Rounding may make a distance too large by a hair of the rows' size.
-    return np.square(np.maximum(apart, apart.T) * (1 - 1e-9))
+    center, scale = _frame(blocks)
+    middle = (blocks.low + blocks.high) / 2 - center
+    sizes, count = np.sum(np.square(middle), axis=1), len(middle)
+    nearest, radius = np.empty((count, count)), np.empty(count)
+    hair = 1e-12 * middle.shape[1] * scale**2  # by which rounding may change a square
+    for block, rows in enumerate(blocks.x):
+        rows = rows[blocks.index[block] >= 0] - center
+        squares = np.sum(np.square(rows), axis=1)[:, None] + sizes - 2 * (rows @ middle.T)
+        nearest[block], radius[block] = squares.min(axis=0), squares[:, block].max()
+    apart = np.sqrt(np.maximum(nearest - hair, 0)) - np.sqrt(np.maximum(radius, 0) + hair)
+    return np.square(np.maximum(np.maximum(apart, apart.T), 0)) / A_HAIR
 
 
 @partial(jax.jit, static_argnums=0)

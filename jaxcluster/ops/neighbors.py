@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from jaxcluster.core import check
 from jaxcluster.ops.blocks import BLOCK, FEW_COLUMNS, Blocks, gaps, partition
-from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, tiles
+from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, sums_of_pairs, tiles
 
 SIDE_BY_SIDE = 4
 """Blocks whose rows are compared at a time with all that may be near them."""
@@ -90,19 +91,21 @@ def _sorted(index, sums, k):
 def _by_products(x, k, queries):
     """By matrix products of tiles in float32, and again in float64 where they leave open which are nearest."""
     home, away = partition(x), partition(queries)
+    columns = np.ascontiguousarray(x.T)
     index, sums = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
 
     def search(start):
         rows = away.index[start : start + SIDE_BY_SIDE]
         rows = rows[rows >= 0]
-        index[rows], sums[rows] = _search(home, x, k, queries[rows])
+        index[rows], sums[rows] = _search(home, columns, k, queries[rows])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Threads of the product within threads of the search would wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(search, range(0, len(away.index), SIDE_BY_SIDE)))
     return index, sums
 
 
-def _search(home: Blocks, x, k, rows):
+def _search(home: Blocks, columns, k, rows):
     """The nearest of rows that lie close together: of the blocks nearest to them, then of all that may be as near."""
     gap = gaps(rows.min(axis=0)[None], rows.max(axis=0)[None], home.low, home.high, 2.0)[0]
     closest = np.argsort(gap, kind="stable")[: SOME_BLOCKS + -(-k // BLOCK)]
@@ -110,7 +113,8 @@ def _search(home: Blocks, x, k, rows):
     squares, index, within = _compare(home, rows, np.flatnonzero(gap <= within.max() * (1 + 1e-9)), k)
     # A flat search is ten times as fast as one for rows and columns.
     which, column = np.divmod(np.flatnonzero(squares <= within[:, None]), squares.shape[1])
-    return _nearest_of(which, index[column], power_sums(rows[which], x[index[column]], 2.0), len(rows), k)
+    index = index[column]
+    return _nearest_of(which, index, sums_of_pairs(rows.T.copy(), columns, which, index, 2.0), len(rows), k)
 
 
 def _compare(home, rows, blocks, k):

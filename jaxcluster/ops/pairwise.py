@@ -110,10 +110,19 @@ def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:
 
 def power_sums(a: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
     """Σ|a − b|^power over the last axis of two arrays that broadcast, added column by column as a plain loop adds."""
-    total = np.zeros(np.broadcast_shapes(a.shape[:-1], b.shape[:-1]))
+    return _add_up(((a[..., column], b[..., column]) for column in range(a.shape[-1])), power)
+
+
+def sums_of_pairs(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray, power: float) -> np.ndarray:
+    """(m,) the same of pairs of rows of (d, n) and (d, m) columns, without a copy of the rows."""
+    return _add_up(((x[first], y[second]) for x, y in zip(a, b, strict=True)), power)
+
+
+def _add_up(columns, power):
+    total = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
-        for column in range(a.shape[-1]):
-            difference = a[..., column] - b[..., column]
+        for a, b in columns:
+            difference = a - b
             total += difference * difference if power == 2 else np.abs(difference) ** power
     return total
 

@@ -20,8 +20,8 @@ from jaxcluster.ops.pairwise import Pairwise, Space
 FEW_ROWS = 512
 """Rows up to which a tree is grown row by row."""
 
-NEIGHBORS = 10
-"""Nearest rows that are looked at first, where they are not given."""
+NEIGHBORS = 6
+"""Nearest rows that are looked at first, beyond those that core distances are measured by."""
 
 
 class Tree(NamedTuple):
@@ -54,7 +54,7 @@ def minimum_spanning_tree(
     if isinstance(space, Pairwise) or space.n <= FEW_ROWS:
         return _grow(space, core)
     forest = _Forest(space.n)
-    index, distances = nearest_rows(space, min(NEIGHBORS, space.n)) if neighbors is None else neighbors
+    index, distances = nearest_rows(space, min(2 * NEIGHBORS, space.n)) if neighbors is None else neighbors
     lists = _lists(core, index, distances)
     while forest.parts > 1 and _join_listed(forest, lists):
         pass

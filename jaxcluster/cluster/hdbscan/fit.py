@@ -117,7 +117,7 @@ def fit(
 
 def _tree(space, min_samples, alpha):
     """The spanning tree, as it grows from row 0, and the core distances."""
-    neighbors = nearest_rows(space, min(space.n, max(min_samples, NEIGHBORS)))
+    neighbors = nearest_rows(space, min(space.n, min_samples + NEIGHBORS))
     core = neighbors[1][:, min_samples - 1].copy()
     # All is multiplied by alpha: the tree is the same, and core distances that are equal stay so.
     tree = minimum_spanning_tree(space, core * alpha, neighbors=neighbors)
