@@ -28,7 +28,7 @@ class Case:
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
         target: the ratio that is aimed at, by platform ("cpu", "gpu").
         platform: the only platform on which the case is run; None for all.
-        without: peers that would take minutes.
+        without: peers that would take many minutes, or all the memory there is.
         data: the file of real data, without its ending, that ``--data`` may put in the place of generated rows; its
             principal components where ``d`` is less than its columns.
     """
@@ -70,14 +70,18 @@ CASES = (
     Case("dbscan-3", "dbscan", n=100_000, d=3, k=20, eps=0.8, target=FEW_COLUMNS),
     Case("dbscan-8", "dbscan", n=50_000, d=8, k=20, eps=3.0, repeats=5, target={"cpu": {SKLEARN: 10, WANG: 3}}),
     Case("dbscan-32", "dbscan", n=20_000, d=32, k=20, eps=12.0, target={"cpu": {SKLEARN: 10}}),
-    Case("hdbscan-2", "hdbscan", n=100_000, d=2, k=20, repeats=5, target=ALL_ROWS, without=(SKLEARN,)),
+    Case("dbscan-all", "dbscan", n=100_000, d=2, k=20, eps=5.0, repeats=3, without=(SKLEARN,)),
+    Case("hdbscan-2", "hdbscan", n=100_000, d=2, k=20, repeats=2, target={"cpu": {SKLEARN: 10, FAST_HDBSCAN: 1.5}}),
     Case("hdbscan-3", "hdbscan", n=100_000, d=3, k=20, repeats=5, target=ALL_ROWS, without=(SKLEARN,)),
     Case("hdbscan-8", "hdbscan", n=50_000, d=8, k=20, repeats=3, target=ALL_ROWS, without=(SKLEARN,)),
     Case("hdbscan-20k", "hdbscan", n=20_000, d=2, k=20, repeats=3, target={"cpu": {SKLEARN: 10, FAST_HDBSCAN: 1.5}}),
     Case("hdbscan-32", "hdbscan", n=20_000, d=32, k=20, repeats=3, target={"cpu": {SKLEARN: 10}}),
     Case("optics", "optics", n=10_000, d=2, k=20, repeats=3, target={"cpu": {SKLEARN: 20}}),
+    Case("optics-100k", "optics", n=100_000, d=2, k=20, repeats=1, without=(SKLEARN,)),
     Case("spectral-5k", "spectral", n=5_000, d=16, k=10, repeats=3, target={"cpu": {SKLEARN: 2}}),
     Case("spectral-20k", "spectral", n=20_000, d=16, k=10, repeats=1, target={"cpu": {SKLEARN: 50}}),
+    Case("spectral-100k", "spectral", n=100_000, d=8, k=10, repeats=1, without=(SKLEARN,)),
+    Case("nystrom-100k", "nystrom", n=100_000, d=8, k=10, repeats=1),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

@@ -20,7 +20,7 @@ from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, sums_of_pairs, 
 SIDE_BY_SIDE = 4
 """Blocks whose rows are compared at a time with all that may be near them."""
 
-SOME_BLOCKS = 8
+SOME_BLOCKS = 3
 """Blocks that are looked at first, for a bound on how far the nearest rows are."""
 
 UNIT = 2.0**-24
