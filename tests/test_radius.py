@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -181,7 +183,7 @@ def test_bands_hold_every_pair_once_and_the_nearest_first():
     bands = radius.bands(pairs)
     np.testing.assert_array_equal(np.sort(np.concatenate(bands)), np.arange(len(pairs)))
     apart = [np.abs(pairs[band, 0] - pairs[band, 1]) for band in bands]
-    for nearer, farther in zip(apart, apart[1:], strict=False):
+    for nearer, farther in pairwise(apart):
         assert nearer.max() < farther.min()
 
 
