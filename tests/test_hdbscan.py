@@ -194,7 +194,9 @@ def test_new_rows_are_where_the_row_is_that_they_reach_first(split):
         np.testing.assert_allclose(strengths[i], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine", "precomputed", cdist], ids=lambda m: getattr(m, "__name__", m))
+@pytest.mark.parametrize(
+    "metric", ["euclidean", "cosine", "precomputed", cdist], ids=lambda m: getattr(m, "__name__", m)
+)
 def test_new_rows_by_any_metric(metric):
     x, new = SETS["blobs"][:300], SETS["blobs"][300:330]
     given = metric == "precomputed"
