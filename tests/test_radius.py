@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxcluster.ops import block_pairs, blocks, radius
-from jaxcluster.ops.block_pairs import room
+from jaxcluster.ops.block_pairs import NOBODY, room
 from jaxcluster.ops.blocks import BLOCK, near_pairs, partition
 from jaxcluster.ops.radius import (
-    NOBODY,
     Ball,
     dense_rows,
     exact_least,

@@ -21,10 +21,9 @@ import numpy as np
 import scipy.sparse.csgraph
 
 from jaxcluster.core import check
-from jaxcluster.ops.block_pairs import room
+from jaxcluster.ops.block_pairs import NOBODY, room
 from jaxcluster.ops.pairwise import Pairwise, Space, concrete_rows, measure, tiles
 from jaxcluster.ops.radius import (
-    NOBODY,
     Ball,
     bands,
     dense_rows,

@@ -23,6 +23,9 @@ CHUNK = 256
 GROUP = 1 << 14
 """Pairs that are handed to the device at a time."""
 
+NOBODY = np.iinfo(np.int32).max
+"""In place of a label or a number of a row, where there is none."""
+
 LEAST_BLOCKS = 16
 """Blocks that the fewest are padded up to."""
 

@@ -14,6 +14,9 @@ import numpy as np
 BLOCK = 64
 """Rows of a block."""
 
+UNIT = 2.0**-24
+"""Rounding of a float32 relative to itself."""
+
 FEW_COLUMNS = 8
 """Columns up to which boxes and trees leave out nearly all that is far."""
 

@@ -8,21 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, box_groups, gaps, partition
+from jaxcluster.ops.block_pairs import NOBODY, fold_pairs, groups, room, sums_between
+from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, UNIT, box_groups, gaps, partition
 from jaxcluster.ops.pairwise import Space, power_sums
 
 NEARLY = 1 + 1e-12
 """Ratio of two float64 sums that are the same but for their rounding."""
 
-UNIT = 2.0**-24
-"""Rounding of a float32 relative to itself."""
-
 CLOSEST = 3
 """Blocks nearest to a block that are looked at for an edge at all, before those that may hold a lighter one."""
-
-NOBODY = np.iinfo(np.int32).max
-"""In place of a row number where there is none."""
 
 
 class Crossings:

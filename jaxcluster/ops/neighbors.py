@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 from jaxcluster.core import check
-from jaxcluster.ops.blocks import BLOCK, FEW_COLUMNS, Blocks, gaps, partition
+from jaxcluster.ops.blocks import BLOCK, FEW_COLUMNS, UNIT, Blocks, gaps, partition
 from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, sums_of_pairs, tiles
 
 SIDE_BY_SIDE = 4
@@ -22,9 +22,6 @@ SIDE_BY_SIDE = 4
 
 SOME_BLOCKS = 3
 """Blocks that are looked at first, for a bound on how far the nearest rows are."""
-
-UNIT = 2.0**-24
-"""Rounding of a float32 relative to itself."""
 
 
 def nearest_rows(

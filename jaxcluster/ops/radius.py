@@ -15,13 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import A_HAIR, BLOCK, Blocks, near_pairs, partition, spans
+from jaxcluster.ops.block_pairs import NOBODY, fold_pairs, groups, room, sums_between
+from jaxcluster.ops.blocks import A_HAIR, BLOCK, UNIT, Blocks, near_pairs, partition, spans
 from jaxcluster.ops.pairwise import power_sums
 from jaxcluster.types import Array, Float, Int
-
-UNIT = 2.0**-24
-"""Rounding of a float32 relative to itself."""
 
 FAR = 256
 """Rows farther from the origin than so many radii are held as sums of two float32, lest differences round too much."""
@@ -40,9 +37,6 @@ FIRST_APART = (1, 4, 32)
 
 HALF = 1 << 16
 """What is above counts one thing, and what is below another."""
-
-NOBODY = np.iinfo(np.int32).max
-"""The label of a row that no other row gives one to."""
 
 
 class Ball(NamedTuple):
