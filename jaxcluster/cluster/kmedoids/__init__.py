@@ -1,0 +1,8 @@
+"""k-medoids: clusters around rows of their own, by any metric."""
+
+from jaxcluster.cluster.kmedoids.clara import clara
+from jaxcluster.cluster.kmedoids.fit import KMedoidsState, fit
+from jaxcluster.cluster.kmedoids.starts import INITS
+from jaxcluster.cluster.kmedoids.use import Sweep, medoid_silhouette, predict, sweep, transform
+
+__all__ = ["INITS", "KMedoidsState", "Sweep", "clara", "fit", "medoid_silhouette", "predict", "sweep", "transform"]

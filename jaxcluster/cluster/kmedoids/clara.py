@@ -1,0 +1,177 @@
+"""CLARA: k-medoids of samples, the best of which on all rows wins; memory does not grow with n².
+
+Source: L. Kaufman and P. J. Rousseeuw, Clustering large data sets, Pattern Recognition in Practice II, 1986, with the
+samples drawn independently of each other so that they can be clustered side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.kmedoids import matrix
+from jaxcluster.cluster.kmedoids.fit import (
+    KMedoidsState,
+    Static,
+    check_options,
+    check_weighty,
+    finish,
+    fit,
+    is_precomputed,
+    publish,
+    starting_medoids,
+)
+from jaxcluster.cluster.kmedoids.fit import Problem as Rows
+from jaxcluster.cluster.kmedoids.starts import INITS
+from jaxcluster.cluster.kmedoids.swap import Table, search
+from jaxcluster.core import check
+from jaxcluster.core.fold import fold_rows, tile_rows
+from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.restart import many
+from jaxcluster.core.rows import place
+from jaxcluster.ops.distance import metric_function
+from jaxcluster.types import Fit, KeyArray
+
+LEAST_SAMPLE = (40, 2)
+"""Rows of a sample, and how many more for each cluster, as the source has them."""
+
+SAMPLE = (80, 4)
+"""The same where nothing is asked for: twice as many, which is still quickly done and lands nearer to the optimum."""
+
+
+def clara(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    n_samples: int = 5,
+    sample_size: int | None = None,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+    init: str = "build",
+    weights=None,
+    tol=0.0,
+    max_steps=100,
+) -> Fit:
+    """Clusters samples of the rows by FasterPAM, and all rows around the medoids that serve them best.
+
+    A pure function for named metrics: works under jit. Gradients are those of `fit`.
+
+    Args:
+        key: random key for the samples.
+        x: (n, d) rows.
+        k: number of clusters, static, 1 <= k <= n.
+        n_samples: how many samples are drawn.
+        sample_size: rows of a sample, at least 40 + 2k where there are as many; None for 80 + 4k. They are drawn
+            without regard to their weights, and keep them.
+        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function as in `fit`.
+        p: the power of "minkowski", at least 1.
+        init: "build" or "random".
+        weights, tol, max_steps: as in `fit`.
+
+    Returns:
+        `Fit` with a `KMedoidsState`, labels (n,) int32 and, of the winning sample, steps, status, residual and the loss
+        of the sample after each round. The loss of the state is that of all rows.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or names, before anything is traced.
+    """
+    check_options(metric, p, tol, max_steps)
+    if is_precomputed(metric):
+        raise ValueError("metric='precomputed' holds the distances already, and clara is there to avoid them: use fit.")
+    check.check_choice("init", init, INITS)
+    x = check.check_matrix(x)
+    n = x.shape[0]
+    k = check.check_clusters(k, n)
+    size = _sample_size(sample_size, k, n)
+    check.check_count("n_samples", n_samples)
+    if weights is not None and not check.is_traced(weights):
+        check_weighty(check.check_weights(weights, n), k)
+    static = Static(k, init, 1, metric, float(p), history_capacity(max_steps))
+    if callable(metric) and not check.is_traced(x, weights):
+        return _on_host(key, x, weights, static, n_samples, size, tol, max_steps)
+    points = place(x, weights, center=matrix.centered(metric)).points
+    return publish(_clara(static, n_samples, size, key, points, tol, max_steps), x, metric)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _clara(static, n_samples, size, key, points, tol, max_steps):
+    held = jax.lax.stop_gradient(points)
+
+    def one(key):
+        sample_key, start_key = jax.random.split(key)
+        index = _draw(sample_key, held.weight, size)
+        table = Table(matrix.pairwise(held.x[index], static.metric, static.p), held.weight[index])
+        medoids = starting_medoids(static, start_key, table, None)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
+        fitted = search(table, medoids, jnp.int32(static.k), **limits)
+        kept = fitted._replace(state=fitted.state._replace(near=None, members=None))
+        return kept, index[fitted.state.medoids]
+
+    fits, medoids = many(one, jax.random.split(key, n_samples))
+    losses, labels = jax.lax.map(partial(_assign, static, held), medoids)
+    best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
+    fitted = jax.tree.map(lambda leaf: leaf[best], fits)
+    return finish(static, Rows(points.x, None, points.weight), fitted, medoids[best], labels[best], static.k)
+
+
+def _draw(key, weight, size):
+    """Different rows that have weight, as far as there are so many."""
+    noise = jax.random.gumbel(key, weight.shape, weight.dtype)
+    return jax.lax.top_k(jnp.where(weight > 0, noise, -jnp.inf), size)[1]
+
+
+def _assign(static, points, medoids):
+    """The loss of all rows around some of them, and the labels."""
+    centers = points.x[medoids]
+    distances_of = metric_function(static.metric, p=static.p)
+
+    def tile(rows):
+        distances = distances_of(rows.x, centers)
+        return jnp.sum(rows.weight * jnp.min(distances, axis=1)), jnp.argmin(distances, axis=1).astype(jnp.int32)
+
+    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], static.k, matrix.BUDGET))
+
+
+def _on_host(key, x, weights, static, n_samples, size, tol, max_steps):
+    """The same for a function that is asked for distances on the host."""
+    x = np.asarray(x)
+    check.check_finite(x)
+    weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
+    best = None
+    for sample_key in jax.random.split(key, n_samples):
+        draw_key, start_key = jax.random.split(sample_key)
+        index = np.asarray(_draw(draw_key, jnp.asarray(weight, jnp.float32), size))
+        index = index[weight[index] > 0]
+        options = {"metric": static.metric, "init": static.init, "weights": weight[index], "tol": tol}
+        fitted = fit(start_key, x[index], static.k, max_steps=max_steps, **options)
+        medoids = index[np.asarray(fitted.state.medoids)]
+        distances = matrix.measured_from(static.metric, x, x[medoids])
+        loss = float(weight @ distances.min(axis=1))
+        if best is None or loss < best[0]:
+            best = loss, fitted, medoids, distances.argmin(axis=1).astype(np.int32)
+    loss, fitted, medoids, labels = best
+    of_cluster = np.bincount(labels, weight, static.k)
+    dtype = fitted.state.loss.dtype
+    status = status_with(fitted.status, incomplete=bool((of_cluster <= 0).any()), objective=jnp.asarray(loss, dtype))
+    state = KMedoidsState(
+        jnp.asarray(medoids, jnp.int32),
+        None,
+        jnp.asarray(loss, dtype),
+        jnp.asarray(of_cluster, dtype),
+        fitted.state.residual,
+    )
+    return publish(fitted._replace(state=state, labels=jnp.asarray(labels), status=status), x, static.metric)
+
+
+def _sample_size(sample_size, k, n):
+    if sample_size is None:
+        return min(n, SAMPLE[0] + SAMPLE[1] * k)
+    size, least = check.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)
+    if size < least:
+        raise ValueError(f"sample_size={size} must be at least {least} for k={k} clusters of {n} rows.")
+    return min(n, size)

@@ -1,0 +1,202 @@
+"""What medoids are used for: labels and distances of rows, the medoid silhouette, and choosing k by it.
+
+Source: L. Lenssen and E. Schubert, Clustering by direct optimization of the medoid silhouette, SISAP 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.kmedoids import matrix
+from jaxcluster.cluster.kmedoids.fit import (
+    KMedoidsState,
+    Static,
+    check_options,
+    is_precomputed,
+    mean_silhouette,
+    pose,
+    publish,
+    solve,
+    table_of,
+)
+from jaxcluster.cluster.kmedoids.starts import INITS
+from jaxcluster.core import check
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.restart import many
+from jaxcluster.core.rows import float_dtype, place, trim
+from jaxcluster.ops.distance import metric_function
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray
+
+
+class Sweep(NamedTuple):
+    """Fits of several numbers of clusters.
+
+    Attributes:
+        ks: (m,) numbers of clusters.
+        fits: a `Fit` whose arrays have one more leading axis; of max(ks) medoids those beyond a fit's k are −1.
+        silhouette: (m,) medoid silhouette of each, in [0, 1]; higher is better.
+    """
+
+    ks: np.ndarray
+    fits: Fit
+    silhouette: Float[Array, " m"]
+
+    @property
+    def k(self) -> int:
+        """The number of clusters with the highest medoid silhouette; the least of equals."""
+        order = np.argsort(self.ks)
+        return int(self.ks[order][np.argmax(np.asarray(self.silhouette)[order])])
+
+
+def predict(
+    medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
+) -> Int[Array, " n"]:
+    """Index of the nearest medoid of each row; ties go to the lower index. Arguments as of `transform`."""
+    return _use(medoids, x, metric, p, labels=True)
+
+
+def transform(
+    medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
+) -> Float[Array, "n k"]:
+    """Distance of each row to each medoid, in the units of the metric.
+
+    Args:
+        medoids: the state of a fit, or (k, d) rows that are the medoids.
+        x: (n, d) rows; under "precomputed" (n, m) distances from the m rows of the fit, whose state is wanted.
+        metric, p: as in the fit.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or names.
+    """
+    return _use(medoids, x, metric, p, labels=False)
+
+
+def medoid_silhouette(
+    medoids: KMedoidsState | Array | np.ndarray,
+    x,
+    *,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+    weights=None,
+) -> Float[Array, ""]:
+    """Mean over rows of (d₂ − d₁) / d₂, of the distances to the nearest and second nearest medoid; 1 where both are 0.
+
+    Args:
+        medoids, x, metric, p: as of `transform`; at least 2 medoids.
+        weights: (n,) non-negative row weights, or None for 1 each.
+
+    Returns:
+        () a number in [0, 1]; higher is better.
+
+    Raises:
+        ValueError, TypeError: fewer than 2 medoids, or as `transform`.
+    """
+    distances = transform(medoids, x, metric=metric, p=p)
+    if distances.shape[1] < 2:
+        raise ValueError("The medoid silhouette needs at least 2 medoids: with one there is no second nearest.")
+    if weights is None:
+        weights = jnp.ones_like(distances[:, 0])
+    elif not check.is_traced(weights):
+        weights = check.check_weights(weights, distances.shape[0])
+    return _silhouette(distances, jnp.asarray(weights, distances.dtype))
+
+
+def sweep(
+    key: KeyArray,
+    x,
+    ks,
+    *,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+    init: str = "build",
+    weights=None,
+    tol=0.0,
+    max_steps=100,
+    n_init: int = 1,
+) -> Sweep:
+    """Fits every k in ``ks`` and says how clear its clusters are, in one compile and from one table of distances.
+
+    Args:
+        ks: distinct numbers of clusters, each at least 2.
+        key, x, metric, p, init, weights, tol, max_steps, n_init: as in `fit`; starts are not given but named.
+
+    Returns:
+        A `Sweep`; its ``k`` is the number of clusters to choose.
+
+    Raises:
+        ValueError, TypeError, MemoryError: as `fit`, or ``ks`` empty, below 2 or with repetitions.
+    """
+    check_options(metric, p, tol, max_steps)
+    x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
+    ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
+    if not ks or len(set(ks)) < len(ks) or min(ks) < 2:
+        raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
+    check.check_choice("init", init, INITS)
+    runs = check.check_count("n_init", n_init) if init == "random" else 1
+    static = Static(max(ks), init, runs, metric, float(p), history_capacity(max_steps))
+    problem = pose(x, weights, metric, max(ks))
+    fits, silhouette = _sweep(static, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
+    return Sweep(np.asarray(ks), publish(fits, x, metric), silhouette)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sweep(static, key, problem, counts, tol, max_steps):
+    table = table_of(static, problem)
+    return many(lambda count: solve(static, key, problem, table, None, count, tol, max_steps), counts)
+
+
+def _use(medoids, x, metric, p, labels):
+    matrix.check_metric(metric, p)
+    x = check.check_matrix(x)
+    if is_precomputed(metric):
+        return _from_given(medoids, x, labels)
+    centers = medoids.centers if isinstance(medoids, KMedoidsState) else medoids
+    if centers is None:
+        raise ValueError("The medoids were found among distances, and have no rows. Pass metric='precomputed'.")
+    centers = check.check_matrix(centers, name="medoids")
+    check.check_width(x, centers.shape[1])
+    if callable(metric) and not check.is_traced(x, centers):
+        check.check_finite(x)
+        distances = jnp.asarray(matrix.measured_from(metric, x, centers))
+        return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
+    origin = jnp.mean(centers, axis=0) if check.is_traced(centers) else np.mean(np.asarray(centers), axis=0)
+    placed = place(x, origin=origin, center=matrix.centered(metric))
+    centers = jnp.asarray(centers, placed.origin.dtype)
+    return trim(_distances(metric, float(p), labels, centers, placed.origin, placed.points.x), placed.n, axis=0)
+
+
+def _from_given(medoids, x, labels):
+    if not isinstance(medoids, KMedoidsState):
+        raise TypeError("metric='precomputed' needs the state of the fit, which says which columns are medoids.")
+    if not check.is_traced(x) and not (np.asarray(x) >= 0).all():
+        raise ValueError("x holds distances that are negative or NaN.")
+    if not check.is_traced(medoids.medoids) and int(np.max(np.asarray(medoids.medoids))) >= x.shape[1]:
+        raise ValueError(
+            f"x has {x.shape[1]} columns, fewer than the fit had rows. Pass the distances to all rows of the fit."
+        )
+    distances = jnp.asarray(x)[:, medoids.medoids].astype(float_dtype(x.dtype))
+    return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _distances(metric, p, labels, centers, origin, x):
+    distances_of = metric_function(metric, p=p)
+
+    def tile(rows):
+        distances = distances_of(rows, centers - origin)
+        return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
+
+    return map_rows(tile, x, tile=tile_rows(x.shape[0], centers.shape[0], matrix.BUDGET))
+
+
+@jax.jit
+def _silhouette(distances, weight):
+    nearest, second = jnp.moveaxis(-jax.lax.top_k(-distances, 2)[0], 1, 0)
+    return mean_silhouette(nearest, second, weight)

@@ -1,0 +1,196 @@
+"""k-medoids with scikit-learn's face, over `jaxcluster.kmedoids`."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from jaxcluster.cluster import kmedoids
+from jaxcluster.core import check
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.types import Status
+
+METHODS = ("fasterpam", "clara")
+
+
+class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstimator):
+    """Clusters around rows of their own: the sum of distances to them, not squared, is least among single swaps.
+
+    Args:
+        n_clusters: number of clusters.
+        metric: "euclidean", "sqeuclidean", "manhattan", "cosine", "minkowski"; "precomputed" where ``fit`` is given
+            distances; or a symmetric function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
+        p: the power of "minkowski", at least 1; without a meaning for the others.
+        method: "fasterpam", which holds the distances of all pairs of rows, or "clara", which looks at samples.
+        init: "build" (greedy), "random", or for "fasterpam" (n_clusters,) numbers of different rows.
+        max_iter: the most rounds of swaps.
+        n_init: for "fasterpam", runs from different random starts; for "clara", samples; the least inertia wins. "auto"
+            is 1, or 10 where ``init`` is "random", and for "clara" 5.
+        sample_size: for "clara", rows of a sample; None for 80 + 4 × n_clusters.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+
+    Attributes:
+        medoid_indices_: (n_clusters,) int32 which rows the medoids are.
+        cluster_centers_: (n_clusters, n_features) those rows; not there where distances are precomputed.
+        labels_: (n_samples,) int32.
+        inertia_: Σ w·d(x, medoid), in the units of the metric, not squared.
+        n_iter_: rounds of the best run.
+        history_: (n_iter_,) the inertia after each round; for "clara" that of the sample.
+        status_: a `jaxcluster.types.Status`, how the search ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> KMedoids(n_clusters=2).fit(X).medoid_indices_.tolist()
+        [0, 3]
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        metric="euclidean",
+        p=2,
+        method="fasterpam",
+        init="build",
+        max_iter=100,
+        n_init="auto",
+        sample_size=None,
+        random_state=None,
+    ):
+        self.n_clusters = n_clusters
+        self.metric = metric
+        self.p = p
+        self.method = method
+        self.init = init
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.sample_size = sample_size
+        self.random_state = random_state
+
+    @property
+    def _n_features_out(self):
+        return len(self.medoid_indices_)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if jax.config.jax_enable_x64 else ["float32"]
+        return tags
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) finite, symmetric distances
+                where they are precomputed; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values.
+            MemoryError: so many rows that their distances would not fit; "clara" needs none of them.
+
+        Warns:
+            ConvergenceWarning: fewer distinct rows than clusters, distances beyond float32, or no end in ``max_iter``.
+        """
+        check.check_choice("method", self.method, METHODS)
+        check.check_count("max_iter", self.max_iter)
+        X = self._checked(X, reset=True)
+        check.check_clusters(self.n_clusters, X.shape[0], name="n_clusters")
+        weights = self._check_weights(sample_weight, X.shape[0])
+        fit = jax.device_get(self._fitted(X, weights))
+        self.medoid_indices_ = np.array(fit.state.medoids)
+        if fit.state.centers is not None:
+            self.cluster_centers_ = np.array(fit.state.centers)
+        elif hasattr(self, "cluster_centers_"):
+            del self.cluster_centers_
+        self.labels_ = np.array(fit.labels)
+        self.inertia_ = float(fit.state.loss)
+        self.n_iter_ = int(fit.steps)
+        self.history_ = np.array(fit.history[: self.n_iter_])
+        self.status_ = Status(int(fit.status))
+        self._warn_unless_sound()
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fits, and returns ``labels_``."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def fit_transform(self, X, y=None, sample_weight=None):
+        """Fits, and returns the distance of each row to each medoid."""
+        return self.fit(X, sample_weight=sample_weight).transform(X)
+
+    def predict(self, X):
+        """The index of each row's nearest medoid, (n_samples,) int32.
+
+        Where distances are precomputed, X is (n_samples, n_fitted) distances to the rows of the fit.
+        """
+        check_is_fitted(self)
+        X = self._checked(X, reset=False)
+        return np.array(kmedoids.predict(self._medoids(), X, metric=self.metric, p=self.p))
+
+    def transform(self, X):
+        """The distance of each row to each medoid, (n_samples, n_clusters), in the units of the metric."""
+        check_is_fitted(self)
+        X = self._checked(X, reset=False)
+        return np.array(kmedoids.transform(self._medoids(), X, metric=self.metric, p=self.p))
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """The negative sum of distances to the nearest medoid: higher is better."""
+        nearest = self.transform(X).min(axis=1)
+        weights = self._check_weights(sample_weight, len(nearest))
+        return -float(np.sum(nearest if weights is None else weights * nearest, dtype=float))
+
+    def _checked(self, X, *, reset):
+        """The rows as finite numbers; of a matrix of distances the function says what is wrong."""
+        if not self._precomputed:
+            return self._validate(X, reset=reset)
+        return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+
+    def _fitted(self, X, weights):
+        key, options = as_key(self.random_state), {"metric": self.metric, "p": self.p, "init": self.init}
+        options.update(weights=weights, max_steps=self.max_iter)
+        if self.method == "clara":
+            runs = self._runs(auto=5)
+            return kmedoids.clara(key, X, self.n_clusters, n_samples=runs, sample_size=self.sample_size, **options)
+        runs = self._runs(auto=10 if isinstance(self.init, str) and self.init == "random" else 1)
+        return kmedoids.fit(key, X, self.n_clusters, n_init=runs, **options)
+
+    def _runs(self, *, auto):
+        if isinstance(self.n_init, str):
+            check.check_choice("n_init", self.n_init, ["auto"])
+            return auto
+        return check.check_count("n_init", self.n_init)
+
+    def _medoids(self):
+        """What the functions take for the medoids: rows, or where there are none the state that numbers them."""
+        if not self._precomputed:
+            return self.cluster_centers_
+        unknown = jax.numpy.zeros(())
+        return kmedoids.KMedoidsState(jax.numpy.asarray(self.medoid_indices_), None, unknown, unknown[None], unknown)
+
+    def _reached(self):
+        return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} round{'' if self.n_iter_ == 1 else 's'}"]
+
+    def _warn_unless_sound(self):
+        """Says what the data did not allow, and what to do about it."""
+        if self.status_ == Status.NOT_FINITE:
+            message = "The inertia is not finite: distances are too large for float32. Scale the columns."
+        elif self.status_ == Status.EMPTY_CLUSTERS:
+            message = (
+                f"Number of distinct clusters found smaller than n_clusters ({self.n_clusters}), possibly due to "
+                "duplicate points in X: pass fewer clusters, or drop the duplicates."
+            )
+        elif self.status_ == Status.MAX_STEPS:
+            message = f"Swaps still lowered the inertia in round max_iter={self.max_iter}. Raise max_iter."
+        else:
+            return
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)

@@ -1,0 +1,87 @@
+"""k-medoids with scikit-learn's face: its attributes, its contract, and what is saved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score, pairwise_distances
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from jaxcluster.estimators.kmedoids import KMedoids
+from jaxcluster.types import Status
+
+
+def excused(estimator: KMedoids) -> dict[str, str]:
+    """Checks that give rows, or what is no distance, to an estimator that takes distances."""
+    checks = ("check_clustering", "check_positive_only_tag_during_fit")
+    reason = "distances are not negative, and make a square matrix"
+    return dict.fromkeys(checks if estimator.metric == "precomputed" else (), reason)
+
+
+@parametrize_with_checks(
+    [KMedoids(), KMedoids(method="clara"), KMedoids(metric="precomputed")], expected_failed_checks=excused
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("method", ["fasterpam", "clara"])
+def test_blobs_are_found_and_published(method, blobs):
+    model = KMedoids(4, method=method, random_state=0).fit(blobs.x)
+    assert adjusted_rand_score(model.labels_, blobs.y) == 1
+    np.testing.assert_array_equal(model.cluster_centers_, blobs.x[model.medoid_indices_])
+    np.testing.assert_array_equal(model.predict(blobs.x), model.labels_)
+    to_medoids = pairwise_distances(blobs.x, model.cluster_centers_)
+    np.testing.assert_allclose(model.transform(blobs.x), to_medoids, atol=1e-3)
+    np.testing.assert_allclose(model.inertia_, to_medoids.min(axis=1).sum(), rtol=1e-5)
+    np.testing.assert_allclose(model.score(blobs.x), -model.inertia_, rtol=1e-4)
+    assert model.status_ == Status.CONVERGED
+    assert len(model.history_) == model.n_iter_
+    assert model.get_feature_names_out().tolist() == [f"kmedoids{i}" for i in range(4)]
+
+
+def test_distances_give_what_rows_do(blobs):
+    matrix = pairwise_distances(blobs.x)
+    by_rows, by_distances = KMedoids(4).fit(blobs.x), KMedoids(4, metric="precomputed").fit(matrix)
+    np.testing.assert_array_equal(by_distances.medoid_indices_, by_rows.medoid_indices_)
+    np.testing.assert_array_equal(by_distances.labels_, by_rows.labels_)
+    np.testing.assert_array_equal(by_distances.predict(matrix[:7]), by_rows.labels_[:7])
+    np.testing.assert_allclose(by_distances.transform(matrix), matrix[:, by_rows.medoid_indices_], rtol=1e-6)
+    assert not hasattr(by_distances, "cluster_centers_")
+
+
+def test_weights_are_repetitions(blobs):
+    weights = np.random.default_rng(0).integers(1, 4, len(blobs.x))
+    weighted = KMedoids(4).fit(blobs.x, sample_weight=weights)
+    repeated = KMedoids(4).fit(np.repeat(blobs.x, weights, axis=0))
+    np.testing.assert_allclose(weighted.inertia_, repeated.inertia_, rtol=1e-5)
+    np.testing.assert_array_equal(np.sort(weighted.cluster_centers_, 0), np.sort(repeated.cluster_centers_, 0))
+
+
+def test_more_random_starts_do_not_do_worse(blobs):
+    one, ten = (KMedoids(9, init="random", n_init=n, random_state=2).fit(blobs.x).inertia_ for n in (1, 10))
+    assert ten <= one * (1 + 1e-6)
+
+
+def test_what_the_data_do_not_allow_is_said():
+    with pytest.warns(ConvergenceWarning, match=r"smaller than n_clusters \(3\)"):
+        model = KMedoids(3).fit(np.ones((9, 2)))
+    assert model.status_ == Status.EMPTY_CLUSTERS
+    assert model.inertia_ == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "pam"}, "method='pam' is not known.*'fasterpam', 'clara'"),
+        ({"metric": "euclid"}, "metric='euclid' is not known.*Did you mean 'euclidean'"),
+        ({"init": "buil"}, "init='buil' is not known"),
+        ({"n_init": "some"}, "n_init='some' is not known"),
+        ({"n_clusters": 10}, "n_samples=9 should be >= n_clusters=10"),
+        ({"method": "clara", "sample_size": 3}, "sample_size=3 must be at least 9"),
+    ],
+)
+def test_wrong_parameters_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        KMedoids(**{"n_clusters": 2, **options}).fit(np.eye(9))
