@@ -14,7 +14,7 @@ from jaxcluster.types import Status
 
 def excused(estimator: KMedoids) -> dict[str, str]:
     """Checks that give rows, or what is no distance, to an estimator that takes distances."""
-    checks = ("check_clustering", "check_positive_only_tag_during_fit")
+    checks = ("check_clustering", "check_estimators_nan_inf", "check_positive_only_tag_during_fit")
     reason = "distances are not negative, and make a square matrix"
     return dict.fromkeys(checks if estimator.metric == "precomputed" else (), reason)
 

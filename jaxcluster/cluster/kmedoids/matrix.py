@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.rows import float_dtype
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
@@ -32,7 +32,7 @@ PRECOMPUTED = "precomputed"
 ROUNDING = 8
 """Units of rounding of the terms of an expanded square that a distance of 0 may come out as."""
 
-BUDGET = 1 << 22
+BUDGET = 1 << 20
 """Distances that are computed at a time."""
 
 
@@ -85,12 +85,18 @@ def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[
     """Distances of all pairs of rows, computed in tiles; 0 from a row to itself whatever rounding says."""
     n = x.shape[0]
     x, distances_of = _prepared(x, metric, p)
+    tile = tile_rows(n, n, BUDGET)
+    count = -(-n // tile)
+    rows = jnp.pad(x, ((0, count * tile - n), (0, 0)))
 
-    def tile(rows):
-        part, index = rows
-        return jnp.where(index[:, None] == jnp.arange(n), 0, distances_of(part, x))
+    def some(start):
+        part = jax.lax.dynamic_slice_in_dim(rows, start, tile)
+        own = (start + jnp.arange(tile))[:, None] == jnp.arange(n)
+        return jnp.where(own, 0, distances_of(part, x))
 
-    return map_rows(tile, (x, jnp.arange(n)), tile=tile_rows(n, n, BUDGET))
+    # Every tile is written to its place at once: putting a first one before the others would copy all of them.
+    distances = jax.lax.map(some, tile * jnp.arange(count)).reshape(-1, n)
+    return distances if len(distances) == n else distances[:n]
 
 
 def _prepared(x, metric, p):

@@ -128,7 +128,7 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
         # to their second nearest, which the candidate may shorten.
         shared = jnp.sum(jnp.maximum(near.nearest - distances, 0) * table.weight, axis=1)
         kept = jnp.clip(near.second - distances, 0, near.second - near.nearest)
-        gain = shared[:, None] + row_products(kept, state.members) - state.removal
+        gain = shared + row_products(kept, state.members) - state.removal
     taking_part = jnp.arange(gain.shape[1]) < state.count
     medoid = jnp.any((index[:, None] == state.medoids) & taking_part, axis=1)
     possible = (table.weight[index] > 0) & ~medoid

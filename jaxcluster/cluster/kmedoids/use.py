@@ -175,8 +175,10 @@ def _use(medoids, x, metric, p, labels):
 def _from_given(medoids, x, labels):
     if not isinstance(medoids, KMedoidsState):
         raise TypeError("metric='precomputed' needs the state of the fit, which says which columns are medoids.")
-    if not check.is_traced(x) and not (np.asarray(x) >= 0).all():
-        raise ValueError("x holds distances that are negative or NaN.")
+    if not check.is_traced(x):
+        check.check_finite(x, name="distances")
+        if (np.asarray(x) < 0).any():
+            raise ValueError(f"distances must not be negative, and the least is {np.min(np.asarray(x))}.")
     if not check.is_traced(medoids.medoids) and int(np.max(np.asarray(medoids.medoids))) >= x.shape[1]:
         raise ValueError(
             f"x has {x.shape[1]} columns, fewer than the fit had rows. Pass the distances to all rows of the fit."
