@@ -126,7 +126,8 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
     else:
         # Rows that come nearer gain by any swap. Those of the medoid that is taken away lose what is left of the way
         # to their second nearest, which the candidate may shorten.
-        shared = jnp.sum(jnp.maximum(near.nearest - distances, 0) * table.weight, axis=1)
+        # A product, not a sum: a sum would be fused with what the other product is made of, at twice the time on a CPU.
+        shared = row_products(jnp.maximum(near.nearest - distances, 0), table.weight[None])
         kept = jnp.clip(near.second - distances, 0, near.second - near.nearest)
         gain = shared + row_products(kept, state.members) - state.removal
     taking_part = jnp.arange(gain.shape[1]) < state.count
