@@ -1,0 +1,21 @@
+"""Sinkhorn: entropic optimal transport between weighted points or by a cost matrix, and what is built on it."""
+
+from jaxcluster.cluster.sinkhorn.barycenter import BarycenterState, barycenter
+from jaxcluster.cluster.sinkhorn.divergence import divergence
+from jaxcluster.cluster.sinkhorn.plan import apply, apply_cost, plan, plan_cost
+from jaxcluster.cluster.sinkhorn.solve import Transport, solve, solve_cost
+from jaxcluster.cluster.sinkhorn.swav import swav_assignments
+
+__all__ = [
+    "BarycenterState",
+    "Transport",
+    "apply",
+    "apply_cost",
+    "barycenter",
+    "divergence",
+    "plan",
+    "plan_cost",
+    "solve",
+    "solve_cost",
+    "swav_assignments",
+]

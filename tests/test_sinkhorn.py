@@ -1,0 +1,355 @@
+"""Sinkhorn: against NumPy in float64, in tiles, at tiny ε, with penalties; plans, divergence, barycentres, SwAV."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from jaxcluster.cluster import sinkhorn
+from jaxcluster.cluster.sinkhorn import rounds as rounds_module
+from jaxcluster.cluster.sinkhorn.problem import points_problem
+from jaxcluster.ops import distance
+from jaxcluster.types import Status
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    """20 and 15 rows in 6 columns, and weights with a zero on either side."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 6)), rng.normal(0.4, 1.2, size=(15, 6))
+    a, b = rng.uniform(0.2, 1, 20), rng.uniform(0.2, 1, 15)
+    a[3] = b[7] = 0
+    return x, y, a / a.sum(), b / b.sum()
+
+
+def squares(x, y):
+    return np.square(x[:, None] - y).sum(2)
+
+
+def textbook(costs, a, b, epsilon, rho_a=np.inf, rho_b=np.inf, error=1e-11):
+    """Sinkhorn in float64 and the log domain, ε halved from the largest cost down: f, g, plan, ⟨P, C⟩, primal."""
+
+    def give(rho, strength):
+        return strength if np.isinf(rho) else strength * rho / (rho + strength)
+
+    with np.errstate(divide="ignore"):
+        log_a, log_b = np.log(a), np.log(b)
+    g, strength = np.zeros(len(b)), max(epsilon, np.abs(costs).max())
+    for _ in range(40_000):
+        f = -give(rho_a, strength) * logsumexp((g - costs) / strength + log_b, axis=1)
+        last, g = g, -give(rho_b, strength) * logsumexp((f[:, None] - costs) / strength + log_a[:, None], axis=0)
+        if strength == epsilon and np.abs(g - last).max() < error * max(1, np.abs(costs).max()):
+            break
+        strength = max(epsilon, strength / 2)
+    plan = a[:, None] * b * np.exp((f[:, None] + g - costs) / epsilon)
+    cost = (plan * costs).sum()
+    primal = cost + epsilon * divergence_of(plan, np.outer(a, b))
+    primal += 0 if np.isinf(rho_a) else rho_a * divergence_of(plan.sum(1), a)
+    primal += 0 if np.isinf(rho_b) else rho_b * divergence_of(plan.sum(0), b)
+    if np.isinf(rho_a) and np.isinf(rho_b):
+        shift = (a @ f - b @ g) / (a.sum() + b.sum())
+        f, g = f - shift, g + shift
+    return f, g, plan, cost, primal
+
+
+def divergence_of(p, q):
+    """Generalised KL(p | q)."""
+    some = p > 0
+    return (p[some] * np.log(p[some] / q[some])).sum() - p.sum() + q.sum()
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-2, 0.1, 1, 10])
+@pytest.mark.parametrize("wide", [False, True])
+def test_potentials_and_values_are_those_of_the_textbook(share, wide, clouds):
+    x, y, a, b = clouds
+    costs = squares(x, y)
+    scale = costs.mean()
+    f, g, plan, cost, primal = textbook(costs, a, b, share * scale)
+    with jax.enable_x64(wide):
+        options = {"tol": 1e-8 if wide else 2e-5, "max_steps": 8000, "omega": 1.5 if share < 0.1 else 1.0}
+        solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=share * scale, **options)
+        close = 1e-5 if wide else 1e-3
+        assert solved.f.dtype == (jnp.float64 if wide else jnp.float32)
+        assert wide is False or int(solved.status) == Status.CONVERGED
+        np.testing.assert_allclose(solved.transport_cost, cost, rtol=close)
+        np.testing.assert_allclose(solved.regularized_cost, primal, rtol=close)
+        np.testing.assert_allclose(solved.f, f, atol=close * scale)
+        np.testing.assert_allclose(solved.g, g, atol=close * scale)
+        seen = sinkhorn.plan(solved, x, y)
+        np.testing.assert_allclose(seen, plan, atol=close * plan.max())
+
+
+@pytest.mark.parametrize(("rho_a", "rho_b"), [(2.0, 2.0), (None, 5.0), (0.5, None)])
+def test_penalties_let_the_sums_differ(rho_a, rho_b, clouds):
+    x, y, a, b = clouds
+    b = 1.7 * b
+    _, _, plan, cost, primal = textbook(squares(x, y), a, b, 0.5, rho_a or np.inf, rho_b or np.inf)
+    solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=0.5, rho_a=rho_a, rho_b=rho_b, tol=1e-5)
+    assert int(solved.status) == Status.CONVERGED
+    np.testing.assert_allclose(solved.transport_cost, cost, rtol=1e-3)
+    np.testing.assert_allclose(solved.regularized_cost, primal, rtol=1e-3)
+    np.testing.assert_allclose(sinkhorn.plan(solved, x, y), plan, atol=1e-3 * plan.max())
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", distance.manhattan])
+@pytest.mark.parametrize("width", [2, 6])
+def test_points_are_their_matrix(cost, width, clouds):
+    x, y, a, b = clouds
+    x, y = x[:, :width], y[:, :width]
+    matrix = distance.metric_function(cost)(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    options = {"a": a, "b": b, "epsilon": 0.7, "tol": 1e-5}
+    by_points, by_matrix = sinkhorn.solve(x, y, cost=cost, **options), sinkhorn.solve_cost(matrix, **options)
+    np.testing.assert_allclose(by_points.f, by_matrix.f, atol=2e-4)
+    np.testing.assert_allclose(by_points.regularized_cost, by_matrix.regularized_cost, rtol=1e-4)
+    np.testing.assert_allclose(
+        sinkhorn.plan(by_points, x, y, cost=cost), sinkhorn.plan_cost(by_matrix, matrix), atol=1e-5
+    )
+
+
+def test_an_offset_far_from_the_origin_changes_little(clouds):
+    x, y, a, b = clouds
+    near = sinkhorn.solve(x, y, a=a, b=b, epsilon=0.5, tol=1e-5)
+    far = sinkhorn.solve(x + 1e5, y + 1e5, a=a, b=b, epsilon=0.5, tol=1e-5)
+    np.testing.assert_allclose(far.f, near.f, atol=1e-3)
+
+
+def test_costs_may_be_negative(clouds):
+    x, y, a, b = clouds
+    costs = squares(x, y)
+    plain, moved = (sinkhorn.solve_cost(costs - shift, a=a, b=b, epsilon=1.0, tol=1e-5) for shift in (0, 50))
+    np.testing.assert_allclose(moved.transport_cost, plain.transport_cost - 50, rtol=1e-4)
+    np.testing.assert_allclose(sinkhorn.plan_cost(moved, costs - 50), sinkhorn.plan_cost(plain, costs), atol=1e-5)
+
+
+def test_tiles_do_not_matter(clouds, monkeypatch):
+    x, y, a, b = clouds
+    stated = points_problem(x, y, a=a, b=b, cost="sqeuclidean", epsilon=0.3, rho_a=None, rho_b=None)
+    f, g = jnp.zeros_like(stated.problem.a), jnp.zeros_like(stated.problem.b)
+    arguments = (stated.cost, stated.problem, f, g, stated.problem.epsilon, jnp.float32(1.2))
+
+    def rounds():
+        quick, whole = rounds_module.quick_round(*arguments)
+        return quick, whole, rounds_module.exact_round(*arguments), rounds_module.mean_cost(*arguments[:2])
+
+    whole = rounds()
+    monkeypatch.setattr(rounds_module, "tile_for", lambda n, m: 13)
+    for seen, expected in zip(jax.tree.leaves(rounds()), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_matrix_of_costs_never_exists():
+    def solved(x, y):
+        return sinkhorn.solve(x, y, epsilon=1.0, max_steps=10).f
+
+    rows = jax.ShapeDtypeStruct((16_384, 8), jnp.float32)
+    compiled = jax.jit(solved).lower(rows, rows).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 16_384**2 * 4 / 16
+
+
+@pytest.mark.parametrize("anneal", [None, 0.5])
+def test_tiny_epsilon_stays_finite(anneal, clouds):
+    x, y, a, b = clouds
+    epsilon = 1e-4 * squares(x, y).mean()
+    solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=epsilon, max_steps=300, anneal=anneal)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in solved._replace(history=solved.history[:300])[:8])
+    if anneal:
+        exact = textbook(squares(x, y), a, b, epsilon, error=1e-6)[3]
+        np.testing.assert_allclose(solved.transport_cost, exact, rtol=0.05)
+
+
+def test_the_quick_round_knows_when_it_is_not_exact(clouds):
+    x, y, a, b = clouds
+    for epsilon, expected in ((1.0, True), (1e-3, False)):
+        numbers = {"a": a, "b": b, "epsilon": epsilon, "rho_a": None, "rho_b": None}
+        stated = points_problem(x, y, cost="sqeuclidean", **numbers)
+        f, g = jnp.zeros_like(stated.problem.a), jnp.zeros_like(stated.problem.b)
+        arguments = (stated.cost, stated.problem, f, g, stated.problem.epsilon, jnp.float32(1))
+        quick, whole = rounds_module.quick_round(*arguments)
+        exact = rounds_module.exact_round(*arguments)
+        assert bool(whole) is expected
+        if expected:
+            np.testing.assert_allclose(quick.g, exact.g, atol=1e-4)
+
+
+def test_over_relaxation_needs_fewer_rounds(clouds):
+    x, y, a, b = clouds
+    options = {"a": a, "b": b, "epsilon": 0.1, "tol": 1e-3, "max_steps": 5000}
+    plain, relaxed = (sinkhorn.solve(x, y, omega=omega, **options) for omega in (1.0, 1.5))
+    assert int(plain.status) == int(relaxed.status) == Status.CONVERGED
+    assert int(relaxed.steps) < int(plain.steps)
+    np.testing.assert_allclose(relaxed.transport_cost, plain.transport_cost, rtol=1e-2)
+
+
+def test_vmap_is_a_loop(clouds):
+    x, y, _, _ = clouds
+    many = jnp.asarray(np.stack([x, x[::-1] * 1.3, x + 1]), jnp.float32)
+    run = partial(sinkhorn.solve, y=jnp.asarray(y, jnp.float32), epsilon=0.5, tol=1e-5)
+    batched = jax.jit(jax.vmap(run))(many)
+    for i, one in enumerate(many):
+        alone = run(one)
+        np.testing.assert_allclose(batched.f[i], alone.f, atol=1e-4)
+        np.testing.assert_allclose(batched.regularized_cost[i], alone.regularized_cost, rtol=1e-4)
+
+
+def test_a_weight_is_a_repetition(clouds):
+    x, y, _, b = clouds
+    counts = np.arange(20) % 3 + 1
+    repeated = sinkhorn.solve(np.repeat(x, counts, axis=0), y, b=b, epsilon=0.5, tol=1e-5)
+    weighted = sinkhorn.solve(x, y, a=counts / counts.sum(), b=b, epsilon=0.5, tol=1e-5)
+    np.testing.assert_allclose(weighted.regularized_cost, repeated.regularized_cost, rtol=1e-4)
+    np.testing.assert_allclose(np.repeat(weighted.f, counts), repeated.f, atol=1e-3)
+
+
+def test_a_new_epsilon_compiles_nothing(clouds, compiles):
+    x, y, _, _ = clouds
+    sinkhorn.solve(x, y, epsilon=0.5)
+    with compiles() as seen:
+        sinkhorn.solve(x, y, epsilon=0.4, tol=1e-4, max_steps=99, omega=1.2, anneal=0.7)
+    assert seen.count == 0
+
+
+def test_steps_history_and_status(clouds):
+    x, y, _, _ = clouds
+    short = sinkhorn.solve(x, y, epsilon=0.1, tol=1e-6, max_steps=12)
+    assert (int(short.status), int(short.steps)) == (Status.MAX_STEPS, 12)
+    assert np.isfinite(short.history[:12]).all()
+    assert np.isnan(short.history[12:]).all()
+    fixed = sinkhorn.solve(x, y, epsilon=0.1, rounds=12)
+    np.testing.assert_allclose(fixed.f, short.f, atol=1e-4)
+    again = sinkhorn.solve(x, y, epsilon=0.1, start=sinkhorn.solve(x, y, epsilon=0.1, tol=1e-3).g, anneal=None)
+    assert int(again.steps) <= 3
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_products_with_the_plan(transpose, clouds, monkeypatch):
+    x, y, a, b = clouds
+    solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=0.5)
+    plan = np.asarray(sinkhorn.plan(solved, x, y))
+    v = x if transpose else y
+    expected = (plan.T if transpose else plan) @ v
+    np.testing.assert_allclose(sinkhorn.apply(solved, v, x, y, transpose=transpose), expected, atol=1e-5)
+    seen = sinkhorn.apply_cost(solved, v[:, 0], squares(x, y), transpose=transpose)
+    np.testing.assert_allclose(seen, expected[:, 0], atol=1e-5)
+
+
+def test_divergence_is_that_of_the_textbook(clouds):
+    x, y, a, b = clouds
+    for rho in (None, 3.0):
+        mass = 1.0 if rho is None else 1.5
+        values = [
+            textbook(squares(p, q), u, v, 0.8, rho or np.inf, rho or np.inf)[4]
+            for p, q, u, v in ((x, y, a, mass * b), (x, x, a, a), (y, y, mass * b, mass * b))
+        ]
+        expected = values[0] - (values[1] + values[2]) / 2 + 0.4 * (1 - mass) ** 2
+        seen = sinkhorn.divergence(x, y, a=a, b=mass * b, epsilon=0.8, rho=rho, tol=1e-5)
+        np.testing.assert_allclose(seen, expected, rtol=2e-3)
+
+
+def test_divergence_of_equals_is_zero(clouds):
+    x, _, a, _ = clouds
+    order = np.random.default_rng(1).permutation(len(x))
+    assert abs(float(sinkhorn.divergence(x, x[order], a=a, b=a[order], epsilon=0.8, tol=1e-5))) < 1e-3
+
+
+def test_barycenter_of_translates_is_their_mean(key):
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(60, 2))
+    shifts = np.array([[0, 0], [9, 0], [0, 12]])
+    fitted = sinkhorn.barycenter(key, [shape + s for s in shifts], 60, weights=[1, 1, 2], epsilon=0.01)
+    centers = np.asarray(fitted.state.centers)
+    assert int(fitted.status) == Status.CONVERGED
+    np.testing.assert_allclose(centers.mean(0), shape.mean(0) + shifts.T @ [0.25, 0.25, 0.5], atol=1e-2)
+    np.testing.assert_allclose(np.cov(centers.T), np.cov(shape.T), atol=0.1)
+    history = np.asarray(fitted.history[: int(fitted.steps)])
+    assert (np.diff(history) < 1e-2).all()
+
+
+def test_barycenter_takes_clouds_of_any_size_and_weight(key):
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(50, 3)), rng.normal(6, 1, size=(20, 3))
+    mass = np.r_[np.ones(20), np.zeros(30)]
+    some = sinkhorn.barycenter(key, [left, right], 10, masses=[mass, np.ones(20)], start=left[:10], epsilon=0.2)
+    cut = sinkhorn.barycenter(key, [left[:20], right], 10, start=left[:10], epsilon=0.2)
+    np.testing.assert_allclose(some.state.centers, cut.state.centers, atol=1e-2)
+
+
+def swav_textbook(scores, epsilon, rounds):
+    q = np.exp(scores / epsilon).T
+    q /= q.sum()
+    for _ in range(rounds):
+        q /= q.sum(1, keepdims=True) * q.shape[0]
+        q /= q.sum(0, keepdims=True) * q.shape[1]
+    return (q * q.shape[1]).T
+
+
+def test_swav_is_that_of_the_paper_and_masked_rows_are_absent():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(-1, 1, size=(24, 5))
+    seen = sinkhorn.swav_assignments(scores[:20])
+    np.testing.assert_allclose(seen, swav_textbook(scores[:20], 0.05, 3), atol=1e-5)
+    padded = scores.copy()
+    padded[20:22], padded[22:] = 1e6, np.nan
+    masked = sinkhorn.swav_assignments(padded, mask=np.arange(24) < 20)
+    np.testing.assert_allclose(masked[:20], seen, atol=1e-6)
+    assert (masked[20:] == 0).all()
+    assert np.isfinite(sinkhorn.swav_assignments(1e4 * scores)).all()
+    assert (sinkhorn.swav_assignments(scores, mask=np.zeros(24, bool)) == 0).all()
+
+
+def test_swav_ends_with_equal_parts():
+    scores = np.random.default_rng(0).normal(size=(32, 4))
+    shares = sinkhorn.swav_assignments(scores, 0.5, rounds=50)
+    np.testing.assert_allclose(shares.sum(0), 8, rtol=1e-3)
+
+
+X, Y = np.zeros((4, 2)), np.ones((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((X, np.ones((3, 5))), {}, "x has 2 columns and y has 5"),
+        ((X[0], Y), {}, "x must be 2-D"),
+        ((X, np.full((3, 2), np.nan)), {}, "y contains 6 NaN"),
+        ((X, Y), {"epsilon": 0.0}, "epsilon=0.0 must be greater than 0"),
+        ((X, Y), {"epsilon": float("nan")}, "epsilon=nan must be greater than 0"),
+        ((X, Y), {"a": np.ones(4)}, "a sums to 4 and b to 1; no plan"),
+        ((X, Y), {"a": np.array([1.0, -1, 1, 0])}, "a must not be negative"),
+        ((X, Y), {"b": np.ones(4) / 4}, "b must have shape (3,)"),
+        ((X, Y), {"rho_a": -1.0}, "rho_a=-1.0 must be greater than 0"),
+        ((X, Y), {"cost": "euclid"}, "Did you mean 'euclidean'"),
+        ((X, Y), {"cost": lambda x, y: x @ y.T @ y}, "cost must map (t, d) and (m, d) rows"),
+        ((X, Y), {"omega": 2.0}, "omega=2.0 must be below 2"),
+        ((X, Y), {"anneal": 1.0}, "anneal=1.0 must be below 1"),
+        ((X, Y), {"rounds": 0}, "rounds=0 must be at least 1"),
+        ((X, Y), {"start": np.ones(7)}, "start must have shape (3,)"),
+    ],
+)
+def test_bad_input_is_refused(arguments, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        sinkhorn.solve(*arguments, **{"epsilon": 1.0, **options})
+
+
+def test_bad_input_elsewhere_is_refused(key):
+    solved = sinkhorn.solve(X, Y, epsilon=1.0)
+    for call, message in [
+        (lambda: sinkhorn.solve_cost(np.array([[0, np.nan]]), epsilon=1.0), "costs contains 1 NaN values in column 1"),
+        (lambda: sinkhorn.solve_cost(np.ones((2, 2)), b=[1.0, 1.0], epsilon=1.0), "a sums to 1 and b to 2"),
+        (lambda: sinkhorn.apply(solved, np.ones(4), X, Y), "v must have shape (3,)"),
+        (lambda: sinkhorn.apply(solved, np.ones(3), Y, Y), "a must have shape (3,)"),
+        (lambda: sinkhorn.barycenter(key, [X, Y], 9, epsilon=1.0), "n_samples=7 should be >= k=9"),
+        (lambda: sinkhorn.barycenter(key, [X, np.ones((3, 5))], 2, epsilon=1.0), "clouds[1] has 5 columns"),
+        (lambda: sinkhorn.barycenter(key, [X], 2, masses=[np.ones(3)], epsilon=1.0), "masses[0] must have shape (4,)"),
+        (lambda: sinkhorn.swav_assignments(X, epsilon=-1.0), "epsilon=-1.0"),
+        (lambda: sinkhorn.swav_assignments(X, mask=np.ones(3, bool)), "mask must be a (4,) mask"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call()
+    with pytest.raises(TypeError, match="at least one matrix"):
+        sinkhorn.barycenter(key, [], 2, epsilon=1.0)
