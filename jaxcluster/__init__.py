@@ -19,6 +19,7 @@ _MODULES = {
     "gmm": "jaxcluster.cluster.gmm",
     "hdbscan": "jaxcluster.cluster.hdbscan",
     "kmeans": "jaxcluster.cluster.kmeans",
+    "kmedoids": "jaxcluster.cluster.kmedoids",
     "losses": "jaxcluster.losses",
     "metrics": "jaxcluster.metrics",
     "minibatch": "jaxcluster.cluster.minibatch",
@@ -26,6 +27,7 @@ _MODULES = {
     "plots": "jaxcluster.plots",
     "report": "jaxcluster.report",
     "select": "jaxcluster.select",
+    "sinkhorn": "jaxcluster.cluster.sinkhorn",
     "soft_kmeans": "jaxcluster.cluster.soft_kmeans",
     "spectral": "jaxcluster.cluster.spectral",
 }
@@ -39,6 +41,7 @@ _OBJECTS = {
     "GaussianMixture": "jaxcluster.estimators",
     "HDBSCAN": "jaxcluster.estimators",
     "KMeans": "jaxcluster.estimators",
+    "KMedoids": "jaxcluster.estimators",
     "MiniBatchKMeans": "jaxcluster.estimators",
     "OPTICS": "jaxcluster.estimators",
     "Points": "jaxcluster.types",

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 
 from sklearn.utils.validation import has_fit_parameter
 
-from jaxcluster import bayesian_gmm, bisecting, dbscan, gmm, hdbscan, kmeans, minibatch, optics, soft_kmeans
+from jaxcluster import (
+    bayesian_gmm,
+    bisecting,
+    dbscan,
+    gmm,
+    hdbscan,
+    kmeans,
+    kmedoids,
+    minibatch,
+    optics,
+    soft_kmeans,
+)
 from jaxcluster.estimators import ESTIMATORS
 
 
@@ -24,6 +35,8 @@ class Algorithm(NamedTuple):
 
 
 DRAWN = "batches draw rows by their index, so other rows mean other batches"
+
+PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
 
 ALGORITHMS = {
     "kmeans": Algorithm(kmeans.fit),
@@ -46,6 +59,15 @@ ALGORITHMS = {
     "bayesian-gmm": Algorithm(bayesian_gmm.fit),
     "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
+    "kmedoids": Algorithm(kmedoids.fit, exempt={"sharded": PAIRS}),
+    "clara": Algorithm(
+        kmedoids.clara,
+        exempt={
+            "sharded": PAIRS,
+            "repetition": "samples draw rows by their index, so other rows mean other samples",
+            "objective": "the history is that of a sample",
+        },
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from jaxcluster.cli.info import info
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
+from jaxcluster.cli.transport import transport
 
 UsageError = typer.BadParameter.__mro__[1]
 """What wrong words on the command line raise; its module depends on the version of typer."""
@@ -82,7 +83,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (fit, predict, score, sweep, info):
+for command in (fit, predict, score, sweep, transport, info):
     app.command()(command)
 
 

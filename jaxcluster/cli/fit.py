@@ -12,6 +12,7 @@ import typer
 
 from jaxcluster.cli import graph_options as graph
 from jaxcluster.cli import options as opt
+from jaxcluster.cli import partition_options as partition
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.inputs import Rows, Source, describe, read
@@ -74,6 +75,11 @@ def fit(
             help="Rows in a step of minibatch-kmeans.",
         ),
     ] = None,
+    method: partition.MethodChoice = None,
+    size_min: partition.SizeMin = None,
+    size_max: partition.SizeMax = None,
+    must_link: partition.MustLink = None,
+    cannot_link: partition.CannotLink = None,
     eps: graph.Eps = None,
     min_samples: graph.MinSamples = None,
     min_cluster_size: graph.MinClusterSize = None,
@@ -110,11 +116,15 @@ def fit(
 
       jaxcluster fit minibatch-kmeans big.npy --k 100 --out runs/big
 
+      jaxcluster fit kmedoids flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers
+
+      jaxcluster fit balanced-kmeans digits --k 10 --out runs/even
+
       jaxcluster fit dbscan moons:n=1000 --eps 0.15 --out runs/moons
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.folder import check_folder, new_folder
-    from jaxcluster.cli.parameters import make_estimator, takes_weights
+    from jaxcluster.cli.parameters import make_estimator, takes
     from jaxcluster.cli.runtime import start
     from jaxcluster.cli.summary import show
 
@@ -129,6 +139,9 @@ def fit(
         "reg_covar": reg_covar,
         "precision": precision,
         "batch_size": batch_size,
+        "method": method,
+        "size_min": size_min,
+        "size_max": size_max,
         "eps": eps,
         "min_samples": min_samples,
         "min_cluster_size": min_cluster_size,
@@ -142,13 +155,14 @@ def fit(
         "assign_labels": assign_labels,
     }
     estimator = make_estimator(algo, chosen, clusters=k, steps=max_iter, init=init, params=param or [])
-    if weights is not None and not takes_weights(estimator):
+    if weights is not None and not takes(estimator, "sample_weight"):
         raise MistakeError(f"{algo} counts each row once: leave out --weights.")
+    links = _links(algo, estimator, {"must_link": must_link, "cannot_link": cannot_link})
     source = Source(data, key, columns, truth, weights)
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
             rows = read(source, scale.value)
-        result = _fit(stage, algo, estimator, rows)
+        result = _fit(stage, algo, estimator, rows, links)
         with new_folder(out, overwrite=overwrite) as folder:
             config = _config(result, describe(source, rows.dataset))
             _write(stage, folder, result, config, report=not no_report)
@@ -167,14 +181,29 @@ class Result(NamedTuple):
     seconds: dict[str, float]
 
 
-def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows) -> Result:
+def _links(algo: str, estimator: Any, files: dict[str, Path | None]) -> dict[str, Any]:
+    """The pairs of rows in files that were given, where the method takes them."""
+    from jaxcluster.cli.parameters import takes
+
+    links = {}
+    for name, path in files.items():
+        option = f"--{name.replace('_', '-')}"
+        if path is not None and not takes(estimator, name):
+            raise MistakeError(f"{option} means nothing to {algo}; constrained-kmeans takes it.")
+        if path is not None:
+            with mistakes():
+                links[name] = partition.read_pairs(path, option)
+    return links
+
+
+def _fit(stage: Stages, algo: str, estimator: Any, rows: Rows, links: dict[str, Any]) -> Result:
     from jaxcluster import select
     from jaxcluster.cli.scores import external_scores, finite, internal_scores, model_scores
 
     weighted = {} if rows.weights is None else {"sample_weight": rows.weights}
     with stage("fit", f"Fitting {algo} to {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*did not converge")  # `_show` says it in the words of the command line
-        estimator.fit(rows.x, **weighted)
+        estimator.fit(rows.x, **weighted, **links)
     labels = estimator.labels_
     with stage("score", "Scoring"):
         scores = model_scores(estimator, rows.x, rows.weights)

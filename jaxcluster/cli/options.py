@@ -21,13 +21,6 @@ class Scale(StrEnum):
     l2 = "l2"
 
 
-class Metric(StrEnum):
-    """What k-means measures by."""
-
-    sqeuclidean = "sqeuclidean"
-    cosine = "cosine"
-
-
 class Covariance(StrEnum):
     """What the components of a mixture may differ in."""
 
@@ -104,8 +97,8 @@ Init = Annotated[
         metavar="HOW",
         rich_help_panel=METHOD,
         show_default=False,
-        help="How to start: k-means++, random or k-means||; a mixture by kmeans, k-means++, random or "
-        "random_from_data.",
+        help="How to start: k-means++, random or k-means||; k-medoids by build or random; a mixture by kmeans, "
+        "k-means++, random or random_from_data.",
     ),
 ]
 MaxIter = Annotated[
@@ -122,10 +115,6 @@ Tol = Annotated[
         help="Stop when the centers move less: squared, as a share of the variance of the columns. A mixture stops "
         "when a step raises the log-likelihood of a row by less.",
     ),
-]
-MetricChoice = Annotated[
-    Metric | None,
-    typer.Option("--metric", rich_help_panel=METHOD, show_default=False, help="cosine clusters directions only."),
 ]
 CovarianceChoice = Annotated[
     Covariance | None,

@@ -62,11 +62,11 @@ def make_estimator(
     return estimator.set_params(**values)
 
 
-def takes_weights(estimator: Any) -> bool:
-    """Whether rows may have weights."""
+def takes(estimator: Any, name: str) -> bool:
+    """Whether the estimator's ``fit`` has a parameter of this name."""
     from sklearn.utils.validation import has_fit_parameter
 
-    return has_fit_parameter(estimator, "sample_weight")
+    return has_fit_parameter(estimator, name)
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ FURTHER = 6
 
 
 def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> Structure | None:
-    """The orders, trees and graphs of an estimator fitted to ``x``; None where it has none of them."""
+    """The medoids, orders, trees and graphs of an estimator fitted to ``x``; None where it has none of them."""
     found: dict[str, Any] = {}
     if hasattr(estimator, "ordering_"):
         by_radius = estimator.cluster_method == "dbscan" and estimator.eps is not None
@@ -30,6 +30,8 @@ def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> S
         found |= {"eps": estimator.eps} if by_radius else {}
     elif hasattr(estimator, "core_sample_indices_") and weights is None:
         found |= _neighbor_distances(estimator, x)
+    if hasattr(estimator, "medoid_indices_"):
+        found |= {"medoids": estimator.medoid_indices_}
     if hasattr(estimator, "condensed_tree_"):
         found |= _trees(estimator)
     if hasattr(estimator, "eigenvalues_"):

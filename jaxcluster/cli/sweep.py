@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
+from jaxcluster.cli import graph_options as graph
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
@@ -37,14 +38,16 @@ class Algo(StrEnum):
     """What can be swept."""
 
     kmeans = "kmeans"
+    kmedoids = "kmedoids"
     gmm = "gmm"
 
 
-METHODS = {Algo.kmeans: "jaxcluster.cli.sweep_kmeans", Algo.gmm: "jaxcluster.cli.sweep_gmm"}
+METHODS = {algo: f"jaxcluster.cli.sweep_{algo.value}" for algo in Algo}
 """Where each is swept: a module with a function ``run`` that returns a `Sweep`."""
 
 TAKEN = {
     Algo.kmeans: ("init", "max_steps", "tol", "metric", "precision"),
+    Algo.kmedoids: ("init", "max_steps", "tol", "metric"),
     Algo.gmm: ("init", "max_steps", "tol", "covariances", "reg_covar", "precision"),
 }
 """Options that mean something to each, as the library calls them."""
@@ -94,7 +97,7 @@ def sweep(
         ),
     ],
     out: opt.Out,
-    algo: Annotated[Algo, typer.Option(help="What to fit: k-means, or mixtures of Gaussians.")] = Algo.kmeans,
+    algo: Annotated[Algo, typer.Option(help="What to fit: k-means, k-medoids or mixtures.")] = Algo.kmeans,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
@@ -113,7 +116,7 @@ def sweep(
     init: opt.Init = None,
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
-    metric: opt.MetricChoice = None,
+    metric: graph.DistanceChoice = None,
     covariance: Annotated[
         list[opt.Covariance] | None,
         typer.Option(
@@ -129,13 +132,15 @@ def sweep(
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Try many numbers of clusters with k-means or mixtures of Gaussians, all at once, to choose one.
+    """Try many numbers of clusters with k-means, k-medoids or mixtures of Gaussians, all at once, to choose one.
 
     For example:
 
       jaxcluster sweep digits --k 2:15 --out runs/how-many
 
       jaxcluster sweep iris --k 1:9 --algo gmm --out runs/mixtures
+
+      jaxcluster sweep iris --k 2:9 --algo kmedoids --metric manhattan --out runs/medoids
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.folder import check_folder, new_folder

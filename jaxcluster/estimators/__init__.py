@@ -106,6 +106,17 @@ ESTIMATORS = EstimatorRegistry(
             objective="inertia",
             best="min",
         ),
+        "kmedoids": EstimatorInfo(
+            "jaxcluster.estimators.kmedoids",
+            "KMedoids",
+            "clusters around rows of their own, by any metric",
+            clusters="n_clusters",
+            steps="max_iter",
+            init="init",
+            reported=("inertia_", "n_iter_"),
+            objective="sum of distances",
+            best="min",
+        ),
         "gmm": EstimatorInfo(
             "jaxcluster.estimators.mixture",
             "GaussianMixture",

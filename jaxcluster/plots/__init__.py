@@ -11,9 +11,11 @@ from jaxcluster.plots.graphs import neighbor_graph
 from jaxcluster.plots.groups import cluster_sizes, silhouette
 from jaxcluster.plots.images import centers_as_images
 from jaxcluster.plots.maps import clusters_2d
+from jaxcluster.plots.medoids import medoids
 from jaxcluster.plots.neighbors import neighbor_distances, reachability
 from jaxcluster.plots.spectrum import eigengap
 from jaxcluster.plots.style import PALETTE
+from jaxcluster.plots.transport import transport_plan
 from jaxcluster.plots.trees import dendrogram
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "ellipses",
     "history",
     "information_criteria",
+    "medoids",
     "neighbor_distances",
     "neighbor_graph",
     "reachability",
     "silhouette",
     "sweep",
+    "transport_plan",
 ]

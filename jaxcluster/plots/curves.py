@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def elbow(ks: Any, inertias: Any, ax: Axes | None = None) -> Axes:
+def elbow(ks: Any, inertias: Any, ax: Axes | None = None, *, name: str = "inertia") -> Axes:
     """Inertia by number of clusters, its elbow marked: the point farthest below the chord (Satopää et al., 2011).
 
-    ``inertias`` is (len(ks),), or (len(ks), n_seeds): then the least of each k are joined and the others are dots.
-    Raises ValueError where the two do not fit.
+    ``inertias`` is (len(ks),), or (len(ks), n_seeds): then the least of each k are joined and the others are dots;
+    ``name`` is what they are called. Raises ValueError where the two do not fit.
     """
     ks, inertias = _curve(ks, inertias)
     best = np.nanmin(inertias, axis=1)
@@ -27,7 +27,7 @@ def elbow(ks: Any, inertias: Any, ax: Axes | None = None) -> Axes:
     knee = select.elbow(ks, best)
     if knee is not None:
         _callout(ax, float(knee), float(best[ks == knee][0]), f"elbow at k = {knee}")
-    return finish(ax, "Inertia by number of clusters", "clusters k", "inertia", integer=True)
+    return finish(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
 
 
 def sweep(ks: Any, scores: Any, *, name: str = "score", best: str = "max", ax: Axes | None = None) -> Axes:

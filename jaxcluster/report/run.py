@@ -84,6 +84,11 @@ class Run(NamedTuple):
         return np.flatnonzero(np.isin(np.arange(k), self.labels))
 
     @property
+    def representative(self) -> str:
+        """What the centers are: means, or rows of the data."""
+        return "center" if self.structure is None or self.structure.medoids is None else "medoid"
+
+    @property
     def sizes(self) -> np.ndarray:
         """Rows in each cluster."""
         return np.unique(self.labels[~self.noise], return_counts=True)[1]

@@ -108,7 +108,11 @@ def maps(run: Run, tsne: bool | None) -> str:
             draw_truth = partial(draw, at._replace(centers=at.centers[:0]), y, title=title)
             alt = f"{title}: the same points coloured by their known class."
             shown.append(picture(draw_truth, alt, name=f"{method}-truth", height=5.2))
-    note = "A disc is a cluster's center." if run.centers is not None else "A cluster's number stands in its middle."
+    note = (
+        f"A disc is a cluster's {run.representative}."
+        if run.centers is not None
+        else "A cluster's number stands in its middle."
+    )
     if tsne:
         note += " t-SNE keeps neighbours together, but distances between groups and their sizes mean little."
     return section("Maps", note, pictures(shown))
@@ -171,17 +175,19 @@ def components(run: Run) -> str:
 
 
 def centers(run: Run) -> str:
-    """Centers as images where rows are images, else as numbers where they are few enough to read."""
+    """Centers or medoids as images where rows are images, else as numbers where they are few enough to read."""
     if run.centers is None:
         return ""
     k, d = run.centers.shape
+    title, noun = f"{run.representative.capitalize()}s", "image" if run.dataset.image_shape else "row"
+    note = f"The mean {noun} of each cluster." if title == "Centers" else f"The {noun} that stands for each cluster."
     if shape := run.dataset.image_shape:
-        alt = f"The {plural(k, 'cluster center')} as images of {by(shape)} pixels."
+        alt = f"The {plural(k, f'cluster {run.representative}')} as images of {by(shape)} pixels."
         sheet = picture(partial(plots.centers_as_images, run.centers, shape), alt, name="centers", width=8, tight=True)
-        return section("Centers", "The mean image of each cluster.", f'<div class="sheet">{sheet}</div>')
+        return section(title, note, f'<div class="sheet">{sheet}</div>')
     if run.components is not None or k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
         return ""  # a mixture's means are with its components
-    return section("Centers", "The mean row of each cluster.", tables.centers(run.centers, run.dataset.columns))
+    return section(title, note, tables.centers(run.centers, run.dataset.columns))
 
 
 def classes(run: Run) -> str:

@@ -30,6 +30,7 @@ class Structure(NamedTuple):
         least_branch: rows of a branch of it, below which it is not shown.
         eigenvalues: (m,) the least of a graph's Laplacian.
         graph: (n, n) weights between rows, SciPy sparse.
+        medoids: (k,) the row that stands for each cluster.
     """
 
     reachability: Any = None
@@ -42,6 +43,7 @@ class Structure(NamedTuple):
     least_branch: int = 1
     eigenvalues: Any = None
     graph: Any = None
+    medoids: Any = None
 
     def check(self, n: int) -> None:
         """Raises ValueError where its parts do not fit n rows."""
@@ -59,8 +61,22 @@ def structure(run: Run) -> list[tuple[str, str, list[str]]]:
     found = run.structure
     if found is None:
         return []
-    parts = [("Density", *_density(run, found)), ("Tree", *_tree(run, found)), ("Graph", *_graph(run, found))]
+    parts = [
+        ("Medoids", *_medoids(run, found)),
+        ("Density", *_density(run, found)),
+        ("Tree", *_tree(run, found)),
+        ("Graph", *_graph(run, found)),
+    ]
     return [(title, note, shown) for title, note, shown in parts if shown]
+
+
+def _medoids(run: Run, found: Structure) -> tuple[str, list[str]]:
+    if found.medoids is None:
+        return "", []
+    note = "A disc is a medoid: the row of its cluster from which the others are least far away, all together."
+    draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.dataset.columns)
+    alt = f"The rows as points in the plane, each joined with the medoid of its cluster, of which there are {len(run.sizes):,}."
+    return note, [picture(draw, alt, name="medoids", **TALL)]
 
 
 def _density(run: Run, found: Structure) -> tuple[str, list[str]]:
