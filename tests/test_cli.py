@@ -282,7 +282,6 @@ def test_a_parameter_has_the_type_of_its_default(text, default, value):
 
 def test_the_choices_on_offer_are_those_of_the_library():
     assert sorted(options.Scale) == sorted(datasets.SCALINGS)
-    assert sorted(options.Metric) == sorted(jaxcluster.kmeans.METRICS)
     assert sorted(options.Covariance) == sorted(FAMILIES)
 
 

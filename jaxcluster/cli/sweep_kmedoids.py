@@ -87,14 +87,11 @@ class KMedoidsSweep(NamedTuple):
         """Both over k, where there is more than one."""
         if len(self.ks) < 2:
             return []
-        draw = partial(plots.sweep, self.ks, self.silhouette, name=SILHOUETTE)
+        silhouette = partial(plots.sweep, self.ks, self.silhouette, name=SILHOUETTE)
+        loss = partial(plots.elbow, self.ks, self.loss, name=LOSS)
         return [
-            picture(draw, "Medoid silhouette by number of clusters.", name="silhouette"),
-            picture(
-                partial(plots.elbow, self.ks, self.loss, name=LOSS),
-                "Sum of distances by number of clusters.",
-                name="loss",
-            ),
+            picture(silhouette, "Medoid silhouette by number of clusters.", name="silhouette"),
+            picture(loss, "Sum of distances by number of clusters.", name="loss"),
         ]
 
     def tables(self) -> list[str]:

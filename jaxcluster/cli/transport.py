@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -140,8 +141,6 @@ def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) 
 
 def _numbers(moved: Moved) -> dict[str, Any]:
     """The costs and how it ended, as JSON has them."""
-    import math
-
     found = moved.transport
     costs = {name: float(getattr(found, name)) for name in ("transport_cost", "regularized_cost", "error")}
     costs |= {} if moved.divergence is None else {"divergence": moved.divergence}
@@ -194,9 +193,8 @@ def _show(out: Console, moved: Moved, folder: Path) -> None:
         "steps": "rounds",
     }
     rows = [(title, numbers[name]) for name, title in titles.items() if name in numbers]
-    show_table(
-        out, f"{len(moved.x.x):,} rows of {moved.x.name} onto {len(moved.y.x):,} of {moved.y.name}", ("", ""), rows
-    )
+    title = f"{len(moved.x.x):,} rows of {moved.x.name} onto {len(moved.y.x):,} of {moved.y.name}"
+    show_table(out, title, ("", ""), rows)
     say(out, f"Written to {folder}:", "bold")
     for name, purpose in FILES.items():
         if (folder / name).exists():

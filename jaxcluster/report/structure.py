@@ -75,7 +75,7 @@ def _medoids(run: Run, found: Structure) -> tuple[str, list[str]]:
         return "", []
     note = "A disc is a medoid: the row of its cluster from which the others are least far away, all together."
     draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.dataset.columns)
-    alt = f"The rows as points in the plane, each joined with the medoid of its cluster, of which there are {len(run.sizes):,}."
+    alt = f"The rows as points in the plane, each joined with one of {len(run.sizes):,} medoids."
     return note, [picture(draw, alt, name="medoids", **TALL)]
 
 
