@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
-from bench.peers import FAST_HDBSCAN, GMMX, SKLEARN, WANG
+from bench.peers import CONSTRAINED, FAST_HDBSCAN, GMMX, KMEDOIDS, OTT, POT, POT_LOG, SKLEARN, WANG
 
 Target = float | Mapping[str, float]
 """A ratio that is aimed at: to the fastest peer, or to each by its name."""
@@ -23,7 +23,7 @@ class Case:
         steps: iterations of Lloyd or of EM, the same number on every side.
         seeds: runs of each k from 2 to ``k`` in a sweep.
         problems: how many problems of this size are solved.
-        eps: the radius of a density; None where there is none.
+        eps: the radius of a density, or the entropy of a transport; None where there is neither.
         covariance: the form of a mixture's covariances, "full" or "diag"; None where there are none.
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
         target: the ratio that is aimed at, by platform ("cpu", "gpu").
@@ -52,6 +52,8 @@ class Case:
 
 FEW_COLUMNS = {"cpu": {SKLEARN: 10, WANG: 0.5}}
 ALL_ROWS = {"cpu": {FAST_HDBSCAN: 1.5}}
+MEDOIDS = {"cpu": {KMEDOIDS: 1.5}}
+TRANSPORT = {"cpu": {POT_LOG: 20, POT: 1, OTT: 2}}
 EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
@@ -82,6 +84,12 @@ CASES = (
     Case("spectral-20k", "spectral", n=20_000, d=16, k=10, repeats=1, target={"cpu": {SKLEARN: 50}}),
     Case("spectral-100k", "spectral", n=100_000, d=8, k=10, repeats=1, without=(SKLEARN,)),
     Case("nystrom-100k", "nystrom", n=100_000, d=8, k=10, repeats=1),
+    Case("kmedoids-k10", "kmedoids", n=5_000, d=16, k=10, repeats=5, target=MEDOIDS),
+    Case("kmedoids-k100", "kmedoids", n=5_000, d=16, k=100, repeats=5, target=MEDOIDS),
+    Case("kmedoids-20k", "kmedoids", n=20_000, d=16, k=20, repeats=3, target=MEDOIDS),
+    Case("sinkhorn", "sinkhorn", n=2_048, d=32, eps=5.0, steps=100, repeats=3, target=TRANSPORT),
+    Case("sinkhorn-50k", "sinkhorn", n=50_000, d=32, eps=5.0, steps=10, repeats=1, without=(POT, POT_LOG, OTT)),
+    Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

@@ -27,6 +27,8 @@ Call = Callable[[], Answer]
 
 SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
 WANG, FAST_HDBSCAN = "dbscan (Wang, Gu, Shun)", "fast_hdbscan"
+KMEDOIDS, CONSTRAINED = "kmedoids", "k-means-constrained"
+POT, POT_LOG, OTT = "POT", "POT, log domain", "OTT-JAX"
 MODULES = {
     SKLEARN: "sklearn",
     INTELEX: "sklearnex",
@@ -34,6 +36,11 @@ MODULES = {
     GMMX: "gmmx",
     WANG: "dbscan",
     FAST_HDBSCAN: "fast_hdbscan",
+    KMEDOIDS: "kmedoids",
+    CONSTRAINED: "k_means_constrained",
+    POT: "ot",
+    POT_LOG: "ot",
+    OTT: "ott",
     TORCH: "torch",
 }
 
@@ -51,9 +58,9 @@ def missing(platform: str, *, cpu_peers: bool = True) -> list[str]:
 
 
 def _wanted(platform: str, cpu_peers: bool) -> list[str]:
-    """Torch is for accelerators, gmmx for wherever JAX runs, the others for processors."""
+    """Torch is for accelerators, what is written in JAX for wherever JAX runs, the others for processors."""
     on_accelerator = platform != "cpu"
-    belongs = {TORCH: on_accelerator, GMMX: on_accelerator or cpu_peers}
+    belongs = {TORCH: on_accelerator, GMMX: on_accelerator or cpu_peers, OTT: on_accelerator or cpu_peers}
     return [name for name in MODULES if belongs.get(name, cpu_peers)]
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import jaxcluster
-from bench import data, density, mixtures, peers
+from bench import data, density, mixtures, partitions, peers, transport
 from bench.cases import Case
 from bench.peers import SKLEARN, Answer, Call
 
@@ -190,6 +190,66 @@ def nystrom(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(ours, {})
 
 
+def kmedoids(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """k-medoids from given rows, until no swap lowers the loss, distances included.
+
+    Rounding that decides one swap leads to another optimum: losses are compared, within one percent.
+    """
+    x, _ = data.blobs(case)
+    start = partitions.starting_medoids(case.n, case.k)
+    placed, key = data.place(x), jax.random.key(0)
+
+    def ours() -> Answer:
+        fit = jaxcluster.kmedoids.fit(key, placed, case.k, init=start)
+        np.asarray(fit.labels)
+        return Answer(float(fit.state.loss))
+
+    theirs = {name: build(x, start) for name, build in partitions.FASTERPAM.items() if name in found}
+    theirs = {name: _without_labels(call) for name, call in theirs.items()}
+    return Work(ours, theirs, tolerance=0.01)
+
+
+def balanced(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Lloyd's steps with assignments to clusters of equal size, from given rows."""
+    x, _ = data.blobs(case)
+    sizes = (case.n // case.k, -(-case.n // case.k))
+    start, placed, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
+
+    def ours() -> Answer:
+        fit = jaxcluster.balanced.fit(key, placed, case.k, init=start, tol=0.0, max_steps=case.steps)
+        kept = np.isin(np.bincount(np.asarray(fit.labels), minlength=case.k), sizes).all()
+        return Answer(float(fit.state.inertia) if kept else np.nan)
+
+    theirs = {
+        name: _without_labels(build(x, start, sizes, case.steps))
+        for name, build in partitions.BALANCED.items()
+        if name in found
+    }
+    return Work(ours, theirs, tolerance=0.01)
+
+
+def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Rounds of Sinkhorn's iteration between two sets of rows, costs included, in float32."""
+    x, y = transport.clouds(case)
+    placed = data.place(x), data.place(y)
+
+    def ours() -> Answer:
+        solved = jaxcluster.sinkhorn.solve(*placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, anneal=None)
+        return Answer(float(solved.transport_cost))
+
+    theirs = {
+        name: build(x, y, case.eps, case.steps)
+        for name, build in transport.PEERS.items()
+        if name in found and name not in case.without
+    }
+    return Work(ours, theirs)
+
+
+def _without_labels(call: Call) -> Call:
+    """Two optima of nearly the same worth may differ in many labels: only the worth is compared."""
+    return lambda: call()._replace(labels=None, steps=None)
+
+
 def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """K-means++ and Lloyd to convergence for k from 2 up and every seed, against a loop; mean inertias are compared.
 
@@ -281,6 +341,9 @@ WORKS = {
     "hdbscan": Kind("HDBSCAN, {n:,}×{d}", by_density(density.HDBSCAN, hdbscan)),
     "spectral": Kind("Spectral clustering, {n:,}×{d}, k = {k}", spectral),
     "nystrom": Kind("Spectral clustering by Nyström, {n:,}×{d}, k = {k}", nystrom),
+    "kmedoids": Kind("k-medoids, {n:,}×{d}, k = {k}", kmedoids),
+    "sinkhorn": Kind("Sinkhorn ×{steps}, {n:,}² of {d} columns, ε = {eps}", sinkhorn),
+    "balanced": Kind("Balanced k-means ×{steps}, {n:,}×{d}, k = {k}", balanced),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
     "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, density, memory, mixtures, peers, shapes, table
+from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import FAISS, FAST_HDBSCAN, GMMX, INTELEX, SKLEARN, TORCH, WANG, Answer
+from bench.peers import FAISS, GMMX, INTELEX, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
 from bench.records import append, published
 from bench.timing import alternate
 from bench.works import WORKS, Work, compare, disagreement, title
@@ -121,10 +121,32 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
 
 def test_peers_are_looked_for_where_they_belong(monkeypatch):
     monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
-    assert peers.missing("cpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, FAST_HDBSCAN]
+    everywhere, accelerators = [GMMX, OTT], [TORCH]
+    known = list(peers.MODULES)
+    assert peers.missing("cpu") == [name for name in known if name not in accelerators]
     assert peers.missing("cpu", cpu_peers=False) == []
-    assert peers.missing("gpu") == [SKLEARN, INTELEX, FAISS, GMMX, WANG, FAST_HDBSCAN, TORCH]
-    assert peers.missing("gpu", cpu_peers=False) == [GMMX, TORCH]
+    assert peers.missing("gpu") == known
+    assert peers.missing("gpu", cpu_peers=False) == [name for name in known if name in everywhere + accelerators]
+
+
+def test_peers_of_transport_move_the_rows_at_one_cost():
+    case = Case("tiny", "sinkhorn", n=60, d=3, eps=0.5, steps=40)
+    pytest.importorskip("ot")
+    x, y = transport.clouds(case)
+    log, kernel = (transport.PEERS[name](x, y, case.eps, case.steps)() for name in (POT_LOG, POT))
+    assert disagreement(log, kernel, 1e-4) is None
+    pytest.importorskip("ott")
+    assert disagreement(log, transport.ott(x, y, case.eps, case.steps)(), 1e-4) is None
+
+
+def test_peers_of_partitions_find_what_can_be_found():
+    x, _ = data.blobs(TINY)
+    pytest.importorskip("k_means_constrained")
+    flow = partitions.min_cost_flow(x, data.starting_rows(x, TINY.k), (80, 80), 20)()
+    assert flow.value > peers.sklearn_lloyd(x, data.starting_rows(x, TINY.k), 20)().value
+    pytest.importorskip("kmedoids")
+    fit = partitions.rust_fasterpam(x, partitions.starting_medoids(len(x), TINY.k))()
+    assert np.unique(fit.labels).size == TINY.k
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
