@@ -11,10 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "balanced": "jaxcluster.cluster.balanced",
     "bayesian_gmm": "jaxcluster.cluster.bayesian_gmm",
     "bisecting": "jaxcluster.cluster.bisecting",
+    "constrained": "jaxcluster.cluster.constrained",
     "datasets": "jaxcluster.datasets",
     "dbscan": "jaxcluster.cluster.dbscan",
+    "deep": "jaxcluster.deep",
     "estimators": "jaxcluster.estimators",
     "gmm": "jaxcluster.cluster.gmm",
     "hdbscan": "jaxcluster.cluster.hdbscan",
@@ -34,8 +37,10 @@ _MODULES = {
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 
 _OBJECTS = {
+    "BalancedKMeans": "jaxcluster.estimators",
     "BayesianGaussianMixture": "jaxcluster.estimators",
     "BisectingKMeans": "jaxcluster.estimators",
+    "ConstrainedKMeans": "jaxcluster.estimators",
     "DBSCAN": "jaxcluster.estimators",
     "Fit": "jaxcluster.types",
     "GaussianMixture": "jaxcluster.estimators",
