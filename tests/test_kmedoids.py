@@ -75,20 +75,22 @@ def test_gains_are_those_of_the_swaps_made():
     weights = np.random.default_rng(5).integers(0, 3, 70).astype(np.float32)
     medoids = np.flatnonzero(weights)[:4].astype(np.int32)
     table = swap.Table(jnp.asarray(distances), jnp.asarray(weights))
+    starts = range(0, 70 - table.block + 1, 9)
 
     @jax.jit
     def gains_of(table, medoids):
         state = swap.search(table, medoids, jnp.int32(4), tol=0, max_steps=0, capacity=1).state
-        return swap.gains(table, state, jnp.int32(6))
+        return jax.lax.map(lambda start: swap.gains(table, state, start), jnp.asarray(starts, jnp.int32))
 
     gains = np.asarray(gains_of(table, jnp.asarray(medoids)))
     before = loss_of(distances, medoids, weights)
-    for row, candidate in enumerate(range(6, 70)):
-        for place in range(4):
-            after = loss_of(distances, [*medoids[:place], candidate, *medoids[place + 1 :]], weights)
-            allowed = weights[candidate] > 0 and candidate not in medoids
-            expected = before - after if allowed else -np.inf
-            np.testing.assert_allclose(gains[row, place], expected, atol=1e-3)
+    for start, block in zip(starts, gains, strict=True):
+        for row, candidate in enumerate(range(start, start + table.block)):
+            for place in range(4):
+                after = loss_of(distances, [*medoids[:place], candidate, *medoids[place + 1 :]], weights)
+                allowed = weights[candidate] > 0 and candidate not in medoids
+                expected = before - after if allowed else -np.inf
+                np.testing.assert_allclose(block[row, place], expected, atol=1e-3)
 
 
 def test_the_loss_never_rises():

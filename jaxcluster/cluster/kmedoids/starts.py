@@ -16,6 +16,9 @@ from jaxcluster.types import Array, Float, Int, KeyArray
 
 INITS = ("build", "random")
 
+LOOKED_AT = 64
+"""Candidates whose gains are computed together."""
+
 
 def random_medoids(key: KeyArray, weight: Float[Array, " n"], k: int) -> Int[Array, " k"]:
     """k distinct rows drawn by weight (the Gumbel top-k form of drawing without replacement)."""
@@ -49,7 +52,7 @@ def _most_gained(table, nearest, bounds):
 
     def look(carry):
         bounds, fresh = carry
-        highest, index = jax.lax.top_k(jnp.where(fresh, -jnp.inf, bounds), table.block)
+        highest, index = jax.lax.top_k(jnp.where(fresh, -jnp.inf, bounds), min(LOOKED_AT, bounds.shape[0]))
         gain = jnp.sum(jnp.maximum(nearest - table.distances[index], 0) * table.weight, axis=1)
         new = jnp.where(highest == -jnp.inf, bounds[index], gain)
         return bounds.at[index].set(new), fresh.at[index].set(True)

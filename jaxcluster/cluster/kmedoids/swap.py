@@ -2,16 +2,18 @@
 
 The change that any swap makes falls apart into sums over rows of a row's distances to its nearest medoid, its second
 nearest, and the candidate. For a block of candidates those sums are one pass over their distances and one product with
-the clusters' indicators, and give the gain of every candidate in the place of every medoid. The best swap of a block is
-made at once, and the search ends when all blocks in a row have none.
+the clusters' indicators, and give the gain of every candidate in the place of every medoid. The search is eager: it
+goes over the rows in their order, the first candidate that gains takes the place of the medoid with which it gains
+most, and the next one is looked at around the new medoids. It ends when no row has gained since the last swap.
 
 Source: E. Schubert and P. J. Rousseeuw, Fast and eager k-medoids clustering: O(k) runtime improvement of the PAM,
-CLARA, and CLARANS algorithms, Information Systems 101 (2021); with the swaps of a block of candidates in place of those
+CLARA, and CLARANS algorithms, Information Systems 101 (2021); with the sums of a block of candidates in place of those
 of one.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -19,10 +21,17 @@ import jax.numpy as jnp
 
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.distance import FULL, row_products
-from jaxcluster.types import Array, Fit, Float, Int
+from jaxcluster.types import Array, Bool, Fit, Float, Int
 
-BLOCK = 64
-"""Candidates whose distances from all rows are looked at together: a tile that stays in the cache."""
+BLOCK = 16
+"""Candidates whose gains are computed together: enough for a product, few enough to stay in a CPU's cache, and all of
+them but the first that gains are looked at again after a swap."""
+
+WIDE_BLOCK = 256
+"""The same on an accelerator, for which a few are too little work."""
+
+GROUP = 4
+"""Medoids whose distances are compared in one pass over the rows."""
 
 ROUNDING = 16
 """Units of rounding of a sum that a swap must gain to be one: below it swaps could go round in a circle."""
@@ -42,12 +51,12 @@ class Table(NamedTuple):
     @property
     def block(self) -> int:
         """Candidates of a block."""
-        return min(BLOCK, self.weight.shape[0])
+        return min(BLOCK if jax.default_backend() == "cpu" else WIDE_BLOCK, self.weight.shape[0])
 
-    def blocks(self) -> Int[Array, ""]:
-        """How many blocks hold all the rows that have weight."""
+    def candidates(self) -> Int[Array, ""]:
+        """How many rows there are up to the last that has weight."""
         rows = jnp.arange(self.weight.shape[0], dtype=jnp.int32)
-        return jnp.max(jnp.where(self.weight > 0, rows, 0)) // self.block + 1
+        return jnp.max(jnp.where(self.weight > 0, rows + 1, 0))
 
 
 class Near(NamedTuple):
@@ -63,6 +72,23 @@ class Near(NamedTuple):
     second: Float[Array, " n"]
 
 
+class Look(NamedTuple):
+    """How far the search has looked for a swap.
+
+    Attributes:
+        position: () int32 the next candidate.
+        quiet: () int32 candidates looked at since the last swap, this one among them if it gains nothing.
+        candidate, place: () int32 the row that gains, and which medoid it takes the place of.
+        found: () whether there is one.
+    """
+
+    position: Int[Array, "*batch"]
+    quiet: Int[Array, "*batch"]
+    candidate: Int[Array, "*batch"]
+    place: Int[Array, "*batch"]
+    found: Bool[Array, "*batch"]
+
+
 class Search(NamedTuple):
     """Where the search stands.
 
@@ -74,7 +100,7 @@ class Search(NamedTuple):
         removal: (k,) what the loss rises by when a medoid is taken away and none put in its place.
         loss: () Σ w·d to the nearest medoid.
         residual: () what the last round lowered the loss by.
-        quiet: () int32 blocks looked at since the last swap.
+        quiet: () int32 candidates looked at since the last swap.
     """
 
     medoids: Int[Array, "*batch k"]
@@ -104,16 +130,21 @@ def search(table: Table, medoids: Int[Array, " k"], count: Int[Array, ""], *, to
 
 def near_medoids(table: Table, medoids: Int[Array, " k"], count: Int[Array, ""]) -> Near:
     """The nearest and second nearest of the first ``count`` medoids to every row."""
-    first = table.distances[medoids[0]]
+    medoids = jnp.pad(medoids, (0, -len(medoids) % GROUP))
 
     def add(place, near):
-        distance = table.distances[medoids[place]]
+        distance = jnp.where(place < count, table.distances[medoids[place]], jnp.inf)
         closer = distance < near.nearest
         second = jnp.where(closer, near.nearest, jnp.minimum(near.second, distance))
         return Near(jnp.where(closer, place, near.labels), jnp.minimum(near.nearest, distance), second)
 
-    start = Near(jnp.zeros(first.shape, jnp.int32), first, jnp.full_like(first, jnp.inf))
-    return jax.lax.fori_loop(1, count, add, start)
+    def add_group(group, near):
+        for place in range(GROUP):
+            near = add(group * GROUP + place, near)
+        return near
+
+    far = jnp.full_like(table.weight, jnp.inf)
+    return jax.lax.fori_loop(0, -(-count // GROUP), add_group, Near(jnp.zeros(far.shape, jnp.int32), far, far))
 
 
 def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b k"]:
@@ -146,34 +177,53 @@ def _stand(table, medoids, count, near):
 
 
 def _round(table, state):
-    blocks = table.blocks()
+    candidates = table.candidates()
 
     def unfinished(carry):
-        state, block = carry
-        return (block < blocks) & (state.quiet < blocks)
+        state, position = carry
+        return (position < candidates) & (state.quiet < candidates)
 
     def advance(carry):
-        state, block = carry
-        return _visit(table, state, block), block + 1
+        state, position = carry
+        look = _look(table, state, position, candidates)
+        return _swap(table, state, look), look.position
 
     state = state._replace(residual=jnp.zeros_like(state.residual))
     return jax.lax.while_loop(unfinished, advance, (state, jnp.int32(0)))[0]
 
 
-def _visit(table, state, block):
-    """Makes the best swap of a block of candidates, if it gains anything."""
-    start = jnp.minimum(block * table.block, table.weight.shape[0] - table.block)
-    gain = gains(table, state, start)
-    candidate, place = jnp.divmod(jnp.argmax(gain).astype(jnp.int32), gain.shape[1])
-    state = state._replace(quiet=state.quiet + 1)
+def _look(table, state, position, candidates):
+    """The first candidate from a position on that gains. What it is looked up in stays as it is, and is not copied."""
+    tiny = ROUNDING * jnp.finfo(state.loss.dtype).eps
+    # Of one medoid the gain is what is left of two losses, of several what is left of a medoid's removal.
+    least = tiny * (state.loss if state.medoids.shape[0] == 1 else state.removal)
 
-    def swap(state):
-        medoids = state.medoids.at[place].set(start + candidate)
-        near = near_medoids(table, medoids, state.count)
-        change = table.weight * (state.near.nearest - near.nearest)
-        fall, turnover = jnp.sum(change), jnp.sum(jnp.abs(change))
-        swapped = _stand(table, medoids, state.count, near)._replace(residual=state.residual + fall)
-        gained = fall > ROUNDING * jnp.finfo(fall.dtype).eps * turnover
-        return jax.tree.map(lambda new, old: jnp.where(gained, new, old), swapped, state)
+    def unfinished(look):
+        return ~look.found & (look.position < candidates) & (look.quiet < candidates)
 
-    return jax.lax.cond(jnp.max(gain) > 0, swap, lambda state: state, state)
+    def advance(look):
+        start = jnp.minimum(look.position, table.weight.shape[0] - table.block)
+        gain = gains(table, state, start)
+        index = start + jnp.arange(table.block, dtype=jnp.int32)
+        gainful = (gain > least) & (index >= look.position)[:, None]
+        winners = jnp.any(gainful, axis=1)
+        first, found = jnp.argmax(winners), jnp.any(winners)
+        place = jnp.argmax(jnp.where(gainful[first], gain[first], -jnp.inf)).astype(jnp.int32)
+        after = jnp.where(found, index[first] + 1, start + table.block)
+        return Look(after, look.quiet + after - look.position, index[first], place, found)
+
+    nothing = jnp.int32(0)
+    return jax.lax.while_loop(unfinished, advance, Look(position, state.quiet, nothing, nothing, jnp.bool_(False)))
+
+
+def _swap(table, state, look):
+    """Makes the swap that was found, unless what it gains is rounding."""
+    medoids = jnp.where(look.found, state.medoids.at[look.place].set(look.candidate), state.medoids)
+    near = near_medoids(table, medoids, state.count)
+    change = table.weight * (state.near.nearest - near.nearest)
+    fall, turnover = jnp.sum(change), jnp.sum(jnp.abs(change))
+    gained = fall > ROUNDING * jnp.finfo(fall.dtype).eps * turnover
+    medoids, near = jax.tree.map(partial(jnp.where, gained), (medoids, near), (state.medoids, state.near))
+    swapped = _stand(table, medoids, state.count, near)
+    residual = state.residual + jnp.where(gained, fall, 0)
+    return swapped._replace(residual=residual, quiet=jnp.where(gained, 0, look.quiet))
