@@ -16,7 +16,8 @@ import numpy as np
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.fit import (
     KMedoidsState,
-    Static,
+    Measure,
+    Runs,
     check_options,
     check_weighty,
     finish,
@@ -91,32 +92,34 @@ def clara(
     check.check_count("n_samples", n_samples)
     if weights is not None and not check.is_traced(weights):
         check_weighty(check.check_weights(weights, n), k)
-    static = Static(k, init, 1, metric, float(p), history_capacity(max_steps))
     if callable(metric) and not check.is_traced(x, weights):
-        return _on_host(key, x, weights, static, n_samples, size, tol, max_steps)
+        return _on_host(key, x, weights, metric, k, init, n_samples, min(size, n), tol, max_steps)
+    measure, runs = Measure(metric, float(p)), Runs(k, init, 1, history_capacity(max_steps))
     points = place(x, weights, center=matrix.centered(metric)).points
-    return publish(_clara(static, n_samples, size, key, points, tol, max_steps), x, metric)
+    # Of few rows a sample takes those that fill the bucket as well, which have no weight: another n compiles nothing.
+    size = min(size, points.weight.shape[0])
+    return publish(_clara(measure, runs, n_samples, size, key, points, tol, max_steps), x, metric)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _clara(static, n_samples, size, key, points, tol, max_steps):
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _clara(measure, runs, n_samples, size, key, points, tol, max_steps):
     held = jax.lax.stop_gradient(points)
 
     def one(key):
         sample_key, start_key = jax.random.split(key)
         index = _draw(sample_key, held.weight, size)
-        table = Table(matrix.pairwise(held.x[index], static.metric, static.p), held.weight[index])
-        medoids = starting_medoids(static, start_key, table, None)
-        limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-        fitted = search(table, medoids, jnp.int32(static.k), **limits)
+        table = Table(matrix.pairwise(held.x[index], *measure), held.weight[index])
+        medoids = starting_medoids(runs, start_key, table, None)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": runs.capacity}
+        fitted = search(table, medoids, jnp.int32(runs.k), **limits)
         kept = fitted._replace(state=fitted.state._replace(near=None, members=None))
         return kept, index[fitted.state.medoids]
 
     fits, medoids = many(one, jax.random.split(key, n_samples))
-    losses, labels = jax.lax.map(partial(_assign, static, held), medoids)
+    losses, labels = jax.lax.map(partial(_assign, measure, held), medoids)
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)
-    return finish(static, Rows(points.x, None, points.weight), fitted, medoids[best], labels[best], static.k)
+    return finish(measure, runs.k, Rows(points.x, None, points.weight), fitted, medoids[best], labels[best], runs.k)
 
 
 def _draw(key, weight, size):
@@ -125,19 +128,19 @@ def _draw(key, weight, size):
     return jax.lax.top_k(jnp.where(weight > 0, noise, -jnp.inf), size)[1]
 
 
-def _assign(static, points, medoids):
+def _assign(measure, points, medoids):
     """The loss of all rows around some of them, and the labels."""
     centers = points.x[medoids]
-    distances_of = metric_function(static.metric, p=static.p)
+    distances_of = metric_function(measure.metric, p=measure.p)
 
     def tile(rows):
         distances = distances_of(rows.x, centers)
         return jnp.sum(rows.weight * jnp.min(distances, axis=1)), jnp.argmin(distances, axis=1).astype(jnp.int32)
 
-    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], static.k, matrix.BUDGET))
+    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), matrix.BUDGET))
 
 
-def _on_host(key, x, weights, static, n_samples, size, tol, max_steps):
+def _on_host(key, x, weights, metric, k, init, n_samples, size, tol, max_steps):
     """The same for a function that is asked for distances on the host."""
     x = np.asarray(x)
     check.check_finite(x)
@@ -147,15 +150,15 @@ def _on_host(key, x, weights, static, n_samples, size, tol, max_steps):
         draw_key, start_key = jax.random.split(sample_key)
         index = np.asarray(_draw(draw_key, jnp.asarray(weight, jnp.float32), size))
         index = index[weight[index] > 0]
-        options = {"metric": static.metric, "init": static.init, "weights": weight[index], "tol": tol}
-        fitted = fit(start_key, x[index], static.k, max_steps=max_steps, **options)
+        options = {"metric": metric, "init": init, "weights": weight[index], "tol": tol}
+        fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)
         medoids = index[np.asarray(fitted.state.medoids)]
-        distances = matrix.measured_from(static.metric, x, x[medoids])
+        distances = matrix.measured_from(metric, x, x[medoids])
         loss = float(weight @ distances.min(axis=1))
         if best is None or loss < best[0]:
             best = loss, fitted, medoids, distances.argmin(axis=1).astype(np.int32)
     loss, fitted, medoids, labels = best
-    of_cluster = np.bincount(labels, weight, static.k)
+    of_cluster = np.bincount(labels, weight, k)
     dtype = fitted.state.loss.dtype
     status = status_with(fitted.status, incomplete=bool((of_cluster <= 0).any()), objective=jnp.asarray(loss, dtype))
     state = KMedoidsState(
@@ -165,13 +168,14 @@ def _on_host(key, x, weights, static, n_samples, size, tol, max_steps):
         jnp.asarray(of_cluster, dtype),
         fitted.state.residual,
     )
-    return publish(fitted._replace(state=state, labels=jnp.asarray(labels), status=status), x, static.metric)
+    return publish(fitted._replace(state=state, labels=jnp.asarray(labels), status=status), x, metric)
 
 
 def _sample_size(sample_size, k, n):
+    """Rows of a sample, which may be more than there are."""
     if sample_size is None:
-        return min(n, SAMPLE[0] + SAMPLE[1] * k)
+        return SAMPLE[0] + SAMPLE[1] * k
     size, least = check.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)
     if size < least:
         raise ValueError(f"sample_size={size} must be at least {least} for k={k} clusters of {n} rows.")
-    return min(n, size)
+    return size

@@ -50,15 +50,20 @@ class KMedoidsState(NamedTuple):
         return self.loss
 
 
-class Static(NamedTuple):
-    """Options that change the program."""
+class Runs(NamedTuple):
+    """Options that change the program of the search, which the metric and the width of the rows do not."""
 
     k: int
     init: str
-    runs: int
+    number: int
+    capacity: int
+
+
+class Measure(NamedTuple):
+    """The metric, and the power that "minkowski" takes."""
+
     metric: str | Callable
     p: float
-    capacity: int
 
 
 class Problem(NamedTuple):
@@ -122,9 +127,10 @@ def fit(
     k = check.check_clusters(k, n)
     name, start = check_init(init, k, n, weights)
     runs = check.check_count("n_init", n_init) if name == "random" else 1
-    static = Static(k, name, runs, metric, float(p), history_capacity(max_steps))
-    fitted = _fit(static, key, pose(x, weights, metric, k), start, tol, max_steps)
-    return publish(fitted, x, metric)
+    measure, problem = Measure(metric, float(p)), pose(x, weights, metric, k)
+    runs = Runs(k, name, runs, history_capacity(max_steps))
+    fitted = _run(runs, key, table_of(measure, problem), start, tol, max_steps)
+    return publish(_finish(measure, runs, problem, fitted), x, metric)
 
 
 def pose(x, weights, metric, k: int) -> Problem:
@@ -158,53 +164,56 @@ def publish(fitted: Fit, x, metric) -> Fit:
     return fitted._replace(state=state, labels=labels)
 
 
-@partial(jax.jit, static_argnums=0)
-def _fit(static, key, problem, start, tol, max_steps):
-    table = table_of(static, problem)
-    return solve(static, key, problem, table, start, jnp.int32(static.k), tol, max_steps)[0]
+_pairwise = jax.jit(matrix.pairwise, static_argnums=(1, 2))
 
 
-def table_of(static: Static, problem: Problem) -> Table:
+def table_of(measure: Measure, problem: Problem) -> Table:
     """The distances of a problem, constant for gradients."""
     held: Problem = jax.lax.stop_gradient(problem)
-    distances = held.distances
-    if distances is None:
-        distances = matrix.pairwise(held.x, static.metric, static.p)
-    return Table(distances, held.weight)
+    return Table(_pairwise(held.x, *measure) if held.distances is None else held.distances, held.weight)
 
 
-def solve(
-    static: Static, key, problem: Problem, table: Table, start, count: Int[Array, ""], tol, max_steps
-) -> tuple[Fit, Float[Array, ""]]:
-    """The best of all runs with the first ``count`` of k medoids, and its medoid silhouette."""
+# Compiled apart from the distances: rows of any width and by any metric share it.
+@partial(jax.jit, static_argnums=0)
+def _run(runs, key, table, start, tol, max_steps):
+    return solve(runs, key, table, start, jnp.int32(runs.k), tol, max_steps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _finish(measure, runs, problem, fitted):
+    medoids, labels = fitted.state.medoids, fitted.state.near.labels
+    return finish(measure, runs.k, problem, fitted, medoids, labels, runs.k)
+
+
+def solve(runs: Runs, key, table: Table, start, count: Int[Array, ""], tol, max_steps) -> Fit:
+    """The best of all runs with the first ``count`` of k medoids, as the search leaves it."""
 
     def run(key):
-        medoids = starting_medoids(static, key, table, start)
-        return search(table, medoids, count, tol=tol, max_steps=max_steps, capacity=static.capacity)
+        medoids = starting_medoids(runs, key, table, start)
+        return search(table, medoids, count, tol=tol, max_steps=max_steps, capacity=runs.capacity)
 
-    fitted = run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
-    near = fitted.state.near
-    finished = finish(static, problem, fitted, fitted.state.medoids, near.labels, count)
-    return finished, mean_silhouette(near.nearest, near.second, table.weight)
+    fitted = run(key) if runs.number == 1 else best_of(many(run, jax.random.split(key, runs.number)))
+    # What only the search needs is large.
+    return fitted._replace(state=fitted.state._replace(members=None))
 
 
-def starting_medoids(static: Static, key, table: Table, start) -> Int[Array, " k"]:
+def starting_medoids(runs: Runs, key, table: Table, start) -> Int[Array, " k"]:
     """The medoids that the search begins with."""
-    if static.init == GIVEN:
+    if runs.init == GIVEN:
         return start
-    return build(table, static.k) if static.init == "build" else random_medoids(key, table.weight, static.k)
+    return build(table, runs.k) if runs.init == "build" else random_medoids(key, table.weight, runs.k)
 
 
-def finish(static: Static, problem: Problem, fitted: Fit, medoids, labels, count) -> Fit:
+def finish(measure: Measure, k: int, problem: Problem, fitted: Fit, medoids, labels, count) -> Fit:
     """The public state: loss with gradients, weights and status; medoids beyond the first ``count`` are −1."""
     index = medoids[labels]
     if problem.distances is None:
-        own = matrix.own_distances(problem.x, index, static.metric, static.p)
+        own = matrix.own_distances(problem.x, index, *measure)
     else:
         own = problem.distances[index, jnp.arange(index.shape[0])]
     loss = jnp.sum(problem.weight * own)
-    weight = jax.ops.segment_sum(problem.weight, labels, static.k)
-    taking_part = jnp.arange(static.k) < count
+    weight = jax.ops.segment_sum(problem.weight, labels, k)
+    taking_part = jnp.arange(k) < count
     empty = jnp.any(taking_part & (weight <= 0))
     status = status_with(fitted.status, incomplete=empty, objective=loss)
     state = KMedoidsState(jnp.where(taking_part, medoids, -1), None, loss, weight, fitted.state.residual)

@@ -209,7 +209,7 @@ def _look(table, state, position, candidates):
         winners = jnp.any(gainful, axis=1)
         first, found = jnp.argmax(winners), jnp.any(winners)
         place = jnp.argmax(jnp.where(gainful[first], gain[first], -jnp.inf)).astype(jnp.int32)
-        after = jnp.where(found, index[first] + 1, start + table.block)
+        after = jnp.where(found, index[first] + 1, jnp.minimum(start + table.block, candidates))
         return Look(after, look.quiet + after - look.position, index[first], place, found)
 
     nothing = jnp.int32(0)

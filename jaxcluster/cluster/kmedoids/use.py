@@ -16,8 +16,10 @@ import numpy as np
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.fit import (
     KMedoidsState,
-    Static,
+    Measure,
+    Runs,
     check_options,
+    finish,
     is_precomputed,
     mean_silhouette,
     pose,
@@ -140,16 +142,23 @@ def sweep(
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
     check.check_choice("init", init, INITS)
     runs = check.check_count("n_init", n_init) if init == "random" else 1
-    static = Static(max(ks), init, runs, metric, float(p), history_capacity(max_steps))
-    problem = pose(x, weights, metric, max(ks))
-    fits, silhouette = _sweep(static, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
+    measure, problem = Measure(metric, float(p)), pose(x, weights, metric, max(ks))
+    runs = Runs(max(ks), init, runs, history_capacity(max_steps))
+    fits, silhouette = _sweep(measure, runs, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
     return Sweep(np.asarray(ks), publish(fits, x, metric), silhouette)
 
 
-@partial(jax.jit, static_argnums=0)
-def _sweep(static, key, problem, counts, tol, max_steps):
-    table = table_of(static, problem)
-    return many(lambda count: solve(static, key, problem, table, None, count, tol, max_steps), counts)
+@partial(jax.jit, static_argnums=(0, 1))
+def _sweep(measure, runs, key, problem, counts, tol, max_steps):
+    table = table_of(measure, problem)
+
+    def one(count):
+        fitted = solve(runs, key, table, None, count, tol, max_steps)
+        near = fitted.state.near
+        finished = finish(measure, runs.k, problem, fitted, fitted.state.medoids, near.labels, count)
+        return finished, mean_silhouette(near.nearest, near.second, table.weight)
+
+    return many(one, counts)
 
 
 def _use(medoids, x, metric, p, labels):
