@@ -19,6 +19,7 @@ from jaxcluster.cluster.given import Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.core.rows import place, trim
@@ -128,13 +129,18 @@ def fit(
 
 
 def predict(state: BisectingState, x) -> Int[Array, " n"]:
-    """Label of each of (n, d) rows by going down the splits, as the rows of the fit went."""
+    """Label of each of (n, d) rows by going down the splits, as the rows of the fit went.
+
+    Raises:
+        ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
+    """
     x = check.check_matrix(x)
     check.check_width(x, state.centers.shape[1])
     traced = check.is_traced(state, x)
     origin = jnp.mean(state.centers, axis=0) if traced else np.mean(np.asarray(state.centers), axis=0)
     placed = place(x, origin=origin)
-    return trim(_predict(state.parents, state.pairs, placed.origin, placed.points.x), placed.n)
+    labels = trim(_predict(state.parents, state.pairs, placed.origin, placed.points.x), placed.n)
+    return without_derivative(labels, state, x)
 
 
 @partial(jax.jit, static_argnums=0)

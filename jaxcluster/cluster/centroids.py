@@ -40,6 +40,7 @@ def differentiable_means(
 def _differentiable_means_jvp(axis_name, primals, tangents):
     centers, points, members = primals
     _, moved, _ = tangents
+    centers = differentiable_means(axis_name, centers, points, members)  # known to move, for second derivatives
     k = centers.shape[0]
     inside = (members >= 0) & (members < k)
     members = jnp.where(inside, members, k)

@@ -19,6 +19,7 @@ from jaxcluster.cluster.centroids import differentiable_directions, differentiab
 from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.core.rows import place, trim
@@ -94,7 +95,7 @@ def fit(
     """Clusters rows around k centres that minimise the inertia.
 
     A pure function: it works under jit, vmap and shard_map and inside other functions. Centres and inertia have their
-    exact gradient with respect to ``x`` and ``weights`` with labels held fixed.
+    exact gradient with respect to ``x`` and ``weights`` with labels held fixed: the labels of a fit are constants.
 
     Args:
         key: random key for the start.
@@ -134,9 +135,14 @@ def fit(
 
 
 def predict(centers, x, *, metric: str = "sqeuclidean") -> Int[Array, " n"]:
-    """Index of the nearest of (k, d) centres for each of (n, d) rows; ties go to the lower index."""
-    centers, placed = _place_against(centers, x, metric)
-    return trim(_predict(centers, placed.origin, placed.points.x, metric), placed.n)
+    """Index of the nearest of (k, d) centres for each of (n, d) rows; ties go to the lower index.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
+    """
+    against, placed = _place_against(centers, x, metric)
+    labels = trim(_predict(against, placed.origin, placed.points.x, metric), placed.n)
+    return without_derivative(labels, centers, x)
 
 
 def transform(centers, x, *, metric: str = "sqeuclidean") -> Float[Array, "n k"]:

@@ -16,6 +16,7 @@ from jaxcluster.cluster.bayesian_gmm.step import log_joint
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import place_about_means
 from jaxcluster.core.fold import fold_rows
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.rows import trim
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Int, KeyArray
@@ -27,9 +28,13 @@ def predict(state: BayesianGMMState, x) -> Int[Array, " n"]:
     Args:
         state: a fitted posterior.
         x: (n, d) rows.
+
+    Raises:
+        ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
     """
     placed = place_about_means(state, x)
-    return trim(_per_row(label, state, placed.points.x, placed.origin)[0], placed.n)
+    labels = trim(_per_row(label, state, placed.points.x, placed.origin)[0], placed.n)
+    return without_derivative(labels, state, x)
 
 
 def predict_proba(state: BayesianGMMState, x) -> Float[Array, "n k"]:

@@ -12,6 +12,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of, place_about_means
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.rows import Placed, trim
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Int, KeyArray
@@ -35,9 +36,13 @@ def predict(state: GMMState, x, *, missing: bool = False) -> Int[Array, " n"]:
         state: a fitted mixture.
         x: (n, d) rows.
         missing: NaN cells are integrated out.
+
+    Raises:
+        ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
     """
     here = _place(state, x, missing=missing)
-    return trim(_label(here.options, here.mixture, here.placed.points.x)[0], here.placed.n)
+    labels = trim(_label(here.options, here.mixture, here.placed.points.x)[0], here.placed.n)
+    return without_derivative(labels, state, x)
 
 
 def predict_proba(state: GMMState, x, *, missing: bool = False) -> Float[Array, "n k"]:

@@ -30,6 +30,7 @@ from jaxcluster.cluster.kmedoids.fit import (
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many
 from jaxcluster.core.rows import float_dtype, place, trim
@@ -60,8 +61,12 @@ class Sweep(NamedTuple):
 def predict(
     medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
-    """Index of the nearest medoid of each row; ties go to the lower index. Arguments as of `transform`."""
-    return _use(medoids, x, metric, p, labels=True)
+    """Index of the nearest medoid of each row; ties go to the lower index. Arguments as of `transform`.
+
+    Raises:
+        ValueError, TypeError: as `transform`; a gradient with respect to labels, which have none.
+    """
+    return without_derivative(_use(medoids, x, metric, p, labels=True), medoids, x)
 
 
 def transform(

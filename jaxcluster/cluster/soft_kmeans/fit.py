@@ -1,0 +1,174 @@
+"""Fitting soft k-means from one start, and what a finished fit is."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.centroids import mean_variance
+from jaxcluster.cluster.given import Given, check_given
+from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.seeding import seed_centers
+from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update
+from jaxcluster.core import check
+from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.restart import in_groups
+from jaxcluster.core.rows import place, trim
+from jaxcluster.ops.distance import squared_norms
+from jaxcluster.ops.nearest import nearest
+from jaxcluster.types import Array, Fit, Float, KeyArray, Points
+
+
+class SoftKMeansState(NamedTuple):
+    """A finished soft k-means.
+
+    Attributes:
+        centers: (k, d) cluster centres.
+        objective: () the free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): 2σ² times the negative
+            log-likelihood, less a constant. It tends to the inertia as σ² → 0, and is the inertia at 0.
+        weight: (k,) total weight of the shares of each cluster.
+        residual: () Σ‖Δc‖² of the last step (data units²).
+    """
+
+    centers: Float[Array, "*batch k d"]
+    objective: Float[Array, "*batch"]
+    weight: Float[Array, "*batch k"]
+    residual: Float[Array, "*batch"]
+
+
+class Running(NamedTuple):
+    """Centres, the statistics they lead to, and how far they last moved (squared)."""
+
+    centers: Float[Array, "*batch k d"]
+    stats: SoftStats
+    residual: Float[Array, "*batch"]
+
+    @property
+    def objective(self):
+        return self.stats.energy
+
+
+class Static(NamedTuple):
+    """Options that change the program."""
+
+    k: int
+    init: str
+    capacity: int
+    axis_name: str | None
+
+
+def fit(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    variance,
+    weights=None,
+    init="k-means++",
+    tol=1e-4,
+    max_steps=300,
+    axis_name: str | None = None,
+) -> Fit:
+    """Fits k centres whose clusters share rows softly.
+
+    A pure function: it works under jit, vmap and shard_map and inside other functions. Centres have their gradient with
+    respect to ``x``, ``weights`` and ``variance`` by the implicit function theorem; it is right where the fit has
+    converged, so ask for a small tol. So have the objective and the weight of the clusters.
+
+    Args:
+        key: random key for the start.
+        x: (n, d) rows.
+        k: number of clusters, static, 1 <= k <= n.
+        variance: σ² >= 0 (data units²), how soft the shares are; 0 for Lloyd's hard ones. Traced.
+        weights: (n,) non-negative row weights, or None.
+        init: as in ``kmeans.fit``.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
+        max_steps: the most steps taken. Traced.
+        axis_name: the mapped axis over which rows are spread, inside shard_map.
+
+    Returns:
+        `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest centre, steps, status and the free energy after
+        each step. A cluster that no row has a share in keeps its centre; status EMPTY_CLUSTERS says that there is one.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
+    """
+    x = check.check_matrix(x)
+    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
+    k = check.check_clusters(k, n)
+    check.check_positive("variance", variance, zero=True)
+    check.check_positive("tol", tol, zero=True)
+    check.check_positive("max_steps", max_steps)
+    name, given = check_given(init, None, None, k, x.shape[1])
+    placed = place(x, weights, axis_name=axis_name)
+    static = Static(k, name, history_capacity(max_steps), axis_name)
+    fitted = _fit(static, key, placed.points, placed.origin, given, variance, tol, max_steps)
+    return fitted._replace(labels=trim(fitted.labels, placed.n))
+
+
+@partial(jax.jit, static_argnums=0)
+def _fit(static, key, points, origin, given, variance, tol, max_steps):
+    given = given.in_frame(origin, spherical=False)
+    variance = jnp.asarray(variance, points.x.dtype)
+    best = partial(run_once, static)
+    run = best if static.axis_name else in_groups(best)
+    fitted = run(*jax.lax.stop_gradient((points, given, variance, tol)), max_steps, key)
+    return finish(fitted, points, origin, variance, static.axis_name)
+
+
+def run_once(
+    static: Static, points: Points, given: Given, variance: Float[Array, ""], tol, max_steps, key: KeyArray
+) -> Fit:
+    """One run on centred rows, from given centres or seeded ones; its state is a `Running`."""
+    axis_name = static.axis_name
+    centers = given.start
+    if centers is None:
+        centers = seed_centers(key, points, static.k, init=static.init, axis_name=axis_name)
+    columns = em.as_columns(points)
+    tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
+
+    def advance(state):
+        centers = soft_update(state.stats, state.centers)
+        stats = soft_stats(centers, columns, variance, axis_name=axis_name)
+        return Running(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
+
+    stats = soft_stats(centers, columns, variance, axis_name=axis_name)
+    start = Running(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
+    return iterate(advance, start, tol=tol, max_steps=max_steps, capacity=static.capacity)
+
+
+def finish(
+    fitted: Fit, points: Points, origin: Float[Array, " d"], variance: Float[Array, ""], axis_name: str | None
+) -> Fit:
+    """From centred rows to the caller's frame, with labels, gradients and status.
+
+    Args:
+        fitted: of a state with ``centers``, their ``stats`` and a ``residual``; held constant for gradients.
+        points: the centred rows.
+        origin: what was subtracted from them.
+        variance: σ² of the fit.
+        axis_name: the mapped axis over which rows are spread.
+    """
+    held, inputs = fitted.state, (points, variance)
+    centers = at_fixed_point(partial(_map, axis_name), held.centers, *inputs)
+    summary = (held.stats.weight, held.stats.energy)
+    weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
+    labels, _ = nearest(jax.lax.stop_gradient(points.x), held.centers)
+    empty = jnp.any(held.stats.weight <= jnp.finfo(weight.dtype).tiny)
+    status = status_with(fitted.status, incomplete=empty, objective=energy)
+    state = SoftKMeansState(centers + origin, energy, weight, held.residual)
+    return Fit(state, labels, fitted.steps, status, fitted.history)
+
+
+def _map(axis_name, centers, points, variance):
+    """One step as a function of centres and data, which reverse mode can follow."""
+    return soft_update(soft_stats(centers, em.as_columns(points), variance, axis_name=axis_name), centers)
+
+
+def _summary(axis_name, centers, points, variance):
+    stats = soft_stats(centers, em.as_columns(points), variance, axis_name=axis_name)
+    return stats.weight, stats.energy
