@@ -77,16 +77,16 @@ def anneal(
 ) -> Fit:
     """Soft k-means from where annealing leads to, which hardly depends on chance.
 
-    A pure function as `fit` is, one compiled program, and with the same gradients. In terms of a temperature T, by which
-    shares are in proportion to exp(−‖x − c‖²/T), it is T = 2σ² that falls.
+    A pure function as `fit` is, one compiled program, and with the same gradients. Where shares are said to be in
+    proportion to exp(−‖x − c‖²/T), it is the temperature T = 2σ² that falls.
 
     Args:
         key: random key; it decides in which directions spare centres are put beside others.
         x: (n, d) rows.
         k: number of clusters, static, 1 <= k <= n.
         variance: σ² >= 0 (data units²) that is annealed to. Traced.
-        start: σ² > 0 to begin with, where it is above ``variance``; None for the critical one, the largest eigenvalue of
-            the covariance of the rows, above which the only solution has all centres at the mean. Traced.
+        start: σ² > 0 to begin with, where it is above ``variance``; None for the critical one, the largest eigenvalue
+            of the covariance of the rows, above which the only solution has all centres at the mean. Traced.
         rate: in (0, 1), what σ² is multiplied by from one temperature to the next. Traced.
         weights: (n,) non-negative row weights, or None.
         tol, axis_name: as in `fit`.
@@ -121,7 +121,7 @@ def _anneal(static, key, points, origin, schedule, tol, max_steps):
     best = partial(_run, static)
     run = best if static.axis_name else in_groups(best)
     fitted = run(*jax.lax.stop_gradient((points, schedule, tol)), max_steps, key)
-    return finish(fitted, points, origin, schedule[0], static.axis_name)
+    return finish(fitted, points, origin, None, schedule[0], static.axis_name)
 
 
 def _run(static, points, schedule, tol, max_steps, key):
@@ -150,7 +150,7 @@ def _run(static, points, schedule, tol, max_steps, key):
     state = _Cooling(key, centers, jnp.full_like(centers[:, 0], 1 / static.k), first, left, first)
     most = jnp.iinfo(jnp.int32).max  # the schedule ends by itself
     centers = iterate(fall, state, tol=0.0, max_steps=most, capacity=1).state.centers
-    return run_once(static, points, Given(start=centers), variance, tol, max_steps, key)
+    return run_once(static, points, Given(start=centers), None, variance, tol, max_steps, key)
 
 
 def _settle(points, centers, mass, variance, total, max_steps, axis_name):

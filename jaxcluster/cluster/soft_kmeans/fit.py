@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.centroids import mean_variance
 from jaxcluster.cluster.given import Given, check_given
@@ -14,13 +15,15 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update
 from jaxcluster.core import check
+from jaxcluster.core.fold import across
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import in_groups
 from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, KeyArray, Points
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
 
 
 class SoftKMeansState(NamedTuple):
@@ -48,7 +51,8 @@ class Running(NamedTuple):
     residual: Float[Array, "*batch"]
 
     @property
-    def objective(self):
+    def objective(self) -> Float[Array, "*batch"]:
+        """The free energy."""
         return self.stats.energy
 
 
@@ -69,6 +73,7 @@ def fit(
     variance,
     weights=None,
     init="k-means++",
+    known=None,
     tol=1e-4,
     max_steps=300,
     axis_name: str | None = None,
@@ -83,9 +88,12 @@ def fit(
         key: random key for the start.
         x: (n, d) rows.
         k: number of clusters, static, 1 <= k <= n.
-        variance: σ² >= 0 (data units²), how soft the shares are; 0 for Lloyd's hard ones. Traced.
+        variance: σ² >= 0 (data units²), how soft the shares are; 0 for Lloyd's hard ones. Half of the temperature T of
+            shares in proportion to exp(−‖x − c‖²/T). Traced.
         weights: (n,) non-negative row weights, or None.
-        init: as in ``kmeans.fit``.
+        init: as in ``kmeans.fit``; seeded centres of clusters with known rows start at the means of these.
+        known: (n,) integers, the cluster that a row belongs to whole, −1 where that is to be found; None for −1
+            everywhere.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
         max_steps: the most steps taken. Traced.
         axis_name: the mapped axis over which rows are spread, inside shard_map.
@@ -104,45 +112,61 @@ def fit(
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     name, given = check_given(init, None, None, k, x.shape[1])
+    known = None if known is None else check_known(known, x.shape[0], k)
     placed = place(x, weights, axis_name=axis_name)
+    if known is not None:
+        known = jnp.pad(known, (0, placed.points.weight.shape[0] - x.shape[0]), constant_values=-1)
     static = Static(k, name, history_capacity(max_steps), axis_name)
-    fitted = _fit(static, key, placed.points, placed.origin, given, variance, tol, max_steps)
+    fitted = _fit(static, key, placed.points, placed.origin, given, known, variance, tol, max_steps)
     return fitted._replace(labels=trim(fitted.labels, placed.n))
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, given, variance, tol, max_steps):
+def _fit(static, key, points, origin, given, known, variance, tol, max_steps):
     given = given.in_frame(origin, spherical=False)
     variance = jnp.asarray(variance, points.x.dtype)
     best = partial(run_once, static)
     run = best if static.axis_name else in_groups(best)
-    fitted = run(*jax.lax.stop_gradient((points, given, variance, tol)), max_steps, key)
-    return finish(fitted, points, origin, variance, static.axis_name)
+    fitted = run(*jax.lax.stop_gradient((points, given, known, variance, tol)), max_steps, key)
+    return finish(fitted, points, origin, known, variance, static.axis_name)
 
 
 def run_once(
-    static: Static, points: Points, given: Given, variance: Float[Array, ""], tol, max_steps, key: KeyArray
+    static: Static,
+    points: Points,
+    given: Given,
+    known: Int[Array, " n"] | None,
+    variance: Float[Array, ""],
+    tol,
+    max_steps,
+    key: KeyArray,
 ) -> Fit:
     """One run on centred rows, from given centres or seeded ones; its state is a `Running`."""
     axis_name = static.axis_name
     centers = given.start
     if centers is None:
         centers = seed_centers(key, points, static.k, init=static.init, axis_name=axis_name)
+        centers = centers if known is None else _means_of_known(centers, points, known, axis_name)
     columns = em.as_columns(points)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
 
     def advance(state):
         centers = soft_update(state.stats, state.centers)
-        stats = soft_stats(centers, columns, variance, axis_name=axis_name)
+        stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
         return Running(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
 
-    stats = soft_stats(centers, columns, variance, axis_name=axis_name)
+    stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
     start = Running(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
     return iterate(advance, start, tol=tol, max_steps=max_steps, capacity=static.capacity)
 
 
 def finish(
-    fitted: Fit, points: Points, origin: Float[Array, " d"], variance: Float[Array, ""], axis_name: str | None
+    fitted: Fit,
+    points: Points,
+    origin: Float[Array, " d"],
+    known: Int[Array, " n"] | None,
+    variance: Float[Array, ""],
+    axis_name: str | None,
 ) -> Fit:
     """From centred rows to the caller's frame, with labels, gradients and status.
 
@@ -150,25 +174,54 @@ def finish(
         fitted: of a state with ``centers``, their ``stats`` and a ``residual``; held constant for gradients.
         points: the centred rows.
         origin: what was subtracted from them.
+        known: as in `fit`.
         variance: σ² of the fit.
         axis_name: the mapped axis over which rows are spread.
     """
-    held, inputs = fitted.state, (points, variance)
+    held, inputs = fitted.state, (points, known, variance)
     centers = at_fixed_point(partial(_map, axis_name), held.centers, *inputs)
     summary = (held.stats.weight, held.stats.energy)
     weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
     labels, _ = nearest(jax.lax.stop_gradient(points.x), held.centers)
+    labels = labels if known is None else jnp.where(known >= 0, known, labels)
     empty = jnp.any(held.stats.weight <= jnp.finfo(weight.dtype).tiny)
     status = status_with(fitted.status, incomplete=empty, objective=energy)
     state = SoftKMeansState(centers + origin, energy, weight, held.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
 
 
-def _map(axis_name, centers, points, variance):
+def check_known(known, n: int, k: int) -> Int[Array, " n"]:
+    """``known`` as an int32 array of n clusters below k, −1 for none.
+
+    Raises:
+        TypeError: it does not hold integers.
+        ValueError: another shape, or numbers that are no cluster's.
+    """
+    if not check.is_traced(known):
+        known = np.asarray(known)
+    if known.dtype.kind not in "iu":
+        raise TypeError(f"known must hold integers, the cluster of each row or -1 for none, got dtype {known.dtype}.")
+    if known.shape != (n,):
+        raise ValueError(f"known must have shape ({n},), one a row, got {known.shape}.")
+    if not check.is_traced(known) and (known.min() < -1 or known.max() >= k):
+        raise ValueError(f"known must lie between -1 (not known) and {k - 1}, got {known.min()} to {known.max()}.")
+    return jnp.asarray(known, jnp.int32)
+
+
+def _means_of_known(centers, points, known, axis_name):
+    """The means of clusters with known rows in place of their seeds."""
+    k = centers.shape[0]
+    members = jnp.where(known >= 0, known, k)
+    sums, weight = across(cluster_sums(points, members, k), axis_name)
+    return jnp.where(weight[:, None] > 0, sums / jnp.where(weight > 0, weight, 1)[:, None], centers)
+
+
+def _map(axis_name, centers, points, known, variance):
     """One step as a function of centres and data, which reverse mode can follow."""
-    return soft_update(soft_stats(centers, em.as_columns(points), variance, axis_name=axis_name), centers)
+    stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
+    return soft_update(stats, centers)
 
 
-def _summary(axis_name, centers, points, variance):
-    stats = soft_stats(centers, em.as_columns(points), variance, axis_name=axis_name)
+def _summary(axis_name, centers, points, known, variance):
+    stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
     return stats.weight, stats.energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import FAMILIES, expandable
 from jaxcluster.ops.gaussian.family import product_over_rows, with_ones
 from jaxcluster.ops.gaussian.spherical import square_distances
-from jaxcluster.types import Array, Float
+from jaxcluster.types import Array, Float, Int
 
 FAR = 750.0
 """Squared distances, in units of 2σ², beyond that to the nearest centre at which a share is 0 in float64 too."""
@@ -55,24 +56,36 @@ def soft_stats(
     columns: em.Columns,
     variance: Float[Array, ""],
     *,
+    known: Int[Array, " n"] | None = None,
     mass: Float[Array, " k"] | None = None,
     axis_name: str | None = None,
 ) -> SoftStats:
     """The shares of centred rows, folded into statistics; no more than a tile of them exists at a time.
 
-    ``mass`` makes k clusters of different weight: shares are in proportion to mass·exp(−‖x − c‖²/2σ²).
+    Args:
+        centers, columns: in one frame.
+        variance: σ².
+        known: the cluster that has all of a row, −1 where the shares tell.
+        mass: makes k clusters of different weight: shares are in proportion to mass·exp(−‖x − c‖²/2σ²).
+        axis_name: the mapped axis over which rows are spread.
     """
     distances = distances_to(centers, variance, mass)
 
     @jax.checkpoint
-    def tile(columns):
-        x, weight = columns
-        energy, shares = soften(distances(x), variance)
+    def tile(rows):
+        (x, weight), known = rows
+        distance = distances(x)
+        energy, shares = soften(distance, variance)
+        if known is not None:
+            own = known == jnp.arange(centers.shape[0])[:, None]
+            shares = jnp.where(known >= 0, own, shares)
+            all_in_own = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * math.log(centers.shape[0])
+            energy = jnp.where(known >= 0, all_in_own, energy)
         sums = product_over_rows(shares * weight, with_ones(x))
         return SoftStats(sums[:, 1:], sums[:, 0], weight @ energy), ()
 
     size = em.em_tile(em.EMOptions("spherical"), columns.weight.shape[0], *centers.shape)
-    return fold_rows(tile, columns, tile=size, axis=-1, axis_name=axis_name)[0]
+    return fold_rows(tile, (columns, known), tile=size, axis=-1, axis_name=axis_name)[0]
 
 
 def soft_update(stats: SoftStats, centers: Float[Array, "k d"]) -> Float[Array, "k d"]:
