@@ -11,14 +11,16 @@ k-means: new algorithms via Bayesian nonparametrics, ICML 2012.
 from jaxcluster.cluster.soft_kmeans.anneal import anneal
 from jaxcluster.cluster.soft_kmeans.fit import SoftKMeansState, fit
 from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update, soften
-from jaxcluster.cluster.soft_kmeans.use import responsibilities
+from jaxcluster.cluster.soft_kmeans.use import check_known, free_energy, responsibilities
 from jaxcluster.ops.straight_through import straight_through
 
 __all__ = [
     "SoftKMeansState",
     "SoftStats",
     "anneal",
+    "check_known",
     "fit",
+    "free_energy",
     "responsibilities",
     "soft_stats",
     "soft_update",

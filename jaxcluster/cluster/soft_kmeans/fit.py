@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcluster.cluster.centroids import mean_variance
 from jaxcluster.cluster.given import Given, check_given
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update
+from jaxcluster.cluster.soft_kmeans.use import check_known
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
@@ -188,24 +188,6 @@ def finish(
     status = status_with(fitted.status, incomplete=empty, objective=energy)
     state = SoftKMeansState(centers + origin, energy, weight, held.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
-
-
-def check_known(known, n: int, k: int) -> Int[Array, " n"]:
-    """``known`` as an int32 array of n clusters below k, −1 for none.
-
-    Raises:
-        TypeError: it does not hold integers.
-        ValueError: another shape, or numbers that are no cluster's.
-    """
-    if not check.is_traced(known):
-        known = np.asarray(known)
-    if known.dtype.kind not in "iu":
-        raise TypeError(f"known must hold integers, the cluster of each row or -1 for none, got dtype {known.dtype}.")
-    if known.shape != (n,):
-        raise ValueError(f"known must have shape ({n},), one a row, got {known.shape}.")
-    if not check.is_traced(known) and (known.min() < -1 or known.max() >= k):
-        raise ValueError(f"known must lie between -1 (not known) and {k - 1}, got {known.min()} to {known.max()}.")
-    return jnp.asarray(known, jnp.int32)
 
 
 def _means_of_known(centers, points, known, axis_name):
