@@ -1,0 +1,204 @@
+"""What all implicit gradients promise: they are those of the steps and of differences, of second order too, in float32
+to a thousandth, under jit and vmap, in memory that the steps do not grow; and labels refuse them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, soft_kmeans
+from jaxcluster.cluster import kmedoids, sinkhorn
+from jaxcluster.cluster.gmm.em import Columns
+from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.shard import row_mesh
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+X = np.repeat([[0.0, 0.0], [4.0, 1.0]], 8, axis=0) + RNG.normal(size=(16, 2))
+INIT, ALONG = X[[0, 12]], RNG.normal(size=X.shape)
+PULL = RNG.normal(size=(2, 2))
+KNOWN = np.where(np.arange(16) % 8 == 0, np.arange(16) // 8, -1)
+
+
+def of_soft(x, known=None, steps=300):
+    options = {"variance": 0.8, "init": INIT.astype(x.dtype), "known": known, "tol": 0.0, "max_steps": steps}
+    return jnp.vdot(PULL.astype(x.dtype), soft_kmeans.fit(KEY, x, 2, **options).state.centers)
+
+
+def of_soft_unrolled(x, known=None, steps=300):
+    pinned = None if known is None else jnp.asarray(known)
+
+    def advance(centers, _):
+        stats = soft_kmeans.soft_stats(centers, Columns(x.T, jnp.ones(16)), jnp.asarray(0.8), known=pinned)
+        return soft_kmeans.soft_update(stats, centers), None
+
+    return jnp.vdot(jnp.asarray(PULL), jax.lax.scan(advance, jnp.asarray(INIT), length=steps)[0])
+
+
+def of_mixture(x, steps=200, unroll=False):
+    start = gmm.Start(INIT.astype(x.dtype), np.full(2, 0.5, x.dtype), np.ones(2, x.dtype))
+    options = {"covariance": "spherical", "init": start, "tol": 0.0, "max_steps": steps, "unroll": unroll}
+    return jnp.vdot(PULL.astype(x.dtype), gmm.fit(KEY, x, 2, **options).state.means)
+
+
+def of_k_means(x, steps=100):
+    state = kmeans.fit(KEY, x, 2, init=INIT.astype(x.dtype), tol=0.0, max_steps=steps).state
+    return jnp.vdot(PULL.astype(x.dtype), state.centers) + state.inertia
+
+
+def of_k_means_unrolled(x, steps=8):
+    def advance(centers, _):
+        own = jax.nn.one_hot(jnp.argmin(jnp.sum((x[:, None] - centers) ** 2, axis=2), axis=1), 2, dtype=x.dtype)
+        return own.T @ x / jnp.sum(own, axis=0)[:, None], jnp.sum(own * jnp.sum((x[:, None] - centers) ** 2, axis=2))
+
+    centers, _ = jax.lax.scan(advance, jnp.asarray(INIT), length=steps)
+    return jnp.vdot(jnp.asarray(PULL), centers) + advance(centers, None)[1]
+
+
+def of_transport(x, steps=2000, rounds=None):
+    options = {"epsilon": 1.0, "tol": 0.0 if x.dtype == np.float64 else 1e-6, "max_steps": steps, "rounds": rounds}
+    solved = sinkhorn.solve(x, (X[:9] + 1).astype(x.dtype), **options)
+    return solved.transport_cost + jnp.sum(jnp.sin(solved.f))
+
+
+IMPLICIT = {
+    "soft k-means": (of_soft, of_soft_unrolled),
+    "soft k-means with known rows": (partial(of_soft, known=KNOWN), partial(of_soft_unrolled, known=KNOWN)),
+    "mixture": (of_mixture, partial(of_mixture, unroll=True, steps=60)),
+    "k-means": (of_k_means, of_k_means_unrolled),
+    "transport": (of_transport, partial(of_transport, rounds=200)),
+}
+
+
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_implicit_gradients_are_those_of_the_steps_and_of_differences(name):
+    implicit, unrolled = IMPLICIT[name]
+    with jax.enable_x64(True):
+        run = jax.jit(jax.value_and_grad(implicit))
+        _, wide = run(jnp.asarray(X))
+        steps = jax.jit(jax.grad(unrolled))(jnp.asarray(X))
+        assert np.abs(wide).max() > 1e-2
+        np.testing.assert_allclose(wide, steps, rtol=1e-5, atol=1e-7)
+        ahead, behind = (run(jnp.asarray(X + side * ALONG))[0] for side in (1e-5, -1e-5))
+        np.testing.assert_allclose(np.vdot(wide, ALONG), (ahead - behind) / 2e-5, rtol=1e-5)
+    narrow = jax.jit(jax.vmap(jax.grad(implicit)))(jnp.asarray(np.stack([X, X + 0.1]), jnp.float32))
+    assert narrow.dtype == np.float32
+    assert np.abs(narrow[0] - wide).max() < 1e-3 * np.abs(wide).max()
+    assert np.isfinite(narrow[1]).all()
+
+
+@pytest.mark.parametrize("name", ["soft k-means", "k-means", "transport"])
+def test_memory_of_a_gradient_does_not_grow_with_the_steps(name):
+    def temps(function, **limit):
+        compiled = jax.jit(jax.grad(partial(function, **limit))).lower(jnp.asarray(X, jnp.float32)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    implicit, _ = IMPLICIT[name]
+    # 512 steps of the objective's history are kept whatever the limit; so many floats may be more for 1000 of them.
+    assert temps(implicit, steps=1000) <= temps(implicit, steps=10) + 16 * 1024
+    if name == "transport":
+        assert temps(implicit, rounds=1000) > 10 * temps(implicit, rounds=10)
+
+
+def test_second_derivatives_know_that_the_solution_moves():
+    def solved(a, b):  # s = a·s + b
+        return at_fixed_point(lambda s, a, b: a * s + b, jax.lax.stop_gradient(b / (1 - a)), a, b)
+
+    found = jax.hessian(solved, argnums=(0, 1))(jnp.float32(0.5), jnp.float32(3))
+    np.testing.assert_allclose(found, [[48, 4], [4, 0]], rtol=1e-4, atol=1e-4)
+
+    def squared(x):
+        return with_derivative_of(jnp.sin, jax.lax.stop_gradient(jnp.sin(x)), x) ** 2
+
+    np.testing.assert_allclose(jax.grad(jax.grad(squared))(jnp.float32(0.5)), 2 * np.cos(1.0), rtol=1e-5)
+
+
+def test_a_hessian_of_centers_is_that_of_the_gradient():
+    with jax.enable_x64(True):
+        for function in (of_soft, lambda x: of_k_means(x) ** 2):
+            slope = jax.jit(jax.grad(function))
+            _, curve = jax.jit(lambda x, slope=slope: jax.jvp(slope, (x,), (jnp.asarray(ALONG),)))(jnp.asarray(X))
+            expected = (slope(jnp.asarray(X + 1e-5 * ALONG)) - slope(jnp.asarray(X - 1e-5 * ALONG))) / 2e-5
+            np.testing.assert_allclose(curve, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
+    def value(a, b):
+        held = {"s": jax.lax.stop_gradient(b / (1 - a)), "count": jnp.int32(3)}
+        found = at_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, held)
+        return found["s"] * found["count"]
+
+    for transform in (lambda f: f, jax.jit):
+        slopes = transform(jax.grad(value, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
+        np.testing.assert_allclose(slopes, [36, 6], rtol=1e-5)
+
+
+def test_gradients_of_rows_that_are_spread_over_devices():
+    mesh = row_mesh()
+    rows = jax.sharding.PartitionSpec(*mesh.axis_names)
+
+    def local(x):
+        fit = soft_kmeans.fit(
+            KEY, x, 2, variance=0.8, init=INIT.astype(np.float32), tol=0.0, axis_name=mesh.axis_names[0]
+        )
+        return jnp.vdot(PULL.astype(np.float32), fit.state.centers)
+
+    whole = jax.sharding.PartitionSpec()
+    spread = jax.jit(jax.grad(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=whole)))
+    x = jnp.asarray(X, jnp.float32)
+    np.testing.assert_allclose(spread(x), jax.jit(jax.grad(of_soft))(x), rtol=1e-3, atol=1e-4)
+
+
+def test_straight_through_is_hard_ahead_and_soft_behind():
+    shares = jnp.asarray([[[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], [[0.0, 0.1, 0.9], [1.0, 0.0, 0.0]]])
+    hard = soft_kmeans.straight_through(shares)
+    np.testing.assert_array_equal(hard, [[[0, 1, 0], [1, 0, 0]], [[0, 0, 1], [1, 0, 0]]])
+    weights = jnp.arange(12.0).reshape(2, 2, 3)
+    slope = jax.jit(jax.grad(lambda s: jnp.sum(jnp.square(soft_kmeans.straight_through(s)) * weights)))(shares)
+    np.testing.assert_allclose(slope, 2 * hard * weights)
+    centers = jnp.asarray(INIT, jnp.float32)
+
+    def quantized(x, choose):
+        return jnp.sum(choose(soft_kmeans.responsibilities(centers, x, 2.0)) @ centers)
+
+    x = jnp.asarray(X, jnp.float32)
+    soft, through = (jax.grad(partial(quantized, choose=f))(x) for f in (lambda s: s, soft_kmeans.straight_through))
+    np.testing.assert_allclose(through, soft, rtol=1e-5)
+    assert np.isnan(soft_kmeans.straight_through(jnp.asarray([jnp.nan, 1.0]))).all()
+    with pytest.raises(TypeError, match="dtype int32, which has no gradient"):
+        soft_kmeans.straight_through(jnp.arange(3))
+
+
+def labels_of(name):
+    x = X.astype(np.float32)
+    if name == "kmeans":
+        return partial(kmeans.predict, x[:2])
+    if name == "kmedoids":
+        return partial(kmedoids.predict, x[:2])
+    fit = {"gmm": gmm.fit, "bayesian_gmm": bayesian_gmm.fit, "bisecting": bisecting.fit}[name]
+    predict = {"gmm": gmm.predict, "bayesian_gmm": bayesian_gmm.predict, "bisecting": bisecting.predict}[name]
+    return partial(predict, fit(KEY, x, 2).state)
+
+
+@pytest.mark.parametrize("name", ["kmeans", "kmedoids", "gmm", "bayesian_gmm", "bisecting"])
+def test_a_gradient_through_labels_is_refused(name):
+    predict, x = labels_of(name), jnp.asarray(X, jnp.float32)
+
+    def value(x):
+        return jnp.sum(predict(x) * 1.0)
+
+    for transform in (jax.grad(value), jax.jit(jax.grad(value)), lambda x: jax.jvp(value, (x,), (x,))):
+        with pytest.raises(TypeError, match="labels are whole numbers.*responsibilities.*stop_gradient"):
+            transform(x)
+    held = jax.jit(jax.grad(lambda x: jnp.sum(predict(jax.lax.stop_gradient(x))[:, None] * x)))(x)
+    np.testing.assert_array_equal(held, np.broadcast_to(predict(x)[:, None], x.shape))
+    np.testing.assert_array_equal(jax.vmap(predict)(jnp.stack([x, x]))[1], predict(np.asarray(x)))
+
+
+def test_labels_refuse_a_gradient_with_respect_to_the_model_too():
+    with pytest.raises(TypeError, match="labels are whole numbers"):
+        jax.grad(lambda centers: jnp.sum(kmeans.predict(centers, X) * 1.0))(jnp.asarray(INIT))
