@@ -1,0 +1,10 @@
+"""Balanced k-means: clusters with bounds on their sizes, and the exact assignment that keeps them.
+
+`predict` and `transform` are those of k-means: a new row goes to the nearest centre, and no sizes bind there.
+"""
+
+from jaxcluster.cluster.balanced.assign import assign, assign_cost
+from jaxcluster.cluster.balanced.fit import BalancedState, fit
+from jaxcluster.cluster.kmeans import predict, transform
+
+__all__ = ["BalancedState", "assign", "assign_cost", "fit", "predict", "transform"]

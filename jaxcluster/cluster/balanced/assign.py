@@ -1,0 +1,93 @@
+"""The assignment alone: the cheapest labels of which every cluster has as many rows as it should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.balanced.repair import solve
+from jaxcluster.cluster.balanced.sizes import check_sizes
+from jaxcluster.core import check
+from jaxcluster.core.rows import place
+from jaxcluster.ops.distance import sqeuclidean
+from jaxcluster.types import Array, Float, Int
+
+
+def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+    """Labels of least Σ‖x − c‖² (data units²) among all whose sizes are within the bounds: exact, not rounded.
+
+    Holds the (n, k) squared distances, in float32, or in float64 for float64 rows under JAX's x64 mode.
+
+    Args:
+        x: (n, d) concrete rows; each counts once.
+        centers: (k, d).
+        size_min, size_max: the fewest and the most rows of a cluster, or (k,) of each. None for both is sizes that
+            differ by one at most; None for one of them is no bound.
+
+    Returns:
+        (n,) int32.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values; bounds that n rows cannot keep, and by how many; traced rows.
+    """
+    refuse_traced(x, centers)
+    centers, x = check.check_matrix(centers, name="centers"), check.check_matrix(x)
+    check.check_width(x, centers.shape[1])
+    check.check_finite(centers, name="centers")
+    sizes = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
+    placed = place(x)
+    centers = jnp.asarray(np.asarray(centers) - np.asarray(placed.origin), placed.origin.dtype)
+    labels, _ = solve(costs_of(placed.points.x, centers, placed.n), sizes, np.zeros(len(centers)))
+    return jnp.asarray(labels)
+
+
+def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+    """Labels of least Σ costs[i, label i] among all whose sizes are within the bounds: exact, in float64.
+
+    Args:
+        costs: (n, k) concrete and finite, of either sign, in any units: what each row costs in each cluster.
+        size_min, size_max: as for `assign`.
+
+    Returns:
+        (n,) int32.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values; bounds that n rows cannot keep, and by how many; traced costs.
+    """
+    refuse_traced(costs)
+    costs = np.asarray(check.check_matrix(costs, name="costs"))
+    check.check_finite(costs, name="costs")
+    n, k = costs.shape
+    sizes = check_sizes(size_min, size_max, n, k)
+    costs = costs if costs.dtype in (np.float32, np.float64) else costs.astype(np.float64)
+    return jnp.asarray(solve(costs, sizes, np.zeros(k))[0])
+
+
+def costs_of(x: Float[Array, "m d"], centers: Float[Array, "k d"], n: int) -> np.ndarray:
+    """(n, k) squared distances of the first n of centred rows, on the host.
+
+    Those beyond the dtype are its largest number: sizes hold all the same, and the inertia tells.
+    """
+    costs = np.asarray(_sqeuclidean(x, centers))[:n]
+    if np.isfinite(costs).all():
+        return costs
+    most = np.finfo(costs.dtype).max
+    return np.nan_to_num(costs, nan=most, posinf=most)
+
+
+def refuse_traced(*values: Any) -> None:
+    """Raises TypeError where a value is traced."""
+    if check.is_traced(*values):
+        raise TypeError(
+            "Rows that are traced cannot be assigned exactly: the search for it is no program of fixed shape, and "
+            "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "
+            "with given column weights can be traced and differentiated."
+        )
+
+
+@jax.jit
+def _sqeuclidean(x, centers):
+    return sqeuclidean(x, centers)

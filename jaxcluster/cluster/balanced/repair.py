@@ -1,0 +1,171 @@
+"""From nearly right prices to the exact optimum: rows move along shortest paths between clusters.
+
+The graph has a node for each cluster, and one for a pool of the places between the least and the most rows of every
+cluster. The way from cluster i to j costs what the row of i that is the cheapest to move adds. By prices no way costs
+less than nothing, and moving rows along shortest paths keeps it so: each labelling on the way is the cheapest of its
+sizes, and the last one has the sizes asked for.
+
+Source: R. K. Ahuja, T. L. Magnanti and J. B. Orlin, Network Flows, Prentice Hall 1993, chapter 9: successive shortest
+paths; all ends of one search are served before the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcluster.cluster.balanced.prices import Choice, ascend
+from jaxcluster.cluster.balanced.sizes import Sizes
+
+
+def solve(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cheapest labels with sizes in their bounds, and prices that prove it.
+
+    Args:
+        costs: (n, k) finite costs, float32 or float64; differences are taken in float64.
+        sizes: the bounds.
+        prices: (k,) float64 where the search starts; 0 if nothing is known.
+
+    Returns:
+        (n,) int32 labels, and (k,) prices: each row's label has the least cost − price, a cluster that has a price
+        above 0 its least rows and one below 0 its most.
+    """
+    prices, choice = ascend(costs, sizes, prices)
+    if sizes.missed(choice.counts, prices) == 0:
+        return choice.labels, prices
+    network = _Network(costs, sizes, prices, choice)
+    while network.unsettled:
+        network.settle(*network.search())
+    return network.labels, network.potential[:-1] - network.potential[-1]
+
+
+class _Network:
+    """Rows in clusters while they move.
+
+    Attributes:
+        labels: (n,) the cluster of each row.
+        members: for each cluster its rows.
+        places: (k,) how many rows each cluster should have, by what the pool gives it.
+        excess: (k + 1,) how many more there are than that, the pool last; where negative, fewer.
+        potential: (k + 1,) prices, the pool's last: lengths are weight + potential of the start − that of the end.
+        weight: (k + 1, k + 1) what it costs to move one row; infinite where there is none.
+    """
+
+    def __init__(self, costs: np.ndarray, sizes: Sizes, prices: np.ndarray, choice: Choice):
+        k = self.k = len(prices)
+        self.costs, self.sizes, self.labels = costs, sizes, choice.labels
+        order = np.argsort(self.labels, kind="stable")
+        starts = np.cumsum(choice.counts) - choice.counts
+        self.members = np.split(order, starts[1:])
+        self.places = sizes.wanted(choice.counts, prices)
+        self.excess = np.append(choice.counts - self.places, self.places.sum() - sizes.n)
+        self.potential = np.append(prices, 0.0)
+        self.weight = np.full((k + 1, k + 1), np.inf)
+        self._weigh_pool(np.arange(k))
+        occupied = np.flatnonzero(choice.counts)
+        extra = costs[order].astype(np.float64)
+        extra -= extra[np.arange(len(order)), self.labels[order], None]
+        self.weight[occupied, :k] = np.minimum.reduceat(extra, starts[occupied])
+        self.weight[occupied, occupied] = np.inf
+
+    @property
+    def unsettled(self) -> bool:
+        return bool((self.excess > 0).any())
+
+    def search(self) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The shortest paths between nodes with an excess and those that lack rows.
+
+        Returns:
+            The length of each node's path, the next node on it or −1, and whether paths come from the excess: each of
+            the nodes that are more in number has one of its own, and nodes beyond the last of them are not looked at.
+        """
+        onwards = np.count_nonzero(self.excess > 0) <= np.count_nonzero(self.excess < 0)
+        sign, weight = (1, self.weight) if onwards else (-1, self.weight.T)
+        starts, ends = sign * self.excess > 0, sign * self.excess < 0
+        length, following = np.where(starts, 0.0, np.inf), np.full(self.k + 1, -1)
+        front = np.flatnonzero(starts)
+        while len(front):
+            # Rounding leaves lengths a trifle below 0, on which a search would go round for ever.
+            ways = np.maximum(weight[front] + sign * (self.potential[front, None] - self.potential), 0)
+            ways += length[front, None]
+            found = ways.min(axis=0)
+            shorter = np.flatnonzero((found < length) & (found < length[ends].max()))
+            length[shorter], following[shorter] = found[shorter], front[ways[:, shorter].argmin(axis=0)]
+            front = shorter
+        return length, following, onwards
+
+    def settle(self, length: np.ndarray, following: np.ndarray, onwards: bool) -> None:
+        """Changes potentials so that the paths found have length 0, and moves rows along while they have."""
+        sign = 1 if onwards else -1
+        ends = np.flatnonzero(sign * self.excess < 0)
+        ends = ends[np.argsort(length[ends], kind="stable")].tolist()
+        nodes, following = np.arange(self.k + 1), following.tolist()
+        allowed = self.weight[following, nodes] if onwards else self.weight[nodes, following]
+        self.potential += sign * np.minimum(length, length[ends[-1]])
+        moved = True
+        while moved:
+            paths = [self._path(end, following, onwards) for end in ends if self.excess[end]]
+            moved = sum(self._push(path, allowed[path[1:] if onwards else path[:-1]]) for path in paths) > 0
+
+    @staticmethod
+    def _path(end, following, onwards):
+        path = [end]
+        while following[path[-1]] >= 0:
+            path.append(following[path[-1]])
+        return path[::-1] if onwards else path
+
+    def _push(self, path, allowed):
+        """Moves as many rows as there can be along a path of which each way costs no more than ``allowed``."""
+        count, ways = min(self.excess[path[0]], -self.excess[path[-1]]), []
+        for i, j, most in zip(path, path[1:], allowed, strict=False):
+            if count <= 0:
+                return False
+            rows, room = self._movable(i, j, most)
+            ways.append((i, j, rows))
+            count = min(count, room)
+        if count <= 0:
+            return False
+        for i, j, rows in ways:
+            self._move(i, j, rows if rows is None else rows[:count], count)
+        self.excess[path[0]] -= count
+        self.excess[path[-1]] += count
+        return True
+
+    def _movable(self, i, j, allowed):
+        """The rows of i that cost no more than ``allowed`` to move to j, and how many; places of the pool are None."""
+        if i == self.k:
+            return None, self.places[j] - self.sizes.least[j]
+        if j == self.k:
+            return None, self.sizes.most[i] - self.places[i]
+        rows = self.members[i]
+        rows = rows[self.costs[rows, j].astype(np.float64) - self.costs[rows, i] <= allowed]
+        return rows, len(rows)
+
+    def _move(self, i, j, rows, count):
+        k = self.k
+        if rows is None:
+            cluster, more = (j, -count) if i == k else (i, count)
+            self.places[cluster] += more
+            self._weigh_pool(cluster)
+            return
+        self.labels[rows] = j
+        self.members[i] = self.members[i][self.labels[self.members[i]] == i]
+        self.members[j] = np.append(self.members[j], rows)
+        costs = self.costs[rows].astype(np.float64)
+        # Only ways that these rows were the cheapest on have to be weighed again.
+        left = np.flatnonzero((costs - costs[:, i, None] <= self.weight[i, :k]).any(axis=0))
+        self.weight[i, left] = self._cheapest(i, left)
+        self.weight[j, :k] = np.minimum(self.weight[j, :k], (costs - costs[:, j, None]).min(axis=0))
+        self.weight[[i, j], [i, j]] = np.inf
+
+    def _cheapest(self, i, others):
+        """What the cheapest row of cluster i adds in each of some other clusters."""
+        rows = self.members[i]
+        if not len(rows):
+            return np.inf
+        costs = self.costs[rows[:, None], others].astype(np.float64)
+        return (costs - self.costs[rows, i, None]).min(axis=0)
+
+    def _weigh_pool(self, i):
+        k = self.k
+        self.weight[i, k] = np.where(self.places[i] < self.sizes.most[i], 0, np.inf)
+        self.weight[k, i] = np.where(self.places[i] > self.sizes.least[i], 0, np.inf)
