@@ -31,7 +31,7 @@ ANCHOR = 0.1
 REACH = 4
 """How far a price may move in one step, in widths of the border: the linear model does not see further."""
 
-EXACT = 5e-2
+EXACT = 1e-3
 """Relative error to which the linear model is solved, which is not that near to the truth itself."""
 
 STEPS = 50

@@ -78,7 +78,7 @@ class _Network:
             The length of each node's path, the next node on it or −1, and whether paths come from the excess: each of
             the nodes that are more in number has one of its own, and nodes beyond the last of them are not looked at.
         """
-        onwards = np.count_nonzero(self.excess > 0) <= np.count_nonzero(self.excess < 0)
+        onwards = bool(np.sum(self.excess > 0) <= np.sum(self.excess < 0))
         sign, weight = (1, self.weight) if onwards else (-1, self.weight.T)
         starts, ends = sign * self.excess > 0, sign * self.excess < 0
         length, following = np.where(starts, 0.0, np.inf), np.full(self.k + 1, -1)
