@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.alternate import costs_of, refuse_traced
 from jaxcluster.cluster.balanced.repair import solve
 from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.core import check
 from jaxcluster.core.rows import place
-from jaxcluster.ops.distance import sqeuclidean
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Int
 
 
 def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
@@ -40,8 +38,8 @@ def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
     sizes = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
     placed = place(x)
     centers = jnp.asarray(np.asarray(centers) - np.asarray(placed.origin), placed.origin.dtype)
-    labels, _ = solve(costs_of(placed.points.x, centers, placed.n), sizes, np.zeros(len(centers)))
-    return jnp.asarray(labels)
+    labels, _ = solve(costs_of(placed, centers), sizes, np.zeros(len(centers)))
+    return jax.device_put(labels)
 
 
 def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
@@ -63,31 +61,4 @@ def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
     n, k = costs.shape
     sizes = check_sizes(size_min, size_max, n, k)
     costs = costs if costs.dtype in (np.float32, np.float64) else costs.astype(np.float64)
-    return jnp.asarray(solve(costs, sizes, np.zeros(k))[0])
-
-
-def costs_of(x: Float[Array, "m d"], centers: Float[Array, "k d"], n: int) -> np.ndarray:
-    """(n, k) squared distances of the first n of centred rows, on the host.
-
-    Those beyond the dtype are its largest number: sizes hold all the same, and the inertia tells.
-    """
-    costs = np.asarray(_sqeuclidean(x, centers))[:n]
-    if np.isfinite(costs).all():
-        return costs
-    most = np.finfo(costs.dtype).max
-    return np.nan_to_num(costs, nan=most, posinf=most)
-
-
-def refuse_traced(*values: Any) -> None:
-    """Raises TypeError where a value is traced."""
-    if check.is_traced(*values):
-        raise TypeError(
-            "Rows that are traced cannot be assigned exactly: the search for it is no program of fixed shape, and "
-            "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "
-            "with given column weights can be traced and differentiated."
-        )
-
-
-@jax.jit
-def _sqeuclidean(x, centers):
-    return sqeuclidean(x, centers)
+    return jax.device_put(solve(costs, sizes, np.zeros(k))[0])

@@ -6,24 +6,25 @@ MSR-TR-2000-65, for the iteration; see `prices` and `repair` for the assignment.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.balanced.assign import costs_of, refuse_traced
+from jaxcluster.cluster.alternate import (
+    alternate,
+    costs_of,
+    final_status,
+    history_of,
+    refuse_traced,
+    starting_centers,
+)
 from jaxcluster.cluster.balanced.repair import solve
-from jaxcluster.cluster.balanced.sizes import Sizes, check_sizes
-from jaxcluster.cluster.centroids import inertia_of, mean_variance
-from jaxcluster.cluster.given import GIVEN, check_given
-from jaxcluster.cluster.seeding import seed_centers
+from jaxcluster.cluster.balanced.sizes import check_sizes
+from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
-from jaxcluster.core.iterate import history_capacity, status_of, status_with
-from jaxcluster.core.rows import Placed, place
-from jaxcluster.ops.distance import squared_norms
-from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.core.rows import place
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray
 
 
@@ -46,20 +47,6 @@ class BalancedState(NamedTuple):
     def objective(self) -> Float[Array, ""]:
         """The inertia, by which runs are compared."""
         return self.inertia
-
-
-class _Run(NamedTuple):
-    """One run: centres in the frame of the rows, labels on the host, the prices that the next assignment starts from.
-
-    ``inertia`` and ``residual`` are Python floats; ``history`` has the inertia after each step.
-    """
-
-    centers: Float[Array, "k d"]
-    labels: np.ndarray
-    prices: np.ndarray
-    inertia: float
-    residual: float
-    history: list
 
 
 def fit(
@@ -109,76 +96,15 @@ def fit(
     name, given = check_given(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     placed = place(x)
-    if name == GIVEN:
-        starts = [given.in_frame(placed.origin, spherical=False).start]
-    else:
-        keys = [key] if runs == 1 else jax.random.split(key, runs)
-        starts = [_seed(k, name, each, placed.points) for each in keys]
-    limit = float(tol * _variance(placed.points))
-    fits = [_run(placed, sizes, start, limit, max_steps) for start in starts]
-    best = min(fits, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
-    return _publish(best, placed, limit, max_steps)
 
+    def assign(centers, prices):
+        return solve(costs_of(placed, centers), sizes, np.zeros(k) if prices is None else prices)
 
-def _run(placed: Placed, sizes: Sizes, centers: Any, limit: float, max_steps: Any) -> _Run:
-    """Means and assignments in turn, until labels repeat or centres rest."""
-    run = _assigned(placed, sizes, centers, np.zeros(len(sizes.least)))
-    while len(run.history) < max_steps and run.residual > limit:
-        centers, residual = _means(placed.points, _padded(run.labels, placed), run.centers)
-        new = _assigned(placed, sizes, centers, run.prices)
-        if np.array_equal(new.labels, run.labels):
-            run = new._replace(residual=0.0, history=[*run.history, new.inertia])
-        elif new.inertia >= run.inertia:
-            # Between ties, or by rounding: labels would come round again.
-            run = run._replace(residual=0.0, history=[*run.history, run.inertia])
-        else:
-            run = new._replace(residual=float(residual), history=[*run.history, new.inertia])
-    return run
-
-
-def _assigned(placed, sizes, centers, prices):
-    labels, prices = solve(costs_of(placed.points.x, centers, placed.n), sizes, prices)
-    inertia = float(_inertia(placed.points, centers, _padded(labels, placed)))
-    return _Run(centers, labels, prices, inertia, np.inf, [])
-
-
-def _padded(labels, placed):
-    """Labels with those of padding, which weighs nothing."""
-    return np.pad(labels, (0, placed.points.weight.shape[0] - placed.n))
-
-
-def _publish(run, placed, limit, max_steps):
-    """From the frame of the iteration to the caller's, and onto the device."""
-    k, dtype = len(run.prices), run.centers.dtype
-    sizes = np.bincount(run.labels, minlength=k).astype(np.int32)
-    history = np.full(history_capacity(max_steps), np.nan, dtype)
-    history[: len(run.history)] = run.history
-    inertia, residual = jnp.asarray(run.inertia, dtype), jnp.asarray(run.residual, dtype)
-    status = status_of(residual, jnp.asarray(limit, dtype))
-    status = status_with(status, objective=inertia, incomplete=bool((sizes == 0).any()))
-    state = BalancedState(run.centers + placed.origin, inertia, jnp.asarray(sizes), residual)
-    return Fit(state, jnp.asarray(run.labels), jnp.int32(len(run.history)), status, jnp.asarray(history))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _seed(k, init, key, points):
-    return seed_centers(key, points, k, init=init)
-
-
-@jax.jit
-def _variance(points):
-    return mean_variance(points, squared_norms(points.x), centered=True)
-
-
-@jax.jit
-def _means(points, labels, centers):
-    """The mean of each cluster's rows, or its centre where it has none, and Σ‖Δc‖²."""
-    sums, weight = cluster_sums(points, labels, centers.shape[0], uniform=True)
-    occupied = weight[:, None] > 0
-    means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)
-    return means, jnp.sum(jnp.square(means - centers))
-
-
-@jax.jit
-def _inertia(points, centers, labels):
-    return inertia_of(points, centers, labels)
+    starts = starting_centers(key, placed, k, name, given, runs)
+    best, status = alternate(placed, assign, starts, tol=tol, max_steps=max_steps)
+    counts = np.bincount(best.labels, minlength=k).astype(np.int32)
+    inertia, residual = jnp.asarray(best.inertia, best.centers.dtype), jnp.asarray(best.residual, best.centers.dtype)
+    state = BalancedState(best.centers + placed.origin, inertia, jax.device_put(counts), residual)
+    status = final_status(status, inertia, counts)
+    history = history_of(best, max_steps)
+    return Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)

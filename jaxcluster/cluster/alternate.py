@@ -1,0 +1,155 @@
+"""Lloyd's iteration whose assignment is searched for on the host: means and labels in turn, from several starts.
+
+Where every assignment is as good as the one before it for the new centres, the inertia never rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.centroids import inertia_of, mean_variance
+from jaxcluster.cluster.given import GIVEN, Given
+from jaxcluster.cluster.seeding import seed_centers
+from jaxcluster.core import check
+from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.rows import Placed
+from jaxcluster.ops.distance import sqeuclidean, squared_norms
+from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.types import Array, Float, Int, KeyArray, Status
+
+Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
+"""(centres, what the last assignment left to start from, None at first) -> (n,) labels, what to start from next."""
+
+
+class Turn(NamedTuple):
+    """Where an iteration is.
+
+    Attributes:
+        centers: (k, d) in the frame of the rows.
+        labels: (n,) int32, on the host.
+        left: what the next assignment starts from.
+        inertia: of these labels and centres.
+        residual: Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
+        history: the inertia after each step.
+    """
+
+    centers: Float[Array, "k d"]
+    labels: np.ndarray
+    left: Any
+    inertia: float
+    residual: float
+    history: tuple
+
+
+def alternate(placed: Placed, assign: Assign, starts: list, *, tol: Any, max_steps: Any) -> tuple[Turn, Int[Array, ""]]:
+    """The best of the runs from several starting centres, and its status."""
+    limit = float(tol) * float(_variance(placed.points))
+    runs = [_run(placed, assign, start, limit, max_steps) for start in starts]
+    best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
+    return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
+
+
+def starting_centers(
+    key: KeyArray, placed: Placed, k: int, name: str, given: Given, runs: int
+) -> list[Float[Array, "k d"]]:
+    """One start for each run, in the frame of the rows; given centres are one start."""
+    if name == GIVEN:
+        return [given.in_frame(placed.origin, spherical=False).start]
+    keys = [key] if runs == 1 else jax.random.split(key, runs)
+    return [_seed(k, name, each, placed.points) for each in keys]
+
+
+def history_of(run: Turn, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
+    """The inertia after each step, ``offset`` added, NaN from the last on."""
+    history = np.full(history_capacity(max_steps), np.nan, run.centers.dtype)
+    history[: len(run.history)] = np.add(run.history, offset)
+    return jax.device_put(history)
+
+
+def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
+    """``status`` with what only the finished fit shows: clusters without weight, no finite inertia."""
+    return status_with(status, objective=inertia, incomplete=bool((weight <= 0).any()))
+
+
+def costs_of(placed: Placed, centers: Float[Array, "k d"]) -> np.ndarray:
+    """(n, k) squared distances of the rows to centres in their frame, on the host.
+
+    Those beyond the dtype are its largest number: labels are found all the same, and the inertia tells.
+    """
+    costs = np.asarray(_sqeuclidean(placed.points.x, centers))[: placed.n]
+    if np.isfinite(costs).all():
+        return costs
+    most = np.finfo(costs.dtype).max
+    return np.nan_to_num(costs, nan=most, posinf=most)
+
+
+def refuse_traced(*values: Any) -> None:
+    """Raises TypeError where a value is traced."""
+    if check.is_traced(*values):
+        raise TypeError(
+            "Rows that are traced cannot be assigned under constraints: the search is no program of fixed shape, and "
+            "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "
+            "with given column weights can be traced and differentiated."
+        )
+
+
+def _run(placed, assign, centers, limit, max_steps):
+    labels, left = assign(centers, None)
+    run = Turn(centers, labels, left, _inertia_of(placed, centers, labels), np.inf, ())
+    while len(run.history) < max_steps and run.residual > limit:
+        centers, moved = _means(placed.uniform, placed.points, _padded(run.labels, placed), run.centers)
+        labels, left = assign(centers, run.left)
+        inertia = _inertia_of(placed, centers, labels)
+        same = np.array_equal(labels, run.labels)
+        if same or inertia < run.inertia:
+            # Of the same labels the new centres are the means, whatever rounding makes of the inertia.
+            inertia, residual = min(inertia, run.inertia), 0.0 if same else float(moved)
+            run = Turn(centers, labels, left, inertia, residual, (*run.history, inertia))
+        else:
+            # Labels that cost the same, or rounding: they would come round again.
+            run = run._replace(residual=0.0, history=(*run.history, run.inertia))
+    return run
+
+
+def _padded(labels, placed):
+    """Labels with those of padding, which weighs nothing."""
+    return np.pad(labels, (0, placed.points.weight.shape[0] - placed.n))
+
+
+def _inertia_of(placed, centers, labels):
+    return float(_inertia(placed.points, centers, _padded(labels, placed)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _seed(k, init, key, points):
+    return seed_centers(key, points, k, init=init)
+
+
+@jax.jit
+def _variance(points):
+    return mean_variance(points, squared_norms(points.x))
+
+
+@partial(jax.jit, static_argnums=0)
+def _means(uniform, points, labels, centers):
+    """The mean of each cluster's rows, or its centre where it has none, and Σ‖Δc‖²."""
+    sums, weight = cluster_sums(points, labels, centers.shape[0], uniform=uniform)
+    occupied = weight[:, None] > 0
+    means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)
+    return means, jnp.sum(jnp.square(means - centers))
+
+
+@jax.jit
+def _inertia(points, centers, labels):
+    return inertia_of(points, centers, labels)
+
+
+@jax.jit
+def _sqeuclidean(x, centers):
+    return sqeuclidean(x, centers)
