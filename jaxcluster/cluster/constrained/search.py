@@ -4,8 +4,8 @@ Small parts are solved exactly by branch and bound. Large ones are improved by K
 places along a chain of groups that hold each other in them, which keeps every pair apart.
 
 Sources: A. H. Land and A. G. Doig, An automatic method of solving discrete programming problems, Econometrica 28
-(1960); for the constraints K. Wagstaff et al., Constrained k-means clustering with background knowledge, ICML 2001, whose
-one greedy pass may end without labels where there are some.
+(1960); for the constraints K. Wagstaff et al., Constrained k-means clustering with background knowledge, ICML 2001,
+whose one greedy pass may end without labels where there are some.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxcluster.cluster.constrained.coloring import color
 SMALL = 64
 """Groups of a part up to which the best labels are searched for."""
 
-BRANCHES = 2_000
+BRANCHES = 500
 """Branches after which a search is left with the best labels found."""
 
 
@@ -41,7 +41,11 @@ class Part(NamedTuple):
 
 
 def parts_of(conflicts: np.ndarray, count: int, k: int, names: np.ndarray) -> list[Part]:
-    """The parts of ``count`` groups that have conflicts. Raises ValueError where k clusters are too few, see `color`."""
+    """The parts of ``count`` groups that have conflicts, with ``names`` for messages.
+
+    Raises:
+        ValueError: k clusters are too few, see `color`.
+    """
     ones = np.ones(len(conflicts))
     graph = scipy.sparse.coo_array((ones, (conflicts[:, 0], conflicts[:, 1])), shape=(count, count)).tocsr()
     _, component = connected_components(graph, directed=False)

@@ -1,0 +1,107 @@
+"""k-means under pairs of rows with scikit-learn's face, over `jaxcluster.constrained`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcluster.cluster import constrained
+from jaxcluster.cluster.kmeans import AUTO_RESTARTS
+from jaxcluster.estimators.base import CenterEstimator, as_key
+
+
+class ConstrainedKMeans(CenterEstimator):
+    """k-means that keeps pairs of rows together, or apart.
+
+    Pairs hold for the rows of the fit without exception. `predict` and `score` put rows to the nearest centre: no pairs
+    bind there, not even for the rows of the fit.
+
+    Args:
+        n_clusters: number of clusters.
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+            ``init(X, n_clusters, random_state)`` that returns them.
+        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
+            a callable, else 1.
+        max_iter: the most steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features).
+        labels_: (n_samples,) int32.
+        cluster_sizes_: (n_clusters,) int32 how many rows each cluster has.
+        inertia_: Σ w·‖x − c‖² (data units²).
+        n_iter_: steps of the best run.
+        history_: (n_iter_,) inertia after each step.
+        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[0.0], [1.0], [2.0], [100.0], [101.0], [102.0]])
+        >>> labels = ConstrainedKMeans(n_clusters=2, random_state=0).fit_predict(X, cannot_link=[[0, 1]])
+        >>> bool(labels[0] != labels[1])
+        True
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        init="k-means++",
+        n_init="auto",
+        max_iter=300,
+        tol=1e-4,
+        random_state=None,
+    ):
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each.
+            must_link: (m, 2) row numbers, pairs that share a cluster.
+            cannot_link: (m, 2) row numbers, pairs that do not.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; pairs that contradict each other, and rows that
+                need more clusters.
+
+        Warns:
+            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(X.shape[0])
+        weights = self._check_weights(sample_weight, X.shape[0])
+        pairs = {"must_link": must_link, "cannot_link": cannot_link}
+        fit = self._publish(self._best_fit(X, weights, pairs, self._runs(auto=AUTO_RESTARTS)), weights)
+        self.cluster_sizes_ = np.bincount(self.labels_, minlength=self.n_clusters).astype(np.int32)
+        self.n_iter_ = int(fit.steps)
+        return self
+
+    def fit_predict(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+        """Fits, and returns ``labels_``."""
+        return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).labels_
+
+    def fit_transform(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+        """Fits, and returns the distance of each row to each centre."""
+        return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).transform(X)
+
+    def _best_fit(self, X, weights, pairs, runs):
+        key = as_key(self.random_state)
+        options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}
+        if not callable(self.init):
+            return constrained.fit(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
+        starts = self._called_starts(X, runs)
+        fits = [constrained.fit(key, X, self.n_clusters, init=start, **options) for start in starts]
+        return min(fits, key=lambda fit: float(fit.state.inertia))
+
+    def _tell_history(self):
+        """Has no ``verbose``: what there is to tell is in ``history_``."""
