@@ -192,7 +192,8 @@ def test_place_centres_pads_and_weighs():
     np.testing.assert_allclose(placed.points.x[:10], x - x.mean(0), atol=1e-3)
     np.testing.assert_array_equal(placed.points.weight, [1] * 10 + [0] * (bucket(10) - 10))
     assert placed.uniform
-    assert not place(x, np.ones(10)).uniform
+    assert place(x, np.ones(10)).uniform
+    assert not place(x, np.repeat([0, 1], 5)).uniform
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, bool])
@@ -241,6 +242,17 @@ def test_a_count_is_an_integer(value):
 def test_a_positive_number(value, error):
     with pytest.raises(error, match="tol"):
         check.check_positive("tol", value)
+
+
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.int64(2), np.array(2.0)], ids=lambda value: type(value).__name__
+)
+def test_numbers_of_every_type_are_one_to_a_program(value, compiles):
+    double = jax.jit(lambda value: 2 * value)
+    double(2.0)
+    with compiles() as seen:
+        doubled = double(check.check_positive("tol", value))
+    assert (float(doubled), seen.count) == (4, 0)
 
 
 def test_a_large_finite_matrix_passes_though_its_sum_overflows():

@@ -119,7 +119,7 @@ def fit(
     check.check_choice("strategy", strategy, STRATEGIES)
     check.check_choice("init", init, INITS)
     runs = check.check_count("n_init", n_init)
-    check.check_positive("tol", tol, zero=True)
+    tol = check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     placed = place(x, weights, axis_name=axis_name)
     options = lloyd.LloydOptions(uniform=placed.uniform, axis_name=axis_name)

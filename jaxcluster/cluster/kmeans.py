@@ -125,9 +125,10 @@ def fit(
     x = check.check_matrix(x)
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     k = check.check_clusters(k, n)
-    _check_options(metric, precision, tol, max_steps)
+    _check_options(metric, precision, max_steps)
+    tol = check.check_positive("tol", tol, zero=True)
     name, given = check_given(init, frozen, active, k, x.shape[1])
-    runs = _runs(name, n_init)
+    runs = check_runs(name, n_init)
     placed = place(x, weights, center=metric == "sqeuclidean", axis_name=axis_name)
     static = _Static(k, name, runs, metric, precision, placed.uniform, history_capacity(max_steps), axis_name)
     fitted = _fit(static, key, placed.points, placed.origin, given, tol, max_steps)
@@ -190,7 +191,8 @@ def sweep(
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters.")
     check.check_choice("init", init, INITS)
     check.check_count("n_seeds", n_seeds)
-    _check_options(metric, precision, tol, max_steps)
+    _check_options(metric, precision, max_steps)
+    tol = check.check_positive("tol", tol, zero=True)
     placed = place(x, weights, center=metric == "sqeuclidean")
     static = _Static(max(ks), init, 1, metric, precision, placed.uniform, history_capacity(max_steps))
     shape = (len(ks), n_seeds)
@@ -302,14 +304,14 @@ def _score(centers, origin, points, metric):
     return -inertia_of(points, centers, labels, spherical=spherical)
 
 
-def _check_options(metric, precision, tol, max_steps):
+def _check_options(metric, precision, max_steps):
     check.check_choice("metric", metric, METRICS)
     matrix_precision(precision)
-    check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
 
 
-def _runs(name, n_init):
+def check_runs(name: str, n_init: int | str) -> int:
+    """How many starts ``n_init`` asks of the seeding ``name``; given centres are started from once."""
     if n_init == "auto":
         return AUTO_RESTARTS if name == "random" else 1
     if isinstance(n_init, str):

@@ -26,14 +26,18 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
     raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, known))}.{hint}")
 
 
-def check_positive(name: str, value: Any, *, zero: bool = False) -> None:
-    """Raises ValueError unless a concrete number is positive (or zero where that is allowed)."""
+def check_positive(name: str, value: Any, *, zero: bool = False) -> Any:
+    """``value``, of which a concrete number must be positive (or zero where that is allowed).
+
+    A number of the host comes back as a float of Python: 0, 0.0 and NumPy's zeros are one type to a compiled program.
+    """
     if is_traced(value):
-        return
+        return value
     if value is None or (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not (value >= 0 if zero else value > 0):
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
+    return value if isinstance(value, jax.Array) else float(value)
 
 
 def check_count(name: str, value: Any) -> int:

@@ -34,7 +34,7 @@ class Placed(NamedTuple):
         points: the rows minus ``origin``, padded with rows of weight 0.
         origin: (d,) what was subtracted.
         n: how many rows are real.
-        uniform: whether every weight is 0 or 1, so that a weighted sum needs no product.
+        uniform: whether every row weighs 1 and padding 0, so that a weighted sum needs no product.
     """
 
     points: Points
@@ -132,8 +132,9 @@ def _place_host(x, weights, origin, center, missing, device):
     weight = _aligned(out.shape[:1], dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
+    uniform = bool((weight[:n] == 1).all())  # weights that say nothing need no program of their own
     placed = jax.device_put((Points(out, weight), origin), device)
-    return Placed(*placed, n, weights is None)
+    return Placed(*placed, n, uniform)
 
 
 def _subtract(x, origin, out):

@@ -115,7 +115,7 @@ def fit(
     options = em_options(covariance, precision, False, axis_name)
     check.check_choice("weight_concentration_prior_type", weight_concentration_prior_type, PRIOR_TYPES)
     model = Model(options, weight_concentration_prior_type == "dirichlet_process")
-    check_limits(tol, max_steps, reg_covar)
+    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     given = priors.Given(
         weight_concentration_prior, mean_precision_prior, mean_prior, degrees_of_freedom_prior, covariance_prior
     )

@@ -97,7 +97,7 @@ def fit(
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     k = check.check_clusters(k, n)
     options = em_options(covariance, precision, missing, axis_name)
-    check_limits(tol, max_steps, reg_covar)
+    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     start = check_start(init, options.family, x.shape[0], k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     active = check_active(active, k)
@@ -123,11 +123,10 @@ def em_options(covariance: str, precision: str | None, missing: bool, axis_name:
     return em.EMOptions(covariance, matrix_precision(precision), missing, axis_name=axis_name)
 
 
-def check_limits(tol, max_steps, reg_covar) -> None:
-    """Raises on limits that are no positive numbers."""
-    check.check_positive("tol", tol, zero=True)
+def check_limits(tol, max_steps, reg_covar) -> tuple:
+    """``tol`` and ``reg_covar``, of one type whatever the caller wrote; raises on what are no positive numbers."""
     check.check_positive("max_steps", max_steps)
-    check.check_positive("reg_covar", reg_covar, zero=True)
+    return check.check_positive("tol", tol, zero=True), check.check_positive("reg_covar", reg_covar, zero=True)
 
 
 def check_active(active, k: int) -> Bool[Array, " k"] | None:

@@ -84,7 +84,7 @@ def sweep(
             raise ValueError(f"{name}={list(values)} must be one or more distinct values.")
     check.check_choice("init", init, METHODS)
     check.check_count("n_seeds", n_seeds)
-    check_limits(tol, max_steps, reg_covar)
+    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     options = [em_options(covariance, precision, missing) for covariance in covariances]
     placed = place(x, weights, missing=missing)
     shape = (len(ks), n_seeds)
