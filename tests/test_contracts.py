@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,18 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core.rows import bucket
+from jaxcluster.core.rows import bucket, place
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
 from jaxcluster.types import Status
 
 K = 4
+
+MANY = 12
+"""Clusters enough that no start and no step is clear-cut."""
+
+PAIRED = {"kmedoids", "clara"}
+"""Methods that look at all pairs of rows at once, and have no tiles of rows."""
 
 
 def promised(promise: str) -> list[str]:
@@ -31,6 +39,19 @@ def rows(blobs, request):
 @pytest.fixture(scope="module")
 def weights(blobs):
     return np.random.default_rng(3).integers(1, 4, len(blobs.x)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def repeats():
+    """How often each of the first 290 rows comes: once, twice or three times, and 320 rows in all, which are padded no
+    further than the rows themselves, so that all run in programs that other tests have compiled."""
+    return np.random.default_rng(3).permutation(np.repeat([1, 2, 3], [270, 10, 10]))
+
+
+@cache
+def jitted(name):
+    """The weighted fit inside a program of the caller, compiled once for all tests."""
+    return jax.jit(lambda key, x, weights: ALGORITHMS[name].fit(key, x, K, weights=weights))
 
 
 def same_partition(a, b) -> bool:
@@ -62,20 +83,26 @@ def test_finds_separate_blobs(name, rows, blobs, key):
     assert np.asarray(fit.labels).max() < K
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in PAIRED])
 def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
-    whole = ALGORITHMS[name].fit(key, rows, K)
+    # Traced rows are not padded: no other test has this number of them, so neither finds what the other has traced.
+    x = rows[:293]
+    whole = ALGORITHMS[name].fit(key, x, K)
+    asked = []
+
+    def small(*shape):
+        asked.append(shape)
+        return 37
+
     for module in (lloyd, xla):
-        monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: 37)
-    monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: 37)
-    jax.clear_caches()
-    tiled = ALGORITHMS[name].fit(key, rows, K)
-    jax.clear_caches()
+        monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: small(n))
+    monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
+    tiled = jax.jit(lambda x: ALGORITHMS[name].fit(key, x, K))(x)
+    assert (len(x),) in asked
     assert_same_fit(whole, tiled)
 
 
-@pytest.mark.parametrize("name", promised("sharded"))
-@pytest.mark.parametrize("n", [300, 299])
+@pytest.mark.parametrize(("name", "n"), [("kmeans", 300), *((name, 299) for name in promised("sharded"))])
 def test_sharded_equals_single(name, n, rows, weights, key):
     x, w = rows[:n], weights[:n]
     single = ALGORITHMS[name].fit(key, x, K, weights=w)
@@ -90,23 +117,22 @@ def test_vmap_equals_a_loop(name, rows, weights, key):
     scale = jnp.asarray([1.0, 2.0, 0.5])[:, None, None]
     batch = scale * jnp.asarray(rows)
     together = jax.vmap(lambda k, x: ALGORITHMS[name].fit(k, x, K, weights=weights))(keys, batch)
-    one = jax.jit(lambda k, x: ALGORITHMS[name].fit(k, x, K, weights=weights))
     for i in range(3):
-        assert_same_fit(one(keys[i], batch[i]), jax.tree.map(lambda leaf, i=i: leaf[i], together))
+        one = jitted(name)(keys[i], batch[i], weights)
+        assert_same_fit(one, jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_jit_equals_eager(name, rows, weights, key):
     # Eager rows are padded and centred on the host, traced rows are not: two ways to one answer.
-    eager = ALGORITHMS[name].fit(key, rows, K, weights=weights)
-    jitted = jax.jit(lambda x, w: ALGORITHMS[name].fit(key, x, K, weights=w))(rows, weights)
-    assert_same_fit(eager, jitted)
+    assert_same_fit(ALGORITHMS[name].fit(key, rows, K, weights=weights), jitted(name)(key, rows, weights))
 
 
 @pytest.mark.parametrize("name", promised("repetition"))
-def test_weight_equals_repetition(name, rows, weights, key):
-    repeats = weights.astype(int)
-    weighted = ALGORITHMS[name].fit(key, rows, K, weights=weights)
+def test_weight_equals_repetition(name, rows, repeats, key):
+    rows = rows[: len(repeats)]
+    assert bucket(len(rows)) == bucket(int(repeats.sum())) == bucket(300)
+    weighted = ALGORITHMS[name].fit(key, rows, K, weights=repeats)
     repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
     assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
     np.testing.assert_allclose(objective(weighted), objective(repeated), rtol=1e-4)
@@ -127,9 +153,10 @@ def test_rows_of_weight_zero_do_not_count(name, rows, key):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_is_kept(name, dtype, rows, key):
     with jax.enable_x64(True):
-        fit = ALGORITHMS[name].fit(key, rows.astype(dtype), K)
-        assert middles(fit).dtype == dtype
-        assert objective(fit).dtype == dtype
+        x = rows.astype(dtype)
+        assert place(x).points.x.dtype == dtype
+        fit = jax.eval_shape(lambda x: ALGORITHMS[name].fit(key, x, K), x)  # dtypes are known before XLA compiles
+        assert {leaf.dtype for leaf in jax.tree.leaves(fit) if leaf.dtype.kind == "f"} == {np.dtype(dtype)}
         assert fit.labels.dtype == np.int32
 
 
@@ -138,7 +165,7 @@ def test_objective_never_rises(name, key):
     # One broad cloud with outliers: many steps, none of them clear-cut.
     rng = np.random.default_rng(1)
     x = np.concatenate([rng.normal(size=(280, 5)), rng.normal(size=(20, 5)) * 20]).astype(np.float32)
-    fit = ALGORITHMS[name].fit(key, x, 12, tol=0)
+    fit = ALGORITHMS[name].fit(key, x, MANY, tol=0.0)
     history = np.asarray(fit.history)
     taken = int(fit.steps)
     assert np.isfinite(history[:taken]).all()
@@ -170,7 +197,7 @@ def test_permuting_rows_permutes_labels(name, rows, key):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_same_key_same_answer(name, rows, key):
-    a, b = (ALGORITHMS[name].fit(key, rows, 7) for _ in range(2))
+    a, b = (ALGORITHMS[name].fit(key, rows, MANY) for _ in range(2))
     assert all(
         np.array_equal(p, q, equal_nan=True) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
@@ -244,10 +271,10 @@ def test_finders_do_not_mind_an_offset(name, blobs, offset):
 
 
 @pytest.mark.parametrize("name", [name for name, finder in FINDERS.items() if finder.weighted])
-def test_weights_of_finders_equal_repetition(name, blobs, weights):
-    repeats = weights.astype(int)
-    weighted = FINDERS[name].fit(blobs.x, weights=weights)
-    repeated = FINDERS[name].fit(np.repeat(blobs.x, repeats, axis=0))
+def test_weights_of_finders_equal_repetition(name, blobs, repeats):
+    x = blobs.x[: len(repeats)]
+    weighted = FINDERS[name].fit(x, weights=repeats)
+    repeated = FINDERS[name].fit(np.repeat(x, repeats, axis=0))
     assert same_partition(np.repeat(np.asarray(weighted.labels), repeats), repeated.labels)
 
 
