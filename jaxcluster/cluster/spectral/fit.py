@@ -55,7 +55,8 @@ def fit(
         k-means where the eigensolver has converged.
 
     Raises:
-        ValueError, TypeError: as `embed`; an unknown ``assign_labels``; k or ``n_components`` that do not fit.
+        ValueError, TypeError: as `embed`; an unknown ``assign_labels``; k, ``n_init`` or ``n_components`` that do not
+            fit.
     """
     check.check_choice("assign_labels", assign_labels, ASSIGNMENTS)
     k = check.check_clusters(k, count_rows(x))
@@ -65,6 +66,7 @@ def fit(
             f"assign_labels={assign_labels!r} makes a cluster of each eigenvector, so n_components={wide} must be "
             f"k={k}. Leave it out, or pass assign_labels='kmeans'."
         )
+    kmeans.check_runs("k-means++", n_init)
     solver_key, label_key = jax.random.split(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "tol": tol, "max_steps": max_steps}
     embedding = embed(solver_key, x, wide, **options)

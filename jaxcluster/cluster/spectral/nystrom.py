@@ -76,6 +76,7 @@ def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMA
     if check.check_clusters(k, x.shape[0]) > m:
         raise ValueError(f"k={k} eigenvectors are not to be had from landmarks={m}. Pass as many landmarks or more.")
     check.check_positive("gamma", gamma)
+    kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]
     if check.is_traced(key, x, gamma):
