@@ -127,6 +127,27 @@ def test_costs_may_be_negative(clouds):
     np.testing.assert_allclose(sinkhorn.plan_cost(moved, costs - 50), sinkhorn.plan_cost(plain, costs), atol=1e-5)
 
 
+def not_a_number(x, y):
+    return jnp.full((x.shape[0], y.shape[0]), jnp.nan, x.dtype)
+
+
+@pytest.mark.parametrize("anneal", [None, 0.5])
+def test_a_cost_that_is_not_a_number_is_a_status(anneal, clouds):
+    x, y, _, _ = clouds
+    solved = sinkhorn.solve(x, y, cost=not_a_number, epsilon=1.0, anneal=anneal)
+    assert int(solved.status) == Status.NOT_FINITE
+    assert int(solved.steps) == 1
+
+
+def test_a_matrix_of_another_shape_compiles_nothing(clouds, compiles):
+    x, y, _, _ = clouds
+    costs = squares(x, y)
+    sinkhorn.solve_cost(costs, epsilon=0.5)
+    with compiles() as seen:
+        sinkhorn.solve_cost(costs[:-1, :-2], epsilon=0.5)
+    assert seen.count == 0
+
+
 def test_tiles_do_not_matter(clouds, monkeypatch):
     x, y, a, b = clouds
     stated = points_problem(x, y, a=a, b=b, cost="sqeuclidean", epsilon=0.3, rho_a=None, rho_b=None)
@@ -135,7 +156,10 @@ def test_tiles_do_not_matter(clouds, monkeypatch):
 
     def rounds():
         quick, whole = rounds_module.quick_round(*arguments)
-        return quick, whole, rounds_module.exact_round(*arguments), rounds_module.mean_cost(*arguments[:2])
+        matrix = stated.problem._replace(rows=stated.cost(*stated.problem[:2]), columns=())
+        kernel = rounds_module.kernel_of(matrix, g, matrix.epsilon)
+        kept = rounds_module.kernel_round(matrix, kernel, *arguments[2:])
+        return quick, whole, kept, rounds_module.exact_round(*arguments), rounds_module.mean_cost(*arguments[:2])
 
     whole = rounds()
     monkeypatch.setattr(rounds_module, "tile_for", lambda n, m: 13)
@@ -180,10 +204,11 @@ def test_the_quick_round_knows_when_it_is_not_exact(clouds):
 def test_over_relaxation_needs_fewer_rounds(clouds):
     x, y, a, b = clouds
     options = {"a": a, "b": b, "epsilon": 0.1, "tol": 1e-3, "max_steps": 5000}
-    plain, relaxed = (sinkhorn.solve(x, y, omega=omega, **options) for omega in (1.0, 1.5))
-    assert int(plain.status) == int(relaxed.status) == Status.CONVERGED
-    assert int(relaxed.steps) < int(plain.steps)
-    np.testing.assert_allclose(relaxed.transport_cost, plain.transport_cost, rtol=1e-2)
+    plain, *others = (sinkhorn.solve(x, y, omega=omega, **options) for omega in (1.0, 1.5, None))
+    for relaxed in others:
+        assert int(plain.status) == int(relaxed.status) == Status.CONVERGED
+        assert int(relaxed.steps) < int(plain.steps)
+        np.testing.assert_allclose(relaxed.transport_cost, plain.transport_cost, rtol=1e-2)
 
 
 def test_vmap_is_a_loop(clouds):

@@ -22,7 +22,7 @@ def divergence(
     rho=None,
     tol=1e-3,
     max_steps=2000,
-    omega=1.0,
+    omega=None,
     anneal=0.5,
 ) -> Float[Array, ""]:
     """OT(x, y) − (OT(x, x) + OT(y, y))/2 + (ε/2)·(Σa − Σb)²: how far two weighted sets of rows are apart.

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcluster.cluster.sinkhorn.cost import CENTERED, TileCost, as_cost_matrix, check_callable, matrix_tile, tile_cost
 from jaxcluster.core import check
-from jaxcluster.core.rows import place
+from jaxcluster.core.rows import bucket, place
 from jaxcluster.types import Array, Float
 
 SUMS_ALIKE = 1e-5
@@ -74,15 +74,19 @@ def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b) -> Stated:
 
 
 def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b) -> Stated:
-    """Checks a matrix of costs and its weights.
+    """Checks a matrix of costs and its weights; concrete ones are padded up to a bucket by costs of 0 at weight 0.
 
     Raises:
         ValueError, TypeError: see `check_problem` and `as_cost_matrix`.
     """
-    costs = as_cost_matrix(costs)
+    padded, costs = not check.is_traced(costs, a, b), as_cost_matrix(costs)
     n, m = costs.shape
     a, b = check_problem(a, b, n, m, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
-    weights = [jnp.ones(size) if given is None else given for given, size in ((a, n), (b, m))]
+    weights = [np.ones(size) if given is None else given for given, size in ((a, n), (b, m))]
+    if padded:
+        more = [bucket(size) - size for size in (n, m)]
+        costs = jnp.asarray(np.pad(np.asarray(costs), [(0, extra) for extra in more]))
+        weights = [np.pad(given, (0, extra)) for given, extra in zip(weights, more, strict=True)]
     numbers = _numbers(costs.dtype, *weights, a, b, (n, m), epsilon, rho_a, rho_b)
     return Stated(Problem(costs, (), *numbers), matrix_tile, n, m)
 

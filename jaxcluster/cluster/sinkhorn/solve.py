@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.cluster.sinkhorn.cost import KEPT, TileCost, matrix_tile
+from jaxcluster.cluster.sinkhorn.cost import TileCost
+from jaxcluster.cluster.sinkhorn.iteration import Options, unrolled
+from jaxcluster.cluster.sinkhorn.iteration import run as iterated
 from jaxcluster.cluster.sinkhorn.problem import Problem, Stated, matrix_problem, points_problem
-from jaxcluster.cluster.sinkhorn.rounds import exact_round, mean_cost, row_log_sum, sinkhorn_round
+from jaxcluster.cluster.sinkhorn.rounds import exact_round, row_log_sum
 from jaxcluster.cluster.sinkhorn.value import dual, dual_value, plan_cost, plan_error, summarize
 from jaxcluster.core import check
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
-from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
+from jaxcluster.core.iterate import history_capacity, status_of, status_with
 from jaxcluster.core.rows import trim
 from jaxcluster.types import Array, Float, Int
 
@@ -51,26 +53,6 @@ class Transport(NamedTuple):
     history: Float[Array, "*batch capacity"]
 
 
-class SinkhornState(NamedTuple):
-    """Potentials, the ε that the next round takes, and the error that the last one found: infinite on the way to ε."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    epsilon: Float[Array, ""]
-    residual: Float[Array, ""]
-    objective: Float[Array, ""]
-
-
-class _Static(NamedTuple):
-    """Options that change the program."""
-
-    cost: TileCost
-    rounds: int | None
-    symmetric: bool
-    annealed: bool
-    capacity: int
-
-
 def solve(
     x,
     y,
@@ -83,7 +65,7 @@ def solve(
     rho_b=None,
     tol=1e-3,
     max_steps=2000,
-    omega=1.0,
+    omega=None,
     anneal=0.5,
     rounds: int | None = None,
     start=None,
@@ -109,7 +91,7 @@ def solve(
         tol: stop at this error of the sums of the plan, a share of the weights (see `Transport`). Traced.
         max_steps: the most rounds taken. Traced.
         omega: in (0, 2), how far a round goes: above 1 is over-relaxation, which needs fewer rounds at a small ε; near
-            2 it need not converge. Traced.
+            2 it need not converge. Traced. None chooses it from the rate at which the error falls (1 with ``rounds``).
         anneal: in (0, 1), what ε falls by each round, from the mean cost down to ``epsilon``; None to begin with
             ``epsilon`` itself. Traced.
         rounds: take exactly this many rounds (static), and differentiate through all of them instead.
@@ -122,7 +104,9 @@ def solve(
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
 
     Sources: M. Cuturi, Sinkhorn distances, NeurIPS 2013; A. Thibault, L. Chizat, C. Dossal and N. Papadakis,
-    Overrelaxed Sinkhorn-Knopp algorithm for regularized optimal transport, Algorithms 14 (2021).
+    Overrelaxed Sinkhorn-Knopp algorithm for regularized optimal transport, Algorithms 14 (2021);
+    T. Lehmann, M.-K. von Renesse, A. Sambale and A. Uschmajew, A note on overrelaxation in the Sinkhorn algorithm,
+    Optimization Letters 16 (2022).
     """
     stated = points_problem(x, y, a=a, b=b, cost=cost, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
     return solve_stated(stated, tol, max_steps, omega, anneal, rounds, start)
@@ -138,7 +122,7 @@ def solve_cost(
     rho_b=None,
     tol=1e-3,
     max_steps=2000,
-    omega=1.0,
+    omega=None,
     anneal=0.5,
     rounds: int | None = None,
     start=None,
@@ -149,15 +133,18 @@ def solve_cost(
 
 
 def solve_stated(
-    stated: Stated, tol, max_steps, omega=1.0, anneal=0.5, rounds=None, start=None, *, symmetric=False
+    stated: Stated, tol, max_steps, omega=None, anneal=0.5, rounds=None, start=None, *, symmetric=False
 ) -> Transport:
     """Solves a checked problem. Symmetric: rows and columns are the same points with the same weights."""
     check_options(tol, max_steps, omega, anneal, rounds)
     dtype = stated.problem.a.dtype
     size = stated.problem.b.shape[0]
     start = jnp.zeros(size, dtype) if start is None else _filled(start, stated.m, size, dtype)
-    static = _Static(stated.cost, rounds, symmetric, anneal is not None, history_capacity(max_steps))
-    solved = _solve(static, stated.problem, start, omega, 1.0 if anneal is None else anneal, tol, max_steps)
+    adaptive = omega is None and rounds is None and not symmetric
+    capacity = history_capacity(max_steps) if rounds is None else rounds
+    static = Options(stated.cost, rounds, symmetric, anneal is not None, adaptive, capacity)
+    omega, anneal = (1.0 if number is None else number for number in (omega, anneal))
+    solved = _solve(static, stated.problem, start, omega, anneal, tol, max_steps)
     n, m = stated.n, stated.m
     return solved._replace(f=trim(solved.f, n), g=trim(solved.g, m), a=trim(solved.a, n), b=trim(solved.b, m))
 
@@ -167,7 +154,7 @@ def check_options(tol, max_steps, omega, anneal, rounds) -> None:
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     for name, value, most in (("omega", omega, 2), ("anneal", anneal, 1)):
-        if value is None and name == "anneal":
+        if value is None:
             continue
         check.check_positive(name, value)
         if not check.is_traced(value) and not value < most:
@@ -186,9 +173,16 @@ def _filled(start, m, size, dtype):
 @partial(jax.jit, static_argnums=0)
 def _solve(static, problem, start, omega, anneal, tol, max_steps):
     cost = static.cost
-    held = problem if static.rounds else jax.lax.stop_gradient(problem)
-    fitted = _iterate(static, *_kept(cost, held), start, omega, anneal, tol, max_steps)
-    f, g = _gauge(held, fitted.state.f, fitted.state.g)
+    held = jax.lax.stop_gradient(problem)
+    # A number of rounds is no tolerance: only NaN ends them earlier.
+    tol, max_steps = (-1.0, static.rounds) if static.rounds else (tol, max_steps)
+    options = jax.lax.stop_gradient((start, omega, anneal))
+    run = iterated(static, held, *options, tol, max_steps)
+    f, g = run.state.f, run.state.g
+    if static.rounds:
+        held = problem
+        f, g = with_derivative_of(partial(unrolled, static), (f, g), problem, start, omega, anneal)
+    f, g = _gauge(held, f, g)
     summary, rows = summarize(cost, held, f, g)
     value = dual(held, f, g, summary.mass)
     transport_cost = summary.cost
@@ -197,38 +191,9 @@ def _solve(static, problem, start, omega, anneal, tol, max_steps):
         value = with_derivative_of(partial(dual_value, cost), value, *jax.lax.stop_gradient((f, g)), problem)
         f, g = _differentiable(static, problem, f, g)
         transport_cost = with_derivative_of(partial(plan_cost, cost), transport_cost, f, g, problem)
-    status = status_with(fitted.status, objective=value)
-    numbers = (transport_cost, value, error, status, fitted.steps, fitted.history)
+    status = status_of(run.state.residual, jnp.inf if static.rounds else tol)
+    numbers = (transport_cost, value, error, status_with(status, objective=value), run.steps, run.history)
     return Transport(f, g, problem.a, problem.b, problem.epsilon, *numbers)
-
-
-def _kept(cost: TileCost, problem: Problem) -> tuple[TileCost, Problem]:
-    """The problem with its costs computed once, where all of them are no more than a tile elsewhere."""
-    if cost is matrix_tile or problem.a.shape[0] * problem.b.shape[0] > KEPT:
-        return cost, problem
-    return matrix_tile, problem._replace(rows=cost(problem.rows, problem.columns), columns=())
-
-
-def _iterate(static, cost, problem, start, omega, anneal, tol, max_steps):
-    dtype = problem.a.dtype
-    omega, anneal = jnp.asarray(omega, dtype), jnp.asarray(anneal, dtype)
-    first = jnp.maximum(problem.epsilon, mean_cost(cost, problem)) if static.annealed else problem.epsilon
-
-    def advance(state):
-        taken = sinkhorn_round(cost, problem, state.f, state.g, state.epsilon, omega)
-        if static.symmetric:
-            # Between a potential and its transform: at the fixed point both are the same, in a few rounds.
-            half = (state.f + taken.f) / 2
-            taken = taken._replace(f=half, g=half)
-        left = jnp.where(state.epsilon > problem.epsilon, jnp.inf, taken.error)
-        epsilon = jnp.maximum(problem.epsilon, state.epsilon * anneal)
-        return SinkhornState(taken.f, taken.g, epsilon, left, taken.error)
-
-    most = jnp.asarray(jnp.inf, dtype)
-    state = SinkhornState(jnp.zeros_like(problem.a), start, first, most, most)
-    if static.rounds:
-        return trace(advance, state, steps=static.rounds)
-    return iterate(advance, state, tol=tol, max_steps=max_steps, capacity=static.capacity)
 
 
 def _gauge(problem, f, g):
