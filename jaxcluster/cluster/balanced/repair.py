@@ -54,18 +54,15 @@ class _Network:
         k = self.k = len(prices)
         self.costs, self.sizes, self.labels = costs, sizes, choice.labels
         order = np.argsort(self.labels, kind="stable")
-        starts = np.cumsum(choice.counts) - choice.counts
-        self.members = np.split(order, starts[1:])
+        self.members = np.split(order, np.cumsum(choice.counts)[:-1])
         self.places = sizes.wanted(choice.counts, prices)
         self.excess = np.append(choice.counts - self.places, self.places.sum() - sizes.n)
         self.potential = np.append(prices, 0.0)
         self.weight = np.full((k + 1, k + 1), np.inf)
         self._weigh_pool(np.arange(k))
-        occupied = np.flatnonzero(choice.counts)
-        extra = costs[order].astype(np.float64)
-        extra -= extra[np.arange(len(order)), self.labels[order], None]
-        self.weight[occupied, :k] = np.minimum.reduceat(extra, starts[occupied])
-        self.weight[occupied, occupied] = np.inf
+        for i in range(k):
+            self.weight[i, :k] = self._cheapest(i, slice(None))
+            self.weight[i, i] = np.inf
 
     @property
     def unsettled(self) -> bool:
@@ -162,8 +159,8 @@ class _Network:
         rows = self.members[i]
         if not len(rows):
             return np.inf
-        costs = self.costs[rows[:, None], others].astype(np.float64)
-        return (costs - self.costs[rows, i, None]).min(axis=0)
+        costs = self.costs[rows] if isinstance(others, slice) else self.costs[rows[:, None], others]
+        return (costs - self.costs[rows, i, None].astype(np.float64)).min(axis=0)
 
     def _weigh_pool(self, i):
         k = self.k
