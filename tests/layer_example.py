@@ -4,7 +4,7 @@ An episode shows rows of a few classes: one of each with its label, some without
 A network maps them to features, and a query belongs to the nearest prototype. Without the layer prototypes are the
 labelled rows; with it they are the solution of a soft k-means in which the labelled rows keep their clusters and the
 others find theirs, and the loss of the queries is differentiated through that solution. The rows of the test are others
-than those of the training.
+than those of the training. Most of what the layer gains here is that it sees the rows without labels at all.
 
 Source: M. Ren et al., Meta-learning for semi-supervised few-shot classification, ICLR 2018.
 """

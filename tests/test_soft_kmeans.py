@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,10 +160,49 @@ def test_gradients_are_finite_differences(small, key):
                 np.testing.assert_allclose(slopes[which][i][index], found, rtol=1e-5, atol=1e-7)
 
 
+@pytest.fixture(scope="module")
+def many_blobs():
+    """400 rows around 12 centres in the plane, some of them near to each other: random starts miss many."""
+    rng = np.random.default_rng(5)
+    centers = rng.normal(size=(12, 2)) * 6
+    return (centers[rng.integers(0, 12, 400)] + rng.normal(size=(400, 2))).astype(np.float32)
+
+
+def test_annealing_does_not_depend_on_the_start_and_beats_random_ones(many_blobs):
+    keys = jax.random.split(jax.random.key(0), 6)
+    annealed = jax.vmap(lambda key: soft_kmeans.anneal(key, many_blobs, 12, variance=0.05))(keys[:2])
+    drawn = jax.vmap(lambda key: soft_kmeans.fit(key, many_blobs, 12, variance=0.05, init="random"))(keys)
+    low, random = (np.array([-kmeans.score(c, many_blobs) for c in f.state.centers]) for f in (annealed, drawn))
+    assert (annealed.status == Status.CONVERGED).all()
+    assert np.ptp(low) < 0.05 * low.mean()
+    assert low.max() < random.mean()
+
+
+def test_annealing_ends_in_a_fit_with_its_gradient(small, key):
+    x, init, w = (each.astype(np.float32) for each in small)
+
+    def loss(x, run):
+        return jnp.sum(jnp.square(run(x).state.centers))
+
+    options = {"variance": 0.4, "weights": w, "tol": 1e-10, "max_steps": 1000}
+    annealed = jax.jit(lambda x: soft_kmeans.anneal(key, x, 2, **options))
+    found = annealed(x)
+    fitted = partial(soft_kmeans.fit, key, k=2, init=np.asarray(found.state.centers), **options)
+    np.testing.assert_allclose(found.state.centers, fitted(x=x).state.centers, atol=1e-3)
+    slope, wanted = (jax.grad(partial(loss, run=run))(x) for run in (annealed, lambda x: fitted(x=x)))
+    np.testing.assert_allclose(slope, wanted, rtol=1e-2, atol=1e-3)
+    hard = soft_kmeans.anneal(key, x, 2, **{**options, "variance": 0.0})
+    np.testing.assert_array_equal(hard.labels, kmeans.predict(hard.state.centers, x))
+
+
 def test_mistakes_are_named(blobs, key):
     assert jaxcluster.soft_kmeans is soft_kmeans
     with pytest.raises(ValueError, match="variance=-1 must be at least 0"):
         soft_kmeans.fit(key, blobs.x, 3, variance=-1)
+    with pytest.raises(ValueError, match="rate=1.0 must be below 1"):
+        soft_kmeans.anneal(key, blobs.x, 3, variance=1.0, rate=1.0)
+    with pytest.raises(TypeError, match="known must hold integers"):
+        soft_kmeans.fit(key, blobs.x, 3, variance=1.0, known=np.zeros(300))
     with pytest.raises(ValueError, match="init='kmeans' is not known"):
         soft_kmeans.fit(key, blobs.x, 3, variance=1.0, init="kmeans")
     with pytest.raises(ValueError, match="3 columns, but the model was fitted on 5"):

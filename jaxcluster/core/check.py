@@ -106,7 +106,7 @@ def check_finite(x: Any, *, name: str = "x", missing: bool | None = None) -> Non
 def _sums_up(x):
     """Whether the sum is finite, so that every entry is: one quick pass that settles nearly all cases."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.isfinite(np.sum(x, dtype=np.promote_types(x.dtype, np.float32)))
+        return np.isfinite(np.sum(np.asarray(x), dtype=np.promote_types(x.dtype, np.float32)))
 
 
 def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:

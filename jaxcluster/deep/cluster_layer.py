@@ -120,7 +120,7 @@ class ClusterLayer(nnx.Module):
             z: (n, d) features; in training n >= k.
             weights: (n,) non-negative, 0 for rows that do not exist; None for 1 each.
             known: (n,) integers, the cluster that a row belongs to, −1 for none; soft k-means only. As in
-                ``soft_kmeans.fit``: the first batch starts at the means of the known rows.
+                ``soft_kmeans.fit``, and the fit starts at the means of the known rows, not at the layer's own centres.
             use_running_average: overrides the mode of the layer for this call.
 
         Raises:
