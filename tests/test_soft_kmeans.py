@@ -179,7 +179,7 @@ def test_annealing_does_not_depend_on_the_start_and_beats_random_ones(many_blobs
 
 
 def test_annealing_ends_in_a_fit_with_its_gradient(small, key):
-    x, init, w = (each.astype(np.float32) for each in small)
+    x, _, w = (each.astype(np.float32) for each in small)
 
     def loss(x, run):
         return jnp.sum(jnp.square(run(x).state.centers))

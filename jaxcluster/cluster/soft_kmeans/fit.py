@@ -99,8 +99,8 @@ def fit(
         axis_name: the mapped axis over which rows are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `SoftKMeansState`, constant labels (n,) int32 of the nearest centre, steps, status and the free energy after
-        each step. A cluster that no row has a share in keeps its centre; status EMPTY_CLUSTERS says that there is one.
+        `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest centre, which are constants for gradients,
+        steps, status and the free energy after each step. A cluster that no row has a share in keeps its centre; status EMPTY_CLUSTERS says that there is one.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
