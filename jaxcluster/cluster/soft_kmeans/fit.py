@@ -100,7 +100,8 @@ def fit(
 
     Returns:
         `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest centre, which are constants for gradients,
-        steps, status and the free energy after each step. A cluster that no row has a share in keeps its centre; status EMPTY_CLUSTERS says that there is one.
+        steps, status and the free energy after each step. A cluster that no row has a share in keeps its centre; status
+        EMPTY_CLUSTERS says that there is one.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
