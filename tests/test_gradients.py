@@ -14,7 +14,6 @@ from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, soft_kmeans
 from jaxcluster.cluster import kmedoids, sinkhorn
 from jaxcluster.cluster.gmm.em import Columns
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
-from jaxcluster.core.shard import row_mesh
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -135,22 +134,6 @@ def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
     for transform in (lambda f: f, jax.jit):
         slopes = transform(jax.grad(value, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
         np.testing.assert_allclose(slopes, [36, 6], rtol=1e-5)
-
-
-def test_gradients_of_rows_that_are_spread_over_devices():
-    mesh = row_mesh()
-    rows = jax.sharding.PartitionSpec(*mesh.axis_names)
-
-    def local(x):
-        fit = soft_kmeans.fit(
-            KEY, x, 2, variance=0.8, init=INIT.astype(np.float32), tol=0.0, axis_name=mesh.axis_names[0]
-        )
-        return jnp.vdot(PULL.astype(np.float32), fit.state.centers)
-
-    whole = jax.sharding.PartitionSpec()
-    spread = jax.jit(jax.grad(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=whole)))
-    x = jnp.asarray(X, jnp.float32)
-    np.testing.assert_allclose(spread(x), jax.jit(jax.grad(of_soft))(x), rtol=1e-3, atol=1e-4)
 
 
 def test_straight_through_is_hard_ahead_and_soft_behind():
