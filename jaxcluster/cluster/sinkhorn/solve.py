@@ -91,7 +91,8 @@ def solve(
         tol: stop at this error of the sums of the plan, a share of the weights (see `Transport`). Traced.
         max_steps: the most rounds taken. Traced.
         omega: in (0, 2), how far a round goes: above 1 is over-relaxation, which needs fewer rounds at a small ε; near
-            2 it need not converge. Traced. None chooses it from the rate at which the error falls (1 with ``rounds``).
+            2 it need not converge. Traced. None chooses it from the rate at which the error falls (1 with ``rounds``);
+            like ``anneal=None`` it is a program of its own.
         anneal: in (0, 1), what ε falls by each round, from the mean cost down to ``epsilon``; None to begin with
             ``epsilon`` itself. Traced.
         rounds: take exactly this many rounds (static), and differentiate through all of them instead.
