@@ -234,7 +234,9 @@ def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     placed = data.place(x), data.place(y)
 
     def ours() -> Answer:
-        solved = jaxcluster.sinkhorn.solve(*placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, anneal=None)
+        solved = jaxcluster.sinkhorn.solve(
+            *placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, anneal=None, omega=1.0
+        )
         return Answer(float(solved.transport_cost))
 
     theirs = {

@@ -88,12 +88,46 @@ def test_samples_are_looked_at_on_request(data, tmp_path):
         (("kmeans", "--k", 2, "--method", "clara"), "kmeans: parameter 'method' is not known"),
         (("kmeans", "--k", 2, "--size-min", 3), "kmeans: parameter 'size_min' is not known"),
         (("kmeans", "--k", 2, "--must-link", "pairs.npy"), "--must-link means nothing to kmeans"),
+        (("balanced-kmeans", "--k", 4, "--size-max", 20), "40 fewer than the 120 given"),
+        (("balanced-kmeans", "--k", 4, "--weights", "0"), "balanced-kmeans counts each row once"),
+        (("constrained-kmeans", "--k", 4, "--must-link", "none.npy"), "none.npy"),
     ],
 )
 def test_words_that_make_no_sense(data, tmp_path, words, message):
     line = refuse("fit", words[0], data / "flowers.npy", *words[1:], "--out", tmp_path / "run")
     assert re.search(message, line), line
     assert not list(tmp_path.iterdir())
+
+
+def test_clusters_of_one_size(data, flowers, tmp_path):
+    call("fit", "balanced-kmeans", data / "flowers.npy", "--k", 3, "--quiet", "--out", tmp_path / "even")
+    labels = read_labels(tmp_path / "even" / "labels.csv")
+    assert np.bincount(labels).tolist() == [40, 40, 40]
+    np.testing.assert_array_equal(labels, jaxcluster.BalancedKMeans(3, random_state=0).fit(flowers).labels_)
+    assert "40" in (tmp_path / "even" / "report.html").read_text()
+    words = ("--k", 3, "--size-min", 20, "--size-max", 60, "--quiet", "--no-report")
+    call("fit", "balanced-kmeans", data / "flowers.npy", *words, "--out", tmp_path / "bounded")
+    chosen = read_json(tmp_path / "bounded" / "config.json")["parameters"]
+    assert (chosen["size_min"], chosen["size_max"]) == (20, 60)
+
+
+def test_pairs_hold(data, flowers, tmp_path):
+    must, cannot = np.array([[0, 1], [1, 2]]), np.array([[0, 5]])
+    np.save(tmp_path / "must.npy", must)
+    pairs = write_csv(tmp_path / "cannot.csv", {"a": cannot[:, 0], "b": cannot[:, 1]})
+    words = ("--k", 3, "--must-link", tmp_path / "must.npy", "--cannot-link", pairs, "--quiet", "--no-report")
+    call("fit", "constrained-kmeans", data / "flowers.npy", *words, "--out", tmp_path / "run")
+    labels = read_labels(tmp_path / "run" / "labels.csv")
+    assert labels[0] == labels[1] == labels[2] != labels[5]
+    expected = jaxcluster.ConstrainedKMeans(3, random_state=0).fit(flowers, must_link=must, cannot_link=cannot)
+    np.testing.assert_array_equal(labels, expected.labels_)
+
+
+def test_pairs_that_contradict_each_other_are_named(data, tmp_path):
+    np.save(tmp_path / "pairs.npy", np.array([[3, 7]]))
+    links = ("--must-link", tmp_path / "pairs.npy", "--cannot-link", tmp_path / "pairs.npy")
+    words = ("constrained-kmeans", data / "flowers.npy", "--k", 3, *links, "--out", tmp_path / "run")
+    assert re.search(r"\b3\b.*\b7\b", refuse("fit", *words))
 
 
 def test_a_sweep_chooses_by_the_medoid_silhouette(data, flowers, tmp_path, key):
