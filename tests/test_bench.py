@@ -175,6 +175,16 @@ def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
     assert entry["peers"][SKLEARN]["disagreement"] is None
 
 
+def test_partitions_and_transport_agree_with_their_peers(tmp_path):
+    out = tmp_path / "run.jsonl"
+    assert bench.main(["--quick", "--only", "kmedoids-k10", "balanced", "sinkhorn", "--out", str(out)]) == 0
+    entries = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [entry["case"] for entry in entries] == ["kmedoids-k10", "sinkhorn", "balanced"]
+    for entry in entries:
+        assert math.isfinite(entry["ours"]["value"])
+        assert {peer["disagreement"] for peer in entry["peers"].values()} <= {None}
+
+
 def test_a_peer_that_would_take_minutes_is_left_out():
     case = next(case for case in CASES if case.name == "hdbscan-3")
     assert SKLEARN in case.without
