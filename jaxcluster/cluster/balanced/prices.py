@@ -46,41 +46,54 @@ class Choice(NamedTuple):
 
     Attributes:
         labels: (n,) int32 the cluster each row goes to.
-        second: (n,) int32 the one it would go to next.
-        gap: (n,) how much dearer that is; infinite where there is but one cluster.
+        second: (n,) int32 the one it would go to next, where ``gap`` is within ``reach``.
+        gap: (n,) how much dearer that is, or less where it is beyond ``reach``; infinite where there is but one cluster.
+        least: (n,) what its cluster costs each row, without the price.
         counts: (k,) how many rows each cluster has.
         total: the sum of each row's least cost − price.
+        reach: gaps are exact up to this; those beyond it are at least what ``gap`` says, and larger than this.
     """
 
     labels: np.ndarray
     second: np.ndarray
     gap: np.ndarray
+    least: np.ndarray
     counts: np.ndarray
     total: float
+    reach: float
 
 
 def choose(costs: np.ndarray, prices: np.ndarray) -> Choice:
     """The least and second least cost − price of every row, in float64; ties go to the lower index."""
     n, k = costs.shape
-    labels, second, gap = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n)
-    total, step = 0.0, max(1, BLOCK // k)
+    labels, second, gap, least = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n), np.empty(n)
+    step = max(1, BLOCK // k)
     for start in range(0, n, step):
         block = slice(start, min(start + step, n))
-        net = costs[block] - prices
-        rows = np.arange(len(net))
-        labels[block] = net.argmin(axis=1)
-        least = net[rows, labels[block]]
-        total += least.sum()
-        net[rows, labels[block]] = np.inf
-        second[block] = net.argmin(axis=1)
-        gap[block] = net[rows, second[block]] - least
-    return Choice(labels, second, gap, np.bincount(labels, minlength=k), float(total))
+        labels[block], second[block], gap[block], least[block] = _look(costs[block], prices)
+    return _choice(labels, second, gap, least, prices, np.inf)
+
+
+def choose_again(costs: np.ndarray, last: Choice, before: np.ndarray, prices: np.ndarray, reach: float) -> Choice:
+    """What rows choose after the prices ``before``, by which they made their last choice, have become ``prices``.
+
+    A gap shrinks by no more than other prices rise beyond that of the row's cluster. Only rows are looked at whose gap
+    may now be within ``reach`` (0 or more).
+    """
+    change = prices - before
+    gap = last.gap - (change.max() - change)[last.labels]
+    rows = np.flatnonzero(gap <= reach)
+    if 2 * len(rows) > len(gap):
+        return choose(costs, prices)
+    labels, second, least = last.labels.copy(), last.second.copy(), last.least.copy()
+    labels[rows], second[rows], gap[rows], least[rows] = _look(costs[rows], prices)
+    return _choice(labels, second, gap, least, prices, reach)
 
 
 def ascend(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndarray, Choice]:
     """Prices of a higher dual value, and what rows choose by them.
 
-    Stops where so few rows are left to move that moving them costs less than another pass over all.
+    Stops where so few rows are left to move that moving them costs less than another step.
     """
     prices = sizes.level(prices)
     choice, share = choose(costs, prices), 1.0
@@ -88,11 +101,11 @@ def ascend(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndar
         missed = sizes.missed(choice.counts, prices)
         if missed <= len(prices) // 2 or share < SHORTEST:
             break
-        change = _newton_step(choice, sizes, prices, missed)
+        change, width = _newton_step(choice, sizes, prices, missed)
         if not change.any():
             break
         tried = sizes.level(_kept_in_sign(prices + share * change, choice, sizes, prices))
-        new = choose(costs, tried)
+        new = choose_again(costs, choice, prices, tried, width)
         if new.total + sizes.value(tried) > choice.total + sizes.value(prices):
             prices, choice, share = tried, new, min(1.0, 2 * share)
         else:
@@ -100,16 +113,33 @@ def ascend(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndar
     return prices, choice
 
 
+def _look(costs, prices):
+    """Of some rows the labels, the second choices, their gaps, and the costs of the labels."""
+    net = costs - prices
+    rows = np.arange(len(net))
+    labels = net.argmin(axis=1)
+    lowest = net[rows, labels]
+    net[rows, labels] = np.inf
+    second = net.argmin(axis=1)
+    return labels, second, net[rows, second] - lowest, costs[rows, labels]
+
+
+def _choice(labels, second, gap, least, prices, reach):
+    counts = np.bincount(labels, minlength=len(prices))
+    return Choice(labels, second, gap, least, counts, float(least.sum() - counts @ prices), reach)
+
+
 def _newton_step(choice, sizes, prices, missed):
     """(k,) by how much prices should change for the sizes to be right, if sizes were linear in them.
 
-    Clusters that are free, with a size within their bounds, stay free.
+    Clusters that are free, with a size within their bounds, stay free. Also returns the width of the borders, within
+    which rows were counted.
     """
     k, n = len(prices), len(choice.gap)
     few = min(n, max(2 * missed, BORDER * k)) - 1
-    width = np.partition(choice.gap, few)[few]
+    width = min(np.partition(choice.gap, few)[few], choice.reach)
     if not 0 < width < np.inf:
-        return np.zeros(k)
+        return np.zeros(k), width
     close = np.flatnonzero(choice.gap <= width)
     pairs = np.bincount(choice.labels[close] * k + choice.second[close], minlength=k * k).reshape(k, k)
     flow = (pairs + pairs.T) / (2 * width)
@@ -118,7 +148,7 @@ def _newton_step(choice, sizes, prices, missed):
     priced = np.flatnonzero((prices != 0) | (short != 0))
     change = np.zeros(k)
     change[priced] = _solved(slope[np.ix_(priced, priced)], short[priced].astype(np.float64))
-    return np.clip(change, -REACH * width, REACH * width)
+    return np.clip(change, -REACH * width, REACH * width), width
 
 
 def _solved(slope, short):

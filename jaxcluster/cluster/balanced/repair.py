@@ -16,6 +16,12 @@ import numpy as np
 from jaxcluster.cluster.balanced.prices import Choice, ascend
 from jaxcluster.cluster.balanced.sizes import Sizes
 
+NEAR = 10
+"""Rows a cluster that take part in the repair at first."""
+
+MORE = 4
+"""How many times as many take part where those do not reach far enough."""
+
 
 def solve(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest labels with sizes in their bounds, and prices that prove it.
@@ -34,16 +40,22 @@ def solve(costs: np.ndarray, sizes: Sizes, prices: np.ndarray) -> tuple[np.ndarr
         return choice.labels, prices
     network = _Network(costs, sizes, prices, choice)
     while network.unsettled:
-        network.settle(*network.search())
+        network.advance()
     return network.labels, network.potential[:-1] - network.potential[-1]
 
 
 class _Network:
-    """Rows in clusters while they move.
+    """Rows in clusters while they move: of all rows, those that hardly prefer their own.
+
+    A row keeps its label while prices change by less than its gap, wherever it would go; paths are short, and most rows
+    are never looked at. Where potentials go further, more rows join.
 
     Attributes:
         labels: (n,) the cluster of each row.
-        members: for each cluster its rows.
+        reach: rows of a gap up to this take part.
+        rows: (m,) the rows that do, ascending.
+        costs: (m, k) float64 what they cost.
+        members: for each cluster those of it, by their place in ``rows``.
         places: (k,) how many rows each cluster should have, by what the pool gives it.
         excess: (k + 1,) how many more there are than that, the pool last; where negative, fewer.
         potential: (k + 1,) prices, the pool's last: lengths are weight + potential of the start − that of the end.
@@ -52,21 +64,52 @@ class _Network:
 
     def __init__(self, costs: np.ndarray, sizes: Sizes, prices: np.ndarray, choice: Choice):
         k = self.k = len(prices)
-        self.costs, self.sizes, self.labels = costs, sizes, choice.labels
-        order = np.argsort(self.labels, kind="stable")
-        self.members = np.split(order, np.cumsum(choice.counts)[:-1])
+        self.all_costs, self.sizes, self.begun, self.gap = costs, sizes, prices, choice.gap
+        self.labels = choice.labels
         self.places = sizes.wanted(choice.counts, prices)
         self.excess = np.append(choice.counts - self.places, self.places.sum() - sizes.n)
         self.potential = np.append(prices, 0.0)
         self.weight = np.full((k + 1, k + 1), np.inf)
         self._weigh_pool(np.arange(k))
-        for i in range(k):
-            self.weight[i, :k] = self._cheapest(i, slice(None))
-            self.weight[i, i] = np.inf
+        self._join(NEAR * k)
 
     @property
     def unsettled(self) -> bool:
         return bool((self.excess > 0).any())
+
+    def advance(self) -> None:
+        """Shortens the paths between clusters that are too large and too small, and moves rows along them."""
+        while not self._holds(*(found := self.search())):
+            self._join(MORE * len(self.rows))
+        self.settle(*found)
+
+    def _join(self, count):
+        """Takes in about as many rows, those of the smallest gaps; all of them where that is most of them."""
+        n, k = len(self.gap), self.k
+        self.reach = np.partition(self.gap, count)[count] if 2 * count < n else np.inf
+        self.rows = np.flatnonzero(self.gap <= self.reach)
+        self.costs = self.all_costs[self.rows].astype(np.float64)
+        labels = self.labels[self.rows]
+        order = np.argsort(labels, kind="stable")
+        counts = np.bincount(labels, minlength=k)
+        self.members = np.split(order, np.cumsum(counts)[:-1])
+        more = self.costs[order] - self.costs[order, labels[order], None]
+        filled = np.flatnonzero(counts)
+        self.weight[:k, :k] = np.inf
+        self.weight[filled, :k] = np.minimum.reduceat(more, (np.cumsum(counts) - counts)[filled], axis=0)
+        np.fill_diagonal(self.weight, np.inf)
+
+    def _holds(self, length, following, onwards):
+        """Whether potentials changed by these lengths keep all rows that take no part where they are."""
+        if self.reach == np.inf:
+            return True
+        new = self._shifted(length, onwards)[:-1]
+        return bool(np.ptp(new - self.begun) <= self.reach) if np.isfinite(new).all() else False
+
+    def _shifted(self, length, onwards):
+        """Potentials by which the shortest paths to the ends, of these lengths, have length 0."""
+        sign = 1 if onwards else -1
+        return self.potential + sign * np.minimum(length, length[sign * self.excess < 0].max())
 
     def search(self) -> tuple[np.ndarray, np.ndarray, bool]:
         """The shortest paths between nodes with an excess and those that lack rows.
@@ -97,7 +140,7 @@ class _Network:
         ends = ends[np.argsort(length[ends], kind="stable")].tolist()
         nodes, following = np.arange(self.k + 1), following.tolist()
         allowed = self.weight[following, nodes] if onwards else self.weight[nodes, following]
-        self.potential += sign * np.minimum(length, length[ends[-1]])
+        self.potential = self._shifted(length, onwards)
         moved = True
         while moved:
             paths = [self._path(end, following, onwards) for end in ends if self.excess[end]]
@@ -134,7 +177,7 @@ class _Network:
         if j == self.k:
             return None, self.sizes.most[i] - self.places[i]
         rows = self.members[i]
-        rows = rows[self.costs[rows, j].astype(np.float64) - self.costs[rows, i] <= allowed]
+        rows = rows[self.costs[rows, j] - self.costs[rows, i] <= allowed]
         return rows, len(rows)
 
     def _move(self, i, j, rows, count):
@@ -144,23 +187,19 @@ class _Network:
             self.places[cluster] += more
             self._weigh_pool(cluster)
             return
-        self.labels[rows] = j
-        self.members[i] = self.members[i][self.labels[self.members[i]] == i]
+        self.labels[self.rows[rows]] = j
+        members = self.members[i]
+        self.members[i] = members = members[self.labels[self.rows[members]] == i]
         self.members[j] = np.append(self.members[j], rows)
-        costs = self.costs[rows].astype(np.float64)
-        # Only ways that these rows were the cheapest on have to be weighed again.
-        left = np.flatnonzero((costs - costs[:, i, None] <= self.weight[i, :k]).any(axis=0))
-        self.weight[i, left] = self._cheapest(i, left)
-        self.weight[j, :k] = np.minimum(self.weight[j, :k], (costs - costs[:, j, None]).min(axis=0))
-        self.weight[[i, j], [i, j]] = np.inf
+        # Of so few rows all ways are weighed again faster than those are found that these rows were the cheapest on.
+        self.weight[i, :k] = self._added(members, i).min(axis=0, initial=np.inf)
+        self.weight[j, :k] = np.minimum(self.weight[j, :k], self._added(rows, j).min(axis=0))
+        self.weight[i, i] = self.weight[j, j] = np.inf
 
-    def _cheapest(self, i, others):
-        """What the cheapest row of cluster i adds in each of some other clusters."""
-        rows = self.members[i]
-        if not len(rows):
-            return np.inf
-        costs = self.costs[rows] if isinstance(others, slice) else self.costs[rows[:, None], others]
-        return (costs - self.costs[rows, i, None].astype(np.float64)).min(axis=0)
+    def _added(self, rows, own):
+        """What rows of a cluster add in each of the others."""
+        costs = self.costs[rows]
+        return costs - costs[:, own, None]
 
     def _weigh_pool(self, i):
         k = self.k
