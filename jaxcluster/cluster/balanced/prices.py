@@ -47,7 +47,7 @@ class Choice(NamedTuple):
     Attributes:
         labels: (n,) int32 the cluster each row goes to.
         second: (n,) int32 the one it would go to next, where ``gap`` is within ``reach``.
-        gap: (n,) how much dearer that is, or less where it is beyond ``reach``; infinite where there is but one cluster.
+        gap: (n,) how much dearer that is, or less where it is beyond ``reach``; infinite where there is one cluster.
         least: (n,) what its cluster costs each row, without the price.
         counts: (k,) how many rows each cluster has.
         total: the sum of each row's least cost − price.

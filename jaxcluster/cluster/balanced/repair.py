@@ -60,6 +60,7 @@ class _Network:
         excess: (k + 1,) how many more there are than that, the pool last; where negative, fewer.
         potential: (k + 1,) prices, the pool's last: lengths are weight + potential of the start − that of the end.
         weight: (k + 1, k + 1) what it costs to move one row; infinite where there is none.
+        changed: clusters whose rows are others than those that were weighed.
     """
 
     def __init__(self, costs: np.ndarray, sizes: Sizes, prices: np.ndarray, choice: Choice):
@@ -70,6 +71,7 @@ class _Network:
         self.excess = np.append(choice.counts - self.places, self.places.sum() - sizes.n)
         self.potential = np.append(prices, 0.0)
         self.weight = np.full((k + 1, k + 1), np.inf)
+        self.changed: set[int] = set()
         self._weigh_pool(np.arange(k))
         self._join(NEAR * k)
 
@@ -91,13 +93,22 @@ class _Network:
         self.costs = self.all_costs[self.rows].astype(np.float64)
         labels = self.labels[self.rows]
         order = np.argsort(labels, kind="stable")
-        counts = np.bincount(labels, minlength=k)
-        self.members = np.split(order, np.cumsum(counts)[:-1])
-        more = self.costs[order] - self.costs[order, labels[order], None]
-        filled = np.flatnonzero(counts)
-        self.weight[:k, :k] = np.inf
-        self.weight[filled, :k] = np.minimum.reduceat(more, (np.cumsum(counts) - counts)[filled], axis=0)
-        np.fill_diagonal(self.weight, np.inf)
+        ends = np.cumsum(np.bincount(labels, minlength=k)).tolist()
+        self.members = [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        self._weigh(range(k))
+
+    def _weigh(self, clusters):
+        """Weighs all ways from some clusters to others."""
+        clusters = np.array(clusters)
+        counts = np.array([len(self.members[i]) for i in clusters])
+        rows, filled = np.concatenate([self.members[i] for i in clusters]), counts > 0
+        self.weight[clusters, : self.k] = np.inf
+        if len(rows):
+            costs = self.costs[rows]
+            costs -= costs[np.arange(len(rows)), np.repeat(clusters, counts), None]
+            starts = (np.cumsum(counts) - counts)[filled]
+            self.weight[clusters[filled], : self.k] = np.minimum.reduceat(costs, starts, axis=0)
+            self.weight[clusters, clusters] = np.inf
 
     def _holds(self, length, following, onwards):
         """Whether potentials changed by these lengths keep all rows that take no part where they are."""
@@ -122,11 +133,11 @@ class _Network:
         sign, weight = (1, self.weight) if onwards else (-1, self.weight.T)
         starts, ends = sign * self.excess > 0, sign * self.excess < 0
         length, following = np.where(starts, 0.0, np.inf), np.full(self.k + 1, -1)
+        # Rounding leaves lengths a trifle below 0, on which a search would go round for ever.
+        net = np.maximum(weight + sign * (self.potential[:, None] - self.potential), 0)
         front = np.flatnonzero(starts)
         while len(front):
-            # Rounding leaves lengths a trifle below 0, on which a search would go round for ever.
-            ways = np.maximum(weight[front] + sign * (self.potential[front, None] - self.potential), 0)
-            ways += length[front, None]
+            ways = net[front] + length[front, None]
             found = ways.min(axis=0)
             shorter = np.flatnonzero((found < length) & (found < length[ends].max()))
             length[shorter], following[shorter] = found[shorter], front[ways[:, shorter].argmin(axis=0)]
@@ -145,6 +156,9 @@ class _Network:
         while moved:
             paths = [self._path(end, following, onwards) for end in ends if self.excess[end]]
             moved = sum(self._push(path, allowed[path[1:] if onwards else path[:-1]]) for path in paths) > 0
+        if self.changed:
+            self._weigh(sorted(self.changed))
+            self.changed.clear()
 
     @staticmethod
     def _path(end, following, onwards):
@@ -189,17 +203,9 @@ class _Network:
             return
         self.labels[self.rows[rows]] = j
         members = self.members[i]
-        self.members[i] = members = members[self.labels[self.rows[members]] == i]
+        self.members[i] = members[self.labels[self.rows[members]] == i]
         self.members[j] = np.append(self.members[j], rows)
-        # Of so few rows all ways are weighed again faster than those are found that these rows were the cheapest on.
-        self.weight[i, :k] = self._added(members, i).min(axis=0, initial=np.inf)
-        self.weight[j, :k] = np.minimum(self.weight[j, :k], self._added(rows, j).min(axis=0))
-        self.weight[i, i] = self.weight[j, j] = np.inf
-
-    def _added(self, rows, own):
-        """What rows of a cluster add in each of the others."""
-        costs = self.costs[rows]
-        return costs - costs[:, own, None]
+        self.changed.update((i, j))
 
     def _weigh_pool(self, i):
         k = self.k
