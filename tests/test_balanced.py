@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
 from jaxcluster.cluster import balanced, kmeans
-from jaxcluster.cluster.balanced import prices
+from jaxcluster.cluster.balanced import prices, repair
 from jaxcluster.cluster.balanced.repair import solve
 from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.types import Status
@@ -126,6 +126,32 @@ def test_a_choice_is_the_least_and_the_second_least():
     np.testing.assert_allclose((costs - bonus)[np.arange(50), choice.second], net[:, 1])
     np.testing.assert_array_equal(choice.counts, sizes_of(choice.labels, 6))
     np.testing.assert_allclose(choice.total, net[:, 0].sum())
+
+
+@pytest.mark.parametrize("reach", [0, 0.1])
+def test_looking_again_at_few_rows_finds_what_a_look_at_all_finds(reach):
+    costs, change = np.random.default_rng(0).normal(size=(200, 6)), np.linspace(-0.05, 0.1, 6)
+    begun = prices.choose(costs, np.zeros(6))
+    again, full = prices.choose_again(costs, begun, np.zeros(6), change, reach), prices.choose(costs, change)
+    assert again.reach == reach
+    assert (full.labels != begun.labels).any()
+    np.testing.assert_array_equal(again.labels, full.labels)
+    np.testing.assert_allclose(again.total, full.total)
+    near = full.gap <= reach
+    np.testing.assert_array_equal(again.gap[near], full.gap[near])
+    np.testing.assert_array_equal(again.second[near], full.second[near])
+    assert (again.gap[~near] > reach).all()
+    assert (again.gap <= full.gap + 1e-12).all()
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (2, 9), (5, None)])
+def test_rows_that_join_the_repair_late_cost_nothing(bounds, monkeypatch):
+    monkeypatch.setattr(repair, "NEAR", 0)
+    monkeypatch.setattr(prices, "STEPS", 0)
+    costs = cdist(cloud(60), cloud(9, seed=3), "sqeuclidean")
+    labels = balanced.assign_cost(costs, size_min=bounds[0], size_max=bounds[1])
+    least, most = (6, 7) if bounds == (None, None) else (bounds[0], bounds[1] or 60)
+    np.testing.assert_allclose(cost_of(costs, labels), linear_program(costs, least, most))
 
 
 def test_sizes_differ_by_one_at_most(balanced_fit):
