@@ -34,6 +34,11 @@ WINDOW = 16
 MOST_OMEGA = 1.95
 """Over-relaxation chosen from a rate goes no further: near 2 a round hardly contracts."""
 
+PACE = 0.5
+"""What a round on the way down to ε adds to √(mean cost/ε): a plan follows a smaller ε more slowly."""
+
+MOST_FALLING = 4
+"""The way down to ε takes no more than 1/MOST_FALLING of the rounds there are, if ``anneal`` lets it."""
 
 NEAR = 0.1
 """Error (a share of the weights) from which on rounds are taken to contract by a rate: before, none is over-relaxed."""
@@ -60,6 +65,14 @@ class SinkhornState(NamedTuple):
     objective: Float[Array, ""]
 
 
+class Fall(NamedTuple):
+    """How ε falls: where it begins, the least factor of a round, and what a round adds to √(first/ε)."""
+
+    first: Float[Array, ""]
+    anneal: Float[Array, ""]
+    pace: Float[Array, ""]
+
+
 class Running(NamedTuple):
     """A state, how often it moved, and its relaxation: rounds since it was chosen, the error WINDOW rounds after."""
 
@@ -74,8 +87,9 @@ class Running(NamedTuple):
 def run(options: Options, problem: Problem, start, omega, anneal, tol, max_steps) -> Running:
     """Rounds until the error is at most ``tol``, NaN, or ``max_steps`` are taken."""
     cost, problem = _kept(options.cost, problem)
-    omega, anneal = (jnp.asarray(number, start.dtype) for number in (omega, anneal))
-    forward = partial(_advance, options, problem, anneal)
+    omega = jnp.asarray(omega, start.dtype)
+    state = _begin(options, cost, problem, start)
+    forward = partial(_advance, options, problem, _fall(problem, state.epsilon, anneal, max_steps))
 
     def unfinished(running):
         return (running.state.residual > tol) & (running.steps < max_steps)
@@ -103,7 +117,6 @@ def run(options: Options, problem: Problem, start, omega, anneal, tol, max_steps
         return jax.lax.cond(whole, lambda running: running, carefully, running)
 
     most = jnp.asarray(jnp.inf, start.dtype)
-    state = _begin(options, cost, problem, start)
     history = jnp.full((options.capacity,), jnp.nan, start.dtype)
     running = Running(state, jnp.int32(0), history, omega, most, jnp.int32(0))
     return jax.lax.while_loop(unfinished, burst, running)
@@ -111,13 +124,15 @@ def run(options: Options, problem: Problem, start, omega, anneal, tol, max_steps
 
 def unrolled(options: Options, problem: Problem, start, omega, anneal) -> tuple[Array, Array]:
     """The potentials after ``options.rounds`` rounds, which can be differentiated backwards through all of them."""
-    omega, anneal = (jnp.asarray(number, start.dtype) for number in (omega, anneal))
+    omega = jnp.asarray(omega, start.dtype)
+    begin = _begin(options, options.cost, problem, start)
+    fall = _fall(problem, begin.epsilon, anneal, options.rounds)
 
     def advance(state):
         taken = sinkhorn_round(options.cost, problem, state.f, state.g, state.epsilon, omega)
-        return _next_state(options, problem, anneal, state, taken)
+        return _next_state(options, problem, fall, state, taken)
 
-    state = trace(advance, _begin(options, options.cost, problem, start), steps=options.rounds).state
+    state = trace(advance, begin, steps=options.rounds).state
     return state.f, state.g
 
 
@@ -141,19 +156,26 @@ def _begin(options, cost, problem, start):
     return SinkhornState(jnp.zeros_like(problem.a), start, first, most, most)
 
 
-def _next_state(options, problem, anneal, state, taken: Round) -> SinkhornState:
+def _fall(problem, first, anneal, max_steps) -> Fall:
+    pace = jnp.maximum(PACE, MOST_FALLING * jnp.sqrt(first / problem.epsilon) / max_steps)
+    return Fall(first, jnp.asarray(anneal, first.dtype), pace)
+
+
+def _next_state(options, problem, fall: Fall, state, taken: Round) -> SinkhornState:
     f, g = taken.f, taken.g
     if options.symmetric:
         # Between a potential and its transform: at the fixed point both are the same, in a few rounds.
         f = g = (state.f + taken.f) / 2
     f, g = translated(problem, f, g)
     left = jnp.where(state.epsilon > problem.epsilon, jnp.inf, taken.error)
-    epsilon = jnp.maximum(problem.epsilon, state.epsilon * anneal)
+    # The smaller ε is, the more rounds a plan needs to follow it: by one factor all the way down, it is left behind.
+    share = 1 / jnp.square(1 + fall.pace * jnp.sqrt(state.epsilon / fall.first))
+    epsilon = jnp.maximum(problem.epsilon, state.epsilon * jnp.maximum(fall.anneal, share))
     return SinkhornState(f, g, epsilon, left, taken.error)
 
 
-def _advance(options, problem, anneal, running: Running, taken: Round) -> Running:
-    state = _next_state(options, problem, anneal, running.state, taken)
+def _advance(options, problem, fall, running: Running, taken: Round) -> Running:
+    state = _next_state(options, problem, fall, running.state, taken)
     history = running.history.at[running.steps].set(state.objective, mode="drop")
     moved = running._replace(state=state, steps=running.steps + 1, history=history)
     return _relaxed(moved) if options.adaptive else moved

@@ -93,8 +93,9 @@ def solve(
         omega: in (0, 2), how far a round goes: above 1 is over-relaxation, which needs fewer rounds at a small ε; near
             2 it need not converge. Traced. None chooses it from the rate at which the error falls (1 with ``rounds``);
             like ``anneal=None`` it is a program of its own.
-        anneal: in (0, 1), what ε falls by each round, from the mean cost down to ``epsilon``; None to begin with
-            ``epsilon`` itself. Traced.
+        anneal: in (0, 1), the factor that ε falls by in the first rounds, from the mean cost down to ``epsilon``; later
+            it falls as 1/t², as a plan follows a smaller ε more slowly, in at most about a quarter of ``max_steps``.
+            None begins with ``epsilon`` itself. Traced.
         rounds: take exactly this many rounds (static), and differentiate through all of them instead.
         start: (m,) potentials of y to begin with, or None for 0.
 
