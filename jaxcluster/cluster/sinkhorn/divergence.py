@@ -21,7 +21,7 @@ def divergence(
     epsilon,
     rho=None,
     tol=1e-3,
-    max_steps=2000,
+    max_steps=5000,
     omega=None,
     anneal=0.5,
 ) -> Float[Array, ""]:
