@@ -82,7 +82,7 @@ def transport(
     divergence: Annotated[
         bool, typer.Option("--divergence", help="Sinkhorn's divergence too: 0 between equal sets, whatever E.")
     ] = False,
-    max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="The most rounds.")] = 2000,
+    max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="The most rounds.")] = 5000,
     tol: Annotated[float, typer.Option(metavar="T", min=0, help="How far sums may be off, as a share.")] = 1e-3,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,

@@ -35,7 +35,8 @@ def check_positive(name: str, value: Any, *, zero: bool = False) -> Any:
         return value
     if value is None or (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not (value >= 0 if zero else value > 0):
+    number = np.asarray(value)  # in NumPy: a JAX array, though concrete, would be compared within a surrounding jit
+    if not (number >= 0 if zero else number > 0):
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
     return value if isinstance(value, jax.Array) else float(value)
 
