@@ -37,10 +37,10 @@ START = Halving(jnp.float32(8), jnp.float32(jnp.inf))
 
 
 def test_a_concrete_array_is_checked_inside_jit():
-    least = jnp.asarray(0.5)
+    least, below = jnp.asarray(0.5), jnp.asarray(-0.5)
     assert jax.jit(lambda x: x * check.check_positive("epsilon", least))(2.0) == 1
     with pytest.raises(ValueError, match="epsilon=-0.5 must be greater than 0"):
-        jax.jit(lambda x: x * check.check_positive("epsilon", -least))(2.0)
+        jax.jit(lambda x: x * check.check_positive("epsilon", below))(2.0)
 
 
 def test_iterate_stops_at_tol_and_keeps_the_history():
