@@ -458,7 +458,8 @@ def test_a_small_init_size_is_raised_with_a_warning(blobs):
 
 
 def test_the_registry_knows_its_names():
-    assert list(ESTIMATORS)[:4] == ["kmeans", "minibatch-kmeans", "bisecting-kmeans", "kmedoids"]
+    relatives = ["minibatch-kmeans", "bisecting-kmeans", "balanced-kmeans", "constrained-kmeans"]
+    assert list(ESTIMATORS)[:6] == ["kmeans", *relatives, "kmedoids"]
     assert list(ESTIMATORS)[4:8] == ["gmm", "bayesian-gmm", "spectral", "spectral-embedding"]
     assert list(ESTIMATORS)[8:] == ["dbscan", "optics", "hdbscan"]
     assert ESTIMATORS["kmeans"] is KMeans
