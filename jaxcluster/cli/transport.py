@@ -13,7 +13,6 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.types import Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,6 +140,8 @@ def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) 
 
 def _numbers(moved: Moved) -> dict[str, Any]:
     """The costs and how it ended, as JSON has them."""
+    from jaxcluster.types import Status
+
     found = moved.transport
     costs = {name: float(getattr(found, name)) for name in ("transport_cost", "regularized_cost", "error")}
     costs |= {} if moved.divergence is None else {"divergence": moved.divergence}
@@ -183,6 +184,7 @@ def _draw(path: Path, moved: Moved) -> None:
 
 def _show(out: Console, moved: Moved, folder: Path) -> None:
     from jaxcluster.cli.console import complain, say, show_table
+    from jaxcluster.types import Status
 
     numbers = _numbers(moved)
     titles = {
