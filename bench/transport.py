@@ -40,7 +40,7 @@ def pot(x: np.ndarray, y: np.ndarray, epsilon: float, steps: int, *, method: str
 
 
 def ott(x: np.ndarray, y: np.ndarray, epsilon: float, steps: int) -> Call:
-    """OTT-JAX in the log domain, compiled, on a cloud of points, whose costs it keeps as ours does."""
+    """OTT-JAX in the log domain, compiled as a whole, on clouds of points without tiles."""
     pointcloud = importlib.import_module("ott.geometry.pointcloud")
     linear = importlib.import_module("ott.solvers.linear")
     placed = data.place(x), data.place(y)
