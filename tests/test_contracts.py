@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import jax
@@ -13,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.core.rows import bucket, place
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
@@ -22,9 +24,6 @@ K = 4
 
 MANY = 12
 """Clusters enough that no start and no step is clear-cut."""
-
-PAIRED = {"kmedoids", "clara"}
-"""Methods that look at all pairs of rows at once, and have no tiles of rows."""
 
 
 def promised(promise: str) -> list[str]:
@@ -83,7 +82,7 @@ def test_finds_separate_blobs(name, rows, blobs, key):
     assert np.asarray(fit.labels).max() < K
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in PAIRED])
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
     # Traced rows are not padded: no other test has this number of them, so neither finds what the other has traced.
     x = rows[:293]
@@ -97,6 +96,8 @@ def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
     for module in (lloyd, xla):
         monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: small(n))
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
+    for module in (sys.modules["jaxcluster.cluster.kmedoids.clara"], matrix):  # beside a function of its name
+        monkeypatch.setattr(module, "tile_rows", lambda n, columns, budget: small(n))
     tiled = jax.jit(lambda x: ALGORITHMS[name].fit(key, x, K))(x)
     assert (len(x),) in asked
     assert_same_fit(whole, tiled)
