@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxcluster.cluster import balanced
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
-from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.base import CenterEstimator
 
 
 class BalancedKMeans(CenterEstimator):
@@ -81,7 +81,10 @@ class BalancedKMeans(CenterEstimator):
         """
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
-        fit = self._publish(self._best_fit(X, self._runs(auto=AUTO_RESTARTS)), None)
+        bounds = {"size_min": self.size_min, "size_max": self.size_max}
+        options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
+        runs = self._runs(auto=AUTO_RESTARTS)
+        fit = self._publish(self._fit_from_starts(balanced.fit, X, runs, **options), None)
         self.cluster_sizes_ = np.array(fit.state.sizes)
         self.n_iter_ = int(fit.steps)
         return self
@@ -93,19 +96,3 @@ class BalancedKMeans(CenterEstimator):
     def fit_transform(self, X, y=None):
         """Fits, and returns the distance of each row to each centre."""
         return self.fit(X).transform(X)
-
-    def _best_fit(self, X, runs):
-        key = as_key(self.random_state)
-        options = {
-            "size_min": self.size_min,
-            "size_max": self.size_max,
-            "tol": self.tol,
-            "max_steps": self.max_iter,
-        }
-        if not callable(self.init):
-            return balanced.fit(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
-        fits = [balanced.fit(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
-        return min(fits, key=lambda fit: float(fit.state.inertia))
-
-    def _tell_history(self):
-        """Has no ``verbose``: what there is to tell is in ``history_``."""

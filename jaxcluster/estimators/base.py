@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,8 +63,8 @@ class Estimator(BaseEstimator):
         return []
 
     def _tell_history(self) -> None:
-        """Prints the objective of every step, if ``verbose`` asks for it."""
-        if self.verbose:
+        """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
+        if getattr(self, "verbose", False):
             for step, objective in enumerate(self.history_, start=1):
                 print(f"{type(self).__name__} step {step}: {objective:.6g}")
 
@@ -158,6 +159,14 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """The starting centres that a callable ``init`` gives, called as scikit-learn calls it."""
         random_state = as_random_state(self.random_state)
         return [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
+
+    def _fit_from_starts(self, function: Callable[..., Fit], X: np.ndarray, runs: int, **options: Any) -> Fit:
+        """What ``function`` fits from ``init``, or the least inertia among the starts that a callable one gives."""
+        key = as_key(self.random_state)
+        if not callable(self.init):
+            return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
+        fits = [function(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
+        return min(fits, key=lambda fit: float(fit.state.inertia))
 
     def _publish(self, fit: Fit, weights: np.ndarray | None) -> Fit:
         """Copies to attributes what all methods with centres find; returns the fit as NumPy arrays."""

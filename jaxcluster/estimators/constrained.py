@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxcluster.cluster import constrained
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
-from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.base import CenterEstimator
 
 
 class ConstrainedKMeans(CenterEstimator):
@@ -81,7 +81,9 @@ class ConstrainedKMeans(CenterEstimator):
         self._check_params(X.shape[0])
         weights = self._check_weights(sample_weight, X.shape[0])
         pairs = {"must_link": must_link, "cannot_link": cannot_link}
-        fit = self._publish(self._best_fit(X, weights, pairs, self._runs(auto=AUTO_RESTARTS)), weights)
+        options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}
+        runs = self._runs(auto=AUTO_RESTARTS)
+        fit = self._publish(self._fit_from_starts(constrained.fit, X, runs, **options), weights)
         self.cluster_sizes_ = np.bincount(self.labels_, minlength=self.n_clusters).astype(np.int32)
         self.n_iter_ = int(fit.steps)
         return self
@@ -93,15 +95,3 @@ class ConstrainedKMeans(CenterEstimator):
     def fit_transform(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
         """Fits, and returns the distance of each row to each centre."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).transform(X)
-
-    def _best_fit(self, X, weights, pairs, runs):
-        key = as_key(self.random_state)
-        options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}
-        if not callable(self.init):
-            return constrained.fit(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
-        starts = self._called_starts(X, runs)
-        fits = [constrained.fit(key, X, self.n_clusters, init=start, **options) for start in starts]
-        return min(fits, key=lambda fit: float(fit.state.inertia))
-
-    def _tell_history(self):
-        """Has no ``verbose``: what there is to tell is in ``history_``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
-from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.base import CenterEstimator
 
 ALGORITHMS = ("lloyd", "elkan")
 
@@ -107,7 +107,6 @@ class KMeans(CenterEstimator):
         return self
 
     def _best_fit(self, X, weights, runs):
-        key = as_key(self.random_state)
         options = {
             "weights": weights,
             "tol": self.tol,
@@ -116,7 +115,4 @@ class KMeans(CenterEstimator):
             "precision": self.precision,
             "frozen": self.frozen,
         }
-        if not callable(self.init):
-            return kmeans.fit(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
-        fits = [kmeans.fit(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
-        return min(fits, key=lambda fit: float(fit.state.inertia))
+        return self._fit_from_starts(kmeans.fit, X, runs, **options)
