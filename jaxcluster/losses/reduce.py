@@ -1,0 +1,46 @@
+"""From a term for each row to one number."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxcluster.core import check
+from jaxcluster.types import Array, Bool, Float
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def reduce(
+    terms: Float[Array, "*n"],
+    reduction: str = "mean",
+    *,
+    weights: Float[Array, "*n"] | None = None,
+    counted: Bool[Array, "*n"] | None = None,
+) -> Float[Array, "*m"]:
+    """Σ w·t / Σ w ("mean"), Σ w·t ("sum"), each w·t ("none"), or Σ w·t / Σ w over the terms above 0 ("nonzero").
+
+    Terms of weight 0 add nothing, whatever they are. Where nothing is counted a mean is 0, and so is its gradient.
+
+    Args:
+        terms: of any shape.
+        reduction: which.
+        weights: >= 0, of the terms' shape; None for 1 each.
+        counted: False for terms that are not there; None for all True.
+
+    Raises:
+        ValueError: an unknown reduction.
+    """
+    check.check_choice("reduction", reduction, (*REDUCTIONS, "nonzero"))
+    weights = jnp.ones_like(terms) if weights is None else weights.astype(terms.dtype)
+    if counted is not None:
+        weights = jnp.where(counted, weights, 0)
+    weighted = jnp.where(weights > 0, weights * terms, 0)
+    if reduction == "none":
+        return weighted
+    if reduction == "nonzero":
+        weights = jnp.where(terms > 0, weights, 0)
+    total = jnp.sum(weighted)
+    if reduction == "sum":
+        return total
+    count = jnp.sum(weights)
+    return total / jnp.where(count > 0, count, 1)
