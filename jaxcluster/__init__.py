@@ -37,14 +37,19 @@ _MODULES = {
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 
 _OBJECTS = {
+    "AutoencoderKMeans": "jaxcluster.estimators",
     "BalancedKMeans": "jaxcluster.estimators",
     "BayesianGaussianMixture": "jaxcluster.estimators",
     "BisectingKMeans": "jaxcluster.estimators",
     "ConstrainedKMeans": "jaxcluster.estimators",
     "DBSCAN": "jaxcluster.estimators",
+    "DCN": "jaxcluster.estimators",
+    "DEC": "jaxcluster.estimators",
+    "DenoisingAutoencoderClustering": "jaxcluster.estimators",
     "Fit": "jaxcluster.types",
     "GaussianMixture": "jaxcluster.estimators",
     "HDBSCAN": "jaxcluster.estimators",
+    "IDEC": "jaxcluster.estimators",
     "KMeans": "jaxcluster.estimators",
     "KMedoids": "jaxcluster.estimators",
     "MiniBatchKMeans": "jaxcluster.estimators",
@@ -53,6 +58,7 @@ _OBJECTS = {
     "SpectralClustering": "jaxcluster.estimators",
     "SpectralEmbedding": "jaxcluster.estimators",
     "Status": "jaxcluster.types",
+    "VaDE": "jaxcluster.estimators",
     "load": "jaxcluster.estimators",
 }
 """Public objects, and the module each lives in."""

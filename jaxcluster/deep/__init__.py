@@ -1,5 +1,42 @@
-"""Clustering inside of networks and by them, as Flax modules. This folder alone imports Flax."""
+"""Clustering inside of networks and by them, as Flax modules. This folder alone imports Flax.
 
+A method is an `nnx.Module` with ``loss(batch, key)`` and, where it looks at all rows now and then, ``features(x)`` and
+``refresh(z, key)``; `train` serves them all.
+"""
+
+from jaxcluster.deep.autoencoder import Autoencoder
+from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots, TensorBoard
 from jaxcluster.deep.cluster_layer import Clustered, ClusterLayer
+from jaxcluster.deep.codes import CodeKMeans
+from jaxcluster.deep.dcn import DCN, DenoisingClustering
+from jaxcluster.deep.dec import DEC, IDEC
+from jaxcluster.deep.objective import Batch, Objective, Refreshed
+from jaxcluster.deep.stacked import pretrain_layers
+from jaxcluster.deep.trainer import Report, Trained, adam, train
+from jaxcluster.deep.use import map_module
+from jaxcluster.deep.vade import VaDE
 
-__all__ = ["ClusterLayer", "Clustered"]
+__all__ = [
+    "DCN",
+    "DEC",
+    "IDEC",
+    "Autoencoder",
+    "Batch",
+    "ClusterLayer",
+    "Clustered",
+    "CodeKMeans",
+    "DenoisingClustering",
+    "JsonLines",
+    "Objective",
+    "ProgressBar",
+    "Refreshed",
+    "Report",
+    "Snapshots",
+    "TensorBoard",
+    "Trained",
+    "VaDE",
+    "adam",
+    "map_module",
+    "pretrain_layers",
+    "train",
+]

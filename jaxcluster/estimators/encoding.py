@@ -20,6 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 TUPLES = {
     "CondensedTree": "jaxcluster.cluster.hdbscan.condense",
+    "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",
 }
 """Named tuples that fitted attributes may hold, and the module of each: a file can name no other class."""

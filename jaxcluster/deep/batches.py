@@ -1,0 +1,83 @@
+"""Batches: which rows a step sees, and how they come to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.deep.objective import Batch
+from jaxcluster.types import Array, Int, KeyArray
+
+SHARE = 0.4
+"""Of a device's memory that rows may take, for a run to keep them there."""
+
+CHUNK_BYTES = 1 << 26
+"""Rows sent to the device at a time, where it does not hold them all."""
+
+
+@partial(jax.jit, static_argnames=("steps", "n", "batch"))
+def batch_rows(key: KeyArray, first: Int[Array, ""], *, steps: int, n: int, batch: int) -> Int[Array, "steps batch"]:
+    """The rows of ``steps`` batches from step ``first`` on.
+
+    Steps go through the n rows in passes, each in an order of its own that depends on nothing but the key and the
+    number of the pass: a run may be cut anywhere and goes on alike. The n mod batch rows at the end of an order are
+    left out of that pass.
+    """
+    per_pass = n // batch
+    passes = first // per_pass + jnp.arange(-(-steps // per_pass) + 1)
+
+    def order(number):
+        return jax.random.permutation(jax.random.fold_in(key, number), n)[: per_pass * batch]
+
+    batches = jax.vmap(order)(passes).reshape(-1, batch)
+    return jax.lax.dynamic_slice_in_dim(batches, first % per_pass, steps).astype(jnp.int32)
+
+
+class Rows:
+    """The rows of a data set, on the device or on the host.
+
+    Args:
+        x: (n, …) numbers.
+        resident: whether they live on the device; None for where they fit.
+    """
+
+    def __init__(self, x: Any, resident: bool | None = None) -> None:
+        self.n, self.shape = x.shape[0], x.shape[1:]
+        self.bytes_per_row = 4 * int(np.prod(self.shape))
+        self.resident = fits(self.n * self.bytes_per_row) if resident is None else resident
+        self.x = jnp.asarray(x, jnp.float32) if self.resident else np.asarray(x)
+
+    def chunks(self, rows: Int[Array, "steps batch"], target: Any) -> Iterator[Batch]:
+        """The batches of ``rows``, stacked, in as many pieces as it takes."""
+        if self.resident:
+            yield Batch(self.x, target, rows)
+            return
+        rows = np.asarray(rows)
+        for some in np.array_split(rows, -(-rows.size * self.bytes_per_row // CHUNK_BYTES)):
+            yield Batch(jax.device_put(self.x[some].astype(np.float32)), target, jnp.asarray(some))
+
+    def tiles(self) -> Iterator[Any]:
+        """All rows in order, in as many pieces as it takes."""
+        if self.resident:
+            yield self.x
+            return
+        for some in np.array_split(np.arange(self.n), -(-self.n * self.bytes_per_row // CHUNK_BYTES)):
+            yield jax.device_put(self.x[some[0] : some[-1] + 1].astype(np.float32))
+
+
+def fits(wanted: int) -> bool:
+    """Whether so many bytes are a small enough part of the device's memory; always where that is the host's own."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    limit = stats.get("bytes_limit")
+    return limit is None or wanted <= SHARE * limit
+
+
+def take(resident: bool, chunk: Batch, rows: Any) -> Batch:
+    """One batch of a chunk: gathered on the device, or as the host gathered it."""
+    x, index = (chunk.x[rows], rows) if resident else rows
+    return Batch(x, jax.tree.map(lambda leaf: leaf[index], chunk.target), index)

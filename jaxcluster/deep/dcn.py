@@ -1,0 +1,110 @@
+"""Codes that are easy for k-means: the deep clustering network, and denoising-autoencoder clustering.
+
+Source: B. Yang, X. Fu, N. Sidiropoulos and M. Hong, Towards k-means-friendly spaces: simultaneous deep learning and
+clustering, ICML 2017.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster import kmeans
+from jaxcluster.core import check
+from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
+from jaxcluster.deep.codes import CenterState, CodeKMeans
+from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.types import Array, Float, KeyArray
+
+
+class DCN(CodeKMeans):
+    """Reconstruction and k-means of the codes in turn: Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows.
+
+    Codes take a gradient step towards the centres of their clusters, then centres one towards their new codes: each
+    row moves its centre by 1/(the rows that this centre has had so far).
+
+    Args:
+        autoencoder: pretrained; all of it is trained.
+        centers: (k, latent) to begin with.
+        counts: (k,) rows that each centre has had to begin with: those of its cluster.
+        weight: λ >= 0, in units of the reconstruction error per unit² of the codes.
+        augment: a view of the rows that stands for them; None for the rows as they are.
+
+    Raises:
+        ValueError: centers or counts of another shape; a negative weight.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        centers: Array,
+        counts: Array,
+        *,
+        weight: float = 1.0,
+        augment: View | None = None,
+    ):
+        super().__init__(autoencoder, centers)
+        counts = jnp.asarray(counts, jnp.float32)
+        if counts.shape != self.centers.shape[:1]:
+            raise ValueError(f"counts must have shape {self.centers.shape[:1]}, one a center, got {counts.shape}.")
+        self.counts, self.augment = CenterState(counts), augment
+        self.weight = float(check.check_positive("weight", weight, zero=True))
+
+    def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The error of a batch and λ/2 times the distance of its codes from their centres; moves the centres."""
+        x = viewed(self.augment, key, batch.x)
+        z = self.features(x)
+        centers = self.centers[...]
+        labels = self.labels(jax.lax.stop_gradient(z))
+        error = self.autoencoder.error(x, self.autoencoder.decoder(z)) * (x.size // x.shape[0])
+        distance = jnp.mean(jnp.sum(jnp.square(z - centers[labels]), axis=1))
+        self._follow(jax.lax.stop_gradient(z), labels)
+        return error + self.weight / 2 * distance, {"reconstruction": error, "clustering": distance}
+
+    def _follow(self, z, labels):
+        """Centres become the means of all codes that they have had."""
+        members = jax.nn.one_hot(labels, self.counts.shape[0])
+        counts, centers = self.counts[...], self.centers[...]
+        self.counts[...] = counts + members.sum(0)
+        self.centers[...] = (counts[:, None] * centers + members.T @ z) / jnp.maximum(self.counts[...], 1)[:, None]
+
+
+class DenoisingClustering(CodeKMeans):
+    """A denoising autoencoder whose codes are drawn to the centres that k-means finds among all of them.
+
+    Minimises error + λ·‖z − c_s‖²/v, the mean over rows: the error is the autoencoder's, a mean over rows and columns
+    of what comes back of spoiled rows; v is the total variance of the codes, so that λ has no unit and shrinking all
+    codes gains nothing. A `refresh` runs k-means on the codes of all rows, from the centres there are; its labels and
+    v hold until the next.
+
+    Args:
+        autoencoder: pretrained, with ``noise``; all of it is trained.
+        centers: (k, latent) to begin with.
+        weight: λ >= 0.
+
+    Raises:
+        ValueError: centers of another shape; a negative weight.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, centers: Array, *, weight: float = 0.1):
+        super().__init__(autoencoder, centers)
+        self.spread = CenterState(jnp.ones(()))
+        self.weight = float(check.check_positive("weight", weight, zero=True))
+
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
+        """k-means on the codes of all rows; each row's cluster is its target."""
+        fit = kmeans.fit(key, z, self.centers.shape[0], init=self.centers[...])
+        self.centers[...] = fit.state.centers
+        self.measure(z, fit.labels)
+        self.spread[...] = jnp.maximum(jnp.sum(jnp.var(z, axis=0)), jnp.finfo(jnp.float32).tiny)
+        return Refreshed(fit.labels, fit.labels)
+
+    def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The error of a spoiled batch and λ times the distance of its codes from their centres."""
+        augment_key, noise_key = jax.random.split(key)
+        x = viewed(self.autoencoder.augment, augment_key, batch.x)
+        z = self.features(viewed(self.autoencoder.noise, noise_key, x))
+        error = self.autoencoder.error(x, self.autoencoder.decoder(z))
+        gap = jnp.mean(jnp.sum(jnp.square(z - self.centers[...][batch.target]), axis=1))
+        distance = gap / self.spread[...]
+        return error + self.weight * distance, {"reconstruction": error, "clustering": distance}

@@ -1,0 +1,89 @@
+"""Variational deep embedding: an autoencoder whose codes have a mixture of Gaussians as their prior.
+
+Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
+approach to clustering, IJCAI 2017.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
+from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.losses.vade import vade_loss, vade_responsibilities
+from jaxcluster.types import Array, Float, Int, KeyArray
+
+
+class VaDE(nnx.Module):
+    """A mixture of Gaussians of codes, and networks between codes and rows, fitted by the evidence lower bound.
+
+    Args:
+        autoencoder: pretrained; its encoder gives (mean, log-variance), its decoder means or logits of rows, by its
+            ``likelihood``.
+        weights: (k,) of the clusters to begin with, as a mixture of the codes has them.
+        means: (k, latent).
+        variances: (k, latent) diagonal.
+        samples: codes that are drawn of each row in a step.
+        augment: a view of the rows that stands for them; None for the rows as they are.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        weights: Array,
+        means: Array,
+        variances: Array,
+        *,
+        augment: View | None = None,
+    ):
+        self.autoencoder, self.augment = autoencoder, augment
+        self.logits = nnx.Param(jnp.log(jnp.maximum(jnp.asarray(weights, jnp.float32), 1e-6)))
+        self.means = nnx.Param(jnp.asarray(means, jnp.float32))
+        self.log_variances = nnx.Param(jnp.log(jnp.asarray(variances, jnp.float32)))
+
+    @property
+    def prior(self) -> dict[str, Float[Array, ...]]:
+        """The mixture, as `jaxcluster.losses.vade_loss` takes it."""
+        log_weights = jax.nn.log_softmax(self.logits[...])
+        return {"log_weights": log_weights, "means": self.means[...], "log_variances": self.log_variances[...]}
+
+    def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
+        """The mean of the code of each row."""
+        return self.autoencoder.encode(x)
+
+    def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
+        """The probability of each cluster given each code."""
+        return vade_responsibilities(z, **self.prior)
+
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
+        """The most probable cluster of each row."""
+        return Refreshed(jnp.argmax(self.assign(z), axis=1).astype(jnp.int32))
+
+    def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The negative evidence lower bound of a batch (nats per row), with one code drawn of each row."""
+        augment_key, code_key = jax.random.split(key)
+        x = viewed(self.augment, augment_key, batch.x)
+        mean, log_variance = self.autoencoder.encoder(x)
+        z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape)
+        decoded = self.autoencoder.decoder(z)
+        likelihood = self.autoencoder.likelihood
+        terms = vade_loss(
+            x.reshape(decoded.shape), decoded, mean, log_variance, z=z, likelihood=likelihood, **self.prior
+        )
+        return terms.loss, {"reconstruction": terms.reconstruction, "divergence": terms.divergence}
+
+    def sample(self, key: KeyArray, n: int, cluster: int | None = None) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+        """Draws rows: codes of the mixture, or of one of its clusters, and what they stand for.
+
+        Returns:
+            (n, d) expected rows of the codes, and the cluster of each.
+        """
+        cluster_key, code_key = jax.random.split(key)
+        labels = jax.random.categorical(cluster_key, self.prior["log_weights"], shape=(n,))
+        if cluster is not None:
+            labels = jnp.full((n,), cluster)
+        noise = jax.random.normal(code_key, (n, self.means.shape[1]))
+        z = self.means[...][labels] + jnp.exp(self.log_variances[...][labels] / 2) * noise
+        return self.autoencoder.decode(z), labels.astype(jnp.int32)

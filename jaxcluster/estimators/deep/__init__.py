@@ -1,0 +1,1 @@
+"""scikit-learn's face of deep clustering, over `jaxcluster.deep`."""

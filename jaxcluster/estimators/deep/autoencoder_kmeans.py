@@ -1,0 +1,45 @@
+"""k-means on the codes of an autoencoder: the baseline of deep clustering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxcluster.deep.codes import CodeKMeans
+from jaxcluster.deep.trainer import Trained
+from jaxcluster.deep.use import map_module
+from jaxcluster.estimators.deep.base import DeepClusterer
+from jaxcluster.types import Status
+
+
+@dataclass(eq=False, repr=False)
+class AutoencoderKMeans(DeepClusterer):
+    """k-means on the codes of a (denoising) autoencoder: nothing is trained for the clusters' sake.
+
+    Args:
+        n_clusters: number of clusters.
+        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`. Options of the second phase mean nothing
+            here, and ``history_`` is that of the pretraining.
+
+    Attributes:
+        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_: as of all deep methods.
+        status_: how k-means ended.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> AutoencoderKMeans(3, hidden=(16,), latent=2, pretrain_epochs=20, random_state=0).fit_transform(X).shape
+        (150, 2)
+    """
+
+    def _start(self, key, z):
+        fit = self._kmeans(key, z)
+        return {"centers": fit.state.centers, "status": fit.status}
+
+    def _make(self, autoencoder, start):
+        return CodeKMeans(autoencoder, start["centers"])
+
+    def _train(self, key, module, rows, snapshots, endings):
+        z = map_module(module, "features", rows)
+        module.measure(z, module.labels(z))
+        history = endings[-1].history if endings else ()
+        return module, Trained(module, None, 0, Status(int(self._began["status"])), None, history)

@@ -1,0 +1,43 @@
+"""Rows as networks want them, whatever their units."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxcluster.core import check
+from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
+
+SPREAD = 3.0
+"""Of deviations of columns, their upper tenth over their median: with more, columns are taken to have units apart."""
+
+FLOOR = 0.1
+"""Of the median deviation: what a column with a unit of its own is taken to vary by at least."""
+
+CHOICES = ("auto", *SCALINGS)
+
+
+def scaled(x: np.ndarray, how: str, likelihood: str) -> tuple[np.ndarray, Scaling]:
+    """Rows scaled for a network, float32, and the scaling itself.
+
+    "auto" leaves rows that must be in [0, 1] as they are. Others are centred, and divided by one number where columns
+    vary about alike, as pixels and counts do: what varies little there says little. Columns that have plainly units of
+    their own are divided each by its deviation.
+    """
+    check.check_choice("scaling", how, CHOICES)
+    if how != "auto":
+        return scale(x, how)
+    if likelihood == "bernoulli":
+        return scale(x, "none")
+    scaling = scale(x, "standard")[1]
+    varying = scaling.factor[x.min(0) != x.max(0)]
+    if varying.size:
+        scaling = scaling._replace(factor=_divisors(scaling.factor, varying))
+    return scaling.apply(x), scaling
+
+
+def _divisors(deviations: np.ndarray, varying: np.ndarray) -> np.ndarray:
+    """What each column is divided by, from the deviations of all, and of those that are not constant."""
+    median, high = np.quantile(varying, (0.5, 0.9))
+    if high <= SPREAD * median:
+        return np.full(deviations.shape, np.sqrt(np.mean(np.square(varying))))
+    return np.fmax(deviations, FLOOR * median)

@@ -1,0 +1,84 @@
+"""Variational deep embedding (VaDE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from jaxcluster import deep
+from jaxcluster.cluster import gmm
+from jaxcluster.core import check
+from jaxcluster.deep import nets
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep.base import DeepClusterer
+
+
+@dataclass(eq=False, repr=False)
+class VaDE(DeepClusterer):
+    """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
+
+    Maximises the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture. Pretraining
+    is that of a plain autoencoder on the codes' means; a diagonal mixture is fitted to these.
+
+    Args:
+        n_clusters: number of clusters.
+        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`; an ``encoder`` gives (mean,
+            log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
+
+    Attributes:
+        weights_: (n_clusters,) of the mixture; its means are ``cluster_centers_``.
+        variances_: (n_clusters, latent).
+        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+
+    Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
+    approach to clustering, IJCAI 2017.
+    """
+
+    tol: float | None = None
+
+    def sample(self, n_samples=1, cluster=None):
+        """Draws rows, as a mixture draws its components or from one cluster.
+
+        Args:
+            n_samples: how many.
+            cluster: the cluster that all are of; None for clusters by their weights.
+
+        Returns:
+            (n_samples, n_features) expected rows in the units of X, and the cluster of each, (n_samples,) int32.
+
+        Raises:
+            ValueError, TypeError: a cluster that there is not.
+        """
+        check_is_fitted(self)
+        n_samples = check.check_count("n_samples", n_samples)
+        if cluster is not None and not 0 <= cluster < self.n_clusters:
+            raise ValueError(f"cluster={cluster} must be from 0 to {self.n_clusters - 1}.")
+        rows, labels = self.module_.sample(as_key(self.random_state), n_samples, cluster)
+        return self.scaling_.undo(np.asarray(rows)), np.array(labels)
+
+    def _own_encoder(self, rngs, d):
+        width = self.hidden[-1]
+        if self.image_shape is not None:
+            trunk = nets.ConvEncoder(self.image_shape, width, rngs=rngs)
+        else:
+            trunk = nets.MLP((d, *self.hidden), rngs=rngs)
+        return nets.VariationalEncoder(trunk, nets.GaussianHead(width, self.latent, rngs=rngs))
+
+    def _start(self, key, z):
+        state = gmm.fit(key, z, self.n_clusters, covariance="diag", n_init=self.n_init).state
+        return {"weights": state.weights, "means": state.means, "variances": state.covariances}
+
+    def _make(self, autoencoder, start):
+        return deep.VaDE(autoencoder, **start, augment=self._view())
+
+    def _centers(self, module):
+        return module.means[...]
+
+    def _publish(self, module, ending, rows, snapshots):
+        super()._publish(module, ending, rows, snapshots)
+        self.weights_ = np.array(jax.nn.softmax(module.logits[...]))
+        self.variances_ = np.array(jnp.exp(module.log_variances[...]))
