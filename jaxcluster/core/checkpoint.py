@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core import check
 from jaxcluster.core.files import take_place
 
 FORMAT = "jaxcluster-checkpoint"
@@ -55,6 +56,7 @@ class Checkpoints(NamedTuple):
 
     def save(self, number: int, state: Any, progress: Mapping[str, Any]) -> Path:
         """Writes the checkpoint ``number``: beside its place first, then renamed. Older ones beyond ``keep`` go."""
+        keep = check.check_count("keep", self.keep)
         folder = Path(self.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"checkpoint-{number:010d}"
@@ -77,9 +79,13 @@ class Checkpoints(NamedTuple):
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
-        for old in self._places()[: -self.keep]:
+        for old in [*self._places()[:-keep], *folder.glob(".checkpoint-*")]:  # what killed runs left behind too
             shutil.rmtree(old, ignore_errors=True)
         return place
+
+    def any(self) -> bool:
+        """Whether there is a checkpoint, be it sound or not."""
+        return bool(self._places())
 
     def restore(self, like: Any) -> Checkpoint | None:
         """The newest whole checkpoint, in the structure of ``like``; None where there is none.
@@ -108,11 +114,9 @@ class Checkpoints(NamedTuple):
             shutil.rmtree(place)
 
     def _places(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
+        """The checkpoints, oldest first: a folder has the name of one only once it is whole."""
         folder = Path(self.folder)
-        if not folder.is_dir():
-            return []
-        return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name) and (path / MANIFEST).is_file())
+        return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def fingerprint(x: Any, rows: int = 1024) -> str:
@@ -151,6 +155,8 @@ def _as_leaf(name, leaf, array, place):
             f"{place} belongs to another model: {name} is {array.dtype}{list(array.shape)} there and "
             f"{like.dtype}{list(np.shape(like))} here."
         )
+    if not isinstance(leaf, jax.Array) and hasattr(leaf, "dtype"):
+        return array
     array = jnp.array(array)
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
 
@@ -160,7 +166,9 @@ def _is_key(leaf) -> bool:
 
 
 def _words(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
 
 
 def _write_arrays(place, arrays):
@@ -199,13 +207,15 @@ def _quiet_orbax() -> Iterator[None]:
 def _read_manifest(place):
     """The checked manifest of a checkpoint all of whose files are as they were written."""
     file = place / MANIFEST
-    text = file.read_text(encoding="utf-8", errors="replace")
     remedy = f"Delete {place} to go on from the checkpoint before it."
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: the checkpoint was copied only in part. {remedy}")
+    text = file.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text)
         content.pop("sha256")
         intact = _seal(content) == text and content["format"] == FORMAT
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         intact = False
     if not intact:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. {remedy}")
