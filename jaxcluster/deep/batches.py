@@ -58,7 +58,7 @@ class Rows:
             yield Batch(self.x, target, rows)
             return
         rows = np.asarray(rows)
-        for some in np.array_split(rows, -(-rows.size * self.bytes_per_row // CHUNK_BYTES)):
+        for some in np.array_split(rows, self._pieces(len(rows), rows.size)):
             yield Batch(jax.device_put(self.x[some].astype(np.float32)), target, jnp.asarray(some))
 
     def tiles(self) -> Iterator[Any]:
@@ -66,8 +66,12 @@ class Rows:
         if self.resident:
             yield self.x
             return
-        for some in np.array_split(np.arange(self.n), -(-self.n * self.bytes_per_row // CHUNK_BYTES)):
+        for some in np.array_split(np.arange(self.n), self._pieces(self.n, self.n)):
             yield jax.device_put(self.x[some[0] : some[-1] + 1].astype(np.float32))
+
+    def _pieces(self, most: int, rows: int) -> int:
+        """In how many pieces so many rows are sent: none is empty, where rows come in ``most`` lots that stay whole."""
+        return min(most, -(-rows * self.bytes_per_row // CHUNK_BYTES))
 
 
 def fits(wanted: int) -> bool:

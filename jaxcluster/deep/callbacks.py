@@ -1,6 +1,6 @@
 """What may look on while a module is trained: a bar on the terminal, a file of records, TensorBoard, pictures' codes.
 
-A callback is called with a `Report` after every epoch; one with ``begin`` or ``end`` is told of these too.
+A callback is called with a `Report` after every epoch; one with ``begin``, ``end`` or ``cut`` is told of these too.
 """
 
 from __future__ import annotations
@@ -55,7 +55,12 @@ class ProgressBar:
 
     def end(self, trained: Trained) -> None:
         """Leaves the last state of the bar behind."""
-        self._progress.stop()
+        self.cut()
+
+    def cut(self) -> None:
+        """Leaves the bar behind as it is."""
+        if self._progress is not None:
+            self._progress.stop()
 
 
 class JsonLines:

@@ -14,14 +14,15 @@ from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.codes import CenterState, CodeKMeans
 from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.ops.distance import FULL
 from jaxcluster.types import Array, Float, KeyArray
 
 
 class DCN(CodeKMeans):
     """Reconstruction and k-means of the codes in turn: Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows.
 
-    Codes take a gradient step towards the centres of their clusters, then centres one towards their new codes: each
-    row moves its centre by 1/(the rows that this centre has had so far).
+    Codes take a gradient step towards the centres of their clusters, and centres one towards these codes: each row
+    moves its centre by 1/(the rows that this centre has had so far) of the way.
 
     Args:
         autoencoder: pretrained; all of it is trained.
@@ -44,7 +45,7 @@ class DCN(CodeKMeans):
         augment: View | None = None,
     ):
         super().__init__(autoencoder, centers)
-        counts = jnp.asarray(counts, jnp.float32)
+        counts = jnp.asarray(counts, jnp.int32)
         if counts.shape != self.centers.shape[:1]:
             raise ValueError(f"counts must have shape {self.centers.shape[:1]}, one a center, got {counts.shape}.")
         self.counts, self.augment = CenterState(counts), augment
@@ -62,11 +63,12 @@ class DCN(CodeKMeans):
         return error + self.weight / 2 * distance, {"reconstruction": error, "clustering": distance}
 
     def _follow(self, z, labels):
-        """Centres become the means of all codes that they have had."""
+        """Centres become the means of all codes that they have had; one without any stays where it is."""
         members = jax.nn.one_hot(labels, self.counts.shape[0])
-        counts, centers = self.counts[...], self.centers[...]
-        self.counts[...] = counts + members.sum(0)
-        self.centers[...] = (counts[:, None] * centers + members.T @ z) / jnp.maximum(self.counts[...], 1)[:, None]
+        new, centers = members.sum(0), self.centers[...]
+        self.counts[...] += new.astype(jnp.int32)
+        moves = jnp.matmul(members.T, z, precision=FULL) - new[:, None] * centers
+        self.centers[...] = centers + moves / jnp.maximum(self.counts[...], 1)[:, None]
 
 
 class DenoisingClustering(CodeKMeans):

@@ -6,9 +6,11 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from jaxcluster.core.fold import map_rows
+from jaxcluster.deep.batches import Rows
 
 TILE = 4096
 """Rows that go through a network at a time."""
@@ -20,10 +22,18 @@ def map_module(module: nnx.Module, method: str, x: Any) -> Any:
     Args:
         module: is not changed.
         method: its name; takes (n, …) rows and returns arrays of n rows.
-        x: (n, …).
+        x: (n, …), computed in float32.
+
+    Returns:
+        What the method gives for all rows: on the device, unless the rows do not fit there; then it comes to the host
+        piece by piece.
     """
     graphdef, state = nnx.split(module)
-    return mapped(graphdef, (state,), method, x)
+    rows = Rows(x)
+    parts = (mapped(graphdef, (state,), method, tile) for tile in rows.tiles())
+    if rows.resident:
+        return next(parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(jax.device_get, parts))
 
 
 @partial(jax.jit, static_argnames=("graphdef", "method"))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.losses.vade import vade_loss, vade_responsibilities
@@ -25,8 +26,10 @@ class VaDE(nnx.Module):
         weights: (k,) of the clusters to begin with, as a mixture of the codes has them.
         means: (k, latent).
         variances: (k, latent) diagonal.
-        samples: codes that are drawn of each row in a step.
         augment: a view of the rows that stands for them; None for the rows as they are.
+
+    Raises:
+        ValueError: weights, means or variances of shapes that do not go together.
     """
 
     def __init__(
@@ -38,10 +41,16 @@ class VaDE(nnx.Module):
         *,
         augment: View | None = None,
     ):
+        means = jnp.asarray(check.check_matrix(means, name="means"), jnp.float32)
+        weights, variances = jnp.asarray(weights, jnp.float32), jnp.asarray(variances, jnp.float32)
+        if weights.shape != means.shape[:1] or variances.shape != means.shape:
+            raise ValueError(
+                f"means of shape {means.shape} need weights of shape {means.shape[:1]} and variances of "
+                f"{means.shape}, got {weights.shape} and {variances.shape}."
+            )
         self.autoencoder, self.augment = autoencoder, augment
-        self.logits = nnx.Param(jnp.log(jnp.maximum(jnp.asarray(weights, jnp.float32), 1e-6)))
-        self.means = nnx.Param(jnp.asarray(means, jnp.float32))
-        self.log_variances = nnx.Param(jnp.log(jnp.asarray(variances, jnp.float32)))
+        self.logits = nnx.Param(jnp.log(jnp.maximum(weights, 1e-6)))
+        self.means, self.log_variances = nnx.Param(means), nnx.Param(jnp.log(variances))
 
     @property
     def prior(self) -> dict[str, Float[Array, ...]]:
@@ -65,7 +74,7 @@ class VaDE(nnx.Module):
         """The negative evidence lower bound of a batch (nats per row), with one code drawn of each row."""
         augment_key, code_key = jax.random.split(key)
         x = viewed(self.augment, augment_key, batch.x)
-        mean, log_variance = self.autoencoder.encoder(x)
+        mean, log_variance = self._code(x)
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape)
         decoded = self.autoencoder.decoder(z)
         likelihood = self.autoencoder.likelihood
@@ -74,12 +83,24 @@ class VaDE(nnx.Module):
         )
         return terms.loss, {"reconstruction": terms.reconstruction, "divergence": terms.divergence}
 
+    def _code(self, x):
+        code = self.autoencoder.encoder(x)
+        if not isinstance(code, tuple):
+            raise TypeError("VaDE needs an encoder that returns (mean, log-variance), such as VariationalEncoder.")
+        return code
+
     def sample(self, key: KeyArray, n: int, cluster: int | None = None) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
         """Draws rows: codes of the mixture, or of one of its clusters, and what they stand for.
 
         Returns:
             (n, d) expected rows of the codes, and the cluster of each.
+
+        Raises:
+            ValueError, TypeError: an n that is no count; a cluster that there is not.
         """
+        n, k = check.check_count("n", n), self.logits.shape[0]
+        if cluster is not None and not 0 <= cluster < k:
+            raise ValueError(f"cluster={cluster} must be from 0 to {k - 1}.")
         cluster_key, code_key = jax.random.split(key)
         labels = jax.random.categorical(cluster_key, self.prior["log_weights"], shape=(n,))
         if cluster is not None:

@@ -1,0 +1,497 @@
+"""The trainer: what it learns, that a run cut short goes on bit for bit, when it stops, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.deep import DCN, Autoencoder, Refreshed, adam, batches, map_module, train
+from jaxcluster.deep.batches import Rows, batch_rows
+from jaxcluster.deep.nets import MLP
+from jaxcluster.types import Status
+
+N, D, K, BATCH, EPOCHS = 48, 4, 3, 8, 4
+RNG = np.random.default_rng(0)
+X = (np.repeat(np.eye(K, D) * 5, N // K, axis=0) + RNG.normal(size=(N, D))).astype(np.float32)
+FAST = adam(1e-2)
+PLAIN = optax.sgd(0.1)
+
+
+class Regular(nnx.Module):
+    """A network with all that changes besides parameters: dropout's keys, and the means of batches."""
+
+    def __init__(self, rngs):
+        self.first = nnx.Linear(D, 6, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.last = nnx.Linear(6, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.float32(self.last(self.dropout(jax.nn.relu(self.norm(self.first(x))))))
+
+
+class Line(nnx.Module):
+    """A row's distance from a point, and two clusters: which side of it the row is on.
+
+    Gradient descent is easy to follow by hand. ``spoil`` is told the step and the loss.
+    """
+
+    def __init__(self, spoil=None, start=0.0, of_rows=None):
+        self.point = nnx.Param(jnp.full(D, start))
+        self.steps = nnx.Variable(jnp.int32(0))
+        self.spoil, self.of_rows = spoil, of_rows
+
+    def features(self, x):
+        return x - self.point[...]
+
+    def refresh(self, z, key):
+        labels = None if self.of_rows == "target" else jnp.int32(z[:, 0] > 0)
+        target = None if self.of_rows is None else jnp.square(z)
+        return Refreshed(labels, jnp.log(target - 2) if self.of_rows == "NaN" else target)
+
+    def loss(self, batch, key):
+        self.steps[...] += 1
+        value = jnp.mean(jnp.square(self.features(batch.x)))
+        value = value if self.spoil is None else self.spoil(self.steps[...], value)
+        return value, {"first": jnp.min(batch.index).astype(jnp.float32)}
+
+
+def nan_at(step, value):
+    return jnp.where(step == 9, jnp.nan, value)
+
+
+def no_slope_at(step, value):
+    """The loss itself stays finite: the root of 0 has an infinite slope, and 0 times that is NaN."""
+    return value + 0 * jnp.sqrt(jnp.where(step == 9, 0, value))
+
+
+def regular():
+    rngs = nnx.Rngs(0)
+    return Autoencoder(Regular(rngs), MLP((2, 6, D), rngs=rngs))
+
+
+def dcn():
+    rngs = nnx.Rngs(1)
+    autoencoder = Autoencoder(MLP((D, 6, 2), rngs=rngs), MLP((2, 6, D), rngs=rngs))
+    return DCN(autoencoder, jax.random.normal(jax.random.key(1), (K, 2)), jnp.full(K, 5))
+
+
+MAKERS = {"dropout and means of batches": regular, "centers of its own": dcn}
+
+
+def fit(module, *, key=0, x=X, **options):
+    options = {"epochs": EPOCHS, "batch_size": BATCH, "optimizer": FAST, **options}
+    return train(jax.random.key(key), module, x, **options)
+
+
+def bits(tree):
+    """Path, dtype, shape and bytes of all variables."""
+    leaves = jax.tree_util.tree_flatten_with_path(nnx.state(tree) if isinstance(tree, nnx.Module) else tree)[0]
+    keys = jax.dtypes.prng_key
+    plain = [(path, jax.random.key_data(x) if jnp.issubdtype(x.dtype, keys) else x) for path, x in leaves]
+    return [(jax.tree_util.keystr(path), str(x.dtype), x.shape, np.asarray(x).tobytes()) for path, x in plain]
+
+
+def records(trained):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in trained.history]
+
+
+def assert_same(one, two):
+    assert bits(one.module) == bits(two.module)
+    assert records(one) == records(two)
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert one._replace(module=None, labels=None, history=None) == two._replace(module=None, labels=None, history=None)
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(epoch):
+    def callback(report):
+        if len(report.history) == epoch:
+            raise Cut
+
+    return callback
+
+
+class Epochs:
+    """The numbers of the epochs that it was told of."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, report):
+        self.seen.append(report.record["epoch"])
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def whole(request):
+    """How to make a module, and the run of it that is never cut."""
+    make = MAKERS[request.param]
+    return make, fit(make())
+
+
+def test_the_loss_falls_and_the_module_that_was_passed_is_as_it_was(whole):
+    make, _ = whole
+    module = make()
+    before, graph = bits(module), nnx.graphdef(module)
+    trained = fit(module)
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+    assert trained.status is Status.MAX_STEPS
+    assert (trained.steps, trained.failed_step, len(trained.history)) == (EPOCHS * N // BATCH, None, EPOCHS)
+    assert [(r["epoch"], r["step"]) for r in trained.history] == [(i, i * N // BATCH) for i in range(1, EPOCHS + 1)]
+    assert bits(module) == before
+    assert nnx.graphdef(module) == graph
+    assert bits(trained.module) != before
+    map_module(trained.module, "reconstruct" if make is regular else "features", X)
+
+
+def test_the_trained_module_is_in_evaluation(whole):
+    make, trained = whole
+    encoder = trained.module.encoder if make is regular else trained.module.autoencoder.encoder
+    x = jnp.asarray(X)
+    np.testing.assert_array_equal(encoder(x), encoder(x))
+    if make is regular:
+        assert encoder.dropout.deterministic
+        assert encoder.norm.use_running_average
+        assert int(trained.module.encoder.dropout.rngs.count[...]) == trained.steps
+
+
+def test_a_second_training_compiles_nothing(whole, compiles):
+    make, trained = whole
+    module = make()
+    with compiles() as seen:
+        again = fit(module)
+    assert seen.count == 0
+    assert_same(again, trained)
+
+
+def test_rows_from_the_host_are_those_on_the_device(whole, monkeypatch):
+    make, trained = whole
+    assert_same(fit(make(), resident=False), trained)
+    monkeypatch.setattr(batches, "CHUNK_BYTES", 3 * BATCH * D * 4)  # three batches at a time, two pieces of rows
+    assert len(list(Rows(X, False).tiles())) == 2
+    assert_same(fit(make(), resident=False), trained)
+
+
+def test_a_run_cut_at_any_epoch_goes_on_bit_for_bit(whole, tmp_path):
+    make, trained = whole
+    for epoch in range(1, EPOCHS + 1):
+        # Of a run that is cut after epoch e by a callback, epoch e itself is not saved yet.
+        where = Checkpoints(tmp_path / str(epoch), every=1)
+        with pytest.raises(Cut):
+            fit(make(), checkpoints=where, callbacks=[cut_after(epoch)])
+        assert where.any() == (epoch > 1)
+        epochs = Epochs()
+        assert_same(fit(make(), checkpoints=where, resume=True, callbacks=[epochs]), trained)
+        assert epochs.seen == list(range(epoch, EPOCHS + 1))
+
+
+def test_a_run_cut_twice_goes_on_and_a_finished_one_comes_back(whole, tmp_path):
+    make, trained = whole
+    where = Checkpoints(tmp_path, every=1)
+    for epoch in (2, 3):
+        with pytest.raises(Cut):
+            fit(make(), checkpoints=where, resume=True, callbacks=[cut_after(epoch)])
+    assert_same(fit(make(), checkpoints=where, resume=True), trained)
+    assert_same(fit(make(), checkpoints=where, resume=True, callbacks=[cut_after(EPOCHS)]), trained)
+    with pytest.raises(ValueError, match="holds checkpoints of an unfinished or finished run. Pass resume=True"):
+        fit(make(), checkpoints=where)
+    with pytest.raises(ValueError, match="another configuration: batch_size is 8 there and 16 here"):
+        fit(make(), checkpoints=where, resume=True, batch_size=16)
+    with pytest.raises(ValueError, match="another configuration: key is"):
+        fit(make(), checkpoints=where, resume=True, key=1)
+    with pytest.raises(ValueError, match="another configuration: rows is"):
+        fit(make(), checkpoints=where, resume=True, x=X + 1)
+    with pytest.raises(ValueError, match="another configuration: precision is None there and 'fast' here"):
+        fit(make(), checkpoints=where, resume=True, precision="fast")
+    with pytest.raises(ValueError, match="another model or optimizer"):
+        fit(make(), checkpoints=where, resume=True, optimizer=PLAIN)
+
+
+def test_a_finished_run_goes_on_where_more_epochs_are_asked_for(whole, tmp_path):
+    make, trained = whole
+    where = Checkpoints(tmp_path)
+    fit(make(), checkpoints=where, epochs=2)
+    assert_same(fit(make(), checkpoints=where, epochs=EPOCHS, resume=True), trained)
+    fewer = fit(make(), checkpoints=where, epochs=1, resume=True)
+    assert_same(fewer, trained)
+
+
+SCRIPT = """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    import conftest  # checks signatures, as the tests do
+    import test_trainer
+    from jaxcluster.core.checkpoint import Checkpoints
+    test_trainer.fit(test_trainer.dcn(), epochs=100_000, checkpoints=Checkpoints(sys.argv[2], every=1))
+"""
+
+
+def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
+    """A process that writes checkpoints all the time is killed as it does; what it left is gone on from here."""
+    where = Checkpoints(tmp_path / "run", every=1)
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(Path(__file__).parent), str(where.folder)]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=Path(__file__).parents[1], env=os.environ)
+    try:
+        while not where.any():
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = int(max(where.folder.glob("checkpoint-*")).name[-10:])
+    whole = fit(dcn(), epochs=done + 2)
+    epochs = Epochs()
+    assert_same(fit(dcn(), epochs=done + 2, checkpoints=where, resume=True, callbacks=[epochs]), whole)
+    assert epochs.seen == [done + 1, done + 2]
+
+
+@pytest.mark.parametrize(("n", "batch", "steps"), [(48, 8, 6), (48, 8, 4), (48, 8, 15), (50, 8, 7), (5, 5, 3)])
+def test_batches_cover_every_row_once_a_pass(n, batch, steps):
+    """However an epoch is long: the order depends on the key and the pass alone."""
+    order, per_pass = jax.random.key(1), n // batch
+    epochs = 3 * per_pass // steps + 2
+    cut = [batch_rows(order, jnp.int32(i * steps), steps=steps, n=n, batch=batch) for i in range(epochs)]
+    found = np.concatenate(cut)[: 3 * per_pass].reshape(3, per_pass, batch)
+    at_once = batch_rows(order, jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
+    np.testing.assert_array_equal(found, at_once.reshape(found.shape))
+    for rows in found:
+        assert np.unique(rows).size == per_pass * batch  # n mod batch rows are left out
+        assert rows.min() >= 0
+        assert rows.max() < n
+    assert not np.array_equal(found[0], found[1])
+    other = batch_rows(jax.random.key(2), jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
+    assert not np.array_equal(other, at_once)
+
+
+def test_all_rows_have_their_turn_where_a_pass_leaves_some_out():
+    rows = batch_rows(jax.random.key(0), jnp.int32(0), steps=40, n=15, batch=8)
+    assert set(np.unique(rows)) == set(range(15))
+
+
+def test_steps_see_the_rows_of_their_index_and_their_targets():
+    class Looks(Line):
+        def loss(self, batch, key):
+            gap = jnp.abs(batch.x - data[batch.index]).max() + jnp.abs(batch.target - jnp.square(batch.x)).max()
+            return jnp.sum(self.point[...] * 0) + gap, {}
+
+    data = jnp.asarray(X)
+    for resident in (True, False):
+        trained = fit(Looks(of_rows="square"), epochs=1, resident=resident)
+        assert trained.history[0]["loss"] < 1e-5
+
+
+def test_steps_are_those_of_gradient_descent():
+    """An epoch shorter than a pass; what is recorded is the mean of its steps."""
+    rate, steps = 0.1, 4
+    trained = fit(Line(), optimizer=PLAIN, steps_per_epoch=steps, epochs=2)
+    order = jax.random.split(jax.random.key(0), 3)[0]
+    rows = np.asarray(batch_rows(order, jnp.int32(0), steps=2 * steps, n=N, batch=BATCH))
+    point, losses = np.zeros(D), []
+    for some in rows:
+        gap = X[some].astype(np.float64) - point
+        losses.append(np.mean(gap**2))
+        point = point + rate * 2 * gap.mean(0) / D
+    np.testing.assert_allclose(trained.module.point[...], point, rtol=1e-5)
+    np.testing.assert_allclose([r["loss"] for r in trained.history], np.reshape(losses, (2, steps)).mean(1), rtol=1e-5)
+    firsts = rows.min(1).reshape(2, steps).mean(1)
+    np.testing.assert_allclose([r["first"] for r in trained.history], firsts, rtol=1e-6)
+    assert trained.steps == 2 * steps
+    assert int(trained.module.steps[...]) == 2 * steps
+
+
+def test_it_stops_when_few_rows_change_and_labels_are_those_of_the_module(tmp_path):
+    options = {"tol": 0.02, "epochs": 100, "optimizer": PLAIN, "checkpoints": Checkpoints(tmp_path)}
+    trained = fit(Line(), **options)
+    assert trained.status is Status.CONVERGED
+    assert 1 < len(trained.history) < 100
+    assert "changed" not in trained.history[0]
+    assert all(record["changed"] > 0.02 for record in trained.history[1:])
+    of_module = np.asarray(trained.module.features(X)[:, 0] > 0)
+    np.testing.assert_array_equal(trained.labels, of_module)
+    assert trained.labels.dtype == np.int32
+    assert_same(fit(Line(), **options, resume=True), trained)
+    assert fit(Line(), tol=0.0, epochs=2, optimizer=PLAIN).status is Status.MAX_STEPS
+    moved = fit(Line(), epochs=2)
+    np.testing.assert_array_equal(moved.labels, np.asarray(moved.module.features(X)[:, 0] > 0))
+
+
+def test_it_stops_when_the_loss_stays():
+    options = {"epochs": 50, "optimizer": PLAIN, "batch_size": N}  # one batch: the loss falls to its least and stays
+    short = fit(Line(), patience=3, min_delta=0.5, **options)
+    losses = [record["loss"] for record in short.history]
+    assert short.status is Status.CONVERGED
+    best = 0
+    for i, loss in enumerate(losses):
+        best = i if loss < losses[best] - 0.5 else best
+    assert len(losses) == best + 4
+    longer = fit(Line(), patience=3, min_delta=0.05, **options)
+    assert len(short.history) < len(longer.history) < 50
+    assert fit(Line(), **options).status is Status.MAX_STEPS
+
+
+def test_a_callback_stops_it_and_all_of_them_are_told():
+    class Listens:
+        def __init__(self):
+            self.said = []
+
+        def begin(self, history, epochs):
+            self.said.append(("begin", len(history), epochs))
+
+        def __call__(self, report):
+            assert report.record is report.history[-1]
+            assert report.labels.shape == (N,)
+            module = report.module()
+            self.said.append((len(report.history), float(module.point[0])))
+            return len(report.history) == 2
+
+        def end(self, trained):
+            self.said.append(("end", trained.status))
+
+        def cut(self):
+            self.said.append("cut")
+
+    first, second = Listens(), Listens()
+    trained = fit(Line(), callbacks=(each for each in (first, second)))
+    assert trained.status is Status.CONVERGED
+    assert first.said == second.said
+    assert [words[0] for words in first.said] == ["begin", 1, 2, "end"]
+    assert first.said[0] == ("begin", 0, EPOCHS)
+    assert first.said[2][1] == float(trained.module.point[0]) != first.said[1][1]
+    with pytest.raises(Cut):
+        fit(Line(), callbacks=[first, cut_after(1)])
+    assert first.said[-1] == "cut"
+
+
+@pytest.mark.parametrize("spoil", [nan_at, no_slope_at])
+def test_a_step_that_is_not_finite_is_named_and_undone(spoil, tmp_path):
+    epochs = Epochs()
+    where = Checkpoints(tmp_path, every=1)
+    trained = fit(Line(spoil), optimizer=PLAIN, checkpoints=where, callbacks=[epochs])
+    assert trained.status is Status.NOT_FINITE
+    assert (trained.failed_step, trained.steps, len(trained.history)) == (9, 8, 2)
+    sound = fit(Line(), optimizer=PLAIN, steps_per_epoch=8, epochs=1)
+    np.testing.assert_allclose(trained.module.point[...], sound.module.point[...], rtol=1e-6)
+    assert int(trained.module.steps[...]) == 8
+    of_two = 8 * sound.history[0]["loss"] - 6 * trained.history[0]["loss"]  # of steps 7 and 8 alone
+    np.testing.assert_allclose(2 * trained.history[1]["loss"], of_two, rtol=1e-4)
+    assert epochs.seen == [1, 2]
+    again = fit(Line(spoil), optimizer=PLAIN, checkpoints=where, resume=True)
+    assert_same(again, trained)
+
+
+def test_parameters_that_a_step_makes_infinite_are_not_kept():
+    trained = fit(Line(), optimizer=optax.sgd(1e38), epochs=1)
+    assert trained.status is Status.NOT_FINITE
+    assert np.isfinite(trained.module.point[...]).all()
+    assert np.isfinite(trained.history[0]["loss"]) == (trained.failed_step > 1)
+
+
+def test_a_row_that_is_not_finite_fails_its_step_and_no_other():
+    x = X.copy()
+    x[7, 2] = np.inf
+    order = jax.random.split(jax.random.key(0), 3)[0]
+    rows = np.asarray(batch_rows(order, jnp.int32(0), steps=N // BATCH, n=N, batch=BATCH))
+    step = int(np.flatnonzero((rows == 7).any(1))[0]) + 1
+    trained = fit(regular(), x=x)
+    assert (trained.status, trained.failed_step, trained.steps) == (Status.NOT_FINITE, step, step - 1)
+    for _, dtype, _, payload in bits(trained.module):
+        if dtype == "float32":
+            assert np.isfinite(np.frombuffer(payload, np.float32)).all()
+
+
+def test_a_look_that_is_not_finite_fails_the_next_step(whole):
+    trained = fit(Line(of_rows="NaN"))
+    assert (trained.status, trained.failed_step, trained.steps) == (Status.NOT_FINITE, 1, 0)
+    np.testing.assert_array_equal(trained.module.point[...], np.zeros(D))
+    make, _ = whole
+    if make is dcn:
+        x = X.copy()
+        x[7, 2] = np.inf
+        failed = fit(dcn(), x=x)
+        assert (failed.status, failed.failed_step) == (Status.NOT_FINITE, 1)
+        assert bits(failed.module) == bits(dcn())
+
+
+def test_fast_is_bfloat16_with_parameters_and_loss_in_float32():
+    seen = {}
+
+    class Watched(Regular):
+        def __call__(self, x):
+            seen["layer"] = self.first(x).dtype
+            seen["parameter"] = self.first.kernel[...].dtype
+            return super().__call__(x)
+
+    rngs = nnx.Rngs(0)
+    module = Autoencoder(Watched(rngs), MLP((2, 6, D), rngs=rngs))
+    trained = fit(module, precision="fast", callbacks=[lambda report: seen.update(loss=report.record["loss"])])
+    assert seen["layer"] == jnp.bfloat16
+    assert seen["parameter"] == jnp.float32
+    assert all(dtype != "bfloat16" for _, dtype, _, _ in bits(trained.module))
+    assert float(np.float32(seen["loss"])) != float(jnp.bfloat16(seen["loss"]))
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+    trained.module.encoder(X)
+    assert seen["layer"] == jnp.float32  # what comes back is as it was passed
+    assert trained.history != fit(regular()).history
+
+
+def test_a_module_may_want_targets_without_clusters(tmp_path):
+    trained = fit(Line(of_rows="target"), epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    assert trained.labels is None
+    assert "changed" not in trained.history[1]
+    with pytest.raises(ValueError, match="tol=0.1 is a share of rows that change their cluster, and Line has no clus"):
+        fit(Line(of_rows="target"), tol=0.1)
+
+
+def test_an_optimizer_may_hold_the_parameters_themselves():
+    optimizer = optax.contrib.schedule_free_sgd(0.1)
+    module = Line()
+    assert fit(module, optimizer=optimizer, epochs=2).status is Status.MAX_STEPS
+    np.testing.assert_array_equal(module.point[...], np.zeros(D))
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_both_kinds_of_keys_give_the_same(raw, tmp_path):
+    key = jax.random.PRNGKey(0) if raw else jax.random.key(0)
+    trained = train(key, Line(), X, epochs=1, batch_size=BATCH, optimizer=FAST, checkpoints=Checkpoints(tmp_path))
+    assert_same(trained, fit(Line(), epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": N + 1}, "batch_size=49 is more than the 48 rows there are. Pass at most 48"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"epochs": 0}, "epochs=0 must be at least 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch=0 must be at least 1"),
+        ({"patience": 0}, "patience=0 must be at least 1"),
+        ({"min_delta": -1.0}, "min_delta=-1.0 must be at least 0"),
+        ({"precision": "half"}, "precision='half' is not known; choose one of 'fast'"),
+        ({"tol": 0.1}, "tol=0.1 is a share of rows that change their cluster, and Autoencoder has no clusters"),
+    ],
+)
+def test_what_it_refuses_before_any_computation(options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        fit(regular(), checkpoints=Checkpoints(tmp_path), **options)
+    with pytest.raises(ValueError, match="tol=-0.1 must be at least 0"):
+        fit(Line(), tol=-0.1)
+    for options in ({"every": 0}, {"keep": 0}):
+        with pytest.raises(ValueError, match="=0 must be at least 1"):
+            fit(regular(), checkpoints=Checkpoints(tmp_path, **options))
+    assert not any(tmp_path.iterdir())
