@@ -1,16 +1,64 @@
-"""Losses: scalars to differentiate, each a pure function."""
+"""Losses: scalars to differentiate, each a pure function of arrays, for any model in JAX.
 
+All work under jit, vmap and grad, sum half precision in float32, and have finite gradients on degenerate batches: equal
+rows, one class, no positives, one row.
+"""
+
+from jaxcluster.losses.contrastive import contrastive_loss
 from jaxcluster.losses.dec import dec_loss, student_t_assignments, student_t_log_assignments, target_distribution
 from jaxcluster.losses.graph_cut import soft_ncut
+from jaxcluster.losses.joint import JointTerms, deep_clustering_loss
+from jaxcluster.losses.kmeans import kmeans_loss, soft_kmeans_loss
+from jaxcluster.losses.mining import (
+    Pairs,
+    TripletCounts,
+    Triplets,
+    count_triplets,
+    labels_of_views,
+    negative_mask,
+    pairs_from_labels,
+    pairs_from_views,
+    positive_mask,
+    triplets_from_labels,
+)
+from jaxcluster.losses.mixture import mixture_nll
+from jaxcluster.losses.nt_xent import nt_xent_loss
+from jaxcluster.losses.soft import soft_clustering_loss
+from jaxcluster.losses.supervised import supervised_contrastive_loss
+from jaxcluster.losses.swapped import swapped_prediction_from_assignments, swapped_prediction_loss
+from jaxcluster.losses.triplet import mined_triplet_loss, triplet_loss
 from jaxcluster.losses.vade import VadeTerms, vade_loss, vade_responsibilities
 
 __all__ = [
+    "JointTerms",
+    "Pairs",
+    "TripletCounts",
+    "Triplets",
     "VadeTerms",
+    "contrastive_loss",
+    "count_triplets",
     "dec_loss",
+    "deep_clustering_loss",
+    "kmeans_loss",
+    "labels_of_views",
+    "mined_triplet_loss",
+    "mixture_nll",
+    "negative_mask",
+    "nt_xent_loss",
+    "pairs_from_labels",
+    "pairs_from_views",
+    "positive_mask",
+    "soft_clustering_loss",
+    "soft_kmeans_loss",
     "soft_ncut",
     "student_t_assignments",
     "student_t_log_assignments",
+    "supervised_contrastive_loss",
+    "swapped_prediction_from_assignments",
+    "swapped_prediction_loss",
     "target_distribution",
+    "triplet_loss",
+    "triplets_from_labels",
     "vade_loss",
     "vade_responsibilities",
 ]

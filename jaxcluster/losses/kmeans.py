@@ -1,0 +1,68 @@
+"""What k-means and soft k-means minimise, as losses of rows and centres.
+
+Sources: S. Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory 28 (1982); C. M. Bishop, Pattern
+Recognition and Machine Learning (2006), 9.3.2, for the soft form.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.soft_kmeans import soften
+from jaxcluster.core import check
+from jaxcluster.losses.distances import to_centers
+from jaxcluster.losses.inputs import as_centers, as_matrix, as_weights, present
+from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.distance import own_distances
+from jaxcluster.ops.nearest import nearest
+from jaxcluster.types import Array, Float
+
+
+def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
+    """min_j ‖x − μ_j‖² of each row (data units²); with "sum" it is the inertia.
+
+    Labels are constants: the gradient of a row goes to its nearest centre alone, which makes it exact wherever no two
+    centres are equally near.
+
+    Args:
+        x: (n, d) rows.
+        centers: (k, d) μ.
+        weights: (n,) >= 0, or None for 1 each.
+        reduction: "mean" (per row), "sum", or "none" for (n,) terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or weights, an unknown reduction.
+    """
+    x = as_matrix(x)
+    centers = as_centers(centers, x, of="x")
+    weights = as_weights(weights, x.shape[0])
+    x = present(x, weights)
+    held, fixed = jax.lax.stop_gradient((x, centers))
+    origin = jnp.mean(fixed, axis=0)
+    labels, _ = nearest(held - origin, fixed - origin)
+    return reduce(own_distances(x, centers, labels), reduction, weights=weights)
+
+
+def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
+    """−2σ²·log[(1/k)·Σ_j exp(−‖x − μ_j‖²/2σ²)] of each row (data units²), its free energy.
+
+    The "sum" is what ``soft_kmeans.fit`` minimises, ``soft_kmeans.free_energy``; "mean" is that per row. As σ² → 0 it
+    tends to `kmeans_loss`, which it is at 0.
+
+    Args:
+        x: (n, d) rows.
+        centers: (k, d) μ.
+        variance: σ² >= 0 (data units²), half of the temperature of a softmax of −‖x − μ‖². Traced, with a gradient.
+        weights: (n,) >= 0, or None for 1 each.
+        reduction: "mean" (per row), "sum", or "none" for (n,) terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or weights, a negative variance, an unknown reduction.
+    """
+    x = as_matrix(x)
+    centers = as_centers(centers, x, of="x")
+    variance = check.check_positive("variance", variance, zero=True)
+    weights = as_weights(weights, x.shape[0])
+    energy, _ = soften(to_centers(present(x, weights), centers).T, jnp.asarray(variance, x.dtype))
+    return reduce(energy, reduction, weights=weights)

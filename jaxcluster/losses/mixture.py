@@ -1,0 +1,49 @@
+"""The negative log-likelihood of a Gaussian mixture, for parameters that a network or an optimiser makes.
+
+Source: C. M. Bishop, Pattern Recognition and Machine Learning (2006), 9.2.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from jaxcluster.cluster import gmm
+from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.losses.inputs import as_centers, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.reduce import reduce
+from jaxcluster.types import Array, Float
+
+
+def mixture_nll(
+    x, weights, means, covariances, *, covariance: str = "full", row_weights=None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
+    """−log Σ_j π_j·N(x|μ_j, Σ_j) of each row (nats).
+
+    Differentiable with respect to x and the mixture. Of free numbers ``jax.nn.softmax`` makes weights, ``exp``
+    variances and L·Lᵀ covariances. A covariance that is singular is given the least ridge that mends it. For a fitted
+    ``gmm.GMMState`` it is ``gmm.negative_log_likelihood``.
+
+    Args:
+        x: (n, d) rows.
+        weights: (k,) π >= 0, summing to 1.
+        means: (k, d) μ.
+        covariances: Σ, (k, d, d) "full", (d, d) "tied", (k, d) variances "diag", or (k,) variances "spherical".
+        covariance: which of these types.
+        row_weights: (n,) >= 0, or None for 1 each.
+        reduction: "mean" (per row), "sum", or "none" for (n,) terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or row weights, an unknown type or reduction.
+    """
+    family = family_named(covariance)
+    x = as_matrix(x)
+    means = as_centers(means, x, name="means", of="x")
+    k, d = means.shape
+    weights = as_matching(weights, (k,), name="weights", of="means")
+    covariances = as_matching(covariances, family.shape(k, d), name="covariances", of=f"{covariance} means")
+    if covariance == "tied":
+        covariances = covariances[None]
+    row_weights = as_weights(row_weights, x.shape[0])
+    none = jnp.zeros((), means.dtype)
+    state = gmm.GMMState(weights, means, covariances, none, jnp.zeros(k, bool), none)
+    return reduce(-gmm.score_samples(state, present(x, row_weights)), reduction, weights=row_weights)

@@ -1,0 +1,133 @@
+"""The triplet loss: an anchor is to be nearer to what belongs to it than to what does not, by a margin.
+
+Sources: F. Schroff, D. Kalenichenko and J. Philbin, FaceNet, CVPR 2015, for semi-hard negatives; A. Hermans, L. Beyer
+and B. Leibe, In defense of the triplet loss for person re-identification, arXiv:1703.07737 (2017), for the hardest of
+a batch and for the mean of the terms that are not 0. Both distances here are Euclidean, not squared.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core import check
+from jaxcluster.core.fold import fold_rows, tile_rows
+from jaxcluster.losses.distances import between, root, to_centers
+from jaxcluster.losses.inputs import as_labels, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.mining import negative_mask, positive_mask
+from jaxcluster.losses.reduce import reduce
+from jaxcluster.types import Array, Bool, Float
+
+MINING = ("all", "hard", "semi-hard")
+
+
+class _Anchors(NamedTuple):
+    """Rows of the matrix of distances, and which columns are positives and negatives of the row."""
+
+    distance: Float[Array, "t n"]
+    positive: Bool[Array, "t n"]
+    negative: Bool[Array, "t n"]
+
+
+def triplet_loss(
+    anchor, positive, negative, *, margin=1.0, weights=None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
+    """max(0, d(a, p) − d(a, n) + m) of each triplet, d the Euclidean distance.
+
+    Args:
+        anchor, positive, negative: (n, d) the rows of each triplet; `jaxcluster.losses.triplets_from_labels` finds
+            them in a batch.
+        margin: m > 0, in the units of the rows. Traced.
+        weights: (n,) >= 0, or None for 1 each.
+        reduction: "mean", "sum", "none" for (n,) terms, or "nonzero": the mean of the terms above 0.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
+    """
+    anchor = as_matrix(anchor, name="anchor")
+    positive = as_matching(positive, anchor.shape, name="positive", of="anchor")
+    negative = as_matching(negative, anchor.shape, name="negative", of="anchor")
+    margin = check.check_positive("margin", margin)
+    weights = as_weights(weights, anchor.shape[0])
+    anchor, positive, negative = (present(each, weights) for each in (anchor, positive, negative))
+    terms = jnp.maximum(between(anchor, positive) - between(anchor, negative) + margin, 0)
+    return reduce(terms, reduction, weights=weights)
+
+
+def mined_triplet_loss(
+    z, labels, *, margin=1.0, mining: str = "semi-hard", reduction: str = "nonzero"
+) -> Float[Array, ""]:
+    """The triplet loss of the triplets that a batch holds, found while it is traced.
+
+    - "all": every triplet is a term.
+    - "hard": every anchor is a term, with its farthest positive and its nearest negative.
+    - "semi-hard": every pair of an anchor and a positive is a term, with the nearest of the negatives that are farther
+      than the positive; where there are none, with the farthest negative, as is usual.
+
+    A batch without any triplet, of one class or with no label twice, has loss 0 and gradient 0;
+    `jaxcluster.losses.count_triplets` tells. Memory is n² and a tile of n³.
+
+    Args:
+        z: (n, d) embedded rows.
+        labels: (n,) integers; rows of label −1, not known, take part in nothing.
+        margin: m > 0, in the units of z. Traced.
+        mining: which triplets are terms.
+        reduction: "nonzero" for the mean of the terms above 0, "mean" or "sum" of all terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, labels that are not integers, a margin that is not positive, an unknown
+            mining or reduction.
+    """
+    check.check_choice("mining", mining, MINING)
+    check.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
+    margin = check.check_positive("margin", margin)
+    z = as_matrix(z, name="z")
+    n = z.shape[0]
+    labels = as_labels(labels, n)
+    z = present(z, (labels >= 0).astype(z.dtype))
+    anchors = _Anchors(root(to_centers(z, z)), positive_mask(labels), negative_mask(labels))
+    hinges = {"all": _all_hinges, "hard": _hard_hinges, "semi-hard": _semi_hard_hinges}[mining]
+
+    @jax.checkpoint
+    def tile(anchors):
+        hinge, there = hinges(anchors)
+        terms = jnp.where(there, jnp.maximum(hinge + margin, 0), 0)
+        counted = there & (terms > 0) if reduction == "nonzero" else there
+        return (jnp.sum(terms), jnp.sum(counted, dtype=terms.dtype)), ()
+
+    size = tile_rows(n, n if mining == "hard" else n * n)
+    (total, count), _ = fold_rows(tile, anchors, tile=size)
+    return total if reduction == "sum" else total / jnp.where(count > 0, count, 1)
+
+
+def _all_hinges(anchors):
+    """d(a, p) − d(a, n) as (t, n, n), and which of them are triplets."""
+    hinge = anchors.distance[:, :, None] - anchors.distance[:, None, :]
+    return hinge, anchors.positive[:, :, None] & anchors.negative[:, None, :]
+
+
+def _hard_hinges(anchors):
+    distance, positive, negative = anchors
+    there = jnp.any(positive, axis=1) & jnp.any(negative, axis=1)
+    return _most(distance, positive) - _least(distance, negative), there
+
+
+def _semi_hard_hinges(anchors):
+    distance, positive, negative = anchors
+    farther = negative[:, None, :] & (distance[:, None, :] > distance[:, :, None])
+    chosen = jnp.where(
+        jnp.any(farther, axis=2), _least(distance[:, None, :], farther), _most(distance, negative)[:, None]
+    )
+    return distance - chosen, positive & jnp.any(negative, axis=1, keepdims=True)
+
+
+def _least(distance, mask):
+    """The least distance of a mask along the last axis; 0 where there is none."""
+    return jnp.where(jnp.any(mask, axis=-1), jnp.min(jnp.where(mask, distance, jnp.inf), axis=-1), 0)
+
+
+def _most(distance, mask):
+    """The greatest; distances are not negative."""
+    return jnp.max(jnp.where(mask, distance, 0), axis=-1)
