@@ -29,9 +29,7 @@ def mixture(covariance, z, other, centers, labels):
     log_variances = centers / 3
     covariances = {
         "full": jax.vmap(lambda row: jnp.diag(jnp.exp(row)) + jnp.outer(row, row))(log_variances),
-        "tied": jnp.eye(D) + other.T @ other,
         "diag": jnp.exp(log_variances),
-        "spherical": jnp.exp(log_variances[:, 0]),
     }[covariance]
     weights = jax.nn.softmax(centers[:, 0])
     return losses.mixture_nll(z, weights, other[:1] + centers, covariances, covariance=covariance)
@@ -87,9 +85,7 @@ LOSSES = {
     "vade": partial(vade, "bernoulli"),
     "vade-gaussian": partial(vade, "gaussian"),
     "mixture-full": partial(mixture, "full"),
-    "mixture-tied": partial(mixture, "tied"),
     "mixture-diag": partial(mixture, "diag"),
-    "mixture-spherical": partial(mixture, "spherical"),
     "swapped": lambda z, other, centers, labels: losses.swapped_prediction_loss(*scores(z, centers), epsilon=0.5),
     "swapped-crops": crops,
     "soft ncut": ncut,

@@ -1,4 +1,4 @@
-"""Losses of rows and centres, mixtures and prototypes are their formulas in float64, and what the algorithms minimise."""
+"""Losses of rows and centres, mixtures and prototypes are their formulas in float64, and what algorithms minimise."""
 
 from __future__ import annotations
 

@@ -129,6 +129,27 @@ def test_dec_far_from_all_centers_and_at_one():
     assert heavy[1, 0] < -80  # a share of 0 in float32
 
 
+def test_far_from_the_origin_the_slopes_of_dec_are_those_near_it():
+    z, centers = (np.asarray(array + 1e4, np.float32) for array in (Z, CENTERS))
+    near = tuple(each.astype(float) - 1e4 for each in (z, centers))
+    p = formula_of_target(formula_of_shares(*near, 1.0), np.ones(N))
+
+    def loss(z, centers):
+        return losses.dec_loss(losses.student_t_assignments(z, centers), p)
+
+    slope = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    for far, close in zip(slope(z, centers), slope(*narrow(near)), strict=True):
+        assert np.abs(close).max() > 1e-3
+        np.testing.assert_allclose(far, close, rtol=1e-4, atol=1e-6)
+
+
+def test_the_second_derivative_of_distances_is_that_of_the_first():
+    with jax.enable_x64(True):
+        z, centers = jnp.asarray(Z), jnp.asarray(CENTERS)
+        slope = jax.jit(jax.grad(lambda z: jnp.sum(losses.student_t_assignments(z, centers)[:, 0])))
+        check_grads(slope, (z,), order=1, modes=["fwd"])
+
+
 def test_a_target_of_zero_adds_nothing_and_a_share_of_zero_stays_finite():
     q, p = narrow([[0.0, 1.0], [0.5, 0.5]]), narrow([[0.0, 1.0], [1.0, 0.0]])
     np.testing.assert_allclose(losses.dec_loss(q, p), np.log(2) / 2, rtol=1e-6)

@@ -79,14 +79,13 @@ def test_the_rows_of_pairs_and_triplets_are_those_of_a_loop():
     assert counts.anchors == len({a for a, _, _ in expected})
 
 
-@pytest.mark.parametrize("labels", [np.zeros(4, int), np.arange(4), np.full(4, -1), [0, 0, -1, -1], [2]])
+@pytest.mark.parametrize("labels", [np.zeros(4, int), np.arange(4), np.full(4, -1), [0, 0, -1, -1]])
 def test_a_batch_without_triplets_says_so(labels):
-    labels = np.asarray(labels)
+    labels, z = np.asarray(labels), jnp.asarray(A[:4], jnp.float32)
     assert [int(count) for count in losses.count_triplets(labels)] == [0, 0, 0]
     assert losses.triplets_from_labels(labels).anchor.size == 0
     for mining in ("all", "hard", "semi-hard"):
         for reduction in ("nonzero", "mean", "sum"):
-            z = jnp.asarray(A[: labels.size], jnp.float32)
             assert losses.mined_triplet_loss(z, labels, mining=mining, reduction=reduction) == 0
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.implicit import with_derivative_of
+from jaxcluster.ops.distance import row_products, squared_norms
 from jaxcluster.types import Array, Float
 
 
@@ -14,16 +16,17 @@ def to_centers(
 ) -> Float[Array, "n k"]:
     """Σ_j scale_cj·(x_ij − μ_cj)², squared distances without a scale (data units²).
 
-    By differences: ‖x‖² − 2x·μ + ‖μ‖² cancels near a centre, where shares and their slopes are decided. Of n×k×d no
-    more than a tile exists at a time, and for the gradient it is computed anew.
+    By differences: ‖x‖² − 2x·μ + ‖μ‖² cancels near a centre, where shares and their slopes are decided. Slopes are by
+    products all the same: they are linear in x − μ, and of n×k×d no more than a tile ever exists.
     """
+    held, fixed, weights = jax.lax.stop_gradient((x, centers, scale))
 
-    @jax.checkpoint
-    def tile(rows, centers, scale):
-        squares = jnp.square(rows[:, None] - centers)
-        return jnp.sum(squares if scale is None else scale * squares, axis=2)
+    def tile(rows):
+        squares = jnp.square(rows[:, None] - fixed)
+        return jnp.sum(squares if weights is None else weights * squares, axis=2)
 
-    return map_rows(lambda rows: tile(rows, centers, scale), x, tile=tile_rows(x.shape[0], centers.size))
+    squares = map_rows(tile, held, tile=tile_rows(x.shape[0], centers.size))
+    return with_derivative_of(_expanded, squares, x, centers, scale)
 
 
 def between(a: Float[Array, "*n d"], b: Float[Array, "*n d"]) -> Float[Array, "*n"]:
@@ -35,3 +38,13 @@ def root(squares: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """√, with a gradient of 0 at 0."""
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+
+
+def _expanded(x, centers, scale):
+    """About the mean of the centres, near which there is little to cancel."""
+    origin = jax.lax.stop_gradient(jnp.mean(centers, axis=0))
+    x, centers = x - origin, centers - origin
+    if scale is None:
+        return squared_norms(x)[:, None] - 2 * row_products(x, centers) + squared_norms(centers)
+    scaled = scale * centers
+    return row_products(jnp.square(x), scale) - 2 * row_products(x, scaled) + jnp.sum(scaled * centers, axis=1)

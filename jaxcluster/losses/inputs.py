@@ -49,14 +49,15 @@ def as_weights(weights: Any, n: int) -> Float[Array, " n"] | None:
     """
     if weights is None:
         return None
-    if not check.is_traced(weights):
-        seen = np.asarray(weights)
-        if seen.shape == (n,) and not seen.any():
-            return jnp.zeros(n, float_dtype(seen.dtype))
-        check.check_weights(seen, n)
-    elif weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
-    return jnp.asarray(weights, float_dtype(weights.dtype) if hasattr(weights, "dtype") else None)
+    if check.is_traced(weights):
+        weights = jnp.asarray(weights)
+        if weights.shape != (n,):
+            raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+    else:
+        weights = np.asarray(weights)
+        if weights.shape != (n,) or weights.any():
+            check.check_weights(weights, n)
+    return jnp.asarray(weights, float_dtype(weights.dtype))
 
 
 def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> Int[Array, " n"]:
