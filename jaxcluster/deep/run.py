@@ -107,12 +107,19 @@ def _steps(graphdef, optimizer, wrt, resident, state: TrainState, chunk, key):
         (loss, (metrics, rest)), grads = jax.value_and_grad(_loss, argnums=2, has_aux=True)(
             graphdef, wrt, state.params, state.rest, batch, step_key
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        sound = jnp.isfinite(loss) & _finite((grads, params))
+        sound = jnp.isfinite(loss) & _finite(grads)
         failed = jnp.where((state.failed == 0) & ~sound, state.step + 1, state.failed)
-        new, old = (params, rest, opt_state), (state.params, state.rest, state.opt_state)
-        kept = jax.tree.map(partial(jnp.where, failed == 0), new, old)
+
+        def moved():
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            return optax.apply_updates(state.params, updates), rest, opt_state
+
+        def unmoved():
+            return state.params, state.rest, state.opt_state
+
+        # A `where` over both outcomes keeps the old state alive beside the new one, for more passes over all of it; a
+        # branch lets the optimiser work in place.
+        kept = jax.lax.cond(failed == 0, moved, unmoved)
         return TrainState(*kept, state.step + 1, failed), {"loss": loss, **metrics}
 
     return jax.lax.scan(step, state, chunk.index if resident else (chunk.x, chunk.index))

@@ -31,8 +31,8 @@ class Trained(NamedTuple):
         steps: taken: those before the failed one, where there is one.
         status: CONVERGED: few enough rows changed their cluster, or the loss stopped falling; MAX_STEPS: all epochs
             were taken; NOT_FINITE: see ``failed_step``.
-        failed_step: the step, counted from 1, whose loss, gradient or new parameters were not finite, or for which a
-            refresh gave values that were not; the module is that before it.
+        failed_step: the step, counted from 1, whose loss or gradient was not finite, or for which a refresh gave values
+            that were not; the module is that before it.
         history: one record an epoch: ``epoch`` and ``step`` at its end, the means of ``loss`` and of what else the
             module follows, ``changed`` (the share of rows that had another cluster before it than an epoch earlier),
             and ``seconds``.
