@@ -9,7 +9,7 @@ from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder
 from jaxcluster.deep.objective import Refreshed
-from jaxcluster.types import Array, Float, Int, KeyArray
+from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
 
 class CenterState(nnx.Variable):
@@ -27,7 +27,7 @@ class CodeKMeans(nnx.Module):
         ValueError: centers that are not a matrix.
     """
 
-    def __init__(self, autoencoder: Autoencoder, centers: Array):
+    def __init__(self, autoencoder: Autoencoder, centers: ArrayLike):
         self.autoencoder = autoencoder
         self.centers = CenterState(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
         self.variance = CenterState(jnp.ones(()))

@@ -15,7 +15,7 @@ from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.codes import CenterState, CodeKMeans
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.ops.distance import FULL
-from jaxcluster.types import Array, Float, KeyArray
+from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 
 
 class DCN(CodeKMeans):
@@ -38,8 +38,8 @@ class DCN(CodeKMeans):
     def __init__(
         self,
         autoencoder: Autoencoder,
-        centers: Array,
-        counts: Array,
+        centers: ArrayLike,
+        counts: ArrayLike,
         *,
         weight: float = 1.0,
         augment: View | None = None,
@@ -88,7 +88,7 @@ class DenoisingClustering(CodeKMeans):
         ValueError: centers of another shape; a negative weight.
     """
 
-    def __init__(self, autoencoder: Autoencoder, centers: Array, *, weight: float = 0.1):
+    def __init__(self, autoencoder: Autoencoder, centers: ArrayLike, *, weight: float = 0.1):
         super().__init__(autoencoder, centers)
         self.spread = CenterState(jnp.ones(()))
         self.weight = float(check.check_positive("weight", weight, zero=True))

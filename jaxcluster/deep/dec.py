@@ -14,7 +14,7 @@ from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.losses.dec import dec_loss, student_t_assignments, target_distribution
-from jaxcluster.types import Array, Float, KeyArray
+from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 
 
 class DEC(nnx.Module):
@@ -33,7 +33,9 @@ class DEC(nnx.Module):
         ValueError: centers of another shape; an alpha that is not positive.
     """
 
-    def __init__(self, autoencoder: Autoencoder, centers: Array, *, alpha: float = 1.0, augment: View | None = None):
+    def __init__(
+        self, autoencoder: Autoencoder, centers: ArrayLike, *, alpha: float = 1.0, augment: View | None = None
+    ):
         check.check_positive("alpha", alpha)
         self.autoencoder = autoencoder
         self.centers = nnx.Param(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
@@ -84,7 +86,7 @@ class IDEC(DEC):
     def __init__(
         self,
         autoencoder: Autoencoder,
-        centers: Array,
+        centers: ArrayLike,
         *,
         gamma: float = 0.1,
         alpha: float = 1.0,

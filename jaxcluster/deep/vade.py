@@ -14,7 +14,7 @@ from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.losses.vade import vade_loss, vade_responsibilities
-from jaxcluster.types import Array, Float, Int, KeyArray
+from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
 
 class VaDE(nnx.Module):
@@ -35,9 +35,9 @@ class VaDE(nnx.Module):
     def __init__(
         self,
         autoencoder: Autoencoder,
-        weights: Array,
-        means: Array,
-        variances: Array,
+        weights: ArrayLike,
+        means: ArrayLike,
+        variances: ArrayLike,
         *,
         augment: View | None = None,
     ):
