@@ -73,9 +73,13 @@ def nan_at(step, value):
     return jnp.where(step == 9, jnp.nan, value)
 
 
+@jax.custom_vjp
 def no_slope_at(step, value):
-    """The loss itself stays finite: the root of 0 has an infinite slope, and 0 times that is NaN."""
-    return value + 0 * jnp.sqrt(value * (step != 9))
+    """The loss itself stays finite; its slope is NaN at one step."""
+    return value
+
+
+no_slope_at.defvjp(lambda step, value: (value, step), lambda step, slope: (None, nan_at(step, slope)))
 
 
 def regular():
@@ -262,7 +266,7 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
     assert epochs.seen == [done + 1, done + 2]
 
 
-@pytest.mark.parametrize(("n", "batch", "steps"), [(48, 8, 6), (48, 8, 4), (48, 8, 15), (50, 8, 7), (5, 5, 3)])
+@pytest.mark.parametrize(("n", "batch", "steps"), [(48, 8, 4), (50, 8, 15), (5, 5, 3)])
 def test_batches_cover_every_row_once_a_pass(n, batch, steps):
     """However an epoch is long: the order depends on the key and the pass alone."""
     order, per_pass = jax.random.key(1), n // batch
