@@ -25,6 +25,7 @@ UsageError = typer.BadParameter.__mro__[1]
 
 INTERRUPTED = 130
 TERMINATED = 143
+ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
 
 
 class Commands(TyperGroup):
@@ -45,6 +46,7 @@ class Commands(TyperGroup):
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]
         runs.WORDS.set(args)
+        runs.LEFT.set(runs.NOTHING)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -55,8 +57,12 @@ class Commands(TyperGroup):
             code = 2
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
-        if code == INTERRUPTED:
-            complain("Interrupted", "nothing was written.", "yellow")
+        except SystemExit as error:
+            if error.code != TERMINATED:
+                raise
+            code = TERMINATED
+        if code in ENDINGS:
+            complain(ENDINGS[code], runs.LEFT.get(), "yellow")
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -70,17 +70,24 @@ class Stages:
     def __init__(self, progress: Progress) -> None:
         self.seconds: dict[str, float] = {}
         self._progress = progress
+        self._task: Any = None
 
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[None]:
         """Shows ``description`` while the block runs, and times it under ``name``."""
-        task = self._progress.add_task(description, total=None)
+        task = self._task = self._progress.add_task(description, total=None)
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = round(time.perf_counter() - start, 3)
             self._progress.remove_task(task)
+            self._task = None
+
+    def say(self, description: str) -> None:
+        """Shows how far what is being done has come."""
+        if self._task is not None:
+            self._progress.update(self._task, description=description)
 
 
 @contextmanager

@@ -8,6 +8,15 @@ from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
 
+LISTS = {"hidden": "500,500,2000", "image_shape": "8,8"}
+"""Parameters that hold several whole numbers, and an example of each."""
+
+WORDS = {"scaling"}
+"""Parameters of which "none" is one of the words."""
+
+PYTHON = {"callbacks", "checkpoint_dir", "decoder", "encoder", "optimizer"}
+"""Parameters that hold no numbers or words, or a folder that the command line looks after itself."""
+
 
 def make_estimator(
     algorithm: str,
@@ -47,11 +56,14 @@ def make_estimator(
     if "random_state" not in defaults:
         options = {name: value for name, value in options.items() if name != "random_state"}
     general = {info.clusters or "k": clusters, info.steps or "max_iter": steps, info.init or "init": init}
-    values = {**options, **general}
-    values = {name: _plain(value) for name, value in values.items() if value is not None}
+    _check_twice({name for name, value in options.items() if value is not None}, general, steps)
+    both = [*options.items(), *general.items()]
+    values = {name: _plain(value) for name, value in both if value is not None}
     for name, text in map(_split, params):
         if name in values:
             raise MistakeError(f"{name} is given twice: --param {name}={text} and an option of its own.")
+        if name in PYTHON and name in defaults:
+            raise MistakeError(f"{name} can be chosen in Python alone: leave out --param {name}={text}.")
         values[name] = text
     if info.clusters not in (None, *values):
         raise MistakeError(f"{algorithm} needs a number of clusters: pass --k. jaxcluster sweep helps to choose one.")
@@ -60,6 +72,13 @@ def make_estimator(
             raise MistakeError(str(unknown(f"{algorithm}: parameter", name, defaults)))
         values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value
     return estimator.set_params(**values)
+
+
+def _check_twice(options: set[str], general: Mapping[str, Any], steps: int | None) -> None:
+    """Refuses an option of a parameter that --max-iter stands for too."""
+    for name in sorted(options & {name for name, value in general.items() if value is not None}):
+        other = "--max-iter" if general[name] is steps else "another option"
+        raise MistakeError(f"{name} is given twice: --{name.replace('_', '-')} and {other}.")
 
 
 def takes(estimator: Any, name: str) -> bool:
@@ -78,10 +97,14 @@ def parse(name: str, text: str, default: Any) -> Any:
 
     >>> parse("n_init", "10", "auto"), parse("tol", "1", 0.5), parse("max_iter", "1e3", 300)
     (10, 1.0, 1000)
+    >>> parse("hidden", "500,100", (10,))
+    (500, 100)
     """
     word = text.strip().lower()
     if word == "none":
-        return None
+        return word if name in WORDS else None
+    if name in LISTS:
+        return _numbers(name, text)
     if isinstance(default, bool):
         if word not in ("true", "false"):
             raise MistakeError(f"{name}={text!r} must be true or false.")
@@ -93,6 +116,14 @@ def parse(name: str, text: str, default: Any) -> Any:
             raise MistakeError(f"{name}={text!r} must be a number, such as {default}.") from None
         return text
     return int(value) if value.is_integer() and not isinstance(default, float) else value
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        message = f"{name}={text!r} must be whole numbers with commas between them, such as {LISTS[name]}."
+        raise MistakeError(message) from None
 
 
 def _split(param: str) -> tuple[str, str]:

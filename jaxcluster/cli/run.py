@@ -21,12 +21,17 @@ MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json",
 WORDS: ContextVar[Sequence[str]] = ContextVar("WORDS", default=())
 """What was typed after ``jaxcluster``."""
 
+NOTHING = "nothing was written."
+
+LEFT: ContextVar[str] = ContextVar("LEFT", default=NOTHING)
+"""What a command that is cut short leaves, in words."""
+
 FILES = {
     REPORT: "scores and pictures: open it in a browser",
     LABELS: "the cluster of each row",
     f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
     METRICS: "the scores above",
-    HISTORY: "the objective after each step",
+    HISTORY: "the objective after each step, or all that was followed in each epoch",
     CONFIG: "all that is needed to run this again",
 }
 """What is in a run's folder, and what for."""
@@ -75,8 +80,18 @@ def write_history(path: Path, history: Iterable[Any]) -> None:
     """One line a step: its number from 1, and the objective after it."""
     with path.open("w", encoding="utf-8") as file:
         for step, value in enumerate(history, 1):
-            value = float(value) if math.isfinite(value) else None
-            file.write(json.dumps({"step": step, "objective": value}) + "\n")
+            file.write(json.dumps({"step": step, "objective": _finite(float(value))}) + "\n")
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """One line an epoch of a training: its phase, and all that was followed in it."""
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sizes_of(labels: np.ndarray) -> dict[int, int]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.console import complain, say
 from jaxcluster.cli.scores import show_scores
+from jaxcluster.cli.training import phase_with_clusters, trains
 from jaxcluster.types import Status
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from jaxcluster.cli.fit import Result
+    from jaxcluster.cli.fitting import Result
 
 LOOSER = {
     "eps": "raise --eps",
@@ -45,8 +46,9 @@ def show(out: Console, result: Result, folder: Path) -> None:
     for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
-    if getattr(estimator, "status_", None) == Status.MAX_STEPS:
-        complain("Warning", "the fit stopped at its limit of steps. Raise --max-iter, or --tol.", "yellow")
+    if getattr(estimator, "status_", None) == Status.MAX_STEPS and getattr(estimator, "tol", 0) is not None:
+        limit = "epochs. Raise --epochs" if trains(estimator) else "steps. Raise --max-iter"
+        complain("Warning", f"the fit stopped at its limit of {limit}, or --tol.", "yellow")
     if noise == len(estimator.labels_):
         complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")
 
@@ -69,7 +71,9 @@ def _loosened(estimator: Any) -> str:
 
 
 def _ending(estimator: Any) -> str:
-    steps = len(getattr(estimator, "history_", ()))
-    if getattr(estimator, "status_", None) != Status.CONVERGED or not steps:
-        return ""
-    return f"; converged after {steps:,} step{'' if steps == 1 else 's'}"
+    status, steps = getattr(estimator, "status_", None), len(getattr(estimator, "history_", ()))
+    word = "epoch" if trains(estimator) else "step"
+    after = f"after {steps:,} {word}{'' if steps == 1 else 's'}"
+    if trains(estimator) and (status == Status.MAX_STEPS or not phase_with_clusters(estimator)):
+        return f"; trained for {after.removeprefix('after ')}" if steps else ""
+    return f"; converged {after}" if status == Status.CONVERGED and steps else ""

@@ -1,0 +1,193 @@
+"""A fit as the command line carries it out: from rows to labels, scores, and a folder that holds them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcluster.cli import partition_options as partition
+from jaxcluster.cli import run as runs
+from jaxcluster.cli import runtime
+from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.folder import CONFIG, new_folder, write_json
+from jaxcluster.cli.inputs import Rows, Source, describe
+from jaxcluster.cli.parameters import takes
+from jaxcluster.cli.training import check_rows, followed, trains
+from jaxcluster.cli.unfinished import check_partial, unfinished
+
+if TYPE_CHECKING:
+    from jaxcluster.cli.console import Stages
+
+NOISE_IN_SCORES = "one more cluster in the scores against the truth, left out of the others"
+"""What a report says of rows in no cluster."""
+
+
+class Task(NamedTuple):
+    """What was asked for.
+
+    Attributes:
+        algorithm: its name.
+        estimator: with its parameters set.
+        source: of the rows.
+        out: the folder that the run goes to.
+        overwrite: whether it may take the place of another run.
+        resume: whether to go on from checkpoints.
+        report: whether to write one.
+        tensorboard: a folder for TensorBoard's files, or None.
+    """
+
+    algorithm: str
+    estimator: Any
+    source: Source
+    out: Path
+    overwrite: bool = False
+    resume: bool = False
+    report: bool = True
+    tensorboard: Path | None = None
+
+
+class Result(NamedTuple):
+    """A finished fit and what came of it; the silhouette is that of ``silhouette_rows`` rows."""
+
+    algorithm: str
+    estimator: Any
+    rows: Rows
+    internal: dict[str, float | None]
+    external: dict[str, float] | None
+    silhouette_rows: int
+    seconds: dict[str, float]
+
+
+def check(task: Task) -> None:
+    """Raises MistakeError on options that do not go together, and where something would be lost."""
+    if task.source.weights is not None and not takes(task.estimator, "sample_weight"):
+        raise MistakeError(f"{task.algorithm} counts each row once: leave out --weights.")
+    if trains(task.estimator):
+        check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
+    elif task.tensorboard is not None:
+        raise MistakeError(f"--tensorboard means nothing to {task.algorithm}, which trains no network.")
+
+
+def links_of(task: Task, files: dict[str, Path | None]) -> dict[str, Any]:
+    """The pairs of rows in files that were given, where the method takes them."""
+    links = {}
+    for name, path in files.items():
+        option = f"--{name.replace('_', '-')}"
+        if path is not None and not takes(task.estimator, name):
+            raise MistakeError(f"{option} means nothing to {task.algorithm}; constrained-kmeans takes it.")
+        if path is not None:
+            with mistakes():
+                links[name] = partition.read_pairs(path, option)
+    return links
+
+
+def carry_out(stage: Stages, task: Task, rows: Rows, links: dict[str, Any]) -> Result:
+    """Fits, scores and writes; a training keeps checkpoints until all that is done."""
+    if not trains(task.estimator):
+        return _carry_out(stage, task, rows, _settings(task, rows), nullcontext(), links)
+    check_rows(task.estimator, rows)
+    task.estimator.set_params(resume=False)  # of this call alone, and no part of what the run is
+    settings, options = _settings(task, rows), {"resume": task.resume, "tensorboard": task.tensorboard}
+    with unfinished(task.out, settings, resume=task.resume) as folder:
+        around = followed(task.estimator, _title(task, rows), stage, folder, **options)
+        return _carry_out(stage, task, rows, settings, around, links)
+
+
+def _carry_out(stage, task, rows, settings, around, links) -> Result:
+    result = _fit(stage, task, rows, around, links)
+    with new_folder(task.out, overwrite=task.overwrite) as folder:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        _write(stage, folder, result, {**settings, "written": now, "seconds": dict(result.seconds)}, task.report)
+    return result
+
+
+def _title(task: Task, rows: Rows) -> str:
+    return f"Fitting {task.algorithm} to {len(rows.x):,} rows"
+
+
+def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, Any]) -> Result:
+    from jaxcluster import select
+    from jaxcluster.cli.scores import external_scores, finite, internal_scores, model_scores
+
+    estimator = task.estimator
+    weighted = {} if rows.weights is None else {"sample_weight": rows.weights}
+    with stage("fit", _title(task, rows)), mistakes(), warnings.catch_warnings(), around:
+        warnings.filterwarnings("ignore", ".*did not converge")  # `show` says it in the words of the command line
+        estimator.fit(rows.x, **weighted, **links)
+    labels = estimator.labels_
+    with stage("score", "Scoring"):
+        scores = model_scores(estimator, rows.x, rows.weights)
+        scores |= internal_scores(estimator, rows.x)
+        external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
+    sampled = min(int((labels >= 0).sum()), select.SAMPLE)
+    return Result(task.algorithm, estimator, rows, finite(scores), external, sampled, stage.seconds)
+
+
+def _settings(task: Task, rows: Rows) -> dict[str, Any]:
+    """What config.json says that is known before the fit."""
+    return {
+        "command": runs.command_line(),
+        "algorithm": task.algorithm,
+        "parameters": {name: _as_json(value) for name, value in task.estimator.get_params().items()},
+        "data": describe(task.source, rows.dataset),
+        "scaling": rows.scaling.to_json(),
+        "versions": runtime.versions(),
+        "device": runtime.device(),
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """A parameter as JSON has it, which has no word for an infinite number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], report: bool) -> None:
+    estimator = result.estimator
+    with stage("write", "Writing"):
+        estimator.save(folder / runs.MODEL)
+        runs.write_labels(folder / runs.LABELS, estimator.labels_)
+        if trains(estimator):
+            runs.write_records(folder / runs.HISTORY, estimator.records_)
+        elif len(getattr(estimator, "history_", ())):
+            runs.write_history(folder / runs.HISTORY, estimator.history_)
+        clusters, noise = runs.clusters_and_noise(estimator.labels_)
+        scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
+        write_json(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
+        write_json(folder / CONFIG, config)
+    if report:
+        with stage("report", "Drawing the report"):
+            _write_report(folder / runs.REPORT, result, config)
+
+
+def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
+    """The report, on the rows as they were clustered."""
+    from jaxcluster.cli.structure import structure_of
+    from jaxcluster.estimators import ESTIMATORS
+    from jaxcluster.report import Components, write_report
+    from jaxcluster.types import Status
+
+    estimator, rows, info = result.estimator, result.rows, ESTIMATORS.info(result.algorithm)
+    mixture, trained = hasattr(estimator, "covariances_"), trains(estimator)
+    components = Components(estimator.weights_, estimator.covariances_, estimator.covariance_type) if mixture else None
+    way = {"history": estimator.history_, "objective": info.objective, "best": info.best} if info.objective else {}
+    centers = estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None)
+    if trained:  # its centers lie among the codes, not among the rows
+        way, centers = {}, None
+    write_report(
+        path,
+        title=f"{type(estimator).__name__} on {rows.dataset.name}",
+        config=runs.told(config) | ({"noise": NOISE_IN_SCORES} if (estimator.labels_ == -1).any() else {}),
+        scores=result.internal | (result.external or {}),
+        dataset=rows.dataset._replace(x=rows.x),
+        labels=estimator.labels_,
+        centers=centers,
+        components=components,
+        structure=structure_of(estimator, rows.x, rows.weights),
+        **way,
+        status=getattr(estimator, "status_", Status.CONVERGED),
+        timing=config["seconds"],
+    )
