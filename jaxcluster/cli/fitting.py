@@ -165,6 +165,7 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     """The report, on the rows as they were clustered."""
+    from jaxcluster.cli.deep_report import training_of, with_images
     from jaxcluster.cli.structure import structure_of
     from jaxcluster.estimators import ESTIMATORS
     from jaxcluster.report import Components, write_report
@@ -175,14 +176,16 @@ def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     components = Components(estimator.weights_, estimator.covariances_, estimator.covariance_type) if mixture else None
     way = {"history": estimator.history_, "objective": info.objective, "best": info.best} if info.objective else {}
     centers = estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None)
+    dataset = rows.dataset._replace(x=rows.x)
     if trained:  # its centers lie among the codes, not among the rows
-        way, centers = {}, None
+        centers, dataset = None, with_images(dataset, estimator)
+        way = {"training": training_of(estimator, rows.x)}
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
         config=runs.told(config) | ({"noise": NOISE_IN_SCORES} if (estimator.labels_ == -1).any() else {}),
         scores=result.internal | (result.external or {}),
-        dataset=rows.dataset._replace(x=rows.x),
+        dataset=dataset,
         labels=estimator.labels_,
         centers=centers,
         components=components,

@@ -31,7 +31,7 @@ FILES = {
     LABELS: "the cluster of each row",
     f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
     METRICS: "the scores above",
-    HISTORY: "the objective after each step, or all that was followed in each epoch",
+    HISTORY: "the objective, step by step or epoch by epoch",
     CONFIG: "all that is needed to run this again",
 }
 """What is in a run's folder, and what for."""

@@ -133,11 +133,11 @@ def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str
     """The plane coloured by (n,) labels of all rows; ``title`` instead of the plane's own."""
     ax = new_axes(ax, 6.4, 5.2)
     labels = np.asarray(labels)[plane.kept]
-    _scatter(ax, plane.points, labels)
+    scatter(ax, plane.points, labels)
     if len(plane.centers):
         discs(ax, plane.centers, plane.clusters)
     else:
-        _names(ax, plane.points, labels)
+        names(ax, plane.points, labels)
     finish(ax, title or plane.title, plane.xlabel, plane.ylabel)
     ax.grid(False)
     for axis, side, label in ((ax.xaxis, "bottom", plane.xlabel), (ax.yaxis, "left", plane.ylabel)):
@@ -185,7 +185,7 @@ def _as_they_are(
     return rows, basis, "Clusters", *names
 
 
-def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+def scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     """Noise below, the rest in random order, so that no cluster is painted over another as a whole."""
     noise, colors, n = is_noise(labels), colors_of(labels), len(points)
     style = {
@@ -213,7 +213,7 @@ def discs(ax: Axes, centers: np.ndarray, clusters: np.ndarray) -> None:
         ax.annotate(str(j), at, color=on_top(color), **style)
 
 
-def _names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+def names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     """Each cluster's name at its row nearest the median: a bent cluster's median may lie in another."""
     names = np.unique(labels[~is_noise(labels)]).tolist()
     for name in names if len(names) <= NUMBERED else ():

@@ -3,5 +3,6 @@
 from jaxcluster.report.page import write_report
 from jaxcluster.report.run import Components
 from jaxcluster.report.structure import Structure
+from jaxcluster.report.training import Training
 
-__all__ = ["Components", "Structure", "write_report"]
+__all__ = ["Components", "Structure", "Training", "write_report"]

@@ -18,6 +18,7 @@ from jaxcluster.datasets.base import Dataset
 from jaxcluster.report import sections
 from jaxcluster.report.run import Components, Run, version
 from jaxcluster.report.structure import Structure
+from jaxcluster.report.training import Training
 from jaxcluster.types import Status
 
 
@@ -32,6 +33,7 @@ def write_report(
     centers: Any = None,
     components: Components | None = None,
     structure: Structure | None = None,
+    training: Training | None = None,
     history: Any = None,
     objective: str = "inertia",
     best: str = "min",
@@ -51,6 +53,7 @@ def write_report(
         centers: (k, d), row j the center of label j.
         components: weights and covariances of a mixture, whose means are then the centers.
         structure: orders, trees or graphs that the method found on its way.
+        training: the network that was trained, and what it makes of the rows.
         history: the objective after each step, NaN-padded.
         objective: what that is, in words.
         best: "min" or "max", which way it should go.
@@ -62,7 +65,7 @@ def write_report(
         The path written.
 
     Raises:
-        ValueError: where labels, centers, components, structure and rows do not fit, or ``best`` is another word.
+        ValueError: where labels, centers, components, structure, training and rows do not fit, or ``best`` is unknown.
     """
     check_choice("best", best, ("min", "max"))
     run = Run(
@@ -78,6 +81,7 @@ def write_report(
         status=None if status is None else Status(int(status)),
         timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
         structure=structure,
+        training=training,
     )
     run.check()
     parts = [
@@ -86,6 +90,7 @@ def write_report(
         sections.scores(run),
         sections.maps(run, tsne),
         sections.clusters(run),
+        *sections.training(run, tsne),
         *sections.structure(run),
         sections.components(run),
         sections.centers(run),

@@ -15,6 +15,7 @@ from jaxcluster.datasets.base import Dataset
 from jaxcluster.plots.covariances import as_covariances
 from jaxcluster.plots.style import is_noise
 from jaxcluster.report.structure import Structure
+from jaxcluster.report.training import Training
 from jaxcluster.types import Status
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
@@ -49,9 +50,10 @@ class Run(NamedTuple):
     status: Status | None
     timing: Mapping[str, float]
     structure: Structure | None = None
+    training: Training | None = None
 
     def check(self) -> None:
-        """Raises ValueError where labels, truth, centers, components, structure and rows do not fit."""
+        """Raises ValueError where labels, truth, centers, components, structure, training and rows do not fit."""
         n, d = self.dataset.x.shape
         if self.labels.shape != (n,):
             raise ValueError(f"labels {self.labels.shape} do not fit the rows {(n, d)}: one label a row is needed.")
@@ -63,6 +65,8 @@ class Run(NamedTuple):
             self._check_components(d)
         if self.structure is not None:
             self.structure.check(n)
+        if self.training is not None:
+            self.training.check(n, d)
 
     def _check_components(self, d: int) -> None:
         if self.centers is None:

@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxcluster import plots
 from jaxcluster.plots.covariances import as_covariances, deviations
-from jaxcluster.plots.maps import draw, plane
 from jaxcluster.report import tables
+from jaxcluster.report.maps import map_pictures
 from jaxcluster.report.pictures import picture
 from jaxcluster.report.run import Run, machine
 from jaxcluster.report.scores import canonical, split
 from jaxcluster.report.structure import structure as parts_of_structure
+from jaxcluster.report.training import training as parts_of_training
 from jaxcluster.types import Status
 
 TSNE_ROWS = 2_500
@@ -56,7 +57,14 @@ def lead(run: Run) -> str:
 
 def warning(run: Run) -> str:
     """What is wrong with a run that did not simply converge."""
-    return f'<p class="warn" role="note">{WARNINGS[run.status]}</p>' if run.status in WARNINGS else ""
+    if run.status not in WARNINGS or _all_taken(run):
+        return ""
+    return f'<p class="warn" role="note">{WARNINGS[run.status]}</p>'
+
+
+def _all_taken(run: Run) -> bool:
+    """Whether a training took all its epochs, as it was to."""
+    return run.status == Status.MAX_STEPS and run.training is not None and run.training.endless
 
 
 def tiles(run: Run) -> str:
@@ -75,8 +83,10 @@ def tiles(run: Run) -> str:
         shown[HEADLINES[name]] = tables.number(values[name], 3)
     if run.history is not None:
         shown["steps"] = f"{len(run.history):,}"
+    if run.training is not None:
+        shown["epochs"] = f"{run.training.epochs:,}"
     if run.status is not None:
-        shown["ended"] = ENDINGS[run.status]
+        shown["ended"] = "all epochs" if _all_taken(run) else ENDINGS[run.status]
     if run.timing:
         shown["time"] = f"{sum(run.timing.values()):.3g} s"
     items = (f'<div class="card"><dt>{name}</dt><dd>{html.escape(value)}</dd></div>' for name, value in shown.items())
@@ -94,28 +104,30 @@ def scores(run: Run) -> str:
 
 def maps(run: Run, tsne: bool | None) -> str:
     """The rows in the plane, coloured by cluster, and by class where the truth is known."""
-    x, y = run.dataset.x, run.dataset.y
-    n, d = x.shape
-    tsne = d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne
-    shown, occupied = [], run.occupied
-    centers = None if run.centers is None else run.centers[occupied]
-    for method in ("pca", "tsne") if tsne else ("pca",):
-        at = plane(x, centers=centers, method=method, columns=run.dataset.columns)._replace(clusters=occupied)
-        alt = f"{at.title}: {len(at.kept):,} rows as points coloured by their cluster."
-        shown.append(picture(partial(draw, at, run.labels), alt, name=method, height=5.2))
-        if y is not None:
-            title = at.title.replace("Clusters", "Truth", 1)
-            draw_truth = partial(draw, at._replace(centers=at.centers[:0]), y, title=title)
-            alt = f"{title}: the same points coloured by their known class."
-            shown.append(picture(draw_truth, alt, name=f"{method}-truth", height=5.2))
+    methods, occupied = _methods(run.dataset.x, tsne), run.occupied
+    shown = map_pictures(
+        run.dataset.x,
+        run.labels,
+        run.dataset.y,
+        centers=None if run.centers is None else run.centers[occupied],
+        clusters=occupied,
+        columns=run.dataset.columns,
+        methods=methods,
+    )
     note = (
         f"A disc is a cluster's {run.representative}."
         if run.centers is not None
         else "A cluster's number stands in its middle."
     )
-    if tsne:
+    if "tsne" in methods:
         note += " t-SNE keeps neighbours together, but distances between groups and their sizes mean little."
     return section("Maps", note, pictures(shown))
+
+
+def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
+    """How rows are brought to the plane: by t-SNE too where that is asked for, or there are few."""
+    n, d = x.shape
+    return ("pca", "tsne") if (d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne) else ("pca",)
 
 
 def clusters(run: Run) -> str:
@@ -142,6 +154,12 @@ def clusters(run: Run) -> str:
 def structure(run: Run) -> list[str]:
     """The orders, trees and graphs that the method found on its way."""
     return [section(title, note, pictures(shown)) for title, note, shown in parts_of_structure(run)]
+
+
+def training(run: Run, tsne: bool | None) -> list[str]:
+    """How a network was trained, and what it makes of the rows."""
+    methods = () if run.training is None else _methods(np.asarray(run.training.codes), tsne)
+    return [section(title, note, pictures(shown)) for title, note, shown in parts_of_training(run, methods)]
 
 
 def components(run: Run) -> str:

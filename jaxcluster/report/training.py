@@ -1,0 +1,175 @@
+"""How a network was trained and what it makes of rows, and the parts of a report that show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster import plots
+from jaxcluster.report.maps import map_pictures
+from jaxcluster.report.pictures import picture
+
+if TYPE_CHECKING:
+    from jaxcluster.report.run import Run
+
+MOMENTS = 6
+"""Of those at which codes were looked at, so many are shown, spread over them."""
+
+PAIRS = 16
+"""Images shown with what comes back of them."""
+
+
+class Training(NamedTuple):
+    """A network that was trained, and what it makes of the rows.
+
+    Attributes:
+        records: what was followed, a mapping an epoch: ``phase``, ``epoch``, ``loss``, ``changed``.
+        codes: (n, latent) of all rows, at the end.
+        centers: (k, latent) of the clusters, among the codes.
+        rows: (m,) numbers of the rows whose codes were looked at through the training.
+        moments: (m, latent) codes of these by what the moment is called, in order of time.
+        returned: (m, d) what comes back of these rows, in units of the rows.
+        decoded: (k, d) what the decoder makes of the centers.
+        samples: (k, s, d) rows drawn from each cluster; None where nothing can be drawn.
+        endless: whether it was to take all its epochs, so that to have done so is no fault.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    codes: Any
+    centers: Any
+    rows: Any
+    moments: Mapping[str, Any]
+    returned: Any
+    decoded: Any
+    samples: Any = None
+    endless: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Of the last phase."""
+        return sum(record["phase"] == self.records[-1]["phase"] for record in self.records) if self.records else 0
+
+    def check(self, n: int, d: int) -> None:
+        """Raises ValueError where its parts do not fit n rows of d columns."""
+        m, k, latent = len(self.rows), len(self.centers), np.shape(self.codes)[-1]
+        wanted = {"codes": (n, latent), "centers": (k, latent), "returned": (m, d), "decoded": (k, d)}
+        for name, shape in wanted.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise ValueError(f"{name} {np.shape(getattr(self, name))} must be {shape}.")
+        for name, codes in self.moments.items():
+            if np.shape(codes) != (m, latent):
+                raise ValueError(f"the codes {np.shape(codes)} of {name} must be {(m, latent)}.")
+        if self.samples is not None and (np.ndim(self.samples) != 3 or np.shape(self.samples)[::2] != (k, d)):
+            raise ValueError(f"samples {np.shape(self.samples)} must be ({k}, any number, {d}).")
+
+
+def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Title, note and pictures of each part, the maps of codes by ``methods``; nothing for a run without a network."""
+    found = run.training
+    if found is None:
+        return []
+    parts = [
+        ("Training", *_training(run, found)),
+        ("Embedding", *_embedding(run, found, methods)),
+        ("Reconstructions", *_reconstructions(run, found)),
+        ("Samples", *_samples(run, found)),
+    ]
+    return [(title, note, shown) for title, note, shown in parts if shown]
+
+
+def _training(run: Run, found: Training) -> tuple[str, list[str]]:
+    notes, shown = [], []
+    followed = {name for record in found.records for name, value in record.items() if value is not None}
+    if "loss" in followed:
+        notes.append("Each phase has a loss of its own.")
+        draw = partial(plots.training_curves, found.records, title="Loss by epoch")
+        shown.append(picture(draw, _told(found, "loss"), name="loss", width=8, height=3.8))
+    if "changed" in followed:
+        notes.append("Training may stop when hardly a row changes its cluster any more.")
+        draw = partial(
+            plots.training_curves, found.records, name="changed", title="Share of rows that changed their cluster"
+        )
+        alt = _told(found, "changed", "share of rows that changed their cluster")
+        shown.append(picture(draw, alt, name="changed", width=8, height=3.8))
+    moments = _spread(found.moments)
+    if len(moments) > 1:
+        notes.append("The small maps show the same rows each time, coloured by their cluster in the end.")
+        draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(found.rows)])
+        alt = f"{len(moments)} maps of the codes of {len(found.rows):,} rows: {', '.join(moments)}."
+        tall = 2.9 * (-(-len(moments) // 3)) + 0.4
+        shown.append(picture(draw, alt, name="moments", width=8, height=tall))
+    return " ".join(notes), shown
+
+
+def _told(found: Training, name: str, what: str = "") -> str:
+    """The first and last value of each phase, in words."""
+    phases: dict[str, list[float]] = {}
+    for record in found.records:
+        if record.get(name) is not None:
+            phases.setdefault(record["phase"], []).append(record[name])
+    told = (f"{phase} from {values[0]:.4g} to {values[-1]:.4g}" for phase, values in phases.items())
+    return f"Curves of the {what or name} by epoch: {', '.join(told)}."
+
+
+def _spread(moments: Mapping[str, Any]) -> dict[str, Any]:
+    names = list(moments)
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(MOMENTS, len(names))).round().astype(int))
+    return {names[i]: moments[names[i]] for i in chosen}
+
+
+def _embedding(run: Run, found: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
+    codes, latent = np.asarray(found.codes), np.shape(found.codes)[1]
+    options = {
+        "centers": np.asarray(found.centers),
+        "columns": [f"code {j}" for j in range(latent)],
+        "methods": methods if latent > 2 else ("pca",),
+    }
+    shown = map_pictures(codes, run.labels, run.dataset.y, prefix="codes-", what="Codes", **options)
+    note = f"Rows as the network has them, {latent} number{'s' if latent > 1 else ''} each; a disc is a center."
+    return note, shown
+
+
+def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
+    x, returned, shape = run.dataset.x[np.asarray(found.rows)], np.asarray(found.returned), run.dataset.image_shape
+    if shape is None:
+        if not x.var(axis=0).any():
+            return "", []
+        draw = partial(plots.reconstruction_errors, x, returned, columns=run.dataset.columns)
+        alt = f"Bars of the share of each column's variance that does not come back, of {len(x):,} rows."
+        height = 1.3 + 0.24 * min(x.shape[1], 24)
+        return "What a column loses on its way through the code.", [
+            picture(draw, alt, name="reconstructions", height=height)
+        ]
+    chosen = _of_each(run.labels[np.asarray(found.rows)])
+    draw = partial(plots.reconstructions, x[chosen], returned[chosen], shape)
+    alt = f"{len(chosen)} rows as images, and below each what comes back of it."
+    shown = [picture(partial(draw, names=run.labels[found.rows][chosen]), alt, name="reconstructions", width=9.6)]
+    draw = partial(plots.centers_as_images, found.decoded, shape, title="Centers, decoded")
+    alt = f"The images that the decoder makes of {len(found.decoded)} centers."
+    shown.append(picture(draw, alt, name="decoded", width=8, tight=True))
+    return (
+        "Rows on their way through the code, under the number of their cluster; and what the centers stand for.",
+        shown,
+    )
+
+
+def _of_each(labels: np.ndarray) -> np.ndarray:
+    """Up to 16 positions, from each cluster in turn."""
+    turn = np.zeros(len(labels), int)
+    for name in np.unique(labels):
+        turn[labels == name] = np.arange(np.sum(labels == name))
+    first = np.lexsort((labels, turn))[:PAIRS]
+    return first[np.argsort(labels[first], kind="stable")]
+
+
+def _samples(run: Run, found: Training) -> tuple[str, list[str]]:
+    shape = run.dataset.image_shape
+    if found.samples is None or shape is None:
+        return "", []
+    alt = f"{np.shape(found.samples)[1]} images drawn from each of {len(found.samples)} clusters, a line a cluster."
+    draw = partial(plots.samples, found.samples, shape)
+    note = "New rows that the model makes up, a line a cluster: codes drawn from it, and decoded."
+    return note, [picture(draw, alt, name="samples", width=6.4, height=6.4, tight=True)]
