@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.plots.maps import names, plane, scatter
-from jaxcluster.plots.style import GRID, INK, MUTED, color_of, compact, finish, is_noise, new_axes
+from jaxcluster.plots.style import GRID, INK, MUTED, color_of, compact, finish, halo, is_noise, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def training_curves(
     for record in records:
         value = record.get(name)
         if value is not None and math.isfinite(value):
-            phases.setdefault(record["phase"], []).append((record["epoch"], value))
+            phases.setdefault(record["phase"], []).append((record["epoch"], float(value)))
     if not phases:
         raise ValueError(f"records hold no finite {name!r}: there is no epoch to draw.")
     ax = new_axes(ax, 8.0, 3.6)
@@ -66,7 +66,14 @@ def _curve(panel: Axes, epochs: np.ndarray, values: np.ndarray, color: str) -> N
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     panel.margins(y=0.14)
-    last = {"textcoords": "offset points", "ha": "right", "color": INK, "fontsize": 9.5, "fontweight": "bold"}
+    last = {
+        "textcoords": "offset points",
+        "ha": "right",
+        "color": INK,
+        "fontsize": 9.5,
+        "fontweight": "bold",
+        "path_effects": halo(),
+    }
     panel.annotate(compact(values[-1]), (epochs[-1], values[-1]), (0, 8), **last)
 
 

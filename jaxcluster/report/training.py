@@ -140,9 +140,10 @@ def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
         draw = partial(plots.reconstruction_errors, x, returned, columns=run.dataset.columns)
         alt = f"Bars of the share of each column's variance that does not come back, of {len(x):,} rows."
         height = 1.3 + 0.24 * min(x.shape[1], 24)
-        return "What a column loses on its way through the code.", [
-            picture(draw, alt, name="reconstructions", height=height)
-        ]
+        return (
+            "What a column loses on its way through the code; more than all where training left the decoder behind.",
+            [picture(draw, alt, name="reconstructions", height=height)],
+        )
     chosen = _of_each(run.labels[np.asarray(found.rows)])
     draw = partial(plots.reconstructions, x[chosen], returned[chosen], shape)
     alt = f"{len(chosen)} rows as images, and below each what comes back of it."
