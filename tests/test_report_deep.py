@@ -1,0 +1,107 @@
+"""The report of a training: what it shows of a network, and what it refuses."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_report import Page
+
+from jaxcluster.cli.deep_report import training_of, with_images
+from jaxcluster.datasets import Dataset
+from jaxcluster.estimators.deep.vade import VaDE
+from jaxcluster.report import Training, write_report
+from jaxcluster.types import Status
+
+OPTIONS = {"title": "t", "config": {}, "scores": {}, "tsne": False}
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.random((60, 12)) / 2 + (np.arange(60) % 2)[:, None] / 2).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(rows) -> VaDE:
+    tiny = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2}
+    return VaDE(2, **tiny, random_state=0, image_shape=(4, 3, 1)).fit(rows)
+
+
+@pytest.fixture(scope="module")
+def told(model, rows) -> Training:
+    return training_of(model, rows)
+
+
+def report(folder: Path, dataset: Dataset, labels: np.ndarray, training: Training, **options) -> Page:
+    path = folder / "report.html"
+    write_report(path, dataset=dataset, labels=labels, training=training, **{**OPTIONS, **options})
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_what_the_network_makes_of_rows_is_told(model, rows, told):
+    np.testing.assert_array_equal(told.codes, model.transform(rows))
+    np.testing.assert_array_equal(told.moments["the end"], told.codes)
+    names = ["pretraining, epoch 1", "pretraining, epoch 2", "clustering, epoch 1", "clustering, epoch 2", "the end"]
+    assert list(told.moments) == names
+    np.testing.assert_array_equal(told.returned, model.reconstruct(rows))
+    assert (np.shape(told.decoded), np.shape(told.samples)) == ((2, 12), (2, 8, 12))
+    assert (told.endless, told.epochs) == (True, 2)
+
+
+def test_images_have_a_training_with_all_its_pictures(model, rows, told, tmp_path):
+    dataset = with_images(Dataset("faces", rows), model)
+    assert dataset.image_shape == (4, 3)
+    page = report(tmp_path, dataset, model.labels_, told, status=Status.MAX_STEPS)
+    for part in ("Training", "Embedding", "Reconstructions", "Samples"):
+        assert part in page.words
+    pictures = [svg["aria-label"] for svg in page.all("svg")]
+    for words in (
+        "Curves of the loss by epoch: pretrain from",
+        "Curves of the share of rows that changed",
+        "5 maps of the codes of 60 rows: pretraining, epoch 1",
+        "Codes: 60 rows as points",
+        "below each what comes back of it",
+        "the decoder makes of 2 centers",
+        "8 images drawn from each of 2 clusters",
+    ):
+        assert any(words in picture for picture in pictures), words
+    assert "all epochs" in page.words
+    assert not any(line.get("class") == "warn" for line in page.all("p"))
+
+
+def test_rows_of_a_table_have_the_errors_of_their_columns(model, rows, told, tmp_path):
+    dataset = Dataset("table", rows, np.arange(60) % 2)
+    page = report(tmp_path, dataset, model.labels_, told._replace(endless=False), status=Status.MAX_STEPS)
+    pictures = [svg["aria-label"] for svg in page.all("svg")]
+    assert any("share of each column's variance that does not come back" in picture for picture in pictures)
+    assert any(picture.startswith("Codes by class") for picture in pictures)
+    assert "Samples" not in page.words
+    assert "step limit" in page.words
+    assert any(line.get("class") == "warn" for line in page.all("p"))
+
+
+def test_a_run_without_a_network_has_no_such_parts(rows, tmp_path):
+    page = report(tmp_path, Dataset("table", rows), np.arange(60) % 2, None)
+    assert not {"Training", "Embedding", "Reconstructions", "epochs"} & set(page.words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"codes": np.zeros((3, 2))}, r"codes \(3, 2\) must be \(60, 2\)"),
+        ({"returned": np.zeros((60, 3))}, r"returned \(60, 3\) must be \(60, 12\)"),
+        ({"decoded": np.zeros((5, 12))}, r"decoded \(5, 12\) must be \(2, 12\)"),
+        ({"moments": {"start": np.zeros((60, 3))}}, r"codes \(60, 3\) of start must be \(60, 2\)"),
+        ({"samples": np.zeros((2, 12))}, r"samples \(2, 12\) must be \(2, any number, 12\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(rows, told, tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        report(tmp_path, Dataset("table", rows), np.zeros(60, int), told._replace(**changed))
+    assert not list(tmp_path.iterdir())
