@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
-from bench.peers import CONSTRAINED, FAST_HDBSCAN, GMMX, KMEDOIDS, OTT, POT, POT_LOG, SKLEARN, WANG
+from bench.peers import CLUSTPY, CONSTRAINED, FAST_HDBSCAN, GMMX, KMEDOIDS, OTT, POT, POT_LOG, SKLEARN, WANG
 
 Target = float | Mapping[str, float]
 """A ratio that is aimed at: to the fastest peer, or to each by its name."""
@@ -20,10 +20,12 @@ class Case:
         name: what ``--only`` matches.
         work: a name of `bench.works.WORKS`: what is computed.
         n, d, k: rows, columns and clusters.
-        steps: iterations of Lloyd or of EM, the same number on every side.
+        steps: iterations of Lloyd or of EM, or epochs of each phase of a training, the same number on every side.
         seeds: runs of each k from 2 to ``k`` in a sweep.
         problems: how many problems of this size are solved.
         eps: the radius of a density, or the entropy of a transport; None where there is neither.
+        hidden: widths of an encoder's hidden layers; the decoder mirrors them.
+        batch: rows a step of a training.
         covariance: the form of a mixture's covariances, "full" or "diag"; None where there are none.
         repeats: timed calls of every side, unless ``--repeats`` says otherwise.
         target: the ratio that is aimed at, by platform ("cpu", "gpu").
@@ -42,6 +44,8 @@ class Case:
     seeds: int = 1
     problems: int = 1
     eps: float | None = None
+    hidden: Sequence[int] = ()
+    batch: int = 256
     covariance: str | None = None
     repeats: int = 7
     target: Mapping[str, Target] = field(default_factory=dict)
@@ -54,6 +58,9 @@ FEW_COLUMNS = {"cpu": {SKLEARN: 10, WANG: 0.5}}
 ALL_ROWS = {"cpu": {FAST_HDBSCAN: 1.5}}
 MEDOIDS = {"cpu": {KMEDOIDS: 1.5}}
 TRANSPORT = {"cpu": {POT_LOG: 20, POT: 1, OTT: 2}}
+PUBLISHED = (500, 500, 2000)
+"""The hidden layers of DEC and VaDE, as their papers have them."""
+TRAINING = {"cpu": {CLUSTPY: 1.5}, "gpu": {CLUSTPY: 3}}
 EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
@@ -90,6 +97,9 @@ CASES = (
     Case("sinkhorn", "sinkhorn", n=2_048, d=32, eps=5.0, steps=100, repeats=3, target=TRANSPORT),
     Case("sinkhorn-50k", "sinkhorn", n=50_000, d=32, eps=5.0, steps=3, repeats=1, without=(POT, POT_LOG, OTT)),
     Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),
+    Case("autoencoder", "autoencoder", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
+    Case("dec", "dec", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
+    Case("vade", "vade", n=25_600, d=784, steps=1, hidden=PUBLISHED, batch=100, repeats=2, target=TRAINING),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),
@@ -121,6 +131,8 @@ def shrink(case: Case) -> Case:
         d=min(case.d, 16),
         k=min(case.k, 8),
         steps=min(case.steps, 4),
+        hidden=tuple(min(width, 32) for width in case.hidden),
+        batch=min(case.batch, 20),
         seeds=min(case.seeds, 2),
         problems=min(case.problems, 8),
         repeats=1,

@@ -14,6 +14,10 @@ SEPARATION = 4.0
 """Typical distance between two centres in standard deviations of a blob: overlapping, so that Lloyd keeps moving."""
 
 
+PIXEL_NOISE = 0.1
+"""Deviation of a pixel from its image: so little that a network tells the images apart after one epoch."""
+
+
 def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) rows around k random centres, and the centre that each was drawn from."""
     rng = np.random.default_rng(0)
@@ -27,6 +31,15 @@ def dense_blobs(case: Case) -> np.ndarray:
     rng = np.random.default_rng(0)
     centers = rng.uniform(-10, 10, (case.k, case.d))
     return centers[rng.integers(case.k, size=case.n)] + rng.standard_normal((case.n, case.d))
+
+
+def pixels(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) rows in [0, 1] around k random images, well apart, and the image that each was drawn from."""
+    rng = np.random.default_rng(0)
+    images = rng.random((case.k, case.d), np.float32)
+    truth = rng.integers(case.k, size=case.n, dtype=np.int32)
+    noise = np.float32(PIXEL_NOISE) * rng.standard_normal((case.n, case.d), np.float32)
+    return np.clip(images[truth] + noise, 0, 1), truth
 
 
 def source(case: Case, folder: Path | None) -> str:

@@ -26,6 +26,7 @@ class Answer(NamedTuple):
 Call = Callable[[], Answer]
 
 SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
+CLUSTPY = "ClustPy"
 WANG, FAST_HDBSCAN = "dbscan (Wang, Gu, Shun)", "fast_hdbscan"
 KMEDOIDS, CONSTRAINED = "kmedoids", "k-means-constrained"
 POT, POT_LOG, OTT = "POT", "POT, log domain", "OTT-JAX"
@@ -41,6 +42,7 @@ MODULES = {
     POT: "ot",
     POT_LOG: "ot",
     OTT: "ott",
+    CLUSTPY: "clustpy",
     TORCH: "torch",
 }
 
@@ -58,9 +60,10 @@ def missing(platform: str, *, cpu_peers: bool = True) -> list[str]:
 
 
 def _wanted(platform: str, cpu_peers: bool) -> list[str]:
-    """Torch is for accelerators, what is written in JAX for wherever JAX runs, the others for processors."""
+    """Torch is for accelerators, what can run on either for wherever JAX runs, the others for processors."""
     on_accelerator = platform != "cpu"
-    belongs = {TORCH: on_accelerator, GMMX: on_accelerator or cpu_peers, OTT: on_accelerator or cpu_peers}
+    everywhere = dict.fromkeys((GMMX, OTT, CLUSTPY), on_accelerator or cpu_peers)
+    belongs = {TORCH: on_accelerator, **everywhere}
     return [name for name in MODULES if belongs.get(name, cpu_peers)]
 
 

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 import jaxcluster
-from bench import data, density, mixtures, partitions, peers, transport
+from bench import data, density, mixtures, networks, partitions, peers, transport
 from bench.cases import Case
-from bench.peers import SKLEARN, Answer, Call
+from bench.peers import CLUSTPY, SKLEARN, Answer, Call
 
 OURS = "jaxcluster"
 
@@ -247,6 +247,19 @@ def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(ours, theirs)
 
 
+def trained(
+    ours: networks.Build, theirs: networks.Build, tolerance: float
+) -> Callable[[Case, Mapping[str, str], Path | None], Work]:
+    """A network trained for as many steps on every side, which each draws its own weights and order of rows."""
+
+    def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+        x, truth = data.pixels(case)
+        call = theirs(case, x, truth) if CLUSTPY in found else None
+        return Work(ours(case, data.place(x), truth), {CLUSTPY: call} if call else {}, tolerance)
+
+    return build
+
+
 def _without_labels(call: Call) -> Call:
     """Two optima of nearly the same worth may differ in many labels: only the worth is compared."""
     return lambda: call()._replace(labels=None, steps=None)
@@ -346,6 +359,18 @@ WORKS = {
     "kmedoids": Kind("k-medoids, {n:,}×{d}, k = {k}", kmedoids),
     "sinkhorn": Kind("Sinkhorn ×{steps}, {n:,}² of {d} columns, ε = {eps}", sinkhorn),
     "balanced": Kind("Balanced k-means ×{steps}, {n:,}×{d}, k = {k}", balanced),
+    "autoencoder": Kind(
+        "Autoencoder, {n:,}×{d}, epochs: {steps}, batch {batch}",
+        trained(networks.our_autoencoder, networks.clustpy_autoencoder, tolerance=0.1),
+    ),
+    "dec": Kind(
+        "DEC, {n:,}×{d}, k = {k}, epochs: {steps} + {steps}, batch {batch}",
+        trained(networks.our_dec, networks.clustpy_dec, tolerance=0.01),
+    ),
+    "vade": Kind(
+        "VaDE, {n:,}×{d}, k = {k}, epochs: {steps} + {steps}, batch {batch}",
+        trained(networks.our_vade, networks.clustpy_vade, tolerance=0.01),
+    ),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),
     "silhouette": Kind("Silhouette, {n:,}×{d}, k = {k}", score("silhouette_score", data.blobs)),

@@ -11,7 +11,7 @@ import pytest
 from bench import __main__ as bench
 from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import FAISS, GMMX, INTELEX, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
+from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
 from bench.records import append, published
 from bench.timing import alternate
 from bench.works import WORKS, Work, compare, disagreement, title
@@ -121,7 +121,7 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
 
 def test_peers_are_looked_for_where_they_belong(monkeypatch):
     monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
-    everywhere, accelerators = [GMMX, OTT], [TORCH]
+    everywhere, accelerators = [GMMX, OTT, CLUSTPY], [TORCH]
     known = list(peers.MODULES)
     assert peers.missing("cpu") == [name for name in known if name not in accelerators]
     assert peers.missing("cpu", cpu_peers=False) == []
@@ -183,6 +183,19 @@ def test_partitions_and_transport_agree_with_their_peers(tmp_path):
     for entry in entries:
         assert math.isfinite(entry["ours"]["value"])
         assert {peer["disagreement"] for peer in entry["peers"].values()} <= {None}
+
+
+def test_networks_are_trained_for_as_many_steps_as_the_case_says():
+    case = Case("tiny", "vade", n=400, d=16, k=4, steps=2, batch=40, hidden=(16,))
+    x, truth = data.pixels(case)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    for kind, phases in (("autoencoder", 1), ("vade", 2)):
+        found = WORKS[kind].build(case, {}, None).ours()
+        assert found.steps == phases * case.steps * case.n // case.batch
+        assert math.isfinite(found.value)
+    wrong = Answer(found.value, steps=found.steps - 1)
+    assert "iterations" in disagreement(found, wrong, 0.01)
 
 
 def test_a_peer_that_would_take_minutes_is_left_out():
