@@ -30,7 +30,7 @@ def rows() -> np.ndarray:
 @pytest.fixture(scope="module")
 def model(rows) -> VaDE:
     tiny = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2}
-    return VaDE(2, **tiny, random_state=0, image_shape=(4, 3, 1)).fit(rows)
+    return VaDE(2, **tiny, random_state=0).fit(rows)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_what_the_network_makes_of_rows_is_told(model, rows, told):
 
 
 def test_images_have_a_training_with_all_its_pictures(model, rows, told, tmp_path):
-    dataset = with_images(Dataset("faces", rows), model)
+    dataset = with_images(Dataset("faces", rows), VaDE(2, image_shape=(4, 3, 1)))
     assert dataset.image_shape == (4, 3)
     page = report(tmp_path, dataset, model.labels_, told, status=Status.MAX_STEPS)
     for part in ("Training", "Embedding", "Reconstructions", "Samples"):

@@ -147,7 +147,14 @@ def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
     chosen = _of_each(run.labels[np.asarray(found.rows)])
     draw = partial(plots.reconstructions, x[chosen], returned[chosen], shape)
     alt = f"{len(chosen)} rows as images, and below each what comes back of it."
-    shown = [picture(partial(draw, names=run.labels[found.rows][chosen]), alt, name="reconstructions", width=9.6)]
+    shown = [
+        picture(
+            partial(draw, names=run.labels[np.asarray(found.rows)][chosen].tolist()),
+            alt,
+            name="reconstructions",
+            width=9.6,
+        )
+    ]
     draw = partial(plots.centers_as_images, found.decoded, shape, title="Centers, decoded")
     alt = f"The images that the decoder makes of {len(found.decoded)} centers."
     shown.append(picture(draw, alt, name="decoded", width=8, tight=True))
