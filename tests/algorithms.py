@@ -86,12 +86,24 @@ FINDERS = {
     "hdbscan": Finder(partial(hdbscan.fit, min_cluster_size=20)),
 }
 
+SMALL = {
+    "hidden": (16,),
+    "latent": 4,
+    "noise": 0.0,
+    "pretrain_epochs": 50,
+    "epochs": 5,
+    "batch_size": 50,
+    "learning_rate": 0.005,
+}
+"""A network large enough for the four blobs."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectral": {"gamma": 0.05},
     "spectral-embedding": {"affinity": "rbf"},
     "dbscan": {"eps": 3.0, "min_samples": 5},
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
     "hdbscan": {"min_cluster_size": 20},
+    **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), SMALL),
 }
 """What estimators must be told besides the number of clusters to find the four blobs."""
 

@@ -187,7 +187,7 @@ def test_partitions_and_transport_agree_with_their_peers(tmp_path):
 
 def test_networks_are_trained_for_as_many_steps_as_the_case_says():
     case = Case("tiny", "vade", n=400, d=16, k=4, steps=2, batch=40, hidden=(16,))
-    x, truth = data.pixels(case)
+    x, _ = data.pixels(case)
     assert x.min() >= 0
     assert x.max() <= 1
     for kind, phases in (("autoencoder", 1), ("vade", 2)):

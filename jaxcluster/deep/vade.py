@@ -16,6 +16,9 @@ from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.losses.vade import vade_loss, vade_responsibilities
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
+LEAST_RESIDUAL = 1e-3
+"""What a learned variance of columns given their codes stays above: rows that come back exactly would make it 0."""
+
 
 class VaDE(nnx.Module):
     """A mixture of Gaussians of codes, and networks between codes and rows, fitted by the evidence lower bound.
@@ -26,10 +29,13 @@ class VaDE(nnx.Module):
         weights: (k,) of the clusters to begin with, as a mixture of the codes has them.
         means: (k, latent).
         variances: (k, latent) diagonal.
+        residual: variance of a column of a row given its code, to begin with, where the likelihood is "gaussian"; it is
+            learned then, so that rows in any units have clusters. None for 1, which stays: the published loss.
         augment: a view of the rows that stands for them; None for the rows as they are.
 
     Raises:
-        ValueError: weights, means or variances of shapes that do not go together.
+        ValueError: weights, means or variances of shapes that do not go together; a residual that is not positive, or
+            of another likelihood.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class VaDE(nnx.Module):
         means: ArrayLike,
         variances: ArrayLike,
         *,
+        residual: ArrayLike | None = None,
         augment: View | None = None,
     ):
         means = jnp.asarray(check.check_matrix(means, name="means"), jnp.float32)
@@ -51,6 +58,12 @@ class VaDE(nnx.Module):
         self.autoencoder, self.augment = autoencoder, augment
         self.logits = nnx.Param(jnp.log(jnp.maximum(weights, 1e-6)))
         self.means, self.log_variances = nnx.Param(means), nnx.Param(jnp.log(variances))
+        if residual is not None:
+            if autoencoder.likelihood != "gaussian":
+                raise ValueError(f"residual is for likelihood='gaussian', and this is {autoencoder.likelihood!r}.")
+            check.check_positive("residual", residual)
+            self.log_residual = nnx.Param(jnp.log(jnp.asarray(residual, jnp.float32)))
+        self.learns_residual = residual is not None
 
     @property
     def prior(self) -> dict[str, Float[Array, ...]]:
@@ -77,11 +90,18 @@ class VaDE(nnx.Module):
         mean, log_variance = self._code(x)
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape)
         decoded = self.autoencoder.decoder(z)
-        likelihood = self.autoencoder.likelihood
-        terms = vade_loss(
-            x.reshape(decoded.shape), decoded, mean, log_variance, z=z, likelihood=likelihood, **self.prior
-        )
-        return terms.loss, {"reconstruction": terms.reconstruction, "divergence": terms.divergence}
+        x, likelihood = x.reshape(decoded.shape), self.autoencoder.likelihood
+        scale, volume = self._units(x.shape[1])
+        terms = vade_loss(x / scale, decoded / scale, mean, log_variance, z=z, likelihood=likelihood, **self.prior)
+        reconstruction = terms.reconstruction + volume
+        return terms.loss + volume, {"reconstruction": reconstruction, "divergence": terms.divergence}
+
+    def _units(self, d):
+        """The deviation of a column given the code, and what it adds to the bound of d columns: d·log σ."""
+        if not self.learns_residual:
+            return 1.0, 0.0
+        variance = LEAST_RESIDUAL + jnp.exp(self.log_residual[...])
+        return jnp.sqrt(variance), d / 2 * jnp.log(variance)
 
     def _code(self, x):
         code = self.autoencoder.encoder(x)

@@ -31,7 +31,7 @@ class AutoencoderKMeans(DeepClusterer):
         (150, 2)
     """
 
-    def _start(self, key, z):
+    def _start(self, key, z, autoencoder, rows):
         fit = self._kmeans(key, z)
         return {"centers": fit.state.centers, "status": fit.status}
 

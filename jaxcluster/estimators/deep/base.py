@@ -22,7 +22,7 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep import nets
-from jaxcluster.deep.autoencoder import Autoencoder, check_likelihood, code_of
+from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.trainer import Trained, adam, train
@@ -33,9 +33,9 @@ from jaxcluster.estimators.deep.rows import scaled
 from jaxcluster.types import Array, Float, KeyArray, Status
 
 PRETRAINING = ("end-to-end", "stacked")
-PRETRAIN_STEPS = 4_000
+PRETRAIN_STEPS = 2_000
 """Of the autoencoder, at least, unless ``pretrain_epochs`` says otherwise; and passes over the rows, at least:"""
-PRETRAIN_PASSES = 50
+PRETRAIN_PASSES = 30
 UPDATE_STEPS = 30
 """The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
 
@@ -49,7 +49,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     Args:
         n_clusters: number of clusters.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
+        hidden: widths of the encoder's hidden layers; the decoder mirrors them. The papers have (500, 500, 2000), for
+            ten times the time.
         latent: width of the code.
         encoder, decoder: any `nnx.Module` from (n, d) rows to (n, latent) codes, and from codes to rows, in place of
             dense layers. They are not changed. A model with its own cannot be saved.
@@ -63,7 +64,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         augment: True for random shifts and rotations of images in all phases, or any view of rows (see
             `jaxcluster.deep.views`); False for rows as they are.
         pretrain: "end-to-end", or "stacked": layer by layer first.
-        pretrain_epochs: passes over the rows; None for at least 4,000 steps and 50 passes. 0 to take the networks as
+        pretrain_epochs: passes over the rows; None for at least 2,000 steps and 30 passes. 0 to take the networks as
             they were passed.
         epochs: the most epochs of the second phase: each is ``update_interval`` steps.
         update_interval: steps from one look at all rows to the next; None for one pass over them, and at least 30.
@@ -95,7 +96,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     n_clusters: int = 8
     _: KW_ONLY
-    hidden: Sequence[int] = (500, 500, 2000)
+    hidden: Sequence[int] = (256, 256, 512)
     latent: int = 10
     encoder: Any = None
     decoder: Any = None
@@ -123,8 +124,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # What each method has of its own.
 
-    def _start(self, key: KeyArray, z: Float[Array, "n l"]) -> dict[str, Array]:
-        """What clusters begin with, from the codes of all rows: arguments of `_make`."""
+    def _start(
+        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray
+    ) -> dict[str, Any]:
+        """What clusters begin with, from the codes of all rows: what `_make` takes."""
         return {"centers": self._kmeans(key, z).state.centers}
 
     def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
@@ -160,7 +163,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.records_, self.failed_step_ = [], None
         snapshots = Snapshots(rows)
         autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
-        self._began = self._start(start_key, map_module(autoencoder, "encode", rows))
+        self._began = self._start(start_key, map_module(autoencoder, "encode", rows), autoencoder, rows)
         module = self._make(autoencoder, self._began)
         if all(ending.status != Status.NOT_FINITE for ending in endings):
             module, ending = self._train(train_key, module, rows, snapshots, endings)
@@ -248,10 +251,12 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
                 rows,
                 noise=autoencoder.noise,
                 optimizer=adam(self.learning_rate),
-                callbacks=self._callbacks("layers"),
+                callbacks=self._callbacks("layers", lines=False),
                 checkpoints=self._checkpoints("layers"),
                 **options,
             )
+            for i, ending in enumerate(endings):
+                self._record(f"layer-{i}", ending)
         ending = train(
             whole_key,
             autoencoder,
@@ -285,11 +290,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self._record("cluster", ending)
         return ending.module, ending
 
-    def _callbacks(self, phase: str, *more: Any) -> list[Any]:
+    def _callbacks(self, phase: str, *more: Any, lines: bool = True) -> list[Any]:
         own = [*more, *(self.callbacks or ())]
         if self.verbose:
             own.append(ProgressBar(f"{type(self).__name__}: {phase}"))
-        if self.checkpoint_dir is not None:
+        if self.checkpoint_dir is not None and lines:
             own.append(JsonLines(Path(self.checkpoint_dir) / f"{phase}.jsonl"))
         return own
 
@@ -351,11 +356,19 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Raises on parameters that cannot be, for n rows."""
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         check.check_choice("pretrain", self.pretrain, PRETRAINING)
-        check.check_count("epochs", self.epochs)
+        check.check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        for name in ("latent", "epochs", "n_init", "checkpoint_every"):
+            check.check_count(name, getattr(self, name))
+        if self.pretrain_epochs != 0 and self.pretrain_epochs is not None:
+            check.check_count("pretrain_epochs", self.pretrain_epochs)
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise={self.noise} must be in [0, 1): it is the share of entries that are set to 0.")
         check.check_positive("learning_rate", self.learning_rate)
         if self.tol is not None:
             check.check_positive("tol", self.tol, zero=True)
-        if self.batch_size != "auto" and check.check_count("batch_size", self.batch_size) > n:
+        if isinstance(self.batch_size, str):
+            check.check_choice("batch_size", self.batch_size, ("auto",))
+        elif check.check_count("batch_size", self.batch_size) > n:
             raise ValueError(f"batch_size={self.batch_size} is more than n_samples={n}. Pass at most {n}, or 'auto'.")
         if self.augment is True and self.image_shape is None:
             raise ValueError("augment=True shifts and turns images: pass image_shape=(height, width) of the rows too.")

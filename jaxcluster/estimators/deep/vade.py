@@ -13,16 +13,21 @@ from jaxcluster import deep
 from jaxcluster.cluster import gmm
 from jaxcluster.core import check
 from jaxcluster.deep import nets
+from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepClusterer
+
+TINY = 1e-6
+"""The least variance of columns given their codes to begin with; columns have about 1 in all."""
 
 
 @dataclass(eq=False, repr=False)
 class VaDE(DeepClusterer):
     """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
 
-    Maximises the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture. Pretraining
-    is that of a plain autoencoder on the codes' means; a diagonal mixture is fitted to these.
+    Maximises the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture; with
+    ``likelihood="gaussian"`` the variance of a column given its code is learned too. Pretraining
+    is that of an autoencoder on the codes' means; the mixture begins as that of the clusters of k-means among these.
 
     Args:
         n_clusters: number of clusters.
@@ -68,9 +73,16 @@ class VaDE(DeepClusterer):
             trunk = nets.MLP((d, *self.hidden), rngs=rngs)
         return nets.VariationalEncoder(trunk, nets.GaussianHead(width, self.latent, rngs=rngs))
 
-    def _start(self, key, z):
-        state = gmm.fit(key, z, self.n_clusters, covariance="diag", n_init=self.n_init).state
-        return {"weights": state.weights, "means": state.means, "variances": state.covariances}
+    def _start(self, key, z, autoencoder, rows):
+        # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
+        shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters)
+        start = gmm.Start(responsibilities=shares)
+        state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
+        begun = {"weights": state.weights, "means": state.means, "variances": state.covariances}
+        if self.likelihood == "gaussian":
+            gaps = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
+            begun["residual"] = max(float(np.mean(np.square(gaps))), TINY)
+        return begun
 
     def _make(self, autoencoder, start):
         return deep.VaDE(autoencoder, **start, augment=self._view())
