@@ -1,9 +1,10 @@
 """Training of networks: an autoencoder alone, DEC and VaDE, on our side and in ClustPy.
 
-A call draws the weights and goes through all that a user waits for: pretraining, the clusters to begin with, from as
-many starts on both sides, the training of both together, and the labels of all rows. Widths, non-linearity, batches,
-epochs and rates of Adam are the same; the last, incomplete batch that only ClustPy would take does not occur. A fit of
-ClustPy ends with one more k-means or mixture on its codes, which is part of its time as it is of a user's.
+A call draws the weights, by one rule on both sides, and goes through all that a user waits for: pretraining, the
+clusters to begin with, from as many starts on both sides, the training of both together, and the labels of all rows.
+Widths, non-linearity, batches, epochs and rates of Adam are the same; the last, incomplete batch that only ClustPy
+would take does not occur. A fit of ClustPy ends with one more k-means or mixture on its codes, which is part of its
+time as it is of a user's.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def clustpy_autoencoder(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
     def call() -> Answer:
         adam.taken = 0
         with _quiet():
-            trained = network(**_described(case)).fit(
+            trained = _begun(network, case).fit(
                 case.steps, {"lr": PRETRAINING}, case.batch, data=x, optimizer_class=adam
             )
         with torch.no_grad():
@@ -137,7 +138,7 @@ def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.nd
                 pretrain_optimizer_params={"lr": PRETRAINING},
                 clustering_optimizer_params={"lr": CLUSTERING},
                 optimizer_class=adam,
-                neural_network=(network, _described(case)),
+                neural_network=_begun(network, case),
                 embedding_size=LATENT,
                 random_state=0,
                 **options,
@@ -147,10 +148,15 @@ def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.nd
     return call
 
 
-def _described(case: Case) -> dict[str, Any]:
-    """Arguments of a network of ClustPy."""
-    relu = importlib.import_module("torch").nn.ReLU
-    return {"layers": list(_widths(case)), "activation_fn": relu, "random_state": 0}
+def _begun(network: type, case: Case) -> Any:
+    """A network of ClustPy, its weights drawn as ours are: by its own draw it is far behind after as many steps."""
+    nn = importlib.import_module("torch").nn
+    made = network(list(_widths(case)), activation_fn=nn.ReLU, random_state=0)
+    for layer in made.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return made
 
 
 def _counted_adam() -> Any:
