@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from jax.test_util import check_grads
 
 from jaxcluster import losses
@@ -257,3 +258,15 @@ def test_bad_input_of_the_deep_losses():
         losses.vade_loss(*arguments[:2], *(each[:6] for each in arguments[2:]), z=z[:6], **narrow(PRIOR))
     with pytest.raises(ValueError, match=r"log_weights must have the shape \(4,\) to go with means"):
         losses.vade_responsibilities(z, jnp.zeros(3), centers, jnp.zeros((K, D)))
+
+
+@pytest.mark.parametrize(("n", "k", "d"), [(6400, 10, 10), (2000, 100, 10), (4500, 8, 10)])
+def test_shares_of_many_rows_in_one_program(n, k, d):
+    # Shapes for which XLA on the CPU (jaxlib 0.10.2) adds up squares wrongly where a scale follows them.
+    rng = np.random.default_rng(0)
+    z, means = rng.normal(size=(n, d)), rng.normal(size=(k, d))
+    log_variances, log_weights = 0.5 * rng.normal(size=(k, d)), np.full(k, -np.log(k))
+    squares = np.square(z[:, None] - means) * np.exp(-log_variances)
+    expected = scipy.special.softmax(log_weights - (log_variances.sum(1) + squares.sum(2)) / 2, axis=1)
+    rows = (np.float32(value) for value in (z, log_weights, means, log_variances))
+    np.testing.assert_allclose(jax.jit(losses.vade_responsibilities)(*rows), expected, atol=1e-5)

@@ -21,9 +21,13 @@ def to_centers(
     """
     held, fixed, weights = jax.lax.stop_gradient((x, centers, scale))
 
+    # Scaled before they are squared: where a scale follows the square, XLA on the CPU (jaxlib 0.10.2) gives wrong sums
+    # from row 32,768/k on, for some shapes, once something elementwise comes after.
+    roots = None if weights is None else jnp.sqrt(weights)
+
     def tile(rows):
-        squares = jnp.square(rows[:, None] - fixed)
-        return jnp.sum(squares if weights is None else weights * squares, axis=2)
+        gaps = rows[:, None] - fixed
+        return jnp.sum(jnp.square(gaps if roots is None else gaps * roots), axis=2)
 
     squares = map_rows(tile, held, tile=tile_rows(x.shape[0], centers.size))
     return with_derivative_of(_expanded, squares, x, centers, scale)

@@ -11,7 +11,7 @@ from jaxcluster.estimators.deep.base import DeepClusterer
 from jaxcluster.types import Status
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class AutoencoderKMeans(DeepClusterer):
     """k-means on the codes of a (denoising) autoencoder: nothing is trained for the clusters' sake.
 

@@ -163,7 +163,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.records_, self.failed_step_ = [], None
         snapshots = Snapshots(rows)
         autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
-        self._began = self._start(start_key, map_module(autoencoder, "encode", rows), autoencoder, rows)
+        codes = map_module(autoencoder, "encode", rows)
+        self._check_codes(codes, endings)
+        self._began = self._start(start_key, codes, autoencoder, rows)
         module = self._make(autoencoder, self._began)
         if all(ending.status != Status.NOT_FINITE for ending in endings):
             module, ending = self._train(train_key, module, rows, snapshots, endings)
@@ -208,6 +210,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     @property
     def _n_features_out(self):
         return self.latent
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     # Parts of the whole.
 
@@ -348,6 +355,16 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return self.module_, self.scaling_.apply(X)
+
+    def _check_codes(self, codes, endings):
+        """Raises where pretraining left nothing to go on with."""
+        if np.isfinite(np.asarray(codes)).all():
+            return
+        step = (endings[-1].failed_step or endings[-1].steps) if endings else 0
+        raise ValueError(
+            f"{type(self).__name__}: the codes of X are not finite after step {step} of pretraining. Lower "
+            f"learning_rate={self.learning_rate}, or look for extreme values in X."
+        )
 
     def _batch(self, n: int) -> int:
         return min(256, n) if self.batch_size == "auto" else self.batch_size

@@ -10,7 +10,7 @@ from jaxcluster import deep
 from jaxcluster.estimators.deep.base import DeepClusterer
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class DCN(DeepClusterer):
     """The deep clustering network: reconstruction and k-means of the codes, in turn.
 
@@ -38,7 +38,7 @@ class DCN(DeepClusterer):
         return deep.DCN(autoencoder, start["centers"], start["counts"], weight=self.weight, augment=self._view())
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(DeepClusterer):
     """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centres.
 

@@ -8,7 +8,7 @@ from jaxcluster import deep
 from jaxcluster.estimators.deep.base import DeepClusterer
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class DEC(DeepClusterer):
     """Deep embedded clustering: codes are drawn to the clusters that they are surest of, until no more change theirs.
 
@@ -39,7 +39,7 @@ class DEC(DeepClusterer):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class IDEC(DEC):
     """Improved deep embedded clustering: DEC that goes on reconstructing the rows.
 

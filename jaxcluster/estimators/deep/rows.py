@@ -10,9 +10,6 @@ from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 SPREAD = 3.0
 """Of deviations of columns, their upper tenth over their median: with more, columns are taken to have units apart."""
 
-FLOOR = 0.1
-"""Of the median deviation: what a column with a unit of its own is taken to vary by at least."""
-
 CHOICES = ("auto", *SCALINGS)
 
 
@@ -40,4 +37,4 @@ def _divisors(deviations: np.ndarray, varying: np.ndarray) -> np.ndarray:
     median, high = np.quantile(varying, (0.5, 0.9))
     if high <= SPREAD * median:
         return np.full(deviations.shape, np.sqrt(np.mean(np.square(varying))))
-    return np.fmax(deviations, FLOOR * median)
+    return deviations

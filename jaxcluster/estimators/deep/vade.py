@@ -21,7 +21,7 @@ TINY = 1e-6
 """The least variance of columns given their codes to begin with; columns have about 1 in all."""
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, kw_only=True)
 class VaDE(DeepClusterer):
     """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
 
