@@ -35,12 +35,12 @@ KMEANS_STARTS, MIXTURE_STARTS = 20, 10
 
 
 def our_autoencoder(case: Case, x: Any, truth: np.ndarray) -> Call:
-    """One training; the value is the mean squared error of all rows, after it."""
+    """One training; the value is the mean squared error of all rows, after it, below 0: the more the better."""
 
     def call() -> Answer:
         trained = _pretrained(_networks(case, nets.MLP), case, x)
         back = deep.map_module(trained.module, "reconstruct", x)
-        return Answer(float(np.mean(np.square(np.asarray(back) - x))), steps=trained.steps)
+        return Answer(-float(np.mean(np.square(np.asarray(back) - x))), steps=trained.steps)
 
     return call
 
@@ -84,7 +84,7 @@ def clustpy_autoencoder(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
             )
         with torch.no_grad():
             back = torch.cat([trained(rows) for rows in torch.from_numpy(x).split(4096)]).cpu().numpy()
-        return Answer(float(np.mean(np.square(back - x))), steps=adam.taken)
+        return Answer(-float(np.mean(np.square(back - x))), steps=adam.taken)
 
     return call
 

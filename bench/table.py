@@ -48,6 +48,18 @@ def shapes_section(records: Sequence[dict[str, Any]]) -> str:
     return f"{_origin(records)}\n\n{shapes_markdown(records)}" if records else ""
 
 
+def deep_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of deep methods on a set of images, a row a run."""
+    head = ("Method", "Data", "Seed", "Accuracy", "k-means on the codes", "Published", "Aim", "Steps", "Time")
+    rows = [head, ("---", "---", *["---:"] * 7), *map(_deep_row, sorted(records, key=lambda record: record["case"]))]
+    return _lines(rows)
+
+
+def deep_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of deep methods, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{deep_markdown(records)}" if records else ""
+
+
 def replaced(text: str, table: str, block: str = "bench") -> str:
     """``text`` with the table between the two markers of a block.
 
@@ -101,6 +113,21 @@ def _shape_row(record: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
     return record["case"], f"{record['n']:,}×{record['d']}", *(shown.get(name, "—") for name in names)
 
 
+def _deep_row(record: dict[str, Any]) -> tuple[str, ...]:
+    reached = record["accuracy"] >= record["aim"]
+    return (
+        record["method"],
+        f"{record['data']}, {record['n']:,} rows",
+        str(record["seed"]),
+        f"{record['accuracy']:.3f}",
+        f"{record['start']:.3f}",
+        f"{record['published']:g}",
+        f"≥ {record['aim']:g}" + ("" if reached else " (not met)"),
+        f"{record['curve'][-1]['step']:,}" if record["curve"] else "—",
+        f"{record['seconds'] / 60:.0f} min",
+    )
+
+
 def _title(record: dict[str, Any]) -> str:
     return record["title"] + ("" if record["data"] == "generated" else f" ({record['data']})")
 
@@ -148,8 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
-    times, memory, shapes = (published(read(options.results / folder)) for folder in ("", "memory", "shapes"))
+    folders = ("", "memory", "shapes", "mnist")
+    times, memory, shapes, images = (published(read(options.results / folder)) for folder in folders)
     new = replaced(replaced(text, sections(times, memory)), shapes_section(shapes), "shapes")
+    new = replaced(new, deep_section(images), "mnist")
     if options.check and new != text:
         print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
         return 1

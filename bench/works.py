@@ -34,6 +34,8 @@ class Work(NamedTuple):
     tolerance: float = 1e-3
     probe: Work | None = None
     data: str = "generated"
+    merit: bool = False
+    """Whether chance parts the two sides, and the value is how good a result is: ours may be better, not worse."""
 
     @property
     def sides(self) -> dict[str, Call]:
@@ -52,9 +54,10 @@ def labels_differ(ours: Answer, theirs: Answer) -> float | None:
     return float(np.mean(ours.labels != theirs.labels))
 
 
-def disagreement(ours: Answer, theirs: Answer, tolerance: float) -> str | None:
-    """Why two answers are not of the same computation, or None where they are."""
-    if not abs(ours.value - theirs.value) <= tolerance * max(abs(theirs.value), 1e-6):
+def disagreement(ours: Answer, theirs: Answer, tolerance: float, *, merit: bool = False) -> str | None:
+    """Why two answers are not of the same computation, or None where they are; of ``merit``, see `Work`."""
+    apart = theirs.value - ours.value if merit else abs(ours.value - theirs.value)
+    if not apart <= tolerance * max(abs(theirs.value), 1e-6):
         return f"ours is {ours.value:.8g}, theirs {theirs.value:.8g}"
     if None not in (ours.steps, theirs.steps) and ours.steps != theirs.steps:
         return f"ours took {ours.steps} iterations, theirs {theirs.steps}"
@@ -69,7 +72,7 @@ def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str,
     if work.probe is None:
         return {
             name: {
-                "disagreement": disagreement(ours, answer, work.tolerance),
+                "disagreement": disagreement(ours, answer, work.tolerance, merit=work.merit),
                 "labels_differ": labels_differ(ours, answer),
             }
             for name, answer in theirs.items()
@@ -255,7 +258,7 @@ def trained(
     def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
         x, truth = data.pixels(case)
         call = theirs(case, x, truth) if CLUSTPY in found else None
-        return Work(ours(case, data.place(x), truth), {CLUSTPY: call} if call else {}, tolerance)
+        return Work(ours(case, data.place(x), truth), {CLUSTPY: call} if call else {}, tolerance, merit=True)
 
     return build
 
