@@ -97,7 +97,6 @@ CASES = (
     Case("sinkhorn", "sinkhorn", n=2_048, d=32, eps=5.0, steps=100, repeats=3, target=TRANSPORT),
     Case("sinkhorn-50k", "sinkhorn", n=50_000, d=32, eps=5.0, steps=3, repeats=1, without=(POT, POT_LOG, OTT)),
     Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),
-    Case("autoencoder", "autoencoder", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
     Case("dec", "dec", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
     Case("vade", "vade", n=25_600, d=784, steps=1, hidden=PUBLISHED, batch=100, repeats=2, target=TRAINING),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),

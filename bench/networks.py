@@ -1,4 +1,4 @@
-"""Training of networks: an autoencoder alone, DEC and VaDE, on our side and in ClustPy.
+"""Training of networks: DEC and VaDE, on our side and in ClustPy.
 
 A call draws the weights, by one rule on both sides, and goes through all that a user waits for: pretraining, the
 clusters to begin with, from as many starts on both sides, the training of both together, and the labels of all rows.
@@ -34,17 +34,6 @@ LATENT, PRETRAINING, CLUSTERING = 10, 1e-3, 1e-4
 KMEANS_STARTS, MIXTURE_STARTS = 20, 10
 
 
-def our_autoencoder(case: Case, x: Any, truth: np.ndarray) -> Call:
-    """One training; the value is the mean squared error of all rows, after it, below 0: the more the better."""
-
-    def call() -> Answer:
-        trained = _pretrained(_networks(case, nets.MLP), case, x)
-        back = deep.map_module(trained.module, "reconstruct", x)
-        return Answer(-float(np.mean(np.square(np.asarray(back) - x))), steps=trained.steps)
-
-    return call
-
-
 def our_dec(case: Case, x: Any, truth: np.ndarray) -> Call:
     """DEC; the value is the ARI of its labels."""
 
@@ -67,24 +56,6 @@ def our_vade(case: Case, x: Any, truth: np.ndarray) -> Call:
         start = jaxcluster.gmm.fit(jax.random.key(1), codes, case.k, **options).state
         module = deep.VaDE(began.module, start.weights, start.means, start.covariances)
         return _clustered(began, module, case, x, truth)
-
-    return call
-
-
-def clustpy_autoencoder(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
-    """`our_autoencoder` in ClustPy."""
-    torch, adam = importlib.import_module("torch"), _counted_adam()
-    network = importlib.import_module("clustpy.deep.neural_networks").FeedforwardAutoencoder
-
-    def call() -> Answer:
-        adam.taken = 0
-        with _quiet():
-            trained = _begun(network, case).fit(
-                case.steps, {"lr": PRETRAINING}, case.batch, data=x, optimizer_class=adam
-            )
-        with torch.no_grad():
-            back = torch.cat([trained(rows) for rows in torch.from_numpy(x).split(4096)]).cpu().numpy()
-        return Answer(-float(np.mean(np.square(back - x))), steps=adam.taken)
 
     return call
 

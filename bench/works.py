@@ -362,10 +362,6 @@ WORKS = {
     "kmedoids": Kind("k-medoids, {n:,}×{d}, k = {k}", kmedoids),
     "sinkhorn": Kind("Sinkhorn ×{steps}, {n:,}² of {d} columns, ε = {eps}", sinkhorn),
     "balanced": Kind("Balanced k-means ×{steps}, {n:,}×{d}, k = {k}", balanced),
-    "autoencoder": Kind(
-        "Autoencoder, {n:,}×{d}, epochs: {steps}, batch {batch}",
-        trained(networks.our_autoencoder, networks.clustpy_autoencoder, tolerance=0.1),
-    ),
     "dec": Kind(
         "DEC, {n:,}×{d}, k = {k}, epochs: {steps} + {steps}, batch {batch}",
         trained(networks.our_dec, networks.clustpy_dec, tolerance=0.01),
