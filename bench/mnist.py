@@ -83,6 +83,7 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
         shares = jax.nn.one_hot(start.labels, 10)
         given = gmm.Start(responsibilities=shares)
         mixture = gmm.start(jax.random.key(seed), codes, 10, covariance="diag", init=given).mixture()
+        autoencoder.encoder.head.settle(0.1 * np.mean(mixture.covariances))
         rate = optax.exponential_decay(2e-3, 10 * (len(x) // 100), 0.9, staircase=True)
         module = deep.VaDE(autoencoder, mixture.weights, mixture.means, mixture.covariances)
         return module, start, {"batch_size": 100, "optimizer": optax.adam(rate, eps=1e-4)}

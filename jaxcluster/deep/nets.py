@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.types import Array, Float
+from jaxcluster.types import Array, ArrayLike, Float
 
 glorot = nnx.initializers.glorot_uniform()
 
@@ -72,6 +72,11 @@ class GaussianHead(nnx.Module):
     def __call__(self, features: Float[Array, "n m"]) -> tuple[Float[Array, "n l"], Float[Array, "n l"]]:
         """Mean and log-variance, float32."""
         return jnp.float32(self.mean(features)), jnp.float32(self.log_variance(features))
+
+    def settle(self, variance: ArrayLike) -> None:
+        """Makes ``variance`` that of every column of every code, to begin with: a drawn one may blur all clusters."""
+        self.log_variance.kernel[...] = jnp.zeros_like(self.log_variance.kernel[...])
+        self.log_variance.bias[...] = jnp.full_like(self.log_variance.bias[...], jnp.log(variance))
 
 
 class VariationalEncoder(nnx.Module):

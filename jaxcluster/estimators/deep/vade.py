@@ -17,6 +17,9 @@ from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepClusterer
 
+QUIET = 0.1
+"""Variance of a code given its row to begin with, as a share of that of codes in their clusters."""
+
 TINY = 1e-6
 """The least variance of columns given their codes to begin with; columns have about 1 in all."""
 
@@ -78,6 +81,9 @@ class VaDE(DeepClusterer):
         shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters)
         start = gmm.Start(responsibilities=shares)
         state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
+        head = getattr(autoencoder.encoder, "head", None)
+        if isinstance(head, nets.GaussianHead):
+            head.settle(QUIET * jnp.mean(state.covariances))
         begun = {"weights": state.weights, "means": state.means, "variances": state.covariances}
         if self.likelihood == "gaussian":
             gaps = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
