@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.deep.objective import Batch
-from jaxcluster.types import Array, Int, KeyArray
+from jaxcluster.types import Array, Float, Int, KeyArray
 
 SHARE = 0.4
 """Of a device's memory that rows may take, for a run to keep them there."""
@@ -38,28 +39,58 @@ def batch_rows(key: KeyArray, first: Int[Array, ""], *, steps: int, n: int, batc
     return jax.lax.dynamic_slice_in_dim(batches, first % per_pass, steps).astype(jnp.int32)
 
 
+@partial(jax.jit, static_argnames=("steps", "batch"))
+def drawn_rows(
+    key: KeyArray, first: Int[Array, ""], weight: Float[Array, " n"], *, steps: int, batch: int
+) -> Int[Array, "steps batch"]:
+    """The rows of ``steps`` batches from batch ``first`` on, each drawn in proportion to its weight, with replacement.
+
+    What a batch holds depends on nothing but the key, its number and the weights. In float32 the share of a row is kept
+    to one part in 2²⁴ of the sum of all.
+    """
+    ends = jnp.cumsum(weight)
+
+    def draw(number):
+        at = ends[-1] * jax.random.uniform(jax.random.fold_in(key, number), (batch,))
+        return jnp.searchsorted(ends, at, side="right")
+
+    # Rounding may put a point at the very end, past the last row that weighs anything.
+    last = jnp.max(jnp.where(weight > 0, jnp.arange(weight.size), 0))
+    return jnp.minimum(jax.vmap(draw)(first + jnp.arange(steps)), last).astype(jnp.int32)
+
+
 class Rows:
     """The rows of a data set, on the device or on the host.
 
     Args:
         x: (n, …) numbers.
         resident: whether they live on the device; None for where they fit.
+        y: (n,) what is known of the rows, or None.
+        mesh: devices, along its one axis, that batches are spread over; each holds all resident rows. None for one.
     """
 
-    def __init__(self, x: Any, resident: bool | None = None) -> None:
+    def __init__(self, x: Any, resident: bool | None = None, *, y: Any = None, mesh: Mesh | None = None) -> None:
         self.n, self.shape = x.shape[0], x.shape[1:]
         self.bytes_per_row = 4 * int(np.prod(self.shape))
         self.resident = fits(self.n * self.bytes_per_row) if resident is None else resident
-        self.x = jnp.asarray(x, jnp.float32) if self.resident else np.asarray(x)
+        self.of_batch = None if mesh is None else NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+        self._whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        self.x = self.everywhere(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
+        self.y = None if y is None else self.everywhere(jnp.asarray(y))
 
-    def chunks(self, rows: Int[Array, "steps batch"], target: Any) -> Iterator[Batch]:
+    def everywhere(self, tree: Any) -> Any:
+        """Arrays with a copy on each device of the mesh."""
+        return tree if self._whole is None else jax.device_put(tree, self._whole)
+
+    def chunks(self, rows: Int[Array, "steps batches batch"], target: Any) -> Iterator[Batch]:
         """The batches of ``rows``, stacked, in as many pieces as it takes."""
         if self.resident:
-            yield Batch(self.x, target, rows)
+            yield Batch(self.x, target, self.everywhere(rows), self.y)
             return
         rows = np.asarray(rows)
         for some in np.array_split(rows, self._pieces(len(rows), rows.size)):
-            yield Batch(jax.device_put(self.x[some].astype(np.float32)), target, jnp.asarray(some))
+            x, index = self.everywhere((jax.device_put(self.x[some].astype(np.float32)), jnp.asarray(some)))
+            yield Batch(x, target, index, self.y)
 
     def tiles(self) -> Iterator[Any]:
         """All rows in order, in as many pieces as it takes."""
@@ -81,7 +112,10 @@ def fits(wanted: int) -> bool:
     return limit is None or wanted <= SHARE * limit
 
 
-def take(resident: bool, chunk: Batch, rows: Any) -> Batch:
-    """One batch of a chunk: gathered on the device, or as the host gathered it."""
-    x, index = (chunk.x[rows], rows) if resident else rows
-    return Batch(x, jax.tree.map(lambda leaf: leaf[index], chunk.target), index)
+def take(resident: bool, chunk: Batch, rows: Any, sharding: Any = None) -> Batch:
+    """One batch of a chunk: gathered on the device, or as the host gathered it, spread over devices by ``sharding``."""
+    x, index = (None, rows) if resident else rows
+    if sharding is not None:
+        x, index = jax.lax.with_sharding_constraint((x, index), sharding)
+    target, y = jax.tree.map(lambda leaf: leaf[index], (chunk.target, chunk.y))
+    return Batch(chunk.x[index] if resident else x, target, index, y)

@@ -43,6 +43,7 @@ def placed(checkpoints: Checkpoints | None, run: Run, x: Any) -> Checkpoints | N
         "precision": run.precision,
         "n": run.rows.n,
         "rows": fingerprint(x),
+        "y": None if run.rows.y is None else fingerprint(np.asarray(run.rows.y)),
         "key": np.asarray(jax.random.key_data(run.key)).tolist(),
         "model": type(run.module).__name__,
     }
@@ -61,6 +62,7 @@ def begun(run: Run, where: Checkpoints | None, resume: bool) -> Progress:
         )
     (state, labels), saved = where.restore((run.start, _filled(run.rows.n)))
     status = None if saved["status"] is None else Status(saved["status"])
+    state = run.rows.everywhere(state)
     return Progress(state, labels if saved["labels"] else None, list(saved["history"]), status, saved["looked"])
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
@@ -20,6 +21,9 @@ from jaxcluster.deep.objective import Objective
 from jaxcluster.deep.resume import Progress, begun, placed, save
 from jaxcluster.deep.run import Run
 from jaxcluster.types import KeyArray, Status
+
+COLLAPSED_LOOKS = 3
+"""So many looks in a row at rows that cannot be told apart end a training: it may come back from one or two."""
 
 
 class Trained(NamedTuple):
@@ -30,12 +34,14 @@ class Trained(NamedTuple):
         labels: (n,) the clusters at the end, as NumPy int32; None for a module without clusters.
         steps: taken: those before the failed one, where there is one.
         status: CONVERGED: few enough rows changed their cluster, or the loss stopped falling; MAX_STEPS: all epochs
-            were taken; NOT_FINITE: see ``failed_step``.
+            were taken; NOT_FINITE: see ``failed_step``; COLLAPSED: nothing was left to tell rows apart by, at the end
+            or at three looks in a row, which end a training.
         failed_step: the step, counted from 1, whose loss or gradient was not finite, or for which a refresh gave values
             that were not; the module is that before it.
         history: one record an epoch: ``epoch`` and ``step`` at its end, the means of ``loss`` and of what else the
-            module follows, ``changed`` (the share of rows that had another cluster before it than an epoch earlier),
-            and ``seconds``.
+            module follows, how the labels before it agree with those an epoch earlier (``changed``, the share of rows
+            with another one, unless the module has another measure), ``collapsed`` where they were seen to be, and
+            ``seconds``.
     """
 
     module: Any
@@ -98,6 +104,8 @@ def train(
     callbacks: Iterable[Any] = (),
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
+    y: Any = None,
+    mesh: Mesh | None = None,
 ) -> Trained:
     """Trains a module on rows.
 
@@ -107,7 +115,7 @@ def train(
         x: (n, …) rows, NumPy or JAX; computed in float32.
         epochs: the most of them.
         optimizer: a gradient transformation of optax, its schedule within; None for Adam at 1e-3.
-        batch_size: rows a step, at most n.
+        batch_size: rows a step, at most n; of a step of several moves, rows each.
         steps_per_epoch: steps from one look at all rows to the next; None for one pass over them.
         tol: stop when the share of rows whose cluster changed from one epoch to the next is no more; None for never.
         patience: stop after so many epochs in a row in which the loss did not fall below its least; None for never.
@@ -122,18 +130,21 @@ def train(
             ``config``.
         resume: whether to go on from the newest there; of a run that was finished it takes no step, unless all its
             epochs were taken and there are to be more. Without it a folder that holds checkpoints is refused.
+        y: (n,) what is known of the rows, for modules that want it: a batch has its part.
+        mesh: devices along one axis, as `jaxcluster.core.shard.row_mesh` makes it, that share the rows of each batch;
+            parameters, and rows that are resident, are on each. None for one device. Sums come out as on one device,
+            those of batch norm too, but for rounding.
 
     Raises:
-        ValueError, TypeError: arguments out of range, a batch of more than n rows, a module without clusters given a
-            ``tol``; a folder with checkpoints without ``resume``, and with it a checkpoint that is changed or of
-            another configuration (both are named).
+        ValueError, TypeError: arguments out of range, a batch of more than n rows or that devices cannot share
+            equally, a module without clusters given a ``tol``; a folder with checkpoints without ``resume``, and with
+            it a checkpoint that is changed or of another configuration (both are named).
     """
-    rows = Rows(x, resident)
-    batch = _check_batch(batch_size, rows.n)
-    steps = check.check_count("steps_per_epoch", rows.n // batch if steps_per_epoch is None else steps_per_epoch)
+    rows = Rows(x, resident, y=_check_known(y, len(x)), mesh=mesh)
+    batch = _check_batch(batch_size, rows.n, mesh)
     limits = _Limits(epochs, tol, patience, min_delta)
     _check_limits(limits, module)
-    run = Run(key, module, rows, optimizer or adam(), batch, steps, precision)
+    run = Run(key, module, rows, optimizer or adam(), batch, steps_per_epoch, precision)
     where = placed(checkpoints, run, x)
     callbacks = tuple(callbacks)
     try:
@@ -161,16 +172,20 @@ def _train(run, limits, callbacks, where, resume):
     if status in (None, Status.MAX_STEPS):  # those who ask for more epochs than a finished run had get them
         status = Status.MAX_STEPS if len(history) >= limits.epochs else None
     _tell(callbacks, "begin", history, limits.epochs)
+    collapsed = _collapsed(history)
     while status is None:
         start = time.perf_counter()
-        state, target, labels, changed = run.look(state, len(history), labels)
+        state, look = run.look(state, len(history), labels)
+        labels = look.labels
         _check_labels(limits, run, labels)
-        if limits.tol is not None and changed is not None and changed <= limits.tol:
-            looked, status = True, Status.CONVERGED
+        collapsed = collapsed + 1 if look.collapsed else 0
+        status = _ended(look, collapsed, limits)
+        if status is not None:
+            looked = True
             break
-        state, means = run.epoch(state, target)
-        done = {"epoch": len(history) + 1, "step": int(state.step), **means}
-        done |= {"changed": changed} if changed is not None else {}
+        state, means = run.epoch(state, look.found)
+        done = {"epoch": len(history) + 1, "step": int(state.step), **means, **look.agreement}
+        done |= {"collapsed": 1.0} if look.collapsed else {}
         history.append(done | {"seconds": round(time.perf_counter() - start, 3)})
         report = Report(history[-1], history, limits.epochs, labels, partial(run.module_of, state))
         stopped = [bool(callback(report)) for callback in callbacks]
@@ -181,11 +196,25 @@ def _train(run, limits, callbacks, where, resume):
     if where is not None and status != Status.NOT_FINITE and saved != (status, len(history)):
         save(where, Progress(state, labels, history, status, looked))
     if not looked:
-        state, _, labels, _ = run.look(state, len(history), labels)
+        state, look = run.look(state, len(history), labels)
+        labels, status = look.labels, Status.COLLAPSED if look.collapsed else status
     failed = int(state.failed) or None
     steps = int(state.step) if failed is None else failed - 1
     status = status if failed is None else Status.NOT_FINITE
     return Trained(run.module_of(state), labels, steps, status, failed, tuple(history))
+
+
+def _ended(look, collapsed, limits):
+    """How a look ends the training, or None."""
+    if collapsed >= COLLAPSED_LOOKS:
+        return Status.COLLAPSED
+    changed = look.agreement.get("changed")
+    return Status.CONVERGED if limits.tol is not None and changed is not None and changed <= limits.tol else None
+
+
+def _collapsed(history):
+    """In how many of the last records in a row rows could not be told apart."""
+    return next((i for i, record in enumerate(reversed(history)) if "collapsed" not in record), len(history))
 
 
 def _status(state, stopped, history, limits):
@@ -231,11 +260,22 @@ def _no_clusters(tol, module):
     )
 
 
-def _check_batch(batch_size, n):
+def _check_batch(batch_size, n, mesh):
     batch = check.check_count("batch_size", batch_size)
     if batch > n:
         raise ValueError(f"batch_size={batch} is more than the {n} rows there are. Pass at most {n}.")
+    if mesh is not None and batch % mesh.size:
+        raise ValueError(
+            f"batch_size={batch} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple of "
+            f"{mesh.size}, such as {max(batch - batch % mesh.size, mesh.size)}."
+        )
     return batch
+
+
+def _check_known(y, n):
+    if y is not None and np.shape(y)[:1] != (n,):
+        raise ValueError(f"y has shape {np.shape(y)}, but x has {n} rows: pass one value, or one row, for each.")
+    return y
 
 
 def _tell(callbacks, moment, *words):
