@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxcluster.deep.codes import CodeKMeans
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.deep.use import map_module
-from jaxcluster.estimators.deep.base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 from jaxcluster.types import Status
 
 
@@ -17,8 +17,8 @@ class AutoencoderKMeans(DeepClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`. Options of the second phase mean nothing
-            here, and ``history_`` is that of the pretraining.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`. Options of the second
+            phase mean nothing here, and ``history_`` is that of the pretraining.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_: as of all deep methods.

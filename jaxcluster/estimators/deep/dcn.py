@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jaxcluster import deep
-from jaxcluster.estimators.deep.base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -19,7 +19,7 @@ class DCN(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
@@ -47,7 +47,7 @@ class DenoisingAutoencoderClustering(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.

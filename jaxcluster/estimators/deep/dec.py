@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxcluster import deep
-from jaxcluster.estimators.deep.base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -18,7 +18,7 @@ class DEC(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
@@ -49,7 +49,7 @@ class IDEC(DEC):
         n_clusters: number of clusters.
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.

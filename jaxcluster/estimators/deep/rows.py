@@ -13,16 +13,23 @@ SPREAD = 3.0
 CHOICES = ("auto", *SCALINGS)
 
 
-def scaled(x: np.ndarray, how: str, likelihood: str) -> tuple[np.ndarray, Scaling]:
+def scaled(
+    x: np.ndarray, how: str, likelihood: str = "gaussian", *, images: bool = False
+) -> tuple[np.ndarray, Scaling]:
     """Rows scaled for a network, float32, and the scaling itself.
 
-    "auto" leaves rows that must be in [0, 1] as they are. Others are centred, and divided by one number where columns
-    vary about alike, as pixels and counts do: what varies little there says little. Columns that have plainly units of
-    their own are divided each by its deviation.
+    "auto" brings images to [0, 1] as a whole, so that they stay images, and leaves rows that must be in [0, 1] as they
+    are. Others are centred, and divided by one number where columns vary about alike, as pixels and counts do: what
+    varies little there says little. Columns that have plainly units of their own are divided each by its deviation.
     """
     check.check_choice("scaling", how, CHOICES)
     if how != "auto":
         return scale(x, how)
+    if images:
+        low, high = float(x.min()), float(x.max())
+        columns = np.ones(x.shape[1])
+        scaling = Scaling("minmax", low * columns, (high - low if high > low else 1.0) * columns)
+        return scaling.apply(x), scaling
     if likelihood == "bernoulli":
         return scale(x, "none")
     scaling = scale(x, "standard")[1]

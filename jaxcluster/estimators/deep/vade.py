@@ -15,7 +15,7 @@ from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.base import as_key
-from jaxcluster.estimators.deep.base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 QUIET = 0.1
 """Variance of a code given its row to begin with, as a share of that of codes in their clusters."""
@@ -34,7 +34,7 @@ class VaDE(DeepClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.base.DeepClusterer`; an ``encoder`` gives (mean,
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`; an ``encoder`` gives (mean,
             log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
 
     Attributes:

@@ -1,0 +1,252 @@
+"""What methods share that begin with an autoencoder and k-means of its codes."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxcluster.cluster import kmeans
+from jaxcluster.core import check
+from jaxcluster.deep import nets
+from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of
+from jaxcluster.deep.callbacks import Snapshots
+from jaxcluster.deep.stacked import pretrain_layers
+from jaxcluster.deep.trainer import Trained, adam, train
+from jaxcluster.deep.use import map_module
+from jaxcluster.deep.views import Masking, ShiftRotate
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep.base import DeepEstimator
+from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.types import Array, Float, KeyArray, Status
+
+PRETRAINING = ("end-to-end", "stacked")
+PRETRAIN_STEPS = 2_000
+"""Of the autoencoder, at least, unless ``pretrain_epochs`` says otherwise; and passes over the rows, at least:"""
+PRETRAIN_PASSES = 30
+UPDATE_STEPS = 30
+"""The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
+
+
+@dataclass(eq=False, repr=False)
+class DeepClusterer(DeepEstimator):
+    """A clustering of the codes that a network gives the rows.
+
+    An autoencoder is trained first; k-means finds clusters among its codes; then network and clusters are trained
+    together, as each method has it.
+
+    Args:
+        n_clusters, latent, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
+        hidden: widths of the encoder's hidden layers; the decoder mirrors them. The papers have (500, 500, 2000), for
+            ten times the time.
+        encoder, decoder: any `nnx.Module` from (n, d) rows to (n, latent) codes, and from codes to rows, in place of
+            dense layers. They are not changed. A model with its own cannot be saved.
+        image_shape: of rows that are flat images: convolutional networks, and what ``augment=True`` needs.
+        likelihood: of a row given its code: "gaussian" (squared error), or "bernoulli" (cross-entropy) for values in
+            [0, 1].
+        scaling: "auto" (columns of deviation 1, but for those that hardly vary; nothing with "bernoulli"), "standard",
+            "minmax", "l2" or "none".
+        noise: share of entries that pretraining sets to 0 in what it encodes; 0 for a plain autoencoder.
+        augment: True for random shifts and rotations of images in all phases, or any view of rows (see
+            `jaxcluster.deep.views`); False for rows as they are.
+        pretrain: "end-to-end", or "stacked": layer by layer first.
+        pretrain_epochs: passes over the rows; None for at least 2,000 steps and 30 passes. 0 to take the networks as
+            they were passed.
+        epochs: the most epochs of the second phase: each is ``update_interval`` steps.
+        update_interval: steps from one look at all rows to the next; None for one pass over them, and at least 30.
+        optimizer: any gradient transformation of optax for the second phase, in place of Adam.
+        tol: stop when the share of rows that change their cluster between epochs is no more; None for never.
+        n_init: starts of k-means.
+
+    Attributes:
+        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+    """
+
+    _: KW_ONLY
+    decoder: Any = None
+    likelihood: str = "gaussian"
+    noise: float = 0.2
+    augment: Any = False
+    pretrain: str = "end-to-end"
+    pretrain_epochs: int | None = None
+    update_interval: int | None = None
+    tol: float | None = 1e-3
+    n_init: int = 20
+
+    # What each method has of its own.
+
+    def _start(
+        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray
+    ) -> dict[str, Any]:
+        """What clusters begin with, from the codes of all rows: what `_make` takes."""
+        return {"centers": self._kmeans(key, z).state.centers}
+
+    def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
+        """The module of the second phase: with ``features``, ``assign`` and, if there is such a phase, ``loss``."""
+        raise NotImplementedError
+
+    # The whole.
+
+    def fit(self, X, y=None):
+        """Trains the network and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
+                checkpoint that was changed, or is of another configuration.
+
+        Warns:
+            ConvergenceWarning: a loss that is not finite, with the step, or clusters without rows.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(*X.shape)
+        rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
+        check_likelihood(self.likelihood, rows)
+        net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
+        autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
+        self._check_networks(autoencoder, rows)
+        self._begin()
+        snapshots = Snapshots(rows)
+        autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
+        codes = map_module(autoencoder, "encode", rows)
+        self._check_codes(codes, endings)
+        self._began = self._start(start_key, codes, autoencoder, rows)
+        module = self._make(autoencoder, self._began)
+        if all(ending.status != Status.NOT_FINITE for ending in endings):
+            module, ending = self._train(train_key, module, rows, snapshots, endings)
+        else:
+            ending = endings[-1]
+        self._began = {name: np.array(value) for name, value in self._began.items()}
+        self._publish(module, ending, rows, snapshots)
+        return self
+
+    def reconstruct(self, X):
+        """What comes back of each row through its code, (n_samples, n_features), in the units of X."""
+        module, rows = self._with_rows(X)
+        return self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
+
+    # Parts of the whole.
+
+    def _blank(self) -> nnx.Module:
+        return self._make(self._networks(nnx.Rngs(0), self.n_features_in_), self._began)
+
+    def _networks(self, rngs: nnx.Rngs, d: int) -> Autoencoder:
+        """Untrained networks for d columns."""
+        encoder, decoder = self.encoder, self.decoder
+        encoder = self._own_encoder(rngs, d) if encoder is None else nnx.clone(encoder)
+        if decoder is not None:
+            decoder = nnx.clone(decoder)
+        elif self.image_shape is not None:
+            decoder = nets.ConvDecoder(self.latent, self.image_shape, rngs=rngs)
+        else:
+            decoder = nets.MLP(nets.mirror((d, *self.hidden, self.latent)), rngs=rngs)
+        noise = Masking(self.noise) if self.noise else None
+        return Autoencoder(encoder, decoder, likelihood=self.likelihood, noise=noise, augment=self._view())
+
+    def _own_encoder(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
+        if self.image_shape is not None:
+            return nets.ConvEncoder(self.image_shape, self.latent, rngs=rngs)
+        return nets.MLP((d, *self.hidden, self.latent), rngs=rngs)
+
+    def _view(self):
+        if isinstance(self.augment, bool):
+            return ShiftRotate(tuple(self.image_shape)) if self.augment else None
+        return self.augment
+
+    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[Trained]]:
+        """The trained autoencoder, and how its training ended, phase by phase."""
+        batch = self._batch(len(rows))
+        passes = max(PRETRAIN_PASSES, -(-PRETRAIN_STEPS // (len(rows) // batch)))
+        epochs = passes if self.pretrain_epochs is None else self.pretrain_epochs
+        if epochs == 0:
+            return autoencoder, []
+        layers_key, whole_key = jax.random.split(key)
+        options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": self.resume}
+        endings = []
+        if self.pretrain == "stacked":
+            autoencoder, endings = pretrain_layers(
+                layers_key,
+                autoencoder,
+                rows,
+                noise=autoencoder.noise,
+                optimizer=adam(self.learning_rate),
+                callbacks=self._callbacks("layers", lines=False),
+                checkpoints=self._checkpoints("layers"),
+                **options,
+            )
+            for i, ending in enumerate(endings):
+                self._record(f"layer-{i}", ending)
+        ending = train(
+            whole_key,
+            autoencoder,
+            rows,
+            optimizer=adam(self.learning_rate, decay_steps=epochs * (len(rows) // batch)),
+            callbacks=self._callbacks("pretrain", snapshots.of("pretrain", "encode")),
+            checkpoints=self._checkpoints("pretrain"),
+            **options,
+        )
+        self._record("pretrain", ending)
+        return ending.module, [*endings, ending]
+
+    def _train(self, key, module, rows, snapshots, endings) -> tuple[nnx.Module, Trained]:
+        """The module after the second phase."""
+        batch = self._batch(len(rows))
+        interval = max(UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
+        ending = train(
+            key,
+            module,
+            rows,
+            epochs=self.epochs,
+            optimizer=adam(self.learning_rate) if self.optimizer is None else self.optimizer,
+            batch_size=batch,
+            steps_per_epoch=interval,
+            tol=self.tol,
+            precision=self.precision,
+            callbacks=self._callbacks("cluster", snapshots.of("cluster", "features")),
+            checkpoints=self._checkpoints("cluster"),
+            resume=self.resume,
+        )
+        self._record("cluster", ending)
+        return ending.module, ending
+
+    def _kmeans(self, key, z):
+        return kmeans.fit(key, z, self.n_clusters, n_init=self.n_init)
+
+    def _check_codes(self, codes, endings):
+        """Raises where pretraining left nothing to go on with."""
+        if np.isfinite(np.asarray(codes)).all():
+            return
+        step = (endings[-1].failed_step or endings[-1].steps) if endings else 0
+        raise ValueError(
+            f"{type(self).__name__}: the codes of X are not finite after step {step} of pretraining. Lower "
+            f"learning_rate={self.learning_rate}, or look for extreme values in X."
+        )
+
+    def _check_params(self, n: int, d: int) -> None:
+        super()._check_params(n, d)
+        check.check_choice("pretrain", self.pretrain, PRETRAINING)
+        check.check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        check.check_count("n_init", self.n_init)
+        if self.pretrain_epochs != 0 and self.pretrain_epochs is not None:
+            check.check_count("pretrain_epochs", self.pretrain_epochs)
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"noise={self.noise} must be in [0, 1): it is the share of entries that are set to 0.")
+        if self.tol is not None:
+            check.check_positive("tol", self.tol, zero=True)
+        if self.augment is True and self.image_shape is None:
+            raise ValueError("augment=True shifts and turns images: pass image_shape=(height, width) of the rows too.")
+
+    def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
+        """Raises where codes or what comes back of them have another width than they must."""
+        one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
+        code = jax.eval_shape(lambda x: code_of(autoencoder.encoder(x)), one)
+        self._check_width(code.shape)
+        back = jax.eval_shape(lambda z: autoencoder.decoder(z), code)
+        if back.shape != one.shape:
+            raise ValueError(f"the decoder gives rows of shape {back.shape}, but X has {rows.shape[1]} columns.")

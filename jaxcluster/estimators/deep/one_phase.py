@@ -1,0 +1,114 @@
+"""What methods share that train a network in one go, with no autoencoder before it."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxcluster.deep.autoencoder import code_of
+from jaxcluster.deep.callbacks import Snapshots
+from jaxcluster.deep.trainer import adam, train
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep.base import DeepEstimator
+from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.types import Array, KeyArray
+
+
+@dataclass(eq=False, repr=False)
+class OnePhase(DeepEstimator):
+    """A clustering of the codes of a network that is trained in one phase.
+
+    Args:
+        n_clusters, hidden, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
+        scaling: "auto": columns of deviation 1, but for those that hardly vary; images, with ``image_shape``, from 0 to
+            1, all pixels alike.
+        epochs: passes over the rows; None for enough of them, and of steps: what is enough depends on the method.
+        learning_rate: of Adam, along a cosine to a hundredth of it.
+    """
+
+    _: KW_ONLY
+    epochs: int | None = None
+
+    STEPS: ClassVar[int] = 2_000
+    """The fewest steps, and passes over the rows, unless ``epochs`` says otherwise."""
+    PASSES: ClassVar[int] = 30
+
+    # What each method has of its own.
+
+    def _make(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
+        """The module for d columns, untrained: an `Objective` with ``features`` of rows and ``assign`` of these."""
+        raise NotImplementedError
+
+    def _finish(self, key: KeyArray, module: nnx.Module, rows: np.ndarray) -> nnx.Module:
+        """The trained module with its clusters, where it does not have them from its training."""
+        return module
+
+    def _known(self, y: Any, n: int) -> Array | np.ndarray | None:
+        """What the module is told of the rows: n values, or None."""
+        return None
+
+    # The whole.
+
+    def fit(self, X, y=None):
+        """Trains the network and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored, unless the method learns from labels.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
+                checkpoint that was changed, or is of another configuration.
+
+        Warns:
+            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
+                rows.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(*X.shape)
+        known = self._known(y, X.shape[0])
+        rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
+        net_key, train_key, end_key = jax.random.split(as_key(self.random_state), 3)
+        module = self._make(nnx.Rngs(net_key), rows.shape[1])
+        one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
+        self._check_width(jax.eval_shape(lambda x: code_of(_evaluated(module).features(x)), one).shape)
+        self._begin()
+        snapshots, batch = Snapshots(rows), self._batch(len(rows))
+        steps = self._steps_per_epoch(len(rows), batch)
+        epochs = max(self.PASSES, -(-self.STEPS // steps)) if self.epochs is None else self.epochs
+        ending = train(
+            train_key,
+            module,
+            rows,
+            y=known,
+            epochs=epochs,
+            optimizer=self._optimizer(epochs * steps),
+            batch_size=batch,
+            steps_per_epoch=steps,
+            precision=self.precision,
+            callbacks=self._callbacks("train", snapshots.of("train", "features")),
+            checkpoints=self._checkpoints("train"),
+            resume=self.resume,
+        )
+        self._record("train", ending)
+        self._publish(self._finish(end_key, ending.module, rows), ending, rows, snapshots)
+        return self
+
+    def _blank(self) -> nnx.Module:
+        return self._make(nnx.Rngs(0), self.n_features_in_)
+
+    def _optimizer(self, steps: int) -> Any:
+        return adam(self.learning_rate, decay_steps=steps) if self.optimizer is None else self.optimizer
+
+    def _steps_per_epoch(self, n: int, batch: int) -> int:
+        return n // batch
+
+
+def _evaluated(module: nnx.Module) -> nnx.Module:
+    copy = nnx.clone(module)
+    copy.eval()
+    return copy
