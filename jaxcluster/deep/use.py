@@ -44,6 +44,13 @@ def mapped(graphdef: Any, states: tuple[Any, ...], method: str, x: Any) -> Any:
     return map_rows(getattr(module, method), x, tile=TILE)
 
 
+def evaluated(module: nnx.Module) -> nnx.Module:
+    """A copy of a module, in evaluation: what it is called with changes nothing in it."""
+    copy = nnx.clone(module)
+    copy.eval()
+    return copy
+
+
 def weights_of(module: nnx.Module) -> dict[str, jax.Array]:
     """All variables of a module by their path, "autoencoder/encoder/layers/0/kernel", random keys left out."""
     flat = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))

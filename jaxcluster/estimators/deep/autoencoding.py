@@ -16,7 +16,7 @@ from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likeliho
 from jaxcluster.deep.callbacks import Snapshots
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.trainer import Trained, adam, train
-from jaxcluster.deep.use import map_module
+from jaxcluster.deep.use import evaluated, map_module
 from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
@@ -245,8 +245,9 @@ class DeepClusterer(DeepEstimator):
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
         """Raises where codes or what comes back of them have another width than they must."""
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        code = jax.eval_shape(lambda x: code_of(autoencoder.encoder(x)), one)
+        shown = evaluated(autoencoder)
+        code = jax.eval_shape(lambda x: code_of(shown.encoder(x)), one)
         self._check_width(code.shape)
-        back = jax.eval_shape(lambda z: autoencoder.decoder(z), code)
+        back = jax.eval_shape(lambda z: shown.decoder(z), code)
         if back.shape != one.shape:
             raise ValueError(f"the decoder gives rows of shape {back.shape}, but X has {rows.shape[1]} columns.")

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.callbacks import Snapshots
 from jaxcluster.deep.trainer import adam, train
+from jaxcluster.deep.use import evaluated
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.rows import scaled
@@ -75,7 +75,7 @@ class OnePhase(DeepEstimator):
         net_key, train_key, end_key = jax.random.split(as_key(self.random_state), 3)
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        self._check_width(jax.eval_shape(lambda x: code_of(_evaluated(module).features(x)), one).shape)
+        self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
         self._begin()
         snapshots, batch = Snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
@@ -106,9 +106,3 @@ class OnePhase(DeepEstimator):
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
         return n // batch
-
-
-def _evaluated(module: nnx.Module) -> nnx.Module:
-    copy = nnx.clone(module)
-    copy.eval()
-    return copy

@@ -1,0 +1,28 @@
+"""Networks that the methods use unless they are given others: any `nnx.Module` from rows to codes, or back, will do.
+
+Layers compute in their ``dtype``, parameters are float32; what a network returns is float32 in any case. `ConvNet`,
+`ResNet` and `Projector` normalise by the batch while they are trained (``module.train()``), and by running statistics,
+their `nnx.BatchStat`, in evaluation (``module.eval()``).
+"""
+
+from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, halved
+from jaxcluster.deep.nets.convnet import ConvNet
+from jaxcluster.deep.nets.dense import MLP, Projector, mirror
+from jaxcluster.deep.nets.gaussian import GaussianHead, VariationalEncoder
+from jaxcluster.deep.nets.images import as_image_shape, as_images
+from jaxcluster.deep.nets.resnet import ResNet
+
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ConvNet",
+    "GaussianHead",
+    "Projector",
+    "ResNet",
+    "VariationalEncoder",
+    "as_image_shape",
+    "as_images",
+    "halved",
+    "mirror",
+]
