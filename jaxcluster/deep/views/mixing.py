@@ -1,0 +1,68 @@
+"""Rows spoiled by what other rows of the batch hold: values that a column does take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.deep.views.checks import check_share
+from jaxcluster.types import Array, Float, Int, KeyArray
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Puts another row's value in the place of entries, each drawn from a row of its own.
+
+    The batch stands for the distribution of each column. A batch of one row stays as it is.
+
+    Args:
+        rate: in [0, 1], the share of entries replaced.
+
+    Source: D. Bahri, H. Jiang, Y. Tay and D. Metzler, SCARF: self-supervised contrastive learning using random feature
+    corruption, ICLR 2022.
+    """
+
+    rate: float = 0.3
+
+    def __post_init__(self):
+        check_share("rate", self.rate, "the share of entries that are replaced")
+
+    def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """Rows with entries of others."""
+        which_key, row_key = jax.random.split(key)
+        replaced = jax.random.bernoulli(which_key, self.rate, x.shape)
+        return jnp.where(replaced, jnp.take_along_axis(x, _others(row_key, x.shape), axis=0), x)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Moves each row a part of the way to another: (1 − λ)·x + λ·x′, λ uniform in [0, amount].
+
+    A batch of one row stays as it is.
+
+    Args:
+        amount: in [0, 1], the most of the other row.
+
+    Source: H. Zhang, M. Cisse, Y. Dauphin and D. Lopez-Paz, mixup: beyond empirical risk minimization, ICLR 2018.
+    """
+
+    amount: float = 0.2
+
+    def __post_init__(self):
+        check_share("amount", self.amount, "the most of another row that is mixed in")
+
+    def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """Rows with a part of others."""
+        amount_key, row_key = jax.random.split(key)
+        one_a_row = (x.shape[0],) + (1,) * (x.ndim - 1)
+        part = self.amount * jax.random.uniform(amount_key, one_a_row, x.dtype)
+        return x + part * (x[_others(row_key, x.shape[:1])] - x)
+
+
+def _others(key: KeyArray, shape: tuple[int, ...]) -> Int[Array, "n ..."]:
+    """For each place of (n, …) entries the number of a random row that is not its own."""
+    n = shape[0]
+    own = jnp.arange(n).reshape(n, *(1,) * (len(shape) - 1))
+    return (own + jax.random.randint(key, shape, 1, max(n, 2))) % n
