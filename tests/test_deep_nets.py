@@ -1,18 +1,21 @@
-"""What deep methods are made of: networks, views, autoencoders, layer-wise pretraining, and what looks on."""
+"""What deep methods are made of: networks, autoencoders, layer-wise pretraining, and what looks on."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.core.shard import row_mesh
 from jaxcluster.deep import (
     Autoencoder,
     Batch,
@@ -30,7 +33,8 @@ from jaxcluster.deep import (
     use,
 )
 from jaxcluster.deep.autoencoder import check_likelihood
-from jaxcluster.deep.views import GaussianNoise, Masking, ShiftRotate
+from jaxcluster.deep.nets import normed as normed_layers
+from jaxcluster.deep.views import Masking
 from jaxcluster.types import Status
 
 N, D, L = 48, 4, 2
@@ -117,96 +121,160 @@ def test_convolutions_halve_and_their_mirror_doubles(shape, sizes):
         nets.ConvEncoder((4,), L, rngs=rngs)
 
 
-# Views
+FLAT = jax.random.normal(jax.random.key(5), (8, 24))  # eight images of 6 × 4
+NORMED = {
+    "ConvNet": lambda rngs: nets.ConvNet((6, 4), L, channels=(3, 4), rngs=rngs),
+    "ResNet": lambda rngs: nets.ResNet((6, 4), L, channels=(3, 4), blocks=(2, 1), rngs=rngs),
+    "Projector": lambda rngs: nets.Projector((24, 6, 5, L), rngs=rngs),
+}
 
 
-def test_masking_keeps_the_mean_at_its_rate():
-    x = jnp.full((400, 100), 3.0)
-    for rate in (0.2, 0.5):
-        spoiled = np.asarray(Masking(rate)(KEY, x))
-        np.testing.assert_allclose(np.mean(spoiled == 0), rate, atol=5 * np.sqrt(rate * (1 - rate) / x.size))
-        np.testing.assert_allclose(spoiled[spoiled != 0], 3 / (1 - rate), rtol=1e-6)
-        np.testing.assert_allclose(spoiled.mean(), 3, rtol=0.03)
-    np.testing.assert_array_equal(Masking(0.0)(KEY, x), x)
-    for rate in (1, -0.1):
-        with pytest.raises(ValueError, match=f"rate={rate} must be in \\[0, 1\\)"):
-            Masking(rate)
+def normed(name):
+    return NORMED[name](nnx.Rngs(0))
 
 
-def test_noise_has_its_deviation():
-    noise = np.asarray(GaussianNoise(0.5)(KEY, jnp.ones((300, 100)))) - 1
-    np.testing.assert_allclose([noise.mean(), noise.std()], [0, 0.5], atol=0.02)
-    with pytest.raises(ValueError, match="deviation=-1 must be at least 0"):
-        GaussianNoise(-1)
+@partial(jax.jit, static_argnames="graphdef")
+def called(graphdef, state, x):
+    """What a network gives, and its statistics afterwards."""
+    net = nnx.merge(graphdef, state, copy=True)
+    return net(x), nnx.state(net, nnx.BatchStat)
 
 
-SHAPE = (5, 7, 2)
-IMAGES = jax.random.normal(jax.random.key(3), (6, 70))
+@pytest.fixture(scope="module", params=NORMED)
+def trained_once(request):
+    """A network with batch normalisation, what it gave in training, and its statistics after that."""
+    net = normed(request.param)
+    return net, *called(*nnx.split(net), FLAT)
 
 
-def drawn(view, n, *, key=KEY):
-    """The moves (pixels) and turns (radians) that a view draws for n images of `SHAPE`."""
-    move_key, turn_key = jax.random.split(key)
-    moves = jax.random.uniform(move_key, (n, 2), minval=-view.shift, maxval=view.shift) * jnp.array(
-        view.image_shape[:2]
-    )
-    return moves, jax.random.uniform(turn_key, (n,), minval=-1, maxval=1) * np.deg2rad(view.rotation)
+def test_batch_normalisation_is_its_formula():
+    net = nets.Projector((24, 6, L), rngs=nnx.Rngs(0))
+    features = 3 * FLAT + 50  # far from 0: the mean of squares less the square of the mean would be off
+    net.norms[0].scale[...], net.norms[0].bias[...] = jnp.linspace(0.5, 2, 6), jnp.linspace(-1, 1, 6)
+    inner = np.asarray(features, np.float64) @ np.asarray(net.layers[0].kernel[...], np.float64)
+
+    def expected(mean, variance):
+        active = (inner - mean) / np.sqrt(variance + 1e-5) * np.linspace(0.5, 2, 6) + np.linspace(-1, 1, 6)
+        return np.maximum(active, 0) @ np.asarray(net.last.kernel[...], np.float64) + np.asarray(net.last.bias[...])
+
+    np.testing.assert_allclose(net(features), expected(inner.mean(0), inner.var(0)), rtol=1e-3, atol=1e-3)
+    mean, variance = 0.1 * inner.mean(0), 0.9 + 0.1 * inner.var(0)  # from 0 and 1, a tenth of the way
+    np.testing.assert_allclose(net.norms[0].mean[...], mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(net.norms[0].var[...], variance, rtol=1e-4)
+    net.eval()
+    np.testing.assert_allclose(net(features), expected(mean, variance), rtol=1e-3, atol=1e-3)
 
 
-def test_neither_shift_nor_rotation_is_the_identity():
-    np.testing.assert_array_equal(ShiftRotate(SHAPE, shift=0, rotation=0)(KEY, IMAGES), IMAGES)
-    whole = IMAGES.reshape(6, *SHAPE)
-    np.testing.assert_array_equal(ShiftRotate(SHAPE, shift=0, rotation=0)(KEY, whole), whole)
+def test_evaluation_is_by_running_statistics_and_changes_nothing(trained_once):
+    net, given, statistics = trained_once
+    assert (given.shape, given.dtype) == ((8, L), jnp.float32)
+    before = jax.tree.leaves(nnx.state(net, nnx.BatchStat))
+    assert len(before) == len(jax.tree.leaves(statistics)) >= 4
+    for a, b in zip(before, jax.tree.leaves(statistics), strict=True):
+        assert b.dtype == jnp.float32
+        assert not np.allclose(a, b)
+    seen = nnx.clone(net)
+    nnx.update(seen, statistics)
+    seen.eval()
+    graphdef, state = nnx.split(seen)
+    whole, after = called(graphdef, state, FLAT)
+    assert not np.allclose(whole, given, atol=1e-3)
+    for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # In evaluation a row's code does not depend on the rows beside it.
+    np.testing.assert_allclose(called(graphdef, state, FLAT[::-1])[0][::-1], whole, rtol=1e-5, atol=1e-6)
+    changed, _ = called(graphdef, state, FLAT.at[1:].add(1))
+    np.testing.assert_allclose(changed[0], whole[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_shift_by_whole_pixels_moves_them():
-    """The amount is drawn: the most it may be is chosen so that for one image it is two pixels up or down."""
-    share = float(drawn(ShiftRotate(SHAPE, shift=0.5, rotation=0), 6)[0][1, 0]) / (0.5 * SHAPE[0])
-    view = ShiftRotate(SHAPE, shift=abs(2 / (share * SHAPE[0])), rotation=0)
-    assert view.shift <= 1
-    by = round(float(drawn(view, 6)[0][1, 0]))
-    assert abs(by) == 2
-    columns = jnp.ones((6, *SHAPE)) * jax.random.normal(KEY, (6, SHAPE[0], 1, 1))  # the same all along a row
-    moved = view(KEY, columns.reshape(6, -1)).reshape(6, *SHAPE)
-    expected = np.asarray(columns)[1][np.clip(np.arange(SHAPE[0]) + by, 0, SHAPE[0] - 1)]
-    np.testing.assert_allclose(moved[1], expected, atol=1e-4)
-    assert np.abs(np.asarray(moved - columns)[0]).max() > 1e-2
+def test_rows_on_two_devices_are_one_batch(trained_once):
+    net, given, statistics = trained_once
+    mesh = row_mesh(jax.devices()[:2])
+    rows, everywhere = NamedSharding(mesh, PartitionSpec("rows")), NamedSharding(mesh, PartitionSpec())
+    graphdef, state = nnx.split(net)
+    spread, found = called(graphdef, jax.device_put(state, everywhere), jax.device_put(FLAT, rows))
+    assert len(spread.sharding.device_set) == 2
+    np.testing.assert_allclose(spread, given, rtol=1e-4, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
-def test_a_quarter_turn_turns():
-    square = (5, 5, 1)
-    share = float(drawn(ShiftRotate(square, shift=0, rotation=90), 6)[1][0]) / (np.pi / 2)
-    view = ShiftRotate(square, shift=0, rotation=abs(90 / share))
-    sign = np.sign(float(drawn(view, 6)[1][0]))
-    x = jax.random.normal(KEY, (6, 25))
-    turned = np.asarray(view(KEY, x)).reshape(6, 5, 5)[0]
-    np.testing.assert_allclose(turned, np.rot90(np.asarray(x[0]).reshape(5, 5), k=-int(sign)), atol=1e-4)
+def test_layers_in_bfloat16_give_float32_and_keep_their_statistics(trained_once):
+    net, given, statistics = trained_once
+    fast = nnx.clone(net)
+    fast.set_attributes(dtype=jnp.bfloat16, raise_if_not_found=False)
+    rough, found = called(*nnx.split(fast), FLAT)
+    assert rough.dtype == jnp.float32
+    np.testing.assert_allclose(rough, given, atol=0.15)
+    assert not np.array_equal(rough, given)
+    for a, b in zip(jax.tree.leaves(statistics), jax.tree.leaves(found), strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(b, a, atol=0.02)
 
 
-@pytest.mark.parametrize("view", [Masking(0.3), GaussianNoise(0.3), ShiftRotate(SHAPE, shift=0.2, rotation=20)])
-def test_views_are_safe_under_jit_and_vmap_and_equal_ones_are_one_program(view, compiles):
-    keys = jax.random.split(KEY, 2)
-    both = jnp.stack([IMAGES, IMAGES + 1])
-    spread = jax.jit(jax.vmap(view))(keys, both)
-    for key, x, found in zip(keys, both, spread, strict=True):
-        np.testing.assert_allclose(view(key, x), found, atol=1e-5)
-        assert not np.allclose(found, x)
-    assert not np.array_equal(*(view(key, IMAGES) for key in keys))
-    shown = jax.jit(lambda view, x: view(KEY, x), static_argnums=0)
-    shown(view, IMAGES)
-    with compiles() as seen:
-        shown(type(view)(**{name: getattr(view, name) for name in view.__dataclass_fields__}), IMAGES)
-    assert seen.count == 0
+def test_a_running_mean_is_not_rounded_to_the_layers_dtype():
+    norm = normed_layers.batch_norm(1, rngs=nnx.Rngs(0))
+    norm.eval()
+    norm.set_attributes(dtype=jnp.bfloat16)
+    norm.mean[...] = jnp.array([127.7])  # 127.5 in bfloat16
+    given = norm(jnp.full((1, 1), 128, jnp.bfloat16))
+    assert given.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(given[0, 0]), 0.3, rtol=5e-3)
 
 
-def test_what_a_view_of_images_refuses():
-    with pytest.raises(ValueError, match="shift=1.5 must be in \\[0, 1\\]"):
-        ShiftRotate(SHAPE, shift=1.5)
-    with pytest.raises(ValueError, match="rotation=-1 must be at least 0"):
-        ShiftRotate(SHAPE, rotation=-1)
-    with pytest.raises(ValueError, match="a side of image_shape=0 must be at least 1"):
-        ShiftRotate((0, 3))
-    assert ShiftRotate((5, 7)).image_shape == (5, 7, 1)
+@pytest.mark.parametrize("name", ["ConvNet", "ResNet"])
+def test_networks_with_a_pooled_code_take_images_of_any_size(name):
+    net = normed(name)
+    net.eval()
+    graphdef, state = nnx.split(net)
+    whole, _ = called(graphdef, state, FLAT)
+    np.testing.assert_allclose(called(graphdef, state, FLAT.reshape(8, 6, 4))[0], whole, rtol=1e-5, atol=1e-6)
+    one = jnp.ones((8, 1, 1, 1))
+    assert called(graphdef, state, one)[0].shape == (8, L)
+    with pytest.raises(ValueError, match=r"rows have 23 columns, .* image_shape=\(6, 4, 1\) .* wants 24 columns"):
+        net(FLAT[:, :23])
+    with pytest.raises(ValueError, match=r"rows have the shape \(8, 6, 4, 3\), .* shape \(n, height, width, 1\)"):
+        net(jnp.ones((8, 6, 4, 3)))
+
+
+def test_residual_blocks_add_to_what_they_are_given():
+    net = nets.ResNet((6, 4, 3), L, channels=(3, 4), blocks=(2, 1), rngs=nnx.Rngs(0))
+    same, _, halving = net.blocks
+    assert (same.past, halving.past.kernel_size, halving.past.strides) == (None, (1, 1), 2)
+    x = jax.random.normal(KEY, (2, 5, 3, 3))
+    for block in (same, halving):
+        block.convolutions[1].kernel[...] = jnp.zeros_like(block.convolutions[1].kernel[...])
+    np.testing.assert_array_equal(same(x), x)
+    assert halving(x).shape == (2, 3, 2, 4)
+    deep = nets.ResNet((6, 4), L, rngs=nnx.Rngs(0))
+    spread = np.std(np.asarray(deep.blocks[0].convolutions[0].kernel[...]))
+    np.testing.assert_allclose(spread, np.sqrt(2 / (9 * 32)), rtol=0.05)  # He's
+
+
+def test_what_networks_with_batch_normalisation_refuse():
+    rngs = nnx.Rngs(0)
+    with pytest.raises(ValueError, match=r"channels=\(\) must hold at least one"):
+        nets.ConvNet((4, 4), L, channels=(), rngs=rngs)
+    with pytest.raises(ValueError, match="a number of channels=0 must be at least 1"):
+        nets.ResNet((4, 4), L, channels=(0,), blocks=(1,), rngs=rngs)
+    with pytest.raises(ValueError, match=r"blocks=\(1,\) must hold one number for each stage"):
+        nets.ResNet((4, 4), L, channels=(2, 2), blocks=(1,), rngs=rngs)
+    with pytest.raises(ValueError, match="width=0 must be at least 1"):
+        nets.ConvNet((4, 4), 0, channels=(2,), rngs=rngs)
+    with pytest.raises(ValueError, match=r"widths=\[4\] must hold at least the width of the input"):
+        nets.Projector((4,), rngs=rngs)
+
+
+def test_training_moves_statistics_and_leaves_evaluation_to_them():
+    rngs = nnx.Rngs(0)
+    module = Autoencoder(nets.Projector((D, 6, L), rngs=rngs), nets.MLP((L, 6, D), rngs=rngs))
+    found = train(KEY, module, X, **OPTIONS).module
+    np.testing.assert_array_equal(module.encoder.norms[0].mean[...], np.zeros(6))
+    assert np.abs(np.asarray(found.encoder.norms[0].mean[...])).max() > 1e-2
+    codes = map_module(found, "encode", X)
+    np.testing.assert_allclose(map_module(found, "encode", X[:5]), codes[:5], rtol=1e-5, atol=1e-6)
+    names = use.weights_of(found).keys()
+    assert {"encoder/norms/0/mean", "encoder/norms/0/var"} <= names
 
 
 # Autoencoders

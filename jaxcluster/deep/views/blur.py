@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -22,7 +23,7 @@ class Blur(ImageView):
         probability: in [0, 1], of an image to be blurred.
     """
 
-    sigma: tuple[float, float] = (0.1, 2.0)
+    sigma: Sequence[float] = (0.1, 2.0)
     probability: float = 0.5
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -30,9 +31,9 @@ class RandomResizedCrop(ImageView):
     Source: C. Szegedy et al., Going deeper with convolutions, CVPR 2015.
     """
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    size: int | tuple[int, int] | None = None
+    scale: Sequence[float] = (0.08, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+    size: int | Sequence[int] | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,8 +70,8 @@ class Erase(ImageView):
     Source: Z. Zhong, L. Zheng, G. Kang, S. Li and Y. Yang, Random erasing data augmentation, AAAI 2020.
     """
 
-    scale: tuple[float, float] = (0.02, 0.2)
-    ratio: tuple[float, float] = (1 / 3, 3.0)
+    scale: Sequence[float] = (0.02, 0.2)
+    ratio: Sequence[float] = (1 / 3, 3.0)
     probability: float = 0.5
     value: float = 0.0
 
@@ -93,7 +94,7 @@ class Erase(ImageView):
 
 
 def drawn(
-    key: KeyArray, n: int, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+    key: KeyArray, n: int, size: Sequence[int], scale: Sequence[float], ratio: Sequence[float]
 ) -> Float[Array, "n 4"]:
     """Top, left, height and width (pixels) of n random boxes that lie within an image of ``size``."""
     area_key, ratio_key, place_key = jax.random.split(key, 3)
@@ -109,7 +110,7 @@ def drawn(
 
 
 def cropped(
-    images: Float[Array, "n h w c"], boxes: Float[Array, "n 4"], size: tuple[int, int]
+    images: Float[Array, "n h w c"], boxes: Float[Array, "n 4"], size: Sequence[int]
 ) -> Float[Array, "n a b c"]:
     """What is in ``boxes`` (top, left, height, width; pixels), one an image, drawn at ``size``."""
     shape = (*size, images.shape[3])

@@ -22,7 +22,7 @@ class Chain:
 
     views: tuple[Callable[..., Any], ...]
 
-    def __init__(self, *views: Callable[..., Any]):
+    def __init__(self, *views: Any):
         object.__setattr__(self, "views", views)
         if not views or not all(map(callable, views)):
             raise TypeError(f"Chain takes one view or more, each called with a key and rows; got {views}.")

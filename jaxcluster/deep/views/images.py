@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxcluster.deep.nets import as_image_shape, as_images
@@ -17,7 +18,7 @@ class ImageView:
             (n, h, w, channels), or (n, h, w) of one channel, may be of another size.
     """
 
-    image_shape: tuple[int, ...]
+    image_shape: Sequence[int]
 
     def __post_init__(self):
         object.__setattr__(self, "image_shape", as_image_shape(self.image_shape))

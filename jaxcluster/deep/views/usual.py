@@ -17,8 +17,8 @@ from jaxcluster.deep.views.noise import GaussianNoise
 def image_views(
     image_shape: Sequence[int],
     *,
-    crops: tuple[int, int] = (2, 0),
-    scale: tuple[float, float] | None = None,
+    crops: Sequence[int] = (2, 0),
+    scale: Sequence[float] | None = None,
     flip: bool | None = None,
 ) -> MultiCrop:
     """Views of images in [0, 1].
@@ -51,7 +51,7 @@ def image_views(
     return MultiCrop(large, small if n_small else None, n_large, n_small)
 
 
-def table_views(*, rate: float = 0.3, deviation: float = 0.1, crops: tuple[int, int] = (2, 0)) -> MultiCrop:
+def table_views(*, rate: float = 0.3, deviation: float = 0.1, crops: Sequence[int] = (2, 0)) -> MultiCrop:
     """Views of rows of a table: entries swapped with those of other rows, then normal noise.
 
     Args:
