@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import colorsys
+import copy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy import ndimage
 
+from jaxcluster.core.shard import row_mesh
 from jaxcluster.deep import nets
 from jaxcluster.deep.views import (
     Blur,
@@ -140,6 +143,14 @@ def test_views_work_outside_of_jit(view):
 )
 def test_no_change_is_none(view):
     np.testing.assert_array_equal(show(view, KEY, COLORS), COLORS)
+
+
+def test_rows_on_two_devices_are_changed_as_on_one():
+    views = Chain(Swap(0.5), ShiftRotate(COLORED), Blur(COLORED))
+    rows = NamedSharding(row_mesh(jax.devices()[:2]), PartitionSpec("rows"))
+    spread = show(views, KEY, jax.device_put(COLORS, rows))
+    assert len(spread.sharding.device_set) == 2
+    np.testing.assert_allclose(spread, show(views, KEY, COLORS), atol=1e-5)
 
 
 # Noise and other rows
@@ -439,6 +450,7 @@ def test_a_chain_is_its_views_each_with_its_key():
         show(Chain(first, second), KEY, IMAGES), show(second, other, show(first, one, IMAGES)), atol=1e-6
     )
     assert Chain(first, second) == Chain(Flip(SHAPE), GaussianNoise(0.2)) != Chain(second, first)
+    assert copy.deepcopy(Chain(first, second)) == Chain(first, second)  # as scikit-learn clones parameters
     for views in ((), (first, 3)):
         with pytest.raises(TypeError, match="Chain takes one view or more"):
             Chain(*views)

@@ -1,7 +1,8 @@
 """Random changes of a batch that leave its rows what they are, for autoencoders, DEC and learning without labels.
 
 Each is a small value that is called with a key and rows, (n, …): equal ones are one program, the same key gives the
-same change, and each row gets its own.
+same change, and each row gets its own. Rows that are spread over devices stay where they are; `Swap` and `Mixing` alone
+fetch values from elsewhere.
 
 - for any rows: `Masking`, `GaussianNoise`; with values of other rows, `Swap` and `Mixing`;
 - for images: `ShiftRotate`, `Flip`, `RandomResizedCrop`, `Erase`, `ColorJitter`, `Grayscale`, `Blur`. They take the
