@@ -45,6 +45,7 @@ _OBJECTS = {
     "DBSCAN": "jaxcluster.estimators",
     "DCN": "jaxcluster.estimators",
     "DEC": "jaxcluster.estimators",
+    "DeepCluster": "jaxcluster.estimators",
     "DenoisingAutoencoderClustering": "jaxcluster.estimators",
     "Fit": "jaxcluster.types",
     "GaussianMixture": "jaxcluster.estimators",

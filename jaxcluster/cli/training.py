@@ -25,12 +25,12 @@ def check_rows(estimator: Any, rows: Rows) -> None:
     x = rows.x
     least, most = float(x.min()), float(x.max())
     as_they_are = estimator.scaling in ("auto", "none")
-    if estimator.likelihood == "bernoulli" and as_they_are and (least < 0 or most > 1):
+    if getattr(estimator, "likelihood", None) == "bernoulli" and as_they_are and (least < 0 or most > 1):
         raise MistakeError(
             f"--likelihood bernoulli needs values from 0 to 1, and {rows.dataset.name} has {least:g} to {most:g}: "
             "pass --scale minmax."
         )
-    if estimator.augment and estimator.image_shape is None:
+    if getattr(estimator, "augment", False) and estimator.image_shape is None:
         known = rows.dataset.image_shape or (8, 8)
         raise MistakeError(
             f"--augment shifts and turns images: pass --image-shape too, such as {','.join(map(str, known))}."
@@ -58,11 +58,13 @@ def followed(
 
 def phase_with_clusters(estimator: Any) -> bool:
     """Whether a fitted estimator trained its network for its clusters' sake too."""
-    return any(record["phase"] == "cluster" for record in estimator.records_)
+    return any(record["phase"] in ("cluster", "train") for record in estimator.records_)
 
 
 def phases_of(estimator: Any) -> list[str]:
     """What is trained, in order; of autoencoder-kmeans there is no clustering."""
+    if not hasattr(estimator, "pretrain"):
+        return ["training"]
     layers = len(estimator.hidden) + 1
     first = [f"layer {i} of {layers}" for i in range(1, layers + 1)] if estimator.pretrain == "stacked" else []
     return [*first, "pretraining", "clustering"] if estimator.pretrain_epochs != 0 else ["clustering"]

@@ -10,7 +10,8 @@ from jaxcluster.deep.cluster_layer import Clustered, ClusterLayer
 from jaxcluster.deep.codes import CodeKMeans
 from jaxcluster.deep.dcn import DCN, DenoisingClustering
 from jaxcluster.deep.dec import DEC, IDEC
-from jaxcluster.deep.objective import Batch, Objective, Refreshed
+from jaxcluster.deep.deepcluster import DeepCluster, DeepClusterV2
+from jaxcluster.deep.objective import Batch, Objective, Refreshed, Turn
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.trainer import Report, Trained, adam, train
 from jaxcluster.deep.use import map_module
@@ -25,6 +26,8 @@ __all__ = [
     "ClusterLayer",
     "Clustered",
     "CodeKMeans",
+    "DeepCluster",
+    "DeepClusterV2",
     "DenoisingClustering",
     "JsonLines",
     "Objective",
@@ -34,6 +37,7 @@ __all__ = [
     "Snapshots",
     "TensorBoard",
     "Trained",
+    "Turn",
     "VaDE",
     "adam",
     "map_module",

@@ -246,6 +246,15 @@ ESTIMATORS = EstimatorRegistry(
             reported=("n_iter_",),
             objective="negative evidence bound (nats per row)",
         ),
+        "deepcluster": EstimatorInfo(
+            "jaxcluster.estimators.deep.deepcluster",
+            "DeepCluster",
+            "a network learns to tell apart the clusters of its own features",
+            clusters="n_clusters",
+            steps="epochs",
+            reported=("n_iter_",),
+            objective="loss",
+        ),
     }
 )
 

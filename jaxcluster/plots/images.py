@@ -76,14 +76,20 @@ def reconstructions(
 
 
 def samples(
-    rows: Any, image_shape: Sequence[int], ax: Axes | None = None, *, names: Sequence[Any] | None = None
+    rows: Any,
+    image_shape: Sequence[int],
+    ax: Axes | None = None,
+    *,
+    names: Sequence[Any] | None = None,
+    title: str = "Drawn from each cluster",
 ) -> Axes:
-    """Images that a model drew, a line a cluster; the first 40 clusters of more.
+    """Images that a model drew, or that stand for clusters, a line a cluster; the first 40 clusters of more.
 
     Args:
         rows: (k, m, h·w) or (k, m, h·w·c), m of each cluster, in any units.
         image_shape: (h, w), or (h, w, c) with 3 or 4 channels.
         names: k, instead of numbers.
+        title: of the picture.
 
     Raises:
         ValueError: where rows are no images of this shape.
@@ -97,7 +103,7 @@ def samples(
     for name, (top, left) in zip(names, corners[::m], strict=False):
         _beside(ax, left, top + shape[0] / 2, name)
     more = f" (the first {NUMBERED} of {len(rows)})" if len(rows) > NUMBERED else ""
-    return _titled(ax, f"Drawn from each cluster{more}")
+    return _titled(ax, f"{title}{more}")
 
 
 def _checked(image_shape: Sequence[int]) -> tuple[int, ...]:

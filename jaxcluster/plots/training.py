@@ -14,7 +14,7 @@ from jaxcluster.plots.style import GRID, INK, MUTED, color_of, compact, finish, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PHASES = {"pretrain": "pretraining", "cluster": "clustering"}
+PHASES = {"pretrain": "pretraining", "cluster": "clustering", "train": "training"}
 """Phases of `jaxcluster`'s own estimators in words; others are called what they are called."""
 
 WIDE = 20

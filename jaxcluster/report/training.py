@@ -22,18 +22,55 @@ PAIRS = 16
 """Images shown with what comes back of them."""
 
 
+class Curve(NamedTuple):
+    """What is said of a number that is followed: above its picture, to those who do not see it, and beside it."""
+
+    title: str
+    alt: str
+    note: str
+
+
+CURVES = {
+    "loss": Curve("Loss by epoch", "loss", "Each phase has a loss of its own."),
+    "critic": Curve(
+        "Loss of the critic by epoch",
+        "critic's loss",
+        "Critic and generator play against each other: no loss of theirs tells how good the rows are that are made up.",
+    ),
+    "changed": Curve(
+        "Share of rows that changed their cluster",
+        "share of rows that changed their cluster",
+        "Training may stop when hardly a row changes its cluster any more.",
+    ),
+    "nmi": Curve(
+        "Normalised mutual information with the clusters before",
+        "normalised mutual information of the clusters of an epoch and of the one before",
+        "Clusters are found anew each epoch, without names: their mutual information with those before grows to 1 as "
+        "they settle.",
+    ),
+    "anchors": Curve(
+        "Rows of a batch with a positive and a negative",
+        "number of rows in a batch with a positive and a negative",
+        "Only rows with both teach the network anything.",
+    ),
+}
+"""Numbers of a training that a report draws, in this order."""
+
+
 class Training(NamedTuple):
     """A network that was trained, and what it makes of the rows.
 
     Attributes:
-        records: what was followed, a mapping an epoch: ``phase``, ``epoch``, ``loss``, ``changed``.
+        records: what was followed, a mapping an epoch: ``phase``, ``epoch``, and any of `CURVES`.
         codes: (n, latent) of all rows, at the end.
         centers: (k, latent) of the clusters, among the codes.
         rows: (m,) numbers of the rows whose codes were looked at through the training.
         moments: (m, latent) codes of these by what the moment is called, in order of time.
-        returned: (m, d) what comes back of these rows, in units of the rows.
-        decoded: (k, d) what the decoder makes of the centers.
+        returned: (m, d) what comes back of these rows, in units of the rows; None of a network that gives none back.
+        decoded: (k, d) what the decoder makes of the centers; None likewise.
         samples: (k, s, d) rows drawn from each cluster; None where nothing can be drawn.
+        nearest: (p, s, d) the rows nearest to each prototype, or those that are surest of each cluster; None for none.
+        nearest_to: what they are nearest to.
         endless: whether it was to take all its epochs, so that to have done so is no fault.
     """
 
@@ -42,9 +79,11 @@ class Training(NamedTuple):
     centers: Any
     rows: Any
     moments: Mapping[str, Any]
-    returned: Any
-    decoded: Any
+    returned: Any = None
+    decoded: Any = None
     samples: Any = None
+    nearest: Any = None
+    nearest_to: str = "cluster"
     endless: bool = False
 
     @property
@@ -57,13 +96,16 @@ class Training(NamedTuple):
         m, k, latent = len(self.rows), len(self.centers), np.shape(self.codes)[-1]
         wanted = {"codes": (n, latent), "centers": (k, latent), "returned": (m, d), "decoded": (k, d)}
         for name, shape in wanted.items():
-            if np.shape(getattr(self, name)) != shape:
-                raise ValueError(f"{name} {np.shape(getattr(self, name))} must be {shape}.")
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != shape:
+                raise ValueError(f"{name} {np.shape(value)} must be {shape}.")
         for name, codes in self.moments.items():
             if np.shape(codes) != (m, latent):
                 raise ValueError(f"the codes {np.shape(codes)} of {name} must be {(m, latent)}.")
         if self.samples is not None and (np.ndim(self.samples) != 3 or np.shape(self.samples)[::2] != (k, d)):
             raise ValueError(f"samples {np.shape(self.samples)} must be ({k}, any number, {d}).")
+        if self.nearest is not None and (np.ndim(self.nearest) != 3 or np.shape(self.nearest)[2] != d):
+            raise ValueError(f"nearest {np.shape(self.nearest)} must be (any number, any number, {d}).")
 
 
 def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
@@ -76,6 +118,7 @@ def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]
         ("Embedding", *_embedding(run, found, methods)),
         ("Reconstructions", *_reconstructions(run, found)),
         ("Samples", *_samples(run, found)),
+        ("Nearest rows", *_nearest(run, found)),
     ]
     return [(title, note, shown) for title, note, shown in parts if shown]
 
@@ -83,17 +126,11 @@ def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]
 def _training(run: Run, found: Training) -> tuple[str, list[str]]:
     notes, shown = [], []
     followed = {name for record in found.records for name, value in record.items() if value is not None}
-    if "loss" in followed:
-        notes.append("Each phase has a loss of its own.")
-        draw = partial(plots.training_curves, found.records, title="Loss by epoch")
-        shown.append(picture(draw, _told(found, "loss"), name="loss", width=8, height=3.8))
-    if "changed" in followed:
-        notes.append("Training may stop when hardly a row changes its cluster any more.")
-        draw = partial(
-            plots.training_curves, found.records, name="changed", title="Share of rows that changed their cluster"
-        )
-        alt = _told(found, "changed", "share of rows that changed their cluster")
-        shown.append(picture(draw, alt, name="changed", width=8, height=3.8))
+    for name, curve in CURVES.items():
+        if name in followed:
+            notes.append(curve.note)
+            draw = partial(plots.training_curves, found.records, name=name, title=curve.title)
+            shown.append(picture(draw, _told(found, name, curve.alt), name=name, width=8, height=3.8))
     moments = _spread(found.moments)
     if len(moments) > 1:
         notes.append("The small maps show the same rows each time, coloured by their cluster in the end.")
@@ -101,17 +138,17 @@ def _training(run: Run, found: Training) -> tuple[str, list[str]]:
         alt = f"{len(moments)} maps of the codes of {len(found.rows):,} rows: {', '.join(moments)}."
         tall = 2.9 * (-(-len(moments) // 3)) + 0.4
         shown.append(picture(draw, alt, name="moments", width=8, height=tall))
-    return " ".join(notes), shown
+    return " ".join(note for note in notes if note), shown
 
 
-def _told(found: Training, name: str, what: str = "") -> str:
+def _told(found: Training, name: str, what: str) -> str:
     """The first and last value of each phase, in words."""
     phases: dict[str, list[float]] = {}
     for record in found.records:
         if record.get(name) is not None:
             phases.setdefault(record["phase"], []).append(record[name])
     told = (f"{phase} from {values[0]:.4g} to {values[-1]:.4g}" for phase, values in phases.items())
-    return f"Curves of the {what or name} by epoch: {', '.join(told)}."
+    return f"Curves of the {what} by epoch: {', '.join(told)}."
 
 
 def _spread(moments: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +170,8 @@ def _embedding(run: Run, found: Training, methods: Sequence[str]) -> tuple[str, 
 
 
 def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
+    if found.returned is None:
+        return "", []
     x, returned, shape = run.dataset.x[np.asarray(found.rows)], np.asarray(found.returned), run.dataset.image_shape
     if shape is None:
         if not x.var(axis=0).any():
@@ -181,3 +220,14 @@ def _samples(run: Run, found: Training) -> tuple[str, list[str]]:
     draw = partial(plots.samples, found.samples, shape)
     note = "New rows that the model makes up, a line a cluster: codes drawn from it, and decoded."
     return note, [picture(draw, alt, name="samples", width=6.4, height=6.4, tight=True)]
+
+
+def _nearest(run: Run, found: Training) -> tuple[str, list[str]]:
+    shape = run.dataset.image_shape
+    if found.nearest is None or shape is None:
+        return "", []
+    count, each = np.shape(found.nearest)[:2]
+    alt = f"{each} images for each {found.nearest_to} of {count}, a line each, those nearest to it first."
+    draw = partial(plots.samples, found.nearest, shape, title=f"Nearest to each {found.nearest_to}")
+    note = f"The rows that are nearest to each {found.nearest_to}, a line each, the nearest first."
+    return note, [picture(draw, alt, name="nearest", width=6.4, height=6.4, tight=True)]

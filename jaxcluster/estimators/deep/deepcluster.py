@@ -1,0 +1,92 @@
+"""Networks that learn to tell apart the clusters of their own features (DeepCluster)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxcluster import deep
+from jaxcluster.core import check
+from jaxcluster.deep.use import map_module
+from jaxcluster.estimators.deep.views import ViewLearner
+
+VARIANTS = ("v1", "v2")
+PER_CLUSTER = 3
+"""Clusters that are learned for each that is sought, unless ``n_pseudo`` says otherwise; each has at least:"""
+ROWS = 10
+UPDATE_STEPS = 100
+"""The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DeepCluster(ViewLearner):
+    """A network learns, from random views of the rows, the clusters that k-means finds among its own features.
+
+    At each look at all rows k-means finds new ones, several for each that is sought; until the next look they are the
+    classes of a classification. In the end k-means finds the clusters that are sought.
+
+    Args:
+        n_clusters: number of clusters.
+        variant: "v2": spherical k-means, whose centers are what features are compared with; or "v1": k-means of
+            whitened principal components, and a fresh linear head that learns to tell its clusters apart.
+        n_pseudo: clusters that are learned; None for three for each that is sought, or fewer where there are not ten
+            rows for each.
+        update_interval: steps from one look at all rows to the next, an epoch; None for a pass over them, and at least
+            100.
+        components: principal components that "v1" keeps; None for a quarter of the features, at most 256.
+        temperature: of "v2", > 0, that cosines are divided by.
+        n_init: starts of the last k-means.
+        hidden, latent, views, …: see `jaxcluster.estimators.deep.views.ViewLearner`.
+
+    Attributes:
+        cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
+        records_: of each epoch also ``nmi``, the normalised mutual information of its clusters and those before, and
+            ``accuracy``, the share of views that are told apart right.
+        labels_, history_, snapshots_, n_iter_, status_: as of all deep methods.
+
+    Sources: see `jaxcluster.deep.deepcluster`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> DeepCluster(3, hidden=(16,), latent=8, epochs=3, random_state=0).fit(X).labels_.shape
+        (150,)
+    """
+
+    variant: str = "v2"
+    n_pseudo: int | None = None
+    update_interval: int | None = None
+    components: int | None = None
+    temperature: float = 0.1
+    n_init: int = 10
+
+    CROPS = (1, 0)
+
+    def _make(self, rngs, d):
+        encoder, options = self._network(rngs, d), {"n_clusters": self.n_clusters, "view": self._views()}
+        if self.variant == "v2":
+            return deep.DeepClusterV2(encoder, self.latent, self._learned, temperature=self.temperature, **options)
+        return deep.DeepCluster(encoder, self.latent, self._learned, components=self.components, rngs=rngs, **options)
+
+    def _finish(self, key, module, rows):
+        module.center(key, map_module(module, "features", rows), n_init=self.n_init)
+        return module
+
+    def _steps_per_epoch(self, n, batch):
+        return max(UPDATE_STEPS, n // batch) if self.update_interval is None else self.update_interval
+
+    def _collapse(self):
+        return (
+            "all rows have the same features, or are in one cluster. Lower "
+            f"learning_rate={self.learning_rate}, or pass an encoder with batch normalisation"
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_choice("variant", self.variant, VARIANTS)
+        check.check_count("n_init", self.n_init)
+        if self.update_interval is not None:
+            check.check_count("update_interval", self.update_interval)
+        if self.n_pseudo is not None:
+            check.check_clusters(self.n_pseudo, n, name="n_pseudo")
+        few = max(self.n_clusters, min(PER_CLUSTER * self.n_clusters, n // ROWS))
+        self._learned = few if self.n_pseudo is None else self.n_pseudo

@@ -1,0 +1,43 @@
+"""Principal components of rows, scaled so that each varies alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.ops.distance import FULL
+from jaxcluster.types import Array, Float
+
+LEAST = 1e-6
+"""Of the variance of the first component: components with less are rounding, and are left out."""
+
+
+class Whitening(NamedTuple):
+    """Rows to whitened principal components: ``(x - mean) @ matrix``.
+
+    Attributes:
+        mean: (d,) of the rows.
+        matrix: (d, m) components, each divided by its deviation; columns of 0 for those that rows hardly vary along.
+    """
+
+    mean: Float[Array, " d"]
+    matrix: Float[Array, "d m"]
+
+    def apply(self, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
+        """Whitened components of rows."""
+        return jnp.matmul(x - self.mean, self.matrix, precision=FULL)
+
+
+def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
+    """The whitening of rows by their first ``components`` <= d principal components.
+
+    Whitened rows have mean 0 and, along each component that is kept, variance 1 (divided by n).
+    """
+    mean = jnp.mean(x, axis=0)
+    apart = x - mean
+    variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=FULL) / x.shape[0])
+    variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
+    kept = variances > LEAST * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
+    return Whitening(mean, axes * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0))
