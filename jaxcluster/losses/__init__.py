@@ -28,6 +28,14 @@ from jaxcluster.losses.supervised import supervised_contrastive_loss
 from jaxcluster.losses.swapped import swapped_prediction_from_assignments, swapped_prediction_loss
 from jaxcluster.losses.triplet import mined_triplet_loss, triplet_loss
 from jaxcluster.losses.vade import VadeTerms, vade_loss, vade_responsibilities
+from jaxcluster.losses.wasserstein import (
+    cluster_recovery_loss,
+    gradient_penalty,
+    noise_recovery_loss,
+    points_between,
+    wasserstein_critic_loss,
+    wasserstein_generator_loss,
+)
 
 __all__ = [
     "JointTerms",
@@ -35,18 +43,22 @@ __all__ = [
     "TripletCounts",
     "Triplets",
     "VadeTerms",
+    "cluster_recovery_loss",
     "contrastive_loss",
     "count_triplets",
     "dec_loss",
     "deep_clustering_loss",
+    "gradient_penalty",
     "kmeans_loss",
     "labels_of_views",
     "mined_triplet_loss",
     "mixture_nll",
     "negative_mask",
+    "noise_recovery_loss",
     "nt_xent_loss",
     "pairs_from_labels",
     "pairs_from_views",
+    "points_between",
     "positive_mask",
     "soft_clustering_loss",
     "soft_kmeans_loss",
@@ -61,4 +73,6 @@ __all__ = [
     "triplets_from_labels",
     "vade_loss",
     "vade_responsibilities",
+    "wasserstein_critic_loss",
+    "wasserstein_generator_loss",
 ]
