@@ -72,19 +72,25 @@ class Report(NamedTuple):
 
 @cache
 def adam(
-    learning_rate: float = 1e-3, *, eps: float = 1e-8, decay_steps: int | None = None
+    learning_rate: float = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    decay_steps: int | None = None,
 ) -> optax.GradientTransformation:
     """Adam; the same object for the same arguments, so that a second training compiles nothing.
 
     Args:
         learning_rate: to begin with.
+        b1, b2: what the moments keep of themselves in a step.
         eps: added to the root of the second moment.
         decay_steps: steps in which the rate falls to a hundredth, along a cosine; None for a constant rate.
     """
     rate = learning_rate
     if decay_steps is not None:
         rate = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.01)
-    return optax.adam(rate, eps=eps)
+    return optax.adam(rate, b1=b1, b2=b2, eps=eps)
 
 
 def train(

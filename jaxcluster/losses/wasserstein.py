@@ -1,7 +1,7 @@
 """Wasserstein adversarial losses with a gradient penalty, and the inverse-encoder terms of ClusterGAN.
 
-A critic D scores rows, high for real ones: the gap of its means over real and generated rows is the most that a function
-of slope 1 can tell them apart by, their Wasserstein distance.
+A critic D scores rows, high for real ones. The most that its means over real and over generated rows can differ, where
+its slope is at most 1, is their Wasserstein distance.
 
 Sources: I. Gulrajani, F. Ahmed, M. Arjovsky, V. Dumoulin and A. Courville, Improved training of Wasserstein GANs, NIPS
 2017; S. Mukherjee, H. Asnani, E. Lin and S. Kannan, ClusterGAN: latent space clustering in generative adversarial

@@ -1,0 +1,188 @@
+"""Clustering in the latent space of a generative adversarial network (ClusterGAN)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+from sklearn.utils.validation import check_is_fitted
+
+from jaxcluster.deep import clustergan_nets as nets
+from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
+from jaxcluster.deep.trainer import adam
+from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep.one_phase import OnePhase
+
+BATCH = 64
+"""Rows a move, unless ``batch_size`` says otherwise."""
+
+LOOK_STEPS = 250
+"""The fewest steps from one look at all rows to the next."""
+
+
+@dataclass(eq=False, repr=False)
+class ClusterGAN(OnePhase):
+    """ClusterGAN: a generator of rows, cluster by cluster, and an encoder that finds the cluster of a row again.
+
+    A generator makes rows of noise and the one-hot of a cluster, a critic tells them from those of X, and an encoder,
+    trained with the generator, recovers noise and cluster. Rows of X are clustered by k-means among their codes: the
+    noise that the encoder finds, and its share of each cluster. Cluster j is the one that the generator's j-th is put
+    in. A step is ``critic_steps`` moves of the critic and one of the two others.
+
+    Args:
+        n_clusters: number of clusters.
+        hidden: widths of the hidden layers of all three networks; of images, the last is that of the dense layer
+            between convolutions and codes.
+        channels: of the convolutions, for images. The paper has (64, 128) and a dense layer of 1,024.
+        latent: width of the noise.
+        deviation: of the noise.
+        code_weight: β_n, of the mean square by which the noise that is found is off.
+        cluster_weight: β_c, of the cross-entropy of the clusters that are found.
+        penalty: λ, of the critic's slopes that are not 1.
+        critic_steps: moves of the critic a step.
+        encoder, generator, critic: any `nnx.Module`, in place of the method's own: from rows to
+            (n, latent + n_clusters) codes, the last n_clusters of them logits; from such codes, with one-hots for the
+            logits, to rows as they are scaled; and from rows to (n, 1) scores, without batch normalisation. They are
+            not changed. A model with its own cannot be saved.
+        epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 4,000 steps
+            and 30 epochs.
+        batch_size: rows a move; "auto" is 64, or all where there are fewer.
+        learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is.
+        image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
+
+    Attributes:
+        cluster_centers_: (n_clusters, latent + n_clusters), among the codes.
+        labels_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods. Of the records, "distance" is
+            the critic's estimate of the Wasserstein distance between rows and generated ones, "code" and "cluster" how
+            far off what is recovered is.
+
+    Source: S. Mukherjee, H. Asnani, E. Lin and S. Kannan, ClusterGAN: latent space clustering in generative adversarial
+    networks, AAAI 2019.
+    """
+
+    _: KW_ONLY
+    hidden: Sequence[int] = (256, 256)
+    latent: int = 30
+    channels: Sequence[int] = (32, 64)
+    deviation: float = 0.10
+    code_weight: float = 10.0
+    cluster_weight: float = 10.0
+    penalty: float = 10.0
+    critic_steps: int = 5
+    generator: Any = None
+    critic: Any = None
+    learning_rate: float = 5e-4
+
+    STEPS: ClassVar[int] = 4_000
+
+    def sample(self, n_samples=1, cluster=None):
+        """Generates rows, of clusters drawn alike or of one.
+
+        Args:
+            n_samples: how many.
+            cluster: the cluster that all are of; None for any.
+
+        Returns:
+            (n_samples, n_features) rows in the units of X, and the cluster of each, (n_samples,) int32.
+
+        Raises:
+            ValueError, TypeError: a cluster that there is not.
+        """
+        check_is_fitted(self)
+        rows, labels = self.module_.generate(as_key(self.random_state), n_samples, cluster)
+        return self.scaling_.undo(np.asarray(rows)), np.array(labels)
+
+    def interpolate(self, a, b, steps=10):
+        """Rows on the way from one cluster to another, (steps, n_features) in the units of X, all of the same noise.
+
+        Args:
+            a, b: the clusters of the first row and of the last.
+            steps: how many rows.
+
+        Raises:
+            ValueError, TypeError: clusters that there are not; steps that are no count.
+        """
+        check_is_fitted(self)
+        return self.scaling_.undo(np.asarray(self.module_.interpolate(as_key(self.random_state), a, b, steps)))
+
+    @property
+    def _n_features_out(self):
+        return self.latent + self.n_clusters
+
+    def _make(self, rngs, d):
+        width = self.latent + self.n_clusters
+        makers = self._of_images(width) if self.image_shape is not None else self._of_rows(width, d)
+        given = self.generator, self.critic, self.encoder
+        parts = [make(rngs=rngs) if own is None else nnx.clone(own) for own, make in zip(given, makers, strict=True)]
+        _check_parts(*parts[:2], width, d)
+        return ClusterGANModule(
+            *parts,
+            self.n_clusters,
+            latent=self.latent,
+            deviation=self.deviation,
+            code_weight=self.code_weight,
+            cluster_weight=self.cluster_weight,
+            penalty=self.penalty,
+            critic_steps=self.critic_steps,
+        )
+
+    def _of_rows(self, width, d):
+        """How generator, critic and encoder of tables are made, from ``rngs``."""
+        hidden = tuple(self.hidden)
+        return (
+            partial(nets.DenseGenerator, (width, *hidden, d)),
+            partial(nets.dense_reader, (d, *hidden, 1)),
+            partial(nets.dense_reader, (d, *hidden, width)),
+        )
+
+    def _of_images(self, width):
+        shape, sizes = self.image_shape, {"channels": tuple(self.channels), "dense": self.hidden[-1]}
+        bounded = self.scaling in ("auto", "minmax")
+        return (
+            partial(nets.ImageGenerator, width, shape, bounded=bounded, **sizes),
+            partial(nets.ImageReader, shape, 1, **sizes),
+            partial(nets.ImageReader, shape, width, **sizes),
+        )
+
+    def _optimizer(self, steps):
+        return adam(self.learning_rate, b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
+
+    def _batch(self, n):
+        return min(BATCH, n) if self.batch_size == "auto" else self.batch_size
+
+    def _steps_per_epoch(self, n, batch):
+        return max(LOOK_STEPS, n // batch)
+
+    def _collapse(self):
+        return (
+            "rows that are generated of all clusters are alike, or those of X are all in one. Lower "
+            f"learning_rate={self.learning_rate}, raise cluster_weight={self.cluster_weight}, or look whether X varies"
+        )
+
+    def _check_width(self, shape):
+        width = self.latent + self.n_clusters
+        if tuple(shape) != (1, width):
+            raise ValueError(
+                f"the encoder gives codes of shape {tuple(shape)} for one row, but latent={self.latent} and "
+                f"n_clusters={self.n_clusters} ask for (1, {width})."
+            )
+
+
+def _check_parts(generator: nnx.Module, critic: nnx.Module, width: int, d: int) -> None:
+    """Raises where rows that are generated have another width than X, or scores are not one a row."""
+
+    def shape_of(module, columns):
+        module = nnx.clone(module)
+        module.eval()
+        return jax.eval_shape(module, jax.ShapeDtypeStruct((1, columns), np.float32)).shape
+
+    made, scored = shape_of(generator, width), shape_of(critic, d)
+    if made != (1, d):
+        raise ValueError(f"the generator gives rows of shape {made} for one code, but X has {d} columns.")
+    if scored not in ((1,), (1, 1)):
+        raise ValueError(f"the critic gives scores of shape {scored} for one row; expected (1, 1).")
