@@ -19,7 +19,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.nets import MLP, as_image_shape, halved
+from jaxcluster.deep.nets import MLP, as_image_shape, as_images, halved
+from jaxcluster.deep.nets.convnet import checked_channels
+from jaxcluster.deep.nets.normed import batch_norm
 from jaxcluster.types import Array, Float
 
 CHANNELS = (64, 128)
@@ -27,9 +29,6 @@ CHANNELS = (64, 128)
 
 DENSE = 1024
 """Width of the dense layer between convolutions and codes."""
-
-MOMENTUM = 0.9
-"""Of the generators' running statistics."""
 
 leaky = partial(jax.nn.leaky_relu, negative_slope=0.2)
 narrow = nnx.initializers.normal(0.02)
@@ -59,7 +58,7 @@ class DenseGenerator(nnx.Module):
     def __init__(self, widths: Sequence[int], *, rngs: nnx.Rngs):
         dense = MLP(widths, activation=leaky, kernel_init=narrow, rngs=rngs)
         self.layers = dense.layers
-        self.norms = nnx.List([_norm(width, rngs) for width in dense.widths[1:-1]])
+        self.norms = nnx.List([batch_norm(width, rngs=rngs) for width in dense.widths[1:-1]])
 
     def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
         """The row of each code, float32."""
@@ -92,6 +91,7 @@ class ImageReader(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.image_shape = as_image_shape(image_shape)
+        channels = checked_channels(channels)
         pairs = itertools.pairwise((self.image_shape[2], *channels))
         self.convolutions = nnx.List(
             [nnx.Conv(a, b, (4, 4), strides=2, kernel_init=narrow, rngs=rngs) for a, b in pairs]
@@ -101,7 +101,7 @@ class ImageReader(nnx.Module):
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n m"]:
         """What the last layer gives for each image, float32; images may be flat."""
-        x = x.reshape(x.shape[0], *self.image_shape)
+        x = as_images(x, self.image_shape)
         for convolution in self.convolutions:
             x = leaky(convolution(x))
         return self.last(x.reshape(x.shape[0], -1))
@@ -133,6 +133,7 @@ class ImageGenerator(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.image_shape, self.bounded = as_image_shape(image_shape), bounded
+        channels = checked_channels(channels)
         self.sizes = tuple(halved(self.image_shape[:2], times) for times in reversed(range(len(channels))))
         self.start = (*halved(self.image_shape[:2], len(channels)), channels[-1])
         check.check_count("dense", dense)
@@ -142,7 +143,7 @@ class ImageGenerator(nnx.Module):
         self.convolutions = nnx.List(
             [nnx.ConvTranspose(a, b, (4, 4), strides=2, kernel_init=narrow, rngs=rngs) for a, b in pairs]
         )
-        self.norms = nnx.List([_norm(each, rngs) for each in (dense, *reversed(channels))])
+        self.norms = nnx.List([batch_norm(each, rngs=rngs) for each in (dense, *reversed(channels))])
 
     def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
         """The flat image of each code, float32."""
@@ -152,8 +153,3 @@ class ImageGenerator(nnx.Module):
             x = convolution(jax.nn.relu(norm(x)))[:, :height, :width]
         x = jnp.float32(x).reshape(z.shape[0], -1)
         return jax.nn.sigmoid(x) if self.bounded else x
-
-
-def _norm(width, rngs):
-    # The variance from differences: E[x²] − E[x]² cancels in float32 where the mean is large.
-    return nnx.BatchNorm(width, momentum=MOMENTUM, use_fast_variance=False, rngs=rngs)
