@@ -26,7 +26,9 @@ from jaxcluster.types import Array, Float
 
 
 def _log_sum_exp_across(value, axis_name):
-    most = jax.lax.pmax(value, axis_name)
+    """Of nothing but -inf it is -inf."""
+    most = jax.lax.pmax(jax.lax.stop_gradient(value), axis_name)
+    most = jnp.where(jnp.isfinite(most), most, 0)
     return most + jnp.log(jax.lax.psum(jnp.exp(value - most), axis_name))
 
 

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.sinkhorn.rounds import LSE
 from jaxcluster.core import check
+from jaxcluster.core.fold import across
 from jaxcluster.core.iterate import trace
 from jaxcluster.core.rows import float_dtype
 from jaxcluster.ops.logsumexp import responsibilities
@@ -28,7 +30,9 @@ class _Shares(NamedTuple):
         return self.residual
 
 
-def swav_assignments(scores, epsilon=0.05, rounds: int = 3, mask=None) -> Float[Array, "n k"]:
+def swav_assignments(
+    scores, epsilon=0.05, rounds: int = 3, mask=None, *, axis_name: str | None = None
+) -> Float[Array, "n k"]:
     """Shares of each row in k prototypes after a few rounds that make the parts of the prototypes equal.
 
     A round scales each prototype to 1/k of all, then each row to sum 1: softmax(scores/epsilon) by rows, with an offset
@@ -40,6 +44,7 @@ def swav_assignments(scores, epsilon=0.05, rounds: int = 3, mask=None) -> Float[
         epsilon: temperature > 0 (units of the scores). Traced.
         rounds: how many, static.
         mask: (n,) booleans, False for rows that do not exist; None for all True.
+        axis_name: a mapped axis over which the rows are spread, if any: the parts of prototypes are those of all rows.
 
     Returns:
         (n, k) shares >= 0; rows sum to 1, those that do not exist to 0.
@@ -56,25 +61,26 @@ def swav_assignments(scores, epsilon=0.05, rounds: int = 3, mask=None) -> Float[
     mask = jnp.ones(n, bool) if mask is None else check.check_mask("mask", mask, n)
     if not check.is_traced(scores, mask):
         check.check_finite(np.asarray(scores)[np.asarray(mask)], name="scores")
-    return _assign(rounds, jnp.asarray(scores, float_dtype(scores.dtype)), epsilon, mask)
+    return _assign(rounds, axis_name, jnp.asarray(scores, float_dtype(scores.dtype)), epsilon, mask)
 
 
-@partial(jax.jit, static_argnums=0)
-def _assign(rounds, scores, epsilon, mask):
+@partial(jax.jit, static_argnums=(0, 1))
+def _assign(rounds, axis_name, scores, epsilon, mask):
     n, k = scores.shape
     # Rows that do not exist may hold anything, NaN too, and no gradient may see it.
     logits = jnp.where(mask[:, None], scores, 0) / epsilon
     absent = jnp.where(mask, 0, -jnp.inf).astype(logits.dtype)[:, None]
-    some = jnp.maximum(jnp.sum(mask), 1)
+    count = across(jnp.sum(mask), axis_name)
 
     def advance(state):
-        parts = responsibilities(logits + state.rows[:, None] + absent)[0]
-        parts = jnp.where(jnp.any(mask), parts, 0)
-        off = jnp.sum(jnp.abs(jnp.exp(parts + state.prototypes) / some - 1 / k))
+        parts = across(responsibilities(logits + state.rows[:, None] + absent)[0], axis_name, LSE)
+        parts = jnp.where(count > 0, parts, 0)
+        off = jnp.sum(jnp.abs(jnp.exp(parts + state.prototypes) / jnp.maximum(count, 1) - 1 / k))
         rows = -responsibilities((logits - parts).T)[0]
         return _Shares(rows, -parts, off)
 
     zero = jnp.zeros((), logits.dtype)
-    start = _Shares(jnp.zeros(n, logits.dtype), jnp.zeros(k, logits.dtype), zero)
+    # Made of the logits: inside shard_map the carry of the rounds must begin as varying over devices as it goes on.
+    start = _Shares(jnp.zeros_like(logits[:, 0]), jnp.zeros(k, logits.dtype), zero)
     state = trace(advance, start, steps=rounds).state
     return jnp.where(mask[:, None], jnp.exp(logits + state.rows[:, None] + state.prototypes), 0)
