@@ -66,7 +66,7 @@ def swav_assignments(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _assign(rounds, axis_name, scores, epsilon, mask):
-    n, k = scores.shape
+    k = scores.shape[1]
     # Rows that do not exist may hold anything, NaN too, and no gradient may see it.
     logits = jnp.where(mask[:, None], scores, 0) / epsilon
     absent = jnp.where(mask, 0, -jnp.inf).astype(logits.dtype)[:, None]

@@ -1,0 +1,74 @@
+"""From many prototypes to fewer clusters: prototypes that share rows belong together.
+
+Equal parts of all prototypes are no claim about the clusters where a cluster may have several prototypes. Which ones
+are a cluster's is told by the rows: those between two clusters are few, so prototypes of two clusters have few in
+common, however near to each other the prototypes lie.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster import spectral
+from jaxcluster.core.fold import fold_rows, tile_rows
+from jaxcluster.ops.distance import FULL, row_products, squared_norms
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray
+
+ALIKE = 1e-5
+"""Mean square distance from their mean (length 1 is 1) of vectors that are all taken for the same one."""
+
+
+class Survey(NamedTuple):
+    """What all rows have to say of the prototypes.
+
+    Attributes:
+        shared: (m, m) Σ over rows of p_i·p_j, for shares p of the prototypes in a row.
+        alike: () whether all embeddings are the same, or all prototypes, or all rows are nearest to one prototype.
+    """
+
+    shared: Float[Array, "m m"]
+    alike: Bool[Array, ""]
+
+
+def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], temperature: float) -> Survey:
+    """Goes over all rows, in tiles.
+
+    Args:
+        embeddings: of length 1, or 0.
+        prototypes: of length 1.
+        temperature: > 0 of the shares, softmax(cosines/temperature).
+    """
+    n, count = embeddings.shape[0], prototypes.shape[0]
+
+    def tile(rows):
+        rows, weight = rows
+        scores = row_products(rows, prototypes)
+        shares = jax.nn.softmax(scores / temperature) * weight[:, None]
+        return jnp.matmul(shares.T, shares, precision=FULL), jnp.argmax(scores, axis=1)
+
+    rows = (embeddings, jnp.ones(n, embeddings.dtype))
+    shared, nearest = fold_rows(tile, rows, tile=tile_rows(n, 2 * count))
+    return Survey(shared, _same(embeddings) | _same(prototypes) | jnp.all(nearest == nearest[0]))
+
+
+def grouped(key: KeyArray, shared: Float[Array, "m m"], k: int) -> Int[Array, " m"]:
+    """The cluster of each prototype, of k: a small normalised cut of the graph of what they share.
+
+    With as many prototypes as clusters each is one.
+
+    Args:
+        key: random key for the cut.
+        shared: see `Survey`.
+        k: static, at most m.
+    """
+    if shared.shape[0] == k:
+        return jnp.arange(k, dtype=jnp.int32)
+    return spectral.fit(key, shared, k, affinity="precomputed").labels
+
+
+def _same(vectors):
+    center = jnp.mean(vectors, axis=0)
+    return jnp.mean(squared_norms(vectors - center)) <= ALIKE

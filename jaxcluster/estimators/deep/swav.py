@@ -1,0 +1,146 @@
+"""Swapped assignments between views (SwAV)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxcluster.core import check
+from jaxcluster.deep import nets
+from jaxcluster.deep.swav import SwAV as Module
+from jaxcluster.deep.swav import check_fed
+from jaxcluster.deep.views import image_views, table_views
+from jaxcluster.estimators.deep.one_phase import OnePhase
+
+PER_CLUSTER = 5
+"""Prototypes a cluster, unless ``n_prototypes`` says otherwise; and rows a prototype, where there are so many:"""
+ROWS = 4
+
+UPDATE_STEPS = 50
+"""The fewest steps from one look at all rows to the next."""
+
+CHANNELS = (32, 64, 128)
+"""Of the convolutions, each of which halves height and width; there are as many as leave images two pixels wide."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class SwAV(OnePhase):
+    """Clusters of rows by a network that knows a row in whatever way it is shown.
+
+    The network is trained to predict from one random view of a row which prototypes another view of it was assigned to;
+    the assignments give all prototypes equal parts. Clusters are groups of prototypes that have rows in common, so that
+    they may differ in size.
+
+    Args:
+        n_clusters: number of clusters.
+        hidden: widths of the hidden layers of dense networks.
+        latent: width of the features.
+        n_prototypes: None for five a cluster, or fewer where there are not four rows for each. With as many as clusters
+            each prototype is one, and clusters are drawn to equal sizes.
+        views: called with a key and rows, gives several views of them as a tuple, the large ones first, as a
+            `jaxcluster.deep.views.MultiCrop` does; None for crops and moves of images, with ``image_shape``, and for
+            entries swapped with those of other rows and noise without. Rows come scaled.
+        crops: how many large views, which give assignments, and small ones, which only predict, of the usual views.
+        projection: width of the space of the prototypes, onto which a small network projects the features; None for the
+            features themselves.
+        temperature: > 0 of the predictions.
+        epsilon: > 0, temperature of the assignments.
+        queue_size: embeddings of earlier rows that take part in the assignments; None for as many as make four rows a
+            prototype, 0 for none.
+        freeze: steps in which the prototypes stay as they were drawn.
+        epochs: of at least 50 steps, and a pass over the rows; None for at least 2,000 steps and 30 passes.
+        encoder, image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
+
+    Attributes:
+        prototypes_: (n_prototypes, projection) of length 1.
+        prototype_labels_: (n_prototypes,) int32 the cluster of each.
+        cluster_centers_: (n_clusters, latent) mean features.
+        labels_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> SwAV(3, hidden=(16,), latent=4, epochs=20, random_state=0).fit_transform(X).shape
+        (150, 4)
+
+    Source: M. Caron et al., Unsupervised learning of visual features by contrasting cluster assignments, NeurIPS 2020.
+    """
+
+    hidden: Sequence[int] = (256, 256)
+    latent: int = 64
+    n_prototypes: int | None = None
+    views: Callable[..., Any] | None = None
+    crops: tuple[int, int] = (2, 0)
+    projection: int | None = 64
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    queue_size: int | None = None
+    freeze: int = 100
+
+    def _make(self, rngs, d):
+        encoder = self._own_encoder(rngs, d) if self.encoder is None else nnx.clone(self.encoder)
+        widths = (self.latent, self.latent, self.projection)
+        head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
+        return Module(
+            encoder,
+            self._views(),
+            self.n_clusters,
+            self._sizes["prototypes"],
+            self.latent,
+            head=head,
+            width=self.projection,
+            temperature=self.temperature,
+            epsilon=self.epsilon,
+            queue_size=self._sizes["queue"],
+            freeze_steps=self.freeze,
+            rngs=rngs,
+        )
+
+    def _own_encoder(self, rngs, d):
+        if self.image_shape is None:
+            return nets.Projector((d, *self.hidden, self.latent), rngs=rngs)
+        halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
+        return nets.ConvNet(self.image_shape, self.latent, channels=CHANNELS[:halvings], rngs=rngs)
+
+    def _views(self):
+        if self.views is not None:
+            return self.views
+        crops = tuple(self.crops)
+        return table_views(crops=crops) if self.image_shape is None else image_views(self.image_shape, crops=crops)
+
+    def _steps_per_epoch(self, n, batch):
+        return max(UPDATE_STEPS, n // batch)
+
+    def _publish(self, module, ending, rows, snapshots):
+        super()._publish(module, ending, rows, snapshots)
+        self.prototypes_ = np.array(module.prototypes[...])
+        self.prototype_labels_ = np.array(module.groups[...])
+
+    def _collapse(self):
+        return (
+            "all rows look the same to the network, or are at one prototype. Pass views that leave more of the rows as "
+            f"they are, raise freeze={self.freeze}, or lower learning_rate={self.learning_rate}"
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        for name in ("n_prototypes", "projection"):
+            if getattr(self, name) is not None:
+                check.check_count(name, getattr(self, name))
+        for name in ("temperature", "epsilon"):
+            check.check_positive(name, getattr(self, name))
+        self._sizes = self._chosen(n)
+        check_fed(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
+
+    def _chosen(self, n):
+        """How many prototypes, and embeddings in the queue, for n rows."""
+        batch, count = self._batch(n), self.n_prototypes
+        if count is None:
+            seen = n if self.queue_size is None else batch + self.queue_size
+            count = max(self.n_clusters, 2, min(PER_CLUSTER * self.n_clusters, seen // ROWS))
+        wanted = max(0, min(ROWS * count, n) - batch)
+        return {"prototypes": count, "queue": wanted if self.queue_size is None else self.queue_size}
