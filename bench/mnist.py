@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from bench.images import images
 from bench.provenance import provenance
 from bench.records import RESULTS, append
 from jaxcluster import deep, gmm, kmeans, metrics
@@ -38,13 +39,6 @@ PUBLISHED = {"autoencoder": 0.81, "dec": 0.843, "idec": 0.881, "dcn": 0.83, "vad
 
 AIMS = {"autoencoder": 0.80, "dec": 0.86, "idec": 0.88, "dcn": 0.84, "vade": 0.945}
 """Accuracy to reach, the mean of five seeds."""
-
-
-def images(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All rows of the file, training and test, in [0, 1], and their classes."""
-    data = np.load(path)
-    x = np.concatenate([data["x_train"], data["x_test"]])
-    return x.reshape(len(x), -1).astype(np.float32) / 255, np.concatenate([data["y_train"], data["y_test"]])
 
 
 def pretrained(x: np.ndarray, seed: int, work: Path) -> deep.Autoencoder:
@@ -96,7 +90,7 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
 def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path) -> dict[str, Any]:
     """The record of a run."""
     began = time.perf_counter()
-    x, truth = images(path)
+    x, truth, _ = images(path)
     module, start, options = begun(method, x, pretrained(x, seed, work), seed)
     curve, labels, status = [], np.asarray(start.labels), "CONVERGED"
 

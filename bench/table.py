@@ -60,6 +60,18 @@ def deep_section(records: Sequence[dict[str, Any]]) -> str:
     return f"{_origin(records)}\n\n{deep_markdown(records)}" if records else ""
 
 
+def features_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of methods that learn without labels, a row a run: clusters, and what features tell."""
+    head = ("Method", "Data", "Steps", "Accuracy", "NMI", "k-means on features", "Linear probe", "Time")
+    rows = [head, ("---", "---", *["---:"] * 6), *map(_features_row, sorted(records, key=lambda each: each["case"]))]
+    return _lines(rows)
+
+
+def features_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of features, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{features_markdown(records)}" if records else ""
+
+
 def replaced(text: str, table: str, block: str = "bench") -> str:
     """``text`` with the table between the two markers of a block.
 
@@ -128,6 +140,25 @@ def _deep_row(record: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _features_row(record: dict[str, Any]) -> tuple[str, ...]:
+    told = record["features"]
+
+    def each(name: str) -> str:
+        trained, untrained, pixels = (told[what][name] for what in ("trained", "untrained", "pixels"))
+        return f"{trained:.3f} (untrained {untrained:.3f}, pixels {pixels:.3f})"
+
+    return (
+        record["method"],
+        f"{record['data']}, {record['n']:,} rows",
+        f"{record['steps']:,} of {record['full_steps']:,}",
+        f"{record['accuracy']:.3f}",
+        f"{record['nmi']:.3f}",
+        each("kmeans_accuracy"),
+        each("probe"),
+        f"{record['seconds'] / 60:.0f} min",
+    )
+
+
 def _title(record: dict[str, Any]) -> str:
     return record["title"] + ("" if record["data"] == "generated" else f" ({record['data']})")
 
@@ -175,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
-    folders = ("", "memory", "shapes", "mnist")
-    times, memory, shapes, images = (published(read(options.results / folder)) for folder in folders)
+    folders = ("", "memory", "shapes", "mnist", "images")
+    times, memory, shapes, mnist, images = (published(read(options.results / folder)) for folder in folders)
     new = replaced(replaced(text, sections(times, memory)), shapes_section(shapes), "shapes")
-    new = replaced(new, deep_section(images), "mnist")
+    new = replaced(replaced(new, deep_section(mnist), "mnist"), features_section(images), "images")
     if options.check and new != text:
         print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
         return 1

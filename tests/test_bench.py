@@ -328,7 +328,9 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     readme, results = tmp_path / "README.md", tmp_path / "results"
     results.mkdir()
     arguments = ["--readme", str(readme), "--results", str(results)]
-    readme.write_text(f"# Title\n\n{marked('bench')}\n\n{marked('shapes')}\n\n{marked('mnist')}\n\nThe end.\n")
+    readme.write_text(
+        f"# Title\n\n{marked('bench')}\n\n{marked('shapes')}\n\n{marked('mnist')}\n\n{marked('images')}\n\nThe end.\n"
+    )
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     seen = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
     append(results / "shapes" / "run.jsonl", record("rings") | {"n": 1_500, "d": 2, "methods": seen})

@@ -465,7 +465,9 @@ def test_the_registry_knows_its_names():
     assert list(ESTIMATORS)[:6] == ["kmeans", *relatives, "kmedoids"]
     assert list(ESTIMATORS)[6:10] == ["gmm", "bayesian-gmm", "spectral", "spectral-embedding"]
     assert list(ESTIMATORS)[10:13] == ["dbscan", "optics", "hdbscan"]
-    assert list(ESTIMATORS)[13:] == ["autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"]
+    assert list(ESTIMATORS)[13:19] == ["autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"]
+    assert list(ESTIMATORS)[19:22] == ["clustergan", "deepcluster", "swav"]
+    assert list(ESTIMATORS)[22:] == ["metric-embedding", "joint-clustering"]
     assert ESTIMATORS["kmeans"] is KMeans
     assert ESTIMATORS.name_of(MiniBatchKMeans()) == "minibatch-kmeans"
     assert ESTIMATORS.name_of(object()) is None

@@ -46,7 +46,7 @@ PretrainEpochs = Annotated[
         min=0,
         rich_help_panel=DEEP,
         show_default=False,
-        help="Passes over the rows before there are clusters; at least 4,000 steps and 50 passes, unless given.",
+        help="Passes over the rows before there are clusters; at least 2,000 steps and 30 passes, unless given.",
     ),
 ]
 Epochs = Annotated[
@@ -56,7 +56,7 @@ Epochs = Annotated[
         min=1,
         rich_help_panel=DEEP,
         show_default=False,
-        help="The most epochs with clusters, --update-interval steps each; --max-iter is the same.",
+        help="The most epochs of the last, or only, phase; --max-iter is the same.",
     ),
 ]
 UpdateInterval = Annotated[
@@ -95,7 +95,7 @@ ImageShape = Annotated[
         metavar="H,W[,C]",
         rich_help_panel=DEEP,
         show_default=False,
-        help="Rows are images of this height and width: the networks are convolutional.",
+        help="Rows are images of this height and width: networks are convolutional, and views crops and moves.",
     ),
 ]
 Augment = Annotated[
@@ -105,6 +105,17 @@ Augment = Annotated[
         rich_help_panel=DEEP,
         show_default=False,
         help="Shift and turn images at random; with --image-shape.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE|SHARE",
+        rich_help_panel=DEEP,
+        show_default=False,
+        help="Classes that metric-embedding and joint-clustering learn from: a file with one a row, -1 for those not "
+        "known; or a share of the truth, such as 0.1, drawn by the seed.",
     ),
 ]
 CheckpointEvery = Annotated[

@@ -11,31 +11,52 @@ from jaxcluster.plots.training import PHASES
 from jaxcluster.report import Training
 
 DRAWN = 8
-"""New rows of each cluster, of a model that can draw some."""
+"""New rows of each cluster, of a model that can draw some, and rows shown for each prototype or cluster."""
 
 
 def training_of(estimator: Any, x: np.ndarray) -> Training:
     """The training of an estimator that was fitted to ``x``, and what it makes of these rows."""
-    from jaxcluster.deep import map_module
-
     snapshots, codes = estimator.snapshots_, estimator.transform(x)
     rows = snapshots["rows"]
     taken = {_moment(name): each for name, each in snapshots.items() if name != "rows"}
-    decoded = map_module(estimator.module_.autoencoder, "decode", estimator.cluster_centers_)
     samples = None
     if hasattr(estimator, "sample"):
         samples = np.stack([estimator.sample(DRAWN, cluster)[0] for cluster in range(estimator.n_clusters)])
+    found = _given_back(estimator, x[rows]) if hasattr(estimator, "reconstruct") else _shown(estimator, x, codes)
     return Training(
         records=estimator.records_,
         codes=codes,
-        centers=estimator.cluster_centers_,
         rows=rows,
         moments=taken | {"the end": codes[rows]},
-        returned=estimator.reconstruct(x[rows]),
-        decoded=estimator.scaling_.undo(np.asarray(decoded)),
         samples=samples,
-        endless=estimator.tol is None,
+        endless=getattr(estimator, "tol", None) is None,
+        **found,
     )
+
+
+def _given_back(estimator: Any, x: np.ndarray) -> dict[str, Any]:
+    """What comes back of rows and centers, of a method with a decoder."""
+    from jaxcluster.deep import map_module
+
+    decoded = map_module(estimator.module_.autoencoder, "decode", estimator.cluster_centers_)
+    return {
+        "centers": estimator.cluster_centers_,
+        "returned": estimator.reconstruct(x),
+        "decoded": estimator.scaling_.undo(np.asarray(decoded)),
+    }
+
+
+def _shown(estimator: Any, x: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+    """The mean codes of clusters, and the rows that stand for them or for prototypes, of a method without a decoder."""
+    labels = estimator.labels_
+    means = np.stack([codes[labels == name].mean(axis=0) for name in np.unique(labels)])
+    module = estimator.module_
+    if hasattr(estimator, "prototypes_"):
+        near, what = np.asarray(module.embed(codes)) @ estimator.prototypes_.T, "prototype"
+    else:
+        near, what = np.asarray(module.assign(codes)), "cluster"
+    order = np.argsort(-near, axis=0, kind="stable")[:DRAWN]
+    return {"centers": means, "nearest": x[order.T], "nearest_to": what}
 
 
 def with_images(dataset: Dataset, estimator: Any) -> Dataset:

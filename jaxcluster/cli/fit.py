@@ -15,7 +15,7 @@ from jaxcluster.cli.inputs import Source, read
 
 OWN = {
     *("algo", "data", "k", "out", "scale", "columns", "truth", "weights", "key", "init", "max_iter"),
-    *("must_link", "cannot_link", "tensorboard", "param", "overwrite", "no_report", "quiet"),
+    *("must_link", "cannot_link", "labels", "tensorboard", "param", "overwrite", "no_report", "quiet"),
 }
 """Arguments of `fit` that are no parameters of an estimator, or of another name with each."""
 
@@ -100,6 +100,7 @@ def fit(
     pretrain: deep.PretrainChoice = None,
     image_shape: deep.ImageShape = None,
     augment: deep.Augment = None,
+    labels: deep.Labels = None,
     checkpoint_every: deep.CheckpointEvery = None,
     resume: deep.Resume = None,
     tensorboard: deep.TensorBoard = None,
@@ -135,6 +136,8 @@ def fit(
       jaxcluster fit dbscan moons:n=1000 --eps 0.15 --out runs/moons
 
       jaxcluster fit dec digits --k 10 --out runs/deep
+
+      jaxcluster fit joint-clustering digits --k 10 --labels 0.1 --out runs/joint
     """
     given = dict(locals())
     from jaxcluster.cli import console
@@ -156,6 +159,7 @@ def fit(
         resume=bool(resume),
         report=not no_report,
         tensorboard=tensorboard,
+        labels=labels,
     )
     check(task)
     links = links_of(task, {"must_link": must_link, "cannot_link": cannot_link})

@@ -15,6 +15,7 @@ from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.folder import CONFIG, new_folder, write_json
 from jaxcluster.cli.inputs import Rows, Source, describe
+from jaxcluster.cli.known import check_learns, known_labels
 from jaxcluster.cli.parameters import takes
 from jaxcluster.cli.training import check_rows, followed, trains
 from jaxcluster.cli.unfinished import check_partial, unfinished
@@ -38,6 +39,7 @@ class Task(NamedTuple):
         resume: whether to go on from checkpoints.
         report: whether to write one.
         tensorboard: a folder for TensorBoard's files, or None.
+        labels: a file of classes to learn from, or a share of the truth; None for none.
     """
 
     algorithm: str
@@ -48,6 +50,7 @@ class Task(NamedTuple):
     resume: bool = False
     report: bool = True
     tensorboard: Path | None = None
+    labels: str | None = None
 
 
 class Result(NamedTuple):
@@ -66,6 +69,8 @@ def check(task: Task) -> None:
     """Raises MistakeError on options that do not go together, and where something would be lost."""
     if task.source.weights is not None and not takes(task.estimator, "sample_weight"):
         raise MistakeError(f"{task.algorithm} counts each row once: leave out --weights.")
+    if task.labels is not None:
+        check_learns(task.algorithm)
     if trains(task.estimator):
         check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     elif task.tensorboard is not None:
@@ -114,10 +119,12 @@ def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, An
     from jaxcluster.cli.scores import external_scores, finite, internal_scores, model_scores
 
     estimator = task.estimator
-    weighted = {} if rows.weights is None else {"sample_weight": rows.weights}
+    told = {} if rows.weights is None else {"sample_weight": rows.weights}
+    if task.labels is not None:
+        told["y"] = known_labels(task.labels, rows, estimator.random_state)
     with stage("fit", _title(task, rows)), mistakes(), warnings.catch_warnings(), around:
         warnings.filterwarnings("ignore", ".*did not converge")  # `show` says it in the words of the command line
-        estimator.fit(rows.x, **weighted, **links)
+        estimator.fit(rows.x, **told, **links)
     labels = estimator.labels_
     with stage("score", "Scoring"):
         scores = model_scores(estimator, rows.x, rows.weights)
@@ -134,6 +141,7 @@ def _settings(task: Task, rows: Rows) -> dict[str, Any]:
         "algorithm": task.algorithm,
         "parameters": {name: _as_json(value) for name, value in task.estimator.get_params().items()},
         "data": describe(task.source, rows.dataset),
+        **({} if task.labels is None else {"labels": task.labels}),
         "scaling": rows.scaling.to_json(),
         "versions": runtime.versions(),
         "device": runtime.device(),

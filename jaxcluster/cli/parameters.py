@@ -8,13 +8,13 @@ from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
 
-LISTS = {"hidden": "500,500,2000", "image_shape": "8,8"}
+LISTS = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", "image_shape": "8,8"}
 """Parameters that hold several whole numbers, and an example of each."""
 
 WORDS = {"scaling"}
 """Parameters of which "none" is one of the words."""
 
-PYTHON = {"callbacks", "checkpoint_dir", "decoder", "encoder", "optimizer"}
+PYTHON = {"callbacks", "checkpoint_dir", "critic", "decoder", "encoder", "generator", "optimizer"}
 """Parameters that hold no numbers or words, or a folder that the command line looks after itself."""
 
 

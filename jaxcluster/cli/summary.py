@@ -46,7 +46,8 @@ def show(out: Console, result: Result, folder: Path) -> None:
     for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
-    if getattr(estimator, "status_", None) == Status.MAX_STEPS and getattr(estimator, "tol", 0) is not None:
+    endless = getattr(estimator, "tol", None if trains(estimator) else 0) is None
+    if getattr(estimator, "status_", None) == Status.MAX_STEPS and not endless:
         limit = "epochs. Raise --epochs" if trains(estimator) else "steps. Raise --max-iter"
         complain("Warning", f"the fit stopped at its limit of {limit}, or --tol.", "yellow")
     if noise == len(estimator.labels_):

@@ -7,12 +7,14 @@ A method is an `nnx.Module` with ``loss(batch, key)`` and, where it looks at all
 from jaxcluster.deep.autoencoder import Autoencoder
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots, TensorBoard
 from jaxcluster.deep.cluster_layer import Clustered, ClusterLayer
+from jaxcluster.deep.clustergan import ClusterGAN
 from jaxcluster.deep.codes import CodeKMeans
 from jaxcluster.deep.dcn import DCN, DenoisingClustering
 from jaxcluster.deep.dec import DEC, IDEC
 from jaxcluster.deep.deepcluster import DeepCluster, DeepClusterV2
 from jaxcluster.deep.objective import Batch, Objective, Refreshed, Turn
 from jaxcluster.deep.stacked import pretrain_layers
+from jaxcluster.deep.swav import SwAV
 from jaxcluster.deep.trainer import Report, Trained, adam, train
 from jaxcluster.deep.use import map_module
 from jaxcluster.deep.vade import VaDE
@@ -23,6 +25,7 @@ __all__ = [
     "IDEC",
     "Autoencoder",
     "Batch",
+    "ClusterGAN",
     "ClusterLayer",
     "Clustered",
     "CodeKMeans",
@@ -35,6 +38,7 @@ __all__ = [
     "Refreshed",
     "Report",
     "Snapshots",
+    "SwAV",
     "TensorBoard",
     "Trained",
     "Turn",

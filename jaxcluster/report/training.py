@@ -102,8 +102,8 @@ class Training(NamedTuple):
         for name, codes in self.moments.items():
             if np.shape(codes) != (m, latent):
                 raise ValueError(f"the codes {np.shape(codes)} of {name} must be {(m, latent)}.")
-        if self.samples is not None and (np.ndim(self.samples) != 3 or np.shape(self.samples)[::2] != (k, d)):
-            raise ValueError(f"samples {np.shape(self.samples)} must be ({k}, any number, {d}).")
+        if self.samples is not None and (np.ndim(self.samples) != 3 or np.shape(self.samples)[2] != d):
+            raise ValueError(f"samples {np.shape(self.samples)} must be (any number, any number, {d}).")
         if self.nearest is not None and (np.ndim(self.nearest) != 3 or np.shape(self.nearest)[2] != d):
             raise ValueError(f"nearest {np.shape(self.nearest)} must be (any number, any number, {d}).")
 
