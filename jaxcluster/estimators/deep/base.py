@@ -119,9 +119,11 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     @property
     def module_(self) -> nnx.Module:
-        """The trained module, a copy: see `jaxcluster.deep`."""
+        """The trained module, a copy, in evaluation: see `jaxcluster.deep`."""
         check_is_fitted(self)
-        return with_weights(self._blank(), self._weights)
+        module = with_weights(self._blank(), self._weights)
+        module.eval()
+        return module
 
     @property
     def _n_features_out(self):

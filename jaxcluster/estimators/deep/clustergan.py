@@ -42,7 +42,8 @@ class ClusterGAN(OnePhase):
         latent: width of the noise.
         deviation: of the noise.
         code_weight: β_n, of the mean square by which the noise that is found is off.
-        cluster_weight: β_c, of the cross-entropy of the clusters that are found.
+        cluster_weight: β_c, of the cross-entropy of the clusters that are found. The paper has 10; with less, clusters
+            are where the rows are sooner than they are told apart.
         penalty: λ, of the critic's slopes that are not 1.
         critic_steps: moves of the critic a step.
         encoder, generator, critic: any `nnx.Module`, in place of the method's own: from rows to
@@ -71,7 +72,7 @@ class ClusterGAN(OnePhase):
     channels: Sequence[int] = (32, 64)
     deviation: float = 0.10
     code_weight: float = 10.0
-    cluster_weight: float = 10.0
+    cluster_weight: float = 1.0
     penalty: float = 10.0
     critic_steps: int = 5
     generator: Any = None
