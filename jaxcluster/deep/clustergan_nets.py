@@ -22,6 +22,7 @@ from jaxcluster.core import check
 from jaxcluster.deep.nets import MLP, as_image_shape, as_images, halved
 from jaxcluster.deep.nets.convnet import checked_channels
 from jaxcluster.deep.nets.normed import batch_norm
+from jaxcluster.deep.nets.strided import Double, Halve
 from jaxcluster.types import Array, Float
 
 CHANNELS = (64, 128)
@@ -68,7 +69,7 @@ class DenseGenerator(nnx.Module):
 
 
 class ImageReader(nnx.Module):
-    """Strided convolutions and a dense layer, each with leaky ReLU, and a linear layer: a critic or an encoder.
+    """Convolutions of 4×4 and stride 2 and a dense layer, each with leaky ReLU, and a linear one: critic or encoder.
 
     Args:
         image_shape: (height, width) or (height, width, channels) of an image.
@@ -93,9 +94,7 @@ class ImageReader(nnx.Module):
         self.image_shape = as_image_shape(image_shape)
         channels = checked_channels(channels)
         pairs = itertools.pairwise((self.image_shape[2], *channels))
-        self.convolutions = nnx.List(
-            [nnx.Conv(a, b, (4, 4), strides=2, kernel_init=narrow, rngs=rngs) for a, b in pairs]
-        )
+        self.convolutions = nnx.List([Halve(a, b, kernel_init=narrow, rngs=rngs) for a, b in pairs])
         flat = math.prod(halved(self.image_shape[:2], len(channels))) * channels[-1]
         self.last = dense_reader((flat, dense, width), rngs=rngs)
 
@@ -140,9 +139,7 @@ class ImageGenerator(nnx.Module):
         self.first = nnx.Linear(width, dense, kernel_init=narrow, rngs=rngs)
         self.second = nnx.Linear(dense, math.prod(self.start), kernel_init=narrow, rngs=rngs)
         pairs = itertools.pairwise((*reversed(channels), self.image_shape[2]))
-        self.convolutions = nnx.List(
-            [nnx.ConvTranspose(a, b, (4, 4), strides=2, kernel_init=narrow, rngs=rngs) for a, b in pairs]
-        )
+        self.convolutions = nnx.List([Double(a, b, kernel_init=narrow, rngs=rngs) for a, b in pairs])
         self.norms = nnx.List([batch_norm(each, rngs=rngs) for each in (dense, *reversed(channels))])
 
     def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:

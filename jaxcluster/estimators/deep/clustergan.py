@@ -50,8 +50,8 @@ class ClusterGAN(OnePhase):
             (n, latent + n_clusters) codes, the last n_clusters of them logits; from such codes, with one-hots for the
             logits, to rows as they are scaled; and from rows to (n, 1) scores, without batch normalisation. They are
             not changed. A model with its own cannot be saved.
-        epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 4,000 steps
-            and 30 epochs.
+        epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 3,000 steps
+            and 12 epochs.
         batch_size: rows a move; "auto" is 64, or all where there are fewer.
         learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is.
         image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
@@ -79,7 +79,8 @@ class ClusterGAN(OnePhase):
     critic: Any = None
     learning_rate: float = 5e-4
 
-    STEPS: ClassVar[int] = 4_000
+    STEPS: ClassVar[int] = 3_000
+    PASSES: ClassVar[int] = 12
 
     def sample(self, n_samples=1, cluster=None):
         """Generates rows, of clusters drawn alike or of one.
