@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 
 from jaxcluster import KMeans, Status, metrics
 from jaxcluster.cluster import sinkhorn
@@ -174,13 +174,13 @@ def test_the_same_key_gives_the_same_run(trained):
 
 def test_labels_are_those_of_groups_of_prototypes(trained):
     module, labels = trained[2].module, trained[2].labels
-    shares = np.array(module.assign(module.features(X)))
+    shares = np.array(module.assign(module.features(jnp.asarray(X))))
     np.testing.assert_array_equal(shares.argmax(1), labels)
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
-    z = np.array(module.features(X))
+    z = np.array(module.features(jnp.asarray(X)))
     for cluster in np.unique(labels):
         np.testing.assert_allclose(module.centers[...][cluster], z[labels == cluster].mean(0), atol=1e-5)
-    scores = np.array(module.embed(jnp.asarray(z)) @ module.prototypes[...].T) / 0.1
+    scores = np.array(module.embed(jnp.asarray(z)) @ module.prototypes[...].T) / 0.05
     each = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     groups = np.array(module.groups[...])
     np.testing.assert_allclose(shares[:, 1], each[:, groups == 1].sum(1), atol=1e-5)
@@ -268,10 +268,19 @@ def test_prototypes_that_share_rows_are_a_cluster(key):
     """Each cluster has rows between its own prototypes, and none between them and another's, near as that may be."""
     prototypes = on_circle([0.0, 0.2, 0.4, 0.6, 1.1, 1.3])
     found = survey(on_circle(np.r_[np.linspace(0, 0.6, 200), np.linspace(1.1, 1.3, 20)]), prototypes, 0.01)
-    labels = np.array(grouped(key, found.shared, 2))
+    np.testing.assert_array_equal(found.counts.sum(), 220)
+    labels = np.array(grouped(key, found, 2))
     assert len(set(labels[:4])) == len(set(labels[4:])) == 1
     assert labels[0] != labels[5]
-    np.testing.assert_array_equal(grouped(key, found.shared, 6), np.arange(6))
+    np.testing.assert_array_equal(grouped(key, found, 6), np.arange(6))
+
+
+def test_a_prototype_without_rows_is_no_cluster_of_its_own(key):
+    prototypes = on_circle([0.0, 0.2, 1.1, 1.3, 3.0])
+    found = survey(on_circle(np.r_[np.linspace(0, 0.2, 50), np.linspace(1.1, 1.3, 50)]), prototypes, 0.01)
+    np.testing.assert_array_equal(found.counts[4], 0)
+    labels = np.array(grouped(key, found, 2))
+    assert labels[0] == labels[1] != labels[2] == labels[3]
 
 
 # The estimator.
@@ -337,3 +346,21 @@ def test_a_wrong_module_is_answered_in_full():
         make(queue_size=1).loss(Batch(X[:4]), jax.random.key(0))
     with pytest.raises(ValueError, match=r"queue_size=-1 must be at least 1"):
         make(queue_size=-1)
+
+
+def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
+    x, truth = digits
+    options = {"hidden": (128,), "latent": 32, "projection": 32, "random_state": 0}
+    untrained = SwAVClusterer(10, **options, epochs=1, learning_rate=1e-12).fit(x)
+    model = SwAVClusterer(10, **options, epochs=16).fit(x)
+    bare = accuracy_of_kmeans(untrained.transform(x), truth)
+    assert accuracy_of_kmeans(model.transform(x), truth) >= bare + 0.05
+    assert metrics.clustering_accuracy(truth, model.labels_) >= bare + 0.06
+
+
+def test_clusters_may_differ_in_size_where_each_has_several_prototypes():
+    x, truth = make_blobs(n_samples=[900, 350, 150, 100], n_features=8, cluster_std=2.5, random_state=1)
+    options = {"hidden": (64,), "latent": 16, "projection": 16, "epochs": 6, "random_state": 0}
+    several, one = (SwAVClusterer(4, **options, n_prototypes=count).fit(x).labels_ for count in (20, 4))
+    assert metrics.clustering_accuracy(truth, several) >= 0.95
+    assert metrics.clustering_accuracy(truth, one) <= 0.8

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.cluster import spectral
+from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.ops.distance import FULL, row_products, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
@@ -26,10 +26,12 @@ class Survey(NamedTuple):
 
     Attributes:
         shared: (m, m) Σ over rows of p_i·p_j, for shares p of the prototypes in a row.
+        counts: (m,) how many rows each is the nearest to.
         alike: () whether all embeddings are the same, or all prototypes, or all rows are nearest to one prototype.
     """
 
     shared: Float[Array, "m m"]
+    counts: Float[Array, " m"]
     alike: Bool[Array, ""]
 
 
@@ -47,26 +49,29 @@ def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], tem
         rows, weight = rows
         scores = row_products(rows, prototypes)
         shares = jax.nn.softmax(scores / temperature) * weight[:, None]
-        return jnp.matmul(shares.T, shares, precision=FULL), jnp.argmax(scores, axis=1)
+        nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count) * weight[:, None]
+        return (jnp.matmul(shares.T, shares, precision=FULL), jnp.sum(nearest, axis=0)), ()
 
     rows = (embeddings, jnp.ones(n, embeddings.dtype))
-    shared, nearest = fold_rows(tile, rows, tile=tile_rows(n, 2 * count))
-    return Survey(shared, _same(embeddings) | _same(prototypes) | jnp.all(nearest == nearest[0]))
+    (shared, counts), _ = fold_rows(tile, rows, tile=tile_rows(n, 3 * count))
+    return Survey(shared, counts, _same(embeddings) | _same(prototypes) | (jnp.sum(counts > 0) == 1))
 
 
-def grouped(key: KeyArray, shared: Float[Array, "m m"], k: int) -> Int[Array, " m"]:
+def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
     """The cluster of each prototype, of k: a small normalised cut of the graph of what they share.
 
-    With as many prototypes as clusters each is one.
+    With as many prototypes as clusters each is one. Otherwise those that no row is nearest to make no cluster.
 
     Args:
         key: random key for the cut.
-        shared: see `Survey`.
+        found: of all rows.
         k: static, at most m.
     """
-    if shared.shape[0] == k:
+    if found.counts.shape[0] == k:
         return jnp.arange(k, dtype=jnp.int32)
-    return spectral.fit(key, shared, k, affinity="precomputed").labels
+    cut_key, label_key = jax.random.split(key)
+    vectors = spectral.embed(cut_key, found.shared, k, affinity="precomputed").vectors
+    return kmeans.fit(label_key, vectors, k, weights=found.counts, n_init=10).labels
 
 
 def _same(vectors):

@@ -50,7 +50,7 @@ class SwAV(nnx.Module):
         width: of the embeddings; None for ``latent``.
         n_large: how many of the views give assignments; None for the ``n_large`` of ``views``.
         temperature: τ > 0 of the predictions.
-        epsilon: > 0, temperature of the assignments.
+        epsilon: > 0, temperature of the assignments, in training and of clusters to rows.
         rounds: of Sinkhorn.
         queue_size: embeddings of earlier rows that take part in the assignments once there are as many, for each large
             view; 0 for none. For batches that are small against the prototypes.
@@ -114,7 +114,7 @@ class SwAV(nnx.Module):
         return normalize(z if self.head is None else self.head(z))
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each row: that of its prototypes in the prediction, softmax(scores/τ)."""
+        """The share of each cluster in each row: that of its prototypes in softmax(scores/ε), which grouped them."""
         return self._predicted(self.embed(z))
 
     # Training.
@@ -148,7 +148,7 @@ class SwAV(nnx.Module):
         """Groups the prototypes into clusters, by all rows, and says whether rows are still told apart."""
         embeddings = map_rows(self.embed, z, tile=TILE)
         found = survey(embeddings, self.prototypes[...], self.epsilon)
-        self.groups[...] = grouped(key, found.shared, self.n_clusters)
+        self.groups[...] = grouped(key, found, self.n_clusters)
         most = lambda rows: jnp.argmax(self._predicted(rows), axis=1).astype(jnp.int32)  # noqa: E731
         labels = map_rows(most, embeddings, tile=TILE)
         sums, counts = cluster_sums(Points(z, jnp.ones_like(z[:, 0])), labels, self.n_clusters, uniform=True)
@@ -185,7 +185,7 @@ class SwAV(nnx.Module):
 
     def _predicted(self, embeddings):
         """The share of each cluster."""
-        shares = jax.nn.softmax(row_products(embeddings, self.prototypes[...]) / self.temperature)
+        shares = jax.nn.softmax(row_products(embeddings, self.prototypes[...]) / self.epsilon)
         return jnp.matmul(shares, jax.nn.one_hot(self.groups[...], self.n_clusters), precision=FULL)
 
     def _check_rows(self, views, n):
