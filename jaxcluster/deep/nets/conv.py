@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxcluster.deep.nets.convolve import convolve
 from jaxcluster.deep.nets.images import as_image_shape
 from jaxcluster.deep.nets.initial import glorot
 from jaxcluster.types import Array, Float
@@ -37,7 +38,10 @@ class ConvEncoder(nnx.Module):
         widths = (self.image_shape[2], *channels)
         pairs = itertools.pairwise(widths)
         self.convolutions = nnx.List(
-            [nnx.Conv(a, b, (3, 3), strides=2, kernel_init=glorot, rngs=rngs) for a, b in pairs]
+            [
+                nnx.Conv(a, b, (3, 3), strides=2, conv_general_dilated=convolve, kernel_init=glorot, rngs=rngs)
+                for a, b in pairs
+            ]
         )
         height, width = halved(self.image_shape[:2], len(channels))
         self.linear = nnx.Linear(height * width * channels[-1], latent, kernel_init=glorot, rngs=rngs)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
+from jaxcluster.deep.nets.convolve import convolve
 from jaxcluster.deep.nets.images import as_image_shape, as_images
 from jaxcluster.deep.nets.initial import glorot, he
 from jaxcluster.deep.nets.normed import batch_norm
@@ -38,7 +39,12 @@ class ConvNet(nnx.Module):
         channels = checked_channels(channels)
         pairs = itertools.pairwise((self.image_shape[2], *channels))
         self.convolutions = nnx.List(
-            [nnx.Conv(a, b, (3, 3), strides=2, use_bias=False, kernel_init=he, rngs=rngs) for a, b in pairs]
+            [
+                nnx.Conv(
+                    a, b, (3, 3), strides=2, use_bias=False, conv_general_dilated=convolve, kernel_init=he, rngs=rngs
+                )
+                for a, b in pairs
+            ]
         )
         self.norms = nnx.List([batch_norm(b, rngs=rngs) for b in channels])
         self.linear = nnx.Linear(channels[-1], check.check_count("width", width), kernel_init=glorot, rngs=rngs)
