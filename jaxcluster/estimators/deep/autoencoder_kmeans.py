@@ -31,14 +31,14 @@ class AutoencoderKMeans(DeepClusterer):
         (150, 2)
     """
 
-    def _start(self, key, z, autoencoder, rows):
+    def _start(self, key, z, autoencoder, rows, known):
         fit = self._kmeans(key, z)
         return {"centers": fit.state.centers, "status": fit.status}
 
     def _make(self, autoencoder, start):
         return CodeKMeans(autoencoder, start["centers"])
 
-    def _train(self, key, module, rows, snapshots, endings):
+    def _train(self, key, module, rows, known, snapshots, endings):
         z = map_module(module, "features", rows)
         module.measure(z, module.labels(z))
         history = endings[-1].history if endings else ()

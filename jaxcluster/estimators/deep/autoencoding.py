@@ -79,9 +79,9 @@ class DeepClusterer(DeepEstimator):
     # What each method has of its own.
 
     def _start(
-        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray
+        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray, known: Any
     ) -> dict[str, Any]:
-        """What clusters begin with, from the codes of all rows: what `_make` takes."""
+        """What clusters begin with, from the codes of all rows and what `_known` says of them: what `_make` takes."""
         return {"centers": self._kmeans(key, z).state.centers}
 
     def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
@@ -95,7 +95,7 @@ class DeepClusterer(DeepEstimator):
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
-            y: ignored.
+            y: ignored, unless the method learns from labels.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
@@ -106,6 +106,7 @@ class DeepClusterer(DeepEstimator):
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
+        known = self._known(y, X.shape[0])
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
@@ -116,10 +117,10 @@ class DeepClusterer(DeepEstimator):
         autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
         codes = map_module(autoencoder, "encode", rows)
         self._check_codes(codes, endings)
-        self._began = self._start(start_key, codes, autoencoder, rows)
+        self._began = self._start(start_key, codes, autoencoder, rows, known)
         module = self._make(autoencoder, self._began)
         if all(ending.status != Status.NOT_FINITE for ending in endings):
-            module, ending = self._train(train_key, module, rows, snapshots, endings)
+            module, ending = self._train(train_key, module, rows, known, snapshots, endings)
         else:
             ending = endings[-1]
         self._began = {name: np.array(value) for name, value in self._began.items()}
@@ -194,7 +195,7 @@ class DeepClusterer(DeepEstimator):
         self._record("pretrain", ending)
         return ending.module, [*endings, ending]
 
-    def _train(self, key, module, rows, snapshots, endings) -> tuple[nnx.Module, Trained]:
+    def _train(self, key, module, rows, known, snapshots, endings) -> tuple[nnx.Module, Trained]:
         """The module after the second phase."""
         batch = self._batch(len(rows))
         interval = max(UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
@@ -202,6 +203,7 @@ class DeepClusterer(DeepEstimator):
             key,
             module,
             rows,
+            y=known,
             epochs=self.epochs,
             optimizer=adam(self.learning_rate) if self.optimizer is None else self.optimizer,
             batch_size=batch,

@@ -94,6 +94,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """The module of a fitted estimator before any training: ``features`` of rows, ``assign`` of these."""
         raise NotImplementedError
 
+    def _known(self, y: Any, n: int) -> Array | np.ndarray | None:
+        """What the module is told of the rows: n values, or None."""
+        return None
+
     def _centers(self, module: nnx.Module) -> Array:
         return module.centers[...]
 

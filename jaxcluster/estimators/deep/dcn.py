@@ -30,7 +30,7 @@ class DCN(DeepClusterer):
 
     weight: float = 1.0
 
-    def _start(self, key, z, autoencoder, rows):
+    def _start(self, key, z, autoencoder, rows, known):
         fit = self._kmeans(key, z)
         return {"centers": fit.state.centers, "counts": jnp.bincount(fit.labels, length=self.n_clusters)}
 

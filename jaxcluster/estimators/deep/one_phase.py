@@ -15,7 +15,7 @@ from jaxcluster.deep.use import evaluated
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.rows import scaled
-from jaxcluster.types import Array, KeyArray
+from jaxcluster.types import KeyArray
 
 
 @dataclass(eq=False, repr=False)
@@ -46,10 +46,6 @@ class OnePhase(DeepEstimator):
     def _finish(self, key: KeyArray, module: nnx.Module, rows: np.ndarray) -> nnx.Module:
         """The trained module with its clusters, where it does not have them from its training."""
         return module
-
-    def _known(self, y: Any, n: int) -> Array | np.ndarray | None:
-        """What the module is told of the rows: n values, or None."""
-        return None
 
     # The whole.
 

@@ -76,7 +76,7 @@ class VaDE(DeepClusterer):
             trunk = nets.MLP((d, *self.hidden), rngs=rngs)
         return nets.VariationalEncoder(trunk, nets.GaussianHead(width, self.latent, rngs=rngs))
 
-    def _start(self, key, z, autoencoder, rows):
+    def _start(self, key, z, autoencoder, rows, known):
         # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
         shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters)
         start = gmm.Start(responsibilities=shares)
