@@ -1,0 +1,138 @@
+"""k-means on codes that were learned from labels, from views of the rows, or from both."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from jaxcluster.core import check
+from jaxcluster.deep.metric_learning import LOSSES
+from jaxcluster.deep.metric_learning import MetricEmbedding as Module
+from jaxcluster.deep.use import map_module
+from jaxcluster.estimators.deep.known import as_known
+from jaxcluster.estimators.deep.views import ViewLearner
+from jaxcluster.losses.triplet import MINING
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class MetricEmbedding(ViewLearner):
+    """k-means on codes that are near each other where rows are of one class, or are views of one row.
+
+    Args:
+        n_clusters: number of clusters; that of classes in ``y`` is another matter.
+        loss: "contrastive", "triplet", "nt-xent" or "supervised-contrastive": see
+            `jaxcluster.deep.metric_learning.MetricEmbedding`. "auto" is the last one where there are labels, else
+            "nt-xent", which learns from views alone.
+        views: what rows without a label learn from, and those with one too: called with a key and rows it gives two or
+            more views of them in a tuple, or one, and is then called twice. None for rows as they are; those without a
+            label take no part then.
+        margin: of "contrastive" and "triplet"; codes have length 1.
+        temperature: of the other losses; None for 0.5 of "nt-xent" and 0.1 of "supervised-contrastive".
+        mining: of triplets: "hard", or "all" or "semi-hard", which take time with the cube of the rows of a batch.
+        n_init: starts of k-means.
+        hidden, latent, …: see `jaxcluster.estimators.deep.views.ViewLearner`.
+
+    Attributes:
+        labels_: (n_samples,) int32 clusters of k-means on the codes, whatever is known of the rows.
+        classes_: the classes that were known of any row, ascending.
+        records_: of each epoch also the means of ``anchors``, rows of a batch with a positive and a negative, and of
+            ``triplets``, and ``barren``, the share of batches without any anchor.
+        cluster_centers_, history_, snapshots_, n_iter_, status_: as of all deep methods.
+
+    Sources: see `jaxcluster.deep.metric_learning`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> y[::2] = -1
+        >>> model = MetricEmbedding(3, hidden=(16,), latent=2, epochs=10, random_state=0).fit(X, y)
+        >>> model.transform(X).shape
+        (150, 2)
+    """
+
+    loss: str = "auto"
+    margin: float = 1.0
+    temperature: float | None = None
+    mining: str = "hard"
+    n_init: int = 20
+
+    def fit(self, X, y=None):
+        """Trains the network and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: (n_samples,) classes, where they are known: integers, −1 for not known, or strings, None for not known.
+                None for no classes at all. "nt-xent" does not look at them.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; neither labels nor views to learn from; an
+                encoder whose codes have another width; a checkpoint that was changed, or is of another configuration.
+
+        Warns:
+            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
+                rows; batches in which no row had both a positive and a negative, with their number.
+        """
+        return super().fit(X, y)
+
+    def _make(self, rngs, d):
+        options = {"margin": self.margin, "temperature": self.temperature, "mining": self.mining}
+        encoder, views = self._network(rngs, d), self._views()
+        return Module(encoder, self.n_clusters, self.latent, loss=self._loss, views=views, **options)
+
+    def _finish(self, key, module, rows):
+        module.cluster(key, map_module(module, "features", rows), n_init=self.n_init)
+        return module
+
+    @property
+    def _loss(self):
+        auto = "supervised-contrastive" if self.classes_.size else "nt-xent"
+        return auto if self.loss == "auto" else self.loss
+
+    def _known(self, y, n):
+        self.classes_, codes = np.zeros(0, np.int64), np.full(n, -1, np.int32)
+        if y is not None:
+            codes, self.classes_ = as_known(y, n)
+        told = self.classes_.size > 0 and self._loss != "nt-xent"
+        if self.views is None:
+            self._check_labels(np.bincount(codes[codes >= 0]) if told else None)
+        return codes if told else None
+
+    def _check_labels(self, counts):
+        """Raises where the classes, of so many rows, are nothing to learn from without views."""
+        if counts is None:
+            raise ValueError(
+                f"loss={self._loss!r} has no labels to learn from, and views=None. Pass views='auto', or y with the "
+                "classes of some rows to a loss that learns from them."
+            )
+        if counts.size < 2 or counts.max() < 2:
+            seen = "knows of one class only" if counts.size < 2 else "has no class with two rows"
+            raise ValueError(
+                f"y {seen}, and views=None: no row has both a positive and a negative. Pass views='auto', or the "
+                "classes of more rows."
+            )
+
+    def _warn_unless_sound(self):
+        super()._warn_unless_sound()
+        steps = np.diff([0, *(record["step"] for record in self.records_)])
+        barren = np.nan_to_num([record["barren"] for record in self.records_])
+        count = round(float(np.sum(steps * barren)))
+        if count:
+            batch = self._batch(self.labels_.size)
+            warnings.warn(
+                f"{type(self).__name__}: in {count:,} of {steps.sum():,} batches no row had both a positive and a "
+                f"negative. Pass a batch_size above {batch}, the classes of more rows, or views.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_choice("loss", self.loss, ("auto", *LOSSES))
+        check.check_choice("mining", self.mining, MINING)
+        check.check_count("n_init", self.n_init)
+        check.check_positive("margin", self.margin)
+        if self.temperature is not None:
+            check.check_positive("temperature", self.temperature)
