@@ -16,25 +16,19 @@ class CenterState(nnx.Variable):
     """What moves by a rule of its own, not by the optimiser."""
 
 
-class CodeKMeans(nnx.Module):
-    """An autoencoder, and centres among its codes.
+class CodeCenters(nnx.Module):
+    """Centres among codes, and how codes are shared out among them.
 
     Args:
-        autoencoder: pretrained.
-        centers: (k, latent), as k-means finds them among the codes.
+        centers: (k, latent).
 
     Raises:
         ValueError: centers that are not a matrix.
     """
 
-    def __init__(self, autoencoder: Autoencoder, centers: ArrayLike):
-        self.autoencoder = autoencoder
+    def __init__(self, centers: ArrayLike):
         self.centers = CenterState(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
         self.variance = CenterState(jnp.ones(()))
-
-    def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The code of each row."""
-        return self.autoencoder.encode(x)
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
         """The nearest centre of each code."""
@@ -47,13 +41,33 @@ class CodeKMeans(nnx.Module):
         """
         return soft_kmeans.responsibilities(self.centers[...], z, self.variance[...])
 
+    def measure(self, z: Float[Array, "n l"], labels: Int[Array, " n"]) -> None:
+        """Takes note of the mean square of a code's distance from its centre, a column."""
+        within = jnp.mean(jnp.square(z - self.centers[...][labels]))
+        self.variance[...] = jnp.maximum(within, jnp.finfo(jnp.float32).tiny)
+
+
+class CodeKMeans(CodeCenters):
+    """An autoencoder, and centres among its codes.
+
+    Args:
+        autoencoder: pretrained.
+        centers: (k, latent), as k-means finds them among the codes.
+
+    Raises:
+        ValueError: centers that are not a matrix.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, centers: ArrayLike):
+        super().__init__(centers)
+        self.autoencoder = autoencoder
+
+    def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
+        """The code of each row."""
+        return self.autoencoder.encode(x)
+
     def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """The clusters of all rows; takes note of the variance within them."""
         labels = self.labels(z)
         self.measure(z, labels)
         return Refreshed(labels)
-
-    def measure(self, z: Float[Array, "n l"], labels: Int[Array, " n"]) -> None:
-        """Takes note of the mean square of a code's distance from its centre, a column."""
-        within = jnp.mean(jnp.square(z - self.centers[...][labels]))
-        self.variance[...] = jnp.maximum(within, jnp.finfo(jnp.float32).tiny)
