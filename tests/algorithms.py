@@ -97,6 +97,9 @@ SMALL = {
 }
 """A network large enough for the four blobs."""
 
+FEW = {"hidden": (32,), "batch_size": 50, "learning_rate": 0.01}
+"""A network that is trained in one go, for as long as it takes to find the four blobs, or nearly."""
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectral": {"gamma": 0.05},
     "spectral-embedding": {"affinity": "rbf"},
@@ -104,6 +107,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
     "hdbscan": {"min_cluster_size": 20},
     **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), SMALL),
+    "clustergan": {**FEW, "latent": 4, "learning_rate": 0.002, "critic_steps": 3, "epochs": 4},
+    "deepcluster": {**FEW, "latent": 8, "update_interval": 20, "epochs": 6},
+    "swav": {**FEW, "latent": 8, "projection": None, "n_prototypes": 12, "freeze": 10, "epochs": 6},
+    "metric-embedding": {**FEW, "latent": 8, "epochs": 20},
+    "joint-clustering": SMALL,
 }
 """What estimators must be told besides the number of clusters to find the four blobs."""
 
@@ -124,3 +132,7 @@ WEIGHTED = [name for name in ESTIMATORS if has_fit_parameter(ESTIMATORS[name](),
 
 PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict")]
 """Estimators that label new rows."""
+
+NEARLY = {"clustergan": 0.95, "deepcluster": 0.9, "swav": 0.9, "metric-embedding": 0.9}
+"""Estimators that learn from views or a game, and the adjusted Rand index with which they find the four blobs: a row at
+the edge of one may look like those of another in a view."""

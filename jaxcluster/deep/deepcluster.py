@@ -15,10 +15,10 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster import metrics
-from jaxcluster.cluster import kmeans, soft_kmeans
+from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import View, viewed
-from jaxcluster.deep.codes import CenterState
+from jaxcluster.deep.codes import CenterState, CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.ops.distance import normalize
 from jaxcluster.ops.whitening import Whitening, whitening
@@ -31,7 +31,7 @@ FEW = 1e-6
 """Of the mean square of features, their variance: with less, rows cannot be told apart."""
 
 
-class PseudoLabels(nnx.Module):
+class PseudoLabels(CodeCenters):
     """A network whose targets are the clusters that k-means finds among its features, anew at each look.
 
     Batches show all of these clusters equally. The clusters that rows are given in the end are others, `center` finds
@@ -39,7 +39,6 @@ class PseudoLabels(nnx.Module):
 
     Args:
         encoder: rows to features, (n, latent).
-        latent: width of the features.
         n_pseudo: of the clusters that are learned.
         n_clusters: of those that rows are given.
         width: of the features as clusters see them.
@@ -48,12 +47,11 @@ class PseudoLabels(nnx.Module):
 
     metric = "sqeuclidean"
 
-    def __init__(self, encoder: nnx.Module, latent: int, n_pseudo: int, n_clusters: int, width: int, view: View | None):
-        self.encoder, self.view, self.latent = encoder, view, latent
+    def __init__(self, encoder: nnx.Module, n_pseudo: int, n_clusters: int, width: int, view: View | None):
         self.n_pseudo = check.check_count("n_pseudo", n_pseudo)
         self.n_clusters = check.check_count("n_clusters", n_clusters)
-        self.centers = CenterState(jnp.zeros((n_clusters, width)))
-        self.variance = CenterState(jnp.ones(()))
+        super().__init__(jnp.zeros((self.n_clusters, width)))
+        self.encoder, self.view = encoder, view
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """The features of each row."""
@@ -64,16 +62,15 @@ class PseudoLabels(nnx.Module):
         raise NotImplementedError
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each row: of the mixture of equal balls that k-means is a limit of."""
-        return soft_kmeans.responsibilities(self.centers[...], self.place(z), self.variance[...])
+        """The share of each cluster in each row, by its features as clusters see them."""
+        return super().assign(self.place(z))
 
     def center(self, key: KeyArray, z: Float[Array, "n l"], n_init: int = 10) -> None:
         """Finds the clusters that rows are given, by k-means among the features of all of them."""
         placed = self.place(z)
         found = kmeans.fit(key, placed, self.n_clusters, n_init=n_init, metric=self.metric)
         self.centers[...] = found.state.centers
-        within = jnp.mean(jnp.square(placed - found.state.centers[found.labels]))
-        self.variance[...] = jnp.maximum(within, jnp.finfo(jnp.float32).tiny)
+        self.measure(placed, found.labels)
 
     @staticmethod
     def agreement(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
@@ -131,7 +128,7 @@ class DeepCluster(PseudoLabels):
         width = min(256, -(-latent // 4)) if components is None else check.check_count("components", components)
         if width > latent:
             raise ValueError(f"components={width} is more than the {latent} features there are. Pass at most {latent}.")
-        super().__init__(encoder, latent, n_pseudo, n_pseudo if n_clusters is None else n_clusters, width, view)
+        super().__init__(encoder, n_pseudo, n_pseudo if n_clusters is None else n_clusters, width, view)
         drawn = nnx.initializers.normal(HEAD_DEVIATION)
         self.head = nnx.Linear(latent, self.n_pseudo, kernel_init=drawn, rngs=rngs)
         self.mean = CenterState(jnp.zeros(latent))
@@ -201,7 +198,7 @@ class DeepClusterV2(PseudoLabels):
         temperature: float = 0.1,
         view: View | None = None,
     ):
-        super().__init__(encoder, latent, n_pseudo, n_pseudo if n_clusters is None else n_clusters, latent, view)
+        super().__init__(encoder, n_pseudo, n_pseudo if n_clusters is None else n_clusters, latent, view)
         self.temperature = float(check.check_positive("temperature", temperature))
         self.prototypes = CenterState(jnp.zeros((self.n_pseudo, latent)))
 

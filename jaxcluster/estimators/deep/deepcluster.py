@@ -84,6 +84,7 @@ class DeepCluster(ViewLearner):
         super()._check_params(n, d)
         check.check_choice("variant", self.variant, VARIANTS)
         check.check_count("n_init", self.n_init)
+        check.check_positive("temperature", self.temperature)
         if self.update_interval is not None:
             check.check_count("update_interval", self.update_interval)
         if self.n_pseudo is not None:

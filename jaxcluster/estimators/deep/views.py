@@ -14,6 +14,10 @@ from jaxcluster.deep.autoencoder import View
 from jaxcluster.deep.views import image_views, table_views
 from jaxcluster.estimators.deep.one_phase import OnePhase
 
+SWAPPED, SWAPPED_A_COLUMN = 0.3, 0.02
+"""The share of entries that views of tables swap: the first, or the second for each column, where columns are few: then
+each of them may be what tells a row from others."""
+
 CHANNELS = (32, 64, 128)
 """Of the convolutions, each of which halves height and width; there are as many as leave images two pixels wide."""
 
@@ -29,7 +33,7 @@ class ViewLearner(OnePhase):
         encoder: rows to features, (n, latent), in place of dense layers or, with ``image_shape``, of convolutions.
         views: called with a key and rows, which are scaled, gives a view of them or a tuple of views, as a
             `jaxcluster.deep.views.MultiCrop` does. "auto": `jaxcluster.deep.views.image_views` where there is an
-            ``image_shape``, else `table_views`. None for rows as they are.
+            ``image_shape``, else `table_views`, which swap less the fewer columns there are. None for rows as they are.
     """
 
     _: KW_ONLY
@@ -53,7 +57,7 @@ class ViewLearner(OnePhase):
         if not isinstance(self.views, str):
             return self.views
         if self.image_shape is None:
-            return table_views(crops=self.CROPS)
+            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * self.n_features_in_), crops=self.CROPS)
         return image_views(self.image_shape, crops=self.CROPS)
 
     def _check_params(self, n: int, d: int) -> None:
