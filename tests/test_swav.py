@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import KMeans, Status, metrics
 from jaxcluster.cluster import sinkhorn
@@ -311,10 +312,18 @@ def test_attributes_have_their_shapes(blobs):
 
 
 def test_images_are_shown_in_crops_of_two_sizes(digits):
-    options = TINY | {"image_shape": (8, 8), "crops": (2, 1)}
+    options = TINY | {"image_shape": (8, 8), "crops": (2, 1), "projection": None}
     model = SwAVClusterer(3, **options).fit(digits[0][:60])
     assert np.isfinite(model.history_).all()
     assert model.predict_proba(digits[0][:60]).shape == (60, 3)
+    assert model.prototypes_.shape == (15, 3)
+
+
+def test_rows_that_are_all_the_same_are_a_collapse():
+    with pytest.warns(ConvergenceWarning, match="the training collapsed: all rows look the same"):
+        model = SwAVClusterer(2, **TINY | {"epochs": 3}).fit(np.ones((40, 5)))
+    assert model.status_ == Status.COLLAPSED
+    assert np.isfinite(model.history_).all()
 
 
 def bad(message, **options):
@@ -337,6 +346,11 @@ def bad(message, **options):
 def test_a_wrong_option_is_answered_in_full(blobs, options, message):
     with pytest.raises(ValueError, match=message):
         SwAVClusterer(4, **TINY | options).fit(blobs.x)
+
+
+def test_one_row_is_refused():
+    with pytest.raises(ValueError, match="n_samples=1 should be at least 2"):
+        SwAVClusterer(1, **TINY | {"batch_size": 1}).fit(np.ones((1, 5)))
 
 
 def test_a_wrong_module_is_answered_in_full():

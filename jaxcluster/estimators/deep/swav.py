@@ -128,6 +128,8 @@ class SwAV(OnePhase):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
+        if n < 2:
+            raise ValueError(f"n_samples={n} should be at least 2: a row is known by what sets it apart from others.")
         for name in ("n_prototypes", "projection"):
             if getattr(self, name) is not None:
                 check.check_count(name, getattr(self, name))
