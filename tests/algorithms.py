@@ -109,7 +109,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), SMALL),
     "clustergan": {**FEW, "latent": 4, "learning_rate": 0.002, "critic_steps": 3, "epochs": 4},
     "deepcluster": {**FEW, "latent": 8, "update_interval": 20, "epochs": 6},
-    "swav": {**FEW, "latent": 8, "projection": None, "n_prototypes": 12, "freeze": 10, "epochs": 6},
+    "swav": {**FEW, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
     "metric-embedding": {**FEW, "latent": 8, "epochs": 20},
     "joint-clustering": SMALL,
 }

@@ -13,6 +13,7 @@ from flax import nnx
 
 from jaxcluster.core import check
 from jaxcluster.deep.nets.convnet import checked_channels
+from jaxcluster.deep.nets.convolve import convolve
 from jaxcluster.deep.nets.images import as_image_shape, as_images
 from jaxcluster.deep.nets.initial import glorot, he
 from jaxcluster.deep.nets.normed import batch_norm
@@ -94,4 +95,5 @@ class Block(nnx.Module):
 
 def _convolution(before, after, *, size=3, strides=1, rngs):
     """Without a bias: normalisation takes it off again."""
-    return nnx.Conv(before, after, (size, size), strides=strides, use_bias=False, kernel_init=he, rngs=rngs)
+    options = {"strides": strides, "use_bias": False, "conv_general_dilated": convolve, "kernel_init": he}
+    return nnx.Conv(before, after, (size, size), **options, rngs=rngs)

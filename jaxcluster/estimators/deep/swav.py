@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_fed
-from jaxcluster.deep.views import image_views, table_views
-from jaxcluster.estimators.deep.one_phase import OnePhase
+from jaxcluster.estimators.deep.views import ViewLearner
 
 PER_CLUSTER = 5
 """Prototypes a cluster, unless ``n_prototypes`` says otherwise; and rows a prototype, where there are so many:"""
@@ -23,12 +19,9 @@ ROWS = 4
 UPDATE_STEPS = 50
 """The fewest steps from one look at all rows to the next."""
 
-CHANNELS = (32, 64, 128)
-"""Of the convolutions, each of which halves height and width; there are as many as leave images two pixels wide."""
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SwAV(OnePhase):
+class SwAV(ViewLearner):
     """Clusters of rows by a network that knows a row in whatever way it is shown.
 
     The network is trained to predict from one random view of a row which prototypes another view of it was assigned to;
@@ -37,23 +30,19 @@ class SwAV(OnePhase):
 
     Args:
         n_clusters: number of clusters.
-        hidden: widths of the hidden layers of dense networks.
-        latent: width of the features.
         n_prototypes: None for five a cluster, or fewer where there are not four rows for each. With as many as clusters
             each prototype is one, and clusters are drawn to equal sizes.
-        views: called with a key and rows, gives several views of them as a tuple, the large ones first, as a
-            `jaxcluster.deep.views.MultiCrop` does; None for crops and moves of images, with ``image_shape``, and for
-            entries swapped with those of other rows and noise without. Rows come scaled.
-        crops: how many large views, which give assignments, and small ones, which only predict, of the usual views.
+        views: several views of a row, the large ones first: see `jaxcluster.estimators.deep.views.ViewLearner`.
+        crops: how many large views, which give assignments, and small ones, which only predict, "auto" stands for.
         projection: width of the space of the prototypes, onto which a small network projects the features; None for the
             features themselves.
         temperature: > 0 of the predictions.
         epsilon: > 0, temperature of the assignments.
         queue_size: embeddings of earlier rows that take part in the assignments; None for as many as make four rows a
             prototype, 0 for none.
-        freeze: steps in which the prototypes stay as they were drawn.
+        freeze_steps: steps in which the prototypes stay as they were drawn.
         epochs: of at least 50 steps, and a pass over the rows; None for at least 2,000 steps and 30 passes.
-        encoder, image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
+        hidden, latent, encoder, …: see `jaxcluster.estimators.deep.views.ViewLearner`.
 
     Attributes:
         prototypes_: (n_prototypes, projection) of length 1.
@@ -70,23 +59,19 @@ class SwAV(OnePhase):
     Source: M. Caron et al., Unsupervised learning of visual features by contrasting cluster assignments, NeurIPS 2020.
     """
 
-    hidden: Sequence[int] = (256, 256)
-    latent: int = 64
     n_prototypes: int | None = None
-    views: Callable[..., Any] | None = None
     crops: tuple[int, int] = (2, 0)
     projection: int | None = 64
     temperature: float = 0.1
     epsilon: float = 0.05
     queue_size: int | None = None
-    freeze: int = 100
+    freeze_steps: int = 100
 
     def _make(self, rngs, d):
-        encoder = self._own_encoder(rngs, d) if self.encoder is None else nnx.clone(self.encoder)
         widths = (self.latent, self.latent, self.projection)
         head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
         return Module(
-            encoder,
+            self._network(rngs, d),
             self._views(),
             self.n_clusters,
             self._sizes["prototypes"],
@@ -96,21 +81,9 @@ class SwAV(OnePhase):
             temperature=self.temperature,
             epsilon=self.epsilon,
             queue_size=self._sizes["queue"],
-            freeze_steps=self.freeze,
+            freeze_steps=self.freeze_steps,
             rngs=rngs,
         )
-
-    def _own_encoder(self, rngs, d):
-        if self.image_shape is None:
-            return nets.Projector((d, *self.hidden, self.latent), rngs=rngs)
-        halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
-        return nets.ConvNet(self.image_shape, self.latent, channels=CHANNELS[:halvings], rngs=rngs)
-
-    def _views(self):
-        if self.views is not None:
-            return self.views
-        crops = tuple(self.crops)
-        return table_views(crops=crops) if self.image_shape is None else image_views(self.image_shape, crops=crops)
 
     def _steps_per_epoch(self, n, batch):
         return max(UPDATE_STEPS, n // batch)
@@ -123,13 +96,15 @@ class SwAV(OnePhase):
     def _collapse(self):
         return (
             "all rows look the same to the network, or are at one prototype. Pass views that leave more of the rows as "
-            f"they are, raise freeze={self.freeze}, or lower learning_rate={self.learning_rate}"
+            f"they are, raise freeze_steps={self.freeze_steps}, or lower learning_rate={self.learning_rate}"
         )
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
         if n < 2:
             raise ValueError(f"n_samples={n} should be at least 2: a row is known by what sets it apart from others.")
+        if self.views is None:
+            raise ValueError("views=None shows rows as they are, and 2 views of each are needed. Pass views='auto'.")
         for name in ("n_prototypes", "projection"):
             if getattr(self, name) is not None:
                 check.check_count(name, getattr(self, name))

@@ -42,7 +42,7 @@ class ViewLearner(OnePhase):
     views: Any = "auto"
 
     CROPS: ClassVar[tuple[int, int]] = (2, 0)
-    """Large and small views of each row that "auto" stands for."""
+    """Large and small views of each row that "auto" stands for, unless the method has a parameter for it."""
 
     def _network(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
         """The encoder that was passed, or one for d columns."""
@@ -56,9 +56,10 @@ class ViewLearner(OnePhase):
     def _views(self) -> View | None:
         if not isinstance(self.views, str):
             return self.views
+        crops = tuple(getattr(self, "crops", self.CROPS))
         if self.image_shape is None:
-            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * self.n_features_in_), crops=self.CROPS)
-        return image_views(self.image_shape, crops=self.CROPS)
+            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * self.n_features_in_), crops=crops)
+        return image_views(self.image_shape, crops=crops)
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
