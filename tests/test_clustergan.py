@@ -291,7 +291,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def of_digits(digits):
-    return ClusterGAN(10, hidden=(128, 128), latent=10, learning_rate=1e-3, epochs=8, random_state=0).fit(digits[0])
+    return ClusterGAN(10, hidden=(128, 128), latent=10, epochs=8, random_state=0).fit(digits[0])
 
 
 def test_training_beats_the_same_network_untrained(digits, of_digits):

@@ -37,7 +37,7 @@ class ClusterGAN(nnx.Module):
     """A generator of rows from codes z = (z_n, z_c), a critic of them, and an encoder from rows to codes.
 
     z_n is noise, N(0, σ²I), and z_c the one-hot of a cluster, each as likely. A step is ``critic_steps`` moves of the
-    critic, by −(mean D(x) − mean D(x̃)) + λ·penalty, and one of generator and encoder together, by
+    critic, by mean D(x̃) − mean D(x) + λ·penalty, and one of generator and encoder together, by
     −mean D(x̃) + β_n·mean‖z_n − ẑ_n‖²/l + β_c·(cross-entropy of z_c and ẑ_c), x̃ generated from z and ẑ its code. The
     mean over the l columns of the noise is that of the authors' program, on which the published figures rest; their
     paper writes the sum.

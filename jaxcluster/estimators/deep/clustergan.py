@@ -31,19 +31,19 @@ class ClusterGAN(OnePhase):
 
     A generator makes rows of noise and the one-hot of a cluster, a critic tells them from those of X, and an encoder,
     trained with the generator, recovers noise and cluster. Rows of X are clustered by k-means among their codes: the
-    noise that the encoder finds, and its share of each cluster. Cluster j is the one that the generator's j-th is put
-    in. A step is ``critic_steps`` moves of the critic and one of the two others.
+    noise that the encoder finds, and its share of each cluster. Rows that are generated of cluster j are put into
+    cluster j. A step is ``critic_steps`` moves of the critic and one of the two others.
 
     Args:
         n_clusters: number of clusters.
-        hidden: widths of the hidden layers of all three networks; of images, the last is that of the dense layer
-            between convolutions and codes.
+        hidden: widths of the hidden layers of all three networks. Those of images have one dense layer, of the last
+            width, and convolutions.
         channels: of the convolutions, for images. The paper has (64, 128) and a dense layer of 1,024.
         latent: width of the noise.
         deviation: of the noise.
         code_weight: β_n, of the mean square by which the noise that is found is off.
-        cluster_weight: β_c, of the cross-entropy of the clusters that are found. The paper has 10; with less, clusters
-            are where the rows are sooner than they are told apart.
+        cluster_weight: β_c, of the cross-entropy of the clusters that are found. The paper has 10; with less,
+            generated rows come to look like those of X before it is settled which of them are a cluster.
         penalty: λ, of the critic's slopes that are not 1.
         critic_steps: moves of the critic a step.
         encoder, generator, critic: any `nnx.Module`, in place of the method's own: from rows to
@@ -53,7 +53,8 @@ class ClusterGAN(OnePhase):
         epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 3,000 steps
             and 12 epochs.
         batch_size: rows a move; "auto" is 64, or all where there are fewer.
-        learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is.
+        learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is. The paper has 1e-4, for many times the
+            steps.
         image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
 
     Attributes:
@@ -77,7 +78,7 @@ class ClusterGAN(OnePhase):
     critic_steps: int = 5
     generator: Any = None
     critic: Any = None
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
 
     STEPS: ClassVar[int] = 3_000
     PASSES: ClassVar[int] = 12
