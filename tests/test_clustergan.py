@@ -291,7 +291,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def of_digits(digits):
-    return ClusterGAN(10, hidden=(128, 128), latent=10, epochs=8, random_state=0).fit(digits[0])
+    return ClusterGAN(10, hidden=(128, 128), latent=10, epochs=6, random_state=0).fit(digits[0])
 
 
 def test_training_beats_the_same_network_untrained(digits, of_digits):
@@ -318,7 +318,7 @@ def test_attributes_and_use(digits, of_digits):
     assert of_digits.transform(X[:9]).shape == (9, 20)
     assert of_digits.cluster_centers_.shape == (10, 20)
     assert len(of_digits.get_feature_names_out()) == 20
-    assert of_digits.n_iter_ == len(of_digits.history_) == 8
+    assert of_digits.n_iter_ == len(of_digits.history_) == 6
     assert of_digits.records_[-1]["code"] > 0
     rows, _ = of_digits.sample(400)  # in the units of X
     np.testing.assert_allclose(rows.mean(), X.mean(), rtol=0.1)
