@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.cluster import kmeans, soft_kmeans
+from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
-from jaxcluster.deep.codes import CenterState
+from jaxcluster.deep.codes import CenterState, CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed, Turn
 from jaxcluster.losses import wasserstein
 from jaxcluster.ops.segments import cluster_sums
@@ -33,7 +33,7 @@ PROBES = 8
 """Draws of the noise from which a row of each cluster is generated, to see whether clusters differ."""
 
 
-class ClusterGAN(nnx.Module):
+class ClusterGAN(CodeCenters):
     """A generator of rows from codes z = (z_n, z_c), a critic of them, and an encoder from rows to codes.
 
     z_n is noise, N(0, σ²I), and z_c the one-hot of a cluster, each as likely. A step is ``critic_steps`` moves of the
@@ -86,8 +86,7 @@ class ClusterGAN(nnx.Module):
         self.code_weight = check.check_positive("code_weight", code_weight, zero=True)
         self.cluster_weight = check.check_positive("cluster_weight", cluster_weight, zero=True)
         self.penalty = check.check_positive("penalty", penalty, zero=True)
-        self.centers = CenterState(self._corners())
-        self.variance = CenterState(jnp.ones(()))
+        super().__init__(self._corners())
         self.moves = CenterState(jnp.zeros((), jnp.int32))
 
     @property
@@ -140,10 +139,6 @@ class ClusterGAN(nnx.Module):
         found = self.encoder(x)
         return jnp.concatenate([found[:, : self.latent], jax.nn.softmax(found[:, self.latent :])], axis=1)
 
-    def assign(self, z: Float[Array, "n m"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each code, as the mixture has it that k-means is a limit of."""
-        return soft_kmeans.responsibilities(self.centers[...], z, self.variance[...])
-
     def refresh(self, z: Float[Array, "n m"], key: KeyArray) -> Refreshed:
         """Finds the clusters of all rows by k-means.
 
@@ -153,8 +148,7 @@ class ClusterGAN(nnx.Module):
         """
         fit = kmeans.fit(key, z, self.n_clusters, init=self._start(z))
         self.centers[...] = fit.state.centers
-        within = jnp.mean(jnp.square(z - fit.state.centers[fit.labels]))
-        self.variance[...] = jnp.maximum(within, jnp.finfo(jnp.float32).tiny)
+        self.measure(z, fit.labels)
         return Refreshed(fit.labels, collapsed=self._collapsed(z, key))
 
     def _start(self, z):
