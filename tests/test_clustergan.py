@@ -15,7 +15,6 @@ from jaxcluster.deep import Batch, adam, train
 from jaxcluster.deep.clustergan import SETTLED
 from jaxcluster.deep.clustergan import ClusterGAN as Module
 from jaxcluster.deep.clustergan_nets import DenseGenerator, ImageGenerator, ImageReader, dense_reader
-from jaxcluster.deep.nets.strided import Double, Halve
 from jaxcluster.estimators.deep.clustergan import ClusterGAN
 
 D, K, L = 5, 4, 3
@@ -249,22 +248,6 @@ def test_the_way_from_one_cluster_to_another(key, trained):
     for i, share in ((0, 0.0), (1, 0.25), (4, 1.0)):
         code = jnp.concatenate([noise, (1 - share) * jnp.eye(K)[1] + share * jnp.eye(K)[3]])
         np.testing.assert_allclose(rows[i], module.generator(code[None])[0], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(8, 6), (7, 5)])
-def test_products_are_the_convolutions(size):
-    rng = np.random.default_rng(0)
-    halve, double = Halve(2, 3, rngs=nnx.Rngs(0)), Double(3, 2, rngs=nnx.Rngs(1))
-    x = jnp.asarray(rng.normal(size=(2, *size, 2)), jnp.float32)
-    numbers = ("NHWC", "HWIO", "NHWC")
-    edges = [(1, 1 + side % 2) for side in size]
-    expected = jax.lax.conv_general_dilated(x, halve.kernel[...], (2, 2), edges, dimension_numbers=numbers)
-    half = halve(x)
-    np.testing.assert_allclose(half, expected, rtol=1e-4, atol=1e-5)
-    # The transpose, of a kernel with its channels exchanged, has the same inner products.
-    double.kernel[...] = halve.kernel[...].swapaxes(2, 3)
-    whole = jnp.asarray(rng.normal(size=(2, *(2 * side for side in half.shape[1:3]), 2)), jnp.float32)
-    np.testing.assert_allclose(jnp.vdot(double(half), whole), jnp.vdot(half, halve(whole)), rtol=1e-4)
 
 
 def test_images_of_any_size_have_networks():

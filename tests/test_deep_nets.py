@@ -34,6 +34,7 @@ from jaxcluster.deep import (
 )
 from jaxcluster.deep.autoencoder import check_likelihood
 from jaxcluster.deep.nets import normed as normed_layers
+from jaxcluster.deep.nets.transposed import Double
 from jaxcluster.deep.views import Masking
 from jaxcluster.types import Status
 
@@ -112,7 +113,7 @@ def test_convolutions_halve_and_their_mirror_doubles(shape, sizes):
     np.testing.assert_allclose(jax.jit(encoder)(flat.reshape(3, *shape)), z, rtol=1e-5, atol=1e-6)
     # The mirror: a decoder's layer undoes what the encoder's layer at its place does to channels.
     pairs = [
-        (a.in_features, a.out_features) == (b.out_features, b.in_features)
+        (a.in_features, a.out_features) == b.kernel.shape[:1:-1]
         for a, b in zip(encoder.convolutions, reversed(decoder.convolutions), strict=True)
     ]
     assert all(pairs)
@@ -475,3 +476,14 @@ def test_snapshots_are_codes_after_epochs_1_2_and_4(plain):
     assert not np.array_equal(snapshots.taken["pretrain-1"], snapshots.taken["pretrain-2"])
     many = Snapshots(np.zeros((5000, 2), np.float32))
     assert (len(many.rows), many.rows[0], many.rows[-1]) == (1000, 0, 4999)
+
+
+def test_a_transposed_convolution_is_one():
+    """It has the inner products of the convolution whose kernel is its own, channels exchanged."""
+    rng = np.random.default_rng(0)
+    double = Double(3, 2, rngs=nnx.Rngs(1))
+    half = jnp.asarray(rng.normal(size=(2, 4, 3, 3)), jnp.float32)
+    whole = jnp.asarray(rng.normal(size=(2, 8, 6, 2)), jnp.float32)
+    kernel, numbers = double.kernel[...].swapaxes(2, 3), ("NHWC", "HWIO", "NHWC")
+    back = jax.lax.conv_general_dilated(whole, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=numbers)
+    np.testing.assert_allclose(jnp.vdot(double(half), whole), jnp.vdot(half, back), rtol=1e-4)

@@ -21,8 +21,9 @@ from flax import nnx
 from jaxcluster.core import check
 from jaxcluster.deep.nets import MLP, as_image_shape, as_images, halved
 from jaxcluster.deep.nets.convnet import checked_channels
+from jaxcluster.deep.nets.convolve import convolve
 from jaxcluster.deep.nets.normed import batch_norm
-from jaxcluster.deep.nets.strided import Double, Halve
+from jaxcluster.deep.nets.transposed import Double
 from jaxcluster.types import Array, Float
 
 CHANNELS = (64, 128)
@@ -94,7 +95,8 @@ class ImageReader(nnx.Module):
         self.image_shape = as_image_shape(image_shape)
         channels = checked_channels(channels)
         pairs = itertools.pairwise((self.image_shape[2], *channels))
-        self.convolutions = nnx.List([Halve(a, b, kernel_init=narrow, rngs=rngs) for a, b in pairs])
+        options = {"strides": 2, "conv_general_dilated": convolve, "kernel_init": narrow, "rngs": rngs}
+        self.convolutions = nnx.List([nnx.Conv(a, b, (4, 4), **options) for a, b in pairs])
         flat = math.prod(halved(self.image_shape[:2], len(channels))) * channels[-1]
         self.last = dense_reader((flat, dense, width), rngs=rngs)
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxcluster.deep.nets.convolve import convolve
 from jaxcluster.deep.nets.images import as_image_shape
 from jaxcluster.deep.nets.initial import glorot
+from jaxcluster.deep.nets.transposed import Double
 from jaxcluster.types import Array, Float
 
 
@@ -78,9 +79,7 @@ class ConvDecoder(nnx.Module):
         widths = (*reversed(channels), self.image_shape[2])
         pairs = itertools.pairwise(widths)
         self.linear = nnx.Linear(latent, math.prod(self.start), kernel_init=glorot, rngs=rngs)
-        self.convolutions = nnx.List(
-            [nnx.ConvTranspose(a, b, (3, 3), strides=2, kernel_init=glorot, rngs=rngs) for a, b in pairs]
-        )
+        self.convolutions = nnx.List([Double(a, b, kernel_init=glorot, rngs=rngs) for a, b in pairs])
 
     def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
         """The flat image of each code, float32."""

@@ -1,7 +1,7 @@
-"""Convolutions of 4×4 and stride 2, and their transposes, as products of matrices.
+"""Transposed convolutions of 4×4 and stride 2, as products of matrices.
 
-Products are what XLA differentiates well: the second derivatives that a gradient penalty takes, and convolutions in the
-loop of a training, are several times slower on the CPU where they are left to be convolutions.
+Products are what XLA differentiates well: the gradients of convolutions in the loop of a training, and the second
+derivatives that a gradient penalty takes, are several times slower on the CPU where they are left to be convolutions.
 """
 
 from __future__ import annotations
@@ -20,36 +20,8 @@ SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Of the four 2×2 blocks of pixels that a 4×4 window covers."""
 
 
-class Halve(nnx.Module):
-    """The convolution: pixel (i, j) of the output sees the 4×4 pixels from (2i − 1, 2j − 1) on, zeros beyond the edge.
-
-    Args:
-        before, after: channels.
-        kernel_init: of the weights; biases start at 0.
-        rngs: its stream "params" draws them.
-
-    Attributes:
-        kernel: (4, 4, before, after).
-    """
-
-    def __init__(self, before: int, after: int, *, kernel_init: Callable[..., Any] = glorot, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (4, 4, before, after)))
-        self.bias = nnx.Param(jnp.zeros(after))
-        self.dtype = None
-
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n g v m"]:
-        """Images of half the height and width, rounded up."""
-        x, kernel, bias = dtypes.promote_dtype((x, self.kernel[...], self.bias[...]), dtype=self.dtype)
-        n, height, width, channels = x.shape
-        rows, columns = -(-height // 2), -(-width // 2)
-        x = jnp.pad(x, ((0, 0), (1, 2 * rows + 1 - height), (1, 2 * columns + 1 - width), (0, 0)))
-        blocks = x.reshape(n, rows + 1, 2, columns + 1, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-        windows = [blocks[:, i : i + rows, j : j + columns].reshape(n, rows, columns, -1) for i, j in SHIFTS]
-        return jnp.concatenate(windows, axis=3) @ _by_blocks(kernel).reshape(16 * channels, -1) + bias
-
-
 class Double(nnx.Module):
-    """The transpose of `Halve`: pixel (i, j) of the input is spread over 4×4 pixels from (2i − 1, 2j − 1) on.
+    """Pixel (i, j) of the input is spread over the 4×4 pixels of the output from (2i − 1, 2j − 1) on.
 
     Args:
         before, after: channels.
