@@ -27,6 +27,9 @@ from jaxcluster.types import Array, Float, Int, KeyArray
 HEAD_DEVIATION = 0.01
 """Of the weights of a fresh head."""
 
+LOOK_STEPS = 20
+"""Of Lloyd at a look, as the authors have it: the clusters are learned until the next look only."""
+
 FEW = 1e-6
 """Of the mean square of features, their variance: with less, rows cannot be told apart."""
 
@@ -79,7 +82,7 @@ class PseudoLabels(CodeCenters):
 
     def _pseudo(self, key, z):
         """k-means of the features: the clusters to be learned. Those that empty are given far rows."""
-        return kmeans.fit(key, self.place(z), self.n_pseudo, metric=self.metric)
+        return kmeans.fit(key, self.place(z), self.n_pseudo, max_steps=LOOK_STEPS, metric=self.metric)
 
     def _refreshed(self, z, labels):
         counts = jnp.zeros(self.n_pseudo).at[labels].add(1)
