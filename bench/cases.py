@@ -61,6 +61,9 @@ TRANSPORT = {"cpu": {POT_LOG: 20, POT: 1, OTT: 2}}
 PUBLISHED = (500, 500, 2000)
 """The hidden layers of DEC and VaDE, as their papers have them."""
 TRAINING = {"cpu": {CLUSTPY: 1.5}, "gpu": {CLUSTPY: 3}}
+LOOPS = {"cpu": 1.2, "gpu": 2}
+NARROW = (256, 256)
+"""The hidden layers of dense networks that are trained without labels."""
 EM_FULL = {"cpu": {SKLEARN: 10, GMMX: 3}, "gpu": {GMMX: 10}}
 
 CASES = (
@@ -99,6 +102,10 @@ CASES = (
     Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),
     Case("dec", "dec", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
     Case("vade", "vade", n=25_600, d=784, steps=1, hidden=PUBLISHED, batch=100, repeats=2, target=TRAINING),
+    Case("clustergan", "clustergan", n=25_600, d=784, steps=3, hidden=NARROW, batch=64, repeats=3, target=LOOPS),
+    Case("clustergan-images", "clustergan_images", n=9_600, d=784, steps=1, batch=64, repeats=2, target=LOOPS),
+    Case("swav", "swav", n=25_600, d=784, steps=3, hidden=NARROW, repeats=3, target=LOOPS),
+    Case("deepcluster", "deepcluster", n=25_600, d=784, steps=5, hidden=NARROW, repeats=3, target=LOOPS),
     Case("sweep", "sweep", n=20_000, d=16, k=16, seeds=4, target={"cpu": 3, "gpu": 30}),
     Case("small", "small", n=500, d=8, k=5, problems=1_000, target={"cpu": 20}),
     Case("silhouette-20k", "silhouette", n=20_000, d=32, k=10, repeats=3, target={"cpu": 8}),

@@ -92,7 +92,7 @@ def _pretrained(autoencoder: deep.Autoencoder, case: Case, x: Any) -> deep.Train
 def _clustered(began: deep.Trained, module: nnx.Module, case: Case, x: Any, truth: np.ndarray) -> Answer:
     options = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(CLUSTERING)}
     ended = deep.train(jax.random.key(2), module, x, **options)
-    return Answer(_ari(truth, ended.labels), steps=began.steps + ended.steps)
+    return Answer(ari(truth, ended.labels), steps=began.steps + ended.steps)
 
 
 def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.ndarray, **options: Any) -> Call:
@@ -114,7 +114,7 @@ def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.nd
                 random_state=0,
                 **options,
             ).fit(x)
-        return Answer(_ari(truth, getattr(fit, f"{method.lower()}_labels_")), steps=adam.taken)
+        return Answer(ari(truth, getattr(fit, f"{method.lower()}_labels_")), steps=adam.taken)
 
     return call
 
@@ -154,5 +154,6 @@ def _widths(case: Case) -> tuple[int, ...]:
     return (case.d, *case.hidden, LATENT)
 
 
-def _ari(truth: np.ndarray, labels: Any) -> float:
+def ari(truth: np.ndarray, labels: Any) -> float:
+    """How well clusters match what rows were drawn from."""
     return float(jaxcluster.metrics.adjusted_rand_score(truth, np.asarray(labels, np.int32)))

@@ -26,7 +26,8 @@ class Answer(NamedTuple):
 Call = Callable[[], Answer]
 
 SKLEARN, INTELEX, FAISS, GMMX, TORCH = "scikit-learn", "scikit-learn-intelex", "faiss", "gmmx", "torch"
-CLUSTPY = "ClustPy"
+CLUSTPY, LIGHTLY = "ClustPy", "lightly"
+LOOP = "PyTorch loop"
 WANG, FAST_HDBSCAN = "dbscan (Wang, Gu, Shun)", "fast_hdbscan"
 KMEDOIDS, CONSTRAINED = "kmedoids", "k-means-constrained"
 POT, POT_LOG, OTT = "POT", "POT, log domain", "OTT-JAX"
@@ -44,6 +45,8 @@ MODULES = {
     OTT: "ott",
     CLUSTPY: "clustpy",
     TORCH: "torch",
+    LOOP: "torch",
+    LIGHTLY: "lightly",
 }
 
 
@@ -60,9 +63,9 @@ def missing(platform: str, *, cpu_peers: bool = True) -> list[str]:
 
 
 def _wanted(platform: str, cpu_peers: bool) -> list[str]:
-    """Torch is for accelerators, what can run on either for wherever JAX runs, the others for processors."""
+    """Torch's Lloyd is for accelerators, what can run on either for wherever JAX runs, the others for processors."""
     on_accelerator = platform != "cpu"
-    everywhere = dict.fromkeys((GMMX, OTT, CLUSTPY), on_accelerator or cpu_peers)
+    everywhere = dict.fromkeys((GMMX, OTT, CLUSTPY, LOOP, LIGHTLY), on_accelerator or cpu_peers)
     belongs = {TORCH: on_accelerator, **everywhere}
     return [name for name in MODULES if belongs.get(name, cpu_peers)]
 

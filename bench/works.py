@@ -5,6 +5,7 @@ On an accelerator the rows lie on the device before the clock starts, on every s
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 import jaxcluster
 from bench import data, density, mixtures, networks, partitions, peers, transport
 from bench.cases import Case
-from bench.peers import CLUSTPY, SKLEARN, Answer, Call
+from bench.peers import CLUSTPY, LIGHTLY, LOOP, SKLEARN, Answer, Call
+from bench.unsupervised import clustergan, deepcluster, swav
 
 OURS = "jaxcluster"
 
@@ -251,14 +253,23 @@ def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
 
 
 def trained(
-    ours: networks.Build, theirs: networks.Build, tolerance: float
+    ours: networks.Build, theirs: Mapping[str, networks.Build], tolerance: float
 ) -> Callable[[Case, Mapping[str, str], Path | None], Work]:
     """A network trained for as many steps on every side, which each draws its own weights and order of rows."""
 
     def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
         x, truth = data.pixels(case)
-        call = theirs(case, x, truth) if CLUSTPY in found else None
-        return Work(ours(case, data.place(x), truth), {CLUSTPY: call} if call else {}, tolerance, merit=True)
+        calls = {name: make(case, x, truth) for name, make in theirs.items() if name in found}
+        return Work(ours(case, data.place(x), truth), calls, tolerance, merit=True)
+
+    return build
+
+
+def _in_torch(module: str, name: str) -> networks.Build:
+    """What is imported only where PyTorch is installed."""
+
+    def build(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
+        return getattr(importlib.import_module(f"bench.unsupervised.torch_{module}"), name)(case, x, truth)
 
     return build
 
@@ -364,11 +375,27 @@ WORKS = {
     "balanced": Kind("Balanced k-means ×{steps}, {n:,}×{d}, k = {k}", balanced),
     "dec": Kind(
         "DEC, {n:,}×{d}, k = {k}, epochs: {steps} + {steps}, batch {batch}",
-        trained(networks.our_dec, networks.clustpy_dec, tolerance=0.01),
+        trained(networks.our_dec, {CLUSTPY: networks.clustpy_dec}, tolerance=0.01),
     ),
     "vade": Kind(
         "VaDE, {n:,}×{d}, k = {k}, epochs: {steps} + {steps}, batch {batch}",
-        trained(networks.our_vade, networks.clustpy_vade, tolerance=0.01),
+        trained(networks.our_vade, {CLUSTPY: networks.clustpy_vade}, tolerance=0.01),
+    ),
+    "clustergan": Kind(
+        "ClusterGAN, {n:,}×{d}, k = {k}, epochs: {steps}, batch {batch}",
+        trained(clustergan.dense, {LOOP: _in_torch("clustergan", "dense")}, tolerance=0.01),
+    ),
+    "clustergan_images": Kind(
+        "ClusterGAN of images, {n:,}×{d}, k = {k}, epochs: {steps}, batch {batch}",
+        trained(clustergan.images, {LOOP: _in_torch("clustergan", "images")}, tolerance=0.01),
+    ),
+    "swav": Kind(
+        "SwAV, {n:,}×{d}, k = {k}, epochs: {steps}, batch {batch}",
+        trained(swav.ours, {LIGHTLY: _in_torch("swav", "loop")}, tolerance=0.01),
+    ),
+    "deepcluster": Kind(
+        "DeepCluster, {n:,}×{d}, k = {k}, epochs: {steps}, batch {batch}",
+        trained(deepcluster.ours, {LOOP: _in_torch("deepcluster", "loop")}, tolerance=0.01),
     ),
     "sweep": Kind("k-means, {n:,}×{d}, k = 2 … {k}, {seeds} seeds each", sweep),
     "small": Kind("{problems:,} k-means problems of {n:,}×{d}, k = {k}", small),

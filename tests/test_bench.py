@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import types
 
 import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport
+from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport, works
 from bench.cases import CASES, Case, select, shrink
-from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
+from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, LIGHTLY, LOOP, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
 from bench.records import append, published
 from bench.timing import alternate
+from bench.unsupervised import clustergan
 from bench.works import WORKS, Work, compare, disagreement, title
 
 TINY = Case("tiny", "lloyd", n=400, d=6, k=5, steps=4)
@@ -121,7 +123,7 @@ def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
 
 def test_peers_are_looked_for_where_they_belong(monkeypatch):
     monkeypatch.setattr(peers, "MODULES", dict.fromkeys(peers.MODULES, "no_such_module"))
-    everywhere, accelerators = [GMMX, OTT, CLUSTPY], [TORCH]
+    everywhere, accelerators = [GMMX, OTT, CLUSTPY, LOOP, LIGHTLY], [TORCH]
     known = list(peers.MODULES)
     assert peers.missing("cpu") == [name for name in known if name not in accelerators]
     assert peers.missing("cpu", cpu_peers=False) == []
@@ -195,6 +197,31 @@ def test_networks_are_trained_for_as_many_steps_as_the_case_says():
     assert math.isfinite(found.value)
     wrong = Answer(found.value, steps=found.steps - 1)
     assert "iterations" in disagreement(found, wrong, 0.01)
+
+
+@pytest.mark.parametrize("name", ["clustergan", "swav", "deepcluster"])
+def test_networks_without_labels_are_trained_for_the_steps_that_the_loops_take(name):
+    """Of ClusterGAN a step takes five batches of its critic, and of any other one."""
+    case = Case("tiny", name, n=200, d=9, k=2, steps=2, batch=20, hidden=(8,))
+    found = WORKS[name].build(case, {}, None)
+    assert found.merit
+    assert not found.peers
+    answer = found.ours()
+    assert answer.steps == 2 * (2 if name == "clustergan" else 10)
+    assert -1 <= answer.value <= 1
+    if name == "clustergan":
+        assert clustergan.steps(case) == answer.steps
+
+
+def test_loops_of_pytorch_are_imported_where_it_is_installed(monkeypatch):
+    asked = []
+    loops = types.SimpleNamespace(loop=lambda case, x, truth: lambda: Answer(1.0, steps=len(x)))
+    monkeypatch.setattr(works.importlib, "import_module", lambda name: asked.append(name) or loops)
+    case = Case("tiny", "swav", n=200, d=9, k=2, batch=20, hidden=(8,))
+    assert WORKS["swav"].build(case, {LOOP: ""}, None).peers == {}
+    assert asked == []
+    assert WORKS["swav"].build(case, {LIGHTLY: ""}, None).peers[LIGHTLY]() == Answer(1.0, steps=200)
+    assert asked == ["bench.unsupervised.torch_swav"]
 
 
 def test_a_peer_that_would_take_minutes_is_left_out():
