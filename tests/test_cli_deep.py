@@ -21,6 +21,7 @@ from jaxcluster.cli import deep_options
 from jaxcluster.cli.console import Stages
 from jaxcluster.cli.training import Told, phases_of
 from jaxcluster.deep.autoencoder import LIKELIHOODS
+from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.deep.autoencoding import PRETRAINING
 
 TINY = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--epochs", 2, "--n-init", 2)
@@ -116,6 +117,15 @@ def test_a_training_that_was_to_take_all_its_epochs_is_no_fault(data, tmp_path):
         (("kmeans", "--k", 3, "--hidden", "8"), "kmeans: parameter 'hidden' is not known; there are: algorithm"),
         (("kmeans", "--k", 3, "--resume"), "kmeans: parameter 'resume' is not known"),
         (("kmeans", "--k", 3, "--tensorboard", "t"), "--tensorboard means nothing to kmeans"),
+        (("swav", "--k", 3, "--labels", 0.5), "--labels means nothing to swav; metric-embedding and joint-clustering"),
+        (("joint-clustering", *TINY, "--labels", 1.5), "--labels 1.5 is a share of the truth, and must be above 0"),
+        (
+            ("joint-clustering", *TINY, "--labels", 0.5),
+            "--labels 0.5 is a share of the truth, and flowers.npy has none",
+        ),
+        (("joint-clustering", *TINY, "--labels", "no.csv"), "--labels no.csv is neither a file that there is nor a"),
+        (("clustergan", "--k", 3, "--param", "critic=x"), "critic can be chosen in Python alone"),
+        (("swav", "--k", 3, "--param", "views=none"), "views=None shows rows as they are, and 2 views of each"),
     ],
 )
 def test_words_that_make_no_sense(data, tmp_path, words, message):
@@ -209,5 +219,36 @@ def test_the_choices_on_offer_are_those_of_the_library():
 
 def test_all_methods_are_listed():
     text = call("info").stdout
-    for name in ("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"):
+    for name in list(ESTIMATORS)[13:]:
         assert re.search(rf"^ *{name} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", ["a share of the truth", "a file of words"])
+def test_some_labels_are_learned_from(kind, data, flowers, tmp_path):
+    species = np.repeat(["ash", "birch", "cedar"], 40)
+    words = {"header": "label", "comments": "", "fmt": "%s"}
+    np.savetxt(tmp_path / "truth.csv", species, **words)
+    np.savetxt(tmp_path / "some.csv", np.where(np.arange(120) % 2, species, "-1"), **words)
+    labels = 0.5 if kind == "a share of the truth" else tmp_path / "some.csv"
+    words = (*TINY, "--truth", tmp_path / "truth.csv", "--labels", labels, "--no-report")
+    call("fit", "joint-clustering", data, *words, "--out", tmp_path / "run")
+    model = jaxcluster.load(tmp_path / "run" / "model")
+    if kind == "a share of the truth":
+        known = np.where(np.random.default_rng(0).random(120).argsort() < 60, np.repeat([0, 1, 2], 40), -1)
+        assert model.classes_.tolist() == [0, 1, 2]
+    else:
+        known = np.where(np.arange(120) % 2, species, None)
+        assert model.classes_.tolist() == ["ash", "birch", "cedar"]
+    again = jaxcluster.JointClustering(3, **SAME).fit(flowers, known)
+    np.testing.assert_array_equal(model.labels_, again.labels_)
+
+
+def test_a_network_that_is_trained_in_one_go(data, tmp_path):
+    words = ("--k", 3, "--hidden", "8", "--latent", 4, "--epochs", 2, "--checkpoint-every", 1)
+    result = call("fit", "deepcluster", data, *words, "--out", tmp_path / "run")
+    assert "trained for 2 epochs" in result.stdout
+    assert "Warning" not in result.stderr
+    records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [record["phase"] for record in records] == ["train", "train"]
+    assert records[1]["nmi"] > 0
+    assert "Normalised mutual information" in (tmp_path / "run" / "report.html").read_text()

@@ -8,12 +8,14 @@ matplotlib.use("Agg")
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_report import Page
 
 from jaxcluster.cli.deep_report import training_of, with_images
 from jaxcluster.datasets import Dataset
+from jaxcluster.estimators.deep.swav import SwAV
 from jaxcluster.estimators.deep.vade import VaDE
 from jaxcluster.report import Training, write_report
 from jaxcluster.types import Status
@@ -105,3 +107,27 @@ def test_what_does_not_fit_is_refused(rows, told, tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         report(tmp_path, Dataset("table", rows), np.zeros(60, int), told._replace(**changed))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_a_decoder_shows_the_rows_nearest_to_prototypes(rows, tmp_path):
+    model = SwAV(2, hidden=(8,), latent=2, projection=None, n_prototypes=5, epochs=1, random_state=0).fit(rows)
+    told = training_of(model, rows)
+    assert (told.returned, told.decoded, told.samples) == (None, None, None)
+    assert (told.endless, told.epochs) == (True, 1)
+    owners = {int(name.split(": ")[1]): int(name.split(":")[0]) for name in told.nearest}
+    assert all(model.prototype_labels_[prototype] == owner for prototype, owner in owners.items())
+    name, nearest = next(iter(told.nearest.items()))
+    scores = np.asarray(model.module_.embed(jnp.asarray(told.codes))) @ model.prototypes_[int(name.split(": ")[1])]
+    np.testing.assert_array_equal(nearest[0], rows[scores.argmax()])
+    page = report(tmp_path, Dataset("faces", rows, image_shape=(4, 3)), model.labels_, told, status=Status.MAX_STEPS)
+    assert "Nearest rows" in page.words
+    assert "Reconstructions" not in page.words
+
+
+def test_numbers_that_are_followed_have_their_curves(rows, told, tmp_path):
+    records = [{"phase": "train", "epoch": i, "loss": 1.0 / i, "nmi": 1 - 1 / i, "critic": -1.0} for i in (1, 2, 3)]
+    dataset = Dataset("rows", rows)
+    page = report(tmp_path, dataset, np.arange(60) % 2, told._replace(records=records), status=Status.MAX_STEPS)
+    pictures = [svg["aria-label"] for svg in page.all("svg")]
+    assert any("normalised mutual information of the clusters" in picture for picture in pictures)
+    assert any("critic's loss" in picture for picture in pictures)

@@ -18,7 +18,8 @@ import pytest
 from flax import nnx
 
 from jaxcluster.core.checkpoint import Checkpoints
-from jaxcluster.deep import DCN, Autoencoder, Refreshed, adam, batches, map_module, train
+from jaxcluster.core.shard import row_mesh
+from jaxcluster.deep import DCN, Autoencoder, Refreshed, Turn, adam, batches, map_module, train
 from jaxcluster.deep.batches import Rows, batch_rows
 from jaxcluster.deep.nets import MLP
 from jaxcluster.types import Status
@@ -499,3 +500,112 @@ def test_what_it_refuses_before_any_computation(options, words, tmp_path):
         with pytest.raises(ValueError, match="=0 must be at least 1"):
             fit(regular(), checkpoints=Checkpoints(tmp_path, **options))
     assert not any(tmp_path.iterdir())
+
+
+class Players(nnx.Module):
+    """Two numbers that take turns: one goes up three times by 1, the other then goes to where it is."""
+
+    turns = (Turn("chased", "flee", ("hare",), steps=3), Turn("loss", "loss", ("hound",)))
+
+    def __init__(self, spoil=False):
+        self.hare, self.hound = nnx.Param(jnp.float32(0)), nnx.Param(jnp.float32(0))
+        self.seen, self.spoil = nnx.Variable(jnp.zeros(3)), spoil
+
+    @property
+    def trainable(self):
+        return {name: nnx.All(nnx.Param, nnx.PathContains(name)) for name in ("hare", "hound")}
+
+    def flee(self, batch, key):
+        self.seen[...] = jnp.roll(self.seen[...], 1).at[0].set(batch.index[0])
+        return -10 * self.hare[...], {"fled": self.hare[...]}
+
+    def loss(self, batch, key):
+        slope = jnp.nan if self.spoil else 1.0
+        return slope * 5 * jnp.square(self.hound[...] - jax.lax.stop_gradient(self.hare[...])), {}
+
+
+def test_parts_take_turns_each_on_batches_of_its_own():
+    ended = fit(Players(), optimizer=PLAIN, epochs=1, steps_per_epoch=2)
+    # The hare goes 0.1·10 a move, three moves a step; the hound 0.1·2·5·distance, all of it.
+    assert (float(ended.module.hare[...]), float(ended.module.hound[...])) == (6.0, 6.0)
+    assert ended.history[0]["loss"] == pytest.approx((5 * 9 + 5 * 9) / 2)
+    assert ended.history[0]["chased"] == pytest.approx(np.mean([0, -10, -20, -30, -40, -50]))
+    assert ended.history[0]["fled"] == pytest.approx(2.5)
+    order = jax.random.split(jax.random.key(0), 3)[0]
+    rows = batch_rows(order, jnp.int32(0), steps=6, n=N, batch=BATCH)
+    np.testing.assert_array_equal(ended.module.seen[...], rows[5:2:-1, 0])
+
+
+def test_a_turn_that_fails_is_named_by_its_step():
+    ended = fit(Players(spoil=True), optimizer=PLAIN, epochs=1, steps_per_epoch=2)
+    assert (ended.status, ended.failed_step) == (Status.NOT_FINITE, 1)
+    assert float(ended.module.hound[...]) == 0
+
+
+class OnSphere(nnx.Module):
+    """A point that is brought back to length 1 after every move; rows are drawn by weight, and collapse as told."""
+
+    def __init__(self, collapsed=False):
+        self.point, self.collapsed = nnx.Param(jnp.eye(1, D)[0]), collapsed
+        self.drawn = nnx.Variable(jnp.zeros(N))
+
+    def constrain(self):
+        self.point[...] = self.point[...] / jnp.linalg.norm(self.point[...])
+
+    def features(self, x):
+        return x
+
+    def refresh(self, z, key):
+        weight = jnp.where(jnp.arange(N) < 4, 1.0, 0.0)
+        return Refreshed(jnp.zeros(N, jnp.int32), weight=weight, collapsed=jnp.asarray(self.collapsed))
+
+    def agreement(self, old, new):
+        return {"alike": float(np.mean(old == new))}
+
+    def loss(self, batch, key):
+        self.drawn[...] = self.drawn[...].at[batch.index].add(1)
+        known = jnp.float32(0) if batch.y is None else jnp.mean(batch.y)
+        return -jnp.mean(batch.x @ self.point[...]), {"known": known}
+
+
+def test_what_a_module_asks_for_is_done():
+    y = np.where(np.arange(N) < 4, 3.0, 100.0)
+    ended = fit(OnSphere(), epochs=2, y=y)
+    assert float(jnp.linalg.norm(ended.module.point[...])) == pytest.approx(1, abs=1e-6)
+    drawn = np.asarray(ended.module.drawn[...])
+    assert drawn[4:].sum() == 0
+    assert drawn[:4].min() > 0
+    assert ended.history[0]["known"] == 3
+    assert [record.get("alike") for record in ended.history] == [None, 1.0]
+    assert "changed" not in ended.history[1]
+
+
+def test_what_cannot_be_told_apart_ends_after_three_looks_or_at_the_end():
+    ended = fit(OnSphere(collapsed=True), epochs=9)
+    assert (ended.status, len(ended.history)) == (Status.COLLAPSED, 2)
+    assert [record["collapsed"] for record in ended.history] == [1.0, 1.0]
+    assert fit(OnSphere(collapsed=True), epochs=1).status == Status.COLLAPSED
+
+
+def test_a_batch_is_shared_by_devices():
+    # Adam would make steps out of the rounding of slopes that are 0, those of a bias before batch norm.
+    options = {"epochs": 2, "optimizer": PLAIN}
+    alone, shared = fit(regular(), **options), fit(regular(), **options, mesh=row_mesh())
+    losses = [[record["loss"] for record in ended.history] for ended in (alone, shared)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for one, other in zip(
+        *(jax.tree.leaves(nnx.state(each.module, nnx.Param)) for each in (alone, shared)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    hosted = fit(regular(), **options, mesh=row_mesh(), resident=False)
+    np.testing.assert_allclose([record["loss"] for record in hosted.history], losses[0], rtol=1e-5)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_size=7 cannot be shared equally by the 2 devices .* such as 6"):
+        fit(regular(), batch_size=7, mesh=row_mesh())
+
+
+def test_what_is_known_must_be_of_each_row():
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), but x has 48 rows"):
+        fit(OnSphere(), y=np.zeros(3))

@@ -14,6 +14,10 @@ DRAWN = 8
 """New rows of each cluster, of a model that can draw some, and rows shown for each prototype or cluster."""
 
 
+PROTOTYPES = 2
+"""Prototypes of a cluster that are shown."""
+
+
 def training_of(estimator: Any, x: np.ndarray) -> Training:
     """The training of an estimator that was fitted to ``x``, and what it makes of these rows."""
     snapshots, codes = estimator.snapshots_, estimator.transform(x)
@@ -48,15 +52,20 @@ def _given_back(estimator: Any, x: np.ndarray) -> dict[str, Any]:
 
 def _shown(estimator: Any, x: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
     """The mean codes of clusters, and the rows that stand for them or for prototypes, of a method without a decoder."""
+    from jaxcluster.deep import map_module
+
     labels = estimator.labels_
     means = np.stack([codes[labels == name].mean(axis=0) for name in np.unique(labels)])
     module = estimator.module_
     if hasattr(estimator, "prototypes_"):
-        near, what = np.asarray(module.embed(codes)) @ estimator.prototypes_.T, "prototype"
+        groups, near = estimator.prototype_labels_, map_module(module, "embed", codes) @ estimator.prototypes_.T
+        lines = {f"{name}: {p}": p for name in np.unique(labels) for p in np.flatnonzero(groups == name)[:PROTOTYPES]}
+        what = f"prototype, {PROTOTYPES} a cluster at most"
     else:
-        near, what = np.asarray(module.assign(codes)), "cluster"
-    order = np.argsort(-near, axis=0, kind="stable")[:DRAWN]
-    return {"centers": means, "nearest": x[order.T], "nearest_to": what}
+        near, what = map_module(module, "assign", codes), "cluster"
+        lines = {str(name): name for name in np.unique(labels)}
+    order = np.argsort(-np.asarray(near)[:, list(lines.values())], axis=0, kind="stable")[:DRAWN]
+    return {"centers": means, "nearest": dict(zip(lines, x[order.T], strict=True)), "nearest_to": what}
 
 
 def with_images(dataset: Dataset, estimator: Any) -> Dataset:

@@ -69,7 +69,7 @@ class Training(NamedTuple):
         returned: (m, d) what comes back of these rows, in units of the rows; None of a network that gives none back.
         decoded: (k, d) what the decoder makes of the centers; None likewise.
         samples: (k, s, d) rows drawn from each cluster; None where nothing can be drawn.
-        nearest: (p, s, d) the rows nearest to each prototype, or those that are surest of each cluster; None for none.
+        nearest: (s, d) the rows nearest to each prototype, or those surest of each cluster, by its name; None for none.
         nearest_to: what they are nearest to.
         endless: whether it was to take all its epochs, so that to have done so is no fault.
     """
@@ -82,7 +82,7 @@ class Training(NamedTuple):
     returned: Any = None
     decoded: Any = None
     samples: Any = None
-    nearest: Any = None
+    nearest: Mapping[str, Any] | None = None
     nearest_to: str = "cluster"
     endless: bool = False
 
@@ -104,8 +104,9 @@ class Training(NamedTuple):
                 raise ValueError(f"the codes {np.shape(codes)} of {name} must be {(m, latent)}.")
         if self.samples is not None and (np.ndim(self.samples) != 3 or np.shape(self.samples)[2] != d):
             raise ValueError(f"samples {np.shape(self.samples)} must be (any number, any number, {d}).")
-        if self.nearest is not None and (np.ndim(self.nearest) != 3 or np.shape(self.nearest)[2] != d):
-            raise ValueError(f"nearest {np.shape(self.nearest)} must be (any number, any number, {d}).")
+        for name, rows in (self.nearest or {}).items():
+            if np.ndim(rows) != 2 or np.shape(rows)[1] != d:
+                raise ValueError(f"the rows {np.shape(rows)} nearest to {name} must be (any number, {d}).")
 
 
 def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
@@ -226,8 +227,8 @@ def _nearest(run: Run, found: Training) -> tuple[str, list[str]]:
     shape = run.dataset.image_shape
     if found.nearest is None or shape is None:
         return "", []
-    count, each = np.shape(found.nearest)[:2]
-    alt = f"{each} images for each {found.nearest_to} of {count}, a line each, those nearest to it first."
-    draw = partial(plots.samples, found.nearest, shape, title=f"Nearest to each {found.nearest_to}")
-    note = f"The rows that are nearest to each {found.nearest_to}, a line each, the nearest first."
+    rows, names, what = np.stack(list(found.nearest.values())), list(found.nearest), found.nearest_to
+    alt = f"{rows.shape[1]} images for each of {len(rows)} lines, those nearest first: {', '.join(names)}."
+    draw = partial(plots.samples, rows, shape, names=names, title=f"Nearest to each {what}")
+    note = f"The rows that are nearest to each {what}: a line each, the nearest first."
     return note, [picture(draw, alt, name="nearest", width=6.4, height=6.4, tight=True)]
