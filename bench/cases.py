@@ -102,7 +102,7 @@ CASES = (
     Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),
     Case("dec", "dec", n=25_600, d=784, steps=1, hidden=PUBLISHED, repeats=2, target=TRAINING),
     Case("vade", "vade", n=25_600, d=784, steps=1, hidden=PUBLISHED, batch=100, repeats=2, target=TRAINING),
-    Case("clustergan", "clustergan", n=25_600, d=784, steps=3, hidden=NARROW, batch=64, repeats=3, target=LOOPS),
+    Case("clustergan", "clustergan", n=25_600, d=784, steps=4, hidden=NARROW, batch=64, repeats=3, target=LOOPS),
     Case("clustergan-images", "clustergan_images", n=9_600, d=784, steps=1, batch=64, repeats=2, target=LOOPS),
     Case("swav", "swav", n=25_600, d=784, steps=3, hidden=NARROW, repeats=3, target=LOOPS),
     Case("deepcluster", "deepcluster", n=25_600, d=784, steps=5, hidden=NARROW, repeats=3, target=LOOPS),

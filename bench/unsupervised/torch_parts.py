@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+TILE = 4096
+"""Rows that go through a network at a time in evaluation."""
+
 
 def device() -> str:
     """Where JAX runs too."""
@@ -54,10 +57,6 @@ def features(encoder: nn.Module, x: torch.Tensor) -> np.ndarray:
     parts = [encoder(rows) for rows in x.split(TILE)]
     encoder.train()
     return torch.cat(parts).cpu().numpy()
-
-
-TILE = 4096
-"""Rows that go through a network at a time in evaluation."""
 
 
 def kmeans(z: np.ndarray, k: int, **options: Any) -> Any:
