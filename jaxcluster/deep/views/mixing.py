@@ -31,9 +31,13 @@ class Swap:
 
     def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
         """Rows with entries of others."""
-        which_key, row_key = jax.random.split(key)
-        replaced = jax.random.bernoulli(which_key, self.rate, x.shape)
-        return jnp.where(replaced, jnp.take_along_axis(x, _others(row_key, x.shape), axis=0), x)
+        if self.rate == 0 or x.shape[0] == 1:
+            return x
+        # One draw for both choices: where it is below the rate, it is uniform there, and says from how far on.
+        drawn, n = jax.random.uniform(key, x.shape), x.shape[0]
+        away = 1 + jnp.minimum((drawn * ((n - 1) / self.rate)).astype(jnp.int32), n - 2)
+        rows = (jnp.arange(n).reshape(n, *(1,) * (x.ndim - 1)) + away) % n
+        return jnp.where(drawn < self.rate, jnp.take_along_axis(x, rows, axis=0), x)
 
 
 @dataclass(frozen=True)
