@@ -54,6 +54,16 @@ def clustergan(seed: int) -> deep.ClusterGAN:
     return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent)
 
 
+def clustergan_dense(seed: int) -> deep.ClusterGAN:
+    """Dense networks, a hundred times as fast on a CPU, with the estimator's weight of the clusters."""
+    rngs, latent, hidden, d = nnx.Rngs(seed), 30, (256, 256), SHAPE[0] * SHAPE[1]
+    width = latent + CLASSES
+    generator = clustergan_nets.DenseGenerator((width, *hidden, d), rngs=rngs)
+    critic = clustergan_nets.dense_reader((d, *hidden, 1), rngs=rngs)
+    encoder = clustergan_nets.dense_reader((d, *hidden, width), rngs=rngs)
+    return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent, cluster_weight=1.0)
+
+
 def deepcluster(seed: int) -> deep.DeepCluster:
     """The first form, with thirty clusters to learn."""
     rngs = nnx.Rngs(seed)
@@ -77,6 +87,7 @@ def swav(seed: int) -> deep.SwAV:
 
 METHODS = {
     "clustergan": Method(clustergan, 64, deep.adam(1e-4, b1=0.5, b2=0.9), 100_000),
+    "clustergan-dense": Method(clustergan_dense, 64, deep.adam(5e-4, b1=0.5, b2=0.9), 100_000),
     "deepcluster": Method(deepcluster, 256, deep.adam(1e-3), 55_000),
     "deepcluster-v2": Method(deepcluster_v2, 256, deep.adam(1e-3), 55_000),
     "swav": Method(swav, 256, deep.adam(1e-3), 55_000),
