@@ -12,6 +12,8 @@ from jaxcluster.deep.codes import CodeKMeans
 from jaxcluster.deep.dcn import DCN, DenoisingClustering
 from jaxcluster.deep.dec import DEC, IDEC
 from jaxcluster.deep.deepcluster import DeepCluster, DeepClusterV2
+from jaxcluster.deep.joint import JointClustering
+from jaxcluster.deep.metric_learning import MetricEmbedding
 from jaxcluster.deep.objective import Batch, Objective, Refreshed, Turn
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.swav import SwAV
@@ -32,7 +34,9 @@ __all__ = [
     "DeepCluster",
     "DeepClusterV2",
     "DenoisingClustering",
+    "JointClustering",
     "JsonLines",
+    "MetricEmbedding",
     "Objective",
     "ProgressBar",
     "Refreshed",
