@@ -1,6 +1,6 @@
 """Learning without labels on images: curves, clusters, and how much features tell, one method and seed a call.
 
-``python -m bench.images swav fashion_mnist.npz --seed 0`` trains the published form of a method on all rows, on a GPU;
+``python -m bench.images swav fashion_mnist.npz --seed 0`` trains a method on all rows, as long as a GPU should;
 ``--rows 10000 --steps 1500`` is what two cores do in some minutes. Every record says what the same network untrained
 and the pixels themselves come to: k-means on the features of all rows, and a linear classifier that learns on the rows
 of the file's training part and is asked about those of its test part.

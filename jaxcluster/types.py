@@ -26,7 +26,8 @@ class Points(NamedTuple):
 class Status(enum.IntEnum):
     """How an iteration ended. A fit holds it as an int32 scalar: ``Status(int(fit.status))``.
 
-    COLLAPSED: a component of a mixture lost its rows or its spread, and was kept from becoming infinite.
+    COLLAPSED: a component of a mixture lost its rows or its spread, and was kept from becoming infinite; or nothing was
+    left by which a network tells rows apart.
     """
 
     CONVERGED = 0

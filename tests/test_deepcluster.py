@@ -199,3 +199,20 @@ def test_a_saved_model_labels_alike(tmp_path, blobs):
 def test_what_cannot_be_is_refused(blobs, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
         DeepCluster(4, **{**SMALL, **options}).fit(blobs.x)
+
+
+def test_few_features_keep_two_components(blobs):
+    model = DeepCluster(4, **{**SMALL, "latent": 3}, variant="v1").fit(blobs.x)
+    assert model.cluster_centers_.shape == (4, 2)
+    assert np.unique(model.labels_).size == 4
+
+
+def test_a_rate_that_falls_goes_on_for_as_many_epochs(blobs, tmp_path):
+    DeepCluster(4, **SMALL, checkpoint_dir=tmp_path).fit(blobs.x)
+    with pytest.raises(ValueError, match="decay_steps is 10 there and 15 here"):
+        DeepCluster(4, **{**SMALL, "epochs": 3}, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
+
+
+def test_images_as_images_are_told_how_to_come():
+    with pytest.raises(ValueError, match=r"X.reshape\(len\(X\), -1\), and image_shape=\(4, 3\)"):
+        DeepCluster(4).fit(np.zeros((20, 4, 3)))

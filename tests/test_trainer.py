@@ -604,6 +604,13 @@ def test_a_batch_is_shared_by_devices():
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="batch_size=7 cannot be shared equally by the 2 devices .* such as 6"):
         fit(regular(), batch_size=7, mesh=row_mesh())
+    with pytest.raises(ValueError, match="must have one axis, of type Auto: make it by jaxcluster.core.shard.row_mesh"):
+        fit(regular(), mesh=jax.make_mesh((2, 1), ("a", "b")))
+
+
+def test_clusters_whose_names_change_have_no_tol():
+    with pytest.raises(ValueError, match="OnSphere has no clusters that keep their names"):
+        fit(OnSphere(), tol=0.1)
 
 
 def test_what_is_known_must_be_of_each_row():

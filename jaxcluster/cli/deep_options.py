@@ -95,7 +95,8 @@ ImageShape = Annotated[
         metavar="H,W[,C]",
         rich_help_panel=DEEP,
         show_default=False,
-        help="Rows are images of this height and width: networks are convolutional, and views crops and moves.",
+        help="Rows are images of this height and width: networks are convolutional, and random views, where a "
+        "method learns from them, are crops and moves.",
     ),
 ]
 Augment = Annotated[

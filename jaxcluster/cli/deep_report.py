@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from jaxcluster.datasets import Dataset
 from jaxcluster.plots.training import PHASES
@@ -51,20 +52,22 @@ def _given_back(estimator: Any, x: np.ndarray) -> dict[str, Any]:
 
 
 def _shown(estimator: Any, x: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
-    """The mean codes of clusters, and the rows that stand for them or for prototypes, of a method without a decoder."""
+    """The mean codes of clusters, and the rows nearest to them or to prototypes, of a method without a decoder."""
     from jaxcluster.deep import map_module
 
     labels = estimator.labels_
-    means = np.stack([codes[labels == name].mean(axis=0) for name in np.unique(labels)])
-    module = estimator.module_
+    names = np.unique(labels)
+    means = np.stack([codes[labels == name].mean(axis=0) for name in names])
     if hasattr(estimator, "prototypes_"):
-        groups, near = estimator.prototype_labels_, map_module(module, "embed", codes) @ estimator.prototypes_.T
-        lines = {f"{name}: {p}": p for name in np.unique(labels) for p in np.flatnonzero(groups == name)[:PROTOTYPES]}
+        near = np.asarray(map_module(estimator.module_, "embed", codes)) @ estimator.prototypes_.T
+        groups = estimator.prototype_labels_
+        lines = {f"{name}: {p}": p for name in names for p in np.flatnonzero(groups == name)[:PROTOTYPES]}
         what = f"prototype, {PROTOTYPES} a cluster at most"
     else:
-        near, what = map_module(module, "assign", codes), "cluster"
-        lines = {str(name): name for name in np.unique(labels)}
-    order = np.argsort(-np.asarray(near)[:, list(lines.values())], axis=0, kind="stable")[:DRAWN]
+        # Not by their shares: in clusters far apart those of many rows are all 1.
+        near, what = -cdist(codes, means), "cluster's mean code"
+        lines = {str(name): i for i, name in enumerate(names)}
+    order = np.argsort(-near[:, list(lines.values())], axis=0, kind="stable")[:DRAWN]
     return {"centers": means, "nearest": dict(zip(lines, x[order.T], strict=True)), "nearest_to": what}
 
 

@@ -46,7 +46,7 @@ def drawn_rows(
     """The rows of ``steps`` batches from batch ``first`` on, each drawn in proportion to its weight, with replacement.
 
     What a batch holds depends on nothing but the key, its number and the weights. In float32 the share of a row is kept
-    to one part in 2²⁴ of the sum of all.
+    to one part in 2²³ of the sum of all.
     """
     ends = jnp.cumsum(weight)
 

@@ -136,7 +136,7 @@ class ClusterGAN(CodeCenters):
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n m"]:
         """(ẑ_n, softmax ẑ_c) of each row."""
-        found = self.encoder(x)
+        found = jnp.float32(self.encoder(x))
         return jnp.concatenate([found[:, : self.latent], jax.nn.softmax(found[:, self.latent :])], axis=1)
 
     def refresh(self, z: Float[Array, "n m"], key: KeyArray) -> Refreshed:
@@ -146,10 +146,11 @@ class ClusterGAN(CodeCenters):
         alike in all clusters; and where an encoder that has had the time to learn is sure of one cluster for (almost)
         all rows. An untrained network is none of these.
         """
-        fit = kmeans.fit(key, z, self.n_clusters, init=self._start(z))
+        cluster_key, probe_key = jax.random.split(key)
+        fit = kmeans.fit(cluster_key, z, self.n_clusters, init=self._start(z))
         self.centers[...] = fit.state.centers
         self.measure(z, fit.labels)
-        return Refreshed(fit.labels, collapsed=self._collapsed(z, key))
+        return Refreshed(fit.labels, collapsed=self._collapsed(z, probe_key))
 
     def _start(self, z):
         """The means of the rows that each column of ẑ_c is greatest for; one-hots where there are none."""

@@ -17,10 +17,10 @@ from flax import nnx
 from jaxcluster import metrics
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
-from jaxcluster.deep.autoencoder import View, viewed
+from jaxcluster.deep.autoencoder import View, code_of, viewed
 from jaxcluster.deep.codes import CenterState, CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed
-from jaxcluster.ops.distance import normalize
+from jaxcluster.ops.distance import normalize, row_products
 from jaxcluster.ops.whitening import Whitening, whitening
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -30,8 +30,8 @@ HEAD_DEVIATION = 0.01
 LOOK_STEPS = 20
 """Of Lloyd at a look, as the authors have it: the clusters are learned until the next look only."""
 
-FEW = 1e-6
-"""Of the mean square of features, their variance: with less, rows cannot be told apart."""
+FEW = 1e-12
+"""Of the mean square of features, their variance: with less, which is rounding, rows cannot be told apart."""
 
 
 class PseudoLabels(CodeCenters):
@@ -58,7 +58,11 @@ class PseudoLabels(CodeCenters):
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """The features of each row."""
-        return self.encoder(x)
+        return jnp.float32(code_of(self.encoder(x)))
+
+    def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
+        """The nearest centre of each row, by its features as clusters see them."""
+        return super().labels(self.place(z))
 
     def place(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
         """Features as clusters see them."""
@@ -85,7 +89,7 @@ class PseudoLabels(CodeCenters):
         return kmeans.fit(key, self.place(z), self.n_pseudo, max_steps=LOOK_STEPS, metric=self.metric)
 
     def _refreshed(self, z, labels):
-        counts = jnp.zeros(self.n_pseudo).at[labels].add(1)
+        counts = jnp.zeros(self.n_pseudo, jnp.int32).at[labels].add(1)
         within = jnp.mean(jnp.var(z, axis=0))
         same = within <= FEW * jnp.maximum(jnp.mean(jnp.square(z)), jnp.finfo(z.dtype).tiny)
         lone = jnp.max(counts) == z.shape[0]
@@ -93,7 +97,7 @@ class PseudoLabels(CodeCenters):
 
     def _views(self, key, x):
         views = viewed(self.view, key, x)
-        return views if isinstance(views, tuple) else (views,)
+        return tuple(views) if isinstance(views, (tuple, list)) else (views,)
 
 
 class DeepCluster(PseudoLabels):
@@ -128,7 +132,8 @@ class DeepCluster(PseudoLabels):
         view: View | None = None,
         rngs: nnx.Rngs,
     ):
-        width = min(256, -(-latent // 4)) if components is None else check.check_count("components", components)
+        few = min(latent, max(2, -(-latent // 4)), 256)
+        width = few if components is None else check.check_count("components", components)
         if width > latent:
             raise ValueError(f"components={width} is more than the {latent} features there are. Pass at most {latent}.")
         super().__init__(encoder, n_pseudo, n_pseudo if n_clusters is None else n_clusters, width, view)
@@ -145,7 +150,8 @@ class DeepCluster(PseudoLabels):
 
     def place(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
         """Whitened features of length 1, by the whitening of the last look."""
-        return normalize(Whitening(self.mean[...], self.whitening[...]).apply(z))
+        whitened = Whitening(self.mean[...], self.whitening[...]).apply(z)
+        return whitened if whitened.shape[1] == 1 else normalize(whitened)  # of one number nothing but its sign is left
 
     def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """New clusters of all rows, as targets; a new whitening and a fresh head."""
@@ -168,7 +174,7 @@ class DeepCluster(PseudoLabels):
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The mean cross-entropy of a batch and its targets (nats)."""
-        logits = [jnp.float32(self.head(self.encoder(view))) for view in self._views(key, batch.x)]
+        logits = [jnp.float32(self.head(self.features(view))) for view in self._views(key, batch.x)]
         return _cross_entropy(logits, batch.target)
 
 
@@ -217,8 +223,9 @@ class DeepClusterV2(PseudoLabels):
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The mean cross-entropy of a batch and its targets (nats)."""
-        placed = [self.place(self.encoder(view)) for view in self._views(key, batch.x)]
-        return _cross_entropy([each @ self.prototypes[...].T / self.temperature for each in placed], batch.target)
+        placed = [self.place(self.features(view)) for view in self._views(key, batch.x)]
+        logits = [row_products(each, self.prototypes[...]) / self.temperature for each in placed]
+        return _cross_entropy(logits, batch.target)
 
 
 def _cross_entropy(logits: list[Float[Array, "b k"]], labels: Int[Array, " b"]):

@@ -150,7 +150,7 @@ class MetricEmbedding(CodeCenters):
             return (x,)
         first_key, second_key = jax.random.split(key)
         seen = self.views(first_key, x)
-        seen = seen if isinstance(seen, tuple) else (seen, self.views(second_key, x))
+        seen = tuple(seen) if isinstance(seen, (tuple, list)) else (seen, self.views(second_key, x))
         if len(seen) < 2:
             raise ValueError("views gives one view of each row, in a tuple: it takes two to learn from.")
         return seen

@@ -61,7 +61,7 @@ class Objective(Protocol):
     """An `nnx.Module` that can be trained.
 
     Its parameters are its `nnx.Param`, or what its attribute ``trainable``, a filter of nnx, selects. Other variables
-    change as the module changes them in `loss` and `refresh`.
+    change as the module changes them in `loss` and `refresh`; parameters change in a refresh if they are ``renewed``.
 
     A module with ``features`` and ``refresh`` is shown all rows between epochs: ``features(x)`` gives a row an
     embedding, tile by tile, and ``refresh(z, key)`` gets those of all rows and returns a `Refreshed`.

@@ -27,7 +27,7 @@ class Survey(NamedTuple):
     Attributes:
         shared: (m, m) Σ over rows of p_i·p_j, for shares p of the prototypes in a row.
         counts: (m,) how many rows each is the nearest to.
-        alike: () whether all embeddings are the same, or all prototypes, or all rows are nearest to one prototype.
+        alike: () whether all embeddings are the same, or all prototypes.
     """
 
     shared: Float[Array, "m m"]
@@ -54,7 +54,7 @@ def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], tem
 
     rows = (embeddings, jnp.ones(n, embeddings.dtype))
     (shared, counts), _ = fold_rows(tile, rows, tile=tile_rows(n, 3 * count))
-    return Survey(shared, counts, _same(embeddings) | _same(prototypes) | (jnp.sum(counts > 0) == 1))
+    return Survey(shared, counts, _same(embeddings) | _same(prototypes))
 
 
 def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
@@ -70,7 +70,10 @@ def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
     if found.counts.shape[0] == k:
         return jnp.arange(k, dtype=jnp.int32)
     cut_key, label_key = jax.random.split(key)
-    vectors = spectral.embed(cut_key, found.shared, k, affinity="precomputed").vectors
+    # A graph has no weight from a vertex to itself, which is all that holds a cluster of one prototype together: two
+    # copies of each prototype have it between them.
+    twice = jnp.tile(found.shared, (2, 2))
+    vectors = spectral.embed(cut_key, twice, k, affinity="precomputed").vectors[: found.counts.shape[0]]
     return kmeans.fit(label_key, vectors, k, weights=found.counts, n_init=10).labels
 
 

@@ -17,6 +17,7 @@ from flax import nnx
 from jaxcluster.cluster.sinkhorn import swav_assignments
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
+from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.codes import CenterState
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.deep.prototypes import grouped, survey
@@ -26,6 +27,9 @@ from jaxcluster.metrics import clustering_accuracy
 from jaxcluster.ops.distance import FULL, normalize, row_products
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Float, Int, KeyArray, Points
+
+SETTLED = 100
+"""Steps before which all rows may be nearest to one prototype: untrained networks may put them in one direction."""
 
 
 class SwAV(nnx.Module):
@@ -107,7 +111,7 @@ class SwAV(nnx.Module):
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """What the encoder gives of each row."""
-        return self.encoder(x)
+        return jnp.float32(code_of(self.encoder(x)))
 
     def embed(self, z: Float[Array, "n l"]) -> Float[Array, "n w"]:
         """The direction of each row's features, of length 1, in the space of the prototypes."""
@@ -154,7 +158,8 @@ class SwAV(nnx.Module):
         sums, counts = cluster_sums(Points(z, jnp.ones_like(z[:, 0])), labels, self.n_clusters, uniform=True)
         means = sums / jnp.maximum(counts, 1)[:, None]
         self.centers[...] = jnp.where(counts[:, None] > 0, means, self.centers[...])
-        return Refreshed(labels, collapsed=found.alike)
+        lone = (jnp.sum(found.counts > 0) == 1) & (self.steps[...] >= SETTLED)
+        return Refreshed(labels, collapsed=found.alike | lone)
 
     def agreement(self, old: Int[np.ndarray, " n"], new: Int[np.ndarray, " n"]) -> dict[str, float]:
         """The share of rows that have another cluster, whatever the clusters' numbers."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ class Report(NamedTuple):
         history: all records so far.
         epochs: the most that will be.
         labels: (n,) clusters before the epoch, or None.
-        module: called, a copy of the module as it is, in evaluation.
+        module: called before the callback returns, a copy of the module as it is, in evaluation.
     """
 
     record: dict[str, float]
@@ -183,7 +183,7 @@ def _train(run, limits, callbacks, where, resume):
         start = time.perf_counter()
         state, look = run.look(state, len(history), labels)
         labels = look.labels
-        _check_labels(limits, run, labels)
+        _check_labels(limits, run, look)
         collapsed = collapsed + 1 if look.collapsed else 0
         status = _ended(look, collapsed, limits)
         if status is not None:
@@ -254,15 +254,16 @@ def _check_limits(limits, module):
             raise _no_clusters(limits.tol, module)
 
 
-def _check_labels(limits, run, labels):
-    """Whether a module has clusters at all is seen at the first look only."""
-    if limits.tol is not None and labels is None:
+def _check_labels(limits, run, look):
+    """Whether a module has clusters at all is seen at the first look only; whether they have names, at the second."""
+    if limits.tol is not None and (look.labels is None or (look.agreement and "changed" not in look.agreement)):
         raise _no_clusters(limits.tol, run.module)
 
 
 def _no_clusters(tol, module):
     return ValueError(
-        f"tol={tol} is a share of rows that change their cluster, and {type(module).__name__} has no clusters."
+        f"tol={tol} is a share of rows that change their cluster, and {type(module).__name__} has no clusters "
+        "that keep their names. Leave tol out."
     )
 
 
@@ -270,6 +271,8 @@ def _check_batch(batch_size, n, mesh):
     batch = check.check_count("batch_size", batch_size)
     if batch > n:
         raise ValueError(f"batch_size={batch} is more than the {n} rows there are. Pass at most {n}.")
+    if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
+        raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.core.shard.row_mesh().")
     if mesh is not None and batch % mesh.size:
         raise ValueError(
             f"batch_size={batch} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple of "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from typing import Any
 
 import jax
@@ -37,6 +38,8 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
     """
     if isinstance(value, Status):
         return {"$status": value.name}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, np.generic):

@@ -35,6 +35,10 @@ WARNINGS = {
     Status.COLLAPSED: "A component lost its rows, or shrank onto too few of them to have a spread, and was kept from "
     "vanishing. Ask for fewer components, pass a larger reg_covar, or try another covariance type.",
 }
+COLLAPSED_TRAINING = (
+    "The training collapsed: the network tells rows apart no more, or puts almost all of them into one cluster. Lower "
+    "the learning rate, pass gentler views, or look whether the rows vary."
+)
 HEADLINES = {
     "accuracy": "accuracy",
     "adjusted_rand": "adjusted Rand",
@@ -59,7 +63,8 @@ def warning(run: Run) -> str:
     """What is wrong with a run that did not simply converge."""
     if run.status not in WARNINGS or _all_taken(run):
         return ""
-    return f'<p class="warn" role="note">{WARNINGS[run.status]}</p>'
+    trained = run.training is not None and run.status == Status.COLLAPSED
+    return f'<p class="warn" role="note">{COLLAPSED_TRAINING if trained else WARNINGS[run.status]}</p>'
 
 
 def _all_taken(run: Run) -> bool:

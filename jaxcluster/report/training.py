@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,9 +50,9 @@ CURVES = {
         "they settle.",
     ),
     "anchors": Curve(
-        "Rows of a batch with a positive and a negative",
-        "number of rows in a batch with a positive and a negative",
-        "Only rows with both teach the network anything.",
+        "Views in a batch with a positive and a negative",
+        "number of views in a batch that have a positive and a negative",
+        "Triplets are made of views that have both.",
     ),
 }
 """Numbers of a training that a report draws, in this order."""
@@ -69,7 +70,7 @@ class Training(NamedTuple):
         returned: (m, d) what comes back of these rows, in units of the rows; None of a network that gives none back.
         decoded: (k, d) what the decoder makes of the centers; None likewise.
         samples: (k, s, d) rows drawn from each cluster; None where nothing can be drawn.
-        nearest: (s, d) the rows nearest to each prototype, or those surest of each cluster, by its name; None for none.
+        nearest: (s, d) the rows nearest to each prototype, or to each cluster, by its name; None for none.
         nearest_to: what they are nearest to.
         endless: whether it was to take all its epochs, so that to have done so is no fault.
     """
@@ -126,7 +127,7 @@ def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]
 
 def _training(run: Run, found: Training) -> tuple[str, list[str]]:
     notes, shown = [], []
-    followed = {name for record in found.records for name, value in record.items() if value is not None}
+    followed = {name for name in CURVES if any(_finite(record.get(name)) for record in found.records)}
     for name, curve in CURVES.items():
         if name in followed:
             notes.append(curve.note)
@@ -142,11 +143,15 @@ def _training(run: Run, found: Training) -> tuple[str, list[str]]:
     return " ".join(note for note in notes if note), shown
 
 
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _told(found: Training, name: str, what: str) -> str:
     """The first and last value of each phase, in words."""
     phases: dict[str, list[float]] = {}
     for record in found.records:
-        if record.get(name) is not None:
+        if _finite(record.get(name)):
             phases.setdefault(record["phase"], []).append(record[name])
     told = (f"{phase} from {values[0]:.4g} to {values[-1]:.4g}" for phase, values in phases.items())
     return f"Curves of the {what} by epoch: {', '.join(told)}."

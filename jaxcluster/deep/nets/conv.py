@@ -23,7 +23,7 @@ class ConvEncoder(nnx.Module):
     Args:
         image_shape: (height, width) or (height, width, channels) of an image.
         latent: width of the code.
-        channels: of each convolution; each but the first halves height and width, as the first does.
+        channels: of each convolution; each halves height and width.
         rngs: its stream "params" draws the weights.
     """
 

@@ -13,8 +13,10 @@ def as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """(height, width, channels); a shape of two has one channel.
 
     Raises:
-        ValueError: a shape of another length.
+        ValueError, TypeError: a shape of another length, or that is none.
     """
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"image_shape={shape!r} must be (height, width) or (height, width, channels).")
     shape = tuple(check.check_count("a side of image_shape", side) for side in shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"image_shape={shape} must be (height, width) or (height, width, channels).")

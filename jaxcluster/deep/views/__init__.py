@@ -6,7 +6,8 @@ fetch values from elsewhere.
 
 - for any rows: `Masking`, `GaussianNoise`; with values of other rows, `Swap` and `Mixing`;
 - for images: `ShiftRotate`, `Flip`, `RandomResizedCrop`, `Erase`, `ColorJitter`, `Grayscale`, `Blur`. They take the
-  ``image_shape`` of flat rows, (height, width[, channels]), and give back what came in its shape;
+  ``image_shape`` of flat rows, (height, width[, channels]), and give back what came in its shape, crops
+  of another ``size`` left out;
 - of views: `Chain`, one after the other; `MultiCrop`, several of the same rows;
 - to begin with: `image_views`, `table_views`.
 """

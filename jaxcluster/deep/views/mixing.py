@@ -62,11 +62,9 @@ class Mixing:
         amount_key, row_key = jax.random.split(key)
         one_a_row = (x.shape[0],) + (1,) * (x.ndim - 1)
         part = self.amount * jax.random.uniform(amount_key, one_a_row, x.dtype)
-        return x + part * (x[_others(row_key, x.shape[:1])] - x)
+        return x + part * (x[_others(row_key, x.shape[0])] - x)
 
 
-def _others(key: KeyArray, shape: tuple[int, ...]) -> Int[Array, "n ..."]:
-    """For each place of (n, …) entries the number of a random row that is not its own."""
-    n = shape[0]
-    own = jnp.arange(n).reshape(n, *(1,) * (len(shape) - 1))
-    return (own + jax.random.randint(key, shape, 1, max(n, 2))) % n
+def _others(key: KeyArray, n: int) -> Int[Array, " n"]:
+    """For each of n rows the number of a random one that is not itself."""
+    return (jnp.arange(n) + jax.random.randint(key, (n,), 1, max(n, 2))) % n

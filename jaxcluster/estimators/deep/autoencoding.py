@@ -235,6 +235,8 @@ class DeepClusterer(DeepEstimator):
         check.check_choice("pretrain", self.pretrain, PRETRAINING)
         check.check_choice("likelihood", self.likelihood, LIKELIHOODS)
         check.check_count("n_init", self.n_init)
+        if self.update_interval is not None:
+            check.check_count("update_interval", self.update_interval)
         if self.pretrain_epochs != 0 and self.pretrain_epochs is not None:
             check.check_count("pretrain_epochs", self.pretrain_epochs)
         if not 0 <= self.noise < 1:

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
+from jaxcluster.deep.nets import as_image_shape
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.deep.use import map_module, weights_of, with_weights
 from jaxcluster.estimators.base import Estimator
@@ -113,7 +114,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return np.array(self._shares(module, map_module(module, "features", rows)))
 
     def transform(self, X):
-        """The code of each row, (n_samples, latent)."""
+        """The code of each row, (n_samples, latent); of ClusterGAN (n_samples, latent + n_clusters)."""
         module, rows = self._with_rows(X)
         return np.array(map_module(module, "features", rows))
 
@@ -152,12 +153,14 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             own.append(JsonLines(Path(self.checkpoint_dir) / f"{phase}.jsonl"))
         return own
 
-    def _checkpoints(self, phase: str) -> Checkpoints | None:
+    def _checkpoints(self, phase: str, **more: Any) -> Checkpoints | None:
         if self.checkpoint_dir is None:
             return None
         config = {name: _described(value) for name, value in self.get_params(deep=False).items() if name not in IDLE}
         folder = Path(self.checkpoint_dir) / phase
-        return Checkpoints(folder, every=self.checkpoint_every, config={"method": type(self).__name__, **config})
+        return Checkpoints(
+            folder, every=self.checkpoint_every, config={"method": type(self).__name__, **config, **more}
+        )
 
     def _shares(self, module: nnx.Module, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
         return map_module(module, "assign", z)
@@ -199,6 +202,15 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """What a collapse of the method is, and what to do."""
         return f"the network tells no rows apart. Lower learning_rate={self.learning_rate}, or look whether X varies"
 
+    def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
+        shape = np.shape(X)
+        if len(shape) in (3, 4):
+            raise ValueError(
+                f"X has shape {shape}, and rows must be flat: (n_samples, n_features). Of images, pass "
+                f"X.reshape(len(X), -1), and image_shape={shape[1:]} for convolutions and views of images."
+            )
+        return super()._validate(X, reset=reset)
+
     def _with_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -212,6 +224,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_params(self, n: int, d: int) -> None:
         """Raises on parameters that cannot be, for n rows of d columns."""
         check.check_clusters(self.n_clusters, n, name="n_clusters")
+        if self.image_shape is not None:
+            as_image_shape(self.image_shape)
         for name in ("latent", "epochs", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check.check_count(name, getattr(self, name))

@@ -152,7 +152,10 @@ class ClusterGAN(OnePhase):
             partial(nets.ImageReader, shape, width, **sizes),
         )
 
-    def _optimizer(self, steps):
+    def _decay(self, steps):
+        return None
+
+    def _optimizer(self, decay):
         return adam(self.learning_rate, b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
 
     def _batch(self, n):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxcluster import deep
+from jaxcluster.core import check
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 
@@ -34,6 +35,12 @@ class DEC(DeepClusterer):
     """
 
     alpha: float = 1.0
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_positive("alpha", self.alpha)
+        if hasattr(self, "gamma"):
+            check.check_positive("gamma", self.gamma, zero=True)
 
     def _make(self, autoencoder, start):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())

@@ -39,8 +39,8 @@ class DeepCluster(ViewLearner):
 
     Attributes:
         cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
-        records_: of each epoch also ``nmi``, the normalised mutual information of its clusters and those before, and
-            ``accuracy``, the share of views that are told apart right.
+        records_: also ``accuracy``, the share of views that are told apart right, and, of each epoch but the first,
+            ``nmi``, the normalised mutual information of its clusters and those before.
         labels_, history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Sources: see `jaxcluster.deep.deepcluster`.

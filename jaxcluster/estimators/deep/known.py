@@ -79,5 +79,9 @@ def _objects(values):
 
 
 def _missing(value):
-    absent = value is None or (isinstance(value, (float, np.floating)) and np.isnan(value))
+    absent = (
+        value is None
+        or type(value).__name__ == "NAType"
+        or (isinstance(value, (float, np.floating)) and np.isnan(value))
+    )
     return absent or (isinstance(value, (int, np.integer)) and value == -1)

@@ -38,7 +38,7 @@ class MetricEmbedding(ViewLearner):
     Attributes:
         labels_: (n_samples,) int32 clusters of k-means on the codes, whatever is known of the rows.
         classes_: the classes that were known of any row, ascending.
-        records_: of each epoch also the means of ``anchors``, rows of a batch with a positive and a negative, and of
+        records_: of each epoch also the means of ``anchors``, views in a batch with a positive and a negative, and of
             ``triplets``, and ``barren``, the share of batches without any anchor.
         cluster_centers_, history_, snapshots_, n_iter_, status_: as of all deep methods.
 
@@ -120,10 +120,11 @@ class MetricEmbedding(ViewLearner):
         barren = np.nan_to_num([record["barren"] for record in self.records_])
         count = round(float(np.sum(steps * barren)))
         if count:
-            batch = self._batch(self.labels_.size)
+            batch, n = self._batch(self.labels_.size), self.labels_.size
+            larger = f"a batch_size above {batch}, " if batch < n else ""
             warnings.warn(
                 f"{type(self).__name__}: in {count:,} of {steps.sum():,} batches no row had both a positive and a "
-                f"negative. Pass a batch_size above {batch}, the classes of more rows, or views.",
+                f"negative. Pass {larger}the classes of more rows, or views.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -26,7 +26,8 @@ class OnePhase(DeepEstimator):
         n_clusters, hidden, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
         scaling: "auto": columns of deviation 1, but for those that hardly vary; images, with ``image_shape``, from 0 to
             1, all pixels alike.
-        epochs: passes over the rows; None for enough of them, and of steps: what is enough depends on the method.
+        epochs: passes over the rows; None for enough of them, and of steps: what is enough depends on the method. The
+            rate falls over all of them, so a run that goes on from a checkpoint has the same number.
         learning_rate: of Adam, along a cosine to a hundredth of it.
     """
 
@@ -76,18 +77,19 @@ class OnePhase(DeepEstimator):
         snapshots, batch = Snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.PASSES, -(-self.STEPS // steps)) if self.epochs is None else self.epochs
+        decay = self._decay(epochs * steps)
         ending = train(
             train_key,
             module,
             rows,
             y=known,
             epochs=epochs,
-            optimizer=self._optimizer(epochs * steps),
+            optimizer=self._optimizer(decay),
             batch_size=batch,
             steps_per_epoch=steps,
             precision=self.precision,
             callbacks=self._callbacks("train", snapshots.of("train", "features")),
-            checkpoints=self._checkpoints("train"),
+            checkpoints=self._checkpoints("train", decay_steps=decay),
             resume=self.resume,
         )
         self._record("train", ending)
@@ -97,8 +99,12 @@ class OnePhase(DeepEstimator):
     def _blank(self) -> nnx.Module:
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
-    def _optimizer(self, steps: int) -> Any:
-        return adam(self.learning_rate, decay_steps=steps) if self.optimizer is None else self.optimizer
+    def _decay(self, steps: int) -> int | None:
+        """In how many of all steps the rate falls; None for a rate that stays, or an optimiser of the caller's."""
+        return steps if self.optimizer is None else None
+
+    def _optimizer(self, decay: int | None) -> Any:
+        return adam(self.learning_rate, decay_steps=decay) if self.optimizer is None else self.optimizer
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
         return n // batch

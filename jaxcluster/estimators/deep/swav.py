@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from jaxcluster.core import check
@@ -33,7 +34,8 @@ class SwAV(ViewLearner):
         n_prototypes: None for five a cluster, or fewer where there are not four rows for each. With as many as clusters
             each prototype is one, and clusters are drawn to equal sizes.
         views: several views of a row, the large ones first: see `jaxcluster.estimators.deep.views.ViewLearner`.
-        crops: how many large views, which give assignments, and small ones, which only predict, "auto" stands for.
+        crops: how many large views, which give assignments, and small ones, which only predict, "auto" stands for; of
+            other ``views`` that do not say how many are large, the first number does.
         projection: width of the space of the prototypes, onto which a small network projects the features; None for the
             features themselves.
         temperature: > 0 of the predictions.
@@ -78,6 +80,7 @@ class SwAV(ViewLearner):
             self.latent,
             head=head,
             width=self.projection,
+            n_large=getattr(self._views(), "n_large", self.crops[0]),
             temperature=self.temperature,
             epsilon=self.epsilon,
             queue_size=self._sizes["queue"],
@@ -105,13 +108,29 @@ class SwAV(ViewLearner):
             raise ValueError(f"n_samples={n} should be at least 2: a row is known by what sets it apart from others.")
         if self.views is None:
             raise ValueError("views=None shows rows as they are, and 2 views of each are needed. Pass views='auto'.")
+        self._check_views(d)
         for name in ("n_prototypes", "projection"):
             if getattr(self, name) is not None:
                 check.check_count(name, getattr(self, name))
         for name in ("temperature", "epsilon"):
             check.check_positive(name, getattr(self, name))
+        if self.queue_size not in (None, 0):
+            check.check_count("queue_size", self.queue_size)
         self._sizes = self._chosen(n)
         check_fed(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
+
+    def _check_views(self, d):
+        """Raises where a row is not shown at least twice."""
+        if isinstance(self.views, str):
+            views, told = sum(self.crops), f"crops={tuple(self.crops)} make"
+        else:
+            seen = jax.eval_shape(self.views, jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32))
+            views, told = len(seen) if isinstance(seen, (tuple, list)) else 1, "views give"
+        if views < 2:
+            raise ValueError(
+                f"{told} {views} view of each row, and 2 are needed, so that one predicts the other. Pass views='auto' "
+                "with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_large=2."
+            )
 
     def _chosen(self, n):
         """How many prototypes, and embeddings in the queue, for n rows."""
