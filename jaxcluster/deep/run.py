@@ -179,7 +179,8 @@ def _steps(plan: Plan, resident: bool, state: TrainState, chunk: Batch, key: Key
         step_key = jax.random.fold_in(key, state.step)
         followed = {}
         for i, turn in enumerate(plan.turns):
-            state, seen = _turn(plan, turn, state, (resident, chunk, rows), jax.random.fold_in(step_key, i))
+            turn_key = step_key if len(plan.turns) == 1 else jax.random.fold_in(step_key, i)
+            state, seen = _turn(plan, turn, state, (resident, chunk, rows), turn_key)
             followed |= seen
         return state._replace(step=state.step + 1), followed
 
@@ -191,14 +192,13 @@ def _turn(plan, turn, state, batches, key):
     resident, chunk, rows = batches
 
     def move(state, one):
-        number, rows = one
-        batch = take(resident, chunk, rows, plan.sharding)
-        return _move(plan, turn, state, batch, jax.random.fold_in(key, number))
+        key, rows = one
+        return _move(plan, turn, state, take(resident, chunk, rows, plan.sharding), key)
 
     if turn.steps == 1:
-        return move(state, (0, jax.tree.map(lambda leaf: leaf[0], rows)))
+        return move(state, (key, jax.tree.map(lambda leaf: leaf[0], rows)))
     own = jax.tree.map(lambda leaf: leaf[: turn.steps], rows)
-    state, seen = jax.lax.scan(move, state, (jnp.arange(turn.steps), own))
+    state, seen = jax.lax.scan(move, state, (jax.random.split(key, turn.steps), own))
     return state, jax.tree.map(jnp.mean, seen)
 
 

@@ -62,7 +62,7 @@ class DeepCluster(ViewLearner):
     CROPS = (1, 0)
 
     def _make(self, rngs, d):
-        encoder, options = self._network(rngs, d), {"n_clusters": self.n_clusters, "view": self._views()}
+        encoder, options = self._network(rngs, d), {"n_clusters": self.n_clusters, "view": self._views(d)}
         if self.variant == "v2":
             return deep.DeepClusterV2(encoder, self.latent, self._learned, temperature=self.temperature, **options)
         return deep.DeepCluster(encoder, self.latent, self._learned, components=self.components, rngs=rngs, **options)

@@ -79,7 +79,7 @@ class MetricEmbedding(ViewLearner):
 
     def _make(self, rngs, d):
         options = {"margin": self.margin, "temperature": self.temperature, "mining": self.mining}
-        encoder, views = self._network(rngs, d), self._views()
+        encoder, views = self._network(rngs, d), self._views(d)
         return Module(encoder, self.n_clusters, self.latent, loss=self._loss, views=views, **options)
 
     def _finish(self, key, module, rows):

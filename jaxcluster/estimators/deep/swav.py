@@ -70,17 +70,17 @@ class SwAV(ViewLearner):
     freeze_steps: int = 100
 
     def _make(self, rngs, d):
-        widths = (self.latent, self.latent, self.projection)
+        widths, views = (self.latent, self.latent, self.projection), self._views(d)
         head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
         return Module(
             self._network(rngs, d),
-            self._views(),
+            views,
             self.n_clusters,
             self._sizes["prototypes"],
             self.latent,
             head=head,
             width=self.projection,
-            n_large=getattr(self._views(), "n_large", self.crops[0]),
+            n_large=getattr(views, "n_large", self.crops[0]),
             temperature=self.temperature,
             epsilon=self.epsilon,
             queue_size=self._sizes["queue"],

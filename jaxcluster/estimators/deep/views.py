@@ -53,12 +53,13 @@ class ViewLearner(OnePhase):
         halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
         return nets.ConvNet(self.image_shape, self.latent, channels=CHANNELS[:halvings], rngs=rngs)
 
-    def _views(self) -> View | None:
+    def _views(self, d: int) -> View | None:
+        """The views of rows of d columns."""
         if not isinstance(self.views, str):
             return self.views
         crops = tuple(getattr(self, "crops", self.CROPS))
         if self.image_shape is None:
-            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * self.n_features_in_), crops=crops)
+            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * d), crops=crops)
         return image_views(self.image_shape, crops=crops)
 
     def _check_params(self, n: int, d: int) -> None:
