@@ -33,7 +33,7 @@ def test_blobs_are_found_and_published(method, blobs):
     np.testing.assert_array_equal(model.cluster_centers_, blobs.x[model.medoid_indices_])
     np.testing.assert_array_equal(model.predict(blobs.x), model.labels_)
     to_medoids = pairwise_distances(blobs.x, model.cluster_centers_)
-    np.testing.assert_allclose(model.transform(blobs.x), to_medoids, atol=1e-3)
+    np.testing.assert_allclose(model.transform(blobs.x), to_medoids, atol=5e-3)
     np.testing.assert_allclose(model.inertia_, to_medoids.min(axis=1).sum(), rtol=1e-5)
     np.testing.assert_allclose(model.score(blobs.x), -model.inertia_, rtol=1e-4)
     assert model.status_ == Status.CONVERGED
