@@ -38,10 +38,13 @@ def known_labels(labels: str, rows: Rows, seed: int) -> np.ndarray:
         raise MistakeError(
             f"--labels {labels} is a share of the truth, and {rows.dataset.name} has none: pass --truth."
         )
-    # Classes by number, so that -1 can stand for those that are not known, whatever the truth is made of.
-    codes = np.unique(truth, return_inverse=True)[1].ravel()
-    drawn = np.random.default_rng(seed).random(len(codes)).argsort() < max(1, round(share * len(codes)))
-    return np.where(drawn, codes, -1)
+    drawn = np.random.default_rng(seed).random(len(truth)).argsort() < max(1, round(share * len(truth)))
+    if truth.dtype.kind == "U":
+        return np.where(drawn, truth.astype(object), None)
+    if truth.dtype.kind in "iu" and truth.min() >= -1:
+        return np.where(drawn, truth, -1)
+    # Other numbers by their place among them, so that -1 can stand for those that are not known.
+    return np.where(drawn, np.unique(truth, return_inverse=True)[1].ravel(), -1)
 
 
 def _share(labels: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxcluster.cluster import kmeans
@@ -223,6 +224,8 @@ class ClusterGAN(CodeCenters):
         return self.generator((1 - t) * ends[a] + t * ends[b])
 
     def _check_cluster(self, name, cluster):
+        if isinstance(cluster, bool) or not isinstance(cluster, (int, np.integer)):
+            raise TypeError(f"{name}={cluster!r} must be a whole number, that of a cluster.")
         if not 0 <= cluster < self.n_clusters:
             raise ValueError(f"{name}={cluster} must be from 0 to {self.n_clusters - 1}.")
 

@@ -203,11 +203,11 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return f"the network tells no rows apart. Lower learning_rate={self.learning_rate}, or look whether X varies"
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
-        shape = np.shape(X)
+        shape = getattr(X, "shape", ())
         if len(shape) in (3, 4):
             raise ValueError(
-                f"X has shape {shape}, and rows must be flat: (n_samples, n_features). Of images, pass "
-                f"X.reshape(len(X), -1), and image_shape={shape[1:]} for convolutions and views of images."
+                f"X has shape {tuple(shape)}, and rows must be flat: (n_samples, n_features). Of images, pass "
+                f"X.reshape(len(X), -1), and image_shape={tuple(shape[1:])} for convolutions and views of images."
             )
         return super()._validate(X, reset=reset)
 
@@ -251,7 +251,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
 def _described(value: Any) -> Any:
     """A parameter in words that are the same in every process."""
+    if isinstance(value, optax.GradientTransformation):  # a tuple of functions, whose addresses are others each time
+        return "an optimizer of the caller's"
     if isinstance(value, (bool, int, float, str, list, tuple)):
         return value
     plain = value is None or dataclasses.is_dataclass(value)
-    return repr(value) if plain else type(value).__name__
+    # A function by where it is defined; a module by its class.
+    return repr(value) if plain else f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"

@@ -32,6 +32,7 @@ class DeepCluster(ViewLearner):
             rows for each.
         update_interval: steps from one look at all rows to the next, an epoch; None for a pass over them, and at least
             100.
+        epochs: looks, of as many steps; None for at least 2,000 steps and 30 looks.
         components: principal components that "v1" keeps; None for a quarter of the features, at most 256.
         temperature: of "v2", > 0, that cosines are divided by.
         n_init: starts of the last k-means.

@@ -34,6 +34,7 @@ class ViewLearner(OnePhase):
         views: called with a key and rows, which are scaled, gives a view of them or a tuple of views, as a
             `jaxcluster.deep.views.MultiCrop` does. "auto": `jaxcluster.deep.views.image_views` where there is an
             ``image_shape``, else `table_views`, which swap less the fewer columns there are. None for rows as they are.
+            A model with its own cannot be saved.
     """
 
     _: KW_ONLY
