@@ -90,29 +90,12 @@ class DeepClusterer(DeepEstimator):
 
     # The whole.
 
-    def fit(self, X, y=None):
-        """Trains the network and clusters the rows.
-
-        Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
-            y: ignored, unless the method learns from labels.
-
-        Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
-                checkpoint that was changed, or is of another configuration.
-
-        Warns:
-            ConvergenceWarning: a loss that is not finite, with the step, or clusters without rows.
-        """
-        X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
-        known = self._known(y, X.shape[0])
+    def _fit(self, X, known):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
-        self._begin()
         snapshots = Snapshots(rows)
         autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
         codes = map_module(autoencoder, "encode", rows)
@@ -125,7 +108,6 @@ class DeepClusterer(DeepEstimator):
             ending = endings[-1]
         self._began = {name: np.array(value) for name, value in self._began.items()}
         self._publish(module, ending, rows, snapshots)
-        return self
 
     def reconstruct(self, X):
         """What comes back of each row through its code, (n_samples, n_features), in the units of X."""

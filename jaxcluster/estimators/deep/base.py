@@ -102,7 +102,33 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _centers(self, module: nnx.Module) -> Array:
         return module.centers[...]
 
+    def _fit(self, X: np.ndarray, known: Any) -> None:
+        """Trains on checked rows, told of them what `_known` says, and publishes."""
+        raise NotImplementedError
+
     # Use.
+
+    def fit(self, X, y=None):
+        """Trains the network and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored, unless the method learns from labels.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
+                checkpoint that was changed, or is of another configuration.
+
+        Warns:
+            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
+                rows.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(*X.shape)
+        known = self._known(y, X.shape[0])
+        self.records_, self.failed_step_ = [], None
+        self._fit(X, known)
+        return self
 
     def predict(self, X):
         """The cluster of each row, (n_samples,) int32: that with the greatest share."""
@@ -140,10 +166,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return tags
 
     # Parts of a fit.
-
-    def _begin(self) -> None:
-        """Forgets what an earlier fit followed."""
-        self.records_, self.failed_step_ = [], None
 
     def _callbacks(self, phase: str, *more: Any, lines: bool = True) -> list[Any]:
         own = [*more, *(self.callbacks or ())]
@@ -196,7 +218,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
         else:
             return
-        warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=4)
+        warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=5)
 
     def _collapse(self) -> str:
         """What a collapse of the method is, and what to do."""

@@ -21,9 +21,6 @@ from jaxcluster.estimators.deep.one_phase import OnePhase
 BATCH = 64
 """Rows a move, unless ``batch_size`` says otherwise."""
 
-LOOK_STEPS = 250
-"""The fewest steps from one look at all rows to the next."""
-
 
 @dataclass(eq=False, repr=False)
 class ClusterGAN(OnePhase):
@@ -81,6 +78,7 @@ class ClusterGAN(OnePhase):
     learning_rate: float = 1e-3
 
     STEPS: ClassVar[int] = 3_000
+    LOOK_STEPS: ClassVar[int] = 250
     PASSES: ClassVar[int] = 12
 
     def sample(self, n_samples=1, cluster=None):
@@ -160,9 +158,6 @@ class ClusterGAN(OnePhase):
 
     def _batch(self, n):
         return min(BATCH, n) if self.batch_size == "auto" else self.batch_size
-
-    def _steps_per_epoch(self, n, batch):
-        return max(LOOK_STEPS, n // batch)
 
     def _collapse(self):
         return (

@@ -13,8 +13,6 @@ VARIANTS = ("v1", "v2")
 PER_CLUSTER = 3
 """Clusters that are learned for each that is sought, unless ``n_pseudo`` says otherwise; each has at least:"""
 ROWS = 10
-UPDATE_STEPS = 100
-"""The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -61,6 +59,7 @@ class DeepCluster(ViewLearner):
     n_init: int = 10
 
     CROPS = (1, 0)
+    LOOK_STEPS = 100
 
     def _make(self, rngs, d):
         encoder, options = self._network(rngs, d), {"n_clusters": self.n_clusters, "view": self._views(d)}
@@ -73,7 +72,7 @@ class DeepCluster(ViewLearner):
         return module
 
     def _steps_per_epoch(self, n, batch):
-        return max(UPDATE_STEPS, n // batch) if self.update_interval is None else self.update_interval
+        return super()._steps_per_epoch(n, batch) if self.update_interval is None else self.update_interval
 
     def _collapse(self):
         return (

@@ -59,6 +59,8 @@ class MetricEmbedding(ViewLearner):
     mining: str = "hard"
     n_init: int = 20
 
+    LOOK_STEPS = 5
+
     def fit(self, X, y=None):
         """Trains the network and clusters the rows.
 
@@ -126,7 +128,7 @@ class MetricEmbedding(ViewLearner):
                 f"{type(self).__name__}: in {count:,} of {steps.sum():,} batches no row had both a positive and a "
                 f"negative. Pass {larger}the classes of more rows, or views.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _check_params(self, n, d):

@@ -26,8 +26,9 @@ class OnePhase(DeepEstimator):
         n_clusters, hidden, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
         scaling: "auto": columns of deviation 1, but for those that hardly vary; images, with ``image_shape``, from 0 to
             1, all pixels alike.
-        epochs: passes over the rows; None for enough of them, and of steps: what is enough depends on the method. The
-            rate falls over all of them, so a run that goes on from a checkpoint has the same number.
+        epochs: passes over the rows, or of few rows several; None for enough of them, and of steps: what is enough
+            depends on the method. The rate falls over all of them, so a run that goes on from a checkpoint has the same
+            number.
         learning_rate: of Adam, along a cosine to a hundredth of it.
     """
 
@@ -35,8 +36,10 @@ class OnePhase(DeepEstimator):
     epochs: int | None = None
 
     STEPS: ClassVar[int] = 2_000
-    """The fewest steps, and passes over the rows, unless ``epochs`` says otherwise."""
+    """The fewest steps, and epochs, unless ``epochs`` says otherwise."""
     PASSES: ClassVar[int] = 30
+    LOOK_STEPS: ClassVar[int] = 1
+    """The fewest steps from one look at all rows to the next: an epoch of few rows is more than a pass over them."""
 
     # What each method has of its own.
 
@@ -50,30 +53,12 @@ class OnePhase(DeepEstimator):
 
     # The whole.
 
-    def fit(self, X, y=None):
-        """Trains the network and clusters the rows.
-
-        Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
-            y: ignored, unless the method learns from labels.
-
-        Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
-                checkpoint that was changed, or is of another configuration.
-
-        Warns:
-            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
-                rows.
-        """
-        X = self._validate(X, reset=True)
-        self._check_params(*X.shape)
-        known = self._known(y, X.shape[0])
+    def _fit(self, X, known):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
         net_key, train_key, end_key = jax.random.split(as_key(self.random_state), 3)
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
-        self._begin()
         snapshots, batch = Snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.PASSES, -(-self.STEPS // steps)) if self.epochs is None else self.epochs
@@ -94,7 +79,6 @@ class OnePhase(DeepEstimator):
         )
         self._record("train", ending)
         self._publish(self._finish(end_key, ending.module, rows), ending, rows, snapshots)
-        return self
 
     def _blank(self) -> nnx.Module:
         return self._make(nnx.Rngs(0), self.n_features_in_)
@@ -107,4 +91,4 @@ class OnePhase(DeepEstimator):
         return adam(self.learning_rate, decay_steps=decay) if self.optimizer is None else self.optimizer
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
-        return n // batch
+        return max(self.LOOK_STEPS, n // batch)

@@ -17,9 +17,6 @@ PER_CLUSTER = 5
 """Prototypes a cluster, unless ``n_prototypes`` says otherwise; and rows a prototype, where there are so many:"""
 ROWS = 4
 
-UPDATE_STEPS = 50
-"""The fewest steps from one look at all rows to the next."""
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwAV(ViewLearner):
@@ -69,6 +66,8 @@ class SwAV(ViewLearner):
     queue_size: int | None = None
     freeze_steps: int = 100
 
+    LOOK_STEPS = 50
+
     def _make(self, rngs, d):
         widths, views = (self.latent, self.latent, self.projection), self._views(d)
         head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
@@ -87,9 +86,6 @@ class SwAV(ViewLearner):
             freeze_steps=self.freeze_steps,
             rngs=rngs,
         )
-
-    def _steps_per_epoch(self, n, batch):
-        return max(UPDATE_STEPS, n // batch)
 
     def _publish(self, module, ending, rows, snapshots):
         super()._publish(module, ending, rows, snapshots)
