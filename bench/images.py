@@ -153,9 +153,6 @@ def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed:
     seconds = time.perf_counter() - began
     trained, labels = ended.module, ended.labels
     features = deep.map_module(trained, "features", data.x)
-    if hasattr(trained, "center"):  # what DeepCluster learned are more clusters than there are classes
-        trained.center(jax.random.key(seed), features)
-        labels = np.argmax(np.asarray(deep.map_module(trained, "assign", features)), axis=1)
     return {
         "case": f"{name}-{path.stem}-{len(data.x)}-{seed}",
         "method": name,

@@ -66,15 +66,20 @@ def variational(x: np.ndarray, plain: deep.Autoencoder, seed: int) -> deep.Autoe
     return deep.train(jax.random.key(seed), made, x, epochs=5, optimizer=adam).module
 
 
+def by_shape(key: jax.Array, codes: jax.Array, labels: jax.Array) -> Any:
+    """EM from the clusters of k-means, each with a covariance of its own: it tells apart what lies side by side."""
+    return gmm.fit(key, codes, 10, init=gmm.Start(responsibilities=jax.nn.one_hot(labels, 10)))
+
+
 def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """The module of a method, the clusters of k-means that it begins with, and the options of its training."""
+    """The module of a method, the clusters that it begins with, and the options of its training."""
     autoencoder = variational(x, plain, seed) if method == "vade" else plain
     codes = deep.map_module(autoencoder, "encode", x)
     start = kmeans.fit(jax.random.key(seed), codes, 10, n_init=20)
     often = {"steps_per_epoch": 140, "tol": 1e-3, "optimizer": deep.adam(1e-3)}
     if method == "vade":
-        shares = jax.nn.one_hot(start.labels, 10)
-        given = gmm.Start(responsibilities=shares)
+        start = by_shape(jax.random.key(seed), codes, start.labels)
+        given = gmm.Start(responsibilities=jax.nn.one_hot(start.labels, 10))
         mixture = gmm.start(jax.random.key(seed), codes, 10, covariance="diag", init=given).mixture()
         autoencoder.encoder.head.settle(0.1 * np.mean(mixture.covariances))
         rate = optax.exponential_decay(2e-3, 10 * (len(x) // 100), 0.9, staircase=True)

@@ -80,6 +80,12 @@ def test_any_state_comes_back_to_the_bit(saved):
     assert draws[0] == draws[1]
 
 
+def test_a_folder_may_be_named_from_where_one_stands(saved, monkeypatch):
+    monkeypatch.chdir(saved.folder.parent)
+    found = saved._replace(folder=saved.folder.name).restore(LIKE)
+    assert bits(found.state) == bits(STATE)
+
+
 def test_there_is_nothing_to_restore_before_the_first(tmp_path):
     empty = Checkpoints(tmp_path / "none")
     assert not empty.any()

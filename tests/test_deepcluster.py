@@ -170,7 +170,7 @@ def test_digits_beat_the_untrained_network(variant):
     untrained = evaluated(model._make(nnx.Rngs(0), 64))
     rows = scaled(data.data, "auto")[0]
     z = deep.map_module(untrained, "features", rows)
-    untrained.center(jax.random.key(0), z)
+    untrained.conclude(z, jax.random.key(0))
     before = metrics.clustering_accuracy(data.target, np.asarray(jnp.argmax(untrained.assign(z), axis=1)))
     assert metrics.clustering_accuracy(data.target, model.labels_) > before + 0.08
 

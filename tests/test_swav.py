@@ -370,9 +370,9 @@ def test_one_row_is_refused():
 
 def test_a_wrong_module_is_answered_in_full():
     with pytest.raises(ValueError, match=r"gave 1 of each row, and 2 are needed"):
-        make(lambda key, x: (x,), n_large=1).loss(Batch(X), jax.random.key(0))
+        make(lambda key, x: (x,), n_large=1).loss(Batch(jnp.asarray(X)), jax.random.key(0))
     with pytest.raises(ValueError, match=r"n_prototypes=6 .* batch of 4 rows and a queue of 1"):
-        make(queue_size=1).loss(Batch(X[:4]), jax.random.key(0))
+        make(queue_size=1).loss(Batch(jnp.asarray(X[:4])), jax.random.key(0))
     with pytest.raises(ValueError, match=r"queue_size=-1 must be at least 1"):
         make(queue_size=-1)
 

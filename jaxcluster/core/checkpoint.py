@@ -115,7 +115,7 @@ class Checkpoints(NamedTuple):
 
     def _places(self) -> list[Path]:
         """The checkpoints, oldest first: a folder has the name of one only once it is whole."""
-        folder = Path(self.folder)
+        folder = Path(self.folder).resolve()
         return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 

@@ -28,13 +28,10 @@ MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
 def tile_rows(n: int, row_cost: int, budget: int = 1 << 24) -> int:
     """Rows of a tile whose temporaries hold at most ``budget`` elements at ``row_cost`` each.
 
-    The tiles come out even where n allows it: the last one is padded, and padding is work.
+    They are as alike in size as can be.
     """
     most = max(1, budget // max(1, row_cost))
-    if n <= most:
-        return n
-    count = -(-n // most)
-    return next((n // c for c in range(count, 2 * count) if n % c == 0), -(-n // count))
+    return -(-n // -(-n // most))
 
 
 def fold_rows(
@@ -50,9 +47,8 @@ def fold_rows(
 
     Args:
         tile_function: tile of rows -> (summary, per_row).
-        rows: a pytree of arrays that all hold n rows along ``axis``. A last, partial tile is filled up with zeros,
-            which contribute nothing as long as a row of weight 0 does not.
-        tile: rows a tile; None for one tile of all rows.
+        rows: a pytree of arrays that all hold n rows along ``axis``.
+        tile: rows a tile; the first has what is left over. None for one tile of all rows.
         monoid: how summaries combine.
         axis: 0, or -1 for rows that lie side by side as columns, (d, n); of the per-row results too.
         axis_name: a mapped axis over which the rows are spread, if any.
@@ -83,33 +79,25 @@ def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
 
 def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
     count = -(-n // tile)
-    rows = jax.tree.map(lambda leaf: _fill_up(leaf, count * tile, axis), rows)
+    first = n - (count - 1) * tile
 
-    def cut(index):
+    def cut(start, size):
         # Cut where it is used: handing the tiles to scan would copy all of the rows first.
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * tile, tile, axis), rows)
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis), rows)
 
     def advance(summary, index):
-        contribution, per_row = tile_function(cut(index))
+        contribution, per_row = tile_function(cut(first + index * tile, tile))
         return jax.tree.map(monoid.combine, summary, contribution), per_row
 
-    # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map.
-    start, first_out = tile_function(cut(0))
-    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(1, count))
-    return summary, jax.tree.map(lambda a, b: _join(a, b, n, axis), first_out, rest_out)
+    # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map; and what
+    # is left over when tiles are cut is in it, so that no rows have to be filled up, which would copy them all.
+    start, first_out = tile_function(cut(0, first))
+    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count - 1))
+    return summary, jax.tree.map(lambda a, b: _join(a, b, axis), first_out, rest_out)
 
 
-def _fill_up(leaf, n, axis):
-    short = n - leaf.shape[axis]
-    if not short:
-        return leaf
-    widths = [(0, 0)] * leaf.ndim
-    widths[axis] = (0, short)
-    return jnp.pad(leaf, widths)
-
-
-def _join(first, rest, n, axis):
+def _join(first, rest, axis):
     axis %= first.ndim
     rest = jnp.moveaxis(rest, 0, axis)
     rest = rest.reshape(*first.shape[:axis], -1, *first.shape[axis + 1 :])
-    return jax.lax.slice_in_dim(jnp.concatenate([first, rest], axis), 0, n, axis=axis)
+    return jnp.concatenate([first, rest], axis)

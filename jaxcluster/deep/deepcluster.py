@@ -17,12 +17,13 @@ from flax import nnx
 from jaxcluster import metrics
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
-from jaxcluster.deep.autoencoder import View, code_of, viewed
+from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.codes import CenterState, CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.deep.views import Views, stacked, through
 from jaxcluster.ops.distance import normalize, row_products
 from jaxcluster.ops.whitening import Whitening, whitening
-from jaxcluster.types import Array, Float, Int, KeyArray
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
 HEAD_DEVIATION = 0.01
 """Of the weights of a fresh head."""
@@ -37,22 +38,26 @@ FEW = 1e-12
 class PseudoLabels(CodeCenters):
     """A network whose targets are the clusters that k-means finds among its features, anew at each look.
 
-    Batches show all of these clusters equally. The clusters that rows are given in the end are others, `center` finds
-    them: there may be many more of those that are learned.
+    Batches show all of these clusters equally. The clusters that rows are given in the end are others, by k-means of
+    their own: there may be many more of those that are learned.
 
     Args:
         encoder: rows to features, (n, latent).
         n_pseudo: of the clusters that are learned.
-        n_clusters: of those that rows are given.
+        n_clusters: of those that rows are given; None for as many.
+        n_init: starts of the k-means that finds those.
         width: of the features as clusters see them.
         view: of the rows that are learned from, an array or several; None for the rows as they are.
     """
 
     metric = "sqeuclidean"
 
-    def __init__(self, encoder: nnx.Module, n_pseudo: int, n_clusters: int, width: int, view: View | None):
+    def __init__(
+        self, encoder: nnx.Module, n_pseudo: int, n_clusters: int | None, n_init: int, width: int, view: Views | None
+    ):
         self.n_pseudo = check.check_count("n_pseudo", n_pseudo)
-        self.n_clusters = check.check_count("n_clusters", n_clusters)
+        self.n_clusters = check.check_count("n_clusters", n_pseudo if n_clusters is None else n_clusters)
+        self.n_init = check.check_count("n_init", n_init)
         super().__init__(jnp.zeros((self.n_clusters, width)))
         self.encoder, self.view = encoder, view
 
@@ -72,12 +77,13 @@ class PseudoLabels(CodeCenters):
         """The share of each cluster in each row, by its features as clusters see them."""
         return super().assign(self.place(z))
 
-    def center(self, key: KeyArray, z: Float[Array, "n l"], n_init: int = 10) -> None:
+    def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """Finds the clusters that rows are given, by k-means among the features of all of them."""
         placed = self.place(z)
-        found = kmeans.fit(key, placed, self.n_clusters, n_init=n_init, metric=self.metric)
+        found = kmeans.fit(key, placed, self.n_clusters, n_init=self.n_init, metric=self.metric)
         self.centers[...] = found.state.centers
         self.measure(placed, found.labels)
+        return Refreshed(found.labels, collapsed=_alike(z))
 
     @staticmethod
     def agreement(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
@@ -90,14 +96,12 @@ class PseudoLabels(CodeCenters):
 
     def _refreshed(self, z, labels):
         counts = jnp.zeros(self.n_pseudo, jnp.int32).at[labels].add(1)
-        within = jnp.mean(jnp.var(z, axis=0))
-        same = within <= FEW * jnp.maximum(jnp.mean(jnp.square(z)), jnp.finfo(z.dtype).tiny)
         lone = jnp.max(counts) == z.shape[0]
-        return Refreshed(labels, labels, 1 / counts[labels], same | (lone & (self.n_pseudo > 1)))
+        return Refreshed(labels, labels, 1 / counts[labels], _alike(z) | (lone & (self.n_pseudo > 1)))
 
-    def _views(self, key, x):
-        views = viewed(self.view, key, x)
-        return tuple(views) if isinstance(views, (tuple, list)) else (views,)
+    def _features(self, key, x):
+        """Of each view of the rows, (views, n, latent)."""
+        return through(self.features, stacked(self.view, key, x))
 
 
 class DeepCluster(PseudoLabels):
@@ -110,6 +114,7 @@ class DeepCluster(PseudoLabels):
         latent: width of the features.
         n_pseudo: clusters that are learned; more than those that are sought serve better.
         n_clusters: clusters that rows are given in the end; None for n_pseudo.
+        n_init: starts of the k-means that finds those.
         components: of the whitening; None for a quarter of the features, at most 256: the least of many would be
             noise, scaled up.
         view: of the rows that are learned from; None for the rows as they are.
@@ -128,15 +133,16 @@ class DeepCluster(PseudoLabels):
         n_pseudo: int,
         *,
         n_clusters: int | None = None,
+        n_init: int = 10,
         components: int | None = None,
-        view: View | None = None,
+        view: Views | None = None,
         rngs: nnx.Rngs,
     ):
         few = min(latent, max(2, -(-latent // 4)), 256)
         width = few if components is None else check.check_count("components", components)
         if width > latent:
             raise ValueError(f"components={width} is more than the {latent} features there are. Pass at most {latent}.")
-        super().__init__(encoder, n_pseudo, n_pseudo if n_clusters is None else n_clusters, width, view)
+        super().__init__(encoder, n_pseudo, n_clusters, n_init, width, view)
         drawn = nnx.initializers.normal(HEAD_DEVIATION)
         self.head = nnx.Linear(latent, self.n_pseudo, kernel_init=drawn, rngs=rngs)
         self.mean = CenterState(jnp.zeros(latent))
@@ -167,15 +173,14 @@ class DeepCluster(PseudoLabels):
         """Takes note of the principal components of all features."""
         self.mean[...], self.whitening[...] = whitening(z, self.whitening.shape[1])
 
-    def center(self, key: KeyArray, z: Float[Array, "n l"], n_init: int = 10) -> None:
+    def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """Finds the clusters that rows are given, by k-means among the whitened features of all of them."""
         self.whiten(z)
-        super().center(key, z, n_init)
+        return super().conclude(z, key)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The mean cross-entropy of a batch and its targets (nats)."""
-        logits = [jnp.float32(self.head(self.features(view))) for view in self._views(key, batch.x)]
-        return _cross_entropy(logits, batch.target)
+        return _cross_entropy(jnp.float32(self.head(self._features(key, batch.x))), batch.target)
 
 
 class DeepClusterV2(PseudoLabels):
@@ -188,6 +193,7 @@ class DeepClusterV2(PseudoLabels):
         latent: width of the features.
         n_pseudo: clusters that are learned; more than those that are sought serve better.
         n_clusters: clusters that rows are given in the end; None for n_pseudo.
+        n_init: starts of the k-means that finds those.
         temperature: > 0, that cosines are divided by.
         view: of the rows that are learned from, an array or several; None for the rows as they are.
 
@@ -204,10 +210,11 @@ class DeepClusterV2(PseudoLabels):
         n_pseudo: int,
         *,
         n_clusters: int | None = None,
+        n_init: int = 10,
         temperature: float = 0.1,
-        view: View | None = None,
+        view: Views | None = None,
     ):
-        super().__init__(encoder, n_pseudo, n_pseudo if n_clusters is None else n_clusters, latent, view)
+        super().__init__(encoder, n_pseudo, n_clusters, n_init, latent, view)
         self.temperature = float(check.check_positive("temperature", temperature))
         self.prototypes = CenterState(jnp.zeros((self.n_pseudo, latent)))
 
@@ -223,13 +230,20 @@ class DeepClusterV2(PseudoLabels):
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The mean cross-entropy of a batch and its targets (nats)."""
-        placed = [self.place(self.features(view)) for view in self._views(key, batch.x)]
-        logits = [row_products(each, self.prototypes[...]) / self.temperature for each in placed]
-        return _cross_entropy(logits, batch.target)
+        cosines = through(self._cosines, [self._features(key, batch.x)])
+        return _cross_entropy(cosines / self.temperature, batch.target)
+
+    def _cosines(self, z):
+        """Of the features of rows to the centers of the last look."""
+        return row_products(self.place(z), self.prototypes[...])
 
 
-def _cross_entropy(logits: list[Float[Array, "b k"]], labels: Int[Array, " b"]):
+def _alike(z: Float[Array, "n l"]) -> Bool[Array, ""]:
+    """Whether features do not differ by more than rounding."""
+    return jnp.mean(jnp.var(z, axis=0)) <= FEW * jnp.maximum(jnp.mean(jnp.square(z)), jnp.finfo(z.dtype).tiny)
+
+
+def _cross_entropy(logits: Float[Array, "v b k"], labels: Int[Array, " b"]):
     """The mean over views and rows of −log softmax(logits)_label, and the share of rows whose label is the greatest."""
-    terms = [jax.nn.log_softmax(each, axis=1)[jnp.arange(labels.size), labels] for each in logits]
-    right = [jnp.mean(jnp.argmax(each, axis=1) == labels) for each in logits]
-    return -jnp.mean(jnp.stack(terms)), {"accuracy": jnp.mean(jnp.stack(right))}
+    terms = jax.nn.log_softmax(logits)[:, jnp.arange(labels.size), labels]
+    return -jnp.mean(terms), {"accuracy": jnp.mean(jnp.argmax(logits, axis=2) == labels)}

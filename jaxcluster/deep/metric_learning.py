@@ -9,10 +9,6 @@ P. Khosla et al., Supervised contrastive learning, NeurIPS 2020 ("supervised-con
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -22,6 +18,7 @@ from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.codes import CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.deep.views import Views, count_views, stacked, through
 from jaxcluster.losses.contrastive import contrastive_loss
 from jaxcluster.losses.distances import root, to_centers
 from jaxcluster.losses.mining import count_triplets, labels_of_views, negative_mask, positive_mask
@@ -34,9 +31,6 @@ LOSSES = ("contrastive", "triplet", "nt-xent", "supervised-contrastive")
 
 COLLAPSED = 1e-6
 """Variance of all codes, which have length 1, with which they cannot be told apart."""
-
-Views = Callable[[KeyArray, Float[Array, "n ..."]], Any]
-"""A view of rows, or one that gives a tuple of them: see `jaxcluster.deep.views`."""
 
 
 class MetricEmbedding(CodeCenters):
@@ -65,8 +59,9 @@ class MetricEmbedding(CodeCenters):
         margin: of the first two.
         temperature: of the last two (cosines are divided by it); None for 0.5 of "nt-xent" and 0.1 of the other.
         mining: of triplets, see `jaxcluster.losses.mined_triplet_loss`.
-        views: called with a key and rows it gives a tuple of two or more views, or one view, and is then called twice.
+        views: called with a key and rows it gives a tuple of two or more views, or one view, and is called twice then.
             None for rows as they are.
+        n_init: starts of the k-means that finds the clusters in the end.
 
     Raises:
         ValueError, TypeError: an unknown loss or mining, a number out of range; "nt-xent" without views. Called with
@@ -84,6 +79,7 @@ class MetricEmbedding(CodeCenters):
         temperature: float | None = None,
         mining: str = "hard",
         views: Views | None = None,
+        n_init: int = 20,
     ):
         super().__init__(jnp.zeros((check.check_count("k", k), check.check_count("latent", latent))))
         check.check_choice("loss", loss, LOSSES)
@@ -91,6 +87,7 @@ class MetricEmbedding(CodeCenters):
         if loss == "nt-xent" and views is None:
             raise ValueError("loss='nt-xent' learns from views of rows alone, and there are none. Pass views.")
         self.encoder, self.kind, self.mining, self.views = encoder, loss, mining, views
+        self.n_init = check.check_count("n_init", n_init)
         self.margin = check.check_positive("margin", margin)
         usual = 0.5 if loss == "nt-xent" else 0.1
         self.temperature = usual if temperature is None else check.check_positive("temperature", temperature)
@@ -104,22 +101,22 @@ class MetricEmbedding(CodeCenters):
         spread = jnp.mean(jnp.sum(jnp.square(z - jnp.mean(z, axis=0)), axis=1))
         return Refreshed(None, collapsed=spread < COLLAPSED)
 
-    def cluster(self, key: KeyArray, z: Float[Array, "n l"], *, n_init: int = 20) -> Int[Array, " n"]:
+    def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """The clusters of all codes, by spherical k-means: its centres become those of the module."""
-        fit = kmeans.fit(key, z, self.centers.shape[0], n_init=n_init, metric="cosine")
+        fit = kmeans.fit(key, z, self.centers.shape[0], n_init=self.n_init, metric="cosine")
         self.centers[...] = fit.state.centers
         self.measure(z, fit.labels)
-        return fit.labels
+        return self.refresh(z, key)._replace(labels=fit.labels)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss of a batch, and what it had to learn from."""
         if batch.y is None and self.views is None:
             raise ValueError(f"loss={self.kind!r} learns from labels or views, and there are none. Pass y or views.")
-        views = self._views(key, batch.x)
-        z, n = self._codes(views), batch.x.shape[0]
+        codes = through(self.features, self._stacks(key, batch.x))
+        views, n, latent = codes.shape
+        z, own = codes.reshape(-1, latent), jnp.asarray(labels_of_views(n, views))
         told = batch.y is not None and self.kind != "nt-xent"
-        own = jnp.asarray(labels_of_views(n, len(views)))
-        known = jnp.tile(batch.y, len(views)) if told else jnp.full_like(own, -1)
+        known = jnp.tile(batch.y, views) if told else jnp.full_like(own, -1)
         parts = [(1.0, known)] if told else []
         if self.views is not None:
             parts.append((jnp.mean(known < 0), jnp.where(known < 0, own, -1)))
@@ -144,21 +141,13 @@ class MetricEmbedding(CodeCenters):
         gaps = root(to_centers(z, z)).reshape(-1, 1)
         return contrastive_loss(gaps, jnp.zeros_like(gaps), same.reshape(-1), margin=self.margin, weights=weights)
 
-    def _views(self, key, x):
+    def _stacks(self, key, x):
         """Two views or more of the rows, or the rows alone."""
-        if self.views is None:
-            return (x,)
         first_key, second_key = jax.random.split(key)
-        seen = self.views(first_key, x)
-        seen = tuple(seen) if isinstance(seen, (tuple, list)) else (seen, self.views(second_key, x))
-        if len(seen) < 2:
-            raise ValueError("views gives one view of each row, in a tuple: it takes two to learn from.")
-        return seen
-
-    def _codes(self, views):
-        """Codes of all views, below each other; views of one shape go through the network together."""
-        alike = [jnp.concatenate(list(some)) for _, some in itertools.groupby(views, lambda view: view.shape)]
-        return jnp.concatenate([self.features(some) for some in alike])
+        stacks = stacked(self.views, first_key, x)
+        if self.views is None or count_views(stacks) > 1:
+            return stacks
+        return (jnp.concatenate([*stacks, *stacked(self.views, second_key, x)]),)
 
 
 def _shared(pairs: Bool[Array, "n n"]) -> Float[Array, "n n"]:

@@ -73,6 +73,8 @@ class Objective(Protocol):
     - ``turns``: `Turn`s in place of one move of all parts by ``loss``.
     - ``renewed``: names of the parts that a refresh may set anew; their optimiser state begins anew with them.
     - ``constrain()``: called after each move, to bring parameters back to where they must be.
+    - ``conclude(z, key)``: in place of the last refresh, for what is wanted of a trained module alone: the clusters of
+      rows, where those of a refresh are others or there are none.
     - ``agreement(old, new)``: numbers for the history that compare the labels of two looks, in place of "changed", the
       share of rows with another label.
     """

@@ -102,7 +102,7 @@ class Run:
         self.order_key, self.step_key, self.refresh_key = jax.random.split(key, 3)
         self.key, self.rows, self.batch = key, rows, batch
         self.module, self.precision = module, precision
-        self.looks = hasattr(module, "refresh")
+        self.looks, self.concludes = hasattr(module, "refresh"), hasattr(module, "conclude")
         self.plain = nnx.graphdef(module)
         working = nnx.clone(module)
         working.train()
@@ -119,8 +119,10 @@ class Run:
         # A step gives its state's memory away, so none of it may be the caller's, and no two parts of it the same.
         self.start = rows.everywhere(jax.tree.map(jnp.copy, start))
 
-    def look(self, state: TrainState, epoch: int, labels: np.ndarray | None) -> tuple[TrainState, Look]:
-        """The state after a look at all rows, and what it came to.
+    def look(
+        self, state: TrainState, epoch: int, labels: np.ndarray | None, *, last: bool = False
+    ) -> tuple[TrainState, Look]:
+        """The state after a look at all rows, and its outcome; the ``last`` is a module's ``conclude``, if it has one.
 
         Variables or targets that are not finite are a failure of the next step: they are not taken over.
         """
@@ -129,7 +131,8 @@ class Run:
         states = (*state.params.values(), state.rest)
         parts = [mapped(self.plan.graphdef, states, "features", tile) for tile in self.rows.tiles()]
         z = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-        state, found = _refresh(self.plan, state, z, jax.random.fold_in(self.refresh_key, epoch))
+        method = "conclude" if last and self.concludes else "refresh"
+        state, found = _refresh(self.plan, method, state, z, jax.random.fold_in(self.refresh_key, epoch))
         new = None if found.labels is None else np.asarray(found.labels, np.int32)
         compared = {} if labels is None or new is None else self._agreement(labels, new)
         return state, Look(found, new, compared, found.collapsed is not None and bool(found.collapsed))
@@ -242,12 +245,12 @@ def _constrained(plan, params, rest):
     return plan.split(module)
 
 
-@partial(jax.jit, static_argnames=("plan",))
-def _refresh(plan: Plan, state: TrainState, z: Array, key: KeyArray) -> tuple[TrainState, Refreshed]:
+@partial(jax.jit, static_argnames=("plan", "method"))
+def _refresh(plan: Plan, method: str, state: TrainState, z: Array, key: KeyArray) -> tuple[TrainState, Refreshed]:
     """The state after a refresh; what is not finite is not taken over, and fails the next step."""
     module = plan.merge(state.params, state.rest)
     module.eval()
-    found = module.refresh(z, key)
+    found = getattr(module, method)(z, key)
     params, rest = plan.split(module)
     renewed = {name: params[name] for name in plan.renewed}
     opened = {name: plan.optimizer.init(part) for name, part in renewed.items()}

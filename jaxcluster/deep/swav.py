@@ -5,7 +5,6 @@ Source: M. Caron et al., Unsupervised learning of visual features by contrasting
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from jaxcluster.deep.codes import CenterState
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.deep.prototypes import grouped, survey
 from jaxcluster.deep.use import TILE
+from jaxcluster.deep.views import count_views, stacked, through
 from jaxcluster.losses import swapped_prediction_from_assignments
 from jaxcluster.metrics import clustering_accuracy
 from jaxcluster.ops.distance import FULL, normalize, row_products
@@ -129,19 +129,19 @@ class SwAV(nnx.Module):
         Raises:
             ValueError: fewer than two views; more prototypes than rows in the batch and the queue.
         """
-        views = tuple(self.views(key, batch.x))
-        self._check_rows(views, batch.x.shape[0])
+        stacks = stacked(self.views, key, batch.x)
+        self._check_rows(count_views(stacks), batch.x.shape[0])
         frozen = self.steps[...] < self.freeze_steps
         prototypes = self.prototypes[...]
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
-        embeddings = self._embeddings(views)
-        scores = [row_products(z, prototypes) for z in embeddings]
-        large = jax.lax.stop_gradient(jnp.stack(embeddings[: self.n_large]))
+        embeddings = through(lambda x: self.embed(self.features(x)), stacks)
+        scores = through(lambda z: row_products(z, prototypes), [embeddings])
+        large = jax.lax.stop_gradient(embeddings[: self.n_large])
         assignments = self._assignments(large, jax.lax.stop_gradient(prototypes))
         value = swapped_prediction_from_assignments(assignments, scores, temperature=self.temperature)
         self._keep(large)
         self.steps[...] += 1
-        mean = jnp.mean(jax.nn.softmax(jnp.stack(scores) / self.temperature), axis=(0, 1))
+        mean = jnp.mean(jax.nn.softmax(scores / self.temperature), axis=(0, 1))
         return value, {"used": jnp.exp(jnp.sum(jax.scipy.special.entr(mean))) / mean.size}
 
     def constrain(self) -> None:
@@ -165,21 +165,12 @@ class SwAV(nnx.Module):
         """The share of rows that have another cluster, whatever the clusters' numbers."""
         return {"changed": 1 - clustering_accuracy(old, new)}
 
-    def _embeddings(self, views):
-        """Of each view, (n, width)."""
-        embeddings = []
-        for _, alike in itertools.groupby(views, key=lambda view: view.shape):
-            alike = list(alike)
-            together = self.embed(self.features(jnp.concatenate(alike)))
-            embeddings += jnp.split(together, len(alike))
-        return embeddings
-
     def _assignments(self, large, prototypes):
         """Of each large view, (n, n_prototypes): the queue's rows are there once it is full and its time has come."""
         n, size = large.shape[1], self.queue.shape[1]
         used = (self.queued[...] == size) & (self.steps[...] >= self.queue_from)
         mask = jnp.concatenate([jnp.ones(n, bool), jnp.broadcast_to(used, (size,))])
-        scores = [row_products(each, prototypes) for each in jnp.concatenate([large, self.queue[...]], axis=1)]
+        scores = through(lambda z: row_products(z, prototypes), [jnp.concatenate([large, self.queue[...]], axis=1)])
         return [swav_assignments(each, self.epsilon, self.rounds, mask)[:n] for each in scores]
 
     def _keep(self, large):
@@ -194,9 +185,9 @@ class SwAV(nnx.Module):
         return jnp.matmul(shares, jax.nn.one_hot(self.groups[...], self.n_clusters), precision=FULL)
 
     def _check_rows(self, views, n):
-        if len(views) < max(2, self.n_large):
+        if views < max(2, self.n_large):
             raise ValueError(
-                f"views gave {len(views)} of each row, and {max(2, self.n_large)} are needed: n_large={self.n_large} "
+                f"views gave {views} of each row, and {max(2, self.n_large)} are needed: n_large={self.n_large} "
                 "give assignments, each of which another view predicts. Pass views that give more."
             )
         check_fed(self.prototypes.shape[0], n, self.queue.shape[1])

@@ -201,8 +201,8 @@ def _train(run, limits, callbacks, where, resume):
     # What a failed run had last is no place to go on from.
     if where is not None and status != Status.NOT_FINITE and saved != (status, len(history)):
         save(where, Progress(state, labels, history, status, looked))
-    if not looked:
-        state, look = run.look(state, len(history), labels)
+    if run.concludes or not looked:
+        state, look = run.look(state, len(history), labels, last=True)
         labels, status = look.labels, Status.COLLAPSED if look.collapsed else status
     failed = int(state.failed) or None
     steps = int(state.step) if failed is None else failed - 1

@@ -46,7 +46,7 @@ def swapped_prediction_loss(
 
 
 def swapped_prediction_from_assignments(
-    assignments: Sequence[Any], scores: Sequence[Any], *, temperature=0.1, weights=None
+    assignments: Sequence[Any] | Array, scores: Sequence[Any] | Array, *, temperature=0.1, weights=None
 ) -> Float[Array, ""]:
     """The same for assignments that are given, and more views than have them, as with small crops of an image.
 

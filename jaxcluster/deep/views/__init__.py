@@ -9,7 +9,8 @@ fetch values from elsewhere.
   ``image_shape`` of flat rows, (height, width[, channels]), and give back what came in its shape, crops
   of another ``size`` left out;
 - of views: `Chain`, one after the other; `MultiCrop`, several of the same rows;
-- to begin with: `image_views`, `table_views`.
+- to begin with: `image_views`, `table_views`;
+- for losses of one's own: `stacked` and `through`, which take several views through a network as one batch.
 """
 
 from jaxcluster.deep.views.blur import Blur
@@ -19,6 +20,7 @@ from jaxcluster.deep.views.compose import Chain, MultiCrop
 from jaxcluster.deep.views.mixing import Mixing, Swap
 from jaxcluster.deep.views.moves import Flip, ShiftRotate
 from jaxcluster.deep.views.noise import GaussianNoise, Masking
+from jaxcluster.deep.views.stacks import Views, count_views, stacked, through
 from jaxcluster.deep.views.usual import image_views, table_views
 
 __all__ = [
@@ -35,6 +37,10 @@ __all__ = [
     "RandomResizedCrop",
     "ShiftRotate",
     "Swap",
+    "Views",
+    "count_views",
     "image_views",
+    "stacked",
     "table_views",
+    "through",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxcluster.core import check
 from jaxcluster.types import Array, Float, KeyArray
@@ -64,11 +66,11 @@ class MultiCrop:
 
     def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> tuple[Float[Array, "n ..."], ...]:
         """The views of the rows, the large ones first."""
-        keys = jax.random.split(key, self.n_large + self.n_small)
-        large = _several(self.large, keys[: self.n_large], x)
-        return large if self.small is None else large + _several(self.small, keys[self.n_large :], x)
+        return tuple(itertools.chain.from_iterable(self.stacks(key, x)))
 
-
-def _several(view, keys, x):
-    """A view of the rows for each key: one program for all, where a loop would trace and compile it each time."""
-    return tuple(jax.vmap(view, in_axes=(0, None))(keys, x))
+    def stacks(self, key: KeyArray, x: Float[Array, "n ..."]) -> tuple[Float[Array, "_ n ..."], ...]:
+        """The large views as one array, and the small ones, if there are any, as another."""
+        # One program for all of a kind, where a loop would trace and compile it each time.
+        large, small = jnp.split(jax.random.split(key, self.n_large + self.n_small), [self.n_large])
+        kinds = [(self.large, large)] if self.small is None else [(self.large, large), (self.small, small)]
+        return tuple(jax.vmap(view, in_axes=(0, None))(keys, x) for view, keys in kinds)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from jaxcluster import deep
 from jaxcluster.core import check
-from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.deep.views import ViewLearner
 
 VARIANTS = ("v1", "v2")
@@ -62,14 +61,11 @@ class DeepCluster(ViewLearner):
     LOOK_STEPS = 100
 
     def _make(self, rngs, d):
-        encoder, options = self._network(rngs, d), {"n_clusters": self.n_clusters, "view": self._views(d)}
+        encoder = self._network(rngs, d)
+        options = {"n_clusters": self.n_clusters, "n_init": self.n_init, "view": self._views(d)}
         if self.variant == "v2":
             return deep.DeepClusterV2(encoder, self.latent, self._learned, temperature=self.temperature, **options)
         return deep.DeepCluster(encoder, self.latent, self._learned, components=self.components, rngs=rngs, **options)
-
-    def _finish(self, key, module, rows):
-        module.center(key, map_module(module, "features", rows), n_init=self.n_init)
-        return module
 
     def _steps_per_epoch(self, n, batch):
         return super()._steps_per_epoch(n, batch) if self.update_interval is None else self.update_interval

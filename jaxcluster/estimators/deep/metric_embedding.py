@@ -11,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 from jaxcluster.core import check
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
-from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.deep.known import as_known
 from jaxcluster.estimators.deep.views import ViewLearner
 from jaxcluster.losses.triplet import MINING
@@ -80,13 +79,9 @@ class MetricEmbedding(ViewLearner):
         return super().fit(X, y)
 
     def _make(self, rngs, d):
-        options = {"margin": self.margin, "temperature": self.temperature, "mining": self.mining}
+        options = {"margin": self.margin, "temperature": self.temperature, "mining": self.mining, "n_init": self.n_init}
         encoder, views = self._network(rngs, d), self._views(d)
         return Module(encoder, self.n_clusters, self.latent, loss=self._loss, views=views, **options)
-
-    def _finish(self, key, module, rows):
-        module.cluster(key, map_module(module, "features", rows), n_init=self.n_init)
-        return module
 
     @property
     def _loss(self):

@@ -15,7 +15,6 @@ from jaxcluster.deep.use import evaluated
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.rows import scaled
-from jaxcluster.types import KeyArray
 
 
 @dataclass(eq=False, repr=False)
@@ -47,15 +46,11 @@ class OnePhase(DeepEstimator):
         """The module for d columns, untrained: an `Objective` with ``features`` of rows and ``assign`` of these."""
         raise NotImplementedError
 
-    def _finish(self, key: KeyArray, module: nnx.Module, rows: np.ndarray) -> nnx.Module:
-        """The trained module with its clusters, where it does not have them from its training."""
-        return module
-
     # The whole.
 
     def _fit(self, X, known):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
-        net_key, train_key, end_key = jax.random.split(as_key(self.random_state), 3)
+        net_key, train_key = jax.random.split(as_key(self.random_state))
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
@@ -78,7 +73,7 @@ class OnePhase(DeepEstimator):
             resume=self.resume,
         )
         self._record("train", ending)
-        self._publish(self._finish(end_key, ending.module, rows), ending, rows, snapshots)
+        self._publish(ending.module, ending, rows, snapshots)
 
     def _blank(self) -> nnx.Module:
         return self._make(nnx.Rngs(0), self.n_features_in_)
