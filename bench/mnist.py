@@ -34,6 +34,10 @@ PRETRAINING = 45
 """Passes of the autoencoder, at one rate; rows are spoiled by setting a fifth of their pixels to 0. A rate that falls
 to nothing gives a smaller error and codes with worse clusters: 0.76 in place of 0.79."""
 
+VADE_RATE = 5e-4
+"""Of Adam, for batches of 256. At the paper's 2e-3, for batches of 100, a good start is lost in the first passes: from
+0.855 to 0.80 in four, at a bound of 102 nats, where this has 95, and 2e-4 for batches of 100 has 94."""
+
 PUBLISHED = {"autoencoder": 0.81, "dec": 0.843, "idec": 0.881, "dcn": 0.83, "vade": 0.9446}
 """Accuracy in the papers."""
 
@@ -82,9 +86,9 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
         given = gmm.Start(responsibilities=jax.nn.one_hot(start.labels, 10))
         mixture = gmm.start(jax.random.key(seed), codes, 10, covariance="diag", init=given).mixture()
         autoencoder.encoder.head.settle(0.1 * np.mean(mixture.covariances))
-        rate = optax.exponential_decay(2e-3, 10 * (len(x) // 100), 0.9, staircase=True)
+        rate = optax.exponential_decay(VADE_RATE, 10 * (len(x) // 256), 0.9, staircase=True)
         module = deep.VaDE(autoencoder, mixture.weights, mixture.means, mixture.covariances)
-        return module, start, {"batch_size": 100, "optimizer": optax.adam(rate, eps=1e-4)}
+        return module, start, {"optimizer": optax.adam(rate, eps=1e-4)}
     if method == "dcn":
         counts = np.bincount(np.asarray(start.labels), minlength=10)
         return deep.DCN(autoencoder, start.state.centers, counts), start, often

@@ -5,7 +5,7 @@
   not with an argmin. So distances are cut into whole steps of a quantum and the centre's index is put below them:
   one minimum of ``step·k + index`` brings both out. A window that is known to hold the least distance makes the
   quantum small; without one a first minimum finds it.
-- *direct*: tiles of n×k and an argmin; for accelerators, float64, and small problems, which stay in the cache.
+- *direct*: tiles of n×k and an argmin; for accelerators, float64, and on a CPU for small problems of few centres.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from jaxcluster.types import Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
 """Centres × columns up to which distances are written out; compile time grows with it."""
+
+DIRECT_CENTERS = 18
+"""Up to this many centres XLA's compiler for CPUs writes out the loop of an argmin, which then takes a third of the
+time of the packed form; from the next one on it is a loop, and takes up to three times that."""
 
 PACKED_CENTERS, WINDOW_CENTERS = 1 << 12, 1 << 10
 """More centres than this leave too few of float32's 24 bits for the distance; and for a window, which is wider."""
@@ -116,7 +120,8 @@ def search(
     def packed(x, norms, bias, doubled, window):
         return _packed(x, norms, bias, doubled, window, precision)
 
-    if x.shape[0] * k <= CACHED_ELEMENTS or x.dtype != jnp.float32 or k > PACKED_CENTERS:
+    few = k <= DIRECT_CENTERS and x.shape[0] * k <= CACHED_ELEMENTS
+    if few or x.dtype != jnp.float32 or k > PACKED_CENTERS:
         return _direct(x, norms, bias, doubled, precision)
     return jax.lax.platform_dependent(x, norms, bias, doubled, window, cpu=packed, default=direct)
 
