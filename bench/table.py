@@ -50,7 +50,7 @@ def shapes_section(records: Sequence[dict[str, Any]]) -> str:
 
 def deep_markdown(records: Sequence[dict[str, Any]]) -> str:
     """One table of deep methods on a set of images, a row a run."""
-    head = ("Method", "Data", "Seed", "Accuracy", "k-means on the codes", "Published", "Aim", "Steps", "Time")
+    head = ("Method", "Data", "Seed", "Accuracy", "To begin with", "Published", "Aim", "Steps", "Time")
     rows = [head, ("---", "---", *["---:"] * 7), *map(_deep_row, sorted(records, key=lambda record: record["case"]))]
     return _lines(rows)
 
