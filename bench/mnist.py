@@ -38,6 +38,9 @@ VADE_RATE = 5e-4
 """Of Adam, for batches of 256. At the paper's 2e-3, for batches of 100, a good start is lost in the first passes: from
 0.855 to 0.80 in four, at a bound of 102 nats, where this has 95, and 2e-4 for batches of 100 has 94."""
 
+CLUSTER_RATE = 1e-4
+"""Of Adam, for DEC, IDEC and DCN. At the 1e-3 of pretraining DEC ended at 0.834 and IDEC at 0.851."""
+
 PUBLISHED = {"autoencoder": 0.81, "dec": 0.843, "idec": 0.881, "dcn": 0.83, "vade": 0.9446, "dec-da": 0.985}
 """Accuracy in the papers."""
 
@@ -75,32 +78,36 @@ def variational(x: np.ndarray, plain: deep.Autoencoder, seed: int) -> deep.Autoe
     return deep.train(jax.random.key(seed), made, x, epochs=5, optimizer=adam).module
 
 
-def by_shape(key: jax.Array, codes: jax.Array, labels: jax.Array) -> Any:
-    """EM from the clusters of k-means, each with a covariance of its own: it tells apart what lies side by side."""
-    return gmm.fit(key, codes, 10, init=gmm.Start(responsibilities=jax.nn.one_hot(labels, 10)))
-
-
 def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """The module of a method, the clusters that it begins with, and the options of its training."""
-    autoencoder = variational(x, plain, seed) if method == "vade" else plain
+    """The module of a method, the clusters that it begins with, and the options of its training.
+
+    EM, from the clusters of k-means, gives each a covariance of its own: that tells apart what lies side by side, 0.835
+    in place of 0.788 of the codes, and brings IDEC from 0.872 to 0.877 in the end.
+    """
+    key, autoencoder = jax.random.key(seed), variational(x, plain, seed) if method == "vade" else plain
     codes = deep.map_module(autoencoder, "encode", x)
-    start = kmeans.fit(jax.random.key(seed), codes, 10, n_init=20)
-    often = {"steps_per_epoch": 140, "tol": 1e-3, "optimizer": deep.adam(1e-3)}
+    start = kmeans.fit(key, codes, 10, n_init=20)
+    if method == "autoencoder":
+        return deep.CodeKMeans(autoencoder, start.state.centers), start, {}
+    start = gmm.fit(key, codes, 10, init=shared(start.labels))
     if method == "vade":
-        start = by_shape(jax.random.key(seed), codes, start.labels)
-        given = gmm.Start(responsibilities=jax.nn.one_hot(start.labels, 10))
-        mixture = gmm.start(jax.random.key(seed), codes, 10, covariance="diag", init=given).mixture()
+        mixture = gmm.start(key, codes, 10, covariance="diag", init=shared(start.labels)).mixture()
         autoencoder.encoder.head.settle(0.1 * np.mean(mixture.covariances))
         rate = optax.exponential_decay(VADE_RATE, 10 * (len(x) // 256), 0.9, staircase=True)
         module = deep.VaDE(autoencoder, mixture.weights, mixture.means, mixture.covariances)
         return module, start, {"optimizer": optax.adam(rate, eps=1e-4)}
+    often = {"steps_per_epoch": 140, "tol": 1e-3, "optimizer": deep.adam(CLUSTER_RATE)}
     if method == "dcn":
         counts = np.bincount(np.asarray(start.labels), minlength=10)
-        return deep.DCN(autoencoder, start.state.centers, counts), start, often
+        return deep.DCN(autoencoder, start.state.means, counts), start, often
     if method == "dec-da":
-        return deep.DEC(autoencoder, start.state.centers, augment=MOVED), start, often
-    made = {"dec": deep.DEC, "idec": deep.IDEC, "autoencoder": deep.CodeKMeans}[method]
-    return made(autoencoder, start.state.centers), start, often
+        return deep.DEC(autoencoder, start.state.means, augment=MOVED), start, often
+    return {"dec": deep.DEC, "idec": deep.IDEC}[method](autoencoder, start.state.means), start, often
+
+
+def shared(labels: jax.Array) -> gmm.Start:
+    """A mixture to begin with: each row is wholly of its cluster."""
+    return gmm.Start(responsibilities=jax.nn.one_hot(labels, 10))
 
 
 def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path) -> dict[str, Any]:
