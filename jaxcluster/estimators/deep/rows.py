@@ -7,8 +7,9 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
-SPREAD = 3.0
-"""Of deviations of columns, their upper tenth over their median: with more, columns are taken to have units apart."""
+ABOVE, BELOW = 3.0, 10.0
+"""Of the ranges of columns, their upper tenth over their median, and that over their lower tenth: with more of one or
+the other, columns are taken to have units apart."""
 
 CHOICES = ("auto", *SCALINGS)
 
@@ -19,8 +20,8 @@ def scaled(
     """Rows scaled for a network, float32, and the scaling itself.
 
     "auto" brings images to [0, 1] as a whole, so that they stay images, and leaves rows that must be in [0, 1] as they
-    are. Others are centred, and divided by one number where columns vary about alike, as pixels and counts do: what
-    varies little there says little. Columns that have plainly units of their own are divided each by its deviation.
+    are. Others are centred, and divided by one number where columns have about the same range, as pixels and counts do:
+    what varies little there says little. Those that have plainly units of their own are divided each by its deviation.
     """
     check.check_choice("scaling", how, CHOICES)
     if how != "auto":
@@ -33,15 +34,20 @@ def scaled(
     if likelihood == "bernoulli":
         return scale(x, "none")
     scaling = scale(x, "standard")[1]
-    varying = scaling.factor[x.min(0) != x.max(0)]
-    if varying.size:
-        scaling = scaling._replace(factor=_divisors(scaling.factor, varying))
+    ranges = np.ptp(x, axis=0)
+    varying = ranges > 0
+    if _alike(ranges[varying]):
+        shared = np.sqrt(np.mean(np.square(scaling.factor[varying])))
+        scaling = scaling._replace(factor=np.full(scaling.factor.shape, shared))
     return scaling.apply(x), scaling
 
 
-def _divisors(deviations: np.ndarray, varying: np.ndarray) -> np.ndarray:
-    """What each column is divided by, from the deviations of all, and of those that are not constant."""
-    median, high = np.quantile(varying, (0.5, 0.9))
-    if high <= SPREAD * median:
-        return np.full(deviations.shape, np.sqrt(np.mean(np.square(varying))))
-    return deviations
+def _alike(ranges: np.ndarray) -> bool:
+    """Whether columns of these ranges are in the same units.
+
+    Not by deviations: those of pixels differ by far more than what a pixel can be.
+    """
+    if not ranges.size:
+        return False
+    low, median, high = np.quantile(ranges, (0.1, 0.5, 0.9))
+    return bool(high <= ABOVE * median and median <= BELOW * low)
