@@ -76,7 +76,7 @@ def test_codes_beat_pixels(digits, pretrained):
 def test_trained_clusters_beat_pixels(digits, pretrained, method):
     networks = pretrained.module_.autoencoder
     given = {"encoder": networks.encoder, "decoder": networks.decoder, "pretrain_epochs": 0}
-    model = method(10, random_state=0, **given).fit(digits[0])
+    model = method(10, epochs=40, random_state=0, **given).fit(digits[0])
     beats_pixels(model.labels_, digits, MARGINS[method.__name__])
     np.testing.assert_array_equal(model.predict(digits[0]), model.labels_)
 
