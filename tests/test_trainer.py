@@ -502,6 +502,36 @@ def test_what_it_refuses_before_any_computation(options, words, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+class Concluded(Line):
+    """Whose clusters in the end are others: on which side of 1 a row is."""
+
+    def __init__(self):
+        super().__init__()
+        self.mark = nnx.Variable(jnp.float32(0))
+
+    def conclude(self, z, key):
+        self.mark[...] = 1.0
+        return Refreshed(jnp.int32(z[:, 0] + self.point[...][0] > 1))
+
+
+def test_a_module_may_conclude_in_place_of_the_last_look(tmp_path):
+    options = {"epochs": 3, "batch_size": 10, "checkpoints": Checkpoints(tmp_path, every=1)}
+    looks = []
+    follow = lambda report: looks.append((report.labels, report.module().mark[...]))  # noqa: E731
+    ended = train(jax.random.key(0), Concluded(), X, callbacks=[follow], **options)
+    assert ended.module.mark[...] == 1
+    np.testing.assert_array_equal(ended.labels, X[:, 0] > 1)
+    assert [float(mark) for _, mark in looks] == [0, 0, 0]
+    np.testing.assert_array_equal(looks[0][0], X[:, 0] > 0)
+    again = train(jax.random.key(0), Concluded(), X, resume=True, **options)
+    np.testing.assert_array_equal(again.labels, ended.labels)
+    assert again.module.mark[...] == 1
+    # A look that ends a training is followed by the conclusion too.
+    settled = train(jax.random.key(0), Concluded(), X, epochs=9, batch_size=10, tol=1.0)
+    assert (settled.status, settled.module.mark[...]) == (Status.CONVERGED, 1)
+    np.testing.assert_array_equal(settled.labels, X[:, 0] > 1)
+
+
 class Players(nnx.Module):
     """Two numbers that take turns: one goes up three times by 1, the other then goes to where it is."""
 

@@ -32,8 +32,11 @@ from jaxcluster.deep.views import (
     blur,
     boxes,
     color,
+    count_views,
     image_views,
+    stacked,
     table_views,
+    through,
 )
 
 KEY = jax.random.key(2)
@@ -465,6 +468,34 @@ def test_several_views_are_the_large_ones_first_with_keys_of_their_own():
     for view, key, made in zip(found, keys, (large, large, small, small, small), strict=True):
         np.testing.assert_allclose(view, show(made, key, IMAGES), atol=1e-5)
     assert shapes(MultiCrop(large), IMAGES) == ((6, 70), (6, 70))
+
+
+def wider(key, x):
+    """Three views of each row, two shapes."""
+    return x, 2 * x, jnp.concatenate([x, x], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        (None, [(1, 6, 70)]),
+        (GaussianNoise(0.1), [(1, 6, 70)]),
+        (wider, [(2, 6, 70), (1, 6, 140)]),
+        (MultiCrop(GaussianNoise(0.1), Masking(0.2), n_large=2, n_small=1), [(2, 6, 70), (1, 6, 70)]),
+    ],
+)
+def test_views_go_through_a_network_by_shape_and_come_out_in_their_order(views, expected):
+    def network(x):
+        return jnp.stack([jnp.sum(x, axis=1), x[:, 0]], axis=1)
+
+    stacks = stacked(views, KEY, IMAGES)
+    assert [stack.shape for stack in stacks] == expected
+    assert count_views(stacks) == sum(shape[0] for shape in expected)
+    seen = IMAGES if views is None else views(KEY, IMAGES)
+    seen = seen if isinstance(seen, tuple) else (seen,)
+    found = through(network, stacks)
+    for one, view in zip(found, seen, strict=True):
+        np.testing.assert_allclose(one, network(view), rtol=1e-5, atol=1e-5)
 
 
 def test_what_several_views_refuse():

@@ -39,8 +39,6 @@ class DEC(DeepClusterer):
     def _check_params(self, n, d):
         super()._check_params(n, d)
         check.check_positive("alpha", self.alpha)
-        if hasattr(self, "gamma"):
-            check.check_positive("gamma", self.gamma, zero=True)
 
     def _make(self, autoencoder, start):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
@@ -66,6 +64,10 @@ class IDEC(DEC):
     """
 
     gamma: float = 0.1
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_positive("gamma", self.gamma, zero=True)
 
     def _make(self, autoencoder, start):
         options = {"alpha": self.alpha, "gamma": self.gamma, "augment": self._view()}
