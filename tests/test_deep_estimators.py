@@ -243,6 +243,12 @@ def test_a_wrong_option_is_answered_in_full(blobs, options, message):
         DEC(4, **TINY | options).fit(blobs.x)
 
 
+@pytest.mark.parametrize(("options", "message"), [({"gamma": -1}, "gamma=-1 must"), ({"alpha": 0}, "alpha=0 must be")])
+def test_idec_checks_its_numbers_before_it_trains(blobs, options, message):
+    with pytest.raises(ValueError, match=message):
+        IDEC(4, **TINY | options).fit(blobs.x)
+
+
 def test_vade_needs_a_gaussian_code(blobs):
     with pytest.raises(TypeError, match=r"\(mean, log-variance\)"):
         VaDE(4, **TINY, encoder=nets.MLP((5, 2), rngs=nnx.Rngs(0))).fit(blobs.x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_fed
+from jaxcluster.deep.views import stacked
 from jaxcluster.estimators.deep.views import ViewLearner
 
 PER_CLUSTER = 5
@@ -120,8 +122,10 @@ class SwAV(ViewLearner):
         if isinstance(self.views, str):
             views, told = sum(self.crops), f"crops={tuple(self.crops)} make"
         else:
-            seen = jax.eval_shape(self.views, jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32))
-            views, told = len(seen) if isinstance(seen, (tuple, list)) else 1, "views give"
+            stacks = jax.eval_shape(
+                partial(stacked, self.views), jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32)
+            )
+            views, told = sum(stack.shape[0] for stack in stacks), "views give"
         if views < 2:
             raise ValueError(
                 f"{told} {views} view of each row, and 2 are needed, so that one predicts the other. Pass views='auto' "
