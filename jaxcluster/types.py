@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
 
 __all__ = ["Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Status"]
@@ -28,6 +29,9 @@ class Status(enum.IntEnum):
 
     COLLAPSED: a component of a mixture lost its rows or its spread, and was kept from becoming infinite; or nothing was
     left by which a network tells rows apart.
+
+    PRECISION: rows differ by less than the computation can tell apart, so that the result may not be that of exact
+    arithmetic. Scale the columns, or compute in float64 with ``jax.config.update("jax_enable_x64", True)``.
     """
 
     CONVERGED = 0
@@ -35,6 +39,7 @@ class Status(enum.IntEnum):
     NOT_FINITE = 2
     EMPTY_CLUSTERS = 3
     COLLAPSED = 4
+    PRECISION = 5
 
 
 class Fit(NamedTuple):
@@ -45,7 +50,7 @@ class Fit(NamedTuple):
         labels: (n,) int32 cluster of each row; None where the method gives none.
         steps: () int32, steps taken, counted from 1.
         status: () int32, a `Status`.
-        history: (capacity,) the objective after each step; NaN from ``steps`` on.
+        history: (capacity,) the objective after each step; 0 from ``steps`` on.
     """
 
     state: Any
@@ -53,3 +58,15 @@ class Fit(NamedTuple):
     steps: Int[Array, "*batch"]
     status: Int[Array, "*batch"]
     history: Float[Array, "*batch capacity"]
+
+    def __repr__(self) -> str:
+        """The names and shapes of what was found, not its numbers: ``Fit(KMeansState, labels (300,), 7 steps, …)``."""
+        parts = [type(self.state).__name__]
+        if self.labels is not None:
+            parts.append(f"labels {tuple(getattr(self.labels, 'shape', ()))}")
+        steps, status = self.steps, self.status
+        if any(isinstance(each, jax.core.Tracer) or getattr(each, "shape", None) != () for each in (steps, status)):
+            parts.append(f"steps and status of shape {tuple(getattr(steps, 'shape', ()))}")
+        else:
+            parts += [f"{int(steps)} step{'' if int(steps) == 1 else 's'}", Status(int(status)).name]
+        return f"Fit({', '.join(parts)})"

@@ -47,7 +47,7 @@ def test_iterate_stops_at_tol_and_keeps_the_history():
     fit = iterate(halve, START, tol=1.0, max_steps=50, capacity=8)
     assert int(fit.steps) == 3
     assert Status(int(fit.status)) is Status.CONVERGED
-    np.testing.assert_array_equal(fit.history, [4, 2, 1, *[np.nan] * 5])
+    np.testing.assert_array_equal(fit.history, [4, 2, 1, *[0] * 5])
 
 
 def test_iterate_stops_at_max_steps():

@@ -61,11 +61,13 @@ def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
 def check_matrix(x: Any, *, name: str = "x") -> Any:
     """``x`` as a 2-D array of real numbers, at least one row and one column; values are not looked at.
 
-    NumPy and JAX arrays are returned as they are, anything else as a NumPy array.
+    NumPy and JAX arrays are returned as they are, anything else as a NumPy array; see `widen` for the dtypes that
+    nothing is computed in.
     """
     if not isinstance(x, (np.ndarray, jax.Array)):
         x = np.asarray(x)
-    if x.dtype.kind in "OSUMm":
+    x = widen(x)
+    if x.dtype.kind in "OSUMmV":
         raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
     if x.dtype.kind == "c":
         raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
@@ -76,6 +78,21 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
         raise ValueError(f"{name} has no rows (shape {x.shape}); at least 1 is needed.")
     if x.shape[1] == 0:
         raise ValueError(f"{name} has no columns (shape {x.shape}); at least 1 is needed.")
+    return x
+
+
+def widen(x: Any) -> Any:
+    """``x`` in a dtype that sums can be taken in: half precision as float32, and extended precision as float64.
+
+    float16 and the floats of ml_dtypes (bfloat16, float8) have 8 to 11 bits: a sum of 350 equal entries is wrong by a
+    quarter. JAX has no dtype beyond float64.
+    """
+    if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4:
+        return x.astype(np.float32)
+    if x.dtype == np.longdouble and x.dtype.itemsize > 8:
+        return x.astype(np.float64)
+    if x.dtype.kind == "V" and jnp.issubdtype(x.dtype, jnp.integer):
+        return x.astype(np.int8)
     return x
 
 
@@ -112,7 +129,7 @@ def _sums_up(x):
 
 def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
     """Concrete ``weights`` as a NumPy array of n finite, non-negative numbers, not all zero."""
-    weights = np.asarray(weights)
+    weights = widen(np.asarray(weights))
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}.")
     if weights.shape != (n,):

@@ -28,10 +28,11 @@ MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
 def tile_rows(n: int, row_cost: int, budget: int = 1 << 24) -> int:
     """Rows of a tile whose temporaries hold at most ``budget`` elements at ``row_cost`` each.
 
-    They are as alike in size as can be.
+    All n rows where they fit. Otherwise what is left over when tiles are cut is at least one row and at most one for
+    each tile, which `fold_rows` takes first.
     """
     most = max(1, budget // max(1, row_cost))
-    return -(-n // -(-n // most))
+    return n if n <= most else max(1, (n - 1) // -(-n // most))
 
 
 def fold_rows(
@@ -48,7 +49,7 @@ def fold_rows(
     Args:
         tile_function: tile of rows -> (summary, per_row).
         rows: a pytree of arrays that all hold n rows along ``axis``.
-        tile: rows a tile; the first has what is left over. None for one tile of all rows.
+        tile: rows a tile; what is left over, at least one row, comes first. None for one tile of all rows.
         monoid: how summaries combine.
         axis: 0, or -1 for rows that lie side by side as columns, (d, n); of the per-row results too.
         axis_name: a mapped axis over which the rows are spread, if any.
@@ -78,8 +79,8 @@ def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
 
 
 def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
-    count = -(-n // tile)
-    first = n - (count - 1) * tile
+    count = (n - 1) // tile
+    first = n - count * tile
 
     def cut(start, size):
         # Cut where it is used: handing the tiles to scan would copy all of the rows first.
@@ -89,10 +90,12 @@ def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
         contribution, per_row = tile_function(cut(first + index * tile, tile))
         return jax.tree.map(monoid.combine, summary, contribution), per_row
 
-    # Starting from the first tile, not from zeros, gives the carry its device-varying type inside shard_map; and what
-    # is left over when tiles are cut is in it, so that no rows have to be filled up, which would copy them all.
+    # What is left over when tiles are cut comes first: no rows have to be filled up, which would copy them all, and the
+    # carry starts with the device-varying type that it has inside shard_map. It is at least one row and, by
+    # `tile_rows`, few: XLA fuses a product with its minimum inside a loop but not beside one, so that a whole tile
+    # here would be written out (400,000×16 rows and 1,000 centers: 2.5 GB of temporaries in place of 69 MB).
     start, first_out = tile_function(cut(0, first))
-    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count - 1))
+    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count))
     return summary, jax.tree.map(lambda a, b: _join(a, b, axis), first_out, rest_out)
 
 

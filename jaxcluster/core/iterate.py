@@ -66,7 +66,7 @@ def iterate(
         state = step(state)
         return state, steps + 1, history.at[steps].set(state.objective, mode="drop")
 
-    history = jnp.full((capacity,), jnp.nan, jnp.result_type(state.objective))
+    history = jnp.zeros((capacity,), jnp.result_type(state.objective))
     state, steps, history = jax.lax.while_loop(unfinished, advance, (state, jnp.int32(0), history))
     return Fit(state, None, steps, status_of(state.residual, tol), history)
 
