@@ -38,6 +38,29 @@ def test_a_row_is_at_distance_zero_with_a_finite_gradient(name):
     assert np.isfinite(jax.grad(lambda y: function(x, y).sum())(x)).all()
 
 
+@pytest.mark.parametrize("size", [1e-40, 1e-38, 1e-30, 1e-13, 1.0, 1e19, 1e38])
+def test_rows_of_any_length_are_normalized(size):
+    rows = np.array([[3, -4, 1], [1, 2, 0], [0, 0, 0], [-1, 1, 2]]) / 4 * size
+    x = rows.astype(np.float32)
+    exact = x.astype(np.longdouble)
+    lengths = np.sqrt(np.sum(np.square(exact), axis=1, keepdims=True))
+    unit = exact / np.where(lengths > 0, lengths, 1)
+    np.testing.assert_allclose(distance.normalize(jnp.asarray(x)), unit.astype(float), rtol=1e-6)
+    if not 1e-37 < size < 1e37:
+        return  # the derivative, about 1/length, is no normal number of float32
+    push = np.array([0.3, 1.0, -2.0])
+    gradient = jax.grad(lambda x: jnp.vdot(distance.normalize(x), jnp.tile(jnp.float32(push), (4, 1))))(jnp.asarray(x))
+    expected = (push - unit * (unit @ push)[:, None]) / np.where(lengths > 0, lengths, np.inf)
+    np.testing.assert_allclose(np.float64(gradient) * size, np.float64(expected * size), rtol=1e-5, atol=1e-6)
+
+
+def test_one_normal_entry_does_not_hide_smaller_ones():
+    x = np.float32([[1.2e-38, 1.1e-38], [1.2e-38, -1e-39]])
+    exact = x.astype(float)
+    unit = exact / np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(distance.normalize(jnp.asarray(x)), unit, rtol=1e-6)
+
+
 def test_zero_rows_are_at_cosine_distance_one():
     x = jnp.asarray([[0.0, 0.0], [1.0, 0.0]])
     np.testing.assert_allclose(distance.cosine(x, x), [[1, 1], [1, 0]], atol=1e-6)

@@ -131,10 +131,40 @@ def own_distances(
     return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
 
 
-def normalize(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Rows scaled to length 1; rows of zeros stay zero."""
-    norms = squared_norms(x)[:, None]
-    return x * jnp.where(norms > 0, jax.lax.rsqrt(jnp.where(norms > 0, norms, 1)), 0)
+def normalize(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """Rows scaled to length 1, whatever their length; rows of zeros stay zero.
+
+    Each row is brought near 1 by a power of two of its own before it is squared: the square of a length beyond 2⁶⁴ is
+    infinite in float32, and that of one below 2⁻⁶³ is 0. A row's derivative is that of x/‖x‖: about 1/‖x‖.
+    """
+    near_one = _near_one(x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32))
+    norms = jnp.sum(jnp.square(near_one), axis=-1, keepdims=True)
+    positive = norms > 0
+    unit = near_one * jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, norms, 1)), 0)
+    return unit.astype(x.dtype)
+
+
+def _near_one(x):
+    """Each row times the power of two that brings its largest absolute entry into [1, 2), by its bits.
+
+    Numbers below the least normal one (2⁻¹²⁶ in float32) are zeros to XLA on a CPU, and are read from their bits too:
+    of them the largest come to 2⁻²³ or more. The power of two is a constant of the derivative.
+    """
+    info = jnp.finfo(x.dtype)
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), jnp.int64 if info.bits == 64 else jnp.int32)
+    field = (bits >> info.nmant) & ((1 << info.nexp) - 1)
+    exponent = jnp.max(jnp.maximum(field, 1), axis=-1, keepdims=True) - (info.maxexp - 1)
+    scaled = x * _power_of_two(-exponent, info)
+    subnormal = (bits & ((1 << info.nmant) - 1)).astype(x.dtype) * 2.0**-info.nmant
+    lifted = jnp.where(bits < 0, -subnormal, subnormal) * _power_of_two(info.minexp - exponent, info)
+    # XLA may have kept these numbers (accelerators do): what is added is what the product has lost of them.
+    return scaled + jnp.where(field == 0, lifted - jax.lax.stop_gradient(scaled), 0)
+
+
+def _power_of_two(exponent, info):
+    """2^exponent of the integers that bits of this float are read as, cut to normal numbers."""
+    field = jnp.clip(exponent, info.minexp, info.maxexp - 1) + (info.maxexp - 1)
+    return jax.lax.bitcast_convert_type(field << info.nmant, info.dtype)
 
 
 def _sum_columns(term, x, y):
