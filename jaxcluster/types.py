@@ -6,9 +6,13 @@ import enum
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
 
-__all__ = ["Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Status"]
+__all__ = ["Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Published", "Status"]
+
+Published: TypeAlias = Array | np.ndarray
+"""An array that a caller is given: JAX's, or NumPy's where it is float64 and JAX computes in float32."""
 
 KeyArray: TypeAlias = Key[Array, ""] | UInt32[Array, " _"]
 """A JAX random key: a typed key (``jax.random.key``) or the older raw pair of words."""

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import across
 from jaxcluster.ops.distance import normalize, own_distances
+from jaxcluster.ops.nearest import at_most_once, separations
 from jaxcluster.ops.segments import cluster_sums
-from jaxcluster.types import Array, Float, Int, Points
+from jaxcluster.types import Array, Bool, Float, Int, Points
+
+RESOLUTION = 0.05
+"""Rounding errors of coordinates up to this share of a sample's distance to its center are taken for resolved."""
 
 
 def inertia_of(
@@ -60,19 +64,41 @@ def differentiable_directions(
     return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
 
 
-def mean_variance(
-    points: Points, norms: Float[Array, " n"], *, centered: bool = False, axis_name: str | None = None
-) -> Float[Array, ""]:
+def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str | None = None) -> Float[Array, ""]:
     """Mean over the columns of their weighted variance (data units²): the unit of ``tol``.
 
     Args:
         norms: squared lengths of the rows.
-        centered: the weighted mean is the origin already, which saves a pass.
     """
     weight = points.weight
-    total, squares = across((jnp.sum(weight), weight @ norms), axis_name)
-    variance = squares / total
-    if not centered:
-        mean = across(weight @ points.x, axis_name) / total
-        variance = jnp.maximum(variance - jnp.sum(jnp.square(mean)), 0)
-    return variance / points.x.shape[1]
+    total, squares, sums = across((jnp.sum(weight), weight @ norms, weight @ points.x), axis_name)
+    variance = squares / total - jnp.sum(jnp.square(sums / total))
+    return jnp.maximum(variance, 0) / points.x.shape[1]
+
+
+def unresolved_weight(
+    weight: Float[Array, " n"],
+    norms: Float[Array, " n"],
+    own: Float[Array, " n"],
+    labels: Int[Array, " n"],
+    centers: Float[Array, "k d"],
+    active: Bool[Array, " k"] | None = None,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Weight of samples whose label may be another because their coordinates were rounded.
+
+    A coordinate is rounded by at most eps/2 of itself, a sample so by ‖x‖·eps/2 and a center likewise. A label is
+    certain where the sample, with that error, is nearer than half the distance between its center and the next one.
+
+    Args:
+        norms, own: squared lengths of the samples, and squared distances to their own centers.
+    """
+    rounding = 2 * jnp.finfo(norms.dtype).eps * jnp.sqrt(norms)
+    distance = jnp.sqrt(own)
+    coarse = (rounding > RESOLUTION * distance) & (weight > 0)
+
+    def compare(total):
+        certain = 2 * (distance + rounding) < separations(centers, active)[labels]
+        return total + jnp.sum(jnp.where(coarse & ~certain, weight, 0))
+
+    return across(at_most_once(jnp.any(coarse), compare, jnp.sum(weight) * 0), axis_name)

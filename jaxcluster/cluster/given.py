@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.seeding import INITS
 from jaxcluster.core import check
+from jaxcluster.core.frame import Frame, publish
 from jaxcluster.ops.distance import normalize
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Published
 
 GIVEN = "given"
 """The name of a start from given centres, beside those of `seeding.INITS`."""
@@ -20,34 +22,44 @@ class Given(NamedTuple):
     """What a caller fixes of the centres; None where nothing.
 
     Attributes:
-        start: where the iteration starts.
-        fixed: centres that are there before the others are seeded.
+        start: (k, d) centers to start from.
+        fixed: (m, d) centers that are there before the others are seeded.
         movable: which centres an update may move.
         active: which centres take part at all.
     """
 
-    start: Float[Array, "k d"] | None = None
-    fixed: Float[Array, "m d"] | None = None
+    start: Any = None
+    fixed: Any = None
     movable: Bool[Array, " k"] | None = None
     active: Bool[Array, " k"] | None = None
 
-    def in_frame(self, origin: Float[Array, " d"], spherical: bool) -> Given:
-        """The same centres in the frame of rows that had ``origin`` subtracted, held constant for gradients."""
+    def enter(self, frame: Frame, spherical: bool = False) -> Given:
+        """The same centers in a frame, held constant for gradients; unit vectors where ``spherical``."""
 
         def move(centers):
             if centers is None:
                 return None
-            centers = jax.lax.stop_gradient(centers.astype(origin.dtype) - origin)
+            if spherical and not check.is_traced(centers):  # directions beyond the range of float32 too
+                centers = np.asarray(centers, np.float64)
+                largest = np.abs(centers).max(axis=1, keepdims=True)
+                centers = centers / np.where(largest > 0, largest, 1)
+            centers = jax.lax.stop_gradient(frame.enter(centers))
             return normalize(centers) if spherical else centers
 
         return self._replace(start=move(self.start), fixed=move(self.fixed))
 
-    def keep_frozen(self, centers: Float[Array, "k d"]) -> Float[Array, "k d"]:
-        """``centers`` with the frozen ones to the bit as they were given, free of the rounding of another frame."""
+    def keep_frozen(self, centers: Published) -> Published:
+        """``centers`` (…, k, d) with the frozen ones to the bit as they were given, free of the frame's rounding."""
         frozen = self.start if self.fixed is None else self.fixed
         places = frozen.shape[0]
-        kept = jnp.where(self.movable[:places, None], centers[:places], frozen.astype(centers.dtype))
-        return centers.at[:places].set(kept)
+        if check.is_traced(self, centers):
+            frozen = jnp.asarray(frozen).astype(centers.dtype)
+            kept = jnp.where(self.movable[:places, None], centers[..., :places, :], frozen)
+            return jnp.concatenate([kept, centers[..., places:, :]], axis=-2)
+        out = np.array(centers)
+        fixed = ~np.asarray(self.movable)[:places]
+        out[..., :places, :][..., fixed, :] = np.asarray(frozen)[fixed]
+        return publish(out, out.dtype)
 
 
 def check_given(init, frozen, active, k: int, d: int) -> tuple[str, Given]:
@@ -64,7 +76,7 @@ def check_given(init, frozen, active, k: int, d: int) -> tuple[str, Given]:
         start = _check_centers("init", init, k, d)
     fixed, movable = _check_frozen(frozen, start, k, d)
     if start is not None and fixed is not None:
-        start, fixed = start.at[: fixed.shape[0]].set(fixed), None
+        start, fixed = _with_first(start, fixed), None
     if active is not None:
         active = check.check_mask("active", active, k)
     return name, Given(start, fixed, movable, active)
@@ -73,7 +85,7 @@ def check_given(init, frozen, active, k: int, d: int) -> tuple[str, Given]:
 def _check_frozen(frozen, start, k, d):
     if frozen is None:
         return None, None
-    frozen = jnp.asarray(frozen)
+    frozen = frozen if isinstance(frozen, jax.Array) else np.asarray(frozen)
     if frozen.dtype != bool:
         fixed = _check_centers("frozen", frozen, k, d, fewer=True)
         return fixed, jnp.arange(k) >= fixed.shape[0]
@@ -85,10 +97,17 @@ def _check_frozen(frozen, start, k, d):
     return None, ~check.check_mask("frozen", frozen, k)
 
 
-def _check_centers(name, centers, k, d, *, fewer=False) -> Array:
+def _check_centers(name, centers, k, d, *, fewer=False) -> Any:
     centers = check.check_matrix(centers, name=name)
     if not check.is_traced(centers):
         check.check_finite(centers, name=name)
     if centers.shape[1] != d or (centers.shape[0] > k if fewer else centers.shape[0] != k):
         raise ValueError(f"{name} must have shape ({'at most ' if fewer else ''}{k}, {d}), got {centers.shape}.")
-    return jnp.asarray(centers)
+    return centers
+
+
+def _with_first(start, fixed):
+    """``start`` with its first rows replaced by ``fixed``."""
+    if check.is_traced(start, fixed):
+        return jnp.asarray(start).at[: fixed.shape[0]].set(jnp.asarray(fixed).astype(start.dtype))
+    return np.concatenate([np.asarray(fixed, np.float64), np.asarray(start, np.float64)[len(fixed) :]])

@@ -15,20 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.centroids import differentiable_directions, differentiable_means, inertia_of, mean_variance
+from jaxcluster.cluster.centroids import (
+    differentiable_directions,
+    differentiable_means,
+    inertia_of,
+    mean_variance,
+    unresolved_weight,
+)
 from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
-from jaxcluster.core.implicit import without_derivative
-from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.fold import across, map_rows, tile_rows
+from jaxcluster.core.frame import Frame, finalize, frame_of, prepare, publish
+from jaxcluster.core.implicit import with_derivative_of, without_derivative
+from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import METRICS as DISTANCES
-from jaxcluster.ops.distance import matrix_precision, normalize, squared_norms
-from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
+from jaxcluster.ops.distance import matrix_precision, normalize, own_distances, squared_norms
+from jaxcluster.ops.nearest import nearest, refined_sqeuclidean
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
 METRICS = ("sqeuclidean", "cosine")
+
+TRANSFORM_TILE = 1 << 22
+"""Distances that `transform` computes at a time."""
 
 AUTO_RESTARTS = 10
 """Runs of ``n_init="auto"`` from random rows; starts that already choose well are run once."""
@@ -54,6 +64,16 @@ class KMeansState(NamedTuple):
         """The inertia, by which runs are compared."""
         return self.inertia
 
+    def leave(self, frame: Frame, *, spherical: bool = False) -> KMeansState:
+        """The same state out of the frame of its fit."""
+        length = 0 if spherical else 2
+        return KMeansState(
+            frame.leave(self.centers),
+            frame.unscale(self.inertia, length=length, weight=1),
+            frame.unscale(self.weight, weight=1),
+            frame.unscale(self.residual, length=length),
+        )
+
 
 class _Static(NamedTuple):
     """Options that change the program."""
@@ -64,6 +84,7 @@ class _Static(NamedTuple):
     metric: str
     precision: str | None
     uniform: bool
+    narrowed: bool
     capacity: int
     axis_name: str | None = None
 
@@ -122,40 +143,48 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
-    _check_options(metric, precision, max_steps)
-    tol = check.check_positive("tol", tol, zero=True)
-    name, given = check_given(init, frozen, active, k, x.shape[1])
-    runs = check_runs(name, n_init)
-    placed = place(x, weights, center=metric == "sqeuclidean", axis_name=axis_name)
-    static = _Static(k, name, runs, metric, precision, placed.uniform, history_capacity(max_steps), axis_name)
-    fitted = _fit(static, key, placed.points, placed.origin, given, tol, max_steps)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    fitted, prepared, given = _solve(
+        key, x, k, weights, init, n_init, tol, max_steps, metric, precision, frozen, active, axis_name
+    )
+    fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
+    centers = fitted.state.centers
+    if given.movable is not None and metric != "cosine":
+        centers = given.keep_frozen(centers)
+    if given.active is not None:
+        centers = _blank(centers, given.active)
+    return fitted._replace(state=fitted.state._replace(centers=centers))
 
 
-def predict(centers, x, *, metric: str = "sqeuclidean") -> Int[Array, " n"]:
-    """Index of the nearest of (k, d) centres for each of (n, d) rows; ties go to the lower index.
+def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
+    """Index of the nearest of (k, d) centers for each of (n, d) samples; ties go to the lower index.
+
+    Args:
+        centers: (k, d) in the caller's coordinates.
+        x: (n, d) samples.
+        metric: as in `fit`.
+        frame: of the fit that the centers are from; None for one about the centers.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
-    against, placed = _place_against(centers, x, metric)
-    labels = trim(_predict(against, placed.origin, placed.points.x, metric), placed.n)
-    return without_derivative(labels, centers, x)
+    inside, prepared = _compared(centers, x, metric, frame=frame)
+    return without_derivative(prepared.trim(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
-def transform(centers, x, *, metric: str = "sqeuclidean") -> Float[Array, "n k"]:
-    """Distance of each row to each centre: Euclidean (data units), or 1 − cos under the cosine metric."""
-    centers, placed = _place_against(centers, x, metric)
-    return trim(_transform(centers, placed.origin, placed.points.x, metric), placed.n, axis=0)
+def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
+    """Distance of each sample to each center: Euclidean (data units), or 1 − cos under the cosine metric.
+
+    Arguments as in `predict`. Concrete distances have the dtype of x, float64 too.
+    """
+    inside, prepared = _compared(centers, x, metric, frame=frame)
+    distances = prepared.trim(_transform(inside, prepared.points.x, metric), axis=0)
+    return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
-def score(centers, x, *, weights=None, metric: str = "sqeuclidean") -> Float[Array, ""]:
-    """The negative inertia of rows under given centres: higher is better."""
-    centers, placed = _place_against(centers, x, metric, weights)
-    return _score(centers, placed.origin, placed.points, metric)
+def score(centers, x, *, weights=None, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, ""]:
+    """The negative inertia of samples under given centers: higher is better; see `predict`."""
+    inside, prepared = _compared(centers, x, metric, weights, frame=frame)
+    return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 
 
 def sweep(
@@ -193,40 +222,73 @@ def sweep(
     check.check_count("n_seeds", n_seeds)
     _check_options(metric, precision, max_steps)
     tol = check.check_positive("tol", tol, zero=True)
-    placed = place(x, weights, center=metric == "sqeuclidean")
-    static = _Static(max(ks), init, 1, metric, precision, placed.uniform, history_capacity(max_steps))
+    prepared = prepare(x, weights, unit_rows=metric == "cosine")
+    static = _Static(
+        max(ks), init, 1, metric, precision, prepared.uniform, prepared.narrowed, history_capacity(max_steps)
+    )
     shape = (len(ks), n_seeds)
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
-    run = partial(_many_fits, static, len(index), key, placed.points, placed.origin, tol, max_steps)
-    traced = check.is_traced(key, placed.points, tol, max_steps)
+    run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
+    traced = check.is_traced(key, prepared.points, tol, max_steps)
     fits = run(counts, index) if traced else side_by_side(run, counts, index)
     fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
-    fits = fits if traced else jax.device_put(fits)
-    return fits._replace(labels=trim(fits.labels, placed.n))
+    fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
+    taking_part = np.arange(static.k) < counts.reshape(*shape, 1)
+    fits = fits._replace(state=fits.state._replace(centers=_blank(fits.state.centers, taking_part)))
+    return fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
+
+
+def _solve(key, x, k, weights, init, n_init, tol, max_steps, metric, precision, frozen, active, axis_name):
+    """The fit in its frame, the samples as they were prepared, and the centers and masks that the caller gave."""
+    x, k = check.check_samples(x, k, axis_name)
+    _check_options(metric, precision, max_steps)
+    tol = check.check_positive("tol", tol, zero=True)
+    name, given = check_given(init, frozen, active, k, x.shape[1])
+    runs = check_runs(name, n_init)
+    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
+    capacity = history_capacity(max_steps)
+    static = _Static(k, name, runs, metric, precision, prepared.uniform, prepared.narrowed, capacity, axis_name)
+    inside = given.enter(prepared.frame, static.spherical)
+    return _fit(static, key, prepared.points, inside, tol, max_steps), prepared, given
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, given, tol, max_steps):
-    points = _prepare(points, static.spherical)
-    caller, given = given, given.in_frame(origin, static.spherical)
+def _fit(static, key, points, given, tol, max_steps):
+    points = _directions(points, static.spherical)
     held = jax.lax.stop_gradient(points)
     rows = lloyd.Rows(held, squared_norms(held.x))
-    centered = static.uniform and not static.spherical
-    tol = tol * mean_variance(held, rows.norms, centered=centered, axis_name=static.axis_name)
+    tol = tol * mean_variance(held, rows.norms, axis_name=static.axis_name)
     best = partial(_best_run, static)
     fitted = (best if static.axis_name else in_groups(best))(rows, given, tol, max_steps, key)
-    return _finish(static, fitted, points, origin, given, caller)
+    return _finish(static, fitted, points, rows.norms, given)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _many_fits(static, total, key, points, origin, tol, max_steps, counts, index):
-    """Fits for several (k, start): ``counts`` centres take part, and ``index`` says which of ``total`` keys is used."""
+def _many_fits(static, total, key, points, tol, max_steps, counts, index):
+    """Fits for several (k, start): ``counts`` centers take part, and ``index`` says which of ``total`` keys is used."""
 
     def one(count, key):
         given = Given(active=jnp.arange(static.k) < count)
-        return _fit(static, key, points, origin, given, tol, max_steps)
+        return _fit(static, key, points, given, tol, max_steps)
 
     return many(one, counts, jax.random.split(key, total)[index])
+
+
+def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_name: str | None = None) -> Fit:
+    """One k-means of samples that are in a frame, its state a `lloyd.LloydState`: where other methods start.
+
+    Args:
+        key: random key for k-means++.
+        points: in the frame of a fit, traced or not.
+        k: number of clusters, static.
+        active: (k,) mask of the centers that take part, or None.
+        axis_name: the mapped axis over which the samples are spread.
+    """
+    static = _Static(k, "k-means++", 1, "sqeuclidean", None, False, False, DEFAULT_CAPACITY, axis_name)
+    points = jax.lax.stop_gradient(points)
+    rows = lloyd.Rows(points, squared_norms(points.x))
+    tol = 1e-4 * mean_variance(points, rows.norms, axis_name=axis_name)
+    return _run(static, rows, Given(active=active), tol, 300, key)
 
 
 def _best_run(static, rows, given, tol, max_steps, key):
@@ -244,8 +306,8 @@ def _run(static, rows, given, tol, max_steps, key):
     return lloyd.run(centers, rows, given, **limits, options=static.lloyd)
 
 
-def _finish(static, fitted, points, origin, given, caller):
-    """From the frame of the iteration to the caller's: exact inertia, gradients, status."""
+def _finish(static, fitted, points, norms, given):
+    """Exact inertia, gradients and the status of a run, in its frame."""
     state, axis_name = fitted.state, static.axis_name
     members = state.members
     if given.movable is not None:
@@ -253,54 +315,76 @@ def _finish(static, fitted, points, origin, given, caller):
     attach = differentiable_directions if static.spherical else differentiable_means
     centers = attach(axis_name, state.centers, points, members)
     labels, weight = state.found.labels, state.stats.weight
-    inertia = inertia_of(points, centers, labels, spherical=static.spherical, axis_name=axis_name)
+    own = own_distances(points.x, centers, labels, spherical=static.spherical)
+    inertia = across(points.weight @ own, axis_name)
     empty = weight <= 0
     if given.active is not None:
         empty &= given.active
-        centers = jnp.where(given.active[:, None], centers, -origin)
     status = status_with(fitted.status, incomplete=jnp.any(empty), objective=inertia)
-    centers = centers + origin
-    if given.movable is not None and not static.spherical:
-        centers = caller.keep_frozen(centers)
-    public = KMeansState(centers, inertia, weight, state.residual)
-    return Fit(public, labels, fitted.steps, status, fitted.history)
+    if static.narrowed and not static.spherical:
+        held, fixed = jax.lax.stop_gradient((own, centers))
+        unresolved = unresolved_weight(points.weight, norms, held, labels, fixed, given.active, axis_name)
+        sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
+        status = jnp.where(sound & (unresolved > 0), Status.PRECISION, status).astype(jnp.int32)
+    return Fit(KMeansState(centers, inertia, weight, state.residual), labels, fitted.steps, status, fitted.history)
 
 
-def _prepare(points, spherical):
+def _directions(points, spherical):
     return Points(normalize(points.x), points.weight) if spherical else points
 
 
-def _place_against(centers, x, metric, weights=None):
+def _units(metric):
+    """The unit of the inertia, for `Frame.unscale`."""
+    return {"length": 0 if metric == "cosine" else 2, "weight": 1}
+
+
+def _blank(centers, active):
+    """Centers with those that take no part 0."""
+    if check.is_traced(centers, active):
+        return jnp.where(jnp.asarray(active)[..., None], centers, 0)
+    return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)
+
+
+def _compared(centers, x, metric, weights=None, frame=None):
+    """Centers and samples in one frame."""
     check.check_choice("metric", metric, METRICS)
     centers = check.check_matrix(centers, name="centers")
     x = check.check_matrix(x)
     check.check_width(x, centers.shape[1])
-    if check.is_traced(centers):
-        origin = jax.lax.stop_gradient(jnp.mean(centers, axis=0))
-    else:
-        origin = np.mean(np.asarray(centers), axis=0)
-    placed = place(x, weights, origin=origin, center=metric == "sqeuclidean")
-    return jnp.asarray(centers, placed.origin.dtype), placed
-
-
-@partial(jax.jit, static_argnums=3)
-def _predict(centers, origin, x, metric):
     if metric == "cosine":
-        x, centers = normalize(x), normalize(centers)
-    return nearest(x, centers - origin)[0]
+        prepared = prepare(x, weights, unit_rows=True)
+        return Given(start=centers).enter(prepared.frame, spherical=True).start, prepared
+    prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
+    return prepared.frame.enter(centers), prepared
 
 
-@partial(jax.jit, static_argnums=3)
-def _transform(centers, origin, x, metric):
-    return DISTANCES["euclidean" if metric == "sqeuclidean" else metric](x, centers - origin)
+@partial(jax.jit, static_argnums=2)
+def _predict(centers, x, metric):
+    if metric == "cosine":
+        return nearest(normalize(x), centers, unit=True)[0]
+    return nearest(x, centers)[0]
 
 
-@partial(jax.jit, static_argnums=3)
-def _score(centers, origin, points, metric):
+@partial(jax.jit, static_argnums=2)
+def _transform(centers, x, metric):
+    if metric == "cosine":
+        return DISTANCES["cosine"](x, centers)
+    tile = tile_rows(x.shape[0], centers.shape[0], TRANSFORM_TILE)
+    return map_rows(lambda rows: _distances(rows, centers), x, tile=tile)
+
+
+def _distances(x, centers):
+    """Euclidean distances, with the gradient 0 at 0."""
+    held = jax.lax.stop_gradient((x, centers))
+    squares = refined_sqeuclidean(*held, squared_norms(held[0]))
+    return with_derivative_of(DISTANCES["euclidean"], jnp.sqrt(squares), x, centers)
+
+
+@partial(jax.jit, static_argnums=2)
+def _score(centers, points, metric):
     spherical = metric == "cosine"
-    points, centers = _prepare(points, spherical), centers - origin
-    centers = normalize(centers) if spherical else centers
-    labels, _ = nearest(jax.lax.stop_gradient(points.x), jax.lax.stop_gradient(centers))
+    points = _directions(points, spherical)
+    labels, _ = nearest(*jax.lax.stop_gradient((points.x, centers)), unit=spherical)
     return -inertia_of(points, centers, labels, spherical=spherical)
 
 

@@ -15,10 +15,16 @@ from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
-from jaxcluster.ops.distance import FULL, normalize, own_distances
-from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
+from jaxcluster.ops.distance import FULL, normalize, own_distances, squared_norms
+from jaxcluster.ops.nearest import Nearest, at_most_once, search, search_tile, widen
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
+
+MEAN_ERROR = 1e-4
+"""Of the root mean squared distance to the centers, the rounding error of a mean from which on it is `sharpen`ed."""
+
+SHARPEN_TILE = 2048
+"""Samples whose differences from their centers are held at once."""
 
 
 class LloydOptions(NamedTuple):
@@ -94,7 +100,15 @@ def lloyd_stats(
     def tile(rows_and_last):
         (points, norms), last = rows_and_last
         window = None if last is None or last.slack is None else widen(last, moved, points.x, centers)
-        found = search(points.x, centers, active=active, norms=norms, window=window, precision=options.precision)
+        found = search(
+            points.x,
+            centers,
+            active=active,
+            norms=norms,
+            window=window,
+            precision=options.precision,
+            unit=options.spherical,
+        )
         sums, weight = cluster_sums(points, found.labels, k, uniform=options.uniform)
         distance = found.distance
         if options.spherical:
@@ -121,6 +135,35 @@ def lloyd_update(
     return jnp.where(filled[:, None], means, centers)
 
 
+def sharpen(
+    means: Float[Array, "k d"],
+    members: Int[Array, " n"],
+    stats: LloydStats,
+    points: Points,
+    given: Given,
+    axis_name: str | None,
+) -> Float[Array, "k d"]:
+    """Means with the rounding of their sums taken off: c + Σ w·(x − c)/Σ w of the samples they are means of.
+
+    A pass over the samples, taken only where a center lies so far from the origin, for the spread of the samples, that
+    float32 sums lose what tells clusters apart.
+    """
+    k = means.shape[0]
+    spread = jnp.sqrt(stats.inertia / jnp.sum(stats.weight))
+    far = jnp.finfo(means.dtype).eps * jnp.sqrt(jnp.max(squared_norms(means))) > MEAN_ERROR * spread
+
+    def tile(rows):
+        (x, weight), members = rows
+        return cluster_sums(Points(x - means[members], weight), members, k), ()
+
+    def correct(means):
+        sums, weight = fold_rows(tile, (points, members), tile=SHARPEN_TILE, axis_name=axis_name)[0]
+        delta = sums / jnp.where(weight > 0, weight, 1)[:, None]
+        return means + (delta if given.movable is None else jnp.where(given.movable[:, None], delta, 0))
+
+    return at_most_once(far, correct, means)
+
+
 def start(centers: Float[Array, "k d"], rows: Rows, given: Given, options: LloydOptions) -> LloydState:
     """The state before the first step: rows assigned to the given centres."""
     stats, found = lloyd_stats(centers, rows, active=given.active, options=options)
@@ -132,6 +175,8 @@ def step(state: LloydState, rows: Rows, given: Given, options: LloydOptions) -> 
     """Refills empty clusters, moves the centres to their means and assigns the rows anew."""
     stats, members = refill(state, rows.points, given, options.axis_name)
     centers = lloyd_update(stats, state.centers, movable=given.movable, spherical=options.spherical)
+    if not options.spherical:
+        centers = sharpen(centers, members, stats, rows.points, given, options.axis_name)
     squared_moves = jnp.sum(jnp.square(centers - state.centers), axis=1)
     moved = jnp.sqrt(squared_moves)
     stats, found = lloyd_stats(centers, rows, last=state.found, moved=moved, active=given.active, options=options)
@@ -170,7 +215,11 @@ def refill(
 
     def move(carry):
         _, stats, members = carry
-        return jnp.asarray(False), *_move_far_rows(stats, members, empty, state, points, axis_name)
+        members = _move_far_rows(members, empty, state, points, axis_name)
+        # Added up anew: a far row taken off the sum of its donor would leave its rounding error there.
+        sums, weight = cluster_sums(points, members, empty.shape[0])
+        stats = LloydStats(*across((sums, weight), axis_name), stats.inertia)
+        return jnp.asarray(False), stats, members
 
     # A loop of at most one round, not a cond: under vmap a cond always pays for both of its branches.
     carry = (jnp.any(empty), state.stats, state.found.labels)
@@ -178,25 +227,15 @@ def refill(
     return stats, members
 
 
-def _move_far_rows(stats, members, empty, state, points, axis_name):
+def _move_far_rows(members, empty, state, points, axis_name):
     n, k = members.shape[0], empty.shape[0]
     distance = jnp.where(points.weight > 0, own_distances(points.x, state.centers, members), -1)
     local_distance, local_row = jax.lax.top_k(distance, min(k, n))
-    tables = (local_distance, local_row, points.x[local_row], points.weight[local_row], members[local_row])
     owner = jnp.full_like(local_row, 0) + shard_index(axis_name)
-    far_distance, row, x, weight, donor, owner = (gather_tables(table, axis_name) for table in (*tables, owner))
+    far_distance, row, owner = (gather_tables(table, axis_name) for table in (local_distance, local_row, owner))
     _, order = jax.lax.top_k(far_distance, min(k, far_distance.shape[0]))
     taken = order[jnp.minimum(jnp.cumsum(empty) - 1, order.shape[0] - 1)]
     rank = jnp.cumsum(empty) - 1
     moves = empty & (far_distance[taken] > 0) & (rank < order.shape[0])
-    weight = jnp.where(moves, weight[taken], 0)
-    shifted = weight[:, None] * x[taken]
-    donor = donor[taken]
-    stats = LloydStats(
-        sums=(stats.sums.at[donor].add(-shifted)) + shifted,
-        weight=(stats.weight.at[donor].add(-weight)) + weight,
-        inertia=stats.inertia,
-    )
     here = moves & (owner[taken] == shard_index(axis_name))
-    members = members.at[jnp.where(here, row[taken], n)].set(jnp.arange(k, dtype=members.dtype), mode="drop")
-    return stats, members
+    return members.at[jnp.where(here, row[taken], n)].set(jnp.arange(k, dtype=members.dtype), mode="drop")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import across
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
-from jaxcluster.ops.distance import expanded_sqeuclidean, squared_norms
-from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.distance import squared_norms
+from jaxcluster.ops.nearest import nearest, refined_sqeuclidean
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
@@ -91,7 +91,7 @@ def kmeans_plus_plus(
     if fixed is None:
         first = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
         start = take_row(points.x, *first, axis_name)
-        closest = expanded_sqeuclidean(points.x, start, norms)[:, 0]
+        closest = _distances_to_drawn(points.x, norms, start, *first)[:, 0]
     else:
         start = fixed
         _, closest = nearest(points.x, fixed)
@@ -101,7 +101,7 @@ def kmeans_plus_plus(
         centers, closest, place = carry
         index, mine = _draw(jax.random.fold_in(key, place), points.weight * closest, candidates, axis_name)
         rows = take_row(points.x, index, mine, axis_name)
-        after = jnp.minimum(closest[:, None], expanded_sqeuclidean(points.x, rows, norms))
+        after = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, norms, rows, index, mine))
         potential = across(points.weight @ after, axis_name)
         best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
         return centers.at[place].set(rows[best]), after[:, best], place + 1
@@ -144,6 +144,12 @@ def kmeans_parallel(
     _, weight = cluster_sums(points, labels, candidates.shape[0])
     drawn_points = Points(candidates, across(weight, axis_name))
     return kmeans_plus_plus(round_keys[-1], drawn_points, k, active=active, fixed=fixed)
+
+
+def _distances_to_drawn(x, norms, rows, index, mine):
+    """Squared distances to samples that were drawn, each 0 from itself: rounding must not have it drawn again."""
+    same = mine[None, :] & (jnp.arange(x.shape[0])[:, None] == index[None, :])
+    return refined_sqeuclidean(x, rows, norms, same=same)
 
 
 def _draw(

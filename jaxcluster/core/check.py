@@ -58,6 +58,13 @@ def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
     return k
 
 
+def check_samples(x: Any, k: Any, axis_name: str | None = None) -> tuple[Any, int]:
+    """``x`` as a matrix and ``k`` as an int that is at most the number of its rows, over all devices of the axis."""
+    x = check_matrix(x)
+    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
+    return x, check_clusters(k, n)
+
+
 def check_matrix(x: Any, *, name: str = "x") -> Any:
     """``x`` as a 2-D array of real numbers, at least one row and one column; values are not looked at.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, across
-from jaxcluster.types import Array, Fit, Float, Int, Points
+from jaxcluster.types import Array, Fit, Float, Int, Points, Published
 
 ALIGNMENT = 64
 """Bytes: XLA's CPU buffers start on this boundary, and a host array that does is used without another copy."""
@@ -56,7 +56,7 @@ class Frame(NamedTuple):
         weight_exponent: of the sample weights.
     """
 
-    origin: Float[Array, " d"]
+    origin: Float[Published, " d"]
     exponent: int | Int[Array, ""] = 0
     weight_exponent: int | Int[Array, ""] = 0
 
@@ -74,9 +74,9 @@ class Frame(NamedTuple):
         x = np.asarray(x, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             moved = np.ldexp(x, self.exponent) - np.ldexp(np.asarray(self.origin, np.float64), self.exponent)
-            return jnp.asarray(moved.astype(dtype))
+            return jax.device_put(moved.astype(dtype))
 
-    def leave(self, x: Any) -> Array:
+    def leave(self, x: Any) -> Published:
         """Coordinates (…, n_features) of this frame in the caller's, in the dtype that is published."""
         if check.is_traced(x, self):
             origin = jnp.asarray(self.origin).astype(x.dtype)
@@ -85,7 +85,7 @@ class Frame(NamedTuple):
             moved = np.ldexp(np.asarray(x, np.float64), -self.exponent) + np.asarray(self.origin, np.float64)
             return publish(moved, self.dtype)
 
-    def unscale(self, value: Any, *, length: int = 0, weight: int = 0, dtype: np.dtype | None = None) -> Array:
+    def unscale(self, value: Any, *, length: int = 0, weight: int = 0, dtype: np.dtype | None = None) -> Published:
         """Numbers in units of length^length · weight^weight in the caller's units.
 
         A distance has ``length=1``, an inertia ``length=2, weight=1``, a sum of weights ``weight=1``. Concrete numbers
@@ -126,11 +126,11 @@ class Prepared(NamedTuple):
     dtype: np.dtype
     narrowed: bool = False
 
-    def unscale(self, value: Any, *, length: int = 0, weight: int = 0) -> Array:
+    def unscale(self, value: Any, *, length: int = 0, weight: int = 0) -> Published:
         """`Frame.unscale` in the dtype of these samples."""
         return self.frame.unscale(value, length=length, weight=weight, dtype=self.dtype)
 
-    def trim(self, per_row: Array, *, axis: int = -1) -> Array:
+    def trim(self, per_row: Published, *, axis: int = -1) -> Published:
         """The entries of a padded per-sample result that are real."""
         return trim(per_row, self.n, axis=axis)
 
@@ -217,13 +217,13 @@ def float_dtype(dtype) -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32)))
 
 
-def publish(value: np.ndarray, dtype: np.dtype) -> Array:
+def publish(value: Any, dtype: np.dtype) -> Published:
     """Host numbers as a result of this dtype: a JAX array, or a NumPy array where JAX has no such dtype."""
     value = np.asarray(value).astype(dtype)
-    return jnp.asarray(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
+    return jax.device_put(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
 
 
-def trim(per_row: Array, n: int, *, axis: int = -1) -> Array:
+def trim(per_row: Published, n: int, *, axis: int = -1) -> Published:
     """The first n entries of a padded per-sample result; cut on the host, where a new n compiles nothing."""
     if per_row.shape[axis] == n:
         return per_row
@@ -236,7 +236,7 @@ def trim(per_row: Array, n: int, *, axis: int = -1) -> Array:
     return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
 
 
-def times_power_of_two(value: Any, exponent: int | Int[Array, ""]) -> Array:
+def times_power_of_two(value: Any, exponent: Any) -> Array:
     """``value``·2^exponent without rounding, in two factors, either of which float32 can hold."""
     value = jnp.asarray(value)
     if isinstance(exponent, int) and exponent == 0:

@@ -1,5 +1,16 @@
 """Label and distance of each row's nearest centre. The XLA form is the truth; a kernel may stand beside it."""
 
+from jaxcluster.ops.nearest.refine import at_most_once, refined_sqeuclidean, separations
 from jaxcluster.ops.nearest.xla import Nearest, Window, nearest, search, search_tile, widen
 
-__all__ = ["Nearest", "Window", "nearest", "search", "search_tile", "widen"]
+__all__ = [
+    "Nearest",
+    "Window",
+    "at_most_once",
+    "nearest",
+    "refined_sqeuclidean",
+    "search",
+    "search_tile",
+    "separations",
+    "widen",
+]

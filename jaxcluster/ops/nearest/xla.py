@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.ops.distance import FULL, own_distances, row_products, squared_norms
+from jaxcluster.ops.nearest.refine import refine, rounding_bound
 from jaxcluster.types import Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
@@ -67,18 +68,25 @@ def nearest(
     *,
     active: Bool[Array, " k"] | None = None,
     precision: jax.lax.Precision = FULL,
+    unit: bool = False,
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Label and squared distance (data units²) of each row's nearest centre; ties go to the lower index.
 
-    n×k is never built. Rows far from the origin relative to their distances should be centred first.
+    n×k is never built. Rows far from the origin relative to their distances are refined, which costs: `core.frame`
+    puts the origin among them first.
 
     Args:
         active: centres that take part; None for all.
+        unit: rows and centres have length 1, or are zeros; see `search`.
     """
     k, d = centers.shape
     tile = search_tile(x.shape[0], k, d, x.dtype)
-    found = map_rows(lambda rows: search(rows, centers, active=active, precision=precision), x, tile=tile)
-    return found.labels, found.distance
+
+    def assign(rows):
+        found = search(rows, centers, active=active, precision=precision, unit=unit)
+        return found.labels, found.distance
+
+    return map_rows(assign, x, tile=tile)
 
 
 def search_tile(n: int, k: int, d: int, dtype) -> int:
@@ -98,24 +106,41 @@ def search(
     norms: Float[Array, " n"] | None = None,
     window: Window | None = None,
     precision: jax.lax.Precision = FULL,
+    unit: bool = False,
 ) -> Nearest:
     """`nearest` for one tile of rows.
 
     Args:
         norms: squared lengths of the rows, where they are at hand.
         window: bounds of each row's least distance, which save a pass where they are at hand.
+        unit: rows and centres have length 1, or are zeros. All centres are equally far from a row of zeros, which
+            their rounded lengths would not say.
     """
     k, d = centers.shape
     if k * d <= UNROLLED_TERMS:
-        return _unrolled(x, centers, active)
+        return _unrolled(x, centers, active, unit)
     norms = squared_norms(x) if norms is None else norms
-    bias = squared_norms(centers)
+    bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
     bias = bias if active is None else jnp.where(active, bias, jnp.inf)
+    found = _search(x, centers, norms, bias, window, precision)
+    labels, distance, refined = refine(
+        found.labels, found.distance, x, centers, norms, slack=found.slack, active=active
+    )
+    distance = jnp.where(refined, distance, found.distance)
+    if found.slack is None:
+        return Nearest(labels, distance, None)
+    exact = 16 * jnp.finfo(x.dtype).eps * distance
+    return Nearest(labels, distance, jnp.where(refined, exact, found.slack))
+
+
+def _search(x, centers, norms, bias, window, precision):
+    """Nearest centres by expanded squares, in the form that is fast on the platform."""
+    k = centers.shape[0]
     doubled = -2 * centers
 
     def direct(x, norms, bias, doubled, window):
         found = _direct(x, norms, bias, doubled, precision)
-        return found._replace(slack=_rounding(x.dtype, norms, found.distance))
+        return found._replace(slack=rounding_bound(norms, found.distance))
 
     def packed(x, norms, bias, doubled, window):
         return _packed(x, norms, bias, doubled, window, precision)
@@ -147,15 +172,15 @@ def widen(found: Nearest, moved: Float[Array, " k"], x: Float[Array, "n d"], cen
     return Window(lower, jax.lax.cond(loose, measured, lambda: upper))
 
 
-def _rounding(x_dtype, norms, distance):
-    """A bound on the rounding error of an expanded squared distance: the centre is at most √norm + √distance long."""
-    return 8 * jnp.finfo(x_dtype).eps * (norms + distance)
-
-
-def _unrolled(x, centers, active):
+def _unrolled(x, centers, active, unit):
     labels = distance = None
-    for j in range(centers.shape[0]):
-        to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(centers.shape[1]))
+    k, d = centers.shape
+    norms = squared_norms(x) if unit else None
+    for j in range(k):
+        if unit:
+            to_j = norms + 1 - 2 * sum(x[:, i] * centers[j, i] for i in range(d))
+        else:
+            to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(d))
         if active is not None:
             to_j = jnp.where(active[j], to_j, jnp.inf)
         if labels is None:
@@ -188,7 +213,7 @@ def _packed(x, norms, bias, doubled, window, precision):
         window = Window(least, least)
         # Two products of the same operands would be merged into one that writes n×k.
         x, bias, doubled, window = jax.lax.optimization_barrier((x, bias, doubled, window))
-    rounding = _rounding(x.dtype, norms, window.upper)
+    rounding = rounding_bound(norms, window.upper)
     lower = window.lower - rounding
     quantum = (window.upper - lower + rounding) / (levels - 2)
     quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny

@@ -1,0 +1,190 @@
+"""Nearest centers by differences, where expanded squared distances are too rounded to be trusted.
+
+‖x‖² − 2x·c + ‖c‖² is rounded by up to about 8·eps·(‖x‖² + its value). Where that is more than `RELATIVE_ERROR` of the
+value, the sample's distance to its center is computed anew from the difference. By the triangle inequality the center
+is the nearest for certain if it is nearer than half its distance to the next center (C. Elkan, Using the triangle
+inequality to accelerate k-means, ICML 2003). Only what remains is compared with all centers by differences. Samples
+near the origin of a frame have nothing to be refined, and pay one comparison each.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.ops.distance import expanded_sqeuclidean, own_distances, squared_norms
+from jaxcluster.types import Array, Bool, Float, Int
+
+RELATIVE_ERROR = 1e-4
+"""Of a squared distance, the rounding error from which on it is refined."""
+
+RELATIVE_SLACK = 1e-2
+"""Of a squared distance, the error from cutting it into whole steps (`xla`) from which on it is refined. Steps are that
+wide only while centers make long moves."""
+
+SEPARATION_TILE = 1 << 20
+"""Squared distances between centers that are held at once."""
+
+CHUNK_ELEMENTS = 1 << 16
+"""Coordinates of the samples that are compared with all centers at a time: what a core's cache holds."""
+
+MARGIN = 1 + 1e-4
+"""Factor on a distance that covers the rounding of differences, a few eps for each of thousands of columns."""
+
+State = TypeVar("State")
+
+
+def rounding_bound(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """A bound on the rounding error of an expanded squared distance: the center is at most √norm + √distance long."""
+    return 8 * jnp.finfo(norms.dtype).eps * (norms + distance)
+
+
+def is_rounded(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> Bool[Array, "*n"]:
+    """Whether a squared distance is rounded by more than `RELATIVE_ERROR` of itself."""
+    return rounding_bound(norms, distance) > RELATIVE_ERROR * distance
+
+
+def refine(
+    labels: Int[Array, " n"],
+    distance: Float[Array, " n"],
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    norms: Float[Array, " n"],
+    *,
+    slack: Float[Array, " n"] | None = None,
+    active: Bool[Array, " k"] | None = None,
+) -> tuple[Int[Array, " n"], Float[Array, " n"], Bool[Array, " n"]]:
+    """Labels and squared distances as differences tell them, from those of expanded squares.
+
+    Args:
+        slack: how far the squared distances may be from the truth, where more than rounding stands in the way.
+
+    Returns:
+        labels, squared distances (data units²), and which of them were refined.
+    """
+    labels, distance, x, centers, norms, slack = jax.lax.stop_gradient((labels, distance, x, centers, norms, slack))
+    rounded = is_rounded(norms, distance)
+    if slack is not None:
+        rounded |= slack > RELATIVE_SLACK * distance
+
+    def compare(carry):
+        labels, distance = carry
+        own = own_distances(x, centers, labels)
+        distance = jnp.where(rounded, own, distance)
+        separation = separations(centers, active)
+        open_rows = rounded & (2 * MARGIN * jnp.sqrt(own) >= separation[labels])
+        return _compare_with_all(labels, distance, x, centers, active, open_rows)
+
+    labels, distance = at_most_once(jnp.any(rounded), compare, (labels, distance))
+    return labels, distance, rounded
+
+
+def at_most_once(condition: Bool[Array, ""], function, state: State) -> State:
+    """``function(state)`` where the condition holds, else ``state``.
+
+    A loop, not a cond: under vmap a cond always computes both of its branches.
+    """
+
+    def once(carry):
+        return carry[0] & False, function(carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], once, (condition, state))[1]
+
+
+def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
+    """Distance (data units) of each center to the nearest other one that is active, else infinite; rounded down."""
+    k = centers.shape[0]
+    index = jnp.arange(k)
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+
+    def nearest_other(rows):
+        tile, norms, numbers = rows
+        same = numbers[:, None] == index[None, :]
+        squares = refined_sqeuclidean(tile, centers, norms, same=same)
+        other = ~same if active is None else ~same & active[None, :]
+        return jnp.sqrt(jnp.min(jnp.where(other, squares, infinite), axis=1)) / MARGIN
+
+    return map_rows(nearest_other, (centers, squared_norms(centers), index), tile=tile_rows(k, k, SEPARATION_TILE))
+
+
+def refined_sqeuclidean(
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"],
+    norms: Float[Array, " n"],
+    *,
+    same: Bool[Array, "n m"] | None = None,
+) -> Float[Array, "n m"]:
+    """Squared distances (data units²) of all pairs, by differences where expanded squares are too rounded.
+
+    Args:
+        norms: squared lengths of the rows of x.
+        same: pairs that are known to be one sample, at distance 0.
+    """
+    squares = expanded_sqeuclidean(x, y, norms)
+    squares = squares if same is None else jnp.where(same, 0, squares)
+    largest = norms[:, None] + squared_norms(y)[None, :]
+    rounded = 4 * jnp.finfo(x.dtype).eps * largest > RELATIVE_ERROR * squares
+    rounded = rounded if same is None else rounded & ~same
+    # All pairs anew, and not those alone: they are seldom few, and this is one compiled loop over the columns.
+    return at_most_once(jnp.any(rounded), lambda squares: _differences(x, y, squares), squares)
+
+
+def _differences(x, y, like):
+    """Squared distances (n, m) of all pairs by differences, column by column."""
+
+    def add(column, total):
+        mine = jax.lax.dynamic_index_in_dim(x, column, 1, keepdims=True)
+        other = jax.lax.dynamic_index_in_dim(y, column, 1, keepdims=False)
+        return total + jnp.square(mine - other[None, :])
+
+    return jax.lax.fori_loop(0, x.shape[1], add, _zeros_like(like))
+
+
+def _compare_with_all(labels, distance, x, centers, active, open_rows):
+    """The nearest of all centers by differences for the samples that are open, a chunk of them at a time."""
+    n, d = x.shape
+    size = min(n, max(128, CHUNK_ELEMENTS // d))
+    place = jnp.cumsum(open_rows.astype(jnp.int32)) - 1
+    count = place[-1] + 1
+    rows = (
+        jnp.full((n + size,), n, jnp.int32)
+        .at[jnp.where(open_rows, place, n + size)]
+        .set(jnp.arange(n, dtype=jnp.int32), mode="drop")
+    )
+
+    def unfinished(carry):
+        return carry[0] * size < count
+
+    def advance(carry):
+        chunk, labels, distance = carry
+        index = jax.lax.dynamic_slice_in_dim(rows, chunk * size, size)
+        near, squares = nearest_by_differences(x[jnp.minimum(index, n - 1)], centers, active)
+        labels = labels.at[index].set(near, mode="drop")
+        return chunk + 1, labels, distance.at[index].set(squares, mode="drop")
+
+    return jax.lax.while_loop(unfinished, advance, (_zeros_like(count), labels, distance))[1:]
+
+
+def nearest_by_differences(
+    x: Float[Array, "n d"], centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Label and squared distance of the nearest center, one center after the other; ties go to the lower index."""
+    k = centers.shape[0]
+    infinite = jnp.asarray(jnp.inf, x.dtype)
+
+    def compare(j, best):
+        labels, least = best
+        squares = squared_norms(x - jax.lax.dynamic_index_in_dim(centers, j, 0, keepdims=True))
+        squares = squares if active is None else jnp.where(active[j], squares, infinite)
+        return jnp.where(squares < least, j.astype(jnp.int32), labels), jnp.minimum(squares, least)
+
+    zero = _zeros_like(x[:, 0])
+    return jax.lax.fori_loop(0, k, compare, (zero.astype(jnp.int32), zero + infinite))
+
+
+def _zeros_like(value):
+    """Zeros that vary over the devices of a mapped axis where the value does, as the carry of a loop must."""
+    return jnp.where(value == 0, 0, 0).astype(value.dtype)
