@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 
+import ml_dtypes
 import numpy as np
 import pytest
 from data_files import complaint, idx_bytes, write
 
 from jaxcluster.datasets import DataError, DataNotFoundError, builtin_names, load, load_labels
+from jaxcluster.datasets.numbers import EXTENDED
 
 X = np.arange(12, dtype=np.float64).reshape(4, 3) / 8
 Y = np.array([2, 0, 1, 0])
@@ -32,7 +34,7 @@ def test_bundled_sets_have_rows_truth_and_names(name, shape, classes):
     dataset = load(name)
     assert dataset.name == name
     assert dataset.x.shape == shape
-    assert dataset.x.dtype == np.float32
+    assert dataset.x.dtype == np.float64
     assert len(np.unique(dataset.y)) == classes
     assert len(dataset.y) == shape[0]
     assert len(dataset.columns) == shape[1]
@@ -47,7 +49,7 @@ def test_class_names_are_kept():
 def test_generated_sets_follow_their_options_and_their_seed(spec):
     dataset = load(spec)
     assert dataset.x.shape == (60, 3 if "d=3" in spec else 2)
-    assert dataset.x.dtype == np.float32
+    assert dataset.x.dtype == np.float64
     assert len(np.unique(dataset.y)) == (4 if "k=4" in spec else 2)
     np.testing.assert_array_equal(load(f"{spec},seed=0").x, dataset.x)
     assert not np.array_equal(load(f"{spec},seed=1").x, dataset.x)
@@ -96,8 +98,8 @@ def test_npy(folder):
     np.save("a.npy", X)
     for path in ("a.npy", folder / "a.npy"):
         dataset = load(path)
-        np.testing.assert_array_equal(dataset.x, X.astype(np.float32))
-        assert dataset.x.dtype == np.float32
+        np.testing.assert_array_equal(dataset.x, X)
+        assert dataset.x.dtype == np.float64
         assert dataset.x.flags.c_contiguous
         assert dataset.name == "a.npy"
         assert dataset.y is None
@@ -108,13 +110,13 @@ def test_npy(folder):
 def test_array_columns_go_by_index(folder, columns):
     np.save("a.npy", X)
     dataset = load("a.npy", columns=columns)
-    np.testing.assert_array_equal(dataset.x, X[:, [0, 2]].astype(np.float32))
+    np.testing.assert_array_equal(dataset.x, X[:, [0, 2]])
 
 
 def test_a_column_of_an_array_can_be_the_truth(folder):
     np.save("a.npy", np.column_stack([X, Y]))
     dataset = load("a.npy", truth=-1)
-    np.testing.assert_array_equal(dataset.x, X.astype(np.float32))
+    np.testing.assert_array_equal(dataset.x, X)
     np.testing.assert_array_equal(dataset.y, Y)
     assert "both the truth" in complaint("a.npy", truth=3, columns=[0, 3])
 
@@ -154,7 +156,7 @@ def test_npz_by_key_with_truth(folder):
 def test_npz_needs_no_key_for_a_lone_array(folder):
     np.savez_compressed("one.npz", X)
     np.savez("two.npz", x=X, y=Y)
-    np.testing.assert_array_equal(load("one.npz").x, X.astype(np.float32))
+    np.testing.assert_array_equal(load("one.npz").x, X)
     np.testing.assert_array_equal(load("two.npz", truth="y").y, Y)
 
 
@@ -212,9 +214,45 @@ def test_arrays_that_are_no_rows_are_refused(folder, array, word):
     assert word in complaint("a.npy")
 
 
-def test_beyond_float32_becomes_infinite_without_a_warning(folder):
-    np.save("a.npy", np.array([[1e300, 1.0]]))
-    np.testing.assert_array_equal(load("a.npy").x, np.array([[np.inf, 1]], np.float32))
+LONG = 10**18 + np.arange(8).reshape(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "kept"),
+    [
+        (IMAGES.reshape(4, 6), np.float32),
+        (X > 0.5, np.float32),
+        (X.astype(np.float16), np.float32),
+        (X.astype(ml_dtypes.bfloat16), np.float32),
+        (X.astype(np.float32), np.float32),
+        (X.astype(">f4"), np.float32),
+        (np.array([[2**31 - 1, -(2**31)]], np.int32), np.float64),
+        (np.array([[1e300, 1 / 3]]), np.float64),
+        (X.astype(np.longdouble), np.float64),
+        (np.array([[2**53, -(2**53)]]), np.float64),
+        (LONG, np.int64),
+        (LONG.astype(">i8"), np.int64),
+        (np.array([[2**64 - 1], [5]], np.uint64), np.uint64),
+        (LONG.astype(np.longdouble), np.longdouble if EXTENDED else np.float64),
+    ],
+    ids=lambda value: value.dtype.str if isinstance(value, np.ndarray) else np.dtype(value).name,
+)
+def test_numbers_of_any_dtype_are_kept_exactly(folder, array, kept):
+    np.save("a.npy", array)
+    np.savez("a.npz", a=array)
+    for name in ("a.npy", "a.npz"):
+        rows = load(name).x
+        assert rows.dtype == kept
+        assert rows.dtype.isnative
+        assert rows.flags.c_contiguous
+        wide = np.longdouble if array.dtype.kind in "iuf" else np.float32
+        np.testing.assert_array_equal(rows.astype(wide), array.astype(wide))
+
+
+def test_raw_bytes_are_refused(folder):
+    np.save("a.npy", X.astype(ml_dtypes.float8_e4m3fn))
+    assert "raw bytes" in complaint("a.npy")
+    assert "numpy.float32" in complaint("a.npy")
 
 
 # idx ------------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_constant_columns_and_zero_rows_stay_finite(how, dtype):
     x = np.tile(np.linspace(0.1, 1e6, 50, dtype=dtype), (1001, 1))  # float64 sums of these are not exact
     x[0] *= how in ("standard", "minmax")
     scaled, _ = scale(x, how)
-    zero = {"standard": scaled, "minmax": scaled, "l2": scaled[0], "none": scaled - x.astype(np.float32)}[how]
+    zero = {"standard": scaled, "minmax": scaled, "l2": scaled[0], "none": scaled - x}[how]
     np.testing.assert_array_equal(zero, 0)
     assert np.isfinite(scaled).all()
 
@@ -70,3 +70,46 @@ def test_wrong_scalings_are_refused():
         Scaling.from_json({"how": "standard"})
     with pytest.raises(DataError, match="not known"):
         Scaling.from_json({"shift": [1]})
+
+
+@pytest.mark.parametrize("offset", [0, 1e9, 1e12])
+def test_columns_far_from_zero_are_scaled_in_float64(offset):
+    steps = np.random.default_rng(1).integers(0, 60, (50, 3)) * [1, 0.25, 8]
+    for how in ("standard", "minmax"):
+        scaled, scaling = scale(steps + offset, how)
+        np.testing.assert_allclose(scaled, scale(steps, how)[0], atol=2e-16 * offset + 1e-12)
+        assert scaled.dtype == np.float64
+        np.testing.assert_allclose(scaling.undo(scaled), steps + offset, rtol=1e-15, atol=1e-13)
+        np.testing.assert_allclose(scaling.undo_deviations(np.ones((1, 3))), scaling.factor[None])
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64", "longdouble"])
+def test_integers_beyond_float64_are_scaled_exactly(kind):
+    steps = np.random.default_rng(1).integers(0, 60, (50, 2))
+    if kind == "longdouble" and np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("a long double holds no more than a double here")
+    rows = (10**18 + steps).astype(kind)
+    for how in ("standard", "minmax"):
+        scaled, scaling = scale(rows, how)
+        np.testing.assert_allclose(scaled, scale(steps, how)[0], atol=1e-12)
+        again = Scaling.from_json(json.loads(json.dumps(scaling.to_json())))
+        np.testing.assert_array_equal(again.apply(rows[:5]), scaled[:5])
+        np.testing.assert_allclose(scaling.undo(scaled), rows.astype(np.float64), rtol=1e-15)
+    moved, scaling = scale(rows, "none")
+    np.testing.assert_array_equal(np.diff(moved, axis=0), np.diff(steps, axis=0))
+    assert scale(rows, "none", movable=False)[0] is rows
+    far = np.array([[2**63 - 1], [-(2**63)], [0]])
+    np.testing.assert_allclose(scale(far, "minmax")[0], [[1], [0], [0.5]])
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e170, 1e300])
+def test_squares_of_any_size(size):
+    rows = ROWS.astype(np.float64) / np.abs(ROWS).max()
+    for how in ("standard", "minmax", "l2"):
+        np.testing.assert_allclose(scale(rows * size, how)[0], scale(rows, how)[0], rtol=1e-9, atol=1e-11)
+
+
+def test_missing_values_stay_and_count_in_no_mean():
+    rows = np.where(np.arange(160).reshape(40, 4) % 7 == 0, np.nan, ROWS.astype(np.float64))
+    for how, oracle in (("standard", preprocessing.StandardScaler()), ("minmax", preprocessing.MinMaxScaler())):
+        np.testing.assert_allclose(scale(rows, how, missing=True)[0], oracle.fit_transform(rows), atol=1e-9)

@@ -10,7 +10,7 @@ import pytest
 from data_files import complaint, write
 from pyarrow import parquet
 
-from jaxcluster.datasets import delimited, load
+from jaxcluster.datasets import layout, load
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def folder(tmp_path, monkeypatch):
 def test_csv_with_header(folder):
     write("a.csv", 'a,"b, c",name\n1,2.5,Ann\n3,-4e1,Bob\n')
     dataset = load("a.csv", truth="name")
-    np.testing.assert_array_equal(dataset.x, np.array([[1, 2.5], [3, -40]], np.float32))
+    np.testing.assert_array_equal(dataset.x, [[1, 2.5], [3, -40]])
     assert dataset.columns == ["a", "b, c"]
-    assert dataset.x.dtype == np.float32
+    assert dataset.x.dtype == np.float64
     np.testing.assert_array_equal(dataset.y, ["Ann", "Bob"])
     for columns in ("a", ["a"], 0, "0", [-3]):
-        np.testing.assert_array_equal(load("a.csv", columns=columns).x, np.array([[1], [3]], np.float32))
+        np.testing.assert_array_equal(load("a.csv", columns=columns).x, [[1], [3]])
     np.testing.assert_array_equal(load("a.csv", columns=["b, c", "a"]).x[0], [2.5, 1])
 
 
@@ -52,7 +52,7 @@ def test_csv_with_header(folder):
 def test_csv_layouts(folder, text, columns, first):
     dataset = load(write("a.csv", text))
     assert dataset.columns == columns
-    np.testing.assert_array_equal(dataset.x[0], np.array(first, np.float32))
+    np.testing.assert_array_equal(dataset.x[0], first)
 
 
 def test_headerless_csv_with_text_truth(folder):
@@ -68,7 +68,7 @@ def test_missing_cells_are_nan(folder):
 
 
 def test_a_quoted_line_break_is_part_of_its_field(folder, monkeypatch):
-    monkeypatch.setattr(delimited, "LEAST_BLOCK", 16)
+    monkeypatch.setattr(layout, "LEAST_BLOCK", 16)
     write("a.csv", 'a,"no\nte"\n' + '1,"x\ny"\n2,z\n' * 50)
     dataset = load("a.csv", truth="no\nte")
     np.testing.assert_array_equal(dataset.x, [[1], [2]] * 50)
@@ -76,7 +76,7 @@ def test_a_quoted_line_break_is_part_of_its_field(folder, monkeypatch):
 
 
 def test_rows_longer_than_a_block_are_read(folder, monkeypatch):
-    monkeypatch.setattr(delimited, "LEAST_BLOCK", 16)
+    monkeypatch.setattr(layout, "LEAST_BLOCK", 16)
     row = np.arange(1000)
     write("a.csv", "\n".join([",".join(map(str, row))] * 3))
     np.testing.assert_array_equal(load("a.csv").x, np.tile(row, (3, 1)))
@@ -159,7 +159,8 @@ def test_parquet(folder):
     dataset = load("a.parquet", truth="kind")
     np.testing.assert_array_equal(dataset.x, [[1, 2, 1, 1], [3, 4, np.nan, 0]])
     assert dataset.columns == ["e[0]", "e[1]", "n", "flag"]
-    assert dataset.x.dtype == np.float32
+    assert dataset.x.dtype == np.float64
+    assert any("index that pandas stored" in note for note in dataset.notes)
     np.testing.assert_array_equal(dataset.y, ["u", "v"])
     assert "'kind'" in complaint("a.parquet")
     assert "e, n, kind, flag" in complaint("a.parquet", columns="m")

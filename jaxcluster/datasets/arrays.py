@@ -22,6 +22,7 @@ from jaxcluster.datasets.base import (
     listing,
     unknown,
 )
+from jaxcluster.datasets.numbers import exact
 
 IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP_MAGIC = b"\x1f\x8b"
@@ -30,9 +31,25 @@ GZIP_MAGIC = b"\x1f\x8b"
 def read_npy(path: Path) -> np.ndarray:
     """The array of an npy file. Raises DataError for a truncated file, and for anything else than an npy file."""
     try:
-        return np.load(path, allow_pickle=False)
+        return _known(np.load(path, allow_pickle=False), path.name)
+    except DataError:
+        raise
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read as .npy: {_npy_fault(path)}.") from error
+
+
+def _known(array: np.ndarray, where: str) -> np.ndarray:
+    """The array, its elements as bfloat16 where NumPy wrote them as two raw bytes, as JAX's own reader takes them."""
+    if array.dtype.kind != "V" or array.dtype.names is not None:
+        return array
+    if array.dtype.itemsize != 2:
+        raise DataError(
+            f"{where} holds raw bytes (dtype {array.dtype}), as NumPy writes numbers that it does not know. Save "
+            "x.astype(numpy.float32)."
+        )
+    import ml_dtypes
+
+    return array.view(ml_dtypes.bfloat16).astype(np.float32)
 
 
 def _npy_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
@@ -79,7 +96,8 @@ def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray
             if name not in shapes:
                 raise unknown(f"{path}: array", name, shapes, _shapes(shapes))
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays[key], arrays[truth] if truth in shapes else None
+            where = f"{path.name}: array {key!r}"
+            return _known(arrays[key], where), arrays[truth] if truth in shapes else None
     except DataError:
         raise
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
@@ -150,7 +168,7 @@ def array_dataset(name: str, array: np.ndarray, *, columns: Any, truth: Any, y: 
 
 
 def as_rows(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """``array`` as (n, d) float32, and the image shape where a row was an image."""
+    """``array`` as (n, d) numbers in a dtype that holds them all, and the image shape where a row was an image."""
     if array.dtype.kind not in "biuf":
         kinds = {"U": "text", "S": "text", "c": "complex numbers", "M": "dates", "V": "records"}
         seen = kinds.get(array.dtype.kind, "no numbers")
@@ -162,9 +180,7 @@ def as_rows(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] 
         )
     if array.size == 0:
         raise DataError(f"{where} is empty: shape {array.shape}. At least one row and one column are needed.")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the algorithms report by column
-        rows = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)
-    return rows, _image_shape(array.shape[1:])
+    return exact(array.reshape(len(array), -1)), _image_shape(array.shape[1:])
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,12 @@ class Dataset(NamedTuple):
 
     Attributes:
         name: what to call it in a report.
-        x: (n, d) float32. Missing cells of a table are NaN; the algorithms refuse them.
+        x: (n, d) float32 or float64, whichever holds the numbers of the file exactly; 64-bit integers, or extended
+            precision, where neither does. Missing cells of a table are NaN; most algorithms refuse them.
         y: (n,) integers or text, as given; None without a truth.
         columns: the d column names, or None where the file has none.
         image_shape: (h, w) or (h, w, c) where a row is a flattened image, else None.
+        notes: what the reader decided where a file can be read in two ways, a sentence each.
     """
 
     name: str
@@ -34,6 +37,24 @@ class Dataset(NamedTuple):
     y: np.ndarray | None = None
     columns: list[str] | None = None
     image_shape: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Format(NamedTuple):
+    """The layout of a text table as far as the caller knows it; None is found out.
+
+    Attributes:
+        header: whether the first line holds the names of the columns.
+        delimiter: one character, or a word of `jaxcluster.datasets.layout.DELIMITERS`; a blank stands for any run of
+            blanks and tabs.
+        decimal: "." or ",", the mark before the fraction of a number; the other may then separate thousands.
+        encoding: of the text, as Python calls it.
+    """
+
+    header: bool | None = None
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
 
 
 def listing(values: Iterable[Any], limit: int = 20) -> str:
@@ -58,9 +79,10 @@ def did_you_mean(value: Any, known: Iterable[str]) -> str:
 
 
 def as_list(columns: str | int | Sequence[str | int]) -> list[str | int]:
-    """Columns as a list; a string is split at its commas."""
+    """Columns as a list; a string is split at its commas, but for those between quotation marks."""
     if isinstance(columns, str):
-        return [part.strip() for part in columns.split(",") if part.strip()]
+        parts = next(csv.reader([columns], skipinitialspace=True), [])
+        return [part.strip() for part in parts if part.strip()]
     return [columns] if isinstance(columns, (int, np.integer)) else list(columns)
 
 

@@ -46,7 +46,7 @@ def _bundled(name: str) -> Dataset:
     bunch = getattr(datasets, f"load_{name}")()
     return Dataset(
         name=name,
-        x=bunch.data.astype(np.float32),
+        x=np.asarray(bunch.data, np.float64),
         y=np.asarray(bunch.target_names)[bunch.target],
         columns=[str(column) for column in bunch.feature_names],
         image_shape=bunch.images.shape[1:] if "images" in bunch else None,
@@ -92,4 +92,4 @@ def _generate(name: str, spec: str, options: dict[str, Any]) -> Dataset:
         if options["factor"] >= 1:
             raise DataError(f"circles: factor={options['factor']} must be less than 1: the inner circle's radius.")
         x, y = datasets.make_circles(n, noise=options["noise"], factor=options["factor"], random_state=seed)
-    return Dataset(name=spec, x=x.astype(np.float32), y=y)
+    return Dataset(name=spec, x=x, y=y)

@@ -1,109 +1,87 @@
-"""CSV files: what separates the fields, whether there is a header, and the columns of numbers and labels."""
+"""Text tables (CSV and the like): their columns as numbers and labels, and what is said of cells that are neither."""
 
 from __future__ import annotations
 
-import csv
+import codecs
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from jaxcluster.datasets.base import DataError
-from jaxcluster.datasets.tables import CHOOSE, Table, refuse_text
+import numpy as np
+
+from jaxcluster.datasets.base import DataError, Format, listing
+from jaxcluster.datasets.layout import GROUPED, MISSING, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
+from jaxcluster.datasets.numbers import LARGEST_EXACT
+from jaxcluster.datasets.tables import CHOOSE, Table, filled_with_nan, title_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LARGEST_BLOCK = 2**31 - 1
+"""Bytes that pyarrow parses at a time, at the most."""
 
-HEAD = 1 << 24
-"""Bytes in which the first two lines are looked for: some hundred thousand columns."""
+UNIT = "\x1f"
+"""ASCII's unit separator: what runs of blanks are turned into, since pyarrow knows single characters alone."""
 
-LEAST_BLOCK = 1 << 20
+TRUTH_VALUES = ("true", "false")
+"""Words that are read as 1 and 0."""
+
+SHOWN = 40
+"""Characters of a cell in a message."""
 
 
-class Layout(NamedTuple):
-    """How a CSV file is laid out.
+def open_csv(path: Path, form: Format) -> Table:
+    """A text table, gzipped or not; what ``form`` does not tell of its layout is found out from its first lines."""
+    layout = sniff(path, form)
+    return Table(path, layout.names, partial(_read, path, form, layout), layout.notes, layout.row_names)
 
-    Attributes:
-        delimiter: what separates the fields.
-        names: of the columns.
-        skip: lines before the first row.
-        block: bytes to read at a time, into which a row must fit.
+
+def _read(
+    path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int]
+) -> dict[int, pa.ChunkedArray]:
+    """The wanted columns by position, those in ``text`` as they are, the others as numbers.
+
+    Plain numbers are parsed by pyarrow. Where that fails all are read as text: decimal commas, thousands that are
+    apart, words for missing cells, or a cell that is no number, which is then named.
     """
-
-    delimiter: str
-    names: list[str]
-    skip: int
-    block: int
-
-
-def open_csv(path: Path) -> Table:
-    """A CSV file with a header or headerless, separated by commas, semicolons or tabs, gzipped or not."""
-    layout = sniff(path)
-    return Table(path, layout.names, partial(_read, path, layout))
-
-
-def sniff(path: Path) -> Layout:
-    """Separator and header, from the first two lines that are not blank.
-
-    The first is a header if none of its fields is a number, or if one is not where the second line has one; so is
-    ``0,1,2,…``, as pandas writes columns without names, over rows with fractions. Without a header the columns are
-    called by their index.
-    """
-    import pyarrow as pa
-
-    try:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            head = stream.read(HEAD)
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read ({path.stat().st_size} bytes): {error}.") from error
-    if b"\0" in head:
-        raise DataError(f"{path.name} holds binary data, not UTF-8 text.")
-    start = head.decode("utf-8-sig", errors="replace")
-    if not start.strip():
-        raise DataError(f"{path.name} is empty.")
-    first_line = start.lstrip().splitlines()[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter)
-    rows = (row for row in reader if row)
-    try:
-        first = next(rows)
-        skip = reader.line_num
-        second = next(rows, [])
-    except csv.Error as error:
-        raise DataError(f"{path.name} cannot be read as CSV: {error}.") from error
-    block = max(LEAST_BLOCK, 8 * max(len("".join(first)), len("".join(second))))
-    if not _is_header(first, second):
-        return Layout(delimiter, [str(i) for i in range(len(first))], 0, block)
-    names = [field.strip() for field in first]
-    return Layout(delimiter, [names[0].removeprefix("#").strip(), *names[1:]], skip, block)
+    if not layout.sample:
+        raise DataError(f"{path.name} has no rows, only a header: {listing(layout.names)}.")
+    wanted = list(dict.fromkeys(wanted))
+    numeric = [i for i in wanted if i not in text]
+    plain = [i for i in numeric if _is_plain(layout, i)]
+    found = _parse(path, form, layout, wanted, plain) if len(plain) == len(numeric) else None
+    if found is None:
+        cells = _parse(path, form, layout, wanted, [])
+        _check_quotes(path, layout, cells.values())
+        return {**cells, **_numbers_of(path, layout, {i: cells[i] for i in numeric})}
+    _check_quotes(path, layout, [found[i] for i in wanted if i in text])
+    long = [i for i in plain if _beyond_exact(found[i])]
+    if long:
+        exact = _parse(path, form, layout, long, [])
+        found |= {i: _integers(_where(path, layout, i), exact[i]) or found[i] for i in long}
+    return found
 
 
-def _is_header(first: list[str], second: list[str]) -> bool:
-    numbers, below = [[_is_number(field) for field in row] for row in (first, second)]
-    if not any(numbers) or any(b and not a for a, b in zip(numbers, below, strict=False)):
-        return True
-    return first == [str(i) for i in range(len(first))] and any("." in field for field in second)
+def _is_plain(layout: Layout, column: int) -> bool:
+    """Whether the sampled cells of a column are numbers as pyarrow reads them."""
+    cells = (row[column].strip() for row in layout.sample if column < len(row))
+    pattern = NUMBER[layout.decimal or "."]
+    return all(cell in MISSING or pattern.fullmatch(cell) for cell in cells)
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+def _parse(
+    path: Path, form: Format, layout: Layout, wanted: Sequence[int], numbers: Collection[int]
+) -> dict[int, pa.ChunkedArray] | None:
+    """The wanted columns, those in ``numbers`` as float64, the others as text; None where one holds other cells.
 
-
-def _read(path: Path, layout: Layout, wanted: Iterable[int], truth: int | None) -> dict[int, pa.ChunkedArray]:
-    """The wanted columns, by position: numbers as float32, the truth as text.
-
-    Types are settled from the first block before the file is read as a whole: left alone, pyarrow takes them from
-    there as well, and refuses a later 1.5 in a column that began with integers.
+    Raises:
+        DataError: a file without rows, rows of different lengths, and whatever else is no table.
     """
     import pyarrow as pa
-    from pyarrow import csv as pacsv
+    from pyarrow import csv
 
     ragged: list[Any] = []
 
@@ -111,47 +89,270 @@ def _read(path: Path, layout: Layout, wanted: Iterable[int], truth: int | None) 
         ragged.append(row)
         return "skip"
 
-    include = [str(i) for i in dict.fromkeys(wanted)]
-    names = [str(i) for i in range(len(layout.names))]
-    options = {
-        "read_options": pacsv.ReadOptions(skip_rows=layout.skip, column_names=names, block_size=layout.block),
-        "parse_options": pacsv.ParseOptions(
-            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
-        ),
-    }
-    types = {} if truth is None else {str(truth): pa.string()}
+    names = [str(i) for i in range(len(layout.names) + layout.blank_end)]
+    convert = csv.ConvertOptions(
+        include_columns=[names[i] for i in wanted] + names[len(layout.names) :],
+        column_types={name: pa.float64() if i in numbers else pa.string() for i, name in enumerate(names)},
+        null_values=sorted(MISSING),
+        decimal_point=layout.decimal or ".",
+    )
+    blanks = layout.delimiter == " "
+    parse = csv.ParseOptions(
+        delimiter=UNIT if blanks else layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
+    )
+    options = {"skip_rows": layout.skip, "column_names": names, "encoding": "utf-8" if blanks else layout.encoding}
     try:
-        guess = pacsv.ConvertOptions(include_columns=include, column_types=types)
-        with pacsv.open_csv(path, **options, convert_options=guess) as reader:
-            block = reader.read_next_batch()
-        refuse_text(path.name, layout.names, {int(i): block.column(i) for i in include if i not in types})
-        for name in set(include) - set(types):
-            kind = block.schema.field(name).type
-            types[name] = kind if pa.types.is_boolean(kind) else pa.float32()
-        ragged.clear()
-        convert = pacsv.ConvertOptions(include_columns=include, column_types=types)
-        table = pacsv.read_csv(path, **options, convert_options=convert)
-    except StopIteration:
-        raise DataError(f"{path.name} has no rows, only a header: {', '.join(layout.names)}.") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path.name}: {_explain(error, layout.names)}") from error
+        with _opened(path, layout) as stream:
+            read = csv.ReadOptions(block_size=layout.block, **options)
+            table = csv.read_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        if numbers:
+            return None
+        size = min(LARGEST_BLOCK, len(_bytes(path)) + 1)
+        if layout.block < size:  # perhaps a row is longer than a block
+            return _parse(path, form, layout._replace(block=size), wanted, numbers)
+        return _explain(path, form, layout, wanted, error)
     if ragged:
-        raise DataError(f"{path.name}: {_ragged(ragged, table.num_rows)}")
-    return {int(name): table.column(name) for name in include}
+        raise _ragged(path, layout, ragged, table.num_rows)
+    if layout.blank_end:
+        _check_blank(path, layout, table.column(names[-1]))
+    return {i: table.column(names[i]) for i in wanted}
 
 
-def _ragged(rows: list[Any], good: int) -> str:
-    row = rows[0]
-    return (
-        f"{len(rows)} of {good + len(rows)} rows do not have {row.expected_columns} fields; the first has "
-        f"{row.actual_columns}: {row.text[:60]!r}. Is the file truncated?"
+def _bytes(path: Path) -> bytes:
+    """The whole file, unzipped."""
+    import pyarrow as pa
+
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            return stream.read()
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be unzipped ({path.stat().st_size} bytes). Is it truncated?") from error
+
+
+def _opened(path: Path, layout: Layout) -> Any:
+    """The bytes of the file, unzipped; runs of blanks turned into one character."""
+    import pyarrow as pa
+
+    if layout.delimiter != " ":
+        return pa.input_stream(str(path), compression="detect")
+    text = codecs.decode(_bytes(path), layout.encoding)
+    rows = [""] * (text.count("\n") + text.count("\r") + 1)
+    for line, row in numbered_rows(text.removeprefix("\ufeff"), " ", path.name):
+        rows[line - 1] = UNIT.join(map(_quoted, row))
+    return pa.BufferReader("\n".join(rows).encode())
+
+
+def _quoted(field: str) -> str:
+    return '"' + field.replace('"', '""') + '"' if re.search('["\r\n\x1f]', field) else field
+
+
+# Numbers ------------------------------------------------------------------------------------------------------------
+
+
+def _numbers_of(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> dict[int, pa.ChunkedArray]:
+    """Columns of text as float64, or as integers where float64 does not hold them.
+
+    Raises:
+        DataError: naming every column with a cell that is no number, and the line of the first such cell.
+    """
+    from pyarrow import compute
+
+    cells = {i: _trimmed(column) for i, column in cells.items()}
+    decimal = layout.decimal or _decimal(path, layout, cells)
+    found, bad = {}, {}
+    for i, column in cells.items():
+        words = compute.utf8_lower(column)
+        if compute.all(compute.is_in(words.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
+            found[i] = compute.equal(words, "true")
+            continue
+        numbers = compute.match_substring_regex(column, f"^(?:{NUMBER[decimal].pattern})$", ignore_case=True)
+        others = compute.filter(column, compute.invert(numbers)).drop_null()
+        apart = [cell for cell in compute.unique(others).to_pylist() if GROUPED[decimal].fullmatch(cell)]
+        if len(apart) < len(compute.unique(others)):
+            bad[i] = next(cell for cell in others.to_pylist() if cell not in set(apart))
+            continue
+        found[i] = _as_numbers(_where(path, layout, i), column, decimal, set(apart))
+    if bad:
+        raise _not_numeric(path, layout, cells, bad, decimal)
+    return found
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cells without blanks around them; missing ones are null."""
+    from pyarrow import compute
+
+    column = compute.utf8_trim_whitespace(column)
+    return compute.if_else(compute.is_in(column, value_set=_strings(MISSING)), None, column)
+
+
+def _strings(values: Iterable[str]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(sorted(values), pa.string())
+
+
+def _decimal(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> str:
+    """The decimal mark of a file whose first lines do not tell it, by all cells with a comma or a point in them.
+
+    Raises:
+        DataError: cells such as 1,234 alone, which may be a thousand or about one.
+    """
+    from pyarrow import compute
+
+    marked = []
+    for column in cells.values():
+        marked += compute.unique(column.filter(compute.match_substring_regex(column, "[.,]"))).drop_null().to_pylist()
+    told = decimal_of(marked)
+    if told is None and marked:
+        both = next((cell for cell in marked if "," in cell and is_number(cell, ",") and is_number(cell, ".")), None)
+        if both is not None:
+            whole = both.replace(",", "")
+            raise DataError(
+                f"{path.name} holds {both!r}, which may be {whole} or {both.replace(',', '.')}: pass decimal='.' for "
+                "the first, or decimal=',' for the second."
+            )
+    return told or "."
+
+
+def _where(path: Path, layout: Layout, column: int) -> str:
+    return f"{path.name}: column {title_of(layout.names, column)}"
+
+
+def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, apart: Collection[str]) -> pa.ChunkedArray:
+    """Cells that are numbers as float64, or as integers that float64 does not hold."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if apart:
+        for mark in (("," if decimal == "." else "."), " ", "\u00a0", "\u202f", "'", "’"):
+            column = compute.replace_substring(column, mark, "")
+    if decimal == ",":
+        column = compute.replace_substring(column, ",", ".")
+    numbers = compute.replace_substring_regex(column, r"^\+", "").cast(pa.float64())
+    return (_integers(where, column) if _beyond_exact(numbers) else None) or numbers
+
+
+def _beyond_exact(column: pa.ChunkedArray) -> bool:
+    """Whether numbers are so large that float64 does not hold every integer."""
+    values = column.to_numpy()
+    return bool((np.abs(values[np.isfinite(values)]) > LARGEST_EXACT).any())
+
+
+def _integers(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Text as 64-bit integers; None where it is no integers, or too large ones."""
+    import pyarrow as pa
+
+    column = _trimmed(column)
+    for kind in (pa.int64(), pa.uint64()):
+        try:
+            integers = column.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return filled_with_nan(where, integers) if integers.null_count else integers
+    return None
+
+
+# What is wrong ------------------------------------------------------------------------------------------------------
+
+
+def _not_numeric(
+    path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], bad: Mapping[int, str], decimal: str
+) -> DataError:
+    """The columns that hold no numbers, the first cell of each that is none, and its line."""
+    from pyarrow import compute
+
+    rows = {i: compute.index(cells[i], cell).as_py() for i, cell in bad.items()}
+    lines = _lines_of(path, layout, set(rows.values()))
+    seen = listing(
+        f"{title_of(layout.names, i)} (holds {shown(cell)}) in line {lines.get(rows[i], '?')}"
+        for i, cell in bad.items()
+    )
+    other = "," if decimal == "." else "."
+    hint = ""
+    if any(is_number(cell, other) for cell in bad.values()):
+        hint = f" Other numbers of the file have the decimal mark {decimal!r}: pass decimal={other!r} if that is wrong."
+    return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE}")
+
+
+def shown(cell: str) -> str:
+    """A cell in a message."""
+    return repr(cell if len(cell) <= SHOWN else cell[:SHOWN] + "…")
+
+
+def _lines_of(path: Path, layout: Layout, rows: Collection[int]) -> dict[int, int]:
+    """The lines in which these rows, counted from 0, end."""
+    last = max(rows)
+    found = {}
+    for row, (line, _) in enumerate(_rows(path, layout)):
+        if row in rows:
+            found[row] = line
+        if row == last:
+            break
+    return found
+
+
+def _rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header as Python's reader has them, and the lines in which they end."""
+    text = codecs.decode(_bytes(path), layout.encoding, "replace").removeprefix("\ufeff")
+    lines = io.StringIO(text, newline="").readlines()
+    rest = "".join(lines[layout.skip :])
+    return ((layout.skip + line, row) for line, row in numbered_rows(rest, layout.delimiter, path.name))
+
+
+def _ragged(path: Path, layout: Layout, ragged: Sequence[Any], good: int) -> DataError:
+    """What is said of rows that have another number of fields than the others."""
+    width = len(layout.names) + layout.blank_end
+    first = ((line, len(row), layout.delimiter.join(row)) for line, row in _rows(path, layout) if len(row) != width)
+    line, fields, row = next(first, ("?", ragged[0].actual_columns, ragged[0].text))
+    return DataError(
+        f"{path.name}: {len(ragged):,} of {good + len(ragged):,} rows do not have {width} "
+        f"field{'s' * (width > 1)}; the first is line {line}, with {fields}: {shown(row)}. Mend the file, or name what "
+        "separates its fields (delimiter=)."
     )
 
 
-def _explain(error: Exception, names: Sequence[str]) -> str:
-    """pyarrow's complaint in one line, with a column's name for its number."""
-    message = str(error).splitlines()[0]
-    found = re.match(r"In CSV column #(\d+): .*invalid value '(.*)'", message)
-    if not found:
-        return message.rstrip(".") + "."
-    return f"column {names[int(found[1])]!r} holds {found[2]!r}, which is not a number. {CHOOSE}"
+def _check_blank(path: Path, layout: Layout, column: pa.ChunkedArray) -> None:
+    """Raises DataError where something stands behind the last delimiter after all."""
+    from pyarrow import compute
+
+    filled = compute.index(compute.equal(compute.utf8_trim_whitespace(column), ""), False).as_py()
+    if filled >= 0:
+        line = _lines_of(path, layout, {filled}).get(filled, "?")
+        raise DataError(
+            f"{path.name}: the last column has no name and no cells in the first rows, but holds "
+            f"{shown(column[filled].as_py())} in line {line}. Give it a name, or empty it."
+        )
+
+
+def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]) -> None:
+    """Raises DataError where a quotation mark that is not closed has swallowed the rest of the file."""
+    from pyarrow import compute
+
+    if not any(compute.any(compute.match_substring(column, "\n")).as_py() for column in columns):
+        return
+    lines = io.StringIO(codecs.decode(_bytes(path), layout.encoding, "replace"), newline="").readlines()
+    before = layout.skip
+    for line, _ in _rows(path, layout):
+        before, start = line, before
+    if "".join(lines[start:]).count('"') % 2:
+        raise DataError(f"{path.name}: a quotation mark in line {start + 1} or below is not closed. Mend the file.")
+
+
+def _explain(path, form, layout, wanted, error) -> dict[int, pa.ChunkedArray] | None:
+    """What pyarrow's error comes from; the columns, as text, after all where only the encoding was wrong."""
+    if isinstance(error, UnicodeError) or layout.encoding == "utf-8":
+        try:
+            codecs.decode(_bytes(path), layout.encoding)
+        except UnicodeDecodeError:
+            if form.encoding is None and layout.encoding == "utf-8":
+                return _parse(path, form, sniff(path, form, not_utf8=True), wanted, [])
+            raise DataError(
+                f"{path.name} is not {layout.encoding} throughout. Name the right encoding (encoding=)."
+            ) from error
+    for _ in _rows(path, layout):  # raises where a quotation mark is not closed
+        pass
+    raise DataError(
+        f"{path.name} cannot be read as a table with {layout.delimiter!r} between its fields. Look for quotation marks "
+        "that are not closed, or name what separates its fields (delimiter=)."
+    ) from error

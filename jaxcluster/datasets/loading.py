@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from jaxcluster.datasets.base import (
     DataError,
     DataNotFoundError,
     Dataset,
+    Format,
     as_labels,
     check_lengths,
     choose_columns,
@@ -23,41 +25,58 @@ from jaxcluster.datasets.base import (
 from jaxcluster.datasets.builtin import builtin, is_builtin, usage
 from jaxcluster.datasets.delimited import open_csv
 from jaxcluster.datasets.parquet import open_parquet
-from jaxcluster.datasets.tables import table_dataset, table_labels
+from jaxcluster.datasets.tables import Table, table_dataset, table_labels
 
-TABLES = {".csv": open_csv, ".tsv": open_csv, ".csv.gz": open_csv, ".tsv.gz": open_csv, ".parquet": open_parquet}
-ENDINGS = (".npy", ".npz", *TABLES)
+TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+ENDINGS = (".npy", ".npz", *TEXT, ".parquet")
 
 Columns = str | int | Sequence[str | int]
 
 
 def load(
-    spec: str | os.PathLike, *, key: str | None = None, columns: Columns | None = None, truth: str | int | None = None
+    spec: str | os.PathLike,
+    *,
+    key: str | None = None,
+    columns: Columns | None = None,
+    truth: str | int | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
-    """The data set that ``spec`` names.
+    """The data set that ``spec`` names, its numbers as they are in the file: see `Dataset`.
 
     Args:
         spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), .csv, .tsv, .parquet or idx file, or a
             built-in set: digits, iris, wine, breast_cancer, blobs, moons, circles, the last three with options, as
             ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
         key: the array of an .npz file; not needed where it holds but one besides the truth.
-        columns: the columns to cluster, by name or index; a string is split at its commas. All, without it.
+        columns: the columns to cluster, by name or index; a string is split at its commas. All, without it, but for a
+            first one that numbers or names the rows.
         truth: what holds the known classes: a column by name or index, another array of the .npz file, or another
             file. It is never among the rows to cluster.
+        header: of a text table, whether its first line holds the names of the columns.
+        delimiter: of its fields: one character, or tab, semicolon, pipe, comma or blank.
+        decimal: "." or ",", the mark before the fraction of its numbers.
+        encoding: of its text. All four are found out from the first lines where they are None; what could be read in
+            two ways is told in `Dataset.notes`.
 
     Raises:
         DataError: one line saying what was seen and what to do; a DataNotFoundError where there is no such file.
     """
+    form = Format(header, delimiter, decimal, encoding)
     if isinstance(spec, str) and is_builtin(spec):
         if truth is not None or key is not None:
             raise DataError(f"{spec} is built in and brings its own truth: leave truth and key out.")
+        _check_text_table(spec, form)
         return _with_columns(builtin(spec), columns)
     path, key = _resolve(spec, key)
     y = None
     if truth is not None and _is_file(truth):
         y, truth = load_labels(truth), None
-    if _ending(path) in TABLES:
-        dataset = table_dataset(TABLES[_ending(path)](path), columns=columns, truth=truth)
+    table = _table(path, form)
+    if table is not None:
+        dataset = table_dataset(table, columns=columns, truth=truth)
         dataset = dataset if y is None else dataset._replace(y=y)
     else:
         array, named = _read_array(path, key, truth)
@@ -68,17 +87,59 @@ def load(
     return check_lengths(dataset, path.name)
 
 
-def load_labels(spec: str | os.PathLike, *, key: str | None = None, column: str | int | None = None) -> np.ndarray:
+def load_labels(
+    spec: str | os.PathLike,
+    *,
+    key: str | None = None,
+    column: str | int | None = None,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+) -> np.ndarray:
     """(n,) labels, text or numbers, from any file that `load` reads, or the truth of a built-in set.
 
     In a table of several columns the one called label, cluster, truth or the like is taken where ``column`` names none.
+    Of a text table ``header``, ``delimiter``, ``decimal`` and ``encoding`` are as `load` takes them.
     """
+    form = Format(header, delimiter, decimal, encoding)
     if isinstance(spec, str) and is_builtin(spec):
+        _check_text_table(spec, form)
         return builtin(spec).y
     path, key = _resolve(spec, key)
-    if _ending(path) in TABLES:
-        return table_labels(TABLES[_ending(path)](path), column)
+    table = _table(path, form)
+    if table is not None:
+        return table_labels(table, column)
     return as_labels(_read_array(path, key)[0], path.name)
+
+
+def column_names(spec: str | os.PathLike, **form: Any) -> list[str] | None:
+    """The names of a table's columns, as `load` takes it with the same options; None for anything but a table."""
+    if isinstance(spec, str) and is_builtin(spec):
+        return None
+    table = _table(_resolve(spec, None)[0], Format(**form))
+    return None if table is None else table.names
+
+
+def is_text_table(spec: str | os.PathLike) -> bool:
+    """Whether ``spec`` names a file of text, by its ending."""
+    return _ending(Path(spec)) in TEXT
+
+
+def _table(path: Path, form: Format) -> Table | None:
+    """The opened table, or None for a file of arrays."""
+    if _ending(path) in TEXT:
+        return open_csv(path, form)
+    _check_text_table(path.name, form)
+    return open_parquet(path) if _ending(path) == ".parquet" else None
+
+
+def _check_text_table(name: str, form: Format) -> None:
+    """Refuses a layout for what has none."""
+    given = [option for option, value in form._asdict().items() if value is not None]
+    if given:
+        option = "header" if given[0] == "header" else given[0]
+        raise DataError(f"{name} is no text table, so that the {option} chooses nothing ({option}=). Leave it out.")
 
 
 def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
