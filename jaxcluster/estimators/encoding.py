@@ -21,6 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 TUPLES = {
     "CondensedTree": "jaxcluster.cluster.hdbscan.condense",
+    "Frame": "jaxcluster.core.frame",
     "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",
 }
