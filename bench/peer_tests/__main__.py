@@ -13,14 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import sklearn
 
+from bench.checkout import commit_of, quick_to_compile, source
 from bench.peer_tests import page
 from bench.peer_tests.reasons import REASONS
 from bench.provenance import ROOT, provenance
@@ -68,35 +67,20 @@ def selected(patterns: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-@contextmanager
-def source(ref: str | None) -> Iterator[Path]:
-    """The folder of the package under test: this checkout, or a copy of a commit."""
-    if ref is None:
-        yield ROOT
-        return
-    with tempfile.TemporaryDirectory(prefix="peer-tests-") as folder:
-        archive = subprocess.run(
-            ["git", "-C", str(ROOT), "archive", ref, "jaxcluster"], check=True, capture_output=True
-        )
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-        yield Path(folder)
-
-
 def environment(cache: str) -> dict[str, str]:
     """Variables of the child: a processor, little optimization and a shared cache, since most of the time is XLA's."""
-    flags = ["--xla_backend_optimization_level=0"]
-    if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
-        flags.append("--xla_cpu_use_fusion_emitters=false")
-    return os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "MPLBACKEND": "Agg",
-        "XLA_FLAGS": " ".join([*flags, os.environ.get("XLA_FLAGS", "")]),
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "SKLEARN_RUN_FLOAT32_TESTS": "1",
-        "SKLEARN_TESTS_GLOBAL_RANDOM_SEED": "42",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    return (
+        os.environ
+        | quick_to_compile()
+        | {
+            "MPLBACKEND": "Agg",
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            "SKLEARN_RUN_FLOAT32_TESTS": "1",
+            "SKLEARN_TESTS_GLOBAL_RANDOM_SEED": "42",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+    )
 
 
 def run(file: str, folder: Path, cache: str, extra: Sequence[str], *, show: bool = False) -> list[dict[str, Any]]:
@@ -170,10 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write and options.tests:
         parser.error("--write needs whole files: leave out --tests.")
     try:
-        files = selected(options.only)
+        files, commit = selected(options.only), commit_of(options.ref)
     except ValueError as error:
         parser.error(str(error))
-    commit = _commit_of(options.ref) if options.ref else None
     made = provenance({}, quick=False, commit=commit)
     extra = ["-k", options.tests] if options.tests else []
     unexplained: dict[str, str] = {}
@@ -212,13 +195,6 @@ def _print_groups(failures: Mapping[str, str]) -> None:
             print(
                 f"      {function}" + (f": {count} of {', '.join(ids[:IDS])}" + " …" * (count > IDS) if ids[0] else "")
             )
-
-
-def _commit_of(ref: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--verify", f"{ref}^{{commit}}"], capture_output=True)
-    if done.returncode:
-        raise SystemExit(f"{ref!r} is not a commit of this repository.")
-    return done.stdout.decode().strip()
 
 
 if __name__ == "__main__":

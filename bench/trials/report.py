@@ -1,0 +1,79 @@
+"""Outcomes of trials: counted by kind, and those that are not right listed by method."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from bench.records import RESULTS
+
+FOLDER = RESULTS / "trials"
+
+HEAD = ("Kind", "Cases", "Methods", "Trials", "Right", "Said so", "Wrong")
+
+MEMORY_MAPS = 20_000
+"""Maps from which the compiled programs are let go: each holds dozens of them, and Linux gives a process 65,530."""
+
+
+class Outcome(NamedTuple):
+    """What came of one trial."""
+
+    kind: str
+    method: str
+    case: str
+    verdict: str
+    note: str
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+    """Of each kind: cases, methods, trials, and how many were right, said that they are not, or were wrong."""
+    found = {}
+    for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
+        of_kind = [outcome for outcome in outcomes if outcome.kind == kind]
+        found[kind] = {
+            "cases": len({outcome.case for outcome in of_kind}),
+            "methods": len({outcome.method for outcome in of_kind}),
+            "trials": len(of_kind),
+            **{verdict: sum(each.verdict == verdict for each in of_kind) for verdict in ("right", "said", "wrong")},
+        }
+    return found
+
+
+def listed(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """The trials that are not right."""
+    return [outcome._asdict() for outcome in outcomes if outcome.verdict != "right"]
+
+
+def failures(outcomes: Sequence[Outcome]) -> str:
+    """The trials that are not right, method by method."""
+    rest = [outcome for outcome in outcomes if outcome.verdict != "right"]
+    lines = []
+    for method in sorted({outcome.method for outcome in rest}):
+        of_method = [outcome for outcome in rest if outcome.method == method]
+        lines.append(f"{method}: {len(of_method)} of {sum(each.method == method for each in outcomes)}")
+        lines += [f"  {each.kind} | {each.case} | {each.verdict}: {each.note}" for each in of_method]
+    return "\n".join(lines)
+
+
+def markdown(kinds: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table, a row a kind."""
+    keys = ("cases", "methods", "trials", "right", "said", "wrong")
+    rows = [HEAD, ("---", *["---:"] * len(keys))]
+    rows += [(kind, *(f"{count[key]:,}" for key in keys)) for kind, count in kinds.items()]
+    rows.append(("All", "", "", *(f"{sum(count[key] for count in kinds.values()):,}" for key in keys[2:])))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def let_programs_go() -> None:
+    """Forgets compiled programs where they have become too many."""
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        with maps.open() as lines:
+            crowded = sum(1 for _ in lines) > MEMORY_MAPS
+        if crowded:
+            jax.clear_caches()
+            gc.collect()
