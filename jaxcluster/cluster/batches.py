@@ -35,18 +35,18 @@ def smooth(state: State, value: Float[Array, ""], alpha, *, margin=0.0, fresh=Fa
     """Folds a batch's value, of which less is better, into the exponentially smoothed one.
 
     Args:
-        state: a NamedTuple with ``smoothed`` (NaN at first), ``least`` (the least smoothed value that counted as
+        state: a NamedTuple with ``smoothed`` (infinite at first), ``least`` (the least smoothed value that counted as
             better, infinite at first) and ``stale`` (batches since then).
         value: () of this batch.
         alpha: the share of this batch, in (0, 1].
         margin: how far below ``least`` is better.
         fresh: pass over this batch, the first after a seeding.
     """
-    blended = state.smoothed * (1 - alpha) + value * alpha
-    smoothed = jnp.where(jnp.isnan(state.smoothed), value, blended)
+    before = jnp.where(jnp.isinf(state.smoothed), value, state.smoothed)
+    smoothed = before * (1 - alpha) + value * alpha
     better = smoothed < state.least - margin
     return state._replace(
-        smoothed=jnp.where(fresh, jnp.nan, smoothed),
+        smoothed=jnp.where(fresh, jnp.asarray(jnp.inf, smoothed.dtype), smoothed),
         least=jnp.where(better & ~jnp.asarray(fresh), smoothed, state.least),
         stale=jnp.where(better | fresh, 0, state.stale + 1),
     )

@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.centroids import mean_variance
+from jaxcluster.cluster.centroids import coarse_samples, mean_variance, with_precision
 from jaxcluster.cluster.given import Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import own_distances, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.segments import cluster_sums
@@ -56,6 +55,15 @@ class BisectingState(NamedTuple):
         """The inertia."""
         return self.inertia
 
+    def leave(self, frame: Frame) -> BisectingState:
+        """The same state out of the frame of its fit."""
+        return self._replace(
+            centers=frame.leave(self.centers),
+            inertia=frame.unscale(self.inertia, length=2, weight=1),
+            weight=frame.unscale(self.weight, weight=1),
+            pairs=frame.leave(self.pairs),
+        )
+
 
 class _Leaves(NamedTuple):
     """The tree while it grows: a label for each row, and for each cluster its centre, inertia and weight."""
@@ -77,6 +85,7 @@ class _Static(NamedTuple):
     runs: int
     strategy: str
     lloyd: lloyd.LloydOptions
+    narrowed: bool
     capacity: int
 
 
@@ -113,38 +122,48 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
+    options = {"weights": weights, "strategy": strategy, "init": init, "n_init": n_init, "axis_name": axis_name}
+    return fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)[0]
+
+
+def fit_framed(
+    key: KeyArray, x, k: int, *, weights, strategy, init, n_init, tol, max_steps, axis_name=None
+) -> tuple[Fit, Frame]:
+    """`fit`, and the frame in which it was computed."""
+    x, k = check.check_samples(x, k, axis_name)
     check.check_choice("strategy", strategy, STRATEGIES)
     check.check_choice("init", init, INITS)
     runs = check.check_count("n_init", n_init)
     tol = check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
-    placed = place(x, weights, axis_name=axis_name)
-    options = lloyd.LloydOptions(uniform=placed.uniform, axis_name=axis_name)
-    static = _Static(k, init, runs, strategy, options, history_capacity(max_steps))
-    fitted = _fit(static, key, placed.points, placed.origin, tol, max_steps)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    prepared = prepare(x, weights, axis_name=axis_name)
+    options = lloyd.LloydOptions(uniform=prepared.uniform, axis_name=axis_name)
+    static = _Static(k, init, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
+    fitted, coarse = _fit(static, key, prepared.points, tol, max_steps)
+    fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
+    return with_precision(fitted, x, coarse), prepared.frame
 
 
-def predict(state: BisectingState, x) -> Int[Array, " n"]:
+def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Array, " n"]:
     """Label of each of (n, d) rows by going down the splits, as the rows of the fit went.
+
+    Args:
+        state: a finished fit.
+        x: (n, d) rows.
+        frame: of the fit; None for one about the centers.
 
     Raises:
         ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
     """
     x = check.check_matrix(x)
     check.check_width(x, state.centers.shape[1])
-    traced = check.is_traced(state, x)
-    origin = jnp.mean(state.centers, axis=0) if traced else np.mean(np.asarray(state.centers), axis=0)
-    placed = place(x, origin=origin)
-    labels = trim(_predict(state.parents, state.pairs, placed.origin, placed.points.x), placed.n)
-    return without_derivative(labels, state, x)
+    prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
+    labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)
+    return without_derivative(prepared.trim(labels), state, x)
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, tol, max_steps):
+def _fit(static, key, points, tol, max_steps):
     norms = squared_norms(points.x)
     axis_name = static.lloyd.axis_name
     tol = tol * mean_variance(points, norms, axis_name=axis_name)
@@ -158,9 +177,11 @@ def _fit(static, key, points, origin, tol, max_steps):
         leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
     inertia = jnp.sum(leaves.inertia)
     status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
-    centers, pairs = leaves.centers + origin, leaves.pairs + origin
-    state = BisectingState(centers, inertia, leaves.weight, leaves.parents, pairs)
-    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history)
+    coarse = None
+    if static.narrowed:
+        coarse = coarse_samples(points.weight, norms, own_distances(points.x, leaves.centers, leaves.labels))
+    state = BisectingState(leaves.centers, inertia, leaves.weight, leaves.parents, leaves.pairs)
+    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), coarse
 
 
 def _root(points, static):
@@ -176,7 +197,7 @@ def _root(points, static):
         .set(across(points.weight @ own_distances(points.x, centers, labels), axis_name))
     )
     parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
-    return _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.full(k - 1, jnp.nan, points.x.dtype))
+    return _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
 
 
 def _split(static, key, points, norms, leaves, parent, s, tol, max_steps):
@@ -208,10 +229,10 @@ def _split(static, key, points, norms, leaves, parent, s, tol, max_steps):
 
 
 @jax.jit
-def _predict(parents, pairs, origin, x):
+def _predict(parents, pairs, x):
     def descend(labels, split):
         new, parent, pair = split
-        side, _ = nearest(x, pair - origin)
+        side, _ = nearest(x, pair)
         return jnp.where((labels == parent) & (side == 1), new, labels), None
 
     splits = jnp.arange(1, parents.shape[0] + 1, dtype=jnp.int32), parents, pairs

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.ops.distance import normalize, own_distances
-from jaxcluster.ops.nearest import at_most_once, separations
 from jaxcluster.ops.segments import cluster_sums
-from jaxcluster.types import Array, Bool, Float, Int, Points
+from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
 
 RESOLUTION = 0.05
-"""Rounding errors of coordinates up to this share of a sample's distance to its center are taken for resolved."""
+"""Of a sample's distance to its center, the rounding of coordinates up to which it is told apart from its neighbors."""
 
 
 def inertia_of(
@@ -76,29 +78,38 @@ def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str |
     return jnp.maximum(variance, 0) / points.x.shape[1]
 
 
-def unresolved_weight(
-    weight: Float[Array, " n"],
-    norms: Float[Array, " n"],
-    own: Float[Array, " n"],
-    labels: Int[Array, " n"],
-    centers: Float[Array, "k d"],
-    active: Bool[Array, " k"] | None = None,
-    axis_name: str | None = None,
-) -> Float[Array, ""]:
-    """Weight of samples whose label may be another because their coordinates were rounded.
+def coarse_samples(weight: Float[Array, " n"], norms: Float[Array, " n"], own: Float[Array, " n"]) -> Bool[Array, " n"]:
+    """Samples whose coordinates were rounded by more than `RESOLUTION` of their distance to their own center.
 
-    A coordinate is rounded by at most eps/2 of itself, a sample so by ‖x‖·eps/2 and a center likewise. A label is
-    certain where the sample, with that error, is nearer than half the distance between its center and the next one.
+    Each coordinate of a sample is rounded by at most eps/2 of itself on its way into the frame, and so is its center's.
+    See `with_precision` for what becomes of them.
 
     Args:
         norms, own: squared lengths of the samples, and squared distances to their own centers.
     """
-    rounding = 2 * jnp.finfo(norms.dtype).eps * jnp.sqrt(norms)
-    distance = jnp.sqrt(own)
-    coarse = (rounding > RESOLUTION * distance) & (weight > 0)
+    return (jnp.finfo(norms.dtype).eps * jnp.sqrt(norms) > RESOLUTION * jnp.sqrt(own)) & (weight > 0)
 
-    def compare(total):
-        certain = 2 * (distance + rounding) < separations(centers, active)[labels]
-        return total + jnp.sum(jnp.where(coarse & ~certain, weight, 0))
 
-    return across(at_most_once(jnp.any(coarse), compare, jnp.sum(weight) * 0), axis_name)
+def with_precision(fitted: Fit, x: Any, coarse: Any) -> Fit:
+    """A finished fit, its status PRECISION where samples of one cluster differ by less than rounding left of them.
+
+    Samples that are coarse but equal, such as a far one alone in its cluster, have lost nothing.
+
+    Args:
+        fitted: with labels (…, n), nothing traced.
+        x: (n, n_features) samples of the caller, in the precision they came in.
+        coarse: (…, n) of `coarse_samples`, or None where samples were not rounded.
+    """
+    if coarse is None or check.is_traced(fitted, coarse):
+        return fitted
+    x, coarse, status = np.asarray(x), np.asarray(coarse), np.array(fitted.status)
+    labels = np.asarray(fitted.labels)
+    sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
+    for fit in map(tuple, np.argwhere(sound & coarse.any(axis=-1))):
+        rows = np.flatnonzero(coarse[fit][: len(x)])
+        rows = rows[np.argsort(labels[fit][rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(labels[fit][rows], prepend=-1))
+        most, least = (ufunc.reduceat(x[rows], starts, axis=0) for ufunc in (np.maximum, np.minimum))
+        if (most != least).any():
+            status[fit] = Status.PRECISION
+    return fitted._replace(status=jax.device_put(status.astype(np.int32)))

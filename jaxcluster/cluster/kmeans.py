@@ -16,11 +16,12 @@ import numpy as np
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.centroids import (
+    coarse_samples,
     differentiable_directions,
     differentiable_means,
     inertia_of,
     mean_variance,
-    unresolved_weight,
+    with_precision,
 )
 from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
@@ -33,7 +34,7 @@ from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import matrix_precision, normalize, own_distances, squared_norms
 from jaxcluster.ops.nearest import nearest, refined_sqeuclidean
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 METRICS = ("sqeuclidean", "cosine")
 
@@ -143,16 +144,46 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    fitted, prepared, given = _solve(
-        key, x, k, weights, init, n_init, tol, max_steps, metric, precision, frozen, active, axis_name
-    )
+    options = {"weights": weights, "init": init, "n_init": n_init, "frozen": frozen, "active": active}
+    options |= {"tol": tol, "max_steps": max_steps, "metric": metric, "precision": precision, "axis_name": axis_name}
+    return fit_framed(key, x, k, **options)[0]
+
+
+def fit_framed(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    weights=None,
+    init="k-means++",
+    n_init: int | str = 1,
+    tol=1e-4,
+    max_steps=300,
+    metric: str = "sqeuclidean",
+    precision: str | None = None,
+    frozen=None,
+    active=None,
+    axis_name: str | None = None,
+) -> tuple[Fit, Frame]:
+    """`fit`, and the frame in which it was computed."""
+    x, k = check.check_samples(x, k, axis_name)
+    _check_options(metric, precision, max_steps)
+    tol = check.check_positive("tol", tol, zero=True)
+    name, given = check_given(init, frozen, active, k, x.shape[1])
+    runs = check_runs(name, n_init)
+    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
+    capacity = history_capacity(max_steps)
+    static = _Static(k, name, runs, metric, precision, prepared.uniform, prepared.narrowed, capacity, axis_name)
+    inside = given.enter(prepared.frame, static.spherical)
+    fitted, coarse = _fit(static, key, prepared.points, inside, tol, max_steps)
     fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
     centers = fitted.state.centers
     if given.movable is not None and metric != "cosine":
         centers = given.keep_frozen(centers)
     if given.active is not None:
         centers = _blank(centers, given.active)
-    return fitted._replace(state=fitted.state._replace(centers=centers))
+    fitted = with_precision(fitted._replace(state=fitted.state._replace(centers=centers)), x, coarse)
+    return fitted, prepared.frame
 
 
 def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
@@ -231,25 +262,12 @@ def sweep(
     run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
     traced = check.is_traced(key, prepared.points, tol, max_steps)
     fits = run(counts, index) if traced else side_by_side(run, counts, index)
-    fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
+    fits, coarse = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
     fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
     taking_part = np.arange(static.k) < counts.reshape(*shape, 1)
     fits = fits._replace(state=fits.state._replace(centers=_blank(fits.state.centers, taking_part)))
-    return fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
-
-
-def _solve(key, x, k, weights, init, n_init, tol, max_steps, metric, precision, frozen, active, axis_name):
-    """The fit in its frame, the samples as they were prepared, and the centers and masks that the caller gave."""
-    x, k = check.check_samples(x, k, axis_name)
-    _check_options(metric, precision, max_steps)
-    tol = check.check_positive("tol", tol, zero=True)
-    name, given = check_given(init, frozen, active, k, x.shape[1])
-    runs = check_runs(name, n_init)
-    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
-    capacity = history_capacity(max_steps)
-    static = _Static(k, name, runs, metric, precision, prepared.uniform, prepared.narrowed, capacity, axis_name)
-    inside = given.enter(prepared.frame, static.spherical)
-    return _fit(static, key, prepared.points, inside, tol, max_steps), prepared, given
+    fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
+    return with_precision(fits, x, coarse)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -307,7 +325,7 @@ def _run(static, rows, given, tol, max_steps, key):
 
 
 def _finish(static, fitted, points, norms, given):
-    """Exact inertia, gradients and the status of a run, in its frame."""
+    """Exact inertia, gradients and the status of a run, in its frame; and which samples are coarse there."""
     state, axis_name = fitted.state, static.axis_name
     members = state.members
     if given.movable is not None:
@@ -320,13 +338,12 @@ def _finish(static, fitted, points, norms, given):
     empty = weight <= 0
     if given.active is not None:
         empty &= given.active
-    status = status_with(fitted.status, incomplete=jnp.any(empty), objective=inertia)
+    status = status_with(fitted.status, objective=inertia, incomplete=jnp.any(empty))
+    public = KMeansState(centers, inertia, weight, state.residual)
+    coarse = None
     if static.narrowed and not static.spherical:
-        held, fixed = jax.lax.stop_gradient((own, centers))
-        unresolved = unresolved_weight(points.weight, norms, held, labels, fixed, given.active, axis_name)
-        sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
-        status = jnp.where(sound & (unresolved > 0), Status.PRECISION, status).astype(jnp.int32)
-    return Fit(KMeansState(centers, inertia, weight, state.residual), labels, fitted.steps, status, fitted.history)
+        coarse = coarse_samples(points.weight, norms, own)
+    return Fit(public, labels, fitted.steps, status, fitted.history), coarse
 
 
 def _directions(points, spherical):

@@ -94,8 +94,11 @@ class Frame(NamedTuple):
         exponent = -(length * self.exponent + weight * self.weight_exponent)
         if check.is_traced(value, self):
             return times_power_of_two(value, exponent)
+        dtype = self.dtype if dtype is None else dtype
+        if exponent == 0 and getattr(value, "dtype", None) == dtype:
+            return value
         with np.errstate(over="ignore", under="ignore"):
-            return publish(np.ldexp(np.asarray(value, np.float64), exponent), dtype or self.dtype)
+            return publish(np.ldexp(np.asarray(value, np.float64), exponent), dtype)
 
     def scale(self, value: Any, *, length: int = 0, weight: int = 0) -> Any:
         """The inverse of `unscale`: a number in the caller's units in those of the frame."""
@@ -218,8 +221,16 @@ def float_dtype(dtype) -> np.dtype:
 
 
 def publish(value: Any, dtype: np.dtype) -> Published:
-    """Host numbers as a result of this dtype: a JAX array, or a NumPy array where JAX has no such dtype."""
-    value = np.asarray(value).astype(dtype)
+    """Host numbers as a result of this dtype: a JAX array, or a NumPy array where JAX has no such dtype.
+
+    Numbers beyond the range of ``dtype``, such as the inertia of samples near 1e-30 or of weights near 1e40, come in
+    float64.
+    """
+    wide = np.asarray(value)
+    with np.errstate(over="ignore", under="ignore"):
+        value = wide.astype(dtype)
+    if ((np.isinf(value) & np.isfinite(wide)) | ((value == 0) & (wide != 0))).any():
+        return wide
     return jax.device_put(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
 
 

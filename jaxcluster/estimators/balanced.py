@@ -84,7 +84,8 @@ class BalancedKMeans(CenterEstimator):
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
         options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
         runs = self._runs(auto=AUTO_RESTARTS)
-        fit = self._publish(self._fit_from_starts(balanced.fit, X, runs, **options), None)
+        fit, frame = self._fit_from_starts(balanced.fit_framed, X, runs, **options)
+        fit = self._publish(fit, frame, X, None)
         self.cluster_sizes_ = np.array(fit.state.sizes)
         self.n_iter_ = int(fit.steps)
         return self

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
+from jaxcluster.core.frame import Frame
 from jaxcluster.estimators import store
 from jaxcluster.types import Fit, KeyArray, Status
 
@@ -24,8 +25,9 @@ MAX_SEED = 2**32 - 1
 class Estimator(BaseEstimator):
     """The base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on. What is published has
-    the dtype of that computation.
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, in a frame about their
+    median (`jaxcluster.core.frame`). What is published has the dtype of the rows: float64 for float64 and integers, so
+    that a difference of 1 at 1e9 is one, and float32 for float32 and half precision.
     """
 
     _takes_missing: bool | None = None
@@ -70,7 +72,9 @@ class Estimator(BaseEstimator):
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
         """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
-        X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        if isinstance(X, (np.ndarray, jax.Array)):
+            X = check.widen(X)  # scikit-learn takes the dtypes of ml_dtypes for text
+        X = check.widen(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
         check.check_finite(X, name="X", missing=self._takes_missing)
         return X
 
@@ -88,26 +92,29 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     _metric = "sqeuclidean"
 
+    _frame: Frame | None = None
+    """The frame of the last fit, in which rows are compared with its centers."""
+
     @property
     def _n_features_out(self):
         return self.cluster_centers_.shape[0]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if jax.config.jax_enable_x64 else ["float32"]
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def predict(self, X):
         """The index of each row's nearest centre, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric))
+        return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
 
     def transform(self, X):
         """The distance of each row to each centre, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric))
+        return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
 
     def score(self, X, y=None, sample_weight=None) -> float:
         """The negative inertia of the rows: higher is better."""
@@ -124,7 +131,8 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def _score(self, X, weights):
-        return float(kmeans.score(self.cluster_centers_, X, weights=weights, metric=self._metric))
+        options = {"metric": self._metric, "frame": self._frame}
+        return float(kmeans.score(self.cluster_centers_, X, weights=weights, **options))
 
     def _reached(self):
         steps = getattr(self, "n_steps_", None) or self.n_iter_
@@ -160,43 +168,72 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         random_state = as_random_state(self.random_state)
         return [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
 
-    def _fit_from_starts(self, function: Callable[..., Fit], X: np.ndarray, runs: int, **options: Any) -> Fit:
-        """What ``function`` fits from ``init``, or the least inertia among the starts that a callable one gives."""
+    def _fit_from_starts(
+        self, function: Callable[..., tuple[Fit, Frame]], X: np.ndarray, runs: int, **options: Any
+    ) -> tuple[Fit, Frame]:
+        """The fit of ``function`` from ``init``, or the least inertia among the starts that a callable one gives."""
         key = as_key(self.random_state)
         if not callable(self.init):
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
         fits = [function(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
-        return min(fits, key=lambda fit: float(fit.state.inertia))
+        return min(fits, key=lambda fit: float(fit[0].state.inertia))
 
-    def _publish(self, fit: Fit, weights: np.ndarray | None) -> Fit:
-        """Copies to attributes what all methods with centres find; returns the fit as NumPy arrays."""
+    def _publish(self, fit: Fit, frame: Frame | None, X: np.ndarray, weights: np.ndarray | None) -> Fit:
+        """Copies to attributes what all methods with centers find; returns the fit as NumPy arrays."""
         fit = jax.device_get(fit)
+        self._frame = frame
         self.cluster_centers_ = np.array(fit.state.centers)
         self.labels_ = np.array(fit.labels)
         self.inertia_ = float(fit.state.inertia)
         self.history_ = np.array(fit.history[: int(fit.steps)])
         self.status_ = Status(int(fit.status))
         self._tell_history()
-        self._warn_unless_sound(weights)
+        self._warn_unless_sound(X, weights)
         return fit
 
-    def _warn_unless_sound(self, weights):
-        """Says what the data did not allow, and what to do about it."""
+    def _warn_unless_sound(self, X, weights):
+        """Warns of what the data did not allow, and says what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = (
-                "The centers or the inertia are not finite: distances between rows of X are too large for "
-                f"{self.cluster_centers_.dtype}. Scale the columns, or compute in float64 with "
-                "jax.config.update('jax_enable_x64', True)."
+                "The centers or the inertia are not finite: distances between rows of X are too far apart in size for "
+                f"{self.cluster_centers_.dtype}. Scale the columns, drop rows that are too far away, or compute in "
+                "float64 with jax.config.update('jax_enable_x64', True)."
             )
+        elif self.status_ == Status.PRECISION:
+            message = PRECISION_MESSAGE
         elif self.status_ == Status.EMPTY_CLUSTERS:
-            found = np.unique(self.labels_ if weights is None else self.labels_[weights > 0]).size
-            message = (
-                f"Number of distinct clusters ({found}) found smaller than n_clusters ({self.n_clusters}). Possibly "
-                "due to duplicate points in X: pass fewer clusters, or drop the duplicates."
-            )
+            message = self._empty_message(X, weights)
         else:
             return
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _empty_message(self, X, weights):
+        """The reason for clusters without rows, from the rows themselves: their distinct ones are counted."""
+        counted = np.ones(len(X), bool) if weights is None else weights > 0
+        # partial_fit keeps no labels of earlier rows, and compute_labels=False none at all.
+        occupied = np.unique(self.labels_[counted]).size if len(getattr(self, "labels_", ())) == len(X) else "fewer"
+        distinct = len(np.unique(X[counted], axis=0))
+        message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({self.n_clusters}). "
+        if distinct < self.n_clusters and distinct < counted.sum():
+            return message + (
+                f"Possibly due to duplicate points in X. X has {distinct} distinct row{'' if distinct == 1 else 's'} "
+                "of positive weight: pass fewer clusters."
+            )
+        if distinct < self.n_clusters:
+            return message + f"Only {distinct} row{' has' if distinct == 1 else 's have'} a positive sample_weight."
+        return message + (
+            f"X has {distinct} distinct rows, so some cannot be told apart in the precision of the computation, or "
+            "were never nearest to a center: scale the columns, pass another init, or compute in float64 with "
+            "jax.config.update('jax_enable_x64', True)."
+        )
+
+
+PRECISION_MESSAGE = (
+    "Rows of X differ by less than float32 can tell apart beside their distance from the other rows, so labels may not "
+    "be those of exact arithmetic. Scale the columns, drop rows that are far away, or compute in float64 with "
+    "jax.config.update('jax_enable_x64', True)."
+)
+"""The warning of a fit whose status is PRECISION, and its remedies."""
 
 
 def found(labels: np.ndarray) -> list[str]:
@@ -209,11 +246,15 @@ def found(labels: np.ndarray) -> list[str]:
 def as_key(random_state: Any) -> KeyArray:
     """A typed JAX key from None (fresh entropy), an int, a NumPy RandomState (which advances) or a JAX key.
 
+    ``np.random``, the module, stands for its global RandomState, as in scikit-learn.
+
     Raises:
         ValueError, TypeError: an int outside [0, 2**32 - 1], more than one key, or any other object.
     """
     if random_state is None:
         return jax.random.key(np.random.SeedSequence().generate_state(1)[0])
+    if random_state is np.random:
+        random_state = np.random.mtrand._rand
     if isinstance(random_state, np.random.RandomState):
         return jax.random.key(random_state.randint(MAX_SEED + 1, dtype=np.uint32))
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
@@ -230,6 +271,8 @@ def as_key(random_state: Any) -> KeyArray:
 
 def as_random_state(random_state: Any) -> np.random.RandomState:
     """A NumPy RandomState, for callables that scikit-learn hands one; a RandomState is passed on as it is."""
+    if random_state is np.random:
+        return np.random.mtrand._rand
     if isinstance(random_state, np.random.RandomState):
         return random_state
     return np.random.RandomState(np.asarray(jax.random.key_data(as_key(random_state))).ravel())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -83,7 +82,7 @@ class BisectingKMeans(CenterEstimator):
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
         weights = self._check_weights(sample_weight, X.shape[0])
-        fit = bisecting.fit(
+        fit, frame = bisecting.fit_framed(
             as_key(self.random_state),
             X,
             self.n_clusters,
@@ -94,7 +93,7 @@ class BisectingKMeans(CenterEstimator):
             tol=self.tol,
             max_steps=self.max_iter,
         )
-        fit = self._publish(fit, weights)
+        fit = self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)
         self._tree = {name: np.array(getattr(fit.state, name)) for name in ("weight", "parents", "pairs")}
         return self
@@ -103,10 +102,8 @@ class BisectingKMeans(CenterEstimator):
         """The cluster of each row by going down the splits, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        tree = {name: jnp.asarray(value) for name, value in self._tree.items()}
-        inertia = jnp.asarray(self.inertia_, tree["weight"].dtype)
-        state = bisecting.BisectingState(jnp.asarray(self.cluster_centers_), inertia, **tree)
-        return np.array(bisecting.predict(state, X))
+        state = bisecting.BisectingState(self.cluster_centers_, np.asarray(self.inertia_), **self._tree)
+        return np.array(bisecting.predict(state, X, frame=self._frame))
 
     def _check_params(self, n):
         super()._check_params(n)

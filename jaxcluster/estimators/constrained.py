@@ -83,7 +83,8 @@ class ConstrainedKMeans(CenterEstimator):
         pairs = {"must_link": must_link, "cannot_link": cannot_link}
         options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}
         runs = self._runs(auto=AUTO_RESTARTS)
-        fit = self._publish(self._fit_from_starts(constrained.fit, X, runs, **options), weights)
+        fit, frame = self._fit_from_starts(constrained.fit_framed, X, runs, **options)
+        fit = self._publish(fit, frame, X, weights)
         self.cluster_sizes_ = np.bincount(self.labels_, minlength=self.n_clusters).astype(np.int32)
         self.n_iter_ = int(fit.steps)
         return self

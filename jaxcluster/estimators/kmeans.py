@@ -12,8 +12,8 @@ ALGORITHMS = ("lloyd", "elkan")
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
-    and `transform` have the dtype of the computation.
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
+    ``cluster_centers_`` and `transform` have the dtype of the rows.
 
     Args:
         n_clusters: number of clusters.
@@ -101,8 +101,8 @@ class KMeans(CenterEstimator):
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         weights = self._check_weights(sample_weight, X.shape[0])
         runs = self._runs(auto=kmeans.AUTO_RESTARTS)
-        fit = self._best_fit(X, weights, runs)
-        self._publish(fit, weights)
+        fit, frame = self._best_fit(X, weights, runs)
+        self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)
         return self
 
@@ -115,4 +115,4 @@ class KMeans(CenterEstimator):
             "precision": self.precision,
             "frozen": self.frozen,
         }
-        return self._fit_from_starts(kmeans.fit, X, runs, **options)
+        return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)

@@ -6,12 +6,12 @@ import math
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import check
+from jaxcluster.core.frame import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key
 from jaxcluster.types import Status
 
@@ -22,8 +22,8 @@ AUTO_RESTARTS = 3
 class MiniBatchKMeans(CenterEstimator):
     """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
-    and `transform` have the dtype of the computation.
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
+    ``cluster_centers_`` and `transform` have the dtype of the rows.
 
     Args:
         n_clusters: number of clusters.
@@ -47,8 +47,7 @@ class MiniBatchKMeans(CenterEstimator):
         inertia_: Σ w·‖x − c‖² (data units²) of the rows that ``labels_`` are of.
         n_iter_: passes over the rows, rounded up; set by `fit` alone.
         n_steps_: batches taken.
-        history_: (n_steps_,) smoothed inertia per unit of weight after each batch; NaN for the first, which still
-            shows the start.
+        history_: (n_steps_,) smoothed inertia per unit of weight after each batch; of the first that of the start.
         status_: a `jaxcluster.types.Status`, how the iteration ended; MAX_STEPS after `partial_fit`.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
@@ -97,7 +96,7 @@ class MiniBatchKMeans(CenterEstimator):
         self._check_params(X.shape[0])
         weights = self._check_weights(sample_weight, X.shape[0])
         batch_size = min(self.batch_size, X.shape[0])
-        fit = minibatch.fit(
+        fit, frame = minibatch.fit_framed(
             as_key(self.random_state),
             X,
             self.n_clusters,
@@ -110,7 +109,7 @@ class MiniBatchKMeans(CenterEstimator):
             reassignment_ratio=self.reassignment_ratio,
             **self._start(X, weights),
         )
-        fit = self._publish(fit, weights)
+        fit = self._publish(fit, frame, X, weights)
         if not self.compute_labels:
             del self.labels_
         self.n_steps_ = int(fit.steps)
@@ -136,23 +135,24 @@ class MiniBatchKMeans(CenterEstimator):
         if first:
             self._check_params(X.shape[0])
             start = self._start(X, weights)
-            state = minibatch.start(jax.random.fold_in(key, 0), X, self.n_clusters, weights=weights, **start)
-            self.n_steps_, self.history_ = 0, np.zeros(0, state.centers.dtype)
+            self._frame = prepare(X).frame
+            options = {"weights": weights, "frame": self._frame, **start}
+            state = minibatch.start(jax.random.fold_in(key, 0), X, self.n_clusters, **options)
+            self.n_steps_, self.history_ = 0, np.zeros(0, np.asarray(state.smoothed).dtype)
         else:
             state = self._recall()
         step_key = jax.random.fold_in(key, self.n_steps_ + 1)
-        state = jax.device_get(
-            minibatch.partial_fit(step_key, state, X, weights=weights, reassignment_ratio=self.reassignment_ratio)
-        )
+        options = {"reassignment_ratio": self.reassignment_ratio, "frame": self._frame}
+        state = jax.device_get(minibatch.partial_fit(step_key, state, X, weights=weights, **options))
         self.cluster_centers_ = np.array(state.centers)
         self.n_steps_ += 1
         self.history_ = np.append(self.history_, state.smoothed)
         self.status_ = Status.MAX_STEPS if np.isfinite(state.centers).all() else Status.NOT_FINITE
         self._remember(state)
         if self.compute_labels:
-            self.labels_ = np.array(kmeans.predict(self.cluster_centers_, X))
+            self.labels_ = np.array(kmeans.predict(self.cluster_centers_, X, frame=self._frame))
             self.inertia_ = -self._score(X, weights)
-        self._warn_unless_sound(weights)
+        self._warn_unless_sound(X, weights)
         return self
 
     def _check_params(self, n):
@@ -190,5 +190,4 @@ class MiniBatchKMeans(CenterEstimator):
 
     def _recall(self):
         check_is_fitted(self)
-        running = {name: jnp.asarray(value) for name, value in self._running.items()}
-        return minibatch.MiniBatchState(centers=jnp.asarray(self.cluster_centers_), **running)
+        return minibatch.MiniBatchState(centers=self.cluster_centers_, **self._running)

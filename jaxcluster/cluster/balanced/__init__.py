@@ -4,7 +4,7 @@
 """
 
 from jaxcluster.cluster.balanced.assign import assign, assign_cost
-from jaxcluster.cluster.balanced.fit import BalancedState, fit
+from jaxcluster.cluster.balanced.fit import BalancedState, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform
 
-__all__ = ["BalancedState", "assign", "assign_cost", "fit", "predict", "transform"]
+__all__ = ["BalancedState", "assign", "assign_cost", "fit", "fit_framed", "predict", "transform"]

@@ -24,6 +24,7 @@ from jaxcluster.cluster.balanced.repair import solve
 from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.rows import place
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray
 
@@ -108,3 +109,9 @@ def fit(
     status = final_status(status, inertia, counts)
     history = history_of(best, max_steps)
     return Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
+
+
+def fit_framed(*arguments, **options) -> tuple[Fit, Frame]:
+    """`fit`, and a frame about its centers."""
+    fitted = fit(*arguments, **options)
+    return fitted, frame_of(fitted.state.centers)

@@ -1,6 +1,6 @@
 """k-means with pairs of rows that have to be in one cluster, and pairs that must not be."""
 
-from jaxcluster.cluster.constrained.fit import ConstrainedState, fit
+from jaxcluster.cluster.constrained.fit import ConstrainedState, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform
 
-__all__ = ["ConstrainedState", "fit", "predict", "transform"]
+__all__ = ["ConstrainedState", "fit", "fit_framed", "predict", "transform"]

@@ -27,6 +27,7 @@ from jaxcluster.cluster.constrained.pairs import group
 from jaxcluster.cluster.constrained.search import Part, label, parts_of
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.rows import float_dtype, place
 from jaxcluster.types import Array, Fit, Float, KeyArray
 
@@ -133,3 +134,9 @@ def _labels(costs: np.ndarray, total: np.ndarray, parts: list[Part], last: np.nd
         own = costs[part.groups].astype(np.float64) * total[part.groups, None]
         labels[part.groups] = label(part, own, None if last is None else last[part.groups])
     return labels
+
+
+def fit_framed(*arguments, **options) -> tuple[Fit, Frame]:
+    """`fit`, and a frame about its centers."""
+    fitted = fit(*arguments, **options)
+    return fitted, frame_of(fitted.state.centers)
