@@ -85,7 +85,8 @@ def load(path: str | os.PathLike) -> Any:
 def _rebuild(cls, params, attributes):
     estimator = cls(**params)
     for name, value in attributes.items():
-        if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or hasattr(cls, name):
+        of_class = getattr(cls, name, None) is not None  # a method; None stands for what a fit sets
+        if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
     return estimator
