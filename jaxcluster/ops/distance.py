@@ -1,24 +1,40 @@
 """Distances between the rows of two matrices, for tiles: they build n×m, so pass them tiles.
 
-Every function takes (n, d) and (m, d) and returns (n, m). Source: the definitions of ``scipy.spatial.distance``.
+Every function takes (n, d) and (m, d) and returns (n, m). Source: the definitions of ``scipy.spatial.distance``, and
+scikit-learn's where those have 0/0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcluster.core.check import check_choice
+from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.types import Array, Bool, Float, Int
 
 FULL = jax.lax.Precision.HIGHEST
 
-FEW_COLUMNS = 4
-"""Up to this width differences are summed column by column: as fast as a matrix product, and free of cancellation."""
+FEW_COLUMNS = 8
+"""Up to this width differences are as fast as a matrix product, and free of cancellation."""
+
+COLUMN_GROUP = 16
+"""Columns whose differences are added up in one pass over the distances (on a CPU 3 times as fast as one by one)."""
+
+RELATIVE_ERROR = 1e-4
+"""Of a squared distance, the rounding error from which on it is computed by differences."""
+
+ORIGIN_SAMPLE = 32
+"""Rows whose median is the origin of expanded squares."""
+
+LARGEST_POWER = 2.0**60
+"""From this p on Minkowski's distance is Chebyshev's: m^(1/p) rounds to 1 for any number m of columns."""
 
 DIFFERENCE_TILE = 2048
 """Rows whose differences from their centres stay in a core's cache."""
@@ -31,7 +47,7 @@ def few_centers(k: int, d: int) -> bool:
 
 def matrix_precision(precision: str | None) -> jax.lax.Precision:
     """The precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
-    check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
+    check.check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
     return jax.lax.Precision.DEFAULT if precision == "fast" else FULL
 
 
@@ -45,76 +61,309 @@ def squared_norms(x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jnp.sum(jnp.square(x), axis=-1)
 
 
-def sqeuclidean(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
+def sqeuclidean(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], *, same: Bool[Array, "n m"] | None = None
+) -> Float[Array, "n m"]:
     """Squared Euclidean distances (data units²), never negative.
 
-    Wider than a few columns this is ‖x‖² − 2x·y + ‖y‖², which cancels far from the origin: the rows are first moved
-    so that the mean of y is the origin.
+    Wider than a few columns this is ‖x‖² − 2x·y + ‖y‖², which cancels far from the origin: see `refined_sqeuclidean`.
+
+    Args:
+        same: pairs that are known to be one row, at distance 0.
     """
     if x.shape[1] <= FEW_COLUMNS:
-        return _sum_columns(lambda a, b: jnp.square(a - b), x, y)
-    origin = jax.lax.stop_gradient(jnp.mean(y, axis=0))
-    x, y = x - origin, y - origin
-    return expanded_sqeuclidean(x, y, squared_norms(x), precision=precision)
+        squares = _squared_differences(x, y)
+        return squares if same is None else jnp.where(same, 0, squares)
+    return refined_sqeuclidean(x, y, _origin(y), same)
 
 
 def expanded_sqeuclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=FULL
 ) -> Float[Array, "n m"]:
-    """`sqeuclidean` of rows that are centred already and whose squared lengths are at hand: no copy of x is made."""
+    """‖x‖² − 2x·y + ‖y‖² of rows that are centred already and whose squared lengths are at hand; never negative."""
     expanded = norms[:, None] - 2 * row_products(x, y, precision) + squared_norms(y)[None, :]
     return jnp.maximum(expanded, 0)
 
 
-def euclidean(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
-    """Euclidean distances (data units). The gradient at distance 0 is 0, not NaN."""
-    return _safe_root(sqeuclidean(x, y, precision=precision), 2)
+@jax.custom_jvp
+def refined_sqeuclidean(
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"],
+    origin: Float[Array, " d"] | None = None,
+    same: Bool[Array, "n m"] | None = None,
+) -> Float[Array, "n m"]:
+    """Squared distances by a matrix product where it is exact enough, else all of them by differences.
+
+    Expanded about an origin a squared distance is rounded by about eps·(‖x‖² + ‖y‖²). Where that is more than
+    `RELATIVE_ERROR` of any of them, all are computed anew: rows too far apart for one origin are seldom few.
+
+    Args:
+        origin: of the expansion, near the rows; None where that is 0. The result does not depend on it, nor has it a
+            derivative in it.
+        same: pairs that are known to be one row, at distance 0, which no differences are needed for.
+    """
+    moved_x, moved_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
+    norms = squared_norms(moved_x)
+    squares = expanded_sqeuclidean(moved_x, moved_y, norms)
+    squares = squares if same is None else jnp.where(same, 0, squares)
+    rounded = _is_rounded(squares, norms, squared_norms(moved_y), same)
+    # Of x and y as they are, not as they were moved, which has rounded them.
+    squares = at_most_once(rounded, lambda squares: _squared_differences(x, y), squares)
+    return squares if same is None else jnp.where(same, 0, squares)
 
 
-def cosine(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
-    """1 − cos of the angle, in [0, 2]; a row of zeros is at distance 1 from every row."""
-    return jnp.clip(1 - row_products(normalize(x), normalize(y), precision), 0, 2)
+@refined_sqeuclidean.defjvp
+def _refined_sqeuclidean_jvp(primals, tangents):
+    """2(x − y)·(dx − dy), which cancels where the square does."""
+    x, y, origin, same = primals
+    dx, dy, _, _ = tangents
+    squares = refined_sqeuclidean(x, y, origin, same)
+    moved_x, moved_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
+
+    def expanded(x, y, moved_x, moved_y, dx, dy):
+        own = jnp.sum(moved_x * dx, axis=1)[:, None] + jnp.sum(moved_y * dy, axis=1)[None, :]
+        return 2 * (own - row_products(moved_x, dy) - row_products(dx, moved_y))
+
+    def by_differences(x, y, moved_x, moved_y, dx, dy):
+        return over_columns(lambda a, da, b, db: 2 * (a - b) * (da - db), (x, dx), (y, dy))
+
+    held = jax.lax.stop_gradient((squares, squared_norms(moved_x), squared_norms(moved_y)))
+    rounded = _is_rounded(*held, same)
+    moved = jax.lax.cond(rounded, by_differences, expanded, x, y, moved_x, moved_y, dx, dy)
+    return squares, moved if same is None else jnp.where(same, 0, moved)
 
 
-def manhattan(x: Float[Array, "n d"], y: Float[Array, "m d"], *, precision=FULL) -> Float[Array, "n m"]:
-    """Sums of absolute differences (data units)."""
-    return _sum_columns(lambda a, b: jnp.abs(a - b), x, y)
+def _is_rounded(squares, norms_x, norms_y, same):
+    bound = jnp.finfo(squares.dtype).eps * (norms_x[:, None] + norms_y[None, :])
+    rounded = bound > RELATIVE_ERROR * squares
+    return jnp.any(rounded if same is None else rounded & ~same)
 
 
-def minkowski(x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: float = 2.0, precision=FULL) -> Float[Array, "n m"]:
-    """(Σ|x − y|^p)^(1/p) for p >= 1 (data units)."""
-    return _safe_root(_sum_columns(lambda a, b: jnp.abs(a - b) ** p, x, y), p)
+def at_most_once(condition: Bool[Array, ""], function: Callable[[Any], Any], state: Any) -> Any:
+    """``function(state)`` where the condition holds, else ``state``.
+
+    A loop, not a cond: under vmap a cond always computes both of its branches.
+    """
+
+    def once(carry):
+        return carry[0] & False, function(carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], once, (condition, state))[1]
+
+
+def euclidean(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], *, same: Bool[Array, "n m"] | None = None
+) -> Float[Array, "n m"]:
+    """Euclidean distances (data units), of any size. The gradient at distance 0 is 0, not NaN.
+
+    Args:
+        same: pairs that are known to be one row, at distance 0.
+    """
+    exponent = _scale_exponent(x, y)
+    distances = _safe_root(sqeuclidean(times_power_of_two(x, exponent), times_power_of_two(y, exponent), same=same), 2)
+    return times_power_of_two(distances, -exponent)
+
+
+def cosine(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], *, same: Bool[Array, "n m"] | None = None
+) -> Float[Array, "n m"]:
+    """1 − cos of the angle, in [0, 2]; a row of zeros is at distance 1 from every row.
+
+    Half the squared distance on the unit sphere: 1 − x·y cancels for small angles.
+
+    Args:
+        same: pairs that are known to be one row, at distance 0.
+    """
+    x, y = normalize(x), normalize(y)
+    return _half_squares(x, y, same)
+
+
+def correlation(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], *, same: Bool[Array, "n m"] | None = None
+) -> Float[Array, "n m"]:
+    """1 − Pearson's correlation of two rows, in [0, 2]; a row of equal entries is at distance 1 from every row.
+
+    Args:
+        same: pairs that are known to be one row, at distance 0.
+    """
+    return _half_squares(_standardized(x), _standardized(y), same)
+
+
+def _standardized(x):
+    """Rows of mean 0 and length 1. Their first entry goes first, so that what the mean leaves over is not rounded."""
+    x = _near_one(x)
+    x = x - x[:, :1]
+    return normalize(x - jnp.mean(x, axis=1, keepdims=True))
+
+
+def _half_squares(x, y, same):
+    """Half the squared distances of unit rows; 1 from and to rows of zeros."""
+    zero = ~(jnp.any(x != 0, axis=1)[:, None] & jnp.any(y != 0, axis=1)[None, :])
+    # No origin is nearer than 0 to all of them. A row of zeros needs no differences.
+    known = zero if same is None else same | zero
+    squares = _squared_differences(x, y) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, y, None, known)
+    distances = jnp.where(zero, 1, jnp.minimum(squares / 2, 2))
+    return distances if same is None else jnp.where(same, 0, distances)
+
+
+def manhattan(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Σ|x − y| (data units)."""
+    return over_columns(lambda a, b: jnp.abs(a - b), (x,), (y,))
+
+
+def chebyshev(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """max|x − y| (data units)."""
+    return over_columns(lambda a, b: jnp.abs(a - b), (x,), (y,), jnp.maximum)
+
+
+def minkowski(x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: float = 2.0) -> Float[Array, "n m"]:
+    """(Σ|x − y|^p)^(1/p) for p >= 1 (data units), the differences over the largest, so that no power overflows."""
+    if p >= LARGEST_POWER:
+        return chebyshev(x, y)
+    largest = jax.lax.stop_gradient(chebyshev(x, y))
+    unit = jnp.where(largest > 0, largest, 1)
+    # Constant though it is, the largest is right for derivatives too: the whole does not depend on it.
+    sums = over_columns(lambda a, b: (jnp.abs(a - b) / unit) ** p, (x,), (y,))
+    return unit * _safe_root(sums, p)
+
+
+def canberra(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Σ|x − y| / (|x| + |y|), without the columns in which both are 0."""
+
+    def term(a, b):
+        total = jnp.abs(a / 2) + jnp.abs(b / 2)  # halves, which do not overflow
+        return jnp.where(total > 0, jnp.abs(a / 2 - b / 2) / jnp.where(total > 0, total, 1), 0)
+
+    return over_columns(term, (x,), (y,))
+
+
+def braycurtis(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Σ|x − y| / Σ|x + y|; 0 of two rows of zeros, infinite of rows that are each other's negatives."""
+    apart, total = over_columns(lambda a, b: (jnp.abs(a - b), jnp.abs(a + b)), (x,), (y,))
+    quotient = apart / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, quotient, jnp.where(apart > 0, jnp.inf, 0))
+
+
+def hamming(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """The share of columns that differ."""
+    return over_columns(lambda a, b: (a != b).astype(x.dtype), (x,), (y,)) / x.shape[1]
+
+
+def jaccard(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Of the columns in which one of the rows is not 0, the share in which the other is; 0 if there are none."""
+
+    def term(a, b):
+        return ((a != 0) ^ (b != 0)).astype(x.dtype), ((a != 0) | (b != 0)).astype(x.dtype)
+
+    apart, either = over_columns(term, (x,), (y,))
+    return apart / jnp.maximum(either, 1)
+
+
+def haversine(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """The angle (radians) between places on a sphere, given by latitude and longitude in radians.
+
+    Raises:
+        ValueError: not two columns.
+    """
+    check_haversine(x)
+    latitude, longitude = (x[:, j, None] - y[None, :, j] for j in (0, 1))
+    both = jnp.cos(x[:, 0])[:, None] * jnp.cos(y[:, 0])[None, :]
+    half = jnp.square(jnp.sin(latitude / 2)) + both * jnp.square(jnp.sin(longitude / 2))
+    opposite = half >= 1  # by rounding it may be more, and the derivative of the arcsine is infinite there
+    root = _safe_root(jnp.where(opposite, 0, half), 2)
+    return 2 * jnp.where(opposite, np.pi / 2, jnp.arcsin(root))
 
 
 METRICS: dict[str, Callable[..., Float[Array, "n m"]]] = {
     "sqeuclidean": sqeuclidean,
     "euclidean": euclidean,
+    "l2": euclidean,
     "cosine": cosine,
+    "correlation": correlation,
     "manhattan": manhattan,
+    "cityblock": manhattan,
+    "l1": manhattan,
+    "chebyshev": chebyshev,
     "minkowski": minkowski,
+    "canberra": canberra,
+    "braycurtis": braycurtis,
+    "hamming": hamming,
+    "jaccard": jaccard,
+    "haversine": haversine,
 }
+
+REFINED = (sqeuclidean, euclidean, cosine, correlation)
+"""Functions that are told which pairs are the same row, as they would compute all distances by differences for it."""
+
+TRANSLATION_INVARIANT = ("sqeuclidean", "euclidean", "manhattan", "chebyshev", "minkowski")
+"""Metrics, by their plain names, that depend on differences of rows alone: the rows may be moved."""
+
+
+def plain_metric(metric: str | Callable, p: float = 2.0, *, also: tuple[str, ...] = ()) -> str | Callable:
+    """A metric by the one name it has here: "l1" and "minkowski" with p = 1 are "manhattan", and so on.
+
+    Args:
+        metric: a name in `METRICS` or ``also``, or a callable, which is returned as it is.
+        p: the power of "minkowski", at least 1; infinity is "chebyshev".
+
+    Raises:
+        ValueError, TypeError: an unknown name, with the known ones listed, or p < 1.
+    """
+    if callable(metric):
+        return metric
+    known = [*METRICS, *also]
+    if metric not in known:
+        try:
+            check.check_choice("metric", metric, known)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} For any other pass a function of two matrices of rows, (n, d) and (m, d), that gives (n, m) "
+                "distances, or metric='precomputed' and the distances where that is taken."
+            ) from None
+    if metric == "minkowski":
+        check.check_positive("p", p)
+        if not p >= 1:
+            raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
+        power = float(p)
+        return {1.0: "manhattan", 2.0: "euclidean"}.get(power, "chebyshev" if power >= LARGEST_POWER else metric)
+    return {"l1": "manhattan", "cityblock": "manhattan", "l2": "euclidean"}.get(metric, metric)
 
 
 def metric_function(metric: str | Callable, *, p: float = 2.0) -> Callable[..., Float[Array, "n m"]]:
     """The distance function of a name in `METRICS` ("minkowski" takes p), or the callable itself.
 
     Raises:
-        ValueError: an unknown name, with the known ones listed, or p < 1.
+        ValueError, TypeError: see `plain_metric`.
     """
+    metric = plain_metric(metric, p)
     if callable(metric):
         return metric
-    check_choice("metric", metric, METRICS)
-    if metric != "minkowski":
-        return METRICS[metric]
-    if p < 1:
-        raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
-    return partial(minkowski, p=p)
+    return partial(minkowski, p=float(p)) if metric == "minkowski" else METRICS[metric]
+
+
+def distances_between(
+    function: Callable[..., Float[Array, "n m"]],
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"],
+    same: Bool[Array, "n m"],
+) -> Float[Array, "n m"]:
+    """What a function of `metric_function` makes of two matrices, with 0 for the pairs that are the same row."""
+    return function(x, y, same=same) if function in REFINED else jnp.where(same, 0, function(x, y))
+
+
+def check_haversine(x: Any) -> None:
+    """Raises ValueError unless there are two columns."""
+    if x.shape[-1] != 2:
+        raise ValueError(
+            f"metric='haversine' takes latitude and longitude in radians, 2 columns, and x has {x.shape[-1]}. "
+            "Pass those two, np.deg2rad of degrees."
+        )
 
 
 def own_distances(
     x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
 ) -> Float[Array, " n"]:
-    """Squared distance (data units²) of each row to the centre it is labelled with, from differences.
+    """Squared distances (data units²) of each row to the centre it is labelled with, from differences.
 
     Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
     """
@@ -126,9 +375,18 @@ def own_distances(
         own = (
             row_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T) if few else centers[labels]
         )
-        return 1 - jnp.sum(x * own, axis=1) if spherical else jnp.sum(jnp.square(x - own), axis=1)
+        squares = jnp.sum(jnp.square(x - own), axis=1)
+        return _cosine_of(x, own, squares) if spherical else squares
 
     return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
+
+
+def _cosine_of(x, y, squares):
+    """1 − x·y of unit rows, with its derivative, by half their squared distance; 1 where one is a row of zeros."""
+    products = jnp.sum(x * y, axis=1)
+    zero = ~(jnp.any(x != 0, axis=1) & jnp.any(y != 0, axis=1))
+    distances = jax.lax.stop_gradient(jnp.where(zero, 1, squares / 2))
+    return distances - (products - jax.lax.stop_gradient(products))
 
 
 def normalize(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
@@ -154,30 +412,63 @@ def _near_one(x):
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), jnp.int64 if info.bits == 64 else jnp.int32)
     field = (bits >> info.nmant) & ((1 << info.nexp) - 1)
     exponent = jnp.max(jnp.maximum(field, 1), axis=-1, keepdims=True) - (info.maxexp - 1)
-    scaled = x * _power_of_two(-exponent, info)
+    scaled = times_power_of_two(x, -exponent)
     subnormal = (bits & ((1 << info.nmant) - 1)).astype(x.dtype) * 2.0**-info.nmant
-    lifted = jnp.where(bits < 0, -subnormal, subnormal) * _power_of_two(info.minexp - exponent, info)
+    lifted = times_power_of_two(jnp.where(bits < 0, -subnormal, subnormal), info.minexp - exponent)
     # XLA may have kept these numbers (accelerators do): what is added is what the product has lost of them.
     return scaled + jnp.where(field == 0, lifted - jax.lax.stop_gradient(scaled), 0)
 
 
-def _power_of_two(exponent, info):
-    """2^exponent of the integers that bits of this float are read as, cut to normal numbers."""
-    field = jnp.clip(exponent, info.minexp, info.maxexp - 1) + (info.maxexp - 1)
-    return jax.lax.bitcast_convert_type(field << info.nmant, info.dtype)
+def over_columns(
+    term: Callable[..., Any], x: tuple[Float[Array, "n d"], ...], y: tuple[Float[Array, "m d"], ...], combine=jnp.add
+) -> Any:
+    """What ``term`` makes of each column of both sides, combined.
+
+    Args:
+        term: (n, 1) columns, one of each matrix of x, then (1, m) columns of y -> (n, m) matrices.
+        combine: an associative function of two of these matrices.
+    """
+    d = x[0].shape[1]
+    first = min(d, d % COLUMN_GROUP or COLUMN_GROUP)
+    x, y = (tuple(part.T for part in side) for side in (x, y))
+
+    @jax.checkpoint  # a reverse derivative computes a group again, and keeps no n×m matrix of each column
+    def of_group(xs, ys):
+        columns = (
+            term(*(part[j][:, None] for part in xs), *(part[j][None, :] for part in ys)) for j in range(len(xs[0]))
+        )
+        return reduce(partial(jax.tree.map, combine), columns)
+
+    def group(start, width):
+        return of_group(*jax.tree.map(lambda part: jax.lax.dynamic_slice_in_dim(part, start, width), (x, y)))
+
+    if d == first:
+        return group(0, d)
+
+    def advance(index, total):
+        return jax.tree.map(combine, total, group(first + index * COLUMN_GROUP, COLUMN_GROUP))
+
+    return jax.lax.fori_loop(0, (d - first) // COLUMN_GROUP, advance, group(0, first))
 
 
-def _sum_columns(term, x, y):
-    def add(column, total):
-        pick = partial(jax.lax.dynamic_index_in_dim, index=column, axis=1, keepdims=False)
-        return total + term(pick(x)[:, None], pick(y)[None, :])
+def _squared_differences(x, y):
+    return over_columns(lambda a, b: jnp.square(a - b), (x,), (y,))
 
-    first = term(x[:, :1], y[:, 0][None, :])
-    if x.shape[1] <= FEW_COLUMNS:
-        return sum((term(x[:, j, None], y[None, :, j]) for j in range(1, x.shape[1])), first)
-    return jax.lax.fori_loop(1, x.shape[1], add, first)
+
+def _origin(y):
+    """The lower median, column by column, of a few rows: one far row cannot drag it away as it does a mean."""
+    count = min(ORIGIN_SAMPLE, y.shape[0])
+    sample = jax.lax.stop_gradient(y[np.arange(count) * y.shape[0] // count])
+    return jnp.sort(sample, axis=0)[(count - 1) // 2]
+
+
+def _scale_exponent(x, y):
+    """The exponent that brings the largest entry to 2^⅜ of the range: squares of rows neither overflow nor vanish."""
+    largest = jnp.maximum(*(jnp.max(jnp.abs(jax.lax.stop_gradient(side))) for side in (x, y)))
+    return 3 * jnp.finfo(x.dtype).maxexp // 8 - jnp.frexp(largest)[1]
 
 
 def _safe_root(value, p):
     positive = value > 0
-    return jnp.where(positive, jnp.where(positive, value, 1) ** (1 / p), 0)
+    held = jnp.where(positive, value, 1)
+    return jnp.where(positive, jnp.sqrt(held) if p == 2 else held ** (1 / p), 0)
