@@ -46,6 +46,7 @@ def iterate(
     tol,
     max_steps,
     capacity: int = DEFAULT_CAPACITY,
+    after: Fit | None = None,
 ) -> Fit:
     """Repeats ``step`` until ``state.residual <= tol``, NaN, or ``max_steps`` steps.
 
@@ -55,6 +56,7 @@ def iterate(
         tol: in the units of the residual; traced.
         max_steps: traced.
         capacity: static length of the history; later steps are not recorded.
+        after: a fit that is continued: its steps and its history, of the same length, are kept.
     """
 
     def unfinished(carry):
@@ -66,8 +68,9 @@ def iterate(
         state = step(state)
         return state, steps + 1, history.at[steps].set(state.objective, mode="drop")
 
-    history = jnp.zeros((capacity,), jnp.result_type(state.objective))
-    state, steps, history = jax.lax.while_loop(unfinished, advance, (state, jnp.int32(0), history))
+    history = jnp.zeros((capacity,), jnp.result_type(state.objective)) if after is None else after.history
+    steps = jnp.int32(0) if after is None else after.steps
+    state, steps, history = jax.lax.while_loop(unfinished, advance, (state, steps, history))
     return Fit(state, None, steps, status_of(state.residual, tol), history)
 
 
