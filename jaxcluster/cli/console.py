@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from jaxcluster.cli.errors import one_line
+from jaxcluster.cli.errors import as_options, one_line
 
 STDERR = Console(stderr=True, highlight=False)
 """One for all: what is printed while progress is shown has to go through the console that shows it."""
@@ -37,6 +37,12 @@ def complain(kind: str, message: str, style: str) -> None:
     """One line on stderr: ``Error: …`` or ``Warning: …``."""
     text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (one_line(message), style))
     STDERR.print(text, soft_wrap=True)
+
+
+def note(notes: Sequence[str], *, quiet: bool = False) -> None:
+    """What a reader decided where a file can be read in two ways, a line each on stderr."""
+    for each in () if quiet else notes:
+        complain("Note", as_options(each), "cyan")
 
 
 def show_table(
@@ -104,7 +110,7 @@ def warnings_in_one_line() -> Iterator[None]:
     seen: set[str] = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        text = one_line(message)
+        text = as_options(one_line(message))
         if issubclass(category, UserWarning) and text not in seen:
             seen.add(text)
             complain("Warning", text, "yellow")

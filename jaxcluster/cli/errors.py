@@ -10,6 +10,19 @@ MISTAKES = (ValueError, TypeError, OSError, MemoryError)
 """What readers, checks and fits raise for wrong arguments, wrong data and missing files."""
 
 
+SPELLINGS = {
+    "header=True": "--header",
+    "header=False": "--no-header",
+    "missing=True": "--missing",
+    "delimiter=": "--delimiter ",
+    "decimal=": "--decimal ",
+    "encoding=": "--encoding ",
+    'jax.config.update("jax_enable_x64", True)': "JAX_ENABLE_X64=1 before the command",
+    "jax.config.update('jax_enable_x64', True)": "JAX_ENABLE_X64=1 before the command",
+}
+"""What the library calls its arguments and switches, and what they are called here."""
+
+
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 """What a RuntimeError of JAX says where a device is full."""
 
@@ -38,5 +51,12 @@ def one_line(error: BaseException | str) -> str:
 
 
 def as_options(message: str) -> str:
-    """A message of the library in words of the command line: ``(columns=)`` is ``(--columns)`` here."""
-    return re.sub(r"\((\w+)=\)", lambda found: f"(--{found[1].replace('_', '-')})", message)
+    """A message of the library in words of the command line.
+
+    >>> as_options("Choose the columns (columns=). Pass header=False or decimal=',', or set n_init=2.")
+    "Choose the columns (--columns). Pass --no-header or --decimal ',', or set n_init=2."
+    """
+    message = re.sub(r"\((\w+)=\)", lambda found: f"(--{found[1].replace('_', '-')})", message)
+    for words, option in SPELLINGS.items():
+        message = message.replace(words, option)
+    return message

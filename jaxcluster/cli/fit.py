@@ -15,6 +15,7 @@ from jaxcluster.cli.inputs import Source, read
 
 OWN = {
     *("algo", "data", "k", "out", "scale", "columns", "truth", "weights", "key", "init", "max_iter"),
+    *("header", "delimiter", "decimal", "encoding"),
     *("must_link", "cannot_link", "labels", "tensorboard", "param", "overwrite", "no_report", "quiet"),
 }
 """Arguments of `fit` that are no parameters of an estimator, or of another name with each."""
@@ -48,6 +49,10 @@ def fit(
     truth: opt.Truth = None,
     weights: opt.Weights = None,
     key: opt.Key = None,
+    header: opt.Header = None,
+    delimiter: opt.Delimiter = None,
+    decimal: opt.Decimal = None,
+    encoding: opt.Encoding = None,
     init: opt.Init = None,
     n_init: Annotated[
         str | None,
@@ -63,6 +68,7 @@ def fit(
     metric: graph.DistanceChoice = None,
     covariance: opt.CovarianceChoice = None,
     reg_covar: opt.RegCovar = None,
+    missing: opt.Missing = None,
     precision: opt.PrecisionChoice = None,
     batch_size: Annotated[
         int | None,
@@ -141,7 +147,7 @@ def fit(
     """
     given = dict(locals())
     from jaxcluster.cli import console
-    from jaxcluster.cli.fitting import Task, carry_out, check, links_of
+    from jaxcluster.cli.fitting import Task, carry_out, check, links_of, ways_of
     from jaxcluster.cli.folder import check_folder
     from jaxcluster.cli.parameters import make_estimator
     from jaxcluster.cli.runtime import start
@@ -153,7 +159,7 @@ def fit(
     task = Task(
         algo,
         make_estimator(algo, chosen, clusters=k, steps=max_iter, init=init, params=param or []),
-        Source(data, key, columns, truth, weights),
+        Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
         out,
         overwrite=overwrite,
         resume=bool(resume),
@@ -165,6 +171,7 @@ def fit(
     links = links_of(task, {"must_link": must_link, "cannot_link": cannot_link})
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
-            rows = read(task.source, scale.value)
+            rows = read(task.source, scale.value, **ways_of(task.estimator))
+        console.note(rows.dataset.notes, quiet=quiet)
         result = carry_out(stage, task, rows, links)
     show(console.stdout(quiet), result, out)

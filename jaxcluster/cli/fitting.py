@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxcluster.cli import partition_options as partition
 from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
-from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.errors import MistakeError, as_options, mistakes
 from jaxcluster.cli.folder import CONFIG, new_folder, write_json
 from jaxcluster.cli.inputs import Rows, Source, describe
 from jaxcluster.cli.known import check_learns, known_labels
@@ -54,7 +55,18 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A finished fit and what came of it; the silhouette is that of ``silhouette_rows`` rows."""
+    """A finished fit and what came of it.
+
+    Attributes:
+        algorithm: its name.
+        estimator: fitted.
+        rows: that it was fitted to.
+        internal: scores of the rows themselves.
+        external: scores against the truth, None without one.
+        silhouette_rows: how many rows the silhouette is of.
+        seconds: by stage.
+        warned: whether the estimator has warned of how its fit ended.
+    """
 
     algorithm: str
     estimator: Any
@@ -63,6 +75,28 @@ class Result(NamedTuple):
     external: dict[str, float] | None
     silhouette_rows: int
     seconds: dict[str, float]
+    warned: bool = False
+
+    @property
+    def scores_in_words(self) -> dict[str, Any]:
+        """The scores of the rows themselves, by the names under which they are explained."""
+        from jaxcluster.cli.scores import in_words
+
+        return in_words(self.estimator, self.internal)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be known to read the scores."""
+        import numpy as np
+
+        said = []
+        if self.rows.weights is not None:
+            said.append(
+                "Weights count in the fit and in what it maximizes or minimizes; all other scores count each row once."
+            )
+        if np.isnan(self.rows.x).any():
+            said.append("Rows with missing cells have no distances, so that scores by distance are left out.")
+        return said
 
 
 def check(task: Task) -> None:
@@ -75,6 +109,12 @@ def check(task: Task) -> None:
         check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     elif task.tensorboard is not None:
         raise MistakeError(f"--tensorboard means nothing to {task.algorithm}, which trains no network.")
+
+
+def ways_of(estimator: Any) -> dict[str, Any]:
+    """What an estimator makes of missing cells and of distances, as `jaxcluster.cli.inputs.read` takes it."""
+    parameters = estimator.get_params(deep=False)
+    return {name: parameters[name] for name in ("missing", "metric") if name in parameters}
 
 
 def links_of(task: Task, files: dict[str, Path | None]) -> dict[str, Any]:
@@ -122,8 +162,7 @@ def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, An
     told = {} if rows.weights is None else {"sample_weight": rows.weights}
     if task.labels is not None:
         told["y"] = known_labels(task.labels, rows, estimator.random_state)
-    with stage("fit", _title(task, rows)), mistakes(), warnings.catch_warnings(), around:
-        warnings.filterwarnings("ignore", ".*did not converge")  # `show` says it in the words of the command line
+    with stage("fit", _title(task, rows)), mistakes(), _warnings_of_fit() as warned, around:
         estimator.fit(rows.x, **told, **links)
     labels = estimator.labels_
     with stage("score", "Scoring"):
@@ -131,7 +170,26 @@ def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, An
         scores |= internal_scores(estimator, rows.x)
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
     sampled = min(int((labels >= 0).sum()), select.SAMPLE)
-    return Result(task.algorithm, estimator, rows, finite(scores), external, sampled, stage.seconds)
+    return Result(task.algorithm, estimator, rows, finite(scores), external, sampled, stage.seconds, bool(warned))
+
+
+@contextmanager
+def _warnings_of_fit() -> Iterator[list[str]]:
+    """Shows warnings, and collects those of how the fit ended."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    warned: list[str] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*did not converge")  # `show` says it in the words of the command line
+        shown = warnings.showwarning
+
+        def listen(message, category, *where, **more):
+            if issubclass(category, ConvergenceWarning):
+                warned.append(str(message))
+            shown(message, category, *where, **more)
+
+        warnings.showwarning = listen
+        yield warned
 
 
 def _settings(task: Task, rows: Rows) -> dict[str, Any]:
@@ -174,31 +232,39 @@ def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:
     """The report, on the rows as they were clustered."""
     from jaxcluster.cli.deep_report import training_of, with_images
+    from jaxcluster.cli.scores import objective_of, silhouette_metric
     from jaxcluster.cli.structure import structure_of
     from jaxcluster.estimators import ESTIMATORS
     from jaxcluster.report import Components, write_report
-    from jaxcluster.types import Status
 
     estimator, rows, info = result.estimator, result.rows, ESTIMATORS.info(result.algorithm)
     mixture, trained = hasattr(estimator, "covariances_"), trains(estimator)
     components = Components(estimator.weights_, estimator.covariances_, estimator.covariance_type) if mixture else None
-    way = {"history": estimator.history_, "objective": info.objective, "best": info.best} if info.objective else {}
+    way = {"status": None}  # nothing iterates in methods without an objective
+    if info.objective:
+        objective = objective_of(estimator, info.objective)
+        way = {"history": estimator.history_, "objective": objective, "best": info.best, "status": estimator.status_}
     centers = estimator.means_ if mixture else getattr(estimator, "cluster_centers_", None)
-    dataset = rows.dataset._replace(x=rows.x)
+    notes = tuple(map(as_options, rows.dataset.notes))
+    dataset = rows.dataset._replace(x=rows.x, notes=notes)
     if trained:  # its centers lie among the codes, not among the rows
         centers, dataset = None, with_images(dataset, estimator)
-        way = {"training": training_of(estimator, rows.x)}
+        way = {"training": training_of(estimator, rows.x), "status": estimator.status_}
+    metric, p = silhouette_metric(estimator)
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
         config=runs.told(config) | ({"noise": NOISE_IN_SCORES} if (estimator.labels_ == -1).any() else {}),
-        scores=result.internal | (result.external or {}),
+        scores=result.scores_in_words | (result.external or {}),
         dataset=dataset,
         labels=estimator.labels_,
         centers=centers,
         components=components,
         structure=structure_of(estimator, rows.x, rows.weights),
         **way,
-        status=getattr(estimator, "status_", Status.CONVERGED),
         timing=config["seconds"],
+        scaling=rows.scaling,
+        metric=metric,
+        p=p,
+        remarks=result.remarks,
     )

@@ -14,11 +14,21 @@ DENSITY, SPECTRAL = "Methods by density", "Spectral clustering"
 class Distance(StrEnum):
     """What rows are measured by, as `jaxcluster.ops.distance.METRICS` has them."""
 
-    euclidean = "euclidean"
     sqeuclidean = "sqeuclidean"
-    manhattan = "manhattan"
-    minkowski = "minkowski"
+    euclidean = "euclidean"
+    l2 = "l2"
     cosine = "cosine"
+    correlation = "correlation"
+    manhattan = "manhattan"
+    cityblock = "cityblock"
+    l1 = "l1"
+    chebyshev = "chebyshev"
+    minkowski = "minkowski"
+    canberra = "canberra"
+    braycurtis = "braycurtis"
+    hamming = "hamming"
+    jaccard = "jaccard"
+    haversine = "haversine"
 
 
 class Extraction(StrEnum):

@@ -15,15 +15,27 @@ if TYPE_CHECKING:
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 
+LAYOUT = ("header", "delimiter", "decimal", "encoding")
+"""Arguments of `Source` that tell the layout of a text table."""
+
 
 class Source(NamedTuple):
-    """Where rows come from, word for word."""
+    """Where rows come from, word for word; the last four tell the layout of a text table, as `datasets.Format`."""
 
     data: str
     key: str | None = None
     columns: str | None = None
     truth: str | None = None
     weights: str | None = None
+    header: bool | None = None
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The options of `jaxcluster.datasets.load` that tell the layout of a text table."""
+        return {name: getattr(self, name) for name in LAYOUT}
 
 
 class Rows(NamedTuple):
@@ -31,7 +43,7 @@ class Rows(NamedTuple):
 
     Attributes:
         dataset: as read, in the data's own units.
-        x: (n, d) float32, scaled.
+        x: (n, d) float32 or float64, scaled.
         scaling: what was done to get ``x``.
         weights: (n,), or None for 1 each.
     """
@@ -42,32 +54,30 @@ class Rows(NamedTuple):
     weights: np.ndarray | None
 
 
-def read(source: Source, how: str) -> Rows:
-    """The rows of ``source``, scaled. Raises DataError, and ValueError for rows or weights that cannot be clustered."""
+def read(source: Source, how: str, *, missing: bool | None = None, metric: str | None = None) -> Rows:
+    """The rows of ``source``, scaled. Raises DataError, and ValueError for rows or weights that cannot be clustered.
+
+    Args:
+        source: of the rows.
+        how: one of `jaxcluster.datasets.SCALINGS`.
+        missing: True lets NaN through as missing cells; False says in the message that it can.
+        metric: that the method measures by; rows that float64 does not hold are moved if it measures differences.
+    """
     from jaxcluster.core.check import check_finite, check_weights
     from jaxcluster.datasets import scale
+    from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 
     dataset, weights = _weighted(source)
-    check_finite(dataset.x, name=dataset.name)
+    check_finite(dataset.x, name=dataset.name, missing=missing)
     if weights is not None:
         weights = check_weights(weights, len(dataset.x))
-    x, scaling = scale(dataset.x, how)
-    _check_squares(dataset.name, x)
+    movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT
+    x, scaling = scale(dataset.x, how, missing=bool(missing), movable=movable)
+    if scaling.origin is not None:
+        moved = ", ".join(map(str, scaling.origin[:4])) + (", …" if len(scaling.origin) > 4 else "")
+        note = f"integers beyond 2^53 are clustered as differences to those of one row: {moved}."
+        dataset = dataset._replace(notes=(*dataset.notes, note))
     return Rows(dataset, x, scaling, weights)
-
-
-def _check_squares(name: str, x: np.ndarray) -> None:
-    """Raises DataError where the squared distances of the rows, added up, may go beyond float32."""
-    import numpy as np
-
-    from jaxcluster.datasets import DataError
-
-    largest = max(float(x.max()), -float(x.min()))
-    if 4 * x.size * largest**2 > np.finfo(np.float32).max:
-        raise DataError(
-            f"{name} has values up to {largest:.3g}, whose squares are too large for float32. "
-            "Make them smaller: --scale standard."
-        )
 
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
@@ -82,6 +92,7 @@ def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
         "width": d,
         "column_names": dataset.columns,
         "sha256": hashlib.sha256(np.ascontiguousarray(dataset.x)).hexdigest(),
+        **({"notes": list(dataset.notes)} if dataset.notes else {}),
     }
 
 
@@ -89,6 +100,7 @@ def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
     """New rows with the columns that a run was fitted on, unless ``source`` names others.
 
     A table gives up the columns of the same names, in whatever order it has them; an array those at the same places.
+    The layout of a text table is that which the run was told, for a file of the same kind, unless ``source`` tells it.
 
     Args:
         data: what config.json says of the run's own data; empty for a model without a run.
@@ -96,61 +108,54 @@ def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
     """
     from jaxcluster.datasets import load
 
+    if _ending(source.data) == _ending(str(data.get("data"))) and all(each is None for each in source.layout.values()):
+        source = source._replace(**{name: data.get(name) for name in LAYOUT})
     columns: Any = source.columns
     if columns is None:
         names, given = data.get("column_names"), data.get("columns")
         if _is_table(source.data):
-            parquet = str(data.get("data")).lower().endswith(".parquet")
-            columns = (_whole(names) if parquet else names) or given
+            parquet = _ending(str(data.get("data"))) == ".parquet"
+            columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or given
         elif not _is_table(str(data.get("data"))):
             columns = given
-    return load(source.data, key=source.key, columns=columns)
+    return load(source.data, key=source.key, columns=columns, **source.layout)
+
+
+def _same_columns(source: Source, names: list[str]) -> list[str | int]:
+    """Columns of these names: by name, those that have one in common by place, the first for the first and so on."""
+    from jaxcluster.datasets.loading import column_names
+
+    there = column_names(source.data, **source.layout) or []
+    found: list[str | int] = []
+    for i, name in enumerate(names):
+        places = [place for place, other in enumerate(there) if other == name]
+        turn = names[:i].count(name)
+        found.append(places[turn] if (len(places) > 1 and turn < len(places)) or (not name and places) else name)
+    return found
 
 
 def _whole(names: list[str]) -> list[str]:
     """The columns of a Parquet file: one that holds lists is read as ``name[0]``, ``name[1]`` and so on."""
-    return list(dict.fromkeys(re.sub(r"\[\d+\]$", "", name) for name in names))
+    whole = [re.sub(r"\[\d+\]$", "", name) for name in names]
+    return [name for i, name in enumerate(whole) if name == names[i] or name not in whole[:i]]
 
 
 def _is_table(spec: str) -> bool:
-    name = Path(spec).name.lower().removesuffix(".gz")
-    return name.endswith(TABLE_ENDINGS)
+    return _ending(spec) in TABLE_ENDINGS
+
+
+def _ending(spec: str) -> str:
+    return Path(Path(spec).name.lower().removesuffix(".gz")).suffix
 
 
 def _weighted(source: Source) -> tuple[Dataset, np.ndarray | None]:
     """The rows, and the weights from another file or from a column that is then not among the rows."""
     from jaxcluster.datasets import load, load_labels
 
-    data, key, columns, truth, weights = source
-    if weights is None or Path(weights).is_file():
-        dataset = load(data, key=key, columns=columns, truth=truth)
-        return dataset, None if weights is None else load_labels(weights)
-    if columns is None:
-        dataset = load(data, key=key, truth=truth)
-        at = _position(dataset, weights, truth)
-    else:
-        dataset = load(data, key=key, columns=f"{columns},{weights}", truth=truth)
-        at = dataset.x.shape[1] - 1
-    return _without(dataset, at), dataset.x[:, at].copy()
-
-
-def _position(dataset: Dataset, column: str, truth: str | None) -> int:
-    """Where a column that was given by name, or by its place in the file, stands among the rows' columns."""
-    from jaxcluster.datasets.base import unknown
-
-    names = dataset.columns
-    if names is None:
-        width = dataset.x.shape[1]
-        names = [str(i) for i in range(width)]
-        if truth is not None and truth.lstrip("-").isdigit():
-            names = [str(i) for i in range(width + 1) if i != int(truth) % (width + 1)]
-    if column not in names:
-        raise unknown(f"{dataset.name}: weights column", column, names)
-    return names.index(column)
-
-
-def _without(dataset: Dataset, at: int) -> Dataset:
-    import numpy as np
-
-    names = dataset.columns and [name for i, name in enumerate(dataset.columns) if i != at]
-    return dataset._replace(x=np.delete(dataset.x, at, axis=1), columns=names, image_shape=None)
+    options = {"key": source.key, **source.layout}
+    chosen = {"columns": source.columns, "truth": source.truth}
+    if source.weights is None or Path(source.weights).is_file():
+        dataset = load(source.data, **chosen, **options)
+        return dataset, None if source.weights is None else load_labels(source.weights)
+    dataset = load(source.data, **chosen, leave_out=source.weights, **options)
+    return dataset, load(source.data, columns=[source.weights], **options).x[:, 0]

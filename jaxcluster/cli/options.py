@@ -80,6 +80,52 @@ Weights = Annotated[
         help="What holds a weight for each row: a column, which is then not clustered, or another file.",
     ),
 ]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        rich_help_panel=INPUT,
+        show_default=False,
+        help="Whether the first line of a .csv or .tsv file holds the names of its columns. This and the next three "
+        "are found out from the first lines, unless given.",
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHAR",
+        rich_help_panel=INPUT,
+        show_default=False,
+        help="What separates its fields: one character, or tab, semicolon, pipe, comma or blank.",
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        metavar=".|,",
+        rich_help_panel=INPUT,
+        show_default=False,
+        help="What stands before the fraction of its numbers; the other may separate thousands.",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=INPUT,
+        show_default=False,
+        help="Of its text, such as utf-8, utf-16, latin-1 or cp1252.",
+    ),
+]
+Missing = Annotated[
+    bool | None,
+    typer.Option(
+        "--missing",
+        rich_help_panel=METHOD,
+        show_default=False,
+        help="Fit a mixture (gmm) to rows with missing cells: these are integrated out.",
+    ),
+]
 Scaling = Annotated[
     Scale,
     typer.Option(

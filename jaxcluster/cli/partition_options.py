@@ -79,9 +79,11 @@ def read_pairs(path: Path, option: str) -> np.ndarray:
     """
     import numpy as np
 
-    from jaxcluster.datasets import load
+    from jaxcluster.datasets.loading import column_names, is_text_table, load
 
-    pairs = load(str(path)).x
+    names = column_names(path) or []
+    numbers = bool(names) and all(name.isdigit() for name in names)  # a first line such as 0,1 is a pair
+    pairs = load(path, header=False if numbers and is_text_table(path) else None).x
     if pairs.shape[1] != 2 or not np.array_equal(pairs, np.round(pairs)):
         raise MistakeError(f"{option} {path} must have two columns of row numbers, got shape {pairs.shape}.")
     return pairs.astype(np.int64)

@@ -45,12 +45,17 @@ def predict(
     ] = None,
     columns: opt.Columns = None,
     key: opt.Key = None,
+    header: opt.Header = None,
+    delimiter: opt.Delimiter = None,
+    decimal: opt.Decimal = None,
+    encoding: opt.Encoding = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Find the cluster of each row of a data set, with a model fitted before.
 
-    The columns and the scaling of the run are used again: give the rows in their own units.
+    The columns and the scaling of the run are used again: give the rows in their own units. What the run was told of
+    the layout of a text table holds for the new one too, unless any of it is given.
 
     For example:
 
@@ -69,7 +74,9 @@ def predict(
         with stage("load", f"Loading {model}"), mistakes():
             estimator = _load(saved.model)
         with stage("read", f"Reading {data}"), mistakes():
-            rows = _rows(saved.config, Source(data, key, columns), estimator.n_features_in_)
+            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
+            rows = _rows(saved.config, Source(data, key, columns, **layout), estimator)
+        console.note(rows.notes, quiet=quiet)
         with stage("predict", f"Labelling {len(rows.x):,} rows"), mistakes():
             labels = estimator.predict(rows.x)
         if out is not None:
@@ -95,14 +102,14 @@ def _load(model: Path) -> Any:
     return estimator
 
 
-def _rows(config: Mapping[str, Any], source: Source, width: int) -> Dataset:
+def _rows(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
     """The new rows, scaled as those of the run were."""
     from jaxcluster.core.check import check_finite, check_width
     from jaxcluster.datasets import Scaling
 
     dataset = read_like(config.get("data", {}), source)
-    check_width(dataset.x, width, name=dataset.name)
-    check_finite(dataset.x, name=dataset.name)
+    check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
+    check_finite(dataset.x, name=dataset.name, missing=True if getattr(estimator, "missing", False) else None)
     scaling = Scaling.from_json(config.get("scaling", {"how": "none"}))
     return dataset._replace(x=scaling.apply(dataset.x))
 

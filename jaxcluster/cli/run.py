@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json", "history.jsonl", "report.html"
 
+LABELS_HEAD = "row,label\n"
+"""The first line of the file of labels."""
+
 WORDS: ContextVar[Sequence[str]] = ContextVar("WORDS", default=())
 """What was typed after ``jaxcluster``."""
 
@@ -72,7 +75,7 @@ def told(config: Mapping[str, Any]) -> dict[str, Any]:
 def write_labels(path: Path, labels: np.ndarray) -> None:
     """One line a row: its number from 0, and its cluster."""
     with path.open("w", encoding="utf-8") as file:
-        file.write("row,label\n")
+        file.write(LABELS_HEAD)
         file.writelines(f"{row},{label}\n" for row, label in enumerate(labels.tolist()))
 
 

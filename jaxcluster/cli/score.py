@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jaxcluster.cli import options as opt
+from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 
 
@@ -30,6 +32,10 @@ def score(
         str | None,
         typer.Option(metavar="COLUMN", show_default=False, help="The column of TRUTH, where it has several."),
     ] = None,
+    header: opt.Header = None,
+    delimiter: opt.Delimiter = None,
+    decimal: opt.Decimal = None,
+    encoding: opt.Encoding = None,
     json: Annotated[
         Path | None,
         typer.Option(
@@ -40,6 +46,8 @@ def score(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare clusters with known classes; what either are called does not matter.
+
+    What is told of the layout of a text table holds for both files, but for a labels.csv that jaxcluster wrote.
 
     For example:
 
@@ -57,8 +65,9 @@ def score(
         check_file(json, overwrite=overwrite)
     with console.stages(quiet) as stage, stage("score", "Scoring"):
         with mistakes():
-            found = load_labels(labels, column=labels_column)
-            known = load_labels(truth, column=truth_column)
+            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
+            found = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
+            known = load_labels(truth, column=truth_column, **_layout_of(truth, layout))
         if len(found) != len(known):
             raise MistakeError(f"{labels} has {len(found):,} labels and {truth} {len(known):,}. They must go together.")
         scores = external_scores(known, found)
@@ -70,3 +79,15 @@ def score(
     show_scores(printer, f"{len(found):,} rows against the truth{noise}", scores)
     if json is not None:
         console.say(printer, f"Written to {json}.", "bold")
+
+
+def _layout_of(name: str, layout: dict[str, Any]) -> dict[str, Any]:
+    """The layout of a text table as it was told; nothing for other files, and for labels that a run has written."""
+    from jaxcluster.datasets.loading import is_text_table
+
+    if not is_text_table(name):
+        return {}
+    path = Path(name)
+    with path.open("rb") if path.is_file() else nullcontext() as file:
+        own = file is not None and file.readline() == runs.LABELS_HEAD.encode()
+    return {} if own else layout

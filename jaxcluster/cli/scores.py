@@ -53,18 +53,48 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
     """Silhouette, Davies–Bouldin and Calinski–Harabasz of the rows in clusters; NaN where one is undefined.
 
     Noise is left out: it is no cluster, and lies between the others. The silhouette is of the distances that the
-    estimator measures by, the other two are of Euclidean ones, but of directions where only they count.
+    estimator measures by, the other two are of Euclidean ones, but of directions where only they count. With missing
+    cells there are no distances, and none of the three.
     """
+    import numpy as np
+
     from jaxcluster import metrics, select
 
-    labels, metric = estimator.labels_, getattr(estimator, "metric", "sqeuclidean")
+    labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
+    if np.isnan(x).any():
+        return dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), math.nan)
     kept = labels >= 0
     x, labels = x[kept], labels[kept]
-    scores = select.internal_scores(x, labels, metric=metric if metric == "cosine" else "sqeuclidean")
-    if metric in ("manhattan", "minkowski") and not math.isnan(scores["silhouette"]):
+    scores = select.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
+    if metric not in ("euclidean", "cosine") and not math.isnan(scores["silhouette"]):
         rows = select.sampled_rows(len(x))
-        scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=estimator.p)
+        scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
     return scores
+
+
+def silhouette_metric(estimator: Any) -> tuple[str, float]:
+    """The metric that silhouettes are of, and Minkowski's power: the estimator's, Euclidean for its square."""
+    metric = getattr(estimator, "metric", "euclidean")
+    p = getattr(estimator, "p", None)
+    return "euclidean" if metric in ("sqeuclidean", "l2") else metric, 2 if p is None else p
+
+
+def in_words(estimator: Any, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The same under the names by which `jaxcluster.report.scores` explains them.
+
+    What an estimator publishes as its inertia is a sum of squares only where it measures by squares.
+    """
+    name = objective_of(estimator, "inertia").replace(" ", "_")
+    return {name if key == "inertia" else key: value for key, value in scores.items()}
+
+
+def objective_of(estimator: Any, objective: str) -> str:
+    """What an estimator's objective is called; ``objective`` but where that is no inertia."""
+    if objective != "inertia":
+        return objective
+    if hasattr(estimator, "medoid_indices_"):
+        return "sum of distances"
+    return "sum of cosine distances" if getattr(estimator, "metric", None) == "cosine" else objective
 
 
 def finite(scores: Mapping[str, float]) -> dict[str, float | None]:

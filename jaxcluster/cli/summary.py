@@ -34,9 +34,11 @@ def show(out: Console, result: Result, folder: Path) -> None:
     if result.external is not None:
         show_scores(out, f"Against the truth{', noise as one more cluster' if noise else ''}", result.external)
     title = "Scores" if result.external is None else "Without the truth"
-    show_scores(out, f"{title}{', of the rows in clusters' if noise else ''}", result.internal)
+    show_scores(out, f"{title}{', of the rows in clusters' if noise else ''}", result.scores_in_words)
     if result.silhouette_rows < len(estimator.labels_) - noise:
         say(out, f"The silhouette is that of {result.silhouette_rows:,} rows drawn at random.", "dim")
+    for remark in [*_scaled(result.rows.scaling.how), *result.remarks]:
+        say(out, remark, "dim")
     say(out, f"Written to {folder}:", "bold")
     files = (
         runs.FILES
@@ -46,12 +48,33 @@ def show(out: Console, result: Result, folder: Path) -> None:
     for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
-    endless = getattr(estimator, "tol", None if trains(estimator) else 0) is None
-    if getattr(estimator, "status_", None) == Status.MAX_STEPS and not endless:
-        limit = "epochs. Raise --epochs" if trains(estimator) else "steps. Raise --max-iter"
-        complain("Warning", f"the fit stopped at its limit of {limit}, or --tol.", "yellow")
+    _warn_of_ending(estimator, warned=result.warned)
     if noise == len(estimator.labels_):
         complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")
+
+
+def _scaled(how: str) -> list[str]:
+    """What scores are of, where rows were scaled."""
+    from jaxcluster.report.run import CLUSTERED_AS
+
+    return (
+        [f"Scores without the truth are of the rows as clustered: {CLUSTERED_AS[how]}."] if how in CLUSTERED_AS else []
+    )
+
+
+def _warn_of_ending(estimator: Any, *, warned: bool) -> None:
+    """Says that a fit did not simply converge, unless the estimator has, or was to take all its epochs."""
+    from jaxcluster.report.endings import COLLAPSED_TRAINING, SHELL
+
+    status, trained = getattr(estimator, "status_", Status.CONVERGED), trains(estimator)
+    endless = getattr(estimator, "tol", None if trained else 0) is None
+    if status == Status.CONVERGED or (status == Status.MAX_STEPS and endless):
+        return
+    if status == Status.MAX_STEPS and trained:
+        complain("Warning", "the fit stopped at its limit of epochs. Raise --epochs, or --tol.", "yellow")
+    elif status == Status.MAX_STEPS or not warned:
+        collapsed = trained and status == Status.COLLAPSED
+        complain("Warning", COLLAPSED_TRAINING if collapsed else SHELL[status], "yellow")
 
 
 def _clusters(labels: np.ndarray) -> str:
@@ -77,4 +100,5 @@ def _ending(estimator: Any) -> str:
     after = f"after {steps:,} {word}{'' if steps == 1 else 's'}"
     if trains(estimator) and (status == Status.MAX_STEPS or not phase_with_clusters(estimator)):
         return f"; trained for {after.removeprefix('after ')}" if steps else ""
-    return f"; converged {after}" if status == Status.CONVERGED and steps else ""
+    clusters = (estimator.labels_ >= 0).any()
+    return f"; converged {after}" if status == Status.CONVERGED and steps and clusters else ""

@@ -48,7 +48,7 @@ METHODS = {algo: f"jaxcluster.cli.sweep_{algo.value}" for algo in Algo}
 TAKEN = {
     Algo.kmeans: ("init", "max_steps", "tol", "metric", "precision"),
     Algo.kmedoids: ("init", "max_steps", "tol", "metric"),
-    Algo.gmm: ("init", "max_steps", "tol", "covariances", "reg_covar", "precision"),
+    Algo.gmm: ("init", "max_steps", "tol", "covariances", "reg_covar", "missing", "precision"),
 }
 """Options that mean something to each, as the library calls them."""
 
@@ -113,6 +113,10 @@ def sweep(
     ] = None,
     weights: opt.Weights = None,
     key: opt.Key = None,
+    header: opt.Header = None,
+    delimiter: opt.Delimiter = None,
+    decimal: opt.Decimal = None,
+    encoding: opt.Encoding = None,
     init: opt.Init = None,
     max_iter: opt.MaxIter = None,
     tol: opt.Tol = None,
@@ -127,6 +131,7 @@ def sweep(
         ),
     ] = None,
     reg_covar: opt.RegCovar = None,
+    missing: opt.Missing = None,
     precision: opt.PrecisionChoice = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
@@ -155,14 +160,17 @@ def sweep(
         "precision": precision.value if precision is opt.Precision.fast else None,
         "covariances": [each.value for each in dict.fromkeys(covariance or ())] or None,
         "reg_covar": reg_covar,
+        "missing": missing,
     }
     options = _taken(algo, {name: value for name, value in given.items() if value is not None})
     check_folder(out, overwrite=overwrite)
     start()
-    source = Source(data, key, columns, truth, weights)
+    source = Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding)
+    ways = {"metric": options.get("metric"), "missing": missing or (False if algo is Algo.gmm else None)}
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
-            rows = read(source, scale.value)
+            rows = read(source, scale.value, **ways)
+        console.note(rows.dataset.notes, quiet=quiet)
         result = import_module(METHODS[algo]).run(stage, rows, ks, seeds, seed, options)
         with new_folder(out, overwrite=overwrite) as folder:
             config = _config(algo, result, options | {"seed": seed}, describe(source, rows.dataset))
@@ -248,19 +256,3 @@ def _show(out: Console, result: Sweep, folder: Path, *, report: bool) -> None:
     for name, purpose in FILES.items():
         if report or name != runs.REPORT:
             say(out, f"  {name:15}{purpose}")
-
-
-def warn_of(statuses: Mapping[Any, str], found: Any, names: Sequence[str]) -> None:
-    """Says what the data or the limit of steps did not allow.
-
-    Args:
-        statuses: what to say of each, with a place for the names of the fits.
-        found: (m, seeds) statuses.
-        names: m.
-    """
-    from jaxcluster.cli.console import complain
-
-    for status, cause in statuses.items():
-        hit = [name for name, each in zip(names, found, strict=True) if (each == status).any()]
-        if hit:
-            complain("Warning", cause.format(", ".join(hit)), "yellow")

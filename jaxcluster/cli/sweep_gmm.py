@@ -11,22 +11,15 @@ import numpy as np
 from jaxcluster import gmm, plots
 from jaxcluster.cli.errors import mistakes
 from jaxcluster.cli.scores import finite
-from jaxcluster.cli.sweep import warn_of
+from jaxcluster.cli.sweep_warnings import warn_of
 from jaxcluster.report import tables
 from jaxcluster.report.pictures import picture
-from jaxcluster.types import Status
 
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
     from jaxcluster.cli.inputs import Rows
 
 CRITERIA = {"bic": "BIC", "aic": "AIC"}
-
-CAUSES = {
-    Status.NOT_FINITE: "some starts met numbers that are not finite with {}. Scale the columns, or raise --reg-covar.",
-    Status.COLLAPSED: "in some starts a component collapsed, with {}. Take fewer components, or raise --reg-covar.",
-    Status.MAX_STEPS: "some starts stopped at their limit of steps, with {}. Raise --max-iter, or --tol.",
-}
 
 
 def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]) -> GMMSweep:
@@ -35,7 +28,8 @@ def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options
         key = jax.random.key(seed)
         found = gmm.sweep(key, rows.x, ks, n_seeds=seeds, weights=rows.weights, **options)
         statuses = np.concatenate([jax.device_get(found.fits[name].status) for name in found.covariances])
-    warn_of(CAUSES, statuses, [f"k = {k} {name}" for name in found.covariances for k in ks])
+    names = [f"k = {k} {name}" for name in found.covariances for k in ks]
+    warn_of(statuses, names, list(ks) * len(found.covariances), rows, by=", with ")
     values = {name: np.asarray(getattr(found, name), np.float64) for name in (*CRITERIA, "log_likelihood")}
     return GMMSweep(rows, ks, seeds, stage.seconds, tuple(found.covariances), **values)
 

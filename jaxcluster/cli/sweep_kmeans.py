@@ -11,11 +11,10 @@ import numpy as np
 from jaxcluster import kmeans, plots, select
 from jaxcluster.cli.errors import mistakes
 from jaxcluster.cli.scores import finite
-from jaxcluster.cli.sweep import warn_of
+from jaxcluster.cli.sweep_warnings import warn_of
 from jaxcluster.report import tables
 from jaxcluster.report.pictures import picture
 from jaxcluster.report.scores import meaning
-from jaxcluster.types import Status
 
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
@@ -23,18 +22,13 @@ if TYPE_CHECKING:
 
 SCORES = ("inertia", "silhouette", "davies_bouldin", "calinski_harabasz")
 
-CAUSES = {
-    Status.EMPTY_CLUSTERS: "there are fewer distinct rows than clusters for k = {}.",
-    Status.MAX_STEPS: "some starts stopped at their limit of steps for k = {}. Raise --max-iter, or --tol.",
-}
-
 
 def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]) -> KMeansSweep:
     """Fits and scores."""
     with stage("fit", f"Fitting k-means {len(ks) * seeds} times to {len(rows.x):,} rows"), mistakes():
         key = jax.random.key(seed)
         fits = jax.device_get(kmeans.sweep(key, rows.x, ks, n_seeds=seeds, weights=rows.weights, **options))
-    warn_of(CAUSES, np.asarray(fits.status), list(map(str, ks)))
+    warn_of(fits.status, list(map(str, ks)), ks, rows, by=" for k = ")
     with stage("score", "Scoring"):
         scores = select.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
         by_silhouette = select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None

@@ -10,10 +10,9 @@ import numpy as np
 
 from jaxcluster import kmedoids, plots, select
 from jaxcluster.cli.errors import mistakes
-from jaxcluster.cli.sweep import warn_of
+from jaxcluster.cli.sweep_warnings import warn_of
 from jaxcluster.report import tables
 from jaxcluster.report.pictures import picture
-from jaxcluster.types import Status
 
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
@@ -21,18 +20,13 @@ if TYPE_CHECKING:
 
 LOSS, SILHOUETTE = "sum of distances", "medoid silhouette"
 
-CAUSES = {
-    Status.EMPTY_CLUSTERS: "there are fewer distinct rows than clusters for k = {}.",
-    Status.MAX_STEPS: "the search stopped at its limit of rounds for k = {}. Raise --max-iter, or --tol.",
-}
-
 
 def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]) -> KMedoidsSweep:
     """Fits; the greedy start has no chance in it, so that only random ones are tried more than once."""
     with stage("fit", f"Fitting k-medoids for {len(ks)} numbers of clusters to {len(rows.x):,} rows"), mistakes():
         found = kmedoids.sweep(jax.random.key(seed), rows.x, ks, weights=rows.weights, n_init=seeds, **options)
         loss, status = jax.device_get((found.fits.state.loss, found.fits.status))
-    warn_of(CAUSES, status[:, None], list(map(str, ks)))
+    warn_of(status[:, None], list(map(str, ks)), ks, rows, by=" for k = ")
     starts = seeds if options.get("init") == "random" else 1
     return KMedoidsSweep(rows, ks, starts, stage.seconds, np.asarray(loss), np.asarray(found.silhouette), found.k)
 

@@ -21,6 +21,7 @@ from jaxcluster.datasets.base import (
     is_index,
     listing,
     unknown,
+    without,
 )
 from jaxcluster.datasets.numbers import exact
 
@@ -153,17 +154,26 @@ def _unzip(data: bytes) -> tuple[bytes, bool]:
         return b"", False
 
 
-def array_dataset(name: str, array: np.ndarray, *, columns: Any, truth: Any, y: np.ndarray | None) -> Dataset:
-    """Rows of an (n, d) array, or of (n, h, w[, c]) images. ``truth`` is the index of a column of an (n, d) array."""
+def array_dataset(
+    name: str, array: np.ndarray, *, columns: Any, truth: Any, leave_out: Any, y: np.ndarray | None
+) -> Dataset:
+    """Rows of an (n, d) array, or of (n, h, w[, c]) images.
+
+    ``truth`` is the index of a column of an (n, d) array, and ``leave_out`` that of one that is neither.
+    """
     x, image_shape = as_rows(array, name)
     width = x.shape[1]
     chosen = choose_columns(columns, None, width, name)
+    if leave_out is not None:
+        chosen = without(leave_out, chosen, None, width, name)
     if truth is not None:
         index = column_index(truth, None, width, f"{name}: truth:")
         y = as_labels(array.reshape(x.shape)[:, index], f"{name}: column {index}")
-        chosen = [i for i in range(width) if i != index] if chosen is None else apart(chosen, index, name)
+        if columns is not None:
+            apart(chosen, index, name)
+        chosen = [i for i in (range(width) if chosen is None else chosen) if i != index]
     if chosen is not None:
-        x, image_shape = x[:, chosen], None
+        x, image_shape = exact(x[:, chosen]), None
     return Dataset(name, x, y, None, image_shape)
 
 

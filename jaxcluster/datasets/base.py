@@ -129,6 +129,16 @@ def apart(chosen: list[int], truth: int | None, where: str) -> list[int]:
     return chosen
 
 
+def without(
+    column: str | int, chosen: list[int] | None, names: Sequence[str] | None, width: int, where: str
+) -> list[int]:
+    """The chosen positions, or all, but for a column that holds something else. Raises DataError if it was chosen."""
+    index = column_index(column, names, width, where)
+    if chosen is not None and index in chosen:
+        raise DataError(f"{where}: column {column!r} holds something else, and is one of the chosen. Drop it from one.")
+    return [i for i in range(width) if i != index] if chosen is None else chosen
+
+
 def as_labels(values: Any, where: str) -> np.ndarray:
     """``values`` as (n,) labels, text or numbers as given; (n, 1) and (1, n) are flattened."""
     values = np.asarray(values)

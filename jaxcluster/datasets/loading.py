@@ -21,6 +21,7 @@ from jaxcluster.datasets.base import (
     choose_columns,
     did_you_mean,
     listing,
+    without,
 )
 from jaxcluster.datasets.builtin import builtin, is_builtin, usage
 from jaxcluster.datasets.delimited import open_csv
@@ -39,6 +40,7 @@ def load(
     key: str | None = None,
     columns: Columns | None = None,
     truth: str | int | None = None,
+    leave_out: str | int | None = None,
     header: bool | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -55,6 +57,7 @@ def load(
             first one that numbers or names the rows.
         truth: what holds the known classes: a column by name or index, another array of the .npz file, or another
             file. It is never among the rows to cluster.
+        leave_out: a column that holds something else, such as weights, and is not among the rows either.
         header: of a text table, whether its first line holds the names of the columns.
         delimiter: of its fields: one character, or tab, semicolon, pipe, comma or blank.
         decimal: "." or ",", the mark before the fraction of its numbers.
@@ -69,21 +72,21 @@ def load(
         if truth is not None or key is not None:
             raise DataError(f"{spec} is built in and brings its own truth: leave truth and key out.")
         _check_text_table(spec, form)
-        return _with_columns(builtin(spec), columns)
+        return _with_columns(builtin(spec), columns, leave_out)
     path, key = _resolve(spec, key)
     y = None
     if truth is not None and _is_file(truth):
         y, truth = load_labels(truth), None
     table = _table(path, form)
     if table is not None:
-        dataset = table_dataset(table, columns=columns, truth=truth)
+        dataset = table_dataset(table, columns=columns, truth=truth, leave_out=leave_out)
         dataset = dataset if y is None else dataset._replace(y=y)
     else:
         array, named = _read_array(path, key, truth)
         if named is not None:
             y, truth = as_labels(named, f"{path.name}: array {truth!r}"), None
         name = f"{path.name}:{key}" if key else path.name
-        dataset = arrays.array_dataset(name, array, columns=columns, truth=truth, y=y)
+        dataset = arrays.array_dataset(name, array, columns=columns, truth=truth, leave_out=leave_out, y=y)
     return check_lengths(dataset, path.name)
 
 
@@ -149,8 +152,11 @@ def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> 
     return (arrays.read_npy(path) if _ending(path) == ".npy" else arrays.read_idx(path)), None
 
 
-def _with_columns(dataset: Dataset, columns: Columns | None) -> Dataset:
-    chosen = choose_columns(columns, dataset.columns, dataset.x.shape[1], dataset.name)
+def _with_columns(dataset: Dataset, columns: Columns | None, leave_out: str | int | None) -> Dataset:
+    width = dataset.x.shape[1]
+    chosen = choose_columns(columns, dataset.columns, width, dataset.name)
+    if leave_out is not None:
+        chosen = without(leave_out, chosen, dataset.columns, width, dataset.name)
     if chosen is None:
         return dataset
     names = dataset.columns and [dataset.columns[i] for i in chosen]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.datasets.base import DataError, Dataset, apart, as_labels, choose_columns, column_index, listing
+from jaxcluster.datasets.base import (
+    DataError,
+    Dataset,
+    apart,
+    as_labels,
+    choose_columns,
+    column_index,
+    listing,
+    without,
+)
 from jaxcluster.datasets.numbers import side_by_side
 
 if TYPE_CHECKING:
@@ -47,8 +56,8 @@ class Table(NamedTuple):
     row_names: bool = False
 
 
-def table_dataset(table: Table, *, columns: Any = None, truth: Any = None) -> Dataset:
-    """The chosen columns as rows of numbers, the truth column as labels.
+def table_dataset(table: Table, *, columns: Any = None, truth: Any = None, leave_out: Any = None) -> Dataset:
+    """The chosen columns as rows of numbers, the truth column as labels; ``leave_out`` is neither.
 
     Without a choice: all but the truth and what only numbers or names the rows, which a note says; see `_row_names`.
     Raises DataError for unknown columns, and for chosen ones that hold no numbers, naming all of them.
@@ -56,10 +65,13 @@ def table_dataset(table: Table, *, columns: Any = None, truth: Any = None) -> Da
     names, where, notes = table.names, table.path.name, list(table.notes)
     index = None if truth is None else column_index(truth, names, len(names), where)
     chosen = choose_columns(columns, names, len(names), where)
+    if leave_out is not None:
+        rest = without(leave_out, chosen, names, len(names), where)
     if chosen is None:
         left_out, said = _row_names(table, index)
         notes += said
-        chosen = [i for i in range(len(names)) if i != index and i not in left_out]
+        rest = range(len(names)) if leave_out is None else rest
+        chosen = [i for i in rest if i != index and i not in left_out]
     if not chosen:
         raise DataError(f"{where} has no column left to cluster; it holds {listing(names)}.")
     apart(chosen, index, where)

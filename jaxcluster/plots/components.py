@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcluster.plots.covariances import as_covariances, project
 from jaxcluster.plots.maps import Plane, check_columns, discs, draw, plane
-from jaxcluster.plots.style import INK, NOISE, PAPER, color_of, finish, is_noise, new_axes, rows_and_labels
+from jaxcluster.plots.style import INK, NOISE, PAPER, color_of, finish, is_noise, new_axes, rows_and_labels, wide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ def densities(
     Raises:
         ValueError: for more columns than one, and as `ellipses` does.
     """
-    x = np.asarray(x)
+    x = wide(x)
     if x.ndim != 2 or x.shape[1] != 1:
         raise ValueError(f"rows {x.shape} have no density to draw: one column, (n, 1), is needed.")
     check_columns(columns, 1)
@@ -104,7 +104,14 @@ def densities(
     ax = new_axes(ax)
     name = "column 0" if columns is None else columns[0]
     finish(ax, "Components, and their sum dashed" + _left_out(shown), name, "density")
-    _curves(ax, x[:, 0], np.flatnonzero(shown), weights[shown], means[shown, 0], np.sqrt(variances[shown, 0, 0]))
+    _curves(
+        ax,
+        x[~np.isnan(x[:, 0]), 0].astype(np.float64),
+        np.flatnonzero(shown),
+        weights[shown],
+        means[shown, 0],
+        np.sqrt(variances[shown, 0, 0]),
+    )
     return ax
 
 

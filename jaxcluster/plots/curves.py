@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcluster import select
 from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, compact, finish, new_axes
+from jaxcluster.types import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,9 +80,14 @@ def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | 
 
 
 def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> Axes:
-    """The objective after each step; the NaN that pads a history is left out. Raises ValueError if nothing is left."""
-    values = np.asarray(history, float).ravel()
-    values = values[np.isfinite(values)]
+    """The objective after each step. Raises ValueError where no step has a finite one.
+
+    Args:
+        history: ``history_`` of an estimator, or a `jaxcluster.types.Fit`; of the history of a fit alone pass
+            ``fit.history[: fit.steps]``, for what follows are zeros. What is not finite is left out.
+        name: what the objective is called.
+    """
+    values = steps_of(history)
     if values.size == 0:
         raise ValueError("history holds no finite value: there is no step to draw.")
     ax = new_axes(ax)
@@ -100,6 +106,14 @@ def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> A
     )
     plural = "" if len(values) == 1 else "s"
     return finish(ax, f"{_title(name)} over {len(values)} step{plural}", "step", name, integer=True)
+
+
+def steps_of(history: Any) -> np.ndarray:
+    """The finite objectives of a history, that of a `Fit` cut to the steps that were taken."""
+    if isinstance(history, Fit):
+        history = np.asarray(history.history)[: int(history.steps)]
+    values = np.asarray(history, float).ravel()
+    return values[np.isfinite(values)]
 
 
 def _curve(ks: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.plots.maps import draw, plane
+from jaxcluster.plots.maps import draw, filled, near_one, plane
 from jaxcluster.plots.style import INK, NOISE, is_noise, new_axes, of_rows, rows_and_labels, sample
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _edges(x: np.ndarray, graph: Any, kept: np.ndarray) -> np.ndarray:
 
         if not 1 <= graph < len(x):
             raise ValueError(f"graph={graph} must be between 1 and {len(x) - 1}: each row has so many others.")
-        graph = kneighbors_graph(x, int(graph))
+        graph = kneighbors_graph(near_one(filled(x.astype(np.float64)))[0], int(graph))
     graph = scipy.sparse.csr_array(graph)
     if graph.shape != (len(x), len(x)):
         raise ValueError(f"graph {graph.shape} does not fit {len(x)} rows: ({len(x)}, {len(x)}) is needed.")

@@ -31,7 +31,7 @@ OVER, UNDER = 75, 45
 """How many characters fit side by side over the bars and, with room between them, under."""
 
 
-def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", ax: Axes | None = None) -> Axes:
+def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, ax: Axes | None = None) -> Axes:
     """Each row's silhouette (Rousseeuw, 1987), sorted within its cluster, and the mean of all.
 
     Noise is left out. Of more than 10,000 rows as many are drawn at random, and the title says so.
@@ -39,7 +39,7 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", ax: Axes | Non
     Args:
         x: (n, d) rows.
         labels: (n,) clusters.
-        metric: as `jaxcluster.metrics.silhouette_samples` takes it, "precomputed" excepted.
+        metric, p: as `jaxcluster.metrics.silhouette_samples` takes them, "precomputed" excepted.
 
     Raises:
         ValueError: for fewer than 2 clusters, or as many as rows.
@@ -52,7 +52,7 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", ax: Axes | Non
     names, cluster = np.unique(labels[kept], return_inverse=True)
     if not 2 <= len(names) < len(kept):
         raise ValueError(f"{len(names)} clusters of {len(kept)} rows have no silhouette: 2 to n - 1 are needed.")
-    values = np.asarray(silhouette_samples(x[kept], labels[kept], metric=metric))
+    values = np.asarray(silhouette_samples(x[kept], labels[kept], metric=metric, p=p))
     ax = new_axes(ax, 6.4, 5.2)
     colors, gap, top, middles = colors_of(names), max(1, len(kept) // 80), 0, []
     for j, name in enumerate(names.tolist()):

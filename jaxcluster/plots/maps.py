@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from jaxcluster.plots.style import (
     on_top,
     rows_and_labels,
     sample,
+    wide,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def plane(
     """Rows and centers brought to the plane, once for several pictures.
 
     One or two columns stay as they are; more go to their principal components, or by t-SNE, which embeds the centers
-    as further rows. Of many rows 20,000 are taken at random, 5,000 for t-SNE.
+    as further rows. Of many rows 20,000 are taken at random, 5,000 for t-SNE. A missing cell (NaN) is drawn at the mean
+    of its column.
 
     Args:
         x: (n, d) rows.
@@ -104,7 +106,7 @@ def plane(
     Raises:
         ValueError: for another method, centers or names that do not fit, and t-SNE of fewer than 4 rows.
     """
-    x = np.asarray(x)
+    x = wide(x)
     if centers is not None and np.shape(centers)[1:] != x.shape[1:]:
         raise ValueError(f"centers {np.shape(centers)} do not fit the rows {x.shape}: they need as many columns.")
     check_columns(columns, x.shape[1])
@@ -112,7 +114,9 @@ def plane(
         raise ValueError(f"method={method!r} is not known; choose 'pca' or 'tsne'.")
     kept = sample(len(x), TSNE_ROWS if method == "tsne" else PCA_ROWS, random_state)
     n = len(kept)
-    rows = x[kept] if centers is None else np.concatenate([x[kept], np.asarray(centers, x.dtype)])
+    rows = filled(x[kept].astype(np.float64))
+    if centers is not None:
+        rows = np.concatenate([rows, np.asarray(centers, np.float64)])
     if method == "tsne":
         points, basis, title, *axes = _tsne(rows, n, random_state)
     elif x.shape[1] > 2 and n > 1:
@@ -129,11 +133,37 @@ def check_columns(columns: Sequence[str] | None, d: int) -> None:
         raise ValueError(f"{len(columns)} column names do not fit rows of {d} columns.")
 
 
-def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str | None = None) -> Axes:
-    """The plane coloured by (n,) labels of all rows; ``title`` instead of the plane's own."""
+def filled(rows: np.ndarray) -> np.ndarray:
+    """(n, d) rows with the mean of its column in each missing cell, 0 in a column without any value."""
+    missing = np.isnan(rows)
+    if not missing.any():
+        return rows
+    counts = np.maximum((~missing).sum(axis=0), 1)
+    return np.where(missing, np.where(missing, 0, rows).sum(axis=0) / counts, rows)
+
+
+def near_one(rows: np.ndarray, of: slice = slice(None)) -> tuple[np.ndarray, float]:
+    """(n, d) rows about the mean of some of them, and over a power of two so that none is above 1; and that power.
+
+    Products of rows far from 0 cancel, and squares of large ones overflow, in what other libraries make of them.
+    """
+    rows = rows - rows[of].mean(axis=0)
+    size = 2.0 ** np.frexp(np.abs(rows).max(initial=0))[1]
+    return rows / size, size
+
+
+def draw(
+    plane: Plane,
+    labels: np.ndarray,
+    ax: Axes | None = None,
+    *,
+    title: str | None = None,
+    colors: Mapping[Any, str] | None = None,
+) -> Axes:
+    """The plane coloured by (n,) labels of all rows; ``title`` and ``colors`` instead of their own."""
     ax = new_axes(ax, 6.4, 5.2)
     labels = np.asarray(labels)[plane.kept]
-    scatter(ax, plane.points, labels)
+    scatter(ax, plane.points, labels, colors)
     if len(plane.centers):
         discs(ax, plane.centers, plane.clusters)
     else:
@@ -150,11 +180,12 @@ def draw(plane: Plane, labels: np.ndarray, ax: Axes | None = None, *, title: str
 def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, str, str, str]:
     from sklearn.decomposition import PCA
 
+    rows, size = near_one(rows, slice(n))
     with np.errstate(invalid="ignore"):  # rows that are all the same have no variance to explain
         pca = PCA(2, random_state=seed).fit(rows[:n])
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     names = [f"component {j} ({share:.1%} of the variance)" for j, share in enumerate(shares, 1)]
-    return pca.transform(rows), pca.components_.T, "Clusters on the principal plane", *names
+    return pca.transform(rows) * size, pca.components_.T, "Clusters on the principal plane", *names
 
 
 def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, None, str, str, str]:
@@ -164,6 +195,7 @@ def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, None, str, s
 
     if n < 4:
         raise ValueError(f"t-SNE needs at least 4 rows, got {n}. Draw them with method='pca'.")
+    rows, _ = near_one(rows)
     if rows.shape[1] > 50:  # as van der Maaten and Hinton (2008) do: faster, and less noise in the distances
         rows = PCA(min(50, len(rows)), random_state=seed).fit_transform(rows)
     init = "pca" if rows.shape[1] > 1 and np.ptp(rows, axis=0).any() else "random"
@@ -185,9 +217,12 @@ def _as_they_are(
     return rows, basis, "Clusters", *names
 
 
-def scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
-    """Noise below, the rest in random order, so that no cluster is painted over another as a whole."""
-    noise, colors, n = is_noise(labels), colors_of(labels), len(points)
+def scatter(ax: Axes, points: np.ndarray, labels: np.ndarray, colors: Mapping[Any, str] | None = None) -> None:
+    """Noise below, the rest in random order, so that no cluster is painted over another as a whole.
+
+    ``colors`` gives each label's instead of its own.
+    """
+    noise, colors, n = is_noise(labels), colors or colors_of(labels), len(points)
     style = {
         "s": float(np.clip(14_000 / n, 3, 34)),
         "alpha": 0.85 if n < 3000 else 0.6,

@@ -64,10 +64,16 @@ def compact(value: float) -> str:
 
 def rows_and_labels(x: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays. Raises ValueError unless they are (n, d) and (n,)."""
-    x, labels = np.asarray(x), np.asarray(labels)
+    x, labels = wide(x), np.asarray(labels)
     if x.ndim != 2 or labels.shape != x.shape[:1]:
         raise ValueError(f"rows {x.shape} and labels {labels.shape} do not fit: (n, d) and (n,) are needed.")
     return x, labels
+
+
+def wide(x: Any) -> np.ndarray:
+    """Numbers as they are where they are float32 or float64, all others as float64: nothing is drawn in less."""
+    x = np.asarray(x)
+    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
 
 
 def sample(n: int, most: int, seed: int = 0) -> np.ndarray:
@@ -96,6 +102,28 @@ def colors_of(labels: np.ndarray) -> dict[Any, str]:
     by_number = names.dtype.kind in "iuf"
     colors = {name: color_of(int(name) if by_number else i) for i, name in enumerate(names.tolist())}
     return colors | ({-1: NOISE} if by_number else {})
+
+
+def colors_like(truth: np.ndarray, labels: np.ndarray) -> dict[Any, str]:
+    """Colour of each class: that of the cluster it is matched with, so that most rows keep theirs; then others'.
+
+    Classes and clusters are matched one to one so that as many rows as possible are in a matched pair (Kuhn, 1955).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    colors = colors_of(labels)
+    kept = ~is_noise(truth) & ~is_noise(labels)
+    classes, class_ = np.unique(truth[~is_noise(truth)], return_inverse=True)
+    clusters, cluster = np.unique(labels[~is_noise(labels)], return_inverse=True)
+    counts = np.zeros((len(classes), len(clusters)), np.int64)
+    inverse = np.zeros((2, len(truth)), np.int64)
+    inverse[0, ~is_noise(truth)], inverse[1, ~is_noise(labels)] = class_.ravel(), cluster.ravel()
+    np.add.at(counts, (inverse[0, kept], inverse[1, kept]), 1)
+    pairs = dict(zip(*map(np.ndarray.tolist, linear_sum_assignment(-counts)), strict=True))
+    found = {i: colors[clusters[j].item()] for i, j in pairs.items() if counts[i, j]}
+    free = iter([color for color in PALETTE if color not in found.values()] + list(PALETTE) * len(classes))
+    named = {name: found.get(i) or next(free) for i, name in enumerate(classes.tolist())}
+    return named | ({-1: NOISE} if truth.dtype.kind in "iuf" else {})
 
 
 def on_top(color: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxcluster.plots.maps import draw, plane
+from jaxcluster.plots.style import colors_like
 from jaxcluster.report.pictures import picture
 
 
@@ -24,7 +25,9 @@ def map_pictures(
     prefix: str = "",
     what: str = "Clusters",
 ) -> list[str]:
-    """The rows in the plane, coloured by cluster, and by class where the truth is known.
+    """The rows in the plane, colored by cluster, and by class where the truth is known.
+
+    A class has the color of the cluster that it is matched with.
 
     Args:
         x: (n, d) rows.
@@ -44,7 +47,8 @@ def map_pictures(
         shown.append(picture(partial(draw, at, labels), alt, name=f"{prefix}{method}", height=5.2))
         if truth is not None:
             title = at.title.replace(what, "Truth" if what == "Clusters" else f"{what} by class", 1)
-            draw_truth: Any = partial(draw, at._replace(centers=at.centers[:0]), truth, title=title)
+            colors = colors_like(np.asarray(truth), labels)
+            draw_truth: Any = partial(draw, at._replace(centers=at.centers[:0]), truth, title=title, colors=colors)
             alt = f"{title}: the same points coloured by their known class."
             shown.append(picture(draw_truth, alt, name=f"{prefix}{method}-truth", height=5.2))
     return shown

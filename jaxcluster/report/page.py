@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,9 @@ import numpy as np
 
 from jaxcluster.core.check import check_choice
 from jaxcluster.datasets.base import Dataset
+from jaxcluster.datasets.scaling import Scaling
+from jaxcluster.plots.curves import steps_of
+from jaxcluster.plots.style import wide
 from jaxcluster.report import sections
 from jaxcluster.report.run import Components, Run, version
 from jaxcluster.report.structure import Structure
@@ -39,6 +42,10 @@ def write_report(
     best: str = "min",
     status: Status | int | None = None,
     timing: Mapping[str, float] | float | None = None,
+    scaling: Scaling | None = None,
+    metric: str = "euclidean",
+    p: float = 2,
+    remarks: Sequence[str] = (),
     tsne: bool | None = None,
 ) -> Path:
     """Writes one HTML file that needs no other and no network: what was run, scores, pictures and tables.
@@ -54,11 +61,14 @@ def write_report(
         components: weights and covariances of a mixture, whose means are then the centers.
         structure: orders, trees or graphs that the method found on its way.
         training: the network that was trained, and what it makes of the rows.
-        history: the objective after each step, NaN-padded.
+        history: the objective after each step: ``history_`` of an estimator, or a `jaxcluster.types.Fit`.
         objective: what that is, in words.
         best: "min" or "max", which way it should go.
         status: how the run ended; anything but CONVERGED is pointed out.
         timing: seconds, by stage or in all.
+        scaling: what was done to the rows before they were clustered, to be undone in the tables of centers.
+        metric, p: that silhouettes are of, as `jaxcluster.plots.silhouette` takes them.
+        remarks: sentences on what must be known to read the page.
         tsne: whether to draw maps by t-SNE too, which is slow; without a choice, of up to 2,500 rows.
 
     Returns:
@@ -71,22 +81,27 @@ def write_report(
     run = Run(
         config=config,
         scores=scores,
-        dataset=dataset,
+        dataset=dataset._replace(x=wide(dataset.x)),
         labels=np.asarray(labels),
         centers=None if centers is None else np.asarray(centers),
         components=components,
-        history=_finite(history),
+        history=_steps(history),
         objective=objective,
         best=best,
         status=None if status is None else Status(int(status)),
         timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
         structure=structure,
         training=training,
+        scaling=scaling,
+        metric=metric,
+        p=p,
+        remarks=remarks,
     )
     run.check()
     parts = [
         sections.warning(run),
         sections.tiles(run),
+        sections.remarks(run),
         sections.scores(run),
         sections.maps(run, tsne),
         sections.clusters(run),
@@ -107,13 +122,10 @@ def write_report(
     return _write(Path(path), page)
 
 
-def _finite(history: Any) -> np.ndarray | None:
-    """The steps of a history, without its padding; None where there are none."""
-    if history is None:
-        return None
-    values = np.asarray(history, float).ravel()
-    values = values[np.isfinite(values)]
-    return values if values.size else None
+def _steps(history: Any) -> np.ndarray | None:
+    """The finite objectives of a history; None where there are none."""
+    values = None if history is None else steps_of(history)
+    return values if values is not None and values.size else None
 
 
 def _write(path: Path, page: str) -> Path:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcluster.datasets.base import Dataset
+from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.covariances import as_covariances
 from jaxcluster.plots.style import is_noise
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 from jaxcluster.types import Status
+
+CLUSTERED_AS = {"standard": "z-scores of the columns", "minmax": "columns from 0 to 1", "l2": "rows of length 1"}
+"""What scaled rows are, in words."""
+
+AXES = {"standard": "z-score", "minmax": "0 to 1", "l2": "rows of length 1"}
+"""The same for an axis."""
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
 
@@ -51,6 +58,10 @@ class Run(NamedTuple):
     timing: Mapping[str, float]
     structure: Structure | None = None
     training: Training | None = None
+    scaling: Scaling | None = None
+    metric: str = "euclidean"
+    p: float = 2
+    remarks: Sequence[str] = ()
 
     def check(self) -> None:
         """Raises ValueError where labels, truth, centers, components, structure, training and rows do not fit."""
@@ -91,6 +102,39 @@ class Run(NamedTuple):
     def representative(self) -> str:
         """What the centers are: means, or rows of the data."""
         return "center" if self.structure is None or self.structure.medoids is None else "medoid"
+
+    @property
+    def missing(self) -> bool:
+        """Whether cells of the rows are missing."""
+        return bool(np.isnan(self.dataset.x).any())
+
+    @property
+    def clustered_as(self) -> str:
+        """What was made of the rows before they were clustered; empty where they stayed in the data's units."""
+        return CLUSTERED_AS.get(self.scaling.how, "") if self.scaling is not None else ""
+
+    @property
+    def axes(self) -> list[str] | None:
+        """Names of the columns for axes, with what was made of them; None where nothing is to be said."""
+        columns = self.dataset.columns
+        if not self.clustered_as:
+            return columns
+        columns = [f"column {j}" for j in range(self.dataset.x.shape[1])] if columns is None else columns
+        return [f"{name} ({AXES[self.scaling.how]})" for name in columns]
+
+    @property
+    def units(self) -> str:
+        """The units of `in_data_units`, in words."""
+        lost = self.scaling is not None and self.scaling.how == "l2"
+        return "of rows scaled to length 1" if lost else "in the data's units"
+
+    def in_data_units(self, centers: np.ndarray) -> np.ndarray:
+        """Centers as they were clustered in the units of the data; those of rows of length 1 stay."""
+        return centers if self.scaling is None else self.scaling.undo(centers)
+
+    def deviations_in_data_units(self, deviations: np.ndarray) -> np.ndarray:
+        """The same of standard deviations."""
+        return deviations if self.scaling is None else self.scaling.undo_deviations(deviations)
 
     @property
     def sizes(self) -> np.ndarray:

@@ -77,6 +77,20 @@ MEANINGS = {
         False,
         False,
     ),
+    "sum_of_distances": Meaning(
+        "Sum of distances",
+        "0 up, lower is better at equal k",
+        "distances of rows to their medoids, by the metric of the fit",
+        False,
+        False,
+    ),
+    "sum_of_cosine_distances": Meaning(
+        "Sum of cosine distances",
+        "0 up, lower is better at equal k",
+        "1 less the cosine between each row and its center",
+        False,
+        False,
+    ),
     "log_likelihood": Meaning(
         "Log-likelihood",
         "nats per row, higher is better",

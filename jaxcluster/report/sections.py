@@ -10,6 +10,7 @@ import numpy as np
 from jaxcluster import plots
 from jaxcluster.plots.covariances import as_covariances, deviations
 from jaxcluster.report import tables
+from jaxcluster.report.endings import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS
 from jaxcluster.report.maps import map_pictures
 from jaxcluster.report.pictures import picture
 from jaxcluster.report.run import Run, machine
@@ -21,24 +22,6 @@ from jaxcluster.types import Status
 TSNE_ROWS = 2_500
 """Beyond this t-SNE takes longer than most fits, and is left to those who ask for it."""
 
-ENDINGS = {
-    Status.CONVERGED: "converged",
-    Status.MAX_STEPS: "step limit",
-    Status.NOT_FINITE: "not finite",
-    Status.EMPTY_CLUSTERS: "empty clusters",
-    Status.COLLAPSED: "collapsed",
-}
-WARNINGS = {
-    Status.MAX_STEPS: "The run reached its limit of steps before it had converged. Allow more steps, or a larger tol.",
-    Status.NOT_FINITE: "The run met numbers that are not finite and stopped; what follows is not to be trusted.",
-    Status.EMPTY_CLUSTERS: "Some clusters have no rows. Ask for fewer clusters, or look for repeated rows.",
-    Status.COLLAPSED: "A component lost its rows, or shrank onto too few of them to have a spread, and was kept from "
-    "vanishing. Ask for fewer components, pass a larger reg_covar, or try another covariance type.",
-}
-COLLAPSED_TRAINING = (
-    "The training collapsed: the network tells rows apart no more, or puts almost all of them into one cluster. Lower "
-    "the learning rate, pass gentler views, or look whether the rows vary."
-)
 HEADLINES = {
     "accuracy": "accuracy",
     "adjusted_rand": "adjusted Rand",
@@ -56,15 +39,27 @@ def lead(run: Run) -> str:
     truth = (
         "" if run.dataset.y is None else f" The truth has {plural(len(np.unique(run.dataset.y)), 'class', 'classes')}."
     )
-    return f"{run.dataset.name}: {n:,} {what} in {plural(len(run.sizes), 'cluster')}.{truth}"
+    found = "all of them noise" if run.noise.all() else f"in {plural(len(run.sizes), 'cluster')}"
+    return f"{run.dataset.name}: {n:,} {what}{', ' if run.noise.all() else ' '}{found}.{truth}"
 
 
 def warning(run: Run) -> str:
     """What is wrong with a run that did not simply converge."""
-    if run.status not in WARNINGS or _all_taken(run):
-        return ""
-    trained = run.training is not None and run.status == Status.COLLAPSED
-    return f'<p class="warn" role="note">{COLLAPSED_TRAINING if trained else WARNINGS[run.status]}</p>'
+    said = []
+    if run.noise.all():
+        said.append(ALL_NOISE)
+    if run.status in WARNINGS and not _all_taken(run):
+        trained = run.training is not None and run.status == Status.COLLAPSED
+        said.append(COLLAPSED_TRAINING if trained else WARNINGS[run.status])
+    return "".join(f'<p class="warn" role="note">{each}</p>' for each in said)
+
+
+def remarks(run: Run) -> str:
+    """What was decided about the data, and must be known to read what follows."""
+    said = [*run.dataset.notes, *run.remarks]
+    if run.missing:
+        said.append("Missing cells are drawn at the mean of their column.")
+    return "".join(f'<p class="note">{html.escape(each[:1].upper() + each[1:])}</p>' for each in said)
 
 
 def _all_taken(run: Run) -> bool:
@@ -92,6 +87,8 @@ def tiles(run: Run) -> str:
         shown["epochs"] = f"{run.training.epochs:,}"
     if run.status is not None:
         shown["ended"] = "all epochs" if _all_taken(run) else ENDINGS[run.status]
+    if run.noise.all():
+        shown["ended"] = "all noise"
     if run.timing:
         shown["time"] = f"{sum(run.timing.values()):.3g} s"
     items = (f'<div class="card"><dt>{name}</dt><dd>{html.escape(value)}</dd></div>' for name, value in shown.items())
@@ -104,6 +101,8 @@ def scores(run: Run) -> str:
     shown = [tables.scores(against, "Against the truth")] if against else []
     shown += [tables.scores(others, "Without the truth")] if others else []
     note = "How well clusters match the known classes, and how well they lie in the data." if len(shown) == 2 else ""
+    if others and run.clustered_as:
+        note = f"{note} Those without the truth are of the rows as they were clustered: {run.clustered_as}.".strip()
     return section("Scores", note, "\n".join(shown)) if shown else ""
 
 
@@ -116,7 +115,7 @@ def maps(run: Run, tsne: bool | None) -> str:
         run.dataset.y,
         centers=None if run.centers is None else run.centers[occupied],
         clusters=occupied,
-        columns=run.dataset.columns,
+        columns=run.axes,
         methods=methods,
     )
     note = (
@@ -124,6 +123,10 @@ def maps(run: Run, tsne: bool | None) -> str:
         if run.centers is not None
         else "A cluster's number stands in its middle."
     )
+    if run.clustered_as:
+        note += f" Rows are drawn as they were clustered: {run.clustered_as}."
+    if run.dataset.y is not None:
+        note += " A class has the color of the cluster that it is matched with."
     if "tsne" in methods:
         note += " t-SNE keeps neighbours together, but distances between groups and their sizes mean little."
     return section("Maps", note, pictures(shown))
@@ -147,11 +150,11 @@ def clusters(run: Run) -> str:
         alt = f"Curve of the {run.objective} over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
         shown.append(picture(partial(plots.history, run.history, name=run.objective), alt, name="history"))
         note = f"Step by step the {run.objective} should {'fall' if run.best == 'min' else 'rise'}."
-    if 2 <= k < sizes.sum():
+    if 2 <= k < sizes.sum() and not run.missing:
         note += " A silhouette is near 1 deep in a cluster, 0 on a border, negative where another cluster is nearer."
         alt = "Silhouette of each row, sorted within its cluster, and their mean."
         tall, height = len(shown) == 2, 8.98 if len(shown) == 2 else 4.2
-        draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels)
+        draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels, metric=run.metric, p=run.p)
         shown.insert(0, picture(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
     return section("Clusters", note.strip(), pictures(shown))
 
@@ -181,7 +184,7 @@ def components(run: Run) -> str:
         covariances,
         covariance_type=kind,
         weights=weights,
-        columns=run.dataset.columns,
+        columns=run.axes,
     )
     if d > 1:
         note = "Two ellipses are each component at 1 and 2 standard deviations; the disc is its mean."
@@ -193,7 +196,8 @@ def components(run: Run) -> str:
     if k <= tables.MOST_CLUSTERS:
         spreads = deviations(as_covariances(covariances, kind, k, d), kind, k, d)
         rows = np.array([np.sum(run.labels == j) for j in range(k)])
-        shown += tables.components(np.asarray(weights), rows, means, spreads, run.dataset.columns)
+        means, spreads = run.in_data_units(means), run.deviations_in_data_units(spreads)
+        shown += tables.components(np.asarray(weights), rows, means, spreads, run.dataset.columns, units=run.units)
     return section("Components", note, shown)
 
 
@@ -203,14 +207,15 @@ def centers(run: Run) -> str:
         return ""
     k, d = run.centers.shape
     title, noun = f"{run.representative.capitalize()}s", "image" if run.dataset.image_shape else "row"
-    note = f"The mean {noun} of each cluster." if title == "Centers" else f"The {noun} that stands for each cluster."
+    note = "The center of each cluster." if title == "Centers" else f"The {noun} that stands for each cluster."
+    centers = run.in_data_units(run.centers)
     if shape := run.dataset.image_shape:
         alt = f"The {plural(k, f'cluster {run.representative}')} as images of {by(shape)} pixels."
-        sheet = picture(partial(plots.centers_as_images, run.centers, shape), alt, name="centers", width=8, tight=True)
+        sheet = picture(partial(plots.centers_as_images, centers, shape), alt, name="centers", width=8, tight=True)
         return section(title, note, f'<div class="sheet">{sheet}</div>')
     if run.components is not None or k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
         return ""  # a mixture's means are with its components
-    return section(title, note, tables.centers(run.centers, run.dataset.columns))
+    return section(title, note, tables.centers(centers, run.dataset.columns, title=title, units=run.units))
 
 
 def classes(run: Run) -> str:

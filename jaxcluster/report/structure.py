@@ -74,7 +74,7 @@ def _medoids(run: Run, found: Structure) -> tuple[str, list[str]]:
     if found.medoids is None:
         return "", []
     note = "A disc is a medoid: the row of its cluster from which the others are least far away, all together."
-    draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.dataset.columns)
+    draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.axes)
     alt = f"The rows as points in the plane, each joined with one of {len(run.sizes):,} medoids."
     return note, [picture(draw, alt, name="medoids", **TALL)]
 
@@ -123,7 +123,7 @@ def _graph(run: Run, found: Structure) -> tuple[str, list[str]]:
         shown.append(picture(draw, alt, name="eigengap"))
     if found.graph is not None:
         notes.append("Dark edges of the graph join different clusters: the fewer, the better the cut.")
-        draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, found.graph, columns=run.dataset.columns)
+        draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, found.graph, columns=run.axes)
         alt = "The rows in the plane and the edges of the graph between them, dark where they join clusters."
         shown.append(picture(draw, alt, name="graph", **TALL))
     return " ".join(notes), shown

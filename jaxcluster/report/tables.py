@@ -124,25 +124,48 @@ def _cell(count: int, share: float) -> str:
     return f'<td class="number{"" if count else " zero"}"{shade}>{count:,}</td>'
 
 
-def centers(values: np.ndarray, columns: Sequence[str] | None) -> str:
+def centers(
+    values: np.ndarray, columns: Sequence[str] | None, *, title: str = "Centers", units: str = "in the data's units"
+) -> str:
     """The centers as numbers, for data of few columns."""
     heads = ["cluster", *_names(columns, values.shape[1])]
-    lines = ((swatch(j), [number(value) for value in center]) for j, center in enumerate(values))
-    return grid("Centers", heads, lines, caption="Centers, in the units that were clustered")
+    cells = zip(*(numbers(column) for column in np.asarray(values).T), strict=True)
+    lines = ((swatch(j), list(line)) for j, line in enumerate(cells))
+    return grid(title, heads, lines, caption=f"{title}, {units}")
+
+
+def numbers(column: np.ndarray, digits: int = 4) -> list[str]:
+    """Numbers of one column, with so many decimals that different ones differ: dates in seconds, or 1e9 and a bit."""
+    shown = [number(value, digits) for value in column]
+    if len(set(shown)) == len(set(column.tolist())) or not np.isfinite(column).all():
+        return shown
+    spread = float(np.ptp(column))
+    decimals = int(np.clip(digits - 1 - np.floor(np.log10(spread)), 0, 12)) if spread > 0 else 0
+    return [f"{value:,.{decimals}f}" if abs(value) < 1e16 else f"{value:.17g}" for value in column.tolist()]
 
 
 def components(
-    weights: np.ndarray, rows: np.ndarray, means: np.ndarray, spreads: np.ndarray, columns: Sequence[str] | None
+    weights: np.ndarray,
+    rows: np.ndarray,
+    means: np.ndarray,
+    spreads: np.ndarray,
+    columns: Sequence[str] | None,
+    *,
+    units: str = "in the data's units",
 ) -> str:
     """The components of a mixture: weight, rows that have its label, and mean ± standard deviation of each column.
 
     Of data of many columns, one deviation stands for all: the root of their mean variance.
     """
-    heads, caption = ["component", "weight", "rows"], "Components, in the units that were clustered"
+    heads, caption = ["component", "weight", "rows"], f"Components, {units}"
     if means.shape[1] <= MOST_COLUMNS:
         heads += _names(columns, means.shape[1])
         caption += ": mean ± standard deviation"
-        told = [[f"{number(m, 3)} ± {number(s, 3)}" for m, s in pairs] for pairs in np.stack([means, spreads], axis=2)]
+        columns_of_cells = [
+            [f"{mean} ± {number(spread, 3)}" for mean, spread in zip(numbers(each, 3), spread_of, strict=True)]
+            for each, spread_of in zip(means.T, spreads.T, strict=True)
+        ]
+        told = [list(line) for line in zip(*columns_of_cells, strict=True)]
     else:
         heads += ["typical deviation"]
         told = [[number(value)] for value in np.sqrt(np.mean(np.square(spreads), axis=1))]
