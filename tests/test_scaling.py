@@ -97,6 +97,9 @@ def test_integers_beyond_float64_are_scaled_exactly(kind):
         np.testing.assert_allclose(scaling.undo(scaled), rows.astype(np.float64), rtol=1e-15)
     moved, scaling = scale(rows, "none")
     np.testing.assert_array_equal(np.diff(moved, axis=0), np.diff(steps, axis=0))
+    if kind == "longdouble":
+        beside = np.column_stack([rows, steps / 7])
+        np.testing.assert_array_equal(np.diff(scale(beside, "none")[0][:, 0]), np.diff(steps[:, 0]))
     assert scale(rows, "none", movable=False)[0] is rows
     far = np.array([[2**63 - 1], [-(2**63)], [0]])
     np.testing.assert_allclose(scale(far, "minmax")[0], [[1], [0], [0.5]])

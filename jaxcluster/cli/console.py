@@ -62,9 +62,14 @@ def show_table(
 
 
 def number(value: Any) -> str:
-    """A value as a table shows it: 4 decimals below ten thousand, thousands apart above, a dash for nothing."""
+    """A value as a table shows it: 4 decimals below ten thousand, thousands apart above, a dash for nothing.
+
+    Numbers too large or too small for that are written with their power of ten.
+    """
     if value is None:
         return "-"
+    if isinstance(value, float) and 0 < abs(value) < 5e-5:
+        return f"{value:.4e}"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e12 else f"{value:.4e}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -68,7 +68,7 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 
     dataset, weights = _weighted(source)
-    check_finite(dataset.x, name=dataset.name, missing=missing)
+    check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     if weights is not None:
         weights = check_weights(weights, len(dataset.x))
     movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT

@@ -68,6 +68,8 @@ def make_estimator(
     if info.clusters not in (None, *values):
         raise MistakeError(f"{algorithm} needs a number of clusters: pass --k. jaxcluster sweep helps to choose one.")
     for name, value in values.items():
+        if name == "missing" and name not in defaults:
+            raise MistakeError(f"--missing means nothing to {algorithm}; gmm takes rows with missing cells.")
         if name not in defaults:
             raise MistakeError(str(unknown(f"{algorithm}: parameter", name, defaults)))
         values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value

@@ -109,7 +109,8 @@ def _rows(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
 
     dataset = read_like(config.get("data", {}), source)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
-    check_finite(dataset.x, name=dataset.name, missing=True if getattr(estimator, "missing", False) else None)
+    missing = True if getattr(estimator, "missing", False) else None
+    check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     scaling = Scaling.from_json(config.get("scaling", {"how": "none"}))
     return dataset._replace(x=scaling.apply(dataset.x))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -103,13 +103,16 @@ def widen(x: Any) -> Any:
     return x
 
 
-def check_finite(x: Any, *, name: str = "x", missing: bool | None = None) -> None:
+def check_finite(
+    x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None
+) -> None:
     """Raises ValueError with the number of NaN and infinite values and the columns they are in.
 
     Args:
         x: an array.
         name: what the message calls it.
         missing: True lets NaN through as missing values; False tells that it could be asked to.
+        columns: names of the columns, to be called by instead of their numbers.
     """
     if x.dtype.kind != "f" or _sums_up(x):
         return
@@ -122,9 +125,9 @@ def check_finite(x: Any, *, name: str = "x", missing: bool | None = None) -> Non
     hint = "Drop or impute those rows first" + (", or pass missing=True." if missing is False and nans.any() else ".")
     where = ""
     if x.ndim == 2:
-        columns = np.flatnonzero((nans | infs).any(0))
-        listed = ", ".join(map(str, columns[:8])) + (" …" if len(columns) > 8 else "")
-        where = f" in column{'s' if len(columns) > 1 else ''} {listed}"
+        found = np.flatnonzero((nans | infs).any(0)).tolist()
+        listed = ", ".join(str(j) if columns is None else repr(columns[j]) for j in found[:8])
+        where = f" in column{'s' if len(found) > 1 else ''} {listed}{' …' if len(found) > 8 else ''}"
     raise ValueError(f"{name} contains {' and '.join(seen)} values{where}. {hint}")
 
 

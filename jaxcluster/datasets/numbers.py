@@ -22,8 +22,8 @@ EXTENDED = np.finfo(np.longdouble).nmant >= 63
 def exact(array: np.ndarray) -> np.ndarray:
     """Real numbers as float32 or float64, whichever holds them all; as 64-bit integers where neither does.
 
-    Half precision becomes float32, extended precision float64: nothing here is computed in either. But integers beyond
-    2⁵³ that came in extended precision stay in it.
+    Half precision becomes float32, extended precision float64: nothing here is computed in either. But where numbers
+    beyond 2⁵³ came in extended precision all stay in it.
     """
     kind, size = array.dtype.kind, array.dtype.itemsize
     if size <= (4 if kind == "f" else 2):
@@ -83,5 +83,5 @@ def _holds(array):
 
 
 def _long_integers(array, narrow):
-    """Whether these are integers that float64 rounded."""
-    return bool(EXTENDED and (array == np.rint(array)).all() and (array != narrow).any())
+    """Whether numbers beyond 2⁵³ are among these that float64 rounded."""
+    return bool(EXTENDED and ((np.abs(array) > LARGEST_EXACT) & np.isfinite(narrow) & (array != narrow)).any())
