@@ -54,6 +54,8 @@ def run(options: argparse.Namespace, commit: str | None) -> int:
         if sys.stderr.isatty():
             print(f"\r{number + 1} of {len(chosen)}: {' | '.join(trial[:3])[:90]:90}", end="", file=sys.stderr)
         outcomes.append(report.Outcome(*trial[:3], *trial.run()))
+        if outcomes[-1].verdict != "right":
+            print(" | ".join(outcomes[-1]), flush=True)
         report.let_programs_go()
     print(report.failures(outcomes))
     print(report.markdown(report.counts(outcomes)))

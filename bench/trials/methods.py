@@ -36,8 +36,10 @@ class Method(NamedTuple):
         exact: whether the numbers of the clusters are those of the oracle, or only the partition.
         only: whether it can be tried on a problem.
         exempt: kinds that say nothing of it, with the reason.
+        from_start: whether it begins at the start of the problem, so that its labels are known where groups overlap.
         weighted: whether samples have weights.
         large: whether groups below `SMALLEST` are not compared.
+        traced: whether it runs in a program of the caller, in float32.
     """
 
     make: Callable[[Problem], Any]
@@ -45,8 +47,10 @@ class Method(NamedTuple):
     exact: bool = False
     only: Callable[[Problem], bool] = lambda problem: True
     exempt: Mapping[str, str] = MappingProxyType({})
+    from_start: bool = False
     weighted: bool = True
     large: bool = False
+    traced: bool = False
 
 
 class Functional:
@@ -154,7 +158,9 @@ def variational(library: Any, problem: Problem, **options: Any) -> Any:
 
 
 CENTERS = {
-    "kmeans": Method(lambda p: jc.KMeans(p.k, init=p.start, n_init=1, tol=0), oracle=lloyd_labels, exact=True),
+    "kmeans": Method(
+        lambda p: jc.KMeans(p.k, init=p.start, n_init=1, tol=0), oracle=lloyd_labels, exact=True, from_start=True
+    ),
     "kmeans-plus-plus": Method(lambda p: jc.KMeans(p.k, n_init=5, random_state=0)),
     "minibatch-kmeans": Method(
         lambda p: jc.MiniBatchKMeans(p.k, init=p.start, batch_size=64, reassignment_ratio=0, random_state=0)
@@ -222,7 +228,7 @@ def _functional(name, options, *, traced=False, **facts):
     def make(problem):
         return Functional(partial(algorithms.ALGORITHMS[name].fit, **options(problem)), problem.k, traced=traced)
 
-    return Method(make, **facts)
+    return Method(make, traced=traced, **facts)
 
 
 def _plain(problem):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.trials import kinds
+from bench.trials import graphs, kinds, scores, switches, truth
 from bench.trials.kinds import Trial
 
 
 def trials() -> Iterator[Trial]:
     """Every trial there is."""
-    yield from kinds.trials()
+    for module in (kinds, scores, graphs, truth, switches):
+        yield from module.trials()
