@@ -257,8 +257,10 @@ def test_history_ends_at_the_inertia(blobs):
 def test_verbose_prints_a_line_a_step(blobs, capsys):
     estimator = KMeans(4, random_state=0, verbose=1).fit(blobs.x)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == estimator.n_iter_
-    assert lines[0].startswith("KMeans step 1: ")
+    assert len(lines) == estimator.n_iter_ + 2
+    assert lines[0] == "Initialization complete"
+    assert lines[1].startswith("Iteration 0, inertia ")
+    assert lines[-1] == f"Converged at iteration {estimator.n_iter_ - 1}: strict convergence."
 
 
 @pytest.mark.parametrize("name", CENTERS)

@@ -101,8 +101,13 @@ def _check_centers(name, centers, k, d, *, fewer=False) -> Any:
     centers = check.check_matrix(centers, name=name)
     if not check.is_traced(centers):
         check.check_finite(centers, name=name)
-    if centers.shape[1] != d or (centers.shape[0] > k if fewer else centers.shape[0] != k):
-        raise ValueError(f"{name} must have shape ({'at most ' if fewer else ''}{k}, {d}), got {centers.shape}.")
+    what = "initial" if name == "init" else name
+    if centers.shape[0] > k if fewer else centers.shape[0] != k:
+        raise ValueError(f"The shape of the {what} centers {centers.shape} does not match the number of clusters {k}.")
+    if centers.shape[1] != d:
+        raise ValueError(
+            f"The shape of the {what} centers {centers.shape} does not match the number of features of the data {d}."
+        )
     return centers
 
 

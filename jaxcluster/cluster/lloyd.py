@@ -199,7 +199,7 @@ def run(
     state = fit.state
     more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
     history = fit.history.at[jnp.where(more, fit.steps, capacity)].set(state.objective, mode="drop")
-    return fit._replace(steps=fit.steps + more, history=history)
+    return fit._replace(steps=fit.steps + more.astype(jnp.int32), history=history)
 
 
 def refill(

@@ -233,7 +233,7 @@ def _partial_fit(key, state, points, n, reassignment_ratio):
 def _fit(static, key, points, given, limits):
     tol, max_epochs, patience, reassignment_ratio = limits
     n = count_rows(points.weight, static.axis_name)
-    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
+    max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / static.batch_size)).astype(jnp.int32))
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
     sample = draw_batch(sample_key, points, static.init_size, n, static.axis_name)
@@ -246,7 +246,7 @@ def _fit(static, key, points, given, limits):
         size = jnp.int32(static.batch_size)
         state, value = step(redraw_key, running.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
         still = (state.shift <= tol) & (tol > 0) & (running.steps > 0)
-        done = still | (state.stale >= patience)
+        done = still | (state.stale.astype(patience.dtype) >= patience)
         return _Running(state, running.steps + 1, going_on(done, state.shift), value)
 
     one = jnp.ones((), points.x.dtype)

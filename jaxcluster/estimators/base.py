@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
+from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators import store
@@ -166,7 +167,10 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _called_starts(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
         """The starting centres that a callable ``init`` gives, called as scikit-learn calls it."""
         random_state = as_random_state(self.random_state)
-        return [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
+        starts = [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
+        for start in starts:
+            check_given(start, None, None, self.n_clusters, X.shape[1])
+        return starts
 
     def _fit_from_starts(
         self, function: Callable[..., tuple[Fit, Frame]], X: np.ndarray, runs: int, **options: Any

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.estimators.base import CenterEstimator
+from jaxcluster.types import Status
 
 ALGORITHMS = ("lloyd", "elkan")
 
@@ -99,12 +102,32 @@ class KMeans(CenterEstimator):
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        if self.algorithm == "elkan" and self.n_clusters == 1:
+            warnings.warn(
+                "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         weights = self._check_weights(sample_weight, X.shape[0])
         runs = self._runs(auto=kmeans.AUTO_RESTARTS)
         fit, frame = self._best_fit(X, weights, runs)
-        self._publish(fit, frame, X, weights)
+        fit = self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)
+        self._tell_ending(float(fit.state.residual))
         return self
+
+    def _tell_history(self):
+        """Prints the inertia of every step, if ``verbose`` asks for it, in scikit-learn's words."""
+        if self.verbose:
+            print("Initialization complete")
+            for step, inertia in enumerate(self.history_):
+                print(f"Iteration {step}, inertia {inertia:.6g}.")
+
+    def _tell_ending(self, shift):
+        if not self.verbose or self.status_ != Status.CONVERGED:
+            return
+        reason = "strict convergence" if shift == 0 else f"center shift {shift:.4g} within tolerance"
+        print(f"Converged at iteration {self.n_iter_ - 1}: {reason}.")
 
     def _best_fit(self, X, weights, runs):
         options = {

@@ -109,12 +109,12 @@ class MiniBatchKMeans(CenterEstimator):
             reassignment_ratio=self.reassignment_ratio,
             **self._start(X, weights),
         )
+        self._remember(fit.state)
         fit = self._publish(fit, frame, X, weights)
         if not self.compute_labels:
             del self.labels_
         self.n_steps_ = int(fit.steps)
         self.n_iter_ = math.ceil(self.n_steps_ * batch_size / X.shape[0])
-        self._remember(fit.state)
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -154,6 +154,19 @@ class MiniBatchKMeans(CenterEstimator):
             self.inertia_ = -self._score(X, weights)
         self._warn_unless_sound(X, weights)
         return self
+
+    def _tell_history(self):
+        """Prints the smoothed inertia of every batch and why the last one was the last, if ``verbose`` asks for it."""
+        if not self.verbose:
+            return
+        for step, inertia in enumerate(self.history_, start=1):
+            print(f"Minibatch step {step}: ewa inertia: {inertia:.6g}")
+        if self.status_ == Status.CONVERGED:
+            reason = "lack of improvement in inertia" if self._out_of_patience() else "small centers change"
+            print(f"Converged ({reason}) at step {len(self.history_)}")
+
+    def _out_of_patience(self):
+        return self.max_no_improvement is not None and self._running["stale"] >= self.max_no_improvement
 
     def _check_params(self, n):
         super()._check_params(n)

@@ -41,6 +41,10 @@ FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 21, 1 << 26
 its cache, and enough to fill an accelerator."""
 
 
+COPIED_SHARE = 16
+"""Distances that a tile may hold for each coordinate of its copied rows: 2²⁴ coordinates, 64 MB, in a fused tile."""
+
+
 class Nearest(NamedTuple):
     """Each row's nearest centre.
 
@@ -95,7 +99,9 @@ def search_tile(n: int, k: int, d: int, dtype) -> int:
         return n
     on_cpu = jax.default_backend() == "cpu"
     fused = on_cpu and dtype == jnp.float32 and k <= PACKED_CENTERS
-    return tile_rows(n, k, FUSED_ELEMENTS if fused else CACHED_ELEMENTS if on_cpu else DEVICE_ELEMENTS)
+    budget = FUSED_ELEMENTS if fused else CACHED_ELEMENTS if on_cpu else DEVICE_ELEMENTS
+    # A tile of several is a copy of its rows, which wide ones make larger than a fused tile's distances.
+    return n if n * k <= budget else tile_rows(n, max(k, COPIED_SHARE * d), budget)
 
 
 def search(
@@ -193,7 +199,7 @@ def _unrolled(x, centers, active, unit):
 
 
 def _direct(x, norms, bias, doubled, precision):
-    relative = row_products(x, doubled, precision) + bias
+    relative = row_products(x, doubled, precision) + bias[None, :]
     # In whole steps of the rounding error, so that ties are ties. The centre nearest the origin bounds the least.
     quantum = 4 * jnp.finfo(x.dtype).eps * (norms + jnp.min(bias)) + jnp.finfo(x.dtype).tiny
     steps = jnp.floor((relative + norms[:, None]) * (1 / quantum)[:, None])
@@ -209,7 +215,7 @@ def _packed(x, norms, bias, doubled, window, precision):
     # fused iota with that of an earlier compile for another k, and mislabels rows.
     bias, index = jax.lax.optimization_barrier((bias, jnp.arange(k, dtype=x.dtype)))
     if window is None:
-        least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias, axis=1) + norms, 0)
+        least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias[None, :], axis=1) + norms, 0)
         window = Window(least, least)
         # Two products of the same operands would be merged into one that writes n×k.
         x, bias, doubled, window = jax.lax.optimization_barrier((x, bias, doubled, window))
@@ -218,9 +224,9 @@ def _packed(x, norms, bias, doubled, window, precision):
     quantum = (window.upper - lower + rounding) / (levels - 2)
     quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny
     scale, offset = 1 / quantum, norms - lower
-    scaled = (row_products(x, doubled, precision) + bias + offset[:, None]) * scale[:, None]
-    least = jnp.min(jnp.floor(scaled) * k + index, axis=1)
+    scaled = (row_products(x, doubled, precision) + bias[None, :] + offset[:, None]) * scale[:, None]
+    least = jnp.min(jnp.floor(scaled) * k + index[None, :], axis=1)
     # Whole numbers below 2²⁴: taken apart as integers, for a float quotient may round up to the next step.
     step, labels = jnp.divmod(least.astype(jnp.int32), k)
-    distance = jnp.maximum(lower + (step + 0.5) * quantum, 0)
+    distance = jnp.maximum(lower + (step.astype(x.dtype) + 0.5) * quantum, 0)
     return Nearest(labels, distance, quantum + rounding)
