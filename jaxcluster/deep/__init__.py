@@ -15,9 +15,10 @@ from jaxcluster.deep.deepcluster import DeepCluster, DeepClusterV2
 from jaxcluster.deep.joint import JointClustering
 from jaxcluster.deep.metric_learning import MetricEmbedding
 from jaxcluster.deep.objective import Batch, Objective, Refreshed, Turn
+from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.swav import SwAV
-from jaxcluster.deep.trainer import Report, Trained, adam, train
+from jaxcluster.deep.trainer import Report, Trained, train
 from jaxcluster.deep.use import map_module
 from jaxcluster.deep.vade import VaDE
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcluster.core import check
 from jaxcluster.deep.objective import Batch
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -30,7 +31,7 @@ def batch_rows(key: KeyArray, first: Int[Array, ""], *, steps: int, n: int, batc
     left out of that pass.
     """
     per_pass = n // batch
-    passes = first // per_pass + jnp.arange(-(-steps // per_pass) + 1)
+    passes = first // per_pass + jnp.arange(-(-steps // per_pass) + 1, dtype=jnp.int32)
 
     def order(number):
         return jax.random.permutation(jax.random.fold_in(key, number), n)[: per_pass * batch]
@@ -51,19 +52,38 @@ def drawn_rows(
     ends = jnp.cumsum(weight)
 
     def draw(number):
-        at = ends[-1] * jax.random.uniform(jax.random.fold_in(key, number), (batch,))
-        return jnp.searchsorted(ends, at, side="right")
+        at = ends[-1] * jax.random.uniform(jax.random.fold_in(key, number), (batch,), ends.dtype)
+        return jnp.searchsorted(ends, at, side="right").astype(jnp.int32)
 
     # Rounding may put a point at the very end, past the last row that weighs anything.
-    last = jnp.max(jnp.where(weight > 0, jnp.arange(weight.size), 0))
-    return jnp.minimum(jax.vmap(draw)(first + jnp.arange(steps)), last).astype(jnp.int32)
+    last = jnp.max(jnp.where(weight > 0, jnp.arange(weight.size, dtype=jnp.int32), 0))
+    return jnp.minimum(jax.vmap(draw)(first + jnp.arange(steps, dtype=jnp.int32)), last)
+
+
+def as_rows(x: Any) -> np.ndarray | jax.Array:
+    """``x`` as an array of numbers, one row or more; those that JAX has no dtype for in one that it has.
+
+    Raises:
+        TypeError: values that are no real numbers.
+        ValueError: no rows, or no axis of rows.
+    """
+    if not isinstance(x, (np.ndarray, jax.Array)):
+        x = np.asarray(x)
+    x = check.widen(x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(
+            f"x has dtype {x.dtype}, which is not numeric. Pass real numbers: encode or drop other columns."
+        )
+    if x.ndim == 0 or 0 in x.shape:
+        raise ValueError(f"x must have rows, (n, …), at least one, and none of them empty; got shape {x.shape}.")
+    return x
 
 
 class Rows:
     """The rows of a data set, on the device or on the host.
 
     Args:
-        x: (n, …) numbers.
+        x: (n, …) numbers, as `as_rows` gives them.
         resident: whether they live on the device; None for where they fit.
         y: (n,) what is known of the rows, or None.
         mesh: devices, along its one axis, that batches are spread over; each holds all resident rows. None for one.

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 from jax.sharding import AxisType, Mesh
 
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
-from jaxcluster.deep.batches import Rows
+from jaxcluster.deep.batches import Rows, as_rows
 from jaxcluster.deep.objective import Objective
+from jaxcluster.deep.optimizers import adam, check_optimizer
 from jaxcluster.deep.resume import Progress, begun, placed, save
-from jaxcluster.deep.run import Run
+from jaxcluster.deep.run import CAUSES, Run
 from jaxcluster.types import KeyArray, Status
+
+BATCH = 256
+"""Rows a step, unless ``batch_size`` says otherwise."""
 
 COLLAPSED_LOOKS = 3
 """So many looks in a row at rows that cannot be told apart end a training: it may come back from one or two."""
@@ -30,18 +32,21 @@ class Trained(NamedTuple):
     """A finished training.
 
     Attributes:
-        module: the trained module, in evaluation; the one that was passed in is as it was.
+        module: the trained module, in evaluation; the one that was passed in is as it was. Its parameters are finite,
+            however the training ended.
         labels: (n,) the clusters at the end, as NumPy int32; None for a module without clusters.
-        steps: taken: those before the failed one, where there is one.
+        steps: that the module has had.
         status: CONVERGED: few enough rows changed their cluster, or the loss stopped falling; MAX_STEPS: all epochs
             were taken; NOT_FINITE: see ``failed_step``; COLLAPSED: nothing was left to tell rows apart by, at the end
             or at three looks in a row, which end a training.
-        failed_step: the step, counted from 1, whose loss or gradient was not finite, or for which a refresh gave values
-            that were not; the module is that before it.
-        history: one record an epoch: ``epoch`` and ``step`` at its end, the means of ``loss`` and of what else the
-            module follows, how the labels before it agree with those an epoch earlier (``changed``, the share of rows
-            with another one, unless the module has another measure), ``collapsed`` where they were seen to be, and
-            ``seconds``.
+        failed_step: the step, counted from 1, at which a number was not finite: the loss, its gradient, the parameters
+            or other variables after it, or what the network gives for all rows before it. The module is the last one
+            before that step which gives finite codes, and shares of clusters, for all rows.
+        history: one record for each epoch in which a step was taken: ``epoch`` and ``step`` at its end, the means of
+            ``loss`` and of what else the module follows, how the labels before it agree with those an epoch earlier
+            (``changed``, the share of rows with another one, unless the module has another measure), ``collapsed``
+            where they were seen to be, and ``seconds``.
+        cause: which number was not finite at the failed step, as "the gradient was"; None without one.
     """
 
     module: Any
@@ -50,10 +55,11 @@ class Trained(NamedTuple):
     status: Status
     failed_step: int | None
     history: tuple[dict[str, float], ...]
+    cause: str | None = None
 
 
 class Report(NamedTuple):
-    """What a callback is told after an epoch.
+    """The state of a training after an epoch, for its callbacks.
 
     Attributes:
         record: the last of the history.
@@ -70,37 +76,14 @@ class Report(NamedTuple):
     module: Callable[[], Any]
 
 
-@cache
-def adam(
-    learning_rate: float = 1e-3,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    decay_steps: int | None = None,
-) -> optax.GradientTransformation:
-    """Adam; the same object for the same arguments, so that a second training compiles nothing.
-
-    Args:
-        learning_rate: to begin with.
-        b1, b2: what the moments keep of themselves in a step.
-        eps: added to the root of the second moment.
-        decay_steps: steps in which the rate falls to a hundredth, along a cosine; None for a constant rate.
-    """
-    rate = learning_rate
-    if decay_steps is not None:
-        rate = optax.cosine_decay_schedule(learning_rate, decay_steps, alpha=0.01)
-    return optax.adam(rate, b1=b1, b2=b2, eps=eps)
-
-
 def train(
     key: KeyArray,
     module: Objective,
     x: Any,
     *,
     epochs: int,
-    optimizer: optax.GradientTransformation | None = None,
-    batch_size: int = 256,
+    optimizer: Any = None,
+    batch_size: int | None = None,
     steps_per_epoch: int | None = None,
     tol: float | None = None,
     patience: int | None = None,
@@ -120,8 +103,11 @@ def train(
         module: an `nnx.Module` that is an `Objective`.
         x: (n, …) rows, NumPy or JAX; computed in float32.
         epochs: the most of them.
-        optimizer: a gradient transformation of optax, its schedule within; None for Adam at 1e-3.
-        batch_size: rows a step, at most n; of a step of several moves, rows each.
+        optimizer: a gradient transformation of optax, its schedule within; None for Adam at 1e-3. It is told the loss,
+            and how to compute it, of the batch of the step, as line searches and `optax.contrib.reduce_on_plateau`
+            want it. Of `optax.contrib.schedule_free`, the averaged parameters are those of the trained module.
+        batch_size: rows a step, at most n; of a step of several moves, rows each. None for 256, or for all rows where
+            there are fewer.
         steps_per_epoch: steps from one look at all rows to the next; None for one pass over them.
         tol: stop when the share of rows whose cluster changed from one epoch to the next is no more; None for never.
         patience: stop after so many epochs in a row in which the loss did not fall below its least; None for never.
@@ -143,14 +129,18 @@ def train(
 
     Raises:
         ValueError, TypeError: arguments out of range, a batch of more than n rows or that devices cannot share
-            equally, a module without clusters given a ``tol``; a folder with checkpoints without ``resume``, and with
-            it a checkpoint that is changed or of another configuration (both are named).
+            equally, a module without clusters given a ``tol``, or with parameters that are not finite; an optimizer
+            that is no gradient transformation, or needs other arguments; a folder with checkpoints without
+            ``resume``, and with it a checkpoint that is changed or of another configuration (both are named).
     """
-    rows = Rows(x, resident, y=_check_known(y, len(x)), mesh=mesh)
-    batch = _check_batch(batch_size, rows.n, mesh)
+    if optimizer is not None:
+        check_optimizer("optimizer", optimizer)
+    x = as_rows(x)
     limits = _Limits(epochs, tol, patience, min_delta)
     _check_limits(limits, module)
-    run = Run(key, module, rows, optimizer or adam(), batch, steps_per_epoch, precision)
+    batch = _check_batch(batch_size, len(x), mesh)
+    rows = Rows(x, resident, y=_check_known(y, len(x)), mesh=mesh)
+    run = Run(key, module, rows, adam() if optimizer is None else optimizer, batch, steps_per_epoch, precision)
     where = placed(checkpoints, run, x)
     callbacks = tuple(callbacks)
     try:
@@ -178,10 +168,14 @@ def _train(run, limits, callbacks, where, resume):
     if status in (None, Status.MAX_STEPS):  # those who ask for more epochs than a finished run had get them
         status = Status.MAX_STEPS if len(history) >= limits.epochs else None
     _tell(callbacks, "begin", history, limits.epochs)
-    collapsed = _collapsed(history)
+    collapsed, look, start = _collapsed(history), None, None
     while status is None:
-        start = time.perf_counter()
+        clock = time.perf_counter()
         state, look = run.look(state, len(history), labels)
+        if int(state.failed):
+            state = state if start is None else run.rewound(*start, state)
+            status, looked = Status.NOT_FINITE, start is None
+            break
         labels = look.labels
         _check_labels(limits, run, look)
         collapsed = collapsed + 1 if look.collapsed else 0
@@ -189,33 +183,69 @@ def _train(run, limits, callbacks, where, resume):
         if status is not None:
             looked = True
             break
-        state, means = run.epoch(state, look.found)
+        start = state, look.found
+        state, means = run.epoch(*start)
+        if int(state.failed):
+            state, status = run.rewound(*start, state), Status.NOT_FINITE
+        if means is None:  # not a step was taken
+            break
         done = {"epoch": len(history) + 1, "step": int(state.step), **means, **look.agreement}
         done |= {"collapsed": 1.0} if look.collapsed else {}
-        history.append(done | {"seconds": round(time.perf_counter() - start, 3)})
-        report = Report(history[-1], history, limits.epochs, labels, partial(run.module_of, state))
+        history.append(done | {"seconds": round(time.perf_counter() - clock, 3)})
+        as_it_is = lambda state=state: run.module_of(run.evaluated(state))  # noqa: E731
+        report = Report(history[-1], history, limits.epochs, labels, as_it_is)
         stopped = [bool(callback(report)) for callback in callbacks]
-        status = _status(state, any(stopped), history, limits)
+        status = _status(any(stopped), history, limits) if status is None else status
         if where is not None and status is None and len(history) % where.every == 0:
             save(where, Progress(state, labels, history, None, False))
+    final, look = _concluded(run, state, history, labels, (looked, look), start)
+    failed = int(final.failed)
+    collapsed = look is not None and look.collapsed
+    ended = Status.NOT_FINITE if failed else Status.COLLAPSED if collapsed else status
     # What a failed run had last is no place to go on from.
-    if where is not None and status != Status.NOT_FINITE and saved != (status, len(history)):
+    if where is not None and not failed and saved != (status, len(history)):
         save(where, Progress(state, labels, history, status, looked))
-    if run.concludes or not looked:
-        state, look = run.look(state, len(history), labels, last=True)
-        labels, status = look.labels, Status.COLLAPSED if look.collapsed else status
-    failed = int(state.failed) or None
-    steps = int(state.step) if failed is None else failed - 1
-    status = status if failed is None else Status.NOT_FINITE
-    return Trained(run.module_of(state), labels, steps, status, failed, tuple(history))
+    cause = CAUSES[int(final.cause)] if failed else None
+    labels = labels if look is None else look.labels
+    return Trained(run.module_of(final), labels, int(final.step), ended, failed or None, tuple(history), cause)
+
+
+def _concluded(run, state, history, labels, last, start):
+    """The state that is handed back, and the last look at all rows by it, whose labels are those of the module.
+
+    Args:
+        run: the run.
+        state: at its end.
+        history: the records.
+        labels: of the look before.
+        last: whether the state is that after a look, and that look; None where it was before this run went on.
+        start: the last epoch: the state at its start, and what the look before it came to; None without an epoch.
+    """
+    looked, look = last
+    final = run.evaluated(state)
+    if run.concludes or not looked or final is not state:
+        final, look = run.look(final, len(history), labels, last=True)
+    if int(state.failed) or look is None:
+        return final, look
+    if not int(final.failed) and run.answers(final, look.codes):
+        return final, look
+    # The network that all steps have led to is of no use: it was so before the last of them, or before the epoch.
+    final = run.failing(final)
+    if start is None:
+        return final, look
+    return run.look(run.evaluated(run.rewound(*start, final)), len(history), labels, last=True)
 
 
 def _ended(look, collapsed, limits):
-    """How a look ends the training, or None."""
-    if collapsed >= COLLAPSED_LOOKS:
-        return Status.COLLAPSED
+    """The status with which a look ends the training, or None.
+
+    Where all rows are in one cluster none of them changes it: that is no convergence.
+    """
     changed = look.agreement.get("changed")
-    return Status.CONVERGED if limits.tol is not None and changed is not None and changed <= limits.tol else None
+    settled = limits.tol is not None and changed is not None and changed <= limits.tol
+    if collapsed >= COLLAPSED_LOOKS or (settled and look.collapsed):
+        return Status.COLLAPSED
+    return Status.CONVERGED if settled else None
 
 
 def _collapsed(history):
@@ -223,10 +253,8 @@ def _collapsed(history):
     return next((i for i, record in enumerate(reversed(history)) if "collapsed" not in record), len(history))
 
 
-def _status(state, stopped, history, limits):
-    """How the training ended, or None while it goes on."""
-    if int(state.failed):
-        return Status.NOT_FINITE
+def _status(stopped, history, limits):
+    """The status with which an epoch ends the training, or None while it goes on."""
     if stopped or _stalled(history, limits):
         return Status.CONVERGED
     return Status.MAX_STEPS if len(history) >= limits.epochs else None
@@ -268,7 +296,11 @@ def _no_clusters(tol, module):
 
 
 def _check_batch(batch_size, n, mesh):
-    batch = check.check_count("batch_size", batch_size)
+    if batch_size is None:
+        batch = min(BATCH, n)
+        batch -= 0 if mesh is None or batch < mesh.size else batch % mesh.size
+    else:
+        batch = check.check_count("batch_size", batch_size)
     if batch > n:
         raise ValueError(f"batch_size={batch} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.core.fold import map_rows
-from jaxcluster.deep.batches import Rows
+from jaxcluster.deep.batches import Rows, as_rows
 
 TILE = 4096
 """Rows that go through a network at a time."""
@@ -29,7 +29,7 @@ def map_module(module: nnx.Module, method: str, x: Any) -> Any:
         piece by piece.
     """
     graphdef, state = nnx.split(module)
-    rows = Rows(x)
+    rows = Rows(as_rows(x))
     parts = (mapped(graphdef, (state,), method, tile) for tile in rows.tiles())
     if rows.resident:
         return next(parts)

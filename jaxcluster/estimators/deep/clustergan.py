@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.deep import clustergan_nets as nets
 from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
-from jaxcluster.deep.trainer import adam
+from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.one_phase import OnePhase
 

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.deep.callbacks import Snapshots
-from jaxcluster.deep.trainer import adam, train
+from jaxcluster.deep.optimizers import adam
+from jaxcluster.deep.trainer import train
 from jaxcluster.deep.use import evaluated
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
