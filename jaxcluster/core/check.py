@@ -103,9 +103,7 @@ def widen(x: Any) -> Any:
     return x
 
 
-def check_finite(
-    x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None
-) -> None:
+def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None) -> None:
     """Raises ValueError with the number of NaN and infinite values and the columns they are in.
 
     Args:
