@@ -1,73 +1,102 @@
 """Scores of a labeling by the rows alone: silhouette, Davies–Bouldin, Calinski–Harabasz.
 
 They need concrete arrays, because how many clusters the labels hold decides what is computed; inside ``jit`` and
-under ``grad`` use `soft_silhouette`. Rows are computed in float32 (float64 where JAX has it on) from an origin within
-each cluster, so neither an offset nor the unit of the data matters, nor how far apart the clusters are. A label such
-as −1 is a cluster like any other: leave noise out.
+under ``grad`` use `soft_silhouette`. Neither an offset nor the unit of the data matters, nor how far apart the clusters
+are, nor single far rows. Davies–Bouldin, Calinski–Harabasz, and silhouettes of few rows are computed on the host in
+float64; silhouettes of many in float32 (float64 where JAX has it on), from differences within float32's reach. A label
+such as −1 is a cluster like any other: leave noise out.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
-from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.core.rows import bucket, float_dtype, place
+from jaxcluster.core.frame import float_dtype, published_dtype
 from jaxcluster.metrics.labels import Coded, encode
 from jaxcluster.metrics.silhouette import problem, silhouettes
-from jaxcluster.ops.distance import METRICS, metric_function, squared_norms
-from jaxcluster.ops.segments import cluster_sums
-from jaxcluster.types import Array, Float, Int, Points
+from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
+from jaxcluster.ops.host_distance import checked, host_distance
 
 PRECOMPUTED = "precomputed"
 
+ON_DEVICE = (*TRANSLATION_INVARIANT, "cosine", "correlation")
+"""Metrics of which the device has a form that loses no digits of float64 rows."""
+
+HOST_WORK = 1 << 22
+"""Squared differences, n²·d, up to which the host is done in a few milliseconds, and no program is compiled."""
+
+MEAN_ROUNDING = 8 * np.finfo(np.float64).eps
+"""Relative to their lengths, how far apart rounding leaves two means that are the same."""
+
+ORIGIN_SAMPLE = 17
+"""Rows whose median is the origin of sums."""
+
 TILE_ELEMENTS = 1 << 20
-"""Entries of a tile of rows, or of a precomputed matrix, whose copies stay in cache."""
+"""Distances, or entries of rows, that are held at a time and stay in cache."""
 
 
 def silhouette_samples(
-    X: ArrayLike, labels: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0
+    X: Any, labels: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> np.ndarray:
     """The silhouette of each row: (b − a) / max(a, b), in [−1, 1].
 
     a is the mean distance to the other rows of its cluster, b the least mean distance to the rows of another. Costs
-    n² distances in O(n·d) memory; "sqeuclidean" and "cosine" cost n·k.
+    n² distances in O(n·d) memory; "sqeuclidean", "cosine" and "correlation" cost n·k.
 
     Args:
         X: (n, d) rows, or (n, n) distances with a zero diagonal if ``metric`` is "precomputed".
         labels: (n,) cluster of each row, 2 to n − 1 of them.
-        metric: a name in ``ops.distance.METRICS``, "precomputed", or a JAX function (n, d), (m, d) -> (n, m).
+        metric: a name in ``ops.distance.METRICS``, "precomputed", or a function of two matrices of rows, (n, d) and
+            (m, d), that gives (n, m) distances, or of two rows that gives a number. A function of matrices that JAX can
+            trace runs compiled where the dtype it computes in holds the rows exactly; others run on the host.
         p: Minkowski's power.
 
     Returns:
-        (n,) silhouettes; 0 for the row of a cluster of one.
+        (n,) silhouettes, float64 for float64 rows and integers in NumPy, else in the dtype of the rows; 0 for the row
+        of a cluster of one.
 
     Raises:
         ValueError: rows or distances that are not finite, labels of another length, fewer than 2 clusters or as many
-            as rows, an unknown metric, or a callable that does not return (n, m).
-        TypeError: rows that are not numeric, or traced.
+            as rows, an unknown metric, or a callable that gives other shapes or no numbers >= 0.
+        TypeError: rows that are not numeric, sparse, or traced.
 
     Source: Rousseeuw, Silhouettes, 1987.
     """
-    metric = _check_metric(metric, p)
+    metric = plain_metric(metric, p, also=(PRECOMPUTED,))
+    dtype = _published(X)
     X, coded = _check_labeled(X, labels, "silhouette_samples")
+    X = np.asarray(X)
     if metric == PRECOMPUTED:
-        return _precomputed_silhouettes(_check_distances(X), coded)
-    if callable(metric):
-        _check_shape(metric, X.shape[1])
-    placed = _place(X, movable=isinstance(metric, str) and metric != "cosine")
-    arguments, program = problem(placed, coded, metric, p)
-    return np.asarray(silhouettes(*arguments, **program))[: placed.n]
+        distances = _check_distances(X)
+        return _by_rows(lambda index: distances[index], coded).astype(dtype)
+    check.check_finite(X, name="X")
+    X = X if X.dtype.kind == "f" else _as_float64(X, movable=metric in TRANSLATION_INVARIANT)
+    if _is_traceable(metric, X) if callable(metric) else metric in ON_DEVICE and X.size * len(X) > HOST_WORK:
+        arguments, program = problem(X, coded, metric, p)
+        return np.asarray(silhouettes(*arguments, **program))[: len(X)].astype(dtype)
+    wide = X.astype(np.float64)
+    distance = partial(checked, host_distance(metric, wide, p=p))
+
+    def distances_of(index):
+        distances = distance(wide[index], wide, index)
+        distances[np.arange(index.size), index] = 0
+        return distances
+
+    return _by_rows(distances_of, coded).astype(dtype)
 
 
 def silhouette_score(
-    X: ArrayLike,
+    X: Any,
     labels: ArrayLike,
     *,
     metric: str | Callable = "euclidean",
@@ -94,7 +123,7 @@ def silhouette_score(
     return float(np.mean(silhouette_samples(X, labels, metric=metric, p=p), dtype=np.float64))
 
 
-def davies_bouldin_score(X: ArrayLike, labels: ArrayLike) -> float:
+def davies_bouldin_score(X: Any, labels: ArrayLike) -> float:
     """Mean over clusters of the worst (s_i + s_j) / ‖c_i − c_j‖, at least 0: lower is better.
 
     s is the mean Euclidean distance of a cluster's rows to its mean c. Clusters whose means coincide are not compared.
@@ -113,7 +142,7 @@ def davies_bouldin_score(X: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean(_worst_ratios(centers, within)))
 
 
-def calinski_harabasz_score(X: ArrayLike, labels: ArrayLike) -> float:
+def calinski_harabasz_score(X: Any, labels: ArrayLike) -> float:
     """Scatter between the clusters over scatter within, each by its degrees of freedom: higher is better.
 
     Args:
@@ -141,72 +170,67 @@ def calinski_harabasz_score(X: ArrayLike, labels: ArrayLike) -> float:
 def _spread(X, labels, name):
     """Codes, cluster means and the squared distance of each row to its mean, in float64 and a unit of their own."""
     X, coded = _check_labeled(X, labels, name)
-    placed = _place(X, movable=True)
-    k = coded.counts.size
-    label = np.zeros(placed.points.x.shape[0], np.int32)
-    label[: placed.n] = coded.codes
-    anchor = np.zeros(bucket(k, least=8), np.int32)
-    anchor[coded.codes] = np.arange(placed.n)
-    parts, squared = _distances_to_means(placed.points, label, anchor)
-    centers = sum(np.asarray(part, np.float64) for part in parts)
-    return coded, centers[:k], np.asarray(squared, np.float64)[: placed.n]
+    X = np.asarray(X)
+    check.check_finite(X, name="X")
+    X = X if X.dtype.kind == "f" else _as_float64(X, movable=True)
+    origin = _middle(X)
+
+    def moved(rows):
+        return X[rows].astype(np.float64) - origin
+
+    step = max(1, TILE_ELEMENTS // X.shape[1])
+    blocks = [slice(start, start + step) for start in range(0, len(X), step)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter
+        largest = max(pool.map(lambda rows: np.abs(moved(rows)).max(), blocks))
+        exponent = -np.frexp(largest)[1]
+
+        def sums(rows):
+            codes = coded.codes[rows]
+            ends = np.arange(len(codes) + 1)
+            member = scipy.sparse.csc_array((np.ones(len(codes)), codes, ends), shape=(coded.counts.size, len(codes)))
+            return member @ np.ldexp(moved(rows), exponent)
+
+        means = sum(pool.map(sums, blocks)) / coded.counts[:, None]
+
+        def squares(rows):
+            away = np.ldexp(moved(rows), exponent) - means[coded.codes[rows]]
+            return np.einsum("ij,ij->i", away, away)
+
+        return coded, means, np.concatenate(list(pool.map(squares, blocks)))
 
 
-@jax.jit
-def _distances_to_means(
-    points: Points, label: Int[Array, " n"], anchor: Int[Array, " k"]
-) -> tuple[tuple[Float[Array, "k d"], ...], Float[Array, " n"]]:
-    """Cluster means in three parts, and the squared distance of each row to its mean, at unit scale.
-
-    The parts are the row ``anchor`` of each cluster, the mean seen from there, and what its rounding left over: each
-    is small beside the one before, so their sum has more digits than the dtype. Seen from a row of its own cluster
-    every row is near, so that differences lose none either.
-    """
-    x, weight = points
-    _, exponent = jnp.frexp(jnp.max(jnp.where(weight[:, None] > 0, jnp.abs(x - x[0]), 0)))
-    x = jnp.ldexp(x, -exponent)
-    k, tile = anchor.shape[0], tile_rows(*x.shape, TILE_ELEMENTS)
-    anchors = x[anchor]
-
-    def sums_from(origins, rows):
-        x, weight, label = rows
-        away = x
-        for origin in origins:
-            away = away - origin[label]
-        return cluster_sums(Points(away, weight), label, k, uniform=True), squared_norms(away)
-
-    rows = (x, weight, label)
-    (sums, counts), _ = fold_rows(lambda tile: sums_from((anchors,), tile), rows, tile=tile)
-    counts = jnp.maximum(counts, 1)[:, None]
-    shifts = sums / counts
-    (sums, _), squared = fold_rows(lambda tile: sums_from((anchors, shifts), tile), rows, tile=tile)
-    return (anchors, shifts, sums / counts), squared
+def _middle(X):
+    """The median of a few rows, which one far row cannot drag away as it does a mean."""
+    sample = X[np.arange(ORIGIN_SAMPLE) * len(X) // ORIGIN_SAMPLE]
+    return np.sort(sample, axis=0)[ORIGIN_SAMPLE // 2].astype(np.float64)
 
 
 def _worst_ratios(centers, within):
     """The largest (s_i + s_j) / ‖c_i − c_j‖ of each cluster, over clusters whose means do not coincide."""
     from scipy.spatial.distance import cdist
 
-    worst = np.empty_like(within)
+    worst, lengths = np.empty_like(within), np.sqrt(np.sum(centers * centers, axis=1))
     tile = max(1, TILE_ELEMENTS // within.size)
     for start in range(0, within.size, tile):
         rows = slice(start, start + tile)
         apart, together = cdist(centers[rows], centers), within[rows, None] + within
-        distinct = apart > np.finfo(np.float32).eps * together
+        rounding = MEAN_ROUNDING * (together + lengths[rows, None] + lengths)
+        distinct = apart > rounding
         worst[rows] = np.max(np.where(distinct, together, 0) / np.where(distinct, apart, 1), axis=1)
     return worst
 
 
-def _precomputed_silhouettes(distances, coded):
+def _by_rows(distances_of, coded):
+    """The silhouettes from a function of (m,) row numbers that gives (m, n) distances."""
     order = np.argsort(coded.codes, kind="stable")
     starts = np.cumsum(coded.counts) - coded.counts
     n = coded.codes.size
-    out = np.empty(n, distances.dtype)
+    out = np.empty(n)
     tile = max(1, TILE_ELEMENTS // n)
     for start in range(0, n, tile):
-        rows = slice(start, start + tile)
+        rows = np.arange(start, min(start + tile, n))
         own = coded.codes[rows]
-        means = np.add.reduceat(distances[rows][:, order], starts, axis=1, dtype=np.float64)
+        means = np.add.reduceat(distances_of(rows)[:, order], starts, axis=1, dtype=np.float64)
         here = np.arange(own.size), own
         within = means[here] / np.maximum(coded.counts[own] - 1, 1)
         means /= coded.counts
@@ -218,14 +242,6 @@ def _precomputed_silhouettes(distances, coded):
     return out
 
 
-def _place(X, *, movable):
-    """The rows on the device; those that lose digits when rounded to its dtype are moved to their mean before."""
-    if movable and (X.dtype.kind != "f" or X.dtype.itemsize > float_dtype(X.dtype).itemsize):
-        check.check_finite(X, name="X")
-        X = np.asarray(X) - np.mean(X, axis=0, dtype=np.float64)
-    return place(X, center=False)
-
-
 def _check_labeled(X, labels, name, *, count=True) -> tuple[Any, Coded]:
     """Checked rows and coded labels, of equal length, with 2 to n − 1 clusters unless ``count`` is False."""
     if check.is_traced(X, labels):
@@ -233,6 +249,7 @@ def _check_labeled(X, labels, name, *, count=True) -> tuple[Any, Coded]:
             f"{name} needs concrete arrays: the number of clusters decides what is computed. Inside jit, vmap or "
             "grad use soft_silhouette, with one-hot rows for hard labels."
         )
+    _refuse_sparse(X)
     X, coded = check.check_matrix(X, name="X"), encode(labels)
     n, k = coded.codes.size, coded.counts.size
     if X.shape[0] != n:
@@ -242,25 +259,36 @@ def _check_labeled(X, labels, name, *, count=True) -> tuple[Any, Coded]:
     return X, coded
 
 
-def _check_metric(metric, p):
-    """The metric, Minkowski's spelled as the faster one that it equals."""
-    if callable(metric):
-        return metric
-    check.check_choice("metric", metric, [*METRICS, PRECOMPUTED])
-    if metric != "minkowski":
-        return metric
-    metric_function(metric, p=p)
-    return {1: "manhattan", 2: "euclidean"}.get(p, metric)
+def _published(X):
+    """The dtype of results about rows, float64 where it is not known what they are made of."""
+    return published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
 
 
-def _check_shape(metric, d):
-    x, y = (jax.ShapeDtypeStruct((m, d), float_dtype(np.float32)) for m in (2, 3))
-    shape = getattr(jax.eval_shape(metric, x, y), "shape", None)
-    if shape != (2, 3):
-        raise ValueError(
-            f"metric must map (n, d) and (m, d) to (n, m); for n=2 and m=3 it returned shape {shape}. "
-            "A function of two rows becomes one by jax.vmap(jax.vmap(f, (None, 0)), (0, None))."
+def _as_float64(X, *, movable):
+    """Rows in float64; integers beyond its 53 bits are moved first, where that changes nothing."""
+    if movable and X.dtype.kind in "iu" and X.dtype.itemsize == 8 and max(abs(int(X.min())), int(X.max())) > 2**53:
+        return (X.astype(np.longdouble) - X[0].astype(np.longdouble)).astype(np.float64)
+    return X.astype(np.float64)
+
+
+def _refuse_sparse(X):
+    if scipy.sparse.issparse(X):
+        raise TypeError(
+            "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "
+            "of distances set what is absent to what it stands for."
         )
+
+
+def _is_traceable(metric, X):
+    """Whether a callable gives (2, 3) distances for traced matrices, in a dtype that holds these rows exactly."""
+    dtype = float_dtype(X.dtype)
+    if X.dtype != dtype and not np.array_equal(X, X.astype(dtype)):
+        return False
+    x, y = (jax.ShapeDtypeStruct((m, X.shape[1]), dtype) for m in (2, 3))
+    try:
+        return getattr(jax.eval_shape(metric, x, y), "shape", None) == (2, 3)
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return False  # NumPy's functions, tests of values, or a function of two rows: the host says what is wrong
 
 
 def _check_distances(distances):

@@ -4,6 +4,10 @@ The distances of a tile of rows to one cluster are summed before the next cluste
 only its mean distance within its own cluster and the least one to any other. The rows of a cluster are laid out in
 blocks of one static size, and how many clusters, blocks and tiles there are is traced: another k or n in the same
 bucket compiles nothing.
+
+Rows are held relative to an origin within their own cluster, which the host takes off in the precision they come in;
+a row that is compared with another cluster is moved by the difference of the two origins. So neither an offset, nor a
+far row or cluster, nor the unit takes digits from a distance.
 """
 
 from __future__ import annotations
@@ -17,16 +21,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core.fold import tile_rows
-from jaxcluster.core.rows import Placed, bucket
+from jaxcluster.core.frame import bucket, float_dtype
 from jaxcluster.metrics.labels import Coded
-from jaxcluster.ops.distance import metric_function, normalize, row_products, squared_norms
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.ops.distance import distances_between, metric_function, row_products, squared_norms
+from jaxcluster.ops.host_distance import standardized_rows, unit_rows
+from jaxcluster.types import Array, Bool, Float, Int
 
 BLOCKS = (32, 64, 128, 256)
 """Rows of one cluster taken at a time: the largest that an average cluster fills."""
 
 FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 21, 1 << 19, 1 << 24
 """Distances a tile: fused into their sum on a CPU, kept in its cache, and enough to fill an accelerator."""
+
+
+ORIGIN_SAMPLE = 17
+"""Rows of a cluster whose median is its origin."""
+
+SAMPLED_COORDINATES = 1 << 20
+"""Coordinates of such samples, of all clusters, up to which they are as large."""
+
+LEAST_SAMPLE = 3
+"""The fewest of them."""
+
+UNSCALED_EXPONENTS = 20
+"""Rows whose spread is between 2⁻²⁰ and 2²⁰ keep their unit: their squares are far from the limits of float32."""
+
+LARGEST_EXPONENT = 40
+"""No coordinate is above 2⁴⁰: sums of squares of 2²⁴ rows in 2¹¹ columns are below 2¹¹⁶."""
+
+SUM_ERROR = 1e-5
+"""Relative error of sums of distances from which on these are computed by differences where products are too rounded.
+Of clusters without far groups of their own it is about 1e-7."""
 
 
 class Layout(NamedTuple):
@@ -45,45 +70,142 @@ class Layout(NamedTuple):
     size: Int[Array, " clusters"]
 
 
+class Rows(NamedTuple):
+    """Rows relative to the origin of their cluster.
+
+    Attributes:
+        x: (n, d) rows, in a unit in which most coordinates are about 1 or less.
+        label: cluster of each, −1 for padding.
+        high, low: (k, d) the origins, in two parts whose sum has more digits than either.
+        apart: (n,) mask of rows without a direction, at distance 1 from all; None where rows need none.
+        unit: () what a distance of 1 without a unit, of unit rows, is here.
+    """
+
+    x: Float[Array, "n d"]
+    label: Int[Array, " n"]
+    high: Float[Array, "k d"]
+    low: Float[Array, "k d"]
+    apart: Bool[Array, " n"] | None
+    unit: Float[Array, ""]
+
+
 class Tile(NamedTuple):
-    """Rows, which ones they are, and their clusters (−1 for padding)."""
+    """Rows of a tile, which ones they are, and their clusters (−1 for padding) and the origins of these.
+
+    Attributes:
+        apart: see `Rows`.
+    """
 
     x: Float[Array, "t d"]
     index: Int[Array, " t"]
     label: Int[Array, " t"]
+    high: Float[Array, "t d"]
+    low: Float[Array, "t d"]
+    apart: Bool[Array, " t"] | None
+
+    def seen_from(self, rows: Rows, cluster: Int[Array, ""]) -> Float[Array, "t d"]:
+        """The rows relative to the origin of a cluster."""
+        return self.x + ((self.high - rows.high[cluster][None, :]) + (self.low - rows.low[cluster][None, :]))
 
 
 Sums = Callable[[Tile, Int[Array, ""]], Float[Array, " t"]]
 """The sum of the distances of each row of a tile to the rows of one cluster, itself left out."""
 
 
-def problem(placed: Placed, coded: Coded, metric: str | Callable, p: float) -> tuple[tuple, dict[str, Any]]:
-    """The arguments of `silhouettes`, positional and by name, for labeled rows."""
-    rows, k = placed.points.x.shape[0], coded.counts.size
+def problem(x: np.ndarray, coded: Coded, metric: str | Callable, p: float) -> tuple[tuple, dict[str, Any]]:
+    """The arguments of `silhouettes`, positional and by name, for finite floating rows on the host and their labels.
+
+    Args:
+        metric: a plain name of one that depends on differences of rows alone, "cosine", "correlation", or a callable
+            that JAX can trace.
+    """
+    size, k = bucket(len(x)), coded.counts.size
     capacity = bucket(k, least=8)
-    block = max((b for b in BLOCKS if b <= rows // capacity), default=BLOCKS[0])
-    label = np.full(rows, -1, np.int32)
-    label[: placed.n] = coded.codes
-    if jax.default_backend() == "cpu":
-        elements = FUSED_ELEMENTS if metric == "euclidean" else CACHED_ELEMENTS
-    else:
-        elements = DEVICE_ELEMENTS
-    tile = tile_rows(rows, block, elements)
-    counts = np.array([k, -(-placed.n // tile)], np.int32)
-    layout = _lay_out(coded, block, capacity, rows // block + capacity)
-    power = p if metric == "minkowski" else 2.0
-    return (placed.points.x, label, layout, *counts), {"metric": metric, "p": power, "block": block, "tile": tile}
+    block = max((b for b in BLOCKS if b <= size // capacity), default=BLOCKS[0])
+    order = _by_cluster(coded)
+    rows, far_groups = _relative_rows(x, coded, order, metric, size, capacity)
+    euclidean = metric == "euclidean" and not far_groups
+    on_cpu = FUSED_ELEMENTS if euclidean else CACHED_ELEMENTS
+    tile = tile_rows(size, block, on_cpu if jax.default_backend() == "cpu" else DEVICE_ELEMENTS)
+    counts = np.array([k, -(-len(x) // tile)], np.int32)
+    layout = _lay_out(coded, order, block, capacity, size // block + capacity)
+    named = "cosine" if metric == "correlation" else "refined" if metric == "euclidean" and far_groups else metric
+    program = {"metric": named, "p": p if metric == "minkowski" else 2.0, "block": block, "tile": tile}
+    return (rows, layout, *counts), program
 
 
-def _lay_out(coded, block, capacity, blocks):
+def _by_cluster(coded):
+    """The rows in the order of their clusters."""
+    codes = coded.codes.astype(np.uint16) if coded.counts.size <= 1 << 16 else coded.codes  # sorted by radix
+    return np.argsort(codes, kind="stable")
+
+
+def _relative_rows(x, coded, order, metric, size, capacity):
+    """The `Rows`, and whether some cluster has far groups of rows, within which products are too rounded."""
+    apart = None
+    if metric in ("cosine", "correlation"):
+        x = unit_rows(x) if metric == "cosine" else standardized_rows(x)
+        apart = np.zeros(size, bool)
+        apart[: len(x)] = ~x.any(axis=1)
+    dtype, k = float_dtype(x.dtype), coded.counts.size
+    out = np.zeros((size, x.shape[1]), dtype)
+    label = np.full(size, -1, np.int32)
+    label[: len(x)] = coded.codes
+    high, low = np.zeros((2, capacity, x.shape[1]), dtype)
+    if callable(metric):
+        out[: len(x)] = x
+        return Rows(out, label, high, low, apart, dtype.type(1)), False
+    origins, sample = _origins(x, coded, order)
+    with np.errstate(under="ignore"):
+        relative = x - np.take(origins, coded.codes, axis=0)
+        away = sample.astype(np.float64) - origins[:, None]
+        exponent = _exponent(np.abs(away).max(axis=2), max(-relative.min(), relative.max()))
+        out[: len(x)] = np.ldexp(relative, exponent) if exponent else relative
+        away = np.ldexp(away, exponent)
+        origins = np.ldexp(origins.astype(np.float64) - origins[0], exponent)
+        high[:k] = origins
+        low[:k] = origins - high[:k]
+        unit = dtype.type(1 if apart is None else np.ldexp(1.0, 2 * exponent))
+    return Rows(out, label, high, low, apart, unit), metric == "euclidean" and _has_far_groups(away, dtype)
+
+
+def _origins(x, coded, order):
+    """The lower median, column by column, of a sample of each cluster, and the samples, (k, s, d)."""
+    counts, starts = coded.counts[:, None], (np.cumsum(coded.counts) - coded.counts)[:, None]
+    size = int(np.clip(SAMPLED_COORDINATES // (counts.size * x.shape[1]), LEAST_SAMPLE, ORIGIN_SAMPLE))
+    sample = x[order[starts + np.arange(size) * counts // size]]
+    return np.sort(sample, axis=1)[:, (size - 1) // 2], sample
+
+
+def _exponent(radii, largest):
+    """That of the power of two that brings the median of the positive radii near 1, and nothing beyond the largest."""
+    positive = np.sort(radii[radii > 0], axis=None)
+    typical = -int(np.frexp(positive[positive.size // 2] if positive.size else largest)[1])
+    near_one = 0 if abs(typical) <= UNSCALED_EXPONENTS else typical
+    return min(near_one, LARGEST_EXPONENT - int(np.frexp(largest)[1]))
+
+
+def _has_far_groups(away, dtype):
+    """Whether rounding of squares of sampled rows, (k, s, d) from their origins, tells in sums of their distances.
+
+    A square is off by about eps·(‖x‖² + ‖y‖²), its root by that over twice the distance, or by the root of that.
+    """
+    norms = np.sum(away * away, axis=2)
+    bound = np.finfo(dtype).eps * (norms[:, :, None] + norms[:, None, :])
+    distances = np.sqrt(sum((part[:, :, None] - part[:, None, :]) ** 2 for part in np.moveaxis(away, 2, 0)))
+    apart = distances > 0  # copies come out at distance 0 all the same
+    error = np.where(apart, np.minimum(bound / (2 * np.where(apart, distances, 1)), np.sqrt(bound)), 0)
+    return bool((error.sum(axis=(1, 2)) > SUM_ERROR * distances.sum(axis=(1, 2))).any())
+
+
+def _lay_out(coded, order, block, capacity, blocks):
     k = coded.counts.size
-    codes = coded.codes.astype(np.uint16) if k <= 1 << 16 else coded.codes  # 16 bits are sorted by radix
     used = -(-coded.counts // block)
     first = np.full(capacity + 1, used.sum(), np.int32)
     first[: k + 1] = np.concatenate([[0], np.cumsum(used)])
     shift = first[:k] * block - (np.cumsum(coded.counts) - coded.counts)
     index = np.full(blocks * block, -1, np.int32)
-    index[np.arange(codes.size) + np.repeat(shift, coded.counts)] = np.argsort(codes, kind="stable")
+    index[np.arange(order.size) + np.repeat(shift, coded.counts)] = order
     owner = np.full(blocks, capacity, np.int32)
     owner[: used.sum()] = np.repeat(np.arange(k), used)
     size = np.zeros(capacity, np.int32)
@@ -93,8 +215,7 @@ def _lay_out(coded, block, capacity, blocks):
 
 @partial(jax.jit, static_argnames=("metric", "p", "block", "tile"))
 def silhouettes(
-    x: Float[Array, "n d"],
-    label: Int[Array, " n"],
+    rows: Rows,
     layout: Layout,
     k: Int[Array, ""],
     tiles: Int[Array, ""],
@@ -107,11 +228,10 @@ def silhouettes(
     """(b − a) / max(a, b) of each row: a its mean distance within its cluster, b the least to another cluster.
 
     Args:
-        x: rows. Where they lie and their unit make no difference, except to "cosine" and to a callable.
-        label: cluster of each row in [0, k), −1 for padding.
+        rows: see there; clusters are in [0, k).
         layout: the rows by cluster.
         k, tiles: how many clusters and tiles of rows there are.
-        metric: a name in ``ops.distance.METRICS`` or a function (n, d), (m, d) -> (n, m).
+        metric: as in `problem`; "refined" is "euclidean" for clusters with far groups.
         p: Minkowski's power.
         block: rows of a block of the layout.
         tile: rows of a tile.
@@ -119,22 +239,21 @@ def silhouettes(
     Returns:
         The silhouettes; 0 for a cluster of one row and where all distances are 0. Padding holds anything.
     """
-    if metric == "cosine":
-        x = _on_sphere(_unit_scale(x, x))
-    elif isinstance(metric, str):
-        x = _unit_scale(x, jnp.where(label[:, None] >= 0, x - x[0], 0))
-    sums_to = _sums_function(x, layout, metric, p, block)
+    sums_to = _sums_function(rows, layout, metric, p, block)
 
     def of_tile(t, out):
-        start = jnp.minimum(t * tile, x.shape[0] - tile)
-        rows = Tile(
-            jax.lax.dynamic_slice_in_dim(x, start, tile),
-            start + jnp.arange(tile, dtype=jnp.int32),
-            jax.lax.dynamic_slice_in_dim(label, start, tile),
-        )
-        return jax.lax.dynamic_update_slice_in_dim(out, _of_rows(sums_to, rows, layout.size, k), start, 0)
+        start = jnp.minimum(t * tile, out.shape[0] - tile)
 
-    return jax.lax.fori_loop(0, tiles, of_tile, jnp.zeros_like(x[:, 0]))
+        def cut(per_row):
+            return jax.lax.dynamic_slice_in_dim(per_row, start, tile)
+
+        label = cut(rows.label)
+        apart = None if rows.apart is None else cut(rows.apart)
+        index = start + jnp.arange(tile, dtype=jnp.int32)
+        some = Tile(cut(rows.x), index, label, rows.high[label], rows.low[label], apart)
+        return jax.lax.dynamic_update_slice_in_dim(out, _of_rows(sums_to, some, layout.size, k), start, 0)
+
+    return jax.lax.fori_loop(0, tiles, of_tile, jnp.zeros_like(rows.x[:, 0]))
 
 
 def _of_rows(sums_to, rows, size, k):
@@ -152,34 +271,33 @@ def _of_rows(sums_to, rows, size, k):
     return jnp.where(defined, (between - within) / jnp.where(defined, larger, 1), 0)
 
 
-def _sums_function(x, layout, metric, p, block) -> Sums:
+def _sums_function(rows, layout, metric, p, block) -> Sums:
     if metric == "euclidean":
-        return _euclidean_sums(x, layout, block)
+        return _euclidean_sums(rows, layout, block)
     if metric == "sqeuclidean":
-        return _sqeuclidean_sums(x, layout, block)
+        return _sqeuclidean_sums(rows, layout, block)
     if metric == "cosine":
-        return _cosine_sums(x, layout, block)
-    return _metric_sums(x, layout, metric_function(metric, p=p), block)
+        return _cosine_sums(rows, layout, block)
+    return _metric_sums(rows, layout, metric_function("euclidean" if metric == "refined" else metric, p=p), block)
 
 
-def _euclidean_sums(x, layout, block) -> Sums:
-    """Sums of ‖x − y‖, the square root of ‖x‖² − 2x·y + ‖y‖² with the mean of y as the origin.
+def _euclidean_sums(rows, layout, block) -> Sums:
+    """Sums of ‖x − y‖, the square root of ‖x‖² − 2x·y + ‖y‖² about the origin of y's cluster.
 
     Around that origin cancellation costs digits only where a distance is far below the mean distance it is added to.
     Lengths are shortened by a little more than the rounding of the expansion, so that a row is at distance exactly 0
     from itself and its copies: a mask would do the same, but keeps the compiler from fusing product, root and sum
     into one loop that never writes the distances.
     """
-    mean, rows = _around_means(x, layout, block)
-    shorten = _shortening(x)
-    length = jnp.where(layout.index >= 0, shorten * squared_norms(rows), -jnp.inf)
+    laid_out, shorten = _gather(rows.x, layout), _shortening(rows.x)
+    length = jnp.where(layout.index >= 0, shorten * squared_norms(laid_out), -jnp.inf)
 
     def sums_to(tile, cluster):
-        centered = tile.x - mean[cluster]
+        centered = tile.seen_from(rows, cluster)
         norms = shorten * squared_norms(centered)
 
         def add(j, total):
-            y, norms_y = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (rows, length))
+            y, norms_y = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (laid_out, length))
             squared = norms[:, None] + norms_y[None, :] - 2 * row_products(centered, y)
             return total + jnp.sum(jnp.sqrt(jnp.maximum(squared, 0)), axis=1)
 
@@ -188,44 +306,53 @@ def _euclidean_sums(x, layout, block) -> Sums:
     return sums_to
 
 
-def _sqeuclidean_sums(x, layout, block) -> Sums:
+def _sqeuclidean_sums(rows, layout, block) -> Sums:
     """Sums of ‖x − y‖² from three sums over y alone: m‖x‖² − 2x·Σy + Σ‖y‖², with about the mean of y as the origin.
 
     Shortened as above, so that rows without any scatter are at distance exactly 0.
     """
-    shorten = _shortening(x)
-    mean, rows = _around_means(x, layout, block)
-    rest = _per_cluster(rows.reshape(-1, block, rows.shape[1]).sum(axis=1), layout)
-    scatter = _per_cluster(squared_norms(rows).reshape(-1, block).sum(axis=1), layout)
+    shorten = _shortening(rows.x)
+    mean, laid_out = _around_means(rows.x, layout, block)
+    rest = _per_cluster(laid_out.reshape(-1, block, laid_out.shape[1]).sum(axis=1), layout)
+    scatter = _per_cluster(squared_norms(laid_out).reshape(-1, block).sum(axis=1), layout)
 
     def sums_to(tile, cluster):
-        centered = tile.x - mean[cluster]
-        cross = jnp.sum(centered * rest[cluster], axis=1)
-        return jnp.maximum(shorten * (layout.size[cluster] * squared_norms(centered) + scatter[cluster]) - 2 * cross, 0)
+        centered = tile.seen_from(rows, cluster) - mean[cluster][None, :]
+        cross = jnp.sum(centered * rest[cluster][None, :], axis=1)
+        squares = layout.size[cluster].astype(mean.dtype) * squared_norms(centered)
+        return jnp.maximum(shorten * (squares + scatter[cluster]) - 2 * cross, 0)
 
     return sums_to
 
 
-def _cosine_sums(x, layout, block) -> Sums:
+def _cosine_sums(rows, layout, block) -> Sums:
     """Sums of 1 − cos, half the squared distance on the sphere; a row of zeros is at 1 from every other row."""
-    halves = _sqeuclidean_sums(x, layout, block)
+    halves = _sqeuclidean_sums(rows, layout, block)
+    apart = ((layout.index >= 0) & rows.apart[layout.index]).astype(rows.x.dtype)
+    without = _per_cluster(apart.reshape(-1, block).sum(axis=1), layout)
 
     def sums_to(tile, cluster):
-        others = layout.size[cluster] - (tile.label == cluster)
-        return jnp.where(tile.x[:, -1] > 0, others.astype(tile.x.dtype), halves(tile, cluster) / 2)
+        size = layout.size[cluster]
+        others = size.astype(tile.x.dtype) - (tile.label == cluster).astype(tile.x.dtype)
+        # On the sphere a row of zeros, the middle, is half a squared length of 1 from all that have a direction.
+        rest = halves(tile, cluster) / 2 + without[cluster] * rows.unit / 2
+        return jnp.where(tile.apart, others * rows.unit, rest)
 
     return sums_to
 
 
-def _metric_sums(x, layout, distance, block) -> Sums:
+def _metric_sums(rows, layout, distance, block) -> Sums:
     """Sums of any distance, block by block, with padding and the row itself masked."""
-    rows = _gather(x, layout)
+    laid_out = _gather(rows.x, layout)
 
     def sums_to(tile, cluster):
+        seen = tile.seen_from(rows, cluster)
+
         def add(j, total):
-            y, index = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (rows, layout.index))
+            y, index = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (laid_out, layout.index))
             counted = (index >= 0)[None, :] & (index[None, :] != tile.index[:, None])
-            return total + jnp.sum(jnp.where(counted, distance(tile.x, y), 0), axis=1).astype(total.dtype)
+            distances = distances_between(distance, seen, y, ~counted)
+            return total + jnp.sum(distances, axis=1).astype(total.dtype)
 
         return jax.lax.fori_loop(layout.first[cluster], layout.first[cluster + 1], add, jnp.zeros_like(tile.x[:, 0]))
 
@@ -252,14 +379,3 @@ def _gather(x, layout):
 
 def _per_cluster(of_block, layout):
     return jax.ops.segment_sum(of_block, layout.owner, layout.size.shape[0])
-
-
-def _unit_scale(x, lengths):
-    """The rows divided by a power of two near the largest of the lengths: no square of one overflows or vanishes."""
-    _, exponent = jnp.frexp(jnp.max(jnp.abs(lengths)))
-    return jnp.ldexp(x, -exponent)
-
-
-def _on_sphere(x):
-    """Rows of length 1; rows of zeros all go to the pole of one dimension more, at a right angle to the others."""
-    return jnp.concatenate([normalize(x), (squared_norms(x) == 0)[:, None].astype(x.dtype)], axis=1)

@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.rows import float_dtype
-from jaxcluster.ops.distance import FULL, METRICS, metric_function
+from jaxcluster.core.frame import float_dtype, prepare
+from jaxcluster.ops.distance import FULL, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
 from jaxcluster.types import Array, Float
 
 PRECOMPUTED = "precomputed"
 
-TILE_ELEMENTS = 1 << 20
-"""Distances that exist at a time: a tile of rows against all rows."""
+TILE_ELEMENTS = 1 << 19
+"""Distances that exist at a time: a tile of rows against all rows. A gradient takes some 16 times as much memory."""
 
 
 def soft_silhouette(
@@ -35,7 +35,7 @@ def soft_silhouette(
     """
     values = soft_silhouette_samples(x, q, metric=metric, p=p)
     counted = jnp.any(jnp.asarray(q) > 0, axis=-1)
-    return jnp.sum(values) / jnp.maximum(jnp.sum(counted), 1)
+    return jnp.sum(values) / jnp.maximum(jnp.sum(counted.astype(values.dtype)), 1)
 
 
 def soft_silhouette_samples(
@@ -54,9 +54,12 @@ def soft_silhouette_samples(
         metric: a name in ``ops.distance.METRICS``, "precomputed", or a JAX function (n, d), (m, d) -> (n, m).
         p: Minkowski's power.
 
+    Concrete rows are computed from an origin among them, found in float64, where the metric depends on differences of
+    rows alone.
+
     Returns:
-        (n,) in the dtype of the rows. A cluster that no other row belongs to counts as in the usual silhouette:
-        0 for its row, and no neighbour to anyone.
+        (n,) in the dtype that rows are computed in. A cluster that no other row belongs to counts as in the usual
+        silhouette: 0 for its row, and no neighbour to anyone.
 
     Raises:
         ValueError: shapes that do not fit, fewer than 2 clusters, an unknown metric; concrete values that are not
@@ -65,8 +68,10 @@ def soft_silhouette_samples(
 
     Source: Vardakas, Papakostas and Likas, Deep clustering using the soft silhouette score, 2024, arXiv:2402.00608.
     """
+    metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     x, q = _check(x, q, metric)
-    return _samples(x, q, metric=metric, p=p, tile=tile_rows(x.shape[0], x.shape[0], TILE_ELEMENTS))
+    power = float(p) if metric == "minkowski" else 2.0
+    return _samples(x, q, metric=metric, p=power, tile=tile_rows(x.shape[0], x.shape[0], TILE_ELEMENTS))
 
 
 @partial(jax.jit, static_argnames=("metric", "p", "tile"))
@@ -78,8 +83,8 @@ def _samples(x, q, *, metric, p, tile):
     @jax.checkpoint
     def of_tile(rows):
         x_rows, q_rows, index_rows = rows
-        distances = x_rows if distance is None else distance(x_rows, x)
-        distances = jnp.where(index_rows[:, None] == index, 0, distances)
+        same = index_rows[:, None] == index[None, :]
+        distances = jnp.where(same, 0, x_rows) if distance is None else distances_between(distance, x_rows, x, same)
         return _of_rows(jnp.matmul(distances, q, precision=FULL), q_rows, mass)
 
     return map_rows(of_tile, (x, q, index), tile=tile)
@@ -87,10 +92,10 @@ def _samples(x, q, *, metric, p, tile):
 
 def _of_rows(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Array, " k"]) -> Float[Array, " t"]:
     """The score of rows from their summed distances to each cluster; every undefined quotient is kept from grad."""
-    others = mass - q
-    present = others > 4 * jnp.finfo(q.dtype).eps * mass
+    others = mass[None, :] - q
+    present = others > 4 * jnp.finfo(q.dtype).eps * mass[None, :]
     mean = jnp.where(present, totals / jnp.where(present, others, 1), jnp.inf)
-    nearest = jnp.argmin(mean, axis=1)[:, None] == jnp.arange(mean.shape[1])
+    nearest = jnp.argmin(mean, axis=1)[:, None] == jnp.arange(mean.shape[1])[None, :]
     least = jnp.min(mean, axis=1, keepdims=True)
     second = jnp.min(jnp.where(nearest, jnp.inf, mean), axis=1, keepdims=True)
     other = jnp.where(nearest, second, least)
@@ -101,8 +106,6 @@ def _of_rows(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Ar
 
 
 def _check(x, q, metric):
-    if not callable(metric):
-        check.check_choice("metric", metric, [*METRICS, PRECOMPUTED])
     x, q = check.check_matrix(x), check.check_matrix(q, name="q")
     n, k = q.shape
     if x.shape[0] != n:
@@ -116,5 +119,8 @@ def _check(x, q, metric):
             check.check_finite(values, name=name)
     if not check.is_traced(q) and (np.asarray(q) < 0).any():
         raise ValueError(f"q must not be negative: {int((np.asarray(q) < 0).sum())} of its entries are.")
-    dtype = float_dtype(jnp.promote_types(x.dtype, q.dtype))
-    return jnp.asarray(x, dtype), jnp.asarray(q, dtype)
+    floating = [each.dtype for each in (x, q) if each.dtype.kind == "f"]
+    dtype = float_dtype(np.result_type(np.float32, *floating))
+    if metric in TRANSLATION_INVARIANT and not check.is_traced(x):
+        x = prepare(x).points.x[:n]  # a silhouette has no unit
+    return jnp.asarray(x).astype(dtype), jnp.asarray(q).astype(dtype)
