@@ -72,6 +72,20 @@ def features_section(records: Sequence[dict[str, Any]]) -> str:
     return f"{_origin(records)}\n\n{features_markdown(records)}" if records else ""
 
 
+def trials_markdown(record: dict[str, Any]) -> str:
+    """One table of trials, a row a kind: how many were tried, were right, said that they were not, or were wrong."""
+    keys = ("cases", "methods", "trials", "right", "said", "wrong")
+    rows = [("Kind", "Cases", "Methods", "Trials", "Right", "Said so", "Wrong"), ("---", *["---:"] * len(keys))]
+    rows += [(kind, *(f"{count[key]:,}" for key in keys)) for kind, count in record["kinds"].items()]
+    rows.append(("All", "", "", *(f"{sum(count[key] for count in record['kinds'].values()):,}" for key in keys[2:])))
+    return _lines(rows)
+
+
+def trials_section(records: Sequence[dict[str, Any]]) -> str:
+    """The tables of trials, each under a line that says where its figures come from."""
+    return "\n\n".join(f"{_origin([record])}\n\n{trials_markdown(record)}" for record in records)
+
+
 def replaced(text: str, table: str, block: str = "bench") -> str:
     """``text`` with the table between the two markers of a block.
 
@@ -206,10 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
     text = options.readme.read_text()
-    folders = ("", "memory", "shapes", "mnist", "images")
-    times, memory, shapes, mnist, images = (published(read(options.results / folder)) for folder in folders)
+    folders = ("", "memory", "shapes", "mnist", "images", "trials")
+    times, memory, shapes, mnist, images, trials = (published(read(options.results / folder)) for folder in folders)
     new = replaced(replaced(text, sections(times, memory)), shapes_section(shapes), "shapes")
     new = replaced(replaced(new, deep_section(mnist), "mnist"), features_section(images), "images")
+    new = replaced(new, trials_section(trials), "trials")
     if options.check and new != text:
         print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 
 import numpy as np
@@ -12,11 +13,17 @@ import pytest
 from bench import __main__ as bench
 from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport, works
 from bench.cases import CASES, Case, select, shrink
+from bench.peer_tests import __main__ as peer_tests
+from bench.peer_tests import page
+from bench.peer_tests.reasons import CATEGORIES, REASONS, SPARSE, Reason
 from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, LIGHTLY, LOOP, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
-from bench.records import append, published
+from bench.records import append, published, read
 from bench.timing import alternate
+from bench.trials import __main__ as trials
+from bench.trials import kinds, methods
 from bench.unsupervised import clustergan
 from bench.works import WORKS, Work, compare, disagreement, title
+from jaxcluster.types import Status
 
 TINY = Case("tiny", "lloyd", n=400, d=6, k=5, steps=4)
 PROVENANCE = {"date", "quick", "commit", "dirty", "versions", "python", "platform", "device", "cpu", "cores", "dtype"}
@@ -351,16 +358,91 @@ def marked(block):
     return f"<!-- {block}:start -->\nold\n<!-- {block}:end -->"
 
 
+def test_a_failure_of_a_peers_test_needs_a_reason_for_its_error(monkeypatch):
+    reason = Reason("cluster/test_optics.py::test_a[*csr_*", SPARSE, "Not yet.", "Sparse data")
+    monkeypatch.setattr(peer_tests, "REASONS", (reason, reason._replace(tests="cluster/test_optics.py::test_gone")))
+    outcomes = [
+        {
+            "test": "test_a[csr_array-1]",
+            "outcome": "failed",
+            "error": "TypeError: Sparse data was passed",
+            "ours": True,
+        },
+        {"test": "test_a[csr_array-2]", "outcome": "failed", "error": "TypeError: no such key", "ours": True},
+        {"test": "test_a[csr_array-3]", "outcome": "passed", "error": "", "ours": True},
+        {"test": "test_b", "outcome": "failed", "error": "TypeError: Sparse data was passed", "ours": True},
+        {"test": "test_c", "outcome": "passed", "error": "", "ours": False},
+        {"test": "test_d", "outcome": "skipped", "error": "", "ours": False},
+    ]
+    summed = peer_tests.summary("cluster/test_optics.py", outcomes)
+    assert [summed[key] for key in ("tests", "passed", "failed", "skipped", "not_ours")] == [4, 1, 3, 1, 1]
+    assert [name.rpartition("::")[2] for name in peer_tests.without_reason(summed)] == ["test_a[csr_array-2]", "test_b"]
+    stale = peer_tests.stale("cluster/test_optics.py", outcomes)
+    assert stale == [
+        "cluster/test_optics.py::test_a[csr_array-3]",
+        "cluster/test_optics.py::test_gone (no such test)",
+    ]
+
+
+def test_every_reason_is_of_a_file_that_is_run():
+    assert len({(reason.tests, reason.error) for reason in REASONS}) == len(REASONS)
+    for reason in REASONS:
+        assert reason.tests.partition("::")[0] in peer_tests.FILES
+        assert reason.category in CATEGORIES
+        assert reason.sentence.endswith(".")
+        assert reason.error
+
+
+def test_scikit_learns_tests_run_on_our_classes(capsys):
+    asked = ["--only", "testsupervised", "--tests", "perfect or beta"]
+    assert peer_tests.main(asked) == 0
+    assert re.search(r"([1-9]\d*) of \1 pass, 0 fail", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        peer_tests.main(["--only", "no_such_file"])
+
+
+def test_the_docs_show_the_committed_records_of_scikit_learns_tests():
+    assert page.PAGE.read_text() == page.page(read(peer_tests.FOLDER))
+
+
+def test_a_trial_is_right_or_said_so_or_wrong():
+    (case,) = [case for case in kinds.offsets() if case.name == "four samples of one column + 1e9"]
+    method = methods.METHODS["kmeans"]
+    assert kinds.attempt(method, case) == ("right", "")
+
+    class Guess:
+        def __init__(self, status):
+            self.status_ = status
+
+        def fit(self, x):
+            self.labels_ = np.zeros(len(x), int)
+
+    for status, verdict in ((Status.PRECISION, "said"), (Status.CONVERGED, "wrong")):
+        guess = method._replace(make=lambda problem, status=status: Guess(status))
+        assert kinds.attempt(guess, case) == (verdict, "2 of 4 labels are not the oracle's: 4 for 2/2")
+    broken = method._replace(make=lambda problem: None)
+    assert kinds.attempt(broken, case)[0] == "wrong"
+
+
+def test_trials_are_chosen_by_kind_method_and_case(capsys):
+    assert trials.main(["--list", "--only", "offset", "--method", "kmeans", "--case", "four*"]) == 0
+    listed = capsys.readouterr().out.split("\n")
+    assert "offset | kmeans | four samples of one column + 1e9" in listed
+    assert trials.main(["--only", "offset", "--method", "kmeans", "--case", "four*"]) == 0
+    assert "| offset | 1 | " in capsys.readouterr().out
+
+
 def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     readme, results = tmp_path / "README.md", tmp_path / "results"
     results.mkdir()
     arguments = ["--readme", str(readme), "--results", str(results)]
-    readme.write_text(
-        f"# Title\n\n{marked('bench')}\n\n{marked('shapes')}\n\n{marked('mnist')}\n\n{marked('images')}\n\nThe end.\n"
-    )
+    blocks = ("bench", "shapes", "mnist", "images", "trials")
+    readme.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     seen = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
     append(results / "shapes" / "run.jsonl", record("rings") | {"n": 1_500, "d": 2, "methods": seen})
+    count = {"cases": 3, "methods": 2, "trials": 1_006, "right": 1_003, "said": 1, "wrong": 2}
+    append(results / "trials" / "run.jsonl", record("trials") | {"kinds": {"offset": count, "units": count}})
     assert table.main([*arguments, "--check"]) == 1
     assert "make bench-table" in capsys.readouterr().err
     assert table.main(arguments) == 0
@@ -368,6 +450,8 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     text = readme.read_text()
     assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
     assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
+    assert "| offset | 3 | 2 | 1,006 | 1,003 | 1 | 2 |" in text
+    assert "| All |  |  | 2,012 | 2,006 | 2 | 4 |" in text
     assert "old" not in text
     assert text.startswith("# Title\n")
     assert text.endswith("The end.\n")

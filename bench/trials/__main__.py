@@ -30,20 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commit = commit_of(options.ref)
     except ValueError as error:
         parser.error(str(error))
-    # Read when JAX is imported, as the package is found when it is.
-    os.environ |= quick_to_compile() | {"JAX_ENABLE_X64": str(int(options.x64))}
     with source(options.ref) as folder:
-        sys.path[:0] = [str(folder), str(folder / "tests")]
+        if options.ref:
+            sys.path[:0] = [str(folder), str(folder / "tests")]
         return run(options, commit)
 
 
 def run(options: argparse.Namespace, commit: str | None) -> int:
     """Runs the chosen trials."""
+    import jax
+
     from bench.provenance import provenance
     from bench.records import append
+    from bench.table import trials_markdown
     from bench.trials import report
     from bench.trials.registry import trials
 
+    if options.x64:
+        jax.config.update("jax_enable_x64", True)
     chosen = [trial for trial in trials() if _chosen(trial, options)]
     if options.list:
         print("\n".join(" | ".join(trial[:3]) for trial in chosen))
@@ -58,10 +62,11 @@ def run(options: argparse.Namespace, commit: str | None) -> int:
             print(" | ".join(outcomes[-1]), flush=True)
         report.let_programs_go()
     print(report.failures(outcomes))
-    print(report.markdown(report.counts(outcomes)))
+    print(trials_markdown({"kinds": report.counts(outcomes)}))
     print(f"{len(outcomes)} trials in {time.perf_counter() - begin:.0f} seconds", file=sys.stderr)
     if options.write:
-        record = {"case": "trials", "data": "generated", "x64": options.x64, "kinds": report.counts(outcomes)}
+        case = "trials in float64" if options.x64 else "trials"
+        record = {"case": case, "data": "generated", "kinds": report.counts(outcomes)}
         record |= {"failures": report.listed(outcomes), "provenance": made}
         append(report.FOLDER / f"cpu-{made['date'][:10]}.jsonl", record)
     return 1 if any(outcome.verdict == "wrong" for outcome in outcomes) else 0
@@ -75,4 +80,5 @@ def _chosen(trial, options):
 
 
 if __name__ == "__main__":
+    os.environ |= quick_to_compile()  # read when JAX is imported
     raise SystemExit(main())

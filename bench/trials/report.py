@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from bench.records import RESULTS
 
 FOLDER = RESULTS / "trials"
-
-HEAD = ("Kind", "Cases", "Methods", "Trials", "Right", "Said so", "Wrong")
 
 MEMORY_MAPS = 20_000
 """Maps from which the compiled programs are let go: each holds dozens of them, and Linux gives a process 65,530."""
@@ -57,15 +55,6 @@ def failures(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"{method}: {len(of_method)} of {sum(each.method == method for each in outcomes)}")
         lines += [f"  {each.kind} | {each.case} | {each.verdict}: {each.note}" for each in of_method]
     return "\n".join(lines)
-
-
-def markdown(kinds: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table, a row a kind."""
-    keys = ("cases", "methods", "trials", "right", "said", "wrong")
-    rows = [HEAD, ("---", *["---:"] * len(keys))]
-    rows += [(kind, *(f"{count[key]:,}" for key in keys)) for kind, count in kinds.items()]
-    rows.append(("All", "", "", *(f"{sum(count[key] for count in kinds.values()):,}" for key in keys[2:])))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def let_programs_go() -> None:
