@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
-from jaxcluster.ops import block_pairs, blocks, radius
-from jaxcluster.ops.block_pairs import NOBODY, room
-from jaxcluster.ops.blocks import BLOCK, near_pairs, partition
-from jaxcluster.ops.radius import (
-    Ball,
-    dense_rows,
-    exact_least,
-    exact_mass,
-    least_near,
-    least_of_whole,
-    prepare,
-)
+from jaxcluster.ops import block_pairs, radius, radius_pairs
+from jaxcluster.ops.block_pairs import NOBODY
+from jaxcluster.ops.blocks import BLOCK, SUPERBLOCK, partition
+from jaxcluster.ops.pairwise import Space
+from jaxcluster.ops.radius import ball_of, core_mask, exact_least_labels, exact_sums, least_labels, prepare, within
+from jaxcluster.ops.radius_pairs import Asked, Ball, PerBlock, all_pairs, listed
 
 RNG = np.random.default_rng(0)
 ROWS = {
@@ -30,11 +22,46 @@ ROWS = {
     "few": RNG.normal(size=(3, 4)),
     "wide": RNG.normal(size=(200, 40)),
     "wide, in groups": RNG.normal(size=(700, 12)) + 9 * RNG.integers(0, 3, (700, 1)),
+    "a far row": np.concatenate([RNG.normal(size=(300, 2)), [[1e12, -1e12]]]),
+    "an odd column": np.stack([RNG.normal(size=300), 1e9 * RNG.integers(0, 2, 300)], axis=1),
+    "far from the origin": RNG.normal(size=(300, 2)) + 1e9,
 }
+EVERYTHING = Asked((), lambda first, second: np.ones(len(first), bool))
 
 
-def within(x, ball):
-    return (np.abs(x[:, None] - x[None]) ** ball.power).sum(axis=2) <= ball.reach
+def near_ball(power, length):
+    """The ball of rows at Minkowski's distance up to a length."""
+    root = 1.0 if power == np.inf else 1 / power
+    return ball_of(Space(np.zeros((1, 1)), power, 1.0, root), length)
+
+
+def inside_of(x, ball):
+    """(n, n) mask by a loop over columns, as the definition has it."""
+    total = np.zeros((len(x), len(x)))
+    for column in x.T:
+        difference = np.abs(column[:, None] - column) * ball.scale
+        if ball.power == np.inf:
+            total = np.maximum(total, difference)
+        else:
+            total += difference * difference if ball.power == 2 else difference**ball.power
+    return total <= ball.reach
+
+
+def block_numbers(blocks, n):
+    return blocks.rows(np.broadcast_to(np.arange(len(blocks.x))[:, None], blocks.index.shape), n)
+
+
+def expanded(near):
+    """All near pairs and all whole pairs of blocks, those of boxes written out."""
+    count, pairs, whole = len(near.middle), [], []
+    inner = np.arange(SUPERBLOCK)
+    for part in all_pairs(near, EVERYTHING):
+        pairs.append(part.near)
+        whole.append(part.whole)
+        for first, second in part.whole_boxes:
+            both = np.stack(np.meshgrid(first * SUPERBLOCK + inner, second * SUPERBLOCK + inner), -1).reshape(-1, 2)
+            whole.append(both[(both < count).all(axis=1)])
+    return np.concatenate(pairs), np.concatenate(whole)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -53,163 +80,233 @@ def test_a_partition_holds_every_row_once_in_its_box(name):
     np.testing.assert_array_equal(blocks.rows(blocks.places(np.arange(len(x)), -1), len(x)), np.arange(len(x)))
 
 
-def test_in_many_columns_blocks_hold_what_belongs_together():
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
+@pytest.mark.parametrize("far", [0.0, 1e12])
+def test_in_many_columns_blocks_hold_what_belongs_together(scale, far):
     truth = np.arange(2_000) % 7
     x = 30 * RNG.normal(size=(7, 16))[truth] + RNG.normal(size=(2_000, 16))
-    blocks = partition(x)
+    x[0] += far
+    blocks = partition(x * scale)
     np.testing.assert_array_equal(np.sort(blocks.index[blocks.index >= 0]), np.arange(2_000))
-    assert all(len(set(truth[rows[rows >= 0]])) == 1 for rows in blocks.index)
+    # The far row may share its block with rows of another group.
+    assert sum(len(set(truth[rows[rows >= 0]])) == 1 for rows in blocks.index) >= len(blocks.index) - (far > 0)
     assert len(blocks.x) < 2 * 2_000 / BLOCK
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("power", [2.0, 3.0, np.inf])
 @pytest.mark.parametrize("name", ROWS)
-def test_no_near_rows_are_in_blocks_left_out(name, power):
-    x, ball = ROWS[name], Ball(power, 0.3**power)
-    blocks = partition(x)
-    block_of = blocks.rows(np.broadcast_to(np.arange(len(blocks.x))[:, None], blocks.index.shape), len(x))
-    pairs = near_pairs(blocks, ball.reach, power)
-    assert (pairs[:, 0] <= pairs[:, 1]).all()
-    listed = np.zeros((len(blocks.x), len(blocks.x)), bool)
-    listed[pairs[:, 0], pairs[:, 1]] = listed[pairs[:, 1], pairs[:, 0]] = True
-    first, second = np.nonzero(within(x, ball))
-    assert listed[block_of[first], block_of[second]].all()
-    assert len(np.unique(pairs, axis=0)) == len(pairs)
-
-
-def test_blocks_that_are_wholly_near_are_not_looked_into():
-    x = np.random.default_rng(1).uniform(size=(1_000, 2))
-    near = prepare(x, Ball(2.0, 2.0))
-    assert len(near.pairs) == 0
-    assert len(near.whole) == len(near.blocks.x) ** 2
-    assert dense_rows(near, 1_000)[1].all()
-    assert not dense_rows(near, 1_001)[1].any()
-    near = prepare(x, Ball(2.0, 0.25))
-    assert len(near.pairs) > 0
-    block_of = near.blocks.rows(np.broadcast_to(np.arange(len(near.blocks.x))[:, None], near.blocks.index.shape), 1_000)
-    inside = within(x, Ball(2.0, 0.25))
-    for first, second in near.whole:
+def test_pairs_hold_all_near_rows_once(name, power):
+    x, ball = ROWS[name], near_ball(power, 0.3)
+    near = prepare(x, ball)
+    block_of = block_numbers(near.blocks, len(x))
+    pairs, whole = expanded(near)
+    listed_once = np.zeros((len(near.middle),) * 2, int)
+    np.add.at(listed_once, tuple(np.concatenate([pairs, whole]).T), 1)
+    assert listed_once.max() == 1
+    inside = inside_of(x, ball)
+    first, second = np.nonzero(inside)
+    assert listed_once[block_of[first], block_of[second]].all()
+    for first, second in whole:
         assert inside[np.ix_(block_of == first, block_of == second)].all()
 
 
-def test_more_pairs_than_can_be_held(monkeypatch):
-    monkeypatch.setattr(blocks, "MOST_PAIRS", 10)
-    with pytest.raises(MemoryError, match="GiB. Pass a smaller eps, or fewer rows"):
-        prepare(np.random.default_rng(1).uniform(size=(1_000, 2)), Ball(2.0, 1.0))
+def test_blocks_that_are_wholly_near_are_not_looked_into():
+    x = np.random.default_rng(1).uniform(size=(9_000, 2))
+    near = prepare(x, near_ball(2.0, 1.5))
+    pairs, whole = expanded(near)
+    assert len(near.middle) > 3 * SUPERBLOCK
+    assert len(pairs) == 0
+    assert len(whole) == len(near.middle) ** 2
+    assert core_mask(near, 9_000).all()
+    assert not core_mask(near, 9_001).any()
+    weights = np.random.default_rng(2).integers(-2, 9, 9_000) / 4
+    assert core_mask(near, weights.sum(), weights).all()
+    assert not core_mask(near, np.nextafter(weights.sum(), np.inf), weights).any()
+
+
+def test_no_list_grows_with_the_radius():
+    """However many pairs of blocks are near each other, only some are held at a time."""
+    x = np.random.default_rng(1).uniform(size=(50_000, 3))
+    near = prepare(x, near_ball(2.0, 0.6))
+    held = [len(part.near) + len(part.whole) for part in all_pairs(near, EVERYTHING)]
+    assert max(held) <= radius_pairs.BOX_PAIRS < sum(held) / 3
 
 
 def test_few_blocks_are_near_each_other_in_few_columns():
-    blocks = partition(np.random.default_rng(1).uniform(size=(20_000, 2)))
-    assert len(near_pairs(blocks, 0.02**2, 2.0)) < 0.05 * len(blocks.x) ** 2 / 2
+    near = prepare(np.random.default_rng(1).uniform(size=(20_000, 2)), near_ball(2.0, 0.02))
+    pairs, _ = expanded(near)
+    assert len(pairs) < 0.05 * len(near.middle) ** 2
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0, 2.5])
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    ("name", "power"),
+    [(name, 2.0) for name in ROWS] + [(name, power) for name in ("lattice", "wide") for power in (1.0, 2.5, np.inf)],
+)
 def test_counts_sums_and_least_labels(name, power):
-    x, ball = ROWS[name], Ball(power, {"wide": 8.0, "wide, in groups": 4.0, "lattice": 0.3}.get(name, 0.5) ** power)
-    inside = within(x, ball)
+    length = {"wide": 8.0, "wide, in groups": 4.0, "lattice": 0.3}.get(name, 0.5)
+    x, ball = ROWS[name], near_ball(power, length)
+    inside = inside_of(x, ball)
+    np.testing.assert_array_equal(within(x, np.arange(len(x)), ball), inside)
     near, counts, everyone = prepare(x, ball), inside.sum(axis=1), np.ones(len(x), bool)
-    np.testing.assert_array_equal(exact_mass(near, everyone), counts)
-    weights = RNG.integers(0, 5, len(x)) / 4
-    np.testing.assert_array_equal(exact_mass(near, everyone, weights), inside @ weights)
+    np.testing.assert_array_equal(exact_sums(near, everyone, (np.ones(len(x)),)), counts)
+    weights = RNG.integers(-1, 5, len(x)) / 4
+    np.testing.assert_array_equal(exact_sums(near, everyone, (weights,)), inside @ weights)
     for at_least in np.unique(np.quantile(counts, [0.1, 0.5, 0.9]).round()):
-        np.testing.assert_array_equal(dense_rows(near, at_least)[1], counts >= at_least)
-        np.testing.assert_array_equal(dense_rows(near, at_least, weights)[1], inside @ weights >= at_least)
+        np.testing.assert_array_equal(core_mask(near, at_least), counts >= at_least)
+        for signed in (weights, np.abs(weights)):
+            np.testing.assert_array_equal(core_mask(near, at_least / 4, signed), inside @ signed >= at_least / 4)
     labels = np.where(RNG.random(len(x)) < 0.5, RNG.integers(0, 1000, len(x)), NOBODY).astype(np.int32)
     expected = np.where(inside, labels, NOBODY).min(axis=1)
-    sure, maybe, exact = least_labels(near, labels)
-    assert (maybe <= expected).all()
+    sure, possible, exact = all_least_labels(near, labels)
+    assert (possible <= expected).all()
     assert (expected <= sure).all()
     np.testing.assert_array_equal(exact, expected)
 
 
-def least_labels(near, labels):
-    """Least labels near each row: for sure, maybe, and exactly."""
+def all_least_labels(near, labels):
+    """Least labels near each row: of sure and of possible neighbors, and exactly."""
     placed = near.blocks.places(labels, NOBODY)
-    on_device = room(placed, NOBODY)
-    sure, maybe = (np.asarray(least_near(near, on_device, near.pairs, surely=surely)) for surely in (True, False))
-    exact = exact_least(near, placed, near.pairs, near.blocks.index >= 0)
-    whole = least_of_whole(near, placed)
-    return [near.blocks.rows(np.minimum(values[: len(placed)], whole), len(labels)) for values in (sure, maybe, exact)]
+    everywhere = near.blocks.index >= 0
+    possible = least_labels(near, placed, everywhere, all_pairs(near, EVERYTHING), surely=False)
+    sure = least_labels(near, placed, everywhere, listed(possible.touching), surely=True)
+    exact = exact_least_labels(near, placed, everywhere, possible.touching)
+    return [
+        near.blocks.rows(np.minimum(each, possible.whole), len(labels))
+        for each in (sure.labels, possible.labels, exact)
+    ]
 
 
 def asked_of_the_host(monkeypatch):
     """How many rows the host is asked for, call by call."""
-    asked, mass = [], radius.exact_mass
+    asked, sums = [], radius.exact_sums
 
-    def exact_mass_and_tell(near, rows, weights):
+    def exact_sums_and_tell(near, rows, parts):
         asked.append(int(rows.sum()))
-        return mass(near, rows, weights)
+        return sums(near, rows, parts)
 
-    monkeypatch.setattr(radius, "exact_mass", exact_mass_and_tell)
+    monkeypatch.setattr(radius, "exact_sums", exact_sums_and_tell)
     return asked
 
 
-@pytest.mark.parametrize("columns", [2, 9])
+@pytest.mark.parametrize("columns", [2, 9, 30])
 def test_float32_leaves_little_to_the_host(columns, monkeypatch):
+    """Wherever the rows are: an offset, two far groups and a far row round nothing away."""
     asked = asked_of_the_host(monkeypatch)
-    x, ball = np.random.default_rng(2).normal(size=(3_000, columns)), Ball(2.0, columns / 8)
-    counts = within(x, ball).sum(axis=1)
+    x, ball = np.random.default_rng(2).normal(size=(2_000, columns)), near_ball(2.0, np.sqrt(2 * columns) * 0.7)
+    counts = within(x, np.arange(2_000), ball).sum(axis=1)
     at_least = int(np.median(counts))
-    near, dense = dense_rows(prepare(x, ball), at_least)
-    assert len(near.device.parts) == 1
-    np.testing.assert_array_equal(dense, counts >= at_least)
-    far = prepare(np.concatenate([x, x + 1e6]), ball)
-    assert len(far.device.parts) == 2
-    np.testing.assert_array_equal(dense_rows(far, at_least)[1][:3_000], dense)
-    assert sum(asked) < 30
+    for rows in (x, x + 1e6, np.concatenate([x, x + 1e9]), np.concatenate([x, np.full((1, columns), 1e12)])):
+        moved = within(rows[:2_000], np.arange(2_000), ball).sum(axis=1)  # as far rows are rounded by float64
+        np.testing.assert_array_equal(core_mask(prepare(rows, ball), at_least)[:2_000], moved >= at_least)
+    assert sum(asked) < 800
 
 
-def test_float32_that_tells_nothing_leaves_all_to_the_host(monkeypatch):
+def test_float32_that_tells_nothing_leaves_to_the_host_what_is_near(monkeypatch):
+    """Blocks of rows that are a billion radii apart are compared with their own rows, not with all."""
     asked = asked_of_the_host(monkeypatch)
-    x, ball = np.random.default_rng(2).normal(size=(300, 2)), Ball(2.0, 0.25)
-    near, dense = dense_rows(prepare(np.concatenate([x, x + 1e14]), ball), 5)
-    assert near.doubtful.all()
-    assert asked == [600]
-    np.testing.assert_array_equal(dense[:300], within(x, ball).sum(axis=1) >= 5)
+    x = np.repeat(np.random.default_rng(2).uniform(size=(600, 1)), 2, axis=0)
+    compared, sums = [], radius.sums
+    monkeypatch.setattr(radius, "sums", lambda a, b, ball: compared.append(sums(a, b, ball)) or compared[-1])
+    assert core_mask(prepare(x, near_ball(2.0, 1e-9)), 2).all()
+    assert 1_190 < sum(asked) <= 1_200
+    assert sum(part.size for part in compared) < 0.2 * 1_200**2
 
 
 def test_what_is_dense_is_looked_at_no_more(monkeypatch):
-    looked, groups = [], radius.groups
-    monkeypatch.setattr(radius, "groups", lambda pairs: looked.append(len(pairs)) or groups(pairs))
-    near = prepare(np.random.default_rng(4).normal(size=(4_000, 2)), Ball(2.0, 1.0))
-    assert dense_rows(near, 5)[1].mean() > 0.99
-    assert sum(looked) < 0.3 * len(near.pairs)
+    looked, batch = [], radius_pairs._batch
+    monkeypatch.setattr(
+        radius_pairs, "_batch", lambda near, pairs, size: looked.append(len(pairs)) or batch(near, pairs, size)
+    )
+    near = prepare(np.random.default_rng(4).normal(size=(4_000, 2)), near_ball(2.0, 1.0))
+    assert core_mask(near, 5).mean() > 0.99
+    assert sum(looked) < 0.3 * len(expanded(near)[0])
 
 
-def test_bands_hold_every_pair_once_and_the_nearest_first():
-    pairs = prepare(np.random.default_rng(4).normal(size=(9_000, 2)), Ball(2.0, 1.0)).pairs
-    bands = radius.bands(pairs)
-    np.testing.assert_array_equal(np.sort(np.concatenate(bands)), np.arange(len(pairs)))
-    apart = [np.abs(pairs[band, 0] - pairs[band, 1]) for band in bands]
-    for nearer, farther in pairwise(apart):
-        assert nearer.max() < farther.min()
+def test_pairs_are_those_asked_for():
+    near = prepare(np.random.default_rng(4).normal(size=(9_000, 2)), near_ball(2.0, 1.0))
+    some = np.arange(len(near.middle)) % 50 == 7
+    asked = Asked((PerBlock(some, np.logical_or),), lambda first, second, some: some[first])
+    found = np.concatenate([part.near for part in all_pairs(near, asked)])
+    every = expanded(near)[0]
+    assert set(map(tuple, found)) == set(map(tuple, every[some[every[:, 0]]]))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 2.0**-60, 1.0, 2.0**60, 1e200])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0, 20.0, 200.0, np.inf])
+def test_no_unit_over_or_underflows(power, scale):
+    x = np.array([[0.0, 0], [1, 2], [150, 100], [151, 103], [150, 100], [0, 3]])
+    ball = near_ball(power, 3.5 * scale)
+    expected = np.abs(x[:, None] - x).max(axis=2) <= 3.5 if power > 3 else inside_of(x, near_ball(power, 3.5))
+    np.testing.assert_array_equal(within(x * scale, np.arange(6), ball), expected)
+    near = prepare(x * scale, ball)
+    for at_least in (1, 2, 3):
+        np.testing.assert_array_equal(core_mask(near, at_least), expected.sum(axis=1) >= at_least)
+
+
+def test_a_radius_of_any_size():
+    x = np.array([[0.0], [1], [2], [1e200]])
+    for length, counts in ((1e-200, 1), (1e155, [3, 3, 3, 1]), (1e250, 4), (np.inf, 4)):
+        ball = near_ball(2.0, length)
+        np.testing.assert_array_equal(within(x, np.arange(4), ball).sum(axis=1), counts)
+        np.testing.assert_array_equal(exact_sums(prepare(x, ball), np.ones(4, bool), (np.ones(4),)), counts)
+        np.testing.assert_array_equal(core_mask(prepare(x, ball), 3), np.broadcast_to(counts, 4) >= 3)
 
 
 def test_a_radius_far_below_the_rounding_of_the_rows():
     x = np.repeat(RNG.normal(size=(40, 2)) * 1e10, 3, axis=0)
-    for reach in (1e-60, 0.0):
-        near = prepare(x, Ball(2.0, reach))
-        np.testing.assert_array_equal(exact_mass(near, np.ones(120, bool)), 3)
-        np.testing.assert_array_equal(least_labels(near, np.arange(120, dtype=np.int32))[2], np.arange(120) // 3 * 3)
+    near = prepare(x, near_ball(2.0, 1e-30))
+    np.testing.assert_array_equal(exact_sums(near, np.ones(120, bool), (np.ones(120),)), 3)
+    np.testing.assert_array_equal(all_least_labels(near, np.arange(120, dtype=np.int32))[2], np.arange(120) // 3 * 3)
 
 
-def test_sums_of_weights_are_exact():
-    x, ball = RNG.normal(size=(300, 2)), Ball(2.0, 0.25)
+@pytest.mark.parametrize("unit", [1e-300, 1e-40, 1.0, 1e40, 1e300])
+def test_sums_of_weights_are_exact_in_any_unit(unit):
+    """Float64 sums, rounded once: with float32's the first of the thresholds would be missed."""
+    x, ball = RNG.normal(size=(300, 2)), near_ball(2.0, 0.5)
     weights = RNG.random(300)
-    near, expected = prepare(x, ball), within(x, ball) @ weights
-    rows = RNG.random(300) < 0.1
-    np.testing.assert_allclose(exact_mass(near, rows, weights), expected[rows], rtol=1e-14)
-    for at_least in (0.5, 1 + weights.mean(), expected[7] * (1 - 1e-12), expected[7] * (1 + 1e-12)):
-        np.testing.assert_array_equal(dense_rows(near, at_least, weights)[1], expected >= at_least)
+    near, expected = prepare(x, ball), inside_of(x, ball) @ weights
+    for at_least in (expected[7] * (1 - 1e-12), expected[7] * (1 + 1e-12), 0.5, 1 + weights.mean()):
+        np.testing.assert_array_equal(core_mask(near, at_least * unit, weights * unit), expected >= at_least)
 
 
-@pytest.mark.parametrize("chunk", [1, 7])
-def test_the_size_of_a_chunk_does_not_matter(chunk, monkeypatch):
-    x, ball = RNG.normal(size=(501, 2)), Ball(2.0, 0.25)
-    monkeypatch.setattr(block_pairs, "CHUNK", chunk)
-    monkeypatch.setattr(block_pairs, "GROUP", 5 * chunk)
+def test_ten_tenths_are_one():
+    """A float64 loop over them gives 0.9999999999999999."""
+    near = prepare(np.zeros((10, 1)), near_ball(2.0, 1.0))
+    assert core_mask(near, 1.0, np.full(10, 0.1)).all()
+    assert not core_mask(near, np.nextafter(1.0, 2), np.full(10, 0.1)).any()
+
+
+@pytest.mark.parametrize("columns", [2, 70])
+def test_the_size_of_a_chunk_does_not_matter(columns, monkeypatch):
+    x, ball = RNG.normal(size=(501, columns)), near_ball(2.0, 0.5 if columns == 2 else 11.5)
+    expected = within(x, np.arange(501), ball).sum(axis=1) >= 20
+    assert 0 < expected.sum() < 501
+    for chunk in (1, 8):
+        monkeypatch.setattr(block_pairs, "CHUNK", chunk)
+        monkeypatch.setattr(radius_pairs, "GROUP", 5 * chunk)
+        radius._add_up.clear_cache()
+        np.testing.assert_array_equal(core_mask(prepare(x, ball), 20), expected)
     radius._add_up.clear_cache()
-    found = dense_rows(prepare(x, ball), 20)[1]
-    radius._add_up.clear_cache()
-    np.testing.assert_array_equal(found, within(x, ball).sum(axis=1) >= 20)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_many_columns_compile_no_longer(power, monkeypatch):
+    """The text of the program does not grow with the columns beyond the first few."""
+    lengths = []
+    for columns in (64, 512):
+        near = prepare(RNG.normal(size=(130, columns)), near_ball(power, 40.0))
+        monkeypatch.setattr(
+            radius, "_least", lambda *given: lengths.append(len(LEAST.lower(*given).as_text())) or LEAST(*given)
+        )
+        all_least_labels(near, np.arange(130, dtype=np.int32))
+    assert max(lengths) < 1.1 * min(lengths)
+
+
+LEAST = radius._least
+
+
+def test_a_ball_of_a_power_of_two():
+    """The scale of a ball is a power of two, so that sums of squares are those of the rows."""
+    assert near_ball(2.0, 3.0) == Ball(2.0, 2.25, 0.5)
+    assert ball_of(Space(np.zeros((1, 1)), 2.0, 1.0, 1.0), 9.0) == Ball(2.0, 2.25, 0.5)
+    assert near_ball(np.inf, 3.0) == Ball(np.inf, 1.5, 0.5)

@@ -1,9 +1,9 @@
-"""DBSCAN: clusters are what dense rows within a radius of each other make up, and noise is the rest.
+"""DBSCAN: density-based clusters of core samples within a radius of each other, and noise.
 
-The labels are those of the usual depth-first search, to the element, but found in parallel: core rows take the least
+The labels are those of the usual depth-first search, to the element, but found in parallel: core samples take the least
 label around them, over and over, and what two labels meet in is one cluster. Pairs of blocks that lie wholly in one
-cluster are looked at no more, so later rounds cost little. Memory grows with the rows and the pairs of blocks, however
-large the radius.
+cluster are looked at no more, so later rounds cost little. Memory grows with the samples, however large the radius.
+Few samples, and those of which only distances are known, are searched breadth first on the host.
 
 Source: M. Ester, H.-P. Kriegel, J. Sander and X. Xu, A density-based algorithm for discovering clusters in large
 spatial databases with noise, KDD 1996.
@@ -12,35 +12,46 @@ spatial databases with noise, KDD 1996.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse.csgraph
+import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.ops.block_pairs import NOBODY, room
-from jaxcluster.ops.pairwise import Pairwise, Space, concrete_rows, measure, tiles
+from jaxcluster.ops.block_pairs import NOBODY
+from jaxcluster.ops.pairwise import Space, concrete_rows, measure
+from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.ops.radius import (
-    Ball,
-    bands,
-    dense_rows,
-    exact_least,
-    least_near,
-    least_of_whole,
+    ball_of,
+    core_mask,
+    exact_least_labels,
+    least_labels,
     prepare,
+    split_weights,
+    within,
 )
+from jaxcluster.ops.radius_pairs import BANDS, Asked, PerBlock, all_pairs, listed, pairs_of_band, without_near
 from jaxcluster.types import Array, Bool, Fit, Int, Status
+
+HOST_WORK = 1 << 24
+"""Squared differences, n²·d, up to which the host finds all neighbors sooner than a program for them is compiled."""
+
+MASK = 1 << 24
+"""Pairs of samples whose neighborhood is held as a mask; of more it is found again when it is asked for."""
+
+TILE = 1 << 22
+"""Distances that are held at a time."""
 
 
 class DBSCANState(NamedTuple):
-    """What makes new rows members of a cluster.
+    """Core samples, by which new samples are labelled.
 
     Attributes:
-        core: (n,) which rows have enough weight around them.
-        components: (m, d) the core rows, on the host and in the dtype they came in: a float32 would be another row.
+        core: (n,) mask of the core samples.
+        components: (m, d) the core samples, on the host and in the dtype they came in: a float32 would be another.
         component_labels: (m,) int32 the cluster of each.
     """
 
@@ -58,186 +69,273 @@ def fit(
     metric: str | Callable = "euclidean",
     p: float = 2.0,
 ) -> Fit:
-    """Clusters rows by density.
+    """Clusters samples by density.
 
-    A row is a core row if the rows at a distance of at most ``eps``, itself among them, weigh ``min_samples`` or more.
-    Core rows at most ``eps`` apart are in one cluster; clusters are numbered by their first core row. Another row
-    belongs to the first cluster that has a core row near it, or to none. There is no chance in it, and no gradient.
+    A core sample has samples that weigh ``min_samples`` or more at a distance of at most ``eps``, itself among them.
+    Core samples at most ``eps`` apart are in one cluster; clusters are numbered by their first core sample. Another
+    sample belongs to the first cluster that has a core sample near it, or to none. There is no chance in it, and no
+    gradient.
 
     Args:
-        x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed".
-        eps: radius, in the units of the metric.
-        min_samples: weight of a neighbourhood that makes its row a core row.
-        weights: (n,) non-negative row weights; a weight of 2 is the row twice. None for 1 each.
+        x: (n, d) concrete samples; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed". Of a
+            pair whose distance is absent or infinite on one side, the other side counts. Where both are finite and
+            differ, a warning tells so: the neighbors of a sample are those of its row, and clusters are what core
+            samples lead to, as in scikit-learn.
+        eps: radius, in the units of the metric; infinity makes all samples neighbors.
+        min_samples: weight of a neighborhood that makes its sample a core sample.
+        weights: (n,) finite weights; a weight of 2 is the sample twice, a negative one keeps its neighbors from being
+            core samples. None for 1 each. Sums are exact and rounded once to float64.
         metric, p: see `jaxcluster.ops.pairwise.measure`.
 
     Returns:
-        `Fit` with a `DBSCANState`, labels (n,) int32 with −1 for noise, steps (rounds of merging), status CONVERGED,
-        and an empty history.
+        `Fit` with a `DBSCANState`, labels (n,) int32 with −1 for noise, steps (rounds of merging, or of search), status
+        CONVERGED, and an empty history.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names, NaN or infinity, or rows that are traced.
     """
     check.check_positive("eps", eps)
     check.check_positive("min_samples", min_samples)
-    space = measure(x, metric, p=p)
-    if weights is not None:
-        weights = check.check_weights(weights, space.n)
-    by = _by_blocks if isinstance(space, Space) else _by_rows
-    core, labels, rounds = by(space, eps, min_samples, weights)
-    numbers = _numbered(labels) if core.any() else np.full(space.n, -1, np.int32)
+    eps, min_samples = float(eps), float(min_samples)
+    if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
+        neighborhood = _graph(distance_matrix(x, symmetric=False), eps)
+    else:
+        space = measure(x, metric, p=p, symmetric=False)
+        by_blocks = isinstance(space, Space) and space.x.size * space.n > HOST_WORK
+        neighborhood = space if by_blocks else _masks(space, eps)
+    weights = None if weights is None else _check_weights(weights, neighborhood.n)
+    if isinstance(neighborhood, Space):
+        core, labels, rounds = _by_blocks(neighborhood, eps, min_samples, weights)
+    else:
+        core, labels, rounds = _by_search(neighborhood, min_samples, weights)
     # Of a matrix of distances the state keeps the rows too: they are what scikit-learn calls components.
-    rows = x if scipy.sparse.issparse(x) else np.asarray(x)
-    state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(numbers[core]))
+    rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
+    state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]))
     empty = jnp.zeros((0,), jnp.float32)
-    return Fit(state, jax.device_put(numbers), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
+    return Fit(state, jax.device_put(labels), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
 
 
 def predict(
     state: DBSCANState, x, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
-    """The cluster of each of (n, d) rows: the first that has a core row near it, −1 for none.
+    """The cluster of each of (n, d) samples: the first that has a core sample near it, −1 for none.
 
-    For the rows of the fit these are its labels.
+    For the samples of the fit these are its labels.
 
     Args:
         state: of a fit.
-        x: concrete rows.
+        x: concrete samples.
         eps, metric, p: as in the fit.
 
     Raises:
         ValueError: the metric is "precomputed", or see `fit`.
     """
     check.check_positive("eps", eps)
+    eps = float(eps)
     if isinstance(metric, str) and metric == "precomputed":
         raise ValueError("metric='precomputed' knows no distance of new rows. Fit rows and a metric in place of it.")
-    x, components = concrete_rows(x), state.components
+    x, components = concrete_rows(x), np.asarray(state.components)
     check.check_width(x, components.shape[1])
-    known = np.full(len(components) + len(x), NOBODY, np.int32)
-    known[: len(components)] = np.asarray(state.component_labels)
+    m, n = len(components), len(components) + len(x)
+    known = np.full(n, NOBODY, np.int32)
+    known[:m] = np.asarray(state.component_labels)
     space = measure(np.concatenate([components, x]), metric, p=p)
-    if isinstance(space, Pairwise):
-        least = _least_of_rows(space, eps, known)
+    new = np.arange(n) >= m
+    if isinstance(space, Space) and space.x.shape[1] * n * len(x) > HOST_WORK:
+        near = prepare(space.x, ball_of(space, eps))
+        placed = near.blocks.places(known, NOBODY)
+        labels = near.blocks.rows(_with_border(near, placed, near.blocks.places(new, False)), n)[m:]
     else:
-        near = prepare(space.x, Ball(space.power, space.reach(eps)))
-        new = near.blocks.places(np.arange(len(known)) >= len(components), False)
-        placed, everywhere = near.blocks.places(known, NOBODY), np.ones(len(near.pairs), bool)
-        least = near.blocks.rows(_least_of_all(near, placed, everywhere, new), len(known))
-    labels = least[len(components) :]
+        masks = _masks(space, eps).masks(np.flatnonzero(new))
+        labels = np.concatenate([np.where(mask, known, NOBODY).min(axis=1) for mask in masks])
     return jnp.asarray(np.where(labels == NOBODY, -1, labels))
 
 
-def _by_rows(space: Pairwise, eps, min_samples, weights):
-    """Core rows, the least core row of the cluster of each row, and how many rounds it took: all distances a round."""
-    weights = np.ones(space.n) if weights is None else np.asarray(weights, float)
-    mass = np.concatenate([(space.rows(index) <= eps) @ weights for index in tiles(space.n)])
-    core = mass >= min_samples
-    labels, rounds = np.where(core, np.arange(space.n, dtype=np.int32), NOBODY), 0
-    changed = core.any()
-    while changed:
-        least = _least_of_rows(space, eps, labels)
-        joined, changed = _join(jnp.asarray(labels), jnp.asarray(least), space.n)
-        labels, rounds = np.where(core, np.asarray(joined), NOBODY), rounds + 1
-    return core, np.where(core, labels, least) if rounds else labels, rounds
+def _check_weights(weights, n):
+    """(n,) finite float64 weights. They may be negative or all zero: that inhibits core samples, or leaves none."""
+    weights = np.asarray(weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+    check.check_finite(weights, name="weights")
+    return weights.astype(np.float64)
 
 
-def _least_of_rows(space, eps, labels):
-    parts = [np.where(space.rows(index) <= eps, labels, NOBODY).min(axis=1) for index in tiles(space.n)]
-    return np.concatenate(parts)
+class _Masks(NamedTuple):
+    """Neighborhoods of n samples as rows of a mask.
+
+    Attributes:
+        n: number of samples.
+        rows: (m,) sample numbers -> (m, n) mask of their neighbors.
+    """
+
+    n: int
+    rows: Callable[[np.ndarray], np.ndarray]
+
+    def masks(self, index):
+        """The masks of some samples, a few at a time."""
+        step = max(1, TILE // self.n)
+        return (self.rows(index[start : start + step]) for start in range(0, len(index), step))
+
+    def sums(self, values):
+        """(n,) sums of (n,) values over the neighborhoods; of none, their sizes."""
+        masks = self.masks(np.arange(self.n))
+        if values is None:
+            return np.concatenate([np.count_nonzero(mask, axis=1) for mask in masks])
+        return np.concatenate([mask.astype(np.float64) @ values for mask in masks])
+
+    def reached(self, index):
+        """The samples that are neighbors of some of others."""
+        reached = np.zeros(self.n, bool)
+        for mask in self.masks(index):
+            reached |= mask.any(axis=0)
+        return np.flatnonzero(reached)
+
+
+class _Graph(NamedTuple):
+    """Neighborhoods of n samples as rows of a sparse matrix: those of its entries that are ones."""
+
+    ones: scipy.sparse.csr_array
+
+    @property
+    def n(self):
+        """Number of samples."""
+        return self.ones.shape[0]
+
+    def sums(self, values):
+        """The same."""
+        return np.diff(self.ones.indptr) if values is None else self.ones @ values
+
+    def reached(self, index):
+        """The same."""
+        return np.unique(self.ones[index].indices)
+
+
+def _masks(space, eps):
+    """Neighborhoods from a space or from distances."""
+    if isinstance(space, Space):
+        ball = ball_of(space, eps)
+        masks = _Masks(space.n, lambda index: within(space.x, index, ball))
+    else:
+        masks = _Masks(space.n, lambda index: space.rows(index) <= eps)
+    if space.n**2 > MASK:
+        return masks
+    held = np.concatenate(list(masks.masks(np.arange(space.n))))
+    return _Masks(space.n, held.__getitem__)
+
+
+def _graph(matrix, eps):
+    """Neighborhoods from sparse distances; a sample is at distance 0 of itself where the matrix does not say."""
+    entries = scipy.sparse.coo_array(matrix)
+    alone = np.setdiff1d(np.arange(matrix.shape[0]), entries.coords[0][entries.coords[0] == entries.coords[1]])
+    near = entries.data <= eps
+    index = tuple(np.concatenate([axis[near], alone]) for axis in entries.coords)
+    return _Graph(scipy.sparse.csr_array((np.ones(len(index[0])), index), shape=matrix.shape))
+
+
+def _by_search(neighborhood, min_samples, weights):
+    """Core samples, labels, and how many rounds a breadth-first search from the core samples in their order took."""
+    if weights is None:
+        core = neighborhood.sums(None) >= min_samples
+    else:
+        scale, high, low = split_weights(weights)
+        core = neighborhood.sums(high) + neighborhood.sums(low) >= min_samples * scale
+    labels, number, rounds = np.full(neighborhood.n, -1, np.int32), 0, 0
+    for start in np.flatnonzero(core):
+        if labels[start] >= 0:
+            continue
+        labels[start] = number
+        frontier = np.array([start])
+        while len(frontier):
+            reached = neighborhood.reached(frontier)
+            new = reached[labels[reached] < 0]
+            labels[new] = number
+            frontier, rounds = new[core[new]], rounds + 1
+        number += 1
+    return core, labels, rounds
 
 
 def _by_blocks(space: Space, eps, min_samples, weights):
     """The same, by pairs of blocks that are near each other."""
-    near = prepare(space.x, Ball(space.power, space.reach(eps)))
-    near, core = dense_rows(near, min_samples, weights)
+    near = prepare(space.x, ball_of(space, eps))
+    core = core_mask(near, min_samples, weights)
+    if not core.any():
+        return core, np.full(space.n, -1, np.int32), 0
     labels, rounds = _merge(near, core)
-    return core, near.blocks.rows(_with_border(near, labels), space.n), rounds
+    loose = (labels == NOBODY) & (near.blocks.index >= 0)
+    return core, _numbered(near.blocks.rows(_with_border(near, labels, loose), space.n)), rounds
 
 
 def _merge(near, core):
-    """By place, the least core row of the cluster of each core row, `NOBODY` elsewhere; how many rounds it took."""
+    """By place, the least core sample of the cluster of each core sample, `NOBODY` elsewhere; and how many rounds."""
     n, rounds = len(core), 0
-    placed = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
-    placed = _join_whole(near, placed)
-    labels = room(placed, NOBODY)
-    for band in bands(near.pairs):
-        pairs = _unmerged(near.pairs[band], placed)
-        labels, _ = _join(labels, least_near(near, labels, pairs), n)
-        placed, rounds = np.asarray(labels)[: len(placed)], rounds + 1
-    pairs = _unmerged(near.pairs, placed)
-    while len(pairs):
-        labels, changed = _join(labels, least_near(near, labels, pairs), n)
-        if not changed:
+    labels = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
+    is_core = labels != NOBODY
+    whole = least_labels(near, labels, is_core, without_near(all_pairs(near, _unmerged(labels))), surely=True).whole
+    labels = _join(labels, whole, n)
+    for band in range(len(BANDS)):
+        parts = pairs_of_band(near, band, _unmerged(labels))
+        least = least_labels(near, labels, is_core, parts, surely=True)
+        labels, rounds = _join(labels, np.minimum(least.labels, least.whole), n), rounds + 1
+    # Whether samples are near each other does not change: after one more look only pairs count where some may be.
+    parts, changed = all_pairs(near, _unmerged(labels)), True
+    while changed:
+        possible = least_labels(near, labels, is_core, parts, surely=False)
+        least = least_labels(near, labels, is_core, listed(possible.touching), surely=True).labels
+        joined = _join(labels, np.minimum(least, possible.whole), n)
+        if (joined == labels).all():
             # Float32 has joined what it can. What it could not tell matters only between what is still apart.
-            pairs = _unmerged(near.pairs[near.doubtful], placed)
-            least = _doubtful(near, placed, pairs, np.where(placed == NOBODY, -1, placed))
-            labels, changed = _join(labels, room(least, NOBODY), n)
-        placed = np.asarray(labels)[: len(placed)]
-        pairs = _unmerged(near.pairs, placed) if changed else pairs[:0]
-        rounds += 1
-    return placed, rounds
+            unclear = is_core & (possible.labels < labels)
+            if unclear.any():
+                joined = _join(labels, exact_least_labels(near, labels, unclear, possible.touching), n)
+        changed = bool((joined != labels).any())
+        labels, rounds = joined, rounds + 1
+        unmerged = _unmerged(labels)
+        pairs = possible.touching[unmerged.blocks(*possible.touching.T)]
+        parts = chain(listed(pairs), without_near(all_pairs(near, unmerged)))
+    return labels, rounds
 
 
-def _join_whole(near, placed):
-    """Core rows of blocks that are wholly near each other have one label."""
-    count, dense = len(placed), (placed != NOBODY).any(axis=1)
-    ends = near.whole[dense[near.whole].all(axis=1)]
-    graph = scipy.sparse.coo_array((np.ones(len(ends), bool), tuple(ends.T)), shape=(count, count))
-    parts, part = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    least = np.full(parts, NOBODY, placed.dtype)
-    np.minimum.at(least, part, placed.min(axis=1))
-    joined = np.zeros(count, bool)
-    joined[ends[:, 0]] = True
-    return np.where(joined[:, None] & (placed != NOBODY), least[part][:, None], placed)
-
-
-def _with_border(near, placed):
-    """Gives rows that are not dense to the first cluster near them."""
-    dense, loose = placed != NOBODY, (placed == NOBODY) & (near.blocks.index >= 0)
-    first, second = near.pairs.T
-    wanted = loose.any(axis=1)[first] & dense.any(axis=1)[second]
-    return np.where(dense, placed, _least_of_all(near, placed, wanted, loose))
-
-
-def _least_of_all(near, placed, wanted, loose):
-    """The least label near those places that a mask picks, over the pairs of blocks that another picks."""
-    sure = np.asarray(least_near(near, room(placed, NOBODY), near.pairs[wanted]))[: len(placed)]
-    sure = np.minimum(sure, least_of_whole(near, placed))
-    return np.minimum(sure, _doubtful(near, placed, near.pairs[wanted & near.doubtful], np.where(loose, sure, -1)))
-
-
-def _doubtful(near, placed, pairs, known):
-    """Labels less than those known that places may have near them: whether they do is settled on the host."""
-    maybe = np.asarray(least_near(near, room(placed, NOBODY), pairs, surely=False))[: len(placed)]
-    return exact_least(near, placed, pairs, maybe < known)
-
-
-def _unmerged(pairs, labels):
+def _unmerged(labels):
     """The pairs of blocks between which labels still differ."""
     least, most = labels.min(axis=1), np.where(labels == NOBODY, -1, labels).max(axis=1)
-    first, second = pairs.T
-    apart = (least[first] != least[second]) | (most[first] != most[second]) | (least[first] != most[first])
-    return pairs[apart & (most[first] >= 0) & (most[second] >= 0)]
+
+    def among(first, second, least, most):
+        apart = (least[first] != least[second]) | (most[first] != most[second]) | (least[first] != most[first])
+        return apart & (most[first] >= 0) & (most[second] >= 0)
+
+    return Asked((PerBlock(least, np.minimum), PerBlock(most, np.maximum)), among)
 
 
-@partial(jax.jit, static_argnums=2)
+def _with_border(near, labels, loose):
+    """Labels by place; those places that a mask picks take the least label of the core samples near them."""
+    core = (labels != NOBODY).any(axis=1)
+    values = PerBlock(loose.any(axis=1), np.logical_or), PerBlock(core, np.logical_or)
+    asked = Asked(values, lambda first, second, loose, core: loose[first] & core[second])
+    possible = least_labels(near, labels, loose, all_pairs(near, asked), surely=False)
+    least = least_labels(near, labels, loose, listed(possible.touching), surely=True).labels
+    least = np.minimum(least, possible.whole)
+    unclear = loose & (possible.labels < least)
+    if unclear.any():
+        least = np.minimum(least, exact_least_labels(near, labels, unclear, possible.touching))
+    return np.where(loose, least, labels)
+
+
 def _join(labels, least, n):
-    """Every label gives way to the least that it meets, and so on to the end of the chain."""
+    """Every label gives way to the least that its samples meet, and that to its own, to the end of the chain."""
     core = labels != NOBODY
-    at = jnp.where(core, labels, n)
-    met = jnp.minimum(labels, least)
-    parents = jnp.append(jnp.arange(n, dtype=jnp.int32), NOBODY).at[at].min(jnp.where(core, met, NOBODY))
-
-    def jump(parents):
-        return parents.at[:n].set(parents[parents[:n]])
-
-    parents = jax.lax.while_loop(lambda parents: jnp.any(jump(parents) != parents), jump, parents)
-    joined = jnp.where(core, parents[at], NOBODY)
-    return joined, jnp.any(joined != labels)
+    parents = np.arange(n, dtype=np.int32)
+    np.minimum.at(parents, labels[core], np.minimum(labels, least)[core])
+    while (parents[parents] != parents).any():
+        parents = parents[parents]
+    joined = labels.copy()
+    joined[core] = parents[labels[core]]
+    return joined
 
 
 def _numbered(labels):
-    """Clusters counted from 0 in the order of their first core rows; −1 for noise."""
+    """Clusters counted from 0 in the order of their first core samples; −1 for noise."""
     known, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.astype(np.int32)
     return np.where(labels == NOBODY, -1, numbers) if known[-1] == NOBODY else numbers

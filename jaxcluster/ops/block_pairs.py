@@ -15,13 +15,23 @@ import numpy as np
 
 from jaxcluster.core.rows import bucket
 from jaxcluster.ops.blocks import BLOCK
+from jaxcluster.ops.distance import FULL
 from jaxcluster.types import Array, Float, Int
 
 CHUNK = 256
 """Pairs that are compared at a time: few enough that what they need stays in a core's cache."""
 
+CHUNK_COLUMNS = 16
+"""Columns from which on a chunk has fewer pairs in proportion, so that few pairs cost little."""
+
+POWER_COST = 8
+"""Columns of squares that one column of other powers takes the time of."""
+
 GROUP = 1 << 14
 """Pairs that are handed to the device at a time."""
+
+UNROLLED = 16
+"""Columns that are added in one pass over the sums: the time to compile grows with them, and not with all columns."""
 
 NOBODY = np.iinfo(np.int32).max
 """In place of a label or a number of a row, where there is none."""
@@ -53,36 +63,82 @@ def groups(pairs: np.ndarray) -> Iterator[Todo]:
         yield Todo(padded, np.int32(len(some)))
 
 
-def fold_pairs(todo: Todo, chunk: Callable, start: Any) -> Any:
+def chunk_size(columns: int, power: float = 2.0) -> int:
+    """Pairs of a chunk for rows of so many columns: a power of two, at least 4."""
+    cost = columns if power in (1, 2, np.inf) else columns * POWER_COST
+    return max(min(4, CHUNK), CHUNK >> (cost // CHUNK_COLUMNS).bit_length())
+
+
+def fold_pairs(todo: Todo, chunk: Callable, start: Any, *, size: int | None = None) -> Any:
     """Goes over pairs a chunk at a time: chunk(carry, first, second, real, at) -> carry.
 
-    ``first`` and ``second`` are the numbers of the blocks, ``real`` tells pairs from room, ``at`` where they lie.
+    ``first`` and ``second`` are the numbers of the blocks, ``real`` tells pairs from room, ``at`` is the place of the
+    chunk among the pairs.
+
+    Args:
+        todo: pairs of blocks.
+        chunk: see above.
+        start: the carry before the first chunk.
+        size: pairs of a chunk, a divisor of the number of pairs; None for `CHUNK`.
     """
+    size = CHUNK if size is None else size
 
     def advance(carry):
         at, values = carry
-        first, second = jax.lax.dynamic_slice_in_dim(todo.pairs, at, CHUNK).T
-        return at + CHUNK, chunk(values, first, second, at + jnp.arange(CHUNK) < todo.count, at)
+        first, second = jax.lax.dynamic_slice_in_dim(todo.pairs, at, size).T
+        return at + size, chunk(values, first, second, at + jnp.arange(size, dtype=jnp.int32) < todo.count, at)
 
     return jax.lax.while_loop(lambda carry: carry[0] < todo.count, advance, (jnp.int32(0), start))[1]
 
 
 def sums_between(
-    power: float, parts: tuple[Float[Array, "b d w"], ...], first: Int[Array, " c"], second: Int[Array, " c"]
+    power: float, rows: Float[Array, "b d w"], first: Int[Array, " c"], second: Int[Array, " c"]
 ) -> Float[Array, "c w w"]:
-    """Σ|difference|^power of the rows of some blocks (last axis) from those of others (middle axis), column by column.
+    """`sums_of_blocks` of some blocks of ``rows`` (last axis) and others (middle axis)."""
+    return sums_of_blocks(power, rows[first], rows[second])
 
-    That is compiled into one pass with what is made of the sums, which a matrix product is not: measured, it is faster
-    up to 32 columns, and exact to the rounding of the differences.
 
-    Args:
-        power: see above.
-        parts: the rows, each column a line: one array, or several that add up to them.
-        first, second: the blocks.
+def sums_of_blocks(power: float, a: Float[Array, "c d w"], b: Float[Array, "c d w"]) -> Float[Array, "c w w"]:
+    """Σ|difference|^power of the rows of blocks ``a`` (last axis) from those of ``b`` (middle axis), column by column.
+
+    The sums are compiled into one pass with what is made of them, which a matrix product is not: measured, that is
+    faster up to 24 columns, and exact to the rounding of the differences. Beyond `UNROLLED` columns a loop takes so
+    many at a time. An infinite power is Chebyshev's: the largest difference.
     """
-    between = [(part[first][:, :, None, :], part[second][:, :, :, None]) for part in parts]
-    total = jnp.zeros((first.shape[0], BLOCK, BLOCK), parts[0].dtype)
-    for column in range(parts[0].shape[1]):
-        difference = sum(a[:, column] - b[:, column] for a, b in between)
-        total += difference * difference if power == 2 else jnp.abs(difference) ** power
+    columns = a.shape[1]
+    total = jnp.zeros((a.shape[0], BLOCK, BLOCK), a.dtype)
+    whole = columns - columns % UNROLLED if columns > 2 * UNROLLED else 0
+
+    def some(step, total):
+        near, far = (jax.lax.dynamic_slice_in_dim(rows, step * UNROLLED, UNROLLED, axis=1) for rows in (a, b))
+        return _add_columns(power, total, near, far)
+
+    if whole:
+        total = jax.lax.fori_loop(0, whole // UNROLLED, some, total)
+    return _add_columns(power, total, a[:, whole:], b[:, whole:])
+
+
+def squares_by_products(
+    a: Float[Array, "c d w"], b: Float[Array, "c d w"]
+) -> tuple[Float[Array, "c w w"], Float[Array, "c w w"]]:
+    """Squared distances of the rows of blocks ``a`` (last axis) and ``b`` (middle axis), by a matrix product.
+
+    Returns:
+        The squares ‖a‖² + ‖b‖² − 2a·b, and ‖a‖² + ‖b‖². Rounding changes the former by at most 2(d + 8) units of
+        roundoff of the latter, since (‖a‖ + ‖b‖)² is at most twice as much.
+    """
+    norms = jnp.sum(a * a, axis=1)[:, None, :] + jnp.sum(b * b, axis=1)[:, :, None]
+    products = jax.lax.dot_general(b, a, (((1,), (1,)), ((0,), (0,))), precision=FULL)
+    return norms - 2 * products, norms
+
+
+def _add_columns(power, total, a, b):
+    for column in range(a.shape[1]):
+        difference = a[:, column][:, None, :] - b[:, column][:, :, None]
+        if power == 2:
+            total = total + difference * difference
+        elif power == np.inf:
+            total = jnp.maximum(total, jnp.abs(difference))
+        else:
+            total = total + (jnp.abs(difference) if power == 1 else jnp.abs(difference) ** power)
     return total

@@ -29,11 +29,14 @@ MOST_GROUPS = 1024
 A_HAIR = 1 + 1e-9
 """Rounding may make a gap too large by less; one pair too many does no harm."""
 
-MOST_PAIRS = 1 << 27
-"""Pairs of near blocks that are held at most."""
+SUPERBLOCK = 32
+"""Consecutive blocks whose common box is compared before their own: a pair of boxes spares a thousand."""
 
 BOX_PAIRS = 1 << 16
 """Pairs of boxes that are compared at a time: what a core's cache holds."""
+
+SAMPLE = 512
+"""Rows whose median is the middle about which rows are grouped: a far row cannot drag it."""
 
 
 class Blocks(NamedTuple):
@@ -82,7 +85,13 @@ def partition(x: np.ndarray) -> Blocks:
 
 def _nearest_of_some(x):
     """(n,) which of some rows, one in so many, is nearest to each; in float32, for it decides nothing."""
-    x = (x - x.mean(axis=0)).astype(np.float32)
+    sample = x[:: -(-len(x) // SAMPLE)]
+    middle = np.median(sample, axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # In the unit of the rows themselves: squares of float32 leave its range beyond 1e19 and below 1e-19.
+        lengths = np.abs(sample - middle).max(axis=1)
+        unit = np.median(lengths) or lengths.max() or 1.0
+        x = ((x - middle) / unit).astype(np.float32)
     some = _chained(x[:: max(GROUP, -(-len(x) // MOST_GROUPS))])
     with np.errstate(over="ignore", invalid="ignore"):
         sizes = np.sum(some * some, axis=1)
@@ -125,38 +134,10 @@ def _cut(x):
 def gaps(low: np.ndarray, high: np.ndarray, others_low: np.ndarray, others_high: np.ndarray, power: float):
     """(m, b) Σ|difference|^power between the nearest points of m boxes and b others."""
     gap = np.zeros((len(low), len(others_low)))
-    for a, b, c, d in zip(low.T, high.T, others_low.T, others_high.T, strict=True):
-        apart = np.maximum(np.maximum(c[None] - b[:, None], a[:, None] - d[None]), 0)
-        gap += apart * apart if power == 2 else apart**power
+    with np.errstate(over="ignore", invalid="ignore"):
+        for a, b, c, d in zip(low.T, high.T, others_low.T, others_high.T, strict=True):
+            gap = add_power(gap, np.maximum(np.maximum(c[None] - b[:, None], a[:, None] - d[None]), 0), power)
     return gap
-
-
-def near_pairs(blocks: Blocks, reach: float, power: float) -> np.ndarray:
-    """(p, 2) int32 pairs a <= b of blocks between which Σ|difference|^power of two rows may be within ``reach``."""
-    low, high = blocks.low, blocks.high
-    found = []
-    for some in box_groups(len(low), len(low)):
-        start = some.start
-        near = gaps(low[some], high[some], low[start:], high[start:], power) <= reach * A_HAIR
-        first, second = np.nonzero(near)
-        upper = first <= second
-        found.append(np.stack([first[upper] + start, second[upper] + start], axis=1).astype(np.int32))
-        if (count := sum(map(len, found))) > MOST_PAIRS:
-            raise MemoryError(
-                f"More than {count:,} pairs of blocks of {BLOCK} rows lie within the radius of each other and need "
-                f"{16 * count / 2**30:.1f} GiB. Pass a smaller eps, or fewer rows."
-            )
-    return np.concatenate(found)
-
-
-def spans(blocks: Blocks, pairs: np.ndarray, power: float) -> np.ndarray:
-    """(p,) Σ|difference|^power between the farthest points of the boxes of (p, 2) pairs of blocks."""
-    first, second = pairs.T
-    span = np.zeros(len(pairs))
-    for low, high in zip(blocks.low.T, blocks.high.T, strict=True):
-        across = np.maximum(high[first] - low[second], high[second] - low[first])
-        span += across * across if power == 2 else across**power
-    return span
 
 
 def box_groups(count: int, others: int) -> list[slice]:
@@ -165,9 +146,18 @@ def box_groups(count: int, others: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
+def add_power(total, lengths, power):
+    """A sum and one term more, lengths ≥ 0 to a power; for an infinite power the larger of both: Chebyshev's metric."""
+    if power == np.inf:
+        return np.maximum(total, lengths, out=total)
+    total += lengths * lengths if power == 2 else lengths**power
+    return total
+
+
 def _halve(columns):
     """Where the places of (d, s, m) segments go when each is cut at the median of its widest column."""
     _, segments, size = columns.shape
-    widest = np.argmax(columns.max(axis=2) - columns.min(axis=2), axis=0)
+    with np.errstate(over="ignore"):
+        widest = np.argmax(columns.max(axis=2) - columns.min(axis=2), axis=0)
     halves = np.argpartition(columns[widest, np.arange(segments)], size // 2, axis=1)
     return (halves + size * np.arange(segments)[:, None]).ravel()

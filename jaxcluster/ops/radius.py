@@ -1,13 +1,16 @@
-"""What lies within a radius of each row, exactly: counts, sums of weights and least labels, n×n never built.
+"""Neighbors within a radius of each row, exactly: counts, sums of weights and least labels; n×n is never built.
 
-Distances are sums over columns of |difference|^power, compared with a ``reach`` in the same units; dense work is done
-on the pairs of blocks that are near enough. The device compares in float32, and tells pairs of rows that are near from
-those that lie so close to the reach that rounding could decide. Most such pairs do not matter to what is asked. Those
-that may are compared on the host in float64, in the order of the columns: the answers are a plain float64 loop's.
+Rows are put in blocks, and dense work is done on the pairs of blocks whose boxes are near enough.
+
+The device compares in float32. Each block is held relative to its own middle, and of each pair of blocks the host says
+how far the middles are apart, in float64: a far row, an odd column or an offset takes no digits from other blocks. A
+bound on the rounding tells the pairs of rows that are near for sure from those that may be near. Where an answer
+depends on the latter, the host compares in float64, column by column: the answers are a plain float64 loop's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,179 +18,248 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import NOBODY, fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import A_HAIR, BLOCK, UNIT, Blocks, near_pairs, partition, spans
-from jaxcluster.ops.pairwise import power_sums
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.ops.block_pairs import NOBODY, Todo, chunk_size, fold_pairs, room, squares_by_products, sums_of_blocks
+from jaxcluster.ops.blocks import BLOCK, UNIT, partition
+from jaxcluster.ops.pairwise import Space
+from jaxcluster.ops.radius_pairs import (
+    BANDS,
+    LARGEST,
+    Asked,
+    Ball,
+    Near,
+    Pairs,
+    PerBlock,
+    all_pairs,
+    batches,
+    pairs_of_band,
+)
 
-FAR = 256
-"""Rows farther from the origin than so many radii are held as sums of two float32, lest differences round too much."""
+PRODUCT_COLUMNS = 24
+"""Columns beyond which squares come from matrix products: measured, of 32 a third of the time, of 16 one and a half."""
 
-MOST_ERROR = 1 / 8
-"""Error of a sum near 1 beyond which the host compares all that is near."""
-
-SURE, MAYBE = -3, 1
-"""Errors by which a sum must be below 1 for its rows to be near for sure, and may be above for them to be so at all."""
+HOST_PRODUCT_COLUMNS = 16
+"""Columns beyond which the host finds squares by a matrix product first."""
 
 HOST_ROWS = 1 << 13
 """Rows that the host compares with a block each at a time."""
 
-FIRST_APART = (1, 4, 32)
-"""Places between blocks that are looked at together, before all others are."""
+LARGEST_REACH = 2.0**64
+"""Reach beyond which lengths are measured in radii, lest a high power of them overflow."""
 
-HALF = 1 << 16
-"""What is above counts one thing, and what is below another."""
+EXPONENTS = 1020
+"""Powers of two up to so many are float64 numbers, and so are their inverses."""
+
+MEDIAN_ROWS = 5
+"""Rows of a block whose median is its middle."""
+
+COUNT_BITS = 16
+"""Two counts of at most `BLOCK` rows are added up in one int32, the possible one so many bits above the sure one."""
 
 
-class Ball(NamedTuple):
-    """Which rows are near: those with Σ|difference|^power <= reach."""
+def ball_of(space: Space, eps: float) -> Ball:
+    """The closed ball of radius ``eps`` > 0, in the units of the metric, around the rows of a space.
 
-    power: float
-    reach: float
-
-
-class OnDevice(NamedTuple):
-    """Rows of blocks on the device, in units of the radius.
-
-    Attributes:
-        parts: (b, d, BLOCK) rows, each column a line: one array, or two that add up to them.
-        error: () how far a sum near 1 may be off; infinite where float32 tells nothing.
+    For the powers 1 and 2 the scale changes no comparison: a power of two is exact.
     """
+    if eps == np.inf:
+        return Ball(space.power, np.inf, 1.0)
+    degree = 1 if space.power == np.inf else round(space.power * space.root)  # a distance is a length to this power
+    exponent = int(np.clip((np.frexp(eps)[1] - 1) // degree, -EXPONENTS, EXPONENTS))
+    scaled, scale = np.ldexp(np.float64(eps), -exponent * degree), np.ldexp(1.0, -exponent)
+    if space.power == np.inf:
+        return Ball(space.power, float(scaled), float(scale))
+    with np.errstate(over="ignore"):
+        reach = float(scaled ** (1 / space.root) / space.scale)
+    if reach > LARGEST_REACH:
+        return Ball(space.power, 1.0, float(scale / scaled))
+    return Ball(space.power, reach, float(scale))
 
-    parts: tuple[Float[Array, "b d w"], ...]
-    error: Float[Array, ""]
+
+def sums(a: np.ndarray, b: np.ndarray, ball: Ball) -> np.ndarray:
+    """Σ(|a − b|·scale)^power over the last axis of two arrays that broadcast, added as a plain loop adds."""
+    total = np.zeros(np.broadcast_shapes(a.shape[:-1], b.shape[:-1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column in range(a.shape[-1]):
+            # The difference is scaled, not the rows: a far row in the unit of a small ball would be infinite.
+            difference = (a[..., column] - b[..., column]) * ball.scale
+            if ball.power == np.inf:
+                np.maximum(total, np.abs(difference), out=total)
+            elif ball.power == 2:
+                total += difference * difference
+            else:
+                total += np.abs(difference) if ball.power == 1 else np.abs(difference) ** ball.power
+    return total
 
 
-class Near(NamedTuple):
-    """Rows prepared for looking around each of them.
-
-    Attributes:
-        blocks: the rows in blocks.
-        ball: what near means.
-        pairs: (p, 2) int32 pairs of blocks, both ways, between which some rows may be near.
-        whole: (w, 2) int32 other pairs, both ways: each row of the one is near each of the other.
-        doubtful: (p,) of ``pairs``, between which there may be rows that float32 cannot tell to be near or not.
-        device: the rows on the device.
-    """
-
-    blocks: Blocks
-    ball: Ball
-    pairs: np.ndarray
-    whole: np.ndarray
-    doubtful: np.ndarray
-    device: OnDevice
+def within(x: np.ndarray, index: np.ndarray, ball: Ball) -> np.ndarray:
+    """(m, n) mask: the neighbors of some of n rows, compared in float64 on the host."""
+    if ball.power != 2 or x.shape[1] <= HOST_PRODUCT_COLUMNS:
+        return sums(x[index, None], x[None], ball) <= ball.reach
+    # A matrix product is faster than a loop over columns. Where its rounding could decide, differences do.
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = (x - np.median(x[index], axis=0)) * ball.scale
+        norms = np.einsum("ij,ij->i", moved, moved)
+        both = norms[index, None] + norms
+        squares = both - 2 * (moved[index] @ moved.T)
+        error = (2 * x.shape[1] + 16) * np.finfo(float).eps * both
+        near = squares + error <= ball.reach
+        first, second = np.nonzero(~near & ~(squares - error > ball.reach))
+    for start in range(0, len(first), HOST_ROWS):
+        some = slice(start, start + HOST_ROWS)
+        near[first[some], second[some]] = sums(x[index[first[some]]], x[second[some]], ball) <= ball.reach
+    return near
 
 
 def prepare(x: np.ndarray, ball: Ball) -> Near:
-    """Prepares (n, d) finite concrete rows.
-
-    Raises:
-        MemoryError: there are too many pairs of blocks that may hold near rows.
-    """
+    """Prepares (n, d) finite concrete rows."""
     blocks = partition(x)
-    upper = near_pairs(blocks, ball.reach, ball.power)
-    whole = spans(blocks, upper, ball.power) <= ball.reach / A_HAIR
-    whole, pairs = _both_ways(upper[whole]), _both_ways(upper[~whole])
-    return Near(blocks, ball, pairs, whole, np.ones(len(pairs), bool), _on_device(blocks, ball))
+    filled = (blocks.index >= 0)[:, :, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = (np.ascontiguousarray(bound.T * ball.scale) for bound in (blocks.low, blocks.high))
+        # A median of some: a far row among those of a block is rounded itself, and leaves the others their digits.
+        some = slice(None, None, BLOCK // MEDIAN_ROWS)
+        middle = np.median(np.where(filled[:, some], blocks.x[:, some], blocks.low[:, None]), axis=1)
+        rows = np.where(filled, blocks.x - middle[:, None], 0)
+        rows *= ball.scale / ball.radius
+        extent = np.abs(rows).max(axis=(1, 2))
+        extent = np.where(extent < LARGEST, extent, np.inf)
+        rows = np.where(np.isfinite(extent)[:, None, None], rows, 0).astype(np.float32)
+    return Near(blocks, ball, low, high, middle, extent, room(np.swapaxes(rows, 1, 2), 0))
 
 
-def dense_rows(near: Near, at_least: float, weights: np.ndarray | None = None) -> tuple[Near, np.ndarray]:
-    """Which rows have so many rows near them, themselves among these, or so much of their weight.
+def split_weights(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """A power of two that brings finite weights near 1, and the scaled weights as sums of two parts.
 
-    Blocks of which all rows are known to be dense are looked at no more. Where clusters are, that is soon.
+    The first part holds multiples of a unit so large that no sum of them is rounded; what it leaves is so small that
+    rounding of its sums does not matter. Their sum is the exact one, rounded once, in whatever order it is taken.
+    """
+    exponent = int(np.clip(np.frexp(np.abs(weights).max())[1], -EXPONENTS, EXPONENTS))
+    scale = float(np.ldexp(1.0, -exponent))
+    scaled = weights.astype(np.float64) * scale
+    unit = np.ldexp(1.0, len(weights).bit_length() - 51)
+    high = np.rint(scaled / unit) * unit
+    return scale, high, scaled - high
+
+
+def core_mask(near: Near, at_least: float, weights: np.ndarray | None = None) -> np.ndarray:
+    """(n,) mask of the rows with so many neighbors, themselves among these, or so much of their weight.
+
+    Blocks of which all rows are known to have enough are looked at no more. Where clusters are, that is soon. Where
+    weights are negative all is looked at: a neighbor may take away what others gave.
 
     Args:
         near: n rows.
         at_least: count or sum.
-        weights: (n,) to be added up in place of counting.
-
-    Returns:
-        The rows, with what was seen of doubtful pairs, and an (n,) mask.
+        weights: (n,) finite numbers to be added up in place of counting.
     """
-    blocks, n = near.blocks, int((near.blocks.index >= 0).sum())
-    value = blocks.places(np.ones(n, np.int32) if weights is None else weights.astype(np.float32), 0)
-    given = _of_whole(near, blocks.places(np.ones(n) if weights is None else weights.astype(float), 0))
-    # Float32 sums over a block, and over all blocks.
-    error = 0 if weights is None else 2 * UNIT * (BLOCK + len(blocks.x))
-    sums, value = (room(np.zeros_like(value), 0),) * 2, room(value, 0)
-    short, doubtful = np.ones(len(blocks.x), bool), near.doubtful.copy()
-    for band in bands(near.pairs):
-        looked_at = band[short[near.pairs[band, 0]]]
-        sums, doubtful[looked_at] = _add_up_over(near, near.pairs[looked_at], value, sums)
-        least = (np.asarray(sums[0])[: len(short)] + given) * (1 - error)
-        short = ((least < at_least) & (blocks.index >= 0)).any(axis=1)
-    near = near._replace(doubtful=doubtful)
-    most = (np.asarray(sums[1])[: len(short)] + given) * (1 + error)
-    dense = blocks.rows(least >= at_least, n)
-    unclear = ~dense & blocks.rows(most >= at_least, n)
+    blocks = near.blocks
+    n, real = int((blocks.index >= 0).sum()), blocks.index >= 0
+    error = lost = 0.0
+    if weights is None:
+        signed = [blocks.places(np.ones(n, np.int32), 0)]
+    else:
+        scale, high, low = split_weights(weights)
+        at_least = at_least * scale
+        scaled = blocks.places(high + low, 0)
+        signed = [np.maximum(scaled, 0), *([np.maximum(-scaled, 0)] if (scaled < 0).any() else [])]
+        # Of a float32 sum over a block, then over all blocks; and what float32 takes for zero.
+        error, lost = 2 * UNIT * (BLOCK + len(blocks.x)), n * float(np.finfo(np.float32).tiny)
+    values = tuple(room(part.astype(np.int32 if weights is None else np.float32), 0) for part in signed)
+    sure, possible = ([np.zeros(real.shape) for _ in signed] for _ in range(2))
+    wanted = real.any(axis=1)
+
+    def add_whole(pairs):
+        for part, of_sure, of_possible in zip(signed, sure, possible, strict=True):
+            given = pairs.sums(part.sum(axis=1))[:, None]
+            of_sure += given
+            of_possible += given
+
+    for band in range(len(BANDS)):
+        asked = Asked((PerBlock(wanted, np.logical_or),), lambda first, _, wanted: wanted[first])
+        found = tuple((jnp.zeros_like(value), jnp.zeros_like(value)) for value in values)
+        for batch in batches(near, pairs_of_band(near, band, asked), add_whole):
+            found = _add_up(near.ball.power, near.rows, values, batch, found)
+        for part, both in enumerate(found):
+            sure[part] += np.asarray(both[0])[: len(real)]
+            possible[part] += np.asarray(both[1])[: len(real)]
+        lower = sure[0] * (1 - error) - lost
+        if len(signed) == 1:
+            wanted = ((lower < at_least) & real).any(axis=1)
+    upper = possible[0] * (1 + error) + lost
+    if len(signed) == 2:
+        lower, upper = lower - possible[1] * (1 + error) - lost, upper - sure[1] * (1 - error) + lost
+    core = blocks.rows(lower >= at_least, n)
+    unclear = ~core & blocks.rows(upper >= at_least, n)
     if unclear.any():
-        dense[unclear] = exact_mass(near, unclear, weights) >= at_least
-    return near, dense
+        parts = (np.ones(n),) if weights is None else (high, low)
+        core[unclear] = exact_sums(near, unclear, parts) >= at_least
+    return core
 
 
-def bands(pairs: np.ndarray) -> list[np.ndarray]:
-    """Which of (p, 2) pairs of blocks to take together: first those that were cut from each other last, or are one.
-
-    They are the nearest, and what they tell spares a look at most others.
-    """
-    band = np.searchsorted(FIRST_APART, np.abs(pairs[:, 0] - pairs[:, 1]))
-    return [np.flatnonzero(band == number) for number in range(len(FIRST_APART) + 1)]
-
-
-def _add_up_over(near, pairs, value, sums):
-    doubtful = [np.zeros(0, bool)]
-    for todo in groups(pairs):
-        sums, doubt = _add_up(near.ball.power, near.device, value, todo, sums)
-        doubtful.append(np.asarray(doubt))
-    return sums, np.concatenate(doubtful)[: len(pairs)]
-
-
-def _both_ways(upper):
-    return np.concatenate([upper, upper[upper[:, 0] < upper[:, 1]][:, ::-1]])
-
-
-def _of_whole(near, values):
-    """(b, 1) sums of the values of the blocks that are wholly near each block."""
-    first, second = near.whole.T
-    return np.bincount(first, values.sum(axis=1)[second], len(values))[:, None]
-
-
-def exact_mass(near: Near, rows: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(m,) counts or float64 sums of weights near those rows that an (n,) mask picks, added up on the host."""
-    value = near.blocks.places(np.ones(len(rows)) if weights is None else weights.astype(np.float64), 0)
-    sums = np.zeros(value.shape) + _of_whole(near, value)
-    for places, second, within in _compare(near, near.pairs, near.blocks.places(rows, False)):
-        np.add.at(sums, places, np.einsum("pj,pj->p", within, value[second]))
-    return near.blocks.rows(sums, len(rows))[rows]
-
-
-def least_near(near: Near, labels: Int[Array, "b w"], pairs: np.ndarray, *, surely: bool = True) -> Int[Array, "b w"]:
-    """The least label of the rows near each place over some of ``near.pairs``, `NOBODY` where there is none.
+def exact_sums(near: Near, rows: np.ndarray, parts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(m,) float64 sums over the neighbors of those rows that an (n,) mask picks, compared on the host.
 
     Args:
-        near: the rows.
-        labels: of places; there may be room for more blocks than there are.
-        pairs: (p, 2) pairs of blocks.
-        surely: False takes for near what may be.
+        near: n rows.
+        rows: mask.
+        parts: (n,) values that are added up one by one, and their sums then: see `split_weights`.
     """
-    least = jnp.full_like(labels, NOBODY)
-    for todo in groups(pairs):
-        least = _least(near.ball.power, near.device, labels, todo, np.float32(SURE if surely else MAYBE), least)
-    return least
+    values = [near.blocks.places(part, 0) for part in parts]
+    wanted = near.blocks.places(rows, False)
+    sums_of_parts = [np.zeros(wanted.shape) for _ in parts]
+    asked = Asked((PerBlock(wanted.any(axis=1), np.logical_or),), lambda first, _, wanted: wanted[first])
+    for pairs in all_pairs(near, asked):
+        for value, total in zip(values, sums_of_parts, strict=True):
+            total += pairs.sums(value.sum(axis=1))[:, None]
+        for places, second, inside in _compare(near, pairs.near, wanted):
+            for value, total in zip(values, sums_of_parts, strict=True):
+                np.add.at(total, places, np.einsum("pj,pj->p", inside, value[second]))
+    return near.blocks.rows(sum(sums_of_parts), len(rows))[rows]
 
 
-def least_of_whole(near: Near, labels: np.ndarray) -> np.ndarray:
-    """(b, 1) the least label of the blocks that are wholly near each block, `NOBODY` where there is none."""
-    least = np.full(len(labels), NOBODY, labels.dtype)
-    np.minimum.at(least, near.whole[:, 0], labels.min(axis=1)[near.whole[:, 1]])
-    return least[:, None]
+class Least(NamedTuple):
+    """The least labels among the neighbors of each place, `NOBODY` for none.
+
+    Attributes:
+        labels: (b, BLOCK) over the near pairs of blocks.
+        whole: (b, 1) over the whole pairs.
+        touching: (p, 2) those near pairs in which a wanted place has a neighbor with a label.
+    """
+
+    labels: np.ndarray
+    whole: np.ndarray
+    touching: np.ndarray
 
 
-def exact_least(near: Near, labels: np.ndarray, pairs: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(b, BLOCK) the same, exactly, of those places that a mask picks, compared on the host."""
+def least_labels(near: Near, labels: np.ndarray, wanted: np.ndarray, parts: Iterable[Pairs], *, surely: bool) -> Least:
+    """The least label among the neighbors of each place, over some pairs of blocks.
+
+    Args:
+        near: n rows.
+        labels: (b, BLOCK) int32 labels of places, `NOBODY` for none.
+        wanted: (b, BLOCK) mask of the places whose neighbors are asked for; the others have labels too.
+        parts: pairs of blocks.
+        surely: False takes for neighbors the rows that may be some.
+    """
+    on_device, mask = room(labels, NOBODY), room(wanted, False)
+    least = jnp.full_like(on_device, NOBODY)
+    of_blocks, of_whole = labels.min(axis=1), np.full(len(labels), NOBODY, labels.dtype)
+    touching = [np.empty((0, 2), np.int32)]
+
+    def look_at_whole(pairs):
+        np.minimum(of_whole, pairs.least(of_blocks, NOBODY), out=of_whole)
+
+    for batch in batches(near, parts, look_at_whole):
+        least, touch = _least(near.ball.power, near.rows, on_device, mask, batch, np.bool_(surely), least)
+        touching.append(batch.pairs[: batch.count][np.asarray(touch)[: batch.count]])
+    return Least(np.asarray(least)[: len(labels)], of_whole[:, None], np.concatenate(touching))
+
+
+def exact_least_labels(near: Near, labels: np.ndarray, wanted: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(b, BLOCK) the least label near each wanted place over (p, 2) pairs of blocks, compared on the host."""
     least = np.full(labels.shape, NOBODY, labels.dtype)
-    for places, second, within in _compare(near, pairs, wanted):
-        np.minimum.at(least, places, np.where(within, labels[second], NOBODY).min(axis=1))
+    for places, second, inside in _compare(near, pairs, wanted):
+        np.minimum.at(least, places, np.where(inside, labels[second], NOBODY).min(axis=1))
     return least
 
 
@@ -202,60 +274,88 @@ def _compare(near, pairs, wanted):
     for start in range(0, len(which), HOST_ROWS):
         some = slice(start, start + HOST_ROWS)
         places, second = (rows[0][at[some]], rows[1][at[some]]), pairs[which[some], 1]
-        yield places, second, power_sums(x[places][:, None], x[second], near.ball.power) <= near.ball.reach
+        inside = sums(x[places][:, None], x[second], near.ball) <= near.ball.reach
+        yield places, second, inside & (near.blocks.index[second] >= 0)
 
 
-def _on_device(blocks, ball):
-    """The rows on the device in units of the radius, and the error of their sums of |difference|^power near 1."""
-    least, most = blocks.low.min(axis=0), blocks.high.max(axis=0)
-    radius = max(ball.reach, np.finfo(float).tiny) ** (1 / ball.power)
-    d, power, farthest = len(least), ball.power, float((most - least).max() / 2 / radius)
-    with np.errstate(over="ignore", invalid="ignore"):
-        columns = np.swapaxes((blocks.x - (least + most) / 2) / radius, 1, 2)
-        high = columns.astype(np.float32)
-        parts, coordinate = (high,), 2 * UNIT * farthest
-        if farthest > FAR:
-            low = np.where(np.isfinite(high), columns - high, 0).astype(np.float32)
-            parts, coordinate = (high, low), 4 * UNIT**2 * farthest
-    # Minkowski's inequality bounds what rounded coordinates do to a sum near 1, and every term is rounded itself.
-    error = (1 + min(1, coordinate * d ** (1 / power))) ** power - 1 + (d + 2 * power + 8) * UNIT
-    if error > MOST_ERROR:
-        parts, error = (np.zeros_like(high),), np.inf  # all are doubtful, and none overflows
-    return OnDevice(tuple(room(part, np.inf) for part in parts), jax.device_put(np.float32(error)))
+def _fold_batch(power, rows, batch, chunk, start):
+    """Goes over the pairs of a batch: chunk(carry, a, b, limits, first, second, real) -> carry."""
+    size, most = chunk_size(rows.shape[1], power), batch.pairs.shape[0] - 1
+
+    def shifted(at):
+        places = jnp.minimum(at + jnp.arange(size, dtype=jnp.int32), most)
+        return rows[batch.pairs[places, 0]] + batch.shift[places][:, :, None]
+
+    def with_rows(carry, first, second, real, at):
+        # The next chunk's rows are made here and carried. XLA would fuse a sum or a slice with the comparison of each
+        # two rows, and compute its index anew for all of them: measured, 40 times slower.
+        a, values = carry
+        places = at + jnp.arange(size, dtype=jnp.int32)
+        values = chunk(values, a, rows[second], batch.limits[places], first, second, real)
+        return shifted(at + size), values
+
+    return fold_pairs(Todo(batch.pairs, batch.count), with_rows, (shifted(jnp.int32(0)), start), size=size)[1]
+
+
+def _sums(power, a, b):
+    """(c, BLOCK, BLOCK) sums of the rows of the first blocks (last axis) and the second, and their rounding error."""
+    if power != 2 or a.shape[1] <= PRODUCT_COLUMNS:
+        return sums_of_blocks(power, a, b), 0
+    squares, norms = squares_by_products(a, b)
+    return squares, np.float32(2 * (a.shape[1] + 8) * UNIT) * norms
+
+
+def _is_sure(sums, error, limits):
+    return sums + error <= limits[:, 0][:, None, None]
+
+
+def _is_possible(sums, error, limits):
+    return ~(sums - error > limits[:, 1][:, None, None])  # what overflows is possible
 
 
 @partial(jax.jit, static_argnums=0)
-def _add_up(power, device, weights, todo, sums):
-    """Adds up the weights near each place over some pairs, at least and at most; which pairs leave room between.
+def _add_up(power, rows, values, batch, sums):
+    """Adds up the values near each place over some pairs, of sure and of possible neighbors.
 
-    Whole weights are 1 for a row and 0 for none.
+    Int32 values are 1 for a row and 0 for none.
     """
-    weighted = weights.dtype.kind == "f"
 
-    def chunk(carry, first, second, real, at):
-        least, most, doubtful = carry
-        distances = sums_between(power, device.parts, first, second)
-        near, maybe = distances <= 1 + SURE * device.error, distances <= 1 + MAYBE * device.error
-        given = jnp.where(real[:, None], weights[second], 0)[:, :, None]
-        # Both counts in one number: a sum for each would take twice as long.
-        both = near.astype(jnp.int32) + maybe.astype(jnp.int32) * HALF
-        counts = jnp.sum(both * real[:, None, None].astype(jnp.int32) if weighted else both * given, axis=1)
-        surely, perhaps = counts % HALF, counts // HALF
-        doubt = jnp.any(surely != perhaps, axis=1)
-        if weighted:
-            surely, perhaps = (jnp.sum(jnp.where(which, given, 0), axis=1) for which in (near, maybe))
-        doubtful = jax.lax.dynamic_update_slice_in_dim(doubtful, doubt, at, 0)
-        return least.at[first].add(surely), most.at[first].add(perhaps), doubtful
+    def chunk(sums, a, b, limits, first, second, real):
+        near = _sums(power, a, b)
+        near = _is_sure(*near, limits), _is_possible(*near, limits)
+        out = []
+        for value, (sure, possible) in zip(values, sums, strict=True):
+            given = jnp.where(real[:, None], value[second], 0)[:, :, None]
+            if value.dtype == jnp.int32:
+                # Both counts in one number: a sum for each would take twice as long.
+                both = near[0].astype(jnp.int32) + near[1].astype(jnp.int32) * (1 << COUNT_BITS)
+                counts = jnp.sum(both * given, axis=1, dtype=jnp.int32)
+                added = counts % (1 << COUNT_BITS), counts >> COUNT_BITS
+            else:
+                added = tuple(jnp.sum(jnp.where(each, given, 0), axis=1) for each in near)
+            out.append((sure.at[first].add(added[0]), possible.at[first].add(added[1])))
+        return tuple(out)
 
-    least, most, doubtful = fold_pairs(todo, chunk, (*sums, jnp.zeros(todo.pairs.shape[0], bool)))
-    return (least, most), doubtful
+    return _fold_batch(power, rows, batch, chunk, sums)
 
 
 @partial(jax.jit, static_argnums=0)
-def _least(power, device, labels, todo, slack, least):
-    def chunk(least, first, second, real, at):
-        near = sums_between(power, device.parts, first, second) <= 1 + slack * device.error
-        given = jnp.where(near & real[:, None, None], labels[second][:, :, None], NOBODY)
-        return least.at[first].min(jnp.min(given, axis=1))
+def _least(power, rows, labels, wanted, batch, surely, least):
+    """Least labels near each place, and in which pairs a wanted place has such a neighbor."""
+    # One program for both questions: what is possible is all that is not beyond the limit, not a number too.
+    sign, limits = jnp.where(surely, 1, -1).astype(jnp.float32), batch.limits[:, jnp.where(surely, 0, 1)]
+    batch = batch._replace(limits=limits)
 
-    return fold_pairs(todo, chunk, least)
+    def chunk(carry, a, b, limits, first, second, real):
+        least, touch, at = carry
+        sums, error = _sums(power, a, b)
+        near = ~(sums + sign * error > limits[:, None, None])
+        given = jnp.where(near & real[:, None, None], labels[second][:, :, None], NOBODY)
+        met = jnp.min(given, axis=1)
+        touches = jnp.any((met < NOBODY) & wanted[first], axis=1)
+        touch = jax.lax.dynamic_update_slice_in_dim(touch, touches, at, 0)
+        return least.at[first].min(met), touch, at + len(first)
+
+    start = least, jnp.zeros(batch.pairs.shape[0], bool), jnp.int32(0)
+    least, touch, _ = _fold_batch(power, rows, batch, chunk, start)
+    return least, touch

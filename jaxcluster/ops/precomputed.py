@@ -1,0 +1,136 @@
+"""Matrices of distances, dense or sparse, whose two entries for a pair need not both be there, nor be the same.
+
+A graph of nearest neighbors holds a pair once where only one of the two has the other among its own. What is absent
+from a sparse matrix, or infinite in a dense one, is not known there: the entry of the other side counts for both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from jaxcluster.core import check
+
+SYMMETRY = 1e-6
+"""Relative difference of two entries of a matrix of distances that are taken for the same distance."""
+
+TILE = 1 << 22
+"""Entries that are held at a time."""
+
+
+def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
+    """A square matrix of distances as a NumPy array or as float64 CSR, with entries of one side on both.
+
+    Args:
+        matrix: (n, n) concrete distances, dense or SciPy sparse. It is not changed.
+        symmetric: False lets two entries of a pair differ that are both given, with a warning.
+
+    Raises:
+        ValueError, TypeError: entries that are no numbers, negative or NaN; a matrix that is not square, or not
+            symmetric where it has to be, and where.
+
+    Warns:
+        UserWarning: two entries of a pair differ, and which.
+    """
+    if scipy.sparse.issparse(matrix):
+        if matrix.dtype.kind not in "fiub":
+            raise TypeError(f"distances must be real numbers, got dtype {matrix.dtype}.")
+        matrix = scipy.sparse.csr_array(matrix).astype(np.float64)
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+    else:
+        matrix = np.asarray(check.check_matrix(matrix))
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {matrix.shape}.")
+    check_values(matrix)
+    matrix = two_sided(matrix)
+    if symmetric:
+        check_symmetry(matrix)
+    elif (pair := uneven_pair(matrix)) is not None:
+        warnings.warn(
+            f"distances are not {_entries(matrix, *pair)}. The distances from a row are taken to be those of its own.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return matrix
+
+
+def check_values(matrix: Any, *, name: str = "distances") -> None:
+    """Raises ValueError where entries of a dense or CSR matrix are NaN or negative."""
+    values = matrix.data if scipy.sparse.issparse(matrix) else matrix
+    if np.isnan(values).any():
+        raise ValueError(f"{name} hold {int(np.isnan(values).sum())} NaN. A distance that is not known is infinite.")
+    if (values < 0).any():
+        i, j = _first_negative(matrix)
+        raise ValueError(f"{name} must not be negative: entry ({i}, {j}) is {matrix[i, j]}.")
+
+
+def check_symmetry(matrix: Any, *, name: str = "distances") -> None:
+    """Raises ValueError that names a pair whose two entries differ by more than rounding."""
+    pair = uneven_pair(matrix)
+    if pair is not None:
+        raise ValueError(f"{name} must be {_entries(matrix, *pair)}. Pass (D + D.T) / 2 if that is what is meant.")
+
+
+def uneven_pair(matrix: Any) -> tuple[int, int] | None:
+    """A pair whose two entries in a square matrix, dense or CSR, differ by more than rounding; None if none does."""
+    if scipy.sparse.issparse(matrix):
+        with np.errstate(invalid="ignore"):
+            uneven = scipy.sparse.coo_array(abs(matrix - matrix.T) > SYMMETRY * abs(matrix))
+        return (int(uneven.coords[0][0]), int(uneven.coords[1][0])) if uneven.nnz else None
+    for index in _tiles(len(matrix)):
+        part, mirror = matrix[index], matrix[:, index].T
+        with np.errstate(invalid="ignore"):
+            uneven = ~(np.abs(part - mirror) <= SYMMETRY * np.abs(part)) & (part != mirror)
+        if uneven.any():
+            i, j = np.argwhere(uneven)[0]
+            return int(index[i]), int(j)
+    return None
+
+
+def _entries(matrix, i, j):
+    return f"symmetric: entry ({i}, {j}) is {matrix[i, j]}, entry ({j}, {i}) is {matrix[j, i]}"
+
+
+def two_sided(matrix: Any) -> Any:
+    """The matrix with every entry that only one side of a pair has on both sides; itself where there is none."""
+    if not scipy.sparse.issparse(matrix):
+        mirror = matrix.T
+        if not any(_one_sided(matrix[index], mirror[index]).any() for index in _tiles(len(matrix))):
+            return matrix
+        return np.where(_one_sided(matrix, mirror), mirror, matrix)
+    if np.isinf(matrix.data).any():  # infinite and absent are one
+        entries = scipy.sparse.coo_array(matrix)
+        known = ~np.isinf(entries.data)
+        index = tuple(axis[known] for axis in entries.coords)
+        matrix = scipy.sparse.csr_array((entries.data[known], index), shape=matrix.shape)
+    # By what is stored, not by what differs from zero: a stored 0 is the distance of two equal rows.
+    stored = scipy.sparse.csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
+    absent = scipy.sparse.coo_array(scipy.sparse.csr_array(stored.T) > stored)
+    if not absent.nnz:
+        return matrix
+    entries = scipy.sparse.coo_array(matrix)
+    row, column = (np.concatenate(pair) for pair in zip(entries.coords, absent.coords, strict=True))
+    values = np.concatenate([entries.data, np.asarray(matrix[absent.coords[1], absent.coords[0]]).ravel()])
+    return scipy.sparse.csr_array((values, (row, column)), shape=matrix.shape)
+
+
+def _one_sided(part, mirror):
+    return np.isinf(part) & ~np.isinf(mirror)
+
+
+def _tiles(n):
+    step = max(1, TILE // n)
+    return [np.arange(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _first_negative(matrix):
+    if scipy.sparse.issparse(matrix):
+        entries = scipy.sparse.coo_array(matrix)
+        at = np.flatnonzero(entries.data < 0)[0]
+        return int(entries.coords[0][at]), int(entries.coords[1][at])
+    return tuple(map(int, np.argwhere(matrix < 0)[0]))
