@@ -300,7 +300,11 @@ def test_second_fits_compile_nothing(balanced_fit, compiles):
         ({"size_min": [1, 2]}, ValueError, "size_min must be one number, or (4,), one a cluster, got shape (2,)"),
         ({"k": 21}, ValueError, "n_samples=20 should be >= k=21"),
         ({"init": "kmeans"}, ValueError, "init='kmeans' is not known"),
-        ({"init": np.ones((3, 3))}, ValueError, "init must have shape (4, 3), got (3, 3)"),
+        (
+            {"init": np.ones((3, 3))},
+            ValueError,
+            "The shape of the initial centers (3, 3) does not match the number of clusters 4.",
+        ),
         ({"n_init": 0}, ValueError, "n_init=0 must be at least 1"),
         ({"tol": -1}, ValueError, "tol=-1 must be at least 0"),
         ({"max_steps": 0}, ValueError, "max_steps=0 must be greater than 0"),

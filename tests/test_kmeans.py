@@ -281,7 +281,7 @@ def test_nan_inside_jit_is_a_status():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"init": np.ones((3, 4))}, r"init must have shape \(2, 4\), got \(3, 4\)"),
+        ({"init": np.ones((3, 4))}, r"initial centers \(3, 4\) does not match the number of clusters 2"),
         ({"init": np.full((2, 4), np.nan)}, "init contains 8 NaN"),
         ({"metric": "euclid"}, "metric='euclid' is not known"),
         ({"precision": "low"}, "precision='low' is not known"),
