@@ -41,8 +41,14 @@ MEAN_ROUNDING = 8 * np.finfo(np.float64).eps
 ORIGIN_SAMPLE = 17
 """Rows whose median is the origin of sums."""
 
+UNSCALED_EXPONENTS = 400
+"""Rows that are spread over 2⁻⁴⁰⁰ to 2⁴⁰⁰ keep their unit: sums of their squares are within float64's range."""
+
 TILE_ELEMENTS = 1 << 20
-"""Distances, or entries of rows, that are held at a time and stay in cache."""
+"""Distances that are held at a time."""
+
+BLOCK_ELEMENTS = 1 << 18
+"""Entries of rows that a host thread takes at a time, and that stay in its cache."""
 
 
 def silhouette_samples(
@@ -173,29 +179,27 @@ def _spread(X, labels, name):
     X = np.asarray(X)
     check.check_finite(X, name="X")
     X = X if X.dtype.kind == "f" else _as_float64(X, movable=True)
-    origin = _middle(X)
+    origin, k = _middle(X), coded.counts.size
+    exponent = np.frexp(np.float64(X.max()) / 2 - np.float64(X.min()) / 2)[1]
 
     def moved(rows):
-        return X[rows].astype(np.float64) - origin
+        away = np.subtract(X[rows], origin)  # float64, as the origin is
+        return away if abs(exponent) <= UNSCALED_EXPONENTS else np.ldexp(away, -exponent)
 
-    step = max(1, TILE_ELEMENTS // X.shape[1])
+    def sums(rows):
+        codes = coded.codes[rows]
+        ends = np.arange(codes.size + 1)
+        return scipy.sparse.csc_array((np.ones(codes.size), codes, ends), shape=(k, codes.size)) @ moved(rows)
+
+    def squares(rows):
+        away = moved(rows)
+        away -= means[coded.codes[rows]]
+        return np.einsum("ij,ij->i", away, away)
+
+    step = max(1, BLOCK_ELEMENTS // X.shape[1])
     blocks = [slice(start, start + step) for start in range(0, len(X), step)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter
-        largest = max(pool.map(lambda rows: np.abs(moved(rows)).max(), blocks))
-        exponent = -np.frexp(largest)[1]
-
-        def sums(rows):
-            codes = coded.codes[rows]
-            ends = np.arange(len(codes) + 1)
-            member = scipy.sparse.csc_array((np.ones(len(codes)), codes, ends), shape=(coded.counts.size, len(codes)))
-            return member @ np.ldexp(moved(rows), exponent)
-
         means = sum(pool.map(sums, blocks)) / coded.counts[:, None]
-
-        def squares(rows):
-            away = np.ldexp(moved(rows), exponent) - means[coded.codes[rows]]
-            return np.einsum("ij,ij->i", away, away)
-
         return coded, means, np.concatenate(list(pool.map(squares, blocks)))
 
 
