@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import jax
@@ -345,8 +346,15 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD_ROWS)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    # As scikit-learn's, HDBSCAN gives rows with NaN and infinite ones labels of their own.
+    [
+        pair
+        for pair in itertools.product(ESTIMATORS, BAD_ROWS)
+        if pair not in {("hdbscan", "nan"), ("hdbscan", "infinity")}
+    ],
+)
 def test_bad_rows_are_refused_with_a_reason(name, bad):
     x, message = BAD_ROWS[bad]
     with pytest.raises((ValueError, TypeError), match=message):

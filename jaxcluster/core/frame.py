@@ -217,7 +217,8 @@ def bucket(n: int, least: int = LEAST_ROWS) -> int:
 
 def float_dtype(dtype) -> np.dtype:
     """The dtype samples of ``dtype`` are computed in: float64 where JAX allows it and they have it, else float32."""
-    return np.dtype(jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32)))
+    double = jnp.issubdtype(dtype, jnp.floating) and np.dtype(dtype).itemsize >= 8
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.float64 if double else np.float32))
 
 
 def publish(value: Any, dtype: np.dtype) -> Published:

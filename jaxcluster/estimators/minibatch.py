@@ -195,7 +195,7 @@ class MiniBatchKMeans(CenterEstimator):
         if not callable(self.init):
             return {"init": self.init, "n_init": runs}
         starts = self._called_starts(X, runs)
-        return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights)))}
+        return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights))), "n_init": 1}
 
     def _remember(self, state):
         """Keeps what `partial_fit` goes on from, beside the centres."""
