@@ -17,6 +17,7 @@ from sklearn.metrics import silhouette_samples
 
 from jaxcluster import plots
 from jaxcluster.plots import components, covariances, groups, maps, style
+from jaxcluster.types import Fit
 
 RNG = np.random.default_rng(0)
 CENTERS = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 7, 0, 0, 0]], np.float32)
@@ -444,7 +445,13 @@ def test_criteria_without_a_finite_value_are_refused(values):
         plots.information_criteria([1, 2], values)
 
 
-def test_history_leaves_out_the_padding(ax):
+def test_the_history_of_a_fit_ends_with_its_steps(ax):
+    fit = Fit(None, None, np.int32(2), np.int32(0), np.array([5.0, 0.0, 0.0, 0.0]))  # an inertia may well be 0
+    plots.history(fit, ax=ax)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [5, 0])
+
+
+def test_history_leaves_out_what_is_not_finite(ax):
     plots.history([5.0, 3.0, 2.5, np.nan, np.nan], ax=ax, name="loss")
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 5], [2, 3], [3, 2.5]])
     assert "3 steps" in title(ax)
@@ -547,3 +554,53 @@ def test_wrong_image_shapes_are_refused(centers, shape):
 def test_the_palette_is_as_its_comment_says():
     assert len(set(style.PALETTE)) == 24
     assert style.colors_of(np.array([25, -1, 3])) == {25: style.PALETTE[1], 3: style.PALETTE[3], -1: style.NOISE}
+
+
+# Whatever the rows ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize(("unit", "offset"), [(1e-200, 0), (1e200, 0), (1, 1e9)])
+def test_the_plane_is_that_of_the_rows_in_any_unit(method, unit, offset):
+    x = np.round(X.astype(np.float64), 3)
+    expected = maps.plane(x, method=method)
+    at = maps.plane(x * unit + offset, centers=CENTERS.astype(np.float64) * unit + offset, method=method)
+    if method == "pca":
+        np.testing.assert_allclose(at.points / unit, expected.points, atol=1e-6)
+        np.testing.assert_allclose(at.centers / unit, (CENTERS - x.mean(0)) @ expected.basis, atol=1e-6)
+        assert at.xlabel == expected.xlabel
+    else:
+        assert np.isfinite(at.points).all()
+        assert len(np.unique(at.points, axis=0)) == len(x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.uint8, np.longdouble, bool])
+def test_rows_of_any_dtype_are_drawn(ax, dtype):
+    x = np.clip(X * 10, 0, 200).astype(dtype)
+    plots.clusters_2d(x, LABELS, ax=ax)
+    np.testing.assert_allclose(maps.plane(x).points, maps.plane(x.astype(np.float64)).points)
+    assert plots.silhouette(x, LABELS).get_xlabel() == "silhouette"
+
+
+def test_missing_cells_are_drawn_at_the_mean_of_their_column(ax):
+    x = X[:, :2].astype(np.float64)
+    x[3, 1] = np.nan
+    at = maps.plane(x)
+    assert at.points[3, 1] == pytest.approx(np.nanmean(x[:, 1]))
+    assert np.isfinite(maps.plane(np.where(np.arange(300).reshape(60, 5) % 7, X, np.nan)).points).all()
+    plots.densities(x[:, 1:], CENTERS[:, :1], np.ones(3), covariance_type="spherical", ax=ax)
+
+
+def test_a_class_has_the_color_of_the_cluster_it_is_matched_with():
+    labels = np.repeat([0, 1, 2, -1], [10, 20, 30, 5])
+    truth = np.array(["c"] * 9 + ["a"] * 21 + ["b"] * 25 + ["d"] * 10)
+    colors = style.colors_like(truth, labels)
+    assert [colors[name] for name in "cab"] == [style.color_of(0), style.color_of(1), style.color_of(2)]
+    assert len(set(colors.values())) == 4
+    assert colors["d"] not in style.PALETTE[:3]
+    swapped = style.colors_like(np.where(labels == 0, 1, np.where(labels == 1, 0, labels)), labels)
+    assert (swapped[1], swapped[0], swapped[-1]) == (style.color_of(0), style.color_of(1), style.NOISE)
+    noise = style.colors_like(truth, np.full(65, -1))
+    assert len(set(noise.values())) == 4
+    many = style.colors_like(np.arange(65), labels)
+    assert len(many) == 65 + 1

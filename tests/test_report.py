@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from jaxcluster import plots
-from jaxcluster.datasets import Dataset, load
+from jaxcluster.datasets import Dataset, load, scale
 from jaxcluster.report import Components, sections, tables, write_report
 from jaxcluster.report.scores import MEANINGS, meaning
-from jaxcluster.types import Status
+from jaxcluster.types import Fit, Status
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 SCORES = {"adjusted_rand_score": 0.7163, "silhouette_score": 0.5512, "inertia": 1_165_189.4, "my_score": 3.25}
@@ -81,7 +81,7 @@ def source(iris, labels, centers, tmp_path_factory) -> str:
         dataset=iris,
         labels=labels,
         centers=centers,
-        history=[90.0, 80.0, 78.85, np.nan],
+        history=Fit(None, None, np.int32(3), np.int32(1), np.array([90.0, 80.0, 78.85, 0, 0])),
         status=Status.MAX_STEPS,
         timing={"load": 0.25, "fit": 0.5},
     )
@@ -274,6 +274,87 @@ def test_a_collapsed_component_is_pointed_out(iris, labels, centers, spreads, tm
 def test_every_ending_has_words():
     assert set(sections.ENDINGS) == set(Status)
     assert set(sections.WARNINGS) == set(Status) - {Status.CONVERGED}
+
+
+# Units ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "axis"), [("standard", "z-score"), ("minmax", "0 to 1"), ("l2", "rows of length 1")])
+def test_centers_are_in_the_units_of_the_data_and_axes_say_what_they_are(iris, labels, centers, how, axis, tmp_path):
+    dataset = iris._replace(x=iris.x[:, :2] + 1e4, columns=list(iris.columns[:2]))
+    scaled, scaling = scale(dataset.x, how)
+    means = np.stack([scaled[labels == j].mean(0) for j in range(3)])
+    options = {"config": {}, "scores": {"inertia": 3.0}, "labels": labels, "centers": means, "scaling": scaling}
+    path = write_report(tmp_path / "r.html", title="t", dataset=dataset._replace(x=scaled), **options)
+    page = Page(path.read_text(encoding="utf-8"))
+    table = page.words.index("Centers, of rows scaled to length 1" if how == "l2" else "Centers, in the data's units")
+    shown = means if how == "l2" else centers[:, :2] + 1e4
+    for column in shown.T:
+        assert set(tables.numbers(column)) <= set(page.words[table:])
+    assert f"{iris.columns[0]} ({axis})" in page.text
+    assert "as they were clustered" in page.text
+
+
+def test_deviations_of_components_are_in_the_units_of_the_data(iris, labels, tmp_path):
+    scaled, scaling = scale(iris.x * 1000, "standard")
+    means = np.stack([scaled[labels == j].mean(0) for j in range(3)])
+    covariances = np.stack([np.cov(scaled[labels == j].T) for j in range(3)])
+    components = Components([0.3, 0.4, 0.3], covariances)
+    page = mixture_report(tmp_path / "r.html", iris._replace(x=scaled), labels, means, components, scaling=scaling)
+    rows = iris.x[labels == 1, 1] * 1000
+    assert f"{tables.number(rows.mean(), 3)} ± {tables.number(rows.std(ddof=1), 3)}" in page.words
+
+
+def test_centers_that_differ_far_behind_the_point_are_told_apart():
+    assert tables.numbers(np.array([1_700_000_030.95, 1_700_000_031.0])) == ["1,700,000,030.950", "1,700,000,031.000"]
+    assert tables.numbers(np.array([1e12, 1e12 + 60])) == ["1,000,000,000,000", "1,000,000,000,060"]
+    assert tables.numbers(np.array([5.0, 5.0])) == ["5.0000", "5.0000"]
+    assert tables.numbers(np.array([0.00001, 0.5])) == ["1e-05", "0.5000"]
+
+
+def test_what_was_decided_about_the_data_is_told(iris, labels, tmp_path):
+    dataset = iris._replace(notes=("the first line is <taken> for names.",))
+    options = {"config": {}, "scores": {}, "labels": labels, "remarks": ["Weights count."], "tsne": False}
+    page = Page(write_report(tmp_path / "r.html", title="t", dataset=dataset, **options).read_text(encoding="utf-8"))
+    assert "The first line is <taken> for names." in page.words
+    assert "Weights count." in page.words
+
+
+def test_rows_with_missing_cells_have_a_report(iris, labels, centers, spreads, tmp_path):
+    x = iris.x.copy()
+    x[::7, 1] = np.nan
+    page = mixture_report(
+        tmp_path / "r.html", iris._replace(x=x), labels, centers, Components([0.3, 0.5, 0.2], spreads), tsne=True
+    )
+    assert "Missing cells are drawn at the mean of their column." in page.words
+    assert "Silhouette of each row" not in page.text
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e160])
+def test_rows_of_any_unit_have_a_report(iris, labels, unit, tmp_path):
+    dataset = iris._replace(x=iris.x * unit)
+    options = {"config": {}, "scores": {}, "labels": labels, "tsne": True}
+    page = Page(write_report(tmp_path / "r.html", title="t", dataset=dataset, **options).read_text(encoding="utf-8"))
+    share = np.linalg.eigvalsh(np.cov(iris.x.T))[::-1] / np.trace(np.cov(iris.x.T))
+    assert f"component 1 ({share[0]:.1%} of the variance)" in page.text
+
+
+def test_all_noise_is_told(iris, tmp_path):
+    options = {"config": {}, "scores": {}, "labels": np.full(150, -1), "status": Status.CONVERGED, "tsne": False}
+    page = Page(write_report(tmp_path / "r.html", title="t", dataset=iris, **options).read_text(encoding="utf-8"))
+    assert "converged" not in page.text
+    assert "iris: 150 rows of 4 columns, all of them noise. The truth has 3 classes." in page.words
+    assert any(word.startswith("Every row is noise") for word in page.words)
+    assert "All rows are noise" in page.text
+
+
+def test_the_silhouettes_are_of_the_metric(iris, labels, tmp_path, monkeypatch):
+    taken = []
+    draw = plots.silhouette
+    monkeypatch.setattr(plots, "silhouette", lambda *rows, **options: taken.append(options) or draw(*rows, **options))
+    options = {"config": {}, "scores": {}, "labels": labels, "metric": "minkowski", "p": 3, "tsne": False}
+    write_report(tmp_path / "r.html", title="t", dataset=iris, **options)
+    assert (taken[0]["metric"], taken[0]["p"]) == ("minkowski", 3)
 
 
 def test_contingency_counts_rows(iris, labels):

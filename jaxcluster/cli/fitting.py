@@ -91,9 +91,7 @@ class Result(NamedTuple):
 
         said = []
         if self.rows.weights is not None:
-            said.append(
-                "Weights count in the fit and in what it maximizes or minimizes; all other scores count each row once."
-            )
+            said.append("Weights count in the fit and its objective; other scores count each row once.")
         if np.isnan(self.rows.x).any():
             said.append("Rows with missing cells have no distances, so that scores by distance are left out.")
         return said

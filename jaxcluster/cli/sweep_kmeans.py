@@ -33,7 +33,8 @@ def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options
         scores = select.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
         by_silhouette = select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
         choices = {"silhouette": by_silhouette, "elbow": select.choose_k(ks, scores.inertia, "elbow")}
-    return KMeansSweep(rows, ks, seeds, stage.seconds, scores, np.asarray(fits.state.inertia), choices)
+    objective = "sum of cosine distances" if options.get("metric") == "cosine" else "inertia"
+    return KMeansSweep(rows, ks, seeds, stage.seconds, scores, np.asarray(fits.state.inertia), choices, objective)
 
 
 class KMeansSweep(NamedTuple):
@@ -43,6 +44,7 @@ class KMeansSweep(NamedTuple):
         scores: of the best start of each k.
         inertias: (len(ks), seeds) of all starts.
         choices: the k that each rule picks; None where it picks none.
+        objective: what the inertia is, in words.
     """
 
     rows: Rows
@@ -52,6 +54,12 @@ class KMeansSweep(NamedTuple):
     scores: select.SweepScores
     inertias: np.ndarray
     choices: dict[str, int | None]
+    objective: str = "inertia"
+
+    @property
+    def titles(self) -> list[str]:
+        """Heads of the columns of scores."""
+        return [meaning(name).title for name in (self.objective, *SCORES[1:])]
 
     @property
     def silhouette_rows(self) -> int:
@@ -84,17 +92,17 @@ class KMeansSweep(NamedTuple):
             rules = [rule for rule, k in self.choices.items() if k == line["k"]]
             lines.append([*line.values(), "both" if len(rules) == 2 else "".join(rules)])
         title = f"k-means on {len(self.rows.x):,} rows, the best of {self.seeds} starts for each k"
-        return title, ["k", *(meaning(name).title for name in SCORES), "chosen by"], lines
+        return title, ["k", *self.titles, "chosen by"], lines
 
     def remarks(self) -> list[str]:
         """Whether silhouettes are of a sample, and what the rules say."""
         drawn = f"The silhouettes are those of {self.silhouette_rows:,} rows drawn at random."
-        return ([drawn] if self.silhouette_rows < len(self.rows.x) else []) + [_advice(self.choices)]
+        return ([drawn] if self.silhouette_rows < len(self.rows.x) else []) + [_advice(self.choices, self.objective)]
 
     def pictures(self) -> list[str]:
         """The inertia and its elbow, and the scores that are defined."""
-        draw = partial(plots.elbow, self.ks, self.inertias)
-        shown = [picture(draw, "Inertia by number of clusters.", name="elbow")]
+        draw = partial(plots.elbow, self.ks, self.inertias, name=self.objective)
+        shown = [picture(draw, f"{self.titles[0]} by number of clusters.", name="elbow")]
         for name in SCORES[1:]:
             values = getattr(self.scores, name)
             defined = np.isfinite(values)
@@ -111,15 +119,17 @@ class KMeansSweep(NamedTuple):
         for line in self.lines():
             k, *values = line.values()
             lines.append((str(k), ["—" if value is None else tables.number(value) for value in values]))
-        return [tables.grid("Scores", ["k", *(meaning(name).title for name in SCORES)], lines, css="")]
+        return [tables.grid("Scores", ["k", *self.titles], lines, css="")]
 
 
-def _advice(choices: dict[str, int | None]) -> str:
+def _advice(choices: dict[str, int | None], objective: str) -> str:
     """What the rules say, in a sentence."""
     by_silhouette, by_elbow = choices["silhouette"], choices["elbow"]
     if by_silhouette is None:
         return "No k has 2 or more clusters, so there is no silhouette to choose by."
     if by_silhouette == by_elbow:
         return f"Both rules choose k = {by_silhouette}."
-    elbow = "the inertia shows no elbow" if by_elbow is None else f"the elbow of the inertia is at k = {by_elbow}"
+    elbow = (
+        f"the {objective} shows no elbow" if by_elbow is None else f"the elbow of the {objective} is at k = {by_elbow}"
+    )
     return f"The silhouette is best at k = {by_silhouette}; {elbow}."

@@ -9,7 +9,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from jaxcluster.cli import run as runs
+from jaxcluster.cli.errors import as_options
 from jaxcluster.report import tables
+from jaxcluster.report.run import CLUSTERED_AS
 
 if TYPE_CHECKING:
     from jaxcluster.cli.sweep import Sweep
@@ -21,6 +23,10 @@ def write_sweep_report(path: Path, result: Sweep, config: dict[str, Any]) -> Non
     cards = (tables.facts(runs.told(config), "Configuration"), tables.facts(machine, "Machine"))
     facts = "".join(f'<div class="card">{card}</div>' for card in cards)
     remarks = html.escape(" ".join(result.remarks()))
+    scaled = CLUSTERED_AS.get(result.rows.scaling.how)
+    notes = [as_options(note) for note in result.rows.dataset.notes]
+    notes += [f"All is of the rows as they were clustered: {scaled}."] if scaled else []
+    said = "".join(f'<p class="note">{html.escape(note[:1].upper() + note[1:])}</p>' for note in notes)
     body = [
         f'<section><h2>Curves</h2><p>{remarks}</p><div class="pictures">{"".join(result.pictures())}</div></section>',
         f"<section><h2>Scores</h2><p>Of the best start of each.</p>{''.join(result.tables())}</section>",
@@ -30,7 +36,7 @@ def write_sweep_report(path: Path, result: Sweep, config: dict[str, Any]) -> Non
     page = Template(template).substitute(
         title=html.escape(f"How many clusters in {result.rows.dataset.name}?"),
         lead=html.escape(result.lead()),
-        body="\n".join(body),
+        body="\n".join([said, *body]),
         footer=f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}.",
     )
     path.write_text(page, encoding="utf-8")

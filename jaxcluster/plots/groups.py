@@ -97,7 +97,7 @@ def cluster_sizes(labels: Any, ax: Axes | None = None) -> Axes:
     if clusters > 1:
         ax.axhline(counts[:clusters].mean(), color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)
     noun = "cluster" if clusters == 1 else "clusters"
-    finish(ax, f"Rows in {clusters:,} {noun}", "cluster", "rows")
+    finish(ax, f"Rows in {clusters:,} {noun}" if clusters else "All rows are noise", "cluster", "rows")
     every = -(-len(names) * len(str(len(names))) // UNDER)
     ticks = ["noise" if noise else str(name) for name, noise in zip(names.tolist(), is_noise(names), strict=True)]
     ax.set_xticks(at[::every], ticks[::every])

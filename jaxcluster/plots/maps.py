@@ -253,6 +253,6 @@ def names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     names = np.unique(labels[~is_noise(labels)]).tolist()
     for name in names if len(names) <= NUMBERED else ():
         own = points[labels == name]
-        at = own[np.argmin(np.square(own - np.median(own, axis=0)).sum(1))]
+        at = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
         style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "zorder": 5}
         ax.annotate(str(name), at, color=INK, path_effects=halo(), **style)

@@ -118,18 +118,18 @@ def maps(run: Run, tsne: bool | None) -> str:
         columns=run.axes,
         methods=methods,
     )
-    note = (
-        f"A disc is a cluster's {run.representative}."
-        if run.centers is not None
-        else "A cluster's number stands in its middle."
-    )
+    said = []
+    if run.centers is not None:
+        said.append(f"A disc is a cluster's {run.representative}.")
+    elif not run.noise.all():
+        said.append("A cluster's number stands in its middle.")
     if run.clustered_as:
-        note += f" Rows are drawn as they were clustered: {run.clustered_as}."
-    if run.dataset.y is not None:
-        note += " A class has the color of the cluster that it is matched with."
+        said.append(f"Rows are drawn as they were clustered: {run.clustered_as}.")
+    if run.dataset.y is not None and not run.noise.all():
+        said.append("A class has the color of the cluster that it is matched with, if there is one.")
     if "tsne" in methods:
-        note += " t-SNE keeps neighbours together, but distances between groups and their sizes mean little."
-    return section("Maps", note, pictures(shown))
+        said.append("t-SNE keeps neighbours together, but distances between groups and their sizes mean little.")
+    return section("Maps", " ".join(said), pictures(shown))
 
 
 def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:

@@ -135,12 +135,12 @@ def centers(
 
 
 def numbers(column: np.ndarray, digits: int = 4) -> list[str]:
-    """Numbers of one column, with so many decimals that different ones differ: dates in seconds, or 1e9 and a bit."""
+    """Numbers of one column, with so many decimals that different ones differ: seconds since 1970, for example."""
     shown = [number(value, digits) for value in column]
     if len(set(shown)) == len(set(column.tolist())) or not np.isfinite(column).all():
         return shown
     spread = float(np.ptp(column))
-    decimals = int(np.clip(digits - 1 - np.floor(np.log10(spread)), 0, 12)) if spread > 0 else 0
+    decimals = int(np.clip(1 - np.floor(np.log10(spread)), 0, 12)) if spread > 0 else 0
     return [f"{value:,.{decimals}f}" if abs(value) < 1e16 else f"{value:.17g}" for value in column.tolist()]
 
 
