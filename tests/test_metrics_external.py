@@ -327,7 +327,7 @@ def test_labels_of_the_wrong_shape_are_refused(name):
         score([0, 1, 1], [0, 1])
     with pytest.raises(ValueError, match=r"labels_pred must be 1D: shape is \(2, 1\)"):
         score([0, 1], [[0], [1]])
-    with pytest.raises(ValueError, match="1 NaN"):
+    with pytest.raises(ValueError, match="labels_true contains NaN: 1 value|labels_pred contains NaN: 1 value"):
         score([0.0, np.nan], [0, 1])
 
 
@@ -353,3 +353,76 @@ def test_wrong_options_are_refused():
 def test_fractions_are_warned_about():
     with pytest.warns(UserWarning, match="labels_pred holds fractions"):
         metrics.adjusted_rand_score([0, 1, 2], [0.5, 1.5, 2.5])
+
+
+FUNCTIONS = [*ALL, "contingency_matrix", "pair_confusion_matrix", "confusion_matrix", "optimal_matching"]
+
+BAD_LABELS = {
+    "NaN among objects": (np.array([1.0, np.nan, 1.0, 0.0], object), "contains NaN or None: 1 value"),
+    "None": ([1, None, 1, None], "contains NaN or None: 2 values"),
+    "None among strings": (["a", None, "a", "b"], "contains NaN or None: 1 value"),
+    "NaN among strings": (["a", float("nan"), "a", "b"], "contains NaN or None: 1 value"),
+    "NaN among objects that are strings": (np.array(["a", np.nan, "a", "b"], object), "contains NaN or None: 1 value"),
+    "NaN": (np.array([1.0, np.nan, 1.0, 0.0]), "contains NaN: 1 value"),
+    "NaN of float16": (np.array([1.0, np.nan, 1.0, 0.0], np.float16), "contains NaN: 1 value"),
+    "infinity among objects": (np.array([1, np.inf, 1, 0], object), "contains infinity: 1 value"),
+    "infinity": ([1.0, np.inf, 1.0, -np.inf], "contains infinity: 2 values"),
+    "no time": (np.array(["2020-01-01", "NaT", "2020-01-02", "NaT"], "M8[D]"), "contains NaT: 2 values"),
+    "masked": (np.ma.array([1, 2, 1, 0], mask=[0, 1, 0, 0]), "contains masked: 1 value"),
+    "strings and numbers": (["a", 1, "b", 2], "mix strings with other values, such as 1"),
+    "objects of both": (np.array([1, "1", 2, "2"], object), "mix strings with other values"),
+    "strings and bytes": (["a", b"a", "b", "b"], "mix strings with other values, such as b'a'"),
+    "without an order": (np.array([(0,), 1, (0,), 2], object), "hold values that have no order"),
+}
+
+
+@pytest.mark.parametrize("labels", BAD_LABELS)
+def test_labels_that_are_missing_or_mixed_are_refused(labels):
+    labels, message = BAD_LABELS[labels]
+    if isinstance(labels, np.ndarray) and isinstance(labels[0], tuple):
+        labels = np.fromiter([(0,), 1, (0,), 2], object)
+    for name in FUNCTIONS:
+        with pytest.raises(ValueError, match=f"labels_true {message}"):
+            getattr(metrics, name)(labels, [1, 0, 1, 0])
+        with pytest.raises(ValueError, match=f"labels_pred {message}"):
+            getattr(metrics, name)([1, 0, 1, 0], labels)
+
+
+def test_missing_values_of_pandas_are_refused():
+    pandas = pytest.importorskip("pandas")
+    for series in (
+        pandas.Series([1, None, 1, 0], dtype="Int64"),
+        pandas.Series(["a", None, "a", "b"], dtype="string"),
+        pandas.Series(["a", None, "a", "b"], dtype="category"),
+        pandas.Series([True, None, True, False], dtype="boolean"),
+    ):
+        with pytest.raises(ValueError, match="contains NaN.*: 1 value"):
+            metrics.adjusted_rand_score(series, [1, 0, 1, 0])
+        assert metrics.adjusted_rand_score(series[[0, 2, 3]], [1, 1, 0]) == 1
+
+
+def test_objects_are_numbers_or_strings_if_they_all_are():
+    for labels in (
+        np.array([1, 0, 1, 0], object),
+        np.array([1.0, 0, True, False], object),
+        np.array(["b", "a", "b", "a"], object),
+        [Fraction(1, 2), Fraction(1, 3), Fraction(1, 2), Fraction(1, 3)],
+        [2**70 + 1, 2**70, 2**70 + 1, 2**70],
+        [2**63 + 1, -1, 2**63 + 1, -1],
+        np.array([1, 0, 1, 0], jnp.bfloat16),
+        np.array(["2020-01-02", "2020-01-01", "2020-01-02", "2020-01-01"], "M8[D]"),
+    ):
+        assert metrics.adjusted_rand_score(labels, [1, 0, 1, 0]) == 1
+        assert metrics.clustering_accuracy([1, 0, 1, 0], labels) == 1
+    assert metrics.adjusted_rand_score([2**63 + 1, 2**63, -1], [0, 1, 2]) == 1
+
+
+def test_a_contingency_of_large_counts():
+    counts = np.array([[3, 1], [1, 3]]) * 10**12
+    small = metrics.mutual_info_score(None, None, contingency=counts // 10**12)
+    assert metrics.mutual_info_score(None, None, contingency=counts) == pytest.approx(small, rel=1e-12)
+    for broken in ([[np.nan, 1.0]], [[np.inf, 1.0]], [[0.5, 1.0]], [[-1, 1]], [1, 2]):
+        with pytest.raises(ValueError, match="matrix of non-negative integers"):
+            metrics.mutual_info_score(None, None, contingency=np.array(broken))
+    with pytest.raises(ValueError, match="sample_weight contains 1 NaN"):
+        metrics.confusion_matrix([0, 1], [0, 1], sample_weight=[1.0, np.nan])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcluster.core.check import check_choice
+from jaxcluster.core.check import check_choice, check_finite
 from jaxcluster.metrics.labels import SMALL_RANGE, SPARE_RANGE, Coded, encode_pair
 
 
@@ -79,7 +79,9 @@ def contingency_matrix(labels_true: ArrayLike, labels_pred: ArrayLike, *, eps=No
         ValueError: labels that are not 1-D or differ in length, or ``eps`` together with ``sparse``.
     """
     if eps is not None and sparse:
-        raise ValueError(f"eps={eps} fills every cell, so the matrix is not sparse: pass sparse=False or eps=None.")
+        raise ValueError(
+            f"Cannot set 'eps' when sparse=True: eps={eps} fills every cell. Pass sparse=False or eps=None."
+        )
     table = compare(labels_true, labels_pred)
     if sparse:
         from scipy.sparse import csr_array
@@ -158,6 +160,7 @@ def _row_weights(sample_weight, n):
     weight = np.asarray(sample_weight, np.float64)
     if weight.shape != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weight.shape}.")
+    check_finite(weight, name="sample_weight")
     return weight
 
 

@@ -15,6 +15,9 @@ from jaxcluster.core.check import check_choice, check_positive
 from jaxcluster.metrics.contingency import Contingency, compare
 from jaxcluster.metrics.expected import expected_mutual_information
 
+EXACT_ROWS = 3_037_000_499
+"""Rows whose number squared is within int64."""
+
 AVERAGES = {
     "arithmetic": lambda u, v: (u + v) / 2,
     "geometric": lambda u, v: math.sqrt(u * v),
@@ -127,9 +130,11 @@ def _mutual_information(table: Contingency) -> float:
     if min(table.shape) <= 1:
         return 0.0
     n = table.n
-    independent = table.row_totals[table.row] * table.col_totals[table.col]
     # Both products are exact in int64: a cell that chance alone explains contributes exactly 0.
-    surprise = np.log(n * table.counts / independent)
+    rows, cols, counts = table.row_totals, table.col_totals, table.counts
+    if n > EXACT_ROWS:
+        rows, cols, counts = (each.astype(np.float64) for each in (rows, cols, counts))
+    surprise = np.log(n * counts / (rows[table.row] * cols[table.col]))
     return max(0.0, float(np.dot(table.counts, surprise)) / n)
 
 
@@ -150,7 +155,10 @@ def _away_from_zero(value):
 
 def _from_matrix(contingency) -> Contingency:
     matrix = contingency.toarray() if hasattr(contingency, "toarray") else np.asarray(contingency)
-    if matrix.ndim != 2 or not np.array_equal(matrix, np.floor(matrix)) or (matrix < 0).any():
+    whole = matrix.dtype.kind in "biu" or (
+        matrix.dtype.kind == "f" and bool(np.all((matrix == np.floor(matrix)) & (np.abs(matrix) < 2.0**63)))
+    )
+    if matrix.ndim != 2 or not whole or (matrix < 0).any():
         raise ValueError(
             f"contingency must be a matrix of non-negative integers, got shape {matrix.shape} and dtype {matrix.dtype}."
         )

@@ -259,7 +259,9 @@ def _check_labeled(X, labels, name, *, count=True) -> tuple[Any, Coded]:
     if X.shape[0] != n:
         raise ValueError(f"X has {X.shape[0]} rows but labels has {n} entries: inconsistent numbers of samples.")
     if count and not 2 <= k < n:
-        raise ValueError(f"Number of labels is {k}. Valid values are 2 to n_samples - 1 = {n - 1} (inclusive).")
+        raise ValueError(
+            f"Number of labels is {k}. Valid values are 2 to n_samples - 1 (inclusive), and n_samples is {n}."
+        )
     return X, coded
 
 
