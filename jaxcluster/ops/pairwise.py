@@ -7,28 +7,29 @@ out unseen. Of `Pairwise` rows only the distances are known, and they are asked 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.ops.distance import METRICS, metric_function
+from jaxcluster.ops.distance import plain_metric
+from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows
+from jaxcluster.ops.precomputed import check_symmetry, check_values, distance_matrix
 
-SYMMETRY = 1e-6
-"""Relative difference of two entries of a matrix of distances that are taken for the same distance."""
-
-TILE = 1 << 24
+TILE = 1 << 22
 """Distances that are held at a time."""
+
+LARGEST_SUMMED_POWER = 8.0
+"""Powers of differences of float64 numbers 10³⁰ apart that stay within their range, 10³⁰⁸; infinity is a maximum."""
 
 
 class Space(NamedTuple):
-    """Rows whose distance is (scale · Σ|difference|^power)^root.
+    """Rows whose distance is (scale · Σ|difference|^power)^root, or the largest difference where power is infinite.
 
     Attributes:
         x: (n, d) float64 rows; of unit length where only directions count.
-        power, scale, root: see above.
+        power, scale, root: see above; scale and root are 1 where power is infinite.
     """
 
     x: np.ndarray
@@ -47,8 +48,9 @@ class Space(NamedTuple):
         return np.sqrt(scaled) if self.root == 0.5 else scaled**self.root if self.root != 1 else scaled
 
     def reach(self, distances):
-        """What |difference|^power adds up to at a distance, or at each of some."""
-        return distances ** (1 / self.root) / self.scale
+        """What |difference|^power adds up to at a distance, or at each of some; infinite beyond float64."""
+        with np.errstate(over="ignore"):
+            return np.float64(distances) ** (1 / self.root) / self.scale
 
     def rows(self, index: np.ndarray) -> np.ndarray:
         """(m, n) distances of some rows from all."""
@@ -67,33 +69,42 @@ class Pairwise(NamedTuple):
     rows: Callable[[np.ndarray], np.ndarray]
 
 
-def measure(x: Any, metric: str | Callable = "euclidean", *, p: float = 2.0) -> Space | Pairwise:
+def measure(
+    x: Any, metric: str | Callable = "euclidean", *, p: float = 2.0, symmetric: bool = True
+) -> Space | Pairwise:
     """Rows and a metric as something to measure by.
 
     Args:
         x: (n, d) finite concrete rows, or (n, n) distances, dense or SciPy sparse, where the metric is "precomputed".
-            What a sparse matrix leaves out is infinitely far, but for a row from itself.
+            What a sparse matrix leaves out is infinitely far, but for a row from itself. Where an entry is absent or
+            infinite on one side of a pair, the other side counts for both.
         metric: a name in `jaxcluster.ops.distance.METRICS`, "precomputed", or a function of two matrices of rows,
-            (m, d) and (n, d), that gives (m, n) distances.
+            (m, d) and (n, d), that gives (m, n) distances, or of two rows that gives a number.
         p: the power of "minkowski", at least 1.
+        symmetric: False lets the two entries of a pair differ, with a warning: see
+            `jaxcluster.ops.precomputed.distance_matrix`.
 
     Raises:
         ValueError, TypeError: wrong shapes, names or values; a matrix of distances that is not square, symmetric or
             non-negative, and where; rows that are traced.
     """
-    if not callable(metric):
-        check.check_choice("metric", metric, [*METRICS, "precomputed"])
+    metric = plain_metric(metric, p, also=("precomputed",))
     if metric == "precomputed":
-        return _precomputed(x)
+        return _precomputed(x, symmetric)
     x = concrete_rows(x)
     if callable(metric):
-        return Pairwise(len(x), partial(_measured, metric, x))
-    metric_function(metric, p=p)  # looks at p
+        function = host_distance(metric, x)
+        return Pairwise(len(x), lambda index: checked(function, x[index], x, index))
     rows = x.astype(np.float64)
-    if metric == "cosine":
-        return _directions(rows)
-    power = {"manhattan": 1.0, "minkowski": float(p)}.get(metric, 2.0)
-    return Space(rows, power, 1.0, 1.0 if metric == "sqeuclidean" else 1 / power)
+    if metric in ("cosine", "correlation"):
+        unit = unit_rows(rows) if metric == "cosine" else standardized_rows(rows)
+        # A row of zeros is at distance 1 from every other, which no place in space is.
+        return Space(unit, 2.0, 0.5, 1.0) if unit.any(axis=1).all() else _pairwise(metric, rows)
+    powers = {"manhattan": 1.0, "minkowski": float(p), "chebyshev": np.inf, "euclidean": 2.0, "sqeuclidean": 2.0}
+    power = powers.get(metric)
+    if power is None or LARGEST_SUMMED_POWER < power < np.inf:
+        return _pairwise(metric, rows, p)
+    return Space(rows, power, 1.0, 1.0 if metric == "sqeuclidean" or power == np.inf else 1 / power)
 
 
 def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:
@@ -123,7 +134,10 @@ def _add_up(columns, power):
     with np.errstate(invalid="ignore", over="ignore"):
         for a, b in columns:
             difference = a - b
-            total += difference * difference if power == 2 else np.abs(difference) ** power
+            if power == np.inf:
+                total = np.maximum(total, np.abs(difference))
+            else:
+                total += difference * difference if power == 2 else np.abs(difference) ** power
     return total
 
 
@@ -133,88 +147,30 @@ def tiles(n: int, others: int | None = None) -> list[np.ndarray]:
     return [np.arange(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _measured(metric, x, index):
-    """What a function makes of some rows and all."""
-    distances = np.asarray(metric(x[index], x), float)
-    if distances.shape != (len(index), len(x)):
-        raise ValueError(
-            f"metric gave shape {distances.shape} for matrices of {len(index)} and {len(x)} rows; ({len(index)}, "
-            f"{len(x)}) distances are wanted, of every row of the first from every row of the second."
-        )
-    wrong = ~(distances >= 0)
-    if wrong.any():
-        i, j = np.argwhere(wrong)[0]
-        raise ValueError(f"metric gave {distances[i, j]} for rows {index[i]} and {j}: a distance is a number >= 0.")
-    return distances
-
-
-def _directions(rows):
-    lengths = np.sqrt(np.sum(rows * rows, axis=1))
-    if lengths.all():
-        return Space(rows / lengths[:, None], 2.0, 0.5, 1.0)
-    # A row of zeros is at distance 1 from every other, which no place in space is.
-    unit = rows / np.where(lengths > 0, lengths, 1)[:, None]
+def _pairwise(metric, rows, p=2.0):
+    function = host_distance(metric, rows, p=p)
 
     def distances(index):
-        away = np.clip(1 - unit[index] @ unit.T, 0, 2)
-        away[np.arange(len(index)), index] = 0
-        return away
+        some = function(rows[index], rows)
+        some[np.arange(len(index)), index] = 0
+        return some
 
     return Pairwise(len(rows), distances)
 
 
-def _precomputed(matrix):
+def _precomputed(matrix, symmetric):
     if check.is_traced(matrix):
         concrete_rows(matrix)
+    matrix = distance_matrix(matrix, symmetric=symmetric)
     sparse = scipy.sparse.issparse(matrix)
-    matrix = scipy.sparse.csr_array(matrix) if sparse else np.asarray(check.check_matrix(matrix))
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {matrix.shape}.")
-    n = matrix.shape[0]
-    if sparse:
-        return Pairwise(n, _sparse_rows(check_distances(matrix)))
-    check_distances(matrix)
-    return Pairwise(n, lambda index: matrix[index].astype(np.float64))
+    return Pairwise(matrix.shape[0], _sparse_rows(matrix) if sparse else lambda index: matrix[index].astype(np.float64))
 
 
 def check_distances(matrix: Any, *, name: str = "distances") -> Any:
     """A square matrix, dense or CSR, of symmetric entries >= 0. Raises ValueError that says where it is not."""
-    values = matrix.data if scipy.sparse.issparse(matrix) else matrix
-    if np.isnan(values).any():
-        raise ValueError(f"{name} hold {int(np.isnan(values).sum())} NaN. A distance that is not known is infinite.")
-    if (values < 0).any():
-        i, j = _first(matrix, lambda part: part < 0)
-        raise ValueError(f"{name} must not be negative: entry ({i}, {j}) is {matrix[i, j]}.")
-    if scipy.sparse.issparse(matrix):
-        apart = scipy.sparse.csr_array(abs(matrix - matrix.T))
-        bound = scipy.sparse.csr_array(SYMMETRY * abs(matrix))
-        uneven = scipy.sparse.coo_array(apart > bound)
-        if uneven.nnz:
-            _refuse_uneven(matrix, int(uneven.row[0]), int(uneven.col[0]), name)
-        return matrix
-    for index in tiles(len(matrix)):
-        part, mirror = matrix[index], matrix[:, index].T
-        with np.errstate(invalid="ignore"):
-            uneven = ~(np.abs(part - mirror) <= SYMMETRY * np.abs(part)) & (part != mirror)
-        if uneven.any():
-            i, j = np.argwhere(uneven)[0]
-            _refuse_uneven(matrix, int(index[i]), int(j), name)
+    check_values(matrix, name=name)
+    check_symmetry(matrix, name=name)
     return matrix
-
-
-def _refuse_uneven(matrix, i, j, name):
-    raise ValueError(
-        f"{name} must be symmetric: entry ({i}, {j}) is {matrix[i, j]}, entry ({j}, {i}) is {matrix[j, i]}. "
-        "Pass (D + D.T) / 2 if that is what is meant."
-    )
-
-
-def _first(matrix, wrong):
-    if scipy.sparse.issparse(matrix):
-        entries = matrix.tocoo()
-        at = np.flatnonzero(wrong(entries.data))[0]
-        return int(entries.row[at]), int(entries.col[at])
-    return tuple(map(int, np.argwhere(wrong(matrix))[0]))
 
 
 def _sparse_rows(matrix):
