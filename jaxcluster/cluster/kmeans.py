@@ -28,12 +28,12 @@ from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, finalize, frame_of, prepare, publish
-from jaxcluster.core.implicit import with_derivative_of, without_derivative
+from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import matrix_precision, normalize, own_distances, squared_norms
-from jaxcluster.ops.nearest import nearest, refined_sqeuclidean
+from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 METRICS = ("sqeuclidean", "cosine")
@@ -384,17 +384,9 @@ def _predict(centers, x, metric):
 
 @partial(jax.jit, static_argnums=2)
 def _transform(centers, x, metric):
-    if metric == "cosine":
-        return DISTANCES["cosine"](x, centers)
+    distances = DISTANCES["euclidean" if metric == "sqeuclidean" else metric]
     tile = tile_rows(x.shape[0], centers.shape[0], TRANSFORM_TILE)
-    return map_rows(lambda rows: _distances(rows, centers), x, tile=tile)
-
-
-def _distances(x, centers):
-    """Euclidean distances, with the gradient 0 at 0."""
-    held = jax.lax.stop_gradient((x, centers))
-    squares = refined_sqeuclidean(*held, squared_norms(held[0]))
-    return with_derivative_of(DISTANCES["euclidean"], jnp.sqrt(squares), x, centers)
+    return map_rows(lambda rows: distances(rows, centers), x, tile=tile)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -15,8 +15,8 @@ from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
-from jaxcluster.ops.distance import FULL, normalize, own_distances, squared_norms
-from jaxcluster.ops.nearest import Nearest, at_most_once, search, search_tile, widen
+from jaxcluster.ops.distance import FULL, at_most_once, normalize, own_distances, squared_norms
+from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
 

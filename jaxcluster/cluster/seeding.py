@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import across
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
-from jaxcluster.ops.distance import squared_norms
-from jaxcluster.ops.nearest import nearest, refined_sqeuclidean
+from jaxcluster.ops.distance import refined_sqeuclidean
+from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
@@ -87,11 +87,10 @@ def kmeans_plus_plus(
     candidates = 2 + int(math.log(k))
     tried = jnp.arange(candidates) < 2 + jnp.log(places.astype(points.x.dtype)).astype(jnp.int32)
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
-    norms = squared_norms(points.x)
     if fixed is None:
         first = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
         start = take_row(points.x, *first, axis_name)
-        closest = _distances_to_drawn(points.x, norms, start, *first)[:, 0]
+        closest = _distances_to_drawn(points.x, start, *first)[:, 0]
     else:
         start = fixed
         _, closest = nearest(points.x, fixed)
@@ -101,7 +100,7 @@ def kmeans_plus_plus(
         centers, closest, place = carry
         index, mine = _draw(jax.random.fold_in(key, place), points.weight * closest, candidates, axis_name)
         rows = take_row(points.x, index, mine, axis_name)
-        after = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, norms, rows, index, mine))
+        after = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, mine))
         potential = across(points.weight @ after, axis_name)
         best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
         return centers.at[place].set(rows[best]), after[:, best], place + 1
@@ -146,10 +145,10 @@ def kmeans_parallel(
     return kmeans_plus_plus(round_keys[-1], drawn_points, k, active=active, fixed=fixed)
 
 
-def _distances_to_drawn(x, norms, rows, index, mine):
+def _distances_to_drawn(x, rows, index, mine):
     """Squared distances to samples that were drawn, each 0 from itself: rounding must not have it drawn again."""
     same = mine[None, :] & (jnp.arange(x.shape[0])[:, None] == index[None, :])
-    return refined_sqeuclidean(x, rows, norms, same=same)
+    return refined_sqeuclidean(x, rows, None, same)
 
 
 def _draw(

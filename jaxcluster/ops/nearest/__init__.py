@@ -1,6 +1,5 @@
 """Label and distance of each row's nearest centre. The XLA form is the truth; a kernel may stand beside it."""
 
-from jaxcluster.ops.nearest.refine import at_most_once, refined_sqeuclidean, separations
 from jaxcluster.ops.nearest.xla import Nearest, Window, nearest, search, search_tile, widen
 
 __all__ = [

@@ -9,17 +9,12 @@ near the origin of a frame have nothing to be refined, and pay one comparison ea
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import expanded_sqeuclidean, own_distances, squared_norms
+from jaxcluster.ops.distance import RELATIVE_ERROR, at_most_once, own_distances, refined_sqeuclidean, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int
-
-RELATIVE_ERROR = 1e-4
-"""Of a squared distance, the rounding error from which on it is refined."""
 
 RELATIVE_SLACK = 1e-2
 """Of a squared distance, the error from cutting it into whole steps (`xla`) from which on it is refined. Steps are that
@@ -33,8 +28,6 @@ CHUNK_ELEMENTS = 1 << 16
 
 MARGIN = 1 + 1e-4
 """Factor on a distance that covers the rounding of differences, a few eps for each of thousands of columns."""
-
-State = TypeVar("State")
 
 
 def rounding_bound(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -82,18 +75,6 @@ def refine(
     return labels, distance, rounded
 
 
-def at_most_once(condition: Bool[Array, ""], function, state: State) -> State:
-    """``function(state)`` where the condition holds, else ``state``.
-
-    A loop, not a cond: under vmap a cond always computes both of its branches.
-    """
-
-    def once(carry):
-        return carry[0] & False, function(carry[1])
-
-    return jax.lax.while_loop(lambda carry: carry[0], once, (condition, state))[1]
-
-
 def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
     """Distance (data units) of each center to the nearest other one that is active, else infinite; rounded down."""
     k = centers.shape[0]
@@ -101,46 +82,13 @@ def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None =
     infinite = jnp.asarray(jnp.inf, centers.dtype)
 
     def nearest_other(rows):
-        tile, norms, numbers = rows
+        tile, numbers = rows
         same = numbers[:, None] == index[None, :]
-        squares = refined_sqeuclidean(tile, centers, norms, same=same)
+        squares = refined_sqeuclidean(tile, centers, None, same)
         other = ~same if active is None else ~same & active[None, :]
         return jnp.sqrt(jnp.min(jnp.where(other, squares, infinite), axis=1)) / MARGIN
 
-    return map_rows(nearest_other, (centers, squared_norms(centers), index), tile=tile_rows(k, k, SEPARATION_TILE))
-
-
-def refined_sqeuclidean(
-    x: Float[Array, "n d"],
-    y: Float[Array, "m d"],
-    norms: Float[Array, " n"],
-    *,
-    same: Bool[Array, "n m"] | None = None,
-) -> Float[Array, "n m"]:
-    """Squared distances (data units²) of all pairs, by differences where expanded squares are too rounded.
-
-    Args:
-        norms: squared lengths of the rows of x.
-        same: pairs that are known to be one sample, at distance 0.
-    """
-    squares = expanded_sqeuclidean(x, y, norms)
-    squares = squares if same is None else jnp.where(same, 0, squares)
-    largest = norms[:, None] + squared_norms(y)[None, :]
-    rounded = 4 * jnp.finfo(x.dtype).eps * largest > RELATIVE_ERROR * squares
-    rounded = rounded if same is None else rounded & ~same
-    # All pairs anew, and not those alone: they are seldom few, and this is one compiled loop over the columns.
-    return at_most_once(jnp.any(rounded), lambda squares: _differences(x, y, squares), squares)
-
-
-def _differences(x, y, like):
-    """Squared distances (n, m) of all pairs by differences, column by column."""
-
-    def add(column, total):
-        mine = jax.lax.dynamic_index_in_dim(x, column, 1, keepdims=True)
-        other = jax.lax.dynamic_index_in_dim(y, column, 1, keepdims=False)
-        return total + jnp.square(mine - other[None, :])
-
-    return jax.lax.fori_loop(0, x.shape[1], add, _zeros_like(like))
+    return map_rows(nearest_other, (centers, index), tile=tile_rows(k, k, SEPARATION_TILE))
 
 
 def _compare_with_all(labels, distance, x, centers, active, open_rows):
