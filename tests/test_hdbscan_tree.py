@@ -57,8 +57,15 @@ SETS = {
 }
 
 
+@pytest.fixture
+def boruvka(monkeypatch):
+    """As if there were many rows."""
+    monkeypatch.setattr("jaxcluster.ops.spanning_tree.FEW_ROWS", 100)
+
+
 @pytest.mark.parametrize("min_samples", [1, 4, 15])
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.usefixtures("boruvka")
 def test_the_spanning_tree_weighs_what_scipys_does(name, min_samples):
     x = SETS[name]
     reach, core = mutual_reachability(x, min_samples)
@@ -94,6 +101,7 @@ def test_the_hierarchy_is_scipys(name):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("min_samples", [2, 5, 9])
+@pytest.mark.usefixtures("boruvka")
 def test_a_tree_found_in_any_order_grows_as_prims_does(min_samples, seed):
     """Many rows, and so many pairs that are the last neighbours of each other, some of them where two parts meet."""
     x = np.random.default_rng(seed).normal(size=(900, 2))

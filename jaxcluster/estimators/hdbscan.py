@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
+from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import hdbscan
 from jaxcluster.core import check
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
+
+ALGORITHMS = ("auto", "brute", "kd_tree", "ball_tree")
+"""Searches for neighbors that scikit-learn knows; there is one here for all of them."""
+
+TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
+"""Searches that take only some metrics, in scikit-learn."""
 
 CENTERS = ("centroid", "medoid", "both")
 """What ``store_centers`` may ask for."""
@@ -17,10 +25,10 @@ CENTERS = ("centroid", "medoid", "both")
 class HDBSCAN(MeasuredEstimator):
     """Clusters of any shape and any density: the stable parts of a hierarchy, and noise between them.
 
-    Labels and probabilities are those of scikit-learn's estimator, to the element, on finite rows. What it says of how
-    neighbours are searched for (``algorithm``, ``leaf_size``, ``n_jobs``) means nothing here, X is never changed
-    (``copy``), and the one entry of ``metric_params`` is ``p``. There is no chance in it. Methods of its own place new
-    rows: `predict`, `approximate_predict` and `membership_vectors`.
+    Labels and probabilities are those of scikit-learn's estimator, to the element. Its keywords for the search of
+    neighbors (``algorithm``, ``leaf_size``, ``n_jobs``) are checked as it checks them and change nothing, and X is
+    never changed, whatever ``copy`` says. There is no chance in it. Methods of its own place new rows: `predict`,
+    `approximate_predict` and `membership_vectors`.
 
     Args:
         min_cluster_size: rows of a cluster at least, 2 or more.
@@ -29,21 +37,28 @@ class HDBSCAN(MeasuredEstimator):
         cluster_selection_epsilon: clusters are not split below this distance, in the units of the metric.
         max_cluster_size: rows of a cluster at most, where "eom" can choose; None for any number.
         metric: a name that `jaxcluster.hdbscan.fit` knows, such as "euclidean"; "precomputed" where ``fit`` is given
-            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
-        p: the power of "minkowski", at least 1; without a meaning for the others.
-        alpha: distances, but not core distances, are divided by it.
+            distances; or a function of two rows that gives their distance, or of two matrices of rows, (m, d) and
+            (n, d), that gives (m, n) distances.
+        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        alpha: distances are divided by it, and core distances where scikit-learn does so.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        leaf_size, n_jobs, copy: as in scikit-learn.
         cluster_selection_method: "eom" for the most stable clusters, "leaf" for those that split no further.
         allow_single_cluster: whether all rows may be one cluster.
         store_centers: "centroid", "medoid" or "both" to have ``centroids_``, ``medoids_``; None for neither.
+        p: the power of "minkowski", at least 1, where ``metric_params`` has none.
 
     Attributes:
-        labels_: (n_samples,) int32, -1 for noise.
-        probabilities_: (n_samples,) how strongly each row belongs to its cluster, 0 for noise.
-        outlier_scores_: (n_samples,) in [0, 1], how much each row stands out from what is around it (GLOSH).
-        condensed_tree_: clusters within clusters, a `jaxcluster.hdbscan.CondensedTree`.
-        single_linkage_tree_: (n_samples - 1, 4) the hierarchy, as `scipy.cluster.hierarchy` has it.
-        minimum_spanning_tree_: ``edges`` (n_samples - 1, 2) and their ``weights``, by mutual reachability.
-        core_distances_: (n_samples,) how far the ``min_samples``-th nearest row of each is.
+        labels_: (n_samples,) int32: -1 for noise, -2 for rows that hold infinity, -3 for rows that hold NaN.
+        probabilities_: (n_samples,) how strongly each row belongs to its cluster, 0 for noise and infinite rows, NaN
+            for rows that hold NaN.
+        outlier_scores_: (n_samples,) in [0, 1], how much each row stands out from what is around it (GLOSH); 1 for
+            infinite rows, NaN for rows that hold NaN.
+        condensed_tree_: clusters within clusters, a `jaxcluster.hdbscan.CondensedTree` of the finite rows.
+        single_linkage_tree_: (n_finite - 1, 4) the hierarchy, as `scipy.cluster.hierarchy` has it.
+        minimum_spanning_tree_: ``edges`` (n_finite - 1, 2) and their ``weights``, by mutual reachability.
+        core_distances_: (n_finite,) how far the ``min_samples``-th nearest row of each is.
+        finite_: (n_finite,) which rows are finite; the trees number these.
         centroids_, medoids_: (n_clusters, n_features) see ``store_centers``.
         status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -58,34 +73,50 @@ class HDBSCAN(MeasuredEstimator):
     def __init__(
         self,
         min_cluster_size=5,
-        *,
         min_samples=None,
         cluster_selection_epsilon=0.0,
         max_cluster_size=None,
         metric="euclidean",
-        p=2.0,
+        metric_params=None,
         alpha=1.0,
+        algorithm="auto",
+        leaf_size=40,
+        n_jobs=None,
         cluster_selection_method="eom",
         allow_single_cluster=False,
         store_centers=None,
+        copy=True,
+        *,
+        p=2.0,
     ):
         self.min_cluster_size = min_cluster_size
         self.min_samples = min_samples
         self.cluster_selection_epsilon = cluster_selection_epsilon
         self.max_cluster_size = max_cluster_size
         self.metric = metric
-        self.p = p
+        self.metric_params = metric_params
         self.alpha = alpha
+        self.algorithm = algorithm
+        self.leaf_size = leaf_size
+        self.n_jobs = n_jobs
         self.cluster_selection_method = cluster_selection_method
         self.allow_single_cluster = allow_single_cluster
         self.store_centers = store_centers
+        self.copy = copy
+        self.p = p
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = not self._precomputed
+        return tags
 
     def fit(self, X, y=None):
         """Clusters the rows.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
-                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, in which NaN and infinity set their rows apart, or
+                (n_samples, n_samples) symmetric distances where they are precomputed. Those that a sparse matrix leaves
+                out are infinite; other sparse matrices are refused.
             y: ignored.
 
         Raises:
@@ -95,8 +126,8 @@ class HDBSCAN(MeasuredEstimator):
         Warns:
             UserWarning: a dense matrix of distances that falls into parts with no finite distance between them.
         """
-        self._check_centers()
-        X = self._rows_or_distances(X)
+        self._check_parameters()
+        X = self._checked(X, reset=True)
         fit = hdbscan.fit(
             X,
             min_cluster_size=self.min_cluster_size,
@@ -107,6 +138,7 @@ class HDBSCAN(MeasuredEstimator):
             allow_single_cluster=self.allow_single_cluster,
             alpha=self.alpha,
             metric=self.metric,
+            metric_params=self.metric_params,
             p=self.p,
         )
         self._publish(fit.state)
@@ -126,7 +158,8 @@ class HDBSCAN(MeasuredEstimator):
         Returns:
             (n_samples,) int32 labels, -1 for noise, and (n_samples,) probabilities.
         """
-        return hdbscan.approximate_predict(self._state(), self._new_rows(X))
+        check_is_fitted(self)
+        return hdbscan.approximate_predict(self._state(), self._checked(X, reset=False))
 
     def membership_vectors(self, X=None):
         """How much each row belongs to each cluster, (n_samples, n_clusters): what is missing to 1 belongs to none.
@@ -136,7 +169,7 @@ class HDBSCAN(MeasuredEstimator):
                 for the rows of the fit.
         """
         check_is_fitted(self)
-        return hdbscan.membership_vectors(self._state(), None if X is None else self._new_rows(X))
+        return hdbscan.membership_vectors(self._state(), None if X is None else self._checked(X, reset=False))
 
     def dbscan_clustering(self, cut_distance, min_cluster_size=5):
         """The clusters at one distance, (n_samples,) int32: those of DBSCAN, but that border rows are noise.
@@ -148,21 +181,37 @@ class HDBSCAN(MeasuredEstimator):
         check_is_fitted(self)
         return hdbscan.labels_at(self._state(), cut_distance, min_cluster_size=min_cluster_size)
 
-    def _check_centers(self):
+    def _check_parameters(self):
+        """Raises on parameters that `hdbscan.fit` does not know."""
+        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        check.check_count("leaf_size", self.leaf_size)
+        if self.n_jobs is not None and not isinstance(self.n_jobs, (int, np.integer)):
+            raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
+        for name in ("allow_single_cluster", "copy"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        if not isinstance(self.metric_params, (dict, type(None))):
+            raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
+        tree = TREES.get(self.algorithm)
+        if tree is not None and self.metric not in tree.valid_metrics:
+            raise ValueError(
+                f"{self.metric} is not a valid metric for a {tree.__name__}-based algorithm. Please select a different "
+                "metric. algorithm='auto' takes every metric."
+            )
         if self.store_centers is None:
             return
         check.check_choice("store_centers", self.store_centers, CENTERS)
         if self._precomputed:
             raise ValueError(
-                f"store_centers={self.store_centers!r} has no meaning where metric='precomputed': rows of which only "
-                "distances are known lie nowhere. Leave it out."
+                "Cannot store centers when using a precomputed distance matrix. Rows of which only distances are known "
+                f"lie nowhere: leave out store_centers={self.store_centers!r}."
             )
 
-    def _new_rows(self, X):
-        check_is_fitted(self)
-        if not self._precomputed:
-            return self._validate(X, reset=False)
-        return validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
+    def _checked(self, X, *, reset):
+        """The rows, of which some may hold NaN or infinity, or the distances, as a NumPy or CSR array."""
+        X = check.widen(X) if isinstance(X, (np.ndarray, jax.Array)) else X
+        sparse = "csr" if self._precomputed and reset else False
+        return validate_data(self, X, reset=reset, accept_sparse=sparse, dtype="numeric", ensure_all_finite=False)
 
     def _publish(self, state):
         self.labels_ = np.array(state.labels)
@@ -170,12 +219,13 @@ class HDBSCAN(MeasuredEstimator):
         self.outlier_scores_ = hdbscan.outlier_scores(state)
         self.condensed_tree_ = state.condensed
         self.single_linkage_tree_ = state.merges
+        self.finite_ = state.finite
         self.minimum_spanning_tree_ = state.tree
         self.core_distances_ = state.core
         self._clusters = {"selected": state.selected, "least": float(state.least)}
         # Rows are copied, for X may change after the fit; distances are too many.
         self._fitted_rows = state.x if self._precomputed else np.array(state.x)
-        self._settings = {name: getattr(state, name) for name in ("metric", "p", "alpha", "min_samples")}
+        self._settings = {name: getattr(state, name) for name in ("metric", "params", "p", "alpha", "min_samples")}
         if self.store_centers in ("centroid", "both"):
             self.centroids_ = hdbscan.centroids(state)
         if self.store_centers in ("medoid", "both"):
@@ -188,6 +238,7 @@ class HDBSCAN(MeasuredEstimator):
             merges=self.single_linkage_tree_,
             condensed=self.condensed_tree_,
             labels=self.labels_,
+            finite=self.finite_,
             core=self.core_distances_,
             x=self._fitted_rows,
             **self._clusters,

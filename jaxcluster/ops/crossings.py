@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import NOBODY, fold_pairs, groups, room, sums_between
+from jaxcluster.ops.block_pairs import NOBODY, chunk_size, fold_pairs, groups, room, sums_between
 from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, UNIT, box_groups, gaps, partition
 from jaxcluster.ops.pairwise import Space, power_sums
 
 NEARLY = 1 + 1e-12
 """Ratio of two float64 sums that are the same but for their rounding."""
+
+FLOAT32_FAR = 1e15
+"""Coordinates and lengths, in the unit of the rows, beyond which float32 tells nothing: squares may leave its range."""
 
 CLOSEST = 3
 """Blocks nearest to a block that are looked at for an edge at all, before those that may hold a lighter one."""
@@ -36,10 +39,23 @@ class Crossings:
         self._apart = _row_gaps(self._blocks) if wide else None
         columns = np.swapaxes(self._blocks.x, 1, 2)
         self._exact = room(columns, np.inf), room(placed, np.inf)
-        self._middle, self._scale = _frame(self._blocks)
-        with np.errstate(invalid="ignore"):
-            columns = ((columns - self._middle[:, None]) / self._scale).astype(np.float32)
-        self._coarse = room(columns, np.inf), room((placed / self._scale**space.power).astype(np.float32), np.inf)
+        self._degree = 1.0 if np.isinf(space.power) else space.power  # sums are lengths to this power
+        self._scale, self._far, self._coarse = 1.0, None, self._exact
+        if space.power in (1, 2, np.inf):  # other powers leave the range of float32
+            self._make_coarse(columns, placed)
+
+    def _make_coarse(self, columns, core):
+        """Rows in float32 about a middle that a far row cannot drag, in a unit in which most coordinates are about 1.
+
+        Each coordinate is rounded in proportion to itself, so how far an edge may be off depends on where its row is.
+        """
+        middle, self._scale = _frame(self._blocks)
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns = (columns - middle[:, None]) / self._scale
+            self._far = self._blocks.rows(np.abs(columns).max(axis=1), self._space.n)
+            columns = np.clip(columns, -FLOAT32_FAR, FLOAT32_FAR).astype(np.float32)
+            core = (core / self._scale**self._degree).astype(np.float32)
+        self._coarse = room(columns, np.inf), room(core, np.inf)
 
     def weights(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) what the edges between rows weigh."""
@@ -74,17 +90,28 @@ class Crossings:
         least = np.full(labels.max() + 1, np.inf)
         np.minimum.at(least, labels, upper)
         may = lower <= np.minimum(least[labels], reach)
-        found = self._lightest(labels, self._pairs(labels, np.where(may, upper, -1.0)), self._exact)
+        reach = np.where(may, np.minimum(upper, reach), -1.0)
+        found = self._lightest(labels, self._pairs(labels, reach), self._exact)
         return np.where(may, self._space.distances(found), np.inf)
 
-    def partners(self, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(m,) rows at the other ends of the edges of given weights that were found from some rows."""
+    def partners(
+        self, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows at the other ends of the edges of given weights that were found from some rows.
+
+        Returns:
+            (m,) a row at such an end, −1 for none; (m,) how many there are; (m,) to how many of them the edge weighs
+            its length, and not a core distance.
+        """
         reach = np.full(len(labels), -1.0)
         reach[rows] = self._space.reach(weights) * NEARLY
-        met, placed = jnp.full(self._exact[1].shape, NOBODY, jnp.int32), room(self._blocks.places(reach, -1.0), -1.0)
+        shape, placed = self._exact[1].shape, room(self._blocks.places(reach, -1.0), -1.0)
+        met = jnp.full(shape, NOBODY, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)
         for todo in groups(self._pairs(labels, reach)):
             met = _met(self._space.power, *self._exact, self._placed(labels), placed, todo, met)
-        return self._blocks.index.ravel()[self._on_host(met, len(labels))[rows]]
+        place, count, long = (self._on_host(each, len(labels))[rows] for each in met)
+        index = self._blocks.index.ravel()
+        return np.where(count > 0, index[np.minimum(place, index.size - 1)], -1), count, long
 
     def _lightest(self, labels, pairs, rows):
         """(n,) sums of the lightest edges over some pairs of blocks, in the precision of the rows."""
@@ -94,13 +121,24 @@ class Crossings:
         return self._on_host(best, len(labels))
 
     def _bracket(self, sums):
-        """What a sum of float32 is at least and at most: coordinates were rounded, and each term of it."""
-        power, columns = self._space.power, self._space.x.shape[1]
-        apart, terms = 4 * UNIT * columns ** (1 / power), (columns + 2 * power + 8) * UNIT
-        lengths = sums.astype(np.float64) ** (1 / power)
-        lower = np.maximum(lengths - apart, 0) ** power * (1 - terms)
-        upper = (lengths + apart) ** power * (1 + terms)
-        return lower * self._scale**power, upper * self._scale**power
+        """(n,) what the sum of each row's lightest edge is at least and at most, if the float32 sum is the least.
+
+        Coordinates were rounded, and each term of the sum. The other end of an edge of length l from a row at c, all
+        lengths the largest of the columns, lies within c + l: so a difference is off by at most (2c + l) roundings.
+        """
+        if self._far is None:
+            return sums / NEARLY, sums * NEARLY
+        degree, columns = self._degree, self._space.x.shape[1]
+        with np.errstate(invalid="ignore"):
+            lengths = sums.astype(np.float64) ** (1 / degree)
+            apart = 2 * UNIT * columns ** (1 / self._space.power) * (2 * self._far + lengths)
+            terms = (columns + 2 * degree + 8) * UNIT
+            lower = np.maximum(lengths - apart, 0) ** degree * (1 - terms)
+            upper = (lengths + apart) ** degree * (1 + terms)
+        far, none = self._far >= FLOAT32_FAR / 2, np.isinf(sums)
+        lower = np.where(far, 0, np.where(none, np.inf, lower))
+        upper = np.where(far | none | (lengths >= FLOAT32_FAR / 2), np.inf, upper)
+        return lower * self._scale**degree, upper * self._scale**degree
 
     def _pairs(self, labels, reach):
         """(p, 2) pairs of blocks of which the first may hold a row within its (n,) reach of one of another part."""
@@ -136,9 +174,10 @@ class Crossings:
 
 
 def _frame(blocks):
-    """The middle of all rows, and how far the farthest is from it in any column."""
-    low, high = blocks.low.min(axis=0), blocks.high.max(axis=0)
-    return (low + high) / 2, float((high - low).max() / 2) or 1.0
+    """A middle of all rows, and how far most blocks are from it, as a power of two: a far row changes neither."""
+    middle = np.median((blocks.low + blocks.high) / 2, axis=0)
+    lengths = np.maximum(np.abs(blocks.low - middle), np.abs(blocks.high - middle)).max(axis=1)
+    return middle, float(np.exp2(np.round(np.log2(np.median(lengths) or lengths.max() or 1.0))))
 
 
 def _row_gaps(blocks):
@@ -146,43 +185,48 @@ def _row_gaps(blocks):
 
     In many columns rows lie far from the middle of their block, and two boxes, or two balls, say little.
     """
-    center, scale = _frame(blocks)
+    center, _ = _frame(blocks)
     middle = (blocks.low + blocks.high) / 2 - center
-    sizes, count = np.sum(np.square(middle), axis=1), len(middle)
+    sizes, (count, columns) = np.sum(np.square(middle), axis=1), middle.shape
     nearest, radius = np.empty((count, count)), np.empty(count)
-    hair = 1e-12 * middle.shape[1] * scale**2  # by which rounding may change a square
     for block, rows in enumerate(blocks.x):
         rows = rows[blocks.index[block] >= 0] - center
-        squares = np.sum(np.square(rows), axis=1)[:, None] + sizes - 2 * (rows @ middle.T)
-        nearest[block], radius[block] = squares.min(axis=0), squares[:, block].max()
-    apart = np.sqrt(np.maximum(nearest - hair, 0)) - np.sqrt(np.maximum(radius, 0) + hair)
+        own = np.sum(np.square(rows), axis=1)
+        squares = own[:, None] + sizes - 2 * (rows @ middle.T)
+        hair = 4 * (columns + 8) * np.finfo(float).eps * (own.max() + sizes)  # by which rounding may change a square
+        nearest[block], radius[block] = squares.min(axis=0) - hair, squares[:, block].max() + hair[block]
+    apart = np.sqrt(np.maximum(nearest, 0)) - np.sqrt(np.maximum(radius, 0))[None, :]
     return np.square(np.maximum(np.maximum(apart, apart.T), 0)) / A_HAIR
 
 
 @partial(jax.jit, static_argnums=0)
 def _lightest(power, columns, core, labels, todo, best):
     def chunk(best, first, second, real, at):
-        weights, crossing = _edges(power, columns, core, labels, first, second, real)
-        return best.at[first].min(jnp.min(jnp.where(crossing, weights, jnp.inf), axis=1))
+        sums, cores, crossing = _edges(power, columns, core, labels, first, second, real)
+        return best.at[first].min(jnp.min(jnp.where(crossing, jnp.maximum(sums, cores), jnp.inf), axis=1))
 
-    return fold_pairs(todo, chunk, best)
+    return fold_pairs(todo, chunk, best, size=chunk_size(columns.shape[1], power))
 
 
 @partial(jax.jit, static_argnums=0)
 def _met(power, columns, core, labels, reach, todo, met):
-    """The first place at the other end of an edge within the reach of each place."""
+    """The first place at the other end of an edge within the reach of each place, how many, and how many long ones."""
 
     def chunk(met, first, second, real, at):
-        weights, crossing = _edges(power, columns, core, labels, first, second, real)
-        places = second[:, None, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[:, None]
-        within = crossing & (weights <= reach[first][:, None, :])
-        return met.at[first].min(jnp.min(jnp.where(within, places, NOBODY), axis=1))
+        sums, cores, crossing = _edges(power, columns, core, labels, first, second, real)
+        places = second[:, None, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None, :, None]
+        within = crossing & (jnp.maximum(sums, cores) <= reach[first][:, None, :])
+        long = within & (sums > cores * NEARLY)
+        least, *counts = met
+        least = least.at[first].min(jnp.min(jnp.where(within, places, NOBODY), axis=1))
+        held = (jnp.sum(each, axis=1, dtype=jnp.int32) for each in (within, long))
+        return least, *(count.at[first].add(more) for count, more in zip(counts, held, strict=True))
 
-    return fold_pairs(todo, chunk, met)
+    return fold_pairs(todo, chunk, met, size=chunk_size(columns.shape[1], power))
 
 
 def _edges(power, columns, core, labels, first, second, real):
-    """(c, BLOCK, BLOCK) weights, as sums, of edges to rows of the second blocks, and which join two parts."""
-    weights = jnp.maximum(sums_between(power, (columns,), first, second), core[second][:, :, None])
+    """(c, BLOCK, BLOCK) sums to rows of the second blocks, the greater core distance, and which join two parts."""
+    sums, cores = sums_between(power, columns, first, second), core[first][:, None, :]
     others = jnp.where(real[:, None], labels[second], -1)[:, :, None]
-    return jnp.maximum(weights, core[first][:, None, :]), (others >= 0) & (others != labels[first][:, None, :])
+    return sums, jnp.maximum(cores, core[second][:, :, None]), (others >= 0) & (others != labels[first][:, None, :])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.cluster.hdbscan.membership import probabilities
+from jaxcluster.cluster.hdbscan.metric import measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
-from jaxcluster.ops.pairwise import measure, tiles
+from jaxcluster.ops.pairwise import tiles
 
 
 def centroids(state: HDBSCANState) -> np.ndarray:
@@ -26,7 +27,7 @@ def medoids(state: HDBSCANState) -> np.ndarray:
     """
     found = np.empty((len(state.selected), state.x.shape[1]), state.x.dtype)
     for label, (x, strength) in enumerate(_clusters(state)):
-        space = measure(x, state.metric, p=state.p)
+        space = measure_rows(x, state.function, state.p).space
         sums = np.concatenate([space.rows(index) @ strength for index in tiles(len(x))])
         found[label] = x[np.argmin(sums)]
     return found
@@ -41,4 +42,4 @@ def _clusters(state):
     strengths = probabilities(state)
     for label in range(len(state.selected)):
         rows = state.labels == label
-        yield state.x[rows], strengths[rows]
+        yield state.x[rows[state.finite]], strengths[rows]

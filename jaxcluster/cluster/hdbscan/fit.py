@@ -11,7 +11,7 @@ Sources: R. Campello, D. Moulavi and J. Sander, Density-based clustering based o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,17 +21,15 @@ import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.condense import condense
 from jaxcluster.cluster.hdbscan.linkage import single_linkage
+from jaxcluster.cluster.hdbscan.metric import measure_rows, with_parameters
+from jaxcluster.cluster.hdbscan.rows import finite_rows, known_distances
 from jaxcluster.cluster.hdbscan.select import METHODS, select
-from jaxcluster.cluster.hdbscan.state import HDBSCANState, least_level, owners, settle
+from jaxcluster.cluster.hdbscan.state import BY_EDGES, HDBSCANState, least_level, owners, settle
 from jaxcluster.cluster.hdbscan.walk import grow
 from jaxcluster.core import check
 from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import measure
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
-
-BY_EDGES = ("euclidean", "manhattan", "minkowski")
-"""Metrics for which scikit-learn joins the ends of the edges; for others it joins rows in the order it reaches them."""
 
 
 def fit(
@@ -45,6 +43,7 @@ def fit(
     allow_single_cluster: bool = False,
     alpha: float = 1.0,
     metric: str | Callable = "euclidean",
+    metric_params: Mapping[str, Any] | None = None,
     p: float = 2.0,
 ) -> Fit:
     """Clusters rows by density, whatever the density of each cluster.
@@ -53,8 +52,8 @@ def fit(
     the rows decides, as it does in scikit-learn.
 
     Args:
-        x: (n, d) finite concrete rows, or (n, n) distances, dense or SciPy sparse, where the metric is "precomputed":
-            what is infinite or left out of a sparse matrix is not known.
+        x: (N, d) concrete rows, or (N, N) distances, dense or SciPy sparse, where the metric is "precomputed": what is
+            infinite or left out of a sparse matrix is not known. Rows that hold NaN or infinity are left out.
         min_cluster_size: rows of a cluster at least, 2 or more.
         min_samples: the core distance of a row is that to the nearest row of this number, counting itself; None for
             ``min_cluster_size``.
@@ -62,16 +61,19 @@ def fit(
         cluster_selection_epsilon: clusters are not split below this distance, in the units of the metric.
         max_cluster_size: rows of a cluster at most, where "eom" can choose; None for any number.
         allow_single_cluster: whether all rows may be one cluster.
-        alpha: distances, but not core distances, are divided by it.
-        metric, p: see `jaxcluster.ops.pairwise.measure`.
+        alpha: distances are divided by it, and core distances are where scikit-learn does so, see `state.BY_EDGES`.
+        metric, p: see `jaxcluster.ops.pairwise.measure`. Moreover "seuclidean", "mahalanobis" and SciPy's metrics of
+            booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
+        metric_params: see `metric.with_parameters`.
 
     Returns:
-        `Fit` with an `HDBSCANState`, labels (n,) int32 with −1 for noise, steps (merges in the hierarchy), status
-        CONVERGED, and an empty history.
+        `Fit` with an `HDBSCANState`, labels (N,) int32 with −1 for noise, −2 for infinite rows and −3 for rows with a
+        missing value, steps (merges in the hierarchy), status CONVERGED, and an empty history.
 
     Raises:
-        ValueError, TypeError: wrong shapes, values or names, NaN or infinity; rows that are traced; a sparse matrix of
-            distances in which some row has fewer than ``min_samples`` others near it, or of parts with none between.
+        ValueError, TypeError: wrong shapes, values or names; no finite row; distances that are NaN; rows that are
+            traced; a sparse matrix of distances in which some row has fewer than ``min_samples`` others near it, or of
+            parts with none between.
 
     Warns:
         UserWarning: a dense matrix of distances, for the same reason. Such parts are joined at an infinite distance.
@@ -80,12 +82,16 @@ def fit(
     check.check_choice("cluster_selection_method", cluster_selection_method, METHODS)
     check.check_positive("cluster_selection_epsilon", cluster_selection_epsilon, zero=True)
     check.check_positive("alpha", alpha)
-    space = measure(x, metric, p=p)
+    function, p = with_parameters(metric, metric_params, p)
+    x, finite, outliers = _rows(x, metric)
+    measured = measure_rows(x, function, p)
+    space = measured.space
     min_samples = min_cluster_size if min_samples is None else min_samples
     _check_rows(space.n, min_samples)
-    tree, core = _tree(space, min_samples, alpha)
-    _check_reached(tree.weights, x)
-    merges = single_linkage(tree, in_turn=metric not in BY_EDGES)
+    by_edges = isinstance(metric, str) and metric in BY_EDGES
+    tree, core = _tree(measured, min_samples, alpha, 1.0 if by_edges else alpha)
+    _check_reached(tree.weights, core, x, known=metric == "precomputed" or callable(metric), min_samples=min_samples)
+    merges = single_linkage(tree, in_turn=not by_edges)
     condensed = condense(merges, min_cluster_size)
     selected = select(
         condensed,
@@ -96,17 +102,20 @@ def fit(
     )
     least = least_level(condensed, selected, cluster_selection_epsilon)
     clusters, levels = condensed.exits()
-    labels = settle(owners(condensed, selected)[clusters], levels, selected, least).astype(np.int32)
+    labels = outliers
+    labels[finite] = settle(owners(condensed, selected)[clusters], levels, selected, least)
     state = HDBSCANState(
         tree=tree,
         merges=merges,
         condensed=condensed,
         selected=selected + space.n,
         labels=labels,
+        finite=finite,
         core=core,
         least=least,
-        x=x if scipy.sparse.issparse(x) else np.asarray(x),
+        x=x,
         metric=metric,
+        params=dict(metric_params or {}),
         p=float(p),
         alpha=float(alpha),
         min_samples=min_samples,
@@ -115,14 +124,26 @@ def fit(
     return Fit(state, jax.device_put(labels), jnp.int32(space.n - 1), jnp.int32(Status.CONVERGED), empty)
 
 
-def _tree(space, min_samples, alpha):
-    """The spanning tree, as it grows from row 0, and the core distances."""
+def _rows(x, metric):
+    """The rows or distances to cluster, which of all rows they are, and labels with those of the others in place."""
+    if isinstance(metric, str) and metric == "precomputed":
+        x = known_distances(x)
+        return x, np.arange(x.shape[0]), np.zeros(x.shape[0], np.int32)
+    rows = finite_rows(x)
+    if not len(rows.x):
+        check.check_finite(check.check_matrix(x))  # says what is in its place
+    return rows
+
+
+def _tree(measured, min_samples, alpha, core_alpha):
+    """The spanning tree, as it grows from row 0, and the core distances, which are ``core_alpha`` times smaller."""
+    space = measured.space
     neighbors = nearest_rows(space, min(space.n, min_samples + NEIGHBORS))
-    core = neighbors[1][:, min_samples - 1].copy()
+    core = neighbors[1][:, min_samples - 1] / core_alpha
     # All is multiplied by alpha: the tree is the same, and core distances that are equal stay so.
-    tree = minimum_spanning_tree(space, core * alpha, neighbors=neighbors)
-    tree = grow(tree, core * alpha, neighbors)
-    return Tree(tree.edges, tree.weights / alpha), core
+    lifted = neighbors[1][:, min_samples - 1] * (alpha / core_alpha)
+    tree = grow(minimum_spanning_tree(space, lifted, neighbors=neighbors), lifted, neighbors)
+    return Tree(tree.edges, measured.distances(tree.weights / alpha)), measured.distances(core)
 
 
 def _check_sizes(min_cluster_size, min_samples, max_cluster_size):
@@ -138,21 +159,30 @@ def _check_rows(n, min_samples):
         raise ValueError("n_samples=1, but HDBSCAN needs at least 2 rows: one has no distance to any other.")
     if min_samples > n:
         raise ValueError(
-            f"min_samples={min_samples} must be at most n_samples={n}: no row has that many around it. Pass a smaller "
-            "min_samples (by default it is min_cluster_size) or more rows."
+            f"min_samples ({min_samples}) must be at most n_samples={n}: no row has that many around it. Pass a "
+            "smaller min_samples (by default it is min_cluster_size) or more rows."
         )
 
 
-def _check_reached(weights, x):
+def _check_reached(weights, core, x, *, known, min_samples):
     """Tells of rows that no path of known distances leads to."""
     far = int(np.isinf(weights).sum())
     if not far:
         return
-    message = (
-        f"{far:,} of the {len(weights):,} edges of the spanning tree are infinite: the matrix of distances falls into "
-        f"{far + 1:,} parts with no known distance between them, or has rows with fewer than min_samples known ones. "
-        "Pass more distances, or a smaller min_samples."
-    )
+    edges = f"{far:,} of the {len(weights):,} edges of the spanning tree are infinite: "
+    lone = int(np.isinf(core).sum())
+    if not known:
+        message = "distances between rows leave the range of float64. Scale the columns."
+    elif lone:
+        message = (
+            f"There exists points with fewer than {min_samples} neighbors at a known distance, themselves among them: "
+            f"{lone:,}. Pass more distances, or a smaller min_samples."
+        )
+    else:
+        message = (
+            f"the matrix of distances falls into {far + 1:,} parts with no known distance between them. "
+            "Pass more distances: HDBSCAN cannot be performed on a disconnected graph."
+        )
     if scipy.sparse.issparse(x):
-        raise ValueError(message)
-    warnings.warn(message, UserWarning, stacklevel=3)
+        raise ValueError(edges + message)
+    warnings.warn(edges + message, UserWarning, stacklevel=3)

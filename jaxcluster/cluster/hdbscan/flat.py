@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxcluster.cluster.hdbscan.state import HDBSCANState
+from jaxcluster.cluster.hdbscan.state import INFINITE, MISSING, HDBSCANState
 from jaxcluster.core import check
 
 
@@ -17,14 +17,15 @@ def labels_at(state: HDBSCANState, distance: float, *, min_cluster_size: int = 5
         min_cluster_size: rows of a cluster at least; smaller ones are noise.
 
     Returns:
-        (n,) int32 labels, −1 for noise. Clusters are numbered as scikit-learn does in ``dbscan_clustering``.
+        (N,) int32 labels: −1 for noise, −2 for infinite rows, −3 for rows with a missing value. Clusters are numbered
+        as scikit-learn does in ``dbscan_clustering``.
 
     Raises:
         ValueError, TypeError: a distance that is not a positive number, or ``min_cluster_size`` below 1.
     """
     check.check_positive("distance", distance)
     check.check_count("min_cluster_size", min_cluster_size)
-    n = len(state.labels)
+    n = len(state.merges) + 1
     joined = int(np.searchsorted(state.merges[:, 2], distance))
     parts = state.merges[:joined, :2].astype(np.int64)
     above = np.arange(n + joined)
@@ -35,7 +36,7 @@ def labels_at(state: HDBSCANState, distance: float, *, min_cluster_size: int = 5
     _, numbers, counts = np.unique(chiefs, return_inverse=True, return_counts=True)
     kept = counts >= min_cluster_size
     labels = np.where(kept, np.cumsum(kept) - 1, -1)
-    return labels[numbers].astype(np.int32)
+    return state.of_all(labels[numbers].astype(np.int32), infinite=INFINITE, missing=MISSING)
 
 
 def _chiefs(parts, n):

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.cluster.hdbscan.metric import Measure, measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
 from jaxcluster.core import check
+from jaxcluster.ops.host_distance import checked, host_distance
 from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import TILE, Space, concrete_rows, measure
+from jaxcluster.ops.pairwise import TILE, Space, concrete_rows
 
 
 class Meeting(NamedTuple):
@@ -18,21 +20,23 @@ class Meeting(NamedTuple):
 
     Attributes:
         m: how many rows there are.
-        space: the rows of the fit; None where only distances are known.
-        queries: (m, d) the other rows.
+        measure: the rows of the fit; None where only distances are known.
+        queries: (m, d) the other rows, in the space of the measure.
         distances: (t,) row numbers -> (t, n) float64 distances from the rows of the fit, where there is no space.
     """
 
     m: int
-    space: Space | None
+    measure: Measure | None
     queries: np.ndarray | None
     distances: Callable[[np.ndarray], np.ndarray] | None
 
     def least(self, groups: list[np.ndarray]) -> np.ndarray:
         """(m, k) distances of the rows from the nearest of each of k groups of rows of the fit."""
-        if self.space is not None:
-            parts = [self.space._replace(x=self.space.x[group]) for group in groups]
-            return np.column_stack([nearest_rows(part, 1, queries=self.queries)[1] for part in parts])
+        if self.measure is not None:
+            space = self.measure.space
+            parts = [space._replace(x=space.x[group]) for group in groups]
+            nearest = [nearest_rows(part, 1, queries=self.queries)[1] for part in parts]
+            return self.measure.distances(np.column_stack(nearest))
         return self.by_tiles(lambda tile: np.column_stack([tile[:, group].min(axis=1) for group in groups]))
 
     def by_tiles(self, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -52,23 +56,23 @@ def meet(state: HDBSCANState, x: Any = None) -> Meeting:
     Raises:
         ValueError, TypeError: rows of another width, or that are not finite; distances that are NaN or negative.
     """
-    metric, p = state.metric, state.p
+    metric, p = state.function, state.p
+    if metric == "precomputed" and x is not None:
+        return _given(x, len(state.core))
+    own = measure_rows(state.x, metric, p)
     if x is None:
-        space = measure(state.x, metric, p=p)
-        return (
-            Meeting(space.n, space, space.x, None) if isinstance(space, Space) else _by_distances(space.n, space.rows)
-        )
-    if metric == "precomputed":
-        return _given(x, len(state.labels))
+        if isinstance(own.space, Space):
+            return Meeting(own.space.n, own, own.space.x, None)
+        return _by_distances(own.space.n, own.space.rows)
     x = concrete_rows(x)
     check.check_width(x, state.x.shape[1])
-    if callable(metric):
-        return _by_distances(len(x), lambda index: np.asarray(metric(x[index], state.x), float))
-    old, new = measure(state.x, metric, p=p), measure(x, metric, p=p)
-    if isinstance(old, Space) and isinstance(new, Space):
-        return Meeting(len(x), old, new.x, None)
-    old, new = _units(state.x), _units(x)
-    return _by_distances(len(x), lambda index: np.clip(1 - new[index] @ old.T, 0, 2))
+    if isinstance(own.space, Space):
+        others = measure_rows(x, metric, p, exponent=own.exponent)
+        if isinstance(others.space, Space):
+            return Meeting(len(x), own, others.space.x, None)
+    old, new = (rows if callable(metric) else rows.astype(np.float64) for rows in (state.x, x))
+    function = host_distance(metric, old, p=p)
+    return _by_distances(len(x), lambda index: checked(function, new[index], old, index))
 
 
 def nearest_reachable(state: HDBSCANState, meeting: Meeting) -> tuple[np.ndarray, np.ndarray]:
@@ -77,27 +81,31 @@ def nearest_reachable(state: HDBSCANState, meeting: Meeting) -> tuple[np.ndarray
     The core distance of a new row is that to the nearest row of number ``min_samples`` among those of the fit: so a
     copy of a row has its core distance.
     """
-    if meeting.space is None:
+    if meeting.measure is None:
         found = meeting.by_tiles(lambda tile: np.column_stack(_first(state, tile)))
         return found[:, 0].astype(np.int64), found[:, 1]
     n, asked = len(state.core), np.arange(meeting.m)
     neighbors, reach = np.empty(meeting.m, np.int64), np.empty(meeting.m)
     k = min(n, 2 * state.min_samples)
     while len(asked):
-        index, distances = nearest_rows(meeting.space, k, queries=meeting.queries[asked])
-        mutual = np.maximum(distances / state.alpha, distances[:, state.min_samples - 1, None])
-        mutual = np.maximum(mutual, state.core[index])
-        best = mutual.argmin(axis=1)[:, None]
-        neighbors[asked] = np.take_along_axis(index, best, axis=1)[:, 0]
-        reach[asked] = np.take_along_axis(mutual, best, axis=1)[:, 0]
-        # A row farther away than all of these may be dense enough to be reached before.
-        asked = asked[(reach[asked] > distances[:, -1] / state.alpha) & (k < n)]
-        k = min(n, 4 * k)
+        farther = []
+        step = max(1, TILE // k)
+        for some in (asked[start : start + step] for start in range(0, len(asked), step)):
+            index, distances = nearest_rows(meeting.measure.space, k, queries=meeting.queries[some])
+            distances = meeting.measure.distances(distances)
+            core = distances[:, state.min_samples - 1, None] / state.core_alpha
+            mutual = np.maximum(np.maximum(distances / state.alpha, core), state.core[index])
+            best = mutual.argmin(axis=1)[:, None]
+            neighbors[some] = np.take_along_axis(index, best, axis=1)[:, 0]
+            reach[some] = np.take_along_axis(mutual, best, axis=1)[:, 0]
+            # A row farther away than all of these may be dense enough to be reached before.
+            farther.append(some[(reach[some] > distances[:, -1] / state.alpha) & (k < n)])
+        asked, k = np.concatenate(farther), min(n, 4 * k)
     return neighbors, reach
 
 
 def _first(state, distances):
-    core = np.partition(distances, state.min_samples - 1, axis=1)[:, state.min_samples - 1, None]
+    core = np.partition(distances, state.min_samples - 1, axis=1)[:, state.min_samples - 1, None] / state.core_alpha
     mutual = np.maximum(np.maximum(distances / state.alpha, core), state.core)
     reach = mutual.min(axis=1)
     return np.where(mutual == reach[:, None], distances, np.inf).argmin(axis=1), reach
@@ -117,9 +125,3 @@ def _given(distances, n):
     if np.isnan(distances).any() or (distances < 0).any():
         raise ValueError("x has distances that are NaN or negative. One that is not known is infinite.")
     return _by_distances(len(distances), lambda index: distances[index].astype(np.float64))
-
-
-def _units(x):
-    x = x.astype(np.float64)
-    lengths = np.sqrt(np.sum(x * x, axis=1, keepdims=True))
-    return x / np.where(lengths > 0, lengths, 1)

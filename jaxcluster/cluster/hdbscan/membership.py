@@ -8,21 +8,26 @@ import numpy as np
 
 from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.meet import meet, nearest_reachable
+from jaxcluster.cluster.hdbscan.rows import finite_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState, owners
+from jaxcluster.core import check
 
 A_TRACE = 1e-8
-"""What is added to a density that something is divided by."""
+"""Of the greatest finite density at which a cluster ends: added to a density that something is divided by."""
 
 
 def probabilities(state: HDBSCANState) -> np.ndarray:
-    """(n,) float64 in [0, 1]: the density to which each row stays, relative to the last of its cluster; 0 for noise."""
-    tree = state.condensed
+    """(N,) float64 in [0, 1]: the density to which each row stays, relative to the last of its cluster.
+
+    It is 0 for noise and for infinite rows, and NaN for rows with a missing value, as scikit-learn has it.
+    """
+    tree, labels = state.condensed, state.labels[state.finite]
     _, levels = tree.exits()
     strengths = np.zeros(tree.n)
-    inside = state.labels >= 0
+    inside = labels >= 0
     deaths = tree.deaths()[state.selected - tree.n]
-    strengths[inside] = relative(levels[inside], deaths[state.labels[inside]])
-    return strengths
+    strengths[inside] = relative(levels[inside], deaths[labels[inside]])
+    return state.of_all(strengths, infinite=0.0, missing=np.nan)
 
 
 def relative(levels: np.ndarray, deaths: np.ndarray) -> np.ndarray:
@@ -32,16 +37,17 @@ def relative(levels: np.ndarray, deaths: np.ndarray) -> np.ndarray:
 
 
 def outlier_scores(state: HDBSCANState) -> np.ndarray:
-    """GLOSH: (n,) float64 in [0, 1], the greater the earlier a row falls out of a cluster, which in parts goes on.
+    """GLOSH: (N,) float64 in [0, 1], the greater the earlier a row falls out of a cluster, which in parts goes on.
 
     It is 1 − the density at which the row leaves / the last in its cluster or any part of that. A row that has copies
-    enough never leaves and scores 0.
+    enough never leaves and scores 0. An infinite row scores 1, and one with a missing value NaN.
 
     Source: R. Campello, D. Moulavi, A. Zimek and J. Sander, Hierarchical density estimates for data clustering,
     visualization, and outlier detection, ACM TKDD 10 (2015).
     """
     clusters, levels = state.condensed.exits()
-    return 1 - relative(levels, _last_levels(state.condensed)[clusters])
+    scores = 1 - relative(levels, _last_levels(state.condensed)[clusters])
+    return state.of_all(scores, infinite=1.0, missing=np.nan)
 
 
 def _last_levels(tree: CondensedTree) -> np.ndarray:
@@ -62,18 +68,32 @@ def membership_vectors(state: HDBSCANState, x: Any = None) -> np.ndarray:
 
     Args:
         state: of a fit with k clusters.
-        x: (m, d) rows, or (m, n) distances from the rows of the fit where the metric is "precomputed". None for the
+        x: (m, d) rows, or (m, n) distances from the rows of the fit where the metric is "precomputed". None for the N
             rows of the fit.
 
     Returns:
-        (m, k) float64.
+        (m, k) or (N, k) float64; rows that hold NaN or infinity belong to none.
 
     Raises:
-        ValueError, TypeError: rows of another width, or that are not finite.
+        ValueError, TypeError: rows of another width; distances that are NaN or negative.
     """
+    if x is None:
+        return state.of_all(_memberships(state, None), infinite=0.0, missing=0.0)
+    if isinstance(state.metric, str) and state.metric == "precomputed":
+        return _memberships(state, x)
+    rows = finite_rows(x)
+    check.check_width(rows.x, state.x.shape[1])
+    vectors = np.zeros((len(rows.labels), len(state.selected)))
+    if len(rows.x):
+        vectors[rows.index] = _memberships(state, rows.x)
+    return vectors
+
+
+def _memberships(state, x):
     tree, selected = state.condensed, state.selected - state.condensed.n
     clusters, levels = tree.exits()
     last = tree.deaths()
+    trace = A_TRACE * last[np.isfinite(last)].max(initial=0.0)
     meeting = meet(state, x)
     if x is not None:
         neighbors, reach = nearest_reachable(state, meeting)
@@ -87,15 +107,15 @@ def membership_vectors(state: HDBSCANState, x: Any = None) -> np.ndarray:
     heights = np.where(np.isnan(heights), levels[:, None], heights)
     nearest, last = last[selected[heights.argmax(axis=1)]], last[clusters][:, None]
     if x is None:
-        scores = np.exp(-_ratio(last + A_TRACE, heights))
+        scores = np.exp(-_ratio(last + trace, heights))
         odds = near * _shares(np.exp(scores - scores.max()))
         inside = _ratio(heights.max(axis=1), np.maximum(nearest, levels))
     else:
         with np.errstate(invalid="ignore"):
             margin = last - heights
-        scores = _ratio(last, np.where(margin > 0, margin, A_TRACE))
+        scores = _ratio(last, np.where(margin > 0, margin, trace))
         odds = np.sqrt(near) * _shares(np.exp(scores - scores.max(axis=1, keepdims=True))) ** 2
-        inside = _ratio(heights.max(axis=1), np.maximum(nearest, levels) + A_TRACE)
+        inside = _ratio(heights.max(axis=1), np.maximum(nearest, levels) + trace)
     return _shares(odds) * inside[:, None]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from jaxcluster.cluster.hdbscan.meet import meet, nearest_reachable
 from jaxcluster.cluster.hdbscan.membership import relative
-from jaxcluster.cluster.hdbscan.state import HDBSCANState, owners, settle
+from jaxcluster.cluster.hdbscan.rows import finite_rows
+from jaxcluster.cluster.hdbscan.state import MISSING, HDBSCANState, owners, settle
+from jaxcluster.core import check
 
 
 def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -23,11 +25,23 @@ def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.nda
         x: (m, d) rows, or (m, n) distances from the rows of the fit where the metric is "precomputed".
 
     Returns:
-        (m,) int32 labels, −1 for noise, and (m,) float64 strengths in [0, 1] as in `probabilities`, 0 for noise.
+        (m,) int32 labels and (m,) float64 strengths in [0, 1] as in `probabilities`. Rows that hold NaN or infinity
+        are labelled as in the fit.
 
     Raises:
-        ValueError, TypeError: rows of another width, or that are not finite.
+        ValueError, TypeError: rows of another width; distances that are NaN or negative.
     """
+    if isinstance(state.metric, str) and state.metric == "precomputed":
+        return _predicted(state, x)
+    rows = finite_rows(x)
+    check.check_width(rows.x, state.x.shape[1])
+    labels, strengths = rows.labels, np.where(rows.labels == MISSING, np.nan, 0)
+    if len(rows.x):
+        labels[rows.index], strengths[rows.index] = _predicted(state, rows.x)
+    return labels, strengths
+
+
+def _predicted(state, x):
     tree, selected = state.condensed, state.selected - state.condensed.n
     neighbors, reach = nearest_reachable(state, meet(state, x))
     with np.errstate(divide="ignore"):

@@ -8,22 +8,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster.cluster.hdbscan.condense import CondensedTree
+from jaxcluster.cluster.hdbscan.metric import with_parameters
 from jaxcluster.ops.spanning_tree import Tree
+
+BY_EDGES = (
+    *("euclidean", "l2", "manhattan", "l1", "cityblock", "chebyshev", "minkowski", "seuclidean", "mahalanobis"),
+    *("haversine", "hamming", "canberra", "braycurtis", "jaccard", "dice", "rogerstanimoto", "russellrao"),
+    "sokalsneath",
+)
+"""Metrics of scikit-learn's trees. For these it joins the ends of the edges, and ``alpha`` does not divide core
+distances; for others it joins rows in the order it reaches them, and ``alpha`` divides core distances too."""
+
+INFINITE, MISSING = -2, -3
+"""Labels of rows that hold an infinity, and of those that hold NaN: scikit-learn's."""
 
 
 class HDBSCANState(NamedTuple):
     """A hierarchy of clusters, those selected from it, and what new rows are placed by. All of it is on the host.
+
+    It is a hierarchy of the n finite rows among the N of the fit, numbered in their order.
 
     Attributes:
         tree: the minimum spanning tree of mutual reachability over n rows, grown from row 0: `Tree`.
         merges: (n − 1, 4) float64 the single-linkage hierarchy, as `scipy.cluster.hierarchy` has it.
         condensed: the `CondensedTree`.
         selected: (k,) int64 clusters, numbered as in ``condensed``; the label of each is its place here.
-        labels: (n,) int32 the label of each row, −1 for noise.
+        labels: (N,) int32 the label of each row: −1 for noise, `INFINITE` or `MISSING` for rows that are not finite.
+        finite: (n,) int64 which of the N rows are finite.
         core: (n,) float64 core distances.
         least: density a row must stay to, to be in the cluster of all rows, if that is selected; else 0.
-        x: (n, d) the rows, or (n, n) their distances, in the dtype they came in.
-        metric, p, alpha, min_samples: as in the fit.
+        x: (n, d) the finite rows, or (n, n) distances, in the dtype they came in.
+        metric, params, p, alpha, min_samples: as in the fit.
     """
 
     tree: Tree
@@ -31,13 +46,32 @@ class HDBSCANState(NamedTuple):
     condensed: CondensedTree
     selected: np.ndarray
     labels: np.ndarray
+    finite: np.ndarray
     core: np.ndarray
     least: float
     x: Any
     metric: str | Callable
+    params: dict[str, Any]
     p: float
     alpha: float
     min_samples: int
+
+    @property
+    def function(self) -> str | Callable:
+        """The metric with its parameters: see `metric.with_parameters`."""
+        return with_parameters(self.metric, self.params, self.p)[0]
+
+    @property
+    def core_alpha(self) -> float:
+        """What core distances are divided by."""
+        return 1.0 if isinstance(self.metric, str) and self.metric in BY_EDGES else self.alpha
+
+    def of_all(self, values: np.ndarray, *, infinite: float, missing: float) -> np.ndarray:
+        """(N, …) values of the n finite rows, and what the others have in their place."""
+        out = np.empty((len(self.labels), *values.shape[1:]), values.dtype)
+        out[self.labels == INFINITE], out[self.labels == MISSING] = infinite, missing
+        out[self.finite] = values
+        return out
 
 
 def owners(tree: CondensedTree, selected: np.ndarray) -> np.ndarray:
