@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -31,12 +35,44 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 def read_npy(path: Path) -> np.ndarray:
     """The array of an npy file. Raises DataError for a truncated file, and for anything else than an npy file."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        stream.seek(0)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX):
+            seen = f"it starts with {start!r}, not with NumPy's magic bytes ({size} bytes in all)"
+            raise DataError(f"{path.name} cannot be read as .npy: {seen}.")
+        shape, dtype = _npy_header(stream, path.name)
+        expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
+        if seen < expected:
+            raise DataError(
+                f"{path.name} cannot be read as .npy: it is truncated: shape {shape} of {dtype} needs {expected} bytes "
+                f"of numbers, {seen} are there."
+            )
+        stream.seek(0)
+        return _known(np.lib.format.read_array(stream, allow_pickle=False), path.name)
+
+
+def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype that an npy stream promises, leaving it where the numbers start.
+
+    Raises:
+        DataError: a header that promises nothing, and Python objects, which are never unpickled here.
+    """
     try:
-        return _known(np.load(path, allow_pickle=False), path.name)
-    except DataError:
-        raise
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read as .npy: {_npy_fault(path)}.") from error
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    except (ValueError, EOFError, TypeError, SyntaxError, TokenError) as error:  # NumPy parses it as Python
+        raise DataError(f"{where} cannot be read as .npy: its header is damaged or truncated.") from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{where} cannot be read as .npy: it holds Python objects, which are never unpickled here. Save a plain "
+            "numeric array."
+        )
+    if min(shape, default=0) < 0:
+        raise DataError(f"{where} cannot be read as .npy: its header is damaged: it has shape {shape}.")
+    return shape, dtype
 
 
 def _known(array: np.ndarray, where: str) -> np.ndarray:
@@ -53,31 +89,6 @@ def _known(array: np.ndarray, where: str) -> np.ndarray:
     return array.view(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def _npy_header(stream: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype an npy stream promises, leaving it where the numbers start."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
-
-
-def _npy_fault(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        start = stream.read(8)
-        stream.seek(0)
-        if not start.startswith(np.lib.format.MAGIC_PREFIX):
-            return f"it starts with {start!r}, not with NumPy's magic bytes ({size} bytes in all)"
-        try:
-            shape, dtype = _npy_header(stream)
-        except (ValueError, EOFError):
-            return f"its header is damaged or truncated ({size} bytes in all)"
-        if dtype.hasobject:
-            return "it holds Python objects, which are never unpickled here. Save a plain numeric array"
-        expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    return f"it is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there"
-
-
 def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
     """The array ``key`` of an npz file, and the one that ``truth`` names if it names one.
 
@@ -86,33 +97,61 @@ def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            shapes = _npz_shapes(archive)
-        names = [name for name in shapes if name != truth]
-        if key is None and len(names) != 1:
-            raise DataError(
-                f"{path} holds {len(shapes)} arrays: {listing(_shapes(shapes))}. Choose one: {path.name}:KEY."
-            )
-        key = names[0] if key is None else key
-        for name in (key, *([truth] if isinstance(truth, str) and not is_index(truth) else [])):
-            if name not in shapes:
-                raise unknown(f"{path}: array", name, shapes, _shapes(shapes))
-        with np.load(path, allow_pickle=False) as arrays:
-            where = f"{path.name}: array {key!r}"
-            return _known(arrays[key], where), arrays[truth] if truth in shapes else None
-    except DataError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        hint = " Is it truncated?" if isinstance(error, zipfile.BadZipFile) else ""
-        seen = f"({path.stat().st_size} bytes): {str(error).strip().rstrip('.') or type(error).__name__}."
-        raise DataError(f"{path} cannot be read as .npz {seen}{hint}") from error
+            shapes = _npz_shapes(path, archive)
+            names = [name for name in shapes if name != truth]
+            if key is None and len(names) != 1:
+                raise DataError(
+                    f"{path} holds {len(shapes)} arrays: {listing(_shapes(shapes))}. Choose one: {path.name}:KEY."
+                )
+            key = names[0] if key is None else key
+            for name in (key, *([truth] if isinstance(truth, str) and not is_index(truth) else [])):
+                if name not in shapes:
+                    raise unknown(f"{path}: array", name, shapes, _shapes(shapes))
+            return _member(path, archive, key), _member(path, archive, truth) if truth in shapes else None
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, struct.error) as error:
+        raise DataError(
+            f"{path.name} cannot be read as .npz ({path.stat().st_size} bytes): it is no zip archive, or one without "
+            "its end. Is it truncated?"
+        ) from error
 
 
-def _npz_shapes(archive: zipfile.ZipFile) -> dict[str, tuple[int, ...]]:
+def _npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[int, ...]]:
+    """The shape of each array."""
     shapes = {}
     for member in archive.namelist():
-        with archive.open(member) as stream:
-            shapes[member.removesuffix(".npy")] = _npy_header(stream)[0]
+        with _opened(path, archive, member) as stream:
+            shapes[member.removesuffix(".npy")] = _npy_header(stream, f"{path.name}: array {member!r}")[0]
     return shapes
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One array of an archive."""
+    member = name if name in archive.namelist() else f"{name}.npy"
+    where = f"{path.name}: array {name!r}"
+    with _opened(path, archive, member) as stream:
+        data = stream.read()
+    stream = io.BytesIO(data)
+    shape, dtype = _npy_header(stream, where)
+    expected, seen = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if seen < expected:
+        raise DataError(
+            f"{where} is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there."
+        )
+    stream.seek(0)
+    return _known(np.lib.format.read_array(stream, allow_pickle=False), where)
+
+
+@contextmanager
+def _opened(path: Path, archive: zipfile.ZipFile, member: str) -> Iterator[Any]:
+    """A member of an archive to be read. Raises DataError where it cannot be unpacked."""
+    try:
+        with archive.open(member) as stream:
+            yield stream
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"{path.name}: array {member.removesuffix('.npy')!r} cannot be unpacked ({path.stat().st_size} bytes in "
+            "all): its bytes do not match their checksum (CRC), or it is packed in a way unknown here. Save it again."
+        ) from error
 
 
 def _shapes(shapes: dict[str, tuple[int, ...]]) -> list[str]:

@@ -58,8 +58,8 @@ class Format(NamedTuple):
 
 
 def listing(values: Iterable[Any], limit: int = 20) -> str:
-    """The values, comma separated, cut off politely."""
-    values = [str(value) for value in values]
+    """The values, comma separated, on one line, cut off politely."""
+    values = [" ".join(str(value).split()) for value in values]
     more = f", … ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(values[:limit]) + more
 

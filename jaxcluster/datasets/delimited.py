@@ -24,7 +24,7 @@ LARGEST_BLOCK = 2**31 - 1
 """Bytes that pyarrow parses at a time, at the most."""
 
 UNIT = "\x1f"
-"""ASCII's unit separator: what runs of blanks are turned into, since pyarrow knows single characters alone."""
+"""ASCII's unit separator: what delimiters are turned into that pyarrow does not know."""
 
 TRUTH_VALUES = ("true", "false")
 """Words that are read as 1 and 0."""
@@ -96,11 +96,11 @@ def _parse(
         null_values=sorted(MISSING),
         decimal_point=layout.decimal or ".",
     )
-    blanks = layout.delimiter == " "
+    rewritten = _is_rewritten(layout)
     parse = csv.ParseOptions(
-        delimiter=UNIT if blanks else layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
+        delimiter=UNIT if rewritten else layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
     )
-    options = {"skip_rows": layout.skip, "column_names": names, "encoding": "utf-8" if blanks else layout.encoding}
+    options = {"skip_rows": layout.skip, "column_names": names, "encoding": "utf-8" if rewritten else layout.encoding}
     try:
         with _opened(path, layout) as stream:
             read = csv.ReadOptions(block_size=layout.block, **options)
@@ -130,15 +130,20 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{path.name} cannot be unzipped ({path.stat().st_size} bytes). Is it truncated?") from error
 
 
+def _is_rewritten(layout: Layout) -> bool:
+    """Whether fields are separated by what pyarrow cannot be told: it knows single characters of ASCII alone."""
+    return layout.delimiter == " " or not layout.delimiter.isascii()
+
+
 def _opened(path: Path, layout: Layout) -> Any:
-    """The bytes of the file, unzipped; runs of blanks turned into one character."""
+    """The bytes of the file, unzipped, with a delimiter that pyarrow knows."""
     import pyarrow as pa
 
-    if layout.delimiter != " ":
+    if not _is_rewritten(layout):
         return pa.input_stream(str(path), compression="detect")
     text = codecs.decode(_bytes(path), layout.encoding)
     rows = [""] * (text.count("\n") + text.count("\r") + 1)
-    for line, row in numbered_rows(text.removeprefix("\ufeff"), " ", path.name):
+    for line, row in numbered_rows(text.removeprefix("\ufeff"), layout.delimiter, path.name):
         rows[line - 1] = UNIT.join(map(_quoted, row))
     return pa.BufferReader("\n".join(rows).encode())
 

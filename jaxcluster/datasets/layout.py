@@ -102,7 +102,7 @@ def check_format(form: Format) -> Format:
     if delimiter is not None:
         named = {**DELIMITERS, "space": " ", "\\t": "\t"}
         delimiter = named.get(delimiter.lower(), delimiter)
-        if len(delimiter) != 1 or delimiter.isalnum() or delimiter in "\"'\r\n.+-":
+        if not _separates(delimiter):
             raise DataError(
                 f"delimiter {form.delimiter!r} cannot separate fields: choose one character, such as ';', or one of "
                 f"{', '.join(DELIMITERS)}."
@@ -117,6 +117,11 @@ def check_format(form: Format) -> Format:
                 f"encoding {form.encoding!r} is not known; common ones are utf-8, utf-16, latin-1 and cp1252."
             ) from None
     return form._replace(delimiter=delimiter)
+
+
+def _separates(delimiter: str) -> bool:
+    """Whether fields can be separated by this: by one character that is part of no number, word or quotation."""
+    return len(delimiter) == 1 and not delimiter.isalnum() and delimiter not in "\"'\r\n\0.+-"
 
 
 def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
@@ -171,7 +176,7 @@ def numbered_rows(text: str, delimiter: str, name: str) -> Iterator[tuple[int, l
     """Each row that is not blank, and the number of the line that it ends in, from 1."""
     lines = io.StringIO(text, newline="")
     blanks = delimiter == " "
-    reader = csv.reader(map(_one_blank, lines) if blanks else lines, delimiter=delimiter, skipinitialspace=blanks)
+    reader = csv.reader(map(_one_blank, lines) if blanks else lines, delimiter=delimiter)
     try:
         for row in reader:
             if blanks and row[:1] == ["#"]:
@@ -251,7 +256,7 @@ def _check_text(name: str, head: bytes, text: str) -> None:
 def _without_mark(text: str) -> tuple[str, int, str | None]:
     """The text after a line ``sep=;``, how many lines that are, and the delimiter in it, as Excel takes it."""
     found = re.match(r'\s*"?sep=(.)"?[ \t]*(\r\n|\r|\n|$)', text, re.IGNORECASE)
-    if not found:
+    if not found or not _separates(found[1]):
         return text, 0, None
     before = found[0]
     return text[found.end() :], len(before.splitlines()), found[1]
