@@ -147,6 +147,9 @@ def test_the_layout_can_be_told_to_every_command(table):
         assert Path("predicted.csv").read_text() == Path("run", "labels.csv").read_text()
     call("sweep", "german.csv", "--k", 2, "--seeds", 1, "--out", "swept", *told, *QUICK)
     assert json.loads(Path("swept", "config.json").read_text())["data"]["rows"] == 30
+    moved = call("transport", "german.csv", "plain.csv", "--epsilon", 1, "--out", "moved", "--max-iter", 50)
+    assert "(größe, 2020, 2021)" not in moved.stderr
+    assert "30 rows of german.csv onto 30 of plain.csv" in moved.stdout
 
     call("fit", "kmeans", "years.csv", "--k", 2, "--out", "run", "--no-header", *QUICK)
     assert len(labels_of("run")) == 31

@@ -83,6 +83,10 @@ def transport(
     ] = False,
     max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="The most rounds.")] = 5000,
     tol: Annotated[float, typer.Option(metavar="T", min=0, help="How far sums may be off, as a share.")] = 1e-3,
+    header: opt.Header = None,
+    delimiter: opt.Delimiter = None,
+    decimal: opt.Decimal = None,
+    encoding: opt.Encoding = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -101,7 +105,10 @@ def transport(
     options = {"cost": cost.value, "epsilon": epsilon, "rho": rho, "tol": tol, "max_steps": max_iter}
     with console.stages(quiet) as stage:
         with stage("read", f"Reading {x} and {y}"), mistakes():
-            both = _read(x), _read(y)
+            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
+            both = _read(x, layout), _read(y, layout)
+        for each in both:
+            console.note(each.notes, quiet=quiet)
         with stage("fit", f"Moving {len(both[0].x):,} rows onto {len(both[1].x):,}"), mistakes():
             moved = _move(*both, options, divergence=divergence)
         with new_folder(out, overwrite=overwrite) as folder:
@@ -109,12 +116,13 @@ def transport(
     _show(console.stdout(quiet), moved, out)
 
 
-def _read(name: str) -> Dataset:
+def _read(name: str, layout: dict[str, Any]) -> Dataset:
+    """The rows of a file; what is told of the layout of text tables holds for each of the two that is one."""
     from jaxcluster.core.check import check_finite
-    from jaxcluster.datasets import load
+    from jaxcluster.datasets.loading import is_text_table, load
 
-    dataset = load(name)
-    check_finite(dataset.x, name=dataset.name)
+    dataset = load(name, **(layout if is_text_table(name) else {}))
+    check_finite(dataset.x, name=dataset.name, columns=dataset.columns)
     return dataset
 
 

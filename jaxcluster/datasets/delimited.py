@@ -206,16 +206,17 @@ def _decimal(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -
     from pyarrow import compute
 
     marked = []
-    for column in cells.values():
-        marked += compute.unique(column.filter(compute.match_substring_regex(column, "[.,]"))).drop_null().to_pylist()
-    told = decimal_of(marked)
+    for i, column in cells.items():
+        found = compute.unique(column.filter(compute.match_substring_regex(column, "[.,]"))).drop_null()
+        marked += [(i, cell) for cell in found.to_pylist()]
+    told = decimal_of([cell for _, cell in marked])
     if told is None and marked:
-        both = next((cell for cell in marked if "," in cell and is_number(cell, ",") and is_number(cell, ".")), None)
+        both = next((each for each in marked if "," in each[1] and all(is_number(each[1], m) for m in ".,")), None)
         if both is not None:
-            whole = both.replace(",", "")
+            column, cell = both
             raise DataError(
-                f"{path.name} holds {both!r}, which may be {whole} or {both.replace(',', '.')}: pass decimal='.' for "
-                "the first, or decimal=',' for the second."
+                f"{_where(path, layout, column)} holds {cell!r}, which may be {cell.replace(',', '')} or "
+                f"{cell.replace(',', '.')}: pass decimal='.' for the first, or decimal=',' for the second."
             )
     return told or "."
 

@@ -186,7 +186,7 @@ def _first_text(column: Any) -> str:
             float(value.as_py())
         except (TypeError, ValueError):
             if value.is_valid:
-                return repr(value.as_py() if len(str(value)) <= 40 else str(value)[:40] + "…")
+                return repr(str(value) if len(str(value)) <= 40 else str(value)[:40] + "…")
     return str(column.type)
 
 
