@@ -14,7 +14,7 @@ from jaxcluster.deep.autoencoder import Autoencoder, View
 from jaxcluster.deep.nets import MLP
 from jaxcluster.deep.trainer import Trained, train
 from jaxcluster.deep.use import map_module
-from jaxcluster.types import KeyArray
+from jaxcluster.types import KeyArray, Status
 
 
 class Step(nnx.Module):
@@ -45,7 +45,8 @@ def pretrain_layers(
         **options: of `train`, for each pair; with ``checkpoints`` those of pair i in the folder ``layer-i``.
 
     Returns:
-        The autoencoder with trained layers, and how the training of each pair ended.
+        The autoencoder with trained layers, and the ending of the training of each pair. Pairs after one that failed
+        are not trained.
 
     Raises:
         TypeError, ValueError: an encoder or decoder that is no `MLP`, or does not mirror the other.
@@ -72,6 +73,8 @@ def pretrain_layers(
         own = {} if checkpoints is None else {"checkpoints": checkpoints.within(f"layer-{i}")}
         trained = train(layer_key, pair, x, **options, **own)
         encoder.layers[i], decoder.layers[layers - 1 - i] = trained.module.encoder.layer, trained.module.decoder.layer
-        x = map_module(trained.module, "encode", x)
         endings.append(trained)
+        if trained.status == Status.NOT_FINITE:
+            break
+        x = map_module(trained.module, "encode", x)
     return made, endings

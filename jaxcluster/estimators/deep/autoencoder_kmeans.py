@@ -41,5 +41,6 @@ class AutoencoderKMeans(DeepClusterer):
     def _train(self, key, module, rows, known, snapshots, endings):
         z = map_module(module, "features", rows)
         module.measure(z, module.labels(z))
-        history = endings[-1].history if endings else ()
-        return module, Trained(module, None, 0, Status(int(self._began["status"])), None, history)
+        phase, trained = endings[-1] if endings else ("pretrain", None)
+        history, steps = ((), 0) if trained is None else (trained.history, trained.steps)
+        return module, phase, Trained(module, None, steps, Status(int(self._began["status"])), None, history)

@@ -1,4 +1,4 @@
-"""What methods share that begin with an autoencoder and k-means of its codes."""
+"""The base of methods that begin with an autoencoder and k-means of its codes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from jaxcluster.deep.trainer import Trained, train
 from jaxcluster.deep.use import evaluated, map_module
 from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.rows import scaled
 from jaxcluster.types import Array, Float, KeyArray, Status
@@ -103,17 +104,21 @@ class DeepClusterer(DeepEstimator):
         self._check_codes(codes, endings)
         self._began = self._start(start_key, codes, autoencoder, rows, known)
         module = self._make(autoencoder, self._began)
-        if all(ending.status != Status.NOT_FINITE for ending in endings):
-            module, ending = self._train(train_key, module, rows, known, snapshots, endings)
+        if endings and endings[-1][1].status == Status.NOT_FINITE:
+            phase, ending = endings[-1]
         else:
-            ending = endings[-1]
+            module, phase, ending = self._train(train_key, module, rows, known, snapshots, endings)
         self._began = {name: np.array(value) for name, value in self._began.items()}
-        self._publish(module, ending, rows, snapshots)
+        self._publish(module, ending, phase, rows, snapshots)
 
     def reconstruct(self, X):
-        """What comes back of each row through its code, (n_samples, n_features), in the units of X."""
+        """Each row as its code gives it back, (n_samples, n_features), in the units of X.
+
+        It is float32 where X is, else float64.
+        """
         module, rows = self._with_rows(X)
-        return self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
+        back = self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
+        return back.astype(np.float32) if getattr(X, "dtype", None) == np.float32 else back
 
     # Parts of the whole.
 
@@ -143,8 +148,8 @@ class DeepClusterer(DeepEstimator):
             return ShiftRotate(tuple(self.image_shape)) if self.augment else None
         return self.augment
 
-    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[Trained]]:
-        """The trained autoencoder, and how its training ended, phase by phase."""
+    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, Trained]]]:
+        """The trained autoencoder, and its phases with their endings; the last one may have failed."""
         batch = self._batch(len(rows))
         passes = max(PRETRAIN_PASSES, -(-PRETRAIN_STEPS // (len(rows) // batch)))
         epochs = passes if self.pretrain_epochs is None else self.pretrain_epochs
@@ -154,32 +159,35 @@ class DeepClusterer(DeepEstimator):
         options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": self.resume}
         endings = []
         if self.pretrain == "stacked":
-            autoencoder, endings = pretrain_layers(
+            autoencoder, layers = pretrain_layers(
                 layers_key,
                 autoencoder,
                 rows,
                 noise=autoencoder.noise,
-                optimizer=adam(self.learning_rate),
+                optimizer=adam(self._rate()),
                 callbacks=self._callbacks("layers", lines=False),
                 checkpoints=self._checkpoints("layers"),
                 **options,
             )
-            for i, ending in enumerate(endings):
-                self._record(f"layer-{i}", ending)
+            endings = [(f"layer-{i}", ending) for i, ending in enumerate(layers)]
+            for phase, ending in endings:
+                self._record(phase, ending)
+            if endings[-1][1].status == Status.NOT_FINITE:
+                return autoencoder, endings
         ending = train(
             whole_key,
             autoencoder,
             rows,
-            optimizer=adam(self.learning_rate, decay_steps=epochs * (len(rows) // batch)),
+            optimizer=adam(self._rate(), decay_steps=epochs * (len(rows) // batch)),
             callbacks=self._callbacks("pretrain", snapshots.of("pretrain", "encode")),
             checkpoints=self._checkpoints("pretrain"),
             **options,
         )
         self._record("pretrain", ending)
-        return ending.module, [*endings, ending]
+        return ending.module, [*endings, ("pretrain", ending)]
 
-    def _train(self, key, module, rows, known, snapshots, endings) -> tuple[nnx.Module, Trained]:
-        """The module after the second phase."""
+    def _train(self, key, module, rows, known, snapshots, endings) -> tuple[nnx.Module, str, Trained]:
+        """The module after the second phase, the name of the phase that is published, and its ending."""
         batch = self._batch(len(rows))
         interval = max(UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
         ending = train(
@@ -188,7 +196,7 @@ class DeepClusterer(DeepEstimator):
             rows,
             y=known,
             epochs=self.epochs,
-            optimizer=adam(self.learning_rate) if self.optimizer is None else self.optimizer,
+            optimizer=adam(self._rate()) if self.optimizer is None else self.optimizer,
             batch_size=batch,
             steps_per_epoch=interval,
             tol=self.tol,
@@ -198,7 +206,7 @@ class DeepClusterer(DeepEstimator):
             resume=self.resume,
         )
         self._record("cluster", ending)
-        return ending.module, ending
+        return ending.module, "cluster", ending
 
     def _kmeans(self, key, z):
         return kmeans.fit(key, z, self.n_clusters, n_init=self.n_init)
@@ -207,10 +215,15 @@ class DeepClusterer(DeepEstimator):
         """Raises where pretraining left nothing to go on with."""
         if np.isfinite(np.asarray(codes)).all():
             return
-        step = (endings[-1].failed_step or endings[-1].steps) if endings else 0
+        if not endings:
+            raise ValueError(
+                f"{type(self).__name__}: the encoder that was passed gives codes of X that are not finite. Pass "
+                "another, or look for extreme values in X."
+            )
+        phase, ending = endings[-1]
         raise ValueError(
-            f"{type(self).__name__}: the codes of X are not finite after step {step} of pretraining. Lower "
-            f"learning_rate={self.learning_rate}, or look for extreme values in X."
+            f"{type(self).__name__}: the codes of X are not finite after step {ending.steps} of pretraining. "
+            f"{self._gentler(phase)}, or look for extreme values in X."
         )
 
     def _check_params(self, n: int, d: int) -> None:
@@ -218,16 +231,20 @@ class DeepClusterer(DeepEstimator):
         check.check_choice("pretrain", self.pretrain, PRETRAINING)
         check.check_choice("likelihood", self.likelihood, LIKELIHOODS)
         check.check_count("n_init", self.n_init)
+        checks.check_network("decoder", self.decoder)
         if self.update_interval is not None:
             check.check_count("update_interval", self.update_interval)
-        if self.pretrain_epochs != 0 and self.pretrain_epochs is not None:
-            check.check_count("pretrain_epochs", self.pretrain_epochs)
-        if not 0 <= self.noise < 1:
+        if self.pretrain_epochs is not None:
+            checks.check_whole("pretrain_epochs", self.pretrain_epochs)
+        checks.check_number("noise", self.noise, zero=True)
+        if self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be in [0, 1): it is the share of entries that are set to 0.")
         if self.tol is not None:
             check.check_positive("tol", self.tol, zero=True)
         if self.augment is True and self.image_shape is None:
             raise ValueError("augment=True shifts and turns images: pass image_shape=(height, width) of the rows too.")
+        if self.augment is not None and not isinstance(self.augment, bool) and not callable(self.augment):
+            raise TypeError(f"augment={self.augment!r} must be True, False, or called with a key and rows.")
 
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
         """Raises where codes or what comes back of them have another width than they must."""

@@ -1,4 +1,4 @@
-"""What all deep estimators share: how a network is trained for a caller, published, used on new rows and checked."""
+"""The base of all deep estimators: a network is trained for a caller, published, used on new rows and checked."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import check
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
-from jaxcluster.deep.nets import as_image_shape
+from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.deep.use import map_module, weights_of, with_weights
 from jaxcluster.estimators.base import Estimator
+from jaxcluster.estimators.deep import checks
+from jaxcluster.estimators.deep.rows import rescaled
 from jaxcluster.types import Array, Float, Status
 
 IDLE = frozenset(
@@ -47,8 +49,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         scaling: "auto", "standard", "minmax", "l2" or "none".
         epochs: the most epochs.
         batch_size: rows a step; "auto" is 256, or all where there are fewer.
-        learning_rate: of Adam.
-        optimizer: any gradient transformation of optax in place of Adam.
+        learning_rate: of Adam; or a schedule of optax, a function from steps to rates.
+        optimizer: any gradient transformation of optax in place of Adam; see `jaxcluster.deep.train`.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         precision: None for float32, "fast" for bfloat16 in the networks' products.
         verbose: 1 for a progress bar.
@@ -66,7 +68,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         snapshots_: codes of some rows through the training, for pictures: "rows" are their numbers, the others go by
             phase and epoch.
         n_iter_: epochs of the last phase.
-        status_: a `jaxcluster.types.Status`, how the training ended; of one that failed, ``failed_step_`` is the step.
+        status_: a `jaxcluster.types.Status`, how the training ended, EMPTY_CLUSTERS where clusters are without rows; of
+            one that failed, ``failed_step_`` is the step. The network is then the last one that gives finite codes.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -79,8 +82,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     scaling: str = "auto"
     epochs: int | None = 100
     batch_size: int | str = "auto"
-    learning_rate: float = 1e-3
-    optimizer: optax.GradientTransformation | None = None
+    learning_rate: Any = 1e-3
+    optimizer: Any = None
     random_state: Any = None
     precision: str | None = None
     verbose: int = 0
@@ -190,7 +193,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _record(self, phase: str, ending: Trained) -> None:
         self.records_ += [{"phase": phase, **record} for record in ending.history]
 
-    def _publish(self, module: nnx.Module, ending: Trained, rows: np.ndarray, snapshots: Snapshots) -> None:
+    def _publish(self, module: nnx.Module, ending: Trained, phase: str, rows: np.ndarray, snapshots: Snapshots) -> None:
         codes = map_module(module, "features", rows)
         self.labels_ = np.argmax(np.asarray(self._shares(module, codes)), axis=1).astype(np.int32)
         self.cluster_centers_ = np.array(self._centers(module))
@@ -199,44 +202,64 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.n_iter_ = len(ending.history)
         self.snapshots_ = {"rows": snapshots.rows, **snapshots.taken}
         self.status_, self.failed_step_ = ending.status, ending.failed_step
-        self._warn_unless_sound()
+        if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._empty():
+            self.status_ = Status.EMPTY_CLUSTERS
+        self._warn_unless_sound(ending, phase, rows)
 
-    def _warn_unless_sound(self) -> None:
-        found = np.unique(self.labels_).size
+    def _empty(self) -> int:
+        """The number of clusters without rows."""
+        return self.n_clusters - np.unique(self.labels_).size
+
+    def _warn_unless_sound(self, ending: Trained, phase: str, rows: np.ndarray) -> None:
         if self.status_ == Status.NOT_FINITE:
-            phase = self.records_[-1]["phase"]
             message = (
-                f"the loss was not finite at step {self.failed_step_} of {phase}; the network "
-                f"is that before it. Lower learning_rate={self.learning_rate}, or look for extreme values in X."
+                f"{ending.cause} not finite at step {self.failed_step_} of {phase}; the network is that after step "
+                f"{ending.steps}. {self._gentler(phase)}, or look for extreme values in X."
             )
         elif self.status_ == Status.COLLAPSED:
-            message = f"the training collapsed: {self._collapse()}."
-        elif found < self.n_clusters:
+            message = f"the training collapsed: {self._collapse(phase)}."
+        elif self.status_ == Status.EMPTY_CLUSTERS:
+            message = f"{self._empty()} of {self.n_clusters} clusters have no rows{self._too_few(rows)}"
+        elif self.status_ == Status.PRECISION:
             message = (
-                f"{self.n_clusters - found} of {self.n_clusters} clusters have no rows. Pass "
-                "fewer clusters, or drop duplicates from X."
+                "the codes of the rows lie too near to each other to be told apart in float32. Lower latent or "
+                "n_clusters, or look for columns of X that hide the others."
             )
         else:
             return
-        warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=5)
+        warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=6)
 
-    def _collapse(self) -> str:
-        """What a collapse of the method is, and what to do."""
-        return f"the network tells no rows apart. Lower learning_rate={self.learning_rate}, or look whether X varies"
+    def _too_few(self, rows: np.ndarray) -> str:
+        """The cause of clusters without rows, and what to do."""
+        distinct = len(np.unique(rows, axis=0))
+        if distinct < self.n_clusters:
+            return f": X has {distinct} distinct rows. Pass n_clusters={distinct} or fewer."
+        return " after the training. Pass fewer clusters, another random_state, or more epochs."
+
+    def _collapse(self, phase: str) -> str:
+        """The meaning of a collapse of the method, and what to do."""
+        return f"the network tells no rows apart. {self._gentler(phase)}, or look whether X varies"
+
+    def _gentler(self, phase: str) -> str:
+        """The advice for smaller steps in a phase, by the parameter that sets them."""
+        if self.optimizer is not None and phase in ("cluster", "train"):
+            return "Pass an optimizer with a lower rate, or clip its gradients by optax.clip_by_global_norm"
+        if callable(self.learning_rate):
+            return "Pass a schedule of lower rates as learning_rate"
+        return f"Lower learning_rate={self.learning_rate:g}"
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
-        shape = getattr(X, "shape", ())
+        shape = tuple(getattr(X, "shape", ()))
         if len(shape) in (3, 4):
             raise ValueError(
-                f"X has shape {tuple(shape)}, and rows must be flat: (n_samples, n_features). Of images, pass "
-                f"X.reshape(len(X), -1), and image_shape={tuple(shape[1:])} for convolutions and views of images."
+                f"X has shape {shape}, and rows must be flat: (n_samples, n_features). {checks.flat_images('X', shape)}"
             )
-        return super()._validate(X, reset=reset)
+        return check.widen(super()._validate(X, reset=reset))
 
     def _with_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return self.module_, self.scaling_.apply(X)
+        return self.module_, rescaled(X, self.scaling_)
 
     # Checks.
 
@@ -246,21 +269,35 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_params(self, n: int, d: int) -> None:
         """Raises on parameters that cannot be, for n rows of d columns."""
         check.check_clusters(self.n_clusters, n, name="n_clusters")
-        if self.image_shape is not None:
-            as_image_shape(self.image_shape)
-        for name in ("latent", "epochs", "checkpoint_every"):
-            if getattr(self, name) is not None:
-                check.check_count(name, getattr(self, name))
-        check.check_positive("learning_rate", self.learning_rate)
+        checks.check_widths("hidden", self.hidden)
+        for name in ("latent", "checkpoint_every"):
+            check.check_count(name, getattr(self, name))
+        self._check_epochs()
+        check_rate("learning_rate", self.learning_rate)
+        if self.optimizer is not None:
+            check_optimizer("optimizer", self.optimizer)
+        if self.precision is not None:
+            check.check_choice("precision", self.precision, ("fast",))
         if isinstance(self.batch_size, str):
             check.check_choice("batch_size", self.batch_size, ("auto",))
         elif check.check_count("batch_size", self.batch_size) > n:
             raise ValueError(f"batch_size={self.batch_size} is more than n_samples={n}. Pass at most {n}, or 'auto'.")
-        if self.image_shape is not None and np.prod(self.image_shape) != d:
-            raise ValueError(
-                f"image_shape={tuple(self.image_shape)} makes {np.prod(self.image_shape)} values an image, but X has "
-                f"{d} columns."
-            )
+        checks.check_network("encoder", self.encoder)
+        if self.image_shape is not None:
+            checks.check_image_shape(self.image_shape, d)
+        checks.check_callbacks(self.callbacks)
+        checks.check_flag("resume", self.resume)
+        if self.checkpoint_dir is not None and not isinstance(self.checkpoint_dir, (str, os.PathLike)):
+            raise TypeError(f"checkpoint_dir={self.checkpoint_dir!r} must be None or the path of a folder.")
+
+    def _check_epochs(self) -> None:
+        if self.epochs is None:
+            raise TypeError("epochs=None: pass the most epochs that a training may have; tol may end it earlier.")
+        check.check_count("epochs", self.epochs)
+
+    def _rate(self) -> Any:
+        """The rate of Adam, as `jaxcluster.deep.adam` takes it."""
+        return check_rate("learning_rate", self.learning_rate)
 
     def _check_width(self, shape: Sequence[int]) -> None:
         """Raises where the encoder gives codes of another shape than (1, latent) for one row."""
@@ -275,6 +312,8 @@ def _described(value: Any) -> Any:
     """A parameter in words that are the same in every process."""
     if isinstance(value, optax.GradientTransformation):  # a tuple of functions, whose addresses are others each time
         return "an optimizer of the caller's"
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (bool, int, float, str, list, tuple)):
         return value
     plain = value is None or dataclasses.is_dataclass(value)

@@ -12,10 +12,12 @@ import numpy as np
 from flax import nnx
 from sklearn.utils.validation import check_is_fitted
 
+from jaxcluster.core import check
 from jaxcluster.deep import clustergan_nets as nets
 from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.one_phase import OnePhase
 
 BATCH = 64
@@ -154,16 +156,28 @@ class ClusterGAN(OnePhase):
         return None
 
     def _optimizer(self, decay):
-        return adam(self.learning_rate, b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
+        return adam(self._rate(), b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
 
     def _batch(self, n):
         return min(BATCH, n) if self.batch_size == "auto" else self.batch_size
 
-    def _collapse(self):
+    def _collapse(self, phase):
         return (
-            "rows that are generated of all clusters are alike, or those of X are all in one. Lower "
-            f"learning_rate={self.learning_rate}, raise cluster_weight={self.cluster_weight}, or look whether X varies"
+            "rows that are generated of all clusters are alike, or those of X are all in one. "
+            f"{self._gentler(phase)}, raise cluster_weight={self.cluster_weight}, or look whether X varies"
         )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        images = self.image_shape is not None
+        checks.check_widths("hidden", self.hidden, least=1 if images else 0)
+        checks.check_widths("channels", self.channels, least=1)
+        checks.check_number("deviation", self.deviation)
+        for name in ("code_weight", "cluster_weight", "penalty"):
+            checks.check_number(name, getattr(self, name), zero=True)
+        check.check_count("critic_steps", self.critic_steps)
+        for name in ("generator", "critic"):
+            checks.check_network(name, getattr(self, name))
 
     def _check_width(self, shape):
         width = self.latent + self.n_clusters

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jaxcluster import deep
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 
@@ -29,6 +30,10 @@ class DCN(DeepClusterer):
     """
 
     weight: float = 1.0
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("weight", self.weight, zero=True)
 
     def _start(self, key, z, autoencoder, rows, known):
         fit = self._kmeans(key, z)
@@ -54,6 +59,10 @@ class DenoisingAutoencoderClustering(DeepClusterer):
     """
 
     weight: float = 0.1
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("weight", self.weight, zero=True)
 
     def _make(self, autoencoder, start):
         return deep.DenoisingClustering(autoencoder, start["centers"], weight=self.weight)

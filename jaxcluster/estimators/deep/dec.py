@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxcluster import deep
-from jaxcluster.core import check
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 
@@ -38,7 +38,7 @@ class DEC(DeepClusterer):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_positive("alpha", self.alpha)
+        checks.check_number("alpha", self.alpha)
 
     def _make(self, autoencoder, start):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
@@ -67,7 +67,7 @@ class IDEC(DEC):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_positive("gamma", self.gamma, zero=True)
+        checks.check_number("gamma", self.gamma, zero=True)
 
     def _make(self, autoencoder, start):
         options = {"alpha": self.alpha, "gamma": self.gamma, "augment": self._view()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jaxcluster import deep
 from jaxcluster.core import check
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.views import ViewLearner
 
 VARIANTS = ("v1", "v2")
@@ -70,17 +71,22 @@ class DeepCluster(ViewLearner):
     def _steps_per_epoch(self, n, batch):
         return super()._steps_per_epoch(n, batch) if self.update_interval is None else self.update_interval
 
-    def _collapse(self):
+    def _collapse(self, phase):
         return (
-            "all rows have the same features, or are in one cluster. Lower "
-            f"learning_rate={self.learning_rate}, or pass an encoder with batch normalisation"
+            f"all rows have the same features, or are in one cluster. {self._gentler(phase)}, or pass an encoder with "
+            "batch normalization"
         )
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
         check.check_choice("variant", self.variant, VARIANTS)
         check.check_count("n_init", self.n_init)
-        check.check_positive("temperature", self.temperature)
+        checks.check_number("temperature", self.temperature)
+        if self.components is not None and check.check_count("components", self.components) > self.latent:
+            raise ValueError(
+                f"components={self.components} is more than the {self.latent} features there are. Pass at most "
+                f"{self.latent}, or raise latent."
+            )
         if self.update_interval is not None:
             check.check_count("update_interval", self.update_interval)
         if self.n_pseudo is not None:

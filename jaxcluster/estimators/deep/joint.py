@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.deep.joint import JointClustering as Module
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 from jaxcluster.estimators.deep.known import as_known
 
@@ -80,6 +81,12 @@ class JointClustering(DeepClusterer):
         if not self.classes_.size:
             raise ValueError("JointClustering was fitted without labels, and knows no classes. Pass y to fit.")
         return self.classes_[np.argmax(shares, axis=1)]
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("alpha", self.alpha)
+        for name in ("gamma", "weight"):
+            checks.check_number(name, getattr(self, name), zero=True)
 
     def _known(self, y, n):
         self.classes_ = np.zeros(0, np.int64)

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from jaxcluster.core import check
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.known import as_known
 from jaxcluster.estimators.deep.views import ViewLearner
 from jaxcluster.losses.triplet import MINING
@@ -111,10 +112,10 @@ class MetricEmbedding(ViewLearner):
                 "classes of more rows."
             )
 
-    def _warn_unless_sound(self):
-        super()._warn_unless_sound()
+    def _warn_unless_sound(self, ending, phase, rows):
+        super()._warn_unless_sound(ending, phase, rows)
         steps = np.diff([0, *(record["step"] for record in self.records_)])
-        barren = np.nan_to_num([record["barren"] for record in self.records_])
+        barren = np.array([record["barren"] for record in self.records_])
         count = round(float(np.sum(steps * barren)))
         if count:
             batch, n = self._batch(self.labels_.size), self.labels_.size
@@ -123,7 +124,7 @@ class MetricEmbedding(ViewLearner):
                 f"{type(self).__name__}: in {count:,} of {steps.sum():,} batches no row had both a positive and a "
                 f"negative. Pass {larger}the classes of more rows, or views.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _check_params(self, n, d):
@@ -131,6 +132,6 @@ class MetricEmbedding(ViewLearner):
         check.check_choice("loss", self.loss, ("auto", *LOSSES))
         check.check_choice("mining", self.mining, MINING)
         check.check_count("n_init", self.n_init)
-        check.check_positive("margin", self.margin)
+        checks.check_number("margin", self.margin)
         if self.temperature is not None:
-            check.check_positive("temperature", self.temperature)
+            checks.check_number("temperature", self.temperature)

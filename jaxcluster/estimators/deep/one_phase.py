@@ -1,4 +1,4 @@
-"""What methods share that train a network in one go, with no autoencoder before it."""
+"""The base of methods that train a network in one phase, with no autoencoder before it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OnePhase(DeepEstimator):
         epochs: passes over the rows, or of few rows several; None for enough of them, and of steps: what is enough
             depends on the method. The rate falls over all of them, so a run that goes on from a checkpoint has the same
             number.
-        learning_rate: of Adam, along a cosine to a hundredth of it.
+        learning_rate: of Adam, along a cosine to a hundredth of it; or a schedule of optax, taken as it is.
     """
 
     _: KW_ONLY
@@ -74,17 +74,21 @@ class OnePhase(DeepEstimator):
             resume=self.resume,
         )
         self._record("train", ending)
-        self._publish(ending.module, ending, rows, snapshots)
+        self._publish(ending.module, ending, "train", rows, snapshots)
 
     def _blank(self) -> nnx.Module:
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
     def _decay(self, steps: int) -> int | None:
         """In how many of all steps the rate falls; None for a rate that stays, or an optimiser of the caller's."""
-        return steps if self.optimizer is None else None
+        return steps if self.optimizer is None and not callable(self.learning_rate) else None
 
     def _optimizer(self, decay: int | None) -> Any:
-        return adam(self.learning_rate, decay_steps=decay) if self.optimizer is None else self.optimizer
+        return adam(self._rate(), decay_steps=decay) if self.optimizer is None else self.optimizer
+
+    def _check_epochs(self) -> None:
+        if self.epochs is not None:
+            super()._check_epochs()
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
         return max(self.LOOK_STEPS, n // batch)

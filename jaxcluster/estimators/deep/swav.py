@@ -13,6 +13,7 @@ from jaxcluster.deep import nets
 from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_fed
 from jaxcluster.deep.views import stacked
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.views import ViewLearner
 
 PER_CLUSTER = 5
@@ -89,15 +90,15 @@ class SwAV(ViewLearner):
             rngs=rngs,
         )
 
-    def _publish(self, module, ending, rows, snapshots):
-        super()._publish(module, ending, rows, snapshots)
+    def _publish(self, module, ending, phase, rows, snapshots):
+        super()._publish(module, ending, phase, rows, snapshots)
         self.prototypes_ = np.array(module.prototypes[...])
         self.prototype_labels_ = np.array(module.groups[...])
 
-    def _collapse(self):
+    def _collapse(self, phase):
         return (
             "all rows look the same to the network, or are at one prototype. Pass views that leave more of the rows as "
-            f"they are, raise freeze_steps={self.freeze_steps}, or lower learning_rate={self.learning_rate}"
+            f"they are, or raise freeze_steps={self.freeze_steps}. {self._gentler(phase)}"
         )
 
     def _check_params(self, n, d):
@@ -106,14 +107,16 @@ class SwAV(ViewLearner):
             raise ValueError(f"n_samples={n} should be at least 2: a row is known by what sets it apart from others.")
         if self.views is None:
             raise ValueError("views=None shows rows as they are, and 2 views of each are needed. Pass views='auto'.")
+        checks.check_pair("crops", self.crops)
         self._check_views(d)
         for name in ("n_prototypes", "projection"):
             if getattr(self, name) is not None:
                 check.check_count(name, getattr(self, name))
         for name in ("temperature", "epsilon"):
-            check.check_positive(name, getattr(self, name))
-        if self.queue_size not in (None, 0):
-            check.check_count("queue_size", self.queue_size)
+            checks.check_number(name, getattr(self, name))
+        if self.queue_size is not None:
+            checks.check_whole("queue_size", self.queue_size)
+        checks.check_whole("freeze_steps", self.freeze_steps)
         self._sizes = self._chosen(n)
         check_fed(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
 

@@ -13,8 +13,9 @@ from jaxcluster import deep
 from jaxcluster.cluster import gmm
 from jaxcluster.core import check
 from jaxcluster.deep import nets
-from jaxcluster.deep.use import map_module
+from jaxcluster.deep.use import evaluated, map_module
 from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 
 QUIET = 0.1
@@ -93,10 +94,25 @@ class VaDE(DeepClusterer):
     def _make(self, autoencoder, start):
         return deep.VaDE(autoencoder, **start, augment=self._view())
 
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_widths("hidden", self.hidden, least=1)
+
+    def _check_networks(self, autoencoder, rows):
+        one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
+        code = jax.eval_shape(evaluated(autoencoder).encoder, one)
+        if not (isinstance(code, tuple) and len(code) == 2):
+            raise TypeError(
+                "VaDE needs an encoder that returns (mean, log-variance), such as jaxcluster.deep.nets."
+                "VariationalEncoder."
+            )
+        self._check_width(code[1].shape)
+        super()._check_networks(autoencoder, rows)
+
     def _centers(self, module):
         return module.means[...]
 
-    def _publish(self, module, ending, rows, snapshots):
-        super()._publish(module, ending, rows, snapshots)
+    def _publish(self, module, ending, phase, rows, snapshots):
+        super()._publish(module, ending, phase, rows, snapshots)
         self.weights_ = np.array(jax.nn.softmax(module.logits[...]))
         self.variances_ = np.array(jnp.exp(module.log_variances[...]))

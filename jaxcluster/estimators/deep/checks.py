@@ -1,0 +1,121 @@
+"""Checks of the parameters of deep estimators: all of them run before the first step of a training."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxcluster.core import check
+from jaxcluster.deep.nets import as_image_shape
+
+MOST_CHANNELS_FIRST = 4
+"""Axes of more entries are no channels of an image file: gray, colors, or colors and opacity."""
+
+
+def check_number(name: str, value: Any, *, zero: bool = False, below: float | None = None) -> float:
+    """``value`` as a finite float > 0, or >= 0 with ``zero``, and less than ``below``."""
+    number = float(check.check_positive(name, value, zero=zero))
+    if not math.isfinite(number):
+        raise ValueError(f"{name}={value} must be finite.")
+    if below is not None and number >= below:
+        raise ValueError(f"{name}={value} must be less than {below:g}.")
+    return number
+
+
+def check_whole(name: str, value: Any) -> int:
+    """``value`` as an int >= 0."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return 0 if is_whole and value == 0 else check.check_count(name, value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises TypeError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be True or False.")
+
+
+def check_widths(name: str, widths: Any, *, least: int = 0) -> None:
+    """Raises unless ``widths`` is a sequence of counts, ``least`` or more of them."""
+    if isinstance(widths, str) or not isinstance(widths, Sequence):
+        raise TypeError(f"{name}={widths!r} must be a sequence of widths, such as (256, 256).")
+    for width in widths:
+        check.check_count(f"a width in {name}", width)
+    if len(widths) < least:
+        raise ValueError(f"{name}={tuple(widths)} must hold {least} width{'s' if least > 1 else ''} or more.")
+
+
+def check_pair(name: str, pair: Any) -> tuple[int, int]:
+    """``pair`` as two whole numbers, of large views and of small ones: at least one large."""
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise ValueError(f"{name}={pair!r} must be two numbers: of large views and of small ones.")
+    return check.check_count(f"the number of large views in {name}", pair[0]), check_whole(
+        f"the number of small views in {name}", pair[1]
+    )
+
+
+def check_network(name: str, network: Any) -> None:
+    """Raises TypeError unless ``network`` is None or a module of Flax that can be called."""
+    if network is None or (isinstance(network, nnx.Module) and callable(network)):
+        return
+    if inspect.isclass(network):
+        raise TypeError(f"{name} is the class {network.__qualname__}. Pass a network, made with its widths and rngs.")
+    raise TypeError(f"{name}={network!r} of type {type(network).__qualname__} must be None or a flax.nnx.Module.")
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raises TypeError unless ``callbacks`` is None or several functions."""
+    if callbacks is None:
+        return
+    if callable(callbacks) or isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks={callbacks!r} must be a list of functions that take a report, or None.")
+    for each in callbacks:
+        if not callable(each):
+            raise TypeError(f"{each!r} in callbacks cannot be called; each takes a report.")
+
+
+def check_image_shape(image_shape: Any, d: int) -> None:
+    """Raises unless ``image_shape`` makes images of rows of d columns; warns where its channels seem to come first."""
+    height, width, channels = as_image_shape(image_shape)
+    if height * width * channels != d:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} makes {height * width * channels} values an image, but X has {d} "
+            "columns."
+        )
+    if len(image_shape) == 3 and height <= MOST_CHANNELS_FIRST < min(width, channels):
+        warnings.warn(
+            f"image_shape={tuple(image_shape)} is read as (height, width, channels): {height}×{width} pixels of "
+            f"{channels} channels. If X holds {height} channel{'s' if height > 1 else ''} of {width}×{channels} "
+            f"pixels one after the other, pass {channels_last('X', (height, width, channels))}.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def channels_last(name: str, shape: tuple[int, int, int]) -> str:
+    """The advice for flat rows whose images have the shape (channels, height, width)."""
+    axes = ", ".join(map(str, shape))
+    flat = f"{name}.reshape(-1, {axes}).transpose(0, 2, 3, 1).reshape(len({name}), -1)"
+    return f"{flat} and image_shape={(*shape[1:], shape[0])}"
+
+
+def flat_images(name: str, shape: tuple[int, ...]) -> str:
+    """The advice for rows that are no rows but images: of the shape (n, height, width) or with channels.
+
+    The shorter one of the first and the last axis of an image is that of its channels.
+    """
+    image = shape[1:]
+    flat = f"{name}.reshape(len({name}), -1), and image_shape={tuple(image)} for convolutions and views of images"
+    if len(image) == 2:
+        return f"Of images, pass {flat}."
+    first = f"{name}.transpose(0, 2, 3, 1).reshape(len({name}), -1), and image_shape={(*image[1:], image[0])}"
+    if image[0] < image[2]:
+        return f"Of images whose channels come first, pass {first} for convolutions and views of images."
+    if image[0] > image[2]:
+        return f"Of images, pass {flat}."
+    return f"Of images, pass {flat}; where channels come first, {first}."
