@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hard_data
 import jax
 import numpy as np
 import pytest
@@ -90,9 +91,10 @@ def test_what_the_data_do_not_allow_is_said():
     with pytest.warns(ConvergenceWarning, match=r"smaller than n_clusters \(3\)"):
         model = BalancedKMeans(3, size_min=0, init=far).fit(np.random.default_rng(0).normal(size=(9, 2)))
     assert model.status_ == Status.EMPTY_CLUSTERS
-    with pytest.warns(ConvergenceWarning, match="not finite"):
-        model = BalancedKMeans(2, random_state=0).fit(np.array([[1e30], [-1e30], [3e30], [0.0]]))
+    model = BalancedKMeans(2, random_state=0).fit(np.array([[1e30], [-1e30], [3e30], [0.0]]))
     assert model.cluster_sizes_.tolist() == [2, 2]
+    assert model.labels_[0] == model.labels_[2] != model.labels_[1] == model.labels_[3]
+    assert model.inertia_ == pytest.approx(2.5e60, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,47 @@ def test_wrong_parameters_are_told(options, message):
 def test_wrong_pairs_are_told():
     with pytest.raises(ValueError, match="cannot_link says that rows 0 and 2 are apart"):
         ConstrainedKMeans(2).fit(np.eye(9), must_link=[[0, 1], [1, 2]], cannot_link=[[0, 2]])
+
+
+PLAIN = hard_data.blobs()
+UNUSUAL = {
+    "float16": hard_data.in_dtype(PLAIN, np.float16),
+    "bfloat16": hard_data.in_dtype(PLAIN, hard_data.ml_dtypes.bfloat16),
+    "longdouble": hard_data.in_dtype(PLAIN, np.longdouble),
+    "uint8": hard_data.in_dtype(PLAIN, np.uint8),
+    "1e30": hard_data.in_unit(PLAIN, 1e30),
+    "1e-30": hard_data.in_unit(PLAIN, 1e-30),
+    "offset of 1e12": hard_data.at(PLAIN, 1e12),
+    "float32 offset of 1e4": hard_data.at(PLAIN, 1e4, np.float32),
+    "odd column": dict(hard_data.odd_columns(PLAIN))["a constant of 1e12"],
+    "far row": hard_data.with_far_sample(PLAIN, 1e9, place=7),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_rows(kind):
+    problem = UNUSUAL[kind]
+    right = hard_data.inertia(problem.x, problem.y)
+    published = np.float32 if "float" in kind else np.float64
+    for model in (
+        BalancedKMeans(problem.k, size_min=1, init=problem.start),
+        ConstrainedKMeans(problem.k, init=problem.start),
+    ):
+        model.fit(problem.x)
+        np.testing.assert_array_equal(model.labels_, problem.y)
+        np.testing.assert_array_equal(model.predict(problem.x), problem.y)
+        assert model.inertia_ == pytest.approx(right, rel=1e-5)
+        assert model.score(problem.x) == pytest.approx(-right, rel=1e-5)
+        assert model.cluster_centers_.dtype == published
+        assert np.isfinite(model.history_).all()
+        assert model.status_ == Status.CONVERGED
+
+
+@pytest.mark.parametrize("unit", [1e-46, 1e-30, 1e40])
+def test_the_unit_of_weights_does_not_matter(unit):
+    weights = unit * np.random.default_rng(0).integers(1, 4, len(PLAIN.x))
+    pairs = {"must_link": [[0, 1]], "cannot_link": [[2, 3], [3, 4]]}
+    one = ConstrainedKMeans(3, init=PLAIN.start).fit(PLAIN.x, sample_weight=weights / unit, **pairs)
+    other = ConstrainedKMeans(3, init=PLAIN.start).fit(PLAIN.x, sample_weight=weights, **pairs)
+    np.testing.assert_array_equal(one.labels_, other.labels_)
+    assert other.inertia_ / unit == pytest.approx(one.inertia_, rel=1e-6)

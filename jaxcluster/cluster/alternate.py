@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.centroids import inertia_of, mean_variance
+from jaxcluster.cluster.centroids import coarse_samples, inertia_of, mean_variance
 from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
+from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.rows import Placed
-from jaxcluster.ops.distance import sqeuclidean, squared_norms
+from jaxcluster.ops.distance import FEW_COLUMNS, own_distances, refined_sqeuclidean, sqeuclidean, squared_norms
 from jaxcluster.ops.segments import cluster_sums
-from jaxcluster.types import Array, Float, Int, KeyArray, Status
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
 """(centres, what the last assignment left to start from, None at first) -> (n,) labels, what to start from next."""
@@ -47,29 +47,38 @@ class Turn(NamedTuple):
     history: tuple
 
 
-def alternate(placed: Placed, assign: Assign, starts: list, *, tol: Any, max_steps: Any) -> tuple[Turn, Int[Array, ""]]:
+def alternate(
+    prepared: Prepared, assign: Assign, starts: list, *, tol: Any, max_steps: Any
+) -> tuple[Turn, Int[Array, ""]]:
     """The best of the runs from several starting centres, and its status."""
-    limit = float(tol) * float(_variance(placed.points))
-    runs = [_run(placed, assign, start, limit, max_steps) for start in starts]
+    limit = float(tol) * float(_variance(prepared.points))
+    runs = [_run(prepared, assign, start, limit, max_steps) for start in starts]
     best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
     return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
 
 
 def starting_centers(
-    key: KeyArray, placed: Placed, k: int, name: str, given: Given, runs: int
+    key: KeyArray, prepared: Prepared, k: int, name: str, given: Given, runs: int
 ) -> list[Float[Array, "k d"]]:
     """One start for each run, in the frame of the rows; given centres are one start."""
     if name == GIVEN:
-        return [given.in_frame(placed.origin, spherical=False).start]
+        return [given.enter(prepared.frame).start]
     keys = [key] if runs == 1 else jax.random.split(key, runs)
-    return [_seed(k, name, each, placed.points) for each in keys]
+    return [_seed(k, name, each, prepared.points) for each in keys]
 
 
 def history_of(run: Turn, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
-    """The inertia after each step, ``offset`` added, NaN from the last on."""
-    history = np.full(history_capacity(max_steps), np.nan, run.centers.dtype)
+    """The inertia after each step in the frame, ``offset`` added, 0 from the last on."""
+    history = np.zeros(history_capacity(max_steps), run.centers.dtype)
     history[: len(run.history)] = np.add(run.history, offset)
     return jax.device_put(history)
+
+
+def coarse_of(prepared: Prepared, run: Turn) -> Bool[Array, " n"] | None:
+    """The samples that rounding on their way into the frame leaves little of; see `centroids.coarse_samples`."""
+    if not prepared.narrowed:
+        return None
+    return _coarse(prepared.points, run.centers, _padded(run.labels, prepared))
 
 
 def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
@@ -77,12 +86,12 @@ def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.n
     return status_with(status, objective=inertia, incomplete=bool((weight <= 0).any()))
 
 
-def costs_of(placed: Placed, centers: Float[Array, "k d"]) -> np.ndarray:
+def costs_of(prepared: Prepared, centers: Float[Array, "k d"]) -> np.ndarray:
     """(n, k) squared distances of the rows to centres in their frame, on the host.
 
     Those beyond the dtype are its largest number: labels are found all the same, and the inertia tells.
     """
-    costs = np.asarray(_sqeuclidean(placed.points.x, centers))[: placed.n]
+    costs = np.asarray(_sqeuclidean(prepared.points.x, centers))[: prepared.n]
     if np.isfinite(costs).all():
         return costs
     most = np.finfo(costs.dtype).max
@@ -99,13 +108,13 @@ def refuse_traced(*values: Any) -> None:
         )
 
 
-def _run(placed, assign, centers, limit, max_steps):
+def _run(prepared, assign, centers, limit, max_steps):
     labels, left = assign(centers, None)
-    run = Turn(centers, labels, left, _inertia_of(placed, centers, labels), np.inf, ())
+    run = Turn(centers, labels, left, _inertia_of(prepared, centers, labels), np.inf, ())
     while len(run.history) < max_steps and run.residual > limit:
-        centers, moved = _means(placed.uniform, placed.points, _padded(run.labels, placed), run.centers)
+        centers, moved = _means(prepared.uniform, prepared.points, _padded(run.labels, prepared), run.centers)
         labels, left = assign(centers, run.left)
-        inertia = _inertia_of(placed, centers, labels)
+        inertia = _inertia_of(prepared, centers, labels)
         same = np.array_equal(labels, run.labels)
         if same or inertia < run.inertia:
             # Of the same labels the new centres are the means, whatever rounding makes of the inertia.
@@ -117,13 +126,13 @@ def _run(placed, assign, centers, limit, max_steps):
     return run
 
 
-def _padded(labels, placed):
+def _padded(labels, prepared):
     """Labels with those of padding, which weighs nothing."""
-    return np.pad(labels, (0, placed.points.weight.shape[0] - placed.n))
+    return np.pad(labels, (0, prepared.points.weight.shape[0] - prepared.n))
 
 
-def _inertia_of(placed, centers, labels):
-    return float(_inertia(placed.points, centers, _padded(labels, placed)))
+def _inertia_of(prepared, centers, labels):
+    return float(_inertia(prepared.points, centers, _padded(labels, prepared)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -152,4 +161,10 @@ def _inertia(points, centers, labels):
 
 @jax.jit
 def _sqeuclidean(x, centers):
-    return sqeuclidean(x, centers)
+    """By differences where a product is too rounded: about the origin of the frame, near which the rows are."""
+    return sqeuclidean(x, centers) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, centers)
+
+
+@jax.jit
+def _coarse(points, centers, labels):
+    return coarse_samples(points.weight, squared_norms(points.x), own_distances(points.x, centers, labels))

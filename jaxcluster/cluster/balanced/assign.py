@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.alternate import costs_of, refuse_traced
 from jaxcluster.cluster.balanced.repair import solve
 from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.core import check
-from jaxcluster.core.rows import place
+from jaxcluster.core.frame import prepare
 from jaxcluster.types import Array, Int
 
 
@@ -36,9 +35,8 @@ def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
     check.check_width(x, centers.shape[1])
     check.check_finite(centers, name="centers")
     sizes = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
-    placed = place(x)
-    centers = jnp.asarray(np.asarray(centers) - np.asarray(placed.origin), placed.origin.dtype)
-    labels, _ = solve(costs_of(placed, centers), sizes, np.zeros(len(centers)))
+    prepared = prepare(x)
+    labels, _ = solve(costs_of(prepared, prepared.frame.enter(centers)), sizes, np.zeros(len(centers)))
     return jax.device_put(labels)
 
 

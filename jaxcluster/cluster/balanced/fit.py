@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcluster.cluster.alternate import (
     alternate,
+    coarse_of,
     costs_of,
     final_status,
     history_of,
@@ -22,11 +23,11 @@ from jaxcluster.cluster.alternate import (
 )
 from jaxcluster.cluster.balanced.repair import solve
 from jaxcluster.cluster.balanced.sizes import check_sizes
+from jaxcluster.cluster.centroids import with_precision
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.rows import place
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray
+from jaxcluster.core.frame import Frame, finalize, prepare
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 
 class BalancedState(NamedTuple):
@@ -39,15 +40,20 @@ class BalancedState(NamedTuple):
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
 
-    centers: Float[Array, "k d"]
-    inertia: Float[Array, ""]
+    centers: Float[Published, "k d"]
+    inertia: Float[Published, ""]
     sizes: Int[Array, " k"]
-    residual: Float[Array, ""]
+    residual: Float[Published, ""]
 
     @property
-    def objective(self) -> Float[Array, ""]:
+    def objective(self) -> Float[Published, ""]:
         """The inertia, by which runs are compared."""
         return self.inertia
+
+    def leave(self, frame: Frame) -> BalancedState:
+        """The state in the caller's coordinates."""
+        inertia, residual = (frame.unscale(value, length=2) for value in (self.inertia, self.residual))
+        return BalancedState(frame.leave(self.centers), inertia, self.sizes, residual)
 
 
 def fit(
@@ -83,11 +89,29 @@ def fit(
     Returns:
         `Fit` with a `BalancedState`, labels (n,) int32, steps, status and the inertia after each step. Status
         EMPTY_CLUSTERS, possible only where ``size_min`` is 0, says that some cluster has no rows; it keeps its centre.
+        PRECISION says that rows of a cluster differ by less than float32 tells.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; bounds that n rows cannot keep, and by how many; traced
             arguments.
     """
+    options = {"size_min": size_min, "size_max": size_max, "init": init, "n_init": n_init}
+    return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
+
+
+def fit_framed(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    size_min=None,
+    size_max=None,
+    init="k-means++",
+    n_init: int = 1,
+    tol=1e-4,
+    max_steps=300,
+) -> tuple[Fit, Frame]:
+    """`fit`, and the frame in which it was computed."""
     refuse_traced(key, x, init, tol, max_steps)
     x = check.check_matrix(x)
     k = check.check_clusters(k, x.shape[0])
@@ -96,22 +120,18 @@ def fit(
     check.check_positive("max_steps", max_steps)
     name, given = check_given(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
-    placed = place(x)
+    prepared = prepare(x)
 
     def assign(centers, prices):
-        return solve(costs_of(placed, centers), sizes, np.zeros(k) if prices is None else prices)
+        return solve(costs_of(prepared, centers), sizes, np.zeros(k) if prices is None else prices)
 
-    starts = starting_centers(key, placed, k, name, given, runs)
-    best, status = alternate(placed, assign, starts, tol=tol, max_steps=max_steps)
+    starts = starting_centers(key, prepared, k, name, given, runs)
+    best, status = alternate(prepared, assign, starts, tol=tol, max_steps=max_steps)
     counts = np.bincount(best.labels, minlength=k).astype(np.int32)
     inertia, residual = jnp.asarray(best.inertia, best.centers.dtype), jnp.asarray(best.residual, best.centers.dtype)
-    state = BalancedState(best.centers + placed.origin, inertia, jax.device_put(counts), residual)
+    state = BalancedState(best.centers, inertia, jax.device_put(counts), residual)
     status = final_status(status, inertia, counts)
-    history = history_of(best, max_steps)
-    return Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
-
-
-def fit_framed(*arguments, **options) -> tuple[Fit, Frame]:
-    """`fit`, and a frame about its centers."""
-    fitted = fit(*arguments, **options)
-    return fitted, frame_of(fitted.state.centers)
+    labels, steps = jax.device_put(best.labels), jnp.int32(len(best.history))
+    fitted = Fit(state, labels, steps, status, history_of(best, max_steps))
+    fitted = finalize(fitted, prepared, BalancedState.leave, length=2)
+    return with_precision(fitted, x, coarse_of(prepared, best)), prepared.frame

@@ -17,19 +17,20 @@ import numpy as np
 
 from jaxcluster.cluster.alternate import (
     alternate,
+    coarse_of,
     costs_of,
     final_status,
     history_of,
     refuse_traced,
     starting_centers,
 )
+from jaxcluster.cluster.centroids import with_precision
 from jaxcluster.cluster.constrained.pairs import group
 from jaxcluster.cluster.constrained.search import Part, label, parts_of
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.rows import float_dtype, place
-from jaxcluster.types import Array, Fit, Float, KeyArray
+from jaxcluster.core.frame import Frame, finalize, prepare
+from jaxcluster.types import Fit, Float, KeyArray, Published
 
 
 class ConstrainedState(NamedTuple):
@@ -42,15 +43,24 @@ class ConstrainedState(NamedTuple):
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
 
-    centers: Float[Array, "k d"]
-    inertia: Float[Array, ""]
-    weight: Float[Array, " k"]
-    residual: Float[Array, ""]
+    centers: Float[Published, "k d"]
+    inertia: Float[Published, ""]
+    weight: Float[Published, " k"]
+    residual: Float[Published, ""]
 
     @property
-    def objective(self) -> Float[Array, ""]:
+    def objective(self) -> Float[Published, ""]:
         """The inertia, by which runs are compared."""
         return self.inertia
+
+    def leave(self, frame: Frame) -> ConstrainedState:
+        """The state in the caller's coordinates and units."""
+        return ConstrainedState(
+            frame.leave(self.centers),
+            frame.unscale(self.inertia, length=2, weight=1),
+            frame.unscale(self.weight, weight=1),
+            frame.unscale(self.residual, length=2),
+        )
 
 
 def fit(
@@ -87,13 +97,32 @@ def fit(
 
     Returns:
         `Fit` with a `ConstrainedState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS says that some cluster has no rows with weight; it keeps its centre.
+        EMPTY_CLUSTERS says that some cluster has no rows with weight; it keeps its centre. PRECISION says that rows of
+        a cluster differ by less than float32 tells.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; pairs out of range, of a row with itself, or that
             contradict each other, by which chain of rows; fewer clusters than cannot-links take, and which rows they
             are; groups fewer than clusters; traced arguments.
     """
+    options = {"must_link": must_link, "cannot_link": cannot_link, "weights": weights, "init": init, "n_init": n_init}
+    return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
+
+
+def fit_framed(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    must_link=None,
+    cannot_link=None,
+    weights=None,
+    init="k-means++",
+    n_init: int = 1,
+    tol=1e-4,
+    max_steps=300,
+) -> tuple[Fit, Frame]:
+    """`fit`, and the frame in which it was computed."""
     refuse_traced(key, x, weights, init, tol, max_steps)
     x = check.check_matrix(x)
     n = x.shape[0]
@@ -103,28 +132,33 @@ def fit(
     name, given = check_given(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     weights = np.ones(n) if weights is None else check.check_weights(weights, n).astype(np.float64)
-    check.check_finite(np.asarray(x))
+    x = np.asarray(x)
+    check.check_finite(x)
     groups = group(must_link, cannot_link, n)
     count = len(groups.first)
     if count < k:
         raise ValueError(f"must_link leaves {count} groups of rows, fewer than k={k} clusters. Pass fewer clusters.")
     parts = parts_of(groups.conflicts, count, k, groups.first)
-    means, total, scatter = groups.means(np.asarray(x), weights)
-    placed = place(means.astype(float_dtype(x.dtype)), total)
+    means, total, scatter = groups.means(x, weights)
+    prepared = prepare(means if count == n else means.astype(x.dtype if x.dtype.kind == "f" else np.float64), total)
+    scaled = np.asarray(prepared.frame.scale(total, weight=1))
+    scatter = float(prepared.frame.scale(scatter, length=2, weight=1))
 
     def assign(centers, last):
-        labels = _labels(costs_of(placed, centers), total, parts, last)
+        labels = _labels(costs_of(prepared, centers), scaled, parts, last)
         return labels, labels
 
-    starts = starting_centers(key, placed, k, name, given, runs)
-    best, status = alternate(placed, assign, starts, tol=tol, max_steps=max_steps)
-    weight = np.bincount(best.labels, total, k)
+    starts = starting_centers(key, prepared, k, name, given, runs)
+    best, status = alternate(prepared, assign, starts, tol=tol, max_steps=max_steps)
+    weight = np.bincount(best.labels, scaled, k)
     dtype = best.centers.dtype
     inertia, residual = jnp.asarray(best.inertia + scatter, dtype), jnp.asarray(best.residual, dtype)
-    heavy = jax.device_put(weight.astype(dtype))
-    state = ConstrainedState(best.centers + placed.origin, inertia, heavy, residual)
+    state = ConstrainedState(best.centers, inertia, weight.astype(dtype), residual)
     status, history = final_status(status, inertia, weight), history_of(best, max_steps, scatter)
-    return Fit(state, jax.device_put(best.labels[groups.of_row]), jnp.int32(len(best.history)), status, history)
+    fitted = Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
+    fitted = finalize(fitted, prepared, ConstrainedState.leave, length=2, weight=1)
+    fitted = with_precision(fitted, means, coarse_of(prepared, best))
+    return fitted._replace(labels=jax.device_put(best.labels[groups.of_row])), prepared.frame
 
 
 def _labels(costs: np.ndarray, total: np.ndarray, parts: list[Part], last: np.ndarray | None) -> np.ndarray:
@@ -134,9 +168,3 @@ def _labels(costs: np.ndarray, total: np.ndarray, parts: list[Part], last: np.nd
         own = costs[part.groups].astype(np.float64) * total[part.groups, None]
         labels[part.groups] = label(part, own, None if last is None else last[part.groups])
     return labels
-
-
-def fit_framed(*arguments, **options) -> tuple[Fit, Frame]:
-    """`fit`, and a frame about its centers."""
-    fitted = fit(*arguments, **options)
-    return fitted, frame_of(fitted.state.centers)
