@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.sparse
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import dbscan
 from jaxcluster.ops import pairwise
@@ -30,6 +34,16 @@ def assert_same(x, eps, min_samples, weights=None, **options):
     if fit.state.core.any():
         np.testing.assert_array_equal(dbscan.predict(fit.state, x, eps=eps, **options), expected.labels_)
     return fit
+
+
+MOONS = make_moons(300, noise=0.05, random_state=0)[0]
+BLOBS = make_blobs(300, 12, centers=4, random_state=1)[0]
+
+
+@pytest.fixture(params=["host", "blocks"])
+def search(request, monkeypatch):
+    """Both ways to find neighbors, whatever the number of samples."""
+    monkeypatch.setattr(sys.modules[dbscan.fit.__module__], "HOST_WORK", -1 if request.param == "blocks" else 1 << 62)
 
 
 SETS = {
@@ -54,6 +68,7 @@ SETS = {
 
 
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.usefixtures("search")
 def test_labels_are_scikit_learns(name):
     x, eps, min_samples = SETS[name]
     fit = assert_same(x, eps, min_samples)
@@ -138,6 +153,139 @@ def rows(draw):
     if draw(st.booleans()):
         x = np.round(x, draw(st.integers(0, 2)))
     return x
+
+
+HARD = {
+    "a far row": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e12)]), np.float64),
+    "a far row at the end of the range": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e200)]), np.float64),
+    "an odd column": (lambda x: np.column_stack([x, np.arange(len(x)) % 2 * 1e9]), np.float64),
+    "two far groups": (lambda x: np.concatenate([x - 1e5, x + 1e9]), np.float64),
+    "an offset": (lambda x: x + 1e9, np.float64),
+    "a large offset": (lambda x: x + 1e12, np.float64),
+    "an offset in float32": (lambda x: x + 1e4, np.float32),
+    "half precision": (lambda x: x, np.float16),
+    "brain floats": (lambda x: x, ml_dtypes.bfloat16),
+    "extended precision": (lambda x: x, np.longdouble),
+    "unsigned bytes": (lambda x: np.abs(x * 9), np.uint8),
+    "booleans": (lambda x: x > 0, bool),
+}
+
+
+@pytest.mark.parametrize("columns", [2, 12])
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.usefixtures("search")
+def test_labels_are_scikit_learns_of_hard_rows(name, columns):
+    make, dtype = HARD[name]
+    x = make(MOONS if columns == 2 else BLOBS).astype(dtype)
+    eps = 3.0 if dtype == np.uint8 and columns == 2 else 0.12 if columns == 2 else 20.0 if dtype == np.uint8 else 4.0
+    fit = dbscan.fit(x, eps=eps, min_samples=5)
+    expected = sklearn.cluster.DBSCAN(eps=eps, algorithm="kd_tree").fit(x.astype(float)).labels_
+    np.testing.assert_array_equal(fit.labels, expected)
+    np.testing.assert_array_equal(dbscan.predict(fit.state, x, eps=eps), expected)
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60, 1e-30, 1e30, 1e-200, 1e200])
+@pytest.mark.usefixtures("search")
+def test_the_unit_does_not_matter(unit):
+    expected = theirs(MOONS, 0.12, 5).labels_
+    np.testing.assert_array_equal(dbscan.fit(MOONS * unit, eps=0.12 * unit).labels, expected)
+
+
+@pytest.mark.parametrize("eps", [1e155, 1e200, np.inf])
+@pytest.mark.usefixtures("search")
+def test_a_huge_radius_makes_one_cluster(eps):
+    assert (np.asarray(dbscan.fit(MOONS, eps=eps).labels) == 0).all()
+
+
+@pytest.mark.parametrize("eps", [1e-200, 1e-320])
+@pytest.mark.usefixtures("search")
+def test_a_tiny_radius_joins_equal_rows_alone(eps):
+    x = np.repeat(MOONS[:50], 2, axis=0)
+    np.testing.assert_array_equal(dbscan.fit(x, eps=eps, min_samples=2).labels, np.arange(100) // 2)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-20, 1e-180, 1e180])
+@pytest.mark.usefixtures("search")
+def test_directions_of_rows_of_any_length(scale):
+    x = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    np.testing.assert_array_equal(dbscan.fit(x * scale, eps=0.01, min_samples=2, metric="cosine").labels, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(("p", "expected"), [(20, [0, 0, 1, 1]), (200, [0, 0, 1, 1]), (np.inf, [0, 0, 1, 1])])
+@pytest.mark.usefixtures("search")
+def test_large_powers(p, expected):
+    x = np.array([[0.0, 0], [1, 2], [150, 100], [151, 103]])
+    np.testing.assert_array_equal(dbscan.fit(x, eps=3.5, min_samples=2, metric="minkowski", p=p).labels, expected)
+
+
+@pytest.mark.parametrize("unit", [1e-40, 1.0, 1e40])
+@pytest.mark.usefixtures("search")
+def test_weights_in_any_unit(unit):
+    """Negative ones among them: they keep their neighbors from being core samples."""
+    weights = np.random.default_rng(0).integers(-2, 5, len(MOONS)) / 4
+    expected = theirs(MOONS, 0.12, 1, weights).labels_
+    assert (expected < 0).any()
+    fit = dbscan.fit(MOONS, eps=0.12, min_samples=unit, weights=weights * unit)
+    np.testing.assert_array_equal(fit.labels, expected)
+
+
+@pytest.mark.usefixtures("search")
+def test_without_weight_all_is_noise():
+    assert (np.asarray(dbscan.fit(MOONS, eps=0.12, weights=np.zeros(len(MOONS))).labels) == -1).all()
+
+
+@pytest.mark.parametrize("form", ["csr", "coo", "dense"])
+def test_entries_of_one_side_count_for_both(form):
+    graph = kneighbors_graph([[0.0], [1.0], [2.1], [3.3]], 2, mode="distance")
+    if form == "dense":
+        dense = graph.toarray()
+        graph = np.where((dense == 0) & ~np.eye(4, dtype=bool), np.inf, dense)
+    else:
+        graph = graph.asformat(form)
+    fit = dbscan.fit(graph, eps=1.15, min_samples=2, metric="precomputed")
+    np.testing.assert_array_equal(fit.labels, [0, 0, 0, -1])
+
+
+def test_a_stored_zero_is_a_distance():
+    """Of equal rows, which a graph of neighbors holds as an entry of 0."""
+    graph = scipy.sparse.csr_array((np.array([0.0, 5.0]), ([0, 2], [1, 1])), shape=(3, 3))
+    np.testing.assert_array_equal(dbscan.fit(graph, eps=1, min_samples=2, metric="precomputed").labels, [0, 0, -1])
+
+
+def test_distances_that_differ_are_those_of_the_row():
+    """As in scikit-learn, but with a word."""
+    x = np.random.default_rng(0).random((40, 40))
+    for matrix in (x, scipy.sparse.csr_array(x)):
+        with pytest.warns(UserWarning, match=r"not symmetric: entry \(0, 1\) is 0\.\d+, entry \(1, 0\) is 0\.\d+"):
+            fit = dbscan.fit(matrix, eps=0.1, min_samples=5, metric="precomputed")
+        expected = theirs(matrix, 0.1, 5, metric="precomputed").labels_
+        assert expected.max() >= 0
+        np.testing.assert_array_equal(fit.labels, expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("jax_debug_nans", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_enable_x64", True),
+        ("jax_check_tracer_leaks", True),
+    ],
+)
+@pytest.mark.parametrize("columns", [2, 30])
+def test_under_the_switches_of_jax(flag, value, columns, monkeypatch):
+    monkeypatch.setattr(sys.modules[dbscan.fit.__module__], "HOST_WORK", -1)
+    x = MOONS if columns == 2 else np.pad(MOONS, ((0, 0), (0, 28)))
+    weights = np.random.default_rng(0).integers(-1, 5, len(MOONS)).astype(float)
+    before = getattr(jax.config, flag)
+    jax.config.update(flag, value)
+    try:
+        for w in (None, weights):
+            fit = dbscan.fit(x, eps=0.12, min_samples=5, weights=w)
+            np.testing.assert_array_equal(fit.labels, theirs(MOONS, 0.12, 5, w).labels_)
+    finally:
+        jax.config.update(flag, before)
 
 
 @given(x=rows(), eps=st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.5]), min_samples=st.integers(1, 12))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -152,10 +154,39 @@ def test_a_pipeline_takes_it(moons):
     np.testing.assert_array_equal(pipeline.fit_predict(moons), DBSCAN(eps=0.2).fit(scaled).labels_)
 
 
-@pytest.mark.parametrize("estimator", [{"algorithm": "kd_tree"}, {"leaf_size": 20}, {"n_jobs": 2}])
-def test_what_has_no_meaning_here_is_not_taken(estimator):
-    with pytest.raises(TypeError, match=next(iter(estimator))):
-        DBSCAN(**estimator)
+@pytest.mark.parametrize(
+    "options", [{"algorithm": "kd_tree"}, {"leaf_size": 20}, {"n_jobs": 2}, {"algorithm": "brute"}]
+)
+def test_keywords_of_the_search_change_nothing(moons, fitted, options):
+    np.testing.assert_array_equal(DBSCAN(**SETS["moons"][1], **options).fit_predict(moons), fitted.labels_)
+
+
+def test_metric_params(moons):
+    """As scikit-learn's test has it: a power there is the power, and that of the constructor is ignored aloud."""
+    options = {"eps": 0.1, "metric": "minkowski"}
+    expected = DBSCAN(p=3, **options).fit_predict(moons)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(DBSCAN(metric_params={"p": 3}, **options).fit_predict(moons), expected)
+    with pytest.warns(SyntaxWarning, match="Parameter p is found in metric_params"):
+        np.testing.assert_array_equal(DBSCAN(metric_params={"p": 3}, p=1, **options).fit_predict(moons), expected)
+    spread = {"metric": "seuclidean", "metric_params": {"V": moons.var(axis=0)}, "eps": 0.2}
+    theirs = sklearn.cluster.DBSCAN(algorithm="brute", **spread).fit_predict(moons)
+    np.testing.assert_array_equal(DBSCAN(**spread).fit_predict(moons), theirs)
+
+
+def test_weights_may_be_negative_but_not_all_zero(moons):
+    weights = np.random.default_rng(1).integers(-2, 5, len(moons))
+    ours, theirs = (each(eps=0.12).fit(moons, sample_weight=weights) for each in (DBSCAN, sklearn.cluster.DBSCAN))
+    np.testing.assert_array_equal(ours.labels_, theirs.labels_)
+    assert (ours.labels_ < 0).any()
+    assert (ours.labels_ >= 0).any()
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        DBSCAN().fit(moons, sample_weight=np.zeros(len(moons)))
+
+
+def test_all_noise_is_called_so(moons):
+    assert repr(DBSCAN(eps=1e-9).fit(moons)) == "DBSCAN(eps=1e-09) fitted on 400×2: no cluster, every row is noise"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +198,12 @@ def test_what_has_no_meaning_here_is_not_taken(estimator):
         ({"metric": "euclid"}, "metric='euclid' is not known.*Did you mean 'euclidean'"),
         ({"metric": "minkowski", "p": 0.5}, "p=0.5 must be at least 1"),
         ({"metric": "precomputed"}, "square matrix of distances"),
+        ({"algorithm": "tree"}, "algorithm='tree' is not known"),
+        ({"leaf_size": 0}, "leaf_size=0 must be at least 1"),
+        ({"n_jobs": "all"}, "n_jobs must be None or an integer"),
+        ({"metric_params": 3}, "metric_params must be None or a dict"),
+        ({"metric_params": {"q": 3}}, "metric_params has 'q'"),
+        ({"metric": "cosine", "algorithm": "kd_tree"}, "'cosine' not valid for algorithm='kd_tree'"),
     ],
 )
 def test_bad_options_are_refused_with_a_reason(moons, options, message):

@@ -143,6 +143,22 @@ def test_nearest_rows_of_others(name):
     np.testing.assert_array_equal(np.take_along_axis(between, index.astype(int), axis=1), distances)
 
 
+@pytest.mark.parametrize("far", [0.0, 1e6, 1e12, 1e30, 1e100])
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e30])
+def test_nearest_rows_in_any_unit_and_with_a_far_row(unit, far):
+    """Float32 squares leave their range at 1e19 and 1e-19, and a far row is no middle."""
+    x = np.concatenate([ROWS["wide"][:200], [np.full(12, far)]]) * unit
+    space = measure(x)
+    index, distances = nearest_rows(space, 4)
+    np.testing.assert_array_equal(distances, np.sort(whole(space), axis=1)[:, :4])
+    np.testing.assert_array_equal(np.take_along_axis(whole(space), index.astype(int), axis=1), distances)
+
+
+def test_nearest_rows_by_chebyshev():
+    space = measure(ROWS["wide"][:200], "chebyshev")
+    np.testing.assert_array_equal(nearest_rows(space, 5)[1], np.sort(whole(space), axis=1)[:, :5])
+
+
 @pytest.mark.parametrize("k", [0, 4, 1.5])
 def test_more_neighbours_than_rows(k):
     with pytest.raises((ValueError, TypeError), match="k"):

@@ -7,6 +7,7 @@ import warnings
 from functools import partial
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.sparse
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import optics
 from jaxcluster.types import Status
@@ -64,6 +66,7 @@ SETS = {
     "far from the origin": make_moons(90, noise=0.05, random_state=0)[0] + 1e6,
     "tiny": make_moons(90, noise=0.05, random_state=0)[0] * 1e-9,
 }
+WIDE = make_blobs(130, 12, centers=3, random_state=2)[0]
 OPTIONS = {
     "defaults": {},
     "a reach": {"max_eps": 0.3, "min_samples": 4},
@@ -114,6 +117,67 @@ def test_distances_alone(max_eps):
     near = scipy.sparse.csr_array(np.where(matrix <= 0.3, matrix, 0))
     fit = optics.fit(near, metric="precomputed", max_eps=0.3)
     np.testing.assert_array_equal(fit.state.ordering, optics.fit(x, max_eps=0.3).state.ordering)
+
+
+HARD = {
+    "a far row": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e12)]), np.float64),
+    "an odd column": (lambda x: np.column_stack([x, np.arange(len(x)) % 2 * 1e9]), np.float64),
+    "two far groups": (lambda x: np.concatenate([x - 1e5, x + 1e9]), np.float64),
+    "a large offset": (lambda x: x + 1e12, np.float64),
+    "an offset in float32": (lambda x: x + 1e4, np.float32),
+    "half precision": (lambda x: x, np.float16),
+    "brain floats": (lambda x: x, ml_dtypes.bfloat16),
+    "extended precision": (lambda x: x, np.longdouble),
+    "booleans": (lambda x: x > 0, bool),
+}
+
+
+@pytest.mark.parametrize("columns", [2, 12])
+@pytest.mark.parametrize("name", HARD)
+def test_everything_is_scikit_learns_of_hard_rows(name, columns):
+    make, dtype = HARD[name]
+    x = make(SETS["moons"] if columns == 2 else WIDE).astype(dtype)
+    assert_same(x, theirs(x.astype(float), algorithm="kd_tree"))
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60, 1e-30, 1e30, 1e-200, 1e200])
+@pytest.mark.parametrize("columns", [2, 12])
+def test_the_unit_does_not_matter(unit, columns):
+    """Scikit-learn rounds to 15 decimals, and so finds nothing in rows of a small unit."""
+    x = SETS["moons"] if columns == 2 else WIDE
+    expected = theirs(x * unit / unit, algorithm="kd_tree")
+    fit = optics.fit(x * unit)
+    np.testing.assert_array_equal(fit.state.ordering, expected.ordering_)
+    np.testing.assert_array_equal(fit.labels, expected.labels_)
+    np.testing.assert_allclose(fit.state.reachability, expected.reachability_ * unit, rtol=1e-13)
+    np.testing.assert_allclose(fit.state.core_distances, expected.core_distances_ * unit, rtol=1e-13)
+
+
+@pytest.mark.parametrize("unit", [1e-100, 1e100])
+def test_nor_does_that_of_distances(unit):
+    matrix = pairwise_distances(SETS["moons"], metric="minkowski")
+    expected = theirs(matrix, metric="precomputed", max_eps=0.3)
+    fit = optics.fit(matrix * unit, metric="precomputed", max_eps=0.3 * unit)
+    np.testing.assert_array_equal(fit.state.ordering, expected.ordering_)
+    np.testing.assert_array_equal(fit.labels, expected.labels_)
+
+
+@pytest.mark.parametrize("max_eps", [1e155, 1e200, 1e308])
+def test_a_huge_reach_is_an_infinite_one(max_eps):
+    assert_same(SETS["moons"], theirs(SETS["moons"]), max_eps=max_eps)
+
+
+@pytest.mark.parametrize("form", ["csr", "dense"])
+def test_entries_of_one_side_count_for_both(form):
+    x = np.array([[0.0], [1.0], [2.1], [3.3], [9.0]])
+    graph = kneighbors_graph(x, 2, mode="distance")
+    both = np.maximum(graph.toarray(), graph.toarray().T)
+    known = np.where((both == 0) & ~np.eye(5, dtype=bool), np.inf, both)
+    one_sided = np.where((graph.toarray() == 0) & ~np.eye(5, dtype=bool), np.inf, graph.toarray())
+    fit = optics.fit(graph if form == "csr" else one_sided, metric="precomputed", min_samples=2)
+    expected = theirs(known, metric="precomputed", min_samples=2)
+    np.testing.assert_array_equal(fit.state.ordering, expected.ordering_)
+    np.testing.assert_array_equal(fit.state.reachability, expected.reachability_)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn.cluster
 from sklearn.datasets import load_iris
+from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import pairwise_distances
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -64,6 +67,33 @@ def test_what_is_saved_is_loaded(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(model, name))
         assert getattr(again, name).dtype == getattr(model, name).dtype
     assert repr(again) == repr(model)
+
+
+@pytest.mark.parametrize("options", [{"algorithm": "brute"}, {"leaf_size": 9}, {"n_jobs": 2}, {"memory": "cache"}])
+def test_keywords_of_the_search_change_nothing(options):
+    x = load_iris().data[:60]
+    np.testing.assert_array_equal(OPTICS(**options).fit(x).ordering_, OPTICS().fit(x).ordering_)
+
+
+def test_metrics_of_booleans_say_so():
+    """As scikit-learn's tests have it: one warning where numbers are taken for booleans, none for booleans."""
+    x = np.random.default_rng(0).integers(0, 2, (9, 4))
+    with pytest.warns(DataConversionWarning, match="Data will be converted to boolean for metric rogerstanimoto"):
+        numbers = OPTICS(metric="rogerstanimoto").fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataConversionWarning)
+        booleans = OPTICS(metric="rogerstanimoto").fit(x.astype(bool))
+    np.testing.assert_array_equal(numbers.ordering_, booleans.ordering_)
+
+
+@pytest.mark.filterwarnings("ignore:All reachability values")
+def test_all_noise_is_called_so():
+    assert repr(OPTICS(max_eps=1e-9).fit(np.eye(6))).endswith("fitted on 6×6: no cluster, every row is noise")
+
+
+def test_memory_that_is_none():
+    with pytest.raises(TypeError, match="memory must be None, a folder or an object with a method cache, got 3"):
+        OPTICS(memory=3).fit(np.eye(6))
 
 
 def test_an_unknown_method_is_told_the_known():

@@ -48,7 +48,8 @@ def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     nearest = math.ceil(estimator.min_samples)
     if nearest > len(x):
         return {}
-    space = measure(x, estimator.metric, p=estimator.p)
+    metric, p = estimator._measure()
+    space = measure(x, metric, p=p)
     rows = sample(len(x), CURVE_ROWS)
     if isinstance(space, Space):
         distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]

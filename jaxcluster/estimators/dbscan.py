@@ -9,6 +9,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import dbscan
+from jaxcluster.core import check
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
 
@@ -21,24 +22,30 @@ def _places_new_rows(estimator) -> bool:
 
 
 class DBSCAN(MeasuredEstimator):
-    """Clusters of any shape, each a region where rows lie close together, and noise between them.
+    """Clusters of any shape, each a region where samples lie close together, and noise between them.
 
-    Labels and core rows are those of scikit-learn's estimator, to the element, whatever the dtype of the rows. What it
-    says of how neighbours are searched for (``algorithm``, ``leaf_size``, ``n_jobs``) means nothing here. There is no
-    chance in it. A method of its own, `predict`, finds the clusters of new rows.
+    Labels and core samples are those of scikit-learn's estimator, to the element, whatever the dtype of the samples.
+    Its keywords for the search of neighbors (``algorithm``, ``leaf_size``, ``n_jobs``) are checked as it checks them
+    and change nothing. There is no chance in it. A method of its own, `predict`, finds the clusters of new samples.
 
     Args:
-        eps: how far apart two rows may be and still be neighbours, in the units of the metric.
-        min_samples: the weight that rows within ``eps`` of a row, itself among them, must have for it to be a core row.
-        metric: "euclidean", "sqeuclidean", "manhattan", "minkowski" or "cosine"; "precomputed", where X holds
-            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
-        p: the power of "minkowski", at least 1; without a meaning for the others.
+        eps: how far apart two samples may be and still be neighbors, in the units of the metric.
+        min_samples: the weight that samples within ``eps`` of a sample, itself among them, must have for it to be a
+            core sample.
+        metric: a name that `jaxcluster.dbscan.fit` knows, such as "euclidean", "seuclidean", "mahalanobis" or one of
+            SciPy's of booleans; "precomputed", where X holds distances; or a function of two samples that gives their
+            distance, or of two matrices of samples, (m, d) and (n, d), that gives (m, n) distances.
+        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        leaf_size, n_jobs: as in scikit-learn.
+        p: the power of "minkowski", at least 1, where ``metric_params`` has none; None for 2.
 
     Attributes:
-        core_sample_indices_: (n_core,) which rows are core rows, in order.
-        components_: (n_core, n_features) these rows; of a sparse matrix of distances as sparse ones.
-        labels_: (n_samples,) int32, -1 for noise; clusters are numbered by their first core row.
-        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
+        core_sample_indices_: (n_core,) numbers of the core samples, in order.
+        components_: (n_core, n_features) these samples; of a sparse matrix of distances as sparse rows.
+        labels_: (n_samples,) int32, -1 for noise; clusters are numbered by their first core sample.
+        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the samples are accepted. All of
+            them may be noise, which the repr tells.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -48,26 +55,47 @@ class DBSCAN(MeasuredEstimator):
         [0, 0, 0, 1, 1, -1]
     """
 
-    def __init__(self, eps=0.5, *, min_samples=5, metric="euclidean", p=2.0):
+    def __init__(
+        self,
+        eps=0.5,
+        *,
+        min_samples=5,
+        metric="euclidean",
+        metric_params=None,
+        algorithm="auto",
+        leaf_size=30,
+        p=None,
+        n_jobs=None,
+    ):
         self.eps = eps
         self.min_samples = min_samples
         self.metric = metric
+        self.metric_params = metric_params
+        self.algorithm = algorithm
+        self.leaf_size = leaf_size
         self.p = p
+        self.n_jobs = n_jobs
 
     def fit(self, X, y=None, sample_weight=None):
-        """Clusters the rows.
+        """Clusters the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
-                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) distances where they are
+                precomputed. Those that a sparse matrix leaves out are infinite, and where only one side of a pair has
+                an entry it counts for both; other sparse matrices are refused.
             y: ignored.
-            sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
+            sample_weight: (n_samples,) weights, or None for 1 each; a weight of 2 is the sample twice, a negative one
+                keeps its neighbors from being core samples.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            UserWarning: the distances of a pair differ; each sample's neighbors are then those of its own row.
         """
+        self._check_search()
         X = self._rows_or_distances(X)
-        weights = self._check_weights(sample_weight, X.shape[0])
+        weights = self._check_signed_weights(sample_weight, X.shape[0])
         fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._ball())
         self.labels_ = np.array(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
@@ -82,17 +110,29 @@ class DBSCAN(MeasuredEstimator):
 
     @available_if(_places_new_rows)
     def predict(self, X):
-        """The cluster of each row, (n_samples,) int32: the first that has a core row within ``eps``, -1 for none.
+        """The cluster of each sample, (n_samples,) int32: the first with a core sample within ``eps``, -1 for none.
 
-        For the rows of the fit these are ``labels_``.
+        For the samples of the fit these are ``labels_``.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(dbscan.predict(self._state(), X, **self._ball()))
 
+    @staticmethod
+    def _check_signed_weights(sample_weight, n):
+        """Weights as in other estimators, but that some may be negative."""
+        if sample_weight is None:
+            return None
+        weights = check.widen(np.asarray(sample_weight))
+        weights = np.full(n, weights) if weights.ndim == 0 else weights
+        if weights.dtype.kind in "fiub" and weights.shape == (n,) and not weights.any():
+            raise ValueError("sample_weight: all are zero. Sample weights must contain at least one non-zero number.")
+        return weights
+
     def _ball(self):
-        """What says which rows are neighbours."""
-        return {"eps": self.eps, "metric": self.metric, "p": self.p}
+        """The neighborhood of a sample."""
+        metric, p = self._measure()
+        return {"eps": self.eps, "metric": metric, "p": p}
 
     def _state(self):
         core = np.zeros(len(self.labels_), bool)

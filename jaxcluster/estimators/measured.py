@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
+import jax
+import numpy as np
 from sklearn.base import ClusterMixin
+from sklearn.neighbors import VALID_METRICS
 from sklearn.utils.validation import validate_data
 
+from jaxcluster.cluster.hdbscan.metric import with_parameters
+from jaxcluster.core import check
 from jaxcluster.estimators.base import Estimator, found
+
+SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
+"""Searches for neighbors that scikit-learn knows. Here one search, exact, stands for all of them."""
 
 
 class MeasuredEstimator(ClusterMixin, Estimator):
@@ -25,7 +36,45 @@ class MeasuredEstimator(ClusterMixin, Estimator):
         """The rows of a fit as finite numbers; distances, dense or sparse, may be infinite and are looked at later."""
         if not self._precomputed:
             return self._validate(X, reset=True)
+        X = check.widen(X) if isinstance(X, (np.ndarray, jax.Array)) else X
         return validate_data(self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
+
+    def _check_search(self) -> None:
+        """Raises on keywords for the search of neighbors that scikit-learn refuses too; they change nothing here."""
+        check.check_choice("algorithm", self.algorithm, SEARCHES)
+        check.check_count("leaf_size", self.leaf_size)
+        if not isinstance(self.n_jobs, (int, np.integer, type(None))) or isinstance(self.n_jobs, bool):
+            raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
+        if not isinstance(self.metric_params, (dict, type(None))):
+            raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
+        if self.algorithm not in ("ball_tree", "kd_tree"):
+            return
+        if callable(self.metric) and self.algorithm == "kd_tree":
+            raise ValueError("kd_tree does not support a callable metric. Pass algorithm='auto'.")
+        if not callable(self.metric) and self.metric not in VALID_METRICS[self.algorithm]:
+            raise ValueError(
+                f"Metric {self.metric!r} not valid for algorithm={self.algorithm!r}. 'auto' takes every metric."
+            )
+
+    def _measure(self) -> tuple[str | Callable, float]:
+        """The metric and the power of "minkowski", with what ``metric_params`` says of them.
+
+        Warns:
+            SyntaxWarning: the power is given there and as ``p`` too.
+        """
+        if self.metric_params and "p" in self.metric_params and self.p is not None:
+            warnings.warn(
+                "Parameter p is found in metric_params. The corresponding parameter from __init__ is ignored.",
+                SyntaxWarning,
+                stacklevel=4,
+            )
+        return with_parameters(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
 
     def _reached(self):
         return found(self.labels_)
+
+    def _summary(self):
+        """The words of other fits; of one that finds nothing but noise that it does, in place of how it ended."""
+        if not (self.labels_ == -1).all():
+            return super()._summary()
+        return f"fitted on {len(self.labels_)}×{self.n_features_in_}: no cluster, every row is noise"

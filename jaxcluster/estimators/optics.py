@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import numpy as np
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 
 from jaxcluster.cluster import optics
 from jaxcluster.core import check
@@ -15,21 +20,25 @@ class OPTICS(MeasuredEstimator):
 
     The order and the clusters are those of scikit-learn's estimator, to the element, where it adds up differences:
     "manhattan", and "minkowski" of up to 15 columns and fewer than n // 2 neighbours, or with ``algorithm="kd_tree"``.
-    Elsewhere it expands the square, and distances differ in the last digits. What it says of how neighbours are
-    searched for and kept (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) means nothing here. There is no chance
-    in it.
+    Elsewhere it expands the square, and distances differ in the last digits. Its keywords for the search of neighbors
+    (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) are checked as it checks them and change nothing. There is no
+    chance in it.
 
     Args:
         min_samples: rows that make a neighbourhood, a row itself among its own, at least 2; or a share of the rows.
         max_eps: distance beyond which no row is reached, in the units of the metric.
-        metric: a name that `jaxcluster.optics.fit` knows, such as "euclidean"; "precomputed" where ``fit`` is given
-            distances; or a function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
-        p: the power of "minkowski", at least 1; without a meaning for the others.
+        metric: a name that `jaxcluster.optics.fit` knows, such as "euclidean", "seuclidean", "mahalanobis" or one of
+            SciPy's of booleans; "precomputed" where ``fit`` is given distances; or a function of two rows that gives
+            their distance, or of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
+        p: the power of "minkowski", at least 1, where ``metric_params`` has none.
+        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
         cluster_method: "xi" for the valleys of the reachability plot, "dbscan" for a cut at one distance.
         eps: the distance that "dbscan" cuts at; None for ``max_eps``.
         xi: for "xi", the relative change from one row of the order to the next, from which on it is steep, in (0, 1).
         predecessor_correction: for "xi", whether a cluster's last rows must have been reached from within it.
         min_cluster_size: for "xi", rows of a cluster, at least 2; or a share of the rows; None for ``min_samples``.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        leaf_size, memory, n_jobs: as in scikit-learn.
 
     Attributes:
         ordering_: (n_samples,) rows in the order they come.
@@ -39,7 +48,8 @@ class OPTICS(MeasuredEstimator):
         labels_: (n_samples,) int32, -1 for noise.
         cluster_hierarchy_: for "xi", (n_found, 2) first and last place in the order of every cluster, the smaller
             before those that hold them.
-        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
+        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted. All of
+            them may be noise, which the repr tells.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -56,43 +66,65 @@ class OPTICS(MeasuredEstimator):
         max_eps=np.inf,
         metric="minkowski",
         p=2,
+        metric_params=None,
         cluster_method="xi",
         eps=None,
         xi=0.05,
         predecessor_correction=True,
         min_cluster_size=None,
+        algorithm="auto",
+        leaf_size=30,
+        memory=None,
+        n_jobs=None,
     ):
         self.min_samples = min_samples
         self.max_eps = max_eps
         self.metric = metric
         self.p = p
+        self.metric_params = metric_params
         self.cluster_method = cluster_method
         self.eps = eps
         self.xi = xi
         self.predecessor_correction = predecessor_correction
         self.min_cluster_size = min_cluster_size
+        self.algorithm = algorithm
+        self.leaf_size = leaf_size
+        self.memory = memory
+        self.n_jobs = n_jobs
 
     def fit(self, X, y=None):
         """Orders and clusters the rows.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) symmetric distances where they
-                are precomputed. Those that a sparse matrix leaves out are infinite; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) distances where they are
+                precomputed. Those that a sparse matrix leaves out are infinite, and where only one side of a pair has
+                an entry it counts for both; other sparse matrices are refused.
             y: ignored.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            UserWarning: no row is reached from another; or the distances of a pair differ, and each row's are its own.
+            DataConversionWarning: a metric of booleans takes numbers for booleans.
         """
+        self._check_search()
+        if not (self.memory is None or isinstance(self.memory, (str, os.PathLike)) or hasattr(self.memory, "cache")):
+            raise TypeError(f"memory must be None, a folder or an object with a method cache, got {self.memory!r}.")
         check.check_choice("cluster_method", self.cluster_method, optics.METHODS)
         X = self._rows_or_distances(X)
+        if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
+            message = f"Data will be converted to boolean for metric {self.metric}"
+            warnings.warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning, stacklevel=2)
+        metric, p = self._measure()
         by_valleys = {"xi": self.xi, "min_cluster_size": self.min_cluster_size}
         by_valleys["predecessor_correction"] = self.predecessor_correction
         fit = optics.fit(
             X,
             min_samples=self.min_samples,
             max_eps=self.max_eps,
-            metric=self.metric,
-            p=self.p,
+            metric=metric,
+            p=p,
             method=self.cluster_method,
             eps=self.eps,
             **by_valleys,

@@ -104,9 +104,9 @@ def _chained(x):
     left, order = np.ones(len(x), bool), [0]
     with np.errstate(over="ignore", invalid="ignore"):
         sizes, products = np.sum(x * x, axis=1), x @ x.T
-    for _ in range(len(x) - 1):
-        left[order[-1]] = False
-        order.append(int(np.argmin(np.where(left, sizes - 2 * products[order[-1]], np.inf))))
+        for _ in range(len(x) - 1):
+            left[order[-1]] = False
+            order.append(int(np.argmin(np.where(left, sizes - 2 * products[order[-1]], np.inf))))
     return x[order]
 
 

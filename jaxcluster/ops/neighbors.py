@@ -20,6 +20,18 @@ from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, sums_of_pairs, 
 SIDE_BY_SIDE = 4
 """Blocks whose rows are compared at a time with all that may be near them."""
 
+UNIT_ROWS = 512
+"""Rows by whose median distance from their middle the size of all is told."""
+
+LEAST_EXPONENT = 500
+"""The square of the inverse of 2 to the minus so much is finite."""
+
+FLOAT32_FAR = np.float32(1e15)
+"""Coordinates, where most are about 1, beyond which float32 tells nothing: squares may leave its range."""
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""A square that is less may be taken for 0 in float32."""
+
 SOME_BLOCKS = 3
 """Blocks that are looked at first, for a bound on how far the nearest rows are."""
 
@@ -88,13 +100,13 @@ def _sorted(index, sums, k):
 def _by_products(x, k, queries):
     """By matrix products of tiles in float32, and again in float64 where they leave open which are nearest."""
     home, away = partition(x), partition(queries)
-    columns = np.ascontiguousarray(x.T)
+    columns, unit = np.ascontiguousarray(x.T), _unit(x)
     index, sums = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
 
     def search(start):
         rows = away.index[start : start + SIDE_BY_SIDE]
         rows = rows[rows >= 0]
-        index[rows], sums[rows] = _search(home, columns, k, queries[rows])
+        index[rows], sums[rows] = _search(home, columns, unit, k, queries[rows])
 
     # Threads of the product within threads of the search would wait for each other.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -102,30 +114,39 @@ def _by_products(x, k, queries):
     return index, sums
 
 
-def _search(home: Blocks, columns, k, rows):
+def _unit(x):
+    """The power of two that brings most rows near 1: squares of float32 leave its range at 1e19 and 1e-19."""
+    some = x[:: -(-len(x) // UNIT_ROWS)]
+    lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
+    exponent = int(np.frexp(np.median(lengths) or lengths.max())[1])
+    return float(np.ldexp(1.0, -max(exponent, -LEAST_EXPONENT)))
+
+
+def _search(home: Blocks, columns, unit, k, rows):
     """The nearest of rows that lie close together: of the blocks nearest to them, then of all that may be as near."""
     gap = gaps(rows.min(axis=0)[None], rows.max(axis=0)[None], home.low, home.high, 2.0)[0]
     closest = np.argsort(gap, kind="stable")[: SOME_BLOCKS + -(-k // BLOCK)]
-    _, _, within = _compare(home, rows, closest, k)
-    squares, index, within = _compare(home, rows, np.flatnonzero(gap <= within.max() * (1 + 1e-9)), k)
+    _, _, within = _compare(home, unit, rows, closest, k)
+    limit = np.float64(within.max()) / unit**2 * (1 + 1e-9)
+    squares, index, within = _compare(home, unit, rows, np.flatnonzero(gap <= limit), k)
     # A flat search is ten times as fast as one for rows and columns.
-    which, column = np.divmod(np.flatnonzero(squares <= within[:, None]), squares.shape[1])
+    which, column = np.divmod(np.flatnonzero((squares <= within[:, None]) & (index >= 0)), squares.shape[1])
     index = index[column]
     return _nearest_of(which, index, sums_of_pairs(rows.T.copy(), columns, which, index, 2.0), len(rows), k)
 
 
-def _compare(home, rows, blocks, k):
-    """Squared distances of m rows from those of some blocks in float32, and what the k nearest are within.
+def _compare(home, unit, rows, blocks, k):
+    """Squared distances of m rows from those of some blocks in float32, in a unit, and what the k nearest are within.
 
     Returns:
         (m, c) squares, (c,) which rows they are from, (m,) that at least k are within, whatever rounding did.
     """
-    middle, d = rows.mean(axis=0), rows.shape[1]
+    # A median: a far row among them would move all others to where float32 has no digits for them.
+    middle, d = np.median(rows, axis=0), rows.shape[1]
     index = home.index[blocks].ravel()
-    a = (rows - middle).astype(np.float32)
-    b = np.where(index[:, None] >= 0, home.x[blocks].reshape(-1, d) - middle, 0).astype(np.float32)
-    own = np.einsum("ij,ij->i", a, a)
-    other = np.where(index >= 0, np.einsum("ij,ij->i", b, b), np.float32(np.inf))
+    a, own = _float32((rows - middle) * unit)
+    b, other = _float32(np.where(index[:, None] >= 0, home.x[blocks].reshape(-1, d) - middle, 0) * unit)
+    other = np.where(index >= 0, other, np.float32(np.inf))
     left = np.concatenate([-2 * a, own[:, None], np.ones_like(own)[:, None]], axis=1)
     right = np.concatenate([b.T, np.ones_like(other)[None], other[None]])
     squares = left @ right
@@ -134,7 +155,16 @@ def _compare(home, rows, blocks, k):
     least = groups.min(axis=1) if groups.shape[2] >= k else squares
     within = np.partition(least, k - 1, axis=1)[:, k - 1]
     error = (d + 8) * UNIT * np.square(2 * np.sqrt(own) + np.sqrt(np.maximum(within, 0)))
-    return squares, index, within + 8 * error
+    within = within + 8 * error + np.float32((d + 8) * SMALLEST)
+    # So far away a row that was left out may be as near as one that was not.
+    return squares, index, np.where(within < np.square(FLOAT32_FAR / 4), within, np.float32(np.inf))
+
+
+def _float32(rows):
+    """Rows in float32, and their squared lengths; infinite for those that float32 is not asked about."""
+    rows = np.clip(rows, -FLOAT32_FAR, FLOAT32_FAR).astype(np.float32)
+    lengths = np.einsum("ij,ij->i", rows, rows)
+    return rows, np.where(np.abs(rows).max(axis=1) < FLOAT32_FAR / 2, lengths, np.float32(np.inf))
 
 
 def _nearest_of(which, index, sums, m, k):

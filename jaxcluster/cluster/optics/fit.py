@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.optics import extract
-from jaxcluster.cluster.optics.order import DECIMALS, walk
+from jaxcluster.cluster.optics.order import DECIMALS, framed, walk
 from jaxcluster.core import check
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.pairwise import measure
@@ -55,10 +55,14 @@ def fit(
     From a row p a row q is reached at max(core(p), d(p, q)), where core(p) is the distance of p's ``min_samples``-th
     nearest row, itself among them. Next comes what is reached most easily from all rows before. The order is that of
     scikit-learn, element for element, where it adds up differences as is done here: by "minkowski" or "manhattan",
-    in up to 15 columns and of fewer than n // 2 neighbours, or with a tree. There is no chance in it, and no gradient.
+    in up to 15 columns and of fewer than n // 2 neighbors, or with a tree. There distances are rounded to 15 decimals;
+    here these are counted in the unit of the rows where it is below 2⁻³⁰ or above 2⁴⁰, so that the order does not
+    depend on the unit. There is no chance in it, and no gradient.
 
     Args:
-        x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed".
+        x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed". Of a pair
+            whose distance is absent or infinite on one side, the other side counts. Where both are finite and differ, a
+            warning tells so: a row reaches others at the distances of its own row, as in scikit-learn.
         min_samples: rows that make a neighbourhood, at least 2; or a share of the rows, in (0, 1].
         max_eps: distance beyond which nothing is reached, in the units of the metric.
         metric, p: see `jaxcluster.ops.pairwise.measure`.
@@ -76,21 +80,29 @@ def fit(
     Source: see `jaxcluster.cluster.optics.extract`.
     """
     check.check_choice("method", method, METHODS)
-    check.check_positive("max_eps", max_eps, zero=True)
+    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
     eps = max_eps if eps is None else eps
     _check_eps(eps, max_eps)
     _check_xi(xi)
-    space = measure(x, metric, p=p)
+    space = measure(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
     if method == "xi" and min_cluster_size is not None:
         as_count("min_cluster_size", min_cluster_size, space.n)  # the walk is long: what is wrong is told before it
+    space, exponent = framed(space)
+    reach = float(np.ldexp(max_eps, exponent))
     core = nearest_rows(space, count)[1][:, -1].copy()
-    core[core > max_eps] = np.inf
+    core[core > reach] = np.inf
     np.around(core, DECIMALS, out=core)
-    order = walk(space, core, max_eps)
-    state = OPTICSState(order.ordering, order.reachability, core, order.predecessor)
+    order = walk(space, core, reach)
+    lengths = (np.ldexp(each, -exponent) for each in (order.reachability, core))
+    state = OPTICSState(order.ordering, *lengths, order.predecessor)
     if np.isinf(order.reachability).all() and space.n > 1:
-        warnings.warn(f"No row is within max_eps={max_eps} of a core row: all are noise.", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"All reachability values are inf. Set a larger max_eps. No row is within max_eps={max_eps} of a core row: "
+            "all are noise.",
+            UserWarning,
+            stacklevel=2,
+        )
     if method == "dbscan":
         labels = extract_dbscan(state, eps)
     else:
@@ -166,14 +178,20 @@ def as_count(name: str, value: float, n: int) -> int:
     else:
         count = int(value)
     if count > n:
-        raise ValueError(f"n_samples={n} should be >= {name}={count}. Pass a smaller {name}, or more rows.")
+        raise ValueError(
+            f"{name} must be no greater than the number of samples ({n}). Got {count}: n_samples={n} should be >= "
+            f"{name}={count}. Pass a smaller {name}, or more rows."
+        )
     return count
 
 
 def _check_eps(eps, max_eps):
     check.check_positive("eps", eps, zero=True)
     if eps > max_eps:
-        raise ValueError(f"eps={eps} must be at most max_eps={max_eps}: beyond it no row was reached.")
+        raise ValueError(
+            f"Specify an epsilon smaller than {max_eps}. Got {eps}: eps={eps} must be at most max_eps={max_eps}, for "
+            "beyond that no row was reached."
+        )
 
 
 def _check_xi(xi):
