@@ -141,7 +141,7 @@ def fit_framed(
     static = _Static(k, init, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     fitted, coarse = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
-    return with_precision(fitted, x, coarse), prepared.frame
+    return with_precision(fitted, x, prepared.frame, coarse, nearest=False), prepared.frame
 
 
 def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Array, " n"]:

@@ -11,9 +11,14 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import HOST_BLOCK, Frame
 from jaxcluster.ops.distance import normalize, own_distances
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
+
+RESOLVED = 1e-4
+"""Of a sample's distance to its center, by how much another must be nearer for its label to be wrong: labels of
+distances closer than that are not promised."""
 
 RESOLUTION = 0.05
 """Of a sample's distance to its center, the rounding of coordinates up to which it is told apart from its neighbors."""
@@ -90,26 +95,48 @@ def coarse_samples(weight: Float[Array, " n"], norms: Float[Array, " n"], own: F
     return (jnp.finfo(norms.dtype).eps * jnp.sqrt(norms) > RESOLUTION * jnp.sqrt(own)) & (weight > 0)
 
 
-def with_precision(fitted: Fit, x: Any, coarse: Any) -> Fit:
-    """A finished fit, its status PRECISION where samples of one cluster differ by less than rounding left of them.
+def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: bool = True) -> Fit:
+    """A finished fit, its status PRECISION where rounding has, or may have, decided about labels.
 
-    Samples that are coarse but equal, such as a far one alone in its cluster, have lost nothing.
+    Samples that are coarse are looked at again on the host, in the precision they came in. Rounding decided where
+    another center is nearer to them, and may have where those of one cluster differ by less than it left of them.
 
     Args:
-        fitted: with labels (…, n), nothing traced.
-        x: (n, n_features) samples of the caller, in the precision they came in.
+        fitted: in the caller's coordinates, with labels (…, n) and centers (…, k, n_features).
+        x: (n, n_features) samples of the caller.
+        frame: of the fit.
         coarse: (…, n) of `coarse_samples`, or None where samples were not rounded.
+        nearest: whether each label should be that of the nearest center.
     """
     if coarse is None or check.is_traced(fitted, coarse):
         return fitted
     x, coarse, status = np.asarray(x), np.asarray(coarse), np.array(fitted.status)
-    labels = np.asarray(fitted.labels)
+    labels, centers = np.asarray(fitted.labels), np.asarray(fitted.state.centers, np.float64)
     sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
     for fit in map(tuple, np.argwhere(sound & coarse.any(axis=-1))):
         rows = np.flatnonzero(coarse[fit][: len(x)])
-        rows = rows[np.argsort(labels[fit][rows], kind="stable")]
-        starts = np.flatnonzero(np.diff(labels[fit][rows], prepend=-1))
-        most, least = (ufunc.reduceat(x[rows], starts, axis=0) for ufunc in (np.maximum, np.minimum))
-        if (most != least).any():
+        if _decided_by_rounding(x[rows].astype(np.float64), labels[fit][rows], centers[fit], frame, nearest):
             status[fit] = Status.PRECISION
     return fitted._replace(status=jax.device_put(status.astype(np.int32)))
+
+
+def _decided_by_rounding(x, labels, centers, frame, nearest):
+    own = np.sqrt(np.square(x - centers[labels]).sum(axis=1))
+    rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - np.asarray(frame.origin, np.float64)).sum(axis=1))
+    severe = np.flatnonzero(rounding > own)
+    severe = severe[np.argsort(labels[severe], kind="stable")]
+    if severe.size:
+        starts = np.flatnonzero(np.diff(labels[severe], prepend=-1))
+        most, least = (ufunc.reduceat(x[severe], starts, axis=0) for ufunc in (np.maximum, np.minimum))
+        if (most != least).any():
+            return True
+    return nearest and any((_least(x[rows], centers) < own[rows] * (1 - RESOLVED)).any() for rows in _chunks(len(x)))
+
+
+def _least(x, centers):
+    """Distances to the nearest center by differences, one center after the other."""
+    return np.sqrt(np.min([np.square(x - center).sum(axis=1) for center in centers], axis=0))
+
+
+def _chunks(n):
+    return [slice(start, start + HOST_BLOCK) for start in range(0, n, HOST_BLOCK)]

@@ -182,8 +182,8 @@ def fit_framed(
         centers = given.keep_frozen(centers)
     if given.active is not None:
         centers = _blank(centers, given.active)
-    fitted = with_precision(fitted._replace(state=fitted.state._replace(centers=centers)), x, coarse)
-    return fitted, prepared.frame
+    fitted = fitted._replace(state=fitted.state._replace(centers=centers))
+    return with_precision(fitted, x, prepared.frame, coarse), prepared.frame
 
 
 def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
@@ -267,7 +267,7 @@ def sweep(
     taking_part = np.arange(static.k) < counts.reshape(*shape, 1)
     fits = fits._replace(state=fits.state._replace(centers=_blank(fits.state.centers, taking_part)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
-    return with_precision(fits, x, coarse)
+    return with_precision(fits, x, prepared.frame, coarse)
 
 
 @partial(jax.jit, static_argnums=0)

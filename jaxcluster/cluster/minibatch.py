@@ -173,7 +173,8 @@ def fit_framed(
     patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)
     fitted, coarse = _fit(static, key, prepared.points, given.enter(prepared.frame), limits)
-    return with_precision(finalize(fitted, prepared, MiniBatchState.leave, length=2), x, coarse), prepared.frame
+    fitted = finalize(fitted, prepared, MiniBatchState.leave, length=2)
+    return with_precision(fitted, x, prepared.frame, coarse), prepared.frame
 
 
 def start(
