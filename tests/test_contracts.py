@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import matrix
-from jaxcluster.core.rows import bucket, place
+from jaxcluster.core.frame import bucket, prepare
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
 from jaxcluster.types import Status
@@ -155,7 +155,7 @@ def test_rows_of_weight_zero_do_not_count(name, rows, key):
 def test_dtype_is_kept(name, dtype, rows, key):
     with jax.enable_x64(True):
         x = rows.astype(dtype)
-        assert place(x).points.x.dtype == dtype
+        assert prepare(x).points.x.dtype == dtype
         fit = jax.eval_shape(lambda x: ALGORITHMS[name].fit(key, x, K), x)  # dtypes are known before XLA compiles
         assert {leaf.dtype for leaf in jax.tree.leaves(fit) if leaf.dtype.kind == "f"} == {np.dtype(dtype)}
         assert fit.labels.dtype == np.int32

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
+from jaxcluster.core.frame import bucket, prepare, trim
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.restart import best_of, many
-from jaxcluster.core.rows import bucket, place, trim
 from jaxcluster.types import Fit, Status
 
 
@@ -185,38 +185,32 @@ def test_bucket_holds_n_with_little_to_spare(n, least):
     assert bucket(size, least) == size
 
 
-def test_place_centres_pads_and_weighs():
+def test_prepare_moves_pads_and_weighs():
     x = np.arange(20, dtype=np.float64).reshape(10, 2) + 1e4
-    placed = place(x)
-    assert placed.n == 10
-    assert placed.points.x.shape == (bucket(10), 2)
-    assert placed.points.x.dtype == jnp.float32
-    np.testing.assert_allclose(placed.origin, x.mean(0))
-    np.testing.assert_allclose(placed.points.x[:10], x - x.mean(0), atol=1e-3)
-    np.testing.assert_array_equal(placed.points.weight, [1] * 10 + [0] * (bucket(10) - 10))
-    assert placed.uniform
-    assert place(x, np.ones(10)).uniform
-    assert not place(x, np.repeat([0, 1], 5)).uniform
+    prepared = prepare(x)
+    assert prepared.n == 10
+    assert prepared.points.x.shape == (bucket(10), 2)
+    assert prepared.points.x.dtype == jnp.float32
+    np.testing.assert_array_equal(prepared.frame.origin, x[4])  # the lower median of each column
+    np.testing.assert_array_equal(prepared.points.x[:10], x - x[4])
+    np.testing.assert_array_equal(prepared.points.weight, [1] * 10 + [0] * (bucket(10) - 10))
+    assert prepared.uniform
+    assert prepare(x, np.ones(10)).uniform
+    assert not prepare(x, np.repeat([0, 1], 5)).uniform
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, bool])
-def test_place_takes_any_real_numbers(dtype):
+def test_prepare_takes_any_real_numbers(dtype):
     x = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype)
-    placed = place(x, center=False)
-    assert placed.points.x.dtype == jnp.float32
-    np.testing.assert_array_equal(placed.points.x[:3], x.astype(np.float32))
+    prepared = prepare(x, center=False)
+    assert prepared.points.x.dtype == jnp.float32
+    np.testing.assert_array_equal(prepared.points.x[:3], x.astype(np.float32))
 
 
-def test_place_centers_in_the_dtype_of_the_rows():
-    x = np.random.default_rng(0).normal(size=(50, 2))
-    placed = place(x + 1e8)
-    np.testing.assert_allclose(placed.points.x[:50] + (placed.origin - np.float64(1e8)), x, atol=1e-6)
-
-
-def test_place_leaves_the_callers_array_alone():
+def test_prepare_leaves_the_callers_array_alone():
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     before = x.copy()
-    place(x)
+    prepare(x)
     np.testing.assert_array_equal(x, before)
 
 

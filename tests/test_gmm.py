@@ -28,7 +28,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core.rows import bucket
+from jaxcluster.core.frame import bucket
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.gaussian import FAMILIES
 from jaxcluster.types import Status
