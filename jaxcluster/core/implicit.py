@@ -110,6 +110,30 @@ def _with_derivative_of_jvp(function, primals, tangents):
     return _with_derivative_of(function, value, *inputs), derivative
 
 
+def at_optimum(function: Callable[..., Any], value: Any, variables: Any, *inputs: Any) -> Any:
+    """``value`` itself, with the derivative of ``function(variables, *inputs)`` where ``variables`` are optimal.
+
+    By the envelope theorem the first derivative is that of the function with the variables held. The second one knows
+    how they move with the inputs: from their own derivative, which is that of `at_fixed_point`, say, and which costs
+    nothing until a second derivative is asked for. What the function closes over is an input too.
+    """
+    function, more = _opened(function, variables, *inputs)
+    return _at_optimum(function, value, variables, *inputs, *more)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _at_optimum(function, value, variables, *inputs):
+    return value
+
+
+@_at_optimum.defjvp
+def _at_optimum_jvp(function, primals, tangents):
+    value, variables, *inputs = primals
+    _, _, *moved = tangents
+    _, derivative = jax.jvp(partial(function, variables), tuple(inputs), tuple(moved))
+    return _at_optimum(function, value, variables, *inputs), derivative
+
+
 def without_derivative(labels: Any, *inputs: Any) -> Any:
     """``labels`` themselves, of which a derivative with respect to ``inputs`` raises TypeError where it is asked for.
 

@@ -20,10 +20,10 @@ from jaxcluster.deep.codes import CodeCenters
 from jaxcluster.deep.objective import Batch, Refreshed
 from jaxcluster.deep.views import Views, count_views, stacked, through
 from jaxcluster.losses.contrastive import contrastive_loss
-from jaxcluster.losses.distances import root, to_centers
 from jaxcluster.losses.mining import count_triplets, labels_of_views, negative_mask, positive_mask
 from jaxcluster.losses.supervised import supervised_contrastive_loss
 from jaxcluster.losses.triplet import MINING, mined_triplet_loss
+from jaxcluster.ops.differences import distances
 from jaxcluster.ops.distance import normalize
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
@@ -138,7 +138,7 @@ class MetricEmbedding(CodeCenters):
         same, apart = positive_mask(labels), negative_mask(labels)
         weights = (_shared(same) + _shared(apart)).reshape(-1)
         # Numbers as far from 0 as the codes of a pair from each other: n²×latent is never there.
-        gaps = root(to_centers(z, z)).reshape(-1, 1)
+        gaps = distances(z, z).reshape(-1, 1)
         return contrastive_loss(gaps, jnp.zeros_like(gaps), same.reshape(-1), margin=self.margin, weights=weights)
 
     def _stacks(self, key, x):

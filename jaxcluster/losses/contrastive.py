@@ -8,9 +8,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.distances import root
-from jaxcluster.losses.inputs import as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_alike, as_matching, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import length
 from jaxcluster.types import Array, Float
 
 
@@ -29,11 +29,12 @@ def contrastive_loss(a, b, same, *, margin=1.0, weights=None, reduction: str = "
     Raises:
         ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
     """
-    a = as_matrix(a, name="a")
-    b = as_matching(b, a.shape, name="b", of="a")
+    a, b = as_alike(a=a, b=b)
     same = as_matching(same, a.shape[:1], name="same", of="a")
-    margin = check.check_positive("margin", margin)
+    a, b, same = in_one_dtype(a, b, same)
+    margin = jnp.asarray(check.check_positive("margin", margin), a.dtype)
     weights = as_weights(weights, a.shape[0])
-    squares = jnp.sum(jnp.square(present(a, weights) - present(b, weights)), axis=1)
-    short = jnp.maximum(margin - root(squares), 0)
+    differences = present(a, weights) - present(b, weights)
+    squares = jnp.sum(jnp.square(differences), axis=1)
+    short = jnp.maximum(margin - length(differences), 0)
     return reduce((same * squares + (1 - same) * jnp.square(short)) / 2, reduction, weights=weights)

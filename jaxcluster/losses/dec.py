@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.distances import to_centers
-from jaxcluster.losses.inputs import as_centers, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_matching, as_matrix, as_rows, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import squared_distances
 from jaxcluster.types import Array, Float
 
 
@@ -31,10 +31,11 @@ def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
 
 def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
     """log q of `student_t_assignments`, finite however far a row is from all centres."""
-    z = as_matrix(z, name="z")
-    centers = as_centers(centers, z)
-    alpha = check.check_positive("alpha", alpha)
-    logits = -(alpha + 1) / 2 * jnp.log1p(to_centers(z, centers) / alpha)
+    z, centers = as_rows(z=z, centers=centers)
+    alpha = jnp.asarray(check.check_positive("alpha", alpha), z.dtype)
+    # A square beyond the dtype is its largest number: the row is as far from all clusters.
+    scaled = jnp.minimum(squared_distances(z, centers) / alpha, jnp.finfo(z.dtype).max)
+    logits = -(alpha + 1) / 2 * jnp.log1p(scaled)
     return jax.nn.log_softmax(logits, axis=1)
 
 
@@ -53,10 +54,10 @@ def target_distribution(q, *, weights=None) -> Float[Array, "n k"]:
     """
     q = as_matrix(q, name="q")
     weights = as_weights(weights, q.shape[0])
-    shares = q if weights is None else weights[:, None] * present(q, weights)
+    shares = q if weights is None else weights.values.astype(q.dtype)[:, None] * present(q, weights)
     frequency = jnp.sum(shares, axis=0)
     # q/f comes first: the square of a small share would underflow.
-    raised = q * (q / jnp.where(frequency > 0, frequency, 1))
+    raised = q * (q / jnp.where(frequency > 0, frequency, 1)[None, :])
     total = jnp.sum(raised, axis=1, keepdims=True)
     return raised / jnp.where(total > 0, total, 1)
 
@@ -75,7 +76,7 @@ def dec_loss(q, p, *, weights=None) -> Float[Array, ""]:
         ValueError, TypeError: wrong shapes or weights.
     """
     q = as_matrix(q, name="q")
-    p = jax.lax.stop_gradient(as_matching(p, q.shape, name="p", of="q"))
+    q, p = in_one_dtype(q, jax.lax.stop_gradient(as_matching(p, q.shape, name="p", of="q")))
     weights = as_weights(weights, q.shape[0])
     positive = p > 0
     # A share may have underflowed where the target, from an earlier state, has not.

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_labels, as_matrix, present
+from jaxcluster.core.frame import float_dtype
+from jaxcluster.losses.inputs import as_labels, as_logits, in_one_dtype, where_rows
 from jaxcluster.losses.reduce import reduce
 from jaxcluster.types import Array, Float
 
@@ -48,11 +49,13 @@ def deep_clustering_loss(clustering, logits, labels, *, clustering_weight=1.0, c
         raise ValueError(f"clustering must be a scalar, got shape {clustering.shape}. Reduce it over rows first.")
     clustering_weight = check.check_positive("clustering_weight", clustering_weight, zero=True)
     classification_weight = check.check_positive("classification_weight", classification_weight, zero=True)
-    logits = as_matrix(logits, name="logits")
+    logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     known = labels >= 0
-    log_shares = jax.nn.log_softmax(present(logits, known.astype(logits.dtype)), axis=1)
+    log_shares = jax.nn.log_softmax(where_rows(known, logits), axis=1)
     own = jnp.take_along_axis(log_shares, jnp.where(known, labels, 0)[:, None], axis=1)[:, 0]
     classification = reduce(-own, counted=known)
-    total = clustering_weight * clustering + classification_weight * classification
+    clustering, classification = in_one_dtype(clustering.astype(float_dtype(clustering.dtype)), classification)
+    shares = [jnp.asarray(weight, clustering.dtype) for weight in (clustering_weight, classification_weight)]
+    total = shares[0] * clustering + shares[1] * classification
     return JointTerms(total, clustering, classification)

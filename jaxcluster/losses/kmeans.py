@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.soft_kmeans import soften
 from jaxcluster.core import check
-from jaxcluster.losses.distances import to_centers
-from jaxcluster.losses.inputs import as_centers, as_matrix, as_weights, present
+from jaxcluster.core.frame import frame_of
+from jaxcluster.losses.inputs import as_rows, as_weights, present
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import squared_distances, squared_excess
 from jaxcluster.ops.distance import own_distances
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Float
@@ -34,13 +35,12 @@ def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[A
     Raises:
         ValueError, TypeError: wrong shapes or weights, an unknown reduction.
     """
-    x = as_matrix(x)
-    centers = as_centers(centers, x, of="x")
+    x, centers = as_rows(x=x, centers=centers)
     weights = as_weights(weights, x.shape[0])
     x = present(x, weights)
     held, fixed = jax.lax.stop_gradient((x, centers))
-    origin = jnp.mean(fixed, axis=0)
-    labels, _ = nearest(held - origin, fixed - origin)
+    frame = frame_of(fixed)
+    labels, _ = nearest(frame.enter(held), frame.enter(fixed))
     return reduce(own_distances(x, centers, labels), reduction, weights=weights)
 
 
@@ -60,9 +60,11 @@ def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "me
     Raises:
         ValueError, TypeError: wrong shapes or weights, a negative variance, an unknown reduction.
     """
-    x = as_matrix(x)
-    centers = as_centers(centers, x, of="x")
+    x, centers = as_rows(x=x, centers=centers)
     variance = check.check_positive("variance", variance, zero=True)
     weights = as_weights(weights, x.shape[0])
-    energy, _ = soften(to_centers(present(x, weights), centers).T, jnp.asarray(variance, x.dtype))
-    return reduce(energy, reduction, weights=weights)
+    # About the nearest center: of a far row the squared distances agree in all the digits that the shares depend on.
+    x = present(x, weights)
+    nearest_center = centers[jnp.argmin(jax.lax.stop_gradient(squared_distances(x, centers)), axis=1)]
+    energy, _ = soften(squared_excess(x, nearest_center, centers).T, jnp.asarray(variance, x.dtype))
+    return reduce(jnp.sum(jnp.square(x - nearest_center), axis=1) + energy, reduction, weights=weights)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_labels
+from jaxcluster.losses.inputs import as_labels, concrete_labels
 from jaxcluster.types import Array, Bool, Int
 
 MOST = np.iinfo(np.int32).max
@@ -63,10 +63,10 @@ def pairs_from_labels(labels) -> Pairs:
     """All pairs of rows with known labels, for `contrastive_loss(z[first], z[second], same)`.
 
     Args:
-        labels: (n,) concrete integers, −1 for not known.
+        labels: (n,) concrete integers, −1 for not known, strings or objects.
 
     Raises:
-        TypeError, ValueError: labels that are traced, not integers, or of another shape.
+        TypeError, ValueError: labels that are traced, floating, NaN or None, or of another shape.
     """
     labels = _concrete(labels, "pairs_from_labels")
     first, second = np.triu_indices(labels.size, k=1)
@@ -93,10 +93,10 @@ def triplets_from_labels(labels) -> Triplets:
     """All triplets, for `triplet_loss(z[anchor], z[positive], z[negative])`; up to n³/4 of n rows.
 
     Args:
-        labels: (n,) concrete integers, −1 for not known.
+        labels: (n,) concrete integers, −1 for not known, strings or objects.
 
     Raises:
-        TypeError, ValueError: labels that are traced, not integers, or of another shape.
+        TypeError, ValueError: labels that are traced, floating, NaN or None, or of another shape.
     """
     labels = _concrete(labels, "triplets_from_labels")
     same, known = labels[:, None] == labels, labels >= 0
@@ -109,21 +109,21 @@ def positive_mask(labels) -> Bool[Array, "n n"]:
     """Whether two different rows have the same label and it is known. Traced or not."""
     labels = _as_labels(labels)
     apart = ~jnp.eye(labels.shape[0], dtype=bool)
-    return (labels[:, None] == labels) & (labels >= 0) & apart
+    return (labels[:, None] == labels[None, :]) & (labels >= 0)[None, :] & apart
 
 
 def negative_mask(labels) -> Bool[Array, "n n"]:
     """Whether two rows have different labels and both are known. Traced or not."""
     labels = _as_labels(labels)
     known = labels >= 0
-    return (labels[:, None] != labels) & known & known[:, None]
+    return (labels[:, None] != labels[None, :]) & known[None, :] & known[:, None]
 
 
 def count_triplets(labels) -> TripletCounts:
     """How much a batch has to learn from; see `TripletCounts`. Traced or not.
 
     Args:
-        labels: (n,) integers, −1 for not known.
+        labels: (n,) integers, −1 for not known, or concrete strings or objects.
 
     Raises:
         TypeError, ValueError: labels that are not integers, or of another shape.
@@ -147,4 +147,4 @@ def _concrete(labels, caller):
             f"{caller} lists indices, and how many depends on the labels: call it outside of jit. Traced labels have "
             "positive_mask and negative_mask, and mined_triplet_loss."
         )
-    return np.asarray(_as_labels(labels))
+    return concrete_labels(labels, np.size(labels))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.state import family_named
-from jaxcluster.losses.inputs import as_centers, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_matching, as_rows, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
 from jaxcluster.types import Array, Float
 
@@ -36,11 +36,11 @@ def mixture_nll(
         ValueError, TypeError: wrong shapes or row weights, an unknown type or reduction.
     """
     family = family_named(covariance)
-    x = as_matrix(x)
-    means = as_centers(means, x, name="means", of="x")
+    x, means = as_rows(x=x, means=means)
     k, d = means.shape
     weights = as_matching(weights, (k,), name="weights", of="means")
     covariances = as_matching(covariances, family.shape(k, d), name="covariances", of=f"{covariance} means")
+    x, means, weights, covariances = in_one_dtype(x, means, weights, covariances)
     if covariance == "tied":
         covariances = covariances[None]
     row_weights = as_weights(row_weights, x.shape[0])

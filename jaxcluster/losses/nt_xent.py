@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_matching, as_matrix
+from jaxcluster.losses.inputs import as_matching, as_matrix, in_one_dtype
 from jaxcluster.ops.distance import normalize, row_products
 from jaxcluster.types import Array, Float
 
@@ -30,7 +30,8 @@ def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
     """
     a = as_matrix(a, name="a")
     b = as_matching(b, a.shape, name="b", of="a")
-    temperature = check.check_positive("temperature", temperature)
+    a, b = in_one_dtype(a, b)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), a.dtype)
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
     logits = row_products(views, views) / temperature

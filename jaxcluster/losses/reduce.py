@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from jaxcluster.core import check
+from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.losses.inputs import Weights
 from jaxcluster.types import Array, Bool, Float
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -14,7 +16,7 @@ def reduce(
     terms: Float[Array, "*n"],
     reduction: str = "mean",
     *,
-    weights: Float[Array, "*n"] | None = None,
+    weights: Weights | None = None,
     counted: Bool[Array, "*n"] | None = None,
 ) -> Float[Array, "*m"]:
     """Σ w·t / Σ w ("mean"), Σ w·t ("sum"), each w·t ("none"), or Σ w·t / Σ w over the terms above 0 ("nonzero").
@@ -24,23 +26,24 @@ def reduce(
     Args:
         terms: of any shape.
         reduction: which.
-        weights: >= 0, of the terms' shape; None for 1 each.
+        weights: of the terms' shape; None for 1 each.
         counted: False for terms that are not there; None for all True.
 
     Raises:
         ValueError: an unknown reduction.
     """
     check.check_choice("reduction", reduction, (*REDUCTIONS, "nonzero"))
-    weights = jnp.ones_like(terms) if weights is None else weights.astype(terms.dtype)
+    exponent = 0 if weights is None else weights.exponent
+    values = jnp.ones_like(terms) if weights is None else weights.values.astype(terms.dtype)
     if counted is not None:
-        weights = jnp.where(counted, weights, 0)
-    weighted = jnp.where(weights > 0, weights * terms, 0)
+        values = jnp.where(counted, values, 0)
+    weighted = jnp.where(values > 0, values * terms, 0)
     if reduction == "none":
-        return weighted
+        return times_power_of_two(weighted, exponent)
     if reduction == "nonzero":
-        weights = jnp.where(terms > 0, weights, 0)
+        values = jnp.where(terms > 0, values, 0)
     total = jnp.sum(weighted)
     if reduction == "sum":
-        return total
-    count = jnp.sum(weights)
+        return times_power_of_two(total, exponent)
+    count = jnp.sum(values)
     return total / jnp.where(count > 0, count, 1)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
 from jaxcluster.core import check
-from jaxcluster.losses.distances import to_centers
-from jaxcluster.losses.inputs import as_centers, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_matching, as_rows, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import squared_distances, squared_excess
 from jaxcluster.types import Array, Float
 
 
@@ -36,12 +36,15 @@ def soft_clustering_loss(
     Raises:
         ValueError, TypeError: wrong shapes or weights, a temperature that is not positive, an unknown reduction.
     """
-    z = as_matrix(z, name="z")
-    centers = as_centers(centers, z)
+    z, centers = as_rows(z=z, centers=centers)
     n = z.shape[0]
     target = as_matching(target, (n, centers.shape[0]), name="target", of="z and centers")
-    temperature = check.check_positive("temperature", temperature)
+    z, centers, target = in_one_dtype(z, centers, target)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
     weights = as_weights(weights, n)
     target = jax.lax.stop_gradient(present(target, weights))
-    log_shares = jax.nn.log_softmax(-to_centers(present(z, weights), centers) / temperature, axis=1)
+    # Less the least of each row, which no softmax sees: of a far row it has all the digits.
+    z = present(z, weights)
+    nearest = jnp.argmin(jax.lax.stop_gradient(squared_distances(z, centers)), axis=1)
+    log_shares = jax.nn.log_softmax(-squared_excess(z, centers[nearest], centers) / temperature, axis=1)
     return reduce(jnp.sum(xlogy(target, target) - target * log_shares, axis=1), reduction, weights=weights)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_labels, as_matrix, present
+from jaxcluster.losses.inputs import as_labels, as_matrix, where_rows
 from jaxcluster.losses.mining import positive_mask
 from jaxcluster.losses.reduce import reduce
 from jaxcluster.ops.distance import normalize, row_products
@@ -25,7 +25,8 @@ def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, "
 
     Args:
         z: (n, d) embedded rows, views of one row below each other or not; their lengths do not matter.
-        labels: (n,) integers; rows of label −1, not known, take part in nothing, not even as negatives.
+        labels: (n,) integers, or concrete strings or objects; rows of label −1, not known, take part in nothing, not
+            even as negatives.
         temperature: τ > 0 (cosines are divided by it). Traced.
 
     Raises:
@@ -34,15 +35,15 @@ def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, "
     z = as_matrix(z, name="z")
     n = z.shape[0]
     labels = as_labels(labels, n)
-    temperature = check.check_positive("temperature", temperature)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
     known = labels >= 0
-    z = normalize(present(z, known.astype(z.dtype)))
+    z = normalize(where_rows(known, z))
     positive = positive_mask(labels)
-    count = jnp.sum(positive, axis=1)
+    count = jnp.sum(positive, axis=1).astype(z.dtype)
     there = count > 0
     logits = row_products(z, z) / temperature
     # A row that is not counted keeps all others, so that its sum is finite too.
-    others = (known & ~jnp.eye(n, dtype=bool)) | ~there[:, None]
+    others = (known[None, :] & ~jnp.eye(n, dtype=bool)) | ~there[:, None]
     log_sum = jax.nn.logsumexp(jnp.where(others, logits, -jnp.inf), axis=1)
     own = jnp.sum(jnp.where(positive, logits, 0), axis=1) / jnp.where(there, count, 1)
     return reduce(log_sum - own, counted=there)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.sinkhorn import swav_assignments
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_logits, as_matching, as_weights, check_shape, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
 from jaxcluster.types import Array, Float
 
@@ -36,11 +36,12 @@ def swapped_prediction_loss(
     Raises:
         ValueError, TypeError: wrong shapes, weights or options.
     """
-    scores_a = as_matrix(scores_a, name="scores_a")
-    scores_b = as_matching(scores_b, scores_a.shape, name="scores_b", of="scores_a")
-    weights = as_weights(weights, scores_a.shape[0])
-    scores = [present(scores, weights) for scores in (scores_a, scores_b)]
-    mask = None if weights is None else weights > 0
+    scores_a = check.check_matrix(scores_a, name="scores_a")
+    scores_b = check_shape(scores_b, scores_a.shape, name="scores_b", of="scores_a")
+    of_rows = as_weights(weights, scores_a.shape[0])
+    mask = None if of_rows is None else of_rows.values > 0
+    scores = (scores_a, scores_b)
+    # As they are given: concrete float64 keeps its digits into the assignments as into the predictions.
     assignments = [swav_assignments(jax.lax.stop_gradient(each), epsilon, rounds, mask) for each in scores]
     return swapped_prediction_from_assignments(assignments, scores, temperature=temperature, weights=weights)
 
@@ -67,16 +68,16 @@ def swapped_prediction_from_assignments(
             f"got {len(assignments)} assignments for {len(scores)} views; expected those of the first views, at least "
             "1, and at least 2 views, so that one predicts the other."
         )
-    temperature = check.check_positive("temperature", temperature)
-    first = as_matrix(scores[0], name="scores[0]")
-    weights = as_weights(weights, first.shape[0])
-
-    def matching(values, name):
-        named = [as_matching(value, first.shape, name=f"{name}[{i}]", of="scores[0]") for i, value in enumerate(values)]
-        return jnp.stack([present(value, weights) for value in named])
-
-    log_shares = jax.nn.log_softmax(matching(scores, "scores") / temperature, axis=2)
-    targets = jax.lax.stop_gradient(matching(assignments, "assignments"))
+    shape = check.check_matrix(scores[0], name="scores[0]").shape
+    named = [check_shape(value, shape, name=f"scores[{i}]", of="scores[0]") for i, value in enumerate(scores)]
+    logits = [as_logits(value, name=f"scores[{i}]") for i, value in enumerate(named)]
+    targets = [as_matching(q, shape, name=f"assignments[{i}]", of="scores[0]") for i, q in enumerate(assignments)]
+    arrays = in_one_dtype(*logits, *targets)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), arrays[0].dtype)
+    weights = as_weights(weights, shape[0])
+    arrays = [present(array, weights) for array in arrays]
+    log_shares = jax.nn.log_softmax(jnp.stack(arrays[: len(scores)]) / temperature, axis=2)
+    targets = jax.lax.stop_gradient(jnp.stack(arrays[len(scores) :]))
     # All other views together first: a product for each assignment, not for each pair.
-    others = (jnp.sum(log_shares, axis=0) - log_shares[: len(assignments)]) / (len(scores) - 1)
+    others = (jnp.sum(log_shares, axis=0)[None] - log_shares[: len(assignments)]) / (len(scores) - 1)
     return reduce(-jnp.mean(jnp.sum(targets * others, axis=2), axis=0), weights=weights)

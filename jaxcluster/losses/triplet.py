@@ -14,17 +14,21 @@ import jax.numpy as jnp
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.losses.distances import between, root, to_centers
-from jaxcluster.losses.inputs import as_labels, as_matching, as_matrix, as_weights, present
+from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.losses.inputs import as_alike, as_labels, as_rows, as_weights, present, where_rows
 from jaxcluster.losses.mining import negative_mask, positive_mask
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import length, root, squared_distances, squared_excess
 from jaxcluster.types import Array, Bool, Float
 
 MINING = ("all", "hard", "semi-hard")
 
+LARGEST_EXPONENT = 100
+"""Rows are scaled by 2^100 at most: so is the margin, which is then still finite."""
+
 
 class _Anchors(NamedTuple):
-    """Rows of the matrix of distances, and which columns are positives and negatives of the row."""
+    """Rows of the matrix of `_relative_distances`, and which columns are positives and negatives of the row."""
 
     distance: Float[Array, "t n"]
     positive: Bool[Array, "t n"]
@@ -46,13 +50,12 @@ def triplet_loss(
     Raises:
         ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
     """
-    anchor = as_matrix(anchor, name="anchor")
-    positive = as_matching(positive, anchor.shape, name="positive", of="anchor")
-    negative = as_matching(negative, anchor.shape, name="negative", of="anchor")
-    margin = check.check_positive("margin", margin)
+    anchor, positive, negative = as_alike(anchor=anchor, positive=positive, negative=negative)
+    margin = jnp.asarray(check.check_positive("margin", margin), anchor.dtype)
     weights = as_weights(weights, anchor.shape[0])
     anchor, positive, negative = (present(each, weights) for each in (anchor, positive, negative))
-    terms = jnp.maximum(between(anchor, positive) - between(anchor, negative) + margin, 0)
+    hinge = _difference(anchor - positive, anchor - negative, negative - positive)
+    terms = jnp.maximum(hinge + margin, 0)
     return reduce(terms, reduction, weights=weights)
 
 
@@ -71,7 +74,7 @@ def mined_triplet_loss(
 
     Args:
         z: (n, d) embedded rows.
-        labels: (n,) integers; rows of label −1, not known, take part in nothing.
+        labels: (n,) integers, or concrete strings or objects; rows of label −1, not known, take part in nothing.
         margin: m > 0, in the units of z. Traced.
         mining: which triplets are terms.
         reduction: "nonzero" for the mean of the terms above 0, "mean" or "sum" of all terms.
@@ -82,12 +85,14 @@ def mined_triplet_loss(
     """
     check.check_choice("mining", mining, MINING)
     check.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
-    margin = check.check_positive("margin", margin)
-    z = as_matrix(z, name="z")
+    (z,) = as_rows(z=z)
+    margin = jnp.asarray(check.check_positive("margin", margin), z.dtype)
     n = z.shape[0]
     labels = as_labels(labels, n)
-    z = present(z, (labels >= 0).astype(z.dtype))
-    anchors = _Anchors(root(to_centers(z, z)), positive_mask(labels), negative_mask(labels))
+    z = where_rows(labels >= 0, z)
+    z, exponent = _scaled(z)
+    margin = times_power_of_two(margin, exponent)
+    anchors = _Anchors(_relative_distances(z), positive_mask(labels), negative_mask(labels))
     hinges = {"all": _all_hinges, "hard": _hard_hinges, "semi-hard": _semi_hard_hinges}[mining]
 
     @jax.checkpoint
@@ -99,7 +104,42 @@ def mined_triplet_loss(
 
     size = tile_rows(n, n if mining == "hard" else n * n)
     (total, count), _ = fold_rows(tile, anchors, tile=size)
+    total = times_power_of_two(total, -exponent)
     return total if reduction == "sum" else total / jnp.where(count > 0, count, 1)
+
+
+def _difference(first, second, apart):
+    """‖first‖ − ‖second‖ of vectors with first − second = apart, as apart·(first + second)/(‖first‖ + ‖second‖).
+
+    Where both are long beside what they are apart, as those from a far anchor, their lengths agree in all digits.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.maximum(jnp.abs(first), jnp.abs(second)), axis=1))
+    unit = jnp.where(largest > 0, largest, 1)
+    first, second, apart = (vectors / unit[:, None] for vectors in (first, second, apart))
+    total = length(first) + length(second)
+    return unit * jnp.sum(apart * (first + second), axis=1) / jnp.where(total > 0, total, 1)
+
+
+def _scaled(z):
+    """Rows times a power of two that brings their largest entry near 1, and its exponent.
+
+    Then no square overflows, and differences down to 2⁻⁶⁰ have squares that are no zeros.
+    """
+    exponent = jnp.minimum(-jnp.frexp(jnp.max(jnp.abs(jax.lax.stop_gradient(z))))[1], LARGEST_EXPONENT)
+    return times_power_of_two(z, exponent), exponent
+
+
+def _relative_distances(z):
+    """Distances of all pairs less that of each row from its nearest other row.
+
+    A triplet's term is a difference of two distances from its anchor, those of a far anchor agree in all digits.
+    """
+    squares = squared_distances(z, z)
+    others = jnp.where(jnp.eye(z.shape[0], dtype=bool), jnp.inf, jax.lax.stop_gradient(squares))
+    nearest = jnp.argmin(others, axis=1)
+    excess = squared_excess(z, z[nearest], z)
+    total = root(squares) + length(z - z[nearest])[:, None]
+    return excess / jnp.where(total > 0, total, 1)
 
 
 def _all_hinges(anchors):
@@ -124,10 +164,10 @@ def _semi_hard_hinges(anchors):
 
 
 def _least(distance, mask):
-    """The least distance of a mask along the last axis; 0 where there is none."""
+    """The least number of a mask along the last axis; 0 where there is none."""
     return jnp.where(jnp.any(mask, axis=-1), jnp.min(jnp.where(mask, distance, jnp.inf), axis=-1), 0)
 
 
 def _most(distance, mask):
-    """The greatest; distances are not negative."""
-    return jnp.max(jnp.where(mask, distance, 0), axis=-1)
+    """The greatest."""
+    return jnp.where(jnp.any(mask, axis=-1), jnp.max(jnp.where(mask, distance, -jnp.inf), axis=-1), 0)

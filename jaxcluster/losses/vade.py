@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.losses.distances import to_centers
-from jaxcluster.losses.inputs import as_centers, as_matching, as_matrix, as_weights, present
+from jaxcluster.losses.inputs import as_alike, as_matching, as_matrix, as_rows, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
-from jaxcluster.ops.distance import row_products
+from jaxcluster.ops.differences import squared_distances
 from jaxcluster.types import Array, Float
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -50,8 +49,9 @@ def vade_responsibilities(z, log_weights, means, log_variances) -> Float[Array, 
     Raises:
         ValueError, TypeError: wrong shapes.
     """
-    z = as_matrix(z, name="z")
-    return jnp.exp(_log_responsibilities(z, *_prior(z, log_weights, means, log_variances)))
+    z, means = as_rows(z=z, means=means)
+    prior = _prior(means, log_weights, log_variances)
+    return jnp.exp(_log_responsibilities(*in_one_dtype(z, *prior)))
 
 
 def vade_loss(
@@ -95,31 +95,36 @@ def vade_loss(
             "bernoulli".
     """
     check.check_choice("likelihood", likelihood, LIKELIHOODS)
-    x = as_matrix(x)
+    if likelihood == "gaussian":
+        x, rebuilt = as_alike(x=x, reconstruction=reconstruction)
+    else:
+        x = as_matrix(x)
+        x, rebuilt = in_one_dtype(x, as_matching(reconstruction, x.shape, name="reconstruction", of="x"))
     weights = as_weights(weights, x.shape[0])
-    rebuilt = as_matching(reconstruction, x.shape, name="reconstruction", of="x")
-    mean = as_matrix(mean, name="mean")
+    mean, z, means = as_rows(mean=mean, z=z, means=means)
     if mean.shape[0] != x.shape[0]:
         raise ValueError(f"mean has {mean.shape[0]} rows, but x has {x.shape[0]}. Pass the codes of the same rows.")
     log_variance = as_matching(log_variance, mean.shape, name="log_variance", of="mean")
-    z = as_matching(z, mean.shape, name="z", of="mean")
-    x, rebuilt, mean, log_variance, z = (present(each, weights) for each in (x, rebuilt, mean, log_variance, z))
-    prior = _prior(z, log_weights, means, log_variances)
+    if z.shape != mean.shape:
+        raise ValueError(f"z must have the shape {mean.shape} to go with mean, got {z.shape}.")
+    arrays = in_one_dtype(x, rebuilt, mean, log_variance, z, *_prior(means, log_weights, log_variances))
+    prior = arrays[5:]
+    x, rebuilt, mean, log_variance, z = (present(each, weights) for each in arrays[:5])
     log_shares = _log_responsibilities(z, *prior)
     rebuilding = reduce(_reconstruction(likelihood, x, rebuilt), weights=weights)
     divergence = reduce(_divergence(log_shares, mean, log_variance, *prior), weights=weights)
     return VadeTerms(rebuilding + divergence, rebuilding, divergence, jnp.exp(log_shares))
 
 
-def _prior(z, log_weights, means, log_variances):
-    means = as_centers(means, z, name="means")
+def _prior(means, log_weights, log_variances):
     log_variances = as_matching(log_variances, means.shape, name="log_variances", of="means")
     return as_matching(log_weights, means.shape[:1], name="log_weights", of="means"), means, log_variances
 
 
 def _log_responsibilities(z, log_weights, means, log_variances):
-    squares = to_centers(z, means, jnp.exp(-log_variances))
-    return jax.nn.log_softmax(log_weights - (jnp.sum(log_variances, axis=1) + squares) / 2, axis=1)
+    # 1/σ, not 1/σ²: the gradient with respect to log σ² is then −(x − μ)²/2σ² of differences, not of x² − 2xμ + μ².
+    squares = squared_distances(z, means, jnp.exp(-log_variances / 2))
+    return jax.nn.log_softmax((log_weights - jnp.sum(log_variances, axis=1) / 2)[None, :] - squares / 2, axis=1)
 
 
 def _reconstruction(likelihood, x, rebuilt):
@@ -136,10 +141,12 @@ def _reconstruction(likelihood, x, rebuilt):
 
 
 def _divergence(log_shares, mean, log_variance, log_weights, means, log_variances):
-    precisions = jnp.exp(-log_variances)
-    spread = row_products(jnp.exp(log_variance), precisions)
-    expected = jnp.sum(log_variances, axis=1) + spread + to_centers(mean, means, precisions)
+    inverse = jnp.exp(-log_variances / 2)
+    spread = squared_distances(jnp.exp(log_variance / 2), jnp.zeros_like(means), inverse)
+    expected = jnp.sum(log_variances, axis=1)[None, :] + spread + squared_distances(mean, means, inverse)
     possible = log_weights > -jnp.inf
-    surplus = jnp.where(possible, log_shares - jnp.where(possible, log_weights, 0), 0)
-    of_clusters = jnp.sum(jnp.exp(log_shares) * (expected / 2 + surplus), axis=1)
-    return of_clusters - jnp.sum(1 + log_variance, axis=1) / 2
+    surplus = jnp.where(possible[None, :], log_shares - jnp.where(possible, log_weights, 0)[None, :], 0)
+    shares = jnp.exp(log_shares)
+    # A distance to a cluster without a share may be infinite.
+    terms = shares * (jnp.where(shares > 0, expected, 0) / 2 + jnp.where(shares > 0, surplus, 0))
+    return jnp.sum(terms, axis=1) - jnp.sum(1 + log_variance, axis=1) / 2

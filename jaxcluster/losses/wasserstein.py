@@ -16,9 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.losses.distances import root
-from jaxcluster.losses.inputs import as_labels, as_matching, as_matrix, as_weights, present
+from jaxcluster.core import check
+from jaxcluster.core.frame import float_dtype
+from jaxcluster.losses.inputs import as_alike, as_labels, as_logits, as_matching, as_weights, in_one_dtype, present
 from jaxcluster.losses.reduce import reduce
+from jaxcluster.ops.differences import length
 from jaxcluster.types import Array, Float, KeyArray
 
 
@@ -32,7 +34,8 @@ def wasserstein_critic_loss(real_scores, fake_scores) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: other shapes.
     """
-    return jnp.mean(_scores(fake_scores, "fake_scores")) - jnp.mean(_scores(real_scores, "real_scores"))
+    fake, real = in_one_dtype(_scores(fake_scores, "fake_scores"), _scores(real_scores, "real_scores"))
+    return jnp.mean(fake) - jnp.mean(real)
 
 
 def wasserstein_generator_loss(fake_scores) -> Float[Array, ""]:
@@ -58,7 +61,7 @@ def points_between(key: KeyArray, real, fake) -> Float[Array, "n ..."]:
         ValueError: shapes that differ.
     """
     fake = as_matching(fake, jnp.shape(real), name="fake", of="real")
-    real = as_matching(real, fake.shape, name="real", of="fake")
+    real, fake = in_one_dtype(as_matching(real, fake.shape, name="real", of="fake"), fake)
     share = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
     return share * real + (1 - share) * fake
 
@@ -75,9 +78,10 @@ def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: scores of another shape.
     """
-    slope = jax.grad(lambda x: jnp.sum(_scores(critic(x), "critic(x)")))(jnp.asarray(x))
-    norms = root(jnp.sum(jnp.square(slope), axis=tuple(range(1, slope.ndim))))
-    return jnp.mean(jnp.square(norms - 1))
+    x = jnp.asarray(x)
+    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float_dtype(x.dtype))
+    gradients = check.widen(jax.grad(lambda x: jnp.sum(_scores(critic(x), "critic(x)")))(x))
+    return jnp.mean(jnp.square(length(gradients.reshape(x.shape[0], -1)) - 1))
 
 
 def noise_recovery_loss(noise, found, *, weights=None) -> Float[Array, ""]:
@@ -91,8 +95,7 @@ def noise_recovery_loss(noise, found, *, weights=None) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: wrong shapes or weights.
     """
-    noise = as_matrix(noise, name="noise")
-    found = as_matching(found, noise.shape, name="found", of="noise")
+    noise, found = as_alike(noise=noise, found=found)
     weights = as_weights(weights, noise.shape[0])
     noise, found = present(noise, weights), present(found, weights)
     return reduce(jnp.sum(jnp.square(noise - found), axis=1), weights=weights)
@@ -109,7 +112,7 @@ def cluster_recovery_loss(labels, logits, *, weights=None) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: wrong shapes, labels or weights.
     """
-    logits = as_matrix(logits, name="logits")
+    logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     weights = as_weights(weights, logits.shape[0])
     log_shares = jax.nn.log_softmax(present(logits, weights), axis=1)

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.sinkhorn.cost import TileCost, sqeuclidean_tile, tile_for
-from jaxcluster.cluster.sinkhorn.problem import Problem, Stated
+from jaxcluster.cluster.sinkhorn.problem import Problem, Stated, Units
 from jaxcluster.cluster.sinkhorn.rounds import rows_of
 from jaxcluster.cluster.sinkhorn.solve import check_options, solve_stated
 from jaxcluster.cluster.sinkhorn.value import densities
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows
+from jaxcluster.core.frame import float_dtype
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
-from jaxcluster.core.rows import float_dtype
 from jaxcluster.types import Array, Fit, Float, KeyArray
 
 
@@ -153,8 +153,10 @@ def _fit(static, start, clouds, masses, shares, epsilon, tol, max_steps, inner):
     def advance(state):
         def one(cloud):
             y, b, g = cloud
-            problem = Problem(state.centers, y, equal, b, epsilon, None, None)
-            solved = solve_stated(Stated(problem, cost, k, b.shape[0]), *inner, anneal=None, start=g)
+            problem = Problem(state.centers, y, equal, b, epsilon, None, None, None, None, jnp.zeros_like(epsilon))
+            units = Units(0, 0, 0, 0, equal, b, epsilon, y.dtype)
+            stated = Stated(problem, cost, k, b.shape[0], units)
+            solved = solve_stated(stated, *inner, anneal=None, start=g)
             return _projected(cost, problem, solved.f, solved.g), solved.g, solved.regularized_cost
 
         # One cloud after another: side by side every round would pay for the careful one too.
@@ -177,7 +179,7 @@ def _projected(cost: TileCost, problem: Problem, f, g):
 
     def tile(rows):
         rows, _, f = rows
-        density = densities(cost, problem, rows, f, g)[1] * problem.b
+        density = densities(cost, problem, rows, f, g)[2] * problem.b[None, :]
         return (), (density @ problem.columns) / jnp.sum(density, axis=1, keepdims=True)
 
     return fold_rows(tile, rows_of(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]

@@ -1,5 +1,8 @@
 """The rounds one after another: quick ones for as long as they are exact, a careful one where they are not.
 
+They end with potentials whose own error was measured, not with those of one more round, and where that error is no more
+than the rounding of the exponents that it is made of: further rounds would only move it about.
+
 Two loops, one inside the other, and not a choice in every round: a batch of problems under vmap would pay for both
 sides of a choice each time, and XLA would copy a kept kernel through it.
 """
@@ -13,20 +16,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.cluster.sinkhorn.cost import KEPT, TileCost, matrix_tile
+from jaxcluster.cluster.sinkhorn.cost import KEPT, Rounding, TileCost
 from jaxcluster.cluster.sinkhorn.problem import Problem
 from jaxcluster.cluster.sinkhorn.rounds import (
     Round,
     exact_round,
     kernel_of,
     kernel_round,
-    mean_cost,
     quick_round,
     sinkhorn_round,
     translated,
+    typical_cost,
 )
 from jaxcluster.core.iterate import trace
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Bool, Float, Int
 
 WINDOW = 16
 """Rounds that an over-relaxation has to settle in, and as many again to measure the error's rate."""
@@ -35,13 +38,16 @@ MOST_OMEGA = 1.95
 """Over-relaxation chosen from a rate goes no further: near 2 a round hardly contracts."""
 
 PACE = 0.5
-"""What a round on the way down to ε adds to √(mean cost/ε): a plan follows a smaller ε more slowly."""
+"""What a round on the way down to ε adds to √(typical cost/ε): a plan follows a smaller ε more slowly."""
 
 MOST_FALLING = 4
 """The way down to ε takes no more than 1/MOST_FALLING of the rounds there are, if ``anneal`` lets it."""
 
 NEAR = 0.1
 """Error (a share of the weights) from which on rounds are taken to contract by a rate: before, none is over-relaxed."""
+
+EXPONENT_ROUNDING = 2
+"""Units in the last place of |f| + |g| by which an exponent (f + g − C)/ε may be off: those of f, g and two sums."""
 
 
 class Options(NamedTuple):
@@ -56,13 +62,25 @@ class Options(NamedTuple):
 
 
 class SinkhornState(NamedTuple):
-    """Potentials, the ε that the next round takes, and the error that the last one found: infinite on the way to ε."""
+    """Potentials, the ε that the next round takes, and how far their plan is off.
+
+    Attributes:
+        f: (n,) potentials of the rows.
+        g: (m,) potentials of the columns.
+        epsilon: () strength of the entropy in the next round.
+        residual: () the error of the last round's plan; infinite on the way to ε.
+        objective: () the same, on the way too.
+        rounding: () the part of it that may be rounding.
+        ended: () whether f and g are those whose error was measured, and no further round is worth its while.
+    """
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
     epsilon: Float[Array, ""]
     residual: Float[Array, ""]
     objective: Float[Array, ""]
+    rounding: Float[Array, ""]
+    ended: Bool[Array, ""]
 
 
 class Fall(NamedTuple):
@@ -84,15 +102,19 @@ class Running(NamedTuple):
     age: Int[Array, ""]
 
 
-def run(options: Options, problem: Problem, start, omega, anneal, tol, max_steps) -> Running:
-    """Rounds until the error is at most ``tol``, NaN, or ``max_steps`` are taken."""
-    cost, problem = _kept(options.cost, problem)
+def run(cost: TileCost, options: Options, problem: Problem, rounding: Rounding, start, omega, anneal, tol, max_steps):
+    """Rounds until the error and its rounding are at most ``tol``, the error is all rounding, or NaN; a `Running`.
+
+    No more than ``max_steps`` are taken.
+    """
     omega = jnp.asarray(omega, start.dtype)
     state = _begin(options, cost, problem, start)
-    forward = partial(_advance, options, problem, _fall(problem, state.epsilon, anneal, max_steps))
+    fall = _fall(problem, state.epsilon, anneal, max_steps)
+    forward = partial(_advance, options, problem, rounding, fall, tol)
 
     def unfinished(running):
-        return (running.state.residual > tol) & (running.steps < max_steps)
+        # NaN ends it too.
+        return ~running.state.ended & (running.state.residual >= 0) & (running.steps < max_steps)
 
     def burst(running):
         quick, prepared = _quick(cost, problem, running.state)
@@ -117,30 +139,40 @@ def run(options: Options, problem: Problem, start, omega, anneal, tol, max_steps
         return jax.lax.cond(whole, lambda running: running, carefully, running)
 
     most = jnp.asarray(jnp.inf, start.dtype)
-    history = jnp.full((options.capacity,), jnp.nan, start.dtype)
+    history = jnp.zeros((options.capacity,), start.dtype)
     running = Running(state, jnp.int32(0), history, omega, most, jnp.int32(0))
     return jax.lax.while_loop(unfinished, burst, running)
 
 
-def unrolled(options: Options, problem: Problem, start, omega, anneal) -> tuple[Array, Array]:
+def unrolled(
+    cost: TileCost, options: Options, problem: Problem, rounding: Rounding, start, omega, anneal
+) -> tuple[Array, Array]:
     """The potentials after ``options.rounds`` rounds, which can be differentiated backwards through all of them."""
     omega = jnp.asarray(omega, start.dtype)
-    begin = _begin(options, options.cost, problem, start)
+    begin = _begin(options, cost, problem, start)
     fall = _fall(problem, begin.epsilon, anneal, options.rounds)
 
     def advance(state):
-        taken = sinkhorn_round(options.cost, problem, state.f, state.g, state.epsilon, omega)
-        return _next_state(options, problem, fall, state, taken)
+        taken = sinkhorn_round(cost, problem, state.f, state.g, state.epsilon, omega)
+        return _next_state(options, problem, rounding, fall, None, state, taken)
 
     state = trace(advance, begin, steps=options.rounds).state
     return state.f, state.g
 
 
-def _kept(cost: TileCost, problem: Problem) -> tuple[TileCost, Problem]:
-    """The problem with its costs computed once, where all of them are no more than a tile elsewhere."""
-    if cost is matrix_tile or problem.a.shape[0] * problem.b.shape[0] > KEPT:
-        return cost, problem
-    return matrix_tile, problem._replace(rows=cost(problem.rows, problem.columns), columns=())
+def exponent_rounding(problem: Problem, rounding: Rounding, f, g, epsilon) -> Float[Array, ""]:
+    """How far rounding may bring the sums of a plan off, as a share of the weights: the mean error of its exponents.
+
+    Costs between which mass moves are about f + g, so that the mean of √C is at most √(⟨a, f⟩ + ⟨b, g⟩).
+    """
+
+    def mean(weight, values):
+        return weight @ values / jnp.sum(weight)
+
+    size = mean(problem.a, jnp.abs(f)) + mean(problem.b, jnp.abs(g))
+    worth = jnp.maximum(mean(problem.a, f) + mean(problem.b, g), 0)
+    eps = EXPONENT_ROUNDING * jnp.finfo(f.dtype).eps
+    return (eps * size + rounding.fixed + rounding.rooted * jnp.sqrt(worth)) / epsilon
 
 
 def _quick(cost, problem, state) -> tuple[Callable[..., tuple[Round, Array]], Any]:
@@ -151,31 +183,40 @@ def _quick(cost, problem, state) -> tuple[Callable[..., tuple[Round, Array]], An
 
 
 def _begin(options, cost, problem, start):
-    first = jnp.maximum(problem.epsilon, mean_cost(cost, problem)) if options.annealed else problem.epsilon
+    first = jnp.maximum(problem.epsilon, typical_cost(cost, problem)) if options.annealed else problem.epsilon
+    # ε may be NaN, and the start too: a round finds that out.
     most = jnp.asarray(jnp.inf, start.dtype)
-    return SinkhornState(jnp.zeros_like(problem.a), start, first, most, most)
+    return SinkhornState(jnp.zeros_like(problem.a), start, first, most, most, jnp.zeros_like(most), jnp.bool_(False))
 
 
 def _fall(problem, first, anneal, max_steps) -> Fall:
-    pace = jnp.maximum(PACE, MOST_FALLING * jnp.sqrt(first / problem.epsilon) / max_steps)
+    most = jnp.asarray(max_steps).astype(first.dtype)
+    pace = jnp.maximum(PACE, MOST_FALLING * jnp.sqrt(first / problem.epsilon) / most)
     return Fall(first, jnp.asarray(anneal, first.dtype), pace)
 
 
-def _next_state(options, problem, fall: Fall, state, taken: Round) -> SinkhornState:
+def _next_state(options, problem, rounding, fall: Fall, tol, state, taken: Round) -> SinkhornState:
+    """The state after a round; without a ``tol`` it never ends."""
     f, g = taken.f, taken.g
     if options.symmetric:
         # Between a potential and its transform: at the fixed point both are the same, in a few rounds.
         f = g = (state.f + taken.f) / 2
     f, g = translated(problem, f, g)
-    left = jnp.where(state.epsilon > problem.epsilon, jnp.inf, taken.error)
+    falling = state.epsilon > problem.epsilon
+    left = jnp.where(falling, jnp.inf, taken.error)
+    noise = exponent_rounding(problem, rounding, state.f, state.g, problem.epsilon)
+    ended = jnp.bool_(False)
+    if tol is not None:
+        ended = ~falling & ((taken.error + noise <= tol) | (taken.error <= noise))
+        f, g = jnp.where(ended, state.f, f), jnp.where(ended, state.g, g)
     # The smaller ε is, the more rounds a plan needs to follow it: by one factor all the way down, it is left behind.
     share = 1 / jnp.square(1 + fall.pace * jnp.sqrt(state.epsilon / fall.first))
     epsilon = jnp.maximum(problem.epsilon, state.epsilon * jnp.maximum(fall.anneal, share))
-    return SinkhornState(f, g, epsilon, left, taken.error)
+    return SinkhornState(f, g, epsilon, left, taken.error, noise, ended)
 
 
-def _advance(options, problem, fall, running: Running, taken: Round) -> Running:
-    state = _next_state(options, problem, fall, running.state, taken)
+def _advance(options, problem, rounding, fall, tol, running: Running, taken: Round) -> Running:
+    state = _next_state(options, problem, rounding, fall, tol, running.state, taken)
     history = running.history.at[running.steps].set(state.objective, mode="drop")
     moved = running._replace(state=state, steps=running.steps + 1, history=history)
     return _relaxed(moved) if options.adaptive else moved
@@ -193,7 +234,7 @@ def _relaxed(running: Running) -> Running:
     age = jnp.where(jnp.isinf(error) & (running.age == 0), 0, running.age + 1)
     mark = jnp.where(age == WINDOW, error, running.mark)
     due = age == 2 * WINDOW
-    rate = jnp.clip((error / mark) ** (1 / WINDOW), 1e-3, None)
+    rate = jnp.clip((error / jnp.where(mark > 0, mark, 1)) ** (1 / WINDOW), 1e-3, None)
     plain = jnp.clip(jnp.square(rate + omega - 1) / (rate * jnp.square(omega)), 0, 1)
     best = jnp.clip(2 / (1 + jnp.sqrt(1 - plain)), omega, MOST_OMEGA)
     chosen = jnp.where(rate < 1, best, (1 + omega) / 2)
