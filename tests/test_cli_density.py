@@ -143,7 +143,7 @@ def test_weights_are_taken(data, moons, tmp_path):
     ("words", "message"),
     [
         (("dbscan", "--k", 2), "dbscan finds out how many clusters there are: leave out --k"),
-        (("dbscan", "--n-init", 2), "dbscan: parameter 'n_init' is not known; there are: eps, metric"),
+        (("dbscan", "--n-init", 2), "dbscan: parameter 'n_init' is not known; there are: algorithm, eps"),
         (("dbscan", "--max-iter", 2), "dbscan: parameter 'max_iter' is not known"),
         (("dbscan", "--xi", 0.1), "dbscan: parameter 'xi' is not known"),
         (("dbscan", "--eps", 0), "eps=0.0 must be greater than 0"),

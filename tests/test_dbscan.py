@@ -263,6 +263,15 @@ def test_distances_that_differ_are_those_of_the_row():
         np.testing.assert_array_equal(fit.labels, expected)
 
 
+def test_few_rows_of_many_columns_compile_nothing(compiles):
+    x = make_blobs(100, 1024, centers=3, random_state=0)[0]
+    dbscan.fit(x[:5], eps=1.0)
+    with compiles() as seen:
+        fit = dbscan.fit(x, eps=46.0)
+    assert seen.count == 0
+    np.testing.assert_array_equal(fit.labels, theirs(x, 46.0, 5).labels_)
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [

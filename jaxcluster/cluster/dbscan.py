@@ -25,6 +25,7 @@ from jaxcluster.ops.block_pairs import NOBODY
 from jaxcluster.ops.pairwise import Space, concrete_rows, measure
 from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.ops.radius import (
+    HOST_PRODUCT_COLUMNS,
     ball_of,
     core_mask,
     exact_least_labels,
@@ -37,7 +38,10 @@ from jaxcluster.ops.radius_pairs import BANDS, Asked, PerBlock, all_pairs, liste
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 HOST_WORK = 1 << 24
-"""Squared differences, n²·d, up to which the host finds all neighbors sooner than a program for them is compiled."""
+"""Differences, n²·d, up to which the host finds all neighbors sooner than a program for them is compiled."""
+
+HOST_PRODUCTS = 1 << 7
+"""The same for squares by matrix products, as a multiple: products are so much faster than differences."""
 
 MASK = 1 << 24
 """Pairs of samples whose neighborhood is held as a mask; of more it is found again when it is asked for."""
@@ -101,7 +105,7 @@ def fit(
         neighborhood = _graph(distance_matrix(x, symmetric=False), eps)
     else:
         space = measure(x, metric, p=p, symmetric=False)
-        by_blocks = isinstance(space, Space) and space.x.size * space.n > HOST_WORK
+        by_blocks = isinstance(space, Space) and not _suits_host(space, space.n)
         neighborhood = space if by_blocks else _masks(space, eps)
     weights = None if weights is None else _check_weights(weights, neighborhood.n)
     if isinstance(neighborhood, Space):
@@ -141,7 +145,7 @@ def predict(
     known[:m] = np.asarray(state.component_labels)
     space = measure(np.concatenate([components, x]), metric, p=p)
     new = np.arange(n) >= m
-    if isinstance(space, Space) and space.x.shape[1] * n * len(x) > HOST_WORK:
+    if isinstance(space, Space) and not _suits_host(space, len(x)):
         near = prepare(space.x, ball_of(space, eps))
         placed = near.blocks.places(known, NOBODY)
         labels = near.blocks.rows(_with_border(near, placed, near.blocks.places(new, False)), n)[m:]
@@ -160,6 +164,12 @@ def _check_weights(weights, n):
         raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
     check.check_finite(weights, name="weights")
     return weights.astype(np.float64)
+
+
+def _suits_host(space, queries):
+    """Whether the host finds the neighbors of so many samples sooner than a program for them is compiled."""
+    by_products = space.power == 2 and space.x.shape[1] > HOST_PRODUCT_COLUMNS and space.n**2 <= MASK
+    return space.x.size * queries <= HOST_WORK * (HOST_PRODUCTS if by_products else 1)
 
 
 class _Masks(NamedTuple):
