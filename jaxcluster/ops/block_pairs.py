@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core.rows import bucket
+from jaxcluster.core.frame import bucket
 from jaxcluster.ops.blocks import BLOCK
 from jaxcluster.ops.distance import FULL
 from jaxcluster.types import Array, Float, Int
