@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hard_data
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, pairwise_distances
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.estimators.kmedoids import KMedoids
 from jaxcluster.types import Status
 
@@ -85,3 +87,75 @@ def test_what_the_data_do_not_allow_is_said():
 def test_wrong_parameters_are_told(options, message):
     with pytest.raises(ValueError, match=message):
         KMedoids(**{"n_clusters": 2, **options}).fit(np.eye(9))
+
+
+PLAIN = hard_data.blobs()
+UNUSUAL = {
+    "float16": hard_data.in_dtype(PLAIN, np.float16),
+    "bfloat16": hard_data.in_dtype(PLAIN, hard_data.ml_dtypes.bfloat16),
+    "longdouble": hard_data.in_dtype(PLAIN, np.longdouble),
+    "uint8": hard_data.in_dtype(PLAIN, np.uint8),
+    "1e30": hard_data.in_unit(PLAIN, 1e30),
+    "1e-30": hard_data.in_unit(PLAIN, 1e-30),
+    "offset of 1e12": hard_data.at(PLAIN, 1e12),
+    "float32 offset of 1e4": hard_data.at(PLAIN, 1e4, np.float32),
+    "constant column": dict(hard_data.odd_columns(PLAIN))["a constant of 1e12"],
+    "two far groups": hard_data.two_far_groups(hard_data.blobs(4), 1e9),
+    "far row": hard_data.with_far_sample(PLAIN, 1e9, place=7),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+@pytest.mark.parametrize("work", [1 << 22, 0], ids=["host", "device"])
+def test_unusual_rows(kind, work, monkeypatch):
+    if work == 0 and kind == "two far groups":
+        pytest.skip("float32 does not tell rows of a group at 1e9 from each other")
+    monkeypatch.setattr(matrix, "HOST_WORK", work)
+    problem = UNUSUAL[kind]
+    wide = np.asarray(problem.x, np.longdouble)
+    for metric in ("euclidean", "chebyshev"):
+        model = KMedoids(problem.k, metric=metric).fit(problem.x)
+        assert hard_data.same_partition(model.labels_, problem.y)
+        np.testing.assert_array_equal(model.predict(problem.x), model.labels_)
+        np.testing.assert_array_equal(
+            model.cluster_centers_, problem.x[model.medoid_indices_].astype(model.cluster_centers_.dtype)
+        )
+        apart = (wide - wide[model.medoid_indices_][model.labels_]).astype(np.float64)
+        right = (np.linalg.norm(apart, axis=1) if metric == "euclidean" else np.abs(apart).max(axis=1)).sum()
+        assert model.inertia_ == pytest.approx(right, rel=1e-5)
+        assert model.score(problem.x) == pytest.approx(-right, rel=1e-5)
+        assert model.status_ == Status.CONVERGED
+
+
+@pytest.mark.parametrize("unit", [1e-40, 1e40])
+def test_the_unit_of_weights_and_of_distances_does_not_matter(unit):
+    weights = np.random.default_rng(0).integers(1, 4, len(PLAIN.x)).astype(float)
+    distances = np.linalg.norm(PLAIN.x[:, None] - PLAIN.x, axis=2)
+    plain = KMedoids(3, metric="precomputed").fit(distances, sample_weight=weights)
+    for scaled, heavy in ((distances * unit, weights), (distances, weights * unit)):
+        model = KMedoids(3, metric="precomputed").fit(scaled, sample_weight=heavy)
+        np.testing.assert_array_equal(model.medoid_indices_, plain.medoid_indices_)
+        np.testing.assert_array_equal(model.labels_, plain.labels_)
+        np.testing.assert_array_equal(model.predict(scaled), plain.labels_)
+        assert model.inertia_ / unit == pytest.approx(plain.inertia_, rel=1e-6)
+
+
+@pytest.mark.parametrize("p", [20, np.inf])
+def test_minkowski_of_large_powers(p):
+    rng = np.random.default_rng(0)
+    x = 0.5 * rng.normal(size=(50, 2)) + np.repeat([[0, 0], [4, 4]], 25, axis=0)
+    model = KMedoids(2, metric="minkowski", p=p).fit(x)
+    apart = np.abs(x - model.cluster_centers_[model.labels_])
+    lengths = apart.max(axis=1) if p == np.inf else np.sum(apart**p, axis=1) ** (1 / p)
+    assert model.inertia_ == pytest.approx(lengths.sum(), rel=1e-6)
+    np.testing.assert_array_equal(model.labels_, np.repeat([0, 1], 25) ^ model.labels_[0])
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2", "canberra", "braycurtis", "hamming", "correlation", "jaccard"])
+def test_other_metrics_of_scikit_learn(metric):
+    x = np.abs(np.round(PLAIN.x))
+    model = KMedoids(3, metric=metric).fit(x)
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+    distances = pairwise_distances(x.astype(bool) if metric == "jaccard" else x, metric=metric)
+    distances = np.nan_to_num(distances, nan=0.0) if metric == "braycurtis" else distances
+    assert model.inertia_ == pytest.approx(distances[:, model.medoid_indices_].min(axis=1).sum(), rel=1e-6)

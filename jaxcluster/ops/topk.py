@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import metric_function
+from jaxcluster.ops.distance import distances_between, metric_function
 from jaxcluster.types import Array, Float, Int
 
 BUDGET = 1 << 23
@@ -37,7 +37,8 @@ def k_nearest(
     Args:
         x: rows, traced or not.
         k: how many, static; at most n, or n − 1 without the row itself.
-        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n).
+        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n) and can
+            be traced.
         p: the power of "minkowski", at least 1.
         include_self: False leaves each row out of its own neighbours.
         tile: rows whose distances are held at a time; None for as many as fit a fixed budget. The result is the same.
@@ -57,8 +58,10 @@ def k_nearest(
 
     def nearest_of(rows):
         part, numbers = rows
-        own = numbers[:, None] == jnp.arange(n)
-        distances = jnp.where(own, 0 if include_self else jnp.inf, distances_of(part, x))
+        own = numbers[:, None] == jnp.arange(n, dtype=jnp.int32)[None, :]
+        distances = distances_between(distances_of, part, x, own)
+        if not include_self:
+            distances = jnp.where(own, jnp.inf, distances)
         found, index = jax.lax.top_k(-distances, k)
         return index.astype(jnp.int32), -found
 

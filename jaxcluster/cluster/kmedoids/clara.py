@@ -15,15 +15,17 @@ import numpy as np
 
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.fit import (
-    KMedoidsState,
     Measure,
     Runs,
+    Unit,
+    assigned,
     check_options,
     check_weighty,
     finish,
     fit,
     is_precomputed,
-    publish,
+    leave,
+    placed_rows,
     starting_medoids,
 )
 from jaxcluster.cluster.kmedoids.fit import Problem as Rows
@@ -31,11 +33,11 @@ from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.frame import Frame, float_dtype, prepare
+from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many
-from jaxcluster.core.rows import place
-from jaxcluster.ops.distance import metric_function
-from jaxcluster.types import Fit, KeyArray
+from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
+from jaxcluster.types import Fit, KeyArray, Points
 
 LEAST_SAMPLE = (40, 2)
 """Rows of a sample, and how many more for each cluster, as the source has them."""
@@ -81,7 +83,7 @@ def clara(
     Raises:
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
     """
-    check_options(metric, p, tol, max_steps)
+    metric = check_options(metric, p, tol, max_steps)
     if is_precomputed(metric):
         raise ValueError("metric='precomputed' holds the distances already, and clara is there to avoid them: use fit.")
     check.check_choice("init", init, INITS)
@@ -92,13 +94,30 @@ def clara(
     check.check_count("n_samples", n_samples)
     if weights is not None and not check.is_traced(weights):
         check_weighty(check.check_weights(weights, n), k)
-    if callable(metric) and not check.is_traced(x, weights):
-        return _on_host(key, x, weights, metric, k, init, n_samples, min(size, n), tol, max_steps)
-    measure, runs = Measure(metric, float(p)), Runs(k, init, 1, history_capacity(max_steps))
-    points = place(x, weights, center=matrix.centered(metric)).points
+    given, runs = Measure(metric, float(p)), Runs(k, init, 1, history_capacity(max_steps))
+    if check.is_traced(x, weights):
+        prepared, measure = _place_traced(x, weights, metric), given
+    else:
+        check.check_finite(x)
+        placed = None if callable(metric) else placed_rows(x, weights, metric)
+        if placed is None:
+            return _on_host(key, np.asarray(x), weights, given, k, init, n_samples, min(size, n), tol, max_steps)
+        prepared, measure = placed[0], Measure(placed[1], float(p))
+    points, unit = prepared.points, Unit(prepared.frame, matrix.length_of(measure.metric))
     # Of few rows a sample takes those that fill the bucket as well, which have no weight: another n compiles nothing.
     size = min(size, points.weight.shape[0])
-    return publish(_clara(measure, runs, n_samples, size, key, points, tol, max_steps), x, metric)
+    fitted = _clara(measure, runs, n_samples, size, key, points, tol, max_steps)
+    return leave(fitted, x, weights, given, unit)
+
+
+def _place_traced(x, weights, metric):
+    prepared = prepare(x, weights)
+    if metric in TRANSLATION_INVARIANT:
+        return prepared
+    dtype = float_dtype(x.dtype)
+    weight = jnp.ones((x.shape[0],), dtype) if weights is None else jnp.asarray(weights).astype(dtype)
+    points = Points(jnp.asarray(x).astype(dtype), weight)
+    return prepared._replace(points=points, frame=Frame(jnp.zeros((x.shape[1],), dtype)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -140,35 +159,23 @@ def _assign(measure, points, medoids):
     return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), matrix.BUDGET))
 
 
-def _on_host(key, x, weights, metric, k, init, n_samples, size, tol, max_steps):
-    """The same for a function that is asked for distances on the host."""
-    x = np.asarray(x)
-    check.check_finite(x)
+def _on_host(key, x, weights, measure, k, init, n_samples, size, tol, max_steps):
+    """The same for metrics whose distances come from the host."""
     weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     best = None
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)
-        index = np.asarray(_draw(draw_key, jnp.asarray(weight, jnp.float32), size))
+        index = np.asarray(_draw(draw_key, jnp.asarray(weight > 0, jnp.float32), size))
         index = index[weight[index] > 0]
-        options = {"metric": metric, "init": init, "weights": weight[index], "tol": tol}
+        options = {"metric": measure.metric, "p": measure.p, "init": init, "weights": weight[index], "tol": tol}
         fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)
         medoids = index[np.asarray(fitted.state.medoids)]
-        distances = matrix.measured_from(metric, x, x[medoids])
-        loss = float(weight @ distances.min(axis=1))
+        loss = assigned(medoids, x, weight, measure)[1]
         if best is None or loss < best[0]:
-            best = loss, fitted, medoids, distances.argmin(axis=1).astype(np.int32)
-    loss, fitted, medoids, labels = best
-    of_cluster = np.bincount(labels, weight, k)
-    dtype = fitted.state.loss.dtype
-    status = status_with(fitted.status, incomplete=bool((of_cluster <= 0).any()), objective=jnp.asarray(loss, dtype))
-    state = KMedoidsState(
-        jnp.asarray(medoids, jnp.int32),
-        None,
-        jnp.asarray(loss, dtype),
-        jnp.asarray(of_cluster, dtype),
-        fitted.state.residual,
-    )
-    return publish(fitted._replace(state=state, labels=jnp.asarray(labels), status=status), x, metric)
+            best = loss, fitted, medoids
+    _, fitted, medoids = best
+    state = fitted.state._replace(medoids=jnp.asarray(medoids, jnp.int32))
+    return leave(fitted._replace(state=state), x, weights, measure, Unit(Frame(np.zeros(1)), 0))
 
 
 def _sample_size(sample_size, k, n):

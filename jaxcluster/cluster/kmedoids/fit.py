@@ -18,11 +18,13 @@ from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.starts import INITS, build, random_medoids
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import check
+from jaxcluster.core.frame import Frame, Prepared, bucket, float_dtype, prepare, publish, published_dtype, trim
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
-from jaxcluster.core.rows import bucket, float_dtype, place, trim
-from jaxcluster.ops.pairwise import measure
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray
+from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
+from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows
+from jaxcluster.ops.pairwise import tiles
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
 GIVEN = "given"
 
@@ -32,20 +34,20 @@ class KMedoidsState(NamedTuple):
 
     Attributes:
         medoids: (k,) int32 which rows are the medoids, all different.
-        centers: (k, d) those rows; None where only distances are known.
+        centers: (k, d) those rows, to the bit; None where only distances are known.
         loss: () Σ w·d(x, medoid), in the units of the metric, not squared.
         weight: (k,) total weight of the rows of each cluster.
         residual: () what the last round of swaps lowered the loss by; 0 where no single swap lowers it.
     """
 
     medoids: Int[Array, "*batch k"]
-    centers: Float[Array, "*batch k d"] | None
-    loss: Float[Array, "*batch"]
-    weight: Float[Array, "*batch k"]
-    residual: Float[Array, "*batch"]
+    centers: Any
+    loss: Float[Published, "*batch"]
+    weight: Float[Published, "*batch k"]
+    residual: Float[Published, "*batch"]
 
     @property
-    def objective(self) -> Float[Array, "*batch"]:
+    def objective(self) -> Float[Published, "*batch"]:
         """The loss, by which runs are compared."""
         return self.loss
 
@@ -64,6 +66,22 @@ class Measure(NamedTuple):
 
     metric: str | Callable
     p: float
+
+
+class Unit(NamedTuple):
+    """What a problem was made of to be computed in float32.
+
+    Attributes:
+        frame: of the rows, or of nothing but their distances.
+        length: the power of its unit that distances are in.
+    """
+
+    frame: Frame
+    length: int
+
+    def leave(self, value: Any) -> Any:
+        """Sums of weighted distances in the caller's units."""
+        return self.frame.unscale(value, length=self.length, weight=1)
 
 
 class Problem(NamedTuple):
@@ -121,47 +139,132 @@ def fit(
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
         MemoryError: n×n distances would not fit.
     """
-    check_options(metric, p, tol, max_steps)
+    metric = check_options(metric, p, tol, max_steps)
     x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
     n = x.shape[0]
     k = check.check_clusters(k, n)
     name, start = check_init(init, k, n, weights)
     runs = check.check_count("n_init", n_init) if name == "random" else 1
-    measure, problem = Measure(metric, float(p)), pose(x, weights, metric, k)
+    problem, measure, unit = pose(x, weights, Measure(metric, float(p)), k)
     runs = Runs(k, name, runs, history_capacity(max_steps))
     fitted = _run(runs, key, table_of(measure, problem), start, tol, max_steps)
-    return publish(_finish(measure, runs, problem, fitted), x, metric)
+    return leave(_finish(measure, runs, problem, fitted), x, weights, Measure(metric, float(p)), unit)
 
 
-def pose(x, weights, metric, k: int) -> Problem:
-    """Checked rows or distances, placed: where the metric is a function, it is asked here for concrete rows."""
-    n, dtype = x.shape[0], float_dtype(x.dtype)
+def pose(x, weights, measure: Measure, k: int) -> tuple[Problem, Measure, Unit]:
+    """Checked rows or distances on the device, in a unit in which most are about 1, and the metric to take there."""
+    n, dtype, metric = x.shape[0], float_dtype(x.dtype), measure.metric
     traced = check.is_traced(x, weights)
     if weights is not None and not check.is_traced(weights):
         weights = check.check_weights(weights, n)
         check_weighty(weights, k)
     matrix.check_memory(n if traced else bucket(n), dtype)
-    if is_precomputed(metric) or (callable(metric) and not check.is_traced(x)):
-        size = n if traced else bucket(n)
-        weight = jnp.ones((n,), dtype) if weights is None else jnp.asarray(weights, dtype)
-        weight = weight if traced else jax.device_put(np.pad(np.asarray(weight), (0, size - n)))
-        if check.is_traced(x):
-            return Problem(None, x.astype(dtype), weight)
-        measured = x if is_precomputed(metric) else measure(x, metric)
-        return Problem(None, matrix.host_matrix(measured, size, dtype), weight)
-    points = place(x, weights, center=matrix.centered(metric)).points
-    return Problem(points.x, None, points.weight)
-
-
-def publish(fitted: Fit, x, metric) -> Fit:
-    """The fit with labels of the real rows, and with the medoids' rows as the caller has them."""
-    state, labels = fitted.state, trim(fitted.labels, x.shape[0])
+    if traced:
+        return _pose_traced(x, weights, measure, dtype)
     if not is_precomputed(metric):
-        traced = check.is_traced(x, state.medoids)
-        rows = jnp.asarray(x)[state.medoids] if traced else np.asarray(x)[np.asarray(state.medoids)]
-        centers = jnp.asarray(rows, state.loss.dtype)
-        state = state._replace(centers=jnp.where((state.medoids >= 0)[..., None], centers, 0))
-    return fitted._replace(state=state, labels=labels)
+        check.check_finite(x)
+        if not callable(metric) and x.size * n > matrix.HOST_WORK and (placed := placed_rows(x, weights, metric)):
+            prepared, metric = placed
+            problem = Problem(prepared.points.x, None, prepared.points.weight)
+            return problem, Measure(metric, measure.p), Unit(prepared.frame, matrix.length_of(metric))
+    x = np.asarray(x)
+    weighted = prepare(np.zeros((n, 1), dtype), weights)
+    size = weighted.points.weight.shape[0]
+    table, exponent = matrix.host_matrix(_distances_of_rows(x, measure), n, size, dtype)
+    frame = weighted.frame._replace(exponent=exponent)
+    return Problem(None, table, weighted.points.weight), measure, Unit(frame, 1)
+
+
+def placed_rows(x, weights, metric: str) -> tuple[Prepared, str] | None:
+    """Concrete rows in a frame and the metric to take there, or None for metrics that no frame is right for.
+
+    1 − cos is half the squared distance of rows of length 1, which may be moved; but rows of zeros have no length.
+    """
+    if metric in TRANSLATION_INVARIANT:
+        return prepare(x, weights), metric
+    if metric in ("cosine", "correlation"):
+        unit = unit_rows(np.asarray(x)) if metric == "cosine" else standardized_rows(np.asarray(x))
+        if unit.any(axis=1).all():
+            return prepare(np.sqrt(0.5) * unit, weights), "sqeuclidean"
+    return None
+
+
+def _pose_traced(x, weights, measure, dtype):
+    x, metric = jnp.asarray(x).astype(dtype), measure.metric
+    if not is_precomputed(metric) and metric in TRANSLATION_INVARIANT:
+        prepared = prepare(x, weights)
+        problem = Problem(prepared.points.x, None, prepared.points.weight)
+        return problem, measure, Unit(prepared.frame, matrix.length_of(metric))
+    weight = jnp.ones_like(x[:, 0]) if weights is None else jnp.asarray(weights).astype(dtype)
+    points = Points(None, x) if is_precomputed(metric) else Points(x, None)
+    return Problem(*points, weight), measure, Unit(Frame(jnp.zeros((1,), dtype)), 0)
+
+
+def _distances_of_rows(x, measure):
+    """(m,) row numbers -> (m, n) float64 distances from all rows."""
+    if is_precomputed(measure.metric):
+        return lambda index: x[index].astype(np.float64)
+    rows = x if callable(measure.metric) else x.astype(np.float64)
+    function = host_distance(measure.metric, rows, p=measure.p)
+    return lambda index: checked(function, rows[index], rows, index)
+
+
+def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) -> Fit:
+    """The fit in the caller's units, with labels of the real rows, and with the medoids' rows as the caller has them.
+
+    Of concrete rows labels, loss and weights are those of their distances to the medoids in float64, as `predict` has
+    them: the search tells distances apart by float32 alone.
+
+    Args:
+        counts: of several fits how many medoids each has; the others are −1.
+    """
+    state, metric = fitted.state, measure.metric
+    history, residual = unit.leave(fitted.history), unit.leave(state.residual)
+    if check.is_traced(fitted, x, weights):
+        taking_part = (state.medoids >= 0)[..., None]
+        rows = None if is_precomputed(metric) else jnp.where(taking_part, jnp.asarray(x)[state.medoids], 0)
+        rows = rows if rows is None else rows.astype(state.loss.dtype)
+        weight = unit.frame.unscale(state.weight, weight=1)
+        state = KMedoidsState(state.medoids, rows, unit.leave(state.loss), weight, residual)
+        return fitted._replace(state=state, labels=trim(fitted.labels, x.shape[0]), history=history)
+    x = np.asarray(x)
+    weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    medoids = np.asarray(state.medoids)
+    flat = medoids.reshape(-1, medoids.shape[-1])
+    counts = [flat.shape[1]] * len(flat) if counts is None else counts
+    each = [assigned(medoids[:count], x, weights, measure) for medoids, count in zip(flat, counts, strict=True)]
+    batch = medoids.shape[:-1]
+    labels = np.stack([own for own, _, _ in each]).reshape(*batch, len(x))
+    losses = np.array([loss for _, loss, _ in each]).reshape(batch)
+    heavy = np.stack([np.pad(weight, (0, flat.shape[1] - len(weight))) for _, _, weight in each]).reshape(medoids.shape)
+    empty = np.array([(weight <= 0).any() for _, _, weight in each]).reshape(batch)
+    status = np.where(empty, Status.EMPTY_CLUSTERS, np.asarray(fitted.status))
+    dtype = np.dtype(np.float64) if is_precomputed(metric) and x.dtype.kind != "f" else published_dtype(x)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(losses.astype(dtype))
+    status = jax.device_put(np.where(finite, status, Status.NOT_FINITE).astype(np.int32))
+    centers = None if is_precomputed(metric) else np.where((medoids >= 0)[..., None], x[medoids], 0).astype(x.dtype)
+    state = KMedoidsState(
+        state.medoids,
+        centers if centers is None else publish(centers, x.dtype),
+        publish(losses, dtype),
+        publish(heavy, dtype),
+        residual,
+    )
+    return fitted._replace(state=state, labels=jax.device_put(labels), history=history, status=status)
+
+
+def assigned(medoids: np.ndarray, x: np.ndarray, weights: np.ndarray, measure: Measure):
+    """Labels of concrete rows, or of rows of distances, around medoids, their loss, and the weights of the clusters."""
+    labels, nearest = np.empty(len(x), np.int32), np.empty(len(x))
+    for index in tiles(len(x), len(medoids)):
+        if is_precomputed(measure.metric):
+            distances = x[index][:, medoids].astype(np.float64)
+        else:
+            distances = matrix.measured_from(measure.metric, x[index], x[medoids], p=measure.p)
+        labels[index], nearest[index] = distances.argmin(axis=1), distances.min(axis=1)
+    with np.errstate(over="ignore"):
+        return labels, np.float64(weights @ nearest), np.bincount(labels, weights, len(medoids))
 
 
 _pairwise = jax.jit(matrix.pairwise, static_argnums=(1, 2))
@@ -232,11 +335,11 @@ def is_precomputed(metric: Any) -> bool:
     return isinstance(metric, str) and metric == matrix.PRECOMPUTED
 
 
-def check_options(metric, p, tol, max_steps) -> None:
-    """Raises on options that all fits have."""
-    matrix.check_metric(metric, p)
+def check_options(metric, p, tol, max_steps) -> str | Callable:
+    """The metric by its plain name. Raises on options that all fits have."""
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
+    return plain_metric(metric, p, also=(matrix.PRECOMPUTED,))
 
 
 def check_weighty(weights: np.ndarray, k: int) -> None:

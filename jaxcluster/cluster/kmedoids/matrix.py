@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,16 @@ import scipy.sparse
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import tile_rows
-from jaxcluster.core.rows import float_dtype
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
-    METRICS,
-    expanded_sqeuclidean,
+    TRANSLATION_INVARIANT,
+    distances_between,
     metric_function,
-    normalize,
-    row_products,
-    squared_norms,
+    plain_metric,
+    refined_sqeuclidean,
 )
-from jaxcluster.ops.pairwise import Pairwise, check_distances, tiles
+from jaxcluster.ops.host_distance import checked, host_distance
+from jaxcluster.ops.pairwise import check_distances, tiles
 from jaxcluster.types import Array, Float, Int
 
 MEMORY = 1 << 33
@@ -29,25 +29,30 @@ MEMORY = 1 << 33
 
 PRECOMPUTED = "precomputed"
 
-ROUNDING = 8
-"""Units of rounding of the terms of an expanded square that a distance of 0 may come out as."""
+HOST_WORK = 1 << 22
+"""Differences, n²·d, up to which the host computes the distances of all pairs, in float64."""
 
-BUDGET = 1 << 20
-"""Distances that are computed at a time."""
+BUDGET = 1 << 18
+"""Distances that are computed at a time, and stay in a core's cache while they are looked at for rounding."""
+
+SAMPLE = 64
+"""Rows whose distances tell the unit of all of them."""
+
+UNSCALED_EXPONENTS = 20
+"""Median distances between 2⁻²⁰ and 2²⁰ keep their unit: sums are far from the limits of float32."""
+
+LARGEST_EXPONENT = 80
+"""No distance is above 2⁸⁰: sums of 2²⁴ of them by weights around 1 are finite in float32."""
 
 
 def check_metric(metric: str | Callable, p: float) -> None:
     """Raises ValueError for an unknown name, or p < 1 for "minkowski"."""
-    if callable(metric):
-        return
-    check.check_choice("metric", metric, [*METRICS, PRECOMPUTED])
-    if metric != PRECOMPUTED:
-        metric_function(metric, p=p)
+    plain_metric(metric, p, also=(PRECOMPUTED,))
 
 
-def centered(metric: str | Callable) -> bool:
-    """Whether distances are those between directions from nowhere, so that rows may be moved to around the origin."""
-    return not callable(metric) and metric != "cosine"
+def length_of(metric: str | Callable) -> int:
+    """The power of the unit of rows that distances are in."""
+    return {"sqeuclidean": 2}.get(metric, 1 if metric in TRANSLATION_INVARIANT else 0)
 
 
 def check_memory(n: int, dtype: np.dtype) -> None:
@@ -84,56 +89,57 @@ def checked_matrix(x) -> Array | np.ndarray:
 def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[Array, "n n"]:
     """Distances of all pairs of rows, computed in tiles; 0 from a row to itself whatever rounding says."""
     n = x.shape[0]
-    x, distances_of = _prepared(x, metric, p)
+    function = metric_function(metric, p=p)
+    refined = _refined(metric, x.shape[1])
+    distances_of = partial(distances_between, function) if refined is None else refined
     tile = tile_rows(n, n, BUDGET)
     count = -(-n // tile)
     rows = jnp.pad(x, ((0, count * tile - n), (0, 0)))
 
     def some(start):
         part = jax.lax.dynamic_slice_in_dim(rows, start, tile)
-        own = (start + jnp.arange(tile))[:, None] == jnp.arange(n)
-        return jnp.where(own, 0, distances_of(part, x))
+        own = (start + jnp.arange(tile))[:, None] == jnp.arange(n)[None, :]
+        return distances_of(part, x, own)
 
     # Every tile is written to its place at once: putting a first one before the others would copy all of them.
     distances = jax.lax.map(some, tile * jnp.arange(count)).reshape(-1, n)
     return distances if len(distances) == n else distances[:n]
 
 
-def _prepared(x, metric, p):
-    """Rows and a function of a few and all of them; what is expanded is 0 where nothing but rounding is left of it.
+def _refined(metric, d):
+    """The function of rows in a frame, whose origin is that of their expanded squares; None for another metric."""
+    if metric not in ("euclidean", "sqeuclidean") or d <= FEW_COLUMNS:
+        return None
 
-    Rows that are equal would else be a little apart, and in clusters of their own.
+    def distances(a, b, same):
+        squares = refined_sqeuclidean(a, b, None, same)
+        return squares if metric == "sqeuclidean" else jnp.sqrt(squares)
+
+    return distances
+
+
+def host_matrix(rows_of: Callable[[np.ndarray], np.ndarray], n: int, size: int, dtype: np.dtype) -> tuple[Array, int]:
+    """Distances that the host knows or computes, on the device and filled up to ``size`` rows with zeros.
+
+    They are times the power of two, whose exponent is returned, that brings the median of a few of them near 1: in
+    another unit float32 would not hold them, or not their sums.
     """
-    tiny = ROUNDING * jnp.finfo(x.dtype).eps
-    if metric == "cosine":
-        unit = normalize(x)
-        return unit, lambda a, b: _unless_tiny(jnp.clip(1 - row_products(a, b), 0, 2), tiny)
-    if metric not in ("euclidean", "sqeuclidean") or x.shape[1] <= FEW_COLUMNS:
-        return x, metric_function(metric, p=p)
-
-    def expanded(a, b):
-        norms = squared_norms(a)
-        square = _unless_tiny(expanded_sqeuclidean(a, b, norms), tiny * (norms[:, None] + squared_norms(b)))
-        return square if metric == "sqeuclidean" else jnp.sqrt(square)
-
-    return x - jnp.mean(x, axis=0), expanded
-
-
-def _unless_tiny(value, tiny):
-    return jnp.where(value <= tiny, 0, value)
-
-
-def host_matrix(measured: Pairwise | np.ndarray, size: int, dtype: np.dtype) -> Float[Array, "n n"]:
-    """Distances that are known or computed on the host, on the device and filled up to ``size`` rows with zeros."""
-    out = np.zeros((size, size), dtype)
-    if isinstance(measured, Pairwise):
-        for index in tiles(measured.n):
-            out[index, : measured.n] = measured.rows(index)
+    sample = rows_of(np.arange(SAMPLE) * n // SAMPLE if n > SAMPLE else np.arange(n))
+    positive = np.sort(sample[sample > 0])
+    typical = -int(np.frexp(positive[len(positive) // 2])[1]) if positive.size else 0
+    exponent = 0 if abs(typical) <= UNSCALED_EXPONENTS else typical
+    while True:
+        out, largest = np.zeros((size, size), dtype), 0.0
+        for index in tiles(n):
+            part = rows_of(index)
+            largest = max(largest, float(part.max()))
+            with np.errstate(over="ignore", under="ignore"):
+                out[index, :n] = np.ldexp(part, exponent)
         np.fill_diagonal(out, 0)
-    else:
-        n = len(measured)
-        out[:n, :n] = measured
-    return jax.device_put(out)
+        bound = LARGEST_EXPONENT - int(np.frexp(largest)[1])
+        if exponent <= bound:
+            return jax.device_put(out), exponent
+        exponent = bound  # far rows among near ones: sums of all distances have to be finite
 
 
 def own_distances(
@@ -142,25 +148,15 @@ def own_distances(
     """Distance of each row to the row of the given number, from differences where the metric has them."""
     distances_of = metric_function(metric, p=p)
     own = jax.vmap(lambda row, medoid: distances_of(row[None], medoid[None])[0, 0])(x, x[medoids])
-    return jnp.where(medoids == jnp.arange(x.shape[0]), 0, own)
+    return jnp.where(medoids == jnp.arange(x.shape[0], dtype=medoids.dtype), 0, own)
 
 
-def measured_from(metric: Callable, x, others) -> np.ndarray:
-    """(n, m) distances that a function gives for concrete rows and others, a tile of rows at a time.
+def measured_from(metric: str | Callable, x: np.ndarray, others: np.ndarray, *, p: float = 2.0) -> np.ndarray:
+    """(n, m) float64 distances of concrete rows from others, a tile of rows at a time.
 
     Raises:
-        ValueError: the function gives another shape, NaN or something negative.
+        ValueError: a function gives another shape, NaN or something negative.
     """
-    x, others = np.asarray(x), np.asarray(others)
-    parts = []
-    for index in tiles(len(x), len(others)):
-        part = np.asarray(metric(x[index], others), float)
-        if part.shape != (len(index), len(others)):
-            raise ValueError(
-                f"metric gave shape {part.shape} for matrices of {len(index)} and {len(others)} rows; "
-                f"({len(index)}, {len(others)}) distances are wanted."
-            )
-        if not (part >= 0).all():
-            raise ValueError(f"metric gave {part[~(part >= 0)][0]}: a distance is a number >= 0.")
-        parts.append(part.astype(float_dtype(x.dtype)))
-    return np.concatenate(parts)
+    x, others = (np.asarray(rows) if callable(metric) else np.asarray(rows, np.float64) for rows in (x, others))
+    function = host_distance(metric, np.concatenate([others, x[:5]]), p=p)
+    return np.concatenate([checked(function, x[index], others, index) for index in tiles(len(x), len(others))])

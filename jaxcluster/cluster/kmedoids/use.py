@@ -21,21 +21,21 @@ from jaxcluster.cluster.kmedoids.fit import (
     check_options,
     finish,
     is_precomputed,
+    leave,
     mean_silhouette,
     pose,
-    publish,
     solve,
     table_of,
 )
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.frame import float_dtype, frame_of, publish, published_dtype
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many
-from jaxcluster.core.rows import float_dtype, place, trim
-from jaxcluster.ops.distance import metric_function
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray
+from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function, plain_metric
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 
 class Sweep(NamedTuple):
@@ -71,8 +71,8 @@ def predict(
 
 def transform(
     medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
-) -> Float[Array, "n k"]:
-    """Distance of each row to each medoid, in the units of the metric.
+) -> Float[Published, "n k"]:
+    """Distance of each row to each medoid, in the units of the metric; of concrete rows as float64 has it.
 
     Args:
         medoids: the state of a fit, or (k, d) rows that are the medoids.
@@ -109,10 +109,14 @@ def medoid_silhouette(
     if distances.shape[1] < 2:
         raise ValueError("The medoid silhouette needs at least 2 medoids: with one there is no second nearest.")
     if weights is None:
-        weights = jnp.ones_like(distances[:, 0])
+        weights = np.ones(distances.shape[0])
     elif not check.is_traced(weights):
         weights = check.check_weights(weights, distances.shape[0])
-    return _silhouette(distances, jnp.asarray(weights, distances.dtype))
+        weights = weights / weights.max()
+    if not check.is_traced(distances):
+        largest = float(np.max(np.asarray(distances)))
+        distances = jnp.asarray(np.asarray(distances, np.float64) / (largest if largest > 0 else 1))
+    return _silhouette(distances, jnp.asarray(weights).astype(distances.dtype))
 
 
 def sweep(
@@ -140,17 +144,17 @@ def sweep(
     Raises:
         ValueError, TypeError, MemoryError: as `fit`, or ``ks`` empty, below 2 or with repetitions.
     """
-    check_options(metric, p, tol, max_steps)
+    metric = check_options(metric, p, tol, max_steps)
     x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
     ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     if not ks or len(set(ks)) < len(ks) or min(ks) < 2:
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
     check.check_choice("init", init, INITS)
     runs = check.check_count("n_init", n_init) if init == "random" else 1
-    measure, problem = Measure(metric, float(p)), pose(x, weights, metric, max(ks))
+    problem, measure, unit = pose(x, weights, Measure(metric, float(p)), max(ks))
     runs = Runs(max(ks), init, runs, history_capacity(max_steps))
     fits, silhouette = _sweep(measure, runs, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
-    return Sweep(np.asarray(ks), publish(fits, x, metric), silhouette)
+    return Sweep(np.asarray(ks), leave(fits, x, weights, Measure(metric, float(p)), unit, ks), silhouette)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -167,7 +171,7 @@ def _sweep(measure, runs, key, problem, counts, tol, max_steps):
 
 
 def _use(medoids, x, metric, p, labels):
-    matrix.check_metric(metric, p)
+    metric = plain_metric(metric, p, also=(matrix.PRECOMPUTED,))
     x = check.check_matrix(x)
     if is_precomputed(metric):
         return _from_given(medoids, x, labels)
@@ -176,14 +180,21 @@ def _use(medoids, x, metric, p, labels):
         raise ValueError("The medoids were found among distances, and have no rows. Pass metric='precomputed'.")
     centers = check.check_matrix(centers, name="medoids")
     check.check_width(x, centers.shape[1])
-    if callable(metric) and not check.is_traced(x, centers):
+    if not check.is_traced(x, centers):
         check.check_finite(x)
-        distances = jnp.asarray(matrix.measured_from(metric, x, centers))
-        return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
-    origin = jnp.mean(centers, axis=0) if check.is_traced(centers) else np.mean(np.asarray(centers), axis=0)
-    placed = place(x, origin=origin, center=matrix.centered(metric))
-    centers = jnp.asarray(centers, placed.origin.dtype)
-    return trim(_distances(metric, float(p), labels, centers, placed.origin, placed.points.x), placed.n, axis=0)
+        distances = matrix.measured_from(metric, np.asarray(x), np.asarray(centers), p=p)
+        return _labels_or_distances(distances, labels, published_dtype(x))
+    dtype = float_dtype(np.result_type(np.float32, *(each.dtype for each in (x, centers) if each.dtype.kind == "f")))
+    x, centers = jnp.asarray(x).astype(dtype), jnp.asarray(centers).astype(dtype)
+    if metric not in TRANSLATION_INVARIANT:
+        return _distances(metric, float(p), labels, centers, x)
+    frame = frame_of(centers)
+    distances = _distances(metric, float(p), labels, frame.enter(centers), frame.enter(x))
+    return distances if labels else frame.unscale(distances, length=matrix.length_of(metric))
+
+
+def _labels_or_distances(distances, labels, dtype):
+    return jax.device_put(distances.argmin(axis=1).astype(np.int32)) if labels else publish(distances, dtype)
 
 
 def _from_given(medoids, x, labels):
@@ -197,16 +208,19 @@ def _from_given(medoids, x, labels):
         raise ValueError(
             f"x has {x.shape[1]} columns, fewer than the fit had rows. Pass the distances to all rows of the fit."
         )
+    if not check.is_traced(x, medoids.medoids):
+        distances = np.asarray(x)[:, np.asarray(medoids.medoids)].astype(np.float64)
+        return _labels_or_distances(distances, labels, published_dtype(x))
     distances = jnp.asarray(x)[:, medoids.medoids].astype(float_dtype(x.dtype))
     return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _distances(metric, p, labels, centers, origin, x):
+def _distances(metric, p, labels, centers, x):
     distances_of = metric_function(metric, p=p)
 
     def tile(rows):
-        distances = distances_of(rows, centers - origin)
+        distances = distances_of(rows, centers)
         return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
 
     return map_rows(tile, x, tile=tile_rows(x.shape[0], centers.shape[0], matrix.BUDGET))
