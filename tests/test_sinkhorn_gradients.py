@@ -153,3 +153,15 @@ def test_gradient_of_swav_assignments(wide):
     derivative = derived(value)
     check_gradient(derivative, {"scores": scores})
     assert (derivative[0]({"scores": scores})["scores"][6:] == 0).all()
+
+
+def test_second_derivatives_know_that_the_potentials_move(wide):
+    """The Hessian is that of differences of the gradient, cross terms included."""
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(4, 2))), jnp.asarray(rng.normal(size=(3, 2)))
+    gradient = jax.grad(lambda x: sinkhorn.solve(x, y, epsilon=0.5, **EXACT).regularized_cost)
+    run = jax.jit(lambda x: (gradient(x), jax.jacfwd(gradient)(x)))
+    hessian = np.asarray(run(x)[1]).reshape(8, 8)
+    for i, step in enumerate(1e-5 * np.eye(8).reshape(8, 4, 2)):
+        expected = (run(x + step)[0] - run(x - step)[0]).ravel() / 2e-5
+        np.testing.assert_allclose(hessian[i], expected, atol=1e-7)

@@ -211,5 +211,6 @@ def _show(out: Console, moved: Moved, folder: Path) -> None:
             say(out, f"  {name:15}{purpose}")
     if numbers["status"] == Status.MAX_STEPS.name:
         complain("Warning", "the plan's sums are still off. Raise --max-iter, --tol or --epsilon.", "yellow")
-    elif numbers["status"] == Status.NOT_FINITE.name:
-        complain("Warning", "numbers are not finite: --epsilon is too small for the scale of the costs.", "yellow")
+    elif numbers["status"] in (Status.PRECISION.name, Status.NOT_FINITE.name):
+        complain("Error", "costs are too large beside --epsilon for the precision of the plan. Raise it.", "red")
+        raise typer.Exit(1)
