@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from jaxcluster import metrics
 from jaxcluster.core import check
+from jaxcluster.ops.host_distance import unit_rows
 from jaxcluster.types import Fit
 
 SAMPLE = 10_000
@@ -136,8 +137,7 @@ def internal_scores(
         seed: of the drawing.
     """
     if metric == "cosine":
-        length = np.linalg.norm(x, axis=1, keepdims=True)
-        x = x / np.where(length > 0, length, 1)
+        x = unit_rows(x)
     rows = sampled_rows(len(x), sample, seed)
     distance = "cosine" if metric == "cosine" else "euclidean"
     return {

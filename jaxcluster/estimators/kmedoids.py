@@ -24,8 +24,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
 
     Args:
         n_clusters: number of clusters.
-        metric: "euclidean", "sqeuclidean", "manhattan", "cosine", "minkowski"; "precomputed" where ``fit`` is given
-            distances; or a symmetric function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
+        metric: a name in `jaxcluster.ops.distance.METRICS`; "precomputed" where ``fit`` is given distances; or a
+            symmetric function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances, or of two rows.
         p: the power of "minkowski", at least 1; without a meaning for the others.
         method: "fasterpam", which holds the distances of all pairs of rows, or "clara", which looks at samples.
         init: "build" (greedy), "random", or for "fasterpam" (n_clusters,) numbers of different rows.
@@ -82,7 +82,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if jax.config.jax_enable_x64 else ["float32"]
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def fit(self, X, y=None, sample_weight=None):
