@@ -229,3 +229,24 @@ def test_bad_input_of_pairs():
         losses.pairs_from_views(3, 0)
     with pytest.raises(ValueError, match="temperature=-1 must be greater than 0"):
         losses.nt_xent_loss(a, b, temperature=-1)
+
+
+def test_labels_of_any_width_strings_and_objects():
+    assert not losses.pairs_from_labels(np.array([1, 2**32 + 1])).same.any()
+    assert losses.pairs_from_labels(np.array([3_000_000_000, 3_000_000_000])).same.all()
+    assert losses.pairs_from_labels(np.array([2**64 - 1, 2**64 - 1], np.uint64)).same.all()
+    assert list(losses.pairs_from_labels(["a", "b", "a"]).same) == [False, True, False]
+    assert list(losses.pairs_from_labels(np.array(["a", -1, "a"], object)).same) == [True]
+    with pytest.raises(ValueError, match="labels hold 1 NaN or None"):
+        losses.pairs_from_labels(np.array([1.0, np.nan], object))
+
+
+def test_rows_of_any_length_have_the_gradient_of_their_direction():
+    a, b = A * 1e-13, B * 1e-13
+    tiny = jax.grad(losses.nt_xent_loss)(*narrow(a, b))
+    np.testing.assert_allclose(tiny * 1e-13, jax.grad(losses.nt_xent_loss)(*narrow(A, B)), atol=1e-6)
+    far = narrow(np.concatenate([A, 1e6 + A[:1]]))[0]
+    terms = losses.triplet_loss(far[-1:], far[:1], far[1:2], reduction="none")
+    wide = np.asarray(far, float)
+    expected = distance(wide[-1], wide[0]) - distance(wide[-1], wide[1]) + 1
+    np.testing.assert_allclose(terms, [max(0, expected)], atol=1e-5)
