@@ -275,12 +275,15 @@ def test_samples_follow_the_mixture():
 
 
 @pytest.mark.parametrize("covariance", TYPES)
-def test_rows_beyond_the_dtype_are_a_status(covariance):
-    x = IRIS.astype(np.float32) * np.float32(1e25)
-    fitted = fit(x, covariance)
-    assert status(fitted) is Status.NOT_FINITE
-    assert np.isfinite(np.concatenate([np.ravel(leaf) for leaf in fitted.state[:6]])).all()
-    assert not np.isnan(bayesian_gmm.predict_proba(fitted.state, x)).any()
+def test_the_unit_of_the_rows_does_not_matter(covariance):
+    plain = fit(IRIS, covariance)
+    x = IRIS * 2.0**83
+    scaled = fit(x, covariance, reg_covar=1e-6 * 2.0**166)
+    assert status(scaled) is status(plain)
+    np.testing.assert_array_equal(scaled.labels, plain.labels)
+    np.testing.assert_array_equal(bayesian_gmm.predict(scaled.state, x), scaled.labels)
+    np.testing.assert_allclose(scaled.state.means / 2.0**83, plain.state.means, rtol=1e-4)
+    np.testing.assert_allclose(scaled.state.covariances / 2.0**166, plain.state.covariances, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("covariance", TYPES)

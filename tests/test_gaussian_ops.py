@@ -67,7 +67,8 @@ def shares(n=N, k=K, seed=2):
 def densities(name, means, covariances, x, expanded):
     family = FAMILIES[name]
     _, factor, _ = family.factor(covariances, means.shape[1])
-    return log_densities(family, means, factor, x, expanded), expandable(family, means, factor)
+    logits, shared = log_densities(family, means, factor, x, expanded)
+    return logits if shared is None else logits + shared, expandable(family, means, factor)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -377,7 +378,7 @@ def test_folded_responsibilities_do_not_depend_on_the_tile(tile):
         def contribution(log_sum, r, rows):
             return (jnp.sum(log_sum), jnp.sum(r * jnp.arange(rows.shape[1]) ** 0, axis=1)), log_sum
 
-        return fold_responsibilities(lambda rows: rows, contribution, logits, tile=tile)
+        return fold_responsibilities(responsibilities, contribution, logits, tile=tile)
 
     (log_likelihood, mass), per_row = jax.jit(total, static_argnums=1)(logits, tile)
     log_sum, r = responsibilities(logits)

@@ -26,7 +26,7 @@ SKEW = np.eye(3) + np.triu(np.full((3, 3), 0.5), 1)
         ({"reg_covar": -1e-3}, "reg_covar=-0.001 must be at least 0"),
         ({"tol": -1.0}, "tol=-1.0 must be at least 0"),
         ({"tol": np.nan}, "tol=nan must be at least 0"),
-        ({"max_steps": 0}, "max_steps=0 must be greater than 0"),
+        ({"max_steps": -1}, "max_steps=-1 must be at least 0"),
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"covariance": "diagonal"}, "covariance='diagonal' is not known.*'diag'"),
         ({"covariance": "ful"}, "Did you mean 'full'"),
@@ -114,28 +114,26 @@ def test_more_columns_than_rows(covariance, reg_covar):
     x = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
     fit = gmm.fit(KEY, x, 2, covariance=covariance, reg_covar=reg_covar)
     singular = covariance in ("full", "tied") and reg_covar == 0
-    assert status(fit) is (Status.COLLAPSED if singular else Status.CONVERGED)
+    # In float32 a ridge of 1e-6 is ten times the rounding of the directions in which there are no rows.
+    assert status(fit) in ((Status.COLLAPSED,) if singular else (Status.CONVERGED, Status.PRECISION))
     assert bool(np.all(fit.state.collapsed)) == singular
     for leaf in fit.state[:4]:
         assert np.isfinite(leaf).all()
     assert np.isfinite(gmm.score_samples(fit.state, x)).all()
 
 
-@pytest.mark.parametrize("scale_of", [1e-15, 1e15, 1e25, 3e38])
+@pytest.mark.parametrize("scale_of", [1e-30, 1e-15, 1e15, 1e25, 3e38])
 @pytest.mark.parametrize("covariance", TYPES)
 def test_numbers_at_the_ends_of_float32(covariance, scale_of):
-    x = (separate()[0].astype(np.float64) / 12 * scale_of).astype(np.float32)
+    rows, y = separate()
+    x = (rows.astype(np.float64) / 12 * scale_of).astype(np.float32)
     assert np.isfinite(x).all()
     fit = gmm.fit(KEY, x, K, covariance=covariance, reg_covar=0.0)
-    if scale_of == 1e15:
-        assert status(fit) is Status.CONVERGED
-    if scale_of >= 1e25:
-        assert status(fit) is Status.NOT_FINITE
-    if scale_of == 1e-15:
-        assert status(fit) in (Status.CONVERGED, Status.COLLAPSED)
-    if scale_of <= 1e15:
-        for leaf in fit.state[:4]:
-            assert np.isfinite(leaf).all()
+    assert status(fit) is Status.CONVERGED
+    for leaf in fit.state[:4]:
+        assert np.isfinite(leaf).all()
+    assert adjusted_rand_score(fit.labels, y) == 1
+    np.testing.assert_array_equal(gmm.predict(fit.state, x), fit.labels)
 
 
 def test_nan_inside_jit_is_a_status():

@@ -153,11 +153,21 @@ def test_collapsed_components_are_named():
     assert np.isfinite(estimator.score_samples(x)).all()
 
 
-def test_values_beyond_float32_are_warned_of(blobs):
-    with pytest.warns(ConvergenceWarning, match=r"not finite: .*too large for float32.*Scale the columns"):
-        estimator = GaussianMixture(4, random_state=0).fit(blobs.x * np.float32(1e30))
-    assert estimator.status_ == Status.NOT_FINITE
-    assert not np.isnan(estimator.means_).any()
+@pytest.mark.parametrize("unit", [1e30, 2.0**-60])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_unit_of_the_rows_does_not_matter(blobs, unit, dtype):
+    plain = GaussianMixture(4, random_state=0, covariance_type="diag").fit(blobs.x)
+    scaled = (blobs.x.astype(np.float64) * unit).astype(dtype)
+    # In Python's numbers: the ridge of rows near 1e-30 is below what float32 holds.
+    estimator = GaussianMixture(4, random_state=0, covariance_type="diag", reg_covar=1e-6 * unit**2).fit(scaled)
+    assert estimator.status_ == plain.status_
+    np.testing.assert_array_equal(estimator.labels_, plain.labels_)
+    np.testing.assert_array_equal(estimator.predict(scaled), estimator.labels_)
+    np.testing.assert_allclose(estimator.means_ / unit, plain.means_, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.float64(estimator.covariances_) / unit**2, plain.covariances_, rtol=1e-3)
+    shift = 5 * np.log(unit)
+    np.testing.assert_allclose(estimator.lower_bound_ + shift, plain.lower_bound_, atol=1e-3)
+    np.testing.assert_allclose(estimator.score(scaled) + shift, plain.score(blobs.x), atol=1e-3)
 
 
 def test_running_out_of_steps_is_warned_of_as_scikit_learn_does(blobs, start):
@@ -183,7 +193,7 @@ BAD_OPTIONS = [
     ({"init_params": "k-mean"}, "init_params='k-mean' is not known"),
     ({"reg_covar": -1e-6}, "reg_covar=-1e-06 must be at least 0"),
     ({"tol": -1.0}, "tol=-1.0 must be at least 0"),
-    ({"max_iter": 0}, "max_iter=0 must be at least 1"),
+    ({"max_iter": -1}, "max_iter=-1 must be at least 1"),
     ({"n_init": 0}, "n_init=0 must be at least 1"),
     ({"weights_init": [0.5, 0.6]}, r"must be shares.*sum 1.1"),
     ({"weights_init": [1.0]}, r"weights of the start must have shape \(2,\)"),

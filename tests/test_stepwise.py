@@ -71,7 +71,7 @@ def densities(x, means, covariances):
 
 def by_raw_moments(name, state, batches, decay=0.7):
     """Stepwise EM in float64 on sums of r, r·x and r·x·xᵀ: the textbook's form, which cancels in float32."""
-    shares, means = np.asarray(state.weights, float), np.asarray(state.offsets, float) + np.asarray(state.origin, float)
+    shares, means = np.asarray(state.weights, float), state.wide_means()
     k, d = means.shape
     covariances = dense(name, np.asarray(state.covariances, float), k, d)
     first = shares[:, None] * means
@@ -109,7 +109,7 @@ def test_batches_mix_as_the_formula_says(covariance, offset, blobs, weights, key
     for rows, w in batches:
         state = gmm.partial_fit(state, rows, weights=w, reg_covar=REG)
     np.testing.assert_allclose(state.weights, shares, atol=1e-4)
-    np.testing.assert_allclose(np.asarray(state.offsets, float) + np.asarray(state.origin, float), means, atol=1e-4)
+    np.testing.assert_allclose(state.wide_means(), means, atol=1e-4)
     np.testing.assert_allclose(state.covariances, covariances, atol=1e-3)
     np.testing.assert_allclose(state.lower_bound, bound, rtol=1e-4)
     assert int(state.steps) == len(batches)
@@ -229,7 +229,7 @@ def test_a_fit_by_batches_scores_like_em(covariance, offset, blobs, key, whole):
     np.testing.assert_allclose(state.lower_bound, gmm.score(state, x), rtol=1e-4)
     np.testing.assert_array_equal(fitted.labels, gmm.predict(state, x))
     assert np.isfinite(fitted.history[: int(fitted.steps)]).all()
-    assert np.isnan(fitted.history[int(fitted.steps) :]).all()
+    assert (np.asarray(fitted.history)[int(fitted.steps) :] == 0).all()
 
 
 def test_stops_after_batches_without_gain(blobs, key):
@@ -263,7 +263,8 @@ def test_float64_is_kept(blobs, key):
         x = blobs.x[:100].astype(np.float64)
         state = gmm.start(key, x, 4, covariance="diag", init=given("diag", blobs))
         state = gmm.partial_fit(state, x)
-        assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype(t) for t in (np.float64, np.int32, bool)}
+        floats = [leaf for leaf in jax.tree.leaves(state) if np.issubdtype(np.asarray(leaf).dtype, np.floating)]
+        assert {leaf.dtype for leaf in floats} == {np.dtype(np.float64)}
 
 
 def test_mistakes_are_named(blobs, key):

@@ -287,7 +287,7 @@ def _leading(x):
 
 def _prepare_host(x, weights, center, missing, frame, unit_rows, published, device):
     n, d = x.shape
-    least, most = _range(x, missing)
+    least, most = _range(x, missing, every_column=frame is None)
     weights, weight_exponent = _scaled_weights(weights)
     if unit_rows:
         frame, exponents = Frame(np.zeros(d, published), 0, weight_exponent), _row_exponents(x)
@@ -368,7 +368,7 @@ def _log2(value) -> int:
     return int(np.frexp(float(value))[1])
 
 
-def _range(x, missing):
+def _range(x, missing, *, every_column=True):
     """The least and the greatest entry, NaN left out where they may be missing. Raises on other values."""
     flat = x.dtype.kind != "f"
 
@@ -382,8 +382,10 @@ def _range(x, missing):
     if flat or (np.isfinite(least) and np.isfinite(most)):
         return (int(least), int(most)) if x.dtype.kind in "iu" else (least, most)
     check.check_finite(x, missing=missing)
-    _observed(x, np.full(x.shape[1], np.nan))
-    return np.nanmin(x), np.nanmax(x)
+    if every_column:
+        _observed(x, np.full(x.shape[1], np.nan))
+    observed = x[~np.isnan(x)]
+    return (observed.min(), observed.max()) if observed.size else (0.0, 0.0)
 
 
 def _observed(x, origin):

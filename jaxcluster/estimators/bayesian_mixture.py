@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.cluster import bayesian_gmm
+from jaxcluster.cluster.bayesian_gmm import prior as priors
+from jaxcluster.cluster.bayesian_gmm.fit import fit_framed
+from jaxcluster.cluster.gmm.fit import em_options
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.mixture import MixtureEstimator
 
@@ -22,7 +25,7 @@ class BayesianGaussianMixture(MixtureEstimator):
     """A mixture of Gaussians by variational inference, with scikit-learn's parameters, attributes and methods.
 
     Components that the rows do not need end with next to no weight. Rows are computed in float32, or in float64 where
-    they are float64 and JAX's x64 mode is on; fitted attributes have the dtype of the computation.
+    they are float64 and JAX's x64 mode is on, about their median; fitted attributes have the dtype of the rows.
 
     Args:
         n_components: the most components.
@@ -135,22 +138,21 @@ class BayesianGaussianMixture(MixtureEstimator):
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
-        fit = bayesian_gmm.fit(
+        found = fit_framed(
             as_key(self.random_state),
             X,
             self.n_components,
-            covariance=self.covariance_type,
+            em_options(self.covariance_type, self.precision, False),
             weights=self._check_weights(sample_weight, X.shape[0]),
             init=self._state() if warm else self.init_params,
             n_init=self.n_init,
             tol=self.tol,
             max_steps=self.max_iter,
             reg_covar=self.reg_covar,
-            weight_concentration_prior_type=self.weight_concentration_prior_type,
-            precision=self.precision,
-            **{name: getattr(self, name) for name in PRIORS},
+            prior_type=self.weight_concentration_prior_type,
+            given=priors.Given(*(getattr(self, name) for name in PRIORS)),
         )
-        self._publish(fit)
+        self._publish(*found)
         return self
 
     def _publish_mixture(self, state):

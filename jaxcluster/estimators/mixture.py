@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,8 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import gmm
+from jaxcluster.cluster.gmm.fit import em_options, fit_framed
+from jaxcluster.cluster.gmm.stepwise import minibatch_fit_framed
 from jaxcluster.core import check
-from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.core.frame import Frame
+from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.ops.gaussian import FAMILIES
 from jaxcluster.types import Fit, Status
 
@@ -31,6 +33,9 @@ class MixtureEstimator(DensityMixin, Estimator):
     """
 
     _functions: Any = gmm
+
+    _frame: Frame | None = None
+    """The frame of the last fit, in which rows are compared with its components."""
 
     @property
     def _takes_missing(self):
@@ -82,36 +87,46 @@ class MixtureEstimator(DensityMixin, Estimator):
         return self._state(), self._validate(X, reset=False)
 
     def _row_options(self):
-        return {"missing": True} if self._takes_missing else {}
+        return {"frame": self._frame} | ({"missing": True} if self._takes_missing else {})
 
     def _mixture(self) -> gmm.GMMState:
         """The fitted weights, means and covariances as the functions of `jaxcluster.gmm` take them."""
         covariances = self.covariances_[None] if self.covariance_type == "tied" else self.covariances_
-        collapsed = np.zeros(self.weights_.shape, bool)
-        zero = np.zeros((), self.weights_.dtype)
-        return gmm.GMMState(self.weights_, self.means_, covariances, zero + self.lower_bound_, collapsed, zero)
+        collapsed, dtype = np.zeros(self.weights_.shape, bool), self.weights_.dtype
+        bound, zero = np.asarray(self.lower_bound_, dtype), np.zeros((), dtype)
+        return gmm.GMMState(self.weights_, self._exact_means(), covariances, bound, collapsed, zero)
+
+    def _exact_means(self):
+        """``means_`` with the digits that float32 lacks far from 0, unless they were replaced since the fit."""
+        exact = getattr(self, "_means", None)
+        rounded = None if exact is None else exact.astype(self.means_.dtype)
+        return self.means_ if rounded is None or not np.array_equal(rounded, self.means_) else exact
 
     def _check_params(self, n: int) -> None:
         """Raises on parameters that all mixtures have, for n rows."""
         check.check_clusters(self.n_components, n, name="n_components")
         check.check_choice("covariance_type", self.covariance_type, FAMILIES)
         check.check_choice("init_params", self.init_params, gmm.METHODS)
-        check.check_count("max_iter", self.max_iter)
+        # 0 is the start itself; of what is no number `check_count` says so.
+        check.check_count("max_iter", self.max_iter if type(self.max_iter) is bool or self.max_iter != 0 else 1)
         check.check_count("n_init", self.n_init)
         check.check_positive("tol", self.tol, zero=True)
         check.check_positive("reg_covar", self.reg_covar, zero=True)
 
-    def _publish(self, fit: Fit) -> Fit:
+    def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
         """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
         fit = jax.device_get(fit)
+        self._frame = frame
         self._publish_mixture(fit.state)
+        self._means = means
         self.labels_ = np.array(fit.labels)
         self.lower_bounds_ = -np.array(fit.history[: int(fit.steps)])
         self.history_ = self.lower_bounds_
         self.lower_bound_ = float(fit.state.lower_bound)
         self.n_iter_ = int(fit.steps)
         self.status_ = Status(int(fit.status))
-        self.converged_ = self.status_ == Status.CONVERGED or bool(fit.state.residual <= self.tol)
+        reached = bool(fit.state.residual <= self.tol)
+        self.converged_ = self.status_ == Status.CONVERGED or (self.status_ == Status.COLLAPSED and reached)
         self._tell_history()
         self._warn_unless_sound(fit.state)
         return fit
@@ -121,17 +136,18 @@ class MixtureEstimator(DensityMixin, Estimator):
         state = jax.device_get(state)
         covariances = state.covariances[0] if self.covariance_type == "tied" else state.covariances
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
-        roots = _roots_and_precisions(self.covariance_type, covariances, state.means.shape[1])
-        self.precisions_cholesky_, self.precisions_ = map(np.array, roots)
+        self.precisions_cholesky_, self.precisions_ = _roots_and_precisions(self.covariance_type, self.covariances_)
 
     def _warn_unless_sound(self, state):
         """Says what the data did not allow, and what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = (
-                f"The log-likelihood is not finite: values of X are too large for {self.means_.dtype}. The last finite "
-                "mixture is kept. Scale the columns, or compute in float64 with "
-                "jax.config.update('jax_enable_x64', True)."
+                "The log-likelihood is not finite: rows of X, or sample_weight, are too far apart in size for float32. "
+                "The last finite mixture is kept. Scale the columns, drop rows that are too far away, or compute in "
+                "float64 with jax.config.update('jax_enable_x64', True)."
             )
+        elif self.status_ == Status.PRECISION:
+            message = PRECISION_MESSAGE
         elif self.status_ == Status.COLLAPSED:
             bad = np.flatnonzero(state.collapsed)
             named = f"component{'s' * (bad.size > 1)} {', '.join(map(str, bad[:8]))}{' …' * (bad.size > 8)}"
@@ -140,7 +156,7 @@ class MixtureEstimator(DensityMixin, Estimator):
                 f"is no more than reg_covar={self.reg_covar} or rounding. Pass fewer components, a larger reg_covar, "
                 "columns of a larger scale, or covariance_type='diag'."
             )
-        elif not self.converged_:
+        elif not self.converged_ and self.max_iter > 0:
             message = (
                 f"{type(self).__name__} did not converge in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
                 "look for degenerate data."
@@ -154,25 +170,34 @@ class MixtureEstimator(DensityMixin, Estimator):
         return [f"lower bound {self.lower_bound_:.4g}", steps]
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def _roots_and_precisions(covariance, covariances, d):
-    family = FAMILIES[covariance]
-    _, factor, _ = family.factor(covariances, d)
-    return factor.root, family.invert(factor)
+def _roots_and_precisions(covariance, covariances):
+    """Upper triangular R with precision R·Rᵀ, and the precisions, of covariances in scikit-learn's shapes.
+
+    On the host in float64: squares of lengths that float32 holds may be beyond it.
+    """
+    wide = np.asarray(covariances, np.float64)
+    if covariance in ("diag", "spherical"):
+        roots = 1 / np.sqrt(wide)
+        precisions = np.square(roots)
+    else:
+        lower = np.linalg.cholesky(wide)
+        roots = np.swapaxes(np.linalg.inv(lower), -1, -2)
+        precisions = roots @ np.swapaxes(roots, -1, -2)
+    return tuple(np.asarray(each).astype(covariances.dtype) for each in (roots, precisions))
 
 
 class GaussianMixture(MixtureEstimator):
     """A mixture of Gaussians by expectation–maximisation, with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; fitted attributes have
-    the dtype of the computation.
+    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
+    fitted attributes have the dtype of the rows.
 
     Args:
         n_components: number of components.
         covariance_type: "full", "tied" (one matrix for all), "diag" or "spherical".
         tol: stop when the lower bound (nats per row) changes by no more.
         reg_covar: added to every variance (data units²).
-        max_iter: the most steps of a run.
+        max_iter: the most steps of a run; 0 for the start itself.
         n_init: runs from different starts, of which the highest lower bound wins.
         init_params: "kmeans", "k-means++", "random_from_data" or "random".
         weights_init: (n_components,) starting weights, or None for what ``init_params`` finds.
@@ -267,15 +292,22 @@ class GaussianMixture(MixtureEstimator):
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
-        weights = self._check_weights(sample_weight, X.shape[0])
-        options = {"weights": weights, "init": self._mixture() if warm else self._start(), "precision": self.precision}
-        if self.batch_size is None:
-            method, options["n_init"], options["max_steps"] = gmm.fit, self.n_init, self.max_iter
-        else:
-            method, options["decay"], options["max_epochs"] = gmm.minibatch_fit, self.decay, self.max_iter
-            options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
+        options = {
+            "weights": self._check_weights(sample_weight, X.shape[0]),
+            "init": self._mixture() if warm else self._start(),
+            "tol": self.tol,
+            "reg_covar": self.reg_covar,
+        }
+        em = em_options(self.covariance_type, self.precision, self.missing)
         key = as_key(self.random_state)
-        self._publish(method(key, X, self.n_components, tol=self.tol, **self._shared_options(), **options))
+        if self.batch_size is None:
+            options |= {"n_init": self.n_init, "max_steps": self.max_iter}
+            found = fit_framed(key, X, self.n_components, em, **options)
+        else:
+            options |= {"decay": self.decay, "max_epochs": self.max_iter, "init_size": None, "max_no_improvement": 10}
+            options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
+            found = minibatch_fit_framed(key, X, self.n_components, em, **options)
+        self._publish(*found)
         self._stream = None
         return self
 
@@ -303,12 +335,13 @@ class GaussianMixture(MixtureEstimator):
         if first:
             key = as_key(self.random_state)
             state = gmm.start(key, X, self.n_components, init=self._start(), **options)
-            self.lower_bounds_ = np.zeros(0, np.asarray(state.weights).dtype)
+            self.lower_bounds_ = np.zeros(0, np.float64)
         else:
             del options["covariance"]
             state = gmm.partial_fit(self._recall(), X, decay=self.decay, **options)
+        self._frame, self._means = state.frame, state.wide_means()
         self._publish_mixture(state.mixture())
-        self._stream = {name: np.array(value) for name, value in state._asdict().items()}
+        self._stream = {name: value if name == "frame" else np.array(value) for name, value in state._asdict().items()}
         self.lower_bound_ = float(state.lower_bound)
         self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MOST_BATCHES:]
         self.history_, self.n_iter_, self.converged_ = self.lower_bounds_, int(state.steps), False
@@ -340,8 +373,9 @@ class GaussianMixture(MixtureEstimator):
     def _recall(self):
         """The state that `partial_fit` goes on from: the last batch's, or one made of a fit."""
         if self._stream is not None:
-            return gmm.StepwiseState(**{name: jnp.asarray(value) for name, value in self._stream.items()})
-        return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar)
+            arrays = {name: jnp.asarray(value) for name, value in self._stream.items() if name != "frame"}
+            return gmm.StepwiseState(frame=self._stream["frame"], **arrays)
+        return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar, frame=self._frame)
 
     def _start(self):
         return gmm.Start(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)

@@ -19,15 +19,15 @@ def responsibilities(logits: Float[Array, "k n"]) -> tuple[Float[Array, " n"], F
     """log Σ_j exp of each row's logits, and its softmax. A row of nothing but -inf has sum -inf and softmax 0."""
     most = jnp.max(logits, axis=0)
     most = jax.lax.stop_gradient(jnp.where(jnp.isfinite(most), most, 0))
-    powers = jnp.exp(logits - most)
+    powers = jnp.exp(logits - most[None, :])
     total = jnp.sum(powers, axis=0)
     possible = total > 0
     safe = jnp.where(possible, total, 1)
-    return jnp.where(possible, most + jnp.log(safe), -jnp.inf), powers / safe
+    return jnp.where(possible, most + jnp.log(safe), -jnp.inf), powers / safe[None, :]
 
 
 def fold_responsibilities(
-    logits: Callable[[Any], Float[Array, "k t"]],
+    responsibilities_of: Callable[[Any], tuple[Float[Array, " t"], Float[Array, "k t"]]],
     contribution: Callable[[Float[Array, " t"], Float[Array, "k t"], Any], tuple[Any, Any]],
     rows: Any,
     *,
@@ -37,7 +37,7 @@ def fold_responsibilities(
     """Folds what rows contribute by their responsibilities, of which no more than a tile exists at a time.
 
     Args:
-        logits: tile of rows -> their logits.
+        responsibilities_of: tile of rows -> log-sum-exp of each row, and responsibilities.
         contribution: (log-sum-exp, responsibilities, tile) -> (summary, per_row).
         rows: a pytree of arrays with n rows along their last axis.
         tile: rows a tile.
@@ -49,6 +49,6 @@ def fold_responsibilities(
 
     @jax.checkpoint
     def fold_tile(tile_of_rows):
-        return contribution(*responsibilities(logits(tile_of_rows)), tile_of_rows)
+        return contribution(*responsibilities_of(tile_of_rows), tile_of_rows)
 
     return fold_rows(fold_tile, rows, tile=tile, axis=-1, axis_name=axis_name)

@@ -7,26 +7,36 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.bayesian_gmm import prior as priors
-from jaxcluster.cluster.bayesian_gmm.density import label, per_row
-from jaxcluster.cluster.bayesian_gmm.posterior import Model
-from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in, posterior_of, public_state
-from jaxcluster.cluster.bayesian_gmm.step import begin, fit_moments, step
+from jaxcluster.cluster.bayesian_gmm.density import posterior_components
+from jaxcluster.cluster.bayesian_gmm.posterior import Model, Posterior
+from jaxcluster.cluster.bayesian_gmm.state import (
+    BayesianGMMState,
+    bound_shift,
+    frame_state,
+    plug_in,
+    plus,
+    posterior_of,
+    with_factor,
+)
+from jaxcluster.cluster.bayesian_gmm.step import begin, components_of, fit_moments, step
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.fit import check_limits, em_options
-from jaxcluster.cluster.gmm.start import Given, Start, check_start, in_frame, membership
-from jaxcluster.cluster.gmm.state import Mixture, family_of
+from jaxcluster.cluster.gmm.compare import distant_rows, replaced, settle
+from jaxcluster.cluster.gmm.fit import Framed, check_limits, em_options, framed, resolved_status
+from jaxcluster.cluster.gmm.start import Given, Start, check_start, enter, membership, one_hot_membership
+from jaxcluster.cluster.gmm.state import Mixture, family_of, ridge_in
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, prepare, publish, times_power_of_two
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import best_of, in_groups, many
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
 
 PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
-"""What the prior of the shares can be."""
+"""Priors of the weights of the components."""
 
 
 class Static(NamedTuple):
@@ -48,10 +58,10 @@ class Limits(NamedTuple):
 
 
 class Opening(NamedTuple):
-    """Where a fit starts: from the arrays of a start, or from the state of another fit."""
+    """The start of a fit: the arrays of a start, or the posterior of another fit; in the frame."""
 
     given: Given
-    state: BayesianGMMState | None = None
+    posterior: Posterior | None = None
 
 
 def fit(
@@ -109,26 +119,71 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
     options = em_options(covariance, precision, False, axis_name)
-    check.check_choice("weight_concentration_prior_type", weight_concentration_prior_type, PRIOR_TYPES)
-    model = Model(options, weight_concentration_prior_type == "dirichlet_process")
-    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
-    given = priors.Given(
+    priors_given = priors.Given(
         weight_concentration_prior, mean_precision_prior, mean_prior, degrees_of_freedom_prior, covariance_prior
     )
-    given = priors.check_given(given, options.family, x.shape[1])
+    return fit_framed(
+        key,
+        x,
+        k,
+        options,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        tol=tol,
+        max_steps=max_steps,
+        reg_covar=reg_covar,
+        prior_type=weight_concentration_prior_type,
+        given=priors_given,
+    ).fit
+
+
+def fit_framed(
+    key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, prior_type, given
+) -> Framed:
+    """`fit` with its frame."""
+    x, k = check.check_samples(x, k, options.axis_name)
+    check.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
+    model, family = Model(options, prior_type == "dirichlet_process"), options.family
+    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
+    given = priors.check_given(given, family, x.shape[1])
     runs = check.check_count("n_init", n_init)
     start, state = _check_init(init, model, x.shape[0], k, x.shape[1])
-    placed = place(x, weights, axis_name=axis_name)
-    opening = Opening(in_frame(start, placed.origin, placed.points.weight.shape[0]), state)
+    prepared = prepare(x, weights, axis_name=options.axis_name)
+    points, frame = prepared.points, prepared.frame
+    ridge = ridge_in(frame, reg_covar)
+    opening = Opening(
+        enter(start, frame, family, ridge, points.weight.shape[0], points.x.dtype),
+        None if state is None else posterior_of(state, frame, points.x.dtype, options.covariance)[1],
+    )
     static = Static(model, k, start.method, 1 if _is_certain(opening) else runs, history_capacity(max_steps))
-    limits = Limits(tol, max_steps, reg_covar)
-    prior = priors.in_frame(given, placed.origin)
-    fitted = _fit(static, key, placed.points, placed.origin, opening, prior, limits)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    limits = Limits(tol, max_steps, ridge.value)
+    prior = priors.enter(given, frame, points.x.dtype)
+    fitted, distant = _solve(static, key, points, frame.weight_exponent, opening, prior, limits)
+    return framed(_finalize(options, fitted, distant, x, prepared, ridge), fitted.state.means, frame)
+
+
+def _finalize(options, fitted, distant, x, prepared, ridge):
+    """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
+    frame, family = prepared.frame, options.family
+    labels = prepared.trim(fitted.labels)
+    traced = check.is_traced(fitted, frame, ridge)
+    if not traced and np.any(distant):
+        origin = Frame(np.zeros(x.shape[1], np.float32))
+        _, posterior = posterior_of(fitted.state, origin, prepared.points.x.dtype, family.name)
+        index, settled = settle(options, posterior_components(family, posterior), prepared, x, distant)
+        labels = labels if settled is None else replaced(labels, index, settled.labels)
+    status = fitted.status if traced else resolved_status(fitted, x, prepared, family, labels)
+    k, d = fitted.state.means.shape
+    degrees = fitted.state.degrees_of_freedom
+    total = degrees[0] * k if family.name == "tied" else degrees.sum()
+    shift = bound_shift(frame, total, d)
+    taken = jnp.arange(fitted.history.shape[0]) < fitted.steps
+    history = plus(fitted.history, -1 * shift, frame)
+    history = jnp.where(taken, history, 0) if traced else publish(np.where(taken, history, 0), frame.dtype)
+    public = fitted.state.leave(frame, family, ridge, shift)
+    return fitted._replace(state=public, labels=labels, status=status, history=history)
 
 
 def _check_init(init, model, n, k, d):
@@ -137,7 +192,7 @@ def _check_init(init, model, n, k, d):
         _check_state(init, model, k, d)
         return Start(), init
     start = check_start(init, model.em.family, n, k, d)
-    for name in ("weights", "precisions"):
+    for name in ("weights", "precisions", "state"):
         if getattr(start, name) is not None:
             raise ValueError(f"init must not hold {name}: they follow from the rows and the priors. Pass the others.")
     return start, None
@@ -159,35 +214,42 @@ def _check_state(state, model, k, d):
 def _is_certain(opening):
     """Whether chance has no part in the start."""
     given = opening.given
-    return opening.state is not None or given.means is not None or given.responsibilities is not None
+    return opening.posterior is not None or given.means is not None or given.responsibilities is not None
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, opening, given, limits):
-    options = static.model.em
-    prior = priors.complete(options, given, points, static.k, jnp.asarray(limits.reg, points.x.dtype))
+def _solve(static, key, points, weight_exponent, opening, given, limits):
+    """The fit in the frame of its rows, its state a `BayesianGMMState`."""
+    options, dtype = static.model.em, points.x.dtype
+    # Weights are counts here, beside which the priors count: their unit is taken off again.
+    row = times_power_of_two(jnp.ones((), dtype), weight_exponent)
+    prior = priors.complete(options, given, points, static.k, jnp.asarray(limits.reg).astype(dtype), row)
+    points = points._replace(weight=times_power_of_two(points.weight, -weight_exponent))
     best = partial(_best_run, static)
     run = best if options.axis_name else in_groups(best)
-    fitted = run(points, origin, opening, prior, limits, key)
+    fitted = run(points, opening, prior, limits, key)
     state = fitted.state
-    labels, _ = per_row(static.model, state.posterior, label, points.x.T)
-    status = status_with(fitted.status, objective=state.lower_bound, collapsed=jnp.any(state.collapsed))
-    public = public_state(options.family, state.posterior, prior, origin, *state[1:])
-    return fitted._replace(state=public, labels=labels, status=status)
+    components = components_of(state.posterior)
+    labels, log_p = em.label(options, components, points.x.T)
+    known = jnp.where(fitted.steps > 0, state.lower_bound, 0)
+    status = em.with_precision(fitted.status, state.fall, known, limits.tol)
+    status = status_with(status, objective=known, collapsed=jnp.any(state.collapsed))
+    public = frame_state(options.family, state.posterior, prior, *state[1:4])
+    return fitted._replace(state=public, labels=labels, status=status), distant_rows(options, components, log_p)
 
 
-def _best_run(static, points, origin, opening, prior, limits, key):
-    run = partial(_run, static, points, origin, opening, prior, limits)
+def _best_run(static, points, opening, prior, limits, key):
+    run = partial(_run, static, points, opening, prior, limits)
     return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
 
 
-def _run(static, points, origin, opening, prior, limits, key):
+def _run(static, points, opening, prior, limits, key):
     """One run from one start; its state is a `VBState`."""
     columns = em.as_columns(points)
-    if opening.state is None:
+    if opening.posterior is None:
         posterior, collapsed = _first_posterior(static, key, points, columns, opening.given, prior)
     else:
-        posterior = posterior_of(opening.state, origin, static.model.em.covariance)[1]
+        posterior = with_factor(static.model.em.family, opening.posterior)
         collapsed = jnp.zeros((static.k,), bool)
     advance = partial(step, static.model, columns, prior)
     state = begin(posterior, collapsed)
@@ -198,14 +260,14 @@ def _first_posterior(static, key, points, columns, given, prior):
     """The posterior of a start; of no rows, where their moments are beyond the dtype."""
     model, k = static.model, static.k
     if given.means is not None:
-        centers, r = given.means, nearest(points.x, given.means)[0]
+        centers, members = given.means, one_hot_membership(nearest(points.x, given.means)[0], k)
     else:
         total = across(jnp.sum(points.weight), model.em.axis_name)
-        centers, r = membership(model.em, static.method, key, points, given, em.Prior(total, prior.reg), k)
+        centers, members = membership(model.em, static.method, key, points, given, em.Prior(total, prior.reg), k)
     narrow = _narrow(model.em.family, centers)
 
     def moments_about(reference):
-        moments, besides = em.given_stats(model.em, narrow, reference, columns, r)
+        moments, besides = em.given_stats(model.em, narrow, reference, columns, members)
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in moments]))
         return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), moments), besides
 

@@ -19,7 +19,7 @@ from jax.scipy.special import digamma, entr, gammaln
 from jaxcluster.cluster.gmm.em import EMOptions, own_squares
 from jaxcluster.ops.gaussian import Factor, Moments
 from jaxcluster.ops.gaussian.family import LOG_2PI
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Published
 
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 """Coefficients of 1/z, 1/z³, … in Stirling's series of log Γ."""
@@ -36,7 +36,7 @@ class Model(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """Parameters of the prior; while fitting in the frame of centred rows.
+    """Parameters of the prior; while fitting in the frame of the rows.
 
     Attributes:
         weight_concentration: () of the Dirichlet distribution or process.
@@ -47,16 +47,16 @@ class Prior(NamedTuple):
         reg: () added to every variance of rows (data units²).
     """
 
-    weight_concentration: Float[Array, "*batch"]
-    mean_precision: Float[Array, "*batch"]
-    mean: Float[Array, "*batch d"]
-    degrees_of_freedom: Float[Array, "*batch"]
-    covariance: Array
-    reg: Float[Array, "*batch"]
+    weight_concentration: Float[Published, "*batch"]
+    mean_precision: Float[Published, "*batch"]
+    mean: Float[Published, "*batch d"]
+    degrees_of_freedom: Float[Published, "*batch"]
+    covariance: Published
+    reg: Float[Published, "*batch"]
 
 
 class Posterior(NamedTuple):
-    """Parameters of the posterior, in the frame of centred rows.
+    """Parameters of the posterior, in a frame.
 
     Attributes:
         weight_concentration: (k,) of a Dirichlet distribution; (2, k) both parameters of each stick of a process.
@@ -72,7 +72,7 @@ class Posterior(NamedTuple):
     means: Float[Array, "k d"]
     degrees_of_freedom: Float[Array, "*k"]
     covariances: Array
-    factor: Factor
+    factor: Factor | None
 
 
 def update(
@@ -99,7 +99,8 @@ def update(
 
     degrees = prior.degrees_of_freedom + rows
     ridge = family.isotropic(prior.reg, k, d).astype(scatter.dtype)
-    total = prior.covariance + each(weight) * scatter + each(rows) * ridge
+    prior_covariance = prior.covariance.reshape((1,) * (scatter.ndim - prior.covariance.ndim) + prior.covariance.shape)
+    total = prior_covariance + each(weight) * scatter + each(rows) * ridge
     covariances, factor, repaired = family.factor(total / each(degrees), d)
     concentration = _concentration(model.process, moments.weight, prior.weight_concentration)
     posterior = Posterior(concentration, joint.weight, reference + delta, degrees, covariances, factor)
@@ -187,13 +188,18 @@ def _log_betas(sticks):
 
 def _log_gamma_excess(degrees, d):
     """Σ_i log Γ((ν − i)/2) − (ν/2)·log(ν/2), over i < d."""
-    i, nu, z = jnp.arange(d, dtype=degrees.dtype), degrees[..., None], _halves(degrees, d)
+    i, nu, z = _ranks(degrees, d), degrees[..., None], _halves(degrees, d)
     terms = nu / 2 * jnp.log1p(-i / nu) - (i + 1) / 2 * jnp.log(z) - z + LOG_2PI / 2 + _remainder(z)
     return jnp.sum(terms, axis=-1)
 
 
 def _halves(degrees, d):
-    return (degrees[..., None] - jnp.arange(d, dtype=degrees.dtype)) / 2
+    return (degrees[..., None] - _ranks(degrees, d)) / 2
+
+
+def _ranks(degrees, d):
+    """0 … d − 1 along a new last axis of the degrees of freedom."""
+    return jnp.arange(d, dtype=degrees.dtype).reshape((1,) * degrees.ndim + (d,))
 
 
 def _remainder(z):

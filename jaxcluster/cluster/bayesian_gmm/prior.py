@@ -1,4 +1,4 @@
-"""Priors of a mixture: what a caller gives of them, and what the rows stand in for."""
+"""Priors of a mixture, those that a caller gives and those that are made of the rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from jaxcluster.cluster.bayesian_gmm.posterior import Prior
 from jaxcluster.cluster.gmm import em
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, fold_rows
+from jaxcluster.core.frame import Frame
 from jaxcluster.ops.gaussian import Family
 from jaxcluster.ops.gaussian.dense import positive_definite
 from jaxcluster.types import Array, Float, Points
 
 
 class Given(NamedTuple):
-    """What a caller gives of a prior; None for what follows from the rows and the number of components."""
+    """The given part of a prior; None for what follows from the rows and the number of components."""
 
     weight_concentration: Any = None
     mean_precision: Any = None
@@ -48,26 +49,32 @@ def check_given(given: Given, family: Family, d: int) -> Given:
     return given._replace(mean=mean, covariance=covariance)
 
 
-def in_frame(given: Given, origin: Float[Array, " d"]) -> Given:
-    """The same for rows that had ``origin`` subtracted, as arrays of their dtype."""
-    mean = given.mean
-    if mean is not None:
-        host = not check.is_traced(mean, origin)
-        mean = np.asarray(mean, np.float64) - np.asarray(origin, np.float64) if host else mean - origin
-    placed = given._replace(mean=mean)
-    return jax.tree.map(lambda value: jnp.asarray(value, origin.dtype), placed)
+def enter(given: Given, frame: Frame, dtype: np.dtype) -> Given:
+    """The same in a frame, as arrays of ``dtype``."""
+    mean = None if given.mean is None else frame.enter(given.mean)
+    covariance = None if given.covariance is None else frame.scale(given.covariance, length=2)
+
+    def place(value):
+        return jnp.asarray(value if check.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
+
+    return jax.tree.map(place, given._replace(mean=mean, covariance=covariance))
 
 
-def complete(options: em.EMOptions, given: Given, points: Points, k: int, reg: Float[Array, ""]) -> Prior:
+def complete(
+    options: em.EMOptions, given: Given, points: Points, k: int, reg: Float[Array, ""], row: Float[Array, ""]
+) -> Prior:
     """The prior, what is not given of it as scikit-learn has it.
 
     These are: a concentration of 1/k, one row's precision of the mean, the mean of the rows, d degrees of freedom, and
     the rows' unbiased covariance, to which ``reg`` is added where it is singular. A row of weight w counts w times.
+
+    Args:
+        row: () weight of a row that counts once, in the frame.
     """
     d, dtype = points.x.shape[1], points.x.dtype
     mean, covariance = given.mean, given.covariance
     if mean is None or covariance is None:
-        found_mean, found_covariance = _of_rows(options, points, reg)
+        found_mean, found_covariance = _of_rows(options, points, reg, row)
         mean = found_mean if mean is None else mean
         covariance = found_covariance if covariance is None else covariance
 
@@ -84,8 +91,8 @@ def complete(options: em.EMOptions, given: Given, points: Points, k: int, reg: F
     )
 
 
-def _of_rows(options, points, reg):
-    """Mean and covariance of the rows; 0 and 1 in place of numbers beyond the dtype, which the fit's status tells."""
+def _of_rows(options, points, reg, row):
+    """Mean and covariance of the rows; 0 and 1 in place of numbers beyond the dtype, of which the status tells."""
     family, columns, d = options.family, em.as_columns(points), points.x.shape[1]
     total, sums = across((jnp.sum(points.weight), points.weight @ points.x), options.axis_name)
     about = (sums / total)[None]
@@ -97,12 +104,13 @@ def _of_rows(options, points, reg):
     moments, _ = fold_rows(tile, columns, tile=size, axis=-1, axis_name=options.axis_name)
     delta = moments.first / total
     # One less than the rows; where weights are shares that sum to 1 or so, not less than half of them.
-    unbiased = total / jnp.maximum(total - 1, total / 2)
+    unbiased = total / jnp.maximum(total - row, total / 2)
     covariance = family.covariances(moments, delta, moments.weight) * unbiased
     finite = jnp.all(jnp.isfinite(covariance)) & jnp.all(jnp.isfinite(delta))
-    covariance = jnp.where(finite, covariance, family.isotropic(1, 1, d))
+    one = family.isotropic(jnp.ones_like(total), 1, d)
+    covariance = jnp.where(finite, covariance, one)
     sound = positive_definite(family.dense(covariance, 1, d)[0])
-    covariance = covariance + jnp.where(sound, 0, reg) * family.isotropic(1, 1, d)
+    covariance = covariance + jnp.where(sound, 0, reg) * one
     mean = jnp.where(finite, (about + delta)[0], 0)
     return mean.astype(columns.x.dtype), covariance.reshape(_shape(family, d)).astype(columns.x.dtype)
 

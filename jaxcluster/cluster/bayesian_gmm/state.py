@@ -1,15 +1,18 @@
-"""The posterior of a mixture as its users see it."""
+"""The public posterior of a mixture."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.bayesian_gmm.posterior import Posterior, Prior, mean_weights
-from jaxcluster.cluster.gmm.state import GMMState, family_of, public_covariances
+from jaxcluster.cluster.gmm.state import GMMState, Ridge, family_of, public_covariances, volume
+from jaxcluster.core import check
+from jaxcluster.core.frame import Frame, publish
 from jaxcluster.ops.gaussian import FAMILIES, Family
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Bool, Float, Published
 
 
 class BayesianGMMState(NamedTuple):
@@ -29,21 +32,51 @@ class BayesianGMMState(NamedTuple):
         prior: the priors of the fit, with what stood in for those not given.
     """
 
-    weight_concentration: Float[Array, ...]
-    mean_precision: Float[Array, "*batch k"]
-    means: Float[Array, "*batch k d"]
-    degrees_of_freedom: Float[Array, ...]
-    covariances: Float[Array, ...]
-    weights: Float[Array, "*batch k"]
-    lower_bound: Float[Array, "*batch"]
-    collapsed: Bool[Array, "*batch k"]
-    residual: Float[Array, "*batch"]
+    weight_concentration: Float[Published, ...]
+    mean_precision: Float[Published, "*batch k"]
+    means: Float[Published, "*batch k d"]
+    degrees_of_freedom: Float[Published, ...]
+    covariances: Float[Published, ...]
+    weights: Float[Published, "*batch k"]
+    lower_bound: Float[Published, "*batch"]
+    collapsed: Bool[Published, "*batch k"]
+    residual: Float[Published, "*batch"]
     prior: Prior
 
     @property
-    def objective(self) -> Float[Array, "*batch"]:
+    def objective(self) -> Float[Published, "*batch"]:
         """The negative lower bound, by which runs are compared."""
         return -self.lower_bound
+
+    def leave(self, frame: Frame, family: Family, ridge: Ridge, shift: Any) -> BayesianGMMState:
+        """The same posterior out of the frame of its fit.
+
+        Args:
+            frame: of the fit.
+            family: the type of the covariances.
+            ridge: of the fit.
+            shift: () lower bound in data units less that in the frame (nats).
+        """
+        prior = self.prior
+        return BayesianGMMState(
+            frame.unscale(self.weight_concentration),
+            frame.unscale(self.mean_precision),
+            frame.leave(self.means),
+            frame.unscale(self.degrees_of_freedom),
+            ridge.leave(family, self.covariances, frame),
+            frame.unscale(self.weights),
+            plus(self.lower_bound, shift, frame),
+            self.collapsed,
+            frame.unscale(self.residual),
+            Prior(
+                frame.unscale(prior.weight_concentration),
+                frame.unscale(prior.mean_precision),
+                frame.leave(prior.mean),
+                frame.unscale(prior.degrees_of_freedom),
+                frame.unscale(prior.covariance, length=2),
+                publish(np.asarray(ridge.reg), frame.dtype) if not check.is_traced(ridge.reg) else ridge.reg,
+            ),
+        )
 
 
 def plug_in(state: BayesianGMMState) -> GMMState:
@@ -51,40 +84,75 @@ def plug_in(state: BayesianGMMState) -> GMMState:
     return GMMState(state.weights, state.means, state.covariances, state.lower_bound, state.collapsed, state.residual)
 
 
-def posterior_of(
-    state: BayesianGMMState, origin: Float[Array, " d"], covariance: str | None = None
-) -> tuple[Family, Posterior]:
-    """The type of a state's covariances and its posterior, for rows that had ``origin`` subtracted.
+def plus(bound: Any, shift: Any, frame: Frame) -> Published:
+    """A bound in a frame plus what makes one in data units of it."""
+    if check.is_traced(bound, shift):
+        return bound + jnp.asarray(shift).astype(bound.dtype)
+    return publish(np.asarray(bound, np.float64) + np.asarray(shift, np.float64), frame.dtype)
+
+
+def bound_shift(frame: Frame, degrees: Any, d: int) -> Any:
+    """Lower bound of the evidence in data units less that in a frame (nats).
+
+    The bound has ν·log |R| of each component, R in units of a length⁻¹, and no other term has a unit.
+
+    Args:
+        degrees: () degrees of freedom ν of all components together.
+    """
+    cell = volume(frame)
+    if check.is_traced(cell, degrees):
+        return jnp.asarray(cell).astype(degrees.dtype) * (d * degrees)
+    return cell * d * float(degrees)
+
+
+def posterior_of(state: BayesianGMMState, frame: Frame, dtype: np.dtype, covariance: str | None = None):
+    """The type of a state's covariances and its posterior in a frame, as arrays of ``dtype``.
 
     Args:
         state: a fitted posterior.
-        origin: (d,).
+        frame: where the rows are.
+        dtype: of the rows.
         covariance: the type, which the shapes do not tell of one component: "tied" and "full" look alike.
+
+    Returns:
+        The `Family`, and the `Posterior` but for its factor, which is None.
     """
     family, covariances = family_of(plug_in(state))
-    k, d = state.means.shape
+    k = state.means.shape[0]
     if covariance == "tied" != family.name:
         family, covariances = FAMILIES["tied"], covariances[0]
-    degrees = jnp.reshape(state.degrees_of_freedom, () if family.name == "tied" else (k,))
-    arrays = (state.weight_concentration, state.mean_precision, state.means - origin, degrees, covariances)
-    *arrays, covariances = (jnp.asarray(each, origin.dtype) for each in arrays)
-    covariances, factor, _ = family.factor(covariances, d)
-    return family, Posterior(*arrays, covariances, factor)
+    degrees = state.degrees_of_freedom
+    arrays = (
+        state.weight_concentration,
+        state.mean_precision,
+        frame.enter(state.means),
+        degrees.reshape(() if family.name == "tied" else (k,)),
+        frame.scale(covariances, length=2),
+    )
+    if not check.is_traced(arrays):
+        arrays = tuple(np.asarray(each).astype(dtype) for each in arrays)
+    return family, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), None)
 
 
-def public_state(
-    family: Family, posterior: Posterior, prior: Prior, origin: Float[Array, " d"], lower_bound, collapsed, residual
+def with_factor(family: Family, posterior: Posterior) -> Posterior:
+    """A posterior with the factor of its covariances."""
+    covariances, factor, _ = family.factor(posterior.covariances, posterior.means.shape[1])
+    return posterior._replace(covariances=covariances, factor=factor)
+
+
+def frame_state(
+    family: Family, posterior: Posterior, prior: Prior, lower_bound: Any, collapsed: Any, residual: Any
 ) -> BayesianGMMState:
-    """The state of a posterior, in the frame of rows that had ``origin`` subtracted."""
+    """The state of a posterior, still in the frame of its fit."""
     return BayesianGMMState(
         weight_concentration=posterior.weight_concentration,
         mean_precision=posterior.mean_precision,
-        means=posterior.means + origin,
+        means=posterior.means,
         degrees_of_freedom=jnp.atleast_1d(posterior.degrees_of_freedom),
         covariances=public_covariances(family, posterior.covariances),
         weights=mean_weights(posterior.weight_concentration),
         lower_bound=lower_bound,
         collapsed=collapsed,
         residual=residual,
-        prior=prior._replace(mean=prior.mean + origin),
+        prior=prior,
     )

@@ -1,4 +1,4 @@
-"""Coordinate ascent of the lower bound on centred rows: what a tile contributes, and one step of the posterior."""
+"""Coordinate ascent of the lower bound in a frame: statistics of a tile of rows, and one step of the posterior."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jaxcluster.cluster.bayesian_gmm.posterior import (
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
-from jaxcluster.ops.gaussian import Moments, expandable, log_densities
+from jaxcluster.ops.gaussian import Components, Moments
 from jaxcluster.ops.logsumexp import fold_responsibilities
 from jaxcluster.types import Array, Bool, Float
 
-NOISE, FALL_NOISE = 2, 16
-"""Rounding errors by which a lower bound has to rise, or to fall, to be known to have done so."""
+NOISE = 2
+"""Rounding errors by which a lower bound has to rise to be known to have done so."""
 
 
 class VBStats(NamedTuple):
@@ -58,12 +58,15 @@ class VBState(NamedTuple):
         lower_bound: () of the evidence (nats).
         collapsed: (k,) components whose covariance was kept from being singular.
         residual: () change of the lower bound; 0 once no step raises it.
+        fall: () by how much the last step would have lowered it, beyond what rounding and ``reg_covar`` allow; 0 for a
+            step that was taken.
     """
 
     posterior: Posterior
     lower_bound: Float[Array, "*batch"]
     collapsed: Bool[Array, "*batch k"]
     residual: Float[Array, "*batch"]
+    fall: Float[Array, "*batch"]
 
     @property
     def objective(self) -> Float[Array, "*batch"]:
@@ -71,28 +74,36 @@ class VBState(NamedTuple):
         return -self.lower_bound
 
 
-def log_joint(model: Model, posterior: Posterior) -> Callable[[Float[Array, "d n"]], Float[Array, "k n"]]:
-    """Columns to E log(weight·density) of every component under the posterior (nats)."""
-    family, precision = model.em.family, model.em.precision
-    _, _, means, _, _, factor = posterior
-    offsets = log_offsets(posterior)[:, None]
-    expanded = expandable(family, means, factor)
-    return lambda x: offsets + log_densities(family, means, factor, x, expanded, precision)
+def components_of(posterior: Posterior) -> Components:
+    """The Gaussians of a posterior, raised by what E log(weight·density) has beyond the log-density (nats)."""
+    return Components(log_offsets(posterior), posterior.means, posterior.covariances, posterior.factor)
 
 
 def vb_stats(model: Model, posterior: Posterior, reference: Float[Array, "k d"], columns: em.Columns) -> VBStats:
-    """The responsibilities under a posterior, folded into moments about a reference, each row read once."""
-    logits, moments = log_joint(model, posterior), em.moments_about(model.em, plain(posterior), reference)
+    """The responsibilities under a posterior, folded into moments about a reference, each row read once.
+
+    Args:
+        model: how rows are gone over.
+        posterior: in the frame of the rows.
+        reference: near the means to come.
+        columns: the rows, weights as counts.
+    """
+    rows_under = em.row_posterior(model.em, components_of(posterior))
+    moments = em.moments_about(model.em, plain(posterior), reference)
 
     def contribution(log_sum, r, columns):
         # A row that is beyond reach of every component has no responsibilities; its status must not be CONVERGED.
         entropy = jnp.where(jnp.isfinite(log_sum), row_entropy(r), jnp.nan)
         entropy = columns.weight @ jnp.where(columns.weight > 0, entropy, 0)
-        return VBStats(moments(r * columns.weight, columns.x), entropy), ()
+        return VBStats(moments(r * columns.weight[None, :], columns.x), entropy), ()
 
     tile = em.em_tile(model.em, columns.weight.shape[0], *reference.shape)
     return fold_responsibilities(
-        lambda columns: logits(columns.x), contribution, columns, tile=tile, axis_name=model.em.axis_name
+        lambda columns: rows_under(columns.x)[:2],
+        contribution,
+        columns,
+        tile=tile,
+        axis_name=model.em.axis_name,
     )[0]
 
 
@@ -134,20 +145,21 @@ def step(model: Model, columns: em.Columns, prior: Prior, state: VBState) -> VBS
     broken = ~jnp.isfinite(bound)
     ulp = jnp.finfo(bound.dtype).eps * jnp.maximum(jnp.abs(bound), 1)
     change = bound - state.lower_bound
-    slack = jnp.maximum(em.FALL * jnp.maximum(jnp.abs(bound), 1), FALL_NOISE * ulp)
     cost = em.ridge_cost(model.em.family, plain(state.posterior), state.collapsed, prior.reg)
-    given_up = broken | (change < -slack - cost * jnp.sum(state.posterior.mean_precision))
-    known = (change > NOISE * ulp) | (change < -FALL_NOISE * ulp)
+    given_up = broken | (change < -em.bound_slack(bound) - cost * jnp.sum(state.posterior.mean_precision))
+    fall = jnp.where(given_up & ~broken, -change, 0)
+    known = (change > NOISE * ulp) | (change < -em.FALL_NOISE * ulp)
     change = jnp.where(known, jnp.abs(change), gain)
     residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, change))
-    raised = VBState(posterior, bound, collapsed, residual)
-    return jax.tree.map(lambda old, new: jnp.where(given_up, old, new), state._replace(residual=residual), raised)
+    raised = VBState(posterior, bound, collapsed, residual, fall)
+    stayed = state._replace(residual=residual, fall=fall)
+    return jax.tree.map(lambda old, new: jnp.where(given_up, old, new), stayed, raised)
 
 
 def begin(posterior: Posterior, collapsed: Bool[Array, " k"]) -> VBState:
     """The state before the first step."""
     infinite = jnp.asarray(jnp.inf, posterior.means.dtype)
-    return VBState(posterior, -infinite, collapsed, infinite)
+    return VBState(posterior, -infinite, collapsed, infinite, jnp.zeros_like(infinite))
 
 
 def plain(posterior: Posterior) -> Mixture:

@@ -1,85 +1,86 @@
-"""Using a fitted mixture: labels, probabilities, densities, samples and information criteria of rows."""
+"""Labels, probabilities, densities, samples and information criteria of rows under a fitted mixture."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of, place_about_means
+from jaxcluster.cluster.gmm.compare import Compared, mixture_components, rows_in_frame
+from jaxcluster.cluster.gmm.state import GMMState, family_of, frame_of_mixture, parts_in_frame
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.frame import Frame, float_dtype, publish
 from jaxcluster.core.implicit import without_derivative
-from jaxcluster.core.rows import Placed, trim
-from jaxcluster.ops.logsumexp import responsibilities
-from jaxcluster.types import Array, Float, Int, KeyArray
+from jaxcluster.types import Array, Float, Int, KeyArray, Published
 
 SAMPLE_TILE = 1 << 24
 """Elements of the factors that a tile of drawn rows looks up."""
 
 
-class InFrame(NamedTuple):
-    """Rows with the mixture they are compared with, both about the mean of the component means."""
-
-    options: em.EMOptions
-    mixture: Mixture
-    placed: Placed
-
-
-def predict(state: GMMState, x, *, missing: bool = False) -> Int[Array, " n"]:
+def predict(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Int[Array, " n"]:
     """The most probable component of each of (n, d) rows; ties go to the lower index.
 
     Args:
         state: a fitted mixture.
         x: (n, d) rows.
         missing: NaN cells are integrated out.
+        frame: of the fit that the mixture is from; None for one about its means.
 
     Raises:
         ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
     """
-    here = _place(state, x, missing=missing)
-    labels = trim(_label(here.options, here.mixture, here.placed.points.x)[0], here.placed.n)
-    return without_derivative(labels, state, x)
+    return without_derivative(_compare(state, x, missing=missing, frame=frame).labels(), state, x)
 
 
-def predict_proba(state: GMMState, x, *, missing: bool = False) -> Float[Array, "n k"]:
-    """The probability of each component given each row; see `predict`."""
-    here = _place(state, x, missing=missing)
-    return trim(_probabilities(here.options, here.mixture, here.placed.points.x), here.placed.n, axis=0)
+def predict_proba(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, "n k"]:
+    """The probability of each component given each row; see `predict`. Rows sum to 1."""
+    return _compare(state, x, missing=missing, frame=frame).responsibilities()
 
 
-def score_samples(state: GMMState, x, *, missing: bool = False) -> Float[Array, " n"]:
+def score_samples(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, " n"]:
     """The log-density of each row (nats), of its observed cells alone if some are missing; see `predict`."""
-    here = _place(state, x, missing=missing)
-    return trim(_label(here.options, here.mixture, here.placed.points.x)[1], here.placed.n)
+    return _compare(state, x, missing=missing, frame=frame).log_p()
 
 
-def score(state: GMMState, x, *, weights=None, missing: bool = False) -> Float[Array, ""]:
-    """The weighted mean log-density of the rows (nats per row): higher is better. ``weights`` is (n,), or None."""
-    here = _place(state, x, weights, missing=missing)
-    return _score(here.options, here.mixture, here.placed.points)
+def score(
+    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
+    """The weighted mean log-density of the rows (nats per row): higher is better.
+
+    Args:
+        state, x, missing, frame: as in `predict`.
+        weights: (n,) non-negative, or None for 1 each.
+    """
+    return mean_log_p(_compare(state, x, weights, missing=missing, frame=frame))
 
 
-def negative_log_likelihood(state: GMMState, x, *, weights=None, missing: bool = False) -> Float[Array, ""]:
+def negative_log_likelihood(
+    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
     """The weighted mean negative log-density of the rows (nats per row): a loss.
 
     Differentiable with respect to the state's weights, means and covariances and to ``x``, for any `GMMState`, not
     only a fitted one.
     """
-    return -score(state, x, weights=weights, missing=missing)
+    return _combined(score(state, x, weights=weights, missing=missing, frame=frame), -1.0, 0.0)
 
 
-def aic(state: GMMState, x, *, weights=None, missing: bool = False) -> Float[Array, ""]:
+def aic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
     """Akaike's criterion −2·log L + 2·p of the rows: lower is better. A row of weight w counts w times."""
-    return _criterion(state, x, weights, missing, lambda n: 2.0)
+    mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _count(x, weights)
+    return _combined(mean, -2 * n, 2.0 * _free(state))
 
 
-def bic(state: GMMState, x, *, weights=None, missing: bool = False) -> Float[Array, ""]:
+def bic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
     """The Bayesian (Schwarz) criterion −2·log L + p·log n of the rows: lower is better; see `aic`."""
-    return _criterion(state, x, weights, missing, jnp.log)
+    mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _count(x, weights)
+    log_n = jnp.log(n) if check.is_traced(n) else math.log(n)
+    return _combined(mean, -2 * n, log_n * _free(state))
 
 
 def n_parameters(covariance: str, k: int, d: int) -> int:
@@ -87,7 +88,7 @@ def n_parameters(covariance: str, k: int, d: int) -> int:
     return em.EMOptions(covariance).family.parameters(k, d) + k * d + k - 1
 
 
-def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n d"], Int[Array, " n"]]:
     """Draws n rows and the component of each.
 
     Args:
@@ -96,49 +97,50 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Array, "n d"],
         n: how many, static.
     """
     n = check.check_count("n", n)
-    family, covariances = family_of(state)
-    return _sample(family.name, n, key, state.weights, state.means, covariances)
+    frame = frame_of_mixture(state)
+    family, weights, means, covariances = parts_in_frame(state, frame, float_dtype(frame.dtype))
+    x, labels = _sample(family.name, n, key, weights, means, covariances)
+    return frame.leave(x), labels
 
 
-def _place(state, x, weights=None, *, missing=False):
-    placed = place_about_means(state, x, weights, missing=missing)
-    family, covariances = family_of(state)
+def mean_log_p(rows: Compared) -> Float[Published, ""]:
+    """The weighted mean log-density of rows (nats per row); in float64 where they are concrete."""
+    log_p, weight = rows.log_p(), rows.prepared.trim(rows.prepared.points.weight)
+    if check.is_traced(log_p, weight):
+        return jnp.sum(jnp.where(weight > 0, weight * log_p, 0)) / jnp.sum(weight)
+    weight = np.asarray(weight, np.float64)
+    counted = weight > 0
+    mean = np.average(np.asarray(log_p, np.float64)[counted], weights=weight[counted])
+    return publish(np.asarray(mean), rows.prepared.dtype)
+
+
+def _compare(state, x, weights=None, *, missing=False, frame=None):
+    """Rows and the components of a mixture."""
+    prepared, x, remote = rows_in_frame(state, x, weights, missing=missing, frame=frame)
+    family, *parts = parts_in_frame(state, prepared.frame, prepared.points.x.dtype)
     options = em.EMOptions(family.name, missing=missing)
-    mixture = _mixture(options, state.weights, state.means, covariances, placed.origin)
-    return InFrame(options, mixture, placed)
+    return Compared(options, mixture_components(options, *parts), prepared, x, remote)
 
 
-@partial(jax.jit, static_argnums=0)
-def _mixture(options, weights, means, covariances, origin):
-    means, covariances, weights = (jnp.asarray(each, origin.dtype) for each in (means - origin, covariances, weights))
-    covariances, factor, _ = options.family.factor(covariances, means.shape[1])
-    return Mixture(weights, means, covariances, factor)
+def _combined(mean, factor, term):
+    """factor·mean + term, an array whatever the mean is: NumPy makes a scalar of one."""
+    if check.is_traced(mean, factor):
+        return jnp.asarray(factor).astype(mean.dtype) * mean + jnp.asarray(term).astype(mean.dtype)
+    return publish(np.asarray(factor * np.asarray(mean, np.float64) + term), mean.dtype)
 
 
-@partial(jax.jit, static_argnums=0)
-def _label(options, mixture, x):
-    return em.label(options, mixture, x.T)
+def _count(x, weights):
+    """Rows, by their weights."""
+    if weights is None:
+        return np.shape(x)[0]
+    if check.is_traced(weights):
+        return jnp.sum(weights)
+    return float(np.sum(np.asarray(weights), dtype=np.float64))
 
 
-@partial(jax.jit, static_argnums=0)
-def _probabilities(options, mixture, x):
-    logits = em.log_joint(options, mixture)
-    tile = em.em_tile(options, x.shape[0], *mixture.means.shape)
-    return map_rows(lambda rows: responsibilities(logits(rows.T))[1].T, x, tile=tile)
-
-
-@partial(jax.jit, static_argnums=0)
-def _score(options, mixture, points):
-    _, log_p = em.label(options, mixture, points.x.T)
-    counted = points.weight > 0
-    return jnp.sum(jnp.where(counted, points.weight * log_p, 0)) / jnp.sum(points.weight)
-
-
-def _criterion(state, x, weights, missing, price):
-    here = _place(state, x, weights, missing=missing)
-    n = jnp.sum(here.placed.points.weight)
-    free = n_parameters(here.options.covariance, *state.means.shape)
-    return -2 * n * _score(here.options, here.mixture, here.placed.points) + price(n) * free
+def _free(state):
+    family, _ = family_of(state)
+    return n_parameters(family.name, *state.means.shape)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -1,4 +1,4 @@
-"""Expectation–maximisation on centred rows: what a tile contributes, and what the mixture becomes of it.
+"""Expectation–maximization in a frame: statistics of a tile of rows, and the mixture that they lead to.
 
 Source: A. P. Dempster, N. M. Laird and D. B. Rubin, Maximum likelihood from incomplete data via the EM algorithm,
 J. R. Stat. Soc. B 39 (1977).
@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.ops.distance import FULL
-from jaxcluster.ops.gaussian import FAMILIES, Family, Moments, expandable, log_densities, missing
+from jaxcluster.ops.gaussian import (
+    FAMILIES,
+    Components,
+    Family,
+    Moments,
+    expandable,
+    log_densities,
+    missing,
+)
 from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
-from jaxcluster.types import Array, Bool, Float, Int, Points
+from jaxcluster.types import Array, Bool, Float, Int, Points, Status
 
 CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
 """Numbers that are held of a tile: what a CPU's cache holds, and what fills an accelerator."""
@@ -29,6 +38,13 @@ POINT = 1e-4
 
 FALL = 1e-7
 """Share of itself by which a lower bound may fall by rounding, and what is beyond all doubt by ``reg_covar``."""
+
+FALL_NOISE, BOUND_NOISE = 16, 1000
+"""Rounding errors of a lower bound by which it may fall in a step, and beyond which a fall shows that the rows are not
+resolved: products in place of differences may bring 1e-4 nats, which is 840 of them in float32."""
+
+SPARE = 10 * float(np.finfo(np.float64).eps)
+"""Rows that scikit-learn, in float64, adds to the weight of each component. In a frame the mean weight is near 1."""
 
 
 class EMOptions(NamedTuple):
@@ -52,6 +68,32 @@ class EMOptions(NamedTuple):
         return FAMILIES[self.covariance]
 
 
+class RowPosterior(NamedTuple):
+    """Rows under a mixture.
+
+    Attributes:
+        log_p: (n,) log-density (nats).
+        responsibilities: (k, n).
+        labels: (n,) the component of the largest responsibility, the lower index of equals.
+    """
+
+    log_p: Float[Array, " n"]
+    responsibilities: Float[Array, "k n"]
+    labels: Int[Array, " n"]
+
+
+class Membership(NamedTuple):
+    """Responsibilities that are given, drawn or one-hot: what a row has of them, and how a tile makes them of it.
+
+    Attributes:
+        rows: a pytree of arrays with n rows along their last axis.
+        responsibilities: a tile of ``rows`` to (k, t).
+    """
+
+    rows: Any
+    responsibilities: Callable[[Any], Float[Array, "k t"]]
+
+
 class Columns(NamedTuple):
     """Rows laid side by side, so that sums over rows run along whole vectors: x is (d, n)."""
 
@@ -73,15 +115,21 @@ class EMState(NamedTuple):
         mixture: what the last step led to.
         before: the mixture that ``lower_bound`` is of.
         lower_bound: () mean log-likelihood of a row (nats).
+        last_bound: () what the change of the next one is measured from: the lower bound, or before the first step that
+            of the fit that is continued.
         collapsed: (k,) components of ``mixture`` that were kept from collapsing.
         residual: () change of the lower bound; 0 once no step raises it.
+        fall: () by how much the last step would have lowered it, beyond what rounding and ``reg_covar`` allow; 0 for a
+            step that was taken.
     """
 
     mixture: Mixture
     before: Mixture
     lower_bound: Float[Array, "*batch"]
+    last_bound: Float[Array, "*batch"]
     collapsed: Bool[Array, "*batch k"]
     residual: Float[Array, "*batch"]
+    fall: Float[Array, "*batch"]
 
     @property
     def objective(self) -> Float[Array, "*batch"]:
@@ -116,14 +164,41 @@ def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
     return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
 
 
-def log_joint(options: EMOptions, mixture: Mixture) -> Callable[[Float[Array, "d n"]], Float[Array, "k n"]]:
-    """Columns to log(weight·density) of every component; -inf for one of weight 0."""
-    family = options.family
-    shares = log_weights(mixture.weights)[:, None]
+def joint(
+    options: EMOptions, components: Components
+) -> Callable[[Float[Array, "d n"]], tuple[Float[Array, "k n"], Float[Array, " n"] | None]]:
+    """Columns to log(weight·density) of every component (nats) in two parts, as `log_densities` has them.
+
+    The first part is -inf for a component of weight 0.
+    """
+    family, (heights, means, covariances, factor) = options.family, components
     if options.missing:
-        return lambda x: shares + missing.log_densities(family, mixture.means, mixture.covariances, x)
-    expanded = expandable(family, mixture.means, mixture.factor)
-    return lambda x: shares + log_densities(family, mixture.means, mixture.factor, x, expanded, options.precision)
+        return lambda x: (heights[:, None] + missing.log_densities(family, means, covariances, x), None)
+    expanded = expandable(family, means, factor)
+
+    def logits(x):
+        logits, shared = log_densities(family, means, factor, x, expanded, options.precision)
+        return heights[:, None] + logits, shared
+
+    return logits
+
+
+def row_posterior(options: EMOptions, components: Components) -> Callable[[Float[Array, "d n"]], RowPosterior]:
+    """Columns to log-densities, responsibilities and labels."""
+    logits_of = joint(options, components)
+
+    def posterior(x):
+        logits, shared = logits_of(x)
+        log_sum, r = responsibilities(logits)
+        log_p = log_sum if shared is None else log_sum + shared
+        return RowPosterior(log_p, r, jnp.argmax(logits, axis=0).astype(jnp.int32))
+
+    return posterior
+
+
+def components_of(mixture: Mixture) -> Components:
+    """The weighted Gaussians of a mixture."""
+    return Components(log_weights(mixture.weights), mixture.means, mixture.covariances, mixture.factor)
 
 
 def moments_about(
@@ -138,33 +213,35 @@ def moments_about(
 
 def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
     """The E-step of a mixture, folded into moments about a reference, each row read once."""
-    logits, moments = log_joint(options, mixture), moments_about(options, mixture, reference)
+    posterior, moments = row_posterior(options, components_of(mixture)), moments_about(options, mixture, reference)
 
-    def contribution(log_sum, r, columns):
-        counted = columns.weight > 0
-        log_likelihood = columns.weight @ jnp.where(counted, log_sum, 0)
-        return EMStats(moments(r * columns.weight, columns.x), log_likelihood), ()
+    def contribution(log_p, r, columns):
+        log_likelihood = columns.weight @ jnp.where(columns.weight > 0, log_p, 0)
+        return EMStats(moments(r * columns.weight[None, :], columns.x), log_likelihood), ()
 
     tile = em_tile(options, columns.weight.shape[0], *reference.shape)
     return fold_responsibilities(
-        lambda columns: logits(columns.x), contribution, columns, tile=tile, axis_name=options.axis_name
+        lambda columns: posterior(columns.x)[:2],
+        contribution,
+        columns,
+        tile=tile,
+        axis_name=options.axis_name,
     )[0]
 
 
 def given_stats(
-    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns, r: Any
+    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns, membership: Membership
 ) -> EMStats:
-    """Moments by responsibilities that are known: (k, n), or (n,) labels."""
-    k = reference.shape[0]
+    """Moments by responsibilities that are known, of which no more than a tile exists at a time."""
     moments = moments_about(options, mixture, reference)
 
     def tile(rows):
-        columns, r = rows
-        r = r if r.ndim == 2 else (r[None, :] == jnp.arange(k)[:, None]).astype(columns.x.dtype)
-        return EMStats(moments(r * columns.weight, columns.x), jnp.zeros((), columns.x.dtype)), ()
+        columns, of_membership = rows
+        r = membership.responsibilities(of_membership).astype(columns.x.dtype)
+        return EMStats(moments(r * columns.weight[None, :], columns.x), jnp.zeros((), columns.x.dtype)), ()
 
     size = em_tile(options, columns.weight.shape[0], *reference.shape)
-    return fold_rows(tile, (columns, r), tile=size, axis=-1, axis_name=options.axis_name)[0]
+    return fold_rows(tile, (columns, membership.rows), tile=size, axis=-1, axis_name=options.axis_name)[0]
 
 
 def maximize(
@@ -177,9 +254,8 @@ def maximize(
         new mean in the new component's own units.
     """
     family, (k, d) = options.family, reference.shape
-    spare = 10 * jnp.finfo(reference.dtype).eps
-    empty = moments.weight <= spare
-    weight = moments.weight + spare
+    empty = moments.weight <= SPARE
+    weight = moments.weight + SPARE
     delta = jnp.where(empty[:, None], 0, moments.first / weight[:, None])
     raw = family.covariances(moments, delta, weight)
     spread = family.spread(raw)
@@ -233,15 +309,27 @@ def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> 
     )
     bound = log_likelihood / prior.total
     broken = ~jnp.isfinite(bound)
-    slack = jnp.maximum(FALL, 16 * jnp.finfo(bound.dtype).eps) * jnp.maximum(jnp.abs(bound), 1)
     # A small reg_covar takes less than rounding from all but points, and what these do by it is no ascent.
     cost = ridge_cost(options.family, state.mixture, state.collapsed, prior.reg)
-    slack = slack + jnp.where(prior.reg > POINT * prior.variance, cost, 0)
+    slack = bound_slack(bound) + jnp.where(prior.reg > POINT * prior.variance, cost, 0)
     given_up = broken | (bound < state.lower_bound - slack)
-    residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.lower_bound)))
-    raised = EMState(mixture, state.mixture, bound, collapsed, residual)
-    stayed = EMState(state.before, state.before, state.lower_bound, state.collapsed, residual)
+    residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.last_bound)))
+    fall = jnp.where(given_up & ~broken, state.lower_bound - bound, 0)
+    raised = EMState(mixture, state.mixture, bound, bound, collapsed, residual, fall)
+    stayed = EMState(state.before, state.before, state.lower_bound, state.last_bound, state.collapsed, residual, fall)
     return jax.tree.map(lambda stay, rise: jnp.where(given_up, stay, rise), stayed, raised)
+
+
+def bound_slack(bound: Float[Array, ""]) -> Float[Array, ""]:
+    """The change of a lower bound that its rounding allows (nats)."""
+    return max(FALL, FALL_NOISE * float(jnp.finfo(bound.dtype).eps)) * jnp.maximum(jnp.abs(bound), 1)
+
+
+def with_precision(status: Int[Array, ""], fall: Float[Array, ""], bound: Float[Array, ""], tol) -> Int[Array, ""]:
+    """The status, PRECISION where a fit ended since a step would lower its bound by more than ``tol`` and rounding."""
+    noise = max(FALL, BOUND_NOISE * float(jnp.finfo(bound.dtype).eps)) * jnp.maximum(jnp.abs(bound), 1)
+    fell = fall > jnp.maximum(jnp.asarray(tol).astype(bound.dtype), noise)
+    return jnp.where(fell & (status == Status.CONVERGED), Status.PRECISION, status).astype(jnp.int32)
 
 
 def ridge_cost(
@@ -257,22 +345,25 @@ def ridge_cost(
     return reg * d * jnp.sum(jnp.where(collapsed, 0, mixture.weights * precision))
 
 
-def begin(mixture: Mixture, collapsed: Bool[Array, " k"]) -> EMState:
-    """The state before the first step."""
+def begin(mixture: Mixture, collapsed: Bool[Array, " k"], last_bound: Float[Array, ""] | None = None) -> EMState:
+    """The state before the first step; ``last_bound`` is that of a fit that is continued."""
     infinite = jnp.asarray(jnp.inf, mixture.means.dtype)
-    return EMState(mixture, mixture, -infinite, collapsed, infinite)
+    last_bound = -infinite if last_bound is None else last_bound
+    return EMState(mixture, mixture, -infinite, last_bound, collapsed, infinite, jnp.zeros_like(infinite))
 
 
-def label(options: EMOptions, mixture: Mixture, x: Float[Array, "d n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+def label(
+    options: EMOptions, components: Components, x: Float[Array, "d n"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """The most probable component of each column, the lower index of equals, and its log p (nats)."""
-    logits = log_joint(options, mixture)
+    posterior = row_posterior(options, components)
 
     @jax.checkpoint
     def tile(x):
-        joint = logits(x)
-        return (), (jnp.argmax(joint, axis=0).astype(jnp.int32), responsibilities(joint)[0])
+        log_p, _, labels = posterior(x)
+        return (), (labels, log_p)
 
-    return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *mixture.means.shape), axis=-1)[1]
+    return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *components.means.shape), axis=-1)[1]
 
 
 def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:

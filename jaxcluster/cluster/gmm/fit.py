@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.start import Given, check_start, first_mixture, in_frame, mean_square
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_named, public_covariances
+from jaxcluster.cluster.gmm.compare import distant_rows, mixture_components, replaced, settle
+from jaxcluster.cluster.gmm.start import Given, check_start, enter, first_mixture, mean_square
+from jaxcluster.cluster.gmm.state import (
+    GMMState,
+    Mixture,
+    Ridge,
+    family_named,
+    public_covariances,
+    ridge_in,
+    shifted,
+    variances_of,
+    wide_means,
+)
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, Prepared, prepare, publish
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
 from jaxcluster.core.restart import best_of, in_groups, many
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import matrix_precision
-from jaxcluster.types import Array, Bool, Fit, Float, KeyArray, Points
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
+
+RESOLUTION = 0.05
+"""Rounding errors of coordinates up to this share of a component's standard deviation are taken for resolved: they add
+less than 1/400 of themselves squared to its variance."""
 
 
 class Static(NamedTuple):
@@ -75,8 +91,9 @@ def fit(
         init: "kmeans", "k-means++", "random_from_data", "random", (k, d) means, a `Start` (or a tuple or mapping of its
             fields), or the `GMMState` of another fit.
         n_init: runs from different starts, of which the highest lower bound wins.
-        tol: stop when the lower bound (nats per row) changes by no more. Traced.
-        max_steps: the most steps taken. Traced, unless ``unroll``.
+        tol: stop when the lower bound (nats per row) changes by no more, that of the mixture which is returned too.
+            Traced.
+        max_steps: the most steps taken; 0 for the start itself. Traced, unless ``unroll``.
         reg_covar: added to every variance (data units²). Traced.
         missing: NaN cells of ``x`` are integrated out. Costs a d×d factorisation for each row.
         active: (k,) mask of the components that take part, for batches of problems with different k. Inactive ones
@@ -88,30 +105,63 @@ def fit(
     Returns:
         `Fit` with a `GMMState`, labels (n,) int32, steps, status and history: the mean negative log-likelihood after
         each step, whose negative `lower_bounds` gives. Status COLLAPSED says that components lost their rows or their
-        spread; ``state.collapsed`` tells which.
+        spread, and ``state.collapsed`` which; PRECISION that the rows of components are nearer to each other than
+        float32 can tell, or that rounding lowered the bound.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
     options = em_options(covariance, precision, missing, axis_name)
+    return fit_framed(
+        key,
+        x,
+        k,
+        options,
+        weights=weights,
+        init=init,
+        n_init=n_init,
+        tol=tol,
+        max_steps=max_steps,
+        reg_covar=reg_covar,
+        active=active,
+        unroll=unroll,
+    ).fit
+
+
+class Framed(NamedTuple):
+    """A fit, the frame in which its rows were compared, and its means in float64 whatever is published."""
+
+    fit: Fit
+    frame: Frame
+    means: np.ndarray | None
+
+
+def framed(fitted: Fit, frame_means: Any, frame: Frame) -> Framed:
+    """A fit with its frame; ``frame_means`` are in it."""
+    means = None if check.is_traced(frame_means, frame) else wide_means(frame_means, frame)
+    return Framed(fitted, frame, means)
+
+
+def fit_framed(
+    key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
+) -> Framed:
+    """`fit` with its frame."""
+    x, k = check.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     start = check_start(init, options.family, x.shape[0], k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     active = check_active(active, k)
     steps = check.check_count("max_steps", max_steps) if unroll else None
-    placed = place(x, weights, missing=missing, axis_name=axis_name)
-    given = in_frame(start, placed.origin, placed.points.weight.shape[0])
+    prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name)
+    points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
+    given = enter(start, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
     static = Static(k, start.method, 1 if given.complete else runs, options, history_capacity(max_steps), steps)
-    limits = Limits(tol, max_steps, reg_covar, active)
-    fitted, _ = fit_placed(static, key, placed.points, placed.origin, given, limits)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    found = solve(static, key, points, given, Limits(tol, max_steps, ridge.value, active))
+    return framed(finalize(options, found, x, prepared, ridge), found.fit.state.means, prepared.frame)
 
 
-def lower_bounds(fitted: Fit) -> Float[Array, "*batch capacity"]:
-    """The mean log-likelihood of a row (nats) at each step of a fit; NaN after the last."""
+def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:
+    """The mean log-likelihood of a row (nats) at each step of a fit; 0 after the last."""
     return -fitted.history
 
 
@@ -125,7 +175,7 @@ def em_options(covariance: str, precision: str | None, missing: bool, axis_name:
 
 def check_limits(tol, max_steps, reg_covar) -> tuple:
     """``tol`` and ``reg_covar``, of one type whatever the caller wrote; raises on what are no positive numbers."""
-    check.check_positive("max_steps", max_steps)
+    check.check_positive("max_steps", max_steps, zero=True)
     return check.check_positive("tol", tol, zero=True), check.check_positive("reg_covar", reg_covar, zero=True)
 
 
@@ -134,18 +184,108 @@ def check_active(active, k: int) -> Bool[Array, " k"] | None:
     return None if active is None else check.check_mask("active", active, k)
 
 
+class Solved(NamedTuple):
+    """A fit in the frame of its rows.
+
+    Attributes:
+        fit: its state is a `GMMState` in the frame.
+        log_likelihood: () mean log-density of a row under that mixture (nats).
+        cells: () mean number of observed cells of a row.
+        distant: (n,) rows that are far from every component; see `compare.settle`.
+    """
+
+    fit: Fit
+    log_likelihood: Float[Array, "*batch"]
+    cells: int | Float[Array, "*batch"] | Int[Array, "*batch"]
+    distant: Bool[Array, "*batch n"]
+
+
 @partial(jax.jit, static_argnums=0)
-def fit_placed(
-    static: Static, key: KeyArray, points: Points, origin: Array, start: Given, limits: Limits
-) -> tuple[Fit, Float[Array, ""]]:
-    """The fit on placed rows, its state in the caller's frame; and the log-likelihood of the rows under it."""
+def solve(static: Static, key: KeyArray, points: Points, start: Given, limits: Limits) -> Solved:
+    """The fit of rows in a frame; limits are in its units."""
     if static.unrolled is not None:
         fitted = _run(static, points, start, limits, key)
     else:
         best = partial(_best_run, static)
         run = best if static.em.axis_name else in_groups(best)
         fitted = run(*jax.lax.stop_gradient((points, start, limits)), key)
-    return _finish(static, fitted, points, origin, limits)
+    return _finish(static, fitted, points, limits)
+
+
+def finalize(options: em.EMOptions, found: Solved, x: Any, prepared: Prepared, ridge: Ridge) -> Fit:
+    """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
+    fitted, frame, family = found.fit, prepared.frame, options.family
+    labels = prepared.trim(fitted.labels)
+    traced = check.is_traced(fitted, frame, ridge)
+    if not traced:
+        labels = _settled(options, found, x, prepared, labels)
+    status = fitted.status if traced else resolved_status(fitted, x, prepared, family, labels)
+    public = fitted.state.leave(frame, family, ridge, found.cells)
+    taking_part = public.weights > 0
+    if traced:
+        means = jnp.where(taking_part[..., None], public.means, 0)
+    else:
+        taking_part = np.asarray(taking_part)[..., None]
+        means = public.means if taking_part.all() else publish(np.where(taking_part, public.means, 0), frame.dtype)
+    history = _history(fitted, found.cells, ridge, frame)
+    return fitted._replace(state=public._replace(means=means), labels=labels, status=status, history=history)
+
+
+def _settled(options, found, x, prepared, labels):
+    """Labels (…, n), those that an E-step could not tell settled on the host."""
+    distant, state = np.asarray(found.distant), found.fit.state
+    for at in map(tuple, np.argwhere(distant.any(axis=-1))):
+        covariances = state.covariances[at]
+        covariances = covariances[0] if options.family.name == "tied" else covariances
+        components = mixture_components(options, state.weights[at], state.means[at], covariances)
+        index, settled = settle(options, components, prepared, x, distant[at])
+        if settled is not None:
+            labels = replaced(labels, (*at, index), settled.labels)
+    return labels
+
+
+def _history(fitted, cells, ridge, frame):
+    """The mean negative log-likelihood (data units) after each step; 0 after the last."""
+    traced = check.is_traced(fitted, frame, ridge)
+    if not traced and ridge.cell == 0:
+        return frame.unscale(fitted.history)
+    array = jnp if traced else np
+    taken = array.arange(fitted.history.shape[-1]) < array.asarray(fitted.steps)[..., None]
+    moved = shifted(fitted.history, array.asarray(cells)[..., None], -1 * ridge.cell, frame)
+    return jnp.where(taken, moved, 0) if traced else publish(np.where(taken, moved, 0), frame.dtype)
+
+
+def resolved_status(fitted, x, prepared, family, labels):
+    """The status, PRECISION where rows of a component were rounded by more than its spread bears.
+
+    Means and variances tell where that may be so; the rows themselves, in float64, whether it is.
+    """
+    if not prepared.narrowed:
+        return fitted.status
+    state, status = fitted.state, np.array(fitted.status)
+    eps = float(jnp.finfo(prepared.points.x.dtype).eps)
+    k, d = state.means.shape[-2:]
+    for at in np.ndindex(status.shape):
+        means = np.asarray(state.means[at], np.float64)
+        covariances = np.asarray(state.covariances[at], np.float64)
+        covariances = covariances[0] if family.name == "tied" else covariances
+        deviations = np.sqrt(np.maximum(variances_of(family, covariances, k, d), 0))
+        coarse = np.flatnonzero((eps * np.abs(means) > RESOLUTION * deviations).any(axis=1))
+        members = np.asarray(labels[at])
+        if any(_is_rounded(x, prepared, members == j, deviations[j]) for j in coarse):
+            status[at] = Status.NOT_FINITE if status[at] == Status.NOT_FINITE else Status.PRECISION
+    return jnp.asarray(status)
+
+
+def _is_rounded(x, prepared, members, deviations):
+    """Whether rows of a component, not all of them one, lost more on their way into float32 than its spread bears."""
+    members &= np.asarray(prepared.points.weight)[: prepared.n] > 0
+    rows, frame = np.asarray(x)[members].astype(np.float64), prepared.frame
+    if len(np.unique(rows, axis=0)) < 2:
+        return False
+    inside = np.ldexp(rows - np.asarray(frame.origin, np.float64), frame.exponent)
+    errors = inside - np.asarray(prepared.points.x)[: prepared.n][members]
+    return bool((np.sqrt(np.nanmean(np.square(errors), axis=0)) > RESOLUTION * deviations).any())
 
 
 def _best_run(static, points, start, limits, key):
@@ -153,18 +293,61 @@ def _best_run(static, points, start, limits, key):
     return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
 
 
+class _Found(NamedTuple):
+    """An `EMState`; the mean log-density of a row (nats) under the mixture it ends with, and rows far from it."""
+
+    em: em.EMState
+    log_likelihood: Float[Array, "*batch"]
+    distant: Bool[Array, "*batch n"]
+
+    @property
+    def objective(self):
+        return self.em.objective
+
+
 def _run(static, points, start, limits, key):
-    """One run from one start; its state is an `EMState`."""
+    """One run from one start; its state is a `_Found`."""
     columns = em.as_columns(points)
     prior = _prior(static.em, points, limits.reg, limits.active)
     prior = prior._replace(variance=mean_square(static.em, points, prior.total))
     options = static.em._replace(differentiable=static.unrolled is not None)
     mixture, collapsed = first_mixture(options, static.method, key, points, columns, start, prior, static.k)
     advance = partial(em.step, options, columns, prior)
-    state = em.begin(mixture, collapsed)
+    state = em.begin(mixture, collapsed, start.last_bound)
     if static.unrolled is not None:
-        return trace(advance, state, steps=static.unrolled)
-    return iterate(advance, state, tol=limits.tol, max_steps=limits.max_steps, capacity=static.capacity)
+        fitted = trace(advance, state, steps=static.unrolled)
+        return _looked_at(options, fitted, points, prior.total)
+
+    # The steps end with a small change of the bound, which is that of the mixture before the last M-step. The E-step
+    # that gives the labels gives the bound of the mixture itself. On a plateau it may be far above: the steps go on.
+    def go_on(carry):
+        before, _ = carry
+        bounds = {"tol": limits.tol, "max_steps": limits.max_steps, "capacity": static.capacity}
+        after = iterate(advance, before.state.em, after=before, **bounds)
+        found = _looked_at(options, after, points, prior.total)
+        state = found.state.em
+        change = jnp.abs(found.state.log_likelihood - state.lower_bound)
+        moving = change > limits.tol + em.bound_slack(state.lower_bound)
+        moving &= (found.status == Status.CONVERGED) & (state.fall == 0)
+        state = state._replace(residual=jnp.where(moving, change, state.residual))
+        return found._replace(state=found.state._replace(em=state)), moving
+
+    labels = jnp.where(points.weight > 0, 0, 0).astype(jnp.int32)
+    history = jnp.zeros((static.capacity,), points.x.dtype)
+    none = Fit(_Found(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
+    return jax.lax.while_loop(lambda carry: carry[1], go_on, (none, jnp.asarray(True)))[0]
+
+
+def _looked_at(options, fitted, points, total):
+    """A fit with the labels of all rows and their mean log-density under its mixture."""
+    mixture, points, total = jax.lax.stop_gradient((fitted.state.mixture, points, total))
+    components = em.components_of(mixture)
+    labels, log_p = em.label(options, components, points.x.T)
+    log_likelihood = points.weight @ jnp.where(points.weight > 0, log_p, 0)
+    log_likelihood = across(log_likelihood, options.axis_name) / total
+    return fitted._replace(
+        state=_Found(fitted.state, log_likelihood, distant_rows(options, components, log_p)), labels=labels
+    )
 
 
 def _prior(options, points, reg, active):
@@ -172,11 +355,9 @@ def _prior(options, points, reg, active):
     return em.Prior(total, jnp.asarray(reg, points.x.dtype), active)
 
 
-def _finish(static, fitted, points, origin, limits):
-    """From the frame of the iteration to the caller's: labels, gradients, status."""
-    options, state = static.em, fitted.state
-    family = options.family
-    columns = em.as_columns(points)
+def _finish(static, fitted, points, limits):
+    """Gradients and the status of a run, in its frame."""
+    options, (state, log_likelihood, distant) = static.em, fitted.state
     mixture, bound = state.mixture, state.lower_bound
     if static.unrolled is None:
         inputs = (points, jnp.asarray(limits.reg, points.x.dtype), limits.active)
@@ -184,18 +365,28 @@ def _finish(static, fitted, points, origin, limits):
         bound = with_derivative_of(partial(_bound, options), bound, parameters, *inputs)
     else:
         parameters = _parameters(mixture)
-    labels, log_p = em.label(options, jax.lax.stop_gradient(mixture), jax.lax.stop_gradient(columns.x))
-    log_likelihood = jnp.sum(jnp.where(points.weight > 0, points.weight * log_p, 0))
-    log_likelihood = across(log_likelihood, options.axis_name)
     weights, means, covariances = parameters
     collapsed = state.collapsed
-    means = means + origin
     if limits.active is not None:
         weights, means = jnp.where(limits.active, weights, 0), jnp.where(limits.active[:, None], means, 0)
         collapsed &= limits.active
-    status = status_with(fitted.status, objective=bound, collapsed=jnp.any(collapsed))
-    public = GMMState(weights, means, public_covariances(family, covariances), bound, collapsed, state.residual)
-    return Fit(public, labels, fitted.steps, status, fitted.history), log_likelihood
+    # Of no step the bound is not known, and that is no fault of the rows.
+    known = jnp.where(fitted.steps > 0, bound, log_likelihood)
+    status = em.with_precision(fitted.status, state.fall, known, limits.tol)
+    status = status_with(status, objective=known, collapsed=jnp.any(collapsed))
+    covariances = public_covariances(options.family, covariances)
+    public = GMMState(weights, means, covariances, bound, collapsed, state.residual)
+    return Solved(fitted._replace(state=public, status=status), log_likelihood, mean_cells(options, points), distant)
+
+
+def mean_cells(options, points):
+    """Mean number of observed cells of a row."""
+    x, weight = jax.lax.stop_gradient(points)
+    if not options.missing:
+        return x.shape[1]
+    observed = jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype)
+    observed, total = across((weight @ observed, jnp.sum(weight)), options.axis_name)
+    return observed / total
 
 
 def _parameters(mixture):

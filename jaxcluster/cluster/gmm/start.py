@@ -1,4 +1,4 @@
-"""Where a mixture starts: from parameters, from responsibilities, or from a quick clustering of the rows."""
+"""The start of a mixture: parameters, responsibilities, or a quick clustering of the rows."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import numpy as np
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, family_of, shifted
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import shard_index
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import Family
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Bool, Float, KeyArray, Points
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 
 
 class Start(NamedTuple):
-    """What is given of a start; what is None is found by ``method``.
+    """The given part of a start; what is None is found by ``method``.
 
     Attributes:
         means: (k, d).
         weights: (k,), summing to 1.
         precisions: inverse covariances: (k, d, d) full, (d, d) tied, (k, d) diagonal, (k,) spherical.
-        responsibilities: (n, k) share of each component in each row, in place of ``method``.
+        responsibilities: (n, k) of each row for each component, in place of ``method``.
         method: "kmeans" (a k-means of the rows), "k-means++" or "random_from_data" (rows join the nearest of k seeds),
             or "random" (random responsibilities).
+        state: a fit to go on from, in place of all others.
     """
 
     means: Any = None
@@ -43,20 +45,30 @@ class Start(NamedTuple):
     precisions: Any = None
     responsibilities: Any = None
     method: str = "kmeans"
+    state: GMMState | None = None
 
 
 class Given(NamedTuple):
-    """The arrays of a start in the frame of centred rows; responsibilities are (k, n)."""
+    """The arrays of a start in a frame.
+
+    Attributes:
+        means: (k, d).
+        weights: (k,).
+        covariances: in the shape of their family.
+        responsibilities: (k, n).
+        last_bound: () lower bound of the fit that is continued (nats).
+    """
 
     means: Float[Array, "k d"] | None = None
     weights: Float[Array, " k"] | None = None
-    precisions: Array | None = None
+    covariances: Array | None = None
     responsibilities: Float[Array, "k n"] | None = None
+    last_bound: Float[Array, ""] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to be found."""
-        return self.means is not None and self.weights is not None and self.precisions is not None
+        return self.means is not None and self.weights is not None and self.covariances is not None
 
 
 def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
@@ -69,8 +81,11 @@ def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
         ValueError, TypeError: an unknown name, a wrong shape, weights that are no shares, precisions that are not
             symmetric positive definite.
     """
-    start = _as_start(init, family)
+    start = _as_start(init)
     check.check_choice("init", start.method, METHODS)
+    if start.state is not None:
+        _check_state(start.state, family, k, d)
+        return Start(state=start.state)
     shapes = {"means": (k, d), "weights": (k,), "precisions": family.shape(k, d), "responsibilities": (n, k)}
     arrays = {}
     for name, shape in shapes.items():
@@ -88,23 +103,36 @@ def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
     return start._replace(**arrays)
 
 
-def in_frame(start: Start, origin: Array, rows: int) -> Given:
-    """The arrays of a start for rows that had ``origin`` subtracted and are padded to so many."""
+def _check_state(state, family, k, d):
+    if state.means.shape != (k, d):
+        raise ValueError(f"init is a state with means of shape {state.means.shape}, but {(k, d)} is asked for.")
+    found, _ = family_of(state)
+    # Of one component the shapes do not tell tied from full.
+    if found.name != family.name and not (k == 1 and {found.name, family.name} == {"full", "tied"}):
+        raise ValueError(f"init is a state with {found.name} covariances, but covariance={family.name!r} is asked for.")
+
+
+def enter(start: Start, frame: Frame, family: Family, ridge: Ridge, rows: int, dtype: np.dtype) -> Given:
+    """A start in a frame, for rows that are padded to so many, as arrays of ``dtype``."""
 
     def place(value):
-        return None if value is None else jnp.asarray(value, origin.dtype)
+        if value is None:
+            return None
+        return jnp.asarray(value if check.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
 
+    if start.state is not None:
+        state = start.state
+        covariances = state.covariances[0] if family.name == "tied" else state.covariances
+        last_bound = shifted(state.lower_bound, state.means.shape[1], -1 * ridge.cell, frame)
+        covariances = place(frame.scale(covariances, length=2))
+        return Given(place(frame.enter(state.means)), place(state.weights), covariances, None, place(last_bound))
     r = place(start.responsibilities)
     if r is not None:
         r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
-    means = None if start.means is None else _centered(start.means, origin)
-    return Given(means, place(start.weights), place(start.precisions), r)
-
-
-def _centered(means, origin):
-    if check.is_traced(means, origin):
-        return jnp.asarray(means, origin.dtype) - origin
-    return jnp.asarray((np.asarray(means) - np.asarray(origin)).astype(origin.dtype))
+    means = None if start.means is None else place(frame.enter(start.means))
+    covariances = None if start.precisions is None else _inverse(family, start.precisions)
+    covariances = None if covariances is None else place(frame.scale(covariances, length=2))
+    return Given(means, place(start.weights), covariances, r)
 
 
 def first_mixture(
@@ -121,52 +149,64 @@ def first_mixture(
     d = points.x.shape[1]
     family = options.family
     if start.complete:
-        covariances, factor, repaired = family.factor(_inverse(family, start.precisions), d)
+        covariances, factor, repaired = family.factor(start.covariances, d)
         return Mixture(start.weights, start.means, covariances, factor), jnp.zeros((k,), bool) | repaired
-    centers, r = membership(options, method, key, points, start, prior, k)
+    centers, members = membership(options, method, key, points, start, prior, k)
     broad = broad_mixture(options, points, prior, centers)
     mixture, collapsed, _ = em.fit_moments(
         options,
-        lambda reference: em.given_stats(options, broad, reference, columns, r),
+        lambda reference: em.given_stats(options, broad, reference, columns, members),
         centers,
         broad,
         prior,
     )
-    if start.precisions is not None:
-        covariances, factor, _ = family.factor(_inverse(family, start.precisions), d)
+    if start.covariances is not None:
+        covariances, factor, _ = family.factor(start.covariances, d)
         mixture = mixture._replace(covariances=covariances, factor=factor)
     given = {name: getattr(start, name) for name in ("weights", "means") if getattr(start, name) is not None}
     return mixture._replace(**given), collapsed
 
 
-def membership(options, method, key, points, start, prior, k):
-    """Centres near the means to come, and responsibilities (k, n) or labels (n,)."""
+def membership(
+    options: em.EMOptions, method: str, key: KeyArray, points: Points, start: Given, prior: em.Prior, k: int
+) -> tuple[Float[Array, "k d"], em.Membership]:
+    """Centers near the means to come, and the responsibilities of the start."""
     x, weight = points
-    zeros = jnp.zeros((k, x.shape[1]), x.dtype)
+    origin = jnp.zeros((k, x.shape[1]), x.dtype)
     if start.responsibilities is not None:
-        return zeros, start.responsibilities
+        return origin, em.Membership(start.responsibilities, lambda r: r)
     if method == "random":
-        return zeros, _random_shares(key, points, k, prior.active, options.axis_name)
+        return origin, _random_membership(key, points, k, prior.active, options.axis_name)
     filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
     points = jax.lax.stop_gradient(Points(filled, weight))
     masks = {"active": prior.active, "axis_name": options.axis_name}
     if method == "kmeans":
-        fit = kmeans.fit(key, points.x, k, weights=points.weight, **masks)
-        return jax.lax.stop_gradient(fit.state.centers), fit.labels
+        state = kmeans.run_in_frame(key, points, k, **masks).state
+        return state.centers, one_hot_membership(state.found.labels, k)
     if method == "k-means++":
         centers = kmeans_plus_plus(key, points, k, **masks)
     else:
         centers = random_rows(key, points, k, axis_name=options.axis_name)
-    return centers, nearest(points.x, centers, active=prior.active)[0]
+    return centers, one_hot_membership(nearest(points.x, centers, active=prior.active)[0], k)
 
 
-def _random_shares(key, points, k, active, axis_name):
-    """Uniform shares drawn by the number of a row, whatever rows come after it or on which device it lies."""
-    n = points.weight.shape[0]
-    rows = jnp.arange(n) + shard_index(axis_name) * n
-    drawn = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), (k,), points.x.dtype))(rows).T
-    drawn = drawn if active is None else jnp.where(active[:, None], drawn, 0)
-    return drawn / jnp.sum(drawn, axis=0)
+def one_hot_membership(labels: Int[Array, " n"], k: int) -> em.Membership:
+    """Each row with the component of its label alone."""
+    return em.Membership(labels, lambda labels: labels[None, :] == jnp.arange(k)[:, None])
+
+
+def _random_membership(key, points, k, active, axis_name):
+    """Uniform responsibilities drawn by the number of a row, whatever rows come after it or on which device it lies."""
+    n, dtype = points.weight.shape[0], points.x.dtype
+    numbers = jnp.arange(n, dtype=jnp.int32) + shard_index(axis_name) * n
+
+    def draw(numbers):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+        drawn = jax.vmap(lambda key: jax.random.uniform(key, (k,), dtype))(keys).T
+        drawn = drawn if active is None else jnp.where(active[:, None], drawn, 0)
+        return drawn / jnp.sum(drawn, axis=0)[None, :]
+
+    return em.Membership(numbers, draw)
 
 
 def broad_mixture(options, points, prior, centers):
@@ -179,27 +219,34 @@ def broad_mixture(options, points, prior, centers):
 
 
 def mean_square(options: em.EMOptions, points: Points, total: Float[Array, ""]) -> Float[Array, ""]:
-    """The weighted mean square of a cell, a missing one 0: the variance of centred rows (data units²)."""
-    x = jax.lax.stop_gradient(points.x)
+    """The variance of a cell about its column's mean, the mean over the columns (units of the frame, squared).
+
+    A missing cell counts as one at the origin.
+    """
+    x, weight = jax.lax.stop_gradient(points)
     x = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
-    squares = jax.lax.stop_gradient(points.weight) @ jnp.mean(jnp.square(x), axis=1)
-    return across(squares, options.axis_name) / jax.lax.stop_gradient(total)
+    squares, sums = across((weight @ jnp.mean(jnp.square(x), axis=1), weight @ x), options.axis_name)
+    total = jax.lax.stop_gradient(total)
+    return jnp.maximum(squares / total - jnp.mean(jnp.square(sums / total)), 0)
 
 
 def _inverse(family, precisions):
+    """Covariances of precisions; concrete ones are inverted in float64."""
     if family.name in ("diag", "spherical"):
-        return 1 / precisions
+        return 1 / (precisions if check.is_traced(precisions) else np.asarray(precisions, np.float64))
+    if not check.is_traced(precisions):
+        return np.linalg.inv(np.asarray(precisions, np.float64))
     _, factor, _ = factor_dense(precisions)
     return jnp.matmul(factor.root, jnp.swapaxes(factor.root, -1, -2), precision=FULL)
 
 
-def _as_start(init, family):
+def _as_start(init):
     if isinstance(init, str):
         return Start(method=init)
     if isinstance(init, Start):
         return init
     if isinstance(init, GMMState):
-        return _from_state(init, family)
+        return Start(state=init)
     if isinstance(init, Mapping):
         unknown = set(init) - set(Start._fields)
         if unknown:
@@ -208,19 +255,6 @@ def _as_start(init, family):
     if isinstance(init, tuple):
         return Start(*init)
     return Start(means=check.check_matrix(init, name="init"))
-
-
-def _from_state(state, family):
-    found, covariances = family_of(state)
-    if found.name != family.name:
-        raise ValueError(f"init is a state with {found.name} covariances, but covariance={family.name!r} is asked for.")
-    return Start(state.means, state.weights, _precisions(family, covariances, state.means.shape[1]))
-
-
-@partial(jax.jit, static_argnums=(0, 2))
-def _precisions(family, covariances, d):
-    _, factor, _ = family.factor(covariances, d)
-    return family.invert(factor)
 
 
 def _check_shares(weights):

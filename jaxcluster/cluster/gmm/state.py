@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.rows import Placed, place
+from jaxcluster.core.frame import Frame, frame_of, publish
 from jaxcluster.ops.gaussian import FAMILIES, Factor, Family
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Published
+
+LARGEST_VARIANCE = 100
+"""Variances in a frame are at most 2¹⁰⁰: the sum of 2²⁴ of them is within float32. Beside a larger ``reg_covar`` no
+variance of rows counts, as coordinates are below 2⁴⁰."""
 
 
 class Mixture(NamedTuple):
-    """Weighted Gaussians in the frame of centred rows, with the factors that their densities need.
+    """Weighted Gaussians in a frame, with the factors that their densities need.
 
     Attributes:
         weights: (k,), summing to 1.
@@ -42,17 +47,115 @@ class GMMState(NamedTuple):
         residual: () change of the lower bound in the last step.
     """
 
-    weights: Float[Array, "*batch k"]
-    means: Float[Array, "*batch k d"]
-    covariances: Float[Array, ...]
-    lower_bound: Float[Array, "*batch"]
-    collapsed: Bool[Array, "*batch k"]
-    residual: Float[Array, "*batch"]
+    weights: Float[Published, "*batch k"]
+    means: Float[Published, "*batch k d"]
+    covariances: Float[Published, ...]
+    lower_bound: Float[Published, "*batch"]
+    collapsed: Bool[Published, "*batch k"]
+    residual: Float[Published, "*batch"]
 
     @property
-    def objective(self) -> Float[Array, "*batch"]:
+    def objective(self) -> Float[Published, "*batch"]:
         """The mean negative log-likelihood, by which runs are compared."""
         return -self.lower_bound
+
+    def leave(self, frame: Frame, family: Family, ridge: Ridge, cells: Any) -> GMMState:
+        """The same mixture out of the frame of its fit.
+
+        Args:
+            frame: of the fit.
+            family: the type of the covariances.
+            ridge: of the fit.
+            cells: mean number of observed cells of a row.
+        """
+        return GMMState(
+            frame.unscale(self.weights),
+            frame.leave(self.means),
+            ridge.leave(family, self.covariances, frame),
+            shifted(self.lower_bound, cells, ridge.cell, frame),
+            self.collapsed,
+            frame.unscale(self.residual),
+        )
+
+
+def wide_means(means: Any, frame: Frame) -> np.ndarray:
+    """Concrete means (…, k, d) of a frame in the caller's coordinates, in float64 whatever is published.
+
+    In float32 a mean far from 0 is rounded to the spacing of numbers there, which a label near a boundary may show.
+    """
+    exponent = np.asarray(frame.exponent)[..., None, None]
+    origin = np.asarray(frame.origin, np.float64)[..., None, :]
+    return np.ldexp(np.asarray(means, np.float64), -exponent) + origin
+
+
+class Ridge(NamedTuple):
+    """``reg_covar`` and what a change of units does to a log-density.
+
+    Attributes:
+        reg: () added to every variance (data units²).
+        value: () the same in units of the frame, at most 2^`LARGEST_VARIANCE`.
+        cell: () log-density in data units less that in the frame, for each cell of a row (nats).
+        cut: () whether ``value`` is less than ``reg``.
+    """
+
+    reg: Any
+    value: Any
+    cell: Any
+    cut: Any
+
+    def leave(self, family: Family, covariances: Any, frame: Frame) -> Published:
+        """Covariances (…) of a fit, in the shape that `GMMState` has them in, in data units²."""
+        leaving = frame.unscale(covariances, length=2)
+        traced = check.is_traced(self, covariances, frame)
+        if not traced and not self.cut:
+            return leaving
+        # The ridge that was used in the frame is taken off, and the one that was asked for is added.
+        array = jnp if traced else np
+        one = array.ones((), covariances.dtype)
+        if family.name in ("full", "tied"):
+            one = array.eye(covariances.shape[-1], dtype=covariances.dtype)
+        one = one.reshape((1,) * (covariances.ndim - one.ndim) + one.shape)
+        rest = frame.unscale(covariances - self.value * one, length=2)
+        mended = array.asarray(rest) + self.reg * one
+        return jnp.where(self.cut, mended, leaving) if traced else publish(mended, frame.dtype)
+
+
+def ridge_in(frame: Frame, reg: Any) -> Ridge:
+    """``reg_covar`` in a frame. Number of the host: both at once, in float64."""
+    largest = 2.0**LARGEST_VARIANCE
+    value = frame.scale(reg, length=2)
+    if not check.is_traced(value):
+        cut = bool(value > largest)
+        cell = (math.log(largest) - math.log(reg)) / 2 if cut else volume(frame)
+        return Ridge(float(reg), float(min(value, largest)), float(cell), cut)
+    reg = jnp.asarray(reg).astype(value.dtype)
+    cut = value > largest
+    lost = (math.log(largest) - jnp.log(jnp.where(cut, reg, 1))) / 2
+    return Ridge(reg, jnp.minimum(value, largest), jnp.where(cut, lost, volume(frame, value.dtype)), cut)
+
+
+def below_largest_variance(frame: Frame, variance: Any) -> Frame:
+    """The frame, or one whose exponent is so much lower that a concrete variance (data units²) is within its limit."""
+    if check.is_traced(frame, variance) or variance == 0:
+        return frame
+    highest = (LARGEST_VARIANCE - int(np.frexp(float(variance))[1])) // 2
+    return frame if int(frame.exponent) <= highest else frame._replace(exponent=highest)
+
+
+def volume(frame: Frame, dtype: np.dtype | None = None) -> Any:
+    """Log-density of a cell in data units less that in the frame (nats); of ``dtype`` if it is traced."""
+    if not check.is_traced(frame.exponent):
+        return int(frame.exponent) * math.log(2)
+    return jnp.asarray(frame.exponent).astype(dtype or jnp.float32) * math.log(2)
+
+
+def shifted(log_p: Any, cells: Any, cell: Any, frame: Frame, *, dtype: np.dtype | None = None) -> Published:
+    """Log-densities of rows in a frame as those in data units (nats); ``cells`` of each are observed."""
+    if check.is_traced(log_p, cells, cell, frame):
+        return log_p + jnp.asarray(cells).astype(log_p.dtype) * jnp.asarray(cell).astype(log_p.dtype)
+    if cell == 0:
+        return frame.unscale(log_p, dtype=dtype)
+    return publish(np.asarray(log_p, np.float64) + np.asarray(cells, np.float64) * cell, dtype or frame.dtype)
 
 
 def family_named(covariance: str) -> Family:
@@ -66,31 +169,70 @@ def public_covariances(family: Family, covariances: Array) -> Array:
     return covariances[None] if family.name == "tied" else covariances
 
 
-def place_about_means(state: Any, x: Any, weights: Any = None, *, missing: bool | None = None) -> Placed:
-    """(n, d) rows of a user placed about the mean of a fitted mixture, which is told by its ``means`` and ``weights``.
+def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
+    """The frame in which a mixture, known by its weights, means and covariances, is compared with rows.
 
-    Raises:
-        ValueError, TypeError: wrong shapes or values, or another width than the means have.
+    Args:
+        state: of the mixture.
+        frame: of its fit; its exponent is lowered where the covariances are too large for it. None for one in which a
+            typical component is near 1.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.means.shape[1])
-    if check.is_traced(state.means, state.weights):
-        origin = jax.lax.stop_gradient(jnp.mean(state.means, axis=0))
-    else:
-        shares = np.asarray(state.weights, np.float64)
-        origin = np.average(np.asarray(state.means, np.float64), axis=0, weights=shares)
-    return place(x, weights, origin=origin, missing=missing)
+    means, deviations = _means_and_deviations(state)
+    if frame is None:
+        array = jnp if check.is_traced(means, deviations) else np
+        return frame_of(array.concatenate([means, means - deviations, means + deviations]))
+    return frame if check.is_traced(deviations) else below_largest_variance(frame, float(deviations.max()) ** 2)
 
 
-def family_of(state: GMMState) -> tuple[Family, Array]:
+def _means_and_deviations(state):
+    """Means and standard deviations (k, d) of the components that have a weight, in float64 if they are concrete."""
+    family, covariances = family_of(state)
+    k, d = state.means.shape
+    if check.is_traced(state.means, state.weights, covariances):
+        held = jax.lax.stop_gradient((state.weights, state.means, covariances))
+        weights, means, covariances = map(jnp.asarray, held)
+        variances = jnp.maximum(variances_of(family, covariances, k, d), 0).astype(means.dtype)
+        heaviest = jnp.argmax(weights)
+        kept = (weights > 0)[:, None]
+        means = jnp.where(kept, means, means[heaviest][None])
+        return means, jnp.sqrt(jnp.where(kept, variances, variances[heaviest][None]))
+    kept = np.asarray(state.weights) > 0
+    kept = kept if kept.any() else np.ones(k, bool)
+    means = np.asarray(state.means)
+    variances = np.maximum(np.asarray(variances_of(family, np.asarray(covariances, np.float64), k, d)), 0)
+    # In the dtype of the means, which tells in what precision they are compared.
+    return means[kept], np.sqrt(variances[kept]).astype(means.dtype)
+
+
+def variances_of(family: Family, covariances: Any, k: int, d: int) -> Any:
+    """(k, d) variances of the columns, of covariances in the shape of their family."""
+    array = jnp if check.is_traced(covariances) else np
+    if family.name in ("full", "tied"):
+        covariances = array.diagonal(covariances, axis1=-2, axis2=-1)
+    if family.name == "spherical":
+        covariances = covariances[:, None]
+    return array.broadcast_to(covariances if covariances.ndim == 2 else covariances[None], (k, d))
+
+
+def parts_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[Family, Array, Array, Array]:
+    """A mixture in a frame: its type of covariance, weights, means and covariances, as arrays of ``dtype``."""
+    family, covariances = family_of(state)
+    covariances = frame.scale(covariances, length=2)
+    parts = state.weights, frame.enter(state.means), covariances
+    if not check.is_traced(parts):
+        parts = (np.asarray(each).astype(dtype) for each in parts)
+    return family, *(jnp.asarray(each).astype(dtype) for each in parts)
+
+
+def family_of(state: GMMState) -> tuple[Family, Published]:
     """The type of a state's covariances, by their shape, and the covariances in the shape of their family."""
     k, d = state.means.shape
-    shape = jnp.shape(state.covariances)
+    shape = np.shape(state.covariances)
     if shape == (1, d, d) and k > 1:
-        return FAMILIES["tied"], jnp.asarray(state.covariances)[0]
+        return FAMILIES["tied"], state.covariances[0]
     for name in ("full", "diag", "spherical"):
         if shape == FAMILIES[name].shape(k, d):
-            return FAMILIES[name], jnp.asarray(state.covariances)
+            return FAMILIES[name], state.covariances
     raise ValueError(
         f"covariances of shape {shape} fit no type for means of shape {(k, d)}: full is {(k, d, d)}, tied {(1, d, d)}, "
         f"diag {(k, d)}, spherical {(k,)}."

@@ -16,33 +16,46 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.fit import em_options
-from jaxcluster.cluster.gmm.start import check_start, first_mixture, in_frame
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, family_of, public_covariances
+from jaxcluster.cluster.gmm.compare import distant_rows
+from jaxcluster.cluster.gmm.fit import Framed, Solved, em_options, finalize, framed, mean_cells
+from jaxcluster.cluster.gmm.start import check_start, enter, first_mixture
+from jaxcluster.cluster.gmm.state import (
+    GMMState,
+    Mixture,
+    below_largest_variance,
+    family_of,
+    frame_of_mixture,
+    parts_in_frame,
+    public_covariances,
+    ridge_in,
+    volume,
+    wide_means,
+)
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, times_power_of_two
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
-from jaxcluster.core.rows import bucket, place, trim
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import Family, Moments
-from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published
 
 SCATTER = {"full": "ki,kj->kij", "tied": "ki,kj->ij", "diag": "ki,ki->ki", "spherical": "ki,ki->k"}
 """How (k, d) vectors times (k, d) vectors become second moments of each type."""
 
 
 class StepwiseState(NamedTuple):
-    """A mixture that batches keep changing.
+    """A mixture that batches keep changing, in a frame: small steps of means far from 0 would be lost to rounding.
 
     Attributes:
-        weights: (k,) share of each component, summing to 1.
-        offsets: (k, d) means less ``origin``: in float32 small steps of means far from 0 would be lost to rounding.
-        covariances: as in `GMMState`, ``reg`` included.
-        origin: (d,) mean of the first batch.
-        reg: () what the last step added to every variance (data units²).
+        weights: (k,) of each component, summing to 1.
+        frame_means: (k, d) in ``frame``.
+        frame_covariances: in ``frame``, shaped as in `GMMState`, ``frame_reg`` included.
+        frame_reg: () variance in ``frame`` that the last step added to every variance.
+        frame: of the first batch.
         steps: () int32, batches after the first.
         lower_bound: () mean log-likelihood of a row (nats) of the last batch, before it changed the mixture; -inf
             before the second batch.
@@ -50,27 +63,53 @@ class StepwiseState(NamedTuple):
     """
 
     weights: Float[Array, "*batch k"]
-    offsets: Float[Array, "*batch k d"]
-    covariances: Float[Array, ...]
-    origin: Float[Array, "*batch d"]
-    reg: Float[Array, "*batch"]
+    frame_means: Float[Array, "*batch k d"]
+    frame_covariances: Float[Array, ...]
+    frame_reg: Float[Array, "*batch"]
+    frame: Frame
     steps: Int[Array, "*batch"]
     lower_bound: Float[Array, "*batch"]
     collapsed: Bool[Array, "*batch k"]
 
     @property
-    def means(self) -> Float[Array, "*batch k d"]:
+    def means(self) -> Float[Published, "*batch k d"]:
         """(k, d) component means."""
-        return self.offsets + self.origin[..., None, :]
+        if check.is_traced(self):
+            return self.frame.leave(self.frame_means)
+        return publish(self.wide_means(), self.frame.dtype)
+
+    @property
+    def covariances(self) -> Float[Published, ...]:
+        """Covariances (data units²) as in `GMMState`."""
+        if check.is_traced(self):
+            return self.frame.unscale(self.frame_covariances, length=2)
+        return publish(self._unscaled(self.frame_covariances, 2), self.frame.dtype)
+
+    @property
+    def reg(self) -> Float[Published, "*batch"]:
+        """() what the last step added to every variance (data units²)."""
+        if check.is_traced(self):
+            return self.frame.unscale(self.frame_reg, length=2)
+        return publish(self._unscaled(self.frame_reg, 2), self.frame.dtype)
+
+    def wide_means(self) -> np.ndarray:
+        """Concrete component means in float64, whatever is published."""
+        return wide_means(self.frame_means, self.frame)
 
     def mixture(self) -> GMMState:
         """The mixture for `predict`, `score` and the like. Its residual is infinite: batches show no convergence."""
         infinite = jnp.full_like(self.lower_bound, jnp.inf)
         return GMMState(self.weights, self.means, self.covariances, self.lower_bound, self.collapsed, infinite)
 
+    def _unscaled(self, value, length):
+        """``value`` in units of length^length out of the frames, which have the batch's axes, in float64."""
+        exponent = np.asarray(self.frame.exponent)
+        exponent = exponent.reshape(exponent.shape + (1,) * (np.ndim(value) - exponent.ndim))
+        return np.asarray(np.ldexp(np.asarray(value, np.float64), -length * exponent))
+
 
 class Running(NamedTuple):
-    """A `StepwiseState` in the frame of centred rows, with the factors that densities need."""
+    """A mixture in a frame, with the factors that densities need, between two batches."""
 
     mixture: Mixture
     reg: Float[Array, ""]
@@ -111,15 +150,18 @@ def start(
     Raises:
         ValueError, TypeError: as ``gmm.fit``.
     """
-    x = check.check_matrix(x)
-    k = check.check_clusters(k, x.shape[0])
+    x, k = check.check_samples(x, k)
     options = em_options(covariance, None, missing)
-    check.check_positive("reg_covar", reg_covar, zero=True)
+    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
     chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
-    placed = place(x, weights, missing=missing)
-    given = in_frame(chosen, placed.origin, placed.points.weight.shape[0])
+    prepared = prepare(x, weights, missing=missing or None)
+    frame = below_largest_variance(prepared.frame, reg_covar)
+    if frame is not prepared.frame:
+        prepared = prepare(x, weights, missing=missing or None, frame=frame)
+    points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
+    given = enter(chosen, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
     static = _Static(k, chosen.method, options, 0, 0, 0)
-    return _start(static, key, placed.points, placed.origin, given, reg_covar)
+    return _public(options, _start(static, key, points, given, ridge.value), prepared.frame)
 
 
 def partial_fit(
@@ -138,28 +180,43 @@ def partial_fit(
         ValueError, TypeError: wrong shapes or values, before anything is traced.
     """
     x = check.check_matrix(x)
-    check.check_width(x, state.offsets.shape[1])
+    check.check_width(x, state.frame_means.shape[1])
     check_decay(decay)
-    check.check_positive("reg_covar", reg_covar, zero=True)
+    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
     family, _ = family_of(state.mixture())
     options = em_options(family.name, None, missing)
-    placed = place(x, weights, origin=state.origin, missing=missing)
-    return _partial_fit(options, state, placed.points, decay, reg_covar)
+    prepared = prepare(x, weights, missing=missing or None, frame=below_largest_variance(state.frame, reg_covar))
+    state, points = _in_frame(state, prepared.frame), prepared.points
+    ridge = ridge_in(prepared.frame, reg_covar)
+    inside = state.weights, state.frame_means, state.frame_covariances, state.frame_reg
+    rest = state.steps, state.lower_bound, state.collapsed
+    running, cells = _partial_fit(options, inside, rest, points, decay, ridge.value)
+    after = _public(options, running, state.frame)
+    shift = volume(state.frame, points.x.dtype)
+    if not check.is_traced(shift) and shift == 0:
+        return after
+    # The bound of a batch that has none is that before it, which is in data units already.
+    moved = running.lower_bound + cells.astype(points.x.dtype) * shift
+    return after._replace(lower_bound=jnp.where(jnp.sum(points.weight) > 0, moved, running.lower_bound))
 
 
-def stream_of(state: GMMState, *, steps: int = 0, reg_covar=1e-6) -> StepwiseState:
+def stream_of(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame | None = None) -> StepwiseState:
     """A fitted mixture as a stream that `partial_fit` goes on with.
 
     Args:
         state: from ``gmm.fit``.
         steps: how many batches its rows should count for: the more, the less the next batch changes.
-        reg_covar: what the fit added to every variance (data units²).
+        reg_covar: added by the fit to every variance (data units²).
+        frame: of the fit; None for one about the means.
     """
-    means = jnp.asarray(state.means)
-    origin = jnp.mean(means, axis=0)
-    reg, bound = jnp.asarray(reg_covar, means.dtype), jnp.asarray(state.lower_bound, means.dtype)
-    weights, covariances, collapsed = map(jnp.asarray, (state.weights, state.covariances, state.collapsed))
-    return StepwiseState(weights, means - origin, covariances, origin, reg, jnp.int32(steps), bound, collapsed)
+    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
+    frame = below_largest_variance(frame_of_mixture(state, frame), reg_covar)
+    dtype = float_dtype(frame.dtype)
+    family, weights, means, covariances = parts_in_frame(state, frame, dtype)
+    reg = jnp.asarray(ridge_in(frame, reg_covar).value, dtype)
+    bound, collapsed = jnp.asarray(state.lower_bound).astype(dtype), jnp.asarray(state.collapsed)
+    covariances = public_covariances(family, covariances)
+    return StepwiseState(weights, means, covariances, reg, frame, jnp.int32(steps), bound, collapsed)
 
 
 def minibatch_fit(
@@ -202,26 +259,62 @@ def minibatch_fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
     options = em_options(covariance, precision, missing, axis_name)
+    return minibatch_fit_framed(
+        key,
+        x,
+        k,
+        options,
+        weights=weights,
+        batch_size=batch_size,
+        init=init,
+        init_size=init_size,
+        max_epochs=max_epochs,
+        tol=tol,
+        max_no_improvement=max_no_improvement,
+        decay=decay,
+        reg_covar=reg_covar,
+    ).fit
+
+
+def minibatch_fit_framed(
+    key,
+    x,
+    k,
+    options: em.EMOptions,
+    *,
+    weights,
+    batch_size,
+    init,
+    init_size,
+    max_epochs,
+    tol,
+    max_no_improvement,
+    decay,
+    reg_covar,
+) -> Framed:
+    """`minibatch_fit` with its frame."""
+    axis_name, missing = options.axis_name, options.missing
+    x, k = check.check_samples(x, k, axis_name)
+    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     batch_size = check.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
     init_size = min(max(k, check.check_count("init_size", init_size)), n if axis_name else bucket(n))
     check_decay(decay)
     check.check_positive("max_epochs", max_epochs)
     patience = jnp.inf if max_no_improvement is None else max_no_improvement
-    for name, value in (("tol", tol), ("max_no_improvement", patience), ("reg_covar", reg_covar)):
+    for name, value in (("tol", tol), ("max_no_improvement", patience)):
         check.check_positive(name, value, zero=True)
+    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
     chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
-    placed = place(x, weights, missing=missing, axis_name=axis_name)
-    given = in_frame(chosen, placed.origin, placed.points.weight.shape[0])
+    prepared = prepare(x, weights, missing=missing or None, axis_name=axis_name)
+    points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
+    given = enter(chosen, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
     most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
     static = _Static(k, chosen.method, options, batch_size, init_size, history_capacity(most))
-    limits = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, reg_covar)
-    fitted = _minibatch_fit(static, key, placed.points, placed.origin, given, limits)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    limits = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
+    found = _minibatch_fit(static, key, points, given, limits)
+    return framed(finalize(options, found, x, prepared, ridge), found.fit.state.means, prepared.frame)
 
 
 def check_decay(decay) -> None:
@@ -233,7 +326,7 @@ def check_decay(decay) -> None:
 
 def step_size(steps: Int[Array, ""], decay, dtype) -> Float[Array, ""]:
     """(t + 2)^-decay of the t-th batch, counted from 0."""
-    return (steps + 2).astype(dtype) ** -jnp.asarray(decay, dtype)
+    return (steps + 2).astype(dtype) ** -jnp.asarray(decay).astype(dtype)
 
 
 def step(options: em.EMOptions, state: Running, columns: em.Columns, rate, reg) -> Running:
@@ -270,24 +363,41 @@ def moments_of(family: Family, weight: Float[Array, " k"], offset: Float[Array, 
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(static, key, points, origin, given, reg):
-    return _public(static.em, _begin(static, key, points, given, reg), origin)
+def _start(static, key, points, given, reg):
+    return _begin(static, key, points, given, reg)
+
+
+def _in_frame(state, frame):
+    """A stream in another frame of the same origin."""
+    if check.is_traced(state, frame):
+        return state
+    exponent = int(frame.exponent) - int(state.frame.exponent)
+    if exponent == 0:
+        return state
+    return state._replace(
+        frame_means=times_power_of_two(state.frame_means, exponent),
+        frame_covariances=times_power_of_two(state.frame_covariances, 2 * exponent),
+        frame_reg=times_power_of_two(state.frame_reg, 2 * exponent),
+        frame=frame,
+    )
 
 
 @partial(jax.jit, static_argnums=0)
-def _partial_fit(options, state, points, decay, reg):
+def _partial_fit(options, inside, rest, points, decay, reg):
     dtype = points.x.dtype
-    _, covariances = family_of(state.mixture())
-    covariances, factor, _ = options.family.factor(covariances.astype(dtype), state.offsets.shape[1])
-    mixture = Mixture(state.weights.astype(dtype), state.offsets.astype(dtype), covariances, factor)
-    running = Running(mixture, state.reg.astype(dtype), state.steps, state.lower_bound.astype(dtype), state.collapsed)
-    rate = step_size(state.steps, decay, dtype)
-    running = step(options, running, em.as_columns(points), rate, jnp.asarray(reg, dtype))
-    return _public(options, running, state.origin)
+    weights, means, covariances, old_reg = (leaf.astype(dtype) for leaf in inside)
+    steps, bound, collapsed = rest
+    covariances = covariances[0] if options.family.name == "tied" else covariances
+    covariances, factor, _ = options.family.factor(covariances, means.shape[1])
+    running = Running(Mixture(weights, means, covariances, factor), old_reg, steps, bound.astype(dtype), collapsed)
+    rate = step_size(steps, decay, dtype)
+    running = step(options, running, em.as_columns(points), rate, jnp.asarray(reg).astype(dtype))
+    cells = mean_cells(options, points._replace(weight=jnp.where(jnp.sum(points.weight) > 0, points.weight, 1)))
+    return running, jnp.asarray(cells)
 
 
 @partial(jax.jit, static_argnums=0)
-def _minibatch_fit(static, key, points, origin, given, limits):
+def _minibatch_fit(static, key, points, given, limits):
     tol, max_epochs, patience, decay, reg = limits
     options, dtype = static.em._replace(axis_name=None), points.x.dtype
     n = count_rows(points.weight, static.em.axis_name)
@@ -300,16 +410,17 @@ def _minibatch_fit(static, key, points, origin, given, limits):
         draw_key = jax.random.fold_in(batch_key, running.steps)
         batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
         rate = step_size(running.steps, decay, dtype)
-        running = step(options, running, em.as_columns(batch), rate, jnp.asarray(reg, dtype))
+        running = step(options, running, em.as_columns(batch), rate, jnp.asarray(reg).astype(dtype))
         moved = smooth(search._replace(running=running), -running.lower_bound, alpha, margin=tol)
-        change = jnp.abs(moved.smoothed - search.smoothed)
+        before = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
+        change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(moved.smoothed - before))
         return moved._replace(change=change, residual=going_on(moved.stale >= patience, moved.smoothed))
 
     running = _begin_on_sample(static, start_key, points, n, given, reg)
     infinite, one = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
-    search = _Search(running, one * jnp.nan, infinite, jnp.int32(0), infinite, one)
+    search = _Search(running, infinite, infinite, jnp.int32(0), infinite, one)
     fitted = iterate(advance, search, tol=0, max_steps=max_steps, capacity=static.capacity)
-    return _finish(static, fitted, points, origin)
+    return _finish(static, fitted, points)
 
 
 class _Search(NamedTuple):
@@ -329,11 +440,11 @@ class _Search(NamedTuple):
 
 def _begin(static, key, points, given, reg):
     """What the start has of a mixture, as found on some rows; precisions that are given have no ``reg`` in them."""
-    reg = jnp.asarray(reg, points.x.dtype)
+    reg = jnp.asarray(reg).astype(points.x.dtype)
     prior = em.Prior(across(jnp.sum(points.weight), static.em.axis_name), reg)
     columns = em.as_columns(points)
     mixture, collapsed = first_mixture(static.em, static.method, key, points, columns, given, prior, static.k)
-    added = reg if given.precisions is None else jnp.zeros_like(reg)
+    added = reg if given.covariances is None else jnp.zeros_like(reg)
     return Running(mixture, added, jnp.int32(0), jnp.full_like(reg, -jnp.inf), collapsed)
 
 
@@ -345,19 +456,23 @@ def _begin_on_sample(static, key, points, n, given, reg):
     return _begin(static._replace(em=static.em._replace(axis_name=None)), start_key, sample, given, reg)
 
 
-def _finish(static, fitted, points, origin):
-    """From the frame of the iteration to the caller's: labels and the bound of all rows, and the status."""
+def _finish(static, fitted, points):
+    """Labels, the bound of all rows and the status, in the frame."""
     options, search = static.em, fitted.state
-    labels, log_p = em.label(options, search.running.mixture, points.x.T)
-    log_likelihood = jnp.sum(jnp.where(points.weight > 0, points.weight * log_p, 0))
+    mixture, collapsed = search.running.mixture, search.running.collapsed
+    components = em.components_of(mixture)
+    labels, log_p = em.label(options, components, points.x.T)
+    log_likelihood = points.weight @ jnp.where(points.weight > 0, log_p, 0)
     log_likelihood, total = across((log_likelihood, jnp.sum(points.weight)), options.axis_name)
     bound = log_likelihood / total
-    state = _public(options, search.running._replace(lower_bound=bound), origin).mixture()
-    status = status_with(fitted.status, objective=bound, collapsed=jnp.any(state.collapsed))
-    return Fit(state._replace(residual=search.change), labels, fitted.steps, status, fitted.history)
+    covariances = public_covariances(options.family, mixture.covariances)
+    state = GMMState(mixture.weights, mixture.means, covariances, bound, collapsed, search.change)
+    status = status_with(fitted.status, objective=bound, collapsed=jnp.any(collapsed))
+    fit = Fit(state, labels, fitted.steps, status, fitted.history)
+    return Solved(fit, bound, mean_cells(options, points), distant_rows(options, components, log_p))
 
 
-def _public(options, running, origin):
+def _public(options, running, frame):
     mixture, reg, steps, bound, collapsed = running
     covariances = public_covariances(options.family, mixture.covariances)
-    return StepwiseState(mixture.weights, mixture.means, covariances, origin, reg, steps, bound, collapsed)
+    return StepwiseState(mixture.weights, mixture.means, covariances, reg, frame, steps, bound, collapsed)

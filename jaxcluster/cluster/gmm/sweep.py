@@ -1,4 +1,4 @@
-"""Mixtures for many numbers of components, types of covariance and starts, and what each costs to describe."""
+"""Mixtures for many numbers of components, types of covariance and starts, with their information criteria."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm.density import n_parameters
-from jaxcluster.cluster.gmm.fit import Limits, Static, check_limits, em_options, fit_placed
+from jaxcluster.cluster.gmm.fit import Limits, Static, check_limits, em_options, finalize, solve
 from jaxcluster.cluster.gmm.start import METHODS, Given
+from jaxcluster.cluster.gmm.state import ridge_in, shifted
 from jaxcluster.core import check
+from jaxcluster.core.frame import prepare
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many, side_by_side
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.gaussian import FAMILIES
 from jaxcluster.types import Fit, KeyArray
 
@@ -86,35 +87,38 @@ def sweep(
     check.check_count("n_seeds", n_seeds)
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     options = [em_options(covariance, precision, missing) for covariance in covariances]
-    placed = place(x, weights, missing=missing)
+    prepared = prepare(x, weights, missing=missing or None)
+    ridge = ridge_in(prepared.frame, reg_covar)
     shape = (len(ks), n_seeds)
-    limits = Limits(tol, max_steps, reg_covar, None)
+    limits = Limits(tol, max_steps, ridge.value, None)
     statics = [Static(max(ks), init, 1, each, history_capacity(max_steps)) for each in options]
-    results = [_of_one_type(static, key, placed, limits, ks, shape) for static in statics]
+    results = [_of_one_type(static, key, x, prepared, ridge, limits, ks, shape) for static in statics]
     fits = dict(zip(covariances, (fit for fit, _ in results), strict=True))
-    log_likelihood = np.stack([np.asarray(total, np.float64).reshape(shape) for _, total in results])
-    n = float(np.sum(np.asarray(placed.points.weight), dtype=np.float64))
+    log_likelihood = np.stack([mean.reshape(shape) for _, mean in results])
+    n = x.shape[0] if weights is None else float(np.sum(np.asarray(weights), dtype=np.float64))
     free = np.array([[n_parameters(name, k, x.shape[1]) for k in ks] for name in covariances])[:, :, None]
-    twice = -2 * log_likelihood
-    return GMMSweep(np.asarray(ks), covariances, fits, log_likelihood / n, twice + free * np.log(n), twice + 2 * free)
+    twice = -2 * n * log_likelihood
+    return GMMSweep(np.asarray(ks), covariances, fits, log_likelihood, twice + free * np.log(n), twice + 2 * free)
 
 
-def _of_one_type(static, key, placed, limits, ks, shape):
+def _of_one_type(static, key, x, prepared, ridge, limits, ks, shape):
     total = shape[0] * shape[1]
     counts, index = np.repeat(np.asarray(ks, np.int32), shape[1]), np.arange(total)
-    run = partial(_many_fits, static, total, key, placed.points, placed.origin, limits)
-    fits, log_likelihood = side_by_side(run, counts, index)
+    run = partial(_many_fits, static, total, key, prepared.points, limits)
+    found = side_by_side(run, counts, index)
+    mean = np.asarray(shifted(found.log_likelihood, found.cells, ridge.cell, prepared.frame, dtype=np.dtype(float)))
+    fits = finalize(static.em, found, x, prepared, ridge)
     fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
-    fits = jax.device_put(fits)
-    return fits._replace(labels=trim(fits.labels, placed.n)), log_likelihood
+    labels, steps, status = map(jnp.asarray, (fits.labels, fits.steps, fits.status))
+    return fits._replace(labels=labels, steps=steps, status=status), mean
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _many_fits(static, total, key, points, origin, limits, counts, index):
+def _many_fits(static, total, key, points, limits, counts, index):
     """Fits for several (k, start): ``counts`` components take part, and ``index`` says which of ``total`` keys."""
 
     def one(count, key):
         active = jnp.arange(static.k) < count
-        return fit_placed(static, key, points, origin, Given(), limits._replace(active=active))
+        return solve(static, key, points, Given(), limits._replace(active=active))
 
     return many(one, counts, jax.random.split(key, total)[index])

@@ -19,13 +19,14 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.soft_kmeans.fit import Static, finish, run_once
+from jaxcluster.cluster.soft_kmeans.fit import SoftKMeansState, Static, finish, run_once
 from jaxcluster.cluster.soft_kmeans.step import distances_to, soft_stats, soft_update, soften
+from jaxcluster.cluster.soft_kmeans.use import variance_in
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, fold_rows
+from jaxcluster.core.frame import finalize, prepare
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.restart import in_groups
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import FULL, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 
@@ -98,9 +99,7 @@ def anneal(
     Raises:
         ValueError, TypeError: wrong shapes or values, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
+    x, k = check.check_samples(x, k, axis_name)
     check.check_positive("variance", variance, zero=True)
     if start is not None:
         check.check_positive("start", start)
@@ -109,19 +108,21 @@ def anneal(
         raise ValueError(f"rate={rate} must be below 1: the variance has to fall.")
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
-    placed = place(x, weights, axis_name=axis_name)
+    prepared = prepare(x, weights, axis_name=axis_name)
+    points, frame = prepared.points, prepared.frame
+    variance, start = (None if each is None else variance_in(frame, each, points.x.dtype) for each in (variance, start))
     static = Static(k, GIVEN, history_capacity(max_steps), axis_name)
-    fitted = _anneal(static, key, placed.points, placed.origin, (variance, start, rate), tol, max_steps)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    schedule = variance, start, jnp.asarray(rate).astype(points.x.dtype)
+    fitted = _anneal(static, key, points, schedule, tol, max_steps)
+    return finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
 
 
 @partial(jax.jit, static_argnums=0)
-def _anneal(static, key, points, origin, schedule, tol, max_steps):
-    schedule = jax.tree.map(lambda number: jnp.asarray(number, points.x.dtype), schedule)
+def _anneal(static, key, points, schedule, tol, max_steps):
     best = partial(_run, static)
     run = best if static.axis_name else in_groups(best)
     fitted = run(*jax.lax.stop_gradient((points, schedule, tol)), max_steps, key)
-    return finish(fitted, points, origin, None, schedule[0], static.axis_name)
+    return finish(fitted, points, None, schedule[0], static.axis_name)
 
 
 def _run(static, points, schedule, tol, max_steps, key):
@@ -174,7 +175,7 @@ def _deal(key, centers, mass, spread, variance):
     the rows spread widest.
     """
     k = centers.shape[0]
-    between = jnp.sum(jnp.square(centers[:, None] - centers), axis=2)
+    between = jnp.sum(jnp.square(centers[:, None] - centers[None]), axis=2)
     index = jnp.arange(k)
     place_of = jnp.argmax(between <= NUDGE**2 * variance, axis=1)
     place_of = place_of[place_of]
@@ -197,7 +198,7 @@ def _spreads(points, state, axis_name):
     shares_of = distances_to(state.centers, state.variance, state.mass)
 
     def tile(columns):
-        r = soften(shares_of(columns.x), state.variance)[1] * columns.weight
+        r = soften(shares_of(columns.x), state.variance)[1] * columns.weight[None, :]
         return (jnp.sum(r * to_centers(columns.x), axis=1), jnp.sum(r, axis=1)), ()
 
     size = em.em_tile(em.EMOptions("spherical"), points.weight.shape[0], *state.centers.shape)
@@ -207,7 +208,7 @@ def _spreads(points, state, axis_name):
 
 def _largest_eigenvalue(key, points: Points, mean, total, axis_name):
     """Of the covariance, by the power method."""
-    offset = points.x - mean
+    offset = points.x - mean[None, :]
 
     def advance(_, carry):
         vector, _ = carry

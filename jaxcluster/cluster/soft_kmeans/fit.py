@@ -1,4 +1,4 @@
-"""Fitting soft k-means from one start, and what a finished fit is."""
+"""Soft k-means from one start."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jaxcluster.cluster.given import Given, check_given
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update
-from jaxcluster.cluster.soft_kmeans.use import check_known
+from jaxcluster.cluster.soft_kmeans.use import check_known, variance_in
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, finalize, prepare
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import in_groups
-from jaxcluster.core.rows import place, trim
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.segments import cluster_sums
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 
 class SoftKMeansState(NamedTuple):
@@ -37,10 +37,19 @@ class SoftKMeansState(NamedTuple):
         residual: () Σ‖Δc‖² of the last step (data units²).
     """
 
-    centers: Float[Array, "*batch k d"]
-    objective: Float[Array, "*batch"]
-    weight: Float[Array, "*batch k"]
-    residual: Float[Array, "*batch"]
+    centers: Float[Published, "*batch k d"]
+    objective: Float[Published, "*batch"]
+    weight: Float[Published, "*batch k"]
+    residual: Float[Published, "*batch"]
+
+    def leave(self, frame: Frame) -> SoftKMeansState:
+        """The same state out of the frame of its fit."""
+        return SoftKMeansState(
+            frame.leave(self.centers),
+            frame.unscale(self.objective, length=2, weight=1),
+            frame.unscale(self.weight, weight=1),
+            frame.unscale(self.residual, length=2),
+        )
 
 
 class Running(NamedTuple):
@@ -106,30 +115,28 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    x = check.check_matrix(x)
-    n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    k = check.check_clusters(k, n)
+    x, k = check.check_samples(x, k, axis_name)
     check.check_positive("variance", variance, zero=True)
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     name, given = check_given(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
-    placed = place(x, weights, axis_name=axis_name)
+    prepared = prepare(x, weights, axis_name=axis_name)
+    points, frame = prepared.points, prepared.frame
     if known is not None:
-        known = jnp.pad(known, (0, placed.points.weight.shape[0] - x.shape[0]), constant_values=-1)
+        known = jnp.pad(known, (0, points.weight.shape[0] - x.shape[0]), constant_values=-1)
     static = Static(k, name, history_capacity(max_steps), axis_name)
-    fitted = _fit(static, key, placed.points, placed.origin, given, known, variance, tol, max_steps)
-    return fitted._replace(labels=trim(fitted.labels, placed.n))
+    variance = variance_in(frame, variance, points.x.dtype)
+    fitted = _fit(static, key, points, given.enter(frame), known, variance, tol, max_steps)
+    return finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, origin, given, known, variance, tol, max_steps):
-    given = given.in_frame(origin, spherical=False)
-    variance = jnp.asarray(variance, points.x.dtype)
+def _fit(static, key, points, given, known, variance, tol, max_steps):
     best = partial(run_once, static)
     run = best if static.axis_name else in_groups(best)
     fitted = run(*jax.lax.stop_gradient((points, given, known, variance, tol)), max_steps, key)
-    return finish(fitted, points, origin, known, variance, static.axis_name)
+    return finish(fitted, points, known, variance, static.axis_name)
 
 
 def run_once(
@@ -142,7 +149,7 @@ def run_once(
     max_steps,
     key: KeyArray,
 ) -> Fit:
-    """One run on centred rows, from given centres or seeded ones; its state is a `Running`."""
+    """One run in a frame, from given centers or seeded ones; its state is a `Running`."""
     axis_name = static.axis_name
     centers = given.start
     if centers is None:
@@ -164,19 +171,17 @@ def run_once(
 def finish(
     fitted: Fit,
     points: Points,
-    origin: Float[Array, " d"],
     known: Int[Array, " n"] | None,
     variance: Float[Array, ""],
     axis_name: str | None,
 ) -> Fit:
-    """From centred rows to the caller's frame, with labels, gradients and status.
+    """Labels, gradients and the status of a run, in its frame.
 
     Args:
         fitted: of a state with ``centers``, their ``stats`` and a ``residual``; held constant for gradients.
-        points: the centred rows.
-        origin: what was subtracted from them.
+        points: the rows.
         known: as in `fit`.
-        variance: σ² of the fit.
+        variance: σ² of the fit, in the frame.
         axis_name: the mapped axis over which rows are spread.
     """
     held, inputs = fitted.state, (points, known, variance)
@@ -187,7 +192,7 @@ def finish(
     labels = labels if known is None else jnp.where(known >= 0, known, labels)
     empty = jnp.any(held.stats.weight <= jnp.finfo(weight.dtype).tiny)
     status = status_with(fitted.status, incomplete=empty, objective=energy)
-    state = SoftKMeansState(centers + origin, energy, weight, held.residual)
+    state = SoftKMeansState(centers, energy, weight, held.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
 
 

@@ -1,4 +1,4 @@
-"""A step of soft k-means: what a tile of rows contributes by its shares, and what the centres become of it."""
+"""A step of soft k-means: the statistics of a tile of rows, and the centers that they lead to."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def soften(distance: Float[Array, "k n"], variance: Float[Array, ""]) -> tuple[F
     """
     k = distance.shape[0]
     least = jnp.min(distance, axis=0)
-    gap = distance - least
+    gap = distance - least[None, :]
     twice = 2 * variance
     soft = twice > 4 * FAR * jnp.finfo(distance.dtype).tiny
-    hard = jnp.arange(k)[:, None] == jnp.argmin(distance, axis=0)
+    hard = jnp.arange(k)[:, None] == jnp.argmin(distance, axis=0)[None, :]
     near = jnp.where(soft, gap <= FAR * twice, hard)
     held = jnp.where(soft, jax.lax.stop_gradient(twice), 1)
     # 1, with the derivative of held/twice: that of a quotient would square a small variance, and underflow.
@@ -77,11 +77,11 @@ def soft_stats(
         distance = distances(x)
         energy, shares = soften(distance, variance)
         if known is not None:
-            own = known == jnp.arange(centers.shape[0])[:, None]
-            shares = jnp.where(known >= 0, own, shares)
+            own = known[None, :] == jnp.arange(centers.shape[0])[:, None]
+            shares = jnp.where(known[None, :] >= 0, own.astype(shares.dtype), shares)
             all_in_own = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * math.log(centers.shape[0])
             energy = jnp.where(known >= 0, all_in_own, energy)
-        sums = product_over_rows(shares * weight, with_ones(x))
+        sums = product_over_rows(shares * weight[None, :], with_ones(x))
         return SoftStats(sums[:, 1:], sums[:, 0], weight @ energy), ()
 
     size = em.em_tile(em.EMOptions("spherical"), columns.weight.shape[0], *centers.shape)

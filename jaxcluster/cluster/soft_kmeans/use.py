@@ -1,4 +1,4 @@
-"""Using soft centres: how rows are shared out among them, and at what free energy."""
+"""Responsibilities and the free energy of rows under soft centers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,45 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.soft_kmeans.step import distances_to, soft_stats, soften
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
-from jaxcluster.core.rows import place, trim
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.core.frame import Frame, frame_of, prepare
+from jaxcluster.types import Array, Float, Int, Published
+
+LARGEST_VARIANCE = 100
+"""A variance above 2¹⁰⁰ in a frame is taken for that: coordinates are below 2⁴⁰, and all rows are shared alike."""
 
 
-def free_energy(centers, x, variance, *, weights=None, known=None) -> Float[Array, ""]:
-    """−2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): what `fit` minimises, of any (k, d) centres.
+def free_energy(centers, x, variance, *, weights=None, known=None, frame: Frame | None = None) -> Float[Published, ""]:
+    """−2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): what `fit` minimizes, of any (k, d) centers.
 
     A row of a known cluster counts with that cluster's term of the sum alone. Differentiable with respect to centers,
     x, variance and weights; arguments as of `fit`.
+
+    Args:
+        frame: of the fit that the centers are from; None for one about the centers.
     """
-    centers, placed, variance = _place(centers, x, variance, weights)
-    n, rows = placed.n, placed.points.weight.shape[0]
-    known = None if known is None else check_known(known, n, centers.shape[0])
+    inside, prepared, variance = _compared(centers, x, variance, weights, frame)
+    n, rows = prepared.n, prepared.points.weight.shape[0]
+    known = None if known is None else check_known(known, n, inside.shape[0])
     if known is not None:
         known = jnp.pad(known, (0, rows - n), constant_values=-1)
-    return _energy(centers, placed.origin, placed.points, known, variance)
+    return prepared.unscale(_energy(inside, prepared.points, known, variance), length=2, weight=1)
 
 
-def responsibilities(centers, x, variance) -> Float[Array, "n k"]:
-    """The share of each of (k, d) centres in each of (n, d) rows; one-hot at variance 0, ties to the lower index.
+def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Float[Published, "n k"]:
+    """The share of each of (k, d) centers in each of (n, d) rows; one-hot at variance 0, ties to the lower index.
 
-    Differentiable with respect to all three.
+    Differentiable with respect to all three. ``frame`` is that of the fit, or None for one about the centers.
     """
-    centers, placed, variance = _place(centers, x, variance)
-    return trim(_shares(centers, placed.origin, placed.points.x, variance), placed.n, axis=0)
+    inside, prepared, variance = _compared(centers, x, variance, None, frame)
+    return prepared.unscale(prepared.trim(_shares(inside, prepared.points.x, variance), axis=0))
+
+
+def variance_in(frame: Frame, variance, dtype) -> Float[Array, ""]:
+    """σ² (data units²) in a frame, at most 2^`LARGEST_VARIANCE`."""
+    inside = frame.scale(variance, length=2)
+    if check.is_traced(inside):
+        return jnp.minimum(inside, 2.0**LARGEST_VARIANCE).astype(dtype)
+    return jnp.asarray(np.minimum(inside, 2.0**LARGEST_VARIANCE).astype(dtype))
 
 
 def check_known(known, n: int, k: int) -> Int[Array, " n"]:
@@ -55,27 +69,24 @@ def check_known(known, n: int, k: int) -> Int[Array, " n"]:
     return jnp.asarray(known, jnp.int32)
 
 
-def _place(centers, x, variance, weights=None):
+def _compared(centers, x, variance, weights, frame):
+    """Centers, rows and σ² in one frame."""
     centers = check.check_matrix(centers, name="centers")
     x = check.check_matrix(x)
     check.check_width(x, centers.shape[1])
     check.check_positive("variance", variance, zero=True)
-    if check.is_traced(centers):
-        origin = jax.lax.stop_gradient(jnp.mean(centers, axis=0))
-    else:
-        origin = np.mean(np.asarray(centers), axis=0)
-    placed = place(x, weights, origin=origin)
-    dtype = placed.origin.dtype
-    return jnp.asarray(centers, dtype), placed, jnp.asarray(variance, dtype)
+    prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
+    dtype = prepared.points.x.dtype
+    return prepared.frame.enter(centers).astype(dtype), prepared, variance_in(prepared.frame, variance, dtype)
 
 
 @jax.jit
-def _energy(centers, origin, points, known, variance):
-    return soft_stats(centers - origin, em.as_columns(points), variance, known=known).energy
+def _energy(centers, points, known, variance):
+    return soft_stats(centers, em.as_columns(points), variance, known=known).energy
 
 
 @jax.jit
-def _shares(centers, origin, x, variance):
-    distances = distances_to(centers - origin, variance)
+def _shares(centers, x, variance):
+    distances = distances_to(centers, variance)
     tile = em.em_tile(em.EMOptions("spherical"), x.shape[0], *centers.shape)
     return map_rows(lambda rows: soften(distances(rows.T), variance)[1].T, x, tile=tile)

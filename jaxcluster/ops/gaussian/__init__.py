@@ -2,6 +2,7 @@
 
 from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE
 from jaxcluster.ops.gaussian.family import Factor, Family, Moments, expandable, log_densities
+from jaxcluster.ops.gaussian.far import Components
 from jaxcluster.ops.gaussian.full import FULL_COVARIANCE
 from jaxcluster.ops.gaussian.spherical import SPHERICAL_COVARIANCE
 from jaxcluster.ops.gaussian.tied import TIED_COVARIANCE
@@ -11,4 +12,12 @@ FAMILIES: dict[str, Family] = {
 }
 """Types of covariance by the names that users write."""
 
-__all__ = ["FAMILIES", "Factor", "Family", "Moments", "expandable", "log_densities"]
+__all__ = [
+    "FAMILIES",
+    "Components",
+    "Factor",
+    "Family",
+    "Moments",
+    "expandable",
+    "log_densities",
+]

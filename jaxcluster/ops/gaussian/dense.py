@@ -20,7 +20,7 @@ def factor_dense(covariances: Float[Array, "*k d d"]) -> tuple[Array, Factor, Bo
     """Covariances with the ridge that they need, their `Factor`, and which needed one."""
     ridge = _ridge(jax.lax.stop_gradient(covariances))
     eye = jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
-    covariances = covariances + ridge[..., None, None] * eye
+    covariances = covariances + ridge[..., None, None] * _leading(eye, covariances)
     lower = jnp.linalg.cholesky(covariances)
     inverse = invert_lower(lower)
     log_det = jnp.sum(jnp.log(jnp.diagonal(inverse, axis1=-2, axis2=-1)), axis=-1)
@@ -38,7 +38,7 @@ def invert_lower(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
     batch = lower.shape[:-2]
     lower = lower.reshape(-1, d, d)
     padded = jnp.zeros((lower.shape[0], size, size), lower.dtype).at[:, :d, :d].set(lower)
-    padded = padded + jnp.diag((jnp.arange(size) >= d).astype(lower.dtype))
+    padded = padded + jnp.diag((jnp.arange(size) >= d).astype(lower.dtype))[None]
     inverse = 1 / jnp.diagonal(padded, axis1=1, axis2=2)[:, :, None, None]
     block = 1
     while block < size:
@@ -73,7 +73,7 @@ def _ridge(covariances):
     finite = jnp.all(jnp.isfinite(covariances), axis=(-2, -1))
 
     def singular(ridge):
-        return finite & ~positive_definite(covariances + ridge[..., None, None] * eye)
+        return finite & ~positive_definite(covariances + ridge[..., None, None] * _leading(eye, covariances))
 
     def raise_ridge(carry):
         ridge, bad, rounds = carry
@@ -86,3 +86,8 @@ def _ridge(covariances):
 
     none = jnp.zeros_like(start)
     return jax.lax.while_loop(unfinished, raise_ridge, (none, singular(none), jnp.int32(0)))[0]
+
+
+def _leading(matrix, like):
+    """A matrix with the leading axes of a batch, which JAX may be told not to add by itself."""
+    return matrix.reshape((1,) * (like.ndim - 2) + matrix.shape)

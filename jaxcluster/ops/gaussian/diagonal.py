@@ -84,7 +84,7 @@ DIAGONAL_COVARIANCE = Family(
     covariances=covariances,
     shape=lambda k, d: (k, d),
     parameters=lambda k, d: k * d,
-    dense=lambda covariances, k, d: covariances[:, :, None] * jnp.eye(d, dtype=covariances.dtype),
+    dense=lambda covariances, k, d: covariances[:, :, None] * jnp.eye(d, dtype=covariances.dtype)[None],
     isotropic=lambda variance, k, d: jnp.broadcast_to(variance, (k, d)),
     spread=lambda covariances: jnp.mean(covariances, axis=1),
     invert=lambda factor: jnp.square(factor.root),

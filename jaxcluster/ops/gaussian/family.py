@@ -60,6 +60,8 @@ class Family(NamedTuple):
         factor: (covariances, d) -> (covariances, `Factor`, repaired); a covariance that is singular to the precision
             at hand is given the least ridge that mends it, and repaired says which, (k,) or ().
         squares: (means, factor, x, expanded, precision) -> (k, n) squared Mahalanobis distances.
+        relative_squares: as ``squares``, less a part (n,) that all components share, and that part; None where there is
+            none.
         moments: (r, means, x, expanded, precision) -> `Moments` about the means.
         covariances: (moments, delta, weight) -> maximum-likelihood covariances, (k, d) delta from the reference to
             the new mean.
@@ -84,6 +86,13 @@ class Family(NamedTuple):
     spread: Callable[[Array], Float[Array, "*k"]]
     invert: Callable[[Factor], Array]
     row_cost: Callable[[int, int], int]
+    relative_squares: Callable[..., tuple[Float[Array, "k n"], Float[Array, " n"]]] | None = None
+
+
+def isotropic(variance: Any, d: int) -> Float[Array, "d d"]:
+    """The d×d covariance of that variance in every direction."""
+    variance = jnp.asarray(variance)
+    return variance * jnp.eye(d, dtype=variance.dtype)
 
 
 def product(a: Float[Array, "m i"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m n"]:
@@ -103,12 +112,17 @@ def with_ones(x: Float[Array, "d n"]) -> Float[Array, "e n"]:
 
 def log_densities(
     family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded, precision=FULL
-) -> Float[Array, "k n"]:
-    """log N(x | mean, covariance) of every component (nats)."""
-    constant = factor.log_det - means.shape[1] * LOG_2PI / 2
-    return (
-        jnp.broadcast_to(constant, means.shape[:1])[:, None] - family.squares(means, factor, x, expanded, precision) / 2
-    )
+) -> tuple[Float[Array, "k n"], Float[Array, " n"] | None]:
+    """log N(x | mean, covariance) of every component (nats), in two parts.
+
+    Returns:
+        The part by which components differ, and what has to be added to it for all of them; None for 0.
+    """
+    constant = jnp.broadcast_to(factor.log_det - means.shape[1] * LOG_2PI / 2, means.shape[:1])[:, None]
+    if family.relative_squares is None:
+        return constant - family.squares(means, factor, x, expanded, precision) / 2, None
+    squares, shared = family.relative_squares(means, factor, x, expanded, precision)
+    return constant - squares / 2, -shared / 2
 
 
 def expandable(family: Family, means: Float[Array, "k d"], factor: Factor) -> Bool[Array, ""]:

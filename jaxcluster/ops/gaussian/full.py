@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.dense import factor_dense
-from jaxcluster.ops.gaussian.family import Factor, Family, Moments, product, product_over_rows, with_ones
+from jaxcluster.ops.gaussian.family import Factor, Family, Moments, isotropic, product, product_over_rows, with_ones
 from jaxcluster.types import Array, Bool, Float
 
 WIDE = 32
@@ -57,7 +57,7 @@ def moments(
         rows_of_second.append(jnp.pad(second, ((0, 0), (0, 0), (0, d - stop))))
     second = jnp.concatenate(rows_of_second, axis=1)
     known = np.concatenate([np.broadcast_to(np.arange(d) < stop, (stop - start, d)) for start, stop in _bands(d)])
-    second = jnp.where(known, second, jnp.swapaxes(second, 1, 2))
+    second = jnp.where(known[None], second, jnp.swapaxes(second, 1, 2))
     return Moments(jnp.sum(r, axis=1), jnp.concatenate(firsts, axis=1), second)
 
 
@@ -81,7 +81,7 @@ FULL_COVARIANCE = Family(
     shape=lambda k, d: (k, d, d),
     parameters=lambda k, d: k * d * (d + 1) // 2,
     dense=lambda covariances, k, d: covariances,
-    isotropic=lambda variance, k, d: jnp.broadcast_to(variance * jnp.eye(d), (k, d, d)),
+    isotropic=lambda variance, k, d: jnp.broadcast_to(isotropic(variance, d), (k, d, d)),
     spread=lambda covariances: jnp.trace(covariances, axis1=1, axis2=2) / covariances.shape[-1],
     invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=FULL),
     row_cost=lambda k, d: k * d,

@@ -43,8 +43,8 @@ def log_densities(
     blocks = _blocks(means, _matrices(covariances), x)
     white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=FULL)[..., 0]
     log_det = jnp.sum(jnp.log(jnp.diagonal(blocks.inverse, axis1=-2, axis2=-1)), axis=-1)
-    constant = jnp.sum(blocks.observed, axis=1) * LOG_2PI / 2
-    return log_det - constant - jnp.sum(jnp.square(white), axis=-1) / 2
+    constant = jnp.sum(blocks.observed, axis=1, dtype=means.dtype) * LOG_2PI / 2
+    return log_det - constant[None, :] - jnp.sum(jnp.square(white), axis=-1) / 2
 
 
 def moments(
@@ -70,7 +70,7 @@ def moments(
     white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=FULL)
     solved = jnp.matmul(jnp.swapaxes(blocks.inverse, -1, -2), white, precision=FULL)
     filled = jnp.matmul(matrices[:, None], solved, precision=FULL)[..., 0] + shift[:, None, :]
-    known = blocks.observed[None, :, :, None] * matrices[:, None]
+    known = jnp.where(blocks.observed[None, :, :, None], matrices[:, None], 0)
     explained = jnp.matmul(blocks.inverse, known, precision=FULL)
     share = r if matrices.shape[0] > 1 or r.shape[0] == 1 else jnp.sum(r, axis=0, keepdims=True)
     total = jnp.sum(share, axis=1)[:, None, None] * matrices
@@ -80,10 +80,18 @@ def moments(
     return Moments(weight, jnp.einsum("kn,kni->ki", r, filled, precision=FULL), second)
 
 
+def observed_blocks(matrices: Float[Array, "*c d d"], observed: Bool[Array, "*n d"]) -> Float[Array, "*m d d"]:
+    """Each row's block of observed cells, the identity elsewhere; leading axes are matched by broadcasting."""
+    eye = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
+    both = observed[..., :, None] & observed[..., None, :]
+    return jnp.where(both, matrices, eye.reshape((1,) * (matrices.ndim - 2) + eye.shape))
+
+
 def _cells(means, covariances, x):
     """Which cells are observed, their offsets from the means, and variances, (1, d, n), (k, d, n) and (k, d, 1)."""
     observed = ~jnp.isnan(x)[None]
-    offset = jnp.where(observed, jnp.where(observed, x, 0) - means[:, :, None], 0)
+    filled = jnp.where(observed[0], x, 0)[None]
+    offset = jnp.where(observed, filled - means[:, :, None], 0)
     variances = covariances if covariances.ndim == 2 else covariances[:, None]
     return observed, offset, jnp.broadcast_to(variances, means.shape)[:, :, None]
 
@@ -93,11 +101,8 @@ def _matrices(covariances):
 
 
 def _blocks(means, matrices, x):
-    d = means.shape[1]
     observed = ~jnp.isnan(x).T
     filled = jnp.where(observed, x.T, 0)
-    offset = jnp.where(observed, filled - means[:, None, :], 0)
-    eye = jnp.eye(d, dtype=means.dtype)
-    both = observed[:, :, None] & observed[:, None, :]
-    lower = jnp.linalg.cholesky(jnp.where(both, matrices[:, None], eye))
+    offset = jnp.where(observed[None], filled[None] - means[:, None, :], 0)
+    lower = jnp.linalg.cholesky(observed_blocks(matrices[:, None], observed[None]))
     return Blocks(observed, offset, invert_lower(lower))

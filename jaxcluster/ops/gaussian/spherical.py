@@ -31,7 +31,7 @@ def square_distances(
     """Squared distances (data units²), by products or by differences; never negative."""
 
     def by_products(means, x):
-        lengths = jnp.sum(jnp.square(x), axis=0) + jnp.sum(jnp.square(means), axis=1)[:, None]
+        lengths = jnp.sum(jnp.square(x), axis=0)[None, :] + jnp.sum(jnp.square(means), axis=1)[:, None]
         return jnp.maximum(lengths - product(2 * means, x, precision), 0)
 
     def by_differences(means, x):
@@ -87,7 +87,7 @@ SPHERICAL_COVARIANCE = Family(
     covariances=covariances,
     shape=lambda k, d: (k,),
     parameters=lambda k, d: k,
-    dense=lambda covariances, k, d: covariances[:, None, None] * jnp.eye(d, dtype=covariances.dtype),
+    dense=lambda covariances, k, d: covariances[:, None, None] * jnp.eye(d, dtype=covariances.dtype)[None],
     isotropic=lambda variance, k, d: jnp.broadcast_to(variance, (k,)),
     spread=lambda covariances: covariances,
     invert=lambda factor: jnp.square(factor.root),

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import spherical
 from jaxcluster.ops.gaussian.dense import factor_dense
-from jaxcluster.ops.gaussian.family import Factor, Family, Moments, either, either_cost, product, product_over_rows
+from jaxcluster.ops.gaussian.family import (
+    Factor,
+    Family,
+    Moments,
+    either,
+    either_cost,
+    isotropic,
+    product,
+    product_over_rows,
+)
 from jaxcluster.types import Array, Bool, Float
 
 
@@ -24,6 +33,22 @@ def squares(
     return spherical.square_distances(product(means, factor.root), white, expanded, precision)
 
 
+def relative_squares(
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
+    """See `Family.relative_squares`: by products ‖Rᵀx‖², in which what tells far rows apart is lost, is left out."""
+    white = product(factor.root.T, x, precision)
+
+    def by_products(means, x):
+        lengths = jnp.sum(jnp.square(means), axis=1)[:, None]
+        return lengths - product(2 * means, x, precision), jnp.sum(jnp.square(x), axis=0)
+
+    def by_differences(means, x):
+        return jnp.sum(jnp.square(x[None] - means[:, :, None]), axis=1), jnp.zeros_like(x[0])
+
+    return either(expanded, by_products, by_differences, product(means, factor.root), white)
+
+
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
@@ -36,7 +61,7 @@ def moments(
 
     def by_products(r, means, x):
         first = product_over_rows(r, x, precision) - weight[:, None] * means
-        scatter = product_over_rows(x * jnp.sum(r, axis=0), x, precision)
+        scatter = product_over_rows(x * jnp.sum(r, axis=0)[None, :], x, precision)
         return first, scatter - product(means.T, first + weight[:, None] * means)
 
     def by_differences(r, means, x):
@@ -49,7 +74,7 @@ def moments(
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "d d"]:
     """See `Family.covariances`."""
-    raw = (moments.second - product(delta.T * weight, delta)) / jnp.sum(weight)
+    raw = (moments.second - product(delta.T * weight[None, :], delta)) / jnp.sum(weight)
     return (raw + raw.T) / 2
 
 
@@ -57,12 +82,13 @@ TIED_COVARIANCE = Family(
     name="tied",
     factor=factor,
     squares=squares,
+    relative_squares=relative_squares,
     moments=moments,
     covariances=covariances,
     shape=lambda k, d: (d, d),
     parameters=lambda k, d: d * (d + 1) // 2,
     dense=lambda covariances, k, d: jnp.broadcast_to(covariances, (k, d, d)),
-    isotropic=lambda variance, k, d: variance * jnp.eye(d),
+    isotropic=lambda variance, k, d: isotropic(variance, d),
     spread=lambda covariances: jnp.trace(covariances) / covariances.shape[-1],
     invert=lambda factor: product(factor.root, factor.root.T),
     row_cost=lambda k, d: either_cost(2 * d, k, d),
