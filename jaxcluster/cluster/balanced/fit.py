@@ -134,4 +134,4 @@ def fit_framed(
     labels, steps = jax.device_put(best.labels), jnp.int32(len(best.history))
     fitted = Fit(state, labels, steps, status, history_of(best, max_steps))
     fitted = finalize(fitted, prepared, BalancedState.leave, length=2)
-    return with_precision(fitted, x, coarse_of(prepared, best)), prepared.frame
+    return with_precision(fitted, x, prepared.frame, coarse_of(prepared, best), nearest=False), prepared.frame

@@ -157,7 +157,7 @@ def fit_framed(
     status, history = final_status(status, inertia, weight), history_of(best, max_steps, scatter)
     fitted = Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
     fitted = finalize(fitted, prepared, ConstrainedState.leave, length=2, weight=1)
-    fitted = with_precision(fitted, means, coarse_of(prepared, best))
+    fitted = with_precision(fitted, means, prepared.frame, coarse_of(prepared, best), nearest=False)
     return fitted._replace(labels=jax.device_put(best.labels[groups.of_row])), prepared.frame
 
 
