@@ -138,7 +138,8 @@ def odd_columns(problem: Problem, *, seed: int = 0) -> Iterator[tuple[str, Probl
     yield "a constant of 1e12", _joined(problem, np.full(n, 1e12))
     seconds = 1_700_000_000 + np.round(rng.normal(size=n) * GRID) / GRID
     yield "epoch seconds within seconds", _joined(problem, seconds)
-    flag = rng.integers(2, size=n)
+    flag = np.empty(n, int)  # half of each group, so that all clusters have one size
+    flag[np.argsort(problem.y, kind="stable")] = np.arange(n) % 2
     yield "0 or 1e5", _joined(problem, flag * 1e5, problem.y + problem.k * flag, bound=1e5 / 2**24)
     sentinel = np.zeros(n)
     odd = rng.choice(n, 3, replace=False)

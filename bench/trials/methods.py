@@ -127,9 +127,14 @@ def lloyd_labels(problem: Problem) -> np.ndarray:
     return lloyd(problem.x, problem.start)[0]
 
 
-def by_peer(make: Callable[[Problem], Any]) -> Callable[[Problem], np.ndarray]:
-    """Labels that scikit-learn gives the samples in float64."""
-    return lambda problem: make(problem).fit_predict(np.asarray(problem.x, np.float64))
+def by_peer(make: Callable[[], Any]) -> Callable[[Problem], np.ndarray]:
+    """Labels that scikit-learn gives the samples in float64, in units and at a place that cost it no digits."""
+
+    def labels(problem):
+        x = np.asarray(problem.x, np.longdouble)
+        return make().fit_predict(((x - x[len(x) // 2]) / problem.unit).astype(np.float64))
+
+    return labels
 
 
 def mixture(covariance: str, problem: Problem) -> Any:
@@ -200,25 +205,25 @@ GRAPHS = {
 DENSITY = {
     "dbscan": Method(
         lambda p: jc.DBSCAN(EPS * p.unit),
-        oracle=by_peer(lambda p: sklearn.cluster.DBSCAN(eps=EPS * p.unit)),
+        oracle=by_peer(lambda: sklearn.cluster.DBSCAN(eps=EPS)),
         exact=True,
         exempt={"weights": "min_samples is a weight"},
     ),
     "optics-dbscan": Method(
         lambda p: jc.OPTICS(cluster_method="dbscan", eps=EPS * p.unit),
-        oracle=by_peer(lambda p: sklearn.cluster.OPTICS(cluster_method="dbscan", eps=EPS * p.unit)),
+        oracle=by_peer(lambda: sklearn.cluster.OPTICS(cluster_method="dbscan", eps=EPS)),
         exact=True,
         weighted=False,
     ),
     "optics-xi": Method(
         lambda p: jc.OPTICS(min_samples=SMALLEST),
-        oracle=by_peer(lambda p: sklearn.cluster.OPTICS(min_samples=SMALLEST)),
+        oracle=by_peer(lambda: sklearn.cluster.OPTICS(min_samples=SMALLEST)),
         exact=True,
         weighted=False,
     ),
     "hdbscan": Method(
         lambda p: jc.HDBSCAN(SMALLEST),
-        oracle=by_peer(lambda p: sklearn.cluster.HDBSCAN(SMALLEST, copy=True)),
+        oracle=by_peer(lambda: sklearn.cluster.HDBSCAN(SMALLEST, copy=True)),
         weighted=False,
     ),
 }

@@ -69,7 +69,8 @@ def _right(name, x, y):
             return ((spreads[:, None] + spreads) / gaps).max(axis=1).mean()
         within = sum(np.square(x[y == j] - centers[j]).sum() for j in range(k))
         between = (sizes[:, None] * np.square(centers - x.mean(axis=0))).sum()
-        return between / within * (len(x) - k) / (k - 1)
+        # scikit-learn's convention where no cluster has any extent.
+        return between / within * (len(x) - k) / (k - 1) if within > 0 else np.longdouble(1)
     power = {"silhouette": 2, "silhouette-manhattan": 1, "silhouette-p20": 20, "silhouette-inf": np.inf}[name]
     means = np.empty((len(x), k), np.longdouble)
     for i, row in enumerate(x):
