@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import RELATIVE_ERROR, at_most_once, own_distances, refined_sqeuclidean, squared_norms
+from jaxcluster.ops.distance import RELATIVE_ERROR, at_most_once, expanded_sqeuclidean, own_distances, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int
 
 RELATIVE_SLACK = 1e-2
 """Of a squared distance, the error from cutting it into whole steps (`xla`) from which on it is refined. Steps are that
 wide only while centers make long moves."""
 
-SEPARATION_TILE = 1 << 20
+SEPARATION_TILE = 1 << 22
 """Squared distances between centers that are held at once."""
 
 CHUNK_ELEMENTS = 1 << 16
@@ -76,19 +76,23 @@ def refine(
 
 
 def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
-    """Distance (data units) of each center to the nearest other one that is active, else infinite; rounded down."""
+    """A lower bound on the distance (data units) of each center to the nearest other one that is active.
+
+    Expanded squares less what rounding may have added to them: 0 for centers that are closer than it.
+    """
     k = centers.shape[0]
-    index = jnp.arange(k)
+    index, norms = jnp.arange(k, dtype=jnp.int32), squared_norms(centers)
     infinite = jnp.asarray(jnp.inf, centers.dtype)
 
     def nearest_other(rows):
-        tile, numbers = rows
-        same = numbers[:, None] == index[None, :]
-        squares = refined_sqeuclidean(tile, centers, None, same)
-        other = ~same if active is None else ~same & active[None, :]
-        return jnp.sqrt(jnp.min(jnp.where(other, squares, infinite), axis=1)) / MARGIN
+        tile, own_norms, numbers = rows
+        other = numbers[:, None] != index[None, :]
+        other = other if active is None else other & active[None, :]
+        squares = expanded_sqeuclidean(tile, centers, own_norms)
+        squares -= rounding_bound(own_norms[:, None] + norms[None, :], squares)
+        return jnp.sqrt(jnp.maximum(jnp.min(jnp.where(other, squares, infinite), axis=1), 0))
 
-    return map_rows(nearest_other, (centers, index), tile=tile_rows(k, k, SEPARATION_TILE))
+    return map_rows(nearest_other, (centers, norms, index), tile=tile_rows(k, k, SEPARATION_TILE))
 
 
 def _compare_with_all(labels, distance, x, centers, active, open_rows):
