@@ -289,7 +289,7 @@ def test_nan_inside_jit_is_a_status():
         ({"n_init": "many"}, "n_init='many' must be 'auto'"),
         ({"max_steps": 0}, "max_steps=0 must be greater than 0"),
         ({"frozen": np.array([True, False])}, "frozen is a mask, which needs starting centres"),
-        ({"frozen": np.ones((3, 4))}, r"frozen must have shape \(at most 2, 4\)"),
+        ({"frozen": np.ones((3, 4))}, r"frozen centers \(3, 4\) does not match the number of clusters 2"),
         ({"active": np.ones(3, bool)}, r"active must be a \(2,\) mask"),
     ],
 )
