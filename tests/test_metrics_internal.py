@@ -271,7 +271,10 @@ def test_random_states_of_a_sample(key):
 @pytest.mark.parametrize("name", [*SCORES, "silhouette_samples"])
 def test_bad_input_is_refused(name):
     score = getattr(metrics, name)
-    with pytest.raises(ValueError, match=r"Number of labels is 1. Valid values are 2 to n_samples - 1 \(inclusive\), and n_samples is 300"):
+    with pytest.raises(
+        ValueError,
+        match=r"Number of labels is 1. Valid values are 2 to n_samples - 1 \(inclusive\), and n_samples is 300",
+    ):
         score(X, np.zeros(N))
     with pytest.raises(ValueError, match="Number of labels is 300"):
         score(X, np.arange(N))

@@ -37,8 +37,8 @@ def k_nearest(
     Args:
         x: rows, traced or not.
         k: how many, static; at most n, or n − 1 without the row itself.
-        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n) and can
-            be traced.
+        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n) and
+            can be traced.
         p: the power of "minkowski", at least 1.
         include_self: False leaves each row out of its own neighbours.
         tile: rows whose distances are held at a time; None for as many as fit a fixed budget. The result is the same.
