@@ -7,19 +7,26 @@ import warnings
 import jax
 import numpy as np
 import scipy.sparse
+from scipy.spatial.distance import cdist
 from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels, rbf_kernel
+from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import spectral
 from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
 from jaxcluster.core import check
+from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
 
 SOLVERS = ("arpack", "lobpcg", "amg")
 """What scikit-learn calls the ways to the eigenvectors; there is one here, in place of all."""
+
+
+EXACT = 1e-13
+"""Residual of what is as exact as can be: a few hundred roundings of float64, which products of many rows leave."""
 
 
 class _SpectralEstimator(Estimator):
@@ -41,7 +48,10 @@ class _SpectralEstimator(Estimator):
         if self._weights is not None:
             return self._weights
         check_dense(len(self._rows), "affinity_matrix_ of affinity='rbf'")
-        return rbf_kernel(self._rows, gamma=self.gamma_)
+        # By differences: the expanded squares of rows far from the origin hold no digit of their distances.
+        rows = self._rows.astype(np.float64)
+        weights = np.exp(-self.gamma_ * cdist(rows, rows, "sqeuclidean"))
+        return weights.astype(published_dtype(self._rows))
 
     @property
     def _precomputed(self):
@@ -57,9 +67,27 @@ class _SpectralEstimator(Estimator):
                 raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
             return X
         formats = ["csr", "csc", "coo"]
-        return validate_data(
-            self, X, accept_sparse=formats, dtype=np.float64, ensure_min_samples=2, ensure_all_finite=False
+        X = validate_data(
+            self, X, accept_sparse=formats, dtype="numeric", ensure_min_samples=2, ensure_all_finite=False
         )
+        return self._symmetric(X) if self.affinity == "precomputed" else X
+
+    @staticmethod
+    def _symmetric(X):
+        """Weights as they are, or ½(W + Wᵀ) where the two of a pair differ, with a warning, as in scikit-learn."""
+        if X.shape[0] != X.shape[1]:
+            return X
+        X = X.astype(np.float32 if X.dtype == np.float32 else np.float64)
+        pair = uneven_pair(scipy.sparse.csr_array(X) if scipy.sparse.issparse(X) else X)
+        if pair is None:
+            return X
+        warnings.warn(
+            f"Array is not symmetric, and will be converted to symmetric by average with its transpose: entries {pair} "
+            "and the other way round differ.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return 0.5 * (X + X.T)
 
     def _tol(self):
         """The largest residual of an eigenvector."""
@@ -67,7 +95,7 @@ class _SpectralEstimator(Estimator):
             check.check_choice("eigen_tol", self.eigen_tol, ["auto"])
             return 1e-4
         check.check_positive("eigen_tol", self.eigen_tol, zero=True)
-        return self.eigen_tol or float(np.finfo(float).eps)  # scikit-learn's 0 is "as exact as can be"
+        return self.eigen_tol or EXACT  # scikit-learn's 0 is "as exact as can be"
 
     def _problem(self, X, gamma, n_neighbors):
         """What the function is given: rows for "rbf", else the matrix, which is kept."""
@@ -83,29 +111,34 @@ class _SpectralEstimator(Estimator):
     def _matrix(self, X, n_neighbors):
         return weight_matrix(X, self.affinity, n_neighbors)
 
-    def _publish(self, embedding):
+    def _publish(self, embedding, dtype):
         """Copies to attributes what the eigensolver found, and says what the graph did not allow."""
         host = jax.device_get(embedding)
-        self.embedding_ = np.array(host.vectors)
+        self.embedding_ = np.array(host.vectors, dtype)
         self.eigenvalues_, self.residuals_ = np.array(host.eigenvalues), np.array(host.residuals)
         self.n_connected_components_ = int(host.components)
         self.n_iter_, self.history_ = int(host.steps), np.array(host.history[: int(host.steps)])
         if self.n_connected_components_ > 1:
             warnings.warn(
-                f"The graph is not connected: it has {self.n_connected_components_} components, between which there "
-                "are no weights. As many eigenvalues are 0, and their eigenvectors only tell the components apart. If "
-                "that is not meant, raise n_neighbors, or lower gamma.",
+                f"The graph is not fully connected: it has {self.n_connected_components_} components, between which "
+                "there are no weights. As many eigenvalues are 0, and their eigenvectors only tell the components "
+                "apart. If that is not meant, raise n_neighbors, or lower gamma.",
                 UserWarning,
                 stacklevel=3,
             )
-        if int(host.status) == Status.MAX_STEPS:
-            warnings.warn(
-                f"The eigenvectors were not found to eigen_tol={self.eigen_tol!r} in {self.n_iter_} steps: the largest "
-                f"residual is {self.residuals_.max():.2g}. The eigenvalues lie too close to each other for their "
-                "vectors to be told apart.",
-                ConvergenceWarning,
-                stacklevel=3,
+        residual, tol = f"the largest residual is {self.residuals_.max():.2g}", f"eigen_tol={self.eigen_tol!r}"
+        message = None
+        if int(host.status) == Status.PRECISION:
+            message = f"The eigenvectors are not found to {tol} in float64: {residual}. Raise eigen_tol."
+        elif int(host.status) == Status.MAX_STEPS and self.residuals_.max() > self._tol():
+            message = f"The eigenvectors were not found to {tol} in {self.n_iter_} steps: {residual}."
+        elif int(host.status) == Status.MAX_STEPS:
+            message = (
+                f"In {self.n_iter_} steps {residual}, within {tol}, but the eigenvalue after the last lies too close "
+                "to it for their vectors to be told apart. Another number of components may have a wider gap."
             )
+        if message:
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def _reached(self):
         return [f"largest residual {self.residuals_.max():.2g}"]
@@ -215,7 +248,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             tol=self._tol(),
             **options,
         )
-        self._publish(fit.state)
+        self._publish(fit.state, published_dtype(X.data if scipy.sparse.issparse(X) else X))
         self.labels_ = np.array(fit.labels)
         self.status_ = Status(int(fit.status))
         if self.status_ == Status.EMPTY_CLUSTERS:
@@ -311,7 +344,7 @@ class SpectralEmbedding(_SpectralEstimator):
         embedding = spectral.embed(
             as_key(self.random_state), x, self.n_components, drop_first=True, tol=self._tol(), **options
         )
-        self._publish(embedding)
+        self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X))
         self.status_ = Status(int(embedding.status))
         return self
 

@@ -44,8 +44,10 @@ class Eigenpairs(NamedTuple):
         vectors: (n, k) orthonormal columns.
         residuals: (k,) ‖Av − λv‖: an eigenvalue lies within it.
         steps: () int32, steps of the iteration; 0 where the operator was decomposed whole.
-        status: () int32, a `Status`.
-        history: (capacity,) the sum of the k smallest Ritz values after each step; NaN from ``steps`` on.
+        status: () int32, a `Status`: CONVERGED where every residual is at most the tolerance, and, where there were
+            steps, the gap after the k-th eigenvalue is resolved; MAX_STEPS where steps ran out before; PRECISION where
+            the dtype resolves no better.
+        history: (capacity,) the sum of the k smallest Ritz values after each step; 0 from ``steps`` on.
     """
 
     values: Float[Array, " k"]
@@ -106,7 +108,7 @@ def smallest(
         tol: the largest residual, in the units of the operator. Traced.
         max_steps: the most steps. Traced.
     """
-    null = jnp.zeros((len(start), 1), start.dtype) if null is None else null
+    null = jnp.zeros((start.shape[0], 1), start.dtype) if null is None else null
     wanted = k - jnp.sum(jnp.any(null != 0, axis=0))
     if start.shape[0] == start.shape[1]:
         vectors, fit = _decomposed(product, null, upper), None
@@ -117,13 +119,30 @@ def smallest(
     place = jnp.arange(k) - (k - wanted)
     place = jnp.where(place < 0, jnp.arange(k), null.shape[1] + place)
     vectors = jnp.concatenate([null, vectors], axis=1)[:, place]
+    values, residuals = rayleigh(product, vectors)
+    steps, history = (jnp.int32(0), jnp.zeros((0,), start.dtype)) if fit is None else (fit.steps, fit.history)
+    status = settled(residuals, tol, None if fit is None else fit.status)
+    return Eigenpairs(values, vectors, residuals, steps, status, history)
+
+
+def rayleigh(
+    product: Callable[[Float[Array, "n b"]], Float[Array, "n b"]], vectors: Float[Array, "n k"]
+) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    """The Rayleigh quotient λ of each column, of length 1, and its residual ‖Av − λv‖."""
     image = product(vectors)
     values = jnp.sum(vectors * image, axis=0)
-    residuals = _lengths(image - vectors * values)
-    if fit is not None:
-        return Eigenpairs(values, vectors, residuals, fit.steps, fit.status, fit.history)
-    status = jnp.where(jnp.all(jnp.isfinite(residuals)), Status.CONVERGED, Status.NOT_FINITE).astype(jnp.int32)
-    return Eigenpairs(values, vectors, residuals, jnp.int32(0), status, jnp.zeros((0,), start.dtype))
+    return values, _lengths(image - vectors * values[None, :])
+
+
+def settled(residuals: Float[Array, " k"], tol, status: Int[Array, ""] | None = None) -> Int[Array, ""]:
+    """The status of eigenpairs with these residuals, found by an iteration that ended with ``status``, or without one.
+
+    What has converged by its own bookkeeping has not if the residual of what is given is larger: rounding is in it.
+    """
+    status = jnp.int32(Status.CONVERGED) if status is None else status
+    short = jnp.where(status == Status.CONVERGED, jnp.int32(Status.PRECISION), status)
+    status = jnp.where(jnp.max(residuals) <= tol, status, short)
+    return jnp.where(jnp.all(jnp.isfinite(residuals)), status, Status.NOT_FINITE).astype(jnp.int32)
 
 
 def random_start(key: KeyArray, n: int, k: int, dtype) -> Float[Array, "n b"]:
@@ -140,7 +159,7 @@ def _decomposed(product, null, upper):
 def _before(start, wanted, upper):
     """A state that has not been looked at: the spectrum is filtered as if evenly filled."""
     values = jnp.linspace(0, upper / 2, start.shape[1], dtype=start.dtype)
-    residual = jnp.where(wanted > 0, jnp.inf, 0).astype(start.dtype)
+    residual = jnp.where(wanted > 0, jnp.inf, 0.0).astype(start.dtype)
     return SubspaceState(start, values, jnp.full_like(values, jnp.inf), jnp.sum(values), residual)
 
 
@@ -158,7 +177,7 @@ def _filtered(product, state, upper):
     # What grows more than this drowns the rest of its column in rounding.
     growth = float(jnp.finfo(dtype).eps) ** -0.4
     degree = jnp.arccosh(growth) / jnp.arccosh((center - lowest) / half)
-    degree = jnp.clip(jnp.ceil(jnp.nan_to_num(degree)), 4, MAX_DEGREE).astype(jnp.int32)
+    degree = jnp.clip(jnp.ceil(jnp.nan_to_num(degree)), 4.0, float(MAX_DEGREE)).astype(jnp.int32)
 
     # The three-term recurrence, scaled so that the polynomial is 1 at the lowest Ritz value and nothing overflows.
     first = half / (lowest - center)
@@ -179,7 +198,7 @@ def _ritz(product, block, wanted, tol):
     small = _multiply(basis.T, image)
     values, turn = jnp.linalg.eigh((small + small.T) / 2)
     vectors = _multiply(basis, turn)
-    residuals = _lengths(_multiply(image, turn) - vectors * values)
+    residuals = _lengths(_multiply(image, turn) - vectors * values[None, :])
     among = jnp.arange(len(values)) < wanted
     # sin(angle) <= residual / gap, and the gap is known only as well as the value after it.
     gap = values[wanted] - residuals[wanted] - values[wanted - 1]
@@ -192,10 +211,10 @@ def _ritz(product, block, wanted, tol):
 def _orthonormal(block):
     """A basis of what the columns span, by the eigenvectors of their inner products; do it twice."""
     lengths = _lengths(block)
-    block = block / jnp.where(lengths > 0, lengths, 1)
+    block = block / jnp.where(lengths > 0, lengths, 1)[None, :]
     values, vectors = jnp.linalg.eigh(_multiply(block.T, block))
     least = jnp.finfo(block.dtype).eps * values[-1]
-    return _multiply(block, vectors * jax.lax.rsqrt(jnp.maximum(values, least)))
+    return _multiply(block, vectors * jax.lax.rsqrt(jnp.maximum(values, least))[None, :])
 
 
 def _lengths(block):

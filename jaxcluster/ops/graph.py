@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.rows import bucket
+from jaxcluster.core.frame import bucket, float_dtype
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.pairwise import Pairwise, Space, check_distances, measure, tiles
 from jaxcluster.ops.topk import k_nearest
@@ -72,7 +72,7 @@ class Graph(NamedTuple):
         return self._replace(
             weights=self.weights * scale[:, None] * scale[self.columns],
             spill_weights=self.spill_weights * scale[self.spill_rows, None] * scale[self.spill_columns],
-            diagonal=self.diagonal * scale**2,
+            diagonal=self.diagonal * scale * scale,
         )
 
     def least(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
@@ -109,14 +109,15 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     """
     if not check.is_traced(x):
         return from_matrix(neighbor_matrix(measure(x, metric, p=p), k))
-    n = x.shape[0]
+    n, x = x.shape[0], check.widen(x)
+    x = x.astype(float_dtype(x.dtype))
     k = check.check_clusters(k, n, name="n_neighbors")
     index, _ = k_nearest(x, k, metric=metric, p=p)
     here, there = jnp.repeat(jnp.arange(n, dtype=jnp.int32), k), index.ravel()
     rows, columns = jnp.append(here, there), jnp.append(there, here)
     order = jnp.argsort(rows, stable=True)
     rows, columns = rows[order], columns[order]
-    weights = jnp.where(rows == columns, 0, jnp.full(rows.shape, 0.5, x.dtype))
+    weights = jnp.where(rows == columns, 0.0, jnp.full(rows.shape, 0.5, x.dtype)).astype(x.dtype)
     diagonal = jnp.zeros((n,), x.dtype).at[jnp.where(here == there, here, n)].set(1, mode="drop")
     at = _places(jnp, rows, jnp.bincount(rows, length=n), TRACED_WIDTH)
     # A row of c entries spills to fewer than c / width lines of slots, and all rows together to so many at most:
@@ -152,9 +153,11 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
         name: what a message calls the matrix.
 
     Raises:
-        ValueError, TypeError: a matrix that is not square, symmetric, finite and non-negative, and where.
+        ValueError, TypeError: a matrix that is not square, symmetric, finite and non-negative, and where; weights that
+            leave the range of the dtype they are computed in.
     """
     matrix = check_affinity(matrix, name=name)
+    check_range(matrix, name)
     n = rows or matrix.shape[0]
     entries = scipy.sparse.coo_array(scipy.sparse.csr_array(matrix))  # sorted by row
     diagonal = np.zeros(n)
@@ -176,12 +179,29 @@ def check_affinity(matrix: Any, *, name: str = "affinity") -> Any:
     """``matrix`` as a NumPy or CSR matrix of weights. Raises ValueError, TypeError, as `from_matrix` does."""
     sparse = scipy.sparse.issparse(matrix)
     matrix = scipy.sparse.csr_array(matrix) if sparse else np.asarray(check.check_matrix(matrix, name=name))
+    if matrix.dtype not in (np.float32, np.float64):  # of booleans and unsigned integers there is no difference
+        matrix = matrix.astype(np.float64)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix of the weights of all pairs of rows, got {matrix.shape}.")
     check.check_finite(matrix.data if sparse else matrix, name=name)
-    if sparse:
+    if sparse and not matrix.has_canonical_format:
+        matrix = matrix.copy()
         matrix.sum_duplicates()
     return check_distances(matrix, name=name)
+
+
+def check_range(matrix: Any, name: str) -> None:
+    """Raises ValueError for weights of which the largest is beyond the normal numbers of the dtype of the computation.
+
+    Smaller ones that are lost beside it would change nothing.
+    """
+    info = jnp.finfo(float_dtype(np.float64))
+    largest = float((matrix.data if scipy.sparse.issparse(matrix) else matrix).max(initial=0))
+    if largest > info.max or 0 < largest < info.tiny / info.eps:
+        raise ValueError(
+            f"{name} has weights up to {largest:.3g}, beyond what {info.dtype} holds. Divide them by {largest:.3g}: "
+            "normalized cuts and embeddings have no unit."
+        )
 
 
 @jax.jit

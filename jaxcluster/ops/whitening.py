@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.core.frame import times_power_of_two
 from jaxcluster.ops.distance import FULL
 from jaxcluster.types import Array, Float
 
@@ -27,7 +28,7 @@ class Whitening(NamedTuple):
 
     def apply(self, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         """Whitened components of rows."""
-        return jnp.matmul(x - self.mean, self.matrix, precision=FULL)
+        return jnp.matmul(x - self.mean[None, :], self.matrix, precision=FULL)
 
 
 def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
@@ -35,9 +36,14 @@ def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
 
     Whitened rows have mean 0 and, along each component that is kept, variance 1 (divided by n).
     """
-    mean = jnp.mean(x, axis=0)
-    apart = x - mean
+    # The mean of what is left of the first row's distance: a sum of rows far from the origin is rounded by their size.
+    mean = x[0] + jnp.mean(x - x[0][None, :], axis=0)
+    apart = x - mean[None, :]
+    # In units of about 1: squares of rows near 1e-20 are 0 in float32, and those near 1e20 infinite.
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(apart))))
+    apart = times_power_of_two(apart, -exponent)
     variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=FULL) / x.shape[0])
     variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
     kept = variances > LEAST * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
-    return Whitening(mean, axes * jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0))
+    inverse = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0)
+    return Whitening(mean, axes * times_power_of_two(inverse, -exponent)[None, :])

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.ops.affinity import as_affinity, cut_and_volume
+from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, near_one
+from jaxcluster.ops.graph import check_affinity
 
 
 def ncut(labels: Any, affinity: Any) -> float:
@@ -29,7 +30,7 @@ def ncut(labels: Any, affinity: Any) -> float:
 
     Source: J. Shi and J. Malik, Normalized cuts and image segmentation, IEEE Trans. PAMI 22 (2000).
     """
-    cut, volume, _ = _cuts(labels, affinity)
+    cut, volume, _, _ = _cuts(labels, affinity)
     return float(np.sum(cut[volume > 0] / volume[volume > 0]))
 
 
@@ -45,12 +46,12 @@ def ratio_cut(labels: Any, affinity: Any) -> float:
     Source: L. Hagen and A. B. Kahng, New spectral methods for ratio cut partitioning and clustering, IEEE Trans. CAD 11
     (1992).
     """
-    cut, _, counts = _cuts(labels, affinity)
-    return float(np.sum(cut / counts))
+    cut, _, counts, exponent = _cuts(labels, affinity)
+    return float(np.ldexp(np.sum(cut / counts), 2 * exponent))
 
 
 def _cuts(labels, affinity):
-    """Cut, volume and number of rows of each cluster, in float64."""
+    """Cut and volume of each cluster in float64, over 4^exponent, its number of rows, and the exponent."""
     if check.is_traced(labels, affinity):
         raise TypeError(
             "the cut of a labelling takes concrete labels and weights: it has no gradient. "
@@ -60,10 +61,13 @@ def _cuts(labels, affinity):
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise TypeError(f"labels must be (n,) integers, got shape {labels.shape} of {labels.dtype}.")
     with jax.enable_x64(True):
+        exponent = 0
+        if not isinstance(affinity, Affinity):
+            affinity, exponent = near_one(check_affinity(affinity))
         weights = as_affinity(affinity)
         if len(labels) != weights.n:
             raise ValueError(f"labels has {len(labels)} entries, but the affinity is of {weights.n} rows.")
         _, clusters, counts = np.unique(labels, return_inverse=True, return_counts=True)
         members = jax.nn.one_hot(jnp.asarray(clusters), len(counts), dtype=weights.diagonal.dtype)
         cut, volume = jax.device_get(jax.jit(cut_and_volume)(weights, members))
-    return cut.astype(np.float64), volume.astype(np.float64), counts
+    return cut.astype(np.float64), volume.astype(np.float64), counts, exponent

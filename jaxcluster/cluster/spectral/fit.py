@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.spectral.embedding import MAX_STEPS, embed
-from jaxcluster.cluster.spectral.labels import cluster_qr, discretize
+from jaxcluster.cluster.spectral.embedding import MAX_STEPS, published, solve
+from jaxcluster.cluster.spectral.labels import cluster_qr, discretize, ending
 from jaxcluster.cluster.spectral.weights import count_rows
 from jaxcluster.core import check
 from jaxcluster.types import Fit, KeyArray, Status
@@ -39,8 +39,8 @@ def fit(
 ) -> Fit:
     """Clusters rows so that those of different clusters have little weight between them: a small normalised cut.
 
-    Works under jit, as `embed` does. Where the graph falls into k components or more, each cluster is made up of whole
-    ones.
+    Works under jit, as `embed` does, in any unit of the rows and of the weights. Where the graph falls into k
+    components or more, each cluster is made up of whole ones.
 
     Args:
         key: random key for the eigensolver and the labels.
@@ -69,13 +69,15 @@ def fit(
     kmeans.check_runs("k-means++", n_init)
     solver_key, label_key = jax.random.split(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "tol": tol, "max_steps": max_steps}
-    embedding = embed(solver_key, x, wide, **options)
-    status = embedding.status
+    # Labels are found in the unit of the weights of the solver, in which no entry leaves the range of a dtype.
+    embedding, exponent = solve(solver_key, x, wide, drop_first=False, **options)
+    status = jnp.asarray(embedding.status, jnp.int32)
     if assign_labels == "kmeans":
         found = kmeans.fit(label_key, embedding.vectors, k, n_init=n_init)
-        labels, status = found.labels, jnp.where(status == Status.CONVERGED, found.status, status)
+        labels, status = found.labels, jnp.where(status == Status.CONVERGED, ending(found.status), status)
     elif assign_labels == "discretize":
         labels = discretize(label_key, embedding.vectors)
     else:
         labels = cluster_qr(embedding.vectors)
+    embedding = published(embedding, x, exponent)
     return Fit(embedding, labels, embedding.steps, status, embedding.history)

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxcluster.core import check
+from jaxcluster.core.frame import times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.distance import FULL, normalize
-from jaxcluster.types import Array, Float, Int, KeyArray
+from jaxcluster.types import Array, Float, Int, KeyArray, Published, Status
 
 
 class RotationState(NamedTuple):
@@ -33,8 +36,7 @@ class RotationState(NamedTuple):
     residual: Float[Array, ""]
 
 
-@jax.jit
-def discretize(key: KeyArray, vectors: Float[Array, "n k"], *, tol=1e-6, max_steps=30) -> Int[Array, " n"]:
+def discretize(key: KeyArray, vectors: Float[Published, "n k"], *, tol=1e-6, max_steps=30) -> Int[Array, " n"]:
     """Labels of the rows of k eigenvectors, by the rotation that takes them nearest to indicators: (n,) int32.
 
     Rows are scaled to length 1; the start is the rows that are most nearly at right angles to each other, from a random
@@ -42,11 +44,54 @@ def discretize(key: KeyArray, vectors: Float[Array, "n k"], *, tol=1e-6, max_ste
 
     Args:
         key: random key for the first row.
-        vectors: of `embed`.
+        vectors: of `embed`, of any size.
         tol: stop when a step lowers the distance of the rows from their indicators, squared and summed, by no more than
             this share of the rows. Traced.
         max_steps: the most steps. Traced.
     """
+    if check.is_traced(key, vectors, tol, max_steps):
+        return _discretize(key, vectors, tol, max_steps)
+    with jax.enable_x64(True):
+        return jax.device_put(np.asarray(_discretize(key, _checked(vectors), float(tol), max_steps)))
+
+
+def cluster_qr(vectors: Float[Published, "n k"]) -> Int[Array, " n"]:
+    """Labels of the rows of k eigenvectors, by a pivoted QR decomposition of their transpose: (n,) int32.
+
+    The pivots are k rows that stand for the clusters; the eigenvectors are rotated so that these lie along the axes, as
+    nearly as an orthonormal matrix allows, and each row takes the axis along which it is longest. Works under jit, and
+    there is no chance in it.
+
+    Args:
+        vectors: of `embed`, of any size.
+    """
+    if check.is_traced(vectors):
+        _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(vectors))))
+        return _cluster_qr(times_power_of_two(vectors, -exponent))
+    with jax.enable_x64(True):
+        return jax.device_put(np.asarray(_cluster_qr(_checked(vectors))))
+
+
+def ending(status: Int[Array, ""]) -> Int[Array, ""]:
+    """The status of k-means on an embedding: rows that belong together coincide in it but for rounding.
+
+    K-means tells of such clusters as PRECISION, and here nothing else was to be expected.
+    """
+    return jnp.where(status == Status.PRECISION, jnp.int32(Status.CONVERGED), status)
+
+
+def _checked(vectors):
+    """Concrete vectors in float64, times a power of two that brings the largest entry near 1.
+
+    Divided by the roots of degrees, whose unit is that of the weights, their squares may leave the range of a dtype.
+    """
+    vectors = np.asarray(check.check_matrix(vectors, name="vectors"), np.float64)
+    check.check_finite(vectors, name="vectors")
+    return jnp.asarray(np.ldexp(vectors, -np.frexp(np.abs(vectors).max())[1]))
+
+
+@jax.jit
+def _discretize(key, vectors, tol, max_steps):
     rows = normalize(vectors)
     n = rows.shape[0]
     step = partial(_rotate, rows)
@@ -56,13 +101,7 @@ def discretize(key: KeyArray, vectors: Float[Array, "n k"], *, tol=1e-6, max_ste
 
 
 @jax.jit
-def cluster_qr(vectors: Float[Array, "n k"]) -> Int[Array, " n"]:
-    """Labels of the rows of k eigenvectors, by a pivoted QR decomposition of their transpose: (n,) int32.
-
-    The pivots are k rows that stand for the clusters; the eigenvectors are rotated so that these lie along the axes, as
-    nearly as an orthonormal matrix allows, and each row takes the axis along which it is longest. Works under jit, and
-    there is no chance in it.
-    """
+def _cluster_qr(vectors):
     left, _, right = jnp.linalg.svd(vectors[_pivots(vectors)].T)
     turned = jnp.matmul(vectors, jnp.matmul(left, right, precision=FULL), precision=FULL)
     return jnp.argmax(jnp.abs(turned), axis=1).astype(jnp.int32)
@@ -76,7 +115,7 @@ def _pivots(vectors):
         pivot = jnp.argmax(lengths)
         direction = left[pivot] / jnp.sqrt(jnp.where(lengths[pivot] > 0, lengths[pivot], 1))
         shares = jnp.matmul(left, direction, precision=FULL)
-        return left - shares[:, None] * direction, pivot
+        return left - shares[:, None] * direction[None, :], pivot
 
     return jax.lax.scan(choose, vectors, length=vectors.shape[1])[1]
 

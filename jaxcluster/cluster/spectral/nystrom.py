@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import kmeans
+from jaxcluster.cluster.spectral.labels import ending
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
-from jaxcluster.core.rows import bucket, float_dtype
-from jaxcluster.ops.distance import FULL, sqeuclidean
+from jaxcluster.core.frame import Frame, bucket, prepare, publish, published_dtype
+from jaxcluster.ops.affinity import gaussian_weights, unit_width
+from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.pairwise import concrete_rows
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 LANDMARKS = 500
 
@@ -34,20 +36,22 @@ class NystromState(NamedTuple):
     """What embeds and labels rows, old or new. Of concrete rows it is kept on the host, in float64.
 
     Attributes:
-        landmarks: (m, d) rows that all others are compared with.
-        gamma: () of the kernel, in units of 1 / data units².
+        frame: of the rows of the fit, in which new rows are compared with the landmarks.
+        width: √γ in the unit of the frame.
+        landmarks: (m, d) rows that all others are compared with, in the frame, times the width.
         mix: (m,) a row's degree is its weights to the landmarks times this.
         projection: (m, k) its place in the embedding is its weights times this, divided by its degree.
         eigenvalues: (k,) of the Laplacian, ascending.
         centers: (k, k) of the clusters in the embedding.
     """
 
-    landmarks: Float[Array, "m d"] | np.ndarray
-    gamma: Float[Array, ""] | np.ndarray
-    mix: Float[Array, " m"] | np.ndarray
-    projection: Float[Array, "m k"] | np.ndarray
-    eigenvalues: Float[Array, " k"] | np.ndarray
-    centers: Float[Array, "k k"] | np.ndarray
+    frame: Frame
+    width: Float[Published, ""]
+    landmarks: Float[Published, "m d"]
+    mix: Float[Published, " m"]
+    projection: Float[Published, "m k"]
+    eigenvalues: Float[Published, " k"]
+    centers: Float[Published, "k k"]
 
 
 def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMARKS, n_init: int | str = 10) -> Fit:
@@ -80,17 +84,19 @@ def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMA
     draw_key, label_key = jax.random.split(key)
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]
     if check.is_traced(key, x, gamma):
-        x = jnp.asarray(x)
-        x = x.astype(float_dtype(x.dtype))
-        state, vectors = _solve(k, x, x[chosen], jnp.asarray(gamma, x.dtype), x.shape[0])
+        prepared = prepare(x)
+        state, vectors = _fitted(k, prepared, gamma, chosen)
+        found = kmeans.fit(label_key, vectors, k, n_init=n_init)
     else:
-        x = concrete_rows(x)
-        state, vectors = _solve_on_host(k, x, np.asarray(chosen), gamma)
-    found = kmeans.fit(label_key, vectors, k, n_init=n_init)
-    return found._replace(state=state._replace(centers=found.state.centers))
+        x, dtype = concrete_rows(x), published_dtype(x)
+        with jax.enable_x64(True):
+            state, vectors = _fitted(k, prepare(x.astype(np.float64)), gamma, np.asarray(chosen))
+            state, vectors = jax.device_get((state, vectors))
+        found = kmeans.fit(label_key, publish(vectors[: len(x)], dtype), k, n_init=n_init)
+    return found._replace(state=state._replace(centers=found.state.centers), status=ending(found.status))
 
 
-def transform(state: NystromState, x: Any) -> Float[Array, "n k"]:
+def transform(state: NystromState, x: Any) -> Float[Published, "n k"]:
     """The places of (n, d) rows in the embedding of a fit; those of its rows are what it clustered.
 
     Raises:
@@ -99,11 +105,13 @@ def transform(state: NystromState, x: Any) -> Float[Array, "n k"]:
     x = check.check_matrix(x)
     check.check_width(x, state.landmarks.shape[1])
     if check.is_traced(x, state):
-        return _place(jnp.asarray(x, jnp.asarray(state.landmarks).dtype), jax.tree.map(jnp.asarray, state))
-    x = concrete_rows(x)
+        return _place(state.frame.enter(x) * state.width, _parts(state))
+    x, dtype = concrete_rows(x), published_dtype(x)
     with jax.enable_x64(True):
-        places = np.asarray(_place(jnp.asarray(_filled(x)), jax.tree.map(jnp.asarray, state)))
-    return jax.device_put(places[: len(x)].astype(float_dtype(x.dtype)))
+        rows = np.asarray(state.frame.enter(x)) * np.asarray(state.width)
+        rows = np.pad(rows, ((0, bucket(len(x)) - len(x)), (0, 0)))
+        places = np.asarray(_place(jnp.asarray(rows), _parts(state)))
+    return publish(places[: len(x)], dtype)
 
 
 def predict(state: NystromState, x: Any) -> Int[Array, " n"]:
@@ -111,29 +119,37 @@ def predict(state: NystromState, x: Any) -> Int[Array, " n"]:
     return kmeans.predict(state.centers, transform(state, x))
 
 
-def _solve_on_host(k, x, chosen, gamma):
-    with jax.enable_x64(True):
-        rows = _filled(x)
-        solved = _solve(k, jnp.asarray(rows), jnp.asarray(rows[chosen]), jnp.asarray(float(gamma)), len(x))
-        state, vectors = jax.device_get(solved)
-    return state, vectors[: len(x)].astype(float_dtype(x.dtype))
+class _Parts(NamedTuple):
+    """What places rows in the frame, on the device."""
+
+    landmarks: Float[Array, "m d"]
+    mix: Float[Array, " m"]
+    projection: Float[Array, "m k"]
 
 
-def _filled(x):
-    """Rows in float64, with zeros up to a bucket."""
-    return np.pad(x.astype(np.float64), ((0, bucket(len(x)) - len(x)), (0, 0)))
+def _parts(state):
+    return _Parts(*(jnp.asarray(each) for each in (state.landmarks, state.mix, state.projection)))
+
+
+def _fitted(k, prepared, gamma, chosen):
+    """The state without centers, and the embedding of the rows, those that are not there among them."""
+    points, frame = prepared.points, prepared.frame
+    width = unit_width(gamma, frame.exponent, points.x.dtype)
+    x = points.x * width
+    parts, eigenvalues, vectors = _solve(k, x, x[chosen], points.weight)
+    centers = jnp.zeros((k, k), points.x.dtype)
+    return NystromState(frame, width, *parts, eigenvalues, centers), vectors
 
 
 @partial(jax.jit, static_argnums=0)
-def _solve(k, x, landmarks, gamma, n):
-    """The state without centres, and the embedding of the rows, of which the first n are there."""
-    features = _features(landmarks, gamma)
-    present = (jnp.arange(len(x)) < n).astype(x.dtype)
-    tile = tile_rows(len(x), len(landmarks), TILE)
+def _solve(k, x, landmarks, present):
+    """What places rows, the eigenvalues, and the embedding of the rows, of which those with a 1 are there."""
+    features = _features(landmarks)
+    tile = tile_rows(x.shape[0], landmarks.shape[0], TILE)
 
     def rows_of(part):
         x, present = part
-        return jnp.matmul(_weights(x, landmarks, gamma), features, precision=FULL) * present[:, None]
+        return jnp.matmul(gaussian_weights(x, landmarks), features, precision=FULL) * present[:, None]
 
     total, _ = fold_rows(lambda part: (jnp.sum(rows_of(part), axis=0), ()), (x, present), tile=tile)
 
@@ -147,34 +163,31 @@ def _solve(k, x, landmarks, gamma, n):
     values, turn = values[::-1][:k], turn[:, ::-1][:, :k]
     # Beyond the rank of the weights there is nothing to embed by.
     sizes = jnp.where(values > jnp.finfo(x.dtype).eps, values, jnp.inf)
-    projection = jnp.matmul(features, turn * jax.lax.rsqrt(sizes), precision=FULL)
+    projection = jnp.matmul(features, turn * jax.lax.rsqrt(sizes)[None, :], precision=FULL)
     mix = jnp.matmul(features, total, precision=FULL)
-    state = NystromState(landmarks, gamma, mix, projection, 1 - values, jnp.zeros((k, k), x.dtype))
-    vectors = _place(x, state)
+    vectors = _place(x, _Parts(landmarks, mix, projection))
     kept = vectors * present[:, None]
-    signs = jnp.where(jnp.take_along_axis(kept, jnp.argmax(jnp.abs(kept), axis=0)[None], axis=0) < 0, -1, 1)
-    return state._replace(projection=projection * signs), vectors * signs
+    negative = jnp.take_along_axis(kept, jnp.argmax(jnp.abs(kept), axis=0)[None], axis=0) < 0
+    projection, vectors = (jnp.where(negative, -each, each) for each in (projection, vectors))
+    return _Parts(landmarks, mix, projection), 1 - values, vectors
 
 
-def _place(x, state):
+@jax.jit
+def _place(x, parts):
     def place(x):
-        weights = _weights(x, state.landmarks, state.gamma)
-        degrees = _at_least_one(jnp.matmul(weights, state.mix, precision=FULL))
-        return jnp.matmul(weights, state.projection, precision=FULL) / degrees[:, None]
+        weights = gaussian_weights(x, parts.landmarks)
+        degrees = _at_least_one(jnp.matmul(weights, parts.mix, precision=FULL))
+        return jnp.matmul(weights, parts.projection, precision=FULL) / degrees[:, None]
 
-    return map_rows(place, x, tile=tile_rows(len(x), len(state.landmarks), TILE))
+    return map_rows(place, x, tile=tile_rows(x.shape[0], parts.landmarks.shape[0], TILE))
 
 
-def _features(landmarks, gamma):
+def _features(landmarks):
     """(m, m) K(Z, Z)^-½: weights to landmarks times it are features whose products are the weights between rows."""
-    weights = _weights(landmarks, landmarks, gamma)
+    weights = gaussian_weights(landmarks, landmarks)
     values, vectors = jnp.linalg.eigh((weights + weights.T) / 2)
-    least = len(values) * jnp.finfo(values.dtype).eps * values[-1]
-    return vectors * jax.lax.rsqrt(jnp.where(values > least, values, jnp.inf))
-
-
-def _weights(x, landmarks, gamma):
-    return jnp.exp(-gamma * sqeuclidean(x, landmarks))
+    least = values.shape[0] * jnp.finfo(values.dtype).eps * values[-1]
+    return vectors * jax.lax.rsqrt(jnp.where(values > least, values, jnp.inf))[None, :]
 
 
 def _at_least_one(degrees):

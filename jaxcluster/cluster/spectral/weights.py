@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,16 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.rows import bucket
-from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel
+from jaxcluster.core.frame import bucket
+from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, near_one
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.pairwise import concrete_rows, measure
 
 AFFINITIES = ("rbf", "nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 """Affinities by name."""
 
-WRITTEN_OUT = 1 << 25
-"""Up to so many pairs of rows a kernel is computed once; beyond, in tiles for every product."""
-
+WRITTEN_OUT = 1 << 23
+"""Up to so many pairs of rows, 64 MB of weights, a kernel is computed once; beyond, in tiles for every product."""
 
 MEMORY = 1 << 33
 """Bytes that a dense matrix of weights may take."""
@@ -76,23 +75,35 @@ def weight_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.ndar
     return check_affinity(x).astype(np.float64)
 
 
-def padded(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Affinity:
-    """The affinity of concrete rows in the widest dtype there is, with rows that are not there up to a bucket."""
+class Padded(NamedTuple):
+    """The affinity of n concrete rows in float64, with rows that are not there up to a bucket.
+
+    Attributes:
+        affinity: the weights over 4^exponent, of which the first n rows are there.
+        n: see above.
+        exponent: see above; see `jaxcluster.ops.affinity.near_one`.
+    """
+
+    affinity: Affinity
+    n: int
+    exponent: int
+
+
+def padded(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Padded:
+    """The affinity of concrete rows, under ``jax.enable_x64(True)``."""
     if affinity == "rbf":
-        x = concrete_rows(x).astype(np.float64)
-        rows = bucket(len(x))
-        # Distances do not change, and their expansion cancels least about the mean.
-        given = kernel(x - x.mean(axis=0), gamma, rows=rows)
-        return _written_out(given) if rows**2 <= WRITTEN_OUT else given
-    weights = weight_matrix(x, affinity, n_neighbors)
-    rows = bucket(weights.shape[0])
+        x = concrete_rows(x)
+        given = kernel(x.astype(np.float64), gamma, padded=True)
+        return Padded(_written_out(given) if given.n**2 <= WRITTEN_OUT else given, len(x), 0)
+    weights, exponent = near_one(weight_matrix(x, affinity, n_neighbors))
+    n, rows = weights.shape[0], bucket(weights.shape[0])
     if scipy.sparse.issparse(weights):
-        return from_matrix(weights, rows=rows)
-    fill = (0, rows - len(weights))
+        return Padded(from_matrix(weights, rows=rows), n, exponent)
+    fill = (0, rows - n)
     diagonal = np.diagonal(weights).copy()
     weights = np.pad(weights, fill)
     np.fill_diagonal(weights, 0)
-    return Matrix(jnp.asarray(weights), jnp.asarray(np.pad(diagonal, fill)))
+    return Padded(Matrix(jnp.asarray(weights), jnp.asarray(np.pad(diagonal, fill))), n, exponent)
 
 
 def traced(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Affinity:
@@ -103,7 +114,7 @@ def traced(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Af
         return neighbor_graph(x, n_neighbors)
     if affinity == "precomputed_nearest_neighbors":
         return from_matrix(neighbor_matrix(measure(x, "precomputed"), n_neighbors))
-    return as_affinity(affinity(x, x) if callable(affinity) else x)
+    return as_affinity(affinity(x, x) if callable(affinity) else x, any_unit=True)
 
 
 @jax.jit

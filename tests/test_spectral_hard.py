@@ -1,0 +1,199 @@
+"""Spectral clustering of samples and graphs nobody looked at: no unit, offset or far row changes what is right."""
+
+from __future__ import annotations
+
+import hard_data
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.neighbors import kneighbors_graph
+
+from jaxcluster.cluster import spectral
+from jaxcluster.estimators.spectral import SpectralClustering, SpectralEmbedding
+from jaxcluster.ops import eigen
+from jaxcluster.ops.affinity import as_affinity, gaussian_weights, kernel
+from jaxcluster.ops.whitening import whitening
+from jaxcluster.types import Status
+
+BLOBS = hard_data.blobs(d=12)
+GAMMA = 0.05
+WEIGHTS = rbf_kernel(BLOBS.x, gamma=GAMMA)
+
+ROWS = {
+    "2^60": (hard_data.in_unit(BLOBS, 2.0**60), GAMMA * 2.0**-120),
+    "1e30": (hard_data.in_unit(BLOBS, 1e30), GAMMA * 1e-60),
+    "1e-30": (hard_data.in_unit(BLOBS, 1e-30), GAMMA * 1e60),
+    "an offset of 1e9": (hard_data.at(BLOBS, 1e9), GAMMA),
+    "an offset of 1e4 in float32": (hard_data.at(BLOBS, 1e4, np.float32), GAMMA),
+    "two groups at 1e9": (hard_data.two_far_groups(BLOBS, 1e9), GAMMA),
+    "float16": (hard_data.in_dtype(BLOBS, np.float16), GAMMA),
+    "longdouble": (hard_data.in_dtype(BLOBS, np.longdouble), GAMMA),
+    "int16": (hard_data.in_dtype(BLOBS, np.int16), GAMMA / 64),
+}
+
+
+@pytest.mark.parametrize("affinity", ["rbf", "nearest_neighbors"])
+@pytest.mark.parametrize("name", ROWS)
+def test_hard_rows(key, name, affinity):
+    problem, gamma = ROWS[name]
+    fit = spectral.fit(key, problem.x, 3, affinity=affinity, gamma=gamma)
+    assert hard_data.same_partition(fit.labels, problem.y)
+    assert Status(int(fit.status)) == Status.CONVERGED
+    wide = problem.x.dtype.itemsize >= 8 or problem.x.dtype.kind == "i"
+    assert fit.state.vectors.dtype == (np.float64 if wide else np.float32)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e9, 1e12])
+def test_a_far_row_leaves_the_weights_of_the_others(far):
+    problem = hard_data.with_far_sample(BLOBS, far)
+    with jax.enable_x64(True):
+        weights = np.asarray(kernel(problem.x, GAMMA).matrix().weights)
+    expected = WEIGHTS - np.diag(np.diag(WEIGHTS))
+    np.testing.assert_allclose(weights[1:, 1:], expected, rtol=1e-5, atol=1e-12)
+    assert not weights[0].any()
+
+
+def test_a_row_of_little_weight_is_with_its_neighbor(key):
+    """Its degree is e^-60: its entry of an eigenvector of length 1 is below rounding."""
+    x = np.concatenate([BLOBS.x, BLOBS.x[:1] + 20 * np.eye(12)[:1]])
+    weights = rbf_kernel(x, gamma=0.15)
+    assert 0 < weights[-1, :-1].sum() < 1e-20
+    embedding = spectral.embed(key, weights, 3, affinity="precomputed", tol=1e-12)
+    expected = weights[-1, :-1] @ embedding.vectors[:-1] / weights[-1, :-1].sum() / (1 - embedding.eigenvalues)
+    np.testing.assert_allclose(embedding.vectors[-1], expected, rtol=1e-6)
+    assert Status(int(embedding.status)) == Status.CONVERGED
+
+
+@pytest.mark.parametrize("unit", [1e100, 1e-100, 1e200, 1e-200])
+@pytest.mark.parametrize("assign_labels", ["kmeans", "discretize", "cluster_qr"])
+def test_a_graph_has_no_unit(key, unit, assign_labels):
+    for given in (WEIGHTS * unit, scipy.sparse.csr_array(WEIGHTS * unit)):
+        fit = spectral.fit(key, given, 3, affinity="precomputed", assign_labels=assign_labels)
+        assert hard_data.same_partition(fit.labels, BLOBS.y)
+    plain = spectral.embed(key, WEIGHTS, 3, affinity="precomputed")
+    np.testing.assert_allclose(fit.state.eigenvalues, plain.eigenvalues, atol=1e-12)
+    # The first vector, 1/√volume everywhere, tells the unit; the others may be turned among themselves.
+    np.testing.assert_allclose(fit.state.vectors[:, 0] * unit**0.5, plain.vectors[:, 0], rtol=1e-9)
+    expected = spectral.ncut(BLOBS.y, WEIGHTS), spectral.ratio_cut(BLOBS.y, WEIGHTS) * unit
+    np.testing.assert_allclose(spectral.ncut(BLOBS.y, given), expected[0], rtol=1e-12)
+    np.testing.assert_allclose(spectral.ratio_cut(BLOBS.y, given), expected[1], rtol=1e-9)
+    for label in (spectral.discretize, lambda _, vectors: spectral.cluster_qr(vectors)):
+        assert hard_data.same_partition(label(key, fit.state.vectors), BLOBS.y)
+
+
+def test_the_estimator_publishes_the_dtype_of_the_samples():
+    for dtype in (np.float32, np.float64):
+        estimator = SpectralClustering(3, gamma=GAMMA, random_state=0).fit(hard_data.at(BLOBS, 1e4).x.astype(dtype))
+        assert hard_data.same_partition(estimator.labels_, BLOBS.y)
+        assert estimator.embedding_.dtype == estimator.affinity_matrix_.dtype == dtype
+        np.testing.assert_allclose(estimator.affinity_matrix_, WEIGHTS, rtol=1e-5)
+
+
+def test_weights_beyond_a_dtype_are_refused_or_brought_near_one():
+    with pytest.raises(ValueError, match="affinity has weights up to 1e\\+40, beyond what float32 holds"):
+        as_affinity(WEIGHTS * 1e40)
+    scaled = as_affinity(WEIGHTS * 1e40, any_unit=True)
+    assert 0.25 <= float(scaled.diagonal.max()) <= 4
+
+
+def test_weights_that_are_not_symmetric_are_averaged_with_a_warning():
+    one_sided = kneighbors_graph(BLOBS.x, 12, include_self=True)
+    with pytest.warns(UserWarning, match="not symmetric, and will be converted to symmetric by average"):
+        estimator = SpectralClustering(3, affinity="precomputed", random_state=0).fit(one_sided)
+    assert hard_data.same_partition(estimator.labels_, BLOBS.y)
+
+
+def test_one_sided_distances_count_for_both_sides():
+    graph = kneighbors_graph(BLOBS.x, 15, mode="distance")
+    options = {"affinity": "precomputed_nearest_neighbors", "n_neighbors": 10, "random_state": 0}
+    assert hard_data.same_partition(SpectralClustering(3, **options).fit(graph).labels_, BLOBS.y)
+
+
+@pytest.mark.parametrize("adjacency", [bool, np.uint8, np.int64])
+def test_adjacency_of_other_dtypes(key, adjacency):
+    near = (WEIGHTS > 0.01).astype(adjacency)
+    for given in (near, scipy.sparse.csr_array(near)):
+        assert hard_data.same_partition(spectral.fit(key, given, 3, affinity="precomputed").labels, BLOBS.y)
+
+
+HARD = ["2^60", "1e30", "1e-30", "an offset of 1e9", "an offset of 1e4 in float32", "float16"]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_nystrom_predicts_in_the_frame_of_its_fit(key, name):
+    problem, gamma = ROWS[name]
+    fit = spectral.nystrom(key, problem.x, 3, gamma=gamma, landmarks=60)
+    assert hard_data.same_partition(fit.labels, problem.y)
+    np.testing.assert_array_equal(spectral.predict(fit.state, problem.x), fit.labels)
+    np.testing.assert_array_equal(spectral.predict(fit.state, problem.x[7:9]), fit.labels[7:9])
+
+
+@pytest.mark.parametrize("n", [60, 520])
+def test_a_status_is_that_of_the_residuals_that_are_given(n):
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
+    matrix = (turn * np.linspace(0, 2, n)) @ turn.T
+    with jax.enable_x64(True):
+        start = eigen.random_start(jax.random.key(0), n, 3, jnp.float64)
+        pairs = eigen.smallest(lambda v: jnp.asarray(matrix) @ v, start, 3, upper=2.0, tol=1e-18, max_steps=4)
+    assert float(pairs.residuals.max()) > 1e-18
+    assert Status(int(pairs.status)) in (Status.PRECISION, Status.MAX_STEPS)
+    assert np.isfinite(pairs.history).all()
+
+
+def test_what_float64_does_not_reach_is_said():
+    with pytest.warns(ConvergenceWarning, match="not found to eigen_tol=1e-18 in float64.*Raise eigen_tol"):
+        estimator = SpectralEmbedding(2, affinity="rbf", gamma=GAMMA, eigen_tol=1e-18, random_state=0).fit(BLOBS.x)
+    assert estimator.status_ == Status.PRECISION
+    assert SpectralEmbedding(2, affinity="rbf", gamma=GAMMA, eigen_tol=0).fit(BLOBS.x).status_ == Status.CONVERGED
+
+
+def test_weights_of_tiles_in_float32():
+    """By a product where rows are near each other, by differences where they are not."""
+    x = BLOBS.x.astype(np.float32) * np.float32(GAMMA**0.5)
+    far = np.concatenate([x, x + np.float32(4096)])
+    weights = np.asarray(jax.jit(gaussian_weights)(far, far))
+    np.testing.assert_allclose(weights[: len(x), : len(x)], WEIGHTS, atol=1e-2)
+    assert not weights[: len(x), len(x) :].any()
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e15])
+def test_whitened_rows_have_no_unit(unit):
+    x = np.random.default_rng(0).normal(size=(200, 4)) * [1, 2, 3, 4] + 100
+    rows = jnp.asarray(x * unit, jnp.float32)
+    white = np.asarray(whitening(rows, 3).apply(rows))
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-3)
+
+
+SWITCHES = {
+    "jax_debug_nans": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_check_tracer_leaks": True,
+}
+
+
+@pytest.mark.parametrize("switches", [SWITCHES, {"jax_enable_x64": True}], ids=["all but x64", "x64"])
+def test_jaxs_switches(key, switches):
+    before = {name: getattr(jax.config, name) for name in switches}
+    try:
+        for name, value in switches.items():
+            jax.config.update(name, value)
+        for affinity in ("rbf", "nearest_neighbors"):
+            fit = spectral.fit(key, BLOBS.x, 3, affinity=affinity, gamma=GAMMA, n_init=1)
+            assert hard_data.same_partition(fit.labels, BLOBS.y)
+            assert np.isfinite(fit.history).all()
+        for assign_labels in ("discretize", "cluster_qr"):
+            spectral.fit(key, scipy.sparse.csr_array(WEIGHTS), 3, affinity="precomputed", assign_labels=assign_labels)
+        fit = spectral.nystrom(key, BLOBS.x, 3, gamma=GAMMA, landmarks=60, n_init=1)
+        np.testing.assert_array_equal(spectral.predict(fit.state, BLOBS.x), fit.labels)
+        traced = jax.jit(lambda x: spectral.embed(key, x, 3, gamma=GAMMA).vectors)(jnp.asarray(BLOBS.x, jnp.float32))
+        assert np.isfinite(traced).all()
+        assert np.isfinite(spectral.ncut(BLOBS.y, WEIGHTS))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
