@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -646,3 +647,154 @@ def test_clusters_whose_names_change_have_no_tol():
 def test_what_is_known_must_be_of_each_row():
     with pytest.raises(ValueError, match=r"y has shape \(3,\), but x has 48 rows"):
         fit(OnSphere(), y=np.zeros(3))
+
+
+class Sick(Line):
+    """Whose ``mean``, which no loss depends on, is not finite from the fifth step on; or whose features overflow."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.mean = kind, nnx.BatchStat(jnp.float32(0))
+
+    def features(self, x):
+        return super().features(x) if self.kind == "mean" else x * jnp.square(self.point[...])
+
+    def loss(self, batch, key):
+        if self.kind == "mean":
+            self.mean[...] = self.mean[...] + jnp.where(self.steps[...] == 4, jnp.inf, 1.0)
+            return super().loss(batch, key)
+        return jnp.mean(self.point[...]), {}
+
+
+def spoiled_state():
+    """Gradient descent with a state that is NaN after the third update, for nothing."""
+
+    def update(updates, state, params=None):
+        count, waste = state
+        moved = jax.tree.map(lambda leaf: -0.1 * leaf, updates)
+        return moved, (count + 1, jnp.where(count >= 2, jnp.nan, waste))
+
+    return optax.GradientTransformation(lambda params: (jnp.int32(0), jnp.float32(0)), update)
+
+
+FAILURES = {
+    "an infinite rate": (Line, optax.sgd(np.inf), 1, 0, "the parameters after the update were"),
+    "NaN from a schedule": (
+        Line,
+        optax.sgd(lambda step: jnp.where(step >= 7, jnp.nan, 0.1)),
+        8,
+        7,
+        "the parameters after the update were",
+    ),
+    "the state of the optimizer": (Line, spoiled_state(), 3, 2, "the state of the optimizer was"),
+    "a running mean": (partial(Sick, "mean"), PLAIN, 5, 4, "the variables of the module besides its parameters were"),
+    "features": (partial(Sick, "features"), optax.sgd(1e25), 7, 0, "the outputs of the module for all rows were"),
+    "the gradient": (partial(Line, no_slope_at), PLAIN, 9, 8, "the gradient was"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_the_last_network_that_is_sound_is_handed_back(name):
+    make, optimizer, failed, steps, cause = FAILURES[name]
+    trained = fit(make(), optimizer=optimizer)
+    assert (trained.status, trained.failed_step, trained.steps) == (Status.NOT_FINITE, failed, steps)
+    assert trained.cause == cause
+    assert np.isfinite(np.asarray(trained.module.features(X))).all()
+    assert len(trained.history) == -(-(failed - 1) // (N // BATCH))  # no record of an epoch without a step
+    assert all(np.isfinite(list(record.values())).all() for record in trained.history)
+    sound = make()
+    if steps:
+        plain = spoiled_state() if optimizer is not PLAIN and name.startswith("the state") else PLAIN
+        sound = fit(make(), optimizer=plain, steps_per_epoch=steps, epochs=1).module
+    for one, other in zip(*(jax.tree.leaves(nnx.state(each)) for each in (trained.module, sound)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_step_whose_second_turn_fails_is_undone_in_whole():
+    ended = fit(Players(spoil=True), optimizer=PLAIN, epochs=1, steps_per_epoch=2)
+    assert (float(ended.module.hare[...]), ended.steps, ended.history) == (0, 0, ())
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="the parameter point of the module holds NaN or infinity before the first"):
+        fit(Line(start=np.nan))
+
+
+def by_hand(optimizer, steps):
+    """A point moved as the documentation of optax has it, by the mean of all rows."""
+    point, value_fn = jnp.zeros(D), lambda point: jnp.mean(jnp.square(X - point[None]))
+    state = optimizer.init(point)
+    for _ in range(steps):
+        value, grad = jax.value_and_grad(value_fn)(point)
+        extra = {"value": value, "grad": grad, "value_fn": value_fn}
+        updates, state = optax.with_extra_args_support(optimizer).update(grad, state, point, **extra)
+        point = optax.apply_updates(point, updates)
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(state, point)
+    return point
+
+
+EXTRA = {
+    "a plateau": optax.chain(optax.sgd(0.4), optax.contrib.reduce_on_plateau(patience=1, rtol=0.9)),
+    "a line search": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)),
+    "L-BFGS": optax.lbfgs(memory_size=2),
+    "Polyak steps": optax.polyak_sgd(0.5),
+    "schedule-free": optax.contrib.schedule_free_sgd(0.5),
+    "two steps in one": optax.MultiSteps(optax.sgd(0.4), 2),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_optimizers_with_further_arguments_are_those_of_optax(name):
+    optimizer = EXTRA[name]
+    trained = fit(Line(), optimizer=optimizer, batch_size=N, steps_per_epoch=5, epochs=1)
+    assert (trained.status, trained.steps) == (Status.MAX_STEPS, 5)
+    oracle = optimizer.gradient_transformation() if name == "two steps in one" else optimizer
+    np.testing.assert_allclose(trained.module.point[...], by_hand(oracle, 5), rtol=1e-4, atol=1e-5)
+
+
+def needs_more():
+    def update(updates, state, params=None, *, temperature, **extra):
+        return jax.tree.map(lambda leaf: leaf * temperature, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nnx.Optimizer(Line(), PLAIN, wrt=nnx.Param), r"is a Optimizer of Flax.*Pass .* its attribute tx"),
+        (lambda: "adam", r"optimizer='adam' is a name. Pass the transformation itself, an optax.Grad"),
+        (lambda: 1e-3, r"optimizer=0.001 is a number. Pass an optax.GradientTransformation"),
+        (lambda: optax.adam, r"a function. Call it: .*optax.adam\(1e-3\)"),
+        (lambda: object(), r"of type builtins.object. Pass an optax.GradientTransformation"),
+        (needs_more, r"the optimizer cannot be used here: .*temperature.*value, grad and value_fn"),
+    ],
+)
+def test_what_is_no_optimizer_is_answered_with_one(make, message):
+    with pytest.raises(TypeError, match=message):
+        fit(Line(), optimizer=make())
+
+
+def test_a_batch_is_no_more_than_the_rows_unless_it_is_asked_for():
+    trained = train(jax.random.key(0), Line(), X, epochs=2, optimizer=PLAIN)
+    assert trained.steps == 2
+    assert_same(trained, fit(Line(), epochs=2, optimizer=PLAIN, batch_size=N))
+
+
+def test_all_rows_in_one_cluster_are_no_convergence():
+    class Lone(Line):
+        def refresh(self, z, key):
+            return Refreshed(jnp.zeros(N, jnp.int32), collapsed=jnp.bool_(True))
+
+    trained = fit(Lone(), tol=0.0)
+    assert (trained.status, len(trained.history)) == (Status.COLLAPSED, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.longdouble])
+def test_rows_of_any_dtype_are_computed_in_float32(dtype):
+    rows = np.round(X * 8) / 8  # which half precision holds
+    trained = fit(Line(), x=rows.astype(dtype), epochs=1, optimizer=PLAIN)
+    assert_same(trained, fit(Line(), x=rows, epochs=1, optimizer=PLAIN))
+    with pytest.raises(TypeError, match="x has dtype object, which is not numeric"):
+        fit(Line(), x=X.astype(object))

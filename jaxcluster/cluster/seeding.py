@@ -85,7 +85,7 @@ def kmeans_plus_plus(
     """
     places = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
     candidates = 2 + int(math.log(k))
-    tried = jnp.arange(candidates) < 2 + jnp.log(places.astype(points.x.dtype)).astype(jnp.int32)
+    tried = jnp.arange(candidates, dtype=jnp.int32) < 2 + jnp.log(places.astype(points.x.dtype)).astype(jnp.int32)
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
     if fixed is None:
         first = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
@@ -147,7 +147,7 @@ def kmeans_parallel(
 
 def _distances_to_drawn(x, rows, index, mine):
     """Squared distances to samples that were drawn, each 0 from itself: rounding must not have it drawn again."""
-    same = mine[None, :] & (jnp.arange(x.shape[0])[:, None] == index[None, :])
+    same = mine[None, :] & (jnp.arange(x.shape[0], dtype=index.dtype)[:, None] == index[None, :])
     return refined_sqeuclidean(x, rows, None, same)
 
 

@@ -96,13 +96,13 @@ class ClusterLayer(nnx.Module):
         self.kind, self.covariance, self.fitted = kind, covariance, fitted
         self.momentum, self.tol = momentum, tol
         self.use_running_average = use_running_average
-        drawn = jax.random.normal(rngs.cluster(), (k, d))
+        drawn = jax.random.normal(rngs.cluster(), (k, d), jnp.float32)
         self.centers = nnx.BatchStat(drawn) if fitted else nnx.Param(drawn)
         if kind == "soft_kmeans":
             holder = nnx.Param if learn_variance else nnx.BatchStat
             self.log_variance = holder(jnp.log(jnp.asarray(variance, jnp.float32)))
         else:
-            self.mixture_weights = nnx.BatchStat(jnp.full((k,), 1 / k))
+            self.mixture_weights = nnx.BatchStat(jnp.full((k,), 1 / k, jnp.float32))
             self.covariances = nnx.BatchStat(_unit_covariances(covariance, k, d))
         if fitted:
             self.seen = nnx.BatchStat(jnp.zeros((), jnp.int32))
@@ -188,10 +188,10 @@ class ClusterLayer(nnx.Module):
 
     def _follow(self, **found):
         """Moves what the layer keeps towards what a batch led to; all the way with the first batch."""
-        kept = jnp.where(self.seen[...] > 0, self.momentum, 0.0)
+        kept = jnp.where(self.seen[...] > 0, jnp.float32(self.momentum), 0)
         for name, value in found.items():
             own, value = getattr(self, name), jax.lax.stop_gradient(value)
-            own[...] = (kept * own[...] + (1 - kept) * value).astype(own.dtype)
+            own[...] = kept * own[...] + (1 - kept) * value.astype(own.dtype)
         self.seen[...] = self.seen[...] + 1
 
     def _mixture(self, means, covariances):
@@ -207,10 +207,10 @@ def _clustered(shares, centers, objective):
 def _unit_covariances(covariance, k, d):
     """Covariances of 1, in the shape that `gmm.GMMState` has them in."""
     if covariance == "spherical":
-        return jnp.ones((k,))
+        return jnp.ones((k,), jnp.float32)
     if covariance == "diag":
-        return jnp.ones((k, d))
-    return jnp.broadcast_to(jnp.eye(d), (1 if covariance == "tied" else k, d, d))
+        return jnp.ones((k, d), jnp.float32)
+    return jnp.broadcast_to(jnp.eye(d, dtype=jnp.float32), (1 if covariance == "tied" else k, d, d))
 
 
 def _check_kind(kind, variance, learn_variance, covariance, fitted):

@@ -162,10 +162,10 @@ class ClusterGAN(CodeCenters):
 
     def _corners(self):
         """The codes of the clusters without noise."""
-        return jnp.concatenate([jnp.zeros((self.n_clusters, self.latent)), jnp.eye(self.n_clusters)], axis=1)
+        return jnp.eye(self.n_clusters, self.latent + self.n_clusters, k=self.latent, dtype=jnp.float32)
 
     def _collapsed(self, z, key) -> Bool[Array, ""]:
-        same = jnp.mean(jnp.var(z, axis=0)) <= jnp.square(ALIKE) * jnp.mean(jnp.square(z))
+        same = jnp.mean(jnp.var(z, axis=0)) <= ALIKE**2 * jnp.mean(jnp.square(z))
         if self.n_clusters == 1:
             return same
         sure = jnp.max(jnp.mean(z[:, self.latent :], axis=0)) > ONE_CLUSTER
@@ -173,22 +173,22 @@ class ClusterGAN(CodeCenters):
 
     def _draws_alike(self, key):
         """Whether the cluster of a code makes no difference to its row."""
-        noise = self.deviation * jax.random.normal(key, (PROBES, 1, self.latent))
-        codes = self._corners() + jnp.pad(noise, ((0, 0), (0, 0), (0, self.n_clusters)))
+        noise = self.deviation * jax.random.normal(key, (PROBES, 1, self.latent), jnp.float32)
+        codes = self._corners()[None] + jnp.pad(noise, ((0, 0), (0, 0), (0, self.n_clusters)))
         rows = self.generator(codes.reshape(-1, codes.shape[-1])).reshape(PROBES, self.n_clusters, -1)
         between = jnp.mean(jnp.var(rows, axis=1))
-        return between <= jnp.square(ALIKE) * jnp.mean(jnp.var(rows, axis=(0, 1)))
+        return between <= ALIKE**2 * jnp.mean(jnp.var(rows, axis=(0, 1)))
 
     # What the generator is for.
 
     def draw(self, key: KeyArray, n: int, cluster: int | None = None) -> tuple[Float[Array, "n m"], Int[Array, " n"]]:
         """Draws n codes (z_n, z_c), and the cluster of each: ``cluster``, or any, each as likely."""
         noise_key, cluster_key = jax.random.split(key)
-        noise = self.deviation * jax.random.normal(noise_key, (n, self.latent))
-        labels = jax.random.randint(cluster_key, (n,), 0, self.n_clusters)
+        noise = self.deviation * jax.random.normal(noise_key, (n, self.latent), jnp.float32)
+        labels = jax.random.randint(cluster_key, (n,), 0, self.n_clusters, jnp.int32)
         if cluster is not None:
             labels = jnp.full_like(labels, cluster)
-        return jnp.concatenate([noise, jax.nn.one_hot(labels, self.n_clusters)], axis=1), labels
+        return jnp.concatenate([noise, jax.nn.one_hot(labels, self.n_clusters, dtype=noise.dtype)], axis=1), labels
 
     def generate(
         self, key: KeyArray, n: int, cluster: int | None = None
@@ -218,10 +218,10 @@ class ClusterGAN(CodeCenters):
         steps = check.check_count("steps", steps)
         self._check_cluster("a", a)
         self._check_cluster("b", b)
-        noise = self.deviation * jax.random.normal(key, (self.latent,))
-        t = jnp.linspace(0, 1, steps)[:, None]
+        noise = self.deviation * jax.random.normal(key, (1, self.latent), jnp.float32)
+        t = jnp.linspace(0, 1, steps, dtype=noise.dtype)[:, None]
         ends = self._corners().at[:, : self.latent].set(noise)
-        return self.generator((1 - t) * ends[a] + t * ends[b])
+        return self.generator((1 - t) * ends[a][None] + t * ends[b][None])
 
     def _check_cluster(self, name, cluster):
         if isinstance(cluster, bool) or not isinstance(cluster, (int, np.integer)):

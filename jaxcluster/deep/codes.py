@@ -28,7 +28,7 @@ class CodeCenters(nnx.Module):
 
     def __init__(self, centers: ArrayLike):
         self.centers = CenterState(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
-        self.variance = CenterState(jnp.ones(()))
+        self.variance = CenterState(jnp.ones((), jnp.float32))
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
         """The nearest centre of each code."""

@@ -64,11 +64,11 @@ class DCN(CodeKMeans):
 
     def _follow(self, z, labels):
         """Centres become the means of all codes that they have had; one without any stays where it is."""
-        members = jax.nn.one_hot(labels, self.counts.shape[0])
+        members = jax.nn.one_hot(labels, self.counts.shape[0], dtype=z.dtype)
         new, centers = members.sum(0), self.centers[...]
         self.counts[...] += new.astype(jnp.int32)
         moves = jnp.matmul(members.T, z, precision=FULL) - new[:, None] * centers
-        self.centers[...] = centers + moves / jnp.maximum(self.counts[...], 1)[:, None]
+        self.centers[...] = centers + moves / jnp.maximum(self.counts[...], 1).astype(z.dtype)[:, None]
 
 
 class DenoisingClustering(CodeKMeans):
@@ -90,7 +90,7 @@ class DenoisingClustering(CodeKMeans):
 
     def __init__(self, autoencoder: Autoencoder, centers: ArrayLike, *, weight: float = 0.1):
         super().__init__(autoencoder, centers)
-        self.spread = CenterState(jnp.ones(()))
+        self.spread = CenterState(jnp.ones((), jnp.float32))
         self.weight = float(check.check_positive("weight", weight, zero=True))
 
     def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:

@@ -58,7 +58,7 @@ class PseudoLabels(CodeCenters):
         self.n_pseudo = check.check_count("n_pseudo", n_pseudo)
         self.n_clusters = check.check_count("n_clusters", n_pseudo if n_clusters is None else n_clusters)
         self.n_init = check.check_count("n_init", n_init)
-        super().__init__(jnp.zeros((self.n_clusters, width)))
+        super().__init__(jnp.zeros((self.n_clusters, width), jnp.float32))
         self.encoder, self.view = encoder, view
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
@@ -97,7 +97,7 @@ class PseudoLabels(CodeCenters):
     def _refreshed(self, z, labels):
         counts = jnp.zeros(self.n_pseudo, jnp.int32).at[labels].add(1)
         lone = jnp.max(counts) == z.shape[0]
-        return Refreshed(labels, labels, 1 / counts[labels], _alike(z) | (lone & (self.n_pseudo > 1)))
+        return Refreshed(labels, labels, 1 / counts[labels].astype(z.dtype), _alike(z) | (lone & (self.n_pseudo > 1)))
 
     def _features(self, key, x):
         """Of each view of the rows, (views, n, latent)."""
@@ -145,8 +145,8 @@ class DeepCluster(PseudoLabels):
         super().__init__(encoder, n_pseudo, n_clusters, n_init, width, view)
         drawn = nnx.initializers.normal(HEAD_DEVIATION)
         self.head = nnx.Linear(latent, self.n_pseudo, kernel_init=drawn, rngs=rngs)
-        self.mean = CenterState(jnp.zeros(latent))
-        self.whitening = CenterState(jnp.eye(latent, width))
+        self.mean = CenterState(jnp.zeros(latent, jnp.float32))
+        self.whitening = CenterState(jnp.eye(latent, width, dtype=jnp.float32))
 
     @property
     def trainable(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class DeepClusterV2(PseudoLabels):
     ):
         super().__init__(encoder, n_pseudo, n_clusters, n_init, latent, view)
         self.temperature = float(check.check_positive("temperature", temperature))
-        self.prototypes = CenterState(jnp.zeros((self.n_pseudo, latent)))
+        self.prototypes = CenterState(jnp.zeros((self.n_pseudo, latent), jnp.float32))
 
     def place(self, z: Float[Array, "n l"]) -> Float[Array, "n l"]:
         """Features of length 1."""
@@ -246,4 +246,5 @@ def _alike(z: Float[Array, "n l"]) -> Bool[Array, ""]:
 def _cross_entropy(logits: Float[Array, "v b k"], labels: Int[Array, " b"]):
     """The mean over views and rows of −log softmax(logits)_label, and the share of rows whose label is the greatest."""
     terms = jax.nn.log_softmax(logits)[:, jnp.arange(labels.size), labels]
-    return -jnp.mean(terms), {"accuracy": jnp.mean(jnp.argmax(logits, axis=2) == labels)}
+    told = jnp.argmax(logits, axis=2).astype(labels.dtype)
+    return -jnp.mean(terms), {"accuracy": jnp.mean(told == labels[None], dtype=logits.dtype)}

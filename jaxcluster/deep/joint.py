@@ -58,7 +58,7 @@ class JointClustering(IDEC):
         x = viewed(self.augment, key, batch.x)
         z = self.features(x)
         shares = student_t_log_assignments(z, self.centers[...], alpha=self.alpha)
-        labels = jnp.full(x.shape[0], -1) if batch.y is None else batch.y
+        labels = jnp.full(x.shape[0], -1, jnp.int32) if batch.y is None else batch.y
         terms = deep_clustering_loss(
             dec_loss(jnp.exp(shares), batch.target),
             shares,

@@ -81,7 +81,7 @@ class MetricEmbedding(CodeCenters):
         views: Views | None = None,
         n_init: int = 20,
     ):
-        super().__init__(jnp.zeros((check.check_count("k", k), check.check_count("latent", latent))))
+        super().__init__(jnp.zeros((check.check_count("k", k), check.check_count("latent", latent)), jnp.float32))
         check.check_choice("loss", loss, LOSSES)
         check.check_choice("mining", mining, MINING)
         if loss == "nt-xent" and views is None:
@@ -98,7 +98,7 @@ class MetricEmbedding(CodeCenters):
 
     def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
         """Whether all codes are the same; nothing else is looked at before the end."""
-        spread = jnp.mean(jnp.sum(jnp.square(z - jnp.mean(z, axis=0)), axis=1))
+        spread = jnp.mean(jnp.sum(jnp.square(z - jnp.mean(z, axis=0, keepdims=True)), axis=1))
         return Refreshed(None, collapsed=spread < COLLAPSED)
 
     def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
@@ -119,10 +119,10 @@ class MetricEmbedding(CodeCenters):
         known = jnp.tile(batch.y, views) if told else jnp.full_like(own, -1)
         parts = [(1.0, known)] if told else []
         if self.views is not None:
-            parts.append((jnp.mean(known < 0), jnp.where(known < 0, own, -1)))
+            parts.append((jnp.mean(known < 0, dtype=z.dtype), jnp.where(known < 0, own, -1)))
         loss, anchors, triplets = 0.0, 0, 0.0
         for weight, labels in parts:
-            loss += weight * jax.lax.cond(jnp.any(labels >= 0), self._of, lambda z, labels: 0.0, z, labels)
+            loss += weight * jax.lax.cond(jnp.any(labels >= 0), self._of, _no_loss, z, labels)
             counts = count_triplets(labels)
             anchors += counts.anchors
             triplets += jnp.float32(counts.triplets)
@@ -150,6 +150,11 @@ class MetricEmbedding(CodeCenters):
         return (jnp.concatenate([*stacks, *stacked(self.views, second_key, x)]),)
 
 
+def _no_loss(z, labels):
+    return jnp.zeros((), z.dtype)
+
+
 def _shared(pairs: Bool[Array, "n n"]) -> Float[Array, "n n"]:
     """A weight of 1, shared by these pairs alike."""
+    pairs = pairs.astype(jnp.float32)
     return pairs / jnp.maximum(jnp.sum(pairs), 1)

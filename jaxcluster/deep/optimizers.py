@@ -142,9 +142,11 @@ def updated(
     taken = inspect.signature(extended.update).parameters
     if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in taken.values()):
         extra = {name: each for name, each in extra.items() if name in taken}
-    updates, after = extended.update(grads, state, params, **extra)
-    as_before = lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype)  # noqa: E731
-    return optax.apply_updates(params, updates), jax.tree.map(as_before, after, state)
+    # optax is not written for strict promotion: `optax.adam` itself raises a float to an integer power.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, after = extended.update(grads, state, params, **extra)
+        moved = optax.apply_updates(params, updates)
+    return jax.tree.map(_as_before, moved, params), jax.tree.map(_as_before, after, state)
 
 
 def evaluation_params(state: Any, params: Any) -> Any:
@@ -161,6 +163,10 @@ def evaluation_params(state: Any, params: Any) -> Any:
             is_leaf=lambda z: isinstance(z, optax.MaskedNode),
         )
     return params
+
+
+def _as_before(new, old):
+    return jnp.asarray(new, jnp.asarray(old).dtype)
 
 
 def _averaged(y, z, b1):

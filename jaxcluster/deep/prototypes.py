@@ -49,7 +49,7 @@ def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], tem
         rows, weight = rows
         scores = row_products(rows, prototypes)
         shares = jax.nn.softmax(scores / temperature) * weight[:, None]
-        nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count) * weight[:, None]
+        nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count, dtype=scores.dtype) * weight[:, None]
         return (jnp.matmul(shares.T, shares, precision=FULL), jnp.sum(nearest, axis=0)), ()
 
     rows = (embeddings, jnp.ones(n, embeddings.dtype))
@@ -78,5 +78,5 @@ def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
 
 
 def _same(vectors):
-    center = jnp.mean(vectors, axis=0)
+    center = jnp.mean(vectors, axis=0, keepdims=True)
     return jnp.mean(squared_norms(vectors - center)) <= ALIKE

@@ -101,10 +101,10 @@ class SwAV(nnx.Module):
         self.queue_from, self.freeze_steps = _whole("queue_from", queue_from), _whole("freeze_steps", freeze_steps)
         latent = check.check_count("latent", latent)
         width = latent if width is None else check.check_count("width", width)
-        self.prototypes = nnx.Param(normalize(jax.random.normal(rngs.params(), (count, width))))
+        self.prototypes = nnx.Param(normalize(jax.random.normal(rngs.params(), (count, width), jnp.float32)))
         self.groups = CenterState(jnp.arange(count, dtype=jnp.int32) % self.n_clusters)
-        self.centers = CenterState(jnp.zeros((self.n_clusters, latent)))
-        self.queue = CenterState(jnp.zeros((self.n_large, _whole("queue_size", queue_size), width)))
+        self.centers = CenterState(jnp.zeros((self.n_clusters, latent), jnp.float32))
+        self.queue = CenterState(jnp.zeros((self.n_large, _whole("queue_size", queue_size), width), jnp.float32))
         self.queued, self.steps = CenterState(jnp.int32(0)), CenterState(jnp.int32(0))
 
     # Use.
@@ -182,7 +182,7 @@ class SwAV(nnx.Module):
     def _predicted(self, embeddings):
         """The share of each cluster."""
         shares = jax.nn.softmax(row_products(embeddings, self.prototypes[...]) / self.epsilon)
-        return jnp.matmul(shares, jax.nn.one_hot(self.groups[...], self.n_clusters), precision=FULL)
+        return jnp.matmul(shares, jax.nn.one_hot(self.groups[...], self.n_clusters, dtype=shares.dtype), precision=FULL)
 
     def _check_rows(self, views, n):
         if views < max(2, self.n_large):

@@ -88,7 +88,7 @@ class VaDE(nnx.Module):
         augment_key, code_key = jax.random.split(key)
         x = viewed(self.augment, augment_key, batch.x)
         mean, log_variance = self._code(x)
-        z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape)
+        z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape, mean.dtype)
         decoded = self.autoencoder.decoder(z)
         x, likelihood = x.reshape(decoded.shape), self.autoencoder.likelihood
         scale, volume = self._units(x.shape[1])
@@ -125,6 +125,6 @@ class VaDE(nnx.Module):
         labels = jax.random.categorical(cluster_key, self.prior["log_weights"], shape=(n,))
         if cluster is not None:
             labels = jnp.full((n,), cluster)
-        noise = jax.random.normal(code_key, (n, self.means.shape[1]))
+        noise = jax.random.normal(code_key, (n, self.means.shape[1]), jnp.float32)
         z = self.means[...][labels] + jnp.exp(self.log_variances[...][labels] / 2) * noise
         return self.autoencoder.decode(z), labels.astype(jnp.int32)

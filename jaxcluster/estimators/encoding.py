@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from jaxcluster.core import check
 from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
@@ -43,6 +44,8 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return os.fspath(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, np.longdouble):
+        return encode(name, float(value), arrays)  # its item() is no number of Python
     if isinstance(value, np.generic):
         return encode(name, value.item(), arrays)
     if isinstance(value, float):
@@ -71,6 +74,8 @@ def _encode_array(name, value, arrays):
         arrays[name] = np.asarray(jax.random.key_data(value))
         return {"$key": {"array": name, "impl": str(jax.random.key_impl(value))}}
     host = np.asarray(value)
+    if host.dtype.names is None and (host.dtype.kind == "V" or host.dtype == np.longdouble):
+        host = check.widen(host)  # bfloat16 as float32, extended precision as float64
     if host.dtype.names is not None:
         fields = {field: encode(f"{name}.{field}", host[field], arrays) for field in host.dtype.names}
         return {"$records": {"shape": list(host.shape), "fields": fields}}
@@ -110,6 +115,11 @@ def decode(value: Any, arrays: Arrays) -> Any:
     if kind not in _DECODERS:
         raise ValueError(f"values of kind {kind!r} are not known; those known are {', '.join(_DECODERS)}.")
     return _DECODERS[kind](content, arrays)
+
+
+def _as_jax(array):
+    """An array of JAX; one of NumPy where JAX, without x64, would round it."""
+    return jnp.asarray(array) if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype else array
 
 
 def _decode_random_state(content, arrays):
@@ -153,7 +163,7 @@ _DECODERS = {
     "$dict": lambda content, arrays: {key: decode(item, arrays) for key, item in content.items()},
     "$strings": lambda content, arrays: np.array(content, dtype=object),
     "$array": lambda content, arrays: arrays[content],
-    "$jax_array": lambda content, arrays: jnp.asarray(arrays[content]),
+    "$jax_array": lambda content, arrays: _as_jax(arrays[content]),
     "$key": lambda content, arrays: jax.random.wrap_key_data(arrays[content["array"]], impl=content["impl"]),
     "$random_state": _decode_random_state,
     "$named": _decode_named,

@@ -23,6 +23,9 @@ from jaxcluster.estimators.encoding import Arrays, decode, encode
 
 FORMAT = "jaxcluster-model"
 FORMAT_VERSION = 1
+ATTRIBUTES_VERSION = 2
+"""Of the fitted attributes: from 2 on they hold the frame of the fit, without which rows cannot be labeled."""
+
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
 KEYS = {"format", "format_version", "jaxcluster_version", "estimator", "params", "attributes", "arrays", "files"}
@@ -48,6 +51,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "attributes_version": ATTRIBUTES_VERSION,
         "jaxcluster_version": jaxcluster.__version__,
         "estimator": name,
         "params": {key: encode(key, value, arrays) for key, value in params.items()},
@@ -66,7 +70,7 @@ def load(path: str | os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file was changed, truncated, or written by a newer version; the message names it.
+        ValueError: a file was changed, truncated, or written by a newer or much older version; the message names it.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -106,17 +110,29 @@ def _read_model(file):
         raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
     if _dump(_seal(content)) != text:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
-    if content["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{file} has format version {content['format_version']}, written by jaxcluster "
-            f"{content['jaxcluster_version']}; this one, {jaxcluster.__version__}, reads up to {FORMAT_VERSION}. "
-            "Upgrade jaxcluster."
-        )
+    for name, known in (("format_version", FORMAT_VERSION), ("attributes_version", ATTRIBUTES_VERSION)):
+        _check_version(file, content, name, known)
     if content["estimator"] not in ESTIMATORS:
         raise ValueError(
             f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(ESTIMATORS)}."
         )
     return content
+
+
+def _check_version(file, content, name, known):
+    """Raises ValueError unless the file was written in the version that is known."""
+    found = content.get(name, 1)
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise ValueError(f"{file} is not a model of jaxcluster, or was changed: its {name} is {found!r}.")
+    if found == known:
+        return
+    told = f"{file} has {name.replace('_', ' ')} {found}, written by jaxcluster {content['jaxcluster_version']}"
+    if found > known:
+        raise ValueError(f"{told}; this one, {jaxcluster.__version__}, reads up to {known}. Upgrade jaxcluster.")
+    raise ValueError(
+        f"{told}; this one, {jaxcluster.__version__}, reads {known}, since the attributes of a fit are others now. Fit "
+        "the estimator again, or load the file with the version that wrote it."
+    )
 
 
 def _read_arrays(file, content):

@@ -29,7 +29,7 @@ def cluster_sums(
 
     def product(x, weight, labels):
         # On GPUs a float scatter-add is a compare-and-swap loop; a product with a one-hot matrix is not.
-        member = jnp.where(labels[:, None] == jnp.arange(k)[None, :], weight[:, None], 0)
+        member = jnp.where(labels[:, None] == jnp.arange(k, dtype=labels.dtype)[None, :], weight[:, None], 0)
         sums = jax.lax.dot_general(member, x, (((0,), (0,)), ((), ())), precision=FULL)
         return sums, jnp.sum(member, axis=0)
 

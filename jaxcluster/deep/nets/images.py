@@ -9,7 +9,7 @@ from typing import Any
 from jaxcluster.core import check
 
 
-def as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+def as_image_shape(shape: Any) -> tuple[int, int, int]:
     """(height, width, channels); a shape of two has one channel.
 
     Raises:
@@ -40,6 +40,8 @@ def as_images(x: Any, image_shape: tuple[int, int, int]) -> Any:
     if x.ndim == 4 and x.shape[3] == channels:
         return x
     seen = f"{x.shape[1]} columns" if x.ndim == 2 else f"the shape {x.shape}"
+    if x.ndim == 4 and x.shape[1] == channels:
+        seen += " with the channels first (bring them to the end by x.transpose(0, 2, 3, 1))"
     raise ValueError(
         f"rows have {seen}, which image_shape={image_shape} does not make images of: it wants {math.prod(image_shape)} "
         f"columns, or the shape (n, height, width, {channels}). Pass image_shape=(height, width) of images of one "

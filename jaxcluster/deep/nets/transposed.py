@@ -33,8 +33,8 @@ class Double(nnx.Module):
     """
 
     def __init__(self, before: int, after: int, *, kernel_init: Callable[..., Any] = glorot, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (4, 4, before, after)))
-        self.bias = nnx.Param(jnp.zeros(after))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (4, 4, before, after), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(after, jnp.float32))
         self.dtype = None
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n g v m"]:
@@ -49,7 +49,7 @@ class Double(nnx.Module):
         )
         blocks = blocks.reshape(n, height + 1, width + 1, 2, 2, after).transpose(0, 1, 3, 2, 4, 5)
         images = blocks.reshape(n, 2 * height + 2, 2 * width + 2, after)
-        return images[:, 1:-1, 1:-1] + bias
+        return images[:, 1:-1, 1:-1] + bias[None, None, None]
 
 
 def _by_blocks(kernel):

@@ -35,9 +35,9 @@ class Blur(ImageView):
         """Images, some of them blurred."""
         n = images.shape[0]
         sigma_key, which_key = jax.random.split(key)
-        sigma = jax.random.uniform(sigma_key, (n,), minval=self.sigma[0], maxval=self.sigma[1])
+        sigma = jax.random.uniform(sigma_key, (n,), jnp.float32, *self.sigma)
         blurs = jax.random.bernoulli(which_key, self.probability, (n, 1, 1, 1))
-        return jnp.where(blurs, blurred(images, sigma), images)
+        return jnp.where(blurs, blurred(images, sigma), images.astype(sigma.dtype))
 
 
 def blurred(images: Float[Array, "n h w c"], sigma: Float[Array, " n"]) -> Float[Array, "n h w c"]:
@@ -47,10 +47,11 @@ def blurred(images: Float[Array, "n h w c"], sigma: Float[Array, " n"]) -> Float
     one size of all Gaussians.
     """
     down, across = (jax.vmap(_means, in_axes=(None, 0))(side, sigma) for side in images.shape[1:3])
-    return jnp.einsum("nah,nhwc,nbw->nabc", down, images, across, precision="highest")
+    wide = images.astype(sigma.dtype)
+    return jnp.einsum("nah,nhwc,nbw->nabc", down, wide, across, precision="highest")
 
 
 def _means(side, sigma):
     """(side, side) the weight of each pixel of a line in the mean that takes another's place."""
-    steps = jnp.arange(side)
-    return jax.nn.softmax(-jnp.square((steps[:, None] - steps) / sigma) / 2, axis=1)
+    steps = jnp.arange(side, dtype=sigma.dtype)
+    return jax.nn.softmax(-jnp.square((steps[:, None] - steps[None, :]) / sigma) / 2, axis=1)

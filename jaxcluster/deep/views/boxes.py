@@ -86,11 +86,12 @@ class Erase(ImageView):
         n, height, width, _ = images.shape
         box_key, which_key = jax.random.split(key)
         top, left, high, wide = drawn(box_key, n, (height, width), self.scale, self.ratio).T[:, :, None]
-        rows, columns = jnp.arange(height) + 0.5, jnp.arange(width) + 0.5  # a pixel is covered if its centre is
+        # A pixel is covered if its center is.
+        rows, columns = ((jnp.arange(side, dtype=jnp.float32) + 0.5)[None, :] for side in (height, width))
         down = (rows >= top) & (rows < top + high)
         across = (columns >= left) & (columns < left + wide)
         covered = jax.random.bernoulli(which_key, self.probability, (n, 1, 1))
-        return jnp.where((covered & down[:, :, None] & across[:, None])[..., None], self.value, images)
+        return jnp.where((covered & down[:, :, None] & across[:, None])[..., None], float(self.value), images)
 
 
 def drawn(
@@ -99,13 +100,13 @@ def drawn(
     """Top, left, height and width (pixels) of n random boxes that lie within an image of ``size``."""
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     sides = jnp.array(size, jnp.float32)
-    area = jax.random.uniform(area_key, (n,), minval=scale[0], maxval=scale[1])
+    area = jax.random.uniform(area_key, (n,), jnp.float32, *scale)
     # In units of the image's sides a box is √(a/t) × √(a·t), which fits for a <= t <= 1/a.
     least, greatest = (math.log(bound * size[0] / size[1]) for bound in ratio)
-    tilt = jax.random.uniform(ratio_key, (n,), minval=least, maxval=greatest)
+    tilt = jax.random.uniform(ratio_key, (n,), jnp.float32, least, greatest)
     tilt = jnp.clip(tilt, jnp.log(area), -jnp.log(area))
-    spans = jnp.sqrt(area)[:, None] * jnp.exp(jnp.stack([-tilt, tilt], axis=1) / 2) * sides
-    corners = jax.random.uniform(place_key, (n, 2)) * (sides - spans)
+    spans = jnp.sqrt(area)[:, None] * jnp.exp(jnp.stack([-tilt, tilt], axis=1) / 2) * sides[None]
+    corners = jax.random.uniform(place_key, (n, 2), jnp.float32) * (sides[None] - spans)
     return jnp.concatenate([corners, spans], axis=1)
 
 

@@ -98,7 +98,8 @@ def turned(images, by):
     for what is not negative, is right for any values.
     """
     least = jnp.min(images, axis=3, keepdims=True)
-    return least + dm_pix.adjust_hue(images - least, by[..., 0])
+    with jax.numpy_dtype_promotion("standard"):  # dm_pix multiplies truth values
+        return least + dm_pix.adjust_hue(images - least, by[..., 0])
 
 
 CHANGES = (dm_pix.adjust_brightness, contrasted, saturated, turned)

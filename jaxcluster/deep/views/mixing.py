@@ -34,9 +34,9 @@ class Swap:
         if self.rate == 0 or x.shape[0] == 1:
             return x
         # One draw for both choices: where it is below the rate, it is uniform there, and says from how far on.
-        drawn, n = jax.random.uniform(key, x.shape), x.shape[0]
+        drawn, n = jax.random.uniform(key, x.shape, jnp.float32), x.shape[0]
         away = 1 + jnp.minimum((drawn * ((n - 1) / self.rate)).astype(jnp.int32), n - 2)
-        rows = (jnp.arange(n).reshape(n, *(1,) * (x.ndim - 1)) + away) % n
+        rows = (jnp.arange(n, dtype=jnp.int32).reshape(n, *(1,) * (x.ndim - 1)) + away) % n
         return jnp.where(drawn < self.rate, jnp.take_along_axis(x, rows, axis=0), x)
 
 
@@ -67,4 +67,4 @@ class Mixing:
 
 def _others(key: KeyArray, n: int) -> Int[Array, " n"]:
     """For each of n rows the number of a random one that is not itself."""
-    return (jnp.arange(n) + jax.random.randint(key, (n,), 1, max(n, 2))) % n
+    return (jnp.arange(n, dtype=jnp.int32) + jax.random.randint(key, (n,), 1, max(n, 2), jnp.int32)) % n

@@ -38,11 +38,12 @@ class ShiftRotate(ImageView):
     def show(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Images moved and turned."""
         n, height, width, _ = images.shape
+        images = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # half precision has no places of pixels
         move_key, turn_key = jax.random.split(key)
         sides = jnp.array([height, width], images.dtype)
-        moves = jax.random.uniform(move_key, (n, 2), images.dtype, -self.shift, self.shift) * sides
+        moves = jax.random.uniform(move_key, (n, 2), images.dtype, -self.shift, self.shift) * sides[None]
         turns = jax.random.uniform(turn_key, (n,), images.dtype, -1, 1) * (self.rotation * math.pi / 180)
-        rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+        rows, columns = jnp.meshgrid(*(jnp.arange(side, dtype=images.dtype) for side in (height, width)), indexing="ij")
 
         def move(image, by, turn):
             down, right = rows - (height - 1) / 2, columns - (width - 1) / 2

@@ -77,7 +77,7 @@ class ClusterGAN(OnePhase):
     critic_steps: int = 5
     generator: Any = None
     critic: Any = None
-    learning_rate: float = 1e-3
+    learning_rate: Any = 1e-3
 
     STEPS: ClassVar[int] = 3_000
     LOOK_STEPS: ClassVar[int] = 250

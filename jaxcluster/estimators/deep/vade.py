@@ -79,7 +79,7 @@ class VaDE(DeepClusterer):
 
     def _start(self, key, z, autoencoder, rows, known):
         # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
-        shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters)
+        shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters, dtype=z.dtype)
         start = gmm.Start(responsibilities=shares)
         state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
         head = getattr(autoencoder.encoder, "head", None)
