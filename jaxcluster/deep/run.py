@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from jaxcluster.core import check
@@ -81,7 +80,7 @@ class Plan(NamedTuple):
     parts: tuple[tuple[str, Any], ...]
     turns: tuple[Turn, ...]
     renewed: tuple[str, ...]
-    optimizer: optax.GradientTransformation
+    optimizer: Any
     sharding: Any = None
     watched_rest: tuple[bool, ...] = ()
     watched_opt: tuple[tuple[str, tuple[bool, ...]], ...] = ()
@@ -127,7 +126,7 @@ class Run:
         key: KeyArray,
         module: nnx.Module,
         rows: Rows,
-        optimizer: optax.GradientTransformation,
+        optimizer: Any,
         batch: int,
         steps: int | None,
         precision: str | None,

@@ -125,7 +125,10 @@ class DBSCAN(MeasuredEstimator):
             return None
         weights = check.widen(np.asarray(sample_weight))
         weights = np.full(n, weights) if weights.ndim == 0 else weights
-        if weights.dtype.kind in "fiub" and weights.shape == (n,) and not weights.any():
+        if weights.dtype.kind not in "fiub":
+            raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}.")
+        check.check_finite(weights, name="sample_weight")
+        if weights.shape == (n,) and not weights.any():
             raise ValueError("sample_weight: all are zero. Sample weights must contain at least one non-zero number.")
         return weights
 

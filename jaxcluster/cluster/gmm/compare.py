@@ -152,7 +152,7 @@ def settle(
     return index, far.settle(options.family, components, np.ldexp(rows - frame.origin, frame.exponent))
 
 
-def replaced(values: Array, index: np.ndarray, others: np.ndarray) -> Array:
+def replaced(values: Published, index: Any, others: np.ndarray) -> Published:
     """Values with those at some places replaced."""
     out = np.array(values)
     out[index] = others

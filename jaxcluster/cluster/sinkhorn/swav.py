@@ -88,7 +88,7 @@ def _assign(rounds, axis_name, scores, largest, epsilon, mask):
     top = _max_across(jnp.max(jnp.where(mask, largest, -jnp.inf)), axis_name)
     lead = jnp.where(mask, largest - jnp.where(jnp.isfinite(top), top, 0), 0) / epsilon
     # A constant of a prototype goes with its part: without it the scores of one that all rows are far from keep digits.
-    off = jax.lax.stop_gradient(_max_across(jnp.max(scores + absent, axis=0), axis_name))
+    off = _max_across(jnp.max(scores + absent, axis=0), axis_name)
     logits = jnp.where(mask[:, None], scores - jnp.where(jnp.isfinite(off), off, 0)[None, :], 0) / epsilon
     count = across(jnp.sum(mask), axis_name).astype(dtype)
 
@@ -108,4 +108,6 @@ def _assign(rounds, axis_name, scores, largest, epsilon, mask):
 
 
 def _max_across(values, axis_name):
+    """The maximum over all devices, a constant to gradients."""
+    values = jax.lax.stop_gradient(values)  # before the collective, which has no derivative
     return values if axis_name is None else jax.lax.pmax(values, axis_name)
