@@ -14,6 +14,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster.cluster import spectral
 from jaxcluster.estimators.spectral import SpectralClustering, SpectralEmbedding
+from jaxcluster.losses import soft_ncut
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import as_affinity, gaussian_weights, kernel
 from jaxcluster.ops.whitening import whitening
@@ -98,6 +99,10 @@ def test_weights_beyond_a_dtype_are_refused_or_brought_near_one():
         as_affinity(WEIGHTS * 1e40)
     scaled = as_affinity(WEIGHTS * 1e40, any_unit=True)
     assert 0.25 <= float(scaled.diagonal.max()) <= 4
+    members = jnp.eye(3)[BLOBS.y]
+    expected = spectral.ncut(BLOBS.y, WEIGHTS)
+    for unit in (1e100, 1e-100):
+        np.testing.assert_allclose(soft_ncut(members, WEIGHTS * unit), expected, rtol=1e-4)
 
 
 def test_weights_that_are_not_symmetric_are_averaged_with_a_warning():

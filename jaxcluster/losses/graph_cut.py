@@ -29,7 +29,7 @@ def soft_ncut(assignments: Float[Array, "n k"], affinity: Any) -> Float[Array, "
 
     Source: J. Shi and J. Malik, Normalized cuts and image segmentation, IEEE Trans. PAMI 22 (2000).
     """
-    weights = as_affinity(affinity)
+    weights = as_affinity(affinity, any_unit=True)
     assignments = jnp.asarray(assignments)
     if assignments.ndim != 2 or assignments.shape[0] != weights.n:
         raise ValueError(
