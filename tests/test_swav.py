@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxcluster import KMeans, Status, metrics
+from jaxcluster import Status, metrics
 from jaxcluster.cluster import sinkhorn
 from jaxcluster.core.shard import ROWS, row_mesh
 from jaxcluster.deep import Batch, adam, train
@@ -312,10 +312,6 @@ def digits():
     return data.data, data.target
 
 
-def accuracy_of_kmeans(x, truth):
-    return metrics.clustering_accuracy(truth, KMeans(10, n_init=5, random_state=0).fit(x).labels_)
-
-
 def test_attributes_have_their_shapes(blobs):
     model = SwAVClusterer(4, **TINY).fit(blobs.x)
     assert model.prototypes_.shape == (20, 4)
@@ -382,9 +378,9 @@ def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
     options = {"hidden": (128,), "latent": 32, "projection": 32, "random_state": 0}
     untrained = SwAVClusterer(10, **options, epochs=1, learning_rate=1e-12).fit(x)
     model = SwAVClusterer(10, **options, epochs=16).fit(x)
-    bare = accuracy_of_kmeans(untrained.transform(x), truth)
-    assert accuracy_of_kmeans(model.transform(x), truth) >= bare + 0.05
-    assert metrics.clustering_accuracy(truth, model.labels_) >= bare + 0.06
+    # k-means of the features is no measure: it moves by a tenth with the seed, trained or not.
+    bare = metrics.clustering_accuracy(truth, untrained.labels_)
+    assert metrics.clustering_accuracy(truth, model.labels_) >= bare + 0.3
 
 
 def test_clusters_may_differ_in_size_where_each_has_several_prototypes():
