@@ -53,7 +53,7 @@ def _most_gained(table, nearest, bounds):
     def look(carry):
         bounds, fresh = carry
         highest, index = jax.lax.top_k(jnp.where(fresh, -jnp.inf, bounds), min(LOOKED_AT, bounds.shape[0]))
-        gain = jnp.sum(jnp.maximum(nearest - table.distances[index], 0) * table.weight, axis=1)
+        gain = jnp.sum(jnp.maximum(nearest[None, :] - table.distances[index], 0) * table.weight[None, :], axis=1)
         new = jnp.where(highest == -jnp.inf, bounds[index], gain)
         return bounds.at[index].set(new), fresh.at[index].set(True)
 

@@ -158,18 +158,18 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
         # Rows that come nearer gain by any swap. Those of the medoid that is taken away lose what is left of the way
         # to their second nearest, which the candidate may shorten.
         # A product, not a sum: a sum would be fused with what the other product is made of, at twice the time on a CPU.
-        shared = row_products(jnp.maximum(near.nearest - distances, 0), table.weight[None])
-        kept = jnp.clip(near.second - distances, 0, near.second - near.nearest)
-        gain = shared + row_products(kept, state.members) - state.removal
+        shared = row_products(jnp.maximum(near.nearest[None] - distances, 0), table.weight[None])
+        kept = jnp.clip(near.second[None] - distances, 0, (near.second - near.nearest)[None])
+        gain = shared + row_products(kept, state.members) - state.removal[None]
     taking_part = jnp.arange(gain.shape[1]) < state.count
-    medoid = jnp.any((index[:, None] == state.medoids) & taking_part, axis=1)
+    medoid = jnp.any((index[:, None] == state.medoids[None]) & taking_part[None], axis=1)
     possible = (table.weight[index] > 0) & ~medoid
-    return jnp.where(possible[:, None] & taking_part, gain, -jnp.inf)
+    return jnp.where(possible[:, None] & taking_part[None], gain, -jnp.inf)
 
 
 def _stand(table, medoids, count, near):
     places = jnp.arange(medoids.shape[0], dtype=jnp.int32)
-    members = jnp.where(places[:, None] == near.labels, table.weight, 0)
+    members = jnp.where(places[:, None] == near.labels[None, :], table.weight[None, :], 0)
     loss = jnp.vdot(table.weight, near.nearest, precision=FULL)
     # Beside one medoid there is no second, and nothing is left when it is taken away: `gains` asks for neither.
     removal = members @ jnp.where(jnp.isinf(near.second), 0, near.second - near.nearest)
@@ -205,7 +205,7 @@ def _look(table, state, position, candidates):
         start = jnp.minimum(look.position, table.weight.shape[0] - table.block)
         gain = gains(table, state, start)
         index = start + jnp.arange(table.block, dtype=jnp.int32)
-        gainful = (gain > least) & (index >= look.position)[:, None]
+        gainful = (gain > jnp.atleast_1d(least)[None]) & (index >= look.position)[:, None]
         winners = jnp.any(gainful, axis=1)
         first, found = jnp.argmax(winners), jnp.any(winners)
         place = jnp.argmax(jnp.where(gainful[first], gain[first], -jnp.inf)).astype(jnp.int32)
