@@ -14,6 +14,7 @@ import scipy.sparse
 from algorithms import make
 from sklearn.exceptions import NotFittedError
 
+from jaxcluster.core.frame import Frame
 from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, encoding, load, store
 from jaxcluster.estimators.encoding import decode, encode
 from jaxcluster.ops.spanning_tree import Tree
@@ -158,6 +159,45 @@ def test_nan_numpy_numbers_and_jax_arrays_survive_json():
     drawn = np.random.RandomState(3)
     drawn.normal(size=5)
     assert decode(encode("value", drawn, arrays), arrays).normal() == drawn.normal()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.array([1e9 + 1 / 3, -0.1]), np.float64(1 / 3), np.array(2**53 + 1), np.zeros(2, np.float16)],
+    ids=lambda value: f"{value.dtype}{value.shape}",
+)
+def test_numpy_keeps_every_digit(value):
+    arrays = {}
+    back = decode(json.loads(json.dumps(encode("value", value, arrays))), arrays)
+    assert not isinstance(back, jax.Array)
+    np.testing.assert_array_equal(back, value)
+    if value.shape:
+        assert back.dtype == value.dtype
+
+
+def test_the_frame_of_a_fit_comes_back_to_the_bit():
+    frame, arrays = Frame(np.array([1.7e9 + 1 / 3, -1e-3]), -7, 3), {}
+    back = decode(json.loads(json.dumps(encode("_frame", frame, arrays))), arrays)
+    assert isinstance(back, Frame)
+    assert_same(back, frame)
+    moved = np.random.default_rng(0).normal(size=(4, 2)) + 1.7e9
+    np.testing.assert_array_equal(back.enter(moved), frame.enter(moved))
+
+
+def test_dtypes_beyond_jax_are_saved_as_those_that_hold_them():
+    arrays = {}
+    back = decode(encode("value", np.array([1 / 3], np.longdouble), arrays), arrays)
+    assert (back.dtype, back[0]) == (np.float64, 1 / 3)
+    assert decode(encode("value", np.longdouble(0.5), arrays), arrays) == 0.5
+    back = decode(encode("value", jnp.array([1.5], jnp.bfloat16), arrays), arrays)
+    assert (back.dtype, back[0]) == (jnp.float32, 1.5)
+
+
+def test_arrays_of_a_session_with_x64_keep_their_digits_in_one_without():
+    arrays = {"value": np.array([1e9 + 1 / 3])}
+    back = decode({"$jax_array": "value"}, arrays)
+    np.testing.assert_array_equal(back, arrays["value"])
+    assert isinstance(decode({"$jax_array": "value"}, {"value": np.zeros(1, np.float32)}), jax.Array)
 
 
 def test_named_tuples_come_back_as_what_they_are():
@@ -364,6 +404,19 @@ def test_a_description_with_a_part_missing_is_not_a_model(model):
 def test_a_newer_format_asks_for_an_upgrade(model):
     rewrite(model, lambda content: content.update(format_version=2, jaxcluster_version="9.0"))
     with pytest.raises(ValueError, match=r"format version 2, written by jaxcluster 9.0.*Upgrade"):
+        load(model)
+
+
+def test_the_attributes_of_an_older_version_ask_for_another_fit(model):
+    rewrite(model, lambda content: (content.pop("attributes_version"), content.update(jaxcluster_version="0.1.0")))
+    with pytest.raises(ValueError, match=r"attributes version 1, written by jaxcluster 0.1.0.*Fit the estimator again"):
+        load(model)
+
+
+@pytest.mark.parametrize("version", ["1", 1.5, None, True])
+def test_a_version_that_is_none_is_a_change(model, version):
+    rewrite(model, lambda content: content.update(format_version=version))
+    with pytest.raises(ValueError, match=r"is not a model of jaxcluster, or was changed: its format_version is"):
         load(model)
 
 

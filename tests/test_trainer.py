@@ -736,8 +736,7 @@ def by_hand(optimizer, steps):
 
 EXTRA = {
     "a plateau": optax.chain(optax.sgd(0.4), optax.contrib.reduce_on_plateau(patience=1, rtol=0.9)),
-    "a line search": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)),
-    "L-BFGS": optax.lbfgs(memory_size=2),
+    "L-BFGS": optax.lbfgs(memory_size=1, linesearch=optax.scale_by_backtracking_linesearch(5)),
     "Polyak steps": optax.polyak_sgd(0.5),
     "schedule-free": optax.contrib.schedule_free_sgd(0.5),
     "two steps in one": optax.MultiSteps(optax.sgd(0.4), 2),

@@ -1,0 +1,209 @@
+"""Every module of deep clustering, its trainer and its views, with all of JAX's own switches on at once.
+
+Most of the switches look at tracing: strict promotion of dtypes and of ranks, 64-bit numbers and leaked tracers. So the
+compiled parts of a training are traced, and only a few of them run, for NaN. The update itself is made by optax with
+promotion as usual: `optax.adam` raises a float to an integer power.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxcluster import deep
+from jaxcluster.deep import clustergan_nets, nets, views
+from jaxcluster.deep.batches import Rows
+from jaxcluster.deep.run import ALL_STEPS, Run, _refresh, _steps
+from jaxcluster.deep.use import mapped
+from jaxcluster.types import Status
+
+N, D, K, L, BATCH = 32, 4, 3, 2, 8
+RNG = np.random.default_rng(0)
+X = (np.repeat(np.eye(4) * 5, N // 4, axis=0) + RNG.normal(size=(N, D))).astype(np.float32)
+CENTERS = RNG.normal(size=(K, L)).astype(np.float32)
+Y = np.arange(N, dtype=np.int32) % K - (np.arange(N) % 2).astype(np.int32)
+
+SWITCHES = {
+    "jax_debug_nans": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_enable_x64": True,
+}
+LEAKS = {"jax_check_tracer_leaks": True}
+"""Takes the caches of traces away, and with them three times the time; so it is on for a few modules alone."""
+
+
+@contextmanager
+def switched(switches):
+    before = {name: getattr(jax.config, name) for name in switches}
+    for name, value in switches.items():
+        jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+@pytest.fixture
+def switches():
+    with switched(SWITCHES):
+        yield
+
+
+def autoencoder(**options):
+    rngs = nnx.Rngs(0)
+    return deep.Autoencoder(nets.MLP((D, 6, L), rngs=rngs), nets.MLP((L, 6, D), rngs=rngs), **options)
+
+
+def variational():
+    rngs = nnx.Rngs(0)
+    encoder = nets.VariationalEncoder(nets.MLP((D, 6), rngs=rngs), nets.GaussianHead(6, L, rngs=rngs))
+    return deep.Autoencoder(encoder, nets.MLP((L, 6, D), rngs=rngs))
+
+
+def projector(before=D):
+    return nets.Projector((before, 6, L), rngs=nnx.Rngs(0))
+
+
+def game():
+    rngs, reader = nnx.Rngs(0), clustergan_nets.dense_reader
+    generator = clustergan_nets.DenseGenerator((L + K, 6, D), rngs=rngs)
+    critic, encoder = reader((D, 6, 1), rngs=rngs), reader((D, 6, L + K), rngs=rngs)
+    return deep.ClusterGAN(generator, critic, encoder, K, latent=L, critic_steps=2)
+
+
+def swav():
+    options = {"queue_size": 8, "head": projector(L), "rngs": nnx.Rngs(0)}
+    return deep.SwAV(projector(), views.table_views(crops=(2, 1)), K, 5, L, **options)
+
+
+class Layered(nnx.Module):
+    """A network with a layer that clusters its batch."""
+
+    def __init__(self, kind, **options):
+        rngs = nnx.Rngs(0)
+        self.net = nets.MLP((D, 6, L), rngs=rngs)
+        self.layer = deep.ClusterLayer(K, L, kind=kind, max_steps=5, rngs=rngs, **options)
+
+    def loss(self, batch, key):
+        found = self.layer(self.net(batch.x))
+        return jnp.mean(jnp.square(found.quantized)) + found.objective, {}
+
+
+SHARES, SPREADS = np.full(K, 1 / K, np.float32), np.ones((K, L), np.float32)
+MODULES = {
+    "Autoencoder": lambda: autoencoder(noise=views.Masking(0.2), augment=views.GaussianNoise(0.1)),
+    "Bernoulli": lambda: autoencoder(likelihood="bernoulli"),
+    "DEC": lambda: deep.DEC(autoencoder(), CENTERS),
+    "IDEC": lambda: deep.IDEC(autoencoder(), CENTERS),
+    "Joint": lambda: deep.JointClustering(autoencoder(), CENTERS),
+    "DCN": lambda: deep.DCN(autoencoder(), CENTERS, np.full(K, 4)),
+    "Denoising": lambda: deep.DenoisingClustering(autoencoder(noise=views.Masking(0.2)), CENTERS),
+    "VaDE": lambda: deep.VaDE(variational(), SHARES, CENTERS, SPREADS, residual=0.5),
+    "ClusterGAN": game,
+    "SwAV": swav,
+    "DeepCluster": lambda: deep.DeepCluster(projector(), L, 5, n_clusters=K, n_init=2, rngs=nnx.Rngs(0)),
+    "DeepClusterV2": lambda: deep.DeepClusterV2(projector(), L, 5, n_clusters=K, n_init=2, view=views.table_views()),
+    "contrastive": lambda: deep.MetricEmbedding(projector(), K, L, loss="contrastive", n_init=2),
+    "triplet": lambda: deep.MetricEmbedding(projector(), K, L, loss="triplet", mining="all", n_init=2),
+    "NT-Xent": lambda: deep.MetricEmbedding(projector(), K, L, loss="nt-xent", views=views.table_views(), n_init=2),
+    "SupCon": lambda: deep.MetricEmbedding(projector(), K, L, views=views.table_views(), n_init=2),
+    "soft k-means layer": lambda: Layered("soft_kmeans", variance=1.0),
+    "mixture layer": lambda: Layered("gmm"),
+}
+LABELED = ("Joint", "contrastive", "triplet", "SupCon")
+
+
+def kinds(tree):
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("name", ["DCN", "SupCon", "soft k-means layer"])
+def test_no_tracer_leaks(name):
+    with switched(SWITCHES | LEAKS):
+        traced(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_training_is_traced_under_every_switch(switches, name):
+    traced(name)
+
+
+def traced(name):
+    rows = Rows(X, y=Y if name in LABELED else None)
+    run = Run(jax.random.key(0), MODULES[name](), rows, deep.adam(), BATCH, 2, None)
+    state, target = run.start, None
+    assert not {jnp.dtype(jnp.float64), jnp.dtype(jnp.int64)} & {dtype for _, dtype in kinds(state)}
+    states = (*state.params.values(), state.rest)
+    if run.looks:
+        z = jax.eval_shape(partial(mapped, run.plan.graphdef, method="features"), states, x=rows.x)
+        for method in ("conclude", "refresh")[1 - run.concludes :]:
+            looked, found = jax.eval_shape(partial(_refresh, run.plan, method), state, z, run.step_key)
+            assert kinds(looked) == kinds(state)
+        target = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found.target)
+    if hasattr(run.module, "assign"):
+        shares = jax.eval_shape(partial(mapped, run.plan.graphdef, method="assign"), states, x=z)
+        assert shares.dtype == jnp.float32
+    index = jnp.zeros((2, run.batches, BATCH), jnp.int32)
+    (chunk,) = rows.chunks(index, target)
+    after, followed = jax.eval_shape(partial(_steps, run.plan, True, True), state, chunk, run.step_key, ALL_STEPS)
+    assert kinds(after) == kinds(state)
+    assert followed["loss"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["DEC", "SupCon"])
+def test_a_training_runs_under_every_switch(switches, name):
+    y = Y if name in LABELED else None
+    ended = deep.train(jax.random.key(0), MODULES[name](), X, epochs=1, batch_size=BATCH, y=y)
+    assert (ended.status, ended.labels.dtype) == (Status.MAX_STEPS, np.int32)
+
+
+SHAPE = (6, 6, 3)
+VIEWS = [
+    views.Masking(0.2),
+    views.GaussianNoise(0.1),
+    views.Swap(0.3),
+    views.Mixing(0.2),
+    views.ShiftRotate(SHAPE),
+    views.Flip(SHAPE),
+    views.Erase(SHAPE),
+    views.image_views(SHAPE, crops=(1, 1)),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
+def test_views_are_traced_under_every_switch(switches, view):
+    rows = jax.ShapeDtypeStruct((5, 108), np.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(view, jax.random.key(0), rows))} == {rows.dtype}
+    blurred = jax.eval_shape(views.Blur(SHAPE), jax.random.key(0), rows)
+    assert (blurred.shape, blurred.dtype) == (rows.shape, rows.dtype)
+
+
+IMAGES = (8, 8, 1)
+NETWORKS = {
+    "ConvEncoder": (lambda rngs: nets.ConvEncoder(IMAGES, 2, channels=(3, 4), rngs=rngs), 64),
+    "ConvDecoder": (lambda rngs: nets.ConvDecoder(2, IMAGES, channels=(3, 4), rngs=rngs), 2),
+    "ConvNet": (lambda rngs: nets.ConvNet(IMAGES, 2, channels=(3, 4), rngs=rngs), 64),
+    "ResNet": (lambda rngs: nets.ResNet(IMAGES, 2, channels=(3,), blocks=(1,), rngs=rngs), 64),
+    "ImageReader": (lambda rngs: clustergan_nets.ImageReader(IMAGES, 2, channels=(3,), dense=4, rngs=rngs), 64),
+    "ImageGenerator": (lambda rngs: clustergan_nets.ImageGenerator(2, IMAGES, channels=(3,), dense=4, rngs=rngs), 2),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_traced_under_every_switch(switches, name):
+    make, width = NETWORKS[name]
+    graphdef, params, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
+
+    def loss(params, x):
+        return jnp.sum(jnp.square(nnx.merge(graphdef, params, rest, copy=True)(x)))
+
+    gradient = jax.eval_shape(jax.grad(loss), params, jax.ShapeDtypeStruct((4, width), np.float32))
+    assert kinds(gradient) == kinds(params)
