@@ -12,11 +12,11 @@ from mixture_problems import conditional
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from jaxcluster.ops.gaussian import FAMILIES, dense, expandable, log_densities, missing
+from jaxcluster.ops.gaussian import DIFFERENCES, FAMILIES, PRODUCTS, dense, form_of, log_densities, missing
 from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
 
 N, K, D = 60, 3, 4
-FORMS = {"products": True, "differences": False}
+FORMS = {"products": PRODUCTS, "halves": 1, "differences": DIFFERENCES}
 
 
 def covariances_of(name, k=K, d=D, scale=1.0, seed=0):
@@ -64,16 +64,16 @@ def shares(n=N, k=K, seed=2):
 
 
 @partial(jax.jit, static_argnums=0)
-def densities(name, means, covariances, x, expanded):
+def densities(name, means, covariances, x, form):
     family = FAMILIES[name]
     _, factor, _ = family.factor(covariances, means.shape[1])
-    logits, shared = log_densities(family, means, factor, x, expanded)
-    return logits if shared is None else logits + shared, expandable(family, means, factor)
+    logits, shared = log_densities(family, means, factor, x, form)
+    return logits if shared is None else logits + shared, form_of(family, means, factor) == PRODUCTS
 
 
 @partial(jax.jit, static_argnums=0)
-def moments(name, r, about, x, expanded):
-    return FAMILIES[name].moments(r, about, x, expanded)
+def moments(name, r, about, x, form):
+    return FAMILIES[name].moments(r, about, x, form)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,7 +81,7 @@ def moments(name, r, about, x, expanded):
 def test_log_densities_agree_with_scipy(name, form):
     x, means = rows_and_means()
     covariances = covariances_of(name)
-    got, near = densities(name, means, covariances, x.T, jnp.asarray(FORMS[form]))
+    got, near = densities(name, means, covariances, x.T, jnp.int32(FORMS[form]))
     assert near
     np.testing.assert_allclose(got, exact_log_densities(x, means, dense_of(name, covariances)), rtol=1e-5, atol=2e-5)
 
@@ -90,7 +90,7 @@ def test_log_densities_agree_with_scipy(name, form):
 def test_one_column_and_one_component(name):
     x, means = rows_and_means(n=20, k=1, d=1)
     covariances = covariances_of(name, 1, 1)
-    got, _ = densities(name, means, covariances, x.T, jnp.asarray(False))
+    got, _ = densities(name, means, covariances, x.T, jnp.int32(DIFFERENCES))
     expected = exact_log_densities(x, means, dense_of(name, covariances, 1, 1))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -99,10 +99,10 @@ def test_one_column_and_one_component(name):
 def test_many_columns(d):
     x, means = rows_and_means(d=d)
     covariances, r = covariances_of("full", d=d), shares()
-    got, _ = densities("full", means, covariances, x.T, jnp.asarray(False))
+    got, _ = densities("full", means, covariances, x.T, jnp.int32(DIFFERENCES))
     expected = exact_log_densities(x, means, dense_of("full", covariances, d=d))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
-    found = moments("full", r, means, x.T, jnp.asarray(False))
+    found = moments("full", r, means, x.T, jnp.int32(DIFFERENCES))
     for a, b in zip(found, exact_moments("full", r, means, x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(found.second, jnp.swapaxes(found.second, 1, 2), atol=1e-4)
@@ -113,7 +113,7 @@ def test_differences_keep_tight_clusters_that_lie_far_apart(name):
     # Ten thousand standard deviations: the squares of products differ by 1e8 of their own rounding errors.
     x, means = rows_and_means(distance=10, deviation=1e-3)
     covariances = covariances_of(name, scale=1e-6)
-    got, near = densities(name, means, covariances, x.T, jnp.asarray(False))
+    got, near = densities(name, means, covariances, x.T, jnp.int32(DIFFERENCES))
     expected = exact_log_densities(x, means, dense_of(name, covariances))
     assert not near
     own = np.argmax(expected, axis=0)
@@ -122,7 +122,7 @@ def test_differences_keep_tight_clusters_that_lie_far_apart(name):
     assert np.abs(errors).max() < (1e-4 if name in ("diag", "spherical") else 5e-2)
     assert abs(errors.mean()) < 5e-3
     if name != "full":  # whose only form is both
-        lost, _ = densities(name, means, covariances, x.T, jnp.asarray(True))
+        lost, _ = densities(name, means, covariances, x.T, jnp.int32(PRODUCTS))
         assert np.abs(np.asarray(lost)[own, np.arange(N)] - expected[own, np.arange(N)]).max() > 1
 
 
@@ -131,7 +131,7 @@ def test_differences_keep_tight_clusters_that_lie_far_apart(name):
 def test_moments_agree_with_numpy(name, form):
     x, means = rows_and_means()
     r = shares()
-    got = moments(name, r, means, x.T, jnp.asarray(FORMS[form]))
+    got = moments(name, r, means, x.T, jnp.int32(FORMS[form]))
     for a, b in zip(got, exact_moments(name, r, means, x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
@@ -144,7 +144,7 @@ def test_moments_of_tight_clusters_that_lie_far_apart(name):
     x = (means[labels] + 1e-3 * rng.normal(size=(N, D))).astype(np.float32)
     r = (labels == np.arange(K)[:, None]).astype(np.float32)
     about = (means + 1e-4).astype(np.float32)
-    got = moments(name, r, about, x.T, jnp.asarray(False))
+    got = moments(name, r, about, x.T, jnp.int32(DIFFERENCES))
     weight, first, second = exact_moments(name, r, about, x)
     np.testing.assert_array_equal(got.weight, weight)
     np.testing.assert_allclose(got.first, first, atol=1e-7 * N)
@@ -159,7 +159,7 @@ def test_covariances_are_those_of_weighted_rows(name):
     x, means = rows_and_means()
     r = shares()
     family = FAMILIES[name]
-    found = moments(name, r, means, x.T, jnp.asarray(False))
+    found = moments(name, r, means, x.T, jnp.int32(DIFFERENCES))
     delta = found.first / found.weight[:, None]
     got = family.covariances(found, delta, found.weight)
     wide = np.stack([np.cov(x.T.astype(np.float64), aweights=each, ddof=0) for each in r.astype(np.float64)])

@@ -12,7 +12,7 @@ import pytest
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import stepwise
 from jaxcluster.core.shard import fit_sharded
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import DIFFERENCES, FAMILIES
 from jaxcluster.types import Status
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -71,7 +71,7 @@ def densities(x, means, covariances):
 
 def by_raw_moments(name, state, batches, decay=0.7):
     """Stepwise EM in float64 on sums of r, r·x and r·x·xᵀ: the textbook's form, which cancels in float32."""
-    shares, means = np.asarray(state.weights, float), state.wide_means()
+    shares, means = np.asarray(state.weights, float), state.wide_means().astype(float)
     k, d = means.shape
     covariances = dense(name, np.asarray(state.covariances, float), k, d)
     first = shares[:, None] * means
@@ -123,7 +123,7 @@ def test_two_sets_add_up_to_their_union(covariance):
     reference = jnp.asarray(rng.normal(size=(k, d)), jnp.float32)
     r = jnp.asarray(rng.uniform(size=(k, 40)), jnp.float32)
     x = jnp.asarray(rng.normal(size=(d, 40)), jnp.float32)
-    exact = family.moments(r, reference, x, jnp.asarray(False))
+    exact = family.moments(r, reference, x, jnp.int32(DIFFERENCES))
     offset = exact.first / exact.weight[:, None]
     covariances = family.covariances(exact, offset, exact.weight)
     rebuilt = stepwise.moments_of(family, exact.weight, offset, covariances)

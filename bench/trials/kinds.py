@@ -164,6 +164,8 @@ def _float32_holds(problem):
     x = np.asarray(problem.x, np.longdouble)
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32).astype(np.longdouble)
+    if not 1e-18 < problem.unit < 1e18:  # parameters in squared units are float32 there too
+        return False
     return np.isfinite(narrow).all() and np.abs(narrow - x)[large_groups(problem)].max() <= ROUNDING * problem.unit
 
 
@@ -233,7 +235,7 @@ def complaints(method: Method, model: Any, case: Case, expected: np.ndarray) -> 
     if hasattr(model, "cluster_centers_"):
         yield from _center_complaints(model, case, labels)
     if hasattr(model, "means_"):
-        yield from _mixture_complaints(model, problem)
+        yield from _mixture_complaints(model, case)
 
 
 def _center_complaints(model, case, labels):
@@ -279,13 +281,18 @@ def rounding(centers: np.ndarray, x: np.ndarray) -> np.ndarray:
     return 2 * eps * offset + 2 * np.finfo(np.float64).eps * length
 
 
-def _mixture_complaints(model, problem):
+def _mixture_complaints(model, case):
+    problem = case.problem
     shares = np.asarray(model.predict_proba(problem.x), float)
     if not np.allclose(shares.sum(axis=1), 1, atol=1e-4):
         yield f"predict_proba sums to {shares.sum(axis=1).min():.3g}"
     if hasattr(model, "bic"):
-        right = _log_likelihood(model, problem)
-        score = model.score(problem.x)
+        options = {} if case.weights is None else {"sample_weight": case.weights}
+        right = _log_likelihood(model, problem, case.weights)
+        score = model.score(problem.x, **options)
+        length = np.spacing(np.abs(np.asarray(problem.x, np.float64)).max())
+        if length > 0.1 * problem.unit:  # float64 has no digits left for the means
+            return
         # NaN where the dtype of the samples cannot hold their variances.
         if np.isfinite(right) and not abs(score - right) <= 0.01 * max(1, abs(right)):
             yield f"score is {score:.6g}; in float64 the same parameters have {right:.6g}"
@@ -293,7 +300,7 @@ def _mixture_complaints(model, problem):
             yield f"score is {score:.6g}, lower_bound_ {model.lower_bound_:.6g}"
 
 
-def _log_likelihood(model, problem):
+def _log_likelihood(model, problem, weights):
     """The mean log-likelihood of the samples under the published parameters, in float64 and long double."""
     x, means = np.asarray(problem.x, np.longdouble), np.asarray(model.means_, np.longdouble)
     d, k = x.shape[1], len(means)
@@ -314,7 +321,8 @@ def _log_likelihood(model, problem):
         lengths = np.square(centered @ vectors / np.sqrt(values)).sum(axis=1)
         logs[:, j] = np.log(model.weights_[j]) - (lengths + np.log(values).sum() + d * np.log(2 * np.pi)) / 2
     highest = logs.max(axis=1)
-    return float((highest + np.log(np.exp(logs - highest[:, None]).sum(axis=1))).mean() - d * np.log(problem.unit))
+    total = highest + np.log(np.exp(logs - highest[:, None]).sum(axis=1))
+    return float(np.average(total, weights=weights) - d * np.log(problem.unit))
 
 
 def lengths(differences: np.ndarray, p: float) -> np.ndarray:

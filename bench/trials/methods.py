@@ -138,11 +138,20 @@ def by_peer(make: Callable[[], Any]) -> Callable[[Problem], np.ndarray]:
 
 
 def mixture(covariance: str, problem: Problem) -> Any:
-    """A mixture started at the samples of the problem, its ridge in their units."""
+    """A mixture that is given its whole start: equal weights, the start of the problem, and blobs of unit variance."""
+    k, d = problem.k, problem.x.shape[1]
+    precision = 1 / problem.unit**2
     return jc.GaussianMixture(
-        problem.k,
+        k,
         covariance_type=covariance,
+        weights_init=np.full(k, 1 / k),
         means_init=problem.start,
+        precisions_init={
+            "full": np.tile(precision * np.eye(d), (k, 1, 1)),
+            "tied": precision * np.eye(d),
+            "diag": np.full((k, d), precision),
+            "spherical": np.full(k, precision),
+        }[covariance],
         reg_covar=1e-6 * problem.unit**2,
         random_state=0,
     )
@@ -192,8 +201,11 @@ MIXTURES = {
 }
 
 GRAPHS = {
+    # A sample alone is no cluster of a graph: the diagonal of its Laplacian is 1 there, as scikit-learn has it.
     "spectral-rbf": Method(
-        lambda p: jc.SpectralClustering(p.k, gamma=0.05 / p.unit**2, random_state=0), weighted=False
+        lambda p: jc.SpectralClustering(count_large(p), gamma=0.05 / p.unit**2, random_state=0),
+        large=True,
+        weighted=False,
     ),
     "spectral-neighbors": Method(
         lambda p: jc.SpectralClustering(count_large(p), affinity="nearest_neighbors", random_state=0),

@@ -96,11 +96,16 @@ class MixtureEstimator(DensityMixin, Estimator):
         bound, zero = np.asarray(self.lower_bound_, dtype), np.zeros((), dtype)
         return gmm.GMMState(self.weights_, self._exact_means(), covariances, bound, collapsed, zero)
 
+    def _keep_digits(self, means):
+        """Remembers what ``means_`` lacks of the means with all digits: in float32 at 1e4, or of integers near 1e18."""
+        self._rounded = self.means_.copy()
+        self._rest = (means - self.means_.astype(np.longdouble)).astype(np.float64)
+
     def _exact_means(self):
-        """``means_`` with the digits that float32 lacks far from 0, unless they were replaced since the fit."""
-        exact = getattr(self, "_means", None)
-        rounded = None if exact is None else exact.astype(self.means_.dtype)
-        return self.means_ if rounded is None or not np.array_equal(rounded, self.means_) else exact
+        """``means_`` with all digits, unless they were replaced since the fit."""
+        if not np.array_equal(getattr(self, "_rounded", None), self.means_):
+            return self.means_
+        return self.means_.astype(np.longdouble) + self._rest
 
     def _check_params(self, n: int) -> None:
         """Raises on parameters that all mixtures have, for n rows."""
@@ -118,7 +123,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         fit = jax.device_get(fit)
         self._frame = frame
         self._publish_mixture(fit.state)
-        self._means = means
+        self._keep_digits(means)
         self.labels_ = np.array(fit.labels)
         self.lower_bounds_ = -np.array(fit.history[: int(fit.steps)])
         self.history_ = self.lower_bounds_
@@ -339,8 +344,9 @@ class GaussianMixture(MixtureEstimator):
         else:
             del options["covariance"]
             state = gmm.partial_fit(self._recall(), X, decay=self.decay, **options)
-        self._frame, self._means = state.frame, state.wide_means()
+        self._frame = state.frame
         self._publish_mixture(state.mixture())
+        self._keep_digits(state.wide_means())
         self._stream = {name: value if name == "frame" else np.array(value) for name, value in state._asdict().items()}
         self.lower_bound_ = float(state.lower_bound)
         self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MOST_BATCHES:]

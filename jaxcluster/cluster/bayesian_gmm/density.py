@@ -61,7 +61,7 @@ def _compare(state, x, weights=None, *, frame=None):
     prepared, x, remote = rows_in_frame(plug_in(state), x, weights, frame=frame)
     family, posterior = posterior_of(state, prepared.frame, prepared.points.x.dtype)
     options = em.EMOptions(family.name)
-    return Compared(options, posterior_components(family, posterior), prepared, x, remote)
+    return Compared(options, posterior_components(family, posterior), prepared, x, remote, state.means)
 
 
 @partial(jax.jit, static_argnums=0)

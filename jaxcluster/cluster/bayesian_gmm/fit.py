@@ -24,9 +24,10 @@ from jaxcluster.cluster.bayesian_gmm.state import (
 from jaxcluster.cluster.bayesian_gmm.step import begin, components_of, fit_moments, step
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import distant_rows, replaced, settle
-from jaxcluster.cluster.gmm.fit import Framed, check_limits, em_options, framed, resolved_status
+from jaxcluster.cluster.gmm.fit import Framed, check_limits, em_options
+from jaxcluster.cluster.gmm.resolve import resolve
 from jaxcluster.cluster.gmm.start import Given, Start, check_start, enter, membership, one_hot_membership
-from jaxcluster.cluster.gmm.state import Mixture, family_of, ridge_in
+from jaxcluster.cluster.gmm.state import Mixture, family_of, ridge_in, wide_means
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, prepare, publish, times_power_of_two
@@ -161,7 +162,9 @@ def fit_framed(
     limits = Limits(tol, max_steps, ridge.value)
     prior = priors.enter(given, frame, points.x.dtype)
     fitted, distant = _solve(static, key, points, frame.weight_exponent, opening, prior, limits)
-    return framed(_finalize(options, fitted, distant, x, prepared, ridge), fitted.state.means, frame)
+    public = _finalize(options, fitted, distant, x, prepared, ridge)
+    means = None if check.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
+    return Framed(public, frame, means)
 
 
 def _finalize(options, fitted, distant, x, prepared, ridge):
@@ -172,9 +175,10 @@ def _finalize(options, fitted, distant, x, prepared, ridge):
     if not traced and np.any(distant):
         origin = Frame(np.zeros(x.shape[1], np.float32))
         _, posterior = posterior_of(fitted.state, origin, prepared.points.x.dtype, family.name)
-        index, settled = settle(options, posterior_components(family, posterior), prepared, x, distant)
+        components, means = posterior_components(family, posterior), np.asarray(fitted.state.means, np.float64)
+        index, settled = settle(options, components, prepared, x, distant, means)
         labels = labels if settled is None else replaced(labels, index, settled.labels)
-    status = fitted.status if traced else resolved_status(fitted, x, prepared, family, labels)
+    status = fitted.status if traced else resolve(fitted, x, prepared, family, labels)[0]
     k, d = fitted.state.means.shape
     degrees = fitted.state.degrees_of_freedom
     total = degrees[0] * k if family.name == "tied" else degrees.sum()

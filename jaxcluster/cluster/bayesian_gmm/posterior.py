@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, entr, gammaln
 
 from jaxcluster.cluster.gmm.em import EMOptions, own_squares
-from jaxcluster.ops.gaussian import Factor, Moments
+from jaxcluster.ops.gaussian import DIFFERENCES, Factor, Moments
 from jaxcluster.ops.gaussian.family import LOG_2PI
 from jaxcluster.types import Array, Bool, Float, Published
 
@@ -86,7 +86,7 @@ def update(
     """
     family, (k, d) = model.em.family, reference.shape
     pull = jnp.broadcast_to(prior.mean_precision, (k, 1))
-    prior_moments = family.moments(pull, reference, prior.mean[:, None], jnp.asarray(False))
+    prior_moments = family.moments(pull, reference, prior.mean[:, None], jnp.asarray(DIFFERENCES, jnp.int32))
     joint = jax.tree.map(jnp.add, moments, prior_moments)
     delta = joint.first / joint.weight[:, None]
     scatter = family.covariances(joint, delta, joint.weight)

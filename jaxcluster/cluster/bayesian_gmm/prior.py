@@ -13,7 +13,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.frame import Frame
-from jaxcluster.ops.gaussian import Family
+from jaxcluster.ops.gaussian import DIFFERENCES, Family
 from jaxcluster.ops.gaussian.dense import positive_definite
 from jaxcluster.types import Array, Float, Points
 
@@ -98,7 +98,7 @@ def _of_rows(options, points, reg, row):
     about = (sums / total)[None]
 
     def tile(columns):
-        return family.moments(columns.weight[None], about, columns.x, jnp.asarray(False)), ()
+        return family.moments(columns.weight[None], about, columns.x, jnp.asarray(DIFFERENCES, jnp.int32)), ()
 
     size = em.em_tile(options, points.weight.shape[0], 1, d)
     moments, _ = fold_rows(tile, columns, tile=size, axis=-1, axis_name=options.axis_name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.bayesian_gmm.posterior import Posterior, Prior, mean_weights
-from jaxcluster.cluster.gmm.state import GMMState, Ridge, family_of, public_covariances, volume
+from jaxcluster.cluster.gmm.state import GMMState, Ridge, enter_means, family_of, public_covariances, volume
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, publish
 from jaxcluster.ops.gaussian import FAMILIES, Family
@@ -125,7 +125,7 @@ def posterior_of(state: BayesianGMMState, frame: Frame, dtype: np.dtype, covaria
     arrays = (
         state.weight_concentration,
         state.mean_precision,
-        frame.enter(state.means),
+        enter_means(state.means, frame),
         degrees.reshape(() if family.name == "tied" else (k,)),
         frame.scale(covariances, length=2),
     )

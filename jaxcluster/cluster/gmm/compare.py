@@ -8,6 +8,7 @@ far as it takes to keep their squares within the dtype.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import frame_of_mixture, shifted, volume
+from jaxcluster.cluster.gmm.state import frame_of_mixture, means_on_host, shifted, volume
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import Frame, Prepared, prepare, publish
+from jaxcluster.core.implicit import with_derivative_of
 from jaxcluster.ops.gaussian import Components, far
 from jaxcluster.ops.gaussian.family import LOG_2PI
 from jaxcluster.types import Array, Bool, Float, Int, Published
@@ -41,6 +43,7 @@ class Compared(NamedTuple):
         prepared: the rows.
         x: the rows of the caller.
         remote: numbers of rows that are too far for the frame; None for none, or in a traced computation.
+        means: (k, d) of the components, in the caller's coordinates.
     """
 
     options: em.EMOptions
@@ -48,6 +51,7 @@ class Compared(NamedTuple):
     prepared: Prepared
     x: Any
     remote: np.ndarray | None
+    means: Any
 
     def labels(self) -> Int[Array, " n"]:
         """The most probable component of each row, the lower index of equals."""
@@ -86,7 +90,8 @@ class Compared(NamedTuple):
         """Numbers of the rows that the computation could not tell, and what is known of them; or None, None."""
         if check.is_traced(distant, self.components):
             return None, None
-        return settle(self.options, self.components, self.prepared, self.x, distant, self.remote)
+        means = means_on_host(self.means, self.prepared.frame)
+        return settle(self.options, self.components, self.prepared, self.x, distant, means, self.remote)
 
     def _cells(self, cell):
         """Observed cells of each row, where it matters how many they are."""
@@ -127,6 +132,7 @@ def settle(
     prepared: Prepared,
     x: Any,
     distant: Bool[Published, " m"],
+    means: np.ndarray,
     remote: np.ndarray | None = None,
 ) -> tuple[np.ndarray | None, far.Settled | None]:
     """Numbers of the rows that an E-step could not tell, and what components say of them by differences; or None, None.
@@ -137,6 +143,7 @@ def settle(
         prepared: the rows.
         x: the rows of the caller.
         distant: rows, padding included, that are far from every component.
+        means: of the components, in the frame, in float64: a far row may be its own component.
         remote: numbers of rows that were left out of ``prepared``.
     """
     open_rows = np.zeros(prepared.n, bool)
@@ -149,7 +156,10 @@ def settle(
     if not index.size:
         return None, None
     frame, rows = prepared.frame, np.asarray(x)[index].astype(np.longdouble)
-    return index, far.settle(options.family, components, np.ldexp(rows - frame.origin, frame.exponent))
+    # ldexp(x, e) − ldexp(origin, e), as means enter: what is equal outside is equal inside.
+    origin = np.ldexp(np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
+    inside = np.ldexp(rows, frame.exponent) - origin
+    return index, far.settle(options.family, components._replace(means=means), inside)
 
 
 def replaced(values: Published, index: Any, others: np.ndarray) -> Published:
@@ -212,15 +222,44 @@ def _label(options, components, x):
 
 @partial(jax.jit, static_argnums=0)
 def _responsibilities(options, components, x):
-    posterior = em.row_posterior(options, components)
     tile = em.em_tile(options, x.shape[0], *components.means.shape)
     x, _ = _nearer(components, x)
+    posterior = em.row_posterior(options, components)
 
     def of_tile(rows):
         log_p, r, _ = posterior(rows.T)
         return r.T, distant_rows(options, components, log_p)
 
-    return map_rows(of_tile, x, tile=tile)
+    r, distant = map_in_place(of_tile, x, tile)
+    return with_derivative_of(partial(_mapped, options, tile), r, components, x), distant
+
+
+def _mapped(options, tile, components, x):
+    posterior = em.row_posterior(options, components)
+    return map_rows(lambda rows: posterior(rows.T).responsibilities.T, x, tile=tile)
+
+
+def map_in_place(row_function: Callable[[Float[Array, "t d"]], Any], x: Float[Array, "n d"], tile: int) -> Any:
+    """``row_function`` of tiles of rows, each written to its place: outputs as large as n×k exist once.
+
+    Results put together of tiles exist twice. The last tile begins where it has as many rows as the others, some of
+    them a second time. For values alone: a derivative would keep the output of each tile.
+    """
+    n = x.shape[0]
+    tile = min(tile, n)
+    shapes = jax.eval_shape(row_function, jax.ShapeDtypeStruct((tile, x.shape[1]), x.dtype))
+    # Zeros that vary over the devices of a mapped axis where the rows do.
+    zero = jnp.where(x[0, 0] == 0, 0, 0)
+    out = jax.tree.map(lambda leaf: jnp.full((n, *leaf.shape[1:]), zero.astype(leaf.dtype), leaf.dtype), shapes)
+    x, out = jax.lax.stop_gradient((x, out))
+
+    def put(index, out):
+        start = jnp.minimum(index * tile, n - tile)
+        made = row_function(jax.lax.dynamic_slice_in_dim(x, start, tile))
+        made = jax.lax.stop_gradient(made)
+        return jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0), out, made)
+
+    return jax.lax.fori_loop(0, -(-n // tile), put, out)
 
 
 @partial(jax.jit, static_argnums=0)

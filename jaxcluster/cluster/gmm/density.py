@@ -119,7 +119,7 @@ def _compare(state, x, weights=None, *, missing=False, frame=None):
     prepared, x, remote = rows_in_frame(state, x, weights, missing=missing, frame=frame)
     family, *parts = parts_in_frame(state, prepared.frame, prepared.points.x.dtype)
     options = em.EMOptions(family.name, missing=missing)
-    return Compared(options, mixture_components(options, *parts), prepared, x, remote)
+    return Compared(options, mixture_components(options, *parts), prepared, x, remote, state.means)
 
 
 def _combined(mean, factor, term):

@@ -19,11 +19,12 @@ from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import (
+    DIFFERENCES,
     FAMILIES,
     Components,
     Family,
     Moments,
-    expandable,
+    form_of,
     log_densities,
     missing,
 )
@@ -174,10 +175,10 @@ def joint(
     family, (heights, means, covariances, factor) = options.family, components
     if options.missing:
         return lambda x: (heights[:, None] + missing.log_densities(family, means, covariances, x), None)
-    expanded = expandable(family, means, factor)
+    form = form_of(family, means, factor)
 
     def logits(x):
-        logits, shared = log_densities(family, means, factor, x, expanded, options.precision)
+        logits, shared = log_densities(family, means, factor, x, form, options.precision)
         return heights[:, None] + logits, shared
 
     return logits
@@ -207,8 +208,8 @@ def moments_about(
     """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
     if options.missing:
         return lambda r, x: missing.moments(options.family, r, mixture.means, mixture.covariances, reference, x)
-    expanded = expandable(options.family, reference, mixture.factor)
-    return lambda r, x: options.family.moments(r, reference, x, expanded, options.precision)
+    form = form_of(options.family, reference, mixture.factor)
+    return lambda r, x: options.family.moments(r, reference, x, form, options.precision)
 
 
 def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
@@ -274,7 +275,7 @@ def maximize(
 def own_squares(family: Family, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
     """Squared length of each component's vector in that component's own units."""
     at_origin = jnp.zeros((delta.shape[1], 1), delta.dtype)
-    return family.squares(delta, factor, at_origin, jnp.asarray(False))[:, 0]
+    return family.squares(delta, factor, at_origin, jnp.asarray(DIFFERENCES, jnp.int32))[:, 0]
 
 
 def fit_moments(

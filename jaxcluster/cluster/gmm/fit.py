@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import distant_rows, mixture_components, replaced, settle
+from jaxcluster.cluster.gmm.resolve import resolve
 from jaxcluster.cluster.gmm.start import Given, check_start, enter, first_mixture, mean_square
 from jaxcluster.cluster.gmm.state import (
     GMMState,
@@ -20,7 +21,6 @@ from jaxcluster.cluster.gmm.state import (
     public_covariances,
     ridge_in,
     shifted,
-    variances_of,
     wide_means,
 )
 from jaxcluster.core import check
@@ -31,10 +31,6 @@ from jaxcluster.core.iterate import history_capacity, iterate, status_with, trac
 from jaxcluster.core.restart import best_of, in_groups, many
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
-
-RESOLUTION = 0.05
-"""Rounding errors of coordinates up to this share of a component's standard deviation are taken for resolved: they add
-less than 1/400 of themselves squared to its variance."""
 
 
 class Static(NamedTuple):
@@ -129,17 +125,11 @@ def fit(
 
 
 class Framed(NamedTuple):
-    """A fit, the frame in which its rows were compared, and its means in float64 whatever is published."""
+    """A fit, the frame in which its rows were compared, and its means with all digits, whatever is published."""
 
     fit: Fit
     frame: Frame
     means: np.ndarray | None
-
-
-def framed(fitted: Fit, frame_means: Any, frame: Frame) -> Framed:
-    """A fit with its frame; ``frame_means`` are in it."""
-    means = None if check.is_traced(frame_means, frame) else wide_means(frame_means, frame)
-    return Framed(fitted, frame, means)
 
 
 def fit_framed(
@@ -157,7 +147,7 @@ def fit_framed(
     given = enter(start, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
     static = Static(k, start.method, 1 if given.complete else runs, options, history_capacity(max_steps), steps)
     found = solve(static, key, points, given, Limits(tol, max_steps, ridge.value, active))
-    return framed(finalize(options, found, x, prepared, ridge), found.fit.state.means, prepared.frame)
+    return finalize(options, found, x, prepared, ridge)
 
 
 def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:
@@ -212,23 +202,25 @@ def solve(static: Static, key: KeyArray, points: Points, start: Given, limits: L
     return _finish(static, fitted, points, limits)
 
 
-def finalize(options: em.EMOptions, found: Solved, x: Any, prepared: Prepared, ridge: Ridge) -> Fit:
+def finalize(options: em.EMOptions, found: Solved, x: Any, prepared: Prepared, ridge: Ridge) -> Framed:
     """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
     fitted, frame, family = found.fit, prepared.frame, options.family
-    labels = prepared.trim(fitted.labels)
+    labels, status, exact = prepared.trim(fitted.labels), fitted.status, None
     traced = check.is_traced(fitted, frame, ridge)
     if not traced:
         labels = _settled(options, found, x, prepared, labels)
-    status = fitted.status if traced else resolved_status(fitted, x, prepared, family, labels)
-    public = fitted.state.leave(frame, family, ridge, found.cells)
-    taking_part = public.weights > 0
+        status, exact = resolve(fitted, x, prepared, family, labels)
+    state = fitted.state if traced else fitted.state._replace(means=exact)
+    public = state.leave(frame, family, ridge, found.cells)
+    # Components that take no part have weight 0, and means of 0 wherever the origin is.
     if traced:
-        means = jnp.where(taking_part[..., None], public.means, 0)
-    else:
-        taking_part = np.asarray(taking_part)[..., None]
-        means = public.means if taking_part.all() else publish(np.where(taking_part, public.means, 0), frame.dtype)
+        public = public._replace(means=jnp.where((public.weights > 0)[..., None], public.means, 0))
+    elif not (np.asarray(public.weights) > 0).all():
+        kept = (np.asarray(public.weights) > 0)[..., None]
+        public = public._replace(means=publish(np.where(kept, public.means, 0), frame.dtype))
     history = _history(fitted, found.cells, ridge, frame)
-    return fitted._replace(state=public._replace(means=means), labels=labels, status=status, history=history)
+    fitted = fitted._replace(state=public, labels=labels, status=status, history=history)
+    return Framed(fitted, frame, None if traced else wide_means(exact, frame))
 
 
 def _settled(options, found, x, prepared, labels):
@@ -238,7 +230,8 @@ def _settled(options, found, x, prepared, labels):
         covariances = state.covariances[at]
         covariances = covariances[0] if options.family.name == "tied" else covariances
         components = mixture_components(options, state.weights[at], state.means[at], covariances)
-        index, settled = settle(options, components, prepared, x, distant[at])
+        means = np.asarray(state.means[at], np.float64)
+        index, settled = settle(options, components, prepared, x, distant[at], means)
         if settled is not None:
             labels = replaced(labels, (*at, index), settled.labels)
     return labels
@@ -250,42 +243,9 @@ def _history(fitted, cells, ridge, frame):
     if not traced and ridge.cell == 0:
         return frame.unscale(fitted.history)
     array = jnp if traced else np
-    taken = array.arange(fitted.history.shape[-1]) < array.asarray(fitted.steps)[..., None]
+    taken = array.arange(fitted.history.shape[-1], dtype=np.int32) < array.asarray(fitted.steps)[..., None]
     moved = shifted(fitted.history, array.asarray(cells)[..., None], -1 * ridge.cell, frame)
     return jnp.where(taken, moved, 0) if traced else publish(np.where(taken, moved, 0), frame.dtype)
-
-
-def resolved_status(fitted, x, prepared, family, labels):
-    """The status, PRECISION where rows of a component were rounded by more than its spread bears.
-
-    Means and variances tell where that may be so; the rows themselves, in float64, whether it is.
-    """
-    if not prepared.narrowed:
-        return fitted.status
-    state, status = fitted.state, np.array(fitted.status)
-    eps = float(jnp.finfo(prepared.points.x.dtype).eps)
-    k, d = state.means.shape[-2:]
-    for at in np.ndindex(status.shape):
-        means = np.asarray(state.means[at], np.float64)
-        covariances = np.asarray(state.covariances[at], np.float64)
-        covariances = covariances[0] if family.name == "tied" else covariances
-        deviations = np.sqrt(np.maximum(variances_of(family, covariances, k, d), 0))
-        coarse = np.flatnonzero((eps * np.abs(means) > RESOLUTION * deviations).any(axis=1))
-        members = np.asarray(labels[at])
-        if any(_is_rounded(x, prepared, members == j, deviations[j]) for j in coarse):
-            status[at] = Status.NOT_FINITE if status[at] == Status.NOT_FINITE else Status.PRECISION
-    return jnp.asarray(status)
-
-
-def _is_rounded(x, prepared, members, deviations):
-    """Whether rows of a component, not all of them one, lost more on their way into float32 than its spread bears."""
-    members &= np.asarray(prepared.points.weight)[: prepared.n] > 0
-    rows, frame = np.asarray(x)[members].astype(np.float64), prepared.frame
-    if len(np.unique(rows, axis=0)) < 2:
-        return False
-    inside = np.ldexp(rows - np.asarray(frame.origin, np.float64), frame.exponent)
-    errors = inside - np.asarray(prepared.points.x)[: prepared.n][members]
-    return bool((np.sqrt(np.nanmean(np.square(errors), axis=0)) > RESOLUTION * deviations).any())
 
 
 def _best_run(static, points, start, limits, key):

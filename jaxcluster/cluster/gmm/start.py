@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, family_of, shifted
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, enter_means, family_of, shifted
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
@@ -31,7 +31,8 @@ class Start(NamedTuple):
     """The given part of a start; what is None is found by ``method``.
 
     Attributes:
-        means: (k, d).
+        means: (k, d). Rows join the nearest of them: what is not given beside them belongs to these components, whereas
+            the clusters of a ``method`` other than "random" would come in another order.
         weights: (k,), summing to 1.
         precisions: inverse covariances: (k, d, d) full, (d, d) tied, (k, d) diagonal, (k,) spherical.
         responsibilities: (n, k) of each row for each component, in place of ``method``.
@@ -125,7 +126,7 @@ def enter(start: Start, frame: Frame, family: Family, ridge: Ridge, rows: int, d
         covariances = state.covariances[0] if family.name == "tied" else state.covariances
         last_bound = shifted(state.lower_bound, state.means.shape[1], -1 * ridge.cell, frame)
         covariances = place(frame.scale(covariances, length=2))
-        return Given(place(frame.enter(state.means)), place(state.weights), covariances, None, place(last_bound))
+        return Given(place(enter_means(state.means, frame)), place(state.weights), covariances, None, place(last_bound))
     r = place(start.responsibilities)
     if r is not None:
         r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
@@ -180,6 +181,8 @@ def membership(
     filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
     points = jax.lax.stop_gradient(Points(filled, weight))
     masks = {"active": prior.active, "axis_name": options.axis_name}
+    if start.means is not None:
+        return start.means, one_hot_membership(nearest(points.x, start.means, active=prior.active)[0], k)
     if method == "kmeans":
         state = kmeans.run_in_frame(key, points, k, **masks).state
         return state.centers, one_hot_membership(state.found.labels, k)

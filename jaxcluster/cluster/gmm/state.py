@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, frame_of, publish
+from jaxcluster.core.frame import Frame, float_dtype, frame_of, publish, times_power_of_two
 from jaxcluster.ops.gaussian import FAMILIES, Factor, Family
 from jaxcluster.types import Array, Bool, Float, Published
 
@@ -79,13 +79,26 @@ class GMMState(NamedTuple):
 
 
 def wide_means(means: Any, frame: Frame) -> np.ndarray:
-    """Concrete means (…, k, d) of a frame in the caller's coordinates, in float64 whatever is published.
+    """Concrete means (…, k, d) of a frame in the caller's coordinates, in the widest float there is.
 
-    In float32 a mean far from 0 is rounded to the spacing of numbers there, which a label near a boundary may show.
+    As published, a mean far from 0 is rounded to the spacing of numbers there, which a label near a boundary may show.
     """
     exponent = np.asarray(frame.exponent)[..., None, None]
-    origin = np.asarray(frame.origin, np.float64)[..., None, :]
-    return np.ldexp(np.asarray(means, np.float64), -exponent) + origin
+    origin = np.asarray(frame.origin).astype(np.longdouble)[..., None, :]
+    return np.ldexp(np.asarray(means).astype(np.longdouble), -exponent) + origin
+
+
+def enter_means(means: Any, frame: Frame) -> Any:
+    """Means in a frame; those of `wide_means` keep their digits."""
+    wide = not check.is_traced(means, frame) and np.asarray(means).dtype.itemsize > 8
+    return means_on_host(means, frame) if wide else frame.enter(means)
+
+
+def means_on_host(means: Any, frame: Frame) -> np.ndarray:
+    """Concrete means in a frame, in float64."""
+    origin = np.asarray(frame.origin).astype(np.longdouble)
+    moved = np.ldexp(np.asarray(means).astype(np.longdouble), frame.exponent) - np.ldexp(origin, frame.exponent)
+    return moved.astype(np.float64)
 
 
 class Ridge(NamedTuple):
@@ -123,14 +136,15 @@ class Ridge(NamedTuple):
 def ridge_in(frame: Frame, reg: Any) -> Ridge:
     """``reg_covar`` in a frame. Number of the host: both at once, in float64."""
     largest = 2.0**LARGEST_VARIANCE
-    value = frame.scale(reg, length=2)
+    value = scaled(frame, reg, length=2)
     if not check.is_traced(value):
         cut = bool(value > largest)
         cell = (math.log(largest) - math.log(reg)) / 2 if cut else volume(frame)
         return Ridge(float(reg), float(min(value, largest)), float(cell), cut)
+    log_reg = jnp.log(jnp.where(reg > 0, reg, 1)) if check.is_traced(reg) else math.log(reg) if reg > 0 else 0.0
     reg = jnp.asarray(reg).astype(value.dtype)
     cut = value > largest
-    lost = (math.log(largest) - jnp.log(jnp.where(cut, reg, 1))) / 2
+    lost = (math.log(largest) - jnp.asarray(log_reg).astype(value.dtype)) / 2
     return Ridge(reg, jnp.minimum(value, largest), jnp.where(cut, lost, volume(frame, value.dtype)), cut)
 
 
@@ -140,6 +154,15 @@ def below_largest_variance(frame: Frame, variance: Any) -> Frame:
         return frame
     highest = (LARGEST_VARIANCE - int(np.frexp(float(variance))[1])) // 2
     return frame if int(frame.exponent) <= highest else frame._replace(exponent=highest)
+
+
+def scaled(frame: Frame, number: Any, *, length: int) -> Any:
+    """A number in the caller's units in those of a frame; one of the host may be beyond the range of float32."""
+    if not check.is_traced(frame) or check.is_traced(number):
+        return frame.scale(number, length=length)
+    mantissa, exponent = np.frexp(np.float64(number))
+    dtype = float_dtype(frame.dtype)
+    return times_power_of_two(jnp.asarray(mantissa.astype(dtype)), int(exponent) + length * frame.exponent)
 
 
 def volume(frame: Frame, dtype: np.dtype | None = None) -> Any:
@@ -199,6 +222,7 @@ def _means_and_deviations(state):
     kept = np.asarray(state.weights) > 0
     kept = kept if kept.any() else np.ones(k, bool)
     means = np.asarray(state.means)
+    means = means.astype(np.float64) if means.dtype.itemsize > 8 else means
     variances = np.maximum(np.asarray(variances_of(family, np.asarray(covariances, np.float64), k, d)), 0)
     # In the dtype of the means, which tells in what precision they are compared.
     return means[kept], np.sqrt(variances[kept]).astype(means.dtype)
@@ -218,7 +242,7 @@ def parts_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[Family, A
     """A mixture in a frame: its type of covariance, weights, means and covariances, as arrays of ``dtype``."""
     family, covariances = family_of(state)
     covariances = frame.scale(covariances, length=2)
-    parts = state.weights, frame.enter(state.means), covariances
+    parts = state.weights, enter_means(state.means, frame), covariances
     if not check.is_traced(parts):
         parts = (np.asarray(each).astype(dtype) for each in parts)
     return family, *(jnp.asarray(each).astype(dtype) for each in parts)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import distant_rows
-from jaxcluster.cluster.gmm.fit import Framed, Solved, em_options, finalize, framed, mean_cells
+from jaxcluster.cluster.gmm.fit import Framed, Solved, em_options, finalize, mean_cells
 from jaxcluster.cluster.gmm.start import check_start, enter, first_mixture
 from jaxcluster.cluster.gmm.state import (
     GMMState,
@@ -93,7 +93,7 @@ class StepwiseState(NamedTuple):
         return publish(self._unscaled(self.frame_reg, 2), self.frame.dtype)
 
     def wide_means(self) -> np.ndarray:
-        """Concrete component means in float64, whatever is published."""
+        """Concrete component means with all digits, whatever is published."""
         return wide_means(self.frame_means, self.frame)
 
     def mixture(self) -> GMMState:
@@ -314,7 +314,7 @@ def minibatch_fit_framed(
     static = _Static(k, chosen.method, options, batch_size, init_size, history_capacity(most))
     limits = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
     found = _minibatch_fit(static, key, points, given, limits)
-    return framed(finalize(options, found, x, prepared, ridge), found.fit.state.means, prepared.frame)
+    return finalize(options, found, x, prepared, ridge)
 
 
 def check_decay(decay) -> None:
@@ -414,7 +414,8 @@ def _minibatch_fit(static, key, points, given, limits):
         moved = smooth(search._replace(running=running), -running.lower_bound, alpha, margin=tol)
         before = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
         change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(moved.smoothed - before))
-        return moved._replace(change=change, residual=going_on(moved.stale >= patience, moved.smoothed))
+        residual = going_on(moved.stale.astype(patience.dtype) >= patience, moved.smoothed)
+        return moved._replace(change=change, residual=residual)
 
     running = _begin_on_sample(static, start_key, points, n, given, reg)
     infinite, one = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)

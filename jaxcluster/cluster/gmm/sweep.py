@@ -107,7 +107,7 @@ def _of_one_type(static, key, x, prepared, ridge, limits, ks, shape):
     run = partial(_many_fits, static, total, key, prepared.points, limits)
     found = side_by_side(run, counts, index)
     mean = np.asarray(shifted(found.log_likelihood, found.cells, ridge.cell, prepared.frame, dtype=np.dtype(float)))
-    fits = finalize(static.em, found, x, prepared, ridge)
+    fits = finalize(static.em, found, x, prepared, ridge).fit
     fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
     labels, steps, status = map(jnp.asarray, (fits.labels, fits.steps, fits.status))
     return fits._replace(labels=labels, steps=steps, status=status), mean

@@ -13,7 +13,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.distance import FULL
-from jaxcluster.ops.gaussian import FAMILIES, expandable
+from jaxcluster.ops.gaussian import FAMILIES, form_of
 from jaxcluster.ops.gaussian.family import product_over_rows, with_ones
 from jaxcluster.ops.gaussian.spherical import square_distances
 from jaxcluster.types import Array, Float, Int
@@ -105,8 +105,8 @@ def distances_to(
     k, d = centers.shape
     family = FAMILIES["spherical"]
     _, factor, _ = family.factor(jnp.broadcast_to(jax.lax.stop_gradient(variance), (k,)), d)
-    expanded = expandable(family, centers, factor)
+    form = form_of(family, centers, factor)
     if mass is None:
-        return lambda x: square_distances(centers, x, expanded, FULL)
+        return lambda x: square_distances(centers, x, form, FULL)
     nearer = 2 * variance * jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
-    return lambda x: square_distances(centers, x, expanded, FULL) - nearer[:, None]
+    return lambda x: square_distances(centers, x, form, FULL) - nearer[:, None]

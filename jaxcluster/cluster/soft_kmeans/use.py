@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.compare import map_in_place
+from jaxcluster.cluster.gmm.state import scaled
 from jaxcluster.cluster.soft_kmeans.step import distances_to, soft_stats, soften
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import Frame, frame_of, prepare
+from jaxcluster.core.implicit import with_derivative_of
 from jaxcluster.types import Array, Float, Int, Published
 
 LARGEST_VARIANCE = 100
@@ -45,7 +50,7 @@ def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Flo
 
 def variance_in(frame: Frame, variance, dtype) -> Float[Array, ""]:
     """σ² (data units²) in a frame, at most 2^`LARGEST_VARIANCE`."""
-    inside = frame.scale(variance, length=2)
+    inside = scaled(frame, variance, length=2)
     if check.is_traced(inside):
         return jnp.minimum(inside, 2.0**LARGEST_VARIANCE).astype(dtype)
     return jnp.asarray(np.minimum(inside, 2.0**LARGEST_VARIANCE).astype(dtype))
@@ -87,6 +92,12 @@ def _energy(centers, points, known, variance):
 
 @jax.jit
 def _shares(centers, x, variance):
-    distances = distances_to(centers, variance)
     tile = em.em_tile(em.EMOptions("spherical"), x.shape[0], *centers.shape)
+    distances = distances_to(centers, variance)
+    shares = map_in_place(lambda rows: soften(distances(rows.T), variance)[1].T, x, tile)
+    return with_derivative_of(partial(_mapped, tile), shares, centers, x, variance)
+
+
+def _mapped(tile, centers, x, variance):
+    distances = distances_to(centers, variance)
     return map_rows(lambda rows: soften(distances(rows.T), variance)[1].T, x, tile=tile)

@@ -1,7 +1,7 @@
 """Gaussian densities and moments for tiles of rows, one module a type of covariance."""
 
 from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE
-from jaxcluster.ops.gaussian.family import Factor, Family, Moments, expandable, log_densities
+from jaxcluster.ops.gaussian.family import DIFFERENCES, PRODUCTS, Factor, Family, Moments, form_of, log_densities
 from jaxcluster.ops.gaussian.far import Components
 from jaxcluster.ops.gaussian.full import FULL_COVARIANCE
 from jaxcluster.ops.gaussian.spherical import SPHERICAL_COVARIANCE
@@ -13,11 +13,13 @@ FAMILIES: dict[str, Family] = {
 """Types of covariance by the names that users write."""
 
 __all__ = [
+    "DIFFERENCES",
     "FAMILIES",
+    "PRODUCTS",
     "Components",
     "Factor",
     "Family",
     "Moments",
-    "expandable",
+    "form_of",
     "log_densities",
 ]

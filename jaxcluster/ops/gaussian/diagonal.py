@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.family import (
+    HALVES,
     Factor,
     Family,
     Moments,
@@ -20,7 +21,7 @@ from jaxcluster.ops.gaussian.family import (
     variance_floor,
     with_ones,
 )
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Int
 
 
 def factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
@@ -31,7 +32,7 @@ def factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
 
@@ -44,14 +45,14 @@ def squares(
     def by_differences(means, root, x):
         return jnp.sum(jnp.square((x[None] - means[:, :, None]) * root[:, :, None]), axis=1)
 
-    return either(expanded, by_products, by_differences, means, factor.root, x)
+    return either(form < HALVES, by_products, by_differences, means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    expanded: Bool[Array, ""],
+    form: Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -68,7 +69,7 @@ def moments(
         pulled = r[:, None, :] * difference
         return Moments(jnp.sum(r, axis=1), jnp.sum(pulled, axis=2), jnp.sum(pulled * difference, axis=2))
 
-    return either(expanded, by_products, by_differences, r, means, x)
+    return either(form < HALVES, by_products, by_differences, r, means, x)
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "k d"]:

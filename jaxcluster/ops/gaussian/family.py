@@ -14,15 +14,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Int
 
 LOG_2PI = math.log(2 * math.pi)
 
-DIFFERENCES = 16
+PRODUCTS, HALVES, DIFFERENCES = 0, 1, 2
+"""Forms of the same sums: of products of rows, with a difference from the mean on one side, or on both."""
+
+DIFFERENCE_TILES = 16
 """How many times a tile's budget the differences from the means may hold."""
 
 EXPANDED_ERROR = 1e-4
 """Largest error of a log-density, in nats, that products in place of differences may bring."""
+
+HALF_EXPANDED_ERROR = 1e-3
+"""The same where a difference is one operand of the products: differences in both cost more than for other types."""
 
 
 class Factor(NamedTuple):
@@ -59,10 +65,10 @@ class Family(NamedTuple):
         name: as users write it.
         factor: (covariances, d) -> (covariances, `Factor`, repaired); a covariance that is singular to the precision
             at hand is given the least ridge that mends it, and repaired says which, (k,) or ().
-        squares: (means, factor, x, expanded, precision) -> (k, n) squared Mahalanobis distances.
+        squares: (means, factor, x, form, precision) -> (k, n) squared Mahalanobis distances.
         relative_squares: as ``squares``, less a part (n,) that all components share, and that part; None where there is
             none.
-        moments: (r, means, x, expanded, precision) -> `Moments` about the means.
+        moments: (r, means, x, form, precision) -> `Moments` about the means.
         covariances: (moments, delta, weight) -> maximum-likelihood covariances, (k, d) delta from the reference to
             the new mean.
         shape: (k, d) -> the shape of covariances.
@@ -111,7 +117,7 @@ def with_ones(x: Float[Array, "d n"]) -> Float[Array, "e n"]:
 
 
 def log_densities(
-    family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded, precision=FULL
+    family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form, precision=FULL
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"] | None]:
     """log N(x | mean, covariance) of every component (nats), in two parts.
 
@@ -120,16 +126,24 @@ def log_densities(
     """
     constant = jnp.broadcast_to(factor.log_det - means.shape[1] * LOG_2PI / 2, means.shape[:1])[:, None]
     if family.relative_squares is None:
-        return constant - family.squares(means, factor, x, expanded, precision) / 2, None
-    squares, shared = family.relative_squares(means, factor, x, expanded, precision)
+        return constant - family.squares(means, factor, x, form, precision) / 2, None
+    squares, shared = family.relative_squares(means, factor, x, form, precision)
     return constant - squares / 2, -shared / 2
 
 
-def expandable(family: Family, means: Float[Array, "k d"], factor: Factor) -> Bool[Array, ""]:
-    """Whether ‖x‖² − 2x·μ + ‖μ‖² is as good as the difference: all means lie near the origin in their own units."""
+def form_of(family: Family, means: Float[Array, "k d"], factor: Factor) -> Int[Array, ""]:
+    """The cheapest form that is as good as differences: `PRODUCTS`, `HALVES` or `DIFFERENCES`.
+
+    ‖x‖² − 2x·μ + ‖μ‖² is rounded by about 2·eps·‖μ‖² in units of the component, and ‖Rᵀx − Rᵀμ‖², of a length near √d,
+    by 2·eps·√d·‖Rᵀμ‖. A type that has no form of its own for one of them takes the next.
+    """
     origin = jnp.zeros((means.shape[1], 1), means.dtype)
-    reach = jax.lax.stop_gradient(family.squares(means, factor, origin, jnp.asarray(False)))
-    return jnp.max(reach) <= EXPANDED_ERROR / (2 * jnp.finfo(means.dtype).eps)
+    squares = family.squares(means, factor, origin, jnp.asarray(DIFFERENCES, jnp.int32))
+    reach = jnp.max(jax.lax.stop_gradient(squares))
+    eps, d = float(jnp.finfo(means.dtype).eps), means.shape[1]
+    beyond_products = ~(reach <= EXPANDED_ERROR / (2 * eps))
+    beyond_halves = ~(reach <= (HALF_EXPANDED_ERROR / (2 * eps)) ** 2 / d)
+    return beyond_products.astype(jnp.int32) + (beyond_products & beyond_halves).astype(jnp.int32)
 
 
 def either(choose: Bool[Array, ""], expanded: Callable[..., Any], exact: Callable[..., Any], *operands: Array) -> Any:
@@ -142,7 +156,7 @@ def either_cost(features: int, k: int, d: int) -> int:
 
     Tiles are as long as the products like them. The differences, which hardly ever come about, may hold some more.
     """
-    return max(features + 3 * k, k * d // DIFFERENCES)
+    return max(features + 3 * k, k * d // DIFFERENCE_TILES)
 
 
 def variance_floor(variances: Float[Array, ...]) -> tuple[Float[Array, ...], Bool[Array, ...]]:

@@ -2,6 +2,7 @@
 
 Distances and second moments are one or two large matrix products a tile. On one side their operands are differences
 from the component's mean, so rounding grows with how far means lie apart in standard deviations, not with its square.
+Where even that is too much, beyond some thousand of them, both operands are differences.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ import numpy as np
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.dense import factor_dense
-from jaxcluster.ops.gaussian.family import Factor, Family, Moments, isotropic, product, product_over_rows, with_ones
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.ops.gaussian.family import (
+    DIFFERENCES,
+    Factor,
+    Family,
+    Moments,
+    either,
+    isotropic,
+    product,
+    product_over_rows,
+    with_ones,
+)
+from jaxcluster.types import Array, Bool, Float, Int
 
 WIDE = 32
 """Columns from which a quarter of the work is worth a second product."""
@@ -24,41 +35,60 @@ def factor(covariances: Float[Array, "k d d"], d: int) -> tuple[Array, Factor, B
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
-    k, d = means.shape
-    whiten = jnp.swapaxes(factor.root, 1, 2)
-    centers = jnp.einsum("kij,kj->ki", whiten, means, precision=FULL)
-    total = jnp.zeros((), x.dtype)
-    for start, stop in _bands(d):
-        white = product(whiten[:, start:stop, :stop].reshape(-1, stop), x[:stop], precision)
-        offset = white.reshape(k, stop - start, -1) - centers[:, start:stop, None]
-        total = total + jnp.sum(jnp.square(offset), axis=1)
-    return total
+    d = means.shape[1]
+
+    def by_products(means, root, x):
+        k = means.shape[0]
+        whiten = jnp.swapaxes(root, 1, 2)
+        centers = jnp.einsum("kij,kj->ki", whiten, means, precision=FULL)
+        total = jnp.zeros((), x.dtype)
+        for start, stop in _bands(d):
+            white = product(whiten[:, start:stop, :stop].reshape(-1, stop), x[:stop], precision)
+            offset = white.reshape(k, stop - start, -1) - centers[:, start:stop, None]
+            total = total + jnp.sum(jnp.square(offset), axis=1)
+        return total
+
+    def by_differences(means, root, x):
+        white = jnp.einsum("kij,kin->kjn", root, x[None] - means[:, :, None], precision=precision)
+        return jnp.sum(jnp.square(white), axis=1)
+
+    return either(form < DIFFERENCES, by_products, by_differences, means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    expanded: Bool[Array, ""],
+    form: Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ by products, and the rest of it by what is known of m."""
-    k, d = means.shape
-    firsts, rows_of_second = [], []
-    for start, stop in _bands(d):
-        pulled = r[:, None, :] * (x[None, start:stop] - means[:, start:stop, None])
-        sums = product_over_rows(pulled.reshape(k * (stop - start), -1), with_ones(x[:stop]), precision)
-        sums = sums.reshape(k, stop - start, stop + 1)
-        second = sums[:, :, 1:] - sums[:, :, :1] * means[:, None, :stop]
-        firsts.append(sums[:, :, 0])
-        rows_of_second.append(jnp.pad(second, ((0, 0), (0, 0), (0, d - stop))))
-    second = jnp.concatenate(rows_of_second, axis=1)
-    known = np.concatenate([np.broadcast_to(np.arange(d) < stop, (stop - start, d)) for start, stop in _bands(d)])
-    second = jnp.where(known[None], second, jnp.swapaxes(second, 1, 2))
-    return Moments(jnp.sum(r, axis=1), jnp.concatenate(firsts, axis=1), second)
+    d = means.shape[1]
+
+    def by_products(r, means, x):
+        k = means.shape[0]
+        firsts, rows_of_second = [], []
+        for start, stop in _bands(d):
+            pulled = r[:, None, :] * (x[None, start:stop] - means[:, start:stop, None])
+            sums = product_over_rows(pulled.reshape(k * (stop - start), -1), with_ones(x[:stop]), precision)
+            sums = sums.reshape(k, stop - start, stop + 1)
+            second = sums[:, :, 1:] - sums[:, :, :1] * means[:, None, :stop]
+            firsts.append(sums[:, :, 0])
+            rows_of_second.append(jnp.pad(second, ((0, 0), (0, 0), (0, d - stop))))
+        second = jnp.concatenate(rows_of_second, axis=1)
+        known = np.concatenate([np.broadcast_to(np.arange(d) < stop, (stop - start, d)) for start, stop in _bands(d)])
+        second = jnp.where(known[None], second, jnp.swapaxes(second, 1, 2))
+        return jnp.concatenate(firsts, axis=1), second
+
+    def by_differences(r, means, x):
+        offset = x[None] - means[:, :, None]
+        pulled = r[:, None, :] * offset
+        return jnp.sum(pulled, axis=2), jnp.einsum("kin,kjn->kij", pulled, offset, precision=precision)
+
+    return Moments(jnp.sum(r, axis=1), *either(form < DIFFERENCES, by_products, by_differences, r, means, x))
 
 
 def _bands(d: int) -> list[tuple[int, int]]:

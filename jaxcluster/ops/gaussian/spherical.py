@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.family import (
+    HALVES,
     Factor,
     Family,
     Moments,
@@ -16,7 +17,7 @@ from jaxcluster.ops.gaussian.family import (
     variance_floor,
     with_ones,
 )
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Int
 
 
 def factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
@@ -26,7 +27,7 @@ def factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool
 
 
 def square_distances(
-    means: Float[Array, "k d"], x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """Squared distances (data units²), by products or by differences; never negative."""
 
@@ -37,21 +38,21 @@ def square_distances(
     def by_differences(means, x):
         return jnp.sum(jnp.square(x[None] - means[:, :, None]), axis=1)
 
-    return either(expanded, by_products, by_differences, means, x)
+    return either(form < HALVES, by_products, by_differences, means, x)
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
-    return jnp.square(factor.root)[:, None] * square_distances(means, x, expanded, precision)
+    return jnp.square(factor.root)[:, None] * square_distances(means, x, form, precision)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    expanded: Bool[Array, ""],
+    form: Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -70,7 +71,7 @@ def moments(
         second = jnp.sum(r * jnp.sum(jnp.square(difference), axis=1), axis=1)
         return Moments(jnp.sum(r, axis=1), first, second)
 
-    return either(expanded, by_products, by_differences, r, means, x)
+    return either(form < HALVES, by_products, by_differences, r, means, x)
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, " k"]:

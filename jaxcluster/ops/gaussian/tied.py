@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
-from jaxcluster.ops.gaussian import spherical
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import (
     Factor,
     Family,
     Moments,
-    either,
     either_cost,
     isotropic,
     product,
     product_over_rows,
 )
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Array, Bool, Float, Int
 
 
 def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Bool[Array, ""]]:
@@ -26,34 +25,39 @@ def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
-    white = product(factor.root.T, x, precision)
-    return spherical.square_distances(product(means, factor.root), white, expanded, precision)
+    relative, shared = relative_squares(means, factor, x, form, precision)
+    return relative + shared[None, :]
 
 
 def relative_squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], expanded: Bool[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
     """See `Family.relative_squares`: by products ‖Rᵀx‖², in which what tells far rows apart is lost, is left out."""
-    white = product(factor.root.T, x, precision)
 
-    def by_products(means, x):
-        lengths = jnp.sum(jnp.square(means), axis=1)[:, None]
-        return lengths - product(2 * means, x, precision), jnp.sum(jnp.square(x), axis=0)
+    def by_products(means, root, x):
+        white, centers = product(root.T, x, precision), product(means, root)
+        lengths = jnp.sum(jnp.square(centers), axis=1)[:, None]
+        return lengths - product(2 * centers, white, precision), jnp.sum(jnp.square(white), axis=0)
 
-    def by_differences(means, x):
-        return jnp.sum(jnp.square(x[None] - means[:, :, None]), axis=1), jnp.zeros_like(x[0])
+    def by_halves(means, root, x):
+        white, centers = product(root.T, x, precision), product(means, root)
+        return jnp.sum(jnp.square(white[None] - centers[:, :, None]), axis=1), jnp.zeros_like(x[0])
 
-    return either(expanded, by_products, by_differences, product(means, factor.root), white)
+    def by_differences(means, root, x):
+        white = jnp.einsum("ij,kin->kjn", root, x[None] - means[:, :, None], precision=precision)
+        return jnp.sum(jnp.square(white), axis=1), jnp.zeros_like(x[0])
+
+    return jax.lax.switch(form, (by_products, by_halves, by_differences), means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    expanded: Bool[Array, ""],
+    form: Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -62,14 +66,19 @@ def moments(
     def by_products(r, means, x):
         first = product_over_rows(r, x, precision) - weight[:, None] * means
         scatter = product_over_rows(x * jnp.sum(r, axis=0)[None, :], x, precision)
-        return first, scatter - product(means.T, first + weight[:, None] * means)
+        return first, scatter - product(means.T, first + weight[:, None] * means) - product(first.T, means)
+
+    def by_halves(r, means, x):
+        pulled = r[:, None, :] * (x[None] - means[:, :, None])
+        first = jnp.sum(pulled, axis=2)
+        return first, product_over_rows(jnp.sum(pulled, axis=0), x, precision) - product(first.T, means)
 
     def by_differences(r, means, x):
-        pulled = r[:, None, :] * (x[None] - means[:, :, None])
-        return jnp.sum(pulled, axis=2), product_over_rows(jnp.sum(pulled, axis=0), x, precision)
+        offset = x[None] - means[:, :, None]
+        pulled = r[:, None, :] * offset
+        return jnp.sum(pulled, axis=2), jnp.einsum("kin,kjn->ij", pulled, offset, precision=precision)
 
-    first, cross = either(expanded, by_products, by_differences, r, means, x)
-    return Moments(weight, first, cross - product(first.T, means))
+    return Moments(weight, *jax.lax.switch(form, (by_products, by_halves, by_differences), r, means, x))
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "d d"]:
