@@ -254,8 +254,8 @@ def test_no_row_in_reach_is_told():
         ({"min_cluster_size": 1}, "min_cluster_size=1 must be a whole number of at least 2"),
         ({"max_eps": -1.0}, "max_eps=-1.0 must be at least 0"),
         ({"method": "dbscan", "eps": 2.0, "max_eps": 1.0}, "eps=2.0 must be at most max_eps=1.0"),
-        ({"xi": 0}, "xi=0 must be greater than 0"),
-        ({"xi": 1.0}, "xi=1.0 must be less than 1"),
+        ({"xi": -0.1}, "xi=-0.1 must be at least 0"),
+        ({"xi": 1.1}, "xi=1.1 must be at most 1"),
         ({"method": "xy"}, "method='xy' is not known.*'xi', 'dbscan'"),
         ({"metric": "euclid"}, "Did you mean 'euclidean'"),
     ],
@@ -263,6 +263,13 @@ def test_no_row_in_reach_is_told():
 def test_bad_options(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         optics.fit(np.eye(6), **options)
+
+
+@pytest.mark.parametrize("xi", [0.0, np.float64(1)])  # of Python's 1.0 scikit-learn divides by zero
+@pytest.mark.parametrize("name", ["moons", "duplicates"])
+def test_both_ends_of_xi(name, xi):
+    assert_same(SETS[name], xi=xi)
+    np.testing.assert_array_equal(optics.fit(SETS[name], xi=float(xi)).labels, optics.fit(SETS[name], xi=xi).labels)
 
 
 @pytest.mark.parametrize("min_cluster_size", [1, 7])

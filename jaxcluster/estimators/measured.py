@@ -11,9 +11,9 @@ from sklearn.base import ClusterMixin
 from sklearn.neighbors import VALID_METRICS
 from sklearn.utils.validation import validate_data
 
-from jaxcluster.cluster.hdbscan.metric import with_parameters
 from jaxcluster.core import check
 from jaxcluster.estimators.base import Estimator, found
+from jaxcluster.ops.metric_params import with_parameters
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 """Searches for neighbors that scikit-learn knows. Here one search, exact, stands for all of them."""

@@ -34,7 +34,7 @@ class OPTICS(MeasuredEstimator):
         metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
         cluster_method: "xi" for the valleys of the reachability plot, "dbscan" for a cut at one distance.
         eps: the distance that "dbscan" cuts at; None for ``max_eps``.
-        xi: for "xi", the relative change from one row of the order to the next, from which on it is steep, in (0, 1).
+        xi: for "xi", the relative change from one row of the order to the next, from which on it is steep, in [0, 1].
         predecessor_correction: for "xi", whether a cluster's last rows must have been reached from within it.
         min_cluster_size: for "xi", rows of a cluster, at least 2; or a share of the rows; None for ``min_samples``.
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.

@@ -21,12 +21,13 @@ import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.condense import condense
 from jaxcluster.cluster.hdbscan.linkage import single_linkage
-from jaxcluster.cluster.hdbscan.metric import measure_rows, with_parameters
+from jaxcluster.cluster.hdbscan.metric import measure_rows
 from jaxcluster.cluster.hdbscan.rows import finite_rows, known_distances
 from jaxcluster.cluster.hdbscan.select import METHODS, select
 from jaxcluster.cluster.hdbscan.state import BY_EDGES, HDBSCANState, least_level, owners, settle
 from jaxcluster.cluster.hdbscan.walk import grow
 from jaxcluster.core import check
+from jaxcluster.ops.metric_params import with_parameters
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
@@ -64,7 +65,7 @@ def fit(
         alpha: distances are divided by it, and core distances are where scikit-learn does so, see `state.BY_EDGES`.
         metric, p: see `jaxcluster.ops.pairwise.measure`. Moreover "seuclidean", "mahalanobis" and SciPy's metrics of
             booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
-        metric_params: see `metric.with_parameters`.
+        metric_params: see `jaxcluster.ops.metric_params.with_parameters`.
 
     Returns:
         `Fit` with an `HDBSCANState`, labels (N,) int32 with −1 for noise, −2 for infinite rows and −3 for rows with a

@@ -52,7 +52,7 @@ def in_valleys(
         (n,) int32 labels, those of the smallest clusters, -1 for noise; (c, 2) int64 first and last place of each
         cluster in the order, the smaller ones before those that hold them.
     """
-    plot = _Plot(reachability[ordering], 1 - xi, min_samples)
+    plot = _Plot(reachability[ordering], 1 - float(xi), min_samples)
     places = np.full(len(ordering) + 1, -1)
     places[ordering] = np.arange(len(ordering))
     reached_from = places[predecessor[ordering]].tolist() if predecessor_correction else None

@@ -140,7 +140,7 @@ def extract_xi(
 
     Args:
         state: of a fit.
-        xi: relative change from one row of the order to the next, from which on it is steep, in (0, 1).
+        xi: relative change from one row of the order to the next, from which on it is steep, in [0, 1].
         min_samples: as in the fit: so many rows in a row may be less than steep within a steep area.
         min_cluster_size: rows of a cluster, at least 2; or a share of the rows; None for ``min_samples``.
         predecessor_correction: whether a cluster's last rows must have been reached from within it.
@@ -195,6 +195,6 @@ def _check_eps(eps, max_eps):
 
 
 def _check_xi(xi):
-    check.check_positive("xi", xi)
-    if not xi < 1:
-        raise ValueError(f"xi={xi} must be less than 1.")
+    check.check_positive("xi", xi, zero=True)
+    if not xi <= 1:
+        raise ValueError(f"xi={xi} must be at most 1.")
