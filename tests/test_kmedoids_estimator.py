@@ -108,10 +108,12 @@ UNUSUAL = {
 @pytest.mark.parametrize("kind", UNUSUAL)
 @pytest.mark.parametrize("work", [1 << 22, 0], ids=["host", "device"])
 def test_unusual_rows(kind, work, monkeypatch):
-    if work == 0 and kind == "two far groups":
-        pytest.skip("float32 does not tell rows of a group at 1e9 from each other")
     monkeypatch.setattr(matrix, "HOST_WORK", work)
     problem = UNUSUAL[kind]
+    if work == 0 and kind == "two far groups":
+        with pytest.warns(match="differ by less than float32 can tell apart"):
+            KMedoids(problem.k).fit(problem.x)
+        return
     wide = np.asarray(problem.x, np.longdouble)
     for metric in ("euclidean", "chebyshev"):
         model = KMedoids(problem.k, metric=metric).fit(problem.x)

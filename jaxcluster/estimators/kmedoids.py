@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmedoids
 from jaxcluster.core import check
-from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
 
@@ -184,6 +184,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         """Says what the data did not allow, and what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = "The inertia is not finite: distances are too large for float32. Scale the columns."
+        elif self.status_ == Status.PRECISION:
+            message = PRECISION_MESSAGE
         elif self.status_ == Status.EMPTY_CLUSTERS:
             message = (
                 f"Number of distinct clusters found smaller than n_clusters ({self.n_clusters}), possibly due to "

@@ -27,6 +27,7 @@ from jaxcluster.cluster.kmedoids.fit import (
     leave,
     placed_rows,
     starting_medoids,
+    unit_of,
 )
 from jaxcluster.cluster.kmedoids.fit import Problem as Rows
 from jaxcluster.cluster.kmedoids.starts import INITS
@@ -103,7 +104,7 @@ def clara(
         if placed is None:
             return _on_host(key, np.asarray(x), weights, given, k, init, n_samples, min(size, n), tol, max_steps)
         prepared, measure = placed[0], Measure(placed[1], float(p))
-    points, unit = prepared.points, Unit(prepared.frame, matrix.length_of(measure.metric))
+    points, unit = prepared.points, unit_of(prepared, metric, measure.metric)
     # Of few rows a sample takes those that fill the bucket as well, which have no weight: another n compiles nothing.
     size = min(size, points.weight.shape[0])
     fitted = _clara(measure, runs, n_samples, size, key, points, tol, max_steps)

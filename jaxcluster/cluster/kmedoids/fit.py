@@ -74,10 +74,12 @@ class Unit(NamedTuple):
     Attributes:
         frame: of the rows, or of nothing but their distances.
         length: the power of its unit that distances are in.
+        narrowed: whether rows may have lost digits on their way into the frame.
     """
 
     frame: Frame
     length: int
+    narrowed: bool = False
 
     def leave(self, value: Any) -> Any:
         """Sums of weighted distances in the caller's units."""
@@ -133,7 +135,8 @@ def fit(
 
     Returns:
         `Fit` with a `KMedoidsState`, labels (n,) int32, steps (rounds), status and the loss after each round. Status
-        EMPTY_CLUSTERS says that there were fewer distinct rows than clusters.
+        EMPTY_CLUSTERS says that there were fewer distinct rows than clusters, PRECISION that rows are nearer to their
+        medoids than float32 can tell, so that others of them may be better medoids.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
@@ -166,7 +169,7 @@ def pose(x, weights, measure: Measure, k: int) -> tuple[Problem, Measure, Unit]:
         if not callable(metric) and x.size * n > matrix.HOST_WORK and (placed := placed_rows(x, weights, metric)):
             prepared, metric = placed
             problem = Problem(prepared.points.x, None, prepared.points.weight)
-            return problem, Measure(metric, measure.p), Unit(prepared.frame, matrix.length_of(metric))
+            return problem, Measure(metric, measure.p), unit_of(prepared, measure.metric, metric)
     x = np.asarray(x)
     weighted = prepare(np.zeros((n, 1), dtype), weights)
     size = weighted.points.weight.shape[0]
@@ -187,6 +190,11 @@ def placed_rows(x, weights, metric: str) -> tuple[Prepared, str] | None:
         if unit.any(axis=1).all():
             return prepare(np.sqrt(0.5) * unit, weights), "sqeuclidean"
     return None
+
+
+def unit_of(prepared: Prepared, metric: str, inside: str) -> Unit:
+    """The unit of rows that were placed in a frame, to be measured there by ``inside`` in place of ``metric``."""
+    return Unit(prepared.frame, matrix.length_of(inside), prepared.narrowed and metric in TRANSLATION_INVARIANT)
 
 
 def _pose_traced(x, weights, measure, dtype):
@@ -239,6 +247,14 @@ def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) ->
     heavy = np.stack([np.pad(weight, (0, flat.shape[1] - len(weight))) for _, _, weight in each]).reshape(medoids.shape)
     empty = np.array([(weight <= 0).any() for _, _, weight in each]).reshape(batch)
     status = np.where(empty, Status.EMPTY_CLUSTERS, np.asarray(fitted.status))
+    if unit.narrowed:
+        origin = np.asarray(unit.frame.origin, np.float64)[None, :]
+        rows = x[weights > 0]
+        coarse = [
+            _coarse(rows, x[medoids[:count]], origin, measure) for medoids, count in zip(flat, counts, strict=True)
+        ]
+        sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
+        status = np.where(sound & np.array(coarse).reshape(batch), Status.PRECISION, status)
     dtype = np.dtype(np.float64) if is_precomputed(metric) and x.dtype.kind != "f" else published_dtype(x)
     with np.errstate(over="ignore"):
         finite = np.isfinite(losses.astype(dtype))
@@ -265,6 +281,21 @@ def assigned(medoids: np.ndarray, x: np.ndarray, weights: np.ndarray, measure: M
         labels[index], nearest[index] = distances.argmin(axis=1), distances.min(axis=1)
     with np.errstate(over="ignore"):
         return labels, np.float64(weights @ nearest), np.bincount(labels, weights, len(medoids))
+
+
+def _coarse(x, medoids, origin, measure):
+    """Whether rounding in the frame, of float32, hides that a row is another one than its medoid.
+
+    A row is rounded by about eps of its distance from the origin. Where it is nearer than that to its medoid, the
+    search cannot tell which of the two is the better one.
+    """
+    root = np.sqrt if measure.metric == "sqeuclidean" else np.asarray
+    for index in tiles(len(x), len(medoids)):
+        own = root(matrix.measured_from(measure.metric, x[index], medoids, p=measure.p).min(axis=1))
+        rounding = root(matrix.measured_from(measure.metric, x[index], origin, p=measure.p)[:, 0])
+        if ((own > 0) & (own < np.finfo(np.float32).eps * rounding)).any():
+            return True
+    return False
 
 
 _pairwise = jax.jit(matrix.pairwise, static_argnums=(1, 2))
