@@ -331,6 +331,44 @@ def test_barycenter_takes_clouds_of_any_size_and_weight(key):
     np.testing.assert_allclose(some.state.centers, cut.state.centers, atol=1e-2)
 
 
+def test_barycenter_has_a_frame_of_its_own(key):
+    rng = np.random.default_rng(0)
+    clouds = [rng.normal(size=(30, 2)), rng.normal(1, 2, size=(20, 2))]
+    near, far = (
+        sinkhorn.barycenter(key, [cloud + shift for cloud in clouds], 12, start=clouds[0][:12] + shift, epsilon=0.1)
+        for shift in (0, 1e9)
+    )
+    assert int(near.status) == int(far.status) == Status.CONVERGED
+    np.testing.assert_allclose(far.state.centers - 1e9, near.state.centers, atol=1e-4)
+    np.testing.assert_allclose(far.state.objective, near.state.objective, rtol=1e-4)
+    unit = sinkhorn.barycenter(
+        key, [1e-30 * cloud for cloud in clouds], 12, start=1e-30 * clouds[0][:12], epsilon=1e-61
+    )
+    np.testing.assert_allclose(1e30 * unit.state.centers, near.state.centers, atol=1e-4)
+    expected = [sinkhorn.solve(near.state.centers, cloud, epsilon=0.1, **SHORT).regularized_cost for cloud in clouds]
+    np.testing.assert_allclose(near.state.objective, np.mean(expected), rtol=1e-3)
+
+
+def test_a_far_row_does_not_spoil_a_barycenter(key):
+    """Of as many points as rows one goes to the far rows, and the others where they would go without them."""
+    rng = np.random.default_rng(0)
+    clouds = [rng.normal(size=(12, 2)), rng.normal(1, 2, size=(12, 2))]
+    plain = sinkhorn.barycenter(key, clouds, 12, start=clouds[0], epsilon=0.1, tol=1e-6)
+    far = np.full((1, 2), 1e5)
+    odd = [np.concatenate([cloud, far]) for cloud in clouds]
+    fitted = sinkhorn.barycenter(key, odd, 13, start=odd[0], epsilon=0.1, tol=1e-6)
+    assert int(fitted.status) == Status.CONVERGED
+    np.testing.assert_allclose(fitted.state.centers[-1], far[0], rtol=1e-6)
+    np.testing.assert_allclose(fitted.state.centers[:-1], plain.state.centers, atol=1e-2)
+
+
+def test_a_barycenter_whose_transports_did_not_converge_says_so(key, clouds):
+    x, y, _, _ = clouds
+    short = sinkhorn.barycenter(key, [x, y], 5, epsilon=0.01, inner_steps=1, max_steps=3)
+    assert int(short.status) == Status.MAX_STEPS
+    assert float(short.state.error) > 1e-3
+
+
 def swav_textbook(scores, epsilon, rounds):
     q = np.exp(scores / epsilon).T
     q /= q.sum()
@@ -451,6 +489,33 @@ def test_what_float32_cannot_tell_apart_is_a_status():
     x = jnp.asarray([[0.0], [1.0], [1000.0]])
     solved = jax.jit(lambda x: sinkhorn.solve(x, x[::-1] - 1000, epsilon=1e-6))(x)
     assert int(solved.status) == Status.PRECISION
+
+
+@pytest.mark.parametrize("apart", [0.0, 100.0])
+def test_a_status_of_float32_is_true_of_the_plan(apart):
+    """CONVERGED only where the sums of the plan are within the tolerance, PRECISION only where ε is small."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 2)).astype(np.float32), (rng.normal(size=(15, 2)) + apart).astype(np.float32)
+    costs = squares(x.astype(float), y.astype(float))
+    spread = (costs - costs.min(axis=1, keepdims=True)).max()
+    run = jax.jit(lambda epsilon, tol: sinkhorn.solve(x + 0 * epsilon, y, epsilon=epsilon, tol=tol, **LONG))
+    for share in (1e-3, 1e-2, 0.1, 1):
+        for tol in (1e-3, 1e-4, 1e-6):
+            solved = jax.tree.map(np.asarray, run(np.float32(share * spread), tol))
+            f, g = (np.float64(high) + low for high, low in ((solved.f, solved.f_rest), (solved.g, solved.g_rest)))
+            plan = np.exp((f[:, None] + g - costs) / solved.epsilon) / costs.size
+            error = np.abs(plan.sum(axis=1) * 20 - 1).mean() + np.abs(plan.sum(axis=0) * 15 - 1).mean()
+            assert int(solved.status) != Status.CONVERGED or error <= tol
+            assert int(solved.status) == Status.CONVERGED or (tol < 1e-4 or share < 1e-2 or apart)
+
+
+def test_precision_is_not_said_of_rounds_that_measured_another_plan():
+    """An over-relaxed round measured the sums of rows and of columns at different potentials, and ended too early."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2))
+    y = np.concatenate([x, [[100.0, 0.0]]])
+    solved = sinkhorn.solve(x[:20], y, epsilon=0.05, **SHORT)
+    check_marginals(solved, sinkhorn.plan(solved, x[:20], y), np.full(20, 1 / 20), np.full(41, 1 / 41), 1e-3)
 
 
 @pytest.mark.parametrize("factor", [2.0**60, 2.0**-60, 1e30, 1e-30])

@@ -165,3 +165,21 @@ def test_second_derivatives_know_that_the_potentials_move(wide):
     for i, step in enumerate(1e-5 * np.eye(8).reshape(8, 4, 2)):
         expected = (run(x + step)[0] - run(x - step)[0]).ravel() / 2e-5
         np.testing.assert_allclose(hessian[i], expected, atol=1e-7)
+
+
+def test_second_derivatives_of_the_divergence_with_penalties(wide):
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(3, 2))), jnp.asarray(rng.normal(size=(4, 2)))
+    a, b = jnp.asarray([0.2, 0.5, 0.6]), jnp.asarray([0.1, 0.3, 0.2, 0.2])
+
+    def value(numbers):
+        moved, epsilon, rho = numbers[:6].reshape(3, 2), numbers[6], numbers[7]
+        return sinkhorn.divergence(moved, y, a=a, b=b, epsilon=epsilon, rho=rho, **EXACT)
+
+    gradient = jax.grad(value)
+    run = jax.jit(lambda numbers: (gradient(numbers), jax.jacfwd(gradient)(numbers)))
+    numbers = jnp.concatenate([x.ravel(), jnp.asarray([0.5, 1.5])])
+    hessian = np.asarray(run(numbers)[1])
+    for i, step in enumerate(1e-5 * np.eye(8)):
+        expected = (run(numbers + step)[0] - run(numbers - step)[0]) / 2e-5
+        np.testing.assert_allclose(hessian[i], expected, atol=1e-7)

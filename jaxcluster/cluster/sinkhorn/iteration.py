@@ -46,8 +46,14 @@ MOST_FALLING = 4
 NEAR = 0.1
 """Error (a share of the weights) from which on rounds are taken to contract by a rate: before, none is over-relaxed."""
 
-EXPONENT_ROUNDING = 2
-"""Units in the last place of |f| + |g| by which an exponent (f + g − C)/ε may be off: those of f, g and two sums."""
+EXPONENT_ROUNDING = 0.5
+"""Units in the last place of |f| + |g| by which f + g − C, an exponent times ε, may be off. Rounding f, g, their sum
+and the difference is 2 at most, and less on average: over random points and matrices, with ε from 1e-3 to 1 of the
+range of the costs, the marginal error in float64 of the returned plan was within half of this of what float32 measured.
+"""
+
+SUM_ROUNDING = 1
+"""Units in the last place of 1 by which the sums of a plan may be off at any ε: measured as 0.5 where ε is large."""
 
 
 class Options(NamedTuple):
@@ -68,7 +74,7 @@ class SinkhornState(NamedTuple):
         f: (n,) potentials of the rows.
         g: (m,) potentials of the columns.
         epsilon: () strength of the entropy in the next round.
-        residual: () the error of the last round's plan; infinite on the way to ε.
+        residual: () the marginal error of the last round; infinite on the way to ε.
         objective: () the same, on the way too.
         rounding: () the part of it that may be rounding.
         ended: () whether f and g are those whose error was measured, and no further round is worth its while.
@@ -171,8 +177,9 @@ def exponent_rounding(problem: Problem, rounding: Rounding, f, g, epsilon) -> Fl
 
     size = mean(problem.a, jnp.abs(f)) + mean(problem.b, jnp.abs(g))
     worth = jnp.maximum(mean(problem.a, f) + mean(problem.b, g), 0)
-    eps = EXPONENT_ROUNDING * jnp.finfo(f.dtype).eps
-    return (eps * size + rounding.fixed + rounding.rooted * jnp.sqrt(worth)) / epsilon
+    eps = jnp.finfo(f.dtype).eps
+    exponents = EXPONENT_ROUNDING * eps * size + rounding.fixed + rounding.rooted * jnp.sqrt(worth)
+    return SUM_ROUNDING * eps + exponents / epsilon
 
 
 def _quick(cost, problem, state) -> tuple[Callable[..., tuple[Round, Array]], Any]:
@@ -204,11 +211,11 @@ def _next_state(options, problem, rounding, fall: Fall, tol, state, taken: Round
     f, g = translated(problem, f, g)
     falling = state.epsilon > problem.epsilon
     left = jnp.where(falling, jnp.inf, taken.error)
-    noise = exponent_rounding(problem, rounding, state.f, state.g, problem.epsilon)
+    noise = exponent_rounding(problem, rounding, taken.f, state.g, problem.epsilon)
     ended = jnp.bool_(False)
     if tol is not None:
-        ended = ~falling & ((taken.error + noise <= tol) | (taken.error <= noise))
-        f, g = jnp.where(ended, state.f, f), jnp.where(ended, state.g, g)
+        ended = ~falling & ((taken.error + 2 * noise <= tol) | (taken.error <= noise))
+        f, g = jnp.where(ended, taken.f, f), jnp.where(ended, state.g, g)
     # The smaller ε is, the more rounds a plan needs to follow it: by one factor all the way down, it is left behind.
     share = 1 / jnp.square(1 + fall.pace * jnp.sqrt(state.epsilon / fall.first))
     epsilon = jnp.maximum(problem.epsilon, state.epsilon * jnp.maximum(fall.anneal, share))

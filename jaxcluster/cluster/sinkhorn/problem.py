@@ -304,7 +304,7 @@ def _padded(x):
 
 
 def _in_one_dtype(left, right):
-    dtype = jnp.promote_types(left.dtype, right.dtype)
+    dtype = np.promote_types(left.dtype, right.dtype)
     return left.astype(dtype), right.astype(dtype)
 
 

@@ -43,7 +43,11 @@ LSE = Monoid(combine=jnp.logaddexp, across=_log_sum_exp_across)
 
 
 class Round(NamedTuple):
-    """Potentials after a round, and how far the plan before it was from its weights (L1, as a share of them)."""
+    """Potentials after a round, and the marginal error of the plan of the new f and the g before it.
+
+    The error is an L1 distance, as a share of the weights. The round has both sums of that plan at hand; of no other
+    pair of its potentials does it know the sums of rows and columns.
+    """
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -121,7 +125,7 @@ def exact_round(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> Round
 
     rows = rows_of(problem, f, *row_constants(problem))
     column_sum, (new_f, row_sum) = fold_rows(tile, rows, tile=_tile(problem), monoid=LSE)
-    return _finish(problem, f, g, new_f, row_sum, column_sum, epsilon, omega)
+    return _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega)
 
 
 def quick_round(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> tuple[Round, Array]:
@@ -146,7 +150,7 @@ def quick_round(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> tuple
     # What underflows in a column is below tiny times the sum of the scales.
     whole = _all(columns > least * scale, problem.b) & _all(sums > least * jnp.sum(problem.b), problem.a)
     column_sum = jnp.log(jnp.maximum(columns, jnp.finfo(f.dtype).tiny)) - g / epsilon
-    return _finish(problem, f, g, new_f, row_sum, column_sum, epsilon, omega), whole
+    return _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega), whole
 
 
 class Kernel(NamedTuple):
@@ -184,7 +188,7 @@ def kernel_round(problem: Problem, kernel: Kernel, f, g, epsilon, omega) -> tupl
     whole = _all(columns > least * (scale + f.shape[0]), problem.b)
     whole &= _all(sums > least * (jnp.sum(scales) + g.shape[0]), problem.a)
     column_sum = jnp.log(jnp.maximum(columns, jnp.finfo(f.dtype).tiny)) - kernel.g / epsilon
-    taken = _finish(problem, f, g, new_f, row_sum, column_sum, epsilon, omega)
+    taken = _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega)
     return taken, whole & jnp.isfinite(taken.error)
 
 
@@ -236,8 +240,8 @@ def typical_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
         least = jnp.min(costs, axis=axis, keepdims=True)
         costs = costs - jnp.where(jnp.isfinite(least), least, 0)
     ordered = jnp.sort(costs.reshape(-1))
-    count = jnp.sum(jnp.isfinite(ordered))
-    return jnp.where(count > 0, ordered[(count * TYPICAL).astype(jnp.int32)], 0)
+    count = jnp.sum(jnp.isfinite(ordered), dtype=jnp.int32)
+    return jnp.where(count > 0, ordered[(count.astype(jnp.float32) * TYPICAL).astype(jnp.int32)], 0)
 
 
 def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
@@ -250,10 +254,10 @@ def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
     return fold_rows(tile, rows_of(problem), tile=_tile(problem), monoid=MAX)[0]
 
 
-def _finish(problem, f, g, new_f, row_sum, column_sum, epsilon, omega):
+def _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega):
     constant = None if problem.rho_b is None else problem.paid_b(jnp.zeros_like(g))
     new_g = moved(g, column_sum, epsilon, problem.rho_b, constant, omega)
-    error = gap(problem.a, f, row_sum, epsilon, problem.rho_a, problem.paid_a)
+    error = gap(problem.a, new_f, row_sum, epsilon, problem.rho_a, problem.paid_a)
     error += gap(problem.b, g, column_sum, epsilon, problem.rho_b, problem.paid_b)
     return Round(new_f, new_g, error)
 

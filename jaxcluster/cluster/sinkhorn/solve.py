@@ -215,7 +215,24 @@ def solve_stated(
     capacity = history_capacity(max_steps) if rounds is None else rounds
     static = Options(stated.cost, rounds, symmetric, anneal is not None, adaptive, capacity)
     omega, anneal = (1.0 if number is None else number for number in (omega, anneal))
-    return _solve(static, problem, start, omega, anneal, tol, max_steps)
+    return _solve(static, problem, _rounding_of_constants(stated), start, omega, anneal, tol, max_steps)
+
+
+def _rounding_of_constants(stated: Stated):
+    """Mean rounding of what is put back on the potentials of points (units of the frame): on the host there is none.
+
+    The least costs of a matrix are entries of it, and what rounding takes from their sum with a potential is published.
+    """
+    problem, units = stated.problem, stated.units
+    if stated.cost is matrix_tile or not check.is_traced(units.c, units.d):
+        return 0.0
+    sizes = [
+        weight @ jnp.abs(jnp.asarray(constant).astype(weight.dtype)) / jnp.sum(weight)
+        for weight, constant in ((problem.a[: stated.n], units.c), (problem.b[: stated.m], units.d))
+    ]
+    # Three roundings of half a unit each: of the product with the points, of the sum, and of its scale.
+    rounding = 1.5 * jnp.finfo(problem.a.dtype).eps * times_power_of_two(sizes[0] + sizes[1], -units.exponent)
+    return jax.lax.stop_gradient(rounding)
 
 
 def check_options(tol, max_steps, omega, anneal, rounds) -> tuple[Any, ...]:
@@ -243,10 +260,11 @@ def _check_start(start, m):
 
 
 @partial(jax.jit, static_argnums=0)
-def _solve(static, problem, start, omega, anneal, tol, max_steps):
+def _solve(static, problem, put_back, start, omega, anneal, tol, max_steps):
     dtype = problem.a.dtype
-    omega, anneal, tol = (jnp.asarray(number).astype(dtype) for number in (omega, anneal, tol))
+    put_back, omega, anneal, tol = (jnp.asarray(each).astype(dtype) for each in (put_back, omega, anneal, tol))
     cost, problem, rounding = _prepared(static.cost, problem)
+    rounding = rounding._replace(fixed=rounding.fixed + put_back)
     problem, stuck, lost = _reachable(cost, problem)
     held = jax.lax.stop_gradient(problem)
     # A number of rounds is no tolerance: only NaN ends them earlier.
