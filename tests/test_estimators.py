@@ -173,6 +173,28 @@ def test_a_callable_is_called_as_scikit_learn_calls_it(blobs, cls):
     np.testing.assert_array_equal(clone(estimator).fit(blobs.x).labels_, estimator.labels_)
 
 
+def test_each_split_starts_from_what_a_callable_returns(blobs):
+    X = blobs.x.astype(np.float64)
+    clusters = []
+
+    def start(x, n_clusters, random_state):
+        clusters.append(x)
+        return x[random_state.choice(len(x), n_clusters, replace=False)]
+
+    model = BisectingKMeans(n_clusters=3, init=start, n_init=2, random_state=0).fit(X)
+    assert len(clusters) == 4
+    np.testing.assert_array_equal(clusters[0], X)
+    first, second = (X[model.labels_ == j] for j in (1, 2))
+    kept = X[model.labels_ != 1] if model._tree["parents"][1] == 0 else np.concatenate([first, second])
+    assert sorted(map(tuple, clusters[2])) == sorted(map(tuple, kept))
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    means = [X[model.labels_ == j].mean(0) for j in range(3)]
+    np.testing.assert_allclose(model.cluster_centers_, means, rtol=1e-5, atol=1e-5)
+    wrong = BisectingKMeans(n_clusters=3, init=lambda x, k, random_state: x[:3])
+    with pytest.raises(ValueError, match="does not match the number of clusters 2"):
+        wrong.fit(X)
+
+
 def test_the_best_start_of_a_callable_wins(blobs):
     given = iter([np.repeat(blobs.x[:1], 4, axis=0) + np.arange(4)[:, None] * 0.01, blobs.centers])
     with warnings.catch_warnings():
@@ -410,7 +432,7 @@ BAD_OPTIONS = [
     ("minibatch-kmeans", {"reassignment_ratio": -0.1}, "reassignment_ratio=-0.1 must be at least 0"),
     ("bisecting-kmeans", {"bisecting_strategy": "widest"}, "bisecting_strategy='widest' is not known"),
     ("bisecting-kmeans", {"algorithm": "full"}, "algorithm='full' is not known"),
-    ("bisecting-kmeans", {"init": np.ones((2, 6))}, "must be a name for BisectingKMeans"),
+    ("bisecting-kmeans", {"init": np.ones((2, 6))}, "must be a name or a callable for BisectingKMeans"),
 ]
 
 

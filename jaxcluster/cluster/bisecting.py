@@ -6,15 +6,17 @@ Mining 2000.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.centroids import coarse_samples, mean_variance, with_precision
-from jaxcluster.cluster.given import Given
+from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
@@ -127,19 +129,39 @@ def fit(
 
 
 def fit_framed(
-    key: KeyArray, x, k: int, *, weights, strategy, init, n_init, tol, max_steps, axis_name=None
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    weights,
+    strategy,
+    init: str | Callable[[np.ndarray], np.ndarray],
+    n_init,
+    tol,
+    max_steps,
+    axis_name=None,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed."""
+    """`fit`, and the frame in which it was computed.
+
+    Args:
+        init: a name, or a function that returns the centers that a split starts from, (n_init, 2, d), of the rows of
+            the cluster that is split, (m, d). It is called between the splits, which then are a program each.
+    """
     x, k = check.check_samples(x, k, axis_name)
     check.check_choice("strategy", strategy, STRATEGIES)
-    check.check_choice("init", init, INITS)
+    if not callable(init):
+        check.check_choice("init", init, INITS)
     runs = check.check_count("n_init", n_init)
     tol = check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     prepared = prepare(x, weights, axis_name=axis_name)
     options = lloyd.LloydOptions(uniform=prepared.uniform, axis_name=axis_name)
-    static = _Static(k, init, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
-    fitted, coarse = _fit(static, key, prepared.points, tol, max_steps)
+    name = GIVEN if callable(init) else init
+    static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
+    if callable(init):
+        fitted, coarse = _fit_by_splits(static, init, np.asarray(x), prepared, tol, max_steps)
+    else:
+        fitted, coarse = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
     return with_precision(fitted, x, prepared.frame, coarse, nearest=False), prepared.frame
 
@@ -164,17 +186,31 @@ def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Arra
 
 @partial(jax.jit, static_argnums=0)
 def _fit(static, key, points, tol, max_steps):
-    norms = squared_norms(points.x)
-    axis_name = static.lloyd.axis_name
-    tol = tol * mean_variance(points, norms, axis_name=axis_name)
-    leaves = _root(points, static)
+    norms, tol, leaves = _root(static, points, tol)
 
     def split(s, leaves):
-        worst = leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight
-        return _split(static, jax.random.fold_in(key, s), points, norms, leaves, jnp.argmax(worst), s, tol, max_steps)
+        parent = _worst(static, leaves)
+        return _split(static, jax.random.fold_in(key, s), points, norms, leaves, parent, s, tol, max_steps)
 
     if static.k > 1:
         leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
+    return _finish(static, points, norms, leaves)
+
+
+def _fit_by_splits(static, init, x, prepared, tol, max_steps):
+    """`_fit` from the centers that a function on the host returns for each split."""
+    points = prepared.points
+    norms, tol, leaves = _root(static, points, tol)
+    for s in range(static.k - 1):
+        parent = _worst(static, leaves)
+        own = np.asarray(prepared.trim(leaves.labels)) == int(parent)
+        starts = prepared.frame.enter(init(x[own]))
+        leaves = _split(static, starts, points, norms, leaves, parent, jnp.int32(s), tol, max_steps)
+    return _finish(static, points, norms, leaves)
+
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def _finish(static, points, norms, leaves):
     inertia = jnp.sum(leaves.inertia)
     status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
     coarse = None
@@ -184,10 +220,18 @@ def _fit(static, key, points, tol, max_steps):
     return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), coarse
 
 
-def _root(points, static):
-    """All rows in cluster 0."""
+def _worst(static, leaves):
+    """The cluster to split."""
+    return jnp.argmax(leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight)
+
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def _root(static, points, tol):
+    """The squared norms of the rows, the tolerance of a split (data units²), and all rows in cluster 0."""
     d = points.x.shape[1]
     k, axis_name = static.k, static.lloyd.axis_name
+    norms = squared_norms(points.x)
+    tol = tol * mean_variance(points, norms, axis_name=axis_name)
     labels = jnp.zeros_like(points.weight, jnp.int32)
     sums, weight = across(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
     centers = sums / jnp.where(weight > 0, weight, 1)[:, None]
@@ -197,21 +241,31 @@ def _root(points, static):
         .set(across(points.weight @ own_distances(points.x, centers, labels), axis_name))
     )
     parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
-    return _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
+    leaves = _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
+    return norms, tol, leaves
 
 
-def _split(static, key, points, norms, leaves, parent, s, tol, max_steps):
-    """Divides one cluster by a 2-means of its rows; the rest of the rows weigh nothing meanwhile."""
+@partial(jax.jit, static_argnums=0, inline=True)
+def _split(static, start, points, norms, leaves, parent, s, tol, max_steps):
+    """Divides one cluster by a 2-means of its rows; the rest of the rows weigh nothing meanwhile.
+
+    ``start`` is a random key, or (runs, 2, d) centers where the start is given.
+    """
     own = leaves.labels == parent
     rows = lloyd.Rows(Points(points.x, jnp.where(own, points.weight, 0)), norms)
     axis_name, given = static.lloyd.axis_name, Given()
 
-    def run(key):
-        centers = seed_centers(key, rows.points, 2, init=static.init, axis_name=axis_name)
+    def run(start):
+        centers = start
+        if static.init != GIVEN:
+            centers = seed_centers(start, rows.points, 2, init=static.init, axis_name=axis_name)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
         return lloyd.run(centers, rows, given, **limits, options=static.lloyd)
 
-    fitted = run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+    if static.init == GIVEN:
+        fitted = best_of(many(run, start))
+    else:
+        fitted = run(start) if static.runs == 1 else best_of(many(run, jax.random.split(start, static.runs)))
     pair, side = fitted.state.centers, fitted.state.found.labels
     children = jnp.stack([parent, s + 1])
     distance = rows.points.weight * own_distances(points.x, pair, side)

@@ -166,10 +166,12 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     def _called_starts(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
         """The starting centres that a callable ``init`` gives, called as scikit-learn calls it."""
-        random_state = as_random_state(self.random_state)
-        starts = [np.asarray(self.init(X, self.n_clusters, random_state=random_state)) for _ in range(runs)]
+        return self._called(X, runs, self.n_clusters, as_random_state(self.random_state))
+
+    def _called(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
+        starts = [np.asarray(self.init(X, k, random_state=random_state)) for _ in range(runs)]
         for start in starts:
-            check_given(start, None, None, self.n_clusters, X.shape[1])
+            check_given(start, None, None, k, X.shape[1])
         return starts
 
     def _fit_from_starts(

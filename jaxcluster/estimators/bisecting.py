@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import bisecting
 from jaxcluster.core import check
-from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.kmeans import ALGORITHMS
 
 
@@ -19,8 +19,9 @@ class BisectingKMeans(CenterEstimator):
 
     Args:
         n_clusters: number of clusters.
-        init: how each split starts: "random", "k-means++" or "k-means||". All splits run in one program, so a callable
-            is not taken.
+        init: how each split starts: "random", "k-means++", "k-means||", or a callable ``init(X, 2, random_state)``
+            that is given the rows of the cluster as they are and returns (2, n_features) centers. All splits run in
+            one program unless it is a callable.
         n_init: starts tried for each split.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         max_iter: the most steps of a split.
@@ -82,13 +83,18 @@ class BisectingKMeans(CenterEstimator):
         X = self._validate(X, reset=True)
         self._check_params(X.shape[0])
         weights = self._check_weights(sample_weight, X.shape[0])
+        random_state = as_random_state(self.random_state) if callable(self.init) else None
+
+        def starts(rows):
+            return np.stack(self._called(rows, self.n_init, 2, random_state))
+
         fit, frame = bisecting.fit_framed(
             as_key(self.random_state),
             X,
             self.n_clusters,
             weights=weights,
             strategy=self.bisecting_strategy,
-            init=self.init,
+            init=starts if callable(self.init) else self.init,
             n_init=self.n_init,
             tol=self.tol,
             max_steps=self.max_iter,
@@ -109,8 +115,8 @@ class BisectingKMeans(CenterEstimator):
         super()._check_params(n)
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         check.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
-        if not isinstance(self.init, str):
+        if not isinstance(self.init, str) and not callable(self.init):
             raise TypeError(
-                f"init={self.init!r} must be a name for BisectingKMeans, whose splits all run in one program. Pass "
-                "'random' or 'k-means++'."
+                f"init={self.init!r} must be a name or a callable for BisectingKMeans, whose splits start from two "
+                "centers each. Pass 'random' or 'k-means++'."
             )
