@@ -86,7 +86,7 @@ def as_alike(**rows: Any) -> list[Float[Array, "n d"]]:
 
 def in_one_dtype(*arrays: Float[Array, ...]) -> list[Float[Array, ...]]:
     """Floating arrays in the widest dtype among them."""
-    dtype = jnp.result_type(*(array.dtype for array in arrays))
+    dtype = np.result_type(*(array.dtype for array in arrays))  # explicit, also where JAX promotes nothing
     return [array.astype(dtype) for array in arrays]
 
 

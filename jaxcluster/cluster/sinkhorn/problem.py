@@ -161,6 +161,7 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
             constants = _least(np, costs, *(live or (np.ones(n, bool), np.ones(m, bool))))
             exponent = _unit(costs, constants, live)
         else:
+            constants = [np.asarray(each, np.float64) for each in constants]
             exponent = 0 if check.is_traced(epsilon) else math.frexp(float(epsilon))[1]
         with np.errstate(over="ignore", under="ignore"):
             costs = np.ldexp(costs - constants[0][:, None] - constants[1][None, :], -exponent)

@@ -38,7 +38,7 @@ class ShiftRotate(ImageView):
     def show(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Images moved and turned."""
         n, height, width, _ = images.shape
-        images = images.astype(jnp.promote_types(images.dtype, jnp.float32))  # half precision has no places of pixels
+        images = check.widen(images)  # half precision has no places of pixels
         move_key, turn_key = jax.random.split(key)
         sides = jnp.array([height, width], images.dtype)
         moves = jax.random.uniform(move_key, (n, 2), images.dtype, -self.shift, self.shift) * sides[None]
