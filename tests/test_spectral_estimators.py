@@ -130,7 +130,11 @@ def test_rows_that_are_all_equal_are_warned_of():
 def test_steps_are_told(moons, capsys):
     x = make_moons(600, noise=0.1, random_state=0)[0]
     SpectralClustering(2, affinity="nearest_neighbors", verbose=True, random_state=0).fit(x)
-    assert capsys.readouterr().out.startswith("SpectralClustering step 1: ")
+    out = capsys.readouterr().out
+    assert out.startswith("SpectralClustering step 1: ")
+    assert out.endswith("Computing label assignment using kmeans\n")
+    SpectralClustering(2, assign_labels="cluster_qr", verbose=True, random_state=0).fit(x[:20])
+    assert capsys.readouterr().out == "Computing label assignment using cluster_qr\n"
 
 
 BAD = [

@@ -165,7 +165,8 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         assign_labels: "kmeans", "discretize" or "cluster_qr".
         degree, coef0, kernel_params: of other kernels, as in scikit-learn.
         n_jobs: accepted for scikit-learn's sake: all cores take part.
-        verbose: print the sum of the eigenvalues after every step, after the fit.
+        verbose: print the sum of the eigenvalues after every step, and how labels are assigned, after the fit. Small
+            graphs take no steps.
 
     Attributes:
         labels_: (n_samples,) int32.
@@ -259,6 +260,8 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
                 stacklevel=2,
             )
         self._tell_history()
+        if self.verbose:
+            print(f"Computing label assignment using {self.assign_labels}")
         return self
 
     def fit_predict(self, X, y=None):
