@@ -48,6 +48,9 @@ FILES = (
 SECONDS = 3_600
 """The longest that a file may take."""
 
+NO_TESTS = 5
+"""The exit code of pytest where an expression selects no test of a file."""
+
 IDS = 8
 """Parametrizations of a test that are printed."""
 
@@ -98,7 +101,7 @@ def run(file: str, folder: Path, cache: str, extra: Sequence[str], *, show: bool
         except subprocess.TimeoutExpired:
             ended = f"more than {SECONDS} seconds"
         outcomes = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    if ended not in (0, 1):
+    if ended not in ((0, 1, NO_TESTS) if extra else (0, 1)):
         error = f"pytest ended with {ended} after {len(outcomes)} tests"
         outcomes.append({"test": "file", "outcome": "failed", "error": error, "ours": True})
     return outcomes
@@ -131,8 +134,8 @@ def without_reason(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def stale(file: str, outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Tests of a file that a reason names and that pass, and patterns that name no test of it."""
-    passed = [f"{file}::{each['test']}" for each in outcomes if each["outcome"] == "passed"]
+    """Tests of a file that a reason names and that pass on our code, and patterns that name no test of it."""
+    passed = [f"{file}::{each['test']}" for each in outcomes if each["outcome"] == "passed" and each["ours"]]
     known = [f"{file}::{each['test']}" for each in outcomes]
     of_file = [reason for reason in REASONS if reason.tests.startswith(f"{file}::")]
     idle = [f"{reason.tests} (no such test)" for reason in of_file if not any(map(reason.names, known))]

@@ -33,9 +33,10 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
 def _introduction(first, last):
     versions = {record["provenance"]["versions"]["scikit-learn"] for record in last.values()}
     return [
-        "`python -m bench.peer_tests --write` writes this page: it puts the classes and scores of jaxcluster under",
-        f"scikit-learn's names and runs the tests that scikit-learn {', '.join(sorted(versions))} ships. Counted",
-        "are tests that call our code. *Before* is the first record of a file, *now* the last one.",
+        f"scikit-learn {', '.join(sorted(versions))} ships tests of its estimators and scores.",
+        "`python -m bench.peer_tests --write` runs them with the classes and scores of jaxcluster under scikit-learn's",
+        "names, and writes this page. Only tests that call jaxcluster are counted. *Before* is the first record of a",
+        "file, *now* the last one. Below the table, every failure of now has its reason.",
         "",
         f"Before: {_origin(first)}. Now: {_origin(last)}.",
         "",
@@ -51,15 +52,15 @@ def _origin(records):
 
 def _table(first, last):
     rows = [
-        f"| {file} | {now['tests']} | {first[file]['passed']} | {now['passed']} | {now['failed']} |"
+        f"| {file} | {first[file]['passed']} | {first[file]['failed']} | {now['passed']} | {now['failed']} |"
         for file, now in last.items()
     ]
     sums = [
         sum(each[key] for each in some.values())
-        for some, key in ((last, "tests"), (first, "passed"), (last, "passed"), (last, "failed"))
+        for some, key in ((first, "passed"), (first, "failed"), (last, "passed"), (last, "failed"))
     ]
     return [
-        "| File | Tests | Passed before | Passed now | Exceptions now |",
+        "| File | Passed before | Failed before | Passed now | Failed now |",
         "| --- | ---: | ---: | ---: | ---: |",
         *rows,
         f"| **All** | {' | '.join(map(str, sums))} |",
@@ -71,12 +72,15 @@ def _exceptions(last):
     failures = {f"{file}::{test}": error for file, record in last.items() for test, error in record["failures"].items()}
     groups = {reason: [test for test, error in failures.items() if reason.explains(test, error)] for reason in REASONS}
     explained = {test for tests in groups.values() for test in tests}
-    lines = ["## Exceptions", ""]
-    for category in CATEGORIES:
+    lines = ["## Why the rest fails", ""]
+    for category, meaning in CATEGORIES.items():
         entries = [(reason, tests) for reason, tests in groups.items() if reason.category == category and tests]
         if entries:
+            count = len({test for _, tests in entries for test in tests})
             lines += [
-                f"### {category[0].upper()}{category[1:]}",
+                f"### {category[0].upper()}{category[1:]}: {count} test{'s' * (count != 1)}",
+                "",
+                meaning,
                 "",
                 "| Tests | How many | Reason |",
                 "| --- | ---: | --- |",
