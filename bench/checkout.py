@@ -43,7 +43,10 @@ def commit_of(ref: str | None) -> str | None:
 
 def quick_to_compile() -> dict[str, str]:
     """Variables under which XLA compiles for a processor and optimizes little: most of the time of tests is its."""
-    flags = ["--xla_backend_optimization_level=0"]
+    flags = [
+        "--xla_backend_optimization_level=0",
+        "--xla_disable_hlo_passes=while-loop-invariant-code-motion,simplify-while-loops",
+    ]
     if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
         flags.append("--xla_cpu_use_fusion_emitters=false")
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join([*flags, os.environ.get("XLA_FLAGS", "")])}

@@ -18,8 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WOR
 
 # Nearly all of the time of the tests is XLA's compiler, and most of that is polish that tests do not need: without it
 # a mixture compiles in a fifth of the time. What the caller asks for comes last and wins, so the programs that users
-# get are tested by XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true".
-FLAGS = [f"--xla_force_host_platform_device_count={HOST_DEVICES}", "--xla_backend_optimization_level=0"]
+# get are tested by XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true
+# --xla_disable_hlo_passes=". The two passes take a quarter of the time of a program with many loops.
+FLAGS = [
+    f"--xla_force_host_platform_device_count={HOST_DEVICES}",
+    "--xla_backend_optimization_level=0",
+    "--xla_disable_hlo_passes=while-loop-invariant-code-motion,simplify-while-loops",
+    "--xla_cpu_parallel_codegen_split_count=2",
+]
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 

@@ -6,17 +6,19 @@ import json
 import math
 import re
 import types
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import data, density, memory, mixtures, partitions, peers, shapes, table, transport, works
+from bench import against, data, density, memory, mixtures, partitions, peers, shapes, table, transport, works
 from bench.cases import CASES, Case, select, shrink
 from bench.peer_tests import __main__ as peer_tests
 from bench.peer_tests import page
 from bench.peer_tests.reasons import CATEGORIES, REASONS, SPARSE, Reason
 from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, LIGHTLY, LOOP, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
+from bench.provenance import ROOT
 from bench.records import append, published, read
 from bench.timing import alternate
 from bench.trials import __main__ as trials
@@ -288,6 +290,29 @@ def test_memory_is_measured_in_a_process_for_each_side(tmp_path, capsys, monkeyp
     assert f"scikit-learn {table.size(entry['peers'][SKLEARN]['peak_bytes'])} |" in printed
     monkeypatch.setattr(memory, "possible", lambda platform: False)
     assert bench.main(["--memory"]) == 2
+
+
+def test_a_commit_is_timed_in_turns_with_the_checkout(monkeypatch, capsys):
+    calls = []
+
+    @contextmanager
+    def side(folder, case, data):
+        seconds = 1.2 if folder == ROOT else 1.0
+
+        def call():
+            calls.append(folder == ROOT)
+            return {"seconds": seconds, "value": 3.0}
+
+        yield call
+
+    monkeypatch.setattr(against, "side", side)
+    monkeypatch.setattr("bench.timing.SETTLE", 0)
+    # Slower than the limit, so the exit is 1.
+    assert against.main(["HEAD", "--quick", "--only", "ari", "nmi", "--repeats", "2"]) == 1
+    assert calls == 2 * [True, False, True, False, False, True]
+    assert "| ari | 1.0000 | 1.2000 | +20.0% | 1.00 | 1.20 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        against.main(["no-such-commit"])
 
 
 def test_disagreement_says_what_differs():

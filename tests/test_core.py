@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
-from jaxcluster.core.frame import bucket, prepare, trim
+from jaxcluster.core.frame import bucket, exponent_of, prepare, trim
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.restart import best_of, many
@@ -260,3 +260,11 @@ def test_many_bad_columns_are_cut_short():
     x = np.full((2, 20), np.nan)
     with pytest.raises(ValueError, match=r"40 NaN values in columns 0, 1, 2, 3, 4, 5, 6, 7 …"):
         check.check_finite(x)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_exponents_are_those_of_frexp(wide):
+    with jax.enable_x64(wide):
+        x = 10.0 ** np.arange(-300 if wide else -37, 301 if wide else 38)
+        x = np.concatenate([x, -x, [0, 0.5, 1, 2]]).astype(np.float64 if wide else np.float32)
+        np.testing.assert_array_equal(exponent_of(jnp.asarray(x)), np.frexp(x)[1])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.losses.inputs import as_alike, as_labels, as_rows, as_weights, present, where_rows
 from jaxcluster.losses.mining import negative_mask, positive_mask
 from jaxcluster.losses.reduce import reduce
@@ -125,7 +125,7 @@ def _scaled(z):
 
     Then no square overflows, and differences down to 2⁻⁶⁰ have squares that are no zeros.
     """
-    exponent = jnp.minimum(-jnp.frexp(jnp.max(jnp.abs(jax.lax.stop_gradient(z))))[1], LARGEST_EXPONENT)
+    exponent = jnp.minimum(-exponent_of(jnp.max(jnp.abs(jax.lax.stop_gradient(z)))), LARGEST_EXPONENT)
     return times_power_of_two(z, exponent), exponent
 
 

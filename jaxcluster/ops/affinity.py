@@ -19,7 +19,7 @@ import scipy.sparse
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import float_dtype, prepare, times_power_of_two
+from jaxcluster.core.frame import exponent_of, float_dtype, prepare, times_power_of_two
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
     FULL,
@@ -214,7 +214,7 @@ def _traced_matrix(given, name, any_unit):
     weights = jnp.asarray(weights)
     weights = weights.astype(float_dtype(weights.dtype))
     if any_unit:
-        _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(weights)))
+        exponent = exponent_of(jax.lax.stop_gradient(jnp.max(weights)))
         weights = times_power_of_two(weights, -exponent)
     return Matrix(*_split(weights))
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows
-from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.types import Array, Bool, Float, Int
 
 FULL = jax.lax.Precision.HIGHEST
@@ -465,7 +465,7 @@ def _origin(y):
 def _scale_exponent(x, y):
     """The exponent that brings the largest entry to 2^⅜ of the range: squares of rows neither overflow nor vanish."""
     largest = jnp.maximum(*(jnp.max(jnp.abs(jax.lax.stop_gradient(side))) for side in (x, y)))
-    return 3 * jnp.finfo(x.dtype).maxexp // 8 - jnp.frexp(largest)[1]
+    return 3 * jnp.finfo(x.dtype).maxexp // 8 - exponent_of(largest)
 
 
 def _safe_root(value, p):

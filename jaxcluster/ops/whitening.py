@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.ops.distance import FULL
 from jaxcluster.types import Array, Float
 
@@ -40,7 +40,7 @@ def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
     mean = x[0] + jnp.mean(x - x[0][None, :], axis=0)
     apart = x - mean[None, :]
     # In units of about 1: squares of rows near 1e-20 are 0 in float32, and those near 1e20 infinite.
-    _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(apart))))
+    exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(apart))))
     apart = times_power_of_two(apart, -exponent)
     variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=FULL) / x.shape[0])
     variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]

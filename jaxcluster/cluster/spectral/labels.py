@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import times_power_of_two
+from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.distance import FULL, normalize
 from jaxcluster.types import Array, Float, Int, KeyArray, Published, Status
@@ -66,7 +66,7 @@ def cluster_qr(vectors: Float[Published, "n k"]) -> Int[Array, " n"]:
         vectors: of `embed`, of any size.
     """
     if check.is_traced(vectors):
-        _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.max(jnp.abs(vectors))))
+        exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(vectors))))
         return _cluster_qr(times_power_of_two(vectors, -exponent))
     with jax.enable_x64(True):
         return jax.device_put(np.asarray(_cluster_qr(_checked(vectors))))
