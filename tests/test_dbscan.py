@@ -272,29 +272,31 @@ def test_few_rows_of_many_columns_compile_nothing(compiles):
     np.testing.assert_array_equal(fit.labels, theirs(x, 46.0, 5).labels_)
 
 
+SWITCHES = {
+    "jax_debug_nans": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_check_tracer_leaks": True,
+}
+
+
 @pytest.mark.parametrize(
-    ("flag", "value"),
-    [
-        ("jax_debug_nans", True),
-        ("jax_numpy_dtype_promotion", "strict"),
-        ("jax_numpy_rank_promotion", "raise"),
-        ("jax_enable_x64", True),
-        ("jax_check_tracer_leaks", True),
-    ],
+    ("columns", "switches"), [(2, SWITCHES), (2, {"jax_enable_x64": True}), (30, SWITCHES | {"jax_enable_x64": True})]
 )
-@pytest.mark.parametrize("columns", [2, 30])
-def test_under_the_switches_of_jax(flag, value, columns, monkeypatch):
+def test_under_the_switches_of_jax(columns, switches, monkeypatch):
     monkeypatch.setattr(sys.modules[dbscan.fit.__module__], "HOST_WORK", -1)
     x = MOONS if columns == 2 else np.pad(MOONS, ((0, 0), (0, 28)))
     weights = np.random.default_rng(0).integers(-1, 5, len(MOONS)).astype(float)
-    before = getattr(jax.config, flag)
-    jax.config.update(flag, value)
+    before = {name: getattr(jax.config, name) for name in switches}
     try:
+        for name, value in switches.items():
+            jax.config.update(name, value)
         for w in (None, weights):
             fit = dbscan.fit(x, eps=0.12, min_samples=5, weights=w)
             np.testing.assert_array_equal(fit.labels, theirs(MOONS, 0.12, 5, w).labels_)
     finally:
-        jax.config.update(flag, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 @given(x=rows(), eps=st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.5]), min_samples=st.integers(1, 12))
