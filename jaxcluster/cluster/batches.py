@@ -17,7 +17,7 @@ State = TypeVar("State")
 def draw_batch(key: KeyArray, points: Points, size: int, n: Int[Array, ""], axis_name: str | None) -> Points:
     """``size`` rows drawn with replacement from the first n, the same ones on every device."""
     local = points.weight.shape[0]
-    drawn = jax.random.randint(key, (size,), 0, n)
+    drawn = jax.random.randint(key, (size,), 0, n, jnp.int32)
     index = drawn - shard_index(axis_name) * local
     mine = (index >= 0) & (index < local)
     index = jnp.clip(index, 0, local - 1)
@@ -27,7 +27,7 @@ def draw_batch(key: KeyArray, points: Points, size: int, n: Int[Array, ""], axis
 def count_rows(weight: Float[Array, " n"], axis_name: str | None) -> Int[Array, ""]:
     """Rows up to the last that counts: padding, on one device or spread over many, comes after it."""
     local = weight.shape[0]
-    ends = jnp.arange(1, local + 1) + shard_index(axis_name) * local
+    ends = jnp.arange(1, local + 1, dtype=jnp.int32) + shard_index(axis_name) * local
     return across(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
 
 

@@ -222,7 +222,8 @@ def _finish(static, points, norms, leaves):
 
 def _worst(static, leaves):
     """The cluster to split."""
-    return jnp.argmax(leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight)
+    merits = leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight
+    return jnp.argmax(merits).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnums=0, inline=True)

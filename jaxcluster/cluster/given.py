@@ -88,7 +88,7 @@ def _check_frozen(frozen, start, k, d):
     frozen = frozen if isinstance(frozen, jax.Array) else np.asarray(frozen)
     if frozen.dtype != bool:
         fixed = _check_centers("frozen", frozen, k, d, fewer=True)
-        return fixed, jnp.arange(k) >= fixed.shape[0]
+        return fixed, jnp.arange(k, dtype=jnp.int32) >= fixed.shape[0]
     if start is None:
         raise ValueError(
             "frozen is a mask, which needs starting centres: pass init=(k, d) centres too, or as frozen the centres "

@@ -286,7 +286,7 @@ def _many_fits(static, total, key, points, tol, max_steps, counts, index):
     """Fits for several (k, start): ``counts`` centers take part, and ``index`` says which of ``total`` keys is used."""
 
     def one(count, key):
-        given = Given(active=jnp.arange(static.k) < count)
+        given = Given(active=jnp.arange(static.k, dtype=jnp.int32) < count)
         return _fit(static, key, points, given, tol, max_steps)
 
     return many(one, counts, jax.random.split(key, total)[index])

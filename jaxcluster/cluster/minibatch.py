@@ -316,7 +316,7 @@ def _redraw_rare(key, centers, counts, batch, n_rows, ratio, due):
     """Puts centres with low counts on random rows of the batch; at most half as many as the batch has rows."""
     k = counts.shape[0]
     rare = due & (counts < ratio * jnp.max(counts))
-    rank = jnp.argsort(jnp.argsort(jnp.where(rare, counts, jnp.inf)))
+    rank = jnp.argsort(jnp.argsort(jnp.where(rare, counts, jnp.inf))).astype(jnp.int32)
     rows = min(k, batch.weight.shape[0])
     noise = jax.random.gumbel(key, batch.weight.shape, batch.x.dtype)
     _, drawn = jax.lax.top_k(jnp.where(batch.weight > 0, noise, -jnp.inf), rows)

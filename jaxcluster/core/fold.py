@@ -95,7 +95,7 @@ def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
     # `tile_rows`, few: XLA fuses a product with its minimum inside a loop but not beside one, so that a whole tile
     # here would be written out (400,000×16 rows and 1,000 centers: 2.5 GB of temporaries in place of 69 MB).
     start, first_out = tile_function(cut(0, first))
-    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count))
+    summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count, dtype=jnp.int32))
     return summary, jax.tree.map(lambda a, b: _join(a, b, axis), first_out, rest_out)
 
 

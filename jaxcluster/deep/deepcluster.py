@@ -245,6 +245,6 @@ def _alike(z: Float[Array, "n l"]) -> Bool[Array, ""]:
 
 def _cross_entropy(logits: Float[Array, "v b k"], labels: Int[Array, " b"]):
     """The mean over views and rows of −log softmax(logits)_label, and the share of rows whose label is the greatest."""
-    terms = jax.nn.log_softmax(logits)[:, jnp.arange(labels.size), labels]
+    terms = jax.nn.log_softmax(logits)[:, jnp.arange(labels.size, dtype=jnp.int32), labels]
     told = jnp.argmax(logits, axis=2).astype(labels.dtype)
     return -jnp.mean(terms), {"accuracy": jnp.mean(told == labels[None], dtype=logits.dtype)}

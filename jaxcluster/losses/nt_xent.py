@@ -36,6 +36,6 @@ def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
     views = normalize(jnp.concatenate([a, b]))
     logits = row_products(views, views) / temperature
     logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
-    index = jnp.arange(2 * n)
+    index = jnp.arange(2 * n, dtype=jnp.int32)
     own = logits[index, (index + n) % (2 * n)]
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - own)

@@ -78,7 +78,7 @@ def soft_silhouette_samples(
 def _samples(x, q, *, metric, p, tile):
     mass = jnp.sum(q, axis=0)
     distance = None if metric == PRECOMPUTED else metric_function(metric, p=p)
-    index = jnp.arange(x.shape[0])
+    index = jnp.arange(x.shape[0], dtype=jnp.int32)
 
     @jax.checkpoint
     def of_tile(rows):
@@ -95,7 +95,7 @@ def _of_rows(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Ar
     others = mass[None, :] - q
     present = others > 4 * jnp.finfo(q.dtype).eps * mass[None, :]
     mean = jnp.where(present, totals / jnp.where(present, others, 1), jnp.inf)
-    nearest = jnp.argmin(mean, axis=1)[:, None] == jnp.arange(mean.shape[1])[None, :]
+    nearest = jnp.argmin(mean, axis=1).astype(jnp.int32)[:, None] == jnp.arange(mean.shape[1], dtype=jnp.int32)[None, :]
     least = jnp.min(mean, axis=1, keepdims=True)
     second = jnp.min(jnp.where(nearest, jnp.inf, mean), axis=1, keepdims=True)
     other = jnp.where(nearest, second, least)

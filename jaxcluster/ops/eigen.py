@@ -116,8 +116,8 @@ def smallest(
         step = partial(_step, product, null, wanted, upper, tol)
         fit = iterate(step, _before(start, wanted, upper), tol=tol, max_steps=max_steps)
         vectors = fit.state.vectors
-    place = jnp.arange(k) - (k - wanted)
-    place = jnp.where(place < 0, jnp.arange(k), null.shape[1] + place)
+    place = jnp.arange(k, dtype=jnp.int32) - (k - wanted)
+    place = jnp.where(place < 0, jnp.arange(k, dtype=jnp.int32), null.shape[1] + place)
     vectors = jnp.concatenate([null, vectors], axis=1)[:, place]
     values, residuals = rayleigh(product, vectors)
     steps, history = (jnp.int32(0), jnp.zeros((0,), start.dtype)) if fit is None else (fit.steps, fit.history)
@@ -199,7 +199,7 @@ def _ritz(product, block, wanted, tol):
     values, turn = jnp.linalg.eigh((small + small.T) / 2)
     vectors = _multiply(basis, turn)
     residuals = _lengths(_multiply(image, turn) - vectors * values[None, :])
-    among = jnp.arange(len(values)) < wanted
+    among = jnp.arange(len(values), dtype=jnp.int32) < wanted
     # sin(angle) <= residual / gap, and the gap is known only as well as the value after it.
     gap = values[wanted] - residuals[wanted] - values[wanted - 1]
     least = jnp.minimum(jnp.finfo(block.dtype).eps ** 0.75, tol)

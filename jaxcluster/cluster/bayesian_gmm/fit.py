@@ -183,7 +183,7 @@ def _finalize(options, fitted, distant, x, prepared, ridge):
     degrees = fitted.state.degrees_of_freedom
     total = degrees[0] * k if family.name == "tied" else degrees.sum()
     shift = bound_shift(frame, total, d)
-    taken = jnp.arange(fitted.history.shape[0]) < fitted.steps
+    taken = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
     history = plus(fitted.history, -1 * shift, frame)
     history = jnp.where(taken, history, 0) if traced else publish(np.where(taken, history, 0), frame.dtype)
     public = fitted.state.leave(frame, family, ridge, shift)

@@ -195,7 +195,7 @@ def membership(
 
 def one_hot_membership(labels: Int[Array, " n"], k: int) -> em.Membership:
     """Each row with the component of its label alone."""
-    return em.Membership(labels, lambda labels: labels[None, :] == jnp.arange(k)[:, None])
+    return em.Membership(labels, lambda labels: labels[None, :] == jnp.arange(k, dtype=jnp.int32)[:, None])
 
 
 def _random_membership(key, points, k, active, axis_name):

@@ -118,7 +118,7 @@ def _many_fits(static, total, key, points, limits, counts, index):
     """Fits for several (k, start): ``counts`` components take part, and ``index`` says which of ``total`` keys."""
 
     def one(count, key):
-        active = jnp.arange(static.k) < count
+        active = jnp.arange(static.k, dtype=jnp.int32) < count
         return solve(static, key, points, Given(), limits._replace(active=active))
 
     return many(one, counts, jax.random.split(key, total)[index])

@@ -344,10 +344,10 @@ def finish(measure: Measure, k: int, problem: Problem, fitted: Fit, medoids, lab
     if problem.distances is None:
         own = matrix.own_distances(problem.x, index, *measure)
     else:
-        own = problem.distances[index, jnp.arange(index.shape[0])]
+        own = problem.distances[index, jnp.arange(index.shape[0], dtype=jnp.int32)]
     loss = jnp.sum(problem.weight * own)
     weight = jax.ops.segment_sum(problem.weight, labels, k)
-    taking_part = jnp.arange(k) < count
+    taking_part = jnp.arange(k, dtype=jnp.int32) < count
     empty = jnp.any(taking_part & (weight <= 0))
     status = status_with(fitted.status, incomplete=empty, objective=loss)
     state = KMedoidsState(jnp.where(taking_part, medoids, -1), None, loss, weight, fitted.state.residual)

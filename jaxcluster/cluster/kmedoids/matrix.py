@@ -98,11 +98,11 @@ def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[
 
     def some(start):
         part = jax.lax.dynamic_slice_in_dim(rows, start, tile)
-        own = (start + jnp.arange(tile))[:, None] == jnp.arange(n)[None, :]
+        own = (start + jnp.arange(tile, dtype=jnp.int32))[:, None] == jnp.arange(n, dtype=jnp.int32)[None, :]
         return distances_of(part, x, own)
 
     # Every tile is written to its place at once: putting a first one before the others would copy all of them.
-    distances = jax.lax.map(some, tile * jnp.arange(count)).reshape(-1, n)
+    distances = jax.lax.map(some, tile * jnp.arange(count, dtype=jnp.int32)).reshape(-1, n)
     return distances if len(distances) == n else distances[:n]
 
 

@@ -161,7 +161,7 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
         shared = row_products(jnp.maximum(near.nearest[None] - distances, 0), table.weight[None])
         kept = jnp.clip(near.second[None] - distances, 0, (near.second - near.nearest)[None])
         gain = shared + row_products(kept, state.members) - state.removal[None]
-    taking_part = jnp.arange(gain.shape[1]) < state.count
+    taking_part = jnp.arange(gain.shape[1], dtype=jnp.int32) < state.count
     medoid = jnp.any((index[:, None] == state.medoids[None]) & taking_part[None], axis=1)
     possible = (table.weight[index] > 0) & ~medoid
     return jnp.where(possible[:, None] & taking_part[None], gain, -jnp.inf)

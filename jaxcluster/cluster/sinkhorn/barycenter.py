@@ -192,7 +192,7 @@ def _published(fitted, frame, constant, dtype):
     state = fitted.state
     if check.is_traced(fitted):
         squares = partial(frame.unscale, length=2)
-        steps = jnp.arange(fitted.history.shape[0]) < fitted.steps
+        steps = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
         history = jnp.where(steps, squares(fitted.history) + constant, 0)
         centers, objective, residual = frame.leave(state.centers), squares(state.objective) + constant, state.residual
         return fitted._replace(

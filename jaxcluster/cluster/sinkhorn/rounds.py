@@ -230,7 +230,7 @@ def typical_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
 
     def sample(weight):
         reached = jnp.cumsum(weight)
-        marks = (jnp.arange(SAMPLE).astype(weight.dtype) + 0.5) / SAMPLE * reached[-1]
+        marks = (jnp.arange(SAMPLE, dtype=jnp.int32).astype(weight.dtype) + 0.5) / SAMPLE * reached[-1]
         return jnp.clip(jnp.searchsorted(reached, marks), 0, weight.shape[0] - 1)
 
     i, j = sample(problem.a), sample(problem.b)

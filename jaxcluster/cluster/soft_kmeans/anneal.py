@@ -176,13 +176,13 @@ def _deal(key, centers, mass, spread, variance):
     """
     k = centers.shape[0]
     between = jnp.sum(jnp.square(centers[:, None] - centers[None]), axis=2)
-    index = jnp.arange(k)
-    place_of = jnp.argmax(between <= NUDGE**2 * variance, axis=1)
+    index = jnp.arange(k, dtype=jnp.int32)
+    place_of = jnp.argmax(between <= NUDGE**2 * variance, axis=1).astype(jnp.int32)
     place_of = place_of[place_of]
     single = place_of == index
-    order = jnp.argsort(jnp.where(single, -spread, jnp.inf))
-    turn = jnp.cumsum(~single) - 1
-    target = jnp.where(single, index, order[turn % jnp.sum(single)])
+    order = jnp.argsort(jnp.where(single, -spread, jnp.inf)).astype(jnp.int32)
+    turn = jnp.cumsum(~single, dtype=jnp.int32) - 1
+    target = jnp.where(single, index, order[turn % jnp.sum(single, dtype=jnp.int32)])
     noise = 1e-2 * NUDGE * jnp.sqrt(variance) * jax.random.normal(key, centers.shape, centers.dtype)
     away = centers - centers[place_of] + noise
     away = away / jnp.sqrt(squared_norms(away))[:, None]

@@ -41,7 +41,7 @@ def soften(distance: Float[Array, "k n"], variance: Float[Array, ""]) -> tuple[F
     gap = distance - least[None, :]
     twice = 2 * variance
     soft = twice > 4 * FAR * jnp.finfo(distance.dtype).tiny
-    hard = jnp.arange(k)[:, None] == jnp.argmin(distance, axis=0)[None, :]
+    hard = jnp.arange(k, dtype=jnp.int32)[:, None] == jnp.argmin(distance, axis=0).astype(jnp.int32)[None, :]
     near = jnp.where(soft, gap <= FAR * twice, hard)
     held = jnp.where(soft, jax.lax.stop_gradient(twice), 1)
     # 1, with the derivative of held/twice: that of a quotient would square a small variance, and underflow.
@@ -77,7 +77,7 @@ def soft_stats(
         distance = distances(x)
         energy, shares = soften(distance, variance)
         if known is not None:
-            own = known[None, :] == jnp.arange(centers.shape[0])[:, None]
+            own = known[None, :] == jnp.arange(centers.shape[0], dtype=jnp.int32)[:, None]
             shares = jnp.where(known[None, :] >= 0, own.astype(shares.dtype), shares)
             all_in_own = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * math.log(centers.shape[0])
             energy = jnp.where(known >= 0, all_in_own, energy)

@@ -38,11 +38,11 @@ def invert_lower(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
     batch = lower.shape[:-2]
     lower = lower.reshape(-1, d, d)
     padded = jnp.zeros((lower.shape[0], size, size), lower.dtype).at[:, :d, :d].set(lower)
-    padded = padded + jnp.diag((jnp.arange(size) >= d).astype(lower.dtype))[None]
+    padded = padded + jnp.diag((jnp.arange(size, dtype=jnp.int32) >= d).astype(lower.dtype))[None]
     inverse = 1 / jnp.diagonal(padded, axis1=1, axis2=2)[:, :, None, None]
     block = 1
     while block < size:
-        pairs = jnp.arange(size // (2 * block))
+        pairs = jnp.arange(size // (2 * block), dtype=jnp.int32)
         cells = padded.reshape(-1, pairs.size, 2, block, pairs.size, 2, block)
         below = jnp.moveaxis(cells[:, pairs, 1, :, pairs, 0, :], 0, 1)
         first, last = inverse[:, 0::2], inverse[:, 1::2]
