@@ -133,7 +133,7 @@ def shrink(case: Case) -> Case:
     """The same case in a size that shows only that it runs."""
     return replace(
         case,
-        n=min(case.n, 2_000),
+        n=min(case.n, 1_000),
         d=min(case.d, 16),
         k=min(case.k, 8),
         steps=min(case.steps, 4),
