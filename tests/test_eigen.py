@@ -113,6 +113,14 @@ def test_running_out_of_steps_is_a_status():
     assert (int(found.steps), Status(int(found.status))) == (1, Status.MAX_STEPS)
 
 
+@pytest.mark.parametrize("n", [60, N])
+def test_a_status_is_that_of_the_residuals_that_are_given(n):
+    found = solve(with_spectrum(np.linspace(0, 2, n))[0], 3, tol=1e-18, max_steps=4)
+    assert found.residuals.max() > 1e-18
+    assert Status(int(found.status)) in (Status.PRECISION, Status.MAX_STEPS)
+    assert np.isfinite(found.history).all()
+
+
 def test_other_limits_compile_nothing(compiles):
     matrix = jnp.asarray(with_spectrum(SPECTRA["even"])[0], jnp.float32)
     start = eigen.random_start(jax.random.key(1), N, 4, jnp.float32)

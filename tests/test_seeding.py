@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,18 @@ STARTS = {
 }
 
 
+@partial(jax.jit, static_argnums=(0, 3))
+def start(name, key, points, k, **options):
+    """One program for all tests of a start: 64 rows, of which some weigh nothing, and 12 centres."""
+    return STARTS[name](key, points, k, **options)
+
+
+def padded(x, weight=None):
+    """`points_of` these and as many more of no weight as make 64."""
+    weight = np.ones(len(x)) if weight is None else weight
+    return points_of(np.pad(x, ((0, 64 - len(x)), (0, 0))), np.pad(weight, (0, 64 - len(x))))
+
+
 def points_of(x, weight=None):
     return Points(jnp.asarray(x, jnp.float32), jnp.ones(len(x)) if weight is None else jnp.asarray(weight, jnp.float32))
 
@@ -26,7 +40,7 @@ def points_of(x, weight=None):
 def test_starts_are_distinct_rows_that_weigh_something(name, key):
     x = np.random.default_rng(0).normal(size=(50, 3))
     weight = (np.arange(50) % 2).astype(float)
-    centers = np.asarray(STARTS[name](key, points_of(x, weight), 12))
+    centers = np.asarray(start(name, key, padded(x, weight), 12))
     match = (np.abs(centers[:, None] - x[None]) < 1e-6).all(2)
     assert (match.sum(1) == 1).all()
     rows = match.argmax(1)
@@ -38,8 +52,8 @@ def test_starts_are_distinct_rows_that_weigh_something(name, key):
 def test_fixed_centers_come_first(name, key):
     x = np.random.default_rng(0).normal(size=(50, 3))
     fixed = jnp.full((2, 3), 9.0)
-    centers = STARTS[name](key, points_of(x), 5, fixed=fixed)
-    assert centers.shape == (5, 3)
+    centers = start(name, key, padded(x), 12, fixed=fixed)
+    assert centers.shape == (12, 3)
     np.testing.assert_array_equal(centers[:2], fixed)
     assert (np.abs(np.asarray(centers[2:])) < 5).all()
 
@@ -78,16 +92,15 @@ def test_greedy_choice_spreads_over_far_blobs():
     assert all(len(set(row)) == 10 for row in hit)
 
 
-def test_padding_changes_no_draw(key):
+@pytest.mark.parametrize("name", STARTS)
+def test_padding_changes_no_draw(name, key):
     x = np.random.default_rng(0).normal(size=(40, 3))
-    padded = points_of(np.pad(x, ((0, 24), (0, 0))), np.pad(np.ones(40), (0, 24)))
-    for start in STARTS.values():
-        np.testing.assert_array_equal(start(key, points_of(x), 6), start(key, padded, 6))
+    np.testing.assert_array_equal(start(name, key, points_of(x), 12), start(name, key, padded(x), 12))
 
 
 def test_masked_places_stay_zero_and_change_no_draw(key):
-    x = points_of(np.random.default_rng(0).normal(size=(40, 3)))
-    four = seeding.kmeans_plus_plus(key, x, 4)
-    masked = seeding.kmeans_plus_plus(key, x, 9, active=jnp.arange(9) < 4)
+    x = padded(np.random.default_rng(0).normal(size=(40, 3)))
+    four = start("k-means++", key, x, 4)
+    masked = start("k-means++", key, x, 12, active=jnp.arange(12) < 4)
     np.testing.assert_array_equal(masked[:4], four)
     assert (np.asarray(masked[4:]) == 0).all()
