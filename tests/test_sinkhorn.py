@@ -214,13 +214,17 @@ def test_tiny_epsilon_stays_finite(anneal, clouds):
 
 def test_the_quick_round_knows_when_it_is_not_exact(clouds):
     x, y, a, b = clouds
+    cost = points_problem(x, y, cost="sqeuclidean", a=a, b=b, epsilon=1.0, rho_a=None, rho_b=None).cost
+
+    @jax.jit
+    def both(*arguments):
+        return rounds_module.quick_round(cost, *arguments), rounds_module.exact_round(cost, *arguments)
+
     for epsilon, expected in ((1.0, True), (1e-3, False)):
         numbers = {"a": a, "b": b, "epsilon": epsilon, "rho_a": None, "rho_b": None}
         stated = points_problem(x, y, cost="sqeuclidean", **numbers)
         f, g = jnp.zeros_like(stated.problem.a), jnp.zeros_like(stated.problem.b)
-        arguments = (stated.cost, stated.problem, f, g, stated.problem.epsilon, jnp.float32(1))
-        quick, whole = rounds_module.quick_round(*arguments)
-        exact = rounds_module.exact_round(*arguments)
+        (quick, whole), exact = both(stated.problem, f, g, stated.problem.epsilon, jnp.float32(1))
         assert bool(whole) is expected
         if expected:
             np.testing.assert_allclose(quick.g, exact.g, atol=1e-4)
