@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster import (
@@ -17,7 +17,6 @@ from jaxcluster import (
     AutoencoderKMeans,
     DenoisingAutoencoderClustering,
     KMeans,
-    Status,
     VaDE,
     load,
     metrics,
@@ -40,11 +39,17 @@ XLA."""
 
 DEEP = [AutoencoderKMeans, DenoisingAutoencoderClustering, DEC, IDEC, DCN, VaDE]
 
-TINY = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "batch_size": 50, "random_state": 0}
-"""Networks that learn nothing, for what does not depend on it."""
+TINY = {"hidden": (8,), "latent": 2, "pretrain_epochs": 3, "epochs": 3, "batch_size": 50, "random_state": 0}
+"""Networks that learn nothing, for what does not depend on it: all of them are trained by the same programs."""
 
 
-@parametrize_with_checks([DEC(3, hidden=(4,), latent=2, pretrain_epochs=1, epochs=1, update_interval=1, n_init=1)])
+@pytest.fixture(scope="module")
+def tiny(blobs):
+    """The tiny estimator of a method, fitted to the blobs once."""
+    return cache(lambda method: method(4, **TINY, tol=None).fit(blobs.x))
+
+
+@parametrize_with_checks([DEC(3, hidden=(4,), latent=2, pretrain_epochs=0, epochs=1, update_interval=1, n_init=1)])
 def test_scikit_learn_contract(estimator, check):
     if getattr(check, "func", check).__name__ == "check_do_not_raise_errors_in_init_or_set_params":
         pytest.skip("the tests check the types of arguments at every call, before the estimator may let them through")
@@ -99,10 +104,10 @@ def test_a_mixture_of_codes_beats_pixels(digits):
         assert np.mean(model.predict(rows) == cluster) > 0.8
 
 
-@pytest.mark.parametrize("method", DEEP)
-def test_units_of_the_rows_do_not_matter(blobs, method):
-    model = method(4, **TINY).fit(blobs.x)
-    moved = method(4, **TINY).fit(1e4 * blobs.x.astype(np.float64) + 1e5)
+@pytest.mark.parametrize("method", [DEC, VaDE])
+def test_units_of_the_rows_do_not_matter(blobs, tiny, method):
+    model = tiny(method)
+    moved = method(4, **TINY, tol=None).fit(1e4 * blobs.x.astype(np.float64) + 1e5)
     assert np.mean(model.labels_ == moved.labels_) > 0.97
     back = moved.reconstruct(1e4 * blobs.x[:5].astype(np.float64) + 1e5)
     np.testing.assert_allclose((back - 1e5) / 1e4, model.reconstruct(blobs.x[:5]), atol=0.05)
@@ -136,23 +141,23 @@ def test_columns_of_small_units_count_beside_many_of_large_ones():
 
 
 @pytest.mark.parametrize("method", DEEP)
-def test_attributes_have_their_shapes(blobs, method):
-    model = method(4, **TINY).fit(blobs.x)
+def test_attributes_have_their_shapes(blobs, tiny, method):
+    model = tiny(method)
     assert model.cluster_centers_.shape == (4, 2)
     assert model.transform(blobs.x).shape == (300, 2)
     np.testing.assert_allclose(model.predict_proba(blobs.x).sum(1), 1, rtol=1e-5)
     assert model.reconstruct(blobs.x).shape == blobs.x.shape
     assert list(model.get_feature_names_out()) == [f"{method.__name__.lower()}{i}" for i in range(2)]
-    phases = {"AutoencoderKMeans": ["pretrain"] * 2}.get(
-        method.__name__, ["pretrain"] * 2 + ["cluster"] * model.n_iter_
-    )
+    phases = ["pretrain"] * 3 + ["cluster"] * (0 if method is AutoencoderKMeans else 3)
     assert [record["phase"] for record in model.records_] == phases
     assert len(model.history_) == model.n_iter_
-    assert model.snapshots_["pretrain-2"].shape == (300, 2)
+    assert model.snapshots_["pretrain-3"].shape == (300, 2)
 
 
-@pytest.mark.parametrize("method", DEEP)
-def test_a_run_cut_short_goes_on_to_the_same_end(blobs, method, tmp_path):
+@pytest.mark.parametrize("method", [AutoencoderKMeans, DCN, VaDE])
+def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
+    """The methods begin with other networks, and keep other variables besides parameters."""
+
     class CutError(Exception):
         pass
 
@@ -160,8 +165,7 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, method, tmp_path):
         if "changed" in report.record or (method is AutoencoderKMeans and len(report.history) == 2):
             raise CutError
 
-    options = TINY | {"tol": None, "epochs": 3, "pretrain_epochs": 3, "checkpoint_every": 1}
-    whole = method(4, **options).fit(blobs.x)
+    options, whole = TINY | {"tol": None, "checkpoint_every": 1}, tiny(method)
     with pytest.raises(CutError):
         method(4, **options, checkpoint_dir=tmp_path, callbacks=[cut]).fit(blobs.x)
     resumed = method(4, **options, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
@@ -172,8 +176,8 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, method, tmp_path):
         method(4, **options | {"latent": 3}, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
 
 
-def test_saved_models_draw_and_predict_alike(blobs, tmp_path):
-    model = VaDE(4, **TINY).fit(blobs.x)
+def test_saved_models_draw_and_predict_alike(blobs, tiny, tmp_path):
+    model = tiny(VaDE)
     model.save(tmp_path / "model")
     back = load(tmp_path / "model")
     np.testing.assert_array_equal(back.predict_proba(blobs.x), model.predict_proba(blobs.x))
@@ -183,8 +187,8 @@ def test_saved_models_draw_and_predict_alike(blobs, tmp_path):
 
 def test_networks_of_images_and_their_moves():
     x = load_digits().data[:60]
-    options = TINY | {"hidden": (16,), "batch_size": 30, "image_shape": (8, 8), "augment": True, "scaling": "minmax"}
-    model = VaDE(3, **options).fit(x)
+    options = {"batch_size": 30, "pretrain_epochs": 0, "image_shape": (8, 8), "augment": True, "scaling": "minmax"}
+    model = VaDE(3, **TINY | options).fit(x)
     assert model.reconstruct(x).shape == x.shape
     assert np.isfinite(model.history_).all()
 
@@ -202,7 +206,7 @@ class Halves(nnx.Module):
 def test_any_module_may_encode(blobs, tmp_path):
     encoder = Halves(nnx.Rngs(0))
     before = np.array(encoder.layer.kernel[...])
-    model = IDEC(4, **TINY, encoder=encoder).fit(blobs.x)
+    model = IDEC(4, **TINY | {"pretrain_epochs": 0}, encoder=encoder).fit(blobs.x)
     np.testing.assert_array_equal(encoder.layer.kernel[...], before)
     assert isinstance(model.module_.autoencoder.encoder, Halves)
     assert not np.array_equal(model.module_.autoencoder.encoder.layer.kernel[...], before)
@@ -211,23 +215,21 @@ def test_any_module_may_encode(blobs, tmp_path):
 
 
 def test_layers_may_be_trained_one_by_one(blobs, tmp_path):
-    options = TINY | {"pretrain": "stacked", "hidden": (8, 6)}
-    model = DEC(4, **options, checkpoint_dir=tmp_path).fit(blobs.x)
+    model = DEC(4, **TINY, pretrain="stacked", checkpoint_dir=tmp_path).fit(blobs.x)
     phases = [record["phase"] for record in model.records_]
-    assert phases[:8] == ["layer-0"] * 2 + ["layer-1"] * 2 + ["layer-2"] * 2 + ["pretrain"] * 2
+    assert phases[:9] == ["layer-0"] * 3 + ["layer-1"] * 3 + ["pretrain"] * 3
     assert {path.name for path in tmp_path.iterdir()} >= {"layers", "pretrain", "cluster", "cluster.jsonl"}
 
 
-def test_bfloat16_comes_near(blobs):
-    options = TINY | {"pretrain_epochs": 20}
-    exact, fast = (AutoencoderKMeans(4, **options, precision=how).fit(blobs.x) for how in (None, "fast"))
+def test_bfloat16_comes_near(blobs, tiny):
+    exact, fast = tiny(AutoencoderKMeans), AutoencoderKMeans(4, **TINY, precision="fast").fit(blobs.x)
     assert exact.history_[-1] != fast.history_[-1]
     np.testing.assert_allclose(fast.history_, exact.history_, rtol=0.05)
 
 
 def test_views_are_taken_as_they_are(blobs):
-    plain = DEC(4, **TINY).fit(blobs.x)
-    moved = DEC(4, **TINY, augment=GaussianNoise(0.5)).fit(blobs.x)
+    options = TINY | {"pretrain_epochs": 0}
+    plain, moved = (DEC(4, **options, augment=view).fit(blobs.x) for view in (False, GaussianNoise(0.5)))
     assert plain.history_[0] != moved.history_[0]
 
 
@@ -256,17 +258,13 @@ def test_idec_checks_its_numbers_before_it_trains(blobs, options, message):
         IDEC(4, **TINY | options).fit(blobs.x)
 
 
-def test_vade_needs_a_gaussian_code(blobs):
+def test_vade_needs_a_gaussian_code(blobs, tiny):
     with pytest.raises(TypeError, match=r"\(mean, log-variance\)"):
         VaDE(4, **TINY, encoder=nets.MLP((5, 2), rngs=nnx.Rngs(0))).fit(blobs.x)
     with pytest.raises(ValueError, match="cluster=4 must be from 0 to 3"):
-        VaDE(4, **TINY).fit(blobs.x).sample(1, cluster=4)
+        tiny(VaDE).sample(1, cluster=4)
 
 
-def test_a_loss_that_is_not_finite_is_named(blobs):
+def test_a_pretraining_that_is_not_finite_is_named(blobs):
     with pytest.raises(ValueError, match=r"not finite after step \d+ of pretraining. Lower learning_rate=1e\+20"):
         DEC(4, **TINY | {"learning_rate": 1e20}).fit(blobs.x)
-    with pytest.warns(ConvergenceWarning, match=r"not finite at step \d+ of cluster"):
-        model = IDEC(4, **TINY, optimizer=optax.sgd(1e30)).fit(blobs.x)
-    assert model.status_ == Status.NOT_FINITE
-    assert model.failed_step_ >= 1
