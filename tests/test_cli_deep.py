@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -177,26 +172,6 @@ def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
     assert (tmp_path / "run.partial" / "thesis").read_text() == "one"
 
 
-def test_a_killed_run_goes_on_to_the_same_labels(data, flowers, tmp_path):
-    out = tmp_path / "run"
-    sizes = ("--k", "3", "--hidden", "8", "--latent", "2", "--pretrain-epochs", "30", "--n-init", "2", "--no-report")
-    words = ["fit", "idec", str(data), *sizes, "--epochs", "6", "--param", "tol=none", "--checkpoint-every", "5"]
-    process = subprocess.Popen([sys.executable, "-m", "jaxcluster", *words, "--out", str(out)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("run.partial/pretrain/checkpoint-*")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # not for so long that the run could end; for the other processes of the machine
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    assert not out.exists()
-    call(*words, "--resume", "--out", out)
-    options = SAME | {"pretrain_epochs": 30, "epochs": 6, "tol": None}
-    np.testing.assert_array_equal(read_labels(out / "labels.csv"), jaxcluster.IDEC(3, **options).fit(flowers).labels_)
-    assert os.listdir(tmp_path) == ["run"]
-
-
 def test_the_terminal_tells_how_far_a_training_is(flowers):
     said = []
 
@@ -204,7 +179,7 @@ def test_the_terminal_tells_how_far_a_training_is(flowers):
         def say(self, description):
             said.append(description)
 
-    model = jaxcluster.IDEC(3, **SAME, pretrain="stacked", tol=None)
+    model = jaxcluster.DEC(3, **SAME, pretrain="stacked", tol=None)
     listener = Listener.__new__(Listener)
     model.set_params(callbacks=[Told("Fitting", phases_of(model), listener)]).fit(flowers)
     assert said[0] == "Fitting: layer 1 of 2, 2 epochs"
