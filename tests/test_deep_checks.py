@@ -137,7 +137,6 @@ def sound(model, x):
 
 
 FAILURES = {
-    "rate": (optax.sgd(np.inf), 1, "the parameters after the update were not finite at step 1 of cluster"),
     "far": (optax.sgd(1e30), 2, "not finite at step 2 of cluster; the network is that after step 0"),
     "late": (
         optax.adam(lambda step: jnp.where(step >= 3, jnp.nan, 1e-3)),
@@ -181,12 +180,11 @@ def test_a_layer_that_fails_ends_the_pretraining(blobs):
     assert np.isfinite(model.transform(blobs.x)).all()
 
 
-@pytest.mark.parametrize("method", [DEC, MetricEmbedding, ClusterGAN])
-def test_a_schedule_is_a_rate(blobs, method):
-    options = CODED if method is DEC else TINY | {"epochs": 1}
-    constant = method(4, **options | {"learning_rate": optax.constant_schedule(1e-3)}).fit(blobs.x)
-    assert np.isfinite(constant.history_).all()
-    falling = method(4, **options | {"learning_rate": optax.linear_schedule(1e-3, 0.0, 1)}).fit(blobs.x)
+def test_a_schedule_is_a_rate(blobs):
+    constant = DEC(4, **CODED).fit(blobs.x)
+    falling = DEC(4, **CODED, learning_rate=optax.linear_schedule(1e-3, 0.0, 1)).fit(blobs.x)
+    for model in (constant, falling):
+        assert np.isfinite([record["loss"] for record in model.records_]).all()
     assert not np.array_equal(constant.history_, falling.history_)
 
 
