@@ -20,8 +20,7 @@ X = (np.repeat([[0.0, 0.0], [6.0, 2.0]], 12, axis=0) + RNG.normal(size=(24, 2)))
 PULL = RNG.normal(size=(2, 2)).astype(np.float32)
 KINDS = {
     "soft": {"variance": 1.0, "learn_variance": True},
-    "mixture": {"kind": "gmm"},
-    "tied mixture": {"kind": "gmm", "covariance": "tied"},
+    "mixture": {"kind": "gmm", "covariance": "tied"},
     "learned": {"variance": 1.0, "fitted": False},
 }
 
