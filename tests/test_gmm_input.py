@@ -109,11 +109,11 @@ def test_a_constant_column_and_repeated_rows_are_fine(covariance):
 
 
 @pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
-@pytest.mark.parametrize("covariance", TYPES)
+@pytest.mark.parametrize("covariance", ["full", "tied"])  # variances need no more rows than columns
 def test_more_columns_than_rows(covariance, reg_covar):
     x = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
     fit = gmm.fit(KEY, x, 2, covariance=covariance, reg_covar=reg_covar)
-    singular = covariance in ("full", "tied") and reg_covar == 0
+    singular = reg_covar == 0
     # In float32 a ridge of 1e-6 is ten times the rounding of the directions in which there are no rows.
     assert status(fit) in ((Status.COLLAPSED,) if singular else (Status.CONVERGED, Status.PRECISION))
     assert bool(np.all(fit.state.collapsed)) == singular
@@ -138,5 +138,5 @@ def test_numbers_at_the_ends_of_float32(covariance, scale_of):
 
 def test_nan_inside_jit_is_a_status():
     x = jnp.ones((20, 3)).at[4, 1].set(jnp.nan)
-    fit = jax.jit(lambda x: gmm.fit(KEY, x, 2, covariance="spherical"))(x)
+    fit = jax.jit(lambda x: gmm.fit(KEY, x, 2, covariance="spherical", init=x[:2]))(x)
     assert status(fit) is Status.NOT_FINITE
