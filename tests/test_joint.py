@@ -68,21 +68,25 @@ def test_the_loss_is_its_formula():
     np.testing.assert_allclose(loss, total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("y", [None, jnp.full(N, -1)])
-def test_without_labels_it_is_idec(y):
+def learned(made, given):
+    """The loss and its slopes, in one program."""
+    return nnx.jit(nnx.value_and_grad(lambda each: each.loss(given, KEY)[0]))(made)
+
+
+def test_without_labels_it_is_idec():
     made = module()
-    plain = IDEC(made.autoencoder, CENTERS, gamma=0.5, alpha=2.0)
-    given = batch(made, y)
-    np.testing.assert_allclose(made.loss(given, KEY)[0], plain.loss(given, KEY)[0], rtol=1e-6)
-    grads = [nnx.grad(lambda each: each.loss(given, KEY)[0])(each) for each in (made, plain)]
-    for one, two in zip(*map(jax.tree.leaves, grads), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
+    loss, slopes = learned(IDEC(made.autoencoder, CENTERS, gamma=0.5, alpha=2.0), batch(made, None))
+    for y in (None, jnp.full(N, -1)):
+        found, own = learned(made, batch(made, y))
+        np.testing.assert_allclose(found, loss, rtol=1e-6)
+        for one, two in zip(*map(jax.tree.leaves, (own, slopes)), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
 
 
 def test_labels_draw_codes_to_the_centers_of_their_classes():
     made = module(weight=5.0)
     given = batch(made, jnp.asarray(Y))
-    slopes = nnx.grad(lambda each: each.loss(given, KEY)[0])(made)["centers"][...]
+    slopes = learned(made, given)[1]["centers"][...]
     assert np.abs(np.asarray(slopes)).max() > 0
     moved = module(weight=5.0)
     moved.centers[...] = made.centers[...] - 0.1 * slopes
