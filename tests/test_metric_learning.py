@@ -228,14 +228,11 @@ def untrained(digits):
     return metrics.adjusted_rand_score(digits[3], labels)
 
 
-MARGINS = {"contrastive": 0.2, "triplet": 0.2, "supervised-contrastive": 0.2}
-"""By how much ARI on rows that were not learned from rises with all labels."""
-
-
-@pytest.mark.parametrize("loss", MARGINS)
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
 def test_labels_beat_the_untrained_network(digits, untrained, loss):
+    """By 0.2 in ARI on rows that were not learned from; the contrast of labels does so with one in ten of them."""
     model = embedding(epochs=30, loss=loss, views=None).fit(*digits[:2])
-    assert held_out(model, digits) >= untrained + MARGINS[loss]
+    assert held_out(model, digits) >= untrained + 0.2
     assert model.history_[-1] < model.history_[0]
 
 
@@ -289,13 +286,13 @@ def test_images_have_convolutions_and_their_own_views(digits):
 
 
 def test_an_encoder_of_the_caller_is_not_changed(blobs):
-    encoder = nets.MLP((5, 2), rngs=nnx.Rngs(0))
-    before = np.array(encoder.layers[0].kernel[...])
-    model = MetricEmbedding(4, **TINY, encoder=encoder, loss="triplet").fit(blobs.x, blobs.y)
+    encoder = nets.Projector((5, 8, 2), rngs=nnx.Rngs(0))
+    before = np.array(encoder.last.kernel[...])
+    model = MetricEmbedding(4, **TINY, encoder=encoder).fit(blobs.x, blobs.y)
     codes = map_module(model.module_, "features", model.scaling_.apply(blobs.x))
     np.testing.assert_array_equal(model.transform(blobs.x), codes)
-    np.testing.assert_array_equal(encoder.layers[0].kernel[...], before)
-    assert not np.array_equal(model.module_.encoder.layers[0].kernel[...], before)
+    np.testing.assert_array_equal(encoder.last.kernel[...], before)
+    assert not np.array_equal(model.module_.encoder.last.kernel[...], before)
 
 
 def test_batches_without_any_positive_are_counted(blobs):
