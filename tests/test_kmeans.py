@@ -139,10 +139,10 @@ def test_restarts_keep_the_best(digits):
 
 def test_sweep_equals_single_fits(digits, key):
     x = digits[:300]
-    ks, seeds = [2, 7, 5], 2
+    ks, seeds = [5, 2], 2
     fits = kmeans.sweep(key, x, ks, n_seeds=seeds)
-    assert fits.labels.shape == (3, 2, 300)
-    assert fits.state.centers.shape == (3, 2, 7, 64)
+    assert fits.labels.shape == (2, 2, 300)
+    assert fits.state.centers.shape == (2, 2, 5, 64)
     keys = jax.random.split(key, len(ks) * seeds).reshape(len(ks), seeds)
     for i, k in enumerate(ks):
         for j in range(seeds):
@@ -167,15 +167,15 @@ def test_sweep_is_one_compile(digits, compiles):
 
 def test_ragged_batch_equals_single_problems(key):
     rng = np.random.default_rng(0)
-    sizes, ks = [40, 25, 33], [3, 2, 5]
+    sizes, ks = [40, 25, 33], [3, 2, 3]
     problems = [rng.normal(size=(n, 4)).astype(np.float32) for n in sizes]
     x = np.zeros((3, 40, 4), np.float32)
     weights = np.zeros((3, 40), np.float32)
-    active = np.arange(5) < np.array(ks)[:, None]
+    active = np.arange(3) < np.array(ks)[:, None]
     for i, problem in enumerate(problems):
         x[i, : sizes[i]], weights[i, : sizes[i]] = problem, 1
-    inits = np.stack([np.pad(start_rows(p, k), ((0, 5 - k), (0, 0))) for p, k in zip(problems, ks, strict=True)])
-    batch = jax.vmap(lambda x, w, a, c: kmeans.fit(key, x, 5, weights=w, active=a, init=c))(x, weights, active, inits)
+    inits = np.stack([np.pad(start_rows(p, k), ((0, 3 - k), (0, 0))) for p, k in zip(problems, ks, strict=True)])
+    batch = jax.vmap(lambda x, w, a, c: kmeans.fit(key, x, 3, weights=w, active=a, init=c))(x, weights, active, inits)
     for i, problem in enumerate(problems):
         one = kmeans.fit(key, problem, ks[i], init=inits[i, : ks[i]])
         np.testing.assert_array_equal(batch.labels[i, : sizes[i]], one.labels)
@@ -209,10 +209,9 @@ def test_gradient_through_vmap_and_forward_mode(key):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 20, 3)), jnp.float32)
 
     def total(x):
-        return jnp.sum(jnp.sin(kmeans.fit(key, x, 3).state.centers))
+        return jnp.sum(jnp.sin(kmeans.fit(key, x, 3, init=x[:3]).state.centers))
 
-    reverse = jax.vmap(jax.grad(total))(x)
-    forward = jax.vmap(jax.jacfwd(total))(x)
+    reverse, forward = jax.jit(lambda x: (jax.vmap(jax.grad(total))(x), jax.vmap(jax.jacfwd(total))(x)))(x)
     np.testing.assert_allclose(reverse, forward, rtol=1e-4, atol=1e-6)
     assert np.abs(reverse).max() > 0
 
@@ -231,10 +230,10 @@ def test_frozen_centers_never_move(digits, key):
 
 
 def test_an_empty_frozen_center_stays(digits, key):
-    far = np.full((1, 64), 1e4, np.float32)
-    fit = kmeans.fit(key, digits, 5, frozen=far)
-    np.testing.assert_array_equal(fit.state.centers[:1], far)
-    assert (np.asarray(fit.labels) != 0).all()
+    far = np.float32([[1e4], [2e4], [3e4]]) * np.ones(64, np.float32)
+    fit = kmeans.fit(key, digits, 10, frozen=far)
+    np.testing.assert_array_equal(fit.state.centers[:3], far)
+    assert (np.asarray(fit.labels) >= 3).all()
 
 
 def test_spherical_assigns_by_angle(digits, key):
@@ -274,7 +273,7 @@ def test_a_fit_never_builds_the_table():
 
 def test_nan_inside_jit_is_a_status():
     x = jnp.ones((20, 3)).at[4, 1].set(jnp.nan)
-    fit = jax.jit(lambda x: kmeans.fit(jax.random.key(0), x, 2))(x)
+    fit = jax.jit(lambda x: kmeans.fit(jax.random.key(0), x, 2, init=x[:2]))(x)
     assert Status(int(fit.status)) is Status.NOT_FINITE
 
 
@@ -325,15 +324,16 @@ def test_statistics_of_blocks_add_up(digits):
     centers = jnp.asarray(start_rows(digits, 5))
     options = lloyd.LloydOptions(uniform=True)
 
+    @jax.jit
     def stats(block):
-        points = Points(jnp.asarray(block), jnp.ones(len(block)))
+        points = Points(block, jnp.ones(len(block)))
         rows = lloyd.Rows(points, jnp.sum(points.x**2, axis=1))
         return lloyd.lloyd_stats(centers, rows, options=options)[0]
 
-    blocks = jax.tree.map(lambda a, b: a + b, stats(digits[:700]), stats(digits[700:]))
-    whole = stats(digits)
+    blocks = jax.tree.map(lambda a, b: a + b, stats(digits[:898]), stats(digits[898:1796]))
+    whole = stats(digits[:1796])
     for a, b in zip(blocks, whole, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     moved = lloyd.lloyd_update(whole, centers, movable=Given().movable, spherical=False)
-    labels = np.asarray(kmeans.predict(centers, digits))
-    np.testing.assert_allclose(moved, [digits[labels == j].mean(0) for j in range(5)], rtol=1e-4, atol=1e-4)
+    labels = np.asarray(kmeans.predict(centers, digits))[:1796]
+    np.testing.assert_allclose(moved, [digits[:1796][labels == j].mean(0) for j in range(5)], rtol=1e-4, atol=1e-4)
