@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from algorithms import CLUSTERERS, NEARLY, PREDICTORS, WEIGHTED, make
+from saved_models import saved_and_loaded
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 
-from jaxcluster.estimators import ESTIMATORS, load
+from jaxcluster.estimators import ESTIMATORS
 
 WEIGHTED_CLUSTERERS = [name for name in CLUSTERERS if name in WEIGHTED]
 
@@ -35,27 +37,12 @@ def test_finds_separate_blobs(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)
-def test_fit_predict_gives_the_labels(fitted, blobs, name):
-    np.testing.assert_array_equal(make(name).fit_predict(blobs.x), fitted[name].labels_)
-
-
-@pytest.mark.parametrize("name", CLUSTERERS)
-def test_permuting_rows_permutes_labels(fitted, blobs, name):
+def test_permuted_rows_have_permuted_labels_and_leave_nothing_to_the_next_fit(fitted, blobs, name):
     order = np.random.default_rng(5).permutation(len(blobs.x))
-    again = make(name).fit(blobs.x[order]).labels_
-    assert same_partition(fitted[name].labels_[order], again, NEARLY.get(name, 1))
-
-
-@pytest.mark.parametrize("name", CLUSTERERS)
-def test_the_second_fit_is_as_the_first(fitted, blobs, name):
-    again = make(name).fit(blobs.x[:290]).fit(blobs.x)
-    np.testing.assert_array_equal(again.labels_, fitted[name].labels_)
+    again = make(name).fit(blobs.x[order])
+    assert same_partition(fitted[name].labels_[order], again.labels_, NEARLY.get(name, 1))
+    np.testing.assert_array_equal(again.fit_predict(blobs.x), fitted[name].labels_)
     assert repr(again) == repr(fitted[name])
-
-
-@pytest.mark.parametrize("name", CLUSTERERS)
-def test_the_dtype_of_the_rows_does_not_matter(fitted, blobs, name):
-    np.testing.assert_array_equal(make(name).fit(blobs.x.astype(np.float64)).labels_, fitted[name].labels_)
 
 
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
@@ -87,12 +74,9 @@ def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_saved_model_comes_back(fitted, blobs, name, tmp_path):
+def test_a_saved_model_comes_back_to_the_bit_and_can_be_fitted_again(fitted, blobs, name, tmp_path):
     estimator = fitted[name]
-    estimator.save(tmp_path / "model")
-    back = load(tmp_path / "model")
-    assert repr(back) == repr(estimator)
-    assert vars(back).keys() == vars(estimator).keys()
+    back = saved_and_loaded(estimator, blobs.x, tmp_path / "model")
     again = clone(back).fit(blobs.x)
     output = "labels_" if ESTIMATORS.info(name).labels else "embedding_"
     np.testing.assert_array_equal(getattr(again, output), getattr(estimator, output))
@@ -112,13 +96,43 @@ def test_the_repr_says_that_it_was_fitted(fitted, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_data_frame_names_the_columns(fitted, blobs, name):
+def test_a_data_frame_of_float64_names_the_columns_and_has_the_labels_of_float32(fitted, blobs, name):
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(blobs.x, columns=list("abcde"))
+    frame = pandas.DataFrame(blobs.x.astype(np.float64), columns=list("abcde"))
     estimator = make(name).fit(frame)
     assert estimator.feature_names_in_.tolist() == list("abcde")
+    if name in CLUSTERERS:
+        np.testing.assert_array_equal(estimator.labels_, fitted[name].labels_)
     if name in PREDICTORS:
         np.testing.assert_array_equal(estimator.predict(frame), fitted[name].labels_)
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_predict_wants_a_fit_and_its_columns(fitted, blobs, name):
+    names = ("predict", "transform", "score", "predict_proba", "score_samples", "bic", "approximate_predict")
+    fresh, of_a_fit = (
+        [getattr(each, method) for method in names if hasattr(each, method)] for each in (make(name), fitted[name])
+    )
+    for method in fresh:
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            method(blobs.x)
+    for method in of_a_fit:
+        with pytest.raises(ValueError, match=f"X has 3 features, but {type(fitted[name]).__name__} is expecting 5"):
+            method(blobs.x[:, :3])
+        if name == "hdbscan":  # NaN rows have a label of their own
+            continue
+        with pytest.raises(ValueError, match="X contains 1 NaN value"):
+            method(np.where(np.arange(5) == 2, np.nan, blobs.x[:1]))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_what_the_registry_says_is_there(fitted, name):
+    info, estimator = ESTIMATORS.info(name), fitted[name]
+    assert {info.clusters, info.steps, info.init} - {None} <= set(estimator.get_params())
+    assert hasattr(estimator, "labels_") == info.labels
+    assert hasattr(estimator, "history_") == (info.objective is not None)
+    assert not info.objective or len(estimator.history_) or estimator.n_iter_ == 0
+    assert all(np.isscalar(getattr(estimator, attribute)) for attribute in info.reported)
 
 
 def wrong_options(kind, value):

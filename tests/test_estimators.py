@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.cluster
-from algorithms import PREDICTORS, WEIGHTED, make
+from algorithms import WEIGHTED, make
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -442,24 +442,6 @@ def test_bad_options_are_refused_with_a_reason(name, options, message):
         ESTIMATORS[name](**{"n_clusters": 2, **options}).fit(np.eye(6))
 
 
-@pytest.mark.parametrize("name", PREDICTORS)
-def test_predict_wants_a_fit_and_its_columns(blobs, name):
-    estimator = make(name)
-    names = ("predict", "transform", "score", "predict_proba", "score_samples", "bic", "approximate_predict")
-    methods = [getattr(estimator, name) for name in names if hasattr(estimator, name)]
-    for method in methods:
-        with pytest.raises(NotFittedError, match="not fitted yet"):
-            method(blobs.x)
-    estimator.fit(blobs.x)
-    for method in methods:
-        with pytest.raises(ValueError, match=f"X has 3 features, but {type(estimator).__name__} is expecting 5"):
-            method(blobs.x[:, :3])
-        if name == "hdbscan":  # NaN rows have a label of their own
-            continue
-        with pytest.raises(ValueError, match="X contains 1 NaN value"):
-            method(np.where(np.arange(5) == 2, np.nan, blobs.x[:1]))
-
-
 def test_a_fit_that_failed_is_no_fit(blobs):
     estimator = KMeans(4, algorithm="none")
     with pytest.raises(ValueError, match="algorithm"):
@@ -515,14 +497,3 @@ def test_the_registry_knows_its_names():
     assert ESTIMATORS.name_of(object()) is None
     with pytest.raises(ValueError, match=r"'kmean' is not known.*Did you mean 'kmeans'"):
         ESTIMATORS.info("kmean")
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_what_the_registry_says_is_there(blobs, name):
-    info = ESTIMATORS.info(name)
-    estimator = make(name).fit(blobs.x)
-    assert {info.clusters, info.steps, info.init} - {None} <= set(estimator.get_params())
-    assert hasattr(estimator, "labels_") == info.labels
-    assert hasattr(estimator, "history_") == (info.objective is not None)
-    assert not info.objective or len(estimator.history_) or estimator.n_iter_ == 0
-    assert all(np.isscalar(getattr(estimator, attribute)) for attribute in info.reported)
