@@ -15,7 +15,6 @@ from sklearn.neighbors import kneighbors_graph
 from jaxcluster.cluster import spectral
 from jaxcluster.estimators.spectral import SpectralClustering, SpectralEmbedding
 from jaxcluster.losses import soft_ncut
-from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import as_affinity, gaussian_weights, kernel
 from jaxcluster.ops.whitening import whitening
 from jaxcluster.types import Status
@@ -137,18 +136,6 @@ def test_nystrom_predicts_in_the_frame_of_its_fit(key, name):
     np.testing.assert_array_equal(spectral.predict(fit.state, problem.x[7:9]), fit.labels[7:9])
 
 
-@pytest.mark.parametrize("n", [60, 520])
-def test_a_status_is_that_of_the_residuals_that_are_given(n):
-    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
-    matrix = (turn * np.linspace(0, 2, n)) @ turn.T
-    with jax.enable_x64(True):
-        start = eigen.random_start(jax.random.key(0), n, 3, jnp.float64)
-        pairs = eigen.smallest(lambda v: jnp.asarray(matrix) @ v, start, 3, upper=2.0, tol=1e-18, max_steps=4)
-    assert float(pairs.residuals.max()) > 1e-18
-    assert Status(int(pairs.status)) in (Status.PRECISION, Status.MAX_STEPS)
-    assert np.isfinite(pairs.history).all()
-
-
 def test_what_float64_does_not_reach_is_said():
     with pytest.warns(ConvergenceWarning, match="not found to eigen_tol=1e-18 in float64.*Raise eigen_tol"):
         estimator = SpectralEmbedding(2, affinity="rbf", gamma=GAMMA, eigen_tol=1e-18, random_state=0).fit(BLOBS.x)
@@ -184,16 +171,21 @@ SWITCHES = {
 
 @pytest.mark.parametrize("switches", [SWITCHES, {"jax_enable_x64": True}], ids=["all but x64", "x64"])
 def test_jaxs_switches(key, switches):
+    """Each way to affinities and to labels once."""
     before = {name: getattr(jax.config, name) for name in switches}
+    graph = scipy.sparse.csr_array(WEIGHTS)
     try:
         for name, value in switches.items():
             jax.config.update(name, value)
-        for affinity in ("rbf", "nearest_neighbors"):
-            fit = spectral.fit(key, BLOBS.x, 3, affinity=affinity, gamma=GAMMA, n_init=1)
+        for given, affinity, assign_labels in (
+            (BLOBS.x, "rbf", "kmeans"),
+            (BLOBS.x, "nearest_neighbors", "discretize"),
+            (graph, "precomputed", "cluster_qr"),
+        ):
+            options = {"affinity": affinity, "assign_labels": assign_labels, "gamma": GAMMA, "n_init": 1}
+            fit = spectral.fit(key, given, 3, **options)
             assert hard_data.same_partition(fit.labels, BLOBS.y)
             assert np.isfinite(fit.history).all()
-        for assign_labels in ("discretize", "cluster_qr"):
-            spectral.fit(key, scipy.sparse.csr_array(WEIGHTS), 3, affinity="precomputed", assign_labels=assign_labels)
         fit = spectral.nystrom(key, BLOBS.x, 3, gamma=GAMMA, landmarks=60, n_init=1)
         np.testing.assert_array_equal(spectral.predict(fit.state, BLOBS.x), fit.labels)
         traced = jax.jit(lambda x: spectral.embed(key, x, 3, gamma=GAMMA).vectors)(jnp.asarray(BLOBS.x, jnp.float32))
