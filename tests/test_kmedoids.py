@@ -139,8 +139,20 @@ def test_gains_are_those_of_the_swaps_made():
             for place in range(4):
                 after = loss_of(distances, [*medoids[:place], candidate, *medoids[place + 1 :]], weights)
                 allowed = weights[candidate] > 0 and candidate not in medoids
-                expected = before - after if allowed else -np.inf
+                expected = before - after if allowed and after < before else -np.inf
                 np.testing.assert_allclose(block[row, place], expected, atol=1e-3)
+
+
+def test_a_far_group_hides_no_swap():
+    near = cloud(60, seed=3)
+    far = cloud(3, seed=4) + np.array([1e9, 0, 0])
+    fit = kmedoids.fit(jax.random.key(0), np.concatenate([near, far]), 3)
+    distances = cdist(x := np.concatenate([near, far]), x)
+    medoids = np.asarray(fit.state.medoids)
+    best = min(
+        loss_of(distances, [*np.delete(medoids, place), candidate]) for place in range(3) for candidate in range(len(x))
+    )
+    assert loss_of(distances, medoids) <= best * SLACK
 
 
 def test_the_loss_never_rises():

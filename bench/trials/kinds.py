@@ -211,7 +211,7 @@ def attempt(method: Method, case: Case) -> tuple[str, str]:
     if not wrong:
         return RIGHT, ""
     words = " ".join(str(each.message) for each in caught)
-    said = getattr(getattr(model, "status_", None), "name", "") == "PRECISION"
+    said = getattr(getattr(model, "status_", None), "name", "") in ("PRECISION", "NOT_FINITE")
     return (SAID, wrong) if said else (WRONG, wrong + (f" [warned: {words[:120]}]" if words else ""))
 
 

@@ -112,9 +112,9 @@ def large_groups(problem: Problem) -> np.ndarray:
     return np.bincount(problem.y)[problem.y] >= SMALLEST
 
 
-def count_large(problem: Problem) -> int:
-    """Groups of `SMALLEST` samples at least."""
-    return int((np.bincount(problem.y) >= SMALLEST).sum())
+def count_large(problem: Problem, least: int = SMALLEST) -> int:
+    """Groups of ``least`` samples at least."""
+    return int((np.bincount(problem.y) >= least).sum())
 
 
 def equal_sizes(problem: Problem) -> bool:
@@ -203,7 +203,7 @@ MIXTURES = {
 GRAPHS = {
     # A sample alone is no cluster of a graph: the diagonal of its Laplacian is 1 there, as scikit-learn has it.
     "spectral-rbf": Method(
-        lambda p: jc.SpectralClustering(count_large(p), gamma=0.05 / p.unit**2, random_state=0),
+        lambda p: jc.SpectralClustering(count_large(p, 2), gamma=0.05 / p.unit**2, random_state=0),
         large=True,
         weighted=False,
     ),
@@ -252,8 +252,9 @@ def _plain(problem):
     return {}
 
 
-def _ridge(problem):
-    return {"reg_covar": 1e-6 * problem.unit**2}
+def _mixture(problem):
+    """From several starts: one may end where two groups share a component, in any precision."""
+    return {"reg_covar": 1e-6 * problem.unit**2, "n_init": 5}
 
 
 FUNCTIONAL = {
@@ -264,8 +265,8 @@ FUNCTIONAL = {
         {"exempt": dict.fromkeys(("offset", "far sample", "odd column", "two far groups", "dtype"), NO_ORIGIN)},
     ),
     "soft-kmeans": (lambda p: {"variance": p.unit**2, "init": p.start}, {}),
-    "gmm": (_ridge, {}),
-    "gmm-diag": (_ridge, {}),
+    "gmm": (_mixture, {}),
+    "gmm-diag": (_mixture, {}),
     "bisecting": (lambda p: {"n_init": 3}, {}),
     "kmedoids": (_plain, {}),
 }

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.centroids import coarse_samples, inertia_of, mean_variance
+from jaxcluster.cluster.centroids import coarse_of_labels, inertia_of, mean_variance
 from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
 from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.ops.distance import FEW_COLUMNS, own_distances, refined_sqeuclidean, sqeuclidean, squared_norms
+from jaxcluster.ops.distance import FEW_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
@@ -78,7 +78,7 @@ def coarse_of(prepared: Prepared, run: Turn) -> Bool[Array, " n"] | None:
     """The samples that rounding on their way into the frame leaves little of; see `centroids.coarse_samples`."""
     if not prepared.narrowed:
         return None
-    return _coarse(prepared.points, run.centers, _padded(run.labels, prepared))
+    return coarse_of_labels(prepared.points, run.centers, _padded(run.labels, prepared))
 
 
 def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
@@ -163,8 +163,3 @@ def _inertia(points, centers, labels):
 def _sqeuclidean(x, centers):
     """By differences where a product is too rounded: about the origin of the frame, near which the rows are."""
     return sqeuclidean(x, centers) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, centers)
-
-
-@jax.jit
-def _coarse(points, centers, labels):
-    return coarse_samples(points.weight, squared_norms(points.x), own_distances(points.x, centers, labels))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import HOST_BLOCK, Frame
-from jaxcluster.ops.distance import normalize, own_distances
+from jaxcluster.ops.distance import normalize, own_distances, squared_norms
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
 
@@ -95,6 +95,18 @@ def coarse_samples(weight: Float[Array, " n"], norms: Float[Array, " n"], own: F
     return (jnp.finfo(norms.dtype).eps * jnp.sqrt(norms) > RESOLUTION * jnp.sqrt(own)) & (weight > 0)
 
 
+@jax.jit
+def coarse_of_labels(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
+    """`coarse_samples` about the means of the clusters, for centers that may be further from them than rounding.
+
+    A running mean, or one of soft assignments, adds up the rounding of many steps.
+    """
+    apart = Points(points.x - centers[labels], points.weight)
+    offset, weight = cluster_sums(apart, labels, centers.shape[0])
+    means = centers + offset / jnp.where(weight > 0, weight, 1)[:, None]
+    return coarse_samples(points.weight, squared_norms(points.x), own_distances(points.x, means, labels))
+
+
 def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: bool = True) -> Fit:
     """A finished fit, its status PRECISION where rounding has, or may have, decided about labels.
 
@@ -112,7 +124,7 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
         return fitted
     x, coarse, status = np.asarray(x), np.asarray(coarse), np.array(fitted.status)
     labels, centers = np.asarray(fitted.labels), np.asarray(fitted.state.centers, np.float64)
-    sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
+    sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
     for fit in map(tuple, np.argwhere(sound & coarse.any(axis=-1))):
         rows = np.flatnonzero(coarse[fit][: len(x)])
         if _decided_by_rounding(x[rows].astype(np.float64), labels[fit][rows], centers[fit], frame, nearest):
@@ -121,15 +133,18 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
 
 
 def _decided_by_rounding(x, labels, centers, frame, nearest):
-    own = np.sqrt(np.square(x - centers[labels]).sum(axis=1))
+    order = np.argsort(labels, kind="stable")
+    x, labels = x[order], labels[order]
     rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - np.asarray(frame.origin, np.float64)).sum(axis=1))
-    severe = np.flatnonzero(rounding > own)
-    severe = severe[np.argsort(labels[severe], kind="stable")]
-    if severe.size:
+    starts, sizes = np.unique(labels, return_index=True, return_counts=True)[1:]
+    means = np.add.reduceat(x, starts, axis=0) / sizes[:, None]
+    severe = rounding > np.sqrt(np.square(x - np.repeat(means, sizes, axis=0)).sum(axis=1))
+    if severe.any():
         starts = np.flatnonzero(np.diff(labels[severe], prepend=-1))
         most, least = (ufunc.reduceat(x[severe], starts, axis=0) for ufunc in (np.maximum, np.minimum))
         if (most != least).any():
             return True
+    own = np.sqrt(np.square(x - centers[labels]).sum(axis=1))
     return nearest and any((_least(x[rows], centers) < own[rows] * (1 - RESOLVED)).any() for rows in _chunks(len(x)))
 
 

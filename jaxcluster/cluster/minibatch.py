@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
-from jaxcluster.cluster.centroids import coarse_samples, mean_variance, with_precision
+from jaxcluster.cluster.centroids import coarse_of_labels, mean_variance, with_precision
 from jaxcluster.cluster.given import GIVEN, check_given
 from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check
@@ -258,7 +258,7 @@ def _fit(static, key, points, given, limits):
     own = own_distances(points.x, state.centers, labels)
     inertia = across(points.weight @ own, static.axis_name)
     status = status_with(fitted.status, objective=inertia)
-    coarse = coarse_samples(points.weight, norms, own) if static.narrowed else None
+    coarse = coarse_of_labels(points, state.centers, labels) if static.narrowed else None
     return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), coarse
 
 

@@ -109,7 +109,7 @@ def smallest(
         max_steps: the most steps. Traced.
     """
     null = jnp.zeros((start.shape[0], 1), start.dtype) if null is None else null
-    wanted = k - jnp.sum(jnp.any(null != 0, axis=0))
+    wanted = k - jnp.sum(jnp.any(null != 0, axis=0), dtype=jnp.int32)
     if start.shape[0] == start.shape[1]:
         vectors, fit = _decomposed(product, null, upper), None
     else:

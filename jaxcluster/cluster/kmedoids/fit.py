@@ -253,7 +253,7 @@ def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) ->
         coarse = [
             _coarse(rows, x[medoids[:count]], origin, measure) for medoids, count in zip(flat, counts, strict=True)
         ]
-        sound = (status == Status.CONVERGED) | (status == Status.MAX_STEPS)
+        sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
         status = np.where(sound & np.array(coarse).reshape(batch), Status.PRECISION, status)
     dtype = np.dtype(np.float64) if is_precomputed(metric) and x.dtype.kind != "f" else published_dtype(x)
     with np.errstate(over="ignore"):

@@ -97,7 +97,6 @@ class Search(NamedTuple):
         count: () int32 how many of them take part, the first ones: problems of different k share a program.
         near: the medoids near each row.
         members: (k, n) weight of each row in the cluster it belongs to, 0 in others.
-        removal: (k,) what the loss rises by when a medoid is taken away and none put in its place.
         loss: () Σ w·d to the nearest medoid.
         residual: () what the last round lowered the loss by.
         quiet: () int32 candidates looked at since the last swap.
@@ -107,7 +106,6 @@ class Search(NamedTuple):
     count: Int[Array, "*batch"]
     near: Near
     members: Float[Array, "*batch k n"]
-    removal: Float[Array, "*batch k"]
     loss: Float[Array, "*batch"]
     residual: Float[Array, "*batch"]
     quiet: Int[Array, "*batch"]
@@ -148,32 +146,31 @@ def near_medoids(table: Table, medoids: Int[Array, " k"], count: Int[Array, ""])
 
 
 def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b k"]:
-    """What the loss falls by when each candidate of a block takes the place of each medoid; −∞ for no candidates."""
+    """What the loss falls by when each candidate of a block takes the place of each medoid; −∞ for no candidates.
+
+    Falls that may be rounding are none either.
+    """
     index = start + jnp.arange(table.block, dtype=jnp.int32)
     distances = jax.lax.dynamic_slice_in_dim(table.distances, start, table.block)
-    near = state.near
-    if state.medoids.shape[0] == 1:
-        gain = row_products(near.nearest[None] - distances, table.weight[None])
-    else:
-        # Rows that come nearer gain by any swap. Those of the medoid that is taken away lose what is left of the way
-        # to their second nearest, which the candidate may shorten.
-        # A product, not a sum: a sum would be fused with what the other product is made of, at twice the time on a CPU.
-        shared = row_products(jnp.maximum(near.nearest[None] - distances, 0), table.weight[None])
-        kept = jnp.clip(near.second[None] - distances, 0, (near.second - near.nearest)[None])
-        gain = shared + row_products(kept, state.members) - state.removal[None]
+    # Rows that come nearer gain by any swap. Those of the medoid that is taken away lose the way to the candidate, or
+    # to their second nearest. Neither sum holds the distance of a far medoid, beside which a gain would be rounding.
+    nearer = state.near.nearest[None] - distances
+    # A product, not a sum: a sum would be fused with what the other product is made of, at twice the time on a CPU.
+    shared = row_products(jnp.maximum(nearer, 0), table.weight[None])
+    lost = jnp.clip(nearer, (state.near.nearest - state.near.second)[None], 0)
+    gain = shared + row_products(lost, state.members)
     taking_part = jnp.arange(gain.shape[1], dtype=jnp.int32) < state.count
     medoid = jnp.any((index[:, None] == state.medoids[None]) & taking_part[None], axis=1)
     possible = (table.weight[index] > 0) & ~medoid
-    return jnp.where(possible[:, None] & taking_part[None], gain, -jnp.inf)
+    possible = possible[:, None] & taking_part[None] & (gain > ROUNDING * jnp.finfo(gain.dtype).eps * shared)
+    return jnp.where(possible, gain, -jnp.inf)
 
 
 def _stand(table, medoids, count, near):
     places = jnp.arange(medoids.shape[0], dtype=jnp.int32)
     members = jnp.where(places[:, None] == near.labels[None, :], table.weight[None, :], 0)
     loss = jnp.vdot(table.weight, near.nearest, precision=FULL)
-    # Beside one medoid there is no second, and nothing is left when it is taken away: `gains` asks for neither.
-    removal = members @ jnp.where(jnp.isinf(near.second), 0, near.second - near.nearest)
-    return Search(medoids, count, near, members, removal, loss, jnp.full_like(loss, jnp.inf), jnp.int32(0))
+    return Search(medoids, count, near, members, loss, jnp.full_like(loss, jnp.inf), jnp.int32(0))
 
 
 def _round(table, state):
@@ -194,9 +191,6 @@ def _round(table, state):
 
 def _look(table, state, position, candidates):
     """The first candidate from a position on that gains. What it is looked up in stays as it is, and is not copied."""
-    tiny = ROUNDING * jnp.finfo(state.loss.dtype).eps
-    # Of one medoid the gain is what is left of two losses, of several what is left of a medoid's removal.
-    least = tiny * (state.loss if state.medoids.shape[0] == 1 else state.removal)
 
     def unfinished(look):
         return ~look.found & (look.position < candidates) & (look.quiet < candidates)
@@ -205,7 +199,7 @@ def _look(table, state, position, candidates):
         start = jnp.minimum(look.position, table.weight.shape[0] - table.block)
         gain = gains(table, state, start)
         index = start + jnp.arange(table.block, dtype=jnp.int32)
-        gainful = (gain > jnp.atleast_1d(least)[None]) & (index >= look.position)[:, None]
+        gainful = (gain > 0) & (index >= look.position)[:, None]
         winners = jnp.any(gainful, axis=1)
         first, found = jnp.argmax(winners), jnp.any(winners)
         place = jnp.argmax(jnp.where(gainful[first], gain[first], -jnp.inf)).astype(jnp.int32)
