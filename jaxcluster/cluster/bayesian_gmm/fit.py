@@ -27,7 +27,7 @@ from jaxcluster.cluster.gmm.compare import distant_rows, replaced, settle
 from jaxcluster.cluster.gmm.fit import Framed, check_limits, em_options
 from jaxcluster.cluster.gmm.resolve import resolve
 from jaxcluster.cluster.gmm.start import Given, Start, check_start, enter, membership, one_hot_membership
-from jaxcluster.cluster.gmm.state import Mixture, family_of, ridge_in, wide_means
+from jaxcluster.cluster.gmm.state import family_of, ridge_in, wide_means
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, prepare, publish, times_power_of_two
@@ -268,20 +268,11 @@ def _first_posterior(static, key, points, columns, given, prior):
     else:
         total = across(jnp.sum(points.weight), model.em.axis_name)
         centers, members = membership(model.em, static.method, key, points, given, em.Prior(total, prior.reg), k)
-    narrow = _narrow(model.em.family, centers)
 
     def moments_about(reference):
-        moments, besides = em.given_stats(model.em, narrow, reference, columns, members)
+        moments, besides = em.given_stats(model.em, None, reference, columns, members)
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in moments]))
         return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), moments), besides
 
     found, _ = fit_moments(model, moments_about, jnp.where(jnp.isfinite(centers), centers, 0), prior)
     return found.posterior, found.collapsed
-
-
-def _narrow(family, centers):
-    """A mixture whose components are so narrow that moments about them are taken by differences, never by products."""
-    k, d = centers.shape
-    variance = jnp.asarray(jnp.finfo(centers.dtype).eps ** 2, centers.dtype)
-    covariances, factor, _ = family.factor(family.isotropic(variance, k, d).astype(centers.dtype), d)
-    return Mixture(jnp.full((k,), 1 / k, centers.dtype), centers, covariances, factor)

@@ -21,7 +21,7 @@ from jaxcluster.cluster.bayesian_gmm.posterior import (
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
-from jaxcluster.ops.gaussian import Components, Moments
+from jaxcluster.ops.gaussian import Components, Moments, form_of
 from jaxcluster.ops.logsumexp import fold_responsibilities
 from jaxcluster.types import Array, Bool, Float
 
@@ -89,7 +89,8 @@ def vb_stats(model: Model, posterior: Posterior, reference: Float[Array, "k d"],
         columns: the rows, weights as counts.
     """
     rows_under = em.row_posterior(model.em, components_of(posterior))
-    moments = em.moments_about(model.em, plain(posterior), reference)
+    form = form_of(model.em.family, reference, posterior.factor)
+    moments = em.moments_about(model.em, plain(posterior), reference, form)
 
     def contribution(log_sum, r, columns):
         # A row that is beyond reach of every component has no responsibilities; its status must not be CONVERGED.

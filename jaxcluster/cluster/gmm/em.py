@@ -203,18 +203,18 @@ def components_of(mixture: Mixture) -> Components:
 
 
 def moments_about(
-    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"]
+    options: EMOptions, mixture: Mixture | None, reference: Float[Array, "k d"], form: Int[Array, ""]
 ) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
     """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
     if options.missing:
         return lambda r, x: missing.moments(options.family, r, mixture.means, mixture.covariances, reference, x)
-    form = form_of(options.family, reference, mixture.factor)
     return lambda r, x: options.family.moments(r, reference, x, form, options.precision)
 
 
 def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
     """The E-step of a mixture, folded into moments about a reference, each row read once."""
-    posterior, moments = row_posterior(options, components_of(mixture)), moments_about(options, mixture, reference)
+    posterior = row_posterior(options, components_of(mixture))
+    moments = moments_about(options, mixture, reference, form_of(options.family, reference, mixture.factor))
 
     def contribution(log_p, r, columns):
         log_likelihood = columns.weight @ jnp.where(columns.weight > 0, log_p, 0)
@@ -231,10 +231,18 @@ def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"
 
 
 def given_stats(
-    options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns, membership: Membership
+    options: EMOptions,
+    mixture: Mixture | None,
+    reference: Float[Array, "k d"],
+    columns: Columns,
+    membership: Membership,
 ) -> EMStats:
-    """Moments by responsibilities that are known, of which no more than a tile exists at a time."""
-    moments = moments_about(options, mixture, reference)
+    """Moments by responsibilities that are known, of which no more than a tile exists at a time.
+
+    By differences: nothing is known yet of the covariances, beside which the rounding of products would have to be
+    small. The mixture, for missing cells, may be far too broad.
+    """
+    moments = moments_about(options, mixture, reference, jnp.asarray(DIFFERENCES, jnp.int32))
 
     def tile(rows):
         columns, of_membership = rows
