@@ -31,7 +31,10 @@ LEAST_ROWS = 128
 """Samples that the smallest problems are padded up to: they cost nothing, and all share one program."""
 
 HOST_BLOCK = 4096
-"""Samples that a host thread takes at a time."""
+"""Samples that a host thread takes at a time, at most."""
+
+CACHED_NUMBERS = 1 << 20
+"""Numbers that it takes at a time where samples are wide: it reads them more than once."""
 
 SAMPLE, TRACED_SAMPLE = 1024, 256
 """Samples whose median is the origin, on the host and in a traced computation, where sorting costs more."""
@@ -312,7 +315,7 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
     # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
     wide = np.longdouble if x.dtype.kind in "iu" and max(abs(least), abs(most)) > 2**53 else None
     _by_blocks(
-        n,
+        x,
         lambda rows: _enter_block(
             x[rows] if wide is None else x[rows].astype(wide),
             origin,
@@ -388,7 +391,7 @@ def _range(x, missing, *, every_column=True):
         return block.min(), block.max()
 
     with np.errstate(invalid="ignore"):
-        found = np.array(_by_blocks(x.shape[0], of))
+        found = np.array(_by_blocks(x, of))
     least, most = found[:, 0].min(), found[:, 1].max()
     if flat or (np.isfinite(least) and np.isfinite(most)):
         return (int(least), int(most)) if x.dtype.kind in "iu" else (least, most)
@@ -454,13 +457,15 @@ def _scaled_weights(weights):
 
 def _row_exponents(x):
     """For each sample the exponent that brings its largest absolute coordinate into [1/2, 1)."""
-    most = np.concatenate(_by_blocks(x.shape[0], lambda rows: np.nanmax(np.abs(x[rows].astype(float)), axis=1)))
+    most = np.concatenate(_by_blocks(x, lambda rows: np.nanmax(np.abs(x[rows].astype(float)), axis=1)))
     return -np.frexp(most)[1]
 
 
-def _by_blocks(n, work):
-    """What ``work`` makes of each block of n samples; NumPy lets go of the interpreter, so the cores share them."""
-    blocks = [slice(start, min(start + HOST_BLOCK, n)) for start in range(0, n, HOST_BLOCK)]
+def _by_blocks(x, work):
+    """What ``work`` makes of each block of samples; NumPy lets go of the interpreter, so the cores share them."""
+    n, d = x.shape
+    size = min(HOST_BLOCK, max(16, CACHED_NUMBERS // d))
+    blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     if len(blocks) == 1:
         return [work(blocks[0])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

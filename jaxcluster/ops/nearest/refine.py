@@ -65,11 +65,22 @@ def refine(
 
     def compare(carry):
         labels, distance = carry
-        own = own_distances(x, centers, labels)
-        distance = jnp.where(rounded, own, distance)
         separation = separations(centers, active)
-        open_rows = rounded & (2 * MARGIN * jnp.sqrt(own) >= separation[labels])
-        return _compare_with_all(labels, distance, x, centers, active, open_rows)
+
+        def measure(index, rows, carry):
+            distance, unsure = carry
+            own_labels = labels[jnp.minimum(index, len(labels) - 1)]
+            own = own_distances(rows, centers, own_labels)
+            far = 2 * MARGIN * jnp.sqrt(own) >= separation[own_labels]
+            return distance.at[index].set(own, mode="drop"), unsure.at[index].set(far, mode="drop")
+
+        def compare_with_all(index, rows, carry):
+            labels, distance = carry
+            near, squares = nearest_by_differences(rows, centers, active)
+            return labels.at[index].set(near, mode="drop"), distance.at[index].set(squares, mode="drop")
+
+        distance, unsure = _by_chunks(rounded, x, measure, (distance, rounded & ~rounded))
+        return _by_chunks(unsure, x, compare_with_all, (labels, distance))
 
     labels, distance = at_most_once(jnp.any(rounded), compare, (labels, distance))
     return labels, distance, rounded
@@ -95,29 +106,27 @@ def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None =
     return map_rows(nearest_other, (centers, norms, index), tile=tile_rows(k, k, SEPARATION_TILE))
 
 
-def _compare_with_all(labels, distance, x, centers, active, open_rows):
-    """The nearest of all centers by differences for the samples that are open, a chunk of them at a time."""
+def _by_chunks(chosen, x, work, carry):
+    """``work(index, samples, carry)`` for the chosen samples, a chunk of them at a time; an index of n stands for none.
+
+    Most often a few are chosen, such as those at which centers start: the others are not read.
+    """
     n, d = x.shape
     size = min(n, max(128, CHUNK_ELEMENTS // d))
-    place = jnp.cumsum(open_rows.astype(jnp.int32)) - 1
+    place = jnp.cumsum(chosen.astype(jnp.int32)) - 1
     count = place[-1] + 1
     rows = (
         jnp.full((n + size,), n, jnp.int32)
-        .at[jnp.where(open_rows, place, n + size)]
+        .at[jnp.where(chosen, place, n + size)]
         .set(jnp.arange(n, dtype=jnp.int32), mode="drop")
     )
 
-    def unfinished(carry):
-        return carry[0] * size < count
-
     def advance(carry):
-        chunk, labels, distance = carry
+        chunk, carry = carry
         index = jax.lax.dynamic_slice_in_dim(rows, chunk * size, size)
-        near, squares = nearest_by_differences(x[jnp.minimum(index, n - 1)], centers, active)
-        labels = labels.at[index].set(near, mode="drop")
-        return chunk + 1, labels, distance.at[index].set(squares, mode="drop")
+        return chunk + 1, work(index, x[jnp.minimum(index, n - 1)], carry)
 
-    return jax.lax.while_loop(unfinished, advance, (_zeros_like(count), labels, distance))[1:]
+    return jax.lax.while_loop(lambda carry: carry[0] * size < count, advance, (_zeros_like(count), carry))[1]
 
 
 def nearest_by_differences(
