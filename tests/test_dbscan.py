@@ -12,6 +12,7 @@ import scipy.sparse
 import sklearn.cluster
 from hypothesis import given
 from hypothesis import strategies as st
+from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import kneighbors_graph
@@ -272,31 +273,17 @@ def test_few_rows_of_many_columns_compile_nothing(compiles):
     np.testing.assert_array_equal(fit.labels, theirs(x, 46.0, 5).labels_)
 
 
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_check_tracer_leaks": True,
-}
-
-
 @pytest.mark.parametrize(
-    ("columns", "switches"), [(2, SWITCHES), (2, {"jax_enable_x64": True}), (30, SWITCHES | {"jax_enable_x64": True})]
+    ("columns", "switches"), [(2, STRICT | LEAKS), (2, IN_64_BITS), (30, STRICT | LEAKS | IN_64_BITS)]
 )
 def test_under_the_switches_of_jax(columns, switches, monkeypatch):
     monkeypatch.setattr(sys.modules[dbscan.fit.__module__], "HOST_WORK", -1)
     x = MOONS if columns == 2 else np.pad(MOONS, ((0, 0), (0, 28)))
     weights = np.random.default_rng(0).integers(-1, 5, len(MOONS)).astype(float)
-    before = {name: getattr(jax.config, name) for name in switches}
-    try:
-        for name, value in switches.items():
-            jax.config.update(name, value)
+    with switched(switches):
         for w in (None, weights):
             fit = dbscan.fit(x, eps=0.12, min_samples=5, weights=w)
             np.testing.assert_array_equal(fit.labels, theirs(MOONS, 0.12, 5, w).labels_)
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 @given(x=rows(), eps=st.sampled_from([0.1, 0.2, 0.3, 1.0, 2.5]), min_samples=st.integers(1, 12))

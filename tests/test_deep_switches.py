@@ -7,7 +7,6 @@ promotion as usual: `optax.adam` raises a float to an integer power.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import deep
 from jaxcluster.deep import clustergan_nets, nets, views
@@ -29,26 +29,7 @@ X = (np.repeat(np.eye(4) * 5, N // 4, axis=0) + RNG.normal(size=(N, D))).astype(
 CENTERS = RNG.normal(size=(K, L)).astype(np.float32)
 Y = np.arange(N, dtype=np.int32) % K - (np.arange(N) % 2).astype(np.int32)
 
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_enable_x64": True,
-}
-LEAKS = {"jax_check_tracer_leaks": True}
-"""Takes the caches of traces away, and with them three times the time; so it is on for one module alone."""
-
-
-@contextmanager
-def switched(switches):
-    before = {name: getattr(jax.config, name) for name in switches}
-    for name, value in switches.items():
-        jax.config.update(name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+SWITCHES = STRICT | IN_64_BITS
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_switches import LEAKS, STRICT, switched
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import haversine_distances
 
@@ -187,26 +188,17 @@ def test_equal_rows_have_a_finite_gradient(name):
     assert np.isfinite(gradients).all()
 
 
-SWITCHES = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise", "jax_debug_nans": True}
-
-
 def test_every_metric_under_jaxs_switches():
     """Compiled without NaN, and traced with no tracer left behind, which takes the caches of traces away."""
-    before = {name: getattr(jax.config, name) for name in [*SWITCHES, "jax_check_tracer_leaks"]}
-    try:
-        for name, value in SWITCHES.items():
-            jax.config.update(name, value)
+    with switched(STRICT):
         for name in PLAIN:
             x = jnp.asarray(rows(name, 4, WIDE)).at[1].set(0)
             assert all(np.isfinite(each).all() for each in jax.jit(distances_and_gradients(name))(x, x))
-        jax.config.update("jax_check_tracer_leaks", True)
+    with switched(STRICT | LEAKS):
         for name in PLAIN:
             x, y = (jax.ShapeDtypeStruct((n, 2 if name == "haversine" else WIDE), jnp.float32) for n in (4, 3))
             shapes = jax.eval_shape(distances_and_gradients(name), x, y)
             assert [each.shape for each in shapes] == [(4, 3), x.shape, y.shape]
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -21,6 +21,7 @@ from hard_data import (
     two_far_groups,
     with_far_sample,
 )
+from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import KMeans, Status, kmeans
 from jaxcluster.core.frame import Frame, frame_of, prepare
@@ -36,13 +37,6 @@ UNITLESS = {name for name in ALGORITHMS if name not in {"soft-kmeans", "gmm", "g
 """Algorithms without a parameter in the unit of the samples, such as a variance that is added."""
 
 PLACED = [name for name in ALGORITHMS if name not in DIRECTIONS]
-
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-}
-"""Of JAX, all on at once, in 32 bits with a look for leaked tracers and in 64 bits."""
 
 
 def labels_of(name, problem, **options):
@@ -225,16 +219,10 @@ def test_finders_do_not_mind_dtypes_units_and_far_samples(name):
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_all_switches_of_jax_may_be_on(name, bits):
-    switches = SWITCHES | ({"jax_enable_x64": True} if bits == 64 else {"jax_check_tracer_leaks": True})
-    old = {switch: getattr(jax.config, switch) for switch in switches}
+    """All at once, in 32 bits with a look for leaked tracers."""
     x = (PLAIN.x + 8).astype(np.float32)
-    try:
-        for switch, value in switches.items():
-            jax.config.update(switch, value)
+    with switched(STRICT | (IN_64_BITS if bits == 64 else LEAKS)):
         fit = ALGORITHMS[name].fit(jax.random.key(0), x, PLAIN.k)
-    finally:
-        for switch, value in old.items():
-            jax.config.update(switch, value)
     assert int(fit.status) != Status.NOT_FINITE
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hard_data
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.cluster
+from jax_switches import LEAKS, STRICT, switched
 from scipy.spatial.distance import cdist
 from sklearn.datasets import make_blobs
 from sklearn.neighbors import kneighbors_graph
@@ -282,29 +282,15 @@ def test_keywords_of_scikit_learn_change_nothing():
         np.testing.assert_array_equal(HDBSCAN(**options).fit(x).labels_, plain.labels_)
 
 
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_check_tracer_leaks": True,
-}
-
-
 @pytest.mark.parametrize("x64", [False, True])
 def test_jaxs_switches(x64, boruvka):
-    x, switches = PLAIN["many"], SWITCHES | {"jax_enable_x64": x64}
+    x, switches = PLAIN["many"], STRICT | LEAKS | {"jax_enable_x64": x64}
     expected = sklearn.cluster.HDBSCAN(copy=True).fit(x).labels_
-    before = {name: getattr(jax.config, name) for name in switches}
-    try:
-        for name, value in switches.items():
-            jax.config.update(name, value)
+    with switched(switches):
         fit = hdbscan.fit(x)
         np.testing.assert_array_equal(fit.labels, expected)
         np.testing.assert_array_equal(hdbscan.approximate_predict(fit.state, x)[0], expected)
         assert np.isfinite(hdbscan.membership_vectors(fit.state)).all()
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def test_a_space_is_what_many_rows_are_searched_in():

@@ -9,6 +9,7 @@ import pytest
 import sklearn.metrics as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax_switches import LEAKS, STRICT, switched
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_iris
 
@@ -465,28 +466,14 @@ def test_sparse_rows_are_refused(name):
             getattr(metrics, name)(form(X), Y)
 
 
-SWITCHES = {
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_check_tracer_leaks": True,
-    "jax_debug_nans": True,
-}
-
-
 def test_scores_of_many_rows_under_jaxs_switches(monkeypatch):
     """As if there were many: test_switches.py has those of few, and the soft silhouette."""
     monkeypatch.setattr(internal, "HOST_WORK", 0)
-    before = {name: getattr(jax.config, name) for name in SWITCHES}
-    try:
-        for name, value in SWITCHES.items():
-            jax.config.update(name, value)
+    with switched(STRICT | LEAKS):
         for name in SCORES:
             assert np.isfinite(getattr(metrics, name)(X[:60], Y[:60]))
         for metric in ("cosine", "manhattan"):
             assert np.isfinite(metrics.silhouette_samples(X[:60], Y[:60], metric=metric)).all()
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 # The soft silhouette.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
+from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import kneighbors_graph
@@ -161,22 +162,11 @@ def test_whitened_rows_have_no_unit(unit):
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-3)
 
 
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_check_tracer_leaks": True,
-}
-
-
-@pytest.mark.parametrize("switches", [SWITCHES, {"jax_enable_x64": True}], ids=["all but x64", "x64"])
+@pytest.mark.parametrize("switches", [STRICT | LEAKS, IN_64_BITS], ids=["all but x64", "x64"])
 def test_jaxs_switches(key, switches):
     """Each way to affinities and to labels once."""
-    before = {name: getattr(jax.config, name) for name in switches}
     graph = scipy.sparse.csr_array(WEIGHTS)
-    try:
-        for name, value in switches.items():
-            jax.config.update(name, value)
+    with switched(switches):
         for given, affinity, assign_labels in (
             (BLOBS.x, "rbf", "kmeans"),
             (BLOBS.x, "nearest_neighbors", "discretize"),
@@ -191,6 +181,3 @@ def test_jaxs_switches(key, switches):
         traced = jax.jit(lambda x: spectral.embed(key, x, 3, gamma=GAMMA).vectors)(jnp.asarray(BLOBS.x, jnp.float32))
         assert np.isfinite(traced).all()
         assert np.isfinite(spectral.ncut(BLOBS.y, WEIGHTS))
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)

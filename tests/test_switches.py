@@ -6,13 +6,13 @@ under jit, with the switches from float32 and from float64, which have to give t
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import balanced, constrained, losses, metrics, sinkhorn
 
@@ -33,26 +33,7 @@ SAME = np.arange(N) % 2 == 0
 PREDICTED = np.roll(LABELS, 4) % 2
 BLOBS = X + 8 * np.eye(3)[LABELS]
 
-SWITCHES = {
-    "jax_debug_nans": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_enable_x64": True,
-}
-LEAKS = {"jax_check_tracer_leaks": True}
-"""Takes the caches of traces away, and with them most of the time: so it is on where functions are passed on."""
-
-
-@contextmanager
-def switched(switches):
-    before = {name: getattr(jax.config, name) for name in switches}
-    for name, value in switches.items():
-        jax.config.update(name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+SWITCHES = STRICT | IN_64_BITS
 
 
 def vade(x, reconstruction, mean, log_variance, means, log_variances, **options):
