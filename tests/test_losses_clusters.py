@@ -226,6 +226,16 @@ def test_bad_input_of_clusters():
         losses.mixture_nll(x, np.ones(K), centers, np.ones((K, D)), covariance="diagonal")
     with pytest.raises(ValueError, match=r"covariances must have the shape \(4, 3, 3\) to go with full means"):
         losses.mixture_nll(x, np.ones(K), centers, np.ones((K, D)))
+    for covariance, covariances in (
+        ("full", np.tile(np.diag([1.0, *np.ones(D - 2), -1]), (K, 1, 1))),
+        ("tied", -np.eye(D)),
+        ("diag", -np.ones((K, D))),
+        ("spherical", [-1.0, *np.ones(K - 1)]),
+    ):
+        with pytest.raises(ValueError, match="symmetric matrices without negative eigenvalues: the least is -1"):
+            losses.mixture_nll(x, np.ones(K) / K, centers, covariances, covariance=covariance)
+    with pytest.raises(ValueError, match="must not be negative"):
+        losses.mixture_nll(x, [-0.5, *np.ones(K - 1)], centers, np.ones(K), covariance="spherical")
     with pytest.raises(ValueError, match="got 2 assignments for 1 views"):
         losses.swapped_prediction_from_assignments([target, target], [scores])
     with pytest.raises(ValueError, match=r"scores\[1\] must have the shape \(9, 4\) to go with scores\[0\]"):
