@@ -152,7 +152,7 @@ def test_weights_are_taken(data, moons, tmp_path):
         (("dbscan", "--metric", "euclid"), "--metric.*manhattan"),
         (("optics", "--k", 2), "optics finds out how many clusters there are"),
         (("optics", "--weights", "0"), "optics counts each row once: leave out --weights"),
-        (("optics", "--xi", 2), "xi=2.0 must be less than 1"),
+        (("optics", "--xi", 2), "xi=2.0 must be at most 1"),
         (("optics", "--cluster-selection-method", "leaf"), "optics: parameter 'cluster_selection_method' is not known"),
         (("hdbscan", "--min-cluster-size", 1), "min_cluster_size=1 must be at least 2"),
         (("hdbscan", "--min-samples", 0), "min_samples=0 must be at least 1"),

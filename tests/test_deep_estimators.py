@@ -151,7 +151,7 @@ def test_attributes_have_their_shapes(blobs, tiny, method):
     phases = ["pretrain"] * 3 + ["cluster"] * (0 if method is AutoencoderKMeans else 3)
     assert [record["phase"] for record in model.records_] == phases
     assert len(model.history_) == model.n_iter_
-    assert model.snapshots_["pretrain-3"].shape == (300, 2)
+    assert model.snapshots_["pretrain-2"].shape == (300, 2)
 
 
 @pytest.mark.parametrize("method", [AutoencoderKMeans, DCN, VaDE])
