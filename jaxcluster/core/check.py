@@ -75,9 +75,7 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
         try:
             x = np.asarray(x)
         except ValueError as error:
-            raise ValueError(
-                f"{name} is no table: its rows have different lengths. Make them one length."
-            ) from error
+            raise ValueError(f"{name} is no table: its rows have different lengths. Make them one length.") from error
     x = widen(x)
     if x.dtype.kind in "OSUMmV":
         raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
