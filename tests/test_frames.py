@@ -23,7 +23,7 @@ from hard_data import (
 )
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
-from jaxcluster import KMeans, Status, kmeans
+from jaxcluster import HDBSCAN, KMeans, KMedoids, Status, kmeans
 from jaxcluster.core.frame import Frame, frame_of, prepare
 from jaxcluster.ops.nearest import nearest
 
@@ -214,6 +214,28 @@ def test_finders_do_not_mind_dtypes_units_and_far_samples(name):
     for distance in FAR:
         far = with_far_sample(PLAIN, distance, place=len(PLAIN.x))  # the last in the order of OPTICS
         np.testing.assert_array_equal(np.asarray(fit(far.x).labels)[:-1], plain)
+
+
+@pytest.mark.parametrize("name", [*PLACED, *FINDERS])
+def test_integers_of_more_digits_than_float64_keep_their_labels(name):
+    near = np.round(4 * PLAIN.x).astype(np.int64)
+    for x in (near + 2**62, (near + 2**62).astype(np.uint64) + np.uint64(2**62)):
+        if name in FINDERS:
+            labels, plain = (FINDERS[name].fit(rows).labels for rows in (x, near))
+        else:
+            labels, plain = (labels_of(name, PLAIN._replace(x=rows)) for rows in (x, near))
+        np.testing.assert_array_equal(labels, plain)
+
+
+@pytest.mark.parametrize("model", [KMeans(4, random_state=0), KMedoids(4, random_state=0), HDBSCAN()], ids=repr)
+def test_integers_of_more_digits_than_float64_are_predicted_or_a_status(model):
+    x = np.round(4 * PLAIN.x).astype(np.int64) + 2**62
+    if isinstance(model, KMeans):  # float64 holds no centers so near each other
+        with pytest.warns(match="subtract what integers beyond 2\\^53 have in common"):
+            model.fit(x)
+        assert model.status_ == Status.PRECISION
+    else:
+        np.testing.assert_array_equal(model.fit(x).predict(x), model.labels_)
 
 
 @pytest.mark.parametrize("bits", [32, 64])

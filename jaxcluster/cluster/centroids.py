@@ -12,6 +12,7 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import HOST_BLOCK, Frame
+from jaxcluster.core.integers import beyond_float64
 from jaxcluster.ops.distance import normalize, own_distances, squared_norms
 from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
@@ -112,6 +113,7 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
 
     Samples that are coarse are looked at again on the host, in the precision they came in. Rounding decided where
     another center is nearer to them, and may have where those of one cluster differ by less than it left of them.
+    Of integers beyond 2^53 the labels are right, but float64 may not hold centers that tell new samples apart.
 
     Args:
         fitted: in the caller's coordinates, with labels (…, n) and centers (…, k, n_features).
@@ -129,6 +131,10 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
         rows = np.flatnonzero(coarse[fit][: len(x)])
         if _decided_by_rounding(x[rows].astype(np.float64), labels[fit][rows], centers[fit], frame, nearest):
             status[fit] = Status.PRECISION
+    if beyond_float64(x):
+        for fit in map(tuple, np.argwhere(sound)):
+            if np.spacing(np.abs(centers[fit]).max()) > RESOLUTION * _least_separation(centers[fit]):
+                status[fit] = Status.PRECISION
     return fitted._replace(status=jax.device_put(status.astype(np.int32)))
 
 
@@ -151,6 +157,11 @@ def _decided_by_rounding(x, labels, centers, frame, nearest):
 def _least(x, centers):
     """Distances to the nearest center by differences, one center after the other."""
     return np.sqrt(np.min([np.square(x - center).sum(axis=1) for center in centers], axis=0))
+
+
+def _least_separation(centers):
+    """The least distance between two centers; infinite for one."""
+    return min((_least(centers[j + 1 :], centers[j][None]).min() for j in range(len(centers) - 1)), default=np.inf)
 
 
 def _chunks(n):

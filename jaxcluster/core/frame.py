@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.integers import EXACT
 from jaxcluster.types import Array, Fit, Float, Int, Points, Published
 
 ALIGNMENT = 64
@@ -313,7 +314,7 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
     out = _aligned((bucket(n), d), dtype)
     origin = np.asarray(frame.origin)
     # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
-    wide = np.longdouble if x.dtype.kind in "iu" and max(abs(least), abs(most)) > 2**53 else None
+    wide = np.longdouble if x.dtype.kind in "iu" and max(abs(least), abs(most)) > EXACT else None
     _by_blocks(
         x,
         lambda rows: _enter_block(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.core.integers import in_float64
 from jaxcluster.datasets.base import DataError, unknown
 from jaxcluster.datasets.numbers import exact
 
@@ -41,7 +42,7 @@ class Scaling(NamedTuple):
             return x
         scaled = np.empty(x.shape, np.float32 if x.dtype == np.float32 else np.float64)
         for rows in _tiles(x):
-            moved = _moved(x[rows], self.origin)
+            moved = in_float64(x[rows], self.origin)
             if self.how == "l2":
                 moved = _unit(moved)
             elif self.how != "none":
@@ -119,7 +120,7 @@ def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:
     from jaxcluster.core.check import check_finite
 
     check_finite(x, name="the data", missing=missing)
-    tiles = [(_low(tile), _high(tile)) for tile in (_moved(x[rows], origin) for rows in _tiles(x))]
+    tiles = [(_low(tile), _high(tile)) for tile in (in_float64(x[rows], origin) for rows in _tiles(x))]
     low, high = (np.array(each).astype(np.float64) for each in zip(*tiles, strict=True))
     low, high = _low(low), _high(high)
     constant = ~(low < high)  # NaN where a column has no value at all
@@ -131,7 +132,7 @@ def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:
     width = np.where(constant, 1.0, high - low)
 
     def parts() -> Iterator[np.ndarray]:
-        return ((_moved(x[rows], origin) - low) / width for rows in _tiles(x))
+        return ((in_float64(x[rows], origin) - low) / width for rows in _tiles(x))
 
     counts = np.maximum(sum((~np.isnan(part)).sum(0) for part in parts()), 1)
     mean = sum(np.nansum(part, axis=0) for part in parts()) / counts
@@ -144,18 +145,6 @@ def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:
 def _origin(x: np.ndarray) -> tuple[int, ...] | None:
     """An integer of each column where the rows are in a dtype that float64 does not hold; else None."""
     return tuple(int(value) for value in x[len(x) // 2]) if exact(x).dtype not in (np.float32, np.float64) else None
-
-
-def _moved(x: np.ndarray, origin: tuple[int, ...] | None) -> np.ndarray:
-    """Rows minus the origin as float64, subtracted in a dtype that holds both."""
-    if origin is None:
-        return x.astype(np.float64)
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
-        column = np.array([value % 2**64 for value in origin], np.uint64)
-        differences = (x.astype(np.uint64) - column).astype(np.int64)  # modulo 2^64: right where they are below 2^63
-        far = np.abs(x.astype(np.float64) - np.array(origin, np.float64)) > 2.0**62
-        return np.where(far, x.astype(np.float64) - np.array(origin, np.float64), differences)
-    return (x - np.array(origin, np.longdouble)).astype(np.float64)
 
 
 def _low(x: np.ndarray) -> np.ndarray:

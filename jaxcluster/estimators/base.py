@@ -236,8 +236,8 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
 PRECISION_MESSAGE = (
     "Rows of X differ by less than float32 can tell apart beside their distance from the other rows, so labels may not "
-    "be those of exact arithmetic. Scale the columns, drop rows that are far away, or compute in float64 with "
-    "jax.config.update('jax_enable_x64', True)."
+    "be those of exact arithmetic. Scale the columns, drop rows that are far away, subtract what integers beyond 2^53 "
+    "have in common, or compute in float64 with jax.config.update('jax_enable_x64', True)."
 )
 """The warning of a fit whose status is PRECISION, and its remedies."""
 

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
 from jaxcluster.core.frame import float_dtype, published_dtype
+from jaxcluster.core.integers import moved_alike
 from jaxcluster.metrics.labels import Coded, encode
 from jaxcluster.metrics.silhouette import problem, silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -86,7 +87,8 @@ def silhouette_samples(
         distances = _check_distances(X)
         return _by_rows(lambda index: distances[index], coded).astype(dtype)
     check.check_finite(X, name="X")
-    X = X if X.dtype.kind == "f" else _as_float64(X, movable=metric in TRANSLATION_INVARIANT)
+    if X.dtype.kind != "f":
+        X = moved_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
     if _is_traceable(metric, X) if callable(metric) else metric in ON_DEVICE and X.size * len(X) > HOST_WORK:
         arguments, program = problem(X, coded, metric, p)
         return np.asarray(silhouettes(*arguments, **program))[: len(X)].astype(dtype)
@@ -268,13 +270,6 @@ def _check_labeled(X, labels, name, *, count=True) -> tuple[Any, Coded]:
 def _published(X):
     """The dtype of results about rows, float64 where it is not known what they are made of."""
     return published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
-
-
-def _as_float64(X, *, movable):
-    """Rows in float64; integers beyond its 53 bits are moved first, where that changes nothing."""
-    if movable and X.dtype.kind in "iu" and X.dtype.itemsize == 8 and max(abs(int(X.min())), int(X.max())) > 2**53:
-        return (X.astype(np.longdouble) - X[0].astype(np.longdouble)).astype(np.float64)
-    return X.astype(np.float64)
 
 
 def _refuse_sparse(X):

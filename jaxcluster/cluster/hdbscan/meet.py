@@ -10,6 +10,8 @@ import numpy as np
 from jaxcluster.cluster.hdbscan.metric import Measure, measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
 from jaxcluster.core import check
+from jaxcluster.core.integers import moved_alike
+from jaxcluster.ops.distance import TRANSLATION_INVARIANT
 from jaxcluster.ops.host_distance import checked, host_distance
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.pairwise import TILE, Space, concrete_rows
@@ -59,18 +61,22 @@ def meet(state: HDBSCANState, x: Any = None) -> Meeting:
     metric, p = state.function, state.p
     if metric == "precomputed" and x is not None:
         return _given(x, len(state.core))
-    own = measure_rows(state.x, metric, p)
+    old = state.x
+    if x is not None:
+        x = concrete_rows(x)
+        check.check_width(x, old.shape[1])
+        if metric in TRANSLATION_INVARIANT:
+            old, x = moved_alike(old, x)
+    own = measure_rows(old, metric, p)
     if x is None:
         if isinstance(own.space, Space):
             return Meeting(own.space.n, own, own.space.x, None)
         return _by_distances(own.space.n, own.space.rows)
-    x = concrete_rows(x)
-    check.check_width(x, state.x.shape[1])
     if isinstance(own.space, Space):
         others = measure_rows(x, metric, p, exponent=own.exponent)
         if isinstance(others.space, Space):
             return Meeting(len(x), own, others.space.x, None)
-    old, new = (rows if callable(metric) else rows.astype(np.float64) for rows in (state.x, x))
+    old, new = (rows if callable(metric) else rows.astype(np.float64) for rows in (old, x))
     function = host_distance(metric, old, p=p)
     return _by_distances(len(x), lambda index: checked(function, new[index], old, index))
 

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from jaxcluster.core import check
 from jaxcluster.core.fold import tile_rows
+from jaxcluster.core.integers import moved_alike
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
     TRANSLATION_INVARIANT,
@@ -157,6 +158,9 @@ def measured_from(metric: str | Callable, x: np.ndarray, others: np.ndarray, *, 
     Raises:
         ValueError: a function gives another shape, NaN or something negative.
     """
-    x, others = (np.asarray(rows) if callable(metric) else np.asarray(rows, np.float64) for rows in (x, others))
+    x, others = np.asarray(x), np.asarray(others)
+    if not callable(metric):
+        movable = metric in TRANSLATION_INVARIANT
+        others, x = moved_alike(others, x) if movable else (others.astype(np.float64), x.astype(np.float64))
     function = host_distance(metric, np.concatenate([others, x[:5]]), p=p)
     return np.concatenate([checked(function, x[index], others, index) for index in tiles(len(x), len(others))])
