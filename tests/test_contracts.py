@@ -220,6 +220,7 @@ def test_offset_of_ten_thousand(name, blobs, key):
         (np.array([["a", "b"]]), 1, {}, "not numeric"),
         ([[1, 2], [3]], 1, {}, "rows have different lengths"),
         (np.ones((3, 2)) * 1j, 1, {}, "Complex data not supported"),
+        (np.ma.masked_equal(np.eye(3), 1), 1, {}, "masked array with 3 masked entries"),
         (np.array([[1, np.nan], [np.inf, 2]]), 1, {}, "1 NaN and 1 infinity values in columns 0, 1"),
         (np.ones((3, 2)), 4, {}, r"n_samples=3 should be >= k=4"),
         (np.ones((3, 2)), 0, {}, "k=0 must be at least 1"),

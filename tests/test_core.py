@@ -268,3 +268,13 @@ def test_exponents_are_those_of_frexp(wide):
         x = 10.0 ** np.arange(-300 if wide else -37, 301 if wide else 38)
         x = np.concatenate([x, -x, [0, 0.5, 1, 2]]).astype(np.float64 if wide else np.float32)
         np.testing.assert_array_equal(exponent_of(jnp.asarray(x)), np.frexp(x)[1])
+
+
+def test_a_key_is_one_random_key():
+    key = jax.random.key(0)
+    assert check.check_key(key) is key
+    check.check_key(jax.random.PRNGKey(0))
+    jax.vmap(check.check_key)(jax.random.split(key, 2))
+    for wrong in (0, None, jax.random.split(key, 2), np.zeros((2, 2))):
+        with pytest.raises(TypeError, match=r"key must be one random key, such as jax.random.key\(0\), got "):
+            check.check_key(wrong)

@@ -8,6 +8,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn.cluster
@@ -360,7 +361,12 @@ BAD_ROWS = {
     "nan": (with_value(np.nan, (0, 1), (4, 1)), "X contains 2 NaN values in column 1"),
     "infinity": (with_value(-np.inf, (0, 0), (4, 2)), "X contains 2 infinity values in columns 0, 2"),
     "complex": (np.ones((6, 3), complex), "Complex data not supported"),
-    "strings": ([["a", "b"], ["c", "d"]], "Convert your data to numeric values"),
+    "strings": ([[1, "2"], [3, "d"]], "X has text in column 1, such as 'd'"),
+    "ragged": ([[1, 2], [3]], "X is no table: its rows have different lengths"),
+    "masked": (np.ma.masked_equal(np.eye(3), 1), "masked array with 3 masked entries.*filled"),
+    "dates": (np.eye(3).astype("datetime64[s]"), "X holds dates or durations"),
+    "dates in a frame": (pd.DataFrame({"a": [1, 2], "t": pd.to_datetime(["2020", "2021"])}), "dates.*in column 't'"),
+    "long integers": ([[10**400, 1], [2, 3]], "X has integers beyond float64 in column 0"),
     "1-D": (np.ones(6), r"Reshape your data either using array.reshape\(-1, 1\)"),
     "no rows": (np.ones((0, 3)), r"0 sample\(s\)"),
     "no columns": (np.ones((6, 0)), r"0 feature\(s\)"),

@@ -147,6 +147,7 @@ def fit_framed(
         init: a name, or a function that returns the centers that a split starts from, (n_init, 2, d), of the rows of
             the cluster that is split, (m, d). It is called between the splits, which then are a program each.
     """
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     check.check_choice("strategy", strategy, STRATEGIES)
     if not callable(init):

@@ -166,6 +166,7 @@ def fit_framed(
     axis_name: str | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit`, and the frame in which it was computed."""
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     _check_options(metric, precision, max_steps)
     tol = check.check_positive("tol", tol, zero=True)
@@ -245,6 +246,7 @@ def sweep(
     Raises:
         ValueError, TypeError: as `fit`, or ``ks`` empty or with repetitions.
     """
+    key = check.check_key(key)
     x = check.check_matrix(x)
     ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     if not ks or len(set(ks)) < len(ks):

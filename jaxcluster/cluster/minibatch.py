@@ -153,6 +153,7 @@ def fit_framed(
     axis_name=None,
 ) -> tuple[Fit, Frame]:
     """`fit`, and the frame in which it was computed."""
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     n_local = x.shape[0]
     n = n_local if axis_name is None else n_local * jax.lax.axis_size(axis_name)

@@ -50,6 +50,15 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_key(key: Any) -> jax.Array:
+    """``key`` as one random key of JAX; the two words of an old-style one are taken too."""
+    words = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
+    if words or (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+        return key
+    got = f"an array of shape {key.shape} of {key.dtype}" if isinstance(key, (jax.Array, np.ndarray)) else repr(key)
+    raise TypeError(f"key must be one random key, such as jax.random.key(0), got {got}.")
+
+
 def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
     """``k`` as an int with 1 <= k <= n, the number of rows."""
     k = check_count(name, k)
@@ -71,16 +80,7 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
     NumPy and JAX arrays are returned as they are, anything else as a NumPy array; see `widen` for the dtypes that
     nothing is computed in.
     """
-    if not isinstance(x, (np.ndarray, jax.Array)):
-        try:
-            x = np.asarray(x)
-        except ValueError as error:
-            raise ValueError(f"{name} is no table: its rows have different lengths. Make them one length.") from error
-    x = widen(x)
-    if x.dtype.kind in "OSUMmV":
-        raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
-    if x.dtype.kind == "c":
-        raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
+    x = check_numeric(x, name=name)
     if x.ndim != 2:
         hint = " A single column is x.reshape(-1, 1), a single row x.reshape(1, -1)." if x.ndim == 1 else ""
         raise ValueError(f"{name} must be 2-D (rows, columns), got shape {x.shape}.{hint}")
@@ -88,6 +88,34 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
         raise ValueError(f"{name} has no rows (shape {x.shape}); at least 1 is needed.")
     if x.shape[1] == 0:
         raise ValueError(f"{name} has no columns (shape {x.shape}); at least 1 is needed.")
+    return x
+
+
+def check_numeric(x: Any, *, name: str = "x") -> Any:
+    """``x`` as an array of real numbers of any shape; see `widen`.
+
+    Raises:
+        ValueError, TypeError: rows of different lengths, a mask, complex numbers, dates, text.
+    """
+    if np.ma.isMaskedArray(x):
+        if np.ma.is_masked(x):
+            raise ValueError(
+                f"{name} is a masked array with {np.ma.count_masked(x)} masked entries, which would count as they are. "
+                "Fill them first: x.filled(np.nan) makes them missing."
+            )
+        x = np.asarray(x)
+    if not isinstance(x, (np.ndarray, jax.Array)):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} is no table: its rows have different lengths. Make them one length.") from error
+    x = widen(x)
+    if x.dtype.kind in "Mm":
+        raise TypeError(f"{name} holds dates or durations ({x.dtype}). Pass numbers, such as x.astype('int64').")
+    if x.dtype.kind in "OSUV":
+        raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
+    if x.dtype.kind == "c":
+        raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
     return x
 
 

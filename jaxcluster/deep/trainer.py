@@ -133,6 +133,7 @@ def train(
             that is no gradient transformation, or needs other arguments; a folder with checkpoints without
             ``resume``, and with it a checkpoint that is changed or of another configuration (both are named).
     """
+    key = check.check_key(key)
     if optimizer is not None:
         check_optimizer("optimizer", optimizer)
     x = as_rows(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators import store
+from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
@@ -73,11 +75,13 @@ class Estimator(BaseEstimator):
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
         """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
-        if isinstance(X, (np.ndarray, jax.Array)):
-            X = check.widen(X)  # scikit-learn takes the dtypes of ml_dtypes for text
-        X = check.widen(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
+        X = self._as_numbers(X, reset=reset)
         check.check_finite(X, name="X", missing=self._takes_missing)
         return X
+
+    def _as_numbers(self, X: Any, **options: Any) -> Any:
+        """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them."""
+        return numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:

@@ -128,7 +128,9 @@ class DBSCAN(MeasuredEstimator):
         if weights.dtype.kind not in "fiub":
             raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}.")
         check.check_finite(weights, name="sample_weight")
-        if weights.shape == (n,) and not weights.any():
+        if weights.shape != (n,):
+            raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weights.shape}.")
+        if not weights.any():
             raise ValueError("sample_weight: all are zero. Sample weights must contain at least one non-zero number.")
         return weights
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 from sklearn.neighbors import BallTree, KDTree
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import hdbscan
 from jaxcluster.core import check
@@ -209,9 +208,7 @@ class HDBSCAN(MeasuredEstimator):
 
     def _checked(self, X, *, reset):
         """The rows, of which some may hold NaN or infinity, or the distances, as a NumPy or CSR array."""
-        X = check.widen(X) if isinstance(X, (np.ndarray, jax.Array)) else X
-        sparse = "csr" if self._precomputed and reset else False
-        return validate_data(self, X, reset=reset, accept_sparse=sparse, dtype="numeric", ensure_all_finite=False)
+        return self._as_numbers(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
 
     def _publish(self, state):
         self.labels_ = np.array(state.labels)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmedoids
 from jaxcluster.core import check
@@ -153,7 +153,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         """The rows as finite numbers; of a matrix of distances the function says what is wrong."""
         if not self._precomputed:
             return self._validate(X, reset=reset)
-        return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        return self._as_numbers(X, reset=reset)
 
     def _fitted(self, X, weights):
         key, options = as_key(self.random_state), {"metric": self.metric, "p": self.p, "init": self.init}

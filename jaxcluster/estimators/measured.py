@@ -5,11 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from sklearn.base import ClusterMixin
 from sklearn.neighbors import VALID_METRICS
-from sklearn.utils.validation import validate_data
 
 from jaxcluster.core import check
 from jaxcluster.estimators.base import Estimator, found
@@ -36,8 +34,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
         """The rows of a fit as finite numbers; distances, dense or sparse, may be infinite and are looked at later."""
         if not self._precomputed:
             return self._validate(X, reset=True)
-        X = check.widen(X) if isinstance(X, (np.ndarray, jax.Array)) else X
-        return validate_data(self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
+        return self._as_numbers(X, accept_sparse="csr")
 
     def _check_search(self) -> None:
         """Raises on keywords for the search of neighbors that scikit-learn refuses too; they change nothing here."""
@@ -45,6 +42,8 @@ class MeasuredEstimator(ClusterMixin, Estimator):
         check.check_count("leaf_size", self.leaf_size)
         if not isinstance(self.n_jobs, (int, np.integer, type(None))) or isinstance(self.n_jobs, bool):
             raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
+        if self.p is not None:
+            check.check_positive("p", self.p)
         if not isinstance(self.metric_params, (dict, type(None))):
             raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
         if self.algorithm not in ("ball_tree", "kd_tree"):

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import spectral
 from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
@@ -67,9 +67,7 @@ class _SpectralEstimator(Estimator):
                 raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
             return X
         formats = ["csr", "csc", "coo"]
-        X = validate_data(
-            self, X, accept_sparse=formats, dtype="numeric", ensure_min_samples=2, ensure_all_finite=False
-        )
+        X = self._as_numbers(X, accept_sparse=formats, ensure_min_samples=2)
         return self._symmetric(X) if self.affinity == "precomputed" else X
 
     @staticmethod

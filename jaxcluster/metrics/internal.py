@@ -180,7 +180,7 @@ def _spread(X, labels, name):
     X, coded = _check_labeled(X, labels, name)
     X = np.asarray(X)
     check.check_finite(X, name="X")
-    X = X if X.dtype.kind == "f" else _as_float64(X, movable=True)
+    X = X if X.dtype.kind == "f" else moved_alike(X)[0]
     origin, k = _middle(X), coded.counts.size
     exponent = np.frexp(np.float64(X.max()) / 2 - np.float64(X.min()) / 2)[1]
 

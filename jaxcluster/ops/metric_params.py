@@ -59,4 +59,5 @@ def _spread(metric, params):
 
 
 def _of_booleans(metric, a, b):
-    return cdist(a != 0, b != 0, metric)
+    distances = cdist(a != 0, b != 0, metric)
+    return np.nan_to_num(distances, nan=0.0) if metric == "dice" else distances  # 0/0 of two rows without an entry

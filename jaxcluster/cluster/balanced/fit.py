@@ -112,6 +112,7 @@ def fit_framed(
     max_steps=300,
 ) -> tuple[Fit, Frame]:
     """`fit`, and the frame in which it was computed."""
+    key = check.check_key(key)
     refuse_traced(key, x, init, tol, max_steps)
     x = check.check_matrix(x)
     k = check.check_clusters(k, x.shape[0])

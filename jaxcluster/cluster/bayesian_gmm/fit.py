@@ -144,6 +144,7 @@ def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, prior_type, given
 ) -> Framed:
     """`fit` with its frame."""
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, options.axis_name)
     check.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
     model, family = Model(options, prior_type == "dirichlet_process"), options.family

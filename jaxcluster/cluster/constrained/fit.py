@@ -123,6 +123,7 @@ def fit_framed(
     max_steps=300,
 ) -> tuple[Fit, Frame]:
     """`fit`, and the frame in which it was computed."""
+    key = check.check_key(key)
     refuse_traced(key, x, weights, init, tol, max_steps)
     x = check.check_matrix(x)
     n = x.shape[0]

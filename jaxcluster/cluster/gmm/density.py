@@ -96,6 +96,7 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n 
         state: a fitted mixture.
         n: how many, static.
     """
+    key = check.check_key(key)
     n = check.check_count("n", n)
     frame = frame_of_mixture(state)
     family, weights, means, covariances = parts_in_frame(state, frame, float_dtype(frame.dtype))

@@ -136,6 +136,7 @@ def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
 ) -> Framed:
     """`fit` with its frame."""
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     start = check_start(init, options.family, x.shape[0], k, x.shape[1])

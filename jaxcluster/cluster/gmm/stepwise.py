@@ -150,6 +150,7 @@ def start(
     Raises:
         ValueError, TypeError: as ``gmm.fit``.
     """
+    key = check.check_key(key)
     x, k = check.check_samples(x, k)
     options = em_options(covariance, None, missing)
     reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
@@ -294,6 +295,7 @@ def minibatch_fit_framed(
     reg_covar,
 ) -> Framed:
     """`minibatch_fit` with its frame."""
+    key = check.check_key(key)
     axis_name, missing = options.axis_name, options.missing
     x, k = check.check_samples(x, k, axis_name)
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)

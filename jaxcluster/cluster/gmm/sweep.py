@@ -77,6 +77,7 @@ def sweep(
     Raises:
         ValueError, TypeError: as ``gmm.fit``, or ``ks`` or ``covariances`` empty or with repetitions.
     """
+    key = check.check_key(key)
     x = check.check_matrix(x)
     ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     covariances = (covariances,) if isinstance(covariances, str) else tuple(covariances)

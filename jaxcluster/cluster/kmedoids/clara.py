@@ -84,6 +84,7 @@ def clara(
     Raises:
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
     """
+    key = check.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
     if is_precomputed(metric):
         raise ValueError("metric='precomputed' holds the distances already, and clara is there to avoid them: use fit.")

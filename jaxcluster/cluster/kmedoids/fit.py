@@ -143,6 +143,7 @@ def fit(
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
         MemoryError: n×n distances would not fit.
     """
+    key = check.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
     x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
     n = x.shape[0]

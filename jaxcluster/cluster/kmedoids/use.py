@@ -144,6 +144,7 @@ def sweep(
     Raises:
         ValueError, TypeError, MemoryError: as `fit`, or ``ks`` empty, below 2 or with repetitions.
     """
+    key = check.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
     x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
     ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]

@@ -83,6 +83,7 @@ def barycenter(
     Source: M. Cuturi and A. Doucet, Fast computation of Wasserstein barycenters, ICML 2014, algorithm 2 with a step
     of 1.
     """
+    key = check.check_key(key)
     check.check_positive("epsilon", epsilon)
     check_options(tol, max_steps, 1.0, None, None)
     check_options(inner_tol, inner_steps, 1.0, None, None)

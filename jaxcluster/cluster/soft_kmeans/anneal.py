@@ -99,6 +99,7 @@ def anneal(
     Raises:
         ValueError, TypeError: wrong shapes or values, before anything is traced.
     """
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     check.check_positive("variance", variance, zero=True)
     if start is not None:

@@ -115,6 +115,7 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
+    key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     check.check_positive("variance", variance, zero=True)
     check.check_positive("tol", tol, zero=True)

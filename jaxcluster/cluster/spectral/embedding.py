@@ -93,6 +93,7 @@ def embed(
     Raises:
         ValueError, TypeError: wrong shapes, values or names; weights that are not symmetric and >= 0, and where.
     """
+    key = check.check_key(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "drop_first": drop_first}
     embedding, exponent = solve(key, x, k, **options, tol=tol, max_steps=max_steps)
     return published(embedding, x, exponent)

@@ -58,6 +58,7 @@ def fit(
         ValueError, TypeError: as `embed`; an unknown ``assign_labels``; k, ``n_init`` or ``n_components`` that do not
             fit.
     """
+    key = check.check_key(key)
     check.check_choice("assign_labels", assign_labels, ASSIGNMENTS)
     k = check.check_clusters(k, count_rows(x))
     wide = k if n_components is None else check.check_count("n_components", n_components)

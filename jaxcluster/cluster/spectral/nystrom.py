@@ -75,6 +75,7 @@ def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMA
     Raises:
         ValueError, TypeError: wrong shapes or values.
     """
+    key = check.check_key(key)
     x = check.check_matrix(x)
     m = min(check.check_count("landmarks", landmarks), x.shape[0])
     if check.check_clusters(k, x.shape[0]) > m:

@@ -254,7 +254,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             raise ValueError(
                 f"X has shape {shape}, and rows must be flat: (n_samples, n_features). {checks.flat_images('X', shape)}"
             )
-        return check.widen(super()._validate(X, reset=reset))
+        return super()._validate(X, reset=reset)
 
     def _with_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
         check_is_fitted(self)

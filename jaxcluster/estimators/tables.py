@@ -1,0 +1,59 @@
+"""Tables of a caller as arrays of numbers, and the reason where they are none."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcluster.core import check
+
+
+def numeric_table(X: Any, validate: Callable[[Any], Any]) -> np.ndarray:
+    """What ``validate``, scikit-learn's check of a table, makes of X, in a dtype that sums can be taken in.
+
+    Raises:
+        ValueError, TypeError: as ``validate``, with the cause and its column where they are known.
+    """
+    if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
+        X = check.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
+    try:
+        found = validate(X)
+        if isinstance(found, np.ndarray) and found.dtype.kind == "O":  # integers of Python beyond int64
+            found = found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        if reason := _why_no_numbers(X):
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
+        raise
+    return check.check_numeric(found, name="X") if isinstance(found, np.ndarray) else found
+
+
+def _why_no_numbers(X):
+    """The first entry that is no number, in words; None where none is found."""
+    cells = np.asarray(X, object)
+    if cells.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in cells):
+        return "X is no table: its rows have different lengths. Make them one length."
+    if cells.ndim != 2:
+        return None
+    names = getattr(X, "columns", None)
+    for j, column in enumerate(cells.T):
+        for cell in column:
+            if reason := _why_no_number(cell):
+                name = repr(names[j]) if names is not None else str(j)
+                return f"X has {reason[0]} in column {name}, such as {str(cell)[:40]!r}. {reason[1]}"
+    return None
+
+
+def _why_no_number(cell):
+    if isinstance(cell, (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)):
+        return "dates or durations", "Pass numbers, such as seconds since the first."
+    try:
+        float(cell)
+    except OverflowError:
+        return "integers beyond float64", "Pass smaller numbers, such as differences or logarithms."
+    except (TypeError, ValueError):
+        return ("text", "Encode or drop such columns.") if isinstance(cell, (str, bytes)) else None
+    return None
