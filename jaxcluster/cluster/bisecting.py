@@ -262,7 +262,7 @@ def _split(static, start, points, norms, leaves, parent, s, tol, max_steps):
         if static.init != GIVEN:
             centers = seed_centers(start, rows.points, 2, init=static.init, axis_name=axis_name)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-        return lloyd.run(centers, rows, given, **limits, options=static.lloyd)
+        return lloyd.run(centers, rows, given, **limits, options=static.lloyd, absolute=True)
 
     if static.init == GIVEN:
         fitted = best_of(many(run, start))

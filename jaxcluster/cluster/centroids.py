@@ -79,9 +79,15 @@ def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str |
         norms: squared lengths of the rows.
     """
     weight = points.weight
-    total, squares, sums = across((jnp.sum(weight), weight @ norms, weight @ points.x), axis_name)
+    # Not as a product: XLA's CPU multiplies a vector and a matrix on one core.
+    sums = jnp.sum(points.x * weight[:, None], axis=0)
+    return variance_of_sums(*across((jnp.sum(weight), weight @ norms, sums), axis_name))
+
+
+def variance_of_sums(total: Float[Array, ""], squares: Float[Array, ""], sums: Float[Array, " d"]) -> Float[Array, ""]:
+    """`mean_variance` from Σ w, Σ w·‖x‖² and Σ w·x."""
     variance = squares / total - jnp.sum(jnp.square(sums / total))
-    return jnp.maximum(variance, 0) / points.x.shape[1]
+    return jnp.maximum(variance, 0) / sums.shape[0]
 
 
 def coarse_samples(weight: Float[Array, " n"], norms: Float[Array, " n"], own: Float[Array, " n"]) -> Bool[Array, " n"]:

@@ -20,7 +20,6 @@ from jaxcluster.cluster.centroids import (
     differentiable_directions,
     differentiable_means,
     inertia_of,
-    mean_variance,
     with_precision,
 )
 from jaxcluster.cluster.given import GIVEN, Given, check_given
@@ -277,7 +276,6 @@ def _fit(static, key, points, given, tol, max_steps):
     points = _directions(points, static.spherical)
     held = jax.lax.stop_gradient(points)
     rows = lloyd.Rows(held, squared_norms(held.x))
-    tol = tol * mean_variance(held, rows.norms, axis_name=static.axis_name)
     best = partial(_best_run, static)
     fitted = (best if static.axis_name else in_groups(best))(rows, given, tol, max_steps, key)
     return _finish(static, fitted, points, rows.norms, given)
@@ -307,8 +305,7 @@ def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_nam
     static = _Static(k, "k-means++", 1, "sqeuclidean", None, False, False, DEFAULT_CAPACITY, axis_name)
     points = jax.lax.stop_gradient(points)
     rows = lloyd.Rows(points, squared_norms(points.x))
-    tol = 1e-4 * mean_variance(points, rows.norms, axis_name=axis_name)
-    return _run(static, rows, Given(active=active), tol, 300, key)
+    return _run(static, rows, Given(active=active), 1e-4, 300, key)
 
 
 def _best_run(static, rows, given, tol, max_steps, key):

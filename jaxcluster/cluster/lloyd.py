@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.cluster.centroids import variance_of_sums
 from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
@@ -186,13 +187,27 @@ def step(state: LloydState, rows: Rows, given: Given, options: LloydOptions) -> 
 
 
 def run(
-    centers: Float[Array, "k d"], rows: Rows, given: Given, *, tol, max_steps, capacity: int, options: LloydOptions
+    centers: Float[Array, "k d"],
+    rows: Rows,
+    given: Given,
+    *,
+    tol,
+    max_steps,
+    capacity: int,
+    options: LloydOptions,
+    absolute: bool = False,
 ) -> Fit:
-    """Steps from given centres until no label changes or the shift is at most ``tol`` (data units²).
+    """Steps from given centres until no label changes or the shift is at most ``tol``.
 
     Counts the step that would only find that no label changes, as the usual libraries do; it is not taken.
+
+    Args:
+        tol: in units of the mean variance of the columns, or in data units² where ``absolute``.
     """
     state = start(centers, rows, given, options)
+    if not absolute:
+        squares = across(rows.points.weight @ rows.norms, options.axis_name)
+        tol = tol * variance_of_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
     fit = iterate(
         lambda state: step(state, rows, given, options), state, tol=tol, max_steps=max_steps, capacity=capacity
     )

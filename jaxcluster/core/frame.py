@@ -40,6 +40,9 @@ CACHED_NUMBERS = 1 << 20
 SAMPLE, TRACED_SAMPLE = 1024, 256
 """Samples whose median is the origin, on the host and in a traced computation, where sorting costs more."""
 
+SAMPLED_NUMBERS = 1 << 18
+"""Numbers of so wide samples that fewer of them, `TRACED_SAMPLE` at least, are taken on the host too."""
+
 UNSCALED_EXPONENTS = 20
 """Median distances from the origin between 2⁻²⁰ and 2²⁰ are left as they are: their squares are far from the limits of
 float32, 2⁻¹²⁶ and 2¹²⁸."""
@@ -302,28 +305,16 @@ def _leading(x):
 
 def _prepare_host(x, weights, center, missing, frame, unit_rows, published, device):
     n, d = x.shape
-    least, most = _range(x, missing, every_column=frame is None)
     weights, weight_exponent = _scaled_weights(weights)
-    if unit_rows:
-        frame, exponents = Frame(np.zeros(d, published), 0, weight_exponent), _row_exponents(x)
-    else:
-        frame = _host_frame(x, weights, least, most, center, published) if frame is None else _reach(frame, least, most)
-        frame = frame._replace(weight_exponent=weight_exponent)
-        exponents = None
     dtype = float_dtype(x.dtype)
     out = _aligned((bucket(n), d), dtype)
-    origin = np.asarray(frame.origin)
-    # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
-    wide = np.longdouble if x.dtype.kind in "iu" and max(abs(least), abs(most)) > EXACT else None
-    _by_blocks(
-        x,
-        lambda rows: _enter_block(
-            x[rows] if wide is None else x[rows].astype(wide),
-            origin,
-            frame.exponent if exponents is None else exponents[rows, None],
-            out[rows],
-        ),
-    )
+    if unit_rows:
+        _range(x, missing)
+        frame, exponents = Frame(np.zeros(d, published)), _row_exponents(x)
+        _by_blocks(x, lambda rows: _enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
+    else:
+        frame = _enter_rows(x, weights, center, missing, frame, published, out)
+    frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
     weight = _aligned(out.shape[:1], dtype)
     weight[:n] = 1 if weights is None else weights
@@ -331,6 +322,42 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
     uniform = bool((weight[:n] == 1).all())  # weights that say nothing need no program of their own
     points = jax.device_put(Points(out, weight), device)
     return Prepared(points, frame, n, uniform, published, dtype.itemsize < x.dtype.itemsize)
+
+
+def _enter_rows(x, weights, center, missing, frame, published, out):
+    """Writes samples in a frame, by default their own, into ``out``; and the frame.
+
+    A few samples nearly always tell the frame of all, so that these are read once: the least and the greatest entry are
+    found on the way, and where they call for another exponent, samples enter anew.
+    """
+    sample, given = _sample(x, weights), frame
+    middle = None if given is not None else _middle(sample, x, center)
+
+    def frame_between(least, most):
+        return _frame_about(*middle, least, most, published) if given is None else _reach(given, least, most)
+
+    def enter(frame, wide=None):
+        origin = np.asarray(frame.origin)
+
+        def block(rows):
+            own = x[rows] if wide is None else x[rows].astype(wide)
+            _enter_block(own, origin, frame.exponent, out[rows])
+            return own.min(), own.max()
+
+        return _by_blocks(x, block)
+
+    long = x.dtype.kind in "iu" and x.dtype.itemsize == 8
+    if long or not np.isfinite(sample).all():
+        least, most = _range(x, missing, every_column=given is None)
+        frame = frame_between(least, most)
+        # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
+        enter(frame, np.longdouble if long and max(abs(least), abs(most)) > EXACT else None)
+        return frame
+    guess = frame_between(sample.min(), sample.max())  # nearly always the frame
+    frame = frame_between(*_range(x, missing, every_column=given is None, found=enter(guess)))
+    if frame.exponent != guess.exponent:
+        enter(frame)
+    return frame
 
 
 def _enter_block(x, origin, exponent, out):
@@ -347,13 +374,18 @@ def _enter_block(x, origin, exponent, out):
             np.subtract(np.ldexp(x, exponent), np.ldexp(origin, exponent), out=out, casting="same_kind")
 
 
-def _host_frame(x, weights, least, most, center, published):
-    """The frame of concrete samples whose entries lie between ``least`` and ``most``."""
-    sample = _sample(x, weights)
-    origin = _lower_median(sample) if center else np.zeros(x.shape[1])
+def _middle(sample, x, center):
+    """The median of some of the samples x, and the median distance from it."""
+    origin = _lower_median(sample).astype(np.float64) if center else np.zeros(x.shape[1])
     if np.isnan(origin).any():
         origin = _observed(x, origin)
-    spread, bound = _typical(_radii(sample - origin)), _bound(origin, least, most)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is infinite is refused once it is counted
+        return origin, _typical(_radii(sample - origin))
+
+
+def _frame_about(origin, spread, least, most, published):
+    """The frame about an origin of samples whose entries lie between ``least`` and ``most``."""
+    bound = _bound(origin, least, most)
     return Frame(origin.astype(published), _exponent(spread if spread > 0 else bound, bound))
 
 
@@ -383,17 +415,16 @@ def _log2(value) -> int:
     return int(np.frexp(float(value))[1])
 
 
-def _range(x, missing, *, every_column=True):
-    """The least and the greatest entry, NaN left out where they may be missing. Raises on other values."""
+def _range(x, missing, *, every_column=True, found=None):
+    """The least and the greatest entry, NaN left out where they may be missing. Raises on other values.
+
+    Args:
+        found: those of each block, where they are at hand.
+    """
     flat = x.dtype.kind != "f"
-
-    def of(rows):
-        block = x[rows]
-        return block.min(), block.max()
-
-    with np.errstate(invalid="ignore"):
-        found = np.array(_by_blocks(x, of))
-    least, most = found[:, 0].min(), found[:, 1].max()
+    if found is None:
+        found = _by_blocks(x, lambda rows: (x[rows].min(), x[rows].max()))
+    least, most = np.min([least for least, _ in found]), np.max([most for _, most in found])
     if flat or (np.isfinite(least) and np.isfinite(most)):
         return (int(least), int(most)) if x.dtype.kind in "iu" else (least, most)
     check.check_finite(x, missing=missing)
@@ -414,11 +445,11 @@ def _observed(x, origin):
 
 
 def _sample(x, weights):
-    """At most `SAMPLE` samples of positive weight, spread over all of them without a period, in float64."""
+    """A few samples of positive weight, spread over all of them without a period."""
     rows = None if weights is None else np.flatnonzero(weights)
     n = x.shape[0] if rows is None else len(rows)
-    index = _spread_indices(n, min(n, SAMPLE))
-    return x[index if rows is None else rows[index]].astype(np.float64)
+    index = _spread_indices(n, min(n, SAMPLE, max(TRACED_SAMPLE, SAMPLED_NUMBERS // x.shape[1])))
+    return x[index if rows is None else rows[index]]
 
 
 def _spread_indices(n, count):
@@ -429,9 +460,11 @@ def _spread_indices(n, count):
 
 def _lower_median(sample):
     """The lower median of each column, an entry of it; of those that are not NaN."""
-    columns = np.sort(np.ascontiguousarray(sample.T), axis=1)  # NaN last
+    columns = np.ascontiguousarray(sample.T)
     counts = np.maximum((~np.isnan(columns)).sum(axis=1), 1)
-    return columns[np.arange(len(columns)), (counts - 1) // 2]
+    middle = (counts - 1) // 2
+    columns = np.partition(columns, np.unique(middle), axis=1)  # NaN last
+    return columns[np.arange(len(columns)), middle]
 
 
 def _radii(differences):

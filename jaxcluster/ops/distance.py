@@ -134,9 +134,11 @@ def _refined_sqeuclidean_jvp(primals, tangents):
 
 
 def _is_rounded(squares, norms_x, norms_y, same):
-    bound = jnp.finfo(squares.dtype).eps * (norms_x[:, None] + norms_y[None, :])
-    rounded = bound > RELATIVE_ERROR * squares
-    return jnp.any(rounded if same is None else rounded & ~same)
+    share = jnp.finfo(squares.dtype).eps / RELATIVE_ERROR
+    # The least of each row, not any of all pairs: XLA's CPU takes a minimum of numbers in vectors, but no "or".
+    spare = squares - share * norms_y[None, :]
+    spare = spare if same is None else jnp.where(same, jnp.asarray(jnp.inf, spare.dtype), spare)
+    return jnp.any(jnp.min(spare, axis=1) < share * norms_x)
 
 
 def at_most_once(condition: Bool[Array, ""], function: Callable[[Any], Any], state: Any) -> Any:

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.integers import moved_alike
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
@@ -33,7 +32,7 @@ PRECOMPUTED = "precomputed"
 HOST_WORK = 1 << 22
 """Differences, n²·d, up to which the host computes the distances of all pairs, in float64."""
 
-BUDGET = 1 << 18
+BUDGET = 1 << 19
 """Distances that are computed at a time, and stay in a core's cache while they are looked at for rounding."""
 
 SAMPLE = 64
@@ -93,7 +92,9 @@ def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[
     function = metric_function(metric, p=p)
     refined = _refined(metric, x.shape[1])
     distances_of = partial(distances_between, function) if refined is None else refined
-    tile = tile_rows(n, n, BUDGET)
+    most = min(n, max(1, BUDGET // n))
+    # Tiles that fill the matrix: cutting off rows that are too many would copy all of it, in half the time again.
+    tile = next((size for size in range(most, most // 2, -1) if n % size == 0), most)
     count = -(-n // tile)
     rows = jnp.pad(x, ((0, count * tile - n), (0, 0)))
 

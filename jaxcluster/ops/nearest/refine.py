@@ -80,7 +80,9 @@ def refine(
             return labels.at[index].set(near, mode="drop"), distance.at[index].set(squares, mode="drop")
 
         distance, unsure = _by_chunks(rounded, x, measure, (distance, rounded & ~rounded))
-        return _by_chunks(unsure, x, compare_with_all, (labels, distance))
+        return at_most_once(
+            jnp.any(unsure), lambda carry: _by_chunks(unsure, x, compare_with_all, carry), (labels, distance)
+        )
 
     labels, distance = at_most_once(jnp.any(rounded), compare, (labels, distance))
     return labels, distance, rounded
