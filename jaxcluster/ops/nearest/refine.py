@@ -26,6 +26,9 @@ SEPARATION_TILE = 1 << 22
 CHUNK_ELEMENTS = 1 << 16
 """Coordinates of the samples that are compared with all centers at a time: what a core's cache holds."""
 
+GROUP = 32
+"""Samples among which one that is chosen is looked for."""
+
 MARGIN = 1 + 1e-4
 """Factor on a distance that covers the rounding of differences, a few eps for each of thousands of columns."""
 
@@ -43,20 +46,20 @@ def is_rounded(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> Bool[
 def refine(
     labels: Int[Array, " n"],
     distance: Float[Array, " n"],
+    slack: Float[Array, " n"] | None,
     x: Float[Array, "n d"],
     centers: Float[Array, "k d"],
     norms: Float[Array, " n"],
     *,
-    slack: Float[Array, " n"] | None = None,
     active: Bool[Array, " k"] | None = None,
-) -> tuple[Int[Array, " n"], Float[Array, " n"], Bool[Array, " n"]]:
-    """Labels and squared distances as differences tell them, from those of expanded squares.
+) -> tuple[Int[Array, " n"], Float[Array, " n"], Float[Array, " n"] | None]:
+    """Labels and squared distances as differences tell them, from those of expanded squares. They are constants.
 
     Args:
         slack: how far the squared distances may be from the truth, where more than rounding stands in the way.
 
     Returns:
-        labels, squared distances (data units²), and which of them were refined.
+        labels, squared distances and their slack (data units²).
     """
     labels, distance, x, centers, norms, slack = jax.lax.stop_gradient((labels, distance, x, centers, norms, slack))
     rounded = is_rounded(norms, distance)
@@ -64,7 +67,7 @@ def refine(
         rounded |= slack > RELATIVE_SLACK * distance
 
     def compare(carry):
-        labels, distance = carry
+        labels, distance, slack = carry
         separation = separations(centers, active)
 
         def measure(index, rows, carry):
@@ -80,12 +83,13 @@ def refine(
             return labels.at[index].set(near, mode="drop"), distance.at[index].set(squares, mode="drop")
 
         distance, unsure = _by_chunks(rounded, x, measure, (distance, rounded & ~rounded))
-        return at_most_once(
+        labels, distance = at_most_once(
             jnp.any(unsure), lambda carry: _by_chunks(unsure, x, compare_with_all, carry), (labels, distance)
         )
+        exact = 16 * jnp.finfo(x.dtype).eps * distance
+        return labels, distance, None if slack is None else jnp.where(rounded, exact, slack)
 
-    labels, distance = at_most_once(jnp.any(rounded), compare, (labels, distance))
-    return labels, distance, rounded
+    return at_most_once(jnp.any(rounded), compare, (labels, distance, slack))
 
 
 def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
@@ -115,13 +119,17 @@ def _by_chunks(chosen, x, work, carry):
     """
     n, d = x.shape
     size = min(n, max(128, CHUNK_ELEMENTS // d))
-    place = jnp.cumsum(chosen.astype(jnp.int32)) - 1
-    count = place[-1] + 1
-    rows = (
-        jnp.full((n + size,), n, jnp.int32)
-        .at[jnp.where(chosen, place, n + size)]
-        .set(jnp.arange(n, dtype=jnp.int32), mode="drop")
-    )
+    count = jnp.sum(chosen, dtype=jnp.int32)
+    nobody = jnp.full((n + size,), n, jnp.int32)
+
+    def few():
+        return jax.lax.dynamic_update_slice(nobody, _first_chosen(chosen, size), (jnp.int32(0),))
+
+    def many():
+        place = jnp.where(chosen, jnp.cumsum(chosen.astype(jnp.int32)) - 1, n + size)
+        return nobody.at[place].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
+
+    rows = jax.lax.cond(count <= size, few, many)
 
     def advance(carry):
         chunk, carry = carry
@@ -129,6 +137,19 @@ def _by_chunks(chosen, x, work, carry):
         return chunk + 1, work(index, x[jnp.minimum(index, n - 1)], carry)
 
     return jax.lax.while_loop(lambda carry: carry[0] * size < count, advance, (_zeros_like(count), carry))[1]
+
+
+def _first_chosen(chosen, size):
+    """(size,) the first samples that are chosen, and n where there are no more: by groups, which are few to add up."""
+    n = chosen.shape[0]
+    groups = jnp.pad(chosen, (0, -n % GROUP)).reshape(-1, GROUP)
+    ends = jnp.cumsum(jnp.sum(groups, axis=1, dtype=jnp.int32))
+    rank = jnp.arange(size, dtype=jnp.int32)
+    group = jnp.searchsorted(ends, rank, side="right").astype(jnp.int32)
+    before = jnp.where(group > 0, ends[jnp.maximum(group - 1, 0)], 0)
+    passed = jnp.cumsum(groups[jnp.minimum(group, len(groups) - 1)], axis=1, dtype=jnp.int32)
+    place = jnp.argmax(passed > (rank - before)[:, None], axis=1).astype(jnp.int32)
+    return jnp.where(rank < ends[-1], group * GROUP + place, n)
 
 
 def nearest_by_differences(

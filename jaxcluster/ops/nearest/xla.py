@@ -129,14 +129,7 @@ def search(
     bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
     bias = bias if active is None else jnp.where(active, bias, jnp.inf)
     found = _search(x, centers, norms, bias, window, precision)
-    labels, distance, refined = refine(
-        found.labels, found.distance, x, centers, norms, slack=found.slack, active=active
-    )
-    distance = jnp.where(refined, distance, found.distance)
-    if found.slack is None:
-        return Nearest(labels, distance, None)
-    exact = 16 * jnp.finfo(x.dtype).eps * distance
-    return Nearest(labels, distance, jnp.where(refined, exact, found.slack))
+    return Nearest(*refine(*found, x, centers, norms, active=active))
 
 
 def _search(x, centers, norms, bias, window, precision):
