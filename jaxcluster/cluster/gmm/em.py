@@ -31,7 +31,7 @@ from jaxcluster.ops.gaussian import (
 from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
 from jaxcluster.types import Array, Bool, Float, Int, Points, Status
 
-CPU_TILE, DEVICE_TILE = 1 << 19, 1 << 26
+CPU_TILE, DEVICE_TILE = 1 << 20, 1 << 26
 """Numbers that are held of a tile: what a CPU's cache holds, and what fills an accelerator."""
 
 POINT = 1e-4

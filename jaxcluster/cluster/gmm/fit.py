@@ -270,14 +270,14 @@ def _run(static, points, start, limits, key):
     """One run from one start; its state is a `_Found`."""
     columns = em.as_columns(points)
     prior = _prior(static.em, points, limits.reg, limits.active)
-    prior = prior._replace(variance=mean_square(static.em, points, prior.total))
+    prior = prior._replace(variance=mean_square(static.em, points))
     options = static.em._replace(differentiable=static.unrolled is not None)
     mixture, collapsed = first_mixture(options, static.method, key, points, columns, start, prior, static.k)
     advance = partial(em.step, options, columns, prior)
     state = em.begin(mixture, collapsed, start.last_bound)
     if static.unrolled is not None:
         fitted = trace(advance, state, steps=static.unrolled)
-        return _looked_at(options, fitted, points, prior.total)
+        return _looked_at(options, fitted, columns, prior.total)
 
     # The steps end with a small change of the bound, which is that of the mixture before the last M-step. The E-step
     # that gives the labels gives the bound of the mixture itself. On a plateau it may be far above: the steps go on.
@@ -285,7 +285,7 @@ def _run(static, points, start, limits, key):
         before, _ = carry
         bounds = {"tol": limits.tol, "max_steps": limits.max_steps, "capacity": static.capacity}
         after = iterate(advance, before.state.em, after=before, **bounds)
-        found = _looked_at(options, after, points, prior.total)
+        found = _looked_at(options, after, columns, prior.total)
         state = found.state.em
         change = jnp.abs(found.state.log_likelihood - state.lower_bound)
         moving = change > limits.tol + em.bound_slack(state.lower_bound)
@@ -299,12 +299,12 @@ def _run(static, points, start, limits, key):
     return jax.lax.while_loop(lambda carry: carry[1], go_on, (none, jnp.asarray(True)))[0]
 
 
-def _looked_at(options, fitted, points, total):
+def _looked_at(options, fitted, columns, total):
     """A fit with the labels of all rows and their mean log-density under its mixture."""
-    mixture, points, total = jax.lax.stop_gradient((fitted.state.mixture, points, total))
+    mixture, columns, total = jax.lax.stop_gradient((fitted.state.mixture, columns, total))
     components = em.components_of(mixture)
-    labels, log_p = em.label(options, components, points.x.T)
-    log_likelihood = points.weight @ jnp.where(points.weight > 0, log_p, 0)
+    labels, log_p = em.label(options, components, columns.x)
+    log_likelihood = columns.weight @ jnp.where(columns.weight > 0, log_p, 0)
     log_likelihood = across(log_likelihood, options.axis_name) / total
     return fitted._replace(
         state=_Found(fitted.state, log_likelihood, distant_rows(options, components, log_p)), labels=labels

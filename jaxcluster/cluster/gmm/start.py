@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import kmeans
+from jaxcluster.cluster.centroids import mean_variance
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, enter_means, family_of, shifted
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
-from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import shard_index
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import FULL, squared_norms
 from jaxcluster.ops.gaussian import Family
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.nearest import nearest
@@ -215,22 +215,20 @@ def _random_membership(key, points, k, active, axis_name):
 def broad_mixture(options, points, prior, centers):
     """A mixture as wide as the rows: what components without rows keep, and what missing cells are first taken from."""
     k, d = centers.shape
-    variance = mean_square(options, points, prior.total) + prior.reg
+    variance = mean_square(options, points) + prior.reg
     covariances = options.family.isotropic(variance, k, d).astype(centers.dtype)
     covariances, factor, _ = options.family.factor(covariances, d)
     return Mixture(jnp.full((k,), 1 / k, centers.dtype), centers, covariances, factor)
 
 
-def mean_square(options: em.EMOptions, points: Points, total: Float[Array, ""]) -> Float[Array, ""]:
+def mean_square(options: em.EMOptions, points: Points) -> Float[Array, ""]:
     """The variance of a cell about its column's mean, the mean over the columns (units of the frame, squared).
 
     A missing cell counts as one at the origin.
     """
     x, weight = jax.lax.stop_gradient(points)
     x = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
-    squares, sums = across((weight @ jnp.mean(jnp.square(x), axis=1), weight @ x), options.axis_name)
-    total = jax.lax.stop_gradient(total)
-    return jnp.maximum(squares / total - jnp.mean(jnp.square(sums / total)), 0)
+    return mean_variance(Points(x, weight), squared_norms(x), axis_name=options.axis_name)
 
 
 def _inverse(family, precisions):
