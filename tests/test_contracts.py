@@ -96,8 +96,9 @@ def test_tile_size_does_not_matter(name, rows, key, monkeypatch):
     for module in (lloyd, xla):
         monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: small(n))
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
-    for module in (sys.modules["jaxcluster.cluster.kmedoids.clara"], matrix):  # beside a function of its name
-        monkeypatch.setattr(module, "tile_rows", lambda n, columns, budget: small(n))
+    clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
+    monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))
+    monkeypatch.setattr(matrix, "pairs_tile", small)
     tiled = jax.jit(lambda x: ALGORITHMS[name].fit(key, x, K))(x)
     assert (len(x),) in asked
     assert_same_fit(whole, tiled)

@@ -331,7 +331,9 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
     found on the way, and where they call for another exponent, samples enter anew.
     """
     sample, given = _sample(x, weights), frame
-    middle = None if given is not None else _middle(sample, x, center)
+    long, finite = x.dtype.kind in "iu" and x.dtype.itemsize == 8, np.isfinite(sample).all()
+    known = _range(x, missing, every_column=given is None) if long or not finite else None
+    middle = _middle(sample, x, center) if given is None else None
 
     def frame_between(least, most):
         return _frame_about(*middle, least, most, published) if given is None else _reach(given, least, most)
@@ -346,12 +348,10 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
 
         return _by_blocks(x, block)
 
-    long = x.dtype.kind in "iu" and x.dtype.itemsize == 8
-    if long or not np.isfinite(sample).all():
-        least, most = _range(x, missing, every_column=given is None)
-        frame = frame_between(least, most)
+    if known is not None:
+        frame = frame_between(*known)
         # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
-        enter(frame, np.longdouble if long and max(abs(least), abs(most)) > EXACT else None)
+        enter(frame, np.longdouble if long and max(map(abs, known)) > EXACT else None)
         return frame
     guess = frame_between(sample.min(), sample.max())  # nearly always the frame
     frame = frame_between(*_range(x, missing, every_column=given is None, found=enter(guess)))

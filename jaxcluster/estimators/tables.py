@@ -12,7 +12,7 @@ import numpy as np
 from jaxcluster.core import check
 
 
-def numeric_table(X: Any, validate: Callable[[Any], Any]) -> np.ndarray:
+def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
     """What ``validate``, scikit-learn's check of a table, makes of X, in a dtype that sums can be taken in.
 
     Raises:

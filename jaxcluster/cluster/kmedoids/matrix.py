@@ -86,15 +86,22 @@ def checked_matrix(x) -> Array | np.ndarray:
     return x if traced else check_distances(x)
 
 
+def pairs_tile(n: int) -> int:
+    """How many of n rows are compared with all at once; a divisor of n if there is one that is nearly as large.
+
+    Tiles that stand over the matrix would be cut off by a copy of it, for half the time again.
+    """
+    most = min(n, max(1, BUDGET // n))
+    return next((size for size in range(most, most // 2, -1) if n % size == 0), most)
+
+
 def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[Array, "n n"]:
     """Distances of all pairs of rows, computed in tiles; 0 from a row to itself whatever rounding says."""
     n = x.shape[0]
     function = metric_function(metric, p=p)
     refined = _refined(metric, x.shape[1])
     distances_of = partial(distances_between, function) if refined is None else refined
-    most = min(n, max(1, BUDGET // n))
-    # Tiles that fill the matrix: cutting off rows that are too many would copy all of it, in half the time again.
-    tile = next((size for size in range(most, most // 2, -1) if n % size == 0), most)
+    tile = pairs_tile(n)
     count = -(-n // tile)
     rows = jnp.pad(x, ((0, count * tile - n), (0, 0)))
 
