@@ -171,6 +171,11 @@ def test_the_unit_of_the_rows_does_not_matter(blobs, unit, dtype):
     np.testing.assert_allclose(estimator.score(scaled) + shift, plain.score(blobs.x), atol=1e-3)
 
 
+def test_a_ridge_above_the_variance_of_the_rows_is_told(blobs):
+    with pytest.warns(ConvergenceWarning, match="reg_covar=1e-06 is more than the variance of the rows in every comp"):
+        GaussianMixture(4, random_state=0, covariance_type="diag").fit(blobs.x.astype(np.float64) * 1e-4)
+
+
 def test_running_out_of_steps_is_warned_of_as_scikit_learn_does(blobs, start):
     with pytest.warns(ConvergenceWarning, match="did not converge in max_iter=1 steps"):
         estimator = GaussianMixture(4, **start["full"], max_iter=1).fit(blobs.x)

@@ -166,6 +166,11 @@ class MixtureEstimator(DensityMixin, Estimator):
                 f"{type(self).__name__} did not converge in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
                 "look for degenerate data."
             )
+        elif _largest_variance(self.covariance_type, self.covariances_) < 2 * self.reg_covar:
+            message = (
+                f"reg_covar={self.reg_covar} is more than the variance of the rows in every component, so that it "
+                "decides the result. Scale the columns of X, or pass a smaller reg_covar."
+            )
         else:
             return
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
@@ -173,6 +178,13 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _reached(self):
         steps = f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"
         return [f"lower bound {self.lower_bound_:.4g}", steps]
+
+
+def _largest_variance(covariance, covariances):
+    """The largest mean variance of a column in a component, of covariances in scikit-learn's shapes."""
+    if covariance in ("full", "tied"):
+        covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
+    return np.max(covariances if covariance == "spherical" else np.mean(covariances, axis=-1))
 
 
 def _roots_and_precisions(covariance, covariances):
