@@ -23,6 +23,7 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.integers import EXACT
+from jaxcluster.core.programs import make_room
 from jaxcluster.types import Array, Fit, Float, Int, Points, Published
 
 ALIGNMENT = 64
@@ -173,6 +174,7 @@ def prepare(
     x = check.check_matrix(x)
     if check.is_traced(x, weights, frame):
         return _prepare_traced(jnp.asarray(x), weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
+    make_room()
     if weights is not None:
         weights = check.check_weights(weights, x.shape[0])
     if isinstance(x, jax.Array) and not x.is_fully_addressable:

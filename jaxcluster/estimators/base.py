@@ -18,6 +18,7 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
+from jaxcluster.core.programs import make_room
 from jaxcluster.estimators import store
 from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
@@ -81,6 +82,7 @@ class Estimator(BaseEstimator):
 
     def _as_numbers(self, X: Any, **options: Any) -> Any:
         """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them."""
+        make_room()
         return numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
 
     @staticmethod

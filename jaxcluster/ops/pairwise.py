@@ -14,6 +14,7 @@ import scipy.sparse
 
 from jaxcluster.core import check
 from jaxcluster.core.integers import moved_alike
+from jaxcluster.core.programs import make_room
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows
 from jaxcluster.ops.precomputed import check_symmetry, check_values, distance_matrix
@@ -90,6 +91,7 @@ def measure(
             non-negative, and where; rows that are traced.
     """
     metric = plain_metric(metric, p, also=("precomputed",))
+    make_room()
     if metric == "precomputed":
         return _precomputed(x, symmetric)
     x = concrete_rows(x)

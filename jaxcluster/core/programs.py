@@ -1,0 +1,54 @@
+"""Compiled programs are let go before there are so many that the process dies.
+
+Every new shape leaves its programs in the process, and on a CPU each holds dozens of memory maps: about 340 for a new
+k of k-means, 780 for a mixture. Linux gives a process 65,530. Beyond them LLVM ends it, without a Python exception.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+MAPS = Path("/proc/self/maps")
+"""One line a memory map, on Linux; no other platform has such a limit."""
+
+MOST_MAPS = 12_000
+"""Memory maps of the process from which compiled programs are let go: well below the limit, for what else needs some."""
+
+INTERVAL = 0.5
+"""Seconds between two looks, in which no more than a few thousand maps are made. A look takes some milliseconds."""
+
+_lock = threading.Lock()
+_next_look = 0.0
+
+
+def make_room() -> None:
+    """Lets go of all compiled programs of the process where they hold too many memory maps; else does next to nothing.
+
+    For the beginning of work on concrete arrays. Programs that are needed again are compiled again, or read from
+    JAX's persistent compilation cache where that is on. What runs in other threads goes on.
+    """
+    global _next_look
+    if time.monotonic() < _next_look or not _lock.acquire(blocking=False):
+        return
+    try:
+        if memory_maps() > MOST_MAPS and not isinstance(jnp.zeros(()), jax.core.Tracer):
+            jax.clear_caches()
+            gc.collect()  # programs are held in cycles
+        _next_look = time.monotonic() + INTERVAL
+    finally:
+        _lock.release()
+
+
+def memory_maps() -> int:
+    """How many memory maps the process has; 0 where that is not known."""
+    try:
+        with MAPS.open("rb") as lines:
+            return sum(1 for _ in lines)
+    except OSError:
+        return 0

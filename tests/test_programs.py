@@ -1,0 +1,63 @@
+"""Compiled programs are let go before they hold all memory maps that a process may have."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcluster import DBSCAN, KMeans, kmeans
+from jaxcluster.core import programs
+
+
+@pytest.fixture
+def crowded(monkeypatch):
+    """A process that has too many maps, and is looked at in every call; gives how often its programs were let go."""
+    cleared = []
+    monkeypatch.setattr(programs, "MOST_MAPS", -1)
+    monkeypatch.setattr(programs, "INTERVAL", 0.0)
+    monkeypatch.setattr(programs, "_next_look", 0.0)
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    return cleared
+
+
+def test_every_door_makes_room(crowded, blobs):
+    for work in (
+        lambda: kmeans.fit(jax.random.key(0), blobs.x, 4),
+        lambda: KMeans(4, random_state=0).fit(blobs.x),
+        lambda: DBSCAN(eps=3.0).fit(blobs.x),
+    ):
+        crowded.clear()
+        work()
+        assert crowded
+
+
+def test_nothing_is_let_go_while_something_is_traced(crowded, blobs):
+    def fit(scale):
+        assert kmeans.fit(jax.random.key(0), np.asarray(blobs.x), 4).labels.shape == (300,)  # concrete rows
+        return scale
+
+    jax.jit(fit)(1.0)
+    assert not crowded
+
+
+def test_programs_that_are_let_go_give_their_maps_back(monkeypatch):
+    if not programs.MAPS.exists():
+        pytest.skip("no other platform than Linux counts memory maps")
+    before = programs.memory_maps()
+    for n in range(8):
+        jax.jit(lambda x: jnp.sort(x) @ x)(jnp.ones(100 + n))
+    grown = programs.memory_maps()
+    assert grown > before
+    monkeypatch.setattr(programs, "MOST_MAPS", before)
+    monkeypatch.setattr(programs, "_next_look", 0.0)
+    programs.make_room()
+    assert programs.memory_maps() < grown
+
+
+def test_a_look_is_taken_now_and_then(crowded, monkeypatch):
+    monkeypatch.setattr(programs, "INTERVAL", 1000.0)
+    for _ in range(3):
+        programs.make_room()
+    assert len(crowded) == 1
