@@ -18,7 +18,7 @@ MAPS = Path("/proc/self/maps")
 """One line a memory map, on Linux; no other platform has such a limit."""
 
 MOST_MAPS = 12_000
-"""Memory maps of the process from which compiled programs are let go: well below the limit, for what else needs some."""
+"""Memory maps of the process from which compiled programs are let go, far below the limit: others need maps too."""
 
 INTERVAL = 0.5
 """Seconds between two looks, in which no more than a few thousand maps are made. A look takes some milliseconds."""
