@@ -338,15 +338,14 @@ def test_clone_keeps_parameters_and_forgets_the_fit(blobs):
 
 
 def test_a_data_frame_names_the_columns(blobs):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(blobs.x, columns=list("abcde"))
+    frame = pd.DataFrame(blobs.x, columns=list("abcde"))
     estimator = KMeans(4, random_state=0).set_output(transform="pandas").fit(frame)
     assert estimator.feature_names_in_.tolist() == list("abcde")
     assert list(estimator.transform(frame).columns) == ["kmeans0", "kmeans1", "kmeans2", "kmeans3"]
     with pytest.raises(ValueError, match="feature names"):
         estimator.predict(frame[list("bacde")])
     text = frame.assign(a="red")
-    with pytest.raises(ValueError, match="could not convert string to float: 'red'"):
+    with pytest.raises(ValueError, match="X has text in column 'a', such as 'red'"):
         estimator.fit(text)
 
 
