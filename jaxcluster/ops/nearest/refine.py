@@ -82,7 +82,7 @@ def refine(
             near, squares = nearest_by_differences(rows, centers, active)
             return labels.at[index].set(near, mode="drop"), distance.at[index].set(squares, mode="drop")
 
-        distance, unsure = _by_chunks(rounded, x, measure, (distance, rounded & ~rounded))
+        distance, unsure = _by_chunks(rounded, x, measure, (distance, rounded & ~rounded), often=True)
         labels, distance = at_most_once(
             jnp.any(unsure), lambda carry: _by_chunks(unsure, x, compare_with_all, carry), (labels, distance)
         )
@@ -112,10 +112,11 @@ def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None =
     return map_rows(nearest_other, (centers, norms, index), tile=tile_rows(k, k, SEPARATION_TILE))
 
 
-def _by_chunks(chosen, x, work, carry):
+def _by_chunks(chosen, x, work, carry, *, often=False):
     """``work(index, samples, carry)`` for the chosen samples, a chunk of them at a time; an index of n stands for none.
 
-    Most often a few are chosen, such as those at which centers start: the others are not read.
+    The others are not read. What happens ``often`` to a few, such as those at which centers start, does not add up
+    over all samples either, for a longer compile.
     """
     n, d = x.shape
     size = min(n, max(128, CHUNK_ELEMENTS // d))
@@ -129,7 +130,7 @@ def _by_chunks(chosen, x, work, carry):
         place = jnp.where(chosen, jnp.cumsum(chosen.astype(jnp.int32)) - 1, n + size)
         return nobody.at[place].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
 
-    rows = jax.lax.cond(count <= size, few, many)
+    rows = jax.lax.cond(count <= size, few, many) if often else many()
 
     def advance(carry):
         chunk, carry = carry
