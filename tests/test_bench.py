@@ -7,6 +7,7 @@ import math
 import re
 import types
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,17 @@ PROVENANCE = {"date", "quick", "commit", "dirty", "versions", "python", "platfor
 def no_pauses(monkeypatch):
     """Of what the tests time nothing is read."""
     monkeypatch.setattr("bench.timing.SETTLE", 0)
+
+
+@pytest.fixture
+def tiny_cases(monkeypatch):
+    """What ``--quick`` leaves of a case shows as much at the size of `TINY`, and the flows of a peer take less."""
+
+    def tiny(case):
+        case = shrink(case)
+        return replace(case, n=min(case.n, TINY.n), d=min(case.d, TINY.d), k=min(case.k, TINY.k))
+
+    monkeypatch.setattr(bench, "shrink", tiny)
 
 
 def record(case="lloyd", *, date="2025-01-01", median=0.5, peer=1.0, failure=None, quick=False, **changes):
@@ -192,6 +204,7 @@ def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
     assert entry["peers"][SKLEARN]["disagreement"] is None
 
 
+@pytest.mark.usefixtures("tiny_cases")
 def test_partitions_and_transport_agree_with_their_peers(tmp_path):
     out = tmp_path / "run.jsonl"
     assert bench.main(["--quick", "--only", "kmedoids-k10", "balanced", "sinkhorn", "--out", str(out)]) == 0
