@@ -67,6 +67,7 @@ def record(case="lloyd", *, date="2025-01-01", median=0.5, peer=1.0, failure=Non
     } | changes
 
 
+@pytest.mark.usefixtures("tiny_cases")
 def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
     out = tmp_path / "deep" / "run.jsonl"
     assert bench.main(["--quick", "--only", "lloyd-k32", "small", "--repeats", "2", "--out", str(out)]) == 0
@@ -89,6 +90,7 @@ def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
     assert all(entry["title"] in printed for entry in records)
 
 
+@pytest.mark.usefixtures("tiny_cases")
 def test_both_forms_of_a_mixture_take_the_same_steps_on_every_side(tmp_path):
     out = tmp_path / "run.jsonl"
     assert bench.main(["--quick", "--only", "em-full-16", "em-diag-64", "--out", str(out)]) == 0
@@ -101,6 +103,7 @@ def test_both_forms_of_a_mixture_take_the_same_steps_on_every_side(tmp_path):
             assert side["value"] == pytest.approx(entry["ours"]["value"], rel=1e-5)
 
 
+@pytest.mark.usefixtures("tiny_cases")
 def test_a_peer_that_computes_something_else_gets_no_ratio(monkeypatch, capsys):
     def other(x, start, steps):
         return lambda: peers.sklearn_lloyd(x, start, steps)()._replace(value=1.0)
