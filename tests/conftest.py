@@ -39,7 +39,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import install_import_hook
@@ -53,6 +52,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jaxcluster.core import programs
+
 settings.register_profile(
     "jaxcluster",
     deadline=None,  # the first example compiles
@@ -64,6 +65,8 @@ settings.load_profile("jaxcluster")
 
 MEMORY_MAPS = 20_000
 """Maps from which the compiled programs are let go: each holds dozens of them, and Linux gives a process 65,530."""
+
+programs.MOST_MAPS = 2 * MEMORY_MAPS  # tests count compilations: programs go between two files, not within one
 
 gc.set_threshold(50_000, 20, 20)  # tracing makes many objects and few cycles: looking for them took 4% of the time
 
@@ -101,13 +104,9 @@ def count_compiles() -> Iterator[Compilations]:
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Between two files, lets the compiled programs go where they have become too many."""
-    maps = Path("/proc/self/maps")
-    if nextitem is not None and item.path != nextitem.path and maps.exists():
-        with maps.open() as lines:
-            crowded = sum(1 for _ in lines) > MEMORY_MAPS
-        if crowded:
-            jax.clear_caches()
-            gc.collect()
+    if nextitem is not None and item.path != nextitem.path and programs.memory_maps() > MEMORY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
