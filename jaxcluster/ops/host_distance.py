@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxcluster.ops.distance import LARGEST_POWER, check_haversine, plain_metric
+from jaxcluster.core.integers import moved_alike
+from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
 
 HostDistance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(m, d) rows, (n, d) rows -> (m, n) float64 distances."""
@@ -42,6 +43,18 @@ def host_distance(metric: str | Callable, x: np.ndarray, *, p: float = 2.0) -> H
     if metric == "haversine":
         check_haversine(x)
     return partial(_minkowski, p=float(p)) if metric == "minkowski" else FUNCTIONS[metric]
+
+
+def wide_rows(metric: str | Callable, *tables: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Tables of one space as a host metric wants them: in float64, or as they are for a function of the caller.
+
+    Integers that float64 would round are moved first where the metric depends on differences of rows alone.
+    """
+    if callable(metric):
+        return tables
+    if plain_metric(metric) in TRANSLATION_INVARIANT:
+        return moved_alike(*tables)
+    return tuple(table.astype(np.float64) for table in tables)
 
 
 def checked(function: HostDistance, x: np.ndarray, y: np.ndarray, numbers: np.ndarray | None = None) -> np.ndarray:

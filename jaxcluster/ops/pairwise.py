@@ -13,10 +13,9 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.integers import moved_alike
 from jaxcluster.core.programs import make_room
-from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
-from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows
+from jaxcluster.ops.distance import plain_metric
+from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows, wide_rows
 from jaxcluster.ops.precomputed import check_symmetry, check_values, distance_matrix
 
 TILE = 1 << 22
@@ -98,7 +97,7 @@ def measure(
     if callable(metric):
         function = host_distance(metric, x)
         return Pairwise(len(x), lambda index: checked(function, x[index], x, index))
-    rows = moved_alike(x)[0] if metric in TRANSLATION_INVARIANT else x.astype(np.float64)
+    (rows,) = wide_rows(metric, x)
     if metric in ("cosine", "correlation"):
         unit = unit_rows(rows) if metric == "cosine" else standardized_rows(rows)
         # A row of zeros is at distance 1 from every other, which no place in space is.

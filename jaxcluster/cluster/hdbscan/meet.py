@@ -10,9 +10,7 @@ import numpy as np
 from jaxcluster.cluster.hdbscan.metric import Measure, measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
 from jaxcluster.core import check
-from jaxcluster.core.integers import moved_alike
-from jaxcluster.ops.distance import TRANSLATION_INVARIANT
-from jaxcluster.ops.host_distance import checked, host_distance
+from jaxcluster.ops.host_distance import checked, host_distance, wide_rows
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.pairwise import TILE, Space, concrete_rows
 
@@ -65,8 +63,7 @@ def meet(state: HDBSCANState, x: Any = None) -> Meeting:
     if x is not None:
         x = concrete_rows(x)
         check.check_width(x, old.shape[1])
-        if metric in TRANSLATION_INVARIANT:
-            old, x = moved_alike(old, x)
+        old, x = wide_rows(metric, old, x)
     own = measure_rows(old, metric, p)
     if x is None:
         if isinstance(own.space, Space):
@@ -76,9 +73,8 @@ def meet(state: HDBSCANState, x: Any = None) -> Meeting:
         others = measure_rows(x, metric, p, exponent=own.exponent)
         if isinstance(others.space, Space):
             return Meeting(len(x), own, others.space.x, None)
-    old, new = (rows if callable(metric) else rows.astype(np.float64) for rows in (old, x))
     function = host_distance(metric, old, p=p)
-    return _by_distances(len(x), lambda index: checked(function, new[index], old, index))
+    return _by_distances(len(x), lambda index: checked(function, x[index], old, index))
 
 
 def nearest_reachable(state: HDBSCANState, meeting: Meeting) -> tuple[np.ndarray, np.ndarray]:

@@ -19,11 +19,10 @@ from jaxcluster.cluster.kmedoids.starts import INITS, build, random_medoids
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, Prepared, bucket, float_dtype, prepare, publish, published_dtype, trim
-from jaxcluster.core.integers import moved_alike
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
-from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows
+from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows, wide_rows
 from jaxcluster.ops.pairwise import tiles
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
@@ -214,8 +213,7 @@ def _distances_of_rows(x, measure):
     """(m,) row numbers -> (m, n) float64 distances from all rows."""
     if is_precomputed(measure.metric):
         return lambda index: x[index].astype(np.float64)
-    movable = not callable(measure.metric) and measure.metric in TRANSLATION_INVARIANT
-    rows = x if callable(measure.metric) else moved_alike(x)[0] if movable else x.astype(np.float64)
+    (rows,) = wide_rows(measure.metric, x)
     function = host_distance(measure.metric, rows, p=measure.p)
     return lambda index: checked(function, rows[index], rows, index)
 

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.integers import moved_alike
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
     TRANSLATION_INVARIANT,
@@ -20,7 +19,7 @@ from jaxcluster.ops.distance import (
     plain_metric,
     refined_sqeuclidean,
 )
-from jaxcluster.ops.host_distance import checked, host_distance
+from jaxcluster.ops.host_distance import checked, host_distance, wide_rows
 from jaxcluster.ops.pairwise import check_distances, tiles
 from jaxcluster.types import Array, Float, Int
 
@@ -166,9 +165,6 @@ def measured_from(metric: str | Callable, x: np.ndarray, others: np.ndarray, *, 
     Raises:
         ValueError: a function gives another shape, NaN or something negative.
     """
-    x, others = np.asarray(x), np.asarray(others)
-    if not callable(metric):
-        movable = metric in TRANSLATION_INVARIANT
-        others, x = moved_alike(others, x) if movable else (others.astype(np.float64), x.astype(np.float64))
+    others, x = wide_rows(metric, np.asarray(others), np.asarray(x))
     function = host_distance(metric, np.concatenate([others, x[:5]]), p=p)
     return np.concatenate([checked(function, x[index], others, index) for index in tiles(len(x), len(others))])
