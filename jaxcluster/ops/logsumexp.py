@@ -32,7 +32,6 @@ def fold_responsibilities(
     rows: Any,
     *,
     tile: int,
-    axis_name: str | None = None,
 ) -> tuple[Any, Any]:
     """Folds what rows contribute by their responsibilities, of which no more than a tile exists at a time.
 
@@ -41,7 +40,6 @@ def fold_responsibilities(
         contribution: (log-sum-exp, responsibilities, tile) -> (summary, per_row).
         rows: a pytree of arrays with n rows along their last axis.
         tile: rows a tile.
-        axis_name: a mapped axis over which the rows are spread, if any.
 
     Returns:
         As `jaxcluster.core.fold.fold_rows`. A gradient computes each tile anew instead of keeping n×k.
@@ -51,4 +49,4 @@ def fold_responsibilities(
     def fold_tile(tile_of_rows):
         return contribution(*responsibilities_of(tile_of_rows), tile_of_rows)
 
-    return fold_rows(fold_tile, rows, tile=tile, axis=-1, axis_name=axis_name)
+    return fold_rows(fold_tile, rows, tile=tile, axis=-1)

@@ -21,8 +21,7 @@ from jaxcluster.cluster.bayesian_gmm.posterior import (
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
-from jaxcluster.ops.gaussian import Components, Moments, form_of
-from jaxcluster.ops.logsumexp import fold_responsibilities
+from jaxcluster.ops.gaussian import Components, Moments
 from jaxcluster.types import Array, Bool, Float
 
 NOISE = 2
@@ -88,24 +87,13 @@ def vb_stats(model: Model, posterior: Posterior, reference: Float[Array, "k d"],
         reference: near the means to come.
         columns: the rows, weights as counts.
     """
-    rows_under = em.row_posterior(model.em, components_of(posterior))
-    form = form_of(model.em.family, reference, posterior.factor)
-    moments = em.moments_about(model.em, plain(posterior), reference, form)
 
-    def contribution(log_sum, r, columns):
+    def summary(moments, log_sum, r, weight):
         # A row that is beyond reach of every component has no responsibilities; its status must not be CONVERGED.
         entropy = jnp.where(jnp.isfinite(log_sum), row_entropy(r), jnp.nan)
-        entropy = columns.weight @ jnp.where(columns.weight > 0, entropy, 0)
-        return VBStats(moments(r * columns.weight[None, :], columns.x), entropy), ()
+        return VBStats(moments, weight @ jnp.where(weight > 0, entropy, 0))
 
-    tile = em.em_tile(model.em, columns.weight.shape[0], *reference.shape)
-    return fold_responsibilities(
-        lambda columns: rows_under(columns.x)[:2],
-        contribution,
-        columns,
-        tile=tile,
-        axis_name=model.em.axis_name,
-    )[0]
+    return em.fold_e_step(model.em, components_of(posterior), plain(posterior), reference, columns, summary)
 
 
 def fit_moments(

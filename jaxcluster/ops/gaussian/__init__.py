@@ -1,7 +1,16 @@
 """Gaussian densities and moments for tiles of rows, one module a type of covariance."""
 
 from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE
-from jaxcluster.ops.gaussian.family import DIFFERENCES, PRODUCTS, Factor, Family, Moments, form_of, log_densities
+from jaxcluster.ops.gaussian.family import (
+    DIFFERENCES,
+    PRODUCTS,
+    Factor,
+    Family,
+    Moments,
+    form_of,
+    in_form,
+    log_densities,
+)
 from jaxcluster.ops.gaussian.far import Components
 from jaxcluster.ops.gaussian.full import FULL_COVARIANCE
 from jaxcluster.ops.gaussian.spherical import SPHERICAL_COVARIANCE
@@ -21,5 +30,6 @@ __all__ = [
     "Family",
     "Moments",
     "form_of",
+    "in_form",
     "log_densities",
 ]

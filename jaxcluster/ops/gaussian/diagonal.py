@@ -10,18 +10,21 @@ import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.family import (
-    HALVES,
+    DIFFERENCES,
+    PRODUCTS,
     Factor,
     Family,
     Moments,
-    either,
     either_cost,
+    in_form,
     product,
     product_over_rows,
     variance_floor,
     with_ones,
 )
 from jaxcluster.types import Array, Bool, Float, Int
+
+FORMS = (PRODUCTS, DIFFERENCES)
 
 
 def factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
@@ -32,7 +35,7 @@ def factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
 
@@ -45,14 +48,14 @@ def squares(
     def by_differences(means, root, x):
         return jnp.sum(jnp.square((x[None] - means[:, :, None]) * root[:, :, None]), axis=1)
 
-    return either(form < HALVES, by_products, by_differences, means, factor.root, x)
+    return in_form(form, FORMS, (by_products, by_differences), means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    form: Int[Array, ""],
+    form: int | Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -69,7 +72,7 @@ def moments(
         pulled = r[:, None, :] * difference
         return Moments(jnp.sum(r, axis=1), jnp.sum(pulled, axis=2), jnp.sum(pulled * difference, axis=2))
 
-    return either(form < HALVES, by_products, by_differences, r, means, x)
+    return in_form(form, FORMS, (by_products, by_differences), r, means, x)
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "k d"]:
@@ -90,4 +93,5 @@ DIAGONAL_COVARIANCE = Family(
     spread=lambda covariances: jnp.mean(covariances, axis=1),
     invert=lambda factor: jnp.square(factor.root),
     row_cost=lambda k, d: either_cost(2 * d, k, d),
+    forms=FORMS,
 )

@@ -7,7 +7,7 @@ nothing cancels: E[x²] − μ² loses a tight cluster far from the origin in fl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +78,7 @@ class Family(NamedTuple):
         spread: (covariances) -> the mean variance over all directions, (k,) or ().
         invert: (factor) -> precisions, in the shape of the covariances.
         row_cost: (k, d) -> numbers that densities and moments hold of a row.
+        forms: those of `PRODUCTS`, `HALVES`, `DIFFERENCES` that it has, in this order; the last is `DIFFERENCES`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Family(NamedTuple):
     spread: Callable[[Array], Float[Array, "*k"]]
     invert: Callable[[Factor], Array]
     row_cost: Callable[[int, int], int]
+    forms: tuple[int, ...]
     relative_squares: Callable[..., tuple[Float[Array, "k n"], Float[Array, " n"]]] | None = None
 
 
@@ -135,10 +137,10 @@ def form_of(family: Family, means: Float[Array, "k d"], factor: Factor) -> Int[A
     """The cheapest form that is as good as differences: `PRODUCTS`, `HALVES` or `DIFFERENCES`.
 
     ‖x‖² − 2x·μ + ‖μ‖² is rounded by about 2·eps·‖μ‖² in units of the component, and ‖Rᵀx − Rᵀμ‖², of a length near √d,
-    by 2·eps·√d·‖Rᵀμ‖. A type that has no form of its own for one of them takes the next.
+    by 2·eps·√d·‖Rᵀμ‖. A type that has no form of its own for one of them takes the next (`in_form`).
     """
     origin = jnp.zeros((means.shape[1], 1), means.dtype)
-    squares = family.squares(means, factor, origin, jnp.asarray(DIFFERENCES, jnp.int32))
+    squares = family.squares(means, factor, origin, DIFFERENCES)
     reach = jnp.max(jax.lax.stop_gradient(squares))
     eps, d = float(jnp.finfo(means.dtype).eps), means.shape[1]
     beyond_products = ~(reach <= EXPANDED_ERROR / (2 * eps))
@@ -146,9 +148,15 @@ def form_of(family: Family, means: Float[Array, "k d"], factor: Factor) -> Int[A
     return beyond_products.astype(jnp.int32) + (beyond_products & beyond_halves).astype(jnp.int32)
 
 
-def either(choose: Bool[Array, ""], expanded: Callable[..., Any], exact: Callable[..., Any], *operands: Array) -> Any:
-    """One of two forms of the same sums: products of rows where ``choose``, else differences from the means."""
-    return jax.lax.cond(choose, expanded, exact, *operands)
+def in_form(
+    form: int | Int[Array, ""], forms: tuple[int, ...], bodies: Sequence[Callable[..., Any]], *operands: Array
+) -> Any:
+    """What the body of the first of ``forms`` that is no less exact than ``form`` returns.
+
+    A form that is an int is chosen while the program is built, and leaves no branch in it.
+    """
+    place = sum(form > other for other in forms[:-1])
+    return bodies[place](*operands) if isinstance(form, int) else jax.lax.switch(place, bodies, *operands)
 
 
 def either_cost(features: int, k: int, d: int) -> int:

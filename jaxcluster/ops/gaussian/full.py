@@ -14,10 +14,11 @@ from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import (
     DIFFERENCES,
+    HALVES,
     Factor,
     Family,
     Moments,
-    either,
+    in_form,
     isotropic,
     product,
     product_over_rows,
@@ -28,6 +29,8 @@ from jaxcluster.types import Array, Bool, Float, Int
 WIDE = 32
 """Columns from which a quarter of the work is worth a second product."""
 
+FORMS = (HALVES, DIFFERENCES)
+
 
 def factor(covariances: Float[Array, "k d d"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
     """See `Family.factor`."""
@@ -35,7 +38,7 @@ def factor(covariances: Float[Array, "k d d"], d: int) -> tuple[Array, Factor, B
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     d = means.shape[1]
@@ -55,14 +58,14 @@ def squares(
         white = jnp.einsum("kij,kin->kjn", root, x[None] - means[:, :, None], precision=precision)
         return jnp.sum(jnp.square(white), axis=1)
 
-    return either(form < DIFFERENCES, by_products, by_differences, means, factor.root, x)
+    return in_form(form, FORMS, (by_products, by_differences), means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    form: Int[Array, ""],
+    form: int | Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ by products, and the rest of it by what is known of m."""
@@ -88,7 +91,7 @@ def moments(
         pulled = r[:, None, :] * offset
         return jnp.sum(pulled, axis=2), jnp.einsum("kin,kjn->kij", pulled, offset, precision=precision)
 
-    return Moments(jnp.sum(r, axis=1), *either(form < DIFFERENCES, by_products, by_differences, r, means, x))
+    return Moments(jnp.sum(r, axis=1), *in_form(form, FORMS, (by_products, by_differences), r, means, x))
 
 
 def _bands(d: int) -> list[tuple[int, int]]:
@@ -115,4 +118,5 @@ FULL_COVARIANCE = Family(
     spread=lambda covariances: jnp.trace(covariances, axis1=1, axis2=2) / covariances.shape[-1],
     invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=FULL),
     row_cost=lambda k, d: k * d,
+    forms=FORMS,
 )

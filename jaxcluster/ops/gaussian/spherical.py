@@ -6,18 +6,21 @@ import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.family import (
-    HALVES,
+    DIFFERENCES,
+    PRODUCTS,
     Factor,
     Family,
     Moments,
-    either,
     either_cost,
+    in_form,
     product,
     product_over_rows,
     variance_floor,
     with_ones,
 )
 from jaxcluster.types import Array, Bool, Float, Int
+
+FORMS = (PRODUCTS, DIFFERENCES)
 
 
 def factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
@@ -27,7 +30,7 @@ def factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool
 
 
 def square_distances(
-    means: Float[Array, "k d"], x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """Squared distances (data units²), by products or by differences; never negative."""
 
@@ -38,11 +41,11 @@ def square_distances(
     def by_differences(means, x):
         return jnp.sum(jnp.square(x[None] - means[:, :, None]), axis=1)
 
-    return either(form < HALVES, by_products, by_differences, means, x)
+    return in_form(form, FORMS, (by_products, by_differences), means, x)
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     return jnp.square(factor.root)[:, None] * square_distances(means, x, form, precision)
@@ -52,7 +55,7 @@ def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    form: Int[Array, ""],
+    form: int | Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -71,7 +74,7 @@ def moments(
         second = jnp.sum(r * jnp.sum(jnp.square(difference), axis=1), axis=1)
         return Moments(jnp.sum(r, axis=1), first, second)
 
-    return either(form < HALVES, by_products, by_differences, r, means, x)
+    return in_form(form, FORMS, (by_products, by_differences), r, means, x)
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, " k"]:
@@ -93,4 +96,5 @@ SPHERICAL_COVARIANCE = Family(
     spread=lambda covariances: covariances,
     invert=lambda factor: jnp.square(factor.root),
     row_cost=lambda k, d: either_cost(d, k, d),
+    forms=FORMS,
 )

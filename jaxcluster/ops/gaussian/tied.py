@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import (
+    DIFFERENCES,
+    HALVES,
+    PRODUCTS,
     Factor,
     Family,
     Moments,
     either_cost,
+    in_form,
     isotropic,
     product,
     product_over_rows,
 )
 from jaxcluster.types import Array, Bool, Float, Int
+
+FORMS = (PRODUCTS, HALVES, DIFFERENCES)
 
 
 def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Bool[Array, ""]]:
@@ -25,7 +30,7 @@ def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     relative, shared = relative_squares(means, factor, x, form, precision)
@@ -33,7 +38,7 @@ def squares(
 
 
 def relative_squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
     """See `Family.relative_squares`: by products ‖Rᵀx‖², in which what tells far rows apart is lost, is left out."""
 
@@ -50,14 +55,14 @@ def relative_squares(
         white = jnp.einsum("ij,kin->kjn", root, x[None] - means[:, :, None], precision=precision)
         return jnp.sum(jnp.square(white), axis=1), jnp.zeros_like(x[0])
 
-    return jax.lax.switch(form, (by_products, by_halves, by_differences), means, factor.root, x)
+    return in_form(form, FORMS, (by_products, by_halves, by_differences), means, factor.root, x)
 
 
 def moments(
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
-    form: Int[Array, ""],
+    form: int | Int[Array, ""],
     precision=FULL,
 ) -> Moments:
     """See `Family.moments`."""
@@ -78,7 +83,7 @@ def moments(
         pulled = r[:, None, :] * offset
         return jnp.sum(pulled, axis=2), jnp.einsum("kin,kjn->ij", pulled, offset, precision=precision)
 
-    return Moments(weight, *jax.lax.switch(form, (by_products, by_halves, by_differences), r, means, x))
+    return Moments(weight, *in_form(form, FORMS, (by_products, by_halves, by_differences), r, means, x))
 
 
 def covariances(moments: Moments, delta: Float[Array, "k d"], weight: Float[Array, " k"]) -> Float[Array, "d d"]:
@@ -101,4 +106,5 @@ TIED_COVARIANCE = Family(
     spread=lambda covariances: jnp.trace(covariances) / covariances.shape[-1],
     invert=lambda factor: product(factor.root, factor.root.T),
     row_cost=lambda k, d: either_cost(2 * d, k, d),
+    forms=FORMS,
 )
