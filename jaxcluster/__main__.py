@@ -1,5 +1,19 @@
-"""``python -m jaxcluster``: the command line where its script is not on the path."""
+"""The program ``jaxcluster``, also as ``python -m jaxcluster``."""
 
-from jaxcluster.cli import main
+from jaxcluster.core.signals import Watch
 
-main()
+
+def main() -> None:
+    """Runs the command line, and ends the process."""
+    watch = Watch()
+    watch.start()  # before the imports, which take longer than a hasty Ctrl-C
+    try:
+        from jaxcluster.cli import app
+
+        app(prog_name="jaxcluster")
+    finally:
+        watch.end()
+
+
+if __name__ == "__main__":
+    main()

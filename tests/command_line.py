@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -50,3 +51,11 @@ def write_csv(path: Path, columns: dict[str, np.ndarray]) -> Path:
     lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """The labels of a file that ``jaxcluster`` wrote; its rows are numbered from 0."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == list(range(len(rows)))
+    return np.array([int(row["label"]) for row in rows])

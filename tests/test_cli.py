@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
-from command_line import NAMES, D, K, N, call, rows_and_species, write_csv
+from command_line import NAMES, D, K, N, call, read_labels, rows_and_species, write_csv
 from sklearn import metrics as oracle
 
 import jaxcluster
@@ -67,13 +68,6 @@ def estimator(scaled) -> jaxcluster.KMeans:
     return jaxcluster.KMeans(K, n_init=2, random_state=3).fit(scaled)
 
 
-def read_labels(path: Path) -> np.ndarray:
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["row"]) for row in rows] == list(range(len(rows)))
-    return np.array([int(row["label"]) for row in rows])
-
-
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
 
@@ -88,10 +82,11 @@ def test_the_labels_are_the_estimators(run, estimator):
     np.testing.assert_array_equal(read_labels(run / "labels.csv"), estimator.labels_)
 
 
-def test_the_model_loads(run, estimator, scaled):
+def test_the_model_loads_and_takes_rows_in_their_own_units(run, estimator):
     model = jaxcluster.load(run / "model")
     np.testing.assert_allclose(model.cluster_centers_, estimator.cluster_centers_, atol=1e-5)
-    np.testing.assert_array_equal(model.predict(scaled), estimator.labels_)
+    rows = pandas.DataFrame(rows_and_species()[0], columns=NAMES)
+    np.testing.assert_array_equal(model.predict(rows), estimator.labels_)
 
 
 def test_the_scores_are_those_of_the_metrics(run, estimator, scaled):
@@ -484,7 +479,7 @@ def test_every_command_has_help(command):
 
 def start(*words: object, **environment: str) -> subprocess.CompletedProcess:
     """The command line in a process of its own, as a user starts it."""
-    program = [sys.executable, "-c", "from jaxcluster.cli import main; main()", *map(str, words)]
+    program = [sys.executable, "-m", "jaxcluster", *map(str, words)]
     variables = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"} | environment
     return subprocess.run(program, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refuse, rows_and_species
+from command_line import call, read_labels, refuse, rows_and_species
 
 import jaxcluster
 from jaxcluster.cli import deep_options
@@ -42,11 +41,6 @@ def finished(data, tmp_path_factory):
     """The folder of a run of DEC, and what was printed."""
     out = tmp_path_factory.mktemp("runs") / "deep" / "run"
     return out, call("fit", "dec", data, *TINY, "--out", out, "--checkpoint-every", 1)
-
-
-def read_labels(path: Path) -> np.ndarray:
-    with path.open() as file:
-        return np.array([int(row["label"]) for row in csv.DictReader(file)])
 
 
 def test_a_run_is_that_of_the_estimator(finished, flowers):
@@ -131,14 +125,14 @@ def test_words_that_make_no_sense(data, tmp_path, words, message):
 
 @pytest.fixture
 def cut_short(data, tmp_path, monkeypatch):
-    """A run that was interrupted while its report was drawn, and what was printed."""
+    """A run that was interrupted while its results were written, and what was printed."""
     out = tmp_path / "run"
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxcluster.report.write_report", fail)
+        patch.setattr("jaxcluster.cli.run.write_labels", fail)
         result = call("fit", "dec", data, *TINY, "--out", out, code=130)
     return out, result
 

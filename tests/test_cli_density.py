@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refuse
+from command_line import call, read_labels, refuse
 from sklearn import metrics as oracle
 from sklearn.datasets import make_moons
 
@@ -51,11 +50,6 @@ def finished(data, tmp_path_factory):
 def expected(moons) -> jaxcluster.DBSCAN:
     """What that run should have fitted."""
     return jaxcluster.DBSCAN(EPS, min_samples=4).fit(moons[0])
-
-
-def read_labels(path: Path) -> np.ndarray:
-    with path.open() as file:
-        return np.array([int(row["label"]) for row in csv.DictReader(file)])
 
 
 def read_json(path: Path) -> dict:

@@ -140,7 +140,7 @@ def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fti",), "'fti'.*fit, predict, score, sweep, transport, info"),
+        (("fti",), "'fti'.*fit, predict, report, score, sweep, transport, info"),
         (("fit",), "Missing argument 'ALGO'"),
         (("fit", "kmaens", "iris", *FIT), "'kmaens' is not known.*'bisecting-kmeans'.*Did you mean 'kmeans'"),
         (("fit", "kmeans", "irsi", *FIT), "'irsi' is neither a built-in set nor a file.*iris"),
@@ -235,7 +235,7 @@ def test_a_run_that_fails_in_the_end_leaves_no_trace(data, run, tmp_path, monkey
     if finished:
         shutil.copytree(run, out)
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    monkeypatch.setattr("jaxcluster.report.write_report", fail)
+    monkeypatch.setattr("jaxcluster.cli.run.write_labels", fail)
     result = call("fit", "kmeans", data / GOOD, "--k", K, "--out", out, "--overwrite", code=code)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
     assert "Written" not in result.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refuse, rows_and_species, write_csv
+from command_line import call, read_labels, refuse, rows_and_species, write_csv
 
 import jaxcluster
 from jaxcluster import sinkhorn
@@ -40,11 +40,6 @@ def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     words = ("--k", 3, "--metric", "manhattan", "--truth", data / "truth.npy", "--out", out)
     return out, call("fit", "kmedoids", data / "flowers.npy", *words)
-
-
-def read_labels(path: Path) -> np.ndarray:
-    with path.open() as file:
-        return np.array([int(row["label"]) for row in csv.DictReader(file)])
 
 
 def read_json(path: Path) -> dict:

@@ -154,6 +154,10 @@ def test_attributes_have_their_shapes(blobs, tiny, method):
     assert model.snapshots_["pretrain-2"].shape == (300, 2)
 
 
+def without_seconds(records):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
 @pytest.mark.parametrize("method", [AutoencoderKMeans, DCN, VaDE])
 def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
     """The methods begin with other networks, and keep other variables besides parameters."""
@@ -172,6 +176,10 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
     for name, value in whole._weights.items():
         np.testing.assert_array_equal(resumed._weights[name], value)
+    assert without_seconds(resumed.records_) == without_seconds(whole.records_)
+    assert resumed.snapshots_.keys() == whole.snapshots_.keys()
+    for name, codes in whole.snapshots_.items():
+        np.testing.assert_array_equal(resumed.snapshots_[name], codes)
     with pytest.raises(ValueError, match=r"another configuration: latent is 2 there and 3 here"):
         method(4, **options | {"latent": 3}, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
 

@@ -230,6 +230,32 @@ def test_a_run_cut_twice_goes_on_and_a_finished_one_comes_back(whole, tmp_path):
         fit(make(), checkpoints=where, resume=True, optimizer=PLAIN)
 
 
+def test_ctrl_c_is_answered_between_epochs_and_keeps_the_last_one(whole, tmp_path):
+    make, trained = whole
+    where = Checkpoints(tmp_path, every=EPOCHS + 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), checkpoints=where, callbacks=[lambda report: os.kill(os.getpid(), signal.SIGINT)])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    epochs = Epochs()
+    assert_same(fit(make(), checkpoints=where, resume=True, callbacks=[epochs]), trained)
+    assert epochs.seen == list(range(2, EPOCHS + 1))
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_training(whole, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    make, trained = whole
+    monkeypatch.setattr("jaxcluster.core.checkpoint._write_arrays", full)
+    with pytest.warns(UserWarning, match="checkpoint of epoch 1 could not be written .*No space left"):
+        assert_same(fit(make(), checkpoints=Checkpoints(tmp_path, every=1)), trained)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_goes_on_where_more_epochs_are_asked_for(whole, tmp_path):
     make, trained = whole
     where = Checkpoints(tmp_path)

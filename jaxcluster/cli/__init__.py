@@ -1,5 +1,5 @@
-"""The command line: ``jaxcluster fit``, ``predict``, ``score``, ``sweep`` and ``info``."""
+"""The command line: ``jaxcluster fit``, ``predict``, ``report``, ``score``, ``sweep``, ``transport``, ``info``."""
 
-from jaxcluster.cli.app import app, main
+from jaxcluster.cli.app import app
 
-__all__ = ["app", "main"]
+__all__ = ["app"]

@@ -16,20 +16,21 @@ from jaxcluster.cli.errors import MistakeError, one_line
 from jaxcluster.cli.fit import fit
 from jaxcluster.cli.info import info
 from jaxcluster.cli.predict import predict
+from jaxcluster.cli.report import report
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
+from jaxcluster.core import signals, stopping
 
 UsageError = typer.BadParameter.__mro__[1]
 """What wrong words on the command line raise; its module depends on the version of typer."""
 
-INTERRUPTED = 130
-TERMINATED = 143
-ENDINGS = {INTERRUPTED: "Interrupted", TERMINATED: "Terminated"}
-
 
 class Commands(TyperGroup):
-    """All commands. A user's mistake is one line on stderr and exit code 2; a defect keeps its traceback."""
+    """All commands. A user's mistake is one line on stderr and exit code 2; a defect keeps its traceback.
+
+    A command that a signal stops ends with the signal's code of `jaxcluster.core.signals`.
+    """
 
     def main(
         self,
@@ -46,7 +47,7 @@ class Commands(TyperGroup):
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]
         runs.WORDS.set(args)
-        runs.LEFT.set(runs.NOTHING)
+        stopping.leave(stopping.NOTHING)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -55,15 +56,18 @@ class Commands(TyperGroup):
                 traceback.print_exc()
             complain("Error", message_of(error), "red")
             code = 2
-        except (KeyboardInterrupt, typer.Abort):
-            code = INTERRUPTED
-        except SystemExit as error:
-            if error.code != TERMINATED:
-                raise
-            code = TERMINATED
-        if code in ENDINGS:
-            complain(ENDINGS[code], runs.LEFT.get(), "yellow")
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command; one that is stopped says what it leaves."""
+        from jaxcluster.cli.console import complain
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            code = signals.CODES[error.signal if isinstance(error, stopping.Stopped) else signal.SIGINT]
+            complain(signals.WORDS[code], stopping.left(), "yellow")
+            raise typer.Exit(code) from error
 
 
 def message_of(error: Exception) -> str:
@@ -89,7 +93,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (fit, predict, score, sweep, transport, info):
+for command in (fit, predict, report, score, sweep, transport, info):
     app.command()(command)
 
 
@@ -113,9 +117,3 @@ def commands(
 
     To begin with, try: jaxcluster fit kmeans digits --k 10 --out runs/digits
     """
-
-
-def main() -> None:
-    """Runs the command line; ends the process."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what was begun is cleared away
-    app(prog_name="jaxcluster")

@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcluster.cli.errors import as_options, one_line
+from jaxcluster.core import stopping
+from jaxcluster.core.words import visible
 
 STDERR = Console(stderr=True, highlight=False)
 """One for all: what is printed while progress is shown has to go through the console that shows it."""
@@ -29,13 +31,13 @@ def stdout(quiet: bool = False) -> Console:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """One line as it is: never wrapped, so that a long path can be copied, and free of markup."""
-    console.print(Text(text, style=style), soft_wrap=True)
+    """Lines as they are: never wrapped, so that a long path can be copied, free of markup and of control signs."""
+    console.print(Text("\n".join(map(visible, text.split("\n"))), style=style), soft_wrap=True)
 
 
 def complain(kind: str, message: str, style: str) -> None:
     """One line on stderr: ``Error: …`` or ``Warning: …``."""
-    text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (one_line(message), style))
+    text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (visible(one_line(message)), style))
     STDERR.print(text, soft_wrap=True)
 
 
@@ -54,9 +56,9 @@ def show_table(
     """
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(columns), pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(name, justify="left" if i in text else "right", no_wrap=i not in text)
+        made.add_column(visible(name), justify="left" if i in text else "right", no_wrap=i not in text)
     for row in rows:
-        made.add_row(*(Text(number(value)) for value in row))
+        made.add_row(*(Text(visible(number(value))) for value in row))
     say(console, title, "bold")
     console.print(made, "", sep="\n")
 
@@ -86,7 +88,8 @@ class Stages:
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[None]:
         """Shows ``description`` while the block runs, and times it under ``name``."""
-        task = self._task = self._progress.add_task(description, total=None)
+        stopping.look()
+        task = self._task = self._progress.add_task(visible(description), total=None)
         start = time.perf_counter()
         try:
             yield
@@ -98,7 +101,7 @@ class Stages:
     def say(self, description: str) -> None:
         """Shows how far what is being done has come."""
         if self._task is not None:
-            self._progress.update(self._task, description=description)
+            self._progress.update(self._task, description=visible(description))
 
 
 @contextmanager

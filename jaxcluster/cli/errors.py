@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,11 @@ def mistakes() -> Iterator[None]:
 
 
 def one_line(error: BaseException | str) -> str:
-    """A message without its line breaks; the error's name where it has none."""
+    """A message without its line breaks; the error's name where it has none, and no numbers of the system's errors."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}."
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -148,7 +148,7 @@ def fit(
     given = dict(locals())
     from jaxcluster.cli import console
     from jaxcluster.cli.fitting import Task, carry_out, check, links_of, ways_of
-    from jaxcluster.cli.folder import check_folder
+    from jaxcluster.cli.folder import check_folder, claimed_folder
     from jaxcluster.cli.parameters import make_estimator
     from jaxcluster.cli.runtime import start
     from jaxcluster.cli.summary import show
@@ -167,11 +167,11 @@ def fit(
         tensorboard=tensorboard,
         labels=labels,
     )
-    check(task)
     links = links_of(task, {"must_link": must_link, "cannot_link": cannot_link})
-    with console.stages(quiet) as stage:
+    with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
+        check(task)
         with stage("read", f"Reading {data}"), mistakes():
             rows = read(task.source, scale.value, **ways_of(task.estimator))
         console.note(rows.dataset.notes, quiet=quiet)
-        result = carry_out(stage, task, rows, links)
+        result = carry_out(stage, task, rows, links, claim)
     show(console.stdout(quiet), result, out)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,15 +16,19 @@ from jaxcluster.cli import partition_options as partition
 from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import MistakeError, as_options, mistakes
-from jaxcluster.cli.folder import CONFIG, new_folder, write_json
+from jaxcluster.cli.folder import CONFIG, Claim, check_space, write_json, write_sealed
 from jaxcluster.cli.inputs import Rows, Source, describe
 from jaxcluster.cli.known import check_learns, known_labels
 from jaxcluster.cli.parameters import takes
 from jaxcluster.cli.training import check_rows, followed, trains
 from jaxcluster.cli.unfinished import check_partial, unfinished
+from jaxcluster.core import stopping
 
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
+
+BYTES, BYTES_OF_A_ROW = 4 << 20, 24
+"""What a run takes of the disk at the least: a small model with a report, and a line of labels.csv for each row."""
 
 NOISE_IN_SCORES = "one more cluster in the scores against the truth, left out of the others"
 """What a report says of rows in no cluster."""
@@ -128,24 +134,41 @@ def links_of(task: Task, files: dict[str, Path | None]) -> dict[str, Any]:
     return links
 
 
-def carry_out(stage: Stages, task: Task, rows: Rows, links: dict[str, Any]) -> Result:
-    """Fits, scores and writes; a training keeps checkpoints until all that is done."""
+def carry_out(stage: Stages, task: Task, rows: Rows, links: dict[str, Any], claim: Claim) -> Result:
+    """Fits, scores and writes, then draws the report; a training keeps checkpoints until its results are written."""
+    check_space(claim, BYTES + len(rows.x) * BYTES_OF_A_ROW)
     if not trains(task.estimator):
-        return _carry_out(stage, task, rows, _settings(task, rows), nullcontext(), links)
+        result, config = _carry_out(stage, task, rows, _settings(task, rows), nullcontext(), links, claim)
+    else:
+        result, config = _train(stage, task, rows, links, claim)
+    if task.report:
+        draw_report(stage, task.out, result, config)
+    return result
+
+
+def _train(stage, task, rows, links, claim):
     check_rows(task.estimator, rows)
     task.estimator.set_params(resume=False)  # of this call alone, and no part of what the run is
     settings, options = _settings(task, rows), {"resume": task.resume, "tensorboard": task.tensorboard}
     with unfinished(task.out, settings, resume=task.resume) as folder:
         around = followed(task.estimator, _title(task, rows), stage, folder, **options)
-        return _carry_out(stage, task, rows, settings, around, links)
+        return _carry_out(stage, task, rows, settings, around, links, claim)
 
 
-def _carry_out(stage, task, rows, settings, around, links) -> Result:
+def _carry_out(stage, task, rows, settings, around, links, claim):
     result = _fit(stage, task, rows, around, links)
-    with new_folder(task.out, overwrite=task.overwrite) as folder:
+    with claim.folder() as folder, stage("write", "Writing"), mistakes():
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(stage, folder, result, {**settings, "written": now, "seconds": dict(result.seconds)}, task.report)
-    return result
+        config = {**settings, "written": now, "seconds": dict(result.seconds)}
+        _write(folder, result, config)
+    return result, config
+
+
+def draw_report(stage: Stages, out: Path, result: Result, config: dict[str, Any]) -> None:
+    """Adds the report to a run that is written."""
+    again = shlex.join(["jaxcluster", "report", str(out)])
+    stopping.leave(f"the run in {out} is complete but for its report. To draw it: {again}")
+    runs.add_report(stage, again, lambda: _write_report(out.resolve() / runs.REPORT, result, config))
 
 
 def _title(task: Task, rows: Rows) -> str:
@@ -209,22 +232,25 @@ def _as_json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(stage: Stages, folder: Path, result: Result, config: dict[str, Any], report: bool) -> None:
+def _write(folder: Path, result: Result, config: dict[str, Any]) -> None:
+    import numpy as np
+
     estimator = result.estimator
-    with stage("write", "Writing"):
-        estimator.save(folder / runs.MODEL)
-        runs.write_labels(folder / runs.LABELS, estimator.labels_)
-        if trains(estimator):
-            runs.write_records(folder / runs.HISTORY, estimator.records_)
-        elif len(getattr(estimator, "history_", ())):
-            runs.write_history(folder / runs.HISTORY, estimator.history_)
-        clusters, noise = runs.clusters_and_noise(estimator.labels_)
-        scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
-        write_json(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
-        write_json(folder / CONFIG, config)
-    if report:
-        with stage("report", "Drawing the report"):
-            _write_report(folder / runs.REPORT, result, config)
+    to_save = copy(estimator)
+    to_save.input_scaling_ = result.rows.scaling
+    names = result.rows.dataset.columns
+    if names is not None and all(names) and len(set(names)) == len(names):
+        to_save.feature_names_in_ = np.array(names, dtype=object)
+    to_save.save(folder / runs.MODEL)
+    runs.write_labels(folder / runs.LABELS, estimator.labels_)
+    if trains(estimator):
+        runs.write_records(folder / runs.HISTORY, estimator.records_)
+    elif len(getattr(estimator, "history_", ())):
+        runs.write_history(folder / runs.HISTORY, estimator.history_)
+    clusters, noise = runs.clusters_and_noise(estimator.labels_)
+    scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
+    write_json(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
+    write_sealed(folder / CONFIG, config)
 
 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:

@@ -1,113 +1,275 @@
-"""Outputs that are there whole or not at all: made beside their place, then renamed."""
+"""Outputs that are there whole or not at all: made in a folder beside their place, then renamed.
+
+The folder beside, ``.NAME.jaxcluster``, is locked while a command runs, so that one at a time writes to a place. It is
+made when the command begins: a place that cannot be written to is found before the work, not after it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.core.files import take_place
+from jaxcluster.core import stopping
+from jaxcluster.core.files import HeldError, Lock, short_name, take_place, write_whole
 
 CONFIG = "config.json"
-"""The file that makes a folder a run: `write_json` puts it into every one."""
+"""The file that makes a folder a run: `write_sealed` puts it into every one."""
+
+RESULTS = ("metrics.json", "sweep.json", "transport.json")
+"""Files of which every run has one, besides."""
+
+SEAL = "sha256"
+"""The key of a sealed file's own checksum, its last."""
+
+
+class Claim:
+    """A place that this command alone writes to until it ends.
+
+    Args:
+        out: as the user wrote it.
+        beside: the folder beside it, on the same disk.
+        overwrite: whether it may take the place of another output of this command line.
+    """
+
+    def __init__(self, out: Path, beside: Path, *, overwrite: bool) -> None:
+        self.out, self._place, self._beside, self._overwrite = out, out.resolve(), beside, overwrite
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder to fill, which takes the place when the block ends, and vanishes if it fails."""
+        new, old = self._beside / "new", self._beside / "old"
+        with mistakes():
+            new.mkdir()
+        try:
+            yield new
+            with mistakes():
+                check_folder(self.out, overwrite=self._overwrite)
+                take_place(new, self._place, aside=old)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A path to write to, which takes the place when the block ends."""
+        new = self._beside / f"new{self._place.suffix}"
+        try:
+            yield new
+            with mistakes(), stopping.COMMIT:
+                check_file(self.out, overwrite=self._overwrite)
+                new.replace(self._place)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed_folder(out: Path, *, overwrite: bool) -> Iterator[Claim]:
+    """The place of a run, for as long as the block runs.
+
+    Raises:
+        MistakeError: as `check_folder`; another command writes there, or was killed while it replaced a run; a disk
+            that is full, or cannot be written to.
+    """
+    check_folder(out, overwrite=overwrite)
+    with _claimed(out, overwrite=overwrite) as claim:
+        yield claim
+
+
+@contextmanager
+def claimed_file(out: Path, *, overwrite: bool) -> Iterator[Claim]:
+    """As `claimed_folder`, the place of a file."""
+    check_file(out, overwrite=overwrite)
+    with _claimed(out, overwrite=overwrite) as claim:
+        yield claim
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
     """Refuses a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
-    place = out.resolve()
+    place = _checked_place(out)
     if Path.cwd().is_relative_to(place):
         raise MistakeError(f"{out} is the current folder or around it. Name a new one.")
-    _check_ancestor(place)
     if not place.exists():
         return
     if not place.is_dir():
         raise MistakeError(f"{out} is a file. Name a folder.")
-    if not any(place.iterdir()):
-        return
+    with mistakes():
+        if not any(place.iterdir()):
+            return
     if not is_run(place):
         raise MistakeError(f"{out} exists and is no run of jaxcluster. Name another folder.")
     if not overwrite:
         raise MistakeError(f"{out} holds a finished run. Pass --overwrite to replace it, or name another folder.")
 
 
-@contextmanager
-def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``out`` when the block ends, and vanishes if it fails."""
-    check_folder(out, overwrite=overwrite)
-    place = out.resolve()
-    with _beside(place) as beside:
-        new, old = beside / "new", beside / "old"
-        new.mkdir()
-        yield new
-        with mistakes():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            check_folder(out, overwrite=overwrite)
-            take_place(new, place, aside=old)
-
-
 def check_file(out: Path, *, overwrite: bool) -> None:
     """Refuses a file that cannot be written, or that is there already. Writes nothing."""
-    _check_ancestor(out.resolve())
-    if out.is_dir():
+    place = _checked_place(out)
+    if place.is_dir():
         raise MistakeError(f"{out} is a folder. Name a file.")
-    if out.exists() and not overwrite:
+    if place.exists() and not place.is_file():
+        raise MistakeError(f"{out} is a pipe, a socket or a device. Name a file.")
+    if place.exists() and not overwrite:
         raise MistakeError(f"{out} exists. Pass --overwrite to replace it, or name another file.")
 
 
-@contextmanager
-def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``out`` when the block ends."""
-    check_file(out, overwrite=overwrite)
-    place = out.resolve()
-    with _beside(place) as beside:
-        yield beside / place.name
-        with mistakes():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            (beside / place.name).replace(place)
+def check_space(claim: Claim, needed: int) -> None:
+    """Refuses a disk that has not so many bytes left for what will be written."""
+    free = shutil.disk_usage(claim.out.resolve().parent).free
+    if free < needed:
+        raise MistakeError(
+            f"the disk of {claim.out} has {_in_words(free)} left, and this needs about {_in_words(needed)}. Free some "
+            "space, or name another --out."
+        )
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder was written by this command line."""
+    """Whether a folder was written by this command line, be its config.json damaged or not."""
     config = folder / CONFIG
-    return config.is_file() and "jaxcluster" in (read_json(config).get("versions") or {})
+    return config.is_file() and (
+        "jaxcluster" in (read_json(config).get("versions") or {}) or any((folder / name).is_file() for name in RESULTS)
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where the file holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
+def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        MistakeError: the file is missing, or not a byte for byte what was written.
+    """
+    if not path.is_file():
+        raise MistakeError(f"{path} is missing: the folder was copied only in part. {remedy}")
+    with mistakes():
+        text = path.read_bytes()
+    values = read_json(path)
+    seal = values.pop(SEAL, None)
+    if seal is None or _sealed(values) != text:
+        raise MistakeError(f"{path} was changed since it was written: its SHA-256 does not match. {remedy}")
+    return values
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Values as JSON with the SHA-256 of the rest of the text, by which `read_sealed` finds any change."""
+    write_whole(path, _sealed(values))
+
+
 def write_json(path: Path, values: Any) -> None:
-    """Values as indented JSON, a list of numbers or words on one line; NaN is an error, JSON has no word for it."""
+    """Values as indented JSON, whole or not at all."""
+    write_whole(path, _json(values))
+
+
+def _sealed(values: dict[str, Any]) -> bytes:
+    return _json({**values, SEAL: hashlib.sha256(_json(values)).hexdigest()})
+
+
+def _json(values: Any) -> bytes:
+    """Indented, a list of numbers or words on one line; NaN is an error, JSON has no word for it."""
     text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-    text = re.sub(r"\[\n *([^][{}]*)\n *\]", lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text)
-    path.write_text(text + "\n", encoding="utf-8")
+    text = re.sub(r"\[\n *([^][{}]*)\n *\]", lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text) + "\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # bytes of a file's name that are no text
+        return json.dumps(values, indent=2, allow_nan=False).encode() + b"\n"
 
 
-def _check_ancestor(place: Path) -> None:
+def _checked_place(out: Path) -> Path:
+    """Where ``out`` is, on a disk that could be written to."""
+    try:
+        place = out.resolve()
+        os.stat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # there is nothing yet; the latter is told of in other words below
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MistakeError(f"{out} cannot be written to: {reason}. Name another place.") from error
     ancestor = _existing(place.parent)
     if not ancestor.is_dir():
         raise MistakeError(f"{ancestor} is a file, so there can be no {place}. Name another place.")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise MistakeError(f"{ancestor} cannot be written to. Name another place.")
+    return place
 
 
 def _existing(folder: Path) -> Path:
-    """The nearest folder that is there: what is made beside it is on the same disk, and leaves no parents behind."""
+    """The nearest folder that is there."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    with TemporaryDirectory(prefix=f".{place.name}-", dir=_existing(place.parent)) as folder:
-        yield Path(folder)
+def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
+    place = out.resolve()
+    beside = place.with_name(f".{short_name(place.name)}.jaxcluster")
+    parents = [parent for parent in place.parents if not parent.exists()]
+    lock = Lock(beside / "lock")
+
+    def clear() -> None:
+        shutil.rmtree(beside / "new", ignore_errors=True)
+        lock.let_go()
+        shutil.rmtree(beside, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):  # something is in it
+                parent.rmdir()
+
+    with ExitStack() as stack:
+        stack.callback(clear)
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            lock.take({"command": _command(), "began": datetime.now(UTC).isoformat(timespec="seconds")})
+        except HeldError as error:
+            stack.pop_all()
+            raise MistakeError(f"{out} is being written by {_who(error.holder)}. Wait, or name another.") from error
+        except OSError as error:
+            raise MistakeError(f"{out} cannot be written to: {error.strerror}. Name another place.") from error
+        stack.enter_context(stopping.on_stop(clear))
+        _restore(out, place, beside)
+        yield Claim(out, beside, overwrite=overwrite)
+
+
+def _restore(out: Path, place: Path, beside: Path) -> None:
+    """Clears what a killed command has left; the run that it was about to replace comes back."""
+    shutil.rmtree(beside / "new", ignore_errors=True)
+    old = beside / "old"
+    if not old.exists():
+        return
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    with mistakes():
+        old.rename(place)
+    raise MistakeError(
+        f"a command that was replacing the run in {out} was killed: the old run is back in its place. Pass --overwrite "
+        "to replace it, or name another folder."
+    )
+
+
+def _command() -> str:
+    from jaxcluster.cli.run import command_line
+
+    return command_line()
+
+
+def _who(holder: dict[str, Any]) -> str:
+    known = {"pid", "host", "command", "began"} <= holder.keys()
+    told = "process {pid} on {host} since {began} ({command})" if known else "another process"
+    return told.format(**{name: str(value) for name, value in holder.items()})
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,25 +64,26 @@ def predict(
       jaxcluster predict runs/flowers new.csv --out labels.csv
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_file, new_file
+    from jaxcluster.cli.folder import claimed_file
     from jaxcluster.cli.runtime import start
 
     if out is not None:
         _check_ending(out)
-        check_file(out, overwrite=overwrite)
+    place = nullcontext() if out is None else claimed_file(out, overwrite=overwrite)
     saved = runs.find_run(model)
     start()
-    with console.stages(quiet) as stage:
+    with place as claim, console.stages(quiet) as stage:
         with stage("load", f"Loading {model}"), mistakes():
             estimator = _load(saved.model)
         with stage("read", f"Reading {data}"), mistakes():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             rows = _rows(saved.config, Source(data, key, columns, **layout), estimator)
         console.note(rows.notes, quiet=quiet)
-        with stage("predict", f"Labelling {len(rows.x):,} rows"), mistakes():
+        with stage("predict", f"Labelling {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.x)
-        if out is not None:
-            with new_file(out, overwrite=overwrite) as path, mistakes():
+        if claim is not None:
+            with claim.file() as path, mistakes():
                 _write(path, labels)
     printer = console.stdout(quiet)
     _show_counts(printer, rows.name, labels)
@@ -103,16 +106,14 @@ def _load(model: Path) -> Any:
 
 
 def _rows(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
-    """The new rows, scaled as those of the run were."""
+    """The new rows, in their own units: the model scales them as those of the run were."""
     from jaxcluster.core.check import check_finite, check_width
-    from jaxcluster.datasets import Scaling
 
     dataset = read_like(config.get("data", {}), source)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
     missing = True if getattr(estimator, "missing", False) else None
     check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
-    scaling = Scaling.from_json(config.get("scaling", {"how": "none"}))
-    return dataset._replace(x=scaling.apply(dataset.x))
+    return dataset
 
 
 def _write(path: Path, labels: np.ndarray) -> None:

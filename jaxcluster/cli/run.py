@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxcluster.cli.errors import MistakeError
-from jaxcluster.cli.folder import CONFIG, is_run, read_json
+from jaxcluster.cli.errors import MistakeError, mistakes, one_line
+from jaxcluster.cli.folder import CONFIG, is_run, read_sealed
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from jaxcluster.cli.console import Stages
 
 MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json", "history.jsonl", "report.html"
 
@@ -23,11 +25,6 @@ LABELS_HEAD = "row,label\n"
 
 WORDS: ContextVar[Sequence[str]] = ContextVar("WORDS", default=())
 """What was typed after ``jaxcluster``."""
-
-NOTHING = "nothing was written."
-
-LEFT: ContextVar[str] = ContextVar("LEFT", default=NOTHING)
-"""What a command that is cut short leaves, in words."""
 
 FILES = {
     REPORT: "scores and pictures: open it in a browser",
@@ -41,22 +38,47 @@ FILES = {
 
 
 class SavedRun(NamedTuple):
-    """A run as ``jaxcluster predict`` finds it: the model's folder, and what config.json says, empty without one."""
+    """A run as other commands find it: the model's folder, and what config.json says, empty for a model alone."""
 
     model: Path
     config: dict[str, Any]
 
 
 def find_run(path: Path) -> SavedRun:
-    """The run in a folder that `jaxcluster fit` wrote, or the model in a folder that an estimator was saved to."""
-    if not path.exists():
+    """The run in a folder that `jaxcluster fit` wrote, or the model in a folder that an estimator was saved to.
+
+    Raises:
+        MistakeError: neither, or a run whose config.json is missing or damaged.
+    """
+    with mistakes():
+        there = path.exists()
+    if not there:
         raise MistakeError(f"{path} does not exist. Name the folder that jaxcluster fit wrote (its --out).")
     folder = path.resolve().parent if path.name == MODEL and is_run(path.resolve().parent) else path
-    if is_run(folder):
+    if is_run(folder) or (folder / MODEL).is_dir():
+        config = read_sealed(folder / CONFIG)
         if not (folder / MODEL).is_dir():
             raise MistakeError(f"{path} holds a run without a model. Name one that jaxcluster fit wrote.")
-        return SavedRun(folder / MODEL, read_json(folder / CONFIG))
+        return SavedRun(folder / MODEL, config)
     return SavedRun(path, {})
+
+
+def add_report(stage: Stages, again: str, draw: Callable[[], object]) -> None:
+    """Draws the report of results that are written. What goes wrong is a warning: they are as good without it.
+
+    Args:
+        stage: says what is done.
+        again: what to type to draw it once more.
+        draw: writes the page.
+    """
+    from jaxcluster.cli.console import complain
+
+    with stage("report", "Drawing the report"):
+        try:
+            draw()
+        except Exception as error:
+            told = f"the results are written, but their report could not be drawn: {type(error).__name__}: {error}"
+            complain("Warning", f"{one_line(told).rstrip('.')}. To try again: {again}", "yellow")
 
 
 def command_line() -> str:

@@ -56,14 +56,13 @@ def score(
       jaxcluster score labels.npy flowers.csv --truth-column species --json scores.json
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_file, new_file, write_json
+    from jaxcluster.cli.folder import claimed_file, write_json
     from jaxcluster.cli.scores import external_scores, show_scores
     from jaxcluster.datasets import load_labels
     from jaxcluster.plots.style import is_noise
 
-    if json is not None:
-        check_file(json, overwrite=overwrite)
-    with console.stages(quiet) as stage, stage("score", "Scoring"):
+    place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
+    with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):
         with mistakes():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             found = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
@@ -71,9 +70,9 @@ def score(
         if len(found) != len(known):
             raise MistakeError(f"{labels} has {len(found):,} labels and {truth} {len(known):,}. They must go together.")
         scores = external_scores(known, found)
-    if json is not None:
-        with new_file(json, overwrite=overwrite) as path, mistakes():
-            write_json(path, scores)
+        if claim is not None:
+            with claim.file() as path, mistakes():
+                write_json(path, scores)
     printer = console.stdout(quiet)
     noise = ", noise as one more cluster" if is_noise(found).any() else ""
     show_scores(printer, f"{len(found):,} rows against the truth{noise}", scores)

@@ -17,11 +17,10 @@ from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.inputs import Rows, Source, describe, read
+from jaxcluster.core import stopping
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from jaxcluster.cli.console import Stages
 
 TABLE, RESULTS = "sweep.csv", "sweep.json"
 
@@ -148,8 +147,10 @@ def sweep(
       jaxcluster sweep iris --k 2:9 --algo kmedoids --metric manhattan --out runs/medoids
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_folder, new_folder
+    from jaxcluster.cli.folder import check_folder, claimed_folder
+    from jaxcluster.cli.run import add_report
     from jaxcluster.cli.runtime import start
+    from jaxcluster.cli.sweep_report import write_sweep_report
 
     ks = parse_ks(k)
     given = {
@@ -167,15 +168,19 @@ def sweep(
     start()
     source = Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding)
     ways = {"metric": options.get("metric"), "missing": missing or (False if algo is Algo.gmm else None)}
-    with console.stages(quiet) as stage:
+    with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), mistakes():
             rows = read(source, scale.value, **ways)
         console.note(rows.dataset.notes, quiet=quiet)
         result = import_module(METHODS[algo]).run(stage, rows, ks, seeds, seed, options)
-        with new_folder(out, overwrite=overwrite) as folder:
+        with claim.folder() as folder, stage("write", "Writing"), mistakes():
             config = _config(algo, result, options | {"seed": seed}, describe(source, rows.dataset))
-            _write(stage, folder, result, config, report=not no_report)
-    _show(console.stdout(quiet), result, out, report=not no_report)
+            _write(folder, result, config)
+        if not no_report:
+            again = runs.command_line() + ("" if overwrite else " --overwrite")
+            stopping.leave(f"the results in {out} are complete but for their report. To try again: {again}")
+            add_report(stage, again, lambda: write_sweep_report(out.resolve() / runs.REPORT, result, config))
+    _show(console.stdout(quiet), result, out)
 
 
 def parse_ks(text: str) -> list[int]:
@@ -227,25 +232,19 @@ def _config(algo: Algo, result: Sweep, options: dict[str, Any], data: dict[str, 
     }
 
 
-def _write(stage: Stages, folder: Path, result: Sweep, config: dict[str, Any], *, report: bool) -> None:
-    from jaxcluster.cli.folder import CONFIG, write_json
+def _write(folder: Path, result: Sweep, config: dict[str, Any]) -> None:
+    from jaxcluster.cli.folder import CONFIG, write_json, write_sealed
 
     lines = result.lines()
-    with stage("write", "Writing"):
-        with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
-        write_json(folder / RESULTS, result.details())
-        write_json(folder / CONFIG, config)
-    if report:
-        from jaxcluster.cli.sweep_report import write_sweep_report
-
-        with stage("report", "Drawing the report"):
-            write_sweep_report(folder / runs.REPORT, result, config)
+    with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    write_json(folder / RESULTS, result.details())
+    write_sealed(folder / CONFIG, config)
 
 
-def _show(out: Console, result: Sweep, folder: Path, *, report: bool) -> None:
+def _show(out: Console, result: Sweep, folder: Path) -> None:
     from jaxcluster.cli.console import say, show_table
 
     title, heads, lines = result.shown()
@@ -254,5 +253,5 @@ def _show(out: Console, result: Sweep, folder: Path, *, report: bool) -> None:
         say(out, remark)
     say(out, f"\nWritten to {folder}:", "bold")
     for name, purpose in FILES.items():
-        if report or name != runs.REPORT:
+        if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")

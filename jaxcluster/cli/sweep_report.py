@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import as_options
+from jaxcluster.core.files import write_whole
+from jaxcluster.core.words import on_page
 from jaxcluster.report import tables
 from jaxcluster.report.run import CLUSTERED_AS
 
@@ -39,4 +41,4 @@ def write_sweep_report(path: Path, result: Sweep, config: dict[str, Any]) -> Non
         body="\n".join([said, *body]),
         footer=f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}.",
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, on_page(page).encode())

@@ -97,13 +97,13 @@ def transport(
       jaxcluster transport moons:n=300 circles:n=300 --epsilon 0.05 --out runs/moved
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_folder, new_folder
+    from jaxcluster.cli.folder import check_folder, claimed_folder
     from jaxcluster.cli.runtime import start
 
     check_folder(out, overwrite=overwrite)
     start()
     options = {"cost": cost.value, "epsilon": epsilon, "rho": rho, "tol": tol, "max_steps": max_iter}
-    with console.stages(quiet) as stage:
+    with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {x} and {y}"), mistakes():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             both = _read(x, layout), _read(y, layout)
@@ -111,7 +111,7 @@ def transport(
             console.note(each.notes, quiet=quiet)
         with stage("fit", f"Moving {len(both[0].x):,} rows onto {len(both[1].x):,}"), mistakes():
             moved = _move(*both, options, divergence=divergence)
-        with new_folder(out, overwrite=overwrite) as folder:
+        with claim.folder() as folder, mistakes():
             _write(stage, folder, moved, {"x": x, "y": y, **options})
     _show(console.stdout(quiet), moved, out)
 
@@ -161,7 +161,7 @@ def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -
     import numpy as np
 
     from jaxcluster.cli import runtime
-    from jaxcluster.cli.folder import write_json
+    from jaxcluster.cli.folder import write_json, write_sealed
 
     with stage("write", "Writing"):
         np.savez(folder / POTENTIALS, f=moved.transport.f, g=moved.transport.g)
@@ -171,7 +171,7 @@ def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -
             _draw(folder / "plan.svg", moved)
         config = {"command": runs.command_line(), "parameters": options, "versions": runtime.versions()}
         config |= {"device": runtime.device(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(folder / CONFIG, config | {"seconds": dict(stage.seconds)})
+        write_sealed(folder / CONFIG, config | {"seconds": dict(stage.seconds)})
 
 
 def _draw(path: Path, moved: Moved) -> None:

@@ -6,13 +6,15 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.cli.folder import read_json, write_json
+from jaxcluster.cli.folder import read_sealed, write_sealed
+from jaxcluster.core import stopping
+from jaxcluster.core.files import short_name
 
 SETTINGS = "settings.json"
 """The file that makes a folder one of these: what the command was, and what it worked on."""
@@ -26,13 +28,13 @@ AFRESH = "Pass the same again, or --overwrite without --resume to start afresh."
 def partial_of(out: Path) -> Path:
     """Where a run that goes to ``out`` keeps its checkpoints."""
     place = out.resolve()
-    return place.with_name(f"{place.name}.partial")
+    return place.with_name(f"{short_name(place.name)}.partial")
 
 
 def check_partial(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuses to begin where checkpoints would be lost, and to go on where there are none. Writes nothing."""
     folder = partial_of(out)
-    if not folder.exists():
+    if not folder.exists() or all(entry.name.startswith(f".{SETTINGS}.") for entry in folder.iterdir()):
         if resume:
             raise MistakeError(f"--resume finds nothing to go on from: there is no {folder}. Leave it out to start.")
         return
@@ -58,24 +60,25 @@ def unfinished(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Itera
     """
     folder = partial_of(out)
     settings = json.loads(json.dumps(settings))
-    new = [parent for parent in folder.parents if not parent.exists()]
     if resume:
-        _check_same(folder, read_json(folder / SETTINGS), settings)
+        _check_same(folder, read_sealed(folder / SETTINGS, AFRESH), settings)
     else:
         with mistakes():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            write_json(folder / SETTINGS, settings)
-    try:
-        yield folder
-    except BaseException:
+            write_sealed(folder / SETTINGS, settings)
+
+    def leave() -> None:
         if _has_checkpoints(folder):
-            runs.LEFT.set(f"checkpoints are kept in {folder}. To go on: {_command()}")
+            stopping.leave(f"checkpoints are kept in {folder}. To go on: {_command()}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            for parent in new:
-                with suppress(OSError):  # another has put something there
-                    parent.rmdir()
+
+    try:
+        with stopping.on_stop(leave):
+            yield folder
+    except BaseException:
+        leave()
         raise
     shutil.rmtree(folder, ignore_errors=True)
 

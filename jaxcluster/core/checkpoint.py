@@ -119,6 +119,11 @@ class Checkpoints(NamedTuple):
         return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
+def prepare() -> None:
+    """Loads what writes checkpoints, which takes a second: a process that is told to stop has no time for it."""
+    import orbax.checkpoint  # noqa: F401
+
+
 def fingerprint(x: Any, rows: int = 1024) -> str:
     """A short digest of an array's shape, dtype and of up to ``rows`` rows spread over it, to tell data sets apart."""
     chosen = np.unique(np.linspace(0, len(x) - 1, min(rows, len(x))).astype(np.int64))

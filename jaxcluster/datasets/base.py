@@ -6,9 +6,27 @@ import csv
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+
+def arrow_stream(path: Path) -> Any:
+    """The bytes of a file, unzipped where its name ends in .gz, as pyarrow reads them."""
+    import pyarrow as pa
+
+    source = for_arrow(path)
+    return pa.input_stream(source, compression="gzip" if path.suffix.lower() == ".gz" else None)
+
+
+def for_arrow(path: Path) -> Any:
+    """A path as pyarrow takes it; the opened file where its name is no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.open("rb")
+    return str(path)
 
 
 class DataError(ValueError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.datasets.base import DataError, Format, listing
+from jaxcluster.datasets.base import DataError, Format, arrow_stream, listing
 from jaxcluster.datasets.layout import GROUPED, MISSING, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
 from jaxcluster.datasets.numbers import LARGEST_EXACT
 from jaxcluster.datasets.tables import CHOOSE, Table, filled_with_nan, title_of
@@ -121,10 +121,8 @@ def _parse(
 
 def _bytes(path: Path) -> bytes:
     """The whole file, unzipped."""
-    import pyarrow as pa
-
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with arrow_stream(path) as stream:
             return stream.read()
     except OSError as error:
         raise DataError(f"{path.name} cannot be unzipped ({path.stat().st_size} bytes). Is it truncated?") from error
@@ -140,7 +138,7 @@ def _opened(path: Path, layout: Layout) -> Any:
     import pyarrow as pa
 
     if not _is_rewritten(layout):
-        return pa.input_stream(str(path), compression="detect")
+        return arrow_stream(path)
     text = codecs.decode(_bytes(path), layout.encoding)
     rows = [""] * (text.count("\n") + text.count("\r") + 1)
     for line, row in numbered_rows(text.removeprefix("\ufeff"), layout.delimiter, path.name):

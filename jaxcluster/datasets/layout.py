@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxcluster.datasets.base import DataError, Format, listing
+from jaxcluster.datasets.base import DataError, Format, arrow_stream, listing
 
 HEAD = 1 << 24
 """Bytes in which the first lines are looked for: some hundred thousand columns."""
@@ -201,10 +201,8 @@ def is_number(field: str, decimal: str = ".") -> bool:
 
 def _head(path: Path) -> tuple[bytes, bool]:
     """The first bytes, unzipped, and whether they are all."""
-    import pyarrow as pa
-
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
+        with arrow_stream(path) as stream:
             head = stream.read(HEAD + 1)
     except OSError as error:
         zipped = " as a gzipped file; is it truncated?" if path.suffix.lower() == ".gz" else "."

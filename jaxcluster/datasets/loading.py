@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcluster.core.files import check_regular
 from jaxcluster.datasets import arrays
 from jaxcluster.datasets.base import (
     DataError,
@@ -191,6 +192,10 @@ def _resolve(spec: str | os.PathLike, key: str | None) -> tuple[Path, str | None
     path, key = Path(text), inline or key
     if not path.exists():
         raise _missing(path)
+    try:
+        check_regular(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     if path.is_dir():
         raise DataError(f"{path} is a folder{_offer(path)}. Name a file.")
     if _ending(path) not in ENDINGS and not arrays.is_idx(path):

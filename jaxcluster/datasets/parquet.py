@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcluster.datasets.base import DataError
+from jaxcluster.datasets.base import DataError, for_arrow
 from jaxcluster.datasets.tables import Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def open_parquet(path: Path) -> Table:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(for_arrow(path), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     names = list(file.schema_arrow.names)

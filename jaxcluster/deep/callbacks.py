@@ -5,6 +5,7 @@ A callback is called with a `Report` after every epoch; one with ``begin``, ``en
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.core.files import write_whole
 from jaxcluster.deep.use import map_module
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class JsonLines:
     def begin(self, history: list[dict[str, float]], epochs: int) -> None:
         """Begins the file anew, with the records of the checkpoint that the run goes on from."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(map(_line, history)), encoding="utf-8")
+        write_whole(self.path, "".join(map(_line, history)).encode())
 
     def __call__(self, report: Report) -> None:
         """Adds a line."""
@@ -119,26 +121,54 @@ class Snapshots:
 
     Args:
         x: (n, d) rows, of which up to 1,000 spread over them are looked at.
+        folder: where codes are kept as files too, for a run that is cut short and goes on; None for nowhere.
 
     Attributes:
         rows: their numbers.
         taken: codes by "phase-epoch".
     """
 
-    def __init__(self, x: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, folder: str | os.PathLike | None = None) -> None:
         self.rows = np.unique(np.linspace(0, len(x) - 1, min(SNAPSHOT_ROWS, len(x))).astype(np.int32))
         self.taken: dict[str, np.ndarray] = {}
-        self._x = x[self.rows]
+        self.folder = None if folder is None else Path(folder)
+        self.x = x[self.rows]
 
     def of(self, phase: str, method: str) -> Callable[[Report], None]:
         """A callback for one phase; ``method`` of the module gives the codes."""
+        return _SnapshotsOfPhase(self, phase, method)
 
-        def look(report: Report) -> None:
-            epoch = len(report.history)
-            if epoch & (epoch - 1) == 0:
-                self.taken[f"{phase}-{epoch}"] = np.asarray(map_module(report.module(), method, self._x))
 
-        return look
+class _SnapshotsOfPhase:
+    def __init__(self, snapshots: Snapshots, phase: str, method: str) -> None:
+        self._snapshots, self._phase, self._method = snapshots, phase, method
+
+    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
+        """Takes over what was taken in the epochs that a run goes on from."""
+        moments = (1 << power for power in range(len(history).bit_length()))
+        for name in (f"{self._phase}-{epoch}" for epoch in moments):
+            path = self._path(name)
+            if path is not None and path.is_file():
+                self._snapshots.taken[name] = np.load(path, allow_pickle=False)
+
+    def __call__(self, report: Report) -> None:
+        """Looks at the rows, if it is time."""
+        epoch = len(report.history)
+        if epoch & (epoch - 1):
+            return
+        name = f"{self._phase}-{epoch}"
+        codes = np.asarray(map_module(report.module(), self._method, self._snapshots.x))
+        self._snapshots.taken[name] = codes
+        path = self._path(name)
+        if path is not None:
+            content = io.BytesIO()
+            np.save(content, codes)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content.getvalue())
+
+    def _path(self, name: str) -> Path | None:
+        folder = self._snapshots.folder
+        return None if folder is None else folder / f"{name}.npy"
 
 
 def said(record: dict[str, float]) -> str:

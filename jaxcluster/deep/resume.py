@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.checkpoint import Checkpoints, fingerprint
+from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.deep.run import Run, TrainState
 from jaxcluster.types import Status
 
@@ -29,6 +31,49 @@ class Progress(NamedTuple):
     history: list[dict[str, float]]
     status: Status | None
     looked: bool
+
+
+class Keeper:
+    """Keeps a training: where it stands, and its checkpoints.
+
+    Args:
+        where: they are kept; None for nowhere.
+        progress: that the training begins with, of which there is a checkpoint already, or nothing to keep.
+    """
+
+    def __init__(self, where: Checkpoints | None, progress: Progress) -> None:
+        self._where, self._progress, self._saved = where, progress, self._name(progress)
+        self._lock = threading.Lock()  # a thread that ends the process may save while the training goes on
+        if where is not None:
+            prepare()
+
+    def stand(self, progress: Progress) -> None:
+        """Says where the training stands, of which `save` makes a checkpoint."""
+        self._progress = progress._replace(history=list(progress.history))
+
+    def save(self) -> None:
+        """Writes a checkpoint of where the training stands, unless there is one.
+
+        A disk that is full is no reason to lose the training: it goes on, and a warning says so.
+        """
+        with self._lock:
+            progress = self._progress
+            if self._where is None or self._saved == self._name(progress):
+                return
+            try:
+                save(self._where, progress)
+            except OSError as error:
+                warnings.warn(
+                    f"the checkpoint of epoch {len(progress.history)} could not be written ({error}). The training "
+                    "goes on, and those before it are kept.",
+                    stacklevel=2,
+                )
+                return
+            self._saved = self._name(progress)
+
+    @staticmethod
+    def _name(progress):
+        return progress.status, len(progress.history)
 
 
 def placed(checkpoints: Checkpoints | None, run: Run, x: Any) -> Checkpoints | None:

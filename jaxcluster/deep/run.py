@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import check, stopping
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import Rows, batch_rows, drawn_rows, take
 from jaxcluster.deep.objective import Batch, Refreshed, Turn
@@ -254,6 +254,7 @@ class Run:
         seen = []
         state = jax.tree.map(jnp.copy, state)
         for chunk in self.rows.chunks(rows.reshape(self.steps, self.batches, self.batch), found.target):
+            stopping.look()
             state, followed = _steps(self.plan, self.rows.resident, watch, state, chunk, self.step_key, last)
             seen.append(followed)
         return state, {name: np.concatenate([np.asarray(part[name], np.float64) for part in seen]) for name in seen[0]}

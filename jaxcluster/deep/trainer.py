@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from jaxcluster.core import check
+from jaxcluster.core import check, stopping
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep.batches import Rows, as_rows
 from jaxcluster.deep.objective import Objective
 from jaxcluster.deep.optimizers import adam, check_optimizer
-from jaxcluster.deep.resume import Progress, begun, placed, save
+from jaxcluster.deep.resume import Keeper, Progress, begun, placed
 from jaxcluster.deep.run import CAUSES, Run
 from jaxcluster.types import KeyArray, Status
 
@@ -117,7 +117,8 @@ def train(
         callbacks: called with a `Report` after every epoch, and stop the run by returning True. One that has ``begin``
             (called with the history so far and the number of epochs) and ``end`` (with the `Trained`) gets those too,
             and one that has ``cut`` is told when an error or interrupt ends the run.
-        checkpoints: where to keep some; None for nowhere. They know the data, the batches, the key, the precision and
+        checkpoints: where to keep some; None for nowhere. Ctrl-C is answered after the epoch that is running, whose
+            checkpoint is written first. They know the data, the batches, the key, the precision and
             the model's class and variables; what else a run depends on, such as the optimizer's rate, goes into their
             ``config``.
         resume: whether to go on from the newest there; of a run that was finished it takes no step, unless all its
@@ -144,9 +145,14 @@ def train(
     run = Run(key, module, rows, adam() if optimizer is None else optimizer, batch, steps_per_epoch, precision)
     where = placed(checkpoints, run, x)
     callbacks = tuple(callbacks)
+    progress = begun(run, where, resume)
+    keeper = Keeper(where, progress)
     try:
-        trained = _train(run, limits, callbacks, where, resume)
-    except BaseException:  # an interrupt too must not leave a bar behind that goes on drawing itself
+        with stopping.interruptible(), stopping.on_stop(keeper.save):
+            trained = _train(run, limits, callbacks, progress, keeper, 0 if where is None else where.every)
+    except BaseException as error:  # an interrupt too must not leave a bar behind that goes on drawing itself
+        if isinstance(error, KeyboardInterrupt):
+            keeper.save()
         _tell(callbacks, "cut")
         raise
     _tell(callbacks, "end", trained)
@@ -162,16 +168,16 @@ class _Limits(NamedTuple):
     min_delta: float
 
 
-def _train(run, limits, callbacks, where, resume):
-    """Epochs until one of the limits, with checkpoints on the way."""
-    state, labels, history, status, looked = begun(run, where, resume)
-    saved = status, len(history)
+def _train(run, limits, callbacks, progress, keeper, every):
+    """Epochs until one of the limits, with checkpoints every so many of them; 0 for none."""
+    state, labels, history, status, looked = progress
     if status in (None, Status.MAX_STEPS):  # those who ask for more epochs than a finished run had get them
         status = Status.MAX_STEPS if len(history) >= limits.epochs else None
     _tell(callbacks, "begin", history, limits.epochs)
     collapsed, look, start = _collapsed(history), None, None
     while status is None:
         clock = time.perf_counter()
+        stopping.look()
         state, look = run.look(state, len(history), labels)
         if int(state.failed):
             state = state if start is None else run.rewound(*start, state)
@@ -197,15 +203,18 @@ def _train(run, limits, callbacks, where, resume):
         report = Report(history[-1], history, limits.epochs, labels, as_it_is)
         stopped = [bool(callback(report)) for callback in callbacks]
         status = _status(any(stopped), history, limits) if status is None else status
-        if where is not None and status is None and len(history) % where.every == 0:
-            save(where, Progress(state, labels, history, None, False))
+        if status is None:
+            keeper.stand(Progress(state, labels, history, None, False))
+            if every and len(history) % every == 0:
+                keeper.save()
     final, look = _concluded(run, state, history, labels, (looked, look), start)
     failed = int(final.failed)
     collapsed = look is not None and look.collapsed
     ended = Status.NOT_FINITE if failed else Status.COLLAPSED if collapsed else status
     # What a failed run had last is no place to go on from.
-    if where is not None and not failed and saved != (status, len(history)):
-        save(where, Progress(state, labels, history, status, looked))
+    if not failed:
+        keeper.stand(Progress(state, labels, history, status, looked))
+        keeper.save()
     cause = CAUSES[int(final.cause)] if failed else None
     labels = labels if look is None else look.labels
     return Trained(run.module_of(final), labels, int(final.step), ended, failed or None, tuple(history), cause)

@@ -19,6 +19,8 @@ from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.programs import make_room
+from jaxcluster.datasets.numbers import exact
+from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import store
 from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
@@ -36,6 +38,13 @@ class Estimator(BaseEstimator):
 
     _takes_missing: bool | None = None
     """Whether NaN are let through; None where no parameter asks for it."""
+
+    input_scaling_: Scaling | None = None
+    """How rows were scaled before the fit, of a model that the command line has fitted; None for other models.
+
+    New rows are given in their own units and are scaled in the same way. Centers and other published values are in the
+    units of the scaled rows: ``input_scaling_.undo(model.cluster_centers_)`` has them in the others.
+    """
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.
@@ -81,9 +90,20 @@ class Estimator(BaseEstimator):
         return X
 
     def _as_numbers(self, X: Any, **options: Any) -> Any:
-        """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them."""
+        """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them.
+
+        Rows of a new fit are taken as they are, others are scaled as those of the fit were.
+        """
         make_room()
-        return numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
+        table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
+        if options.get("reset", True):
+            vars(self).pop("input_scaling_", None)
+            return table
+        scaling = self.input_scaling_
+        if scaling is None:
+            return table
+        # Before they are made float64, which may not hold them: their origin is subtracted first.
+        return scaling.apply(table if scaling.origin is None else exact(np.asarray(X)))
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:

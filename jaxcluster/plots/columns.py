@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.plots.maps import check_columns
-from jaxcluster.plots.style import MUTED, PALETTE, finish, new_axes
+from jaxcluster.plots.style import MUTED, PALETTE, finish, new_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def reconstruction_errors(
         raise ValueError("no column of x varies: there is no error to compare.")
     lost = np.mean(np.square(x - returned), axis=0)[varying] / variance[varying]
     worst = np.argsort(-lost, kind="stable")[:MOST_COLUMNS]
-    names = [f"column {j}" if columns is None else str(columns[j]) for j in varying[worst]]
+    names = [f"column {j}" if columns is None else plain(columns[j]) for j in varying[worst]]
     ax = new_axes(ax, 6.4, 1.2 + 0.24 * len(worst))
     bars = ax.barh(np.arange(len(worst)), lost[worst], color=PALETTE[0], height=0.7)
     ax.bar_label(bars, fmt="{:.1%}", padding=4, color=MUTED, fontsize=8.5)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.plots.style import INK, NOISE, NUMBERED, PAPER, color_of, finish, halo, new_axes
+from jaxcluster.plots.style import INK, NOISE, NUMBERED, PAPER, color_of, finish, halo, new_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,4 +156,4 @@ def _number(ax: Axes, icicles: list[Icicle]) -> None:
     for label, icicle in tops.items() if len(tops) <= NUMBERED else ():
         at = ((icicle.left[0] + icicle.right[0]) / 2, icicle.levels[0])
         style = {"ha": "center", "va": "top", "fontsize": 10, "fontweight": "bold", "zorder": 5}
-        ax.annotate(str(label), at, (0, -4), textcoords="offset points", color=INK, path_effects=halo(), **style)
+        ax.annotate(plain(label), at, (0, -4), textcoords="offset points", color=INK, path_effects=halo(), **style)

@@ -16,6 +16,7 @@ from jaxcluster.plots.style import (
     is_noise,
     new_axes,
     of_rows,
+    plain,
     rows_and_labels,
     sample,
 )
@@ -77,7 +78,7 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, 
     finish(ax, "Silhouette of each row" + of_rows(len(kept), len(rows)), "silhouette", "cluster")
     ax.set_ylim(top, -gap)
     numbered = len(names) <= NUMBERED
-    ax.set_yticks(middles if numbered else [], names.tolist() if numbered else [])
+    ax.set_yticks(middles if numbered else [], list(map(plain, names.tolist())) if numbered else [])
     ax.grid(False, axis="y")
     return ax
 
@@ -99,7 +100,7 @@ def cluster_sizes(labels: Any, ax: Axes | None = None) -> Axes:
     noun = "cluster" if clusters == 1 else "clusters"
     finish(ax, f"Rows in {clusters:,} {noun}" if clusters else "All rows are noise", "cluster", "rows")
     every = -(-len(names) * len(str(len(names))) // UNDER)
-    ticks = ["noise" if noise else str(name) for name, noise in zip(names.tolist(), is_noise(names), strict=True)]
+    ticks = ["noise" if noise else plain(name) for name, noise in zip(names.tolist(), is_noise(names), strict=True)]
     ax.set_xticks(at[::every], ticks[::every])
     ax.grid(False, axis="x")
     return ax

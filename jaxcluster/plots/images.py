@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.plots.style import INK, MUTED, NUMBERED, new_axes
+from jaxcluster.plots.style import INK, MUTED, NUMBERED, new_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,16 +122,16 @@ def _sheet(ax: Axes | None, sheet: np.ndarray, width: float = 6.4) -> Axes:
 
 def _above(ax: Axes, x: float, y: float, name: Any) -> None:
     style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "color": MUTED, "fontsize": 9}
-    ax.annotate(str(name), (x - 0.5, y - 0.5), (0, 2), **style)
+    ax.annotate(plain(name), (x - 0.5, y - 0.5), (0, 2), **style)
 
 
 def _beside(ax: Axes, x: float, y: float, name: Any) -> None:
     style = {"textcoords": "offset points", "ha": "right", "va": "center", "color": MUTED, "fontsize": 9}
-    ax.annotate(str(name), (x - 0.5, y - 0.5), (-4, 0), **style)
+    ax.annotate(plain(name), (x - 0.5, y - 0.5), (-4, 0), **style)
 
 
 def _titled(ax: Axes, title: str) -> Axes:
-    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    ax.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
     return ax
 
 

@@ -22,6 +22,7 @@ from jaxcluster.plots.style import (
     new_axes,
     of_rows,
     on_top,
+    plain,
     rows_and_labels,
     sample,
     wide,
@@ -255,4 +256,4 @@ def names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
         own = points[labels == name]
         at = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
         style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "zorder": 5}
-        ax.annotate(str(name), at, color=INK, path_effects=halo(), **style)
+        ax.annotate(plain(name), at, color=INK, path_effects=halo(), **style)

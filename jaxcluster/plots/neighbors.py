@@ -17,6 +17,7 @@ from jaxcluster.plots.style import (
     halo,
     is_noise,
     new_axes,
+    plain,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _number(ax: Axes, labels: np.ndarray) -> None:
     ticks: list[tuple[float, str]] = []
     for name in sorted(names, key=middles.get) if len(names) <= NUMBERED else ():
         if not ticks or middles[name] - ticks[-1][0] >= NEAREST_TICKS * len(labels):
-            ticks.append((middles[name], str(name)))
+            ticks.append((middles[name], plain(name)))
     ax.set_xticks([at for at, _ in ticks], [name for _, name in ticks])
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.core.words import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -33,6 +35,15 @@ def new_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
+def plain(text: Any) -> str:
+    r"""A name from the data as matplotlib draws it letter by letter: no mathematics between $ signs, no control signs.
+
+    >>> plain("price in $")
+    'price in \\$'
+    """
+    return visible(str(text)).replace("$", r"\$")
+
+
 def finish(ax: Axes, title: str, xlabel: str = "", ylabel: str = "", *, integer: bool = False, pad: float = 10) -> Axes:
     """Titles and the quiet frame around every picture.
 
@@ -40,9 +51,9 @@ def finish(ax: Axes, title: str, xlabel: str = "", ylabel: str = "", *, integer:
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=pad)
-    ax.set_xlabel(xlabel, color=MUTED, fontsize=10)
-    ax.set_ylabel(ylabel, color=MUTED, fontsize=10)
+    ax.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", color=INK, pad=pad)
+    ax.set_xlabel(plain(xlabel), color=MUTED, fontsize=10)
+    ax.set_ylabel(plain(ylabel), color=MUTED, fontsize=10)
     ax.tick_params(colors=MUTED, labelsize=9, length=0)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GRID)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.plots.maps import names, plane, scatter
-from jaxcluster.plots.style import GRID, INK, MUTED, color_of, compact, finish, halo, is_noise, new_axes
+from jaxcluster.plots.style import GRID, INK, MUTED, color_of, compact, finish, halo, is_noise, new_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,10 +118,10 @@ def _moment(panel: Axes, points: np.ndarray, labels: np.ndarray, name: str, *, n
     panel.set_xticks([])
     panel.set_yticks([])
     panel.spines[:].set_color(GRID)
-    panel.set_title(name, loc="left", fontsize=9.5, color=MUTED, pad=3)
+    panel.set_title(plain(name), loc="left", fontsize=9.5, color=MUTED, pad=3)
 
 
 def frame(ax: Axes, title: str) -> None:
     """Makes ``ax`` an empty frame with a title, for panels inside."""
     ax.set_axis_off()
-    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    ax.set_title(plain(title), loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxcluster.core.check import check_choice
+from jaxcluster.core.files import write_whole
+from jaxcluster.core.words import on_page
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.curves import steps_of
@@ -119,20 +121,12 @@ def write_report(
         body="\n".join(filter(None, parts)),
         footer=f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
-    return _write(Path(path), page)
+    path = Path(path)
+    write_whole(path, on_page(page).encode())
+    return path
 
 
 def _steps(history: Any) -> np.ndarray | None:
     """The finite objectives of a history; None where there are none."""
     values = None if history is None else steps_of(history)
     return values if values is not None and values.size else None
-
-
-def _write(path: Path, page: str) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path

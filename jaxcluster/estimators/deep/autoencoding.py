@@ -13,7 +13,6 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of
-from jaxcluster.deep.callbacks import Snapshots
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.trainer import Trained, train
@@ -98,7 +97,7 @@ class DeepClusterer(DeepEstimator):
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
-        snapshots = Snapshots(rows)
+        snapshots = self._snapshots(rows)
         autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
         codes = map_module(autoencoder, "encode", rows)
         self._check_codes(codes, endings)

@@ -178,6 +178,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             own.append(JsonLines(Path(self.checkpoint_dir) / f"{phase}.jsonl"))
         return own
 
+    def _snapshots(self, rows: np.ndarray) -> Snapshots:
+        """What takes the codes of some rows on the way, and keeps them beside the checkpoints."""
+        return Snapshots(rows, None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / "snapshots")
+
     def _checkpoints(self, phase: str, **more: Any) -> Checkpoints | None:
         if self.checkpoint_dir is None:
             return None

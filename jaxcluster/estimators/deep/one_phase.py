@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxcluster.deep.callbacks import Snapshots
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
 from jaxcluster.deep.use import evaluated
@@ -55,7 +54,7 @@ class OnePhase(DeepEstimator):
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
-        snapshots, batch = Snapshots(rows), self._batch(len(rows))
+        snapshots, batch = self._snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.PASSES, -(-self.STEPS // steps)) if self.epochs is None else self.epochs
         decay = self._decay(epochs * steps)

@@ -1,0 +1,65 @@
+"""``jaxcluster report``: the report of a finished run, drawn once more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jaxcluster.cli import options as opt
+from jaxcluster.cli import run as runs
+from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.inputs import Rows, Source, describe, read
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="The folder that fit wrote.")],
+    quiet: opt.Quiet = False,
+) -> None:
+    """Draw the report of a finished run again, from its model and the data that it was fitted to.
+
+    The data must be where they were, and the same. Call it from the folder in which the run was begun.
+
+    For example:
+
+      jaxcluster report runs/flowers
+    """
+    from jaxcluster.cli import console
+    from jaxcluster.cli.fitting import draw_report, ways_of
+    from jaxcluster.cli.runtime import start
+
+    saved = runs.find_run(run)
+    if not saved.config:
+        raise MistakeError(f"{run} holds a model and no run: there is nothing to report of. Name a folder of fit.")
+    start()
+    with console.stages(quiet) as stage:
+        with stage("load", f"Loading {run}"), mistakes():
+            from jaxcluster.estimators import load
+
+            estimator = load(saved.model)
+            scores = json.loads((saved.model.parent / runs.METRICS).read_text(encoding="utf-8"))
+        with stage("read", "Reading the data"), mistakes():
+            rows = _rows(saved.config, **ways_of(estimator))
+        estimator.input_scaling_ = None  # the rows are scaled already
+        result = _result(saved.config, estimator, rows, scores)
+        draw_report(stage, saved.model.parent, result, saved.config)
+    if (saved.model.parent / runs.REPORT).exists():
+        console.say(console.stdout(quiet), f"Written to {saved.model.parent / runs.REPORT}.", "bold")
+
+
+def _rows(config: dict[str, Any], **ways: Any) -> Rows:
+    """The rows of a run, scaled as they were."""
+    source = Source(**{name: config["data"].get(name) for name in Source._fields})
+    rows = read(source, config["scaling"]["how"], **ways)
+    if describe(source, rows.dataset)["sha256"] != config["data"]["sha256"]:
+        raise MistakeError(f"{source.data} has other rows now than when the run was fitted. Fit it again.")
+    return rows
+
+
+def _result(config: dict[str, Any], estimator: Any, rows: Rows, scores: dict[str, Any]) -> Any:
+    from jaxcluster.cli.fitting import Result
+
+    kept = {name: scores[name] for name in ("internal", "external", "silhouette_rows")}
+    return Result(config["algorithm"], estimator, rows, seconds=config["seconds"], **kept)

@@ -1,0 +1,213 @@
+"""Runs and files: whole or not at all, one writer at a time, and a line that says what is wrong with a place."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import K, call, read_labels, refuse, rows_and_species, write_csv
+
+import jaxcluster as jc
+from jaxcluster.cli.folder import claimed_folder
+from jaxcluster.core import files
+
+FIT = ("fit", "kmeans")
+SILENT = ("--no-report", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with flowers.csv, which names can break a report in, and a run of it that was scaled."""
+    folder = tmp_path_factory.mktemp("places")
+    rows, species = rows_and_species()
+    names = ("$x^{$", "a\x1b[2Jb", "<b>width</b>", "ok")
+    kinds = np.array(["$\\frac{", "<i>rose</i>", "\x1b]0;title\x07"])[np.unique(species, return_inverse=True)[1]]
+    write_csv(folder / "flowers.csv", dict(zip(names, rows.T, strict=True)) | {"species": kinds})
+    run = (*FIT, folder / "flowers.csv", "--k", K, "--truth", "species", "--scale", "standard")
+    result = call(*run, "--out", folder / "run")
+    assert result.stderr == ""
+    assert "\x1b[2J" not in result.stdout
+    return folder
+
+
+def fit(folder, out, *more):
+    return (*FIT, folder / "flowers.csv", "--k", K, "--truth", "species", *SILENT, "--out", out, *more)
+
+
+def test_names_are_drawn_letter_by_letter_and_no_command_reaches_the_terminal(folder):
+    page = (folder / "run" / "report.html").read_text()
+    assert "$x^{$" in page
+    assert "\x1b" not in page
+    assert "<b>width</b>" not in page
+
+
+def test_a_saved_model_scales_new_rows_as_those_of_its_run(folder):
+    rows, _ = rows_and_species()
+    model = jc.load(folder / "run" / "model")
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        found = model.predict(rows)
+    np.testing.assert_array_equal(found, read_labels(folder / "run" / "labels.csv"))
+    assert list(model.feature_names_in_)[3] == "ok"
+    np.testing.assert_allclose(
+        model.input_scaling_.undo(model.cluster_centers_).mean(0), rows.mean(0), rtol=0.2, atol=1
+    )
+    model.fit(rows)
+    assert model.input_scaling_ is None
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_of_config_json_is_named(folder, tmp_path, at):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    config = bytearray((run / "config.json").read_bytes())
+    config[int(at * len(config))] ^= 4
+    (run / "config.json").write_bytes(config)
+    for command in (("predict", run, folder / "flowers.csv"), ("report", run)):
+        assert re.search(r"config\.json was changed since it was written", refuse(*command))
+    call(*fit(folder, run, "--overwrite"))  # it is a run all the same, and can be replaced
+
+
+def test_a_missing_config_json_is_named(folder, tmp_path):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "config.json").unlink()
+    assert "config.json is missing" in refuse("predict", run, folder / "flowers.csv")
+
+
+def test_a_report_that_fails_costs_no_fit_and_can_be_drawn_again(folder, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no more ink")
+
+    run = tmp_path / "run"
+    words = [word for word in fit(folder, run) if word != "--no-report"]
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxcluster.report.write_report", fail)
+        result = call(*words)
+    again = f"jaxcluster report {run}"
+    assert result.stderr == (
+        "Warning: the results are written, but their report could not be drawn: RuntimeError: no more ink. To try "
+        f"again: {again}\n"
+    )
+    assert (run / "labels.csv").is_file()
+    assert not (run / "report.html").exists()
+    call(*again.split()[1:])
+    assert "<svg" in (run / "report.html").read_text()
+
+
+def test_a_report_of_other_rows_is_refused(folder, tmp_path):
+    data = shutil.copy(folder / "flowers.csv", tmp_path / "flowers.csv")
+    call(*FIT, data, "--k", K, "--truth", "species", *SILENT, "--out", tmp_path / "run")
+    with open(data, "a") as file:
+        file.write("1,2,3,4,new\n")
+    assert "flowers.csv has other rows now" in refuse("report", tmp_path / "run")
+
+
+def test_one_command_at_a_time_writes_to_a_place(folder, tmp_path):
+    out = tmp_path / "run"
+    with claimed_folder(out, overwrite=False):
+        for more in ((), ("--overwrite",)):
+            line = refuse(*fit(folder, out, *more))
+            assert re.search(rf"run is being written by process {os.getpid()} on .* since ", line), line
+        with claimed_folder(tmp_path / "other", overwrite=False):
+            pass
+    assert not list(tmp_path.iterdir())
+    call(*fit(folder, out))
+
+
+def test_a_lock_whose_file_was_deleted_is_taken_anew(tmp_path):
+    first, second, third = (files.Lock(tmp_path / "lock") for _ in range(3))
+    first.take({})
+    with pytest.raises(files.HeldError):
+        second.take({})
+    first.let_go()
+    second.take({})
+    with pytest.raises(files.HeldError) as held:
+        third.take({})
+    assert held.value.holder["pid"] == os.getpid()
+
+
+def test_a_run_that_a_killed_command_had_set_aside_comes_back(folder, tmp_path):
+    beside = tmp_path / ".run.jaxcluster"
+    shutil.copytree(folder / "run", beside / "old")
+    (beside / "new").mkdir()
+    (beside / "lock").write_text("")  # nobody holds it
+    assert "the old run is back in its place" in refuse(*fit(folder, tmp_path / "run"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+    call("predict", tmp_path / "run", folder / "flowers.csv", "--quiet")
+
+
+@pytest.mark.parametrize("step", [True, False])
+def test_folders_change_places(tmp_path, monkeypatch, step):
+    if not step:
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+    for name in ("new", "place"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    files.take_place(tmp_path / "new", tmp_path / "place", aside=tmp_path / "old")
+    assert {path.name: [inside.name for inside in path.iterdir()] for path in tmp_path.iterdir()} == {
+        "place": ["new"],
+        "old": ["place"],
+    }
+
+
+def test_names_as_long_as_a_disk_takes_them(folder, tmp_path):
+    out = tmp_path / ("r" * 250)
+    call(*fit(folder, out))
+    call(*fit(folder, out, "--overwrite"))
+    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
+    assert re.search("cannot be written to: File name too long", refuse(*fit(folder, tmp_path / ("r" * 300))))
+
+
+def test_places_that_are_none(folder, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")
+    assert "cannot be written to" in refuse(*fit(folder, tmp_path / "a" / "run"))
+    assert "cannot be written to" in refuse(*fit(folder, tmp_path / "a"))
+    assert "is a file. Name a folder" in refuse(*fit(folder, tmp_path / "pipe"))
+    labels = ("predict", folder / "run", folder / "flowers.csv", "--out")
+    (tmp_path / "pipe.csv").symlink_to(tmp_path / "pipe")
+    assert "is a pipe, a socket or a device" in refuse(*labels, tmp_path / "pipe.csv")
+    assert "cannot be written to" in refuse(*fit(folder, "/proc/run"))
+
+
+def test_data_that_are_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.npy"):
+        assert "is a pipe, a socket or a device" in refuse(*FIT, tmp_path / name, "--k", 2, "--out", tmp_path / "run")
+
+
+def test_bytes_of_a_path_that_are_no_text(folder, tmp_path):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(place)
+    shutil.copy(folder / "flowers.csv", place)
+    data, out = os.path.join(place, "flowers.csv"), os.path.join(place, "run")
+    result = call(*FIT, data, "--k", K, "--truth", "species", "--out", out)
+    assert r"caf\xe9" in result.stdout
+    assert json.loads(Path(out, "config.json").read_bytes())["data"]["data"] == data
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_fails_while_results_are_written(folder, tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    monkeypatch.setattr("jaxcluster.cli.run.write_labels", fail)
+    assert os.strerror(number) in refuse(*fit(folder, run, "--overwrite"))
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_disk_without_space_is_seen_before_the_fit(folder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("jaxcluster.cluster.kmeans.fit", None)
+    assert re.search(
+        r"the disk of .* has 0\.0 MB left, and this needs about 4\.2 MB", refuse(*fit(folder, tmp_path / "r"))
+    )

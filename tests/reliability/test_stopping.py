@@ -1,0 +1,80 @@
+"""Signals: work that is told to stop saves what it has and ends, whatever it is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from jaxcluster.core import stopping
+
+IN_A_PROGRAM = """
+import os, signal, sys
+import jax
+from jaxcluster.core import stopping
+from jaxcluster.core.signals import Watch
+
+number = getattr(signal, sys.argv[1])
+
+def save():
+    print("saved", flush=True)
+    if "twice" in sys.argv:
+        os.kill(os.getpid(), number)
+        signal.pause()  # a save that never ends
+
+Watch().start()
+stopping.leave("one epoch is kept.")
+endless = jax.jit(lambda: jax.lax.while_loop(lambda i: i >= 0, lambda i: i * 0, 1)).lower().compile()
+with stopping.on_stop(save):
+    os.kill(os.getpid(), number)
+    endless()
+"""
+
+
+def start(*words: str) -> subprocess.CompletedProcess:
+    """``IN_A_PROGRAM``: a process that never leaves a compiled program, and gets a signal there."""
+    program = [sys.executable, "-c", IN_A_PROGRAM, *words]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    return subprocess.run(program, capture_output=True, text=True, check=False, timeout=120, env=environment)
+
+
+@pytest.mark.parametrize(("name", "code", "word"), [("SIGTERM", 75, "Terminated"), ("SIGINT", 130, "Interrupted")])
+def test_a_signal_ends_a_process_that_is_inside_a_compiled_program(name, code, word):
+    done = start(name)
+    assert (done.returncode, done.stdout) == (code, "saved\n")
+    assert done.stderr.endswith(f"{word}: one epoch is kept.\n")
+
+
+def test_a_second_signal_does_not_wait_for_the_save():
+    done = start("SIGTERM", "twice")
+    assert (done.returncode, done.stdout) == (75, "saved\n")
+    assert "Terminated" not in done.stderr
+
+
+def test_a_look_raises_what_was_asked_for():
+    stopping.look()
+    stopping.ask(signal.SIGTERM)
+    try:
+        with pytest.raises(stopping.Stopped) as caught:
+            stopping.look()
+    finally:
+        stopping.clear()
+    assert caught.value.signal == signal.SIGTERM
+    stopping.look()
+
+
+def test_hooks_run_from_the_innermost_and_one_that_fails_stops_none():
+    called = []
+
+    def fail():
+        called.append("fail")
+        raise OSError("no space left")
+
+    with stopping.on_stop(lambda: called.append("outer")), stopping.on_stop(fail):
+        stopping.run_hooks()
+    assert called == ["fail", "outer"]
+    stopping.run_hooks()
+    assert called == ["fail", "outer"]
