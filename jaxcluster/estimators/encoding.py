@@ -136,6 +136,8 @@ def _decode_named(content, arrays):
 def _decode_records(content, arrays):
     shape = tuple(content["shape"])
     fields = {name: decode(field, arrays) for name, field in content["fields"].items()}
+    if any(field.shape[: len(shape)] != shape for field in fields.values()):
+        raise ValueError(f"records of shape {shape} do not fit their fields.")
     records = np.empty(shape, [(name, field.dtype, field.shape[len(shape) :]) for name, field in fields.items()])
     for name, field in fields.items():
         records[name] = field

@@ -10,16 +10,20 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
+import scipy.sparse
 
 import jaxcluster
 from jaxcluster.core.files import take_place
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.encoding import Arrays, decode, encode
+from jaxcluster.types import Status
 
 FORMAT = "jaxcluster-model"
 FORMAT_VERSION = 1
@@ -28,6 +32,27 @@ ATTRIBUTES_VERSION = 2
 
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
+PLACES = ("checkpoint_dir",)
+"""Parameters that are places on the machine of a fit, and no part of a model: they are not saved."""
+
+MOST_JSON = 1 << 30
+"""Bytes of model.json that are read at the most. What is large is among the arrays."""
+
+WORDS_FOR_NUMBERS = ("auto", "scale")
+"""What a parameter may be in place of a number."""
+
+FINITE = (
+    *("cluster_centers_", "means_", "weights_", "covariances_", "precisions_", "precisions_cholesky_", "variances_"),
+    *("prototypes_", "components_", "embedding_", "mean_precision_", "degrees_of_freedom_", "_rounded", "_rest"),
+)
+"""Fitted arrays that are finite numbers, or there is no model."""
+
+ROWS = ("means_", "components_", "_fitted_rows")
+"""Of these, what has the columns of the rows."""
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError)
+"""What the decoding of wrong content raises."""
+
 KEYS = {"format", "format_version", "jaxcluster_version", "estimator", "params", "attributes", "arrays", "files"}
 
 
@@ -54,7 +79,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         "attributes_version": ATTRIBUTES_VERSION,
         "jaxcluster_version": jaxcluster.__version__,
         "estimator": name,
-        "params": {key: encode(key, value, arrays) for key, value in params.items()},
+        "params": {key: encode(key, None if key in PLACES else value, arrays) for key, value in params.items()},
         "attributes": {key: encode(key, value, arrays) for key, value in fitted.items()},
         "arrays": _table(arrays),
     }
@@ -66,56 +91,116 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike) -> Any:
     """The estimator that `save` wrote to the folder ``path``; its predictions are the same to the bit.
 
-    Only registered classes are made, and nothing in the files is executed.
+    Only registered classes are made, and nothing in the files is executed: a folder of a stranger gives a model or one
+    ValueError. No more is read than the files have, and nothing outside of the folder.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
-        ValueError: a file was changed, truncated, or written by a newer or much older version; the message names it.
+        ValueError: a file was changed, truncated, or written by a newer or much older version; one that is a link, a
+            pipe or a device; numbers that are no model, such as centers that are not finite. The message names it.
     """
     folder = Path(path)
     if not folder.is_dir():
         what = "is a file, and a saved model is a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"no model at {folder}: it {what}.")
+    while True:
+        before = os.stat(folder)
+        try:
+            return _load(folder)
+        except (ValueError, FileNotFoundError):
+            # A model that was saved again meanwhile has another folder: files of the two do not go together.
+            if os.path.samestat(before, os.stat(folder)):
+                raise
+
+
+def _load(folder):
     content = _read_model(folder / MODEL_FILE)
     arrays = _read_arrays(folder / ARRAYS_FILE, content)
     try:
         params = {key: decode(value, arrays) for key, value in content["params"].items()}
         attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
         return _rebuild(ESTIMATORS[content["estimator"]], params, attributes)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MALFORMED as error:
         raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
 
 
 def _rebuild(cls, params, attributes):
+    defaults = cls().get_params(deep=False)
+    for name, value in params.items():
+        number = isinstance(defaults.get(name), (int, float)) and isinstance(value, str)
+        if number and value not in WORDS_FOR_NUMBERS:
+            raise ValueError(f"the parameter {name} is {value!r}, and should be a number.")
+    if any(params.get(name) is not None for name in PLACES):
+        raise ValueError(f"it names a folder of another machine in {', '.join(PLACES)}.")
     estimator = cls(**params)
     for name, value in attributes.items():
         of_class = getattr(cls, name, None) is not None  # a method; None stands for what a fit sets
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
+    _check_fitted(attributes, str(getattr(cls, "__module__", "")))
     return estimator
+
+
+def _check_fitted(attributes, module):
+    """Raises ValueError unless what a model labels rows by are finite numbers of the right shape."""
+    width, status = attributes.get("n_features_in_"), attributes.get("status_")
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ValueError(f"n_features_in_ is {width!r}, not a number of columns.")
+    if not isinstance(status, Status):
+        raise ValueError(f"status_ is {status!r}, not the status of a fit.")
+    labels = attributes.get("labels_")
+    if labels is not None and not (isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"):
+        raise ValueError("labels_ are no integers, one a row.")
+    of_rows = set(ROWS) | ({"cluster_centers_"} if ".deep" not in module else set())
+    for name, value in attributes.items():
+        if value is None:
+            continue
+        if name in FINITE or name in of_rows:
+            numbers = value.data if scipy.sparse.issparse(value) else value
+            if not isinstance(numbers, np.ndarray) or not _is_finite(numbers):
+                raise ValueError(f"{name} holds NaN or infinity, or no numbers at all.")
+        if name in of_rows and (value.ndim != 2 or value.shape[1] != width):
+            raise ValueError(f"{name} has shape {value.shape}, not one of {width} columns.")
+        parts = value._asdict() if name in ("_frame", "input_scaling_") and hasattr(value, "_asdict") else {}
+        parts = value if name == "_weights" and isinstance(value, dict) else parts
+        for part, numbers in parts.items():
+            if not (numbers is None or part == "how" or _is_finite(numbers)):
+                raise ValueError(f"{part} of {name} holds NaN or infinity, or no numbers at all.")
+
+
+def _is_finite(numbers):
+    numbers = np.asarray(numbers)
+    return numbers.dtype.kind in "iub" or (numbers.dtype.kind == "f" and bool(np.isfinite(numbers).all()))
 
 
 def _read_model(file):
     """The checked content of ``model.json``."""
-    text = _read(file).decode("utf-8", errors="replace")
+    text = _read(file, MOST_JSON).decode("utf-8", errors="replace")
     try:
         sealed = json.loads(text)
         content = {key: value for key, value in sealed.items() if key != "sha256"}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{file} is not a model: it was changed or truncated since it was written ({error})."
         ) from error
     if content.get("format") != FORMAT or not content.keys() >= KEYS:
         raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
-    if _dump(_seal(content)) != text:
+    try:
+        intact = _dump(_seal(content)) == text
+    except (ValueError, RecursionError):  # NaN, which the file cannot hold
+        intact = False
+    if not intact:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
     for name, known in (("format_version", FORMAT_VERSION), ("attributes_version", ATTRIBUTES_VERSION)):
         _check_version(file, content, name, known)
-    if content["estimator"] not in ESTIMATORS:
+    if not isinstance(content["estimator"], str) or content["estimator"] not in ESTIMATORS:
         raise ValueError(
             f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(ESTIMATORS)}."
         )
+    kinds = dict.fromkeys(("params", "attributes", "arrays", "files"), dict)
+    if any(not isinstance(content[name], kind) for name, kind in kinds.items()):
+        raise ValueError(f"{file} is not a model of jaxcluster: one of {', '.join(kinds)} is no object.")
     return content
 
 
@@ -137,30 +222,44 @@ def _check_version(file, content, name, known):
 
 def _read_arrays(file, content):
     """The checked arrays that belong to ``content``."""
-    payload = _read(file)
-    written = content["files"][ARRAYS_FILE]
-    if len(payload) != written["bytes"]:
-        raise ValueError(
-            f"{file} is truncated or was changed: {written['bytes']} bytes were written, {len(payload)} are there."
-        )
-    if _sha256(payload) != written["sha256"]:
+    try:
+        size, digest = content["files"][ARRAYS_FILE]["bytes"], content["files"][ARRAYS_FILE]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file.parent / MODEL_FILE} does not say what {ARRAYS_FILE} holds.") from error
+    payload = _read(file, size)
+    if len(payload) != size:
+        raise ValueError(f"{file} is truncated or was changed: {size} bytes were written, {len(payload)} are there.")
+    if _sha256(payload) != digest:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
     try:
         arrays = safetensors.numpy.load(payload)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, *_MALFORMED) as error:
         raise ValueError(f"{file} is not a safetensors file: {error}") from error
     if _table(arrays) != content["arrays"]:
         raise ValueError(f"{file} does not hold the arrays that {MODEL_FILE} lists. Were files of two models mixed?")
     return arrays
 
 
-def _read(file):
+def _read(file, most):
+    """The bytes of a regular file of at most so many."""
     try:
-        return file.read_bytes()
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{file} is missing: {file.parent} is not a saved model, or was copied only in part."
         ) from None
+    except OSError as error:
+        if file.is_symlink():
+            raise ValueError(f"{file} is a link, and a model has its own files. Copy the file itself.") from error
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{file} is a folder, a pipe or a device, not a file of a saved model.")
+    with open(descriptor, "rb") as stream:
+        if not isinstance(most, int) or about.st_size > most:
+            raise ValueError(f"{file} is larger than a model's can be, or was changed: {about.st_size:,} bytes.")
+        return stream.read(about.st_size)
 
 
 def _table(arrays):
