@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import kmedoids
-from jaxcluster.cluster.kmedoids import matrix, starts, swap
+from jaxcluster.cluster.kmedoids import starts, swap
+from jaxcluster.core import memory
 from jaxcluster.types import Status
 
 SLACK = 1 + 2e-6
@@ -410,8 +411,9 @@ def test_wrong_input_is_told(x, options, message, key):
 
 
 def test_too_many_rows_are_told_of_clara(key, monkeypatch):
-    monkeypatch.setattr(matrix, "MEMORY", 1 << 16)
-    with pytest.raises(MemoryError, match=r"200 rows|208 rows.*kmedoids\.clara"):
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(1 << 16, "the machine"))
+    with pytest.raises(MemoryError, match=r"all pairs of 200 rows take 0\.\d MB.*kmedoids\.clara"):
         kmedoids.fit(key, cloud(200), 2)
 
 

@@ -16,6 +16,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import metrics
 from jaxcluster.cluster import spectral
+from jaxcluster.core import memory
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import as_affinity
 from jaxcluster.types import Status
@@ -246,8 +247,9 @@ def test_rows_of_another_width(key):
 
 
 def test_a_matrix_that_would_not_fit_is_not_begun(key, monkeypatch):
-    monkeypatch.setattr("jaxcluster.cluster.spectral.weights.MEMORY", 1000)
-    with pytest.raises(MemoryError, match="takes 1,152 bytes for n_samples=12.*affinity='nearest_neighbors'"):
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(1000, "the machine"))
+    with pytest.raises(MemoryError, match=r"all pairs of 12 rows .*affinity='nearest_neighbors'"):
         spectral.fit(key, np.ones((12, 2)), 2, affinity=lambda a, b: pytest.fail("it was called"))
 
 

@@ -17,6 +17,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster.cluster import spectral
+from jaxcluster.core import memory
 from jaxcluster.estimators.spectral import SpectralClustering, SpectralEmbedding
 from jaxcluster.types import Status
 
@@ -167,10 +168,13 @@ def test_bad_input(cls, x, options, message):
 
 def test_weights_that_would_not_fit_are_not_begun(moons, monkeypatch):
     estimator = SpectralClustering(2, gamma=10.0, random_state=0).fit(moons[0])
-    monkeypatch.setattr("jaxcluster.cluster.spectral.weights.MEMORY", 1000)
-    with pytest.raises(MemoryError, match="affinity_matrix_ of affinity='rbf' takes 320,000 bytes for n_samples=200"):
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(10**6, "the machine"))
+    with pytest.raises(
+        MemoryError, match=r"all pairs of 200 rows \(affinity='rbf'\) take 1\.3 MB, and the machine has 1\.0"
+    ):
         _ = estimator.affinity_matrix_
-    with pytest.raises(MemoryError, match="affinity='laplacian' takes 320,000 bytes"):
+    with pytest.raises(MemoryError, match=r"affinity='laplacian'\) take 1\.3 MB"):
         SpectralClustering(2, affinity="laplacian").fit(moons[0])
 
 

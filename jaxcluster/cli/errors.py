@@ -24,10 +24,6 @@ SPELLINGS = {
 """What the library calls its arguments and switches, and what they are called here."""
 
 
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-"""What a RuntimeError of JAX says where a device is full."""
-
-
 class MistakeError(Exception):
     """What a user can mend: shown as one line, exit code 2."""
 
@@ -37,13 +33,13 @@ def mistakes() -> Iterator[None]:
     """Around what works on a user's words and data, and nothing else: a defect elsewhere keeps its traceback."""
     try:
         yield
-    except MISTAKES as error:
-        raise MistakeError(as_options(one_line(error))) from error
-    except RuntimeError as error:
-        if OUT_OF_MEMORY not in str(error):
+    except (*MISTAKES, RuntimeError) as error:
+        from jaxcluster.core.memory import shortage
+
+        told = shortage(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
+        if told is None:
             raise
-        hint = "Take fewer rows or columns, or minibatch-kmeans."
-        raise MistakeError(f"the device has too little memory for these rows. {hint}") from error
+        raise MistakeError(as_options(told)) from error
 
 
 def one_line(error: BaseException | str) -> str:

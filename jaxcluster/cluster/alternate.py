@@ -16,7 +16,7 @@ import numpy as np
 from jaxcluster.cluster.centroids import coarse_of_labels, inertia_of, mean_variance
 from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.seeding import seed_centers
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.ops.distance import FEW_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
@@ -25,6 +25,10 @@ from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
 """(centres, what the last assignment left to start from, None at first) -> (n,) labels, what to start from next."""
+
+
+COST_BYTES = 40
+"""Bytes for each row and cluster at the peak of an assignment (measured)."""
 
 
 class Turn(NamedTuple):
@@ -84,6 +88,12 @@ def coarse_of(prepared: Prepared, run: Turn) -> Bool[Array, " n"] | None:
 def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
     """``status`` with what only the finished fit shows: clusters without weight, no finite inertia."""
     return status_with(status, objective=inertia, incomplete=bool((weight <= 0).any()))
+
+
+def check_costs(n: int, k: int) -> None:
+    """Raises MemoryError where the costs of n rows in k clusters, and the edges of their assignment, are too many."""
+    what = f"the costs of {n:,} rows in {k:,} clusters"
+    memory.check(COST_BYTES * n * k, what, "Lower k, or pass fewer rows.")
 
 
 def costs_of(prepared: Prepared, centers: Float[Array, "k d"]) -> np.ndarray:

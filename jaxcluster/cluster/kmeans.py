@@ -24,7 +24,7 @@ from jaxcluster.cluster.centroids import (
 )
 from jaxcluster.cluster.given import GIVEN, Given, check_given
 from jaxcluster.cluster.seeding import INITS, seed_centers
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, finalize, frame_of, prepare, publish
 from jaxcluster.core.implicit import without_derivative
@@ -208,6 +208,7 @@ def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = 
     Arguments as in `predict`. Concrete distances have the dtype of x, float64 too.
     """
     inside, prepared = _compared(centers, x, metric, frame=frame)
+    memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
     distances = prepared.trim(_transform(inside, prepared.points.x, metric), axis=0)
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.integers import EXACT
 from jaxcluster.core.programs import make_room
@@ -40,6 +40,9 @@ CACHED_NUMBERS = 1 << 20
 
 SAMPLE, TRACED_SAMPLE = 1024, 256
 """Samples whose median is the origin, on the host and in a traced computation, where sorting costs more."""
+
+FIT_COPIES = 4
+"""Copies of the rows at the peak of a fit: in their frame, on the device, and in tiles (measured)."""
 
 SAMPLED_NUMBERS = 1 << 18
 """Numbers of so wide samples that fewer of them, `TRACED_SAMPLE` at least, are taken on the host too."""
@@ -307,8 +310,9 @@ def _leading(x):
 
 def _prepare_host(x, weights, center, missing, frame, unit_rows, published, device):
     n, d = x.shape
-    weights, weight_exponent = _scaled_weights(weights)
     dtype = float_dtype(x.dtype)
+    memory.check(FIT_COPIES * x.size * dtype.itemsize, f"{n:,} rows of {d:,} columns", "Pass fewer of them.")
+    weights, weight_exponent = _scaled_weights(weights)
     out = _aligned((bucket(n), d), dtype)
     if unit_rows:
         _range(x, missing)

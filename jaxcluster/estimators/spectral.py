@@ -47,7 +47,7 @@ class _SpectralEstimator(Estimator):
         check_is_fitted(self)
         if self._weights is not None:
             return self._weights
-        check_dense(len(self._rows), "affinity_matrix_ of affinity='rbf'")
+        check_dense(len(self._rows), "rbf")
         # By differences: the expanded squares of rows far from the origin hold no digit of their distances.
         rows = self._rows.astype(np.float64)
         weights = np.exp(-self.gamma_ * cdist(rows, rows, "sqeuclidean"))
@@ -269,7 +269,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
     def _matrix(self, X, n_neighbors):
         if self.affinity in spectral.AFFINITIES:
             return super()._matrix(X, n_neighbors)
-        check_dense(X.shape[0], f"affinity={self.affinity!r}")
+        check_dense(X.shape[0], self.affinity)
         params = dict(self.kernel_params or {})
         if not callable(self.affinity):
             params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}

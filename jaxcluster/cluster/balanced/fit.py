@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcluster.cluster.alternate import (
     alternate,
+    check_costs,
     coarse_of,
     costs_of,
     final_status,
@@ -121,6 +122,7 @@ def fit_framed(
     check.check_positive("max_steps", max_steps)
     name, given = check_given(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
+    check_costs(x.shape[0], k)
     prepared = prepare(x)
 
     def assign(centers, prices):

@@ -149,6 +149,7 @@ def fit_framed(
     check.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
     model, family = Model(options, prior_type == "dirichlet_process"), options.family
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
+    em.check_memory(options, k, x.shape[1], x.dtype)
     given = priors.check_given(given, family, x.shape[1])
     runs = check.check_count("n_init", n_init)
     start, state = _check_init(init, model, x.shape[0], k, x.shape[1])

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxcluster.cluster.alternate import (
     alternate,
+    check_costs,
     coarse_of,
     costs_of,
     final_status,
@@ -141,6 +142,7 @@ def fit_framed(
         raise ValueError(f"must_link leaves {count} groups of rows, fewer than k={k} clusters. Pass fewer clusters.")
     parts = parts_of(groups.conflicts, count, k, groups.first)
     means, total, scatter = groups.means(x, weights)
+    check_costs(x.shape[0], k)
     prepared = prepare(means if count == n else means.astype(x.dtype if x.dtype.kind == "f" else np.float64), total)
     scaled = np.asarray(prepared.frame.scale(total, weight=1))
     scatter = float(prepared.frame.scale(scatter, length=2, weight=1))

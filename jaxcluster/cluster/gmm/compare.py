@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import frame_of_mixture, means_on_host, shifted, volume
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import Frame, Prepared, prepare, publish
 from jaxcluster.core.implicit import with_derivative_of
@@ -74,6 +74,7 @@ class Compared(NamedTuple):
 
     def responsibilities(self) -> Float[Published, "n k"]:
         """The probability of each component given each row; in float64 they sum to 1 as closely as that allows."""
+        memory.check_table(self.prepared.n, self.means.shape[0], self.prepared.dtype, "the responsibilities")
         r, distant = _responsibilities(self.options, self.components, self.prepared.points.x)
         r = self.prepared.trim(r, axis=0)
         if check.is_traced(r):

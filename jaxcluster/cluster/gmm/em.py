@@ -17,7 +17,9 @@ import numpy as np
 
 from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
+from jaxcluster.core import memory
 from jaxcluster.core.fold import across, fold_rows, tile_rows
+from jaxcluster.core.frame import float_dtype
 from jaxcluster.ops.distance import FULL
 from jaxcluster.ops.gaussian import (
     DIFFERENCES,
@@ -35,6 +37,10 @@ from jaxcluster.types import Array, Bool, Float, Int, Points, Status
 
 CPU_TILE, DEVICE_TILE = 1 << 20, 1 << 26
 """Numbers that are held of a tile: what a CPU's cache holds, and what fills an accelerator."""
+
+MATRIX_COPIES = 24
+"""Copies of all covariance matrices at the peak of a fit: factors, moments, starts and the states of a step
+(measured)."""
 
 POINT = 1e-4
 """Share of the rows' variance below which a component that ``reg_covar`` is wider than is hardly more than a point."""
@@ -159,6 +165,16 @@ class Prior(NamedTuple):
 def as_columns(points: Points) -> Columns:
     """Rows laid side by side."""
     return Columns(points.x.T, points.weight)
+
+
+def check_memory(options: EMOptions, k: int, d: int, dtype: Any) -> None:
+    """Raises MemoryError where the covariances of a fit take more than there is."""
+    matrices = {"full": k, "tied": 1}.get(options.covariance, 0)
+    memory.check(
+        MATRIX_COPIES * matrices * d * d * float_dtype(np.dtype(dtype)).itemsize,
+        f"{matrices:,} covariance matrices of {d:,} columns",
+        "Pass covariance='diag' (covariance_type of the estimator), fewer components, or fewer columns.",
+    )
 
 
 def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:

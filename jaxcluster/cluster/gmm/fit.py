@@ -139,6 +139,7 @@ def fit_framed(
     key = check.check_key(key)
     x, k = check.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
+    em.check_memory(options, k, x.shape[1], x.dtype)
     start = check_start(init, options.family, x.shape[0], k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     active = check_active(active, k)

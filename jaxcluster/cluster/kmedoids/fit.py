@@ -162,7 +162,7 @@ def pose(x, weights, measure: Measure, k: int) -> tuple[Problem, Measure, Unit]:
     if weights is not None and not check.is_traced(weights):
         weights = check.check_weights(weights, n)
         check_weighty(weights, k)
-    matrix.check_memory(n if traced else bucket(n), dtype)
+    matrix.check_memory(n, n if traced else bucket(n), dtype, given=is_precomputed(metric))
     if traced:
         return _pose_traced(x, weights, measure, dtype)
     if not is_precomputed(metric):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
     TRANSLATION_INVARIANT,
@@ -23,8 +23,8 @@ from jaxcluster.ops.host_distance import checked, host_distance, wide_rows
 from jaxcluster.ops.pairwise import check_distances, tiles
 from jaxcluster.types import Array, Float, Int
 
-MEMORY = 1 << 33
-"""Bytes that the distances of all pairs of rows may take."""
+COPIES, GIVEN_COPIES = 1.2, 3
+"""Tables of all distances that exist at a time where they are computed, and where they are given (measured)."""
 
 PRECOMPUTED = "precomputed"
 
@@ -54,14 +54,13 @@ def length_of(metric: str | Callable) -> int:
     return {"sqeuclidean": 2}.get(metric, 1 if metric in TRANSLATION_INVARIANT else 0)
 
 
-def check_memory(n: int, dtype: np.dtype) -> None:
-    """Raises MemoryError where the distances of n rows take more than `MEMORY`."""
-    size = n * n * np.dtype(dtype).itemsize
-    if size > MEMORY:
-        raise MemoryError(
-            f"The distances of all pairs of {n:,} rows take {size:,} bytes, more than {MEMORY:,}. Use "
-            "kmedoids.clara (method='clara' of the estimator), which looks at samples of the rows, or pass fewer rows."
-        )
+def check_memory(n: int, table: int, dtype: np.dtype, *, given: bool) -> None:
+    """Raises MemoryError where the distances of n rows, in a table of so many, take more than there is."""
+    memory.check(
+        (GIVEN_COPIES if given else COPIES) * table**2 * np.dtype(dtype).itemsize,
+        f"the distances of all pairs of {n:,} rows",
+        "Use kmedoids.clara (method='clara' of the estimator), which looks at samples of the rows, or pass fewer rows.",
+    )
 
 
 def checked_matrix(x) -> Array | np.ndarray:

@@ -28,7 +28,7 @@ from jaxcluster.cluster.kmedoids.fit import (
     table_of,
 )
 from jaxcluster.cluster.kmedoids.starts import INITS
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import float_dtype, frame_of, publish, published_dtype
 from jaxcluster.core.implicit import without_derivative
@@ -181,6 +181,8 @@ def _use(medoids, x, metric, p, labels):
         raise ValueError("The medoids were found among distances, and have no rows. Pass metric='precomputed'.")
     centers = check.check_matrix(centers, name="medoids")
     check.check_width(x, centers.shape[1])
+    if not labels:
+        memory.check_table(x.shape[0], centers.shape[0], x.dtype, "the distances")
     if not check.is_traced(x, centers):
         check.check_finite(x)
         distances = matrix.measured_from(metric, np.asarray(x), np.asarray(centers), p=p)

@@ -16,7 +16,7 @@ from jaxcluster.cluster.sinkhorn.problem import Problem, Stated, matrix_problem,
 from jaxcluster.cluster.sinkhorn.rounds import rows_of, typical_cost
 from jaxcluster.cluster.sinkhorn.solve import Transport
 from jaxcluster.cluster.sinkhorn.value import densities
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import float_dtype, publish, times_power_of_two, trim
 from jaxcluster.types import Array
@@ -81,6 +81,9 @@ def _product_of(transport: Transport, v, statement: Callable[..., Stated], trans
     # A price on either side, so that nothing is asked of the sums of the weights.
     numbers = {"a": transport.a, "b": transport.b, "epsilon": transport.epsilon, "rho_a": 1.0, "rho_b": 1.0}
     stated = statement(**numbers)
+    if v is None:
+        remedy = "Use sinkhorn.apply, or fewer rows."
+        memory.check_table(stated.n, stated.m, np.float64, "the shares of the plan", remedy)
     v = _vectors(v, stated, transpose)
     traced = check.is_traced(transport, v, stated.problem)
     if not traced and stated.problem.a.dtype != np.float64:

@@ -12,7 +12,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import map_in_place
 from jaxcluster.cluster.gmm.state import scaled
 from jaxcluster.cluster.soft_kmeans.step import distances_to, soft_stats, soften
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import Frame, frame_of, prepare
 from jaxcluster.core.implicit import with_derivative_of
@@ -45,6 +45,7 @@ def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Flo
     Differentiable with respect to all three. ``frame`` is that of the fit, or None for one about the centers.
     """
     inside, prepared, variance = _compared(centers, x, variance, None, frame)
+    memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the shares")
     return prepared.unscale(prepared.trim(_shares(inside, prepared.points.x, variance), axis=0))
 
 

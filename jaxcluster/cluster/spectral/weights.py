@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.frame import bucket
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, near_one
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
@@ -22,8 +22,11 @@ AFFINITIES = ("rbf", "nearest_neighbors", "precomputed", "precomputed_nearest_ne
 WRITTEN_OUT = 1 << 23
 """Up to so many pairs of rows, 64 MB of weights, a kernel is computed once; beyond, in tiles for every product."""
 
-MEMORY = 1 << 33
-"""Bytes that a dense matrix of weights may take."""
+DENSE_COPIES = 4
+"""Tables of dense weights that exist at a time (measured)."""
+
+NEIGHBOR_BYTES = 120
+"""Bytes for each neighbor of each row while a graph is made symmetric (measured)."""
 
 
 def check_input(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> None:
@@ -47,14 +50,20 @@ def count_rows(x: Any) -> int:
     return x.shape[0] if scipy.sparse.issparse(x) else check.check_matrix(x).shape[0]
 
 
-def check_dense(n: int, what: str) -> None:
-    """Raises MemoryError where ``what``, a dense matrix of float64 weights of n rows, takes more than `MEMORY`."""
-    size = 8 * n**2
-    if size > MEMORY:
-        raise MemoryError(
-            f"{what} takes {size:,} bytes for n_samples={n}, more than {MEMORY:,}. Pass affinity='nearest_neighbors', "
-            "which is sparse, or affinity='rbf', which is clustered without it, or use jaxcluster.spectral.nystrom."
-        )
+def check_dense(n: int, affinity: Any) -> None:
+    """Raises MemoryError where dense float64 weights of all pairs of n rows take more than there is."""
+    memory.check(
+        DENSE_COPIES * 8 * n**2,
+        f"the weights of all pairs of {n:,} rows (affinity={affinity!r})",
+        "Pass affinity='nearest_neighbors', which is sparse, or affinity='rbf', which is clustered without them, or "
+        "use jaxcluster.spectral.nystrom.",
+    )
+
+
+def check_neighbors(n: int, n_neighbors: int) -> None:
+    """Raises MemoryError where the graph of so many neighbors of n rows takes more than there is."""
+    what = f"the graph of {n_neighbors:,} neighbors of {n:,} rows"
+    memory.check(NEIGHBOR_BYTES * n * n_neighbors, f"the edges of {what}", "Lower n_neighbors, or pass fewer rows.")
 
 
 def weight_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.ndarray | scipy.sparse.csr_array:
@@ -64,14 +73,18 @@ def weight_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.ndar
         ValueError, TypeError: see `jaxcluster.ops.graph.check_affinity` and `jaxcluster.ops.pairwise.measure`.
         MemoryError: so many rows that what a function gives would not fit.
     """
+    if "nearest_neighbors" in str(affinity):
+        check_neighbors(count_rows(x), n_neighbors)
     if affinity == "nearest_neighbors":
         return neighbor_matrix(measure(x), n_neighbors)
     if affinity == "precomputed_nearest_neighbors":
         return neighbor_matrix(measure(x, "precomputed"), n_neighbors)
     if callable(affinity):
         x = concrete_rows(x)
-        check_dense(len(x), f"affinity={affinity!r}")
+        check_dense(len(x), affinity)
         x = np.asarray(affinity(x, x))
+    elif not scipy.sparse.issparse(x) and not isinstance(x, Affinity):
+        check_dense(np.shape(x)[0], affinity)
     return check_affinity(x).astype(np.float64)
 
 

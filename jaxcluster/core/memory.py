@@ -1,0 +1,143 @@
+"""Memory is asked for before it is taken: what a method will need, against what the process may have.
+
+A process that takes too much is ended by the system, or by C++ in the middle of a program, without a Python exception.
+So whatever builds more than the rows themselves says here first how many bytes it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import psutil
+
+SMALL = 1 << 25
+"""Bytes that are not asked for: any process that runs JAX has them."""
+
+TABLE_COPIES = 3
+"""Copies of a result by row and cluster while it is computed, cut and given its dtype (measured: 1.5 to 4)."""
+
+CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux tells the limits of containers, and in which of them a process is."""
+
+UNLIMITED = 1 << 60
+"""What the first version of control groups says where there is no limit is more."""
+
+FAILURES = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "IsConcrete")
+"""What the messages of XLA's exceptions hold where memory ran out."""
+
+
+FEWER = "Pass fewer rows or columns, or use MiniBatchKMeans (minibatch-kmeans), which needs few at a time."
+
+
+class Room(NamedTuple):
+    """Memory that may still be taken.
+
+    Attributes:
+        free: bytes.
+        where: whose they are, as the subject of a sentence.
+    """
+
+    free: int
+    where: str
+
+
+def check(needed: float, what: str, remedy: str) -> None:
+    """Raises MemoryError where ``needed`` bytes are more than the process may still take.
+
+    Args:
+        needed: bytes at the peak, beyond what there is already.
+        what: will take them, in the plural: the subject of the message.
+        remedy: which argument to lower, or what to use instead; a sentence.
+    """
+    if needed < SMALL:
+        return
+    free, where = room()
+    if needed > free:
+        raise MemoryError(f"{what} take {in_words(needed)}, and {where} has {in_words(free)} left. {remedy}")
+
+
+def check_table(n: int, k: int, dtype: Any, what: str, remedy: str = "Pass the rows in parts.") -> None:
+    """`check` of a table of n rows and k columns, of which some copies exist while it is made."""
+    check(TABLE_COPIES * n * k * max(4, np.dtype(dtype).itemsize), f"{what} of {n:,} rows by {k:,}", remedy)
+
+
+def shortage(error: BaseException) -> str | None:
+    """What an exception of XLA or NumPy says of memory that ran out, as a sentence; None for other exceptions."""
+    if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in FAILURES):
+        return None
+    if type(error) is MemoryError and error.args:
+        return str(error)  # of `check`
+    free, where = room()
+    return f"this took more memory than there was: {where} has {in_words(free)} left. {FEWER}"
+
+
+def room() -> Room:
+    """The least of what the machine, its control group, the limits of the process and the device leave."""
+    rooms = [Room(psutil.virtual_memory().available, "the machine"), *_of_control_groups(), *_of_limits()]
+    device = jax.devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        rooms.append(Room(stats["bytes_limit"] - stats.get("bytes_in_use", 0), f"the device ({device.device_kind})"))
+    free, where = min(rooms)
+    return Room(max(0, free), where)
+
+
+def in_words(size: float) -> str:
+    """Bytes as people say them.
+
+    >>> in_words(3.2e10)
+    '32.0 GB'
+    """
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _of_limits() -> Iterator[Room]:
+    """Of ``ulimit -v`` and ``ulimit -d``."""
+    process = psutil.Process()
+    for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+        if hasattr(psutil, name):
+            limit = process.rlimit(getattr(psutil, name))[0]
+            if 0 <= limit < UNLIMITED:
+                used = process.memory_info().vms if name == "RLIMIT_AS" else process.memory_info().data
+                yield Room(limit - used, f"this process, by its limit {name},")
+
+
+def _of_control_groups() -> Iterator[Room]:
+    """Of containers and services, in either version of Linux's control groups, the outer ones too."""
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        first = "memory" in controllers.split(",")
+        if not (first or not controllers):
+            continue
+        base = CONTROL_GROUPS / "memory" if first else CONTROL_GROUPS
+        limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if first else ("memory.max", "memory.current")
+        own = base / path.lstrip("/")
+        for folder in (own, *own.parents):
+            with suppress(OSError, ValueError):  # "max" stands for no limit
+                most = int((folder / limit).read_text())
+                if most < UNLIMITED:
+                    free = most - int((folder / used).read_text()) + _reclaimable(folder)
+                    yield Room(free, "the control group (container) of this process")
+            if folder == base:
+                break
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of files that were read and can be let go of, which count as used."""
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(value)
+    return 0

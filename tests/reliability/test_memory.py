@@ -1,0 +1,104 @@
+"""Memory: what a method will need is said before it is taken, and what it was asked for ends in one sentence."""
+
+from __future__ import annotations
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcluster as jc
+from jaxcluster.core import memory
+
+KEY = jax.random.key(0)
+N, K = 1500, 40
+
+
+def rows(n=N, d=3):
+    return np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+
+
+def plan():
+    x = rows(64)
+    solved = jc.sinkhorn.solve(x, x, epsilon=1.0, max_steps=2)
+    return lambda: jc.sinkhorn.plan(solved, x, x)
+
+
+def proba():
+    state = jc.gmm.fit(KEY, rows(64), 3, max_steps=1).state
+    return lambda: jc.gmm.predict_proba(state, rows(64))
+
+
+ASKED = {
+    "rows of a fit": lambda: lambda: jc.kmeans.fit(KEY, rows(), 3),
+    "distances of all pairs": lambda: lambda: jc.kmedoids.fit(KEY, rows(), 3),
+    "distances that are given": lambda: lambda: jc.kmedoids.fit(KEY, np.zeros((N, N)), 3, metric="precomputed"),
+    "weights that are given": lambda: lambda: jc.spectral.fit(KEY, np.ones((N, N)), 3, affinity="precomputed"),
+    "weights of a function": lambda: lambda: jc.spectral.fit(KEY, rows(), 3, affinity=lambda x, y: np.exp(x @ y.T)),
+    "neighbors of a graph": lambda: lambda: jc.spectral.fit(KEY, rows(), 3, affinity="nearest_neighbors"),
+    "distances to centers": lambda: lambda: jc.kmeans.transform(rows(K), rows()),
+    "distances to medoids": lambda: lambda: jc.kmedoids.transform(rows(K), rows()),
+    "responsibilities": proba,
+    "shares of centers": lambda: lambda: jc.soft_kmeans.responsibilities(rows(K), rows(), 1.0),
+    "covariances": lambda: lambda: jc.gmm.fit(KEY, rows(64, 30), 3),
+    "covariances of a posterior": lambda: lambda: jc.bayesian_gmm.fit(KEY, rows(64, 30), 3),
+    "costs within bounds": lambda: lambda: jc.balanced.fit(KEY, rows(), K),
+    "costs under links": lambda: lambda: jc.constrained.fit(KEY, rows(), K),
+    "a plan": plan,
+}
+
+
+@pytest.mark.parametrize("prepare", ASKED.values(), ids=ASKED)
+def test_what_is_not_there_is_not_taken(prepare, monkeypatch):
+    asked = prepare()
+    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(100, "the machine"))
+    with pytest.raises(MemoryError, match=r"take \d+\.\d MB, and the machine has 0\.0 MB left\. \w.*\.$"):
+        asked()
+
+
+def test_the_least_room_counts(monkeypatch):
+    monkeypatch.setattr(memory, "_of_limits", lambda: [memory.Room(3_000_000_000, "this process")])
+    monkeypatch.setattr(memory, "_of_control_groups", lambda: [memory.Room(2_000_000_000, "the container")])
+    assert memory.room() <= (2_000_000_000, "the container")
+    with pytest.raises(MemoryError, match=r"the distances of all pairs of 60,000 rows take 1[0-9]\.\d GB, and the"):
+        jc.kmedoids.fit(KEY, np.zeros((60_000, 1), np.float32), 2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_control_groups_of_either_version(tmp_path, monkeypatch, version):
+    names = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")}
+    limit, used, cached = names.get(version, ("memory.max", "memory.current", "inactive_file"))
+    outer = tmp_path / "memory" if version == 1 else tmp_path
+    inner = outer / "service" / "job"
+    inner.mkdir(parents=True)
+    for folder, most in ((inner, "max" if version == 2 else str(2**63 - 4096)), (inner.parent, "5000")):
+        (folder / limit).write_text(most + "\n")
+        (folder / used).write_text("3000\n")
+        (folder / "memory.stat").write_text(f"anon 7\n{cached} 1000\n")
+    lines = tmp_path / "cgroup"
+    lines.write_text("4:memory:/service/job\n" if version == 1 else "1:name=systemd:/\n0::/service/job\n")
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", lines)
+    assert [room.free for room in memory._of_control_groups()] == [3000]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+        RuntimeError("std::bad_alloc"),
+        np._core._exceptions._ArrayMemoryError((9,), float),
+        MemoryError(),
+    ],
+)
+def test_what_runs_out_is_one_sentence(error):
+    assert re.fullmatch(
+        r"this took more memory than there was: .* has .* left\. Pass fewer .*\.", memory.shortage(error)
+    )
+
+
+def test_other_errors_are_no_shortage():
+    assert memory.shortage(RuntimeError("no more ink")) is None
+    assert memory.shortage(MemoryError("the distances take 1 TB.")) == "the distances take 1 TB."
