@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,3 +63,13 @@ def test_a_look_is_taken_now_and_then(crowded, monkeypatch):
     for _ in range(3):
         programs.make_room()
     assert len(crowded) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_a_fork_is_warned_of_with_what_to_do_instead(blobs):
+    KMeans(4, random_state=0).fit(blobs.x)
+    with pytest.warns(RuntimeWarning, match="a child that computes may hang.*'spawn' or 'forkserver'.*loky"):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

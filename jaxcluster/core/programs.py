@@ -7,8 +7,10 @@ k of k-means, 780 for a mixture. Linux gives a process 65,530. Beyond them LLVM 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -23,7 +25,14 @@ MOST_MAPS = 12_000
 INTERVAL = 0.5
 """Seconds between two looks, in which no more than a few thousand maps are made. A look takes some milliseconds."""
 
+FORKED = (
+    "this process has computed with JAX, whose threads a fork does not copy: a child that computes may hang. Start "
+    "children by multiprocessing.get_context('spawn') or 'forkserver'; joblib's loky, which n_jobs of scikit-learn "
+    "uses, does so by itself."
+)
+
 _lock = threading.Lock()
+_used = False
 _next_look = 0.0
 
 
@@ -34,6 +43,8 @@ def make_room() -> None:
     JAX's persistent compilation cache where that is on. What runs in other threads goes on.
     """
     global _next_look
+    if not _used:
+        _warn_of_forks()
     if time.monotonic() < _next_look or not _lock.acquire(blocking=False):
         return
     try:
@@ -43,6 +54,15 @@ def make_room() -> None:
         _next_look = time.monotonic() + INTERVAL
     finally:
         _lock.release()
+
+
+def _warn_of_forks() -> None:
+    """From now on a fork of this process is warned of."""
+    global _used
+    with _lock:
+        if not _used and hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=lambda: warnings.warn(FORKED, RuntimeWarning, stacklevel=2))
+        _used = True
 
 
 def memory_maps() -> int:
