@@ -107,13 +107,13 @@ def test_second_derivatives_know_that_the_solution_moves():
     def solved(a, b):  # s = a·s + b
         return at_fixed_point(lambda s, a, b: a * s + b, jax.lax.stop_gradient(b / (1 - a)), a, b)
 
-    found = jax.hessian(solved, argnums=(0, 1))(jnp.float32(0.5), jnp.float32(3))
+    found = jax.jit(jax.hessian(solved, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
     np.testing.assert_allclose(found, [[48, 4], [4, 0]], rtol=1e-4, atol=1e-4)
 
     def squared(x):
         return with_derivative_of(jnp.sin, jax.lax.stop_gradient(jnp.sin(x)), x) ** 2
 
-    np.testing.assert_allclose(jax.grad(jax.grad(squared))(jnp.float32(0.5)), 2 * np.cos(1.0), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(squared)))(jnp.float32(0.5)), 2 * np.cos(1.0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["soft k-means", "k-means"])
@@ -152,7 +152,9 @@ def test_straight_through_is_hard_ahead_and_soft_behind():
         return jnp.sum(choose(soft_kmeans.responsibilities(centers, x, 2.0)) @ centers)
 
     x = jnp.asarray(X, jnp.float32)
-    soft, through = (jax.grad(partial(quantized, choose=f))(x) for f in (lambda s: s, soft_kmeans.straight_through))
+    soft, through = (
+        jax.jit(jax.grad(partial(quantized, choose=f)))(x) for f in (lambda s: s, soft_kmeans.straight_through)
+    )
     np.testing.assert_allclose(through, soft, rtol=1e-5)
     assert np.isnan(soft_kmeans.straight_through(jnp.asarray([jnp.nan, 1.0]))).all()
     with pytest.raises(TypeError, match="dtype int32, which has no gradient"):
