@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,16 @@ def test_names_for_one_metric_are_one_function():
         assert distance.metric_function("minkowski", p=p) is distance.METRICS[name]
 
 
+def with_slopes(function):
+    """One program: from x to each of several matrices, the distances and the gradient of their sum by the matrix."""
+
+    def both(x, y):
+        value, pull = jax.vjp(partial(function, x), y)
+        return value, *pull(jnp.ones_like(value))
+
+    return jax.jit(lambda x, ys: jax.vmap(both, in_axes=(None, 0))(x, jnp.stack(ys)))
+
+
 @pytest.mark.parametrize("p", [1.5, 3.0, 20.0, 500.0, 1e6])
 def test_minkowski_with_any_power(p):
     x = np.float32([[0, 0], [1, 2], [150, 100], [151, 103], [1e-20, 2e-20], [0, 1e30]])
@@ -78,15 +90,14 @@ def test_minkowski_with_any_power(p):
     largest = apart.max(axis=2)
     unit = np.where(largest > 0, largest, 1)
     expected = largest * np.sum((apart / unit[..., None]) ** p, axis=2) ** (1 / p) if p else None
-    got = distance.metric_function("minkowski", p=p)(jnp.asarray(x), jnp.asarray(x))
-    np.testing.assert_allclose(got, np.where(largest > 0, expected, 0), rtol=1e-5)
-    gradient = jax.grad(lambda y: distance.minkowski(jnp.asarray(x), y, p=p).sum())(jnp.asarray(x) + 1)
-    assert np.isfinite(gradient).all()
+    got, gradient = with_slopes(distance.metric_function("minkowski", p=p))(x, [x, x + 1])
+    np.testing.assert_allclose(got[0], np.where(largest > 0, expected, 0), rtol=1e-5)
+    assert np.isfinite(gradient[1]).all()
 
 
 def test_the_gradient_of_minkowski_is_that_of_its_formula():
     x, y = rows("minkowski", 5, 4), rows("minkowski", 6, 4, seed=1)
-    gradient = jax.grad(lambda x: distance.minkowski(x, jnp.asarray(y), p=3.0).sum())(jnp.asarray(x))
+    gradient = jax.jit(jax.grad(lambda x: distance.minkowski(x, jnp.asarray(y), p=3.0).sum()))(x)
     apart = x[:, None].astype(float) - y[None]
     length = np.sum(np.abs(apart) ** 3, axis=2, keepdims=True) ** (1 / 3)
     np.testing.assert_allclose(gradient, np.sum(np.sign(apart) * (np.abs(apart) / length) ** 2, axis=1), rtol=1e-4)
@@ -152,7 +163,7 @@ def test_the_gradient_beside_large_distances(kind):
     apart = x[:, None].astype(float) - x[None]
     expected = 2 * np.einsum("ij,ijd->id", np.float64(weight + weight.T), apart)
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
-    _, moved = jax.jvp(lambda x: distance.sqeuclidean(x, x), (jnp.asarray(x),), (jnp.asarray(x[::-1].copy()),))
+    _, moved = jax.jit(lambda x, along: jax.jvp(lambda x: distance.sqeuclidean(x, x), (x,), (along,)))(x, x[::-1])
     expected = 2 * np.einsum("ijd,ijd->ij", apart, apart[::-1, ::-1])
     np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max() * (kind == "near"))
 
@@ -164,36 +175,38 @@ def test_small_angles():
     turned = base @ np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
     x = (turned * [[1e-20], [1e20], [1], [1e-3], [7]]).astype(np.float32)
     expected = 2 * np.sin((angle[:, None] - angle) / 2) ** 2
-    np.testing.assert_allclose(distance.cosine(jnp.asarray(x), jnp.asarray(x)), expected, rtol=2e-3, atol=1e-13)
+    np.testing.assert_allclose(jax.jit(distance.cosine)(x, x), expected, rtol=2e-3, atol=1e-13)
     shifted = np.float32(x / np.abs(x).max(axis=1, keepdims=True) + 3)
     with np.errstate(divide="ignore"):
         expected = exact("correlation", shifted, shifted)
-    np.testing.assert_allclose(distance.correlation(jnp.asarray(shifted), jnp.asarray(shifted)), expected, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(distance.correlation)(shifted, shifted), expected, atol=1e-6)
 
 
 def test_conventions_for_rows_without_a_direction_or_an_entry():
-    x = jnp.asarray([[0.0, 0, 0], [2, 2, 2], [1, 0, 3]])
-    np.testing.assert_allclose(distance.correlation(x, x)[:2], 1, atol=1e-7)
-    np.testing.assert_allclose(distance.cosine(x, x)[0], [1, 1, 1])
+    x = np.float32([[0, 0, 0], [2, 2, 2], [1, 0, 3]])
+    names = ("correlation", "cosine", "canberra", "braycurtis", "jaccard")
+    run = jax.jit(lambda x, y: {name: distance.metric_function(name)(x, y) for name in names})
+    found, opposite = run(x, x), run(x, -x)
+    np.testing.assert_allclose(found["correlation"][:2], 1, atol=1e-7)
+    np.testing.assert_allclose(found["cosine"][0], [1, 1, 1])
     for name in ("canberra", "braycurtis", "jaccard"):
-        assert distance.metric_function(name)(x, x)[0, 0] == 0
-    assert np.isinf(distance.braycurtis(x, -x)[1, 1])
+        assert found[name][0, 0] == 0
+    assert np.isinf(opposite["braycurtis"][1, 1])
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_equal_rows_have_a_finite_gradient(name):
-    x = jnp.asarray([[0.5, 0.25]] if name == "haversine" else [[1.0, 2.0, 0.0, 4.0, 5.0] * 2])
-    value, *gradients = jax.jit(distances_and_gradients(name))(x, x)
-    np.testing.assert_allclose(value, 0, atol=1e-6)
-    assert np.isfinite(gradients).all()
-
-
-def test_every_metric_under_jaxs_switches():
-    """Compiled without NaN, and traced with no tracer left behind, which takes the caches of traces away."""
+def test_equal_rows_and_zeros_have_a_finite_gradient(name):
+    """With JAX's switches on: there is no NaN on the way either."""
+    x = rows(name, 4, WIDE)
+    x[1] = 0
     with switched(STRICT):
-        for name in PLAIN:
-            x = jnp.asarray(rows(name, 4, WIDE)).at[1].set(0)
-            assert all(np.isfinite(each).all() for each in jax.jit(distances_and_gradients(name))(x, x))
+        value, *gradients = jax.jit(distances_and_gradients(name))(x, x)
+    np.testing.assert_allclose(np.diagonal(value)[[0, 2, 3]], 0, atol=1e-6)
+    assert all(np.isfinite(each).all() for each in (value, *gradients))
+
+
+def test_no_metric_leaves_a_tracer_behind():
+    """Traced alone: a look for tracers takes the caches of traces away."""
     with switched(STRICT | LEAKS):
         for name in PLAIN:
             x, y = (jax.ShapeDtypeStruct((n, 2 if name == "haversine" else WIDE), jnp.float32) for n in (4, 3))
