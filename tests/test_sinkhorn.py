@@ -122,8 +122,9 @@ def test_points_are_their_matrix(cost, clouds):
     x, y, a, b = clouds
     for width in (2, 6):
         rows, columns = (jnp.asarray(points[:, :width], jnp.float32) for points in (x, y))
-        matrix = distance.metric_function(cost)(rows, columns)
-        np.testing.assert_allclose(tile_cost(cost)(rows, columns), matrix, rtol=1e-5, atol=1e-5)
+        both = jax.jit(lambda x, y: (distance.metric_function(cost)(x, y), tile_cost(cost)(x, y)))
+        matrix, tile = both(rows, columns)
+        np.testing.assert_allclose(tile, matrix, rtol=1e-5, atol=1e-5)
     options = {"a": a, "b": b, "epsilon": 0.7, "tol": 1e-5, **SHORT}
     by_points, by_matrix = sinkhorn.solve(x, y, cost=cost, **options), sinkhorn.solve_cost(matrix, **options)
     np.testing.assert_allclose(by_points.f, by_matrix.f, atol=2e-4)
