@@ -158,9 +158,9 @@ def test_rotated_indicators_are_read_off(key, name):
 
 @pytest.mark.parametrize("affinity", ["rbf", "nearest_neighbors"])
 def test_rows_that_are_all_equal_are_said_to_be(key, affinity):
-    fit = spectral.fit(key, np.ones((30, 2)), 3, affinity=affinity)
+    fit = spectral.fit(key, np.ones((200, 2)), 2, affinity=affinity)
     assert np.isfinite(fit.state.vectors).all()
-    assert set(np.unique(fit.labels)) <= {0, 1, 2}
+    assert set(np.unique(fit.labels)) <= {0, 1}
 
 
 def test_one_row(key):
@@ -241,8 +241,9 @@ def test_bad_input_of_nystrom(key, k, options, message):
 
 
 def test_rows_of_another_width(key):
-    state = spectral.nystrom(key, np.eye(4), 2).state
-    with pytest.raises(ValueError, match="x has 3 columns, but the model was fitted on 4"):
+    x = make_moons(200, noise=0.1, random_state=0)[0]
+    state = spectral.nystrom(key, x, 3, landmarks=200).state
+    with pytest.raises(ValueError, match="x has 3 columns, but the model was fitted on 2"):
         spectral.predict(state, np.ones((2, 3)))
 
 

@@ -120,13 +120,16 @@ def test_batches_mix_as_the_formula_says(covariance, offset, blobs, weights, key
 def test_two_sets_add_up_to_their_union(covariance):
     rng = np.random.default_rng(0)
     family, k, d = FAMILIES[covariance], 3, 2
-    reference = jnp.asarray(rng.normal(size=(k, d)), jnp.float32)
-    r = jnp.asarray(rng.uniform(size=(k, 40)), jnp.float32)
-    x = jnp.asarray(rng.normal(size=(d, 40)), jnp.float32)
-    exact = family.moments(r, reference, x, jnp.int32(DIFFERENCES))
-    offset = exact.first / exact.weight[:, None]
-    covariances = family.covariances(exact, offset, exact.weight)
-    rebuilt = stepwise.moments_of(family, exact.weight, offset, covariances)
+
+    @jax.jit
+    def both(reference, r, x):
+        exact = family.moments(r, reference, x, jnp.int32(DIFFERENCES))
+        offset = exact.first / exact.weight[:, None]
+        covariances = family.covariances(exact, offset, exact.weight)
+        return exact, stepwise.moments_of(family, exact.weight, offset, covariances)
+
+    drawn = rng.normal(size=(k, d)), rng.uniform(size=(k, 40)), rng.normal(size=(d, 40))
+    exact, rebuilt = both(*(each.astype(np.float32) for each in drawn))
     for one, other in zip(exact, rebuilt, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
@@ -165,8 +168,8 @@ def test_jit_vmap_and_eager_agree_and_compile_once(blobs, key, compiles):
     state = begin("diag", blobs, key)
     eager = gmm.partial_fit(state, blobs.x[:100])
     assert_same_state(eager, jax.jit(gmm.partial_fit)(state, blobs.x[:100]))
-    pair = jax.tree.map(lambda a, b: jnp.stack([a, b]), state, eager)
-    both = jax.vmap(gmm.partial_fit)(pair, jnp.stack([blobs.x[:100], blobs.x[100:200]]))
+    pair = jax.tree.map(lambda a, b: np.stack([a, b]), state, eager)
+    both = jax.jit(jax.vmap(gmm.partial_fit))(pair, np.stack([blobs.x[:100], blobs.x[100:200]]))
     again = gmm.partial_fit(eager, blobs.x[100:200])
     with compiles() as seen:
         gmm.partial_fit(again, blobs.x[150:248], decay=0.9, reg_covar=1e-4)
