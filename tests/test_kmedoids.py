@@ -275,8 +275,8 @@ def test_traced_rows_give_the_same(key):
 
 
 def test_vmap_equals_a_loop():
-    keys, x = jax.random.split(jax.random.key(3), 3), jnp.stack([jnp.asarray(cloud(128, seed=s)) for s in range(3)])
-    together = jax.vmap(lambda key, x: kmedoids.fit(key, x, 4, init="random"))(keys, x)
+    keys, x = jax.random.split(jax.random.key(3), 3), np.stack([cloud(128, seed=s) for s in range(3)])
+    together = jax.jit(jax.vmap(lambda key, x: kmedoids.fit(key, x, 4, init="random")))(keys, x)
     for i in range(3):
         # As many rows as their bucket has, so that the same are drawn.
         assert_same(kmedoids.fit(keys[i], x[i], 4, init="random"), jax.tree.map(lambda leaf, i=i: leaf[i], together))

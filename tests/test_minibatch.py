@@ -12,6 +12,9 @@ from sklearn.cluster import MiniBatchKMeans
 from jaxcluster import kmeans, minibatch
 from jaxcluster.types import Status
 
+BATCH = 256
+"""Rows in a batch of fits that share one program."""
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -67,21 +70,21 @@ def test_a_fit_is_as_good_as_scikit_learns(digits):
 
 
 def test_stops_after_batches_without_gain(digits, key):
-    early = minibatch.fit(key, digits, 10, batch_size=256, max_no_improvement=3)
-    late = minibatch.fit(key, digits, 10, batch_size=256, max_no_improvement=None, max_epochs=20)
+    early = minibatch.fit(key, digits, 10, batch_size=BATCH, max_no_improvement=3)
+    late = minibatch.fit(key, digits, 10, batch_size=BATCH, max_no_improvement=None)
     assert Status(int(early.status)) is Status.CONVERGED
     assert Status(int(late.status)) is Status.MAX_STEPS
-    assert int(late.steps) == 20 * len(digits) // 256
+    assert int(late.steps) == 100 * len(digits) // BATCH
     assert int(early.steps) < int(late.steps)
 
 
 def test_stops_on_small_shifts(digits, key):
-    fit = minibatch.fit(key, digits, 10, tol=1.0, max_no_improvement=None)
+    fit = minibatch.fit(key, digits, 10, batch_size=BATCH, tol=1.0, max_no_improvement=None)
     assert Status(int(fit.status)) is Status.CONVERGED
 
 
 def test_partial_fit_continues_a_fit(digits, key):
-    fit = minibatch.fit(key, digits, 10)
+    fit = minibatch.fit(key, digits, 10, batch_size=BATCH)
     state = minibatch.partial_fit(key, fit.state, digits[:200])
     np.testing.assert_allclose(state.counts.sum(), fit.state.counts.sum() + 200, rtol=1e-6)
 
@@ -96,8 +99,14 @@ def test_partial_fit_compiles_once_for_batches_of_one_bucket(digits, key, compil
 
 def test_vmap_over_states(digits, key):
     keys = jax.random.split(key, 2)
-    states = jax.vmap(lambda k: minibatch.start(k, jnp.asarray(digits[:64]), 4))(keys)
-    moved = jax.vmap(minibatch.partial_fit, in_axes=(0, 0, None))(keys, states, jnp.asarray(digits[64:128]))
+
+    @jax.jit
+    @jax.vmap
+    def begin_and_go_on(key):
+        state = minibatch.start(key, jnp.asarray(digits[:64]), 4)
+        return minibatch.partial_fit(key, state, jnp.asarray(digits[64:128]))
+
+    moved = begin_and_go_on(keys)
     assert moved.centers.shape == (2, 4, 64)
 
 
