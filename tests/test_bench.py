@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import re
 import types
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -32,10 +34,18 @@ TINY = Case("tiny", "lloyd", n=400, d=6, k=5, steps=4)
 PROVENANCE = {"date", "quick", "commit", "dirty", "versions", "python", "platform", "device", "cpu", "cores", "dtype"}
 
 
+distributions = cache(importlib.metadata.packages_distributions)
+
+
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """Of what the tests time nothing is read."""
+    """Of what the tests time nothing is read, and to collect what their process holds takes a second.
+
+    The version of each peer is looked up among the files of all that is installed, which are read once.
+    """
     monkeypatch.setattr("bench.timing.SETTLE", 0)
+    monkeypatch.setattr("bench.timing.gc", types.SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr("importlib.metadata.packages_distributions", distributions)
 
 
 @pytest.fixture
@@ -199,6 +209,7 @@ def test_clusters_are_numbered_alike_on_every_side():
     assert density.answer(np.full(3, -1)).value == 0
 
 
+@pytest.mark.usefixtures("tiny_cases")
 @pytest.mark.parametrize("name", ["dbscan-2", "hdbscan-20k", "optics", "spectral-5k"])
 def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
     out = tmp_path / "run.jsonl"
