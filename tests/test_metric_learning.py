@@ -231,7 +231,7 @@ def untrained(digits):
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])
 def test_labels_beat_the_untrained_network(digits, untrained, loss):
     """By 0.2 in ARI on rows that were not learned from; the contrast of labels does so with one in ten of them."""
-    model = embedding(epochs=30, loss=loss, views=None).fit(*digits[:2])
+    model = embedding(epochs=15, loss=loss, views=None).fit(*digits[:2])
     assert held_out(model, digits) >= untrained + 0.2
     assert model.history_[-1] < model.history_[0]
 
@@ -242,7 +242,7 @@ def test_one_label_in_ten_beats_the_untrained_network(digits, untrained):
 
 
 def test_views_alone_beat_the_untrained_network(digits, untrained):
-    assert held_out(embedding(epochs=30).fit(digits[0]), digits) >= untrained + 0.1
+    assert held_out(embedding(epochs=15).fit(digits[0]), digits) >= untrained + 0.1
 
 
 @pytest.fixture(scope="module")

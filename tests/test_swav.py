@@ -377,7 +377,7 @@ def test_a_wrong_module_is_answered_in_full():
 def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
     x, truth = digits
     options = {"hidden": (128,), "latent": 32, "projection": 32, "random_state": 0}
-    model = SwAVClusterer(10, **options, epochs=16).fit(x)
+    model = SwAVClusterer(10, **options, epochs=10).fit(x)
     untrained = evaluated(model._make(nnx.Rngs(0), 64))
     z = map_module(untrained, "features", model.scaling_.apply(x))
     # k-means of the features is no measure: it moves by a tenth with the seed, trained or not.
