@@ -68,8 +68,12 @@ def test_a_look_is_taken_now_and_then(crowded, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_a_fork_is_warned_of_with_what_to_do_instead(blobs):
     KMeans(4, random_state=0).fit(blobs.x)
-    with pytest.warns(RuntimeWarning, match="a child that computes may hang.*'spawn' or 'forkserver'.*loky"):
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
+    with pytest.warns(RuntimeWarning, match="a child that computes may hang.*'spawn'.*'forkserver'.*loky"):
+        child_that_ends()
+
+
+def child_that_ends():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
