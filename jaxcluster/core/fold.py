@@ -25,14 +25,21 @@ MIN = Monoid(combine=jnp.minimum, across=jax.lax.pmin)
 MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
 
 
+LINE, SHARE = 64, 16
+"""Rows whose numbers fill cache lines, be they bytes; tiles of fewer than 16 times as many are not cut to it."""
+
+
 def tile_rows(n: int, row_cost: int, budget: int = 1 << 24) -> int:
     """Rows of a tile whose temporaries hold at most ``budget`` elements at ``row_cost`` each.
 
-    All n rows where they fit. Otherwise what is left over when tiles are cut is at least one row and at most one for
-    each tile, which `fold_rows` takes first.
+    All n rows where they fit. Otherwise what is left over when tiles are cut is at least one row and few for each tile,
+    which `fold_rows` takes first; and a large tile is a whole number of cache lines, as vector instructions like it.
     """
     most = max(1, budget // max(1, row_cost))
-    return n if n <= most else max(1, (n - 1) // -(-n // most))
+    if n <= most:
+        return n
+    tile = max(1, (n - 1) // -(-n // most))
+    return tile - tile % LINE if tile >= SHARE * LINE else tile
 
 
 def fold_rows(
