@@ -45,6 +45,36 @@ def test_permuted_rows_have_permuted_labels_and_leave_nothing_to_the_next_fit(fi
     assert repr(again) == repr(fitted[name])
 
 
+@pytest.mark.parametrize("name", [name for name in CLUSTERERS if "order" in ESTIMATORS[name]().get_params()])
+def test_sorted_rows_have_the_same_labels_in_any_order(blobs, name):
+    order = np.random.default_rng(5).permutation(len(blobs.x))
+    given = make(name, order="canonical").fit(blobs.x)
+    permuted = make(name, order="canonical").fit(blobs.x[order])
+    np.testing.assert_array_equal(permuted.labels_, given.labels_[order])
+    if hasattr(given, "medoid_indices_"):
+        np.testing.assert_array_equal(blobs.x[given.medoid_indices_], given.cluster_centers_)
+        np.testing.assert_array_equal(order[permuted.medoid_indices_], given.medoid_indices_)
+    if hasattr(given, "snapshots_"):
+        np.testing.assert_array_equal(order[permuted.snapshots_["rows"]], given.snapshots_["rows"])
+
+
+def test_what_goes_with_rows_is_sorted_with_them(blobs):
+    order = np.random.default_rng(5).permutation(len(blobs.x))
+    weights = np.random.default_rng(6).uniform(1, 2, len(blobs.x))
+    place = np.argsort(order)
+    one = make("kmeans", order="canonical").fit(blobs.x, sample_weight=weights)
+    two = make("kmeans", order="canonical").fit(blobs.x[order], sample_weight=weights[order])
+    np.testing.assert_array_equal(one.cluster_centers_, two.cluster_centers_)
+    links = np.array([[0, 1], [2, 3]])
+    one = make("constrained-kmeans", order="canonical").fit(blobs.x, cannot_link=links)
+    two = make("constrained-kmeans", order="canonical").fit(blobs.x[order], cannot_link=place[links])
+    np.testing.assert_array_equal(two.labels_, one.labels_[order])
+    with pytest.raises(ValueError, match="order='canonical' sorts rows by their values"):
+        make("kmedoids", metric="precomputed", order="canonical").fit(np.zeros((5, 5)))
+    with pytest.raises(ValueError, match="order='sorted' must be one of"):
+        make("kmeans", order="sorted").fit(blobs.x)
+
+
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
 def test_weight_equals_repetition(blobs, name):
     # 320 rows in all, which are padded no further than the 300 of the other tests: nothing is compiled for them.

@@ -7,6 +7,7 @@ import numpy as np
 from jaxcluster.cluster import balanced
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
+from jaxcluster.estimators.order import canonical
 
 
 class BalancedKMeans(CenterEstimator):
@@ -27,6 +28,7 @@ class BalancedKMeans(CenterEstimator):
         max_iter: the most steps of a run.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -56,6 +58,7 @@ class BalancedKMeans(CenterEstimator):
         max_iter=300,
         tol=1e-4,
         random_state=None,
+        order=None,
     ):
         self.n_clusters = n_clusters
         self.size_min = size_min
@@ -65,7 +68,9 @@ class BalancedKMeans(CenterEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
+        self.order = order
 
+    @canonical
     def fit(self, X, y=None):
         """Clusters the rows.
 

@@ -10,6 +10,7 @@ from jaxcluster.cluster.bayesian_gmm.fit import fit_framed
 from jaxcluster.cluster.gmm.fit import em_options
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.mixture import MixtureEstimator
+from jaxcluster.estimators.order import canonical
 
 PRIORS = (
     "weight_concentration_prior",
@@ -43,6 +44,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         covariance_prior: (n_features, n_features) full or tied, (n_features,) diag, a number spherical; None for the
             covariance of the rows.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         warm_start: go on from the last fit, if there is one.
         verbose: print the lower bound of every step, after the fit.
         verbose_interval: accepted for scikit-learn's sake.
@@ -96,6 +98,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         degrees_of_freedom_prior=None,
         covariance_prior=None,
         random_state=None,
+        order=None,
         warm_start=False,
         verbose=0,
         verbose_interval=10,
@@ -115,11 +118,13 @@ class BayesianGaussianMixture(MixtureEstimator):
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
         self.random_state = random_state
+        self.order = order
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.precision = precision
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Fits the mixture to the rows.
 

@@ -9,6 +9,7 @@ from jaxcluster.cluster import bisecting
 from jaxcluster.core import check
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.kmeans import ALGORITHMS
+from jaxcluster.estimators.order import canonical
 
 
 class BisectingKMeans(CenterEstimator):
@@ -24,6 +25,7 @@ class BisectingKMeans(CenterEstimator):
             one program unless it is a callable.
         n_init: starts tried for each split.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         max_iter: the most steps of a split.
         verbose: print the inertia after every split, after the fit.
         tol: stop a split when Σ‖Δc‖² <= tol × the mean variance of the columns.
@@ -48,6 +50,7 @@ class BisectingKMeans(CenterEstimator):
         init="random",
         n_init=1,
         random_state=None,
+        order=None,
         max_iter=300,
         verbose=0,
         tol=1e-4,
@@ -59,6 +62,7 @@ class BisectingKMeans(CenterEstimator):
         self.init = init
         self.n_init = n_init
         self.random_state = random_state
+        self.order = order
         self.max_iter = max_iter
         self.verbose = verbose
         self.tol = tol
@@ -66,6 +70,7 @@ class BisectingKMeans(CenterEstimator):
         self.algorithm = algorithm
         self.bisecting_strategy = bisecting_strategy
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows.
 

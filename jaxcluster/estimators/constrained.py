@@ -7,6 +7,7 @@ import numpy as np
 from jaxcluster.cluster import constrained
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
+from jaxcluster.estimators.order import canonical
 
 
 class ConstrainedKMeans(CenterEstimator):
@@ -24,6 +25,7 @@ class ConstrainedKMeans(CenterEstimator):
         max_iter: the most steps of a run.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -52,6 +54,7 @@ class ConstrainedKMeans(CenterEstimator):
         max_iter=300,
         tol=1e-4,
         random_state=None,
+        order=None,
     ):
         self.n_clusters = n_clusters
         self.init = init
@@ -59,7 +62,9 @@ class ConstrainedKMeans(CenterEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
+        self.order = order
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
         """Clusters the rows.
 

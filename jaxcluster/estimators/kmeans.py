@@ -7,6 +7,7 @@ import warnings
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.estimators.base import CenterEstimator
+from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Status
 
 ALGORITHMS = ("lloyd", "elkan")
@@ -28,6 +29,7 @@ class KMeans(CenterEstimator):
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
         verbose: print the inertia of every step, after the fit.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         copy_x: accepted for scikit-learn's sake; X is never changed.
         algorithm: "lloyd" or "elkan". Both are computed by the same iteration, which skips distances by bounds of its
             own where that pays, and give the same result.
@@ -62,6 +64,7 @@ class KMeans(CenterEstimator):
         tol=1e-4,
         verbose=0,
         random_state=None,
+        order=None,
         copy_x=True,
         algorithm="lloyd",
         metric="sqeuclidean",
@@ -75,6 +78,7 @@ class KMeans(CenterEstimator):
         self.tol = tol
         self.verbose = verbose
         self.random_state = random_state
+        self.order = order
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.metric = metric
@@ -85,6 +89,7 @@ class KMeans(CenterEstimator):
     def _metric(self):
         return self.metric
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows.
 

@@ -14,6 +14,7 @@ from jaxcluster.cluster import kmedoids
 from jaxcluster.core import check
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key
 from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
@@ -34,6 +35,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             is 1, or 10 where ``init`` is "random", and for "clara" 5.
         sample_size: for "clara", rows of a sample; None for 80 + 4 × n_clusters.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
 
     Attributes:
         medoid_indices_: (n_clusters,) int32 which rows the medoids are.
@@ -64,6 +66,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         n_init="auto",
         sample_size=None,
         random_state=None,
+        order=None,
     ):
         self.n_clusters = n_clusters
         self.metric = metric
@@ -74,6 +77,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         self.n_init = n_init
         self.sample_size = sample_size
         self.random_state = random_state
+        self.order = order
 
     @property
     def _n_features_out(self):
@@ -85,6 +89,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows.
 

@@ -13,6 +13,7 @@ from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import check
 from jaxcluster.core.frame import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Status
 
 AUTO_RESTARTS = 3
@@ -34,6 +35,7 @@ class MiniBatchKMeans(CenterEstimator):
         verbose: print the smoothed inertia of every batch, after the fit.
         compute_labels: keep ``labels_``; in `partial_fit` also whether labels and inertia are computed.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the columns; 0 switches this off.
         max_no_improvement: stop after so many batches without a lower smoothed inertia; None switches this off.
         init_size: rows that starts are drawn from and tried on; None for three batches, at least 3 × n_clusters.
@@ -62,6 +64,7 @@ class MiniBatchKMeans(CenterEstimator):
         verbose=0,
         compute_labels=True,
         random_state=None,
+        order=None,
         tol=0.0,
         max_no_improvement=10,
         init_size=None,
@@ -75,12 +78,14 @@ class MiniBatchKMeans(CenterEstimator):
         self.verbose = verbose
         self.compute_labels = compute_labels
         self.random_state = random_state
+        self.order = order
         self.tol = tol
         self.max_no_improvement = max_no_improvement
         self.init_size = init_size
         self.n_init = n_init
         self.reassignment_ratio = reassignment_ratio
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Clusters the rows by batches drawn from them.
 

@@ -18,6 +18,7 @@ from jaxcluster.cluster.gmm.stepwise import minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
+from jaxcluster.estimators.order import canonical
 from jaxcluster.ops.gaussian import FAMILIES
 from jaxcluster.types import Fit, Status
 
@@ -221,6 +222,7 @@ class GaussianMixture(MixtureEstimator):
         means_init: (n_components, n_features), or None.
         precisions_init: inverse covariances in the shape of ``covariances_``, or None.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         warm_start: start from the last fit's mixture, if there is one.
         verbose: print the lower bound of every step, after the fit.
         verbose_interval: accepted for scikit-learn's sake.
@@ -264,6 +266,7 @@ class GaussianMixture(MixtureEstimator):
         means_init=None,
         precisions_init=None,
         random_state=None,
+        order=None,
         warm_start=False,
         verbose=0,
         verbose_interval=10,
@@ -283,6 +286,7 @@ class GaussianMixture(MixtureEstimator):
         self.means_init = means_init
         self.precisions_init = precisions_init
         self.random_state = random_state
+        self.order = order
         self.warm_start = warm_start
         self.verbose = verbose
         self.verbose_interval = verbose_interval
@@ -291,6 +295,7 @@ class GaussianMixture(MixtureEstimator):
         self.batch_size = batch_size
         self.decay = decay
 
+    @canonical
     def fit(self, X, y=None, sample_weight=None):
         """Fits the mixture to the rows.
 

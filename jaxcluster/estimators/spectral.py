@@ -18,6 +18,7 @@ from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
 from jaxcluster.core import check
 from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.estimators.order import canonical
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
 
@@ -153,6 +154,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         eigen_solver: None, "arpack", "lobpcg" or "amg": accepted for scikit-learn's sake.
         n_components: eigenvectors to embed by; None for ``n_clusters``.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         n_init: starts of k-means.
         gamma: of "rbf" and the other kernels that have it, in units of 1 / data units².
         affinity: "nearest_neighbors", "rbf", "precomputed" (symmetric weights, dense or sparse),
@@ -185,6 +187,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         eigen_solver=None,
         n_components=None,
         random_state=None,
+        order=None,
         n_init=10,
         gamma=1.0,
         affinity="rbf",
@@ -201,6 +204,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         self.eigen_solver = eigen_solver
         self.n_components = n_components
         self.random_state = random_state
+        self.order = order
         self.n_init = n_init
         self.gamma = gamma
         self.affinity = affinity
@@ -213,6 +217,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    @canonical
     def fit(self, X, y=None):
         """Clusters the rows.
 
@@ -286,6 +291,7 @@ class SpectralEmbedding(_SpectralEstimator):
             that gives all weights.
         gamma: of "rbf", in units of 1 / data units²; None for 1 / n_features.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         eigen_solver, n_jobs: accepted for scikit-learn's sake.
         eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
         n_neighbors: of the graphs of neighbours, each row itself among them; None for a tenth of the rows.
@@ -306,6 +312,7 @@ class SpectralEmbedding(_SpectralEstimator):
         affinity="nearest_neighbors",
         gamma=None,
         random_state=None,
+        order=None,
         eigen_solver=None,
         eigen_tol="auto",
         n_neighbors=None,
@@ -315,11 +322,13 @@ class SpectralEmbedding(_SpectralEstimator):
         self.affinity = affinity
         self.gamma = gamma
         self.random_state = random_state
+        self.order = order
         self.eigen_solver = eigen_solver
         self.eigen_tol = eigen_tol
         self.n_neighbors = n_neighbors
         self.n_jobs = n_jobs
 
+    @canonical
     def fit(self, X, y=None):
         """Embeds the rows.
 

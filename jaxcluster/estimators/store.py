@@ -158,10 +158,10 @@ def _check_fitted(attributes, module):
             continue
         if name in FINITE or name in of_rows:
             numbers = value.data if scipy.sparse.issparse(value) else value
-            if not isinstance(numbers, np.ndarray) or not _is_finite(numbers):
+            if not isinstance(numbers, (np.ndarray, float)) or not _is_finite(numbers):
                 raise ValueError(f"{name} holds NaN or infinity, or no numbers at all.")
-        if name in of_rows and (value.ndim != 2 or value.shape[1] != width):
-            raise ValueError(f"{name} has shape {value.shape}, not one of {width} columns.")
+        if name in of_rows and (np.ndim(value) != 2 or value.shape[1] != width):
+            raise ValueError(f"{name} has shape {np.shape(value)}, not one of {width} columns.")
         parts = value._asdict() if name in ("_frame", "input_scaling_") and hasattr(value, "_asdict") else {}
         parts = value if name == "_weights" and isinstance(value, dict) else parts
         for part, numbers in parts.items():

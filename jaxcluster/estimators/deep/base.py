@@ -26,6 +26,7 @@ from jaxcluster.deep.use import map_module, weights_of, with_weights
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.rows import rescaled
+from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Array, Float, Status
 
 IDLE = frozenset(
@@ -52,6 +53,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         learning_rate: of Adam; or a schedule of optax, a function from steps to rates.
         optimizer: any gradient transformation of optax in place of Adam; see `jaxcluster.deep.train`.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         precision: None for float32, "fast" for bfloat16 in the networks' products.
         verbose: 1 for a progress bar.
         callbacks: called with a `jaxcluster.deep.Report` after every epoch.
@@ -85,6 +87,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     learning_rate: Any = 1e-3
     optimizer: Any = None
     random_state: Any = None
+    order: str | None = None
     precision: str | None = None
     verbose: int = 0
     callbacks: Sequence[Callable[..., Any]] | None = None
@@ -111,6 +114,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # Use.
 
+    @canonical
     def fit(self, X, y=None):
         """Trains the network and clusters the rows.
 

@@ -1,0 +1,437 @@
+"""Trials of what goes wrong on real machines: kills, damaged files, full disks, two at once, little memory, long runs.
+
+Each trial ends in one word. *Survived*: the result is that of an undisturbed run. *Named*: one line says what is wrong,
+and nothing that was there is lost. *Lost*, *wrong* (another result without a word), *crashed* (a traceback, or a
+signal's death) and *hung* must be zero; the exit code is 1 if one is not. Writes docs/reliability.md if asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.provenance import ROOT, provenance
+from bench.records import RESULTS, append, published, read
+from bench.table import _lines, _origin, replaced
+
+VERDICTS = ("survived", "named", "lost", "wrong", "crashed", "hung")
+BAD = VERDICTS[2:]
+
+FOLDER, PAGE = RESULTS / "reliability", ROOT / "docs" / "reliability.md"
+
+NOTICE = 2.0
+"""Seconds in which a process has to end that was told to."""
+
+PATIENCE = 120.0
+"""Seconds after which a process is taken for hung."""
+
+STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+
+FITS = {
+    "kmeans": ("fit", "kmeans", "digits", "--k", "10"),
+    "gmm": ("fit", "gmm", "digits", "--k", "10", "--covariance", "diag"),
+    "dec": ("fit", "dec", "digits", "--k", "10", "--hidden", "64", "--pretrain-epochs", "40", "--epochs", "30"),
+    "swav": ("fit", "swav", "digits", "--k", "10", "--epochs", "20"),
+}
+"""Commands that are disturbed: two of a few seconds, and two trainings with checkpoints."""
+
+CHECKPOINTED = ("dec", "swav")
+
+LIMITED = """
+import resource, sys
+sys.path.insert(0, {root!r})
+from jaxcluster.__main__ import main
+import jax, jaxcluster
+jaxcluster.KMeans(2).fit([[0.0], [1.0]])
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {free}, used + {free}))
+main()
+"""
+
+SHAPES = """
+import resource, sys, warnings
+import numpy as np
+import jaxcluster
+from jaxcluster.core import programs
+from jaxcluster.estimators import ESTIMATORS
+name, count = sys.argv[1], int(sys.argv[2])
+warnings.simplefilter("ignore")
+rng, most_maps, early = np.random.default_rng(0), 0, 0
+for number in range(count):
+    n, d, k = 40 + 7 * (number % 143), 2 + number % 29, 2 + number % 11
+    x = rng.normal(size=(n, d))
+    estimator = ESTIMATORS[name]()
+    known = estimator.get_params(deep=False)
+    wanted = {{"n_clusters": k, "n_components": k, "n_init": 1, "max_iter": 3, "random_state": 0}}
+    estimator.set_params(**{{each: value for each, value in wanted.items() if each in known}}).fit(x)
+    most_maps = max(most_maps, programs.memory_maps())
+    if number == count // 10:
+        early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(most_maps, early, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+MOST_MAPS = 20_000
+"""Memory maps that a process may have: the system ends it at 65,530."""
+
+GROWTH = 1.25
+"""How many times the memory after a tenth of the shapes a process may have after all."""
+
+
+class Trial(NamedTuple):
+    """What happened: a word of `VERDICTS`, and what was seen."""
+
+    verdict: str
+    seen: str = ""
+
+
+class Done(NamedTuple):
+    """A process that ended: its exit code (None if it was hung), its words, and how long it took after its signal."""
+
+    code: int | None
+    stderr: str
+    seconds: float = 0.0
+
+
+class Bench:
+    """A folder for trials, and the undisturbed runs that they are compared with.
+
+    Args:
+        folder: an empty one.
+        repeats: trials of each kind and command.
+        seed: of the moments and bits.
+        shapes: distinct shapes in one process.
+    """
+
+    def __init__(self, folder: Path, repeats: int, seed: int, shapes: int) -> None:
+        self.folder, self.repeats, self.shapes = folder, repeats, shapes
+        self.random = random.Random(seed)
+        self._whole: dict[str, tuple[Path, float]] = {}
+        self._count = 0
+
+    def place(self) -> Path:
+        """A new folder."""
+        self._count += 1
+        place = self.folder / f"trial-{self._count}"
+        place.mkdir()
+        return place
+
+    def whole(self, name: str) -> tuple[Path, float]:
+        """An undisturbed run, and the seconds that it takes."""
+        if name not in self._whole:
+            out = self.folder / f"whole-{name}"
+            for _ in range(2):  # the second finds compiled programs
+                begin = time.perf_counter()
+                done = run(*FITS[name], "--out", out, "--overwrite", "--quiet")
+                if done.code != 0:
+                    raise RuntimeError(f"the undisturbed run of {name} failed: {done.stderr}")
+            self._whole[name] = out, time.perf_counter() - begin
+        return self._whole[name]
+
+
+def start(*words: Any, program: Sequence[str] = ("-m", "jaxcluster"), **options: Any) -> subprocess.Popen:
+    """A command in a process of its own."""
+    command = [sys.executable, *program, *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
+
+
+def ended(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
+    """What a process says in the end; one that is hung is killed."""
+    begin = time.perf_counter()
+    try:
+        _, stderr = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return Done(None, process.communicate()[1])
+    return Done(process.returncode, stderr, time.perf_counter() - begin)
+
+
+def run(*words: Any, **options: Any) -> Done:
+    """A command from its beginning to its end."""
+    return ended(start(*words, **options))
+
+
+def labels(run_folder: Path) -> str | None:
+    """The labels of a run as they were written; None where there is none."""
+    file = run_folder / "labels.csv"
+    return file.read_text() if file.is_file() else None
+
+
+def one_line(done: Done) -> bool:
+    """Whether a command ended in one line that names a mistake."""
+    return done.code == 2 and bool(re.search(r"^Error: .+", done.stderr, re.MULTILINE))
+
+
+def signals(bench: Bench) -> Iterator[Trial]:
+    """SIGTERM and Ctrl-C at random moments: two seconds to save and end, then the run goes on to the same labels."""
+    yield from _killed(bench, (signal.SIGTERM, signal.SIGINT))
+
+
+def kills(bench: Bench) -> Iterator[Trial]:
+    """SIGKILL at random moments, then the same command once more."""
+    yield from _killed(bench, (signal.SIGKILL,))
+
+
+def _killed(bench: Bench, numbers: Sequence[signal.Signals]) -> Iterator[Trial]:
+    for name, words in FITS.items():
+        whole, seconds = bench.whole(name)
+        for number in numbers:
+            for _ in range(bench.repeats):
+                out = bench.place() / "run"
+                process = start(*words, "--out", out, "--quiet")
+                time.sleep(bench.random.uniform(0.3, 1.0) * seconds)
+                process.send_signal(number)
+                done = ended(process, 20)
+                yield _verdict_of_kill(done, number, name, words, out, whole)
+                shutil.rmtree(out.parent)
+
+
+def _verdict_of_kill(done, number, name, words, out, whole):
+    told = f"{name}, {number.name}: exit {done.code} after {done.seconds:.1f} s, {done.stderr.strip()[-300:]!r}"
+    if done.code is None:
+        return Trial("hung", told)
+    if done.code not in (0, STOPPED[number]):
+        return Trial("crashed", told)
+    if number != signal.SIGKILL and done.code and done.seconds > NOTICE:
+        return Trial("hung", told)
+    if done.code == 0 or labels(out) is not None:
+        again = Done(0, "")
+    else:
+        partial = out.with_name("run.partial")
+        resume = ("--resume",) if list(partial.rglob("checkpoint-*/manifest.json")) else ("--overwrite",)
+        if number != signal.SIGKILL and name in CHECKPOINTED and "checkpoints are kept" in done.stderr:
+            resume = ("--resume",)
+        again = run(*words, "--out", out, "--quiet", *resume)
+    if again.code is None:
+        return Trial("hung", f"{told}; again: hung")
+    if again.code != 0:
+        return Trial("lost" if one_line(again) else "crashed", f"{told}; again: {again.stderr[-300:]!r}")
+    if labels(out) != labels(whole):
+        return Trial("wrong", f"{told}: other labels")
+    left = sorted(entry.name for entry in out.parent.iterdir())
+    return Trial("survived") if left == ["run"] else Trial("lost", f"{told}: leaves {left}")
+
+
+def two_at_once(bench: Bench) -> Iterator[Trial]:
+    """The same command twice at the same time, with --overwrite: one writes, the other is told who does."""
+    for name, words in FITS.items():
+        whole, _ = bench.whole(name)
+        for _ in range(max(1, bench.repeats // 2)):
+            out = bench.place() / "run"
+            both = [start(*words, "--out", out, "--quiet", "--overwrite") for _ in range(2)]
+            done = [ended(process) for process in both]
+            codes = Counter(each.code for each in done)
+            if None in codes:
+                yield Trial("hung", name)
+            elif any(each.code not in (0, 2) for each in done):
+                yield Trial("crashed", f"{name}: {[each.stderr[-200:] for each in done]}")
+            elif labels(out) != labels(whole):
+                yield Trial("wrong", f"{name}: other labels")
+            elif codes[2] and not any("is being written by process" in each.stderr for each in done):
+                yield Trial("lost", f"{name}: {[each.stderr[-200:] for each in done]}")
+            else:
+                yield Trial("named" if codes[2] else "survived")
+            shutil.rmtree(out.parent)
+
+
+def bit_flips(bench: Bench) -> Iterator[Trial]:
+    """A flipped bit in each file of a run: predict gives the same labels, or names the file."""
+    yield from _damaged(bench, _flipped)
+
+
+def cut_files(bench: Bench) -> Iterator[Trial]:
+    """Each file of a run cut at a random place, or empty."""
+    yield from _damaged(bench, lambda bench, content: content[: bench.random.randrange(len(content))])
+
+
+def _flipped(bench: Bench, content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[bench.random.randrange(len(content))] ^= 1 << bench.random.randrange(8)
+    return bytes(changed)
+
+
+def _damaged(bench: Bench, damage: Callable[[Bench, bytes], bytes]) -> Iterator[Trial]:
+    from typer.testing import CliRunner
+
+    from jaxcluster.cli import app
+
+    for name in ("kmeans", "dec"):
+        whole, _ = bench.whole(name)
+        place = bench.place()
+        out, written = place / "run", place / "labels.csv"
+        shutil.copytree(whole, out)
+        CliRunner().invoke(app, ["predict", str(out), "digits", "--out", str(written), "--quiet"])
+        expected = written.read_bytes()
+        for file in sorted(path for path in out.rglob("*") if path.is_file()):
+            content = file.read_bytes()
+            for _ in range(4 * bench.repeats):
+                file.write_bytes(damage(bench, content))
+                written.unlink(missing_ok=True)
+                result = CliRunner().invoke(app, ["predict", str(out), "digits", "--out", str(written), "--quiet"])
+                told = f"{name}: {file.relative_to(out)}: {result.stderr[-200:]!r}"
+                if result.exit_code == 0:
+                    same = written.is_file() and written.read_bytes() == expected
+                    yield Trial("survived") if same else Trial("wrong", told)
+                elif result.exit_code == 2 and file.name in result.stderr:
+                    yield Trial("named")
+                else:
+                    yield Trial("crashed", f"{told} {result.exception!r}")
+            file.write_bytes(content)
+
+
+def full_disks(bench: Bench) -> Iterator[Trial]:
+    """A disk of a few megabytes that fills up at some moment (root alone can mount one): the old run is untouched."""
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        return
+    for name, words in FITS.items():
+        whole, _ = bench.whole(name)
+        size = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+        for _ in range(bench.repeats):
+            with _small_disk(bench.place(), 2 * size + bench.random.randrange(size + (8 << 20))) as disk:
+                out = disk / "run"
+                shutil.copytree(whole, out)
+                before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+                done = run(*words, "--out", out, "--quiet", "--overwrite")
+                after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+                told = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
+                if done.code is None:
+                    yield Trial("hung", told)
+                elif done.code == 0:
+                    yield Trial("survived") if labels(out) == labels(whole) else Trial("wrong", told)
+                elif one_line(done):
+                    yield Trial("named") if after == before else Trial("lost", told)
+                else:
+                    yield Trial("crashed", told)
+
+
+@contextmanager
+def _small_disk(place: Path, size: int) -> Iterator[Path]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def little_memory(bench: Bench) -> Iterator[Trial]:
+    """Work for which the process may not have the memory: one line that says so, and never a death."""
+    works = {
+        "kmedoids": ("blobs:n=30000", "--k", "3", "--max-iter", "2"),
+        "kmeans": ("blobs:n=2000000,d=16", "--k", "3", "--max-iter", "2"),
+        "gmm": ("blobs:n=4000,d=2500", "--k", "5", "--max-iter", "2"),
+        "spectral": ("blobs:n=30000", "--k", "3", "--affinity", "nearest_neighbors", "--n-neighbors", "2000"),
+        "balanced-kmeans": ("blobs:n=200000", "--k", "200", "--max-iter", "2"),
+    }
+    for name, words in works.items():
+        for free in (1 << 30, 3 << 29):
+            program = ("-c", LIMITED.format(root=str(ROOT), free=free))
+            done = run("fit", name, *words, "--no-report", "--out", bench.place() / "run", program=program)
+            told = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
+            if done.code is None:
+                yield Trial("hung", told)
+            elif done.code == 0:
+                yield Trial("survived")
+            else:
+                yield (
+                    Trial("named") if one_line(done) and "memory" in done.stderr + " take " else Trial("crashed", told)
+                )
+
+
+def many_shapes(bench: Bench) -> Iterator[Trial]:
+    """Many shapes in one process: memory maps stay few, and memory does not grow after the first tenth."""
+    for name in ("kmeans", "gmm", "kmedoids", "bisecting-kmeans", "spectral", "dbscan", "hdbscan"):
+        process = start(name, bench.shapes, program=("-c", SHAPES.format()))
+        stdout = ""
+        try:
+            stdout, stderr = process.communicate(timeout=PATIENCE + 6 * bench.shapes)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            yield Trial("hung", name)
+            continue
+        if process.returncode != 0:
+            yield Trial("crashed", f"{name}: exit {process.returncode}, {stderr[-300:]!r}")
+            continue
+        maps, early, late = map(int, stdout.split())
+        told = f"{name}: {maps:,} maps at most, {early / 1e3:,.0f} MB after a tenth, {late / 1e3:,.0f} MB at the end"
+        fine = maps < MOST_MAPS and late <= GROWTH * early
+        print(told, file=sys.stderr)
+        yield Trial("survived" if fine else "lost", told)
+
+
+KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
+    "signals": signals,
+    "kills": kills,
+    "two at once": two_at_once,
+    "bit flips": bit_flips,
+    "cut files": cut_files,
+    "full disks": full_disks,
+    "little memory": little_memory,
+    "many shapes": many_shapes,
+}
+
+
+def markdown(kinds: dict[str, dict[str, int]]) -> str:
+    """The table, a row a kind."""
+    rows = [("Kind", "Tried", *(verdict.capitalize() for verdict in VERDICTS)), ("---", *["---:"] * 7)]
+    for kind, counts in [*kinds.items(), ("**All**", sum((Counter(each) for each in kinds.values()), Counter()))]:
+        rows.append((kind, f"{sum(counts.values()):,}", *(f"{counts.get(verdict, 0):,}" for verdict in VERDICTS)))
+    return _lines(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the trials, prints the table and what was bad."""
+    parser = argparse.ArgumentParser(prog="python -m bench.reliability", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=list(KINDS), choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--repeats", type=int, default=10, help="trials of each command of a kind")
+    parser.add_argument("--shapes", type=int, default=1000, help="distinct shapes in one process")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and bits")
+    parser.add_argument("--write", action="store_true", help="record the outcome and write docs/reliability.md")
+    options = parser.parse_args(arguments)
+    kinds: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), options.repeats, options.seed, options.shapes)
+        for kind in options.only:
+            counts: Counter[str] = Counter()
+            for trial in KINDS[kind](bench):
+                counts[trial.verdict] += 1
+                if trial.verdict in BAD:
+                    print(f"{kind}: {trial.verdict}: {trial.seen}", flush=True)
+            kinds[kind] = dict(counts)
+            print(f"{kind}: {dict(counts)}", file=sys.stderr, flush=True)
+    print(markdown(kinds))
+    if options.write:
+        made = provenance({}, quick=False)
+        for kind, counts in kinds.items():
+            record = {"case": kind, "data": "generated", "counts": counts, "provenance": made}
+            if kind == "many shapes":
+                record["shapes"] = options.shapes
+            append(FOLDER / f"cpu-{made['date'][:10]}.jsonl", record)
+        write_page()
+    return 1 if any(counts.get(verdict, 0) for counts in kinds.values() for verdict in BAD) else 0
+
+
+def write_page() -> None:
+    """Puts the latest record of each kind into the docs."""
+    records = published(read(FOLDER))
+    table = markdown({record["case"]: record["counts"] for record in records})
+    PAGE.write_text(replaced(PAGE.read_text(), f"{_origin(records)}\n\n{table}", "reliability"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
