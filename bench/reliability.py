@@ -145,7 +145,7 @@ class Bench:
 def start(*words: Any, program: Sequence[str] = ("-m", "jaxcluster"), **options: Any) -> subprocess.Popen:
     """A command in a process of its own."""
     command = [sys.executable, *program, *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "true"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
     )

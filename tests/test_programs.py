@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -77,3 +78,34 @@ def child_that_ends():
     if child == 0:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """What is asked of JAX's configuration, in a process whose caller has set nothing."""
+    asked = {}
+    monkeypatch.setattr(
+        programs, "jax", SimpleNamespace(config=SimpleNamespace(**SET_BY_NOBODY, update=asked.__setitem__))
+    )
+    return asked
+
+
+SET_BY_NOBODY = {"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": True}
+
+
+def test_programs_are_kept_in_the_users_cache(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(programs.compilation_cache, "reset_cache", lambda: None)
+    programs.keep_on_disk()
+    assert settings["jax_compilation_cache_dir"] == str(tmp_path / "jaxcluster" / "xla")
+    assert (tmp_path / "jaxcluster" / "xla").is_dir()
+
+
+@pytest.mark.parametrize("given", [{"jax_compilation_cache_dir": ""}, {"jax_enable_compilation_cache": False}])
+def test_what_the_caller_has_set_stays(settings, monkeypatch, tmp_path, given):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, value in given.items():
+        setattr(programs.jax.config, name, value)
+    programs.keep_on_disk()
+    assert not settings
+    assert not list(tmp_path.iterdir())

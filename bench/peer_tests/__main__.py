@@ -78,6 +78,7 @@ def environment(cache: str) -> dict[str, str]:
         | {
             "MPLBACKEND": "Agg",
             "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
             "SKLEARN_RUN_FLOAT32_TESTS": "1",
             "SKLEARN_TESTS_GLOBAL_RANDOM_SEED": "42",

@@ -1,4 +1,4 @@
-"""Compiled programs are let go before there are so many that the process dies.
+"""Compiled programs are kept on the disk, and let go before there are so many that the process dies.
 
 Every new shape leaves its programs in the process, and on a CPU each holds dozens of memory maps: about 340 for a new
 k of k-means, 780 for a mixture. Linux gives a process 65,530. Beyond them LLVM ends it, without a Python exception.
@@ -11,10 +11,12 @@ import os
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
 
 MAPS = Path("/proc/self/maps")
 """One line a memory map, on Linux; no other platform has such a limit."""
@@ -24,6 +26,9 @@ MOST_MAPS = 12_000
 
 INTERVAL = 0.5
 """Seconds between two looks, in which no more than a few thousand maps are made. A look takes some milliseconds."""
+
+KEPT_SECONDS = 0.1
+"""Programs that compile faster are not kept on the disk."""
 
 FORKED = (
     "this process has computed with JAX, whose threads a fork does not copy: a child that computes may hang. Start "
@@ -44,7 +49,7 @@ def make_room() -> None:
     """
     global _next_look
     if not _used:
-        _warn_of_forks()
+        _begin()
     if time.monotonic() < _next_look or not _lock.acquire(blocking=False):
         return
     try:
@@ -56,13 +61,40 @@ def make_room() -> None:
         _lock.release()
 
 
-def _warn_of_forks() -> None:
-    """From now on a fork of this process is warned of."""
+def keep_on_disk() -> None:
+    """Turns JAX's persistent compilation cache on, so that no process compiles what another one has.
+
+    One that the caller has set (``JAX_COMPILATION_CACHE_DIR``) or switched off (``JAX_ENABLE_COMPILATION_CACHE=false``)
+    stays as it is, and so does all where the folder cannot be written to.
+    """
+    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+        return
+    folder = cache_folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT_SECONDS)
+        compilation_cache.reset_cache()  # it does not look at the folder again where something has been compiled
+
+
+def cache_folder() -> Path:
+    """The folder of programs within the user's cache: XDG_CACHE_HOME, or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    base = Path(home) if home and Path(home).is_absolute() else Path("~").expanduser() / ".cache"
+    return base / "jaxcluster" / "xla"
+
+
+def _begin() -> None:
+    """At the first work of the process: programs are kept on the disk, and a fork is warned of from now on."""
     global _used
     with _lock:
-        if not _used and hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=lambda: warnings.warn(FORKED, RuntimeWarning, stacklevel=2))
+        if _used:
+            return
         _used = True
+        keep_on_disk()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=lambda: warnings.warn(FORKED, RuntimeWarning, stacklevel=2))
 
 
 def memory_maps() -> int:

@@ -155,8 +155,10 @@ def in_form(
 
     A form that is an int is chosen while the program is built, and leaves no branch in it.
     """
-    place = sum(form > other for other in forms[:-1])
-    return bodies[place](*operands) if isinstance(form, int) else jax.lax.switch(place, bodies, *operands)
+    beyond = [form > other for other in forms[:-1]]
+    if isinstance(form, int):
+        return bodies[sum(beyond)](*operands)
+    return jax.lax.switch(jnp.sum(jnp.stack(beyond), dtype=jnp.int32), bodies, *operands)
 
 
 def either_cost(features: int, k: int, d: int) -> int:
