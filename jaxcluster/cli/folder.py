@@ -220,12 +220,14 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
     lock = Lock(beside / "lock")
 
     def clear() -> None:
-        shutil.rmtree(beside / "new", ignore_errors=True)
+        for entry in (*beside.glob("new*"), *([beside / "old"] if place.exists() else [])):
+            shutil.rmtree(entry, ignore_errors=True)
+            with suppress(OSError):
+                entry.unlink()
         lock.let_go()
-        shutil.rmtree(beside, ignore_errors=True)
-        for parent in parents:
-            with suppress(OSError):  # something is in it
-                parent.rmdir()
+        for folder in (beside, *parents):
+            with suppress(OSError):  # something is in it: another command may have the place already
+                folder.rmdir()
 
     with ExitStack() as stack:
         stack.callback(clear)

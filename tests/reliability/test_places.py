@@ -140,6 +140,19 @@ def test_a_run_that_a_killed_command_had_set_aside_comes_back(folder, tmp_path):
     call("predict", tmp_path / "run", folder / "flowers.csv", "--quiet")
 
 
+def test_an_old_run_that_cannot_come_back_is_not_cleared(folder, tmp_path, monkeypatch):
+    def fail(self, target):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    old = tmp_path / ".run.jaxcluster" / "old"
+    shutil.copytree(folder / "run", old)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(old), "rename", fail)
+        refuse(*fit(folder, tmp_path / "run"))
+    assert (old / "labels.csv").is_file()
+    assert "the old run is back in its place" in refuse(*fit(folder, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("step", [True, False])
 def test_folders_change_places(tmp_path, monkeypatch, step):
     if not step:
