@@ -26,7 +26,7 @@ demo: $(VENV)/.package
 	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest tests $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=300 $(NOTEBOOKS)) -q -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=300 $(NOTEBOOKS)) tests -q -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

@@ -71,7 +71,7 @@ def test_what_goes_with_rows_is_sorted_with_them(blobs):
     np.testing.assert_array_equal(two.labels_, one.labels_[order])
     with pytest.raises(ValueError, match="order='canonical' sorts rows by their values"):
         make("kmedoids", metric="precomputed", order="canonical").fit(np.zeros((5, 5)))
-    with pytest.raises(ValueError, match="order='sorted' must be one of"):
+    with pytest.raises(ValueError, match="order='sorted' is not known; choose one of 'canonical'"):
         make("kmeans", order="sorted").fit(blobs.x)
 
 
