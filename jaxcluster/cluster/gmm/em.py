@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +27,6 @@ from jaxcluster.ops.gaussian import (
     Family,
     Moments,
     form_of,
-    in_form,
     log_densities,
     missing,
 )
@@ -184,30 +182,27 @@ def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
 
 
 def joint(
-    options: EMOptions, components: Components, form: int | None = None
+    options: EMOptions, components: Components
 ) -> Callable[[Float[Array, "d n"]], tuple[Float[Array, "k n"], Float[Array, " n"] | None]]:
     """Columns to log(weight·density) of every component (nats) in two parts, as `log_densities` has them.
 
-    The first part is -inf for a component of weight 0. Without ``form`` the cheapest one that is good enough is chosen
-    anew for each call.
+    The first part is -inf for a component of weight 0.
     """
     family, (heights, means, covariances, factor) = options.family, components
     if options.missing:
         return lambda x: (heights[:, None] + missing.log_densities(family, means, covariances, x), None)
-    chosen = form_of(family, means, factor) if form is None else form
+    form = form_of(family, means, factor)
 
     def logits(x):
-        logits, shared = log_densities(family, means, factor, x, chosen, options.precision)
+        logits, shared = log_densities(family, means, factor, x, form, options.precision)
         return heights[:, None] + logits, shared
 
     return logits
 
 
-def row_posterior(
-    options: EMOptions, components: Components, form: int | None = None
-) -> Callable[[Float[Array, "d n"]], RowPosterior]:
-    """Columns to log-densities, responsibilities and labels. Arguments as of `joint`."""
-    logits_of = joint(options, components, form)
+def row_posterior(options: EMOptions, components: Components) -> Callable[[Float[Array, "d n"]], RowPosterior]:
+    """Columns to log-densities, responsibilities and labels."""
+    logits_of = joint(options, components)
 
     def posterior(x):
         logits, shared = logits_of(x)
@@ -224,7 +219,7 @@ def components_of(mixture: Mixture) -> Components:
 
 
 def moments_about(
-    options: EMOptions, mixture: Mixture | None, reference: Float[Array, "k d"], form: int
+    options: EMOptions, mixture: Mixture | None, reference: Float[Array, "k d"], form: int | Int[Array, ""]
 ) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
     """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
     if options.missing:
@@ -250,42 +245,19 @@ def fold_e_step(
         columns: the rows.
         summary: (moments, log-densities, responsibilities, weights) of a tile -> what is summed over all tiles.
     """
+    posterior = row_posterior(options, components)
+    form = DIFFERENCES if options.missing else form_of(options.family, reference, components.factor)
+    moments = moments_about(options, mixture, reference, form)
 
-    def folded(form):
-        posterior = row_posterior(options, components, form)
-        moments = moments_about(options, mixture, reference, form)
+    def contribution(log_p, r, columns):
+        found = moments(r * columns.weight[None, :], columns.x)
+        return summary(found, log_p, r, columns.weight), ()
 
-        def contribution(log_p, r, columns):
-            found = moments(r * columns.weight[None, :], columns.x)
-            return summary(found, log_p, r, columns.weight), ()
-
-        tile = em_tile(options, columns.weight.shape[0], *reference.shape)
-        return fold_responsibilities(lambda columns: posterior(columns.x)[:2], contribution, columns, tile=tile)[0]
-
-    return across(in_one_form(options, components, folded, reference), options.axis_name)
-
-
-def in_one_form(
-    options: EMOptions,
-    components: Components,
-    folded: Callable[[int], Any],
-    reference: Float[Array, "k d"] | None = None,
-) -> Any:
-    """``folded`` of the cheapest form that is good enough for all rows: a choice inside a fold is made in every tile.
-
-    Args:
-        options: how rows are gone over.
-        components: what rows are compared with.
-        folded: form -> the result of a fold in that form.
-        reference: means that moments are about, beside those of the components.
-    """
-    if options.missing:
-        return folded(DIFFERENCES)
-    family = options.family
-    form = form_of(family, components.means, components.factor)
-    if reference is not None:
-        form = jnp.maximum(form, form_of(family, reference, components.factor))
-    return in_form(form, family.forms, [partial(folded, form) for form in family.forms])
+    # The form is chosen in every tile. Once for all of them, XLA fuses the products of diagonal covariances with their
+    # operands and computes them in twice the time.
+    tile = em_tile(options, columns.weight.shape[0], *reference.shape)
+    found = fold_responsibilities(lambda columns: posterior(columns.x)[:2], contribution, columns, tile=tile)[0]
+    return across(found, options.axis_name)
 
 
 def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
@@ -432,18 +404,14 @@ def label(
     options: EMOptions, components: Components, x: Float[Array, "d n"]
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """The most probable component of each column, the lower index of equals, and its log p (nats)."""
+    posterior = row_posterior(options, components)
 
-    def folded(form):
-        posterior = row_posterior(options, components, form)
+    @jax.checkpoint
+    def tile(x):
+        log_p, _, labels = posterior(x)
+        return (), (labels, log_p)
 
-        @jax.checkpoint
-        def tile(x):
-            log_p, _, labels = posterior(x)
-            return (), (labels, log_p)
-
-        return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *components.means.shape), axis=-1)[1]
-
-    return in_one_form(options, components, folded)
+    return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *components.means.shape), axis=-1)[1]
 
 
 def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:

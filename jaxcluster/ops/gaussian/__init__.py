@@ -8,7 +8,6 @@ from jaxcluster.ops.gaussian.family import (
     Family,
     Moments,
     form_of,
-    in_form,
     log_densities,
 )
 from jaxcluster.ops.gaussian.far import Components
@@ -30,6 +29,5 @@ __all__ = [
     "Family",
     "Moments",
     "form_of",
-    "in_form",
     "log_densities",
 ]

@@ -93,5 +93,4 @@ DIAGONAL_COVARIANCE = Family(
     spread=lambda covariances: jnp.mean(covariances, axis=1),
     invert=lambda factor: jnp.square(factor.root),
     row_cost=lambda k, d: either_cost(2 * d, k, d),
-    forms=FORMS,
 )

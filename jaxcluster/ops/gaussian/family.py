@@ -78,7 +78,6 @@ class Family(NamedTuple):
         spread: (covariances) -> the mean variance over all directions, (k,) or ().
         invert: (factor) -> precisions, in the shape of the covariances.
         row_cost: (k, d) -> numbers that densities and moments hold of a row.
-        forms: those of `PRODUCTS`, `HALVES`, `DIFFERENCES` that it has, in this order; the last is `DIFFERENCES`.
     """
 
     name: str
@@ -93,7 +92,6 @@ class Family(NamedTuple):
     spread: Callable[[Array], Float[Array, "*k"]]
     invert: Callable[[Factor], Array]
     row_cost: Callable[[int, int], int]
-    forms: tuple[int, ...]
     relative_squares: Callable[..., tuple[Float[Array, "k n"], Float[Array, " n"]]] | None = None
 
 

@@ -118,5 +118,4 @@ FULL_COVARIANCE = Family(
     spread=lambda covariances: jnp.trace(covariances, axis1=1, axis2=2) / covariances.shape[-1],
     invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=FULL),
     row_cost=lambda k, d: k * d,
-    forms=FORMS,
 )

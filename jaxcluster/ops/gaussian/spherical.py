@@ -96,5 +96,4 @@ SPHERICAL_COVARIANCE = Family(
     spread=lambda covariances: covariances,
     invert=lambda factor: jnp.square(factor.root),
     row_cost=lambda k, d: either_cost(d, k, d),
-    forms=FORMS,
 )

@@ -106,5 +106,4 @@ TIED_COVARIANCE = Family(
     spread=lambda covariances: jnp.trace(covariances) / covariances.shape[-1],
     invert=lambda factor: product(factor.root, factor.root.T),
     row_cost=lambda k, d: either_cost(2 * d, k, d),
-    forms=FORMS,
 )
