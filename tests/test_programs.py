@@ -109,3 +109,12 @@ def test_what_the_caller_has_set_stays(settings, monkeypatch, tmp_path, given):
     programs.keep_on_disk()
     assert not settings
     assert not list(tmp_path.iterdir())
+
+
+def test_a_user_without_a_home_computes_all_the_same(settings, monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(programs, "cache_folder", fail)
+    programs.keep_on_disk()
+    assert not settings

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -69,9 +68,11 @@ def keep_on_disk() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return
-    folder = cache_folder()
-    with suppress(OSError):
+    try:
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a disk that cannot be written to, a user without a home
+        return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT_SECONDS)
