@@ -9,7 +9,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +80,12 @@ class JsonLines:
     def begin(self, history: list[dict[str, float]], epochs: int) -> None:
         """Begins the file anew, with the records of the checkpoint that the run goes on from."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, "".join(map(_line, history)).encode())
+        with _spared(self.path):
+            write_whole(self.path, "".join(map(_line, history)).encode())
 
     def __call__(self, report: Report) -> None:
         """Adds a line."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with _spared(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(report.record))
 
 
@@ -149,7 +152,8 @@ class _SnapshotsOfPhase:
         for name in (f"{self._phase}-{epoch}" for epoch in moments):
             path = self._path(name)
             if path is not None and path.is_file():
-                self._snapshots.taken[name] = np.load(path, allow_pickle=False)
+                with _spared(path, "read"):
+                    self._snapshots.taken[name] = np.load(path, allow_pickle=False)
 
     def __call__(self, report: Report) -> None:
         """Looks at the rows, if it is time."""
@@ -163,12 +167,22 @@ class _SnapshotsOfPhase:
         if path is not None:
             content = io.BytesIO()
             np.save(content, codes)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content.getvalue())
+            with _spared(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, content.getvalue())
 
     def _path(self, name: str) -> Path | None:
         folder = self._snapshots.folder
         return None if folder is None else folder / f"{name}.npy"
+
+
+@contextmanager
+def _spared(path: Path, done: str = "written") -> Iterator[None]:
+    """Around what a training can do without: a file that fails is a warning."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError) as error:
+        warnings.warn(f"{path} could not be {done} ({error}). The training goes on without it.", stacklevel=3)
 
 
 def said(record: dict[str, float]) -> str:
