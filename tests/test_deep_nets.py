@@ -487,3 +487,16 @@ def test_a_transposed_convolution_is_one():
     kernel, numbers = double.kernel[...].swapaxes(2, 3), ("NHWC", "HWIO", "NHWC")
     back = jax.lax.conv_general_dilated(whole, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=numbers)
     np.testing.assert_allclose(jnp.vdot(double(half), whole), jnp.vdot(half, back), rtol=1e-4)
+
+
+def test_a_full_disk_costs_files_and_not_the_training(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxcluster.deep.callbacks.write_whole", full)
+    snapshots = Snapshots(X, tmp_path / "snapshots")
+    looking = [snapshots.of("pretrain", "encode"), JsonLines(tmp_path / "lines.jsonl")]
+    with pytest.warns(UserWarning, match="pretrain-1.npy could not be written .*goes on without it"):
+        trained = train(KEY, autoencoder(), X, callbacks=looking, **OPTIONS)
+    assert len(trained.history) == OPTIONS["epochs"]
+    assert "pretrain-1" in snapshots.taken
