@@ -7,7 +7,7 @@ So whatever builds more than the rows themselves says here first how many bytes 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +74,18 @@ def shortage(error: BaseException) -> str | None:
         return str(error)  # of `check`
     free, where = room()
     return f"this took more memory than there was: {where} has {in_words(free)} left. {FEWER}"
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Around what computes: where XLA or NumPy run out of memory in spite of `check`, a MemoryError says so."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = shortage(error)
+        if told is None or error.args == (told,):
+            raise
+        raise MemoryError(told) from error
 
 
 def room() -> Room:

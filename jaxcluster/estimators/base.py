@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
+from inspect import isfunction
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.given import check_given
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.numbers import exact
@@ -26,6 +27,9 @@ from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
+
+COMPUTING = ("fit", "partial_fit", "fit_predict", "predict", "predict_proba", "transform", "score", "score_samples")
+"""Methods whose shortage of memory is one sentence, whoever raises it."""
 
 
 class Estimator(BaseEstimator):
@@ -45,6 +49,12 @@ class Estimator(BaseEstimator):
     New rows are given in their own units and are scaled in the same way. Centers and other published values are in the
     units of the scaled rows: ``input_scaling_.undo(model.cluster_centers_)`` has them in the others.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in COMPUTING:
+            if isfunction(vars(cls).get(name)):
+                setattr(cls, name, memory.in_one_sentence()(vars(cls)[name]))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.

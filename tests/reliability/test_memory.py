@@ -102,3 +102,15 @@ def test_what_runs_out_is_one_sentence(error):
 def test_other_errors_are_no_shortage():
     assert memory.shortage(RuntimeError("no more ink")) is None
     assert memory.shortage(MemoryError("the distances take 1 TB.")) == "the distances take 1 TB."
+
+
+@pytest.mark.parametrize(
+    "raised", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), MemoryError()]
+)
+def test_a_shortage_is_one_sentence_whoever_raises_it(raised, monkeypatch):
+    def fail(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(jc.kmeans, "fit_framed", fail)
+    with pytest.raises(MemoryError, match=r"this took more memory than there was: .* left\. Pass fewer rows"):
+        jc.KMeans(3).fit(rows())
