@@ -11,7 +11,7 @@ import numpy as np
 from bench.cases import Case
 
 SEPARATION = 4.0
-"""Typical distance between two centres in standard deviations of a blob: overlapping, so that Lloyd keeps moving."""
+"""Typical distance between two centers in standard deviations of a blob: overlapping, so that Lloyd keeps moving."""
 
 
 PIXEL_NOISE = 0.1
@@ -19,7 +19,7 @@ PIXEL_NOISE = 0.1
 
 
 def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) rows around k random centres, and the centre that each was drawn from."""
+    """(n, d) rows around k random centers, and the center that each was drawn from."""
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((case.k, case.d), np.float32) * np.float32(SEPARATION / np.sqrt(2 * case.d))
     truth = rng.integers(case.k, size=case.n, dtype=np.int32)
@@ -27,7 +27,7 @@ def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dense_blobs(case: Case) -> np.ndarray:
-    """(n, d) float64 rows of variance 1 around k centres strewn over a box of side 20: dense, and mostly apart."""
+    """(n, d) float64 rows of variance 1 around k centers strewn over a box of side 20: dense, and mostly apart."""
     rng = np.random.default_rng(0)
     centers = rng.uniform(-10, 10, (case.k, case.d))
     return centers[rng.integers(case.k, size=case.n)] + rng.standard_normal((case.n, case.d))
@@ -75,7 +75,7 @@ def starting_rows(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def label_pairs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Two labellings of n rows in k clusters that agree on about 70 % of them."""
+    """Two labelings of n rows in k clusters that agree on about 70 % of them."""
     rng = np.random.default_rng(0)
     truth = rng.integers(case.k, size=case.n, dtype=np.int32)
     noise = rng.integers(case.k, size=case.n, dtype=np.int32)

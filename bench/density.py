@@ -62,7 +62,7 @@ def sklearn_hdbscan(x: np.ndarray) -> Call:
 
 
 def fast_hdbscan(x: np.ndarray) -> Call | None:
-    """HDBSCAN in fast_hdbscan, which does not count a row among its own neighbours; None in too many columns."""
+    """HDBSCAN in fast_hdbscan, which does not count a row among its own neighbors; None in too many columns."""
     if x.shape[1] > MOST_COLUMNS:
         return None
     hdbscan = importlib.import_module("fast_hdbscan").HDBSCAN

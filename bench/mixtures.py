@@ -1,4 +1,4 @@
-"""Expectation-maximisation from given parameters: the start that every side is given, and the fit in each peer.
+"""Expectation-maximization from given parameters: the start that every side is given, and the fit in each peer.
 
 Every peer takes the rows, the start, its form and the number of iterations, and returns a call that does the whole
 fit: that many EM steps in float32, and one more E-step for the labels of the parameters it ended with. The value is

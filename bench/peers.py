@@ -1,6 +1,6 @@
 """The libraries beside which jaxcluster is timed: which are installed, and Lloyd's iterations in each of them.
 
-Every Lloyd peer takes the rows, the starting centres and the number of iterations, and returns a call that does the
+Every Lloyd peer takes the rows, the starting centers and the number of iterations, and returns a call that does the
 whole fit: what it needs before the clock starts (rows on the device, an import) it does when it is built.
 """
 
@@ -97,7 +97,7 @@ def intelex_lloyd(x: np.ndarray, start: np.ndarray, steps: int) -> Call:
 
 
 def faiss_lloyd(x: np.ndarray, start: np.ndarray, steps: int) -> Call:
-    """Lloyd in FAISS on all the rows, then the labels and the inertia of its last centres."""
+    """Lloyd in FAISS on all the rows, then the labels and the inertia of its last centers."""
     faiss = importlib.import_module("faiss")
 
     def call() -> Answer:

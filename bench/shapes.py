@@ -35,18 +35,18 @@ Options = Mapping[str, Any]
 
 
 class Shape(NamedTuple):
-    """Rows, and the labellings that are right for them; 0 marks rows that belong nowhere."""
+    """Rows, and the labelings that are right for them; 0 marks rows that belong nowhere."""
 
     x: np.ndarray
     truths: np.ndarray
 
     @property
     def k(self) -> int:
-        """Clusters of the first labelling."""
+        """Clusters of the first labeling."""
         return int(self.truths[0].max())
 
     def score(self, labels: np.ndarray) -> float:
-        """The greatest ARI to a labelling, over the rows that belong somewhere."""
+        """The greatest ARI to a labeling, over the rows that belong somewhere."""
         return max(adjusted_rand_score(truth[truth > 0], labels[truth > 0]) for truth in self.truths)
 
 

@@ -46,7 +46,7 @@ class Work(NamedTuple):
 
 
 LABEL_TOLERANCE = 1e-3
-"""Share of rows that may be labelled otherwise: float32 sums differ in their order, and rows lie between centres."""
+"""Share of rows that may be labeled otherwise: float32 sums differ in their order, and rows lie between centers."""
 
 
 def labels_differ(ours: Answer, theirs: Answer) -> float | None:
@@ -89,7 +89,7 @@ def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str,
 def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """Lloyd's iterations from given rows.
 
-    Where clusters overlap, a row that rounding puts on the other side of a tie moves two centres, and they move more
+    Where clusters overlap, a row that rounding puts on the other side of a tie moves two centers, and they move more
     rows: two correct float32 runs part by several percent of the labels in ten iterations, at the same inertia. So
     labels are compared after one iteration, inertia and the number of iterations after all.
     """

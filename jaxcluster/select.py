@@ -124,7 +124,7 @@ def score_sweep(
 def internal_scores(
     x: np.ndarray, labels: np.ndarray, *, metric: str = "sqeuclidean", sample: int = SAMPLE, seed: int = 0
 ) -> dict[str, float]:
-    """Silhouette, Davies–Bouldin and Calinski–Harabasz of a labelling; NaN where one is undefined.
+    """Silhouette, Davies–Bouldin and Calinski–Harabasz of a labeling; NaN where one is undefined.
 
     Under the cosine metric the silhouette is taken of cosine distances and the other two of rows of unit length, on
     which squared Euclidean distances are twice the cosine ones.

@@ -136,7 +136,7 @@ PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict"
 NEARLY = {"hdbscan": 0.98, "clustergan": 0.95, "deepcluster": 0.9, "swav": 0.9, "metric-embedding": 0.9}
 """The adjusted Rand index with which methods find the four blobs, in any order of the rows, where it is not 1.
 
-A row that is farther from its neighbours than from two blobs is joined to either by an edge of the same length, and the
+A row that is farther from its neighbors than from two blobs is joined to either by an edge of the same length, and the
 order of the rows decides, or the last bit of a distance; one at the edge of a blob may look like those of another in a
 view.
 """

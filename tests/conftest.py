@@ -76,7 +76,7 @@ COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class Blobs(NamedTuple):
-    """Generated rows, the cluster each came from, and the centres they were drawn around."""
+    """Generated rows, the cluster each came from, and the centers they were drawn around."""
 
     x: np.ndarray
     y: np.ndarray
@@ -123,7 +123,7 @@ def key() -> jax.Array:
 
 @pytest.fixture(scope="session")
 def blobs() -> Blobs:
-    """300 rows in 5 columns around 4 centres, far enough apart that every method should find them."""
+    """300 rows in 5 columns around 4 centers, far enough apart that every method should find them."""
     rng = np.random.default_rng(0)
     centers = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 3, 0], [0, 9, 0, 0, 3], [0, 0, 9, 3, 3]], np.float32)
     y = np.repeat(np.arange(4, dtype=np.int32), 75)

@@ -195,6 +195,6 @@ def inertia(x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 
 
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two labellings differ by nothing but the numbers of their clusters."""
+    """Whether two labelings differ by nothing but the numbers of their clusters."""
     pairs = np.unique(np.column_stack([np.asarray(a), np.asarray(b)]), axis=0)
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))

@@ -1,8 +1,8 @@
-"""Training through clusters: prototypes of digits from one labelled row a class and ten rows without labels.
+"""Training through clusters: prototypes of digits from one labeled row a class and ten rows without labels.
 
 An episode shows rows of a few classes: one of each with its label, some without, and queries whose class is asked for.
 A network maps them to features, and a query belongs to the nearest prototype. Without the layer prototypes are the
-labelled rows; with it they are the solution of a soft k-means in which the labelled rows keep their clusters and the
+labeled rows; with it they are the solution of a soft k-means in which the labeled rows keep their clusters and the
 others find theirs, and the loss of the queries is differentiated through that solution. The rows of the test are others
 than those of the training. Most of what the layer gains here is that it sees the rows without labels at all.
 
@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 
 from jaxcluster.deep import ClusterLayer
 
-WAYS, SHOTS, UNLABELLED, QUERIES = 5, 1, 10, 10
+WAYS, SHOTS, UNLABELED, QUERIES = 5, 1, 10, 10
 """Classes of an episode, and rows of each: with a label, without, and asked for."""
 
 TRAINED, UNSEEN = slice(0, 1000), slice(1000, None)
@@ -73,13 +73,13 @@ def episodes(seed: int, rows: slice, count: int) -> Episode:
     digits = (digits * (3 / 16)).astype(np.float32)
     rng = np.random.default_rng(seed)
     answers = np.repeat(np.arange(WAYS), QUERIES)
-    known = np.concatenate([np.repeat(np.arange(WAYS), SHOTS), np.full(WAYS * UNLABELLED, -1)])
+    known = np.concatenate([np.repeat(np.arange(WAYS), SHOTS), np.full(WAYS * UNLABELED, -1)])
     made = []
     for _ in range(count):
         chosen = rng.permutation(10)[:WAYS]
-        size = SHOTS + UNLABELLED + QUERIES
+        size = SHOTS + UNLABELED + QUERIES
         drawn = [digits[rng.permutation(np.flatnonzero(target == digit))[:size]] for digit in chosen]
-        parts = [np.split(rows, [SHOTS, SHOTS + UNLABELLED]) for rows in drawn]
+        parts = [np.split(rows, [SHOTS, SHOTS + UNLABELED]) for rows in drawn]
         shots, others, queries = (np.concatenate(each) for each in zip(*parts, strict=True))
         made.append(Episode(np.concatenate([shots, others]), known, queries, answers))
     return Episode(*(np.stack(each) for each in zip(*made, strict=True)))
@@ -87,7 +87,7 @@ def episodes(seed: int, rows: slice, count: int) -> Episode:
 
 @nnx.jit
 def train_step(model, optimizer, episode):
-    """One step of the optimiser on one episode."""
+    """One step of the optimizer on one episode."""
 
     def loss(model):
         return optax.softmax_cross_entropy_with_integer_labels(model.logits(episode), episode.answers).mean()

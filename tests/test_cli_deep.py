@@ -217,4 +217,4 @@ def test_a_network_that_is_trained_in_one_go(data, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert [record["phase"] for record in records] == ["train", "train"]
     assert records[1]["nmi"] > 0
-    assert "Normalised mutual information" in (tmp_path / "run" / "report.html").read_text()
+    assert "Normalized mutual information" in (tmp_path / "run" / "report.html").read_text()

@@ -74,14 +74,14 @@ def dense(network, x):
 
 
 def generated(module, z):
-    """Rows of codes in float64, normalised by the batch."""
+    """Rows of codes in float64, normalized by the batch."""
     first, last = module.generator.layers
     inner = z @ np.asarray(first.kernel[...], float)  # a bias is taken off again
     inner = leaky((inner - inner.mean(0)) / np.sqrt(inner.var(0) + 1e-5))
     return inner @ np.asarray(last.kernel[...], float) + np.asarray(last.bias[...], float)
 
 
-def test_the_critic_minimises_the_formula(blobs):
+def test_the_critic_minimizes_the_formula(blobs):
     module, x = made(penalty=3.0), blobs.x[:16].astype(float)
     code_key, point_key = jax.random.split(KEY)
     fake = generated(module, np.asarray(module.draw(code_key, 16)[0], float))
@@ -97,7 +97,7 @@ def test_the_critic_minimises_the_formula(blobs):
     np.testing.assert_allclose(loss, 3 * penalty - distance, rtol=1e-4)
 
 
-def test_the_players_minimise_the_formula(blobs):
+def test_the_players_minimize_the_formula(blobs):
     module = made(code_weight=2.0, cluster_weight=0.5)
     z, labels = (np.asarray(each) for each in module.draw(KEY, 16))
     fake = generated(module, z.astype(float))

@@ -60,12 +60,12 @@ def same_partition(a, b, least: float = 1) -> bool:
 
 
 def middles(fit):
-    """What represents the clusters: centres, or the means of a mixture."""
+    """What represents the clusters: centers, or the means of a mixture."""
     return np.asarray(fit.state.centers if hasattr(fit.state, "centers") else fit.state.means)
 
 
 def objective(fit):
-    """What the fit minimised: the inertia, or the mean negative log-likelihood of a mixture."""
+    """What the fit minimized: the inertia, or the mean negative log-likelihood of a mixture."""
     return np.asarray(fit.state.inertia if hasattr(fit.state, "inertia") else fit.state.objective)
 
 
@@ -86,7 +86,7 @@ def test_finds_separate_blobs(name, rows, blobs, key):
 
 @pytest.mark.parametrize("name", TRACED)
 def test_jit_equals_eager_whatever_the_tile(name, rows, weights, key, monkeypatch):
-    # Eager rows are padded and centred on the host, traced rows are not: two ways to one answer.
+    # Eager rows are padded and centered on the host, traced rows are not: two ways to one answer.
     # No other test traces this number of rows, so neither finds what the other has traced.
     x, w = rows[:293], weights[:293]
     whole = ALGORITHMS[name].fit(key, x, K, weights=w)

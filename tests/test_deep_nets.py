@@ -143,12 +143,12 @@ def called(graphdef, state, x):
 
 @pytest.fixture(scope="module", params=NORMED)
 def trained_once(request):
-    """A network with batch normalisation, what it gave in training, and its statistics after that."""
+    """A network with batch normalization, what it gave in training, and its statistics after that."""
     net = normed(request.param)
     return net, *called(*nnx.split(net), FLAT)
 
 
-def test_batch_normalisation_is_its_formula():
+def test_batch_normalization_is_its_formula():
     net = nets.Projector((24, 6, L), rngs=nnx.Rngs(0))
     features = 3 * FLAT + 50  # far from 0: the mean of squares less the square of the mean would be off
     net.norms[0].scale[...], net.norms[0].bias[...] = jnp.linspace(0.5, 2, 6), jnp.linspace(-1, 1, 6)
@@ -252,7 +252,7 @@ def test_residual_blocks_add_to_what_they_are_given():
     np.testing.assert_allclose(spread, np.sqrt(2 / (9 * 32)), rtol=0.05)  # He's
 
 
-def test_what_networks_with_batch_normalisation_refuse():
+def test_what_networks_with_batch_normalization_refuse():
     rngs = nnx.Rngs(0)
     with pytest.raises(ValueError, match=r"channels=\(\) must hold at least one"):
         nets.ConvNet((4, 4), L, channels=(), rngs=rngs)

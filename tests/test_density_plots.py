@@ -98,7 +98,7 @@ def test_draws_on_the_axes_given_or_makes_one(draw):
 # Reachability ---------------------------------------------------------------------------------------------------
 
 
-def test_a_bar_for_each_row_in_order_in_the_colour_of_its_cluster(order):
+def test_a_bar_for_each_row_in_order_in_the_color_of_its_cluster(order):
     ax = plots.reachability(order.reachability_, order.ordering_, order.labels_, eps=1.5)
     (bars,) = ax.collections
     labels = order.labels_[order.ordering_]
@@ -160,7 +160,7 @@ def test_sorted_distances_and_the_share_below_the_radius():
 # Trees ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_dendrogram_shows_the_last_merges_in_the_colours_of_clusters():
+def test_a_dendrogram_shows_the_last_merges_in_the_colors_of_clusters():
     merges = linkage(X, "average")
     ax = plots.dendrogram(merges, TRUTH, most=12)
     heights = sorted(line.get_ydata()[0] for line in ax.lines if np.ptp(line.get_ydata()) == 0)
@@ -256,7 +256,7 @@ def test_the_parts_of_a_cluster_lie_side_by_side_within_it():
     assert parts[1].right[0] <= root.right[-1]
 
 
-def test_clusters_below_a_selected_one_have_its_colour_and_those_above_none():
+def test_clusters_below_a_selected_one_have_its_color_and_those_above_none():
     labels = np.where(LABELS >= 0, 0, -1)
     assert [icicle.label for icicle in condensed._icicles(*condensed._fields(TREE), labels)] == [-1, 0, 0]
     ax = plots.condensed_tree(TREE, np.zeros(8, int))
@@ -314,8 +314,8 @@ def edges(ax) -> list[set]:
 
 @pytest.mark.parametrize("graph", ["number", "sparse", "dense", "one direction"])
 def test_every_edge_is_drawn_once_those_that_are_cut_dark(graph):
-    neighbours = kneighbors_graph(X, 12)
-    either = neighbours + neighbours.T
+    neighbors = kneighbors_graph(X, 12)
+    either = neighbors + neighbors.T
     given = {
         "number": 12,
         "sparse": either,

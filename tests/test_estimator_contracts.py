@@ -91,7 +91,7 @@ def test_a_single_weight_weighs_all_rows_alike(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_the_rows_of_the_fit_are_predicted_as_they_were_labelled(fitted, blobs, name):
+def test_the_rows_of_the_fit_are_predicted_as_they_were_labeled(fitted, blobs, name):
     np.testing.assert_array_equal(fitted[name].predict(blobs.x), fitted[name].labels_)
 
 

@@ -28,7 +28,7 @@ from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.types import Status
 
 CENTERS = [name for name in ESTIMATORS if issubclass(ESTIMATORS[name], CenterEstimator)]
-"""Estimators that label rows by the nearest centre."""
+"""Estimators that label rows by the nearest center."""
 
 SETS = {"iris": (load_iris, 3), "wine": (load_wine, 3), "digits": (load_digits, 10)}
 
@@ -53,7 +53,7 @@ def test_scikit_learn_contract(estimator, check):
 
 @pytest.fixture(scope="module", params=SETS)
 def case(request):
-    """A real set, weights for its rows, and starting centres that both libraries are given."""
+    """A real set, weights for its rows, and starting centers that both libraries are given."""
     load, k = SETS[request.param]
     x = load().data
     rng = np.random.default_rng(5)
@@ -105,7 +105,7 @@ def test_separate_clusters_are_found_as_scikit_learn_finds_them(blobs, name):
     # What scikit-learn has no class for is k-means with bounds that four even blobs keep to by themselves.
     theirs = getattr(sklearn.cluster, cls.__name__, sklearn.cluster.KMeans)(4, n_init=3, random_state=0).fit(blobs.x)
     assert adjusted_rand_score(blobs.y, ours.labels_) == adjusted_rand_score(blobs.y, theirs.labels_) == 1
-    # Mini-batch centres are noisy means, so their inertia is a little above the least.
+    # Mini-batch centers are noisy means, so their inertia is a little above the least.
     np.testing.assert_allclose(ours.inertia_, theirs.inertia_, rtol=0.02 if cls is MiniBatchKMeans else 1e-4)
 
 
@@ -301,9 +301,9 @@ def test_the_repr_says_what_was_fitted(blobs, name):
 
 def test_labels_are_left_out_on_request(blobs):
     estimator = MiniBatchKMeans(4, random_state=0, compute_labels=False).fit(blobs.x)
-    labelled = MiniBatchKMeans(4, random_state=0).fit(blobs.x)
+    labeled = MiniBatchKMeans(4, random_state=0).fit(blobs.x)
     assert not hasattr(estimator, "labels_")
-    assert estimator.inertia_ == labelled.inertia_
+    assert estimator.inertia_ == labeled.inertia_
     assert "fitted on 5 columns" in repr(estimator)
     assert not hasattr(MiniBatchKMeans(4, compute_labels=False).partial_fit(blobs.x[:100]), "inertia_")
 

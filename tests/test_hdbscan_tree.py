@@ -103,7 +103,7 @@ def test_the_hierarchy_is_scipys(name):
 @pytest.mark.parametrize("min_samples", [2, 5, 9])
 @pytest.mark.usefixtures("boruvka")
 def test_a_tree_found_in_any_order_grows_as_prims_does(min_samples, seed):
-    """Many rows, and so many pairs that are the last neighbours of each other, some of them where two parts meet."""
+    """Many rows, and so many pairs that are the last neighbors of each other, some of them where two parts meet."""
     x = np.random.default_rng(seed).normal(size=(900, 2))
     space, rng = measure(x), np.random.default_rng(0)
     neighbors = nearest_rows(space, 10)

@@ -32,7 +32,7 @@ def start_rows(x, k, seed=0):
 
 
 def assert_parity(x, init, weights=None, **options):
-    """Ours in float32 against scikit-learn's in float64, from the same centres."""
+    """Ours in float32 against scikit-learn's in float64, from the same centers."""
     k = len(init)
     ours = kmeans.fit(jax.random.key(0), x, k, init=init, weights=weights, **options)
     renamed = {"max_steps": "max_iter"}
@@ -288,7 +288,7 @@ def test_nan_inside_jit_is_a_status():
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_init": "many"}, "n_init='many' must be 'auto'"),
         ({"max_steps": 0}, "max_steps=0 must be greater than 0"),
-        ({"frozen": np.array([True, False])}, "frozen is a mask, which needs starting centres"),
+        ({"frozen": np.array([True, False])}, "frozen is a mask, which needs starting centers"),
         ({"frozen": np.ones((3, 4))}, r"frozen centers \(3, 4\) does not match the number of clusters 2"),
         ({"active": np.ones(3, bool)}, r"active must be a \(2,\) mask"),
     ],

@@ -1,4 +1,4 @@
-"""Losses of rows and centres, mixtures and prototypes are their formulas in float64, and what algorithms minimise."""
+"""Losses of rows and centers, mixtures and prototypes are their formulas in float64, and what algorithms minimize."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ def test_joint_is_the_weighted_sum_over_known_rows():
         slope = jax.grad(lambda logits: losses.deep_clustering_loss(0.0, logits, labels).loss)(given)
         assert np.isfinite(slope).all()
         assert not slope[2].any()
-    unlabelled = losses.deep_clustering_loss(jnp.float32(3), narrowed, np.full(N, -1))
-    assert unlabelled.classification == 0
-    assert unlabelled.loss == 3
+    unlabeled = losses.deep_clustering_loss(jnp.float32(3), narrowed, np.full(N, -1))
+    assert unlabeled.classification == 0
+    assert unlabeled.loss == 3
 
 
 def covariances_of(covariance):

@@ -84,7 +84,7 @@ BY_HAND = {"contrastive": contrastive, "triplet": hard_triplets, "nt-xent": angu
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_loss_is_its_formula(loss):
-    """Labelled rows among themselves, and views of the others among themselves, by the share of the others."""
+    """Labeled rows among themselves, and views of the others among themselves, by the share of the others."""
     made = module(loss)
     z = codes(made, opposite(None, X))
     own, known = np.tile(np.arange(N), 3), np.tile(Y, 3)

@@ -160,7 +160,7 @@ def test_nearest_rows_by_chebyshev():
 
 
 @pytest.mark.parametrize("k", [0, 4, 1.5])
-def test_more_neighbours_than_rows(k):
+def test_more_neighbors_than_rows(k):
     with pytest.raises((ValueError, TypeError), match="k"):
         nearest_rows(measure(np.eye(3)), k)
 

@@ -1,4 +1,4 @@
-"""Distances, nearest centres and sums by label, against SciPy and NumPy in float64."""
+"""Distances, nearest centers and sums by label, against SciPy and NumPy in float64."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ OPTIONS = {
     "steep": {"xi": 0.3, "predecessor_correction": False},
     "gentle": {"xi": 0.01, "min_cluster_size": 20},
     "shares": {"min_samples": 0.05, "min_cluster_size": 0.1},
-    "the least neighbourhood": {"min_samples": 2},
+    "the least neighborhood": {"min_samples": 2},
 }
 
 
@@ -196,9 +196,9 @@ def rows(draw):
 
 @st.composite
 def options(draw):
-    """Any neighbourhood, reach, metric and way to find clusters.
+    """Any neighborhood, reach, metric and way to find clusters.
 
-    Not other powers: their last bit, which decides between neighbours that are about as far, is the C library's.
+    Not other powers: their last bit, which decides between neighbors that are about as far, is the C library's.
     """
     metric, p = draw(st.sampled_from([("minkowski", 2), ("manhattan", 2)]))
     max_eps = draw(st.sampled_from([np.inf, 1.0, 0.3]))

@@ -106,7 +106,7 @@ def test_pca_map_is_scikit_learns_with_its_variance(ax):
     assert texts(ax) == ["0", "1", "2"]
 
 
-def test_two_columns_are_drawn_as_they_are_each_in_its_clusters_colour(ax):
+def test_two_columns_are_drawn_as_they_are_each_in_its_clusters_color(ax):
     plots.clusters_2d(X[:, :2], LABELS, ax=ax, columns=["length", "width"])
     (points,) = ax.collections
     pairs = zip(points.get_offsets(), points.get_facecolors(), strict=True)
@@ -124,7 +124,7 @@ def test_one_column_is_spread_out_but_keeps_its_values(ax):
     assert len(ax.get_yticks()) == 0
 
 
-def test_noise_is_grey_below_and_named(ax):
+def test_noise_is_gray_below_and_named(ax):
     labels = np.where(np.arange(60) % 4 == 0, -1, LABELS)
     plots.clusters_2d(X, labels, ax=ax)
     noise, rest = ax.collections
@@ -536,7 +536,7 @@ def test_center_images_are_the_centers(ax):
     assert texts(ax) == ["a", "b", "c"]
 
 
-def test_colour_centers_and_the_most_of_them(ax):
+def test_color_centers_and_the_most_of_them(ax):
     plots.centers_as_images(RNG.random((120, 12)), (2, 2, 3), ax=ax)
     assert len(ax.texts) == 100
     assert "100 of 120" in title(ax)

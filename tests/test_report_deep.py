@@ -129,5 +129,5 @@ def test_numbers_that_are_followed_have_their_curves(rows, told, tmp_path):
     dataset = Dataset("rows", rows)
     page = report(tmp_path, dataset, np.arange(60) % 2, told._replace(records=records), status=Status.MAX_STEPS)
     pictures = [svg["aria-label"] for svg in page.all("svg")]
-    assert any("normalised mutual information of the clusters" in picture for picture in pictures)
+    assert any("normalized mutual information of the clusters" in picture for picture in pictures)
     assert any("critic's loss" in picture for picture in pictures)

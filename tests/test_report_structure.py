@@ -85,6 +85,6 @@ def test_the_curve_of_dbscan_is_of_the_distances_that_make_core_rows(metric, mon
     assert np.isin(some.neighbor_distances, found.neighbor_distances).all()
 
 
-def test_there_is_no_curve_where_neighbours_have_weights_or_are_too_few():
+def test_there_is_no_curve_where_neighbors_have_weights_or_are_too_few():
     assert structure.structure_of(DBSCAN(1.5).fit(X), X, np.ones(60)) is None
     assert structure.structure_of(DBSCAN(1.5, min_samples=61).fit(X), X, None) is None

@@ -22,7 +22,7 @@ STARTS = {
 
 @partial(jax.jit, static_argnums=(0, 3))
 def start(name, key, points, k, **options):
-    """One program for all tests of a start: 64 rows, of which some weigh nothing, and 12 centres."""
+    """One program for all tests of a start: 64 rows, of which some weigh nothing, and 12 centers."""
     return STARTS[name](key, points, k, **options)
 
 

@@ -1,4 +1,4 @@
-"""Sinkhorn: against NumPy in float64, in tiles, at tiny ε, with penalties; plans, divergence, barycentres, SwAV."""
+"""Sinkhorn: against NumPy in float64, in tiles, at tiny ε, with penalties; plans, divergence, barycenters, SwAV."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def textbook(costs, a, b, epsilon, rho_a=np.inf, rho_b=np.inf, error=1e-9):
 
 
 def divergence_of(p, q):
-    """Generalised KL(p | q)."""
+    """Generalized KL(p | q)."""
     some = p > 0
     return (p[some] * np.log(p[some] / q[some])).sum() - p.sum() + q.sum()
 

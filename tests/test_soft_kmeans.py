@@ -26,14 +26,14 @@ def init(blobs):
 
 @pytest.fixture(scope="module")
 def small():
-    """24 rows that overlap, and two centres to start from."""
+    """24 rows that overlap, and two centers to start from."""
     rng = np.random.default_rng(1)
     x = np.concatenate([rng.normal(size=(12, 2)), rng.normal([2.5, 1], size=(12, 2))])
     return x, np.array([[0.0, 0.0], [2.0, 1.0]]), rng.uniform(0.5, 2, 24)
 
 
 def textbook(x, w, centers, variance, steps):
-    """EM in float64; the free energy before each step, and of the last centres."""
+    """EM in float64; the free energy before each step, and of the last centers."""
     x, w, centers = x.astype(float), w.astype(float), centers.astype(float)
     energies = []
     for step in range(steps + 1):
@@ -143,7 +143,7 @@ def test_gradients_are_finite_differences(small, key):
 
 @pytest.fixture(scope="module")
 def many_blobs():
-    """400 rows around 12 centres in the plane, some of them near to each other: random starts miss many."""
+    """400 rows around 12 centers in the plane, some of them near to each other: random starts miss many."""
     rng = np.random.default_rng(5)
     centers = rng.normal(size=(12, 2)) * 6
     return (centers[rng.integers(0, 12, 400)] + rng.normal(size=(400, 2))).astype(np.float32)

@@ -361,7 +361,7 @@ def test_what_views_of_boxes_refuse():
         Erase(SHAPE, probability=-0.5)
 
 
-# Colour and focus
+# Color and focus
 
 
 def test_brightness_is_added_and_contrast_is_about_the_mean():
@@ -380,13 +380,13 @@ def test_brightness_is_added_and_contrast_is_about_the_mean():
 
 @pytest.mark.parametrize("offset", [0.0, -5.0, 5.0])
 def test_saturation_and_hue_of_any_values(offset):
-    """Colours that all values of an image are added to stay those colours."""
+    """Colors that all values of an image are added to stay those colors."""
     images = np.asarray(COLORS, np.float64).reshape(6, *COLORED)
     by = jnp.linspace(-0.4, 0.4, 6).reshape(6, 1, 1, 1)
     moved = jnp.asarray(images + offset, jnp.float32)
-    grey = images @ [0.2989, 0.5870, 0.1140]
+    gray = images @ [0.2989, 0.5870, 0.1140]
     saturated = np.asarray(jax.jit(color.saturated)(moved, by)) - offset
-    expected = images + np.asarray(by) * (images - grey[..., None])
+    expected = images + np.asarray(by) * (images - gray[..., None])
     np.testing.assert_allclose(saturated, expected, atol=1e-3)
     hues = np.asarray(jax.jit(color.turned)(moved, by)) - offset
     for image, found, turn in zip(images, hues, np.asarray(by).ravel(), strict=True):
@@ -404,17 +404,17 @@ def test_jitter_is_its_changes_in_order():
     np.testing.assert_allclose(shown, images.reshape(6, -1), atol=1e-6)
 
 
-def test_grey_is_the_luma_in_all_channels():
+def test_gray_is_the_luma_in_all_channels():
     images = np.asarray(COLORS).reshape(6, *COLORED)
     expected = np.repeat((images @ np.array([0.2989, 0.5870, 0.1140], np.float32))[..., None], 3, axis=3)
     np.testing.assert_allclose(show(Grayscale(COLORED, 1.0), KEY, COLORS), expected.reshape(6, -1), atol=1e-5)
 
 
-def test_what_views_of_colour_refuse():
+def test_what_views_of_color_refuse():
     for options in ({"saturation": 0.1}, {"hue": 0.1}):
         with pytest.raises(ValueError, match=r"saturation and hue are for images of three channels.*has 2. Pass"):
             ColorJitter(SHAPE, **options)
-    with pytest.raises(ValueError, match=r"grey is for images of three channels, and image_shape=\(5, 7, 1\) has 1"):
+    with pytest.raises(ValueError, match=r"gray is for images of three channels, and image_shape=\(5, 7, 1\) has 1"):
         Grayscale((5, 7))
     with pytest.raises(ValueError, match=r"hue=0.6 must be in \[0, 0.5\]"):
         ColorJitter(COLORED, hue=0.6)

@@ -1,6 +1,6 @@
 """What the command line says: tables and lines on stdout; progress, warnings and errors on stderr.
 
-Without a terminal nothing moves and nothing is coloured.
+Without a terminal nothing moves and nothing is colored.
 """
 
 from __future__ import annotations

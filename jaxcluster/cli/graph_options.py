@@ -76,7 +76,7 @@ Eps = Annotated[
         metavar="X",
         rich_help_panel=DENSITY,
         show_default=False,
-        help="How far apart neighbours may be, in units of the rows: for dbscan, and for optics --cluster-method "
+        help="How far apart neighbors may be, in units of the rows: for dbscan, and for optics --cluster-method "
         "dbscan.",
     ),
 ]
@@ -104,7 +104,7 @@ MaxEps = Annotated[
         metavar="X",
         rich_help_panel=DENSITY,
         show_default=False,
-        help="How far optics looks for neighbours; without an end unless given.",
+        help="How far optics looks for neighbors; without an end unless given.",
     ),
 ]
 Xi = Annotated[
@@ -144,7 +144,7 @@ Neighbors = Annotated[
         min=1,
         rich_help_panel=SPECTRAL,
         show_default=False,
-        help="Neighbours of a row in the graph, with --affinity nearest_neighbors.",
+        help="Neighbors of a row in the graph, with --affinity nearest_neighbors.",
     ),
 ]
 Gamma = Annotated[

@@ -79,7 +79,7 @@ def predict(
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             rows = _rows(saved.config, Source(data, key, columns, **layout), estimator)
         console.note(rows.notes, quiet=quiet)
-        with stage("predict", f"Labelling {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
+        with stage("predict", f"Labeling {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.x)
         if claim is not None:

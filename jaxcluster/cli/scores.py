@@ -1,4 +1,4 @@
-"""Scores of a labelling, from itself and against the truth, and how they are shown."""
+"""Scores of a labeling, from itself and against the truth, and how they are shown."""
 
 from __future__ import annotations
 

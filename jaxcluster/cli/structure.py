@@ -40,7 +40,7 @@ def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> S
 
 
 def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
-    """Of some rows the distance to the neighbour that makes them core rows."""
+    """Of some rows the distance to the neighbor that makes them core rows."""
     from jaxcluster.ops.neighbors import nearest_rows
     from jaxcluster.ops.pairwise import Space, measure
     from jaxcluster.plots.style import sample

@@ -1,6 +1,6 @@
 """Lloyd's iteration whose assignment is searched for on the host: means and labels in turn, from several starts.
 
-Where every assignment is as good as the one before it for the new centres, the inertia never rises.
+Where every assignment is as good as the one before it for the new centers, the inertia never rises.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
-"""(centres, what the last assignment left to start from, None at first) -> (n,) labels, what to start from next."""
+"""(centers, what the last assignment left to start from, None at first) -> (n,) labels, what to start from next."""
 
 
 COST_BYTES = 40
@@ -38,7 +38,7 @@ class Turn(NamedTuple):
         centers: (k, d) in the frame of the rows.
         labels: (n,) int32, on the host.
         left: what the next assignment starts from.
-        inertia: of these labels and centres.
+        inertia: of these labels and centers.
         residual: Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
         history: the inertia after each step.
     """
@@ -54,7 +54,7 @@ class Turn(NamedTuple):
 def alternate(
     prepared: Prepared, assign: Assign, starts: list, *, tol: Any, max_steps: Any
 ) -> tuple[Turn, Int[Array, ""]]:
-    """The best of the runs from several starting centres, and its status."""
+    """The best of the runs from several starting centers, and its status."""
     limit = float(tol) * float(_variance(prepared.points))
     runs = [_run(prepared, assign, start, limit, max_steps) for start in starts]
     best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
@@ -64,7 +64,7 @@ def alternate(
 def starting_centers(
     key: KeyArray, prepared: Prepared, k: int, name: str, given: Given, runs: int
 ) -> list[Float[Array, "k d"]]:
-    """One start for each run, in the frame of the rows; given centres are one start."""
+    """One start for each run, in the frame of the rows; given centers are one start."""
     if name == GIVEN:
         return [given.enter(prepared.frame).start]
     keys = [key] if runs == 1 else jax.random.split(key, runs)
@@ -97,7 +97,7 @@ def check_costs(n: int, k: int) -> None:
 
 
 def costs_of(prepared: Prepared, centers: Float[Array, "k d"]) -> np.ndarray:
-    """(n, k) squared distances of the rows to centres in their frame, on the host.
+    """(n, k) squared distances of the rows to centers in their frame, on the host.
 
     Those beyond the dtype are its largest number: labels are found all the same, and the inertia tells.
     """
@@ -127,7 +127,7 @@ def _run(prepared, assign, centers, limit, max_steps):
         inertia = _inertia_of(prepared, centers, labels)
         same = np.array_equal(labels, run.labels)
         if same or inertia < run.inertia:
-            # Of the same labels the new centres are the means, whatever rounding makes of the inertia.
+            # Of the same labels the new centers are the means, whatever rounding makes of the inertia.
             inertia, residual = min(inertia, run.inertia), 0.0 if same else float(moved)
             run = Turn(centers, labels, left, inertia, residual, (*run.history, inertia))
         else:
@@ -157,7 +157,7 @@ def _variance(points):
 
 @partial(jax.jit, static_argnums=0)
 def _means(uniform, points, labels, centers):
-    """The mean of each cluster's rows, or its centre where it has none, and Σ‖Δc‖²."""
+    """The mean of each cluster's rows, or its center where it has none, and Σ‖Δc‖²."""
     sums, weight = cluster_sums(points, labels, centers.shape[0], uniform=uniform)
     occupied = weight[:, None] > 0
     means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)

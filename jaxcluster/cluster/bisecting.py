@@ -35,15 +35,15 @@ STRATEGIES = ("biggest_inertia", "largest_cluster")
 class BisectingState(NamedTuple):
     """A finished bisecting k-means.
 
-    Split s divides the rows of cluster ``parents[s]`` between two centres, ``pairs[s]``: those nearer to the first
+    Split s divides the rows of cluster ``parents[s]`` between two centers, ``pairs[s]``: those nearer to the first
     keep their label, the others become cluster s + 1.
 
     Attributes:
-        centers: (k, d) cluster centres.
+        centers: (k, d) cluster centers.
         inertia: () Σ w·‖x − c‖² (data units²).
         weight: (k,) total weight of the rows of each cluster.
         parents: (k-1,) which cluster each split divided.
-        pairs: (k-1, 2, d) the two centres of each split.
+        pairs: (k-1, 2, d) the two centers of each split.
     """
 
     centers: Float[Array, "*batch k d"]
@@ -68,7 +68,7 @@ class BisectingState(NamedTuple):
 
 
 class _Leaves(NamedTuple):
-    """The tree while it grows: a label for each row, and for each cluster its centre, inertia and weight."""
+    """The tree while it grows: a label for each row, and for each cluster its center, inertia and weight."""
 
     labels: Int[Array, " n"]
     centers: Float[Array, "k d"]

@@ -33,7 +33,7 @@ def inertia_of(
     spherical: bool = False,
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
-    """Σ w·distance of rows to their own centres, from differences."""
+    """Σ w·distance of rows to their own centers, from differences."""
     return across(points.weight @ own_distances(points.x, centers, labels, spherical=spherical), axis_name)
 
 
@@ -43,7 +43,7 @@ def differentiable_means(
 ) -> Float[Array, "k d"]:
     """``centers`` themselves, with the derivative that they have as weighted means of their members.
 
-    Labels outside [0, k) belong to no centre; a centre without members is constant.
+    Labels outside [0, k) belong to no center; a center without members is constant.
     """
     return centers
 
@@ -66,7 +66,7 @@ def _differentiable_means_jvp(axis_name, primals, tangents):
 def differentiable_directions(
     axis_name: str | None, centers: Float[Array, "k d"], points: Points, members: Int[Array, " n"]
 ) -> Float[Array, "k d"]:
-    """Unit centres recomputed from their members, so that they differentiate; those without members stay."""
+    """Unit centers recomputed from their members, so that they differentiate; those without members stay."""
     sums, _ = cluster_sums(points, members, centers.shape[0])
     directions = normalize(across(sums, axis_name))
     return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)

@@ -51,7 +51,7 @@ TILE = 1 << 22
 
 
 class DBSCANState(NamedTuple):
-    """Core samples, by which new samples are labelled.
+    """Core samples, by which new samples are labeled.
 
     Attributes:
         core: (n,) mask of the core samples.

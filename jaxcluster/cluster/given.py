@@ -1,4 +1,4 @@
-"""Centres and masks that a caller gives: where to start, what never moves, what takes part."""
+"""Centers and masks that a caller gives: where to start, what never moves, what takes part."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jaxcluster.ops.distance import normalize
 from jaxcluster.types import Array, Bool, Published
 
 GIVEN = "given"
-"""The name of a start from given centres, beside those of `seeding.INITS`."""
+"""The name of a start from given centers, beside those of `seeding.INITS`."""
 
 
 class Given(NamedTuple):
-    """What a caller fixes of the centres; None where nothing.
+    """What a caller fixes of the centers; None where nothing.
 
     Attributes:
         start: (k, d) centers to start from.
         fixed: (m, d) centers that are there before the others are seeded.
-        movable: which centres an update may move.
-        active: which centres take part at all.
+        movable: which centers an update may move.
+        active: which centers take part at all.
     """
 
     start: Any = None
@@ -91,7 +91,7 @@ def _check_frozen(frozen, start, k, d):
         return fixed, jnp.arange(k, dtype=jnp.int32) >= fixed.shape[0]
     if start is None:
         raise ValueError(
-            "frozen is a mask, which needs starting centres: pass init=(k, d) centres too, or as frozen the centres "
+            "frozen is a mask, which needs starting centers: pass init=(k, d) centers too, or as frozen the centers "
             "themselves to have the others seeded around them."
         )
     return None, ~check.check_mask("frozen", frozen, k)

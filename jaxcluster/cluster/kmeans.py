@@ -1,4 +1,4 @@
-"""k-means by Lloyd's iteration, Euclidean or spherical; with weights, restarts, sweeps, frozen centres and gradients.
+"""k-means by Lloyd's iteration, Euclidean or spherical; with weights, restarts, sweeps, frozen centers and gradients.
 
 Sources: S. P. Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28 (1982); I. S. Dhillon and
 D. S. Modha, Concept decompositions for large sparse text data using clustering, Machine Learning 42 (2001), for the
@@ -48,7 +48,7 @@ class KMeansState(NamedTuple):
     """A finished k-means.
 
     Attributes:
-        centers: (k, d) cluster centres; unit rows under the cosine metric.
+        centers: (k, d) cluster centers; unit rows under the cosine metric.
         inertia: () Σ w·‖x − c‖² (data units²), or Σ w·(1 − cos) under the cosine metric.
         weight: (k,) total weight of the rows of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label.
@@ -113,26 +113,26 @@ def fit(
     active=None,
     axis_name: str | None = None,
 ) -> Fit:
-    """Clusters rows around k centres that minimise the inertia.
+    """Clusters rows around k centers that minimize the inertia.
 
-    A pure function: it works under jit, vmap and shard_map and inside other functions. Centres and inertia have their
+    A pure function: it works under jit, vmap and shard_map and inside other functions. Centers and inertia have their
     exact gradient with respect to ``x`` and ``weights`` with labels held fixed: the labels of a fit are constants.
 
     Args:
         key: random key for the start.
         x: (n, d) rows.
         k: number of clusters, static, 1 <= k <= n.
-        weights: (n,) non-negative row weights; a row of weight 0 is labelled but does not count. None for 1 each.
+        weights: (n,) non-negative row weights; a row of weight 0 is labeled but does not count. None for 1 each.
         init: "k-means++" (greedy), "random" (distinct rows by weight), "k-means||" (few passes, for many devices), or
-            (k, d) starting centres.
+            (k, d) starting centers.
         n_init: runs from different starts, of which the least inertia wins. "auto" is 10 for "random", else 1.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
         max_steps: the most steps taken. Traced.
         metric: "sqeuclidean", or "cosine" for spherical k-means on rows scaled to unit length.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
-        frozen: centres that never move: a (k,) mask over given starting centres, or (m, d) centres that take the
+        frozen: centers that never move: a (k,) mask over given starting centers, or (m, d) centers that take the
             first m places while the rest are seeded around them.
-        active: (k,) mask of the centres that take part, for batches of problems with different k. Inactive centres
+        active: (k,) mask of the centers that take part, for batches of problems with different k. Inactive centers
             have no rows and weight 0.
         axis_name: the mapped axis over which rows are spread, inside shard_map.
 
@@ -240,7 +240,7 @@ def sweep(
         weights, init, tol, max_steps, metric, precision: as in `fit`.
 
     Returns:
-        A `Fit` whose arrays have two more leading axes, (len(ks), n_seeds). Centres are padded to max(ks) places;
+        A `Fit` whose arrays have two more leading axes, (len(ks), n_seeds). Centers are padded to max(ks) places;
         those beyond a problem's k are zeros of weight 0.
 
     Raises:
@@ -315,7 +315,7 @@ def _best_run(static, rows, given, tol, max_steps, key):
 
 
 def _run(static, rows, given, tol, max_steps, key):
-    """One run from one start, on centred rows; its state is a `LloydState`."""
+    """One run from one start, on centered rows; its state is a `LloydState`."""
     centers = given.start
     if centers is None:
         masks = {"active": given.active, "fixed": given.fixed, "axis_name": static.axis_name}
@@ -404,7 +404,7 @@ def _check_options(metric, precision, max_steps):
 
 
 def check_runs(name: str, n_init: int | str) -> int:
-    """How many starts ``n_init`` asks of the seeding ``name``; given centres are started from once."""
+    """How many starts ``n_init`` asks of the seeding ``name``; given centers are started from once."""
     if n_init == "auto":
         return AUTO_RESTARTS if name == "random" else 1
     if isinstance(n_init, str):

@@ -1,7 +1,7 @@
-"""Lloyd's iteration on centred rows: what a tile of rows contributes, and what the centres become of it.
+"""Lloyd's iteration on centered rows: what a tile of rows contributes, and what the centers become of it.
 
 k-means, its sweep, bisecting k-means and streams are made of these functions. Under the spherical metric rows and
-centres are unit vectors; their squared distance is twice the cosine distance, so nothing here but the update differs.
+centers are unit vectors; their squared distance is twice the cosine distance, so nothing here but the update differs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 
 
 class LloydStats(NamedTuple):
-    """What rows contribute to their nearest centres: Σ w·x and Σ w of each, and Σ w·distance² (data units²)."""
+    """What rows contribute to their nearest centers: Σ w·x and Σ w of each, and Σ w·distance² (data units²)."""
 
     sums: Float[Array, "*batch k d"]
     weight: Float[Array, "*batch k"]
@@ -53,13 +53,13 @@ class LloydStats(NamedTuple):
 
 
 class LloydState(NamedTuple):
-    """Centres with the rows assigned to them.
+    """Centers with the rows assigned to them.
 
     Attributes:
         centers: (k, d).
-        stats: of the rows by their nearest centre.
-        found: each row's nearest centre.
-        members: (n,) the labels whose means the centres are; -1 before the first step.
+        stats: of the rows by their nearest center.
+        found: each row's nearest center.
+        members: (n,) the labels whose means the centers are; -1 before the first step.
         shift: () Σ‖Δc‖² of the last step.
         stable: () whether the last step changed no label.
     """
@@ -91,10 +91,10 @@ def lloyd_stats(
     active: Bool[Array, " k"] | None = None,
     options: LloydOptions,
 ) -> tuple[LloydStats, Nearest]:
-    """Assigns rows to centres and sums them up, each row read once.
+    """Assigns rows to centers and sums them up, each row read once.
 
     Args:
-        last, moved: the last assignment of these rows and how far each centre has moved since; they save a pass.
+        last, moved: the last assignment of these rows and how far each center has moved since; they save a pass.
     """
     k, d = centers.shape
 
@@ -125,7 +125,7 @@ def lloyd_stats(
 def lloyd_update(
     stats: LloydStats, centers: Float[Array, "k d"], *, movable: Bool[Array, " k"] | None, spherical: bool
 ) -> Float[Array, "k d"]:
-    """Means of the clusters; an empty or frozen one keeps its centre."""
+    """Means of the clusters; an empty or frozen one keeps its center."""
     filled = stats.weight > 0
     means = stats.sums / jnp.where(filled, stats.weight, 1)[:, None]
     if spherical:
@@ -166,14 +166,14 @@ def sharpen(
 
 
 def start(centers: Float[Array, "k d"], rows: Rows, given: Given, options: LloydOptions) -> LloydState:
-    """The state before the first step: rows assigned to the given centres."""
+    """The state before the first step: rows assigned to the given centers."""
     stats, found = lloyd_stats(centers, rows, active=given.active, options=options)
     infinite = jnp.asarray(jnp.inf, centers.dtype)
     return LloydState(centers, stats, found, jnp.full_like(found.labels, -1), infinite, jnp.asarray(False))
 
 
 def step(state: LloydState, rows: Rows, given: Given, options: LloydOptions) -> LloydState:
-    """Refills empty clusters, moves the centres to their means and assigns the rows anew."""
+    """Refills empty clusters, moves the centers to their means and assigns the rows anew."""
     stats, members = refill(state, rows.points, given, options.axis_name)
     centers = lloyd_update(stats, state.centers, movable=given.movable, spherical=options.spherical)
     if not options.spherical:
@@ -197,7 +197,7 @@ def run(
     options: LloydOptions,
     absolute: bool = False,
 ) -> Fit:
-    """Steps from given centres until no label changes or the shift is at most ``tol``.
+    """Steps from given centers until no label changes or the shift is at most ``tol``.
 
     Counts the step that would only find that no label changes, as the usual libraries do; it is not taken.
 
@@ -220,7 +220,7 @@ def run(
 def refill(
     state: LloydState, points: Points, given: Given, axis_name: str | None
 ) -> tuple[LloydStats, Int[Array, " n"]]:
-    """Gives the e-th empty cluster the e-th row farthest from its own centre; the row leaves its donor.
+    """Gives the e-th empty cluster the e-th row farthest from its own center; the row leaves its donor.
 
     Nothing moves where every distance is 0. Returns the statistics and the labels that they belong to.
     """

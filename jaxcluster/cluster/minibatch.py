@@ -1,6 +1,6 @@
-"""Mini-batch k-means: each centre is a running mean of the rows that small random batches gave it.
+"""Mini-batch k-means: each center is a running mean of the rows that small random batches gave it.
 
-Source: D. Sculley, Web-scale k-means clustering, WWW 2010, with the re-drawing of rare centres and the stopping rule
+Source: D. Sculley, Web-scale k-means clustering, WWW 2010, with the re-drawing of rare centers and the stopping rule
 that scikit-learn made usual.
 """
 
@@ -27,16 +27,16 @@ from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
 
 REDRAW_PERIOD = 10
-"""Rare centres are looked for each time this many rows for each centre have been seen."""
+"""Rare centers are looked for each time this many rows for each center have been seen."""
 
 
 class MiniBatchState(NamedTuple):
-    """Centres as running means, and what decides about re-drawing and stopping.
+    """Centers as running means, and what decides about re-drawing and stopping.
 
     Attributes:
         centers: (k, d).
-        counts: (k,) total weight that each centre has averaged.
-        since_redraw: () rows seen since rare centres were last re-drawn.
+        counts: (k,) total weight that each center has averaged.
+        since_redraw: () rows seen since rare centers were last re-drawn.
         inertia: () Σ w·‖x − c‖² (data units²): of the last batch while running, of all rows after a fit.
         smoothed: () exponentially smoothed inertia per unit of weight; infinite before the second batch.
         least: () the least smoothed inertia so far.
@@ -121,7 +121,7 @@ def fit(
         tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the columns; 0 switches this off. Traced.
         max_no_improvement: stop after so many batches without a lower smoothed inertia; None switches this off.
         init_size: rows that starts are drawn from and tried on; None for three batches, at least 3k.
-        reassignment_ratio: a centre whose count is below this share of the largest is re-drawn from the batch.
+        reassignment_ratio: a center whose count is below this share of the largest is re-drawn from the batch.
         axis_name: the mapped axis over which rows are spread, inside shard_map.
 
     Returns:
@@ -202,10 +202,10 @@ def partial_fit(
     reassignment_ratio=0.01,
     frame: Frame | None = None,
 ) -> MiniBatchState:
-    """The state after one more batch: its rows are averaged into their nearest centres.
+    """The state after one more batch: its rows are averaged into their nearest centers.
 
     Args:
-        key: random key for re-drawing rare centres.
+        key: random key for re-drawing rare centers.
         state: from `start`, `fit` or an earlier call.
         x: (n, d) rows, any number of them.
         weights: (n,) non-negative, or None.
@@ -314,7 +314,7 @@ def step(
 
 
 def _redraw_rare(key, centers, counts, batch, n_rows, ratio, due):
-    """Puts centres with low counts on random rows of the batch; at most half as many as the batch has rows."""
+    """Puts centers with low counts on random rows of the batch; at most half as many as the batch has rows."""
     k = counts.shape[0]
     rare = due & (counts < ratio * jnp.max(counts))
     rank = jnp.argsort(jnp.argsort(jnp.where(rare, counts, jnp.inf))).astype(jnp.int32)

@@ -1,6 +1,6 @@
 """Where centroid methods start: k-means++, k-means‖, random rows.
 
-All draws are by weight and do not depend on padding. Rows come centred.
+All draws are by weight and do not depend on padding. Rows come centered.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def seed_centers(
     fixed: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """k starting centres, the first of them ``fixed`` where centres are given."""
+    """k starting centers, the first of them ``fixed`` where centers are given."""
     if init == "random":
         return random_rows(key, points, k, fixed=fixed, axis_name=axis_name)
     if init == "k-means||":
@@ -79,7 +79,7 @@ def kmeans_plus_plus(
 
     Args:
         active: the first places, which are seeded; the others stay 0.
-        fixed: centres that are there already and take the first places.
+        fixed: centers that are there already and take the first places.
 
     Source: D. Arthur and S. Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007.
     """

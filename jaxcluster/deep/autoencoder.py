@@ -22,7 +22,7 @@ View = Callable[[KeyArray, Float[Array, "n ..."]], Float[Array, "n ..."]]
 class Autoencoder(nnx.Module):
     """An encoder and a decoder, and the error of what comes back.
 
-    Trained, it minimises the mean over rows and columns of (x − x̂)² ("gaussian") or of the cross-entropy of x in
+    Trained, it minimizes the mean over rows and columns of (x − x̂)² ("gaussian") or of the cross-entropy of x in
     [0, 1] and σ(logits) ("bernoulli"; nats).
 
     Args:

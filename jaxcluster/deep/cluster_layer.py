@@ -2,7 +2,7 @@
 
 Sources: M. Ren et al., Meta-learning for semi-supervised few-shot classification, ICLR 2018, for soft k-means between
 an encoder and its loss; A. van den Oord, O. Vinyals and K. Kavukcuoglu, Neural discrete representation learning,
-NeurIPS 2017, for centres that follow the batches by a moving average.
+NeurIPS 2017, for centers that follow the batches by a moving average.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Clustered(NamedTuple):
     Attributes:
         shares: (n, k) of each cluster in each row; rows sum to 1.
         centers: (k, d).
-        quantized: (n, d) each row as the mean of the centres by its shares.
+        quantized: (n, d) each row as the mean of the centers by its shares.
         labels: (n,) int32 cluster with the greatest share; constants for gradients.
-        objective: () what the fit minimised: the free energy of soft k-means (data units²) or the mean negative
-            log-likelihood of a mixture (nats); of centres that were not fitted to the batch, the same of these.
+        objective: () what the fit minimized: the free energy of soft k-means (data units²) or the mean negative
+            log-likelihood of a mixture (nats); of centers that were not fitted to the batch, the same of these.
     """
 
     shares: Float[Array, "n k"]
@@ -44,28 +44,28 @@ class Clustered(NamedTuple):
 class ClusterLayer(nnx.Module):
     """Soft k-means or a Gaussian mixture between two layers of a network.
 
-    In training a call fits the batch, from where the batches before have led to, and moves the layer's own centres a
+    In training a call fits the batch, from where the batches before have led to, and moves the layer's own centers a
     little towards what it found; gradients go through the fit by the implicit function theorem, to the features, the
-    weights and a learned variance. In evaluation the layer's own centres are used as they are, as by a batch norm:
+    weights and a learned variance. In evaluation the layer's own centers are used as they are, as by a batch norm:
     ``train()`` and ``eval()`` of a module that holds the layer switch. ``fitted=False`` is the layer without a fit:
-    its centres are parameters, for the optimiser to move.
+    its centers are parameters, for the optimizer to move.
 
     Args:
         k: number of clusters.
         d: width of the features.
         kind: "soft_kmeans" or "gmm".
         variance: σ² > 0 of soft k-means (units of the features², half of the temperature of its softmax).
-        learn_variance: whether σ² is a parameter; its logarithm is what the optimiser sees.
+        learn_variance: whether σ² is a parameter; its logarithm is what the optimizer sees.
         covariance: type of the mixture's covariances: "spherical", "diag", "tied" or "full".
-        fitted: whether the batch is clustered; False, for soft k-means only, makes the centres parameters.
-        momentum: in [0, 1), what the layer's own centres keep of themselves in a step.
+        fitted: whether the batch is clustered; False, for soft k-means only, makes the centers parameters.
+        momentum: in [0, 1), what the layer's own centers keep of themselves in a step.
         tol, max_steps: of the fit of a batch, as in ``soft_kmeans.fit`` and ``gmm.fit``. Gradients are right where it
             converges.
         use_running_average: whether it starts in evaluation.
-        rngs: its stream "cluster" draws the centres to begin with.
+        rngs: its stream "cluster" draws the centers to begin with.
 
     Attributes:
-        centers: (k, d) the layer's own centres: an `nnx.BatchStat`, or an `nnx.Param` where they are learned.
+        centers: (k, d) the layer's own centers: an `nnx.BatchStat`, or an `nnx.Param` where they are learned.
 
     Raises:
         ValueError, TypeError: options out of range, unknown or of the other kind.
@@ -120,7 +120,7 @@ class ClusterLayer(nnx.Module):
             z: (n, d) features; in training n >= k.
             weights: (n,) non-negative, 0 for rows that do not exist; None for 1 each.
             known: (n,) integers, the cluster that a row belongs to, −1 for none; soft k-means only. As in
-                ``soft_kmeans.fit``, and the fit starts at the means of the known rows, not at the layer's own centres.
+                ``soft_kmeans.fit``, and the fit starts at the means of the known rows, not at the layer's own centers.
             use_running_average: overrides the mode of the layer for this call.
 
         Raises:
@@ -160,7 +160,7 @@ class ClusterLayer(nnx.Module):
         return _clustered(gmm.predict_proba(state, z), state.means, -state.lower_bound)
 
     def _share_out(self, z, weights, known):
-        """By the layer's own centres."""
+        """By the layer's own centers."""
         centers = self.centers[...]
         if self.kind == "gmm":
             state = self._mixture(centers, self.covariances[...])
@@ -176,7 +176,7 @@ class ClusterLayer(nnx.Module):
         return jnp.where(known[:, None] >= 0, jax.nn.one_hot(known, self.k, dtype=shares.dtype), shares)
 
     def _start(self, z, weights):
-        """The layer's own centres, or k-means++ on the first batch."""
+        """The layer's own centers, or k-means++ on the first batch."""
         weight = jnp.ones_like(z[:, 0]) if weights is None else jnp.asarray(weights, z.dtype)
         points = jax.lax.stop_gradient(Points(z, weight))
         return jax.lax.cond(

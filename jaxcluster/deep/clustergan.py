@@ -48,7 +48,7 @@ class ClusterGAN(CodeCenters):
 
     Args:
         generator: (n, latent + k) codes to (n, d) rows.
-        critic: rows to (n, 1) scores, each of its own row alone: without batch normalisation.
+        critic: rows to (n, 1) scores, each of its own row alone: without batch normalization.
         encoder: rows to (n, latent + k) codes, the last k of them logits.
         n_clusters: k.
         latent: l, the width of the noise.
@@ -106,7 +106,7 @@ class ClusterGAN(CodeCenters):
     # The two losses.
 
     def critic_loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """What the critic minimises, on as many generated rows as real ones.
+        """What the critic minimizes, on as many generated rows as real ones.
 
         Followed: "distance", its estimate of the Wasserstein distance of real and generated rows, and "penalty".
         """
@@ -119,7 +119,7 @@ class ClusterGAN(CodeCenters):
         return gap + self.penalty * penalty, {"distance": -gap, "penalty": penalty}
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """What generator and encoder minimise; of the batch only the number of rows counts.
+        """What generator and encoder minimize; of the batch only the number of rows counts.
 
         Followed: "adversarial", "code" and "cluster", the three terms without their weights.
         """

@@ -1,6 +1,6 @@
 """Networks of ClusterGAN: generators from codes to rows, and what looks at rows, for its critic and its encoder.
 
-Weights begin as N(0, 0.02²), biases at 0. The generators normalise by the batch while they are trained; critic and
+Weights begin as N(0, 0.02²), biases at 0. The generators normalize by the batch while they are trained; critic and
 encoder do not, since the gradient penalty is of single rows.
 
 Source: S. Mukherjee, H. Asnani, E. Lin and S. Kannan, ClusterGAN: latent space clustering in generative adversarial
@@ -47,7 +47,7 @@ def dense_reader(widths: Sequence[int], *, rngs: nnx.Rngs) -> MLP:
 
 
 class DenseGenerator(nnx.Module):
-    """Dense layers with batch normalisation and leaky ReLU between them, and neither after the last.
+    """Dense layers with batch normalization and leaky ReLU between them, and neither after the last.
 
     Args:
         widths: of the code, the hidden layers and the rows: at least two.
@@ -109,7 +109,7 @@ class ImageReader(nnx.Module):
 
 
 class ImageGenerator(nnx.Module):
-    """Two dense layers and transposed convolutions, with batch normalisation and ReLU between them: codes to images.
+    """Two dense layers and transposed convolutions, with batch normalization and ReLU between them: codes to images.
 
     Args:
         width: of the code.

@@ -13,11 +13,11 @@ from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
 
 class CenterState(nnx.Variable):
-    """What moves by a rule of its own, not by the optimiser."""
+    """What moves by a rule of its own, not by the optimizer."""
 
 
 class CodeCenters(nnx.Module):
-    """Centres among codes, and how codes are shared out among them.
+    """Centers among codes, and how codes are shared out among them.
 
     Args:
         centers: (k, latent).
@@ -31,7 +31,7 @@ class CodeCenters(nnx.Module):
         self.variance = CenterState(jnp.ones((), jnp.float32))
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
-        """The nearest centre of each code."""
+        """The nearest center of each code."""
         return kmeans.predict(self.centers[...], z)
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
@@ -42,13 +42,13 @@ class CodeCenters(nnx.Module):
         return soft_kmeans.responsibilities(self.centers[...], z, self.variance[...])
 
     def measure(self, z: Float[Array, "n l"], labels: Int[Array, " n"]) -> None:
-        """Takes note of the mean square of a code's distance from its centre, a column."""
+        """Takes note of the mean square of a code's distance from its center, a column."""
         within = jnp.mean(jnp.square(z - self.centers[...][labels]))
         self.variance[...] = jnp.maximum(within, jnp.finfo(jnp.float32).tiny)
 
 
 class CodeKMeans(CodeCenters):
-    """An autoencoder, and centres among its codes.
+    """An autoencoder, and centers among its codes.
 
     Args:
         autoencoder: pretrained.

@@ -21,13 +21,13 @@ from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 class DCN(CodeKMeans):
     """Reconstruction and k-means of the codes in turn: Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows.
 
-    Codes take a gradient step towards the centres of their clusters, and centres one towards these codes: each row
-    moves its centre by 1/(the rows that this centre has had so far) of the way.
+    Codes take a gradient step towards the centers of their clusters, and centers one towards these codes: each row
+    moves its center by 1/(the rows that this center has had so far) of the way.
 
     Args:
         autoencoder: pretrained; all of it is trained.
         centers: (k, latent) to begin with.
-        counts: (k,) rows that each centre has had to begin with: those of its cluster.
+        counts: (k,) rows that each center has had to begin with: those of its cluster.
         weight: λ >= 0, in units of the reconstruction error per unit² of the codes.
         augment: a view of the rows that stands for them; None for the rows as they are.
 
@@ -52,7 +52,7 @@ class DCN(CodeKMeans):
         self.weight = float(check.check_positive("weight", weight, zero=True))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The error of a batch and λ/2 times the distance of its codes from their centres; moves the centres."""
+        """The error of a batch and λ/2 times the distance of its codes from their centers; moves the centers."""
         x = viewed(self.augment, key, batch.x)
         z = self.features(x)
         centers = self.centers[...]
@@ -63,7 +63,7 @@ class DCN(CodeKMeans):
         return error + self.weight / 2 * distance, {"reconstruction": error, "clustering": distance}
 
     def _follow(self, z, labels):
-        """Centres become the means of all codes that they have had; one without any stays where it is."""
+        """Centers become the means of all codes that they have had; one without any stays where it is."""
         members = jax.nn.one_hot(labels, self.counts.shape[0], dtype=z.dtype)
         new, centers = members.sum(0), self.centers[...]
         self.counts[...] += new.astype(jnp.int32)
@@ -72,11 +72,11 @@ class DCN(CodeKMeans):
 
 
 class DenoisingClustering(CodeKMeans):
-    """A denoising autoencoder whose codes are drawn to the centres that k-means finds among all of them.
+    """A denoising autoencoder whose codes are drawn to the centers that k-means finds among all of them.
 
-    Minimises error + λ·‖z − c_s‖²/v, the mean over rows: the error is the autoencoder's, a mean over rows and columns
+    Minimizes error + λ·‖z − c_s‖²/v, the mean over rows: the error is the autoencoder's, a mean over rows and columns
     of what comes back of spoiled rows; v is the total variance of the codes, so that λ has no unit and shrinking all
-    codes gains nothing. A `refresh` runs k-means on the codes of all rows, from the centres there are; its labels and
+    codes gains nothing. A `refresh` runs k-means on the codes of all rows, from the centers there are; its labels and
     v hold until the next.
 
     Args:
@@ -102,7 +102,7 @@ class DenoisingClustering(CodeKMeans):
         return Refreshed(fit.labels, fit.labels)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The error of a spoiled batch and λ times the distance of its codes from their centres."""
+        """The error of a spoiled batch and λ times the distance of its codes from their centers."""
         augment_key, noise_key = jax.random.split(key)
         x = viewed(self.autoencoder.augment, augment_key, batch.x)
         z = self.features(viewed(self.autoencoder.noise, noise_key, x))

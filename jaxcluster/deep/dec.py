@@ -18,7 +18,7 @@ from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 
 
 class DEC(nnx.Module):
-    """Sharpens the clusters of an encoder's codes: minimises KL(P‖Q), P a sharper Q of all rows.
+    """Sharpens the clusters of an encoder's codes: minimizes KL(P‖Q), P a sharper Q of all rows.
 
     A `refresh` computes P from the codes of all rows; until the next one it is the target of every batch. The decoder
     stays as it is.
@@ -43,7 +43,7 @@ class DEC(nnx.Module):
 
     @property
     def trainable(self):
-        """What the optimiser moves: without the decoder, of which the loss does not depend."""
+        """What the optimizer moves: without the decoder, of which the loss does not depend."""
         return nnx.All(nnx.Param, nnx.Not(nnx.PathContains("decoder")))
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:

@@ -66,7 +66,7 @@ class PseudoLabels(CodeCenters):
         return jnp.float32(code_of(self.encoder(x)))
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
-        """The nearest centre of each row, by its features as clusters see them."""
+        """The nearest center of each row, by its features as clusters see them."""
         return super().labels(self.place(z))
 
     def place(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
@@ -87,7 +87,7 @@ class PseudoLabels(CodeCenters):
 
     @staticmethod
     def agreement(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
-        """The normalised mutual information of the clusters of two looks, which have no names in common."""
+        """The normalized mutual information of the clusters of two looks, which have no names in common."""
         return {"nmi": metrics.normalized_mutual_info_score(old, new)}
 
     def _pseudo(self, key, z):
@@ -105,7 +105,7 @@ class PseudoLabels(CodeCenters):
 
 
 class DeepCluster(PseudoLabels):
-    """Minimises the cross-entropy of a linear head and the clusters of whitened features.
+    """Minimizes the cross-entropy of a linear head and the clusters of whitened features.
 
     At each look at all rows: features → principal components, whitened, of length 1 → k-means → a fresh head.
 
@@ -184,7 +184,7 @@ class DeepCluster(PseudoLabels):
 
 
 class DeepClusterV2(PseudoLabels):
-    """Minimises the cross-entropy of features' cosines to the centers of spherical k-means and its clusters.
+    """Minimizes the cross-entropy of features' cosines to the centers of spherical k-means and its clusters.
 
     No head has to be learned: the centers of the last look are it, and they are constants.
 

@@ -38,7 +38,7 @@ class MetricEmbedding(CodeCenters):
 
     Rows with a label in ``batch.y`` belong to the others with it. Rows of label −1, or all where there is no ``y``,
     learn from their views: those of one row belong together, those of other rows of label −1 do not. What is not known
-    to be apart from a labelled row is never pushed away from it: the loss is
+    to be apart from a labeled row is never pushed away from it: the loss is
 
         L(rows with a label) + (share of rows of label −1)·L(rows of label −1, each row's views a class of its own),
 
@@ -102,7 +102,7 @@ class MetricEmbedding(CodeCenters):
         return Refreshed(None, collapsed=spread < COLLAPSED)
 
     def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """The clusters of all codes, by spherical k-means: its centres become those of the module."""
+        """The clusters of all codes, by spherical k-means: its centers become those of the module."""
         fit = kmeans.fit(key, z, self.centers.shape[0], n_init=self.n_init, metric="cosine")
         self.centers[...] = fit.state.centers
         self.measure(z, fit.labels)

@@ -69,9 +69,9 @@ class Objective(Protocol):
     What few modules need:
 
     - ``trainable`` may be a dictionary of filters, none of which shares a parameter with another: named parts, each
-      with an optimiser state of its own.
+      with an optimizer state of its own.
     - ``turns``: `Turn`s in place of one move of all parts by ``loss``.
-    - ``renewed``: names of the parts that a refresh may set anew; their optimiser state begins anew with them.
+    - ``renewed``: names of the parts that a refresh may set anew; their optimizer state begins anew with them.
     - ``constrain()``: called after each move, to bring parameters back to where they must be.
     - ``conclude(z, key)``: in place of the last refresh, for what is wanted of a trained module alone: the clusters of
       rows, where those of a refresh are others or there are none.

@@ -58,7 +58,7 @@ def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], tem
 
 
 def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
-    """The cluster of each prototype, of k: a small normalised cut of the graph of what they share.
+    """The cluster of each prototype, of k: a small normalized cut of the graph of what they share.
 
     With as many prototypes as clusters each is one. Otherwise those that no row is nearest to make no cluster.
 

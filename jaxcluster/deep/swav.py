@@ -37,7 +37,7 @@ class SwAV(nnx.Module):
 
     Each view of a row has an embedding of length 1, which is scored by its cosines to the prototypes. Sinkhorn rounds
     turn the scores of a large view into an assignment, such that all prototypes have equal parts of the batch and the
-    queue; from every other view of the row it is predicted, by a softmax of the scores. Minimised is the cross-entropy.
+    queue; from every other view of the row it is predicted, by a softmax of the scores. Minimized is the cross-entropy.
 
     Clusters are groups of prototypes, see `jaxcluster.deep.prototypes.grouped`: a `refresh` finds them anew. With as
     many prototypes as clusters each is one, and clusters are drawn to equal sizes.

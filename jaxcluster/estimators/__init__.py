@@ -142,7 +142,7 @@ ESTIMATORS = EstimatorRegistry(
         "gmm": EstimatorInfo(
             "jaxcluster.estimators.mixture",
             "GaussianMixture",
-            "a mixture of Gaussians by expectation-maximisation",
+            "a mixture of Gaussians by expectation-maximization",
             clusters="n_components",
             steps="max_iter",
             init="init_params",

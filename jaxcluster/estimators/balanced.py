@@ -14,14 +14,14 @@ class BalancedKMeans(CenterEstimator):
     """k-means whose clusters have as many rows as asked for; by default sizes differ by one at most.
 
     Sizes hold for the rows of the fit without exception, and each step assigns rows at the least cost there is for
-    them. `predict` and `score` put rows to the nearest centre: no sizes bind there, not even for the rows of the fit.
+    them. `predict` and `score` put rows to the nearest center: no sizes bind there, not even for the rows of the fit.
     Rows have no weights, whose parts would have to be shared out.
 
     Args:
         n_clusters: number of clusters.
         size_min: the fewest rows of a cluster, or (n_clusters,) of each.
         size_max: the most rows. None for both is ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
-        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
         n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
             a callable, else 1.
@@ -100,5 +100,5 @@ class BalancedKMeans(CenterEstimator):
         return self.fit(X).labels_
 
     def fit_transform(self, X, y=None):
-        """Fits, and returns the distance of each row to each centre."""
+        """Fits, and returns the distance of each row to each center."""
         return self.fit(X).transform(X)

@@ -125,7 +125,7 @@ class Estimator(BaseEstimator):
 
 
 class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
-    """An estimator that represents each cluster by a centre: rows are labelled by the nearest."""
+    """An estimator that represents each cluster by a center: rows are labeled by the nearest."""
 
     _metric = "sqeuclidean"
 
@@ -142,13 +142,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return tags
 
     def predict(self, X):
-        """The index of each row's nearest centre, (n_samples,) int32."""
+        """The index of each row's nearest center, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
 
     def transform(self, X):
-        """The distance of each row to each centre, (n_samples, n_clusters): Euclidean, or 1 − cos."""
+        """The distance of each row to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
@@ -164,7 +164,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return self.fit(X, sample_weight=sample_weight).labels_
 
     def fit_transform(self, X, y=None, sample_weight=None):
-        """Fits, and returns the distance of each row to each centre."""
+        """Fits, and returns the distance of each row to each center."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def _score(self, X, weights):
@@ -177,7 +177,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return [*inertia, f"{steps} step{'' if steps == 1 else 's'}"]
 
     def _check_params(self, n: int) -> None:
-        """Raises on parameters that all methods with centres have, for n rows."""
+        """Raises on parameters that all methods with centers have, for n rows."""
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         check.check_count("max_iter", self.max_iter)
         check.check_positive("tol", self.tol, zero=True)
@@ -201,7 +201,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return 1
 
     def _called_starts(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
-        """The starting centres that a callable ``init`` gives, called as scikit-learn calls it."""
+        """The starting centers that a callable ``init`` gives, called as scikit-learn calls it."""
         return self._called(X, runs, self.n_clusters, as_random_state(self.random_state))
 
     def _called(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:

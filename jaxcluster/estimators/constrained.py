@@ -13,12 +13,12 @@ from jaxcluster.estimators.order import canonical
 class ConstrainedKMeans(CenterEstimator):
     """k-means that keeps pairs of rows together, or apart.
 
-    Pairs hold for the rows of the fit without exception. `predict` and `score` put rows to the nearest centre: no pairs
+    Pairs hold for the rows of the fit without exception. `predict` and `score` put rows to the nearest center: no pairs
     bind there, not even for the rows of the fit.
 
     Args:
         n_clusters: number of clusters.
-        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
         n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
             a callable, else 1.
@@ -99,5 +99,5 @@ class ConstrainedKMeans(CenterEstimator):
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).labels_
 
     def fit_transform(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
-        """Fits, and returns the distance of each row to each centre."""
+        """Fits, and returns the distance of each row to each center."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).transform(X)

@@ -15,7 +15,7 @@ from jaxcluster.types import Status
 
 
 def _places_new_rows(estimator) -> bool:
-    """Whether new rows can be labelled. Raises AttributeError, which says that there is no such method, and why."""
+    """Whether new rows can be labeled. Raises AttributeError, which says that there is no such method, and why."""
     if estimator._precomputed:
         raise AttributeError("metric='precomputed' knows no distances of new rows: fit rows with a metric, to predict.")
     return True

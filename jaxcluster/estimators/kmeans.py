@@ -21,7 +21,7 @@ class KMeans(CenterEstimator):
 
     Args:
         n_clusters: number of clusters.
-        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them and is given the rows as they are.
         n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
             a callable, else 1.
@@ -35,8 +35,8 @@ class KMeans(CenterEstimator):
             own where that pays, and give the same result.
         metric: "sqeuclidean", or "cosine" for spherical k-means on rows scaled to unit length.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
-        frozen: centres that never move: an (n_clusters,) mask over centres given as ``init``, or (m, n_features)
-            centres that take the first m places.
+        frozen: centers that never move: an (n_clusters,) mask over centers given as ``init``, or (m, n_features)
+            centers that take the first m places.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).

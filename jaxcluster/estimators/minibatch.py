@@ -28,7 +28,7 @@ class MiniBatchKMeans(CenterEstimator):
 
     Args:
         n_clusters: number of clusters.
-        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centres, or a callable
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
         max_iter: the most passes over the rows.
         batch_size: rows a batch, at most those there are.
@@ -41,7 +41,7 @@ class MiniBatchKMeans(CenterEstimator):
         init_size: rows that starts are drawn from and tried on; None for three batches, at least 3 × n_clusters.
         n_init: starts tried on ``init_size`` rows, of which the best is used. "auto" is 3 where ``init`` is "random"
             or a callable, else 1.
-        reassignment_ratio: a centre with less than this share of the largest count is drawn anew from the batch.
+        reassignment_ratio: a center with less than this share of the largest count is drawn anew from the batch.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -123,7 +123,7 @@ class MiniBatchKMeans(CenterEstimator):
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Averages one more batch of rows into the centres; the first call chooses them from its batch.
+        """Averages one more batch of rows into the centers; the first call chooses them from its batch.
 
         Args:
             X: (n_samples, n_features), any number of rows; at least n_clusters in the first call.
@@ -195,7 +195,7 @@ class MiniBatchKMeans(CenterEstimator):
         return 3 * self.n_clusters
 
     def _start(self, X, weights):
-        """The options of a start: a name and a number of runs, or centres, the best of those a callable gives."""
+        """The options of a start: a name and a number of runs, or centers, the best of those a callable gives."""
         runs = self._runs(auto=AUTO_RESTARTS)
         if not callable(self.init):
             return {"init": self.init, "n_init": runs}
@@ -203,7 +203,7 @@ class MiniBatchKMeans(CenterEstimator):
         return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights))), "n_init": 1}
 
     def _remember(self, state):
-        """Keeps what `partial_fit` goes on from, beside the centres."""
+        """Keeps what `partial_fit` goes on from, beside the centers."""
         self._running = {name: np.array(value) for name, value in state._asdict().items() if name != "centers"}
 
     def _recall(self):

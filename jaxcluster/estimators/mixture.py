@@ -205,7 +205,7 @@ def _roots_and_precisions(covariance, covariances):
 
 
 class GaussianMixture(MixtureEstimator):
-    """A mixture of Gaussians by expectation–maximisation, with scikit-learn's parameters, attributes and methods.
+    """A mixture of Gaussians by expectation–maximization, with scikit-learn's parameters, attributes and methods.
 
     Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
     fitted attributes have the dtype of the rows.

@@ -19,13 +19,13 @@ class OPTICS(MeasuredEstimator):
     """An order of rows in which the clusters of every density are valleys, and clusters found in it.
 
     The order and the clusters are those of scikit-learn's estimator, to the element, where it adds up differences:
-    "manhattan", and "minkowski" of up to 15 columns and fewer than n // 2 neighbours, or with ``algorithm="kd_tree"``.
+    "manhattan", and "minkowski" of up to 15 columns and fewer than n // 2 neighbors, or with ``algorithm="kd_tree"``.
     Elsewhere it expands the square, and distances differ in the last digits. Its keywords for the search of neighbors
     (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) are checked as it checks them and change nothing. There is no
     chance in it.
 
     Args:
-        min_samples: rows that make a neighbourhood, a row itself among its own, at least 2; or a share of the rows.
+        min_samples: rows that make a neighborhood, a row itself among its own, at least 2; or a share of the rows.
         max_eps: distance beyond which no row is reached, in the units of the metric.
         metric: a name that `jaxcluster.optics.fit` knows, such as "euclidean", "seuclidean", "mahalanobis" or one of
             SciPy's of booleans; "precomputed" where ``fit`` is given distances; or a function of two rows that gives

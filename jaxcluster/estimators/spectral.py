@@ -160,7 +160,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         affinity: "nearest_neighbors", "rbf", "precomputed" (symmetric weights, dense or sparse),
             "precomputed_nearest_neighbors" (distances), the name of another kernel of
             ``sklearn.metrics.pairwise.pairwise_kernels``, or a function of two rows that gives their weight.
-        n_neighbors: of the graphs of neighbours, each row itself among them.
+        n_neighbors: of the graphs of neighbors, each row itself among them.
         eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
         assign_labels: "kmeans", "discretize" or "cluster_qr".
         degree, coef0, kernel_params: of other kernels, as in scikit-learn.
@@ -172,7 +172,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         labels_: (n_samples,) int32.
         affinity_matrix_: (n_samples, n_samples) weights, dense or CSR.
         embedding_: (n_samples, n_components) eigenvectors divided by √degree.
-        eigenvalues_: (n_components,) of the normalised Laplacian, ascending.
+        eigenvalues_: (n_components,) of the normalized Laplacian, ascending.
         residuals_: (n_components,) ‖Lv − λv‖.
         n_connected_components_: components of more than one row.
         n_iter_, history_: steps of the eigensolver, and the sum of the eigenvalues that it looked for after each.
@@ -294,12 +294,12 @@ class SpectralEmbedding(_SpectralEstimator):
         order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         eigen_solver, n_jobs: accepted for scikit-learn's sake.
         eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
-        n_neighbors: of the graphs of neighbours, each row itself among them; None for a tenth of the rows.
+        n_neighbors: of the graphs of neighbors, each row itself among them; None for a tenth of the rows.
 
     Attributes:
         embedding_: (n_samples, n_components) eigenvectors divided by √degree.
         affinity_matrix_: (n_samples, n_samples) weights, dense or CSR.
-        n_neighbors_: neighbours that were used, for graphs of them.
+        n_neighbors_: neighbors that were used, for graphs of them.
         eigenvalues_, residuals_, n_connected_components_, n_iter_, history_: as in `SpectralClustering`.
         status_: a `jaxcluster.types.Status`, how the eigensolver ended.
         n_features_in_, feature_names_in_: as in scikit-learn.

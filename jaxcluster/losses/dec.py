@@ -30,7 +30,7 @@ def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
 
 
 def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
-    """log q of `student_t_assignments`, finite however far a row is from all centres."""
+    """log q of `student_t_assignments`, finite however far a row is from all centers."""
     z, centers = as_rows(z=z, centers=centers)
     alpha = jnp.asarray(check.check_positive("alpha", alpha), z.dtype)
     # A square beyond the dtype is its largest number: the row is as far from all clusters.
@@ -42,7 +42,7 @@ def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
 def target_distribution(q, *, weights=None) -> Float[Array, "n k"]:
     """p_ij ∝ q_ij² / f_j with f_j = Σ_i w_i·q_ij; rows sum to 1.
 
-    Squares favour what q is sure of, and f keeps large clusters from growing by their size. f is summed over all rows
+    Squares favor what q is sure of, and f keeps large clusters from growing by their size. f is summed over all rows
     that are given: they are to be those of the whole data set, not of a batch, whose f says little of the clusters.
 
     Args:

@@ -1,4 +1,4 @@
-"""The normalised cut of a soft labelling, to be differentiated."""
+"""The normalized cut of a soft labeling, to be differentiated."""
 
 from __future__ import annotations
 

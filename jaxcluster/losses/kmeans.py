@@ -1,4 +1,4 @@
-"""What k-means and soft k-means minimise, as losses of rows and centres.
+"""What k-means and soft k-means minimize, as losses of rows and centers.
 
 Sources: S. Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory 28 (1982); C. M. Bishop, Pattern
 Recognition and Machine Learning (2006), 9.3.2, for the soft form.
@@ -23,8 +23,8 @@ from jaxcluster.types import Array, Float
 def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
     """min_j ‖x − μ_j‖² of each row (data units²); with "sum" it is the inertia.
 
-    Labels are constants: the gradient of a row goes to its nearest centre alone, which makes it exact wherever no two
-    centres are equally near.
+    Labels are constants: the gradient of a row goes to its nearest center alone, which makes it exact wherever no two
+    centers are equally near.
 
     Args:
         x: (n, d) rows.
@@ -47,7 +47,7 @@ def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[A
 def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
     """−2σ²·log[(1/k)·Σ_j exp(−‖x − μ_j‖²/2σ²)] of each row (data units²), its free energy.
 
-    The "sum" is what ``soft_kmeans.fit`` minimises, ``soft_kmeans.free_energy``; "mean" is that per row. As σ² → 0 it
+    The "sum" is what ``soft_kmeans.fit`` minimizes, ``soft_kmeans.free_energy``; "mean" is that per row. As σ² → 0 it
     tends to `kmeans_loss`, which it is at 0.
 
     Args:

@@ -1,4 +1,4 @@
-"""The negative log-likelihood of a Gaussian mixture, for parameters that a network or an optimiser makes.
+"""The negative log-likelihood of a Gaussian mixture, for parameters that a network or an optimizer makes.
 
 Source: C. M. Bishop, Pattern Recognition and Machine Learning (2006), 9.2.
 """

@@ -67,7 +67,7 @@ def vade_loss(
     likelihood: str = "bernoulli",
     weights=None,
 ) -> VadeTerms:
-    """The negative evidence lower bound, to be minimised; sums over columns, the mean over rows.
+    """The negative evidence lower bound, to be minimized; sums over columns, the mean over rows.
 
     Reconstruction of a row: Σ_j [log(1 + exp l_j) − x_j·l_j] from logits l ("bernoulli", the cross-entropy), or
     ½·Σ_j (x_j − x̂_j)² ("gaussian" of unit variance, less the constant (D/2)·log 2π for D columns).

@@ -72,7 +72,7 @@ def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
     The weight, λ = 10 in the papers, is the caller's. Where ∇_x is 0 the norm has gradient 0, not NaN.
 
     Args:
-        critic: (n, …) rows to (n,) or (n, 1) scores, each of its own row alone: without batch normalisation.
+        critic: (n, …) rows to (n,) or (n, 1) scores, each of its own row alone: without batch normalization.
         x: (n, …) rows to look at; `points_between` real and generated ones in the paper.
 
     Raises:

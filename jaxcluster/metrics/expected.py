@@ -16,7 +16,7 @@ def expected_mutual_information(row_totals: np.ndarray, col_totals: np.ndarray) 
 
     The count m in a cell of margins a and b is hypergeometric, and the cell contributes E[m/n · log(n·m / (a·b))].
     Three things make the sum fast and exact: cells of equal margins are summed once; m runs only where a Bernstein
-    bound leaves any probability; and the probabilities come from the ratios of neighbours, normalized to 1, which
+    bound leaves any probability; and the probabilities come from the ratios of neighbors, normalized to 1, which
     needs no factorial (at n = 10⁶ the logarithm of one loses 9 of float64's 16 digits).
 
     Args:

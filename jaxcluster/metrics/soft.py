@@ -59,7 +59,7 @@ def soft_silhouette_samples(
 
     Returns:
         (n,) in the dtype that rows are computed in. A cluster that no other row belongs to counts as in the usual
-        silhouette: 0 for its row, and no neighbour to anyone.
+        silhouette: 0 for its row, and no neighbor to anyone.
 
     Raises:
         ValueError: shapes that do not fit, fewer than 2 clusters, an unknown metric; concrete values that are not

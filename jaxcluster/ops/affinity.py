@@ -5,7 +5,7 @@
 - ``n``, and ``diagonal``, (n,) the weights of rows to themselves;
 - ``links(v)``, the product of the rest of the weights with a block of vectors, and ``degrees()``, that with ones;
 - ``scaled(scale)``, the same with weights scale_i · w_ij · scale_j;
-- ``least(labels)``, the least label of each row and its neighbours.
+- ``least(labels)``, the least label of each row and its neighbors.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Matrix(NamedTuple):
         return Matrix(self.weights * scale[:, None] * scale[None, :], self.diagonal * scale * scale)
 
     def least(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
-        """The least of the labels of each row and its neighbours."""
+        """The least of the labels of each row and its neighbors."""
         most = jnp.iinfo(labels.dtype).max
         return jnp.minimum(labels, jnp.min(jnp.where(self.weights != 0, labels, most), axis=1))
 
@@ -105,7 +105,7 @@ class Kernel(NamedTuple):
         return self._replace(scale=self.scale * scale)
 
     def least(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
-        """The least of the labels of each row and its neighbours: those whose weight is not rounded to 0."""
+        """The least of the labels of each row and its neighbors: those whose weight is not rounded to 0."""
         most = jnp.iinfo(labels.dtype).max
         near = self._tiled(lambda weights: jnp.min(jnp.where(weights != 0, labels, most), axis=1))
         return jnp.minimum(labels, near)
@@ -151,7 +151,7 @@ class Laplacian(NamedTuple):
 
 
 def laplacian(affinity: Affinity, present: Bool[Array, " n"] | None = None) -> Laplacian:
-    """The normalised Laplacian of an affinity, of which only the rows ``present`` are there; None for all."""
+    """The normalized Laplacian of an affinity, of which only the rows ``present`` are there; None for all."""
     degrees = affinity.degrees()
     roots = jnp.sqrt(jnp.where(degrees > 0, degrees, 1))
     lift = jnp.zeros_like(roots) if present is None else jnp.where(present, 0.0, 2.0).astype(roots.dtype)

@@ -37,7 +37,7 @@ LARGEST_POWER = 2.0**60
 """From this p on Minkowski's distance is Chebyshev's: m^(1/p) rounds to 1 for any number m of columns."""
 
 DIFFERENCE_TILE = 2048
-"""Rows whose differences from their centres stay in a core's cache."""
+"""Rows whose differences from their centers stay in a core's cache."""
 
 
 def few_centers(k: int, d: int) -> bool:
@@ -80,7 +80,7 @@ def sqeuclidean(
 def expanded_sqeuclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=FULL
 ) -> Float[Array, "n m"]:
-    """‖x‖² − 2x·y + ‖y‖² of rows that are centred already and whose squared lengths are at hand; never negative."""
+    """‖x‖² − 2x·y + ‖y‖² of rows that are centered already and whose squared lengths are at hand; never negative."""
     expanded = norms[:, None] - 2 * row_products(x, y, precision) + squared_norms(y)[None, :]
     return jnp.maximum(expanded, 0)
 
@@ -365,9 +365,9 @@ def check_haversine(x: Any) -> None:
 def own_distances(
     x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
 ) -> Float[Array, " n"]:
-    """Squared distances (data units²) of each row to the centre it is labelled with, from differences.
+    """Squared distances (data units²) of each row to the center it is labeled with, from differences.
 
-    Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centres.
+    Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centers.
     """
     few = few_centers(*centers.shape)
 

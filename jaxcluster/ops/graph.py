@@ -1,8 +1,8 @@
 """Sparse graphs as arrays of fixed shape, so that they work under jit: built, multiplied with, and taken apart.
 
-A row of a graph has ``width`` slots for its neighbours; what a row has more goes to further rows of slots that are
+A row of a graph has ``width`` slots for its neighbors; what a row has more goes to further rows of slots that are
 added to it. Multiplying is then a fixed number of gathers that XLA fuses, with scattered additions only for the few
-rows of many neighbours: several times as fast on CPUs as sorted segment sums, and as SciPy's product.
+rows of many neighbors: several times as fast on CPUs as sorted segment sums, and as SciPy's product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTHS = (4, 8, 16, 32)
 """Slots a row may have: every one is a gather in the compiled program."""
 
 TRACED_WIDTH = 16
-"""Slots of a row where how many neighbours it has is not known when the program is made."""
+"""Slots of a row where how many neighbors it has is not known when the program is made."""
 
 
 SPILL_COST = 2
@@ -35,11 +35,11 @@ SPILL_COST = 2
 class Graph(NamedTuple):
     """A weighted undirected graph of n rows: a symmetric matrix W of which only some entries are there.
 
-    Slots that hold nothing have weight 0. Two slots of one row may hold the same neighbour: their weights add up.
+    Slots that hold nothing have weight 0. Two slots of one row may hold the same neighbor: their weights add up.
 
     Attributes:
-        columns, weights: (n, width) neighbours of each row and the weights of the edges to them.
-        spill_rows: (m,) the rows that have more neighbours than slots.
+        columns, weights: (n, width) neighbors of each row and the weights of the edges to them.
+        spill_rows: (m,) the rows that have more neighbors than slots.
         spill_columns, spill_weights: (m, width) what else these have.
         diagonal: (n,) the weights of rows to themselves, which are in no slot.
     """
@@ -76,7 +76,7 @@ class Graph(NamedTuple):
         )
 
     def least(self, labels: Int[Array, " n"]) -> Int[Array, " n"]:
-        """The least of the labels of each row and its neighbours."""
+        """The least of the labels of each row and its neighbors."""
         most = jnp.iinfo(labels.dtype).max
         out = jnp.min(jnp.where(self.weights != 0, labels[self.columns], most), axis=1)
         spilt = jnp.min(jnp.where(self.spill_weights != 0, labels[self.spill_columns], most), axis=1)
@@ -101,7 +101,7 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
 
     Args:
         x: (n, d) rows. Concrete ones are measured in float64, traced ones in their own dtype.
-        k: neighbours of each row, itself among them; static.
+        k: neighbors of each row, itself among them; static.
         metric, p: as in `jaxcluster.ops.topk.k_nearest`.
 
     Raises:
@@ -149,7 +149,7 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
 
     Args:
         matrix: (n, n).
-        rows: filled up to this many rows with rows that have no neighbours; None for n.
+        rows: filled up to this many rows with rows that have no neighbors; None for n.
         name: what a message calls the matrix.
 
     Raises:

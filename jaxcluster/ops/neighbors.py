@@ -74,7 +74,7 @@ def nearest_rows(
 
 
 def _can_be_added(space, queries):
-    """Whether sums are finite, however far two rows are from each other: a tree has no neighbours at infinity."""
+    """Whether sums are finite, however far two rows are from each other: a tree has no neighbors at infinity."""
     farthest = max(np.abs(space.x).max(), np.abs(queries).max())
     with np.errstate(over="ignore"):
         return np.isfinite((2 * farthest) ** space.power * space.x.shape[1])

@@ -40,7 +40,7 @@ def k_nearest(
         metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n) and
             can be traced.
         p: the power of "minkowski", at least 1.
-        include_self: False leaves each row out of its own neighbours.
+        include_self: False leaves each row out of its own neighbors.
         tile: rows whose distances are held at a time; None for as many as fit a fixed budget. The result is the same.
 
     Returns:

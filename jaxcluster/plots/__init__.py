@@ -1,7 +1,7 @@
 """Pictures of a clustering. Each function takes and returns a matplotlib Axes, and makes one where none is given.
 
-A cluster has the same colour in every picture, that of its label; noise, labelled -1, is grey. The colours differ for
-colour-blind readers too, and clusters carry their number wherever there is room, so that colour is never needed alone.
+A cluster has the same color in every picture, that of its label; noise, labeled -1, is gray. The colors differ for
+color-blind readers too, and clusters carry their number wherever there is room, so that color is never needed alone.
 """
 
 from jaxcluster.plots.columns import reconstruction_errors

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_ROWS = 2
-"""A component that no row is labelled with is drawn if its weight is that of so many: a prior alone gives up to one."""
+"""A component that no row is labeled with is drawn if its weight is that of so many: a prior alone gives up to one."""
 
 STEEP = 4
 """How many times as high as the histogram a curve may be: a narrower component is cut off, or else it hides all."""
@@ -36,7 +36,7 @@ def ellipses(
     random_state: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """The rows in the plane, coloured by label, and each component's ellipses at 1 and 2 standard deviations.
+    """The rows in the plane, colored by label, and each component's ellipses at 1 and 2 standard deviations.
 
     The deviations are those of the component's marginal in that plane, which is of two columns as they are, and of
     more the principal one. Of one column `densities` are drawn instead. Components that are as good as empty, or not
@@ -162,8 +162,8 @@ def _shown(means: np.ndarray, spreads: np.ndarray, weights: np.ndarray | None, l
     finite = np.isfinite(means).all(1) & np.isfinite(spreads).all((1, 2))
     if weights is None:
         return finite
-    labelled = False if labels is None else np.isin(np.arange(len(means)), labels)
-    return finite & (labelled | (weights * n >= LEAST_ROWS))
+    labeled = False if labels is None else np.isin(np.arange(len(means)), labels)
+    return finite & (labeled | (weights * n >= LEAST_ROWS))
 
 
 def _left_out(shown: np.ndarray) -> str:

@@ -40,7 +40,7 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     """Each cluster of the tree as an icicle, as wide as it has rows, from the density at which it begins downwards.
 
     Rows that leave it make it narrower, and it ends where it splits in two or has none left. Those that were selected
-    have their colour, with all that is below them; the others are grey. The last few rows, which stay very long, are
+    have their color, with all that is below them; the others are gray. The last few rows, which stay very long, are
     cut off.
 
     Source: R. Campello, D. Moulavi and J. Sander, Density-based clustering based on hierarchical density estimates,
@@ -70,7 +70,7 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     _number(ax, icicles)
     finish(
         ax,
-        f"Condensed tree of {len(icicles):,} cluster{'s' * (len(icicles) > 1)}, those selected in colour",
+        f"Condensed tree of {len(icicles):,} cluster{'s' * (len(icicles) > 1)}, those selected in color",
         "rows",
         "λ = 1 / distance",
     )
@@ -119,7 +119,7 @@ def _icicles(
         for part in parts:
             stack.append((int(children[part]), float(levels[part]), left + sizes[part] / 2))
             left += sizes[part]
-    named = _labelled(list(found), edges, children, labels)
+    named = _labeled(list(found), edges, children, labels)
     return [icicle._replace(label=named[node]) for node, icicle in found.items()]
 
 
@@ -128,7 +128,7 @@ def _thinned(m: int) -> np.ndarray:
     return np.unique(np.linspace(0, m - 1, min(m, MOST_STEPS)).round().astype(int))
 
 
-def _labelled(
+def _labeled(
     nodes: list[int], edges: dict[int, np.ndarray], children: np.ndarray, labels: np.ndarray
 ) -> dict[int, int]:
     """The one label of all rows below each node, -1 where there is none; parents come before their parts."""

@@ -84,7 +84,7 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, 
 
 
 def cluster_sizes(labels: Any, ax: Axes | None = None) -> Axes:
-    """How many rows each cluster has, noise last and grey; the dashed line is an even split of the rest."""
+    """How many rows each cluster has, noise last and gray; the dashed line is an even split of the rest."""
     labels = np.asarray(labels)
     names, counts = np.unique(labels, return_counts=True)
     order = np.argsort(is_noise(names), kind="stable")

@@ -69,7 +69,7 @@ def clusters_2d(
     random_state: int = 0,
     columns: Sequence[str] | None = None,
 ) -> Axes:
-    """The rows in the plane, coloured by label; each cluster's number stands at its center, or else in its middle.
+    """The rows in the plane, colored by label; each cluster's number stands at its center, or else in its middle.
 
     Args:
         x: (n, d) rows.
@@ -161,7 +161,7 @@ def draw(
     title: str | None = None,
     colors: Mapping[Any, str] | None = None,
 ) -> Axes:
-    """The plane coloured by (n,) labels of all rows; ``title`` and ``colors`` instead of their own."""
+    """The plane colored by (n,) labels of all rows; ``title`` and ``colors`` instead of their own."""
     ax = new_axes(ax, 6.4, 5.2)
     labels = np.asarray(labels)[plane.kept]
     scatter(ax, plane.points, labels, colors)

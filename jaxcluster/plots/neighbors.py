@@ -1,4 +1,4 @@
-"""How far rows are from their neighbours: in the order of OPTICS, and sorted, to choose a radius for DBSCAN."""
+"""How far rows are from their neighbors: in the order of OPTICS, and sorted, to choose a radius for DBSCAN."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reachability(
 
     A row that no other reaches, the first of its part of the data, has a bar to the top; so have rows that are reached
     from several times as far as nearly all others, which would make the valleys too shallow to see. Of more than 4,000
-    rows consecutive ones share a bar: the highest of them, in the colour of the one in the middle; the title says so.
+    rows consecutive ones share a bar: the highest of them, in the color of the one in the middle; the title says so.
 
     Args:
         reachability: (n,) distance at which each row is reached, infinite where it is not.
@@ -76,13 +76,13 @@ def reachability(
 
 
 def neighbor_distances(distances: Any, *, min_samples: int, eps: float | None = None, ax: Axes | None = None) -> Axes:
-    """Distance of each row to its min_samples-th neighbour, sorted: what lies below ``eps`` is a core row of DBSCAN.
+    """Distance of each row to its min_samples-th neighbor, sorted: what lies below ``eps`` is a core row of DBSCAN.
 
     A radius at the bend, where distances begin to rise, takes clusters apart from noise (Ester et al., 1996).
 
     Args:
         distances: (n,) of the rows, or of a sample of them, in any order; infinite ones are left out.
-        min_samples: which neighbour, the row itself counted as the first.
+        min_samples: which neighbor, the row itself counted as the first.
         eps: the radius, drawn as a line.
 
     Raises:
@@ -136,7 +136,7 @@ def _draw(ax: Axes, heights: np.ndarray, labels: np.ndarray) -> None:
         np.stack([x, y], axis=2),
         facecolors=[colors[label] for label in labels.tolist()],
         linewidths=0,
-        antialiased=False,  # or else paper shines through between neighbours
+        antialiased=False,  # or else paper shines through between neighbors
         rasterized=len(heights) > 500,
     )
     ax.add_collection(bars)

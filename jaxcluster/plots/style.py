@@ -1,4 +1,4 @@
-"""What all pictures share: colours, axes, titles, and how rows and labels are taken."""
+"""What all pictures share: colors, axes, titles, and how rows and labels are taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PALETTE = (
     *("#9fd694", "#f58cc3", "#70388f", "#78689f", "#58b778", "#bf6800", "#972060", "#c778af"),
     *("#60dfef", "#706000", "#1850b7", "#cf6060", "#975078", "#e79797", "#e7a740", "#9770bf"),
 )
-"""Ten colours by hand, then each the farthest from those before it in OKLab, under the worst of normal, deuteranopic
+"""Ten colors by hand, then each the farthest from those before it in OKLab, under the worst of normal, deuteranopic
 and protanopic sight (Machado et al., 2009), at a lightness that shows on white and on black. Label 24 is 0's again."""
 
 INK, MUTED, GRID, PAPER, NOISE = "#1f2430", "#66707d", "#dfe3e8", "#fefefe", "#b9c0c9"
@@ -103,12 +103,12 @@ def is_noise(labels: np.ndarray) -> np.ndarray:
 
 
 def color_of(cluster: int) -> str:
-    """Colour of the cluster of this number, from 0."""
+    """Color of the cluster of this number, from 0."""
     return PALETTE[cluster % len(PALETTE)]
 
 
 def colors_of(labels: np.ndarray) -> dict[Any, str]:
-    """Colour of each label: a cluster's goes by its number, a named class's by its place among the names."""
+    """Color of each label: a cluster's goes by its number, a named class's by its place among the names."""
     names = np.unique(labels)
     by_number = names.dtype.kind in "iuf"
     colors = {name: color_of(int(name) if by_number else i) for i, name in enumerate(names.tolist())}
@@ -116,7 +116,7 @@ def colors_of(labels: np.ndarray) -> dict[Any, str]:
 
 
 def colors_like(truth: np.ndarray, labels: np.ndarray) -> dict[Any, str]:
-    """Colour of each class: that of the cluster it is matched with, so that most rows keep theirs; then others'.
+    """Color of each class: that of the cluster it is matched with, so that most rows keep theirs; then others'.
 
     Classes and clusters are matched one to one so that as many rows as possible are in a matched pair (Kuhn, 1955).
     """

@@ -78,7 +78,7 @@ def _curve(panel: Axes, epochs: np.ndarray, values: np.ndarray, color: str) -> N
 
 
 def embedding_through_training(moments: Mapping[str, Any], labels: Any, ax: Axes | None = None) -> Axes:
-    """Codes of the same rows at several moments, small maps beside each other, coloured by label.
+    """Codes of the same rows at several moments, small maps beside each other, colored by label.
 
     Codes of two columns are drawn as they are. Wider ones go to the principal plane of the last moment, the same for
     all, so that a direction means the same in each; every map has a scale of its own.

@@ -30,7 +30,7 @@ def transport_plan(
         plan: (n, m) non-negative mass that each row of x sends to each of y.
         x: (n, d) rows, or None.
         y: (m, d) rows, or None.
-        labels: (n,) clusters of x, which colour its rows and their lines; None for one colour.
+        labels: (n,) clusters of x, which color its rows and their lines; None for one color.
         title: instead of one that says what is shown.
 
     Raises:

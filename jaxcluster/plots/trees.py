@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MIXED = -2
-"""What a branch that holds several clusters is labelled."""
+"""What a branch that holds several clusters is labeled."""
 
 UPRIGHT = 80
 """How many characters fit side by side under a dendrogram."""
@@ -45,7 +45,7 @@ def dendrogram(
 
     Args:
         linkage: (n - 1, 4) merges as ``scipy.cluster.hierarchy`` has them.
-        labels: (n,) clusters, -1 for noise: a branch that holds one of them alone, but for noise, has its colour.
+        labels: (n,) clusters, -1 for noise: a branch that holds one of them alone, but for noise, has its color.
         most: how many groups are shown below; what was merged earlier is one of them.
         least: rows of a branch, below which it is left out: single linkage joins rows that lie apart one by one, and
             they hide how the others were joined.
@@ -96,7 +96,7 @@ def _draw(ax: Axes, branches: Branches, most: int, colors: list[str]) -> None:
     for x, y, color in links:
         style = {"linewidth": 1.6, "solid_capstyle": "projecting"}
         ax.plot(x[1:3], y[1:3], color=color, zorder=2.1, **style)
-        for side in (slice(0, 2), slice(3, 1, -1)):  # a leg has the colour of what it stands on
+        for side in (slice(0, 2), slice(3, 1, -1)):  # a leg has the color of what it stands on
             ax.plot(x[side], y[side], color=tops[x[side][0], y[side][0]], **style)
     ax.set_ylim(0, 1.04 * branches.linkage[:, 2].max() or 1.0)
     _leaves(ax, tree["leaves"], branches.rows, colors)
@@ -148,7 +148,7 @@ def _branch_color(label: int) -> str:
 
 
 def _leaves(ax: Axes, leaves: list[int], rows: np.ndarray, colors: list[str]) -> None:
-    """Under each group a dot in the colour of its cluster, and how many rows it has."""
+    """Under each group a dot in the color of its cluster, and how many rows it has."""
     counts, at = [f"{rows[leaf]:,}" for leaf in leaves], 10 * np.arange(len(leaves)) + 5
     style = {"s": 26, "clip_on": False, "zorder": 4, "edgecolors": PAPER, "linewidths": 0.8}
     ax.scatter(at, np.zeros(len(at)), c=[colors[leaf] for leaf in leaves], **style)

@@ -1,4 +1,4 @@
-"""Plots as inline SVG that takes its colours from the page, so that it is at home on a dark one too."""
+"""Plots as inline SVG that takes its colors from the page, so that it is at home on a dark one too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 THEMED = {style.INK: "ink", style.MUTED: "muted", style.GRID: "line", style.PAPER: "card", style.NOISE: "noise"}
-"""Colours of the plots, and the page's variables that stand for them."""
+"""Colors of the plots, and the page's variables that stand for them."""
 
 
 def picture(
@@ -56,7 +56,7 @@ def picture(
 
 
 def inline(svg: str, alt: str, name: str) -> str:
-    """An SVG file as part of an HTML page: no prolog, metadata or size, ids of its own, the page's colours."""
+    """An SVG file as part of an HTML page: no prolog, metadata or size, ids of its own, the page's colors."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]*)"', svg)[1]

@@ -107,7 +107,7 @@ def scores(run: Run) -> str:
 
 
 def maps(run: Run, tsne: bool | None) -> str:
-    """The rows in the plane, coloured by cluster, and by class where the truth is known."""
+    """The rows in the plane, colored by cluster, and by class where the truth is known."""
     methods, occupied = _methods(run.dataset.x, tsne), run.occupied
     shown = map_pictures(
         run.dataset.x,
@@ -128,7 +128,7 @@ def maps(run: Run, tsne: bool | None) -> str:
     if run.dataset.y is not None and not run.noise.all():
         said.append("A class has the color of the cluster that it is matched with, if there is one.")
     if "tsne" in methods:
-        said.append("t-SNE keeps neighbours together, but distances between groups and their sizes mean little.")
+        said.append("t-SNE keeps neighbors together, but distances between groups and their sizes mean little.")
     return section("Maps", " ".join(said), pictures(shown))
 
 
@@ -188,7 +188,7 @@ def components(run: Run) -> str:
     )
     if d > 1:
         note = "Two ellipses are each component at 1 and 2 standard deviations; the disc is its mean."
-        alt = f"Ellipses of {plural(k, 'component')} in the plane, over the rows as points coloured by their cluster."
+        alt = f"Ellipses of {plural(k, 'component')} in the plane, over the rows as points colored by their cluster."
     else:
         note = "Each curve is a component's density times its weight; the dashed one is their sum."
         alt = f"Density curves of {plural(k, 'component')} and their sum, over a histogram of the rows."

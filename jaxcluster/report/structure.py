@@ -22,8 +22,8 @@ class Structure(NamedTuple):
 
     Attributes:
         reachability, ordering: (n,) the distance at which each row is reached, and the rows in the order of OPTICS.
-        neighbor_distances: (m,) distance of rows, or of a sample of them, to their min_samples-th neighbour.
-        min_samples: which neighbour that is, the row itself counted.
+        neighbor_distances: (m,) distance of rows, or of a sample of them, to their min_samples-th neighbor.
+        min_samples: which neighbor that is, the row itself counted.
         eps: the distance that clusters were taken at.
         condensed_tree: edges of HDBSCAN's tree, as `jaxcluster.plots.condensed_tree` takes them.
         merges: (n - 1, 4) of a hierarchy, as ``scipy.cluster.hierarchy`` has them.
@@ -85,13 +85,13 @@ def _density(run: Run, found: Structure) -> tuple[str, list[str]]:
     if found.reachability is not None:
         notes.append("A valley is a region where rows lie close together; the peaks between are the ways across.")
         draw = partial(plots.reachability, found.reachability, found.ordering, run.labels, eps=found.eps)
-        alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, coloured by cluster."
+        alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, colored by cluster."
         shown.append(picture(draw, alt, name="reachability", **WIDE))
     if found.neighbor_distances is not None:
         notes.append("A good radius lies where the curve begins to bend upwards; rows above the line are no core rows.")
         chosen = {"min_samples": found.min_samples, "eps": found.eps}
         draw = partial(plots.neighbor_distances, found.neighbor_distances, **chosen)
-        alt = f"Curve of the sorted distances of rows to their neighbour number {found.min_samples}, and the radius."
+        alt = f"Curve of the sorted distances of rows to their neighbor number {found.min_samples}, and the radius."
         shown.append(picture(draw, alt, name="neighbor-distances"))
     return " ".join(notes), shown
 
@@ -101,13 +101,13 @@ def _tree(run: Run, found: Structure) -> tuple[str, list[str]]:
     if found.condensed_tree is not None:
         notes.append("From above to below the density rises that rows must have; a cluster that lasts is a stable one.")
         draw = partial(plots.condensed_tree, found.condensed_tree, run.labels)
-        alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones coloured."
+        alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones colored."
         shown.append(picture(draw, alt, name="condensed-tree", **WIDE))
     if found.merges is not None:
         notes.append("The dendrogram joins the groups that were nearest, from below to above.")
         name = "mutual reachability" if found.condensed_tree is not None else "distance"
         draw = partial(plots.dendrogram, found.merges, run.labels, least=found.least_branch, name=name)
-        alt = "The last merges of the hierarchy, their distances, and the rows in each group, coloured by cluster."
+        alt = "The last merges of the hierarchy, their distances, and the rows in each group, colored by cluster."
         shown.append(picture(draw, alt, name="dendrogram", **WIDE))
     return " ".join(notes), shown
 

@@ -203,7 +203,7 @@ def grid(
 
 
 def swatch(cluster: int) -> str:
-    """A cluster's number beside its colour."""
+    """A cluster's number beside its color."""
     return f'<span class="swatch" style="background:{color_of(cluster)}"></span>{cluster}'
 
 

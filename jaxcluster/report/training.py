@@ -44,8 +44,8 @@ CURVES = {
         "Training may stop when hardly a row changes its cluster any more.",
     ),
     "nmi": Curve(
-        "Normalised mutual information with the clusters before",
-        "normalised mutual information of the clusters of an epoch and of the one before",
+        "Normalized mutual information with the clusters before",
+        "normalized mutual information of the clusters of an epoch and of the one before",
         "Clusters are found anew each epoch, without names: their mutual information with those before grows to 1 as "
         "they settle.",
     ),
@@ -135,7 +135,7 @@ def _training(run: Run, found: Training) -> tuple[str, list[str]]:
             shown.append(picture(draw, _told(found, name, curve.alt), name=name, width=8, height=3.8))
     moments = _spread(found.moments)
     if len(moments) > 1:
-        notes.append("The small maps show the same rows each time, coloured by their cluster in the end.")
+        notes.append("The small maps show the same rows each time, colored by their cluster in the end.")
         draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(found.rows)])
         alt = f"{len(moments)} maps of the codes of {len(found.rows):,} rows: {', '.join(moments)}."
         tall = 2.9 * (-(-len(moments) // 3)) + 0.4

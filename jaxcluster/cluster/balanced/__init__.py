@@ -1,6 +1,6 @@
 """Balanced k-means: clusters with bounds on their sizes, and the exact assignment that keeps them.
 
-`predict` and `transform` are those of k-means: a new row goes to the nearest centre, and no sizes bind there.
+`predict` and `transform` are those of k-means: a new row goes to the nearest center, and no sizes bind there.
 """
 
 from jaxcluster.cluster.balanced.assign import assign, assign_cost

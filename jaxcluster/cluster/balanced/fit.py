@@ -35,8 +35,8 @@ class BalancedState(NamedTuple):
     """A finished balanced k-means.
 
     Attributes:
-        centers: (k, d) cluster centres.
-        inertia: () Σ‖x − c‖² (data units²), the least that any labels within the bounds have for these centres.
+        centers: (k, d) cluster centers.
+        inertia: () Σ‖x − c‖² (data units²), the least that any labels within the bounds have for these centers.
         sizes: (k,) int32 how many rows each cluster has.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
@@ -69,9 +69,9 @@ def fit(
     tol=1e-4,
     max_steps=300,
 ) -> Fit:
-    """Clusters rows around k centres that minimise the inertia, with as many rows in each cluster as asked for.
+    """Clusters rows around k centers that minimize the inertia, with as many rows in each cluster as asked for.
 
-    Sizes hold for the rows of the fit without exception; `predict` puts new rows to the nearest centre, where nothing
+    Sizes hold for the rows of the fit without exception; `predict` puts new rows to the nearest center, where nothing
     bounds sizes. Each row counts once: there are no row weights, whose parts would have to be shared out. Holds the
     (n, k) squared distances, in float32, or in float64 for float64 rows under JAX's x64 mode. Assignments are exact
     for these distances; they are searched for on the host, which takes concrete rows.
@@ -82,14 +82,14 @@ def fit(
         k: number of clusters, 1 <= k <= n.
         size_min, size_max: the fewest and the most rows of a cluster, or (k,) of each. None for both is sizes that
             differ by one at most, ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
-        init: "k-means++" (greedy), "random" (distinct rows), "k-means||", or (k, d) starting centres.
-        n_init: runs from different starts, of which the least inertia wins; 1 from given centres.
+        init: "k-means++" (greedy), "random" (distinct rows), "k-means||", or (k, d) starting centers.
+        n_init: runs from different starts, of which the least inertia wins; 1 from given centers.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
         max_steps: the most steps of a run.
 
     Returns:
         `Fit` with a `BalancedState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS, possible only where ``size_min`` is 0, says that some cluster has no rows; it keeps its centre.
+        EMPTY_CLUSTERS, possible only where ``size_min`` is 0, says that some cluster has no rows; it keeps its center.
         PRECISION says that rows of a cluster differ by less than float32 tells.
 
     Raises:

@@ -1,6 +1,6 @@
 """Prices of clusters: each row goes where cost − price is least, and sizes follow the prices.
 
-Such a labelling is the cheapest of all that have its sizes, whatever the prices. The prices that make sizes right are
+Such a labeling is the cheapest of all that have its sizes, whatever the prices. The prices that make sizes right are
 those of the highest dual value, a concave function; Newton's method nears them, for which sizes are taken for smooth
 functions of prices: the rows that hardly prefer one cluster to another say how many change over when a price rises.
 Potentials by Sinkhorn's iteration are prices too, but it takes many more passes, of exponentials, to come as near as a

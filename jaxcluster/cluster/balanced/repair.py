@@ -2,7 +2,7 @@
 
 The graph has a node for each cluster, and one for a pool of the places between the least and the most rows of every
 cluster. The way from cluster i to j costs what the row of i that is the cheapest to move adds. By prices no way costs
-less than nothing, and moving rows along shortest paths keeps it so: each labelling on the way is the cheapest of its
+less than nothing, and moving rows along shortest paths keeps it so: each labeling on the way is the cheapest of its
 sizes, and the last one has the sizes asked for.
 
 Source: R. K. Ahuja, T. L. Magnanti and J. B. Orlin, Network Flows, Prentice Hall 1993, chapter 9: successive shortest

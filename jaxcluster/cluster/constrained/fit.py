@@ -1,7 +1,7 @@
 """k-means under must-link and cannot-link: all pairs are kept, and the inertia never rises.
 
 Rows that have to be together are one row, with their weight and at their mean, which leaves the inertia as it is but
-for a constant. Those that have to be apart from others are labelled together with them, see `search`.
+for a constant. Those that have to be apart from others are labeled together with them, see `search`.
 
 Source: K. Wagstaff, C. Cardie, S. Rogers and S. Schrödl, Constrained k-means clustering with background knowledge,
 ICML 2001, for the problem.
@@ -38,8 +38,8 @@ class ConstrainedState(NamedTuple):
     """A finished constrained k-means.
 
     Attributes:
-        centers: (k, d) cluster centres.
-        inertia: () Σ w·‖x − c‖² (data units²) of rows to the centre of their cluster.
+        centers: (k, d) cluster centers.
+        inertia: () Σ w·‖x − c‖² (data units²) of rows to the center of their cluster.
         weight: (k,) total weight of the rows of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
@@ -77,10 +77,10 @@ def fit(
     tol=1e-4,
     max_steps=300,
 ) -> Fit:
-    """Clusters rows around k centres that minimise the inertia, with pairs of rows together or apart as asked for.
+    """Clusters rows around k centers that minimize the inertia, with pairs of rows together or apart as asked for.
 
-    Labels keep every pair. Groups of rows that no cannot-link ties to others go to the nearest centre. The others are
-    labelled part by part of the graph of cannot-links: exactly for parts of few groups, by descent from the labels of
+    Labels keep every pair. Groups of rows that no cannot-link ties to others go to the nearest center. The others are
+    labeled part by part of the graph of cannot-links: exactly for parts of few groups, by descent from the labels of
     the step before for large ones, since the problem is NP-hard. Holds the (n, k) squared distances, in float32, or in
     float64 for float64 rows under JAX's x64 mode.
 
@@ -91,14 +91,14 @@ def fit(
         must_link: (m, 2) row numbers, pairs that share a cluster. If rows a and b do, and b and c, then a and c.
         cannot_link: (m, 2) row numbers, pairs that do not.
         weights: (n,) non-negative row weights; a row of weight 0 keeps its pairs but does not count. None for 1 each.
-        init: "k-means++" (greedy), "random" (distinct groups by weight), "k-means||", or (k, d) starting centres.
-        n_init: runs from different starts, of which the least inertia wins; 1 from given centres.
+        init: "k-means++" (greedy), "random" (distinct groups by weight), "k-means||", or (k, d) starting centers.
+        n_init: runs from different starts, of which the least inertia wins; 1 from given centers.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns, taken of groups.
         max_steps: the most steps of a run.
 
     Returns:
         `Fit` with a `ConstrainedState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS says that some cluster has no rows with weight; it keeps its centre. PRECISION says that rows of
+        EMPTY_CLUSTERS says that some cluster has no rows with weight; it keeps its center. PRECISION says that rows of
         a cluster differ by less than float32 tells.
 
     Raises:
@@ -165,7 +165,7 @@ def fit_framed(
 
 
 def _labels(costs: np.ndarray, total: np.ndarray, parts: list[Part], last: np.ndarray | None) -> np.ndarray:
-    """(m,) labels of groups: the nearest centre, but for those in parts."""
+    """(m,) labels of groups: the nearest center, but for those in parts."""
     labels = costs.argmin(axis=1).astype(np.int32)
     for part in parts:
         own = costs[part.groups].astype(np.float64) * total[part.groups, None]

@@ -1,4 +1,4 @@
-"""Gaussian mixtures by expectation–maximisation: fit, use, sweep."""
+"""Gaussian mixtures by expectation–maximization: fit, use, sweep."""
 
 from jaxcluster.cluster.gmm.density import (
     aic,

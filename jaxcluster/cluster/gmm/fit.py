@@ -71,7 +71,7 @@ def fit(
     unroll: bool = False,
     axis_name: str | None = None,
 ) -> Fit:
-    """Fits a mixture of k Gaussians by expectation–maximisation.
+    """Fits a mixture of k Gaussians by expectation–maximization.
 
     A pure function: it works under jit, vmap and shard_map and inside other functions. The fitted weights, means and
     covariances have their gradient with respect to ``x`` and ``weights`` by the implicit function theorem, in memory
@@ -91,7 +91,7 @@ def fit(
             Traced.
         max_steps: the most steps taken; 0 for the start itself. Traced, unless ``unroll``.
         reg_covar: added to every variance (data units²). Traced.
-        missing: NaN cells of ``x`` are integrated out. Costs a d×d factorisation for each row.
+        missing: NaN cells of ``x`` are integrated out. Costs a d×d factorization for each row.
         active: (k,) mask of the components that take part, for batches of problems with different k. Inactive ones
             have weight 0.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.

@@ -1,4 +1,4 @@
-"""HDBSCAN: fit, how strongly rows belong, cuts at one distance, centres, clusters of new rows."""
+"""HDBSCAN: fit, how strongly rows belong, cuts at one distance, centers, clusters of new rows."""
 
 from jaxcluster.cluster.hdbscan.centers import centroids, medoids
 from jaxcluster.cluster.hdbscan.condense import CondensedTree

@@ -26,7 +26,7 @@ def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.nda
 
     Returns:
         (m,) int32 labels and (m,) float64 strengths in [0, 1] as in `probabilities`. Rows that hold NaN or infinity
-        are labelled as in the fit.
+        are labeled as in the fit.
 
     Raises:
         ValueError, TypeError: rows of another width; distances that are NaN or negative.

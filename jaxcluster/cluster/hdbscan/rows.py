@@ -1,4 +1,4 @@
-"""Rows that are clustered, and those that hold NaN or infinity, which are labelled apart as scikit-learn does it."""
+"""Rows that are clustered, and those that hold NaN or infinity, which are labeled apart as scikit-learn does it."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def owners(tree: CondensedTree, selected: np.ndarray) -> np.ndarray:
 
 
 def least_level(tree: CondensedTree, selected: np.ndarray, epsilon: float) -> float:
-    """The density that a row must stay to, to be labelled as one of all rows; 0 where that cluster is not selected.
+    """The density that a row must stay to, to be labeled as one of all rows; 0 where that cluster is not selected.
 
     It is the density of ``epsilon``, or the last at which something leaves the cluster. Where others are selected
     too, there is no such density.

@@ -1,6 +1,6 @@
 """The rows of a spanning tree in the order in which it would grow from row 0: always to the row that is nearest.
 
-The mutual reachability of a row and its neighbours is often its core distance, so many edges weigh the same, and which
+The mutual reachability of a row and its neighbors is often its core distance, so many edges weigh the same, and which
 parts they join first changes labels at the border of clusters. scikit-learn lets the order decide in which the tree
 grew, where of rows that are equally near the first comes first. The same order is found here for any tree.
 """
@@ -17,7 +17,7 @@ from jaxcluster.ops.spanning_tree import Tree
 def grow(tree: Tree, core: np.ndarray, neighbors: tuple[np.ndarray, np.ndarray]) -> Tree:
     """A tree of mutual reachability as one in which every edge leads from a row that was reached before to a new one.
 
-    Edges may be exchanged for others of the same weight: those of a row and its neighbours within its core distance.
+    Edges may be exchanged for others of the same weight: those of a row and its neighbors within its core distance.
 
     Args:
         tree: over n rows. If it has grown from row 0 itself, it is kept as it is.
@@ -30,7 +30,7 @@ def grow(tree: Tree, core: np.ndarray, neighbors: tuple[np.ndarray, np.ndarray])
     near = (distances <= core[:, None]) & (core[index] <= core[:, None])
     heights, ranks = np.unique(tree.weights, return_inverse=True)
     core_ranks = np.searchsorted(heights, core)
-    # Two rows that are the last neighbours of each other have the same core distance, and the tree may reach either by
+    # Two rows that are the last neighbors of each other have the same core distance, and the tree may reach either by
     # the other alone. So their edges are all added.
     alike = (np.bincount(core_ranks) > 1)[core_ranks] & (heights[core_ranks] == core)
     row, place = np.nonzero(near & alike[:, None])

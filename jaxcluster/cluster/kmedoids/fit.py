@@ -127,7 +127,7 @@ def fit(
             rows, (m, d) and (n, d), that gives (m, n) distances. Of traced rows it must be traceable.
         p: the power of "minkowski", at least 1.
         init: "build" (greedy), "random" (distinct rows by weight), or (k,) numbers of different rows.
-        weights: (n,) non-negative row weights; a weight of 2 is the row twice, and a row of weight 0 is labelled but
+        weights: (n,) non-negative row weights; a weight of 2 is the row twice, and a row of weight 0 is labeled but
             neither counts nor becomes a medoid. None for 1 each.
         tol: stop when a round over all rows lowers the loss by at most tol × the loss of the start. Traced.
         max_steps: the most rounds. Traced.

@@ -63,7 +63,7 @@ def fit(
         x: (n, d) concrete rows; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed". Of a pair
             whose distance is absent or infinite on one side, the other side counts. Where both are finite and differ, a
             warning tells so: a row reaches others at the distances of its own row, as in scikit-learn.
-        min_samples: rows that make a neighbourhood, at least 2; or a share of the rows, in (0, 1].
+        min_samples: rows that make a neighborhood, at least 2; or a share of the rows, in (0, 1].
         max_eps: distance beyond which nothing is reached, in the units of the metric.
         metric, p: see `jaxcluster.ops.pairwise.measure`.
         method: "xi" for the valleys of the reachability plot (`extract_xi`), "dbscan" for a cut (`extract_dbscan`).

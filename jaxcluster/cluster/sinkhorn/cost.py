@@ -55,7 +55,7 @@ def exact_tile(cost: TileCost) -> TileCost:
 
 
 def sqeuclidean_tile(x: Float[Array, "t d"], y: Float[Array, "m d"]) -> Float[Array, "t m"]:
-    """Squared distances of rows that are centred already, by one matrix product where there are many columns."""
+    """Squared distances of rows that are centered already, by one matrix product where there are many columns."""
     if x.shape[1] <= distance.FEW_COLUMNS:
         return distance.sqeuclidean(x, y)
     return distance.expanded_sqeuclidean(x, y, distance.squared_norms(x))

@@ -1,6 +1,6 @@
 """Soft k-means: EM of a mixture of spherical Gaussians of equal weight and one fixed variance σ²; only means move.
 
-Each row is shared out by the softmax of −‖x − c‖²/2σ², and each centre becomes the mean of its shares. As σ² → 0 the
+Each row is shared out by the softmax of −‖x − c‖²/2σ², and each center becomes the mean of its shares. As σ² → 0 the
 softmax becomes the argmin and the steps become Lloyd's: k-means is the small-variance limit of a mixture, and this
 project derives it so. Here σ² = 0 is that limit itself.
 

@@ -1,7 +1,7 @@
-"""Soft k-means by deterministic annealing: the variance falls from where all centres are one to where it is wanted.
+"""Soft k-means by deterministic annealing: the variance falls from where all centers are one to where it is wanted.
 
-On the way clusters have masses, the shares of rows that they have, so that centres which lie in one place count as one.
-One place splits in two where its rows spread wider than σ in some direction. Centres that have not split yet are spare,
+On the way clusters have masses, the shares of rows that they have, so that centers which lie in one place count as one.
+One place splits in two where its rows spread wider than σ in some direction. Centers that have not split yet are spare,
 and at each temperature they are put beside those places whose rows spread widest, to be there when these split.
 
 Sources: K. Rose, E. Gurewitz and G. C. Fox, A deterministic annealing approach to clustering, Pattern Recognition
@@ -31,10 +31,10 @@ from jaxcluster.ops.distance import FULL, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 
 NUDGE = 0.1
-"""How far from a place a spare centre is put, in units of σ; nearer to each other than that, centres are in one."""
+"""How far from a place a spare center is put, in units of σ; nearer to each other than that, centers are in one."""
 
 STILL = 0.05
-"""How far all centres together still move in a step where a temperature is done with, in units of the nudge."""
+"""How far all centers together still move in a step where a temperature is done with, in units of the nudge."""
 
 HARD = 1e-4
 """Share of the first variance below which there is nothing left to anneal: a variance of 0 is reached from there."""
@@ -44,7 +44,7 @@ POWERS = 32
 
 
 class _Settling(NamedTuple):
-    """Centres and their masses at one temperature, and how far they last moved (squared)."""
+    """Centers and their masses at one temperature, and how far they last moved (squared)."""
 
     centers: Float[Array, "k d"]
     mass: Float[Array, " k"]
@@ -53,7 +53,7 @@ class _Settling(NamedTuple):
 
 
 class _Cooling(NamedTuple):
-    """Centres and masses as they have settled at a variance; residual is 0 at the last temperature."""
+    """Centers and masses as they have settled at a variance; residual is 0 at the last temperature."""
 
     key: KeyArray
     centers: Float[Array, "k d"]
@@ -82,19 +82,19 @@ def anneal(
     proportion to exp(−‖x − c‖²/T), it is the temperature T = 2σ² that falls.
 
     Args:
-        key: random key; it decides in which directions spare centres are put beside others.
+        key: random key; it decides in which directions spare centers are put beside others.
         x: (n, d) rows.
         k: number of clusters, static, 1 <= k <= n.
         variance: σ² >= 0 (data units²) that is annealed to. Traced.
         start: σ² > 0 to begin with, where it is above ``variance``; None for the critical one, the largest eigenvalue
-            of the covariance of the rows, above which the only solution has all centres at the mean. Traced.
+            of the covariance of the rows, above which the only solution has all centers at the mean. Traced.
         rate: in (0, 1), what σ² is multiplied by from one temperature to the next. Traced.
         weights: (n,) non-negative row weights, or None.
         tol, axis_name: as in `fit`.
         max_steps: the most steps at each temperature, and of the fit at the last. Traced.
 
     Returns:
-        As `fit` from the centres that were annealed; steps and history are those of this fit.
+        As `fit` from the centers that were annealed; steps and history are those of this fit.
 
     Raises:
         ValueError, TypeError: wrong shapes or values, before anything is traced.
@@ -156,7 +156,7 @@ def _run(static, points, schedule, tol, max_steps, key):
 
 
 def _settle(points, centers, mass, variance, total, max_steps, axis_name):
-    """Steps at one temperature until the centres hardly move; one that leaves its place goes on, however slowly."""
+    """Steps at one temperature until the centers hardly move; one that leaves its place goes on, however slowly."""
     columns = em.as_columns(points)
 
     def advance(state):
@@ -170,9 +170,9 @@ def _settle(points, centers, mass, variance, total, max_steps, axis_name):
 
 
 def _deal(key, centers, mass, spread, variance):
-    """Puts every centre that lies where another does beside a place, those of the widest spread first.
+    """Puts every center that lies where another does beside a place, those of the widest spread first.
 
-    A spare centre keeps the direction in which it stood from its place: there the steps have turned it towards where
+    A spare center keeps the direction in which it stood from its place: there the steps have turned it towards where
     the rows spread widest.
     """
     k = centers.shape[0]
@@ -194,7 +194,7 @@ def _deal(key, centers, mass, spread, variance):
 
 
 def _spreads(points, state, axis_name):
-    """Mean squared distance (data units²) of each cluster's rows from its centre."""
+    """Mean squared distance (data units²) of each cluster's rows from its center."""
     to_centers = distances_to(state.centers, state.variance)
     shares_of = distances_to(state.centers, state.variance, state.mass)
 

@@ -30,7 +30,7 @@ class SoftKMeansState(NamedTuple):
     """A finished soft k-means.
 
     Attributes:
-        centers: (k, d) cluster centres.
+        centers: (k, d) cluster centers.
         objective: () the free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): 2σ² times the negative
             log-likelihood, less a constant. It tends to the inertia as σ² → 0, and is the inertia at 0.
         weight: (k,) total weight of the shares of each cluster.
@@ -53,7 +53,7 @@ class SoftKMeansState(NamedTuple):
 
 
 class Running(NamedTuple):
-    """Centres, the statistics they lead to, and how far they last moved (squared)."""
+    """Centers, the statistics they lead to, and how far they last moved (squared)."""
 
     centers: Float[Array, "*batch k d"]
     stats: SoftStats
@@ -87,9 +87,9 @@ def fit(
     max_steps=300,
     axis_name: str | None = None,
 ) -> Fit:
-    """Fits k centres whose clusters share rows softly.
+    """Fits k centers whose clusters share rows softly.
 
-    A pure function: it works under jit, vmap and shard_map and inside other functions. Centres have their gradient with
+    A pure function: it works under jit, vmap and shard_map and inside other functions. Centers have their gradient with
     respect to ``x``, ``weights`` and ``variance`` by the implicit function theorem; it is right where the fit has
     converged, so ask for a small tol. So have the objective and the weight of the clusters.
 
@@ -100,7 +100,7 @@ def fit(
         variance: σ² >= 0 (data units²), how soft the shares are; 0 for Lloyd's hard ones. Half of the temperature T of
             shares in proportion to exp(−‖x − c‖²/T). Traced.
         weights: (n,) non-negative row weights, or None.
-        init: as in ``kmeans.fit``; seeded centres of clusters with known rows start at the means of these.
+        init: as in ``kmeans.fit``; seeded centers of clusters with known rows start at the means of these.
         known: (n,) integers, the cluster that a row belongs to whole, −1 where that is to be found; None for −1
             everywhere.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
@@ -108,8 +108,8 @@ def fit(
         axis_name: the mapped axis over which rows are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest centre, which are constants for gradients,
-        steps, status and the free energy after each step. A cluster that no row has a share in keeps its centre; status
+        `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest center, which are constants for gradients,
+        steps, status and the free energy after each step. A cluster that no row has a share in keeps its center; status
         EMPTY_CLUSTERS says that there is one, and PRECISION that rows of a cluster differ by less than float32 tells.
 
     Raises:
@@ -208,7 +208,7 @@ def _means_of_known(centers, points, known, axis_name):
 
 
 def _map(axis_name, centers, points, known, variance):
-    """One step as a function of centres and data, which reverse mode can follow."""
+    """One step as a function of centers and data, which reverse mode can follow."""
     stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
     return soft_update(stats, centers)
 

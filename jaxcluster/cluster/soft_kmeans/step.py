@@ -19,7 +19,7 @@ from jaxcluster.ops.gaussian.spherical import square_distances
 from jaxcluster.types import Array, Float, Int
 
 FAR = 750.0
-"""Squared distances, in units of 2σ², beyond that to the nearest centre at which a share is 0 in float64 too."""
+"""Squared distances, in units of 2σ², beyond that to the nearest center at which a share is 0 in float64 too."""
 
 
 class SoftStats(NamedTuple):
@@ -60,7 +60,7 @@ def soft_stats(
     mass: Float[Array, " k"] | None = None,
     axis_name: str | None = None,
 ) -> SoftStats:
-    """The shares of centred rows, folded into statistics; no more than a tile of them exists at a time.
+    """The shares of centered rows, folded into statistics; no more than a tile of them exists at a time.
 
     Args:
         centers, columns: in one frame.
@@ -89,7 +89,7 @@ def soft_stats(
 
 
 def soft_update(stats: SoftStats, centers: Float[Array, "k d"]) -> Float[Array, "k d"]:
-    """Means of the shares; a cluster without any keeps its centre."""
+    """Means of the shares; a cluster without any keeps its center."""
     filled = stats.weight > jnp.finfo(centers.dtype).tiny
     means = stats.sums / jnp.where(filled, stats.weight, 1)[:, None]
     return jnp.where(filled[:, None], means, centers)

@@ -1,4 +1,4 @@
-"""Spectral clustering: fit, the embedding it is made of, what a labelling cuts, and Nyström's way for many rows."""
+"""Spectral clustering: fit, the embedding it is made of, what a labeling cuts, and Nyström's way for many rows."""
 
 from jaxcluster.cluster.spectral.cuts import ncut, ratio_cut
 from jaxcluster.cluster.spectral.embedding import Embedding, embed

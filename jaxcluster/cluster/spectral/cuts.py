@@ -1,4 +1,4 @@
-"""What a labelling cuts: the value that spectral clustering approximately minimises."""
+"""What a labeling cuts: the value that spectral clustering approximately minimizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxcluster.ops.graph import check_affinity
 
 
 def ncut(labels: Any, affinity: Any) -> float:
-    """The normalised cut Σ_j cut_j / vol_j of a labelling: 0 where no weight crosses, below the number of clusters.
+    """The normalized cut Σ_j cut_j / vol_j of a labeling: 0 where no weight crosses, below the number of clusters.
 
     cut_j is the weight between the rows of cluster j and all others, vol_j the weight of its rows to all. A cluster
     without weight adds nothing.
@@ -35,7 +35,7 @@ def ncut(labels: Any, affinity: Any) -> float:
 
 
 def ratio_cut(labels: Any, affinity: Any) -> float:
-    """The ratio cut Σ_j cut_j / n_j of a labelling, n_j the rows of cluster j, in the units of the weights.
+    """The ratio cut Σ_j cut_j / n_j of a labeling, n_j the rows of cluster j, in the units of the weights.
 
     Args:
         labels, affinity: as in `ncut`.
@@ -54,7 +54,7 @@ def _cuts(labels, affinity):
     """Cut and volume of each cluster in float64, over 4^exponent, its number of rows, and the exponent."""
     if check.is_traced(labels, affinity):
         raise TypeError(
-            "the cut of a labelling takes concrete labels and weights: it has no gradient. "
+            "the cut of a labeling takes concrete labels and weights: it has no gradient. "
             "jaxcluster.losses.soft_ncut is its differentiable form."
         )
     labels = np.asarray(labels)

@@ -20,7 +20,7 @@ from jaxcluster.ops.graph import components
 from jaxcluster.types import Array, Float, Int, KeyArray, Published
 
 UPPER = 2.0
-"""The largest eigenvalue that a normalised Laplacian may have."""
+"""The largest eigenvalue that a normalized Laplacian may have."""
 
 MAX_STEPS = 100
 
@@ -32,7 +32,7 @@ SMOOTHING = 3
 
 
 class Embedding(NamedTuple):
-    """The smallest eigenvectors of the normalised Laplacian, a row of them for each row of the data.
+    """The smallest eigenvectors of the normalized Laplacian, a row of them for each row of the data.
 
     Attributes:
         vectors: (n, k) divided by √degree; the entry of each column that is largest in size is positive.
@@ -79,10 +79,10 @@ def embed(
         k: how many vectors, static, at most n.
         affinity: what W is. "rbf": exp(−γ‖x − y‖²). "nearest_neighbors": ½(A + Aᵀ), with a 1 in A at the
             ``n_neighbors`` nearest rows of each, itself among them. "precomputed": x itself.
-            "precomputed_nearest_neighbors": nearest neighbours by the distances x. Or a function of two matrices of
+            "precomputed_nearest_neighbors": nearest neighbors by the distances x. Or a function of two matrices of
             rows, (m, d) and (n, d), that gives (m, n) weights.
         gamma: γ of "rbf", in units of 1 / data units². Traced.
-        n_neighbors: of the graphs of neighbours, static, at most n.
+        n_neighbors: of the graphs of neighbors, static, at most n.
         drop_first: leave out the first eigenvector, which is constant where the graph is connected, and give k others.
         tol: the largest residual; smaller ones are reached where eigenvalues are close, see `ops.eigen.smallest`.
         max_steps: the most steps of the eigensolver.
@@ -173,7 +173,7 @@ def _smoothed(operator, pairs):
 def _null_vectors(affinity, roots, count):
     """√degree on each of the components of most weight, of length 1, and how many components there are.
 
-    These are the eigenvectors of eigenvalue 0. A row without neighbours is none of them: its eigenvalue is 1.
+    These are the eigenvectors of eigenvalue 0. A row without neighbors is none of them: its eigenvalue is 1.
     """
     labels = components(affinity)
     volumes = jnp.zeros_like(roots).at[labels].add(affinity.degrees())

@@ -1,4 +1,4 @@
-"""Spectral clustering: rows embedded by the smallest eigenvectors of their Laplacian, and labelled there.
+"""Spectral clustering: rows embedded by the smallest eigenvectors of their Laplacian, and labeled there.
 
 Sources: J. Shi and J. Malik, Normalized cuts and image segmentation, IEEE Trans. PAMI 22 (2000), for what it
 approximates; U. von Luxburg, A tutorial on spectral clustering, Statistics and Computing 17 (2007).
@@ -37,7 +37,7 @@ def fit(
     tol=1e-4,
     max_steps=MAX_STEPS,
 ) -> Fit:
-    """Clusters rows so that those of different clusters have little weight between them: a small normalised cut.
+    """Clusters rows so that those of different clusters have little weight between them: a small normalized cut.
 
     Works under jit, as `embed` does, in any unit of the rows and of the weights. Where the graph falls into k
     components or more, each cluster is made up of whole ones.

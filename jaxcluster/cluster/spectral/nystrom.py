@@ -116,7 +116,7 @@ def transform(state: NystromState, x: Any) -> Float[Published, "n k"]:
 
 
 def predict(state: NystromState, x: Any) -> Int[Array, " n"]:
-    """The cluster of each of (n, d) rows: the nearest centre in the embedding."""
+    """The cluster of each of (n, d) rows: the nearest center in the embedding."""
     return kmeans.predict(state.centers, transform(state, x))
 
 

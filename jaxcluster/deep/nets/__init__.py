@@ -1,7 +1,7 @@
 """Networks that the methods use unless they are given others: any `nnx.Module` from rows to codes, or back, will do.
 
 Layers compute in their ``dtype``, parameters are float32; what a network returns is float32 in any case. `ConvNet`,
-`ResNet` and `Projector` normalise by the batch while they are trained (``module.train()``), and by running statistics,
+`ResNet` and `Projector` normalize by the batch while they are trained (``module.train()``), and by running statistics,
 their `nnx.BatchStat`, in evaluation (``module.eval()``).
 """
 

@@ -1,4 +1,4 @@
-"""Convolutions with batch normalisation and a pooled code, for images of any size."""
+"""Convolutions with batch normalization and a pooled code, for images of any size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxcluster.types import Array, Float
 
 
 class ConvNet(nnx.Module):
-    """Strided convolutions with batch normalisation and ReLU, the mean over pixels, and a linear code.
+    """Strided convolutions with batch normalization and ReLU, the mean over pixels, and a linear code.
 
     Args:
         image_shape: (height, width) or (height, width, channels) of flat rows. Images that come as images,

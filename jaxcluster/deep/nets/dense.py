@@ -50,7 +50,7 @@ class MLP(nnx.Module):
 
 
 class Projector(nnx.Module):
-    """Dense layers with batch normalisation and ReLU between them and neither after the last.
+    """Dense layers with batch normalization and ReLU between them and neither after the last.
 
     The head that SwAV and SimCLR put on an encoder, where their losses are; and an encoder of tables.
 
@@ -65,7 +65,7 @@ class Projector(nnx.Module):
     def __init__(self, widths: Sequence[int], *, rngs: nnx.Rngs):
         self.widths = _checked(widths)
         *inner, last = itertools.pairwise(self.widths)
-        # Normalisation takes the mean off, and a bias with it.
+        # Normalization takes the mean off, and a bias with it.
         self.layers = nnx.List([nnx.Linear(a, b, use_bias=False, kernel_init=he, rngs=rngs) for a, b in inner])
         self.norms = nnx.List([batch_norm(b, rngs=rngs) for _, b in inner])
         self.last = nnx.Linear(*last, kernel_init=glorot, rngs=rngs)

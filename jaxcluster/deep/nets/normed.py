@@ -1,4 +1,4 @@
-"""Batch normalisation that keeps its numbers in float32."""
+"""Batch normalization that keeps its numbers in float32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOMENTUM = 0.9
 
 
 def batch_norm(width: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Normalisation of ``width`` channels, the last axis.
+    """Normalization of ``width`` channels, the last axis.
 
     In training each channel gets the mean 0 and the variance 1 over all rows and pixels of the batch, then a learned
     scale and shift; running means of both statistics, as `nnx.BatchStat`, stand for them in evaluation. Rows spread

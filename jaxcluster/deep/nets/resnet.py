@@ -72,9 +72,9 @@ class ResNet(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + two convolutions of x, each after batch normalisation and ReLU.
+    """x + two convolutions of x, each after batch normalization and ReLU.
 
-    Where width or size change, x takes a 1×1 convolution of its normalised self as the way past.
+    Where width or size change, x takes a 1×1 convolution of its normalized self as the way past.
     """
 
     def __init__(self, before: int, after: int, *, strides: int = 1, rngs: nnx.Rngs):
@@ -94,6 +94,6 @@ class Block(nnx.Module):
 
 
 def _convolution(before, after, *, size=3, strides=1, rngs):
-    """Without a bias: normalisation takes it off again."""
+    """Without a bias: normalization takes it off again."""
     options = {"strides": strides, "use_bias": False, "conv_general_dilated": convolve, "kernel_init": he}
     return nnx.Conv(before, after, (size, size), **options, rngs=rngs)

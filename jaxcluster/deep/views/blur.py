@@ -15,7 +15,7 @@ from jaxcluster.types import Array, Float, KeyArray
 
 @dataclass(frozen=True)
 class Blur(ImageView):
-    """Takes Gaussian means of neighbouring pixels; at an edge, of those there are.
+    """Takes Gaussian means of neighboring pixels; at an edge, of those there are.
 
     Args:
         image_shape: (height, width) or (height, width, channels) of an image; rows may be flat.

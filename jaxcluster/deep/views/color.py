@@ -1,4 +1,4 @@
-"""Images lit and coloured otherwise. Nothing is cut off at 0 or 1, so that one change may follow another."""
+"""Images lit and colored otherwise. Nothing is cut off at 0 or 1, so that one change may follow another."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ColorJitter(ImageView):
         image_shape: (height, width) or (height, width, channels) of an image; rows may be flat.
         brightness: the most that is added to all values of an image, or taken off (data units).
         contrast: c in [0, 1]: differences from the mean of their channel are taken 1 − c to 1 + c times.
-        saturation: s in [0, 1]: differences from grey are taken 1 − s to 1 + s times. Three channels.
-        hue: in [0, 1/2], the most that colours turn either way, as a share of their circle. Three channels.
+        saturation: s in [0, 1]: differences from gray are taken 1 − s to 1 + s times. Three channels.
+        hue: in [0, 1/2], the most that colors turn either way, as a share of their circle. Three channels.
 
     Source: T. Chen, S. Kornblith, M. Norouzi and G. Hinton, A simple framework for contrastive learning of visual
     representations, ICML 2020.
@@ -38,14 +38,14 @@ class ColorJitter(ImageView):
         super().__post_init__()
         check.check_positive("brightness", self.brightness, zero=True)
         check_share("contrast", self.contrast, "by how much differences within an image may grow or shrink")
-        check_share("saturation", self.saturation, "by how much differences from grey may grow or shrink")
+        check_share("saturation", self.saturation, "by how much differences from gray may grow or shrink")
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue={self.hue} must be in [0, 0.5]: half the circle of colours either way is all of it.")
+            raise ValueError(f"hue={self.hue} must be in [0, 0.5]: half the circle of colors either way is all of it.")
         if self.saturation or self.hue:
             _check_colored("saturation and hue are", self.image_shape)
 
     def show(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Images lit and coloured otherwise."""
+        """Images lit and colored otherwise."""
         most = (self.brightness, self.contrast, self.saturation, self.hue)
         keys = jax.random.split(key, len(CHANGES))
         for change, change_key, amount in zip(CHANGES, keys, most, strict=True):
@@ -57,24 +57,24 @@ class ColorJitter(ImageView):
 
 @dataclass(frozen=True)
 class Grayscale(ImageView):
-    """Takes the colour from images: all three channels become the luma (ITU-R BT.601).
+    """Takes the color from images: all three channels become the luma (ITU-R BT.601).
 
     Args:
         image_shape: (height, width, 3) of an image; rows may be flat.
-        probability: in [0, 1], of an image to be grey.
+        probability: in [0, 1], of an image to be gray.
     """
 
     probability: float = 0.2
 
     def __post_init__(self):
         super().__post_init__()
-        _check_colored("grey is", self.image_shape)
-        check_share("probability", self.probability, "that of an image to be grey")
+        _check_colored("gray is", self.image_shape)
+        check_share("probability", self.probability, "that of an image to be gray")
 
     def show(self, key: KeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-        """Images, some of them grey."""
-        greyed = jax.random.bernoulli(key, self.probability, (images.shape[0], 1, 1, 1))
-        return jnp.where(greyed, dm_pix.rgb_to_grayscale(images), images)
+        """Images, some of them gray."""
+        grayed = jax.random.bernoulli(key, self.probability, (images.shape[0], 1, 1, 1))
+        return jnp.where(grayed, dm_pix.rgb_to_grayscale(images), images)
 
 
 def contrasted(images, by):
@@ -83,7 +83,7 @@ def contrasted(images, by):
 
 
 def saturated(images, by):
-    """Differences from grey taken 1 + ``by`` times.
+    """Differences from gray taken 1 + ``by`` times.
 
     Not dm_pix's saturation, which works through hue, saturation and value: those are defined in [0, 1] alone, and
     brightness, contrast and scaled data leave that range.

@@ -24,7 +24,7 @@ def image_views(
     """Views of images in [0, 1].
 
     One channel: shifts and turns, crops, brightness and contrast. Three: crops, all of `ColorJitter`, and at times
-    grey. Small ones show smaller boxes, at half the height and width, as (n, h, w, channels).
+    gray. Small ones show smaller boxes, at half the height and width, as (n, h, w, channels).
 
     Args:
         image_shape: (height, width) or (height, width, channels).

@@ -47,7 +47,7 @@ class ClusterGAN(OnePhase):
         critic_steps: moves of the critic a step.
         encoder, generator, critic: any `nnx.Module`, in place of the method's own: from rows to
             (n, latent + n_clusters) codes, the last n_clusters of them logits; from such codes, with one-hots for the
-            logits, to rows as they are scaled; and from rows to (n, 1) scores, without batch normalisation. They are
+            logits, to rows as they are scaled; and from rows to (n, 1) scores, without batch normalization. They are
             not changed. A model with its own cannot be saved.
         epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 3,000 steps
             and 12 epochs.

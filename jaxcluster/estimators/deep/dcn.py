@@ -15,7 +15,7 @@ from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 class DCN(DeepClusterer):
     """The deep clustering network: reconstruction and k-means of the codes, in turn.
 
-    Minimises Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows; centres follow their codes.
+    Minimizes Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows; centers follow their codes.
 
     Args:
         n_clusters: number of clusters.
@@ -45,9 +45,9 @@ class DCN(DeepClusterer):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(DeepClusterer):
-    """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centres.
+    """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centers.
 
-    Minimises error + λ·‖z − c_s‖²/v, the mean over rows, v the total variance of the codes: λ has no unit.
+    Minimizes error + λ·‖z − c_s‖²/v, the mean over rows, v the total variance of the codes: λ has no unit.
 
     Args:
         n_clusters: number of clusters.

@@ -13,7 +13,7 @@ from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 class DEC(DeepClusterer):
     """Deep embedded clustering: codes are drawn to the clusters that they are surest of, until no more change theirs.
 
-    Minimises KL(P‖Q): Q shares each code out among the clusters by Student's t, P is a sharper Q of all rows, looked at
+    Minimizes KL(P‖Q): Q shares each code out among the clusters by Student's t, P is a sharper Q of all rows, looked at
     anew every ``update_interval`` steps.
 
     Args:
@@ -48,7 +48,7 @@ class DEC(DeepClusterer):
 class IDEC(DEC):
     """Improved deep embedded clustering: DEC that goes on reconstructing the rows.
 
-    Minimises error + γ·KL(P‖Q).
+    Minimizes error + γ·KL(P‖Q).
 
     Args:
         n_clusters: number of clusters.

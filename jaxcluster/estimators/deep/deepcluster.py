@@ -39,7 +39,7 @@ class DeepCluster(ViewLearner):
     Attributes:
         cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
         records_: also ``accuracy``, the share of views that are told apart right, and, of each epoch but the first,
-            ``nmi``, the normalised mutual information of its clusters and those before.
+            ``nmi``, the normalized mutual information of its clusters and those before.
         labels_, history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Sources: see `jaxcluster.deep.deepcluster`.

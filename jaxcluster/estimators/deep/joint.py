@@ -19,7 +19,7 @@ from jaxcluster.estimators.deep.known import as_known
 class JointClustering(DeepClusterer):
     """Deep clustering that is told the classes of some rows, and may find further clusters beside them.
 
-    Minimises error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and −log of the share that the cluster of its class has
+    Minimizes error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and −log of the share that the cluster of its class has
     in a row whose class is known. Cluster j stands for ``classes_[j]``. Clusters start by k-means of all codes in which
     rows of a known class stay with it, whatever is nearer: from the mean codes of classes, others seeded around these,
     or from plain k-means whose clusters are given to the classes, whichever leads to less inertia. Without labels it is
@@ -115,7 +115,7 @@ class JointClustering(DeepClusterer):
         return kmeans.fit(key, z, self.n_clusters, frozen=means, n_init=self.n_init).state.centers
 
     def _given_to_classes(self, key, z, known):
-        """The centres of k-means, each class having that which suits most of its rows."""
+        """The centers of k-means, each class having that which suits most of its rows."""
         fit = self._kmeans(key, z)
         counts = np.zeros((self.classes_.size, self.n_clusters))
         np.add.at(counts, (known[known >= 0], np.asarray(fit.labels)[known >= 0]), 1)

@@ -79,7 +79,7 @@ class OnePhase(DeepEstimator):
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
     def _decay(self, steps: int) -> int | None:
-        """In how many of all steps the rate falls; None for a rate that stays, or an optimiser of the caller's."""
+        """In how many of all steps the rate falls; None for a rate that stays, or an optimizer of the caller's."""
         return steps if self.optimizer is None and not callable(self.learning_rate) else None
 
     def _optimizer(self, decay: int | None) -> Any:

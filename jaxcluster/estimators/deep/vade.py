@@ -29,7 +29,7 @@ TINY = 1e-6
 class VaDE(DeepClusterer):
     """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
 
-    Maximises the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture; with
+    Maximizes the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture; with
     ``likelihood="gaussian"`` the variance of a column given its code is learned too. Pretraining
     is that of an autoencoder on the codes' means; the mixture begins as that of the clusters of k-means among these.
 

@@ -66,7 +66,7 @@ def _ridge(covariances):
     """What has to be added to each diagonal: 0 for nearly all."""
     dtype = covariances.dtype
     eye = jnp.eye(covariances.shape[-1], dtype=dtype)
-    # Of what cancelled, an entry off the diagonal may be the largest.
+    # Of what canceled, an entry off the diagonal may be the largest.
     scale = jnp.max(jnp.abs(covariances), axis=(-2, -1))
     least = jnp.maximum(scale * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
     start = jnp.where(jnp.isfinite(least), 2 * LEAST_PIVOT * least, 1)

@@ -1,6 +1,6 @@
 """What a type of covariance has to be able to do, and what all types share.
 
-Rows come as columns, (d, n), and centred. Moments are taken about a reference near the new mean, the old one, so that
+Rows come as columns, (d, n), and centered. Moments are taken about a reference near the new mean, the old one, so that
 nothing cancels: E[x²] − μ² loses a tight cluster far from the origin in float32.
 """
 

@@ -1,4 +1,4 @@
-"""Label and distance of each row's nearest centre. The XLA form is the truth; a kernel may stand beside it."""
+"""Label and distance of each row's nearest center. The XLA form is the truth; a kernel may stand beside it."""
 
 from jaxcluster.ops.nearest.xla import Nearest, Window, nearest, search, search_tile, widen
 

@@ -1,11 +1,11 @@
-"""Nearest centres by XLA alone, in three forms.
+"""Nearest centers by XLA alone, in three forms.
 
-- *unrolled*: squared differences, written out for a handful of centres and columns; exact, and free of temporaries.
+- *unrolled*: squared differences, written out for a handful of centers and columns; exact, and free of temporaries.
 - *packed*: for the CPU. XLA fuses a matrix product with a plain minimum into one kernel that never writes n×k, but
-  not with an argmin. So distances are cut into whole steps of a quantum and the centre's index is put below them:
+  not with an argmin. So distances are cut into whole steps of a quantum and the center's index is put below them:
   one minimum of ``step·k + index`` brings both out. A window that is known to hold the least distance makes the
   quantum small; without one a first minimum finds it.
-- *direct*: tiles of n×k and an argmin; for accelerators, float64, and on a CPU for small problems of few centres.
+- *direct*: tiles of n×k and an argmin; for accelerators, float64, and on a CPU for small problems of few centers.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from jaxcluster.ops.nearest.refine import refine, rounding_bound
 from jaxcluster.types import Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
-"""Centres × columns up to which distances are written out; compile time grows with it."""
+"""Centers × columns up to which distances are written out; compile time grows with it."""
 
 DIRECT_CENTERS = 18
-"""Up to this many centres XLA's compiler for CPUs writes out the loop of an argmin, which then takes a third of the
+"""Up to this many centers XLA's compiler for CPUs writes out the loop of an argmin, which then takes a third of the
 time of the packed form; from the next one on it is a loop, and takes up to three times that."""
 
 PACKED_CENTERS, WINDOW_CENTERS = 1 << 12, 1 << 10
-"""More centres than this leave too few of float32's 24 bits for the distance; and for a window, which is wider."""
+"""More centers than this leave too few of float32's 24 bits for the distance; and for a window, which is wider."""
 
 EXACT_CENTERS = 64
-"""Up to this many centres the bits that are left tell distances apart as well as float32 does, in any window."""
+"""Up to this many centers the bits that are left tell distances apart as well as float32 does, in any window."""
 
 LOOSE = 1.25
 """Upper bounds above this multiple of the distances are worth a pass that tightens them."""
@@ -46,10 +46,10 @@ COPIED_SHARE = 16
 
 
 class Nearest(NamedTuple):
-    """Each row's nearest centre.
+    """Each row's nearest center.
 
     Attributes:
-        labels: index of the nearest centre; ties, to within rounding, go to the lower index.
+        labels: index of the nearest center; ties, to within rounding, go to the lower index.
         distance: squared distance to it (data units²).
         slack: how far ``distance`` may be from the truth (data units²); None from a form that has no use for windows.
     """
@@ -74,14 +74,14 @@ def nearest(
     precision: jax.lax.Precision = FULL,
     unit: bool = False,
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """Label and squared distance (data units²) of each row's nearest centre; ties go to the lower index.
+    """Label and squared distance (data units²) of each row's nearest center; ties go to the lower index.
 
     n×k is never built. Rows far from the origin relative to their distances are refined, which costs: `core.frame`
     puts the origin among them first.
 
     Args:
-        active: centres that take part; None for all.
-        unit: rows and centres have length 1, or are zeros; see `search`.
+        active: centers that take part; None for all.
+        unit: rows and centers have length 1, or are zeros; see `search`.
     """
     k, d = centers.shape
     tile = search_tile(x.shape[0], k, d, x.dtype)
@@ -119,7 +119,7 @@ def search(
     Args:
         norms: squared lengths of the rows, where they are at hand.
         window: bounds of each row's least distance, which save a pass where they are at hand.
-        unit: rows and centres have length 1, or are zeros. All centres are equally far from a row of zeros, which
+        unit: rows and centers have length 1, or are zeros. All centers are equally far from a row of zeros, which
             their rounded lengths would not say.
     """
     k, d = centers.shape
@@ -133,7 +133,7 @@ def search(
 
 
 def _search(x, centers, norms, bias, window, precision):
-    """Nearest centres by expanded squares, in the form that is fast on the platform."""
+    """Nearest centers by expanded squares, in the form that is fast on the platform."""
     k = centers.shape[0]
     doubled = -2 * centers
 
@@ -151,11 +151,11 @@ def _search(x, centers, norms, bias, window, precision):
 
 
 def widen(found: Nearest, moved: Float[Array, " k"], x: Float[Array, "n d"], centers: Float[Array, "k d"]) -> Window:
-    """The window that holds each row's least distance now that centre j has moved by ``moved[j]`` (data units).
+    """The window that holds each row's least distance now that center j has moved by ``moved[j]`` (data units).
 
-    The row's present centre is at most ``moved`` farther off than it was, and no centre is nearer than the nearest
-    one was, less the longest move. After long moves that bound is loose, which many centres leave no bits for: then
-    the distance to the present centre is taken itself.
+    The row's present center is at most ``moved`` farther off than it was, and no center is nearer than the nearest
+    one was, less the longest move. After long moves that bound is loose, which many centers leave no bits for: then
+    the distance to the present center is taken itself.
     """
     near = jnp.sqrt(jnp.maximum(found.distance - found.slack, 0))
     far = jnp.sqrt(found.distance + found.slack)
@@ -193,7 +193,7 @@ def _unrolled(x, centers, active, unit):
 
 def _direct(x, norms, bias, doubled, precision):
     relative = row_products(x, doubled, precision) + bias[None, :]
-    # In whole steps of the rounding error, so that ties are ties. The centre nearest the origin bounds the least.
+    # In whole steps of the rounding error, so that ties are ties. The center nearest the origin bounds the least.
     quantum = 4 * jnp.finfo(x.dtype).eps * (norms + jnp.min(bias)) + jnp.finfo(x.dtype).tiny
     steps = jnp.floor((relative + norms[:, None]) * (1 / quantum)[:, None])
     distance = jnp.maximum((jnp.min(steps, axis=1) + 0.5) * quantum, 0)
