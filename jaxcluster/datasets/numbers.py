@@ -7,10 +7,11 @@ at 1e18.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+from jaxcluster.core.caution import warn
 
 LARGEST_EXACT = 2**53
 """Up to here float64 holds every integer."""
@@ -50,7 +51,7 @@ def side_by_side(columns: Sequence[np.ndarray], names: Sequence[str], where: str
     if dtype == np.float64 and kinds != {"f"}:
         long = ", ".join(name for name, each in zip(names, columns, strict=True) if each.dtype.kind != "f")
         message = f"{where}: column {long} has integers beyond 2^53, which are rounded. Subtract one of them from all."
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message, UserWarning)
     x = np.empty((len(columns[0]), sum(_width(column) for column in columns)), dtype)
     start = 0
     for column in columns:

@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.core.caution import warn
 from jaxcluster.core.files import write_whole
 from jaxcluster.deep.use import map_module
 
@@ -182,7 +182,7 @@ def _spared(path: Path, done: str = "written") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, EOFError) as error:
-        warnings.warn(f"{path} could not be {done} ({error}). The training goes on without it.", stacklevel=3)
+        warn(f"{path} could not be {done} ({error}). The training goes on without it.")
 
 
 def said(record: dict[str, float]) -> str:

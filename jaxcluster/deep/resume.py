@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.deep.run import Run, TrainState
 from jaxcluster.types import Status
@@ -63,10 +63,9 @@ class Keeper:
             try:
                 save(self._where, progress)
             except OSError as error:
-                warnings.warn(
+                warn(
                     f"the checkpoint of epoch {len(progress.history)} could not be written ({error}). The training "
                     "goes on, and those before it are kept.",
-                    stacklevel=2,
                 )
                 return
             self._saved = self._name(progress)

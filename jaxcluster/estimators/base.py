@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from functools import partial
 from inspect import isfunction
@@ -18,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check, memory
+from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.numbers import exact
@@ -27,9 +27,6 @@ from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
-
-COMPUTING = ("fit", "partial_fit", "fit_predict", "predict", "predict_proba", "transform", "score", "score_samples")
-"""Methods whose shortage of memory is one sentence, whoever raises it."""
 
 
 class Estimator(BaseEstimator):
@@ -51,10 +48,11 @@ class Estimator(BaseEstimator):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
+        """Has every public method say in one sentence that memory ran out, whoever raised it."""
         super().__init_subclass__(**options)
-        for name in COMPUTING:
-            if isfunction(vars(cls).get(name)):
-                setattr(cls, name, memory.in_one_sentence()(vars(cls)[name]))
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, memory.in_one_sentence()(method))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.
@@ -192,11 +190,10 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         runs = check.check_count("n_init", self.n_init)
         if runs == 1 or isinstance(self.init, str) or callable(self.init):
             return runs
-        warnings.warn(
+        warn(
             f"Explicit initial center position passed: performing only one init in {type(self).__name__} instead of "
             f"n_init={runs}.",
             RuntimeWarning,
-            stacklevel=3,
         )
         return 1
 
@@ -247,7 +244,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
             message = self._empty_message(X, weights)
         else:
             return
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        warn(message, ConvergenceWarning)
 
     def _empty_message(self, X, weights):
         """The reason for clusters without rows, from the rows themselves: their distinct ones are counted."""

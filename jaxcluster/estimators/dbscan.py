@@ -9,7 +9,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import dbscan
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
 
@@ -109,6 +109,7 @@ class DBSCAN(MeasuredEstimator):
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @available_if(_places_new_rows)
+    @memory.in_one_sentence()
     def predict(self, X):
         """The cluster of each sample, (n_samples,) int32: the first with a core sample within ``eps``, -1 for none.
 

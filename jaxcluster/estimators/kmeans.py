@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Status
@@ -108,10 +107,9 @@ class KMeans(CenterEstimator):
         self._check_params(X.shape[0])
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         if self.algorithm == "elkan" and self.n_clusters == 1:
-            warnings.warn(
+            warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         weights = self._check_weights(sample_weight, X.shape[0])
         runs = self._runs(auto=kmeans.AUTO_RESTARTS)

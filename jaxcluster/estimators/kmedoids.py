@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -12,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmedoids
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.estimators.order import canonical
@@ -200,4 +199,4 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             message = f"Swaps still lowered the inertia in round max_iter={self.max_iter}. Raise max_iter."
         else:
             return
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warn(message, ConvergenceWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +9,7 @@ from sklearn.base import ClusterMixin
 from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import Estimator, found
 from jaxcluster.ops.metric_params import with_parameters
 
@@ -62,10 +62,9 @@ class MeasuredEstimator(ClusterMixin, Estimator):
             SyntaxWarning: the power is given there and as ``p`` too.
         """
         if self.metric_params and "p" in self.metric_params and self.p is not None:
-            warnings.warn(
+            warn(
                 "Parameter p is found in metric_params. The corresponding parameter from __init__ is ignored.",
                 SyntaxWarning,
-                stacklevel=4,
             )
         return with_parameters(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key
 from jaxcluster.estimators.order import canonical
@@ -186,11 +186,10 @@ class MiniBatchKMeans(CenterEstimator):
         """``init_size``, or three rows a cluster where it is too small for the clusters."""
         if self.init_size is None or self.init_size >= self.n_clusters:
             return self.init_size
-        warnings.warn(
+        warn(
             f"init_size={self.init_size} should be larger than n_clusters={self.n_clusters}. Setting it to "
             f"{3 * self.n_clusters}.",
             RuntimeWarning,
-            stacklevel=3,
         )
         return 3 * self.n_clusters
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.stepwise import minibatch_fit_framed
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.order import canonical
@@ -174,7 +174,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             )
         else:
             return
-        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+        warn(message, ConvergenceWarning)
 
     def _reached(self):
         steps = f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
@@ -11,6 +10,7 @@ from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 
 from jaxcluster.cluster import optics
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
 
@@ -115,7 +115,7 @@ class OPTICS(MeasuredEstimator):
         X = self._rows_or_distances(X)
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"
-            warnings.warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning, stacklevel=2)
+            warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning)
         metric, p = self._measure()
         by_valleys = {"xi": self.xi, "min_cluster_size": self.min_cluster_size}
         by_valleys["predecessor_correction"] = self.predecessor_correction

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import numpy as np
 import scipy.sparse
@@ -16,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import spectral
 from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.order import canonical
@@ -80,11 +79,10 @@ class _SpectralEstimator(Estimator):
         pair = uneven_pair(scipy.sparse.csr_array(X) if scipy.sparse.issparse(X) else X)
         if pair is None:
             return X
-        warnings.warn(
+        warn(
             f"Array is not symmetric, and will be converted to symmetric by average with its transpose: entries {pair} "
             "and the other way round differ.",
             UserWarning,
-            stacklevel=4,
         )
         return 0.5 * (X + X.T)
 
@@ -118,12 +116,11 @@ class _SpectralEstimator(Estimator):
         self.n_connected_components_ = int(host.components)
         self.n_iter_, self.history_ = int(host.steps), np.array(host.history[: int(host.steps)])
         if self.n_connected_components_ > 1:
-            warnings.warn(
+            warn(
                 f"The graph is not fully connected: it has {self.n_connected_components_} components, between which "
                 "there are no weights. As many eigenvalues are 0, and their eigenvectors only tell the components "
                 "apart. If that is not meant, raise n_neighbors, or lower gamma.",
                 UserWarning,
-                stacklevel=3,
             )
         residual, tol = f"the largest residual is {self.residuals_.max():.2g}", f"eigen_tol={self.eigen_tol!r}"
         message = None
@@ -137,7 +134,7 @@ class _SpectralEstimator(Estimator):
                 "to it for their vectors to be told apart. Another number of components may have a wider gap."
             )
         if message:
-            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+            warn(message, ConvergenceWarning)
 
     def _reached(self):
         return [f"largest residual {self.residuals_.max():.2g}"]
@@ -256,11 +253,10 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         self.labels_ = np.array(fit.labels)
         self.status_ = Status(int(fit.status))
         if self.status_ == Status.EMPTY_CLUSTERS:
-            warnings.warn(
+            warn(
                 f"Number of distinct clusters ({np.unique(self.labels_).size}) found smaller than n_clusters "
                 f"({self.n_clusters}): the embedding has too few distinct rows. Pass fewer clusters.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         self._tell_history()
         if self.verbose:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 
 SPARE_RANGE = 4
 """Integer labels are counted in a table of their range, not sorted, while it has at most this many slots a label."""
@@ -95,7 +95,7 @@ def _check(labels, name):
         if np.isinf(array).any():
             raise ValueError(f"{name} contains infinity: {_how_many(int(np.isinf(array).sum()))}. {ONE_TYPE}")
         if not np.array_equal(array, np.floor(array.real)):
-            warnings.warn(f"{name} holds fractions: clustering metrics expect discrete labels.", UserWarning, 4)
+            warn(f"{name} holds fractions: clustering metrics expect discrete labels.", UserWarning)
     return array
 
 

@@ -6,13 +6,13 @@ from a sparse matrix, or infinite in a dense one, is not known there: the entry 
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 
 SYMMETRY = 1e-6
 """Relative difference of two entries of a matrix of distances that are taken for the same distance."""
@@ -51,10 +51,9 @@ def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
     if symmetric:
         check_symmetry(matrix)
     elif (pair := uneven_pair(matrix)) is not None:
-        warnings.warn(
+        warn(
             f"distances are not {_entries(matrix, *pair)}. The distances from a row are taken to be those of its own.",
             UserWarning,
-            stacklevel=4,
         )
     return matrix
 

@@ -10,7 +10,6 @@ Sources: R. Campello, D. Moulavi and J. Sander, Density-based clustering based o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +26,7 @@ from jaxcluster.cluster.hdbscan.select import METHODS, select
 from jaxcluster.cluster.hdbscan.state import BY_EDGES, HDBSCANState, least_level, owners, settle
 from jaxcluster.cluster.hdbscan.walk import grow
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.ops.metric_params import with_parameters
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
@@ -186,4 +186,4 @@ def _check_reached(weights, core, x, *, known, min_samples):
         )
     if scipy.sparse.issparse(x):
         raise ValueError(edges + message)
-    warnings.warn(edges + message, UserWarning, stacklevel=3)
+    warn(edges + message, UserWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from jaxcluster.cluster.optics import extract
 from jaxcluster.cluster.optics.order import DECIMALS, framed, walk
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.ops.neighbors import nearest_rows
 from jaxcluster.ops.pairwise import measure
 from jaxcluster.types import Array, Fit, Int, Status
@@ -97,11 +97,10 @@ def fit(
     lengths = (np.ldexp(each, -exponent) for each in (order.reachability, core))
     state = OPTICSState(order.ordering, *lengths, order.predecessor)
     if np.isinf(order.reachability).all() and space.n > 1:
-        warnings.warn(
+        warn(
             f"All reachability values are inf. Set a larger max_eps. No row is within max_eps={max_eps} of a core row: "
             "all are noise.",
             UserWarning,
-            stacklevel=2,
         )
     if method == "dbscan":
         labels = extract_dbscan(state, eps)

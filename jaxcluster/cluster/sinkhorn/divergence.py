@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxcluster.cluster.sinkhorn.problem import Stated, points_problem
 from jaxcluster.cluster.sinkhorn.solve import transport_of
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import publish
 from jaxcluster.types import Array, Status
 
@@ -105,8 +105,7 @@ def _warn(*transports):
         if end != Status.CONVERGED
     ]
     if left:
-        warnings.warn(
+        warn(
             f"The divergence may be off: the transport {'; that '.join(left)}. Raise max_steps, tol or epsilon.",
             RuntimeWarning,
-            stacklevel=3,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
@@ -235,7 +235,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
         else:
             return
-        warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=6)
+        warn(f"{type(self).__name__}: {message}", ConvergenceWarning)
 
     def _too_few(self, rows: np.ndarray) -> str:
         """The cause of clusters without rows, and what to do."""

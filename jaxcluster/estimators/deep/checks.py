@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.deep.nets import as_image_shape
 
 MOST_CHANNELS_FIRST = 4
@@ -88,12 +88,11 @@ def check_image_shape(image_shape: Any, d: int) -> None:
             "columns."
         )
     if len(image_shape) == 3 and height <= MOST_CHANNELS_FIRST < min(width, channels):
-        warnings.warn(
+        warn(
             f"image_shape={tuple(image_shape)} is read as (height, width, channels): {height}×{width} pixels of "
             f"{channels} channels. If X holds {height} channel{'s' if height > 1 else ''} of {width}×{channels} "
             f"pixels one after the other, pass {channels_last('X', (height, width, channels))}.",
             UserWarning,
-            stacklevel=4,
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks
@@ -120,11 +120,10 @@ class MetricEmbedding(ViewLearner):
         if count:
             batch, n = self._batch(self.labels_.size), self.labels_.size
             larger = f"a batch_size above {batch}, " if batch < n else ""
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: in {count:,} of {steps.sum():,} batches no row had both a positive and a "
                 f"negative. Pass {larger}the classes of more rows, or views.",
                 ConvergenceWarning,
-                stacklevel=6,
             )
 
     def _check_params(self, n, d):

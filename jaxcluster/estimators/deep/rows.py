@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
 ABOVE, BELOW, FARTHEST = 3.0, 10.0, 30.0
@@ -106,9 +105,8 @@ def _warn_of_far_rows(rows):
         return
     far = np.sort(far[squares[far] > squares.mean()])
     listed = ", ".join(map(str, far[:8])) + (" …" if len(far) > 8 else "")
-    warnings.warn(
+    warn(
         f"{len(far)} of {len(rows)} rows lie so far from the others that these hardly differ once X is scaled (row"
         f"{'s' if len(far) > 1 else ''} {listed}). Drop or clip them to tell the others apart.",
         UserWarning,
-        stacklevel=5,
     )
