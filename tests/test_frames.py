@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ from hard_data import (
 )
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
-from jaxcluster import HDBSCAN, KMeans, KMedoids, Status, kmeans
+from jaxcluster import HDBSCAN, BayesianGaussianMixture, GaussianMixture, KMeans, KMedoids, Status, kmeans
 from jaxcluster.core.frame import Frame, frame_of, prepare
 from jaxcluster.ops.nearest import nearest
 
@@ -292,3 +294,30 @@ def test_predict_transform_and_score_are_those_of_the_fit(offset):
     np.testing.assert_array_equal(
         kmeans.predict(model.cluster_centers_, problem.x, frame=frame_of(model.cluster_centers_)), model.labels_
     )
+
+
+# What no precision holds --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="no extended precision on this platform")
+def test_lost_digits_of_extended_precision_are_said():
+    x = PLAIN.x.astype(np.longdouble)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        KMeans(PLAIN.k, n_init=1, random_state=0).fit(x + 1e9)
+    with pytest.warns(match="digits in .* that float64 does not hold.*Subtract one row from all"):
+        KMeans(PLAIN.k, n_init=1, random_state=0).fit(x + 1e17)
+
+
+def test_weights_that_count_as_nothing_are_said():
+    weights = np.ones(len(PLAIN.x))
+    weights[0] = 1e45
+    with pytest.warns(match=f"{len(PLAIN.x) - 1} weights are positive, but too small beside the largest for float32"):
+        kmeans.fit(jax.random.key(0), PLAIN.x, 2, weights=weights)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+@pytest.mark.parametrize("model", [GaussianMixture, BayesianGaussianMixture])
+def test_variances_beyond_float64_are_refused(model, unit):
+    with pytest.raises(ValueError, match="variances of the columns of X are beyond float64.*Scale the columns"):
+        model(2, reg_covar=0, random_state=0).fit(PLAIN.x * unit)

@@ -16,7 +16,7 @@ from jaxcluster.cli import partition_options as partition
 from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import MistakeError, as_options, mistakes
-from jaxcluster.cli.folder import CONFIG, Claim, check_space, write_json, write_sealed
+from jaxcluster.cli.folder import CONFIG, Claim, check_space, write_sealed
 from jaxcluster.cli.inputs import Rows, Source, describe
 from jaxcluster.cli.known import check_learns, known_labels
 from jaxcluster.cli.parameters import takes
@@ -249,7 +249,7 @@ def _write(folder: Path, result: Result, config: dict[str, Any]) -> None:
         runs.write_history(folder / runs.HISTORY, estimator.history_)
     clusters, noise = runs.clusters_and_noise(estimator.labels_)
     scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
-    write_json(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
+    write_sealed(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
     write_sealed(folder / CONFIG, config)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.folder import read_sealed
 from jaxcluster.cli.inputs import Rows, Source, describe, read
 
 
@@ -39,7 +39,7 @@ def report(
             from jaxcluster.estimators import load
 
             estimator = load(saved.model)
-            scores = json.loads((saved.model.parent / runs.METRICS).read_text(encoding="utf-8"))
+            scores = read_sealed(saved.model.parent / runs.METRICS)
         with stage("read", "Reading the data"), mistakes():
             rows = _rows(saved.config, **ways_of(estimator))
         estimator.input_scaling_ = None  # the rows are scaled already

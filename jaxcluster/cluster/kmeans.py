@@ -248,7 +248,7 @@ def sweep(
     """
     key = check.check_key(key)
     x = check.check_matrix(x)
-    ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
+    ks = check.check_every_k(ks, x.shape[0])
     if not ks or len(set(ks)) < len(ks):
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters.")
     check.check_choice("init", init, INITS)

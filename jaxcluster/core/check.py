@@ -10,6 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.caution import warn
+
+TOLD_APART = 2.0**-22
+"""Share of a column's range below which its digits make no difference: those of a fit in float32 end there."""
+
 
 def is_traced(*values: Any) -> bool:
     """Whether any of the values is being traced, so that only its shape and dtype can be checked."""
@@ -65,6 +70,14 @@ def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
     if n < k:
         raise ValueError(f"n_samples={n} should be >= {name}={k}. Pass fewer clusters or more rows.")
     return k
+
+
+def check_every_k(ks: Any, n: int) -> list[int]:
+    """``ks``, one number of clusters or several, as ints from 1 to n, the number of rows."""
+    ks = [check_count("ks", k) for k in np.atleast_1d(ks)]
+    if ks and max(ks) > n:
+        raise ValueError(f"ks reach {max(ks)}, but there are n_samples={n} rows. Pass fewer clusters or more rows.")
+    return ks
 
 
 def check_samples(x: Any, k: Any, axis_name: str | None = None) -> tuple[Any, int]:
@@ -128,10 +141,23 @@ def widen(x: Any) -> Any:
     if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4:
         return x.astype(np.float32)
     if x.dtype == np.longdouble and x.dtype.itemsize > 8:
-        return x.astype(np.float64)
+        return _narrowed(x)
     if x.dtype.kind == "V" and jnp.issubdtype(x.dtype, jnp.integer):
         return x.astype(np.int8)
     return x
+
+
+def _narrowed(x):
+    """Extended precision as float64, with a warning where it loses what tells rows apart."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = x.astype(np.float64)
+        lost, finite = np.abs(x - narrow), np.isfinite(x)
+        if x.ndim == 2 and (finite & (lost > TOLD_APART * np.ptp(np.where(finite, x, x[:1]), axis=0))).any():
+            warn(
+                f"X has digits in {x.dtype} that float64 does not hold, and rows differ in them: they are rounded. "
+                "Subtract one row from all before."
+            )
+    return narrow
 
 
 def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check, memory
+from jaxcluster.core.caution import warn
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.integers import EXACT
 from jaxcluster.core.programs import make_room
@@ -325,6 +326,11 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
     weight = _aligned(out.shape[:1], dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
+    if weights is not None and (lost := int(((weights > 0) & (weight[:n] < np.finfo(dtype).tiny)).sum())):
+        warn(
+            f"{lost:,} weights are positive, but too small beside the largest for {dtype}: they count as 0. "
+            "Weights should differ by less than 1e38."
+        )
     uniform = bool((weight[:n] == 1).all())  # weights that say nothing need no program of their own
     points = jax.device_put(Points(out, weight), device)
     return Prepared(points, frame, n, uniform, published, dtype.itemsize < x.dtype.itemsize)

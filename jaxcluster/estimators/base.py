@@ -40,6 +40,9 @@ class Estimator(BaseEstimator):
     _takes_missing: bool | None = None
     """Whether NaN are let through; None where no parameter asks for it."""
 
+    _labels_by: tuple[str, ...] = ()
+    """Fitted attributes without which no row can be labeled: a model that is loaded has them."""
+
     input_scaling_: Scaling | None = None
     """How rows were scaled before the fit, of a model that the command line has fitted; None for other models.
 
@@ -126,6 +129,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     """An estimator that represents each cluster by a center: rows are labeled by the nearest."""
 
     _metric = "sqeuclidean"
+    _labels_by = ("cluster_centers_",)
 
     _frame: Frame | None = None
     """The frame of the last fit, in which rows are compared with its centers."""

@@ -35,6 +35,8 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     _functions: Any = gmm
 
+    _labels_by = ("weights_", "means_", "covariances_")
+
     _frame: Frame | None = None
     """The frame of the last fit, in which rows are compared with its components."""
 
@@ -142,6 +144,11 @@ class MixtureEstimator(DensityMixin, Estimator):
         state = jax.device_get(state)
         covariances = state.covariances[0] if self.covariance_type == "tied" else state.covariances
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
+        largest = _largest_variance(self.covariance_type, self.covariances_)
+        if not np.finfo(np.float64).tiny <= largest < np.inf:
+            raise ValueError(
+                "The variances of the columns of X are beyond float64, which holds 1e-308 to 1e308. Scale the columns."
+            )
         self.precisions_cholesky_, self.precisions_ = _roots_and_precisions(self.covariance_type, self.covariances_)
 
     def _warn_unless_sound(self, state):

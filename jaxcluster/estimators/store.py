@@ -138,6 +138,9 @@ def _rebuild(cls, params, attributes):
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
+    missing = [name for name in cls._labels_by if attributes.get(name) is None]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
     _check_fitted(attributes, str(getattr(cls, "__module__", "")))
     return estimator
 
@@ -165,7 +168,7 @@ def _check_fitted(attributes, module):
         parts = value._asdict() if name in ("_frame", "input_scaling_") and hasattr(value, "_asdict") else {}
         parts = value if name == "_weights" and isinstance(value, dict) else parts
         for part, numbers in parts.items():
-            if not (numbers is None or part == "how" or _is_finite(numbers)):
+            if not ((numbers is None and name != "_frame") or part == "how" or _is_finite(numbers)):
                 raise ValueError(f"{part} of {name} holds NaN or infinity, or no numbers at all.")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
     Raises:
         ValueError, TypeError: as ``validate``, with the cause and its column where they are known.
     """
+    _check_kind(X)
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
         X = check.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
@@ -29,6 +31,21 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
     return check.check_numeric(found, name="X") if isinstance(found, np.ndarray) else found
+
+
+def _check_kind(X):
+    """Raises ValueError on what is no table of rows and columns, in words of the caller."""
+    wanted = "Pass rows by columns: an array, a table of pandas, polars or Arrow, or a list of lists."
+    if X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
+        raise ValueError(f"X is {'None' if X is None else f'of type {type(X).__name__}'}, not a table. {wanted}")
+    names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's name for it, and the others'
+    if names is None:
+        return
+    if len(names) == 0:
+        raise ValueError(f"X has no columns. {wanted}")
+    repeated = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if repeated:
+        raise ValueError(f"X has more than one column of the name {', '.join(map(repr, repeated))}. Rename them.")
 
 
 def _why_no_numbers(X):

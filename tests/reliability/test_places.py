@@ -78,6 +78,14 @@ def test_a_missing_config_json_is_named(folder, tmp_path):
     assert "config.json is missing" in refuse("predict", run, folder / "flowers.csv")
 
 
+@pytest.mark.parametrize("content", ['{"internal": {}}', "{", "", None])
+def test_damaged_scores_are_named(folder, tmp_path, content):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    scores = run / "metrics.json"
+    scores.unlink() if content is None else scores.write_text(content)
+    assert re.search(r"metrics\.json (is missing|was changed).*Fit the run again\.", refuse("report", run))
+
+
 def test_a_report_that_fails_costs_no_fit_and_can_be_drawn_again(folder, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no more ink")

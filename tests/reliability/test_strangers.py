@@ -185,3 +185,29 @@ def test_a_model_that_is_saved_again_while_it_is_loaded(model, saved, monkeypatc
 
     monkeypatch.setattr(store, "_read_arrays", replaced_first)
     assert isinstance(load(model), GaussianMixture)
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [("kmeans", "cluster_centers_"), ("gmm", "weights_"), ("gmm", "means_"), ("kmeans", "origin")],
+)
+def test_a_model_without_what_labels_rows(saved, tmp_path, name, attribute):
+    model = shutil.copytree(saved / name, tmp_path / "model")
+
+    def without(content, _):
+        if attribute == "origin":
+            frame = content["attributes"]["_frame"]
+            assert "origin" in json.dumps(frame)
+            content["attributes"]["_frame"] = _without_origin(frame)
+        else:
+            del content["attributes"][attribute]
+
+    rewritten(model, without)
+    with pytest.raises(ValueError, match=f"model.json .*{attribute}"):
+        load(model)
+
+
+def _without_origin(value):
+    if isinstance(value, dict):
+        return {key: None if key == "origin" else _without_origin(each) for key, each in value.items()}
+    return [_without_origin(each) for each in value] if isinstance(value, list) else value

@@ -79,7 +79,7 @@ def sweep(
     """
     key = check.check_key(key)
     x = check.check_matrix(x)
-    ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
+    ks = check.check_every_k(ks, x.shape[0])
     covariances = (covariances,) if isinstance(covariances, str) else tuple(covariances)
     for name, values in (("ks", ks), ("covariances", covariances)):
         if not values or len(set(values)) < len(values):
