@@ -75,8 +75,7 @@ def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
 def check_every_k(ks: Any, n: int) -> list[int]:
     """``ks``, one number of clusters or several, as ints from 1 to n, the number of rows."""
     ks = [check_count("ks", k) for k in np.atleast_1d(ks)]
-    if ks and max(ks) > n:
-        raise ValueError(f"ks reach {max(ks)}, but there are n_samples={n} rows. Pass fewer clusters or more rows.")
+    check_clusters(max(ks, default=1), n, name="ks")
     return ks
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse
 
 from jaxcluster.core import check
 
@@ -36,6 +37,8 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
 def _check_kind(X):
     """Raises ValueError on what is no table of rows and columns, in words of the caller."""
     wanted = "Pass rows by columns: an array, a table of pandas, polars or Arrow, or a list of lists."
+    if scipy.sparse.issparse(X):  # of which one kind is a dict
+        return
     if X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
         raise ValueError(f"X is {'None' if X is None else f'of type {type(X).__name__}'}, not a table. {wanted}")
     names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's name for it, and the others'
