@@ -8,14 +8,14 @@ BENCH   ?=
 BIN  := $(VENV)/bin
 DEMO := runs/demo
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo test lint format bench bench-table clean
+.PHONY: help demo test notebooks lint format bench bench-table clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
-	@echo "make test         run the tests and the notebooks (WORKERS=$(WORKERS) processes)"
+	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
 	@echo "make bench-table  write README's tables from bench/results"
@@ -26,7 +26,10 @@ demo: $(VENV)/.package
 	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=300 $(NOTEBOOKS)) tests -q -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest tests -q -n $(WORKERS) --dist worksteal
+
+notebooks: $(VENV)/.test
+	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks -q -n $(WORKERS)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from algorithms import CLUSTERERS, NEARLY, PREDICTORS, WEIGHTED, make
@@ -20,8 +22,8 @@ IDLE = {"random_state", "verbose", "verbose_interval", "p", "decay", "degree", "
 
 @pytest.fixture(scope="module")
 def fitted(blobs):
-    """One fitted estimator of every registered class."""
-    return {name: make(name).fit(blobs.x) for name in ESTIMATORS}
+    """The fitted estimator of a name: each is fitted once a process, by the first test that asks for it."""
+    return cache(lambda name: make(name).fit(blobs.x))
 
 
 def same_partition(a, b, least: float = 1) -> bool:
@@ -30,7 +32,7 @@ def same_partition(a, b, least: float = 1) -> bool:
 
 @pytest.mark.parametrize("name", CLUSTERERS)
 def test_finds_separate_blobs(fitted, blobs, name):
-    labels = fitted[name].labels_
+    labels = fitted(name).labels_
     assert same_partition(labels, blobs.y, NEARLY.get(name, 1))
     assert (labels.shape, labels.dtype) == ((300,), np.int32)
     assert labels.flags.writeable
@@ -40,9 +42,9 @@ def test_finds_separate_blobs(fitted, blobs, name):
 def test_permuted_rows_have_permuted_labels_and_leave_nothing_to_the_next_fit(fitted, blobs, name):
     order = np.random.default_rng(5).permutation(len(blobs.x))
     again = make(name).fit(blobs.x[order])
-    assert same_partition(fitted[name].labels_[order], again.labels_, NEARLY.get(name, 1))
-    np.testing.assert_array_equal(again.fit_predict(blobs.x), fitted[name].labels_)
-    assert repr(again) == repr(fitted[name])
+    assert same_partition(fitted(name).labels_[order], again.labels_, NEARLY.get(name, 1))
+    np.testing.assert_array_equal(again.fit_predict(blobs.x), fitted(name).labels_)
+    assert repr(again) == repr(fitted(name))
 
 
 @pytest.mark.parametrize("name", [name for name in CLUSTERERS if "order" in ESTIMATORS[name]().get_params()])
@@ -87,27 +89,27 @@ def test_weight_equals_repetition(blobs, name):
 
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
 def test_a_single_weight_weighs_all_rows_alike(fitted, blobs, name):
-    np.testing.assert_array_equal(make(name).fit(blobs.x, sample_weight=1.0).labels_, fitted[name].labels_)
+    np.testing.assert_array_equal(make(name).fit(blobs.x, sample_weight=1.0).labels_, fitted(name).labels_)
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_the_rows_of_the_fit_are_predicted_as_they_were_labeled(fitted, blobs, name):
-    np.testing.assert_array_equal(fitted[name].predict(blobs.x), fitted[name].labels_)
+    np.testing.assert_array_equal(fitted(name).predict(blobs.x), fitted(name).labels_)
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
     new = blobs.x + np.float32(0.25)  # as many as in the fit: only that of one row is another program
-    together = fitted[name].predict(new)
+    together = fitted(name).predict(new)
     assert together.dtype == np.int32
-    np.testing.assert_array_equal([fitted[name].predict(row[None])[0] for row in new[::40]], together[::40])
+    np.testing.assert_array_equal([fitted(name).predict(row[None])[0] for row in new[::40]], together[::40])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_saved_model_comes_back_to_the_bit_and_can_be_fitted_again_to_a_data_frame(fitted, blobs, name, tmp_path):
     """One of float64, which names the columns and gives the labels of float32."""
     pandas = pytest.importorskip("pandas")
-    estimator = fitted[name]
+    estimator = fitted(name)
     back = saved_and_loaded(estimator, blobs.x, tmp_path / "model")
     frame = pandas.DataFrame(blobs.x.astype(np.float64), columns=list("abcde"))
     again = clone(back).fit(frame)
@@ -122,28 +124,28 @@ def test_a_saved_model_comes_back_to_the_bit_and_can_be_fitted_again_to_a_data_f
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_clone_keeps_parameters_and_forgets_the_fit(fitted, name):
-    copy = clone(fitted[name])
-    assert copy.get_params() == fitted[name].get_params()
+    copy = clone(fitted(name))
+    assert copy.get_params() == fitted(name).get_params()
     assert {key for key in vars(copy) if key.endswith("_")} == set()
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_repr_says_that_it_was_fitted(fitted, name):
-    assert " fitted on 300×5: " in repr(fitted[name])
-    assert repr(fitted[name]).startswith(repr(make(name)))
+    assert " fitted on 300×5: " in repr(fitted(name))
+    assert repr(fitted(name)).startswith(repr(make(name)))
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_predict_wants_a_fit_and_its_columns(fitted, blobs, name):
     names = ("predict", "transform", "score", "predict_proba", "score_samples", "bic", "approximate_predict")
     fresh, of_a_fit = (
-        [getattr(each, method) for method in names if hasattr(each, method)] for each in (make(name), fitted[name])
+        [getattr(each, method) for method in names if hasattr(each, method)] for each in (make(name), fitted(name))
     )
     for method in fresh:
         with pytest.raises(NotFittedError, match="not fitted yet"):
             method(blobs.x)
     for method in of_a_fit:
-        with pytest.raises(ValueError, match=f"X has 3 features, but {type(fitted[name]).__name__} is expecting 5"):
+        with pytest.raises(ValueError, match=f"X has 3 features, but {type(fitted(name)).__name__} is expecting 5"):
             method(blobs.x[:, :3])
         if name == "hdbscan":  # NaN rows have a label of their own
             continue
@@ -153,7 +155,7 @@ def test_predict_wants_a_fit_and_its_columns(fitted, blobs, name):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_what_the_registry_says_is_there(fitted, name):
-    info, estimator = ESTIMATORS.info(name), fitted[name]
+    info, estimator = ESTIMATORS.info(name), fitted(name)
     assert {info.clusters, info.steps, info.init} - {None} <= set(estimator.get_params())
     assert hasattr(estimator, "labels_") == info.labels
     assert hasattr(estimator, "history_") == (info.objective is not None)
