@@ -85,11 +85,13 @@ def test_finds_separate_blobs(name, rows, blobs, key):
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_jit_equals_eager_whatever_the_tile(name, rows, weights, key, monkeypatch):
+def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, monkeypatch):
     # Eager rows are padded and centered on the host, traced rows are not: two ways to one answer.
     # No other test traces this number of rows, so neither finds what the other has traced.
     x, w = rows[:293], weights[:293]
-    whole = ALGORITHMS[name].fit(key, x, K, weights=w)
+    keys = jax.random.split(key, 3)
+    batch = np.float32([1.0, 2.0, 0.5])[:, None, None] * x
+    eager = [ALGORITHMS[name].fit(keys[i], batch[i], K, weights=w) for i in range(3)]
     asked = []
 
     def small(*shape):
@@ -102,9 +104,10 @@ def test_jit_equals_eager_whatever_the_tile(name, rows, weights, key, monkeypatc
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
     monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))
     monkeypatch.setattr(matrix, "pairs_tile", small)
-    tiled = jax.jit(lambda key, x, w: ALGORITHMS[name].fit(key, x, K, weights=w))(key, x, w)
+    together = jax.jit(jax.vmap(lambda key, x: ALGORITHMS[name].fit(key, x, K, weights=w)))(keys, batch)
     assert (len(x),) in asked
-    assert_same_fit(whole, tiled)
+    for i, one in enumerate(eager):
+        assert_same_fit(one, jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
 @pytest.mark.parametrize("name", [name for name in promised("sharded") if name in TRACED])
@@ -115,16 +118,6 @@ def test_sharded_equals_single(name, rows, weights, key):
     sharded = fit_sharded(ALGORITHMS[name].fit, key, x, K, weights=w)
     assert jax.device_count() == 2
     assert_same_fit(single, sharded)
-
-
-@pytest.mark.parametrize("name", TRACED)
-def test_vmap_equals_a_loop(name, rows, weights, key):
-    keys = jax.random.split(key, 3)
-    batch = np.float32([1.0, 2.0, 0.5])[:, None, None] * rows
-    together = jax.jit(jax.vmap(lambda k, x: ALGORITHMS[name].fit(k, x, K, weights=weights)))(keys, batch)
-    for i in range(3):
-        one = ALGORITHMS[name].fit(keys[i], batch[i], K, weights=weights)
-        assert_same_fit(one, jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
 @pytest.mark.parametrize("name", promised("repetition"))
