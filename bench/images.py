@@ -24,8 +24,9 @@ from bench.provenance import provenance
 from bench.records import RESULTS, append
 from jaxcluster import deep, kmeans, metrics
 from jaxcluster.core.checkpoint import Checkpoints
-from jaxcluster.deep import clustergan_nets, nets
-from jaxcluster.deep.use import evaluated
+from jaxcluster.deep import nets
+from jaxcluster.deep.clustergan import DenseGenerator, ImageGenerator, ImageReader, dense_reader
+from jaxcluster.deep.inference import evaluated
 from jaxcluster.deep.views import image_views
 
 SHAPE, CLASSES, LATENT = (28, 28), 10, 128
@@ -48,9 +49,9 @@ def clustergan(seed: int) -> deep.ClusterGAN:
     """The published networks."""
     rngs, latent, sizes = nnx.Rngs(seed), 30, {"channels": (64, 128), "dense": 1024}
     width = latent + CLASSES
-    generator = clustergan_nets.ImageGenerator(width, SHAPE, bounded=True, rngs=rngs, **sizes)
-    critic = clustergan_nets.ImageReader(SHAPE, 1, rngs=rngs, **sizes)
-    encoder = clustergan_nets.ImageReader(SHAPE, width, rngs=rngs, **sizes)
+    generator = ImageGenerator(width, SHAPE, bounded=True, rngs=rngs, **sizes)
+    critic = ImageReader(SHAPE, 1, rngs=rngs, **sizes)
+    encoder = ImageReader(SHAPE, width, rngs=rngs, **sizes)
     return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent)
 
 
@@ -58,9 +59,9 @@ def clustergan_dense(seed: int) -> deep.ClusterGAN:
     """Dense networks, a hundred times as fast on a CPU, with the estimator's weight of the clusters."""
     rngs, latent, hidden, d = nnx.Rngs(seed), 30, (256, 256), SHAPE[0] * SHAPE[1]
     width = latent + CLASSES
-    generator = clustergan_nets.DenseGenerator((width, *hidden, d), rngs=rngs)
-    critic = clustergan_nets.dense_reader((d, *hidden, 1), rngs=rngs)
-    encoder = clustergan_nets.dense_reader((d, *hidden, width), rngs=rngs)
+    generator = DenseGenerator((width, *hidden, d), rngs=rngs)
+    critic = dense_reader((d, *hidden, 1), rngs=rngs)
+    encoder = dense_reader((d, *hidden, width), rngs=rngs)
     return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent, cluster_weight=1.0)
 
 

@@ -24,7 +24,7 @@ from bench.records import RESULTS, append
 from jaxcluster import deep, gmm, kmeans, metrics
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep import nets
-from jaxcluster.deep.use import weights_of, with_weights
+from jaxcluster.deep.inference import weights_of, with_weights
 from jaxcluster.deep.views import Masking, ShiftRotate
 
 WIDTHS = (500, 500, 2000, 10)

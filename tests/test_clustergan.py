@@ -12,10 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import Status, kmeans, metrics
 from jaxcluster.deep import Batch, adam, map_module, train
-from jaxcluster.deep.clustergan import SETTLED
+from jaxcluster.deep.clustergan import SETTLED, DenseGenerator, ImageGenerator, ImageReader, dense_reader
 from jaxcluster.deep.clustergan import ClusterGAN as Module
-from jaxcluster.deep.clustergan_nets import DenseGenerator, ImageGenerator, ImageReader, dense_reader
-from jaxcluster.deep.use import evaluated
+from jaxcluster.deep.inference import evaluated
 from jaxcluster.estimators.deep.clustergan import ClusterGAN
 
 D, K, L = 5, 4, 3

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcluster.deep.nets.convolve import convolve
+from jaxcluster.deep.nets.layers import convolve
 
 OPTIONS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": None}
 

@@ -26,15 +26,15 @@ from jaxcluster.deep import (
     adam,
     batches,
     callbacks,
+    inference,
     map_module,
     nets,
     pretrain_layers,
     train,
-    use,
 )
 from jaxcluster.deep.autoencoder import check_likelihood
-from jaxcluster.deep.nets import normed as normed_layers
-from jaxcluster.deep.nets.transposed import Double
+from jaxcluster.deep.nets import layers as normed_layers
+from jaxcluster.deep.nets.layers import Double
 from jaxcluster.deep.views import Masking
 from jaxcluster.types import Status
 
@@ -274,7 +274,7 @@ def test_training_moves_statistics_and_leaves_evaluation_to_them():
     assert np.abs(np.asarray(found.encoder.norms[0].mean[...])).max() > 1e-2
     codes = map_module(found, "encode", X)
     np.testing.assert_allclose(map_module(found, "encode", X[:5]), codes[:5], rtol=1e-5, atol=1e-6)
-    names = use.weights_of(found).keys()
+    names = inference.weights_of(found).keys()
     assert {"encoder/norms/0/mean", "encoder/norms/0/var"} <= names
 
 
@@ -375,15 +375,15 @@ def test_modules_take_rows_in_tiles_and_in_pieces_from_the_host(monkeypatch):
 
 def test_weights_go_out_and_in_by_their_names():
     module, other = autoencoder(), autoencoder()
-    weights = {name: np.asarray(value) + 1 for name, value in use.weights_of(module).items()}
+    weights = {name: np.asarray(value) + 1 for name, value in inference.weights_of(module).items()}
     assert "encoder/layers/0/kernel" in weights
-    use.with_weights(other, weights)
-    for name, value in use.weights_of(other).items():
+    inference.with_weights(other, weights)
+    for name, value in inference.weights_of(other).items():
         np.testing.assert_array_equal(value, weights[name])
     with pytest.raises(ValueError, match="another network: more is in one of the two alone"):
-        use.with_weights(other, weights | {"more": np.zeros(1)})
+        inference.with_weights(other, weights | {"more": np.zeros(1)})
     with pytest.raises(ValueError, match=r"encoder/layers/0/bias has shape \(6,\) here, and \(5,\) in the weights"):
-        use.with_weights(other, weights | {"encoder/layers/0/bias": np.zeros(5)})
+        inference.with_weights(other, weights | {"encoder/layers/0/bias": np.zeros(5)})
 
 
 # What looks on

@@ -17,10 +17,10 @@ from flax import nnx
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import deep
-from jaxcluster.deep import clustergan_nets, nets, views
+from jaxcluster.deep import clustergan, nets, views
 from jaxcluster.deep.batches import Rows
-from jaxcluster.deep.run import ALL_STEPS, Run, _refresh, _steps
-from jaxcluster.deep.use import mapped
+from jaxcluster.deep.epoch import ALL_STEPS, Run, _refresh, _steps
+from jaxcluster.deep.inference import mapped
 from jaxcluster.types import Status
 
 N, D, K, L, BATCH = 32, 4, 3, 2, 8
@@ -54,8 +54,8 @@ def projector(before=D):
 
 
 def game():
-    rngs, reader = nnx.Rngs(0), clustergan_nets.dense_reader
-    generator = clustergan_nets.DenseGenerator((L + K, 6, D), rngs=rngs)
+    rngs, reader = nnx.Rngs(0), clustergan.dense_reader
+    generator = clustergan.DenseGenerator((L + K, 6, D), rngs=rngs)
     critic, encoder = reader((D, 6, 1), rngs=rngs), reader((D, 6, L + K), rngs=rngs)
     return deep.ClusterGAN(generator, critic, encoder, K, latent=L, critic_steps=2)
 
@@ -171,8 +171,8 @@ NETWORKS = {
     "ConvDecoder": (lambda rngs: nets.ConvDecoder(2, IMAGES, channels=(3, 4), rngs=rngs), 2),
     "ConvNet": (lambda rngs: nets.ConvNet(IMAGES, 2, channels=(3, 4), rngs=rngs), 64),
     "ResNet": (lambda rngs: nets.ResNet(IMAGES, 2, channels=(3,), blocks=(1,), rngs=rngs), 64),
-    "ImageReader": (lambda rngs: clustergan_nets.ImageReader(IMAGES, 2, channels=(3,), dense=4, rngs=rngs), 64),
-    "ImageGenerator": (lambda rngs: clustergan_nets.ImageGenerator(2, IMAGES, channels=(3,), dense=4, rngs=rngs), 2),
+    "ImageReader": (lambda rngs: clustergan.ImageReader(IMAGES, 2, channels=(3,), dense=4, rngs=rngs), 64),
+    "ImageGenerator": (lambda rngs: clustergan.ImageGenerator(2, IMAGES, channels=(3,), dense=4, rngs=rngs), 2),
 }
 
 

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from jaxcluster import Status, deep, kmeans, load, metrics
 from jaxcluster.deep import Batch, nets
 from jaxcluster.deep.batches import drawn_rows
-from jaxcluster.deep.use import evaluated
+from jaxcluster.deep.inference import evaluated
 from jaxcluster.estimators.deep.deepcluster import DeepCluster
 from jaxcluster.estimators.deep.rows import scaled
 from jaxcluster.ops.whitening import whitening
@@ -122,7 +122,7 @@ def test_nmi_compares_clusters_whatever_their_names():
 
 def test_moments_of_the_head_begin_anew_with_it():
     from jaxcluster.deep.batches import Rows
-    from jaxcluster.deep.run import Run
+    from jaxcluster.deep.epoch import Run
 
     run = Run(jax.random.key(0), make("v1"), Rows(X), deep.adam(), 20, 2, None)
     state, look = run.look(run.start, 0, None)

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from jaxcluster import metrics
 from jaxcluster.deep import IDEC, Autoencoder, Batch, nets
-from jaxcluster.deep.joint import JointClustering as Module
+from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep.autoencoder_kmeans import AutoencoderKMeans
 from jaxcluster.estimators.deep.joint import JointClustering
 from jaxcluster.estimators.deep.known import as_known

@@ -18,10 +18,9 @@ from jaxcluster import Status, metrics
 from jaxcluster.cluster import sinkhorn
 from jaxcluster.core.shard import ROWS, row_mesh
 from jaxcluster.deep import Batch, adam, map_module, train
+from jaxcluster.deep.inference import evaluated
 from jaxcluster.deep.nets import MLP
-from jaxcluster.deep.prototypes import grouped, survey
-from jaxcluster.deep.swav import SETTLED, SwAV
-from jaxcluster.deep.use import evaluated
+from jaxcluster.deep.swav import SETTLED, SwAV, grouped, survey
 from jaxcluster.deep.views import GaussianNoise, MultiCrop
 from jaxcluster.estimators.deep.swav import SwAV as SwAVClusterer
 from jaxcluster.ops.distance import normalize

@@ -29,10 +29,8 @@ from jaxcluster.deep.views import (
     RandomResizedCrop,
     ShiftRotate,
     Swap,
-    blur,
-    boxes,
-    color,
     count_views,
+    image,
     image_views,
     stacked,
     table_views,
@@ -275,8 +273,8 @@ def test_flips_mirror_left_and_right():
 # Boxes
 
 
-drawn_boxes = jax.jit(boxes.drawn, static_argnums=(1, 2, 3, 4))
-cropped = jax.jit(boxes.cropped, static_argnums=2)
+drawn_boxes = jax.jit(image.drawn, static_argnums=(1, 2, 3, 4))
+cropped = jax.jit(image.cropped, static_argnums=2)
 
 
 def test_a_crop_of_the_whole_is_the_identity():
@@ -385,12 +383,12 @@ def test_saturation_and_hue_of_any_values(offset):
     by = jnp.linspace(-0.4, 0.4, 6).reshape(6, 1, 1, 1)
     moved = jnp.asarray(images + offset, jnp.float32)
     gray = images @ [0.2989, 0.5870, 0.1140]
-    saturated = np.asarray(jax.jit(color.saturated)(moved, by)) - offset
+    saturated = np.asarray(jax.jit(image.saturated)(moved, by)) - offset
     expected = images + np.asarray(by) * (images - gray[..., None])
     np.testing.assert_allclose(saturated, expected, atol=1e-3)
-    hues = np.asarray(jax.jit(color.turned)(moved, by)) - offset
-    for image, found, turn in zip(images, hues, np.asarray(by).ravel(), strict=True):
-        for pixel, other in zip(image.reshape(-1, 3), found.reshape(-1, 3), strict=True):
+    hues = np.asarray(jax.jit(image.turned)(moved, by)) - offset
+    for picture, found, turn in zip(images, hues, np.asarray(by).ravel(), strict=True):
+        for pixel, other in zip(picture.reshape(-1, 3), found.reshape(-1, 3), strict=True):
             hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
             np.testing.assert_allclose(other, colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), atol=1e-4)
 
@@ -398,7 +396,7 @@ def test_saturation_and_hue_of_any_values(offset):
 def test_jitter_is_its_changes_in_order():
     keys = jax.random.split(KEY, 4)
     images = COLORS.reshape(6, *COLORED)
-    for key, most, change in zip(keys, (0.3, 0.2, 0.4, 0.1), color.CHANGES, strict=True):
+    for key, most, change in zip(keys, (0.3, 0.2, 0.4, 0.1), image.CHANGES, strict=True):
         images = change(images, most * jax.random.uniform(key, (6, 1, 1, 1), minval=-1, maxval=1))
     shown = show(ColorJitter(COLORED, 0.3, 0.2, 0.4, 0.1), KEY, COLORS)
     np.testing.assert_allclose(shown, images.reshape(6, -1), atol=1e-6)
@@ -429,14 +427,14 @@ def test_a_blur_is_a_gaussian_mean_that_keeps_constants():
     flat = jnp.full((6, 70), 3.0)
     np.testing.assert_allclose(show(Blur(SHAPE, probability=1.0), KEY, flat), flat, rtol=1e-6)
     sigma = np.array([0.05, 0.5, 1.0, 1.5, 2.0, 3.0])
-    found = jax.jit(blur.blurred)(IMAGES.reshape(6, *SHAPE), jnp.asarray(sigma, jnp.float32))
-    for image, shown, deviation in zip(np.asarray(IMAGES).reshape(6, *SHAPE), found, sigma, strict=True):
+    found = jax.jit(image.blurred)(IMAGES.reshape(6, *SHAPE), jnp.asarray(sigma, jnp.float32))
+    for picture, shown, deviation in zip(np.asarray(IMAGES).reshape(6, *SHAPE), found, sigma, strict=True):
 
         def smoothed(x, deviation=deviation):
             return ndimage.gaussian_filter(x, deviation, mode="constant", axes=(0, 1), truncate=200)
 
         # What is beyond the edge has no weight: zeros there, and the weights that are left scaled up to 1.
-        np.testing.assert_allclose(shown, smoothed(image) / smoothed(np.ones_like(image)), atol=1e-4)
+        np.testing.assert_allclose(shown, smoothed(picture) / smoothed(np.ones_like(picture)), atol=1e-4)
     with pytest.raises(ValueError, match=r"sigma=\(0.0, 1.0\) must be \(least, greatest\) with 0 < least"):
         Blur(SHAPE, (0, 1))
     with pytest.raises(ValueError, match=r"probability=2 must be in \[0, 1\]"):

@@ -14,7 +14,7 @@ from bench.cases import Case
 from bench.networks import ari
 from bench.peers import Answer, Call
 from jaxcluster import deep
-from jaxcluster.deep import clustergan_nets as nets
+from jaxcluster.deep import clustergan as nets
 
 LATENT, DEVIATION, WEIGHT, PENALTY, CRITIC_STEPS = 30, 0.10, 10.0, 10.0, 5
 """Of the paper: width and deviation of the noise, β_n and β_c, λ, and moves of the critic a step."""

@@ -27,7 +27,7 @@ from bench.unsupervised.clustergan import (
     steps,
 )
 from bench.unsupervised.torch_parts import adam, batches, device, features, kmeans, placed
-from jaxcluster.deep.clustergan_nets import CHANNELS, DENSE
+from jaxcluster.deep.clustergan import CHANNELS, DENSE
 
 SLOPE, NARROW = 0.2, 0.02
 """Of leaky ReLU below 0; deviation of weights to begin with."""

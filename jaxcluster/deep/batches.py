@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import check
-from jaxcluster.deep.objective import Batch
+from jaxcluster.deep.protocol import Batch
 from jaxcluster.types import Array, Float, Int, KeyArray
 
 SHARE = 0.4

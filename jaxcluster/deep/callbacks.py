@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcluster.core.caution import warn
 from jaxcluster.core.files import write_whole
-from jaxcluster.deep.use import map_module
+from jaxcluster.deep.inference import map_module
 
 if TYPE_CHECKING:
     from jaxcluster.deep.trainer import Report, Trained

@@ -18,8 +18,8 @@ from jaxcluster import metrics
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import code_of
-from jaxcluster.deep.codes import CenterState, CodeCenters
-from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.deep.latent_kmeans import CenterState, CodeCenters
+from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.deep.views import Views, stacked, through
 from jaxcluster.ops.distance import normalize, row_products
 from jaxcluster.ops.whitening import Whitening, whitening

@@ -16,8 +16,8 @@ from flax import nnx
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import code_of
-from jaxcluster.deep.codes import CodeCenters
-from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.deep.latent_kmeans import CodeCenters
+from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.deep.views import Views, count_views, stacked, through
 from jaxcluster.losses.contrastive import contrastive_loss
 from jaxcluster.losses.mining import count_triplets, labels_of_views, negative_mask, positive_mask

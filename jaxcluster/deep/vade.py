@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
-from jaxcluster.deep.objective import Batch, Refreshed
+from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.losses.vade import vade_loss, vade_responsibilities
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 

@@ -5,11 +5,8 @@ Layers compute in their ``dtype``, parameters are float32; what a network return
 their `nnx.BatchStat`, in evaluation (``module.eval()``).
 """
 
-from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, halved
-from jaxcluster.deep.nets.convnet import ConvNet
-from jaxcluster.deep.nets.dense import MLP, Projector, mirror
-from jaxcluster.deep.nets.gaussian import GaussianHead, VariationalEncoder
-from jaxcluster.deep.nets.images import as_image_shape, as_images
+from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, ConvNet, as_image_shape, as_images, halved
+from jaxcluster.deep.nets.dense import MLP, GaussianHead, Projector, VariationalEncoder, mirror
 from jaxcluster.deep.nets.resnet import ResNet
 
 __all__ = [

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.nets.initial import glorot, he
-from jaxcluster.deep.nets.normed import batch_norm
-from jaxcluster.types import Array, Float
+from jaxcluster.deep.nets.layers import batch_norm, glorot, he
+from jaxcluster.types import Array, ArrayLike, Float
 
 
 class MLP(nnx.Module):
@@ -87,3 +86,46 @@ def _checked(widths):
     if len(widths) < 2:
         raise ValueError(f"widths={widths} must hold at least the width of the input and that of the output.")
     return tuple(widths)
+
+
+# Encoders whose codes are Gaussians: a mean and a variance of every row.
+
+
+class GaussianHead(nnx.Module):
+    """Mean and log-variance of a Gaussian code, two linear maps of the same features.
+
+    Args:
+        width: of the features.
+        latent: of the code.
+        rngs: its stream "params" draws the weights.
+    """
+
+    def __init__(self, width: int, latent: int, *, rngs: nnx.Rngs):
+        self.mean = nnx.Linear(width, latent, kernel_init=glorot, rngs=rngs)
+        self.log_variance = nnx.Linear(width, latent, kernel_init=glorot, rngs=rngs)
+
+    def __call__(self, features: Float[Array, "n m"]) -> tuple[Float[Array, "n l"], Float[Array, "n l"]]:
+        """Mean and log-variance, float32."""
+        return jnp.float32(self.mean(features)), jnp.float32(self.log_variance(features))
+
+    def settle(self, variance: ArrayLike) -> None:
+        """Makes ``variance`` that of every column of every code, to begin with: a drawn one may blur all clusters."""
+        self.log_variance.kernel[...] = jnp.zeros_like(self.log_variance.kernel[...])
+        self.log_variance.bias[...] = jnp.full_like(self.log_variance.bias[...], jnp.log(variance))
+
+
+class VariationalEncoder(nnx.Module):
+    """A trunk of features, and a Gaussian code of them.
+
+    Args:
+        trunk: rows to features; its last layer is followed by the non-linearity.
+        head: features to (mean, log-variance).
+        activation: after the trunk.
+    """
+
+    def __init__(self, trunk: nnx.Module, head: nnx.Module, *, activation: Callable[[Any], Any] = jax.nn.relu):
+        self.trunk, self.head, self.activation = trunk, head, activation
+
+    def __call__(self, x: Float[Array, "n ..."]) -> tuple[Float[Array, "n l"], Float[Array, "n l"]]:
+        """Mean and log-variance of the code of each row."""
+        return self.head(self.activation(self.trunk(x)))

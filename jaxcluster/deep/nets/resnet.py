@@ -12,11 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.nets.convnet import checked_channels
-from jaxcluster.deep.nets.convolve import convolve
-from jaxcluster.deep.nets.images import as_image_shape, as_images
-from jaxcluster.deep.nets.initial import glorot, he
-from jaxcluster.deep.nets.normed import batch_norm
+from jaxcluster.deep.nets.conv import as_image_shape, as_images, checked_channels
+from jaxcluster.deep.nets.layers import batch_norm, convolve, glorot, he
 from jaxcluster.types import Array, Float
 
 

@@ -13,15 +13,10 @@ fetch values from elsewhere.
 - for losses of one's own: `stacked` and `through`, which take several views through a network as one batch.
 """
 
-from jaxcluster.deep.views.blur import Blur
-from jaxcluster.deep.views.boxes import Erase, RandomResizedCrop
-from jaxcluster.deep.views.color import ColorJitter, Grayscale
-from jaxcluster.deep.views.compose import Chain, MultiCrop
-from jaxcluster.deep.views.mixing import Mixing, Swap
-from jaxcluster.deep.views.moves import Flip, ShiftRotate
-from jaxcluster.deep.views.noise import GaussianNoise, Masking
-from jaxcluster.deep.views.stacks import Views, count_views, stacked, through
-from jaxcluster.deep.views.usual import image_views, table_views
+from jaxcluster.deep.views.compose import Chain, MultiCrop, Views, count_views, stacked, through
+from jaxcluster.deep.views.image import Blur, ColorJitter, Erase, Flip, Grayscale, RandomResizedCrop, ShiftRotate
+from jaxcluster.deep.views.presets import image_views, table_views
+from jaxcluster.deep.views.table import GaussianNoise, Masking, Mixing, Swap
 
 __all__ = [
     "Blur",

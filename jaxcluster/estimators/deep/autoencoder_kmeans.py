@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxcluster.deep.codes import CodeKMeans
+from jaxcluster.deep.inference import map_module
+from jaxcluster.deep.latent_kmeans import CodeKMeans
 from jaxcluster.deep.trainer import Trained
-from jaxcluster.deep.use import map_module
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 from jaxcluster.types import Status
 

@@ -12,11 +12,10 @@ from flax import nnx
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep import nets
-from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of
+from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of, pretrain_layers
+from jaxcluster.deep.inference import evaluated, map_module
 from jaxcluster.deep.optimizers import adam
-from jaxcluster.deep.stacked import pretrain_layers
 from jaxcluster.deep.trainer import Trained, train
-from jaxcluster.deep.use import evaluated, map_module
 from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks

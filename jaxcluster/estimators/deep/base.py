@@ -20,9 +20,9 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
+from jaxcluster.deep.inference import map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import Trained
-from jaxcluster.deep.use import map_module, weights_of, with_weights
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.rows import rescaled

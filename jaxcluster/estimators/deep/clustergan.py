@@ -13,7 +13,7 @@ from flax import nnx
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import check
-from jaxcluster.deep import clustergan_nets as nets
+from jaxcluster.deep import clustergan as nets
 from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key

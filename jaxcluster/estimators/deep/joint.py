@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jaxcluster.cluster import kmeans, soft_kmeans
-from jaxcluster.deep.joint import JointClustering as Module
+from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 from jaxcluster.estimators.deep.known import as_known

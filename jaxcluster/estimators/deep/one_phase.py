@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxcluster.deep.inference import evaluated
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
-from jaxcluster.deep.use import evaluated
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.rows import scaled

@@ -13,7 +13,7 @@ from jaxcluster import deep
 from jaxcluster.cluster import gmm
 from jaxcluster.core import check
 from jaxcluster.deep import nets
-from jaxcluster.deep.use import evaluated, map_module
+from jaxcluster.deep.inference import evaluated, map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxcluster.deep.nets import as_image_shape, halved
-from jaxcluster.deep.views.boxes import RandomResizedCrop
-from jaxcluster.deep.views.checks import check_interval
-from jaxcluster.deep.views.color import ColorJitter, Grayscale
-from jaxcluster.deep.views.compose import Chain, MultiCrop
-from jaxcluster.deep.views.mixing import Swap
-from jaxcluster.deep.views.moves import Flip, ShiftRotate
-from jaxcluster.deep.views.noise import GaussianNoise
+from jaxcluster.deep.views.compose import Chain, MultiCrop, check_interval
+from jaxcluster.deep.views.image import ColorJitter, Flip, Grayscale, RandomResizedCrop, ShiftRotate
+from jaxcluster.deep.views.table import GaussianNoise, Swap
 
 
 def image_views(

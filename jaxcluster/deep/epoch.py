@@ -20,8 +20,8 @@ from flax import nnx
 from jaxcluster.core import check, stopping
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import Rows, batch_rows, drawn_rows, take
-from jaxcluster.deep.objective import Batch, Refreshed, Turn
-from jaxcluster.deep.use import mapped
+from jaxcluster.deep.inference import mapped
+from jaxcluster.deep.protocol import Batch, Refreshed, Turn
 from jaxcluster.types import Array, Bool, Int, KeyArray
 
 CAUSES = (
