@@ -25,7 +25,7 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def shares():
+def assignments():
     return np.random.default_rng(1).dirichlet(np.ones(K), N)
 
 
@@ -35,28 +35,28 @@ def formula(p, w):
 
 
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array, as_affinity])
-def test_it_is_the_formula(weights, shares, form):
-    p = jnp.asarray(shares, jnp.float32)
-    np.testing.assert_allclose(soft_ncut(p, form(weights)), formula(shares, weights), rtol=1e-5)
+def test_it_is_the_formula(weights, assignments, form):
+    p = jnp.asarray(assignments, jnp.float32)
+    np.testing.assert_allclose(soft_ncut(p, form(weights)), formula(assignments, weights), rtol=1e-5)
 
 
-def test_of_a_kernel_it_is_the_formula(shares):
+def test_of_a_kernel_it_is_the_formula(assignments):
     x = np.random.default_rng(2).normal(size=(N, 2))
     matrix = np.exp(-0.7 * np.square(x[:, None] - x).sum(axis=-1))
-    loss = jax.jit(soft_ncut)(jnp.asarray(shares, jnp.float32), kernel(x, 0.7))
-    np.testing.assert_allclose(loss, formula(shares, matrix), rtol=1e-5)
+    loss = jax.jit(soft_ncut)(jnp.asarray(assignments, jnp.float32), kernel(x, 0.7))
+    np.testing.assert_allclose(loss, formula(assignments, matrix), rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
-def test_the_gradient_is_that_of_finite_differences(weights, shares, form):
+def test_the_gradient_is_that_of_finite_differences(weights, assignments, form):
     with jax.enable_x64(True):
-        affinity, logits = as_affinity(form(weights)), jnp.log(jnp.asarray(shares))
+        affinity, logits = as_affinity(form(weights)), jnp.log(jnp.asarray(assignments))
         check_grads(lambda logits: soft_ncut(jax.nn.softmax(logits), affinity), (logits,), order=1, modes=["rev"])
 
 
-def test_weights_have_a_gradient(weights, shares):
+def test_weights_have_a_gradient(weights, assignments):
     with jax.enable_x64(True):
-        p = jnp.asarray(shares)
+        p = jnp.asarray(assignments)
         check_grads(lambda w: soft_ncut(p, w + w.T), (jnp.asarray(weights + 0.1),), order=1, modes=["rev"])
 
 
@@ -66,9 +66,9 @@ def test_descent_finds_the_cut(key):
     matrix[9, 10] = matrix[10, 9] = 0.1
     affinity = as_affinity(matrix)
     logits = jax.random.normal(key, (20, 2))
-    slope = jax.jit(jax.grad(lambda logits: soft_ncut(jax.nn.softmax(logits), affinity)))
+    grad = jax.jit(jax.grad(lambda logits: soft_ncut(jax.nn.softmax(logits), affinity)))
     for _ in range(200):
-        logits = logits - 5 * slope(logits)
+        logits = logits - 5 * grad(logits)
     labels = np.asarray(jnp.argmax(logits, axis=1))
     assert len(set(labels[:10])) == len(set(labels[10:])) == 1
     assert labels[0] != labels[19]
@@ -100,9 +100,9 @@ def test_a_cluster_without_weight_adds_nothing():
     matrix = np.zeros((3, 3))
     matrix[0, 1] = matrix[1, 0] = 1.0
     assert spectral.ncut([0, 0, 1], matrix) == 0
-    loss, slope = jax.value_and_grad(soft_ncut)(jax.nn.one_hot(jnp.array([0, 0, 1]), 2), as_affinity(matrix))
+    loss, grad = jax.value_and_grad(soft_ncut)(jax.nn.one_hot(jnp.array([0, 0, 1]), 2), as_affinity(matrix))
     assert float(loss) == 0
-    assert np.isfinite(slope).all()
+    assert np.isfinite(grad).all()
 
 
 def test_bad_input(weights):

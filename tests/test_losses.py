@@ -104,7 +104,7 @@ CASES = {
 }
 
 
-def slope_of(loss):
+def value_and_grad_of(loss):
     return jax.value_and_grad(lambda floats, labels: loss(*floats, labels))
 
 
@@ -113,12 +113,12 @@ def test_jit_and_vmap_change_nothing_and_gradients_are_finite(name):
     loss = LOSSES[name]
     cases = [(tuple(jnp.asarray(each, jnp.float32) for each in floats), y) for floats, y in CASES.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
-    values, slopes = jax.jit(jax.vmap(slope_of(loss)))(*stacked)
+    values, grads = jax.jit(jax.vmap(value_and_grad_of(loss)))(*stacked)
     assert values.shape == (len(CASES),)
     assert values.dtype == jnp.float32
     for i, case in enumerate(CASES):
         assert np.isfinite(values[i]), case
-        assert all(np.isfinite(slope[i]).all() for slope in slopes), case
+        assert all(np.isfinite(grad[i]).all() for grad in grads), case
     for case in ("general", "no labels"):
         floats, labels = cases[list(CASES).index(case)]
         expected = loss(*floats, labels)
@@ -130,20 +130,20 @@ def test_the_gradient_is_that_of_differences(name):
     """All but one whose targets are constants for the gradient alone: test_losses_clusters.py has it."""
     with jax.enable_x64(True):
         points = [np.stack([Z, OTHER, CENTERS]) + side * STEP * ALONG for side in (0, 1, -1)]
-        run = jax.jit(jax.vmap(slope_of(LOSSES[name]), in_axes=(0, None)))
+        run = jax.jit(jax.vmap(value_and_grad_of(LOSSES[name]), in_axes=(0, None)))
         floats = tuple(jnp.stack([point[i] for point in points]) for i in range(3))
-        (_, ahead, behind), slopes = jax.device_get(run(floats, jnp.asarray(MIXED)))
-    slope = sum(np.vdot(slope[0], along) for slope, along in zip(slopes, ALONG, strict=True))
-    assert abs(slope) > 1e-3
-    np.testing.assert_allclose(slope, (ahead - behind) / (2 * STEP), rtol=1e-6)
+        (_, ahead, behind), grads = jax.device_get(run(floats, jnp.asarray(MIXED)))
+    grad = sum(np.vdot(grad[0], along) for grad, along in zip(grads, ALONG, strict=True))
+    assert abs(grad) > 1e-3
+    np.testing.assert_allclose(grad, (ahead - behind) / (2 * STEP), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_of_one(name):
     floats = tuple(jnp.asarray(each, jnp.float32) for each in (Z[:1], OTHER[:1], CENTERS))
-    value, slopes = jax.jit(slope_of(LOSSES[name]))(floats, jnp.asarray(MIXED[:1]))
+    value, grads = jax.jit(value_and_grad_of(LOSSES[name]))(floats, jnp.asarray(MIXED[:1]))
     assert np.isfinite(value)
-    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert all(np.isfinite(grad).all() for grad in grads)
     if name.startswith("triplet-") or name in ("nt-xent", "supervised"):
         assert value == 0
 
@@ -176,13 +176,13 @@ WEIGHTED = {
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_rows_of_weight_zero_are_not_there_whatever_they_hold(name):
     z = jnp.asarray(Z, jnp.float32)
-    slope = jax.jit(jax.value_and_grad(WEIGHTED[name]))
+    value_and_grad = jax.jit(jax.value_and_grad(WEIGHTED[name]))
     padded = jnp.concatenate([z[:2], jnp.full((2, D), jnp.nan), z[4:]])
-    value, found = slope(padded, jnp.asarray([1.0, 1, 0, 0, 1, 1]))
+    value, grad = value_and_grad(padded, jnp.asarray([1.0, 1, 0, 0, 1, 1]))
     expected = WEIGHTED[name](jnp.concatenate([z[:2], z[4:]]), None)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    assert np.isfinite(found).all()
-    value, found = slope(padded, jnp.zeros(N))
+    assert np.isfinite(grad).all()
+    value, grad = value_and_grad(padded, jnp.zeros(N))
     assert value == 0
-    assert not found.any()
+    assert not grad.any()
     assert WEIGHTED[name](z, np.zeros(N)) == 0

@@ -40,10 +40,10 @@ def test_k_means_is_the_formula_and_the_score():
 
 
 def test_the_gradient_of_k_means_pulls_each_center_to_its_rows():
-    slope = jax.grad(lambda centers: losses.kmeans_loss(jnp.asarray(X, jnp.float32), centers, reduction="sum"))
+    grad = jax.grad(lambda centers: losses.kmeans_loss(jnp.asarray(X, jnp.float32), centers, reduction="sum"))
     own = np.eye(K)[SQUARES.argmin(axis=1)]
     expected = 2 * (own.sum(axis=0)[:, None] * CENTERS - own.T @ X)
-    np.testing.assert_allclose(slope(*narrow(CENTERS)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(grad(*narrow(CENTERS)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_k_means_far_from_the_origin():
@@ -73,18 +73,18 @@ def test_soft_k_means_without_variance_is_k_means():
 
 def test_a_fit_of_soft_k_means_has_gradient_zero(key):
     fit = soft_kmeans.fit(key, X.astype(np.float32), 2, variance=0.5, tol=0.0)
-    slope = jax.grad(lambda centers: losses.soft_kmeans_loss(X.astype(np.float32), centers, variance=0.5))
-    assert np.abs(slope(fit.state.centers)).max() < 1e-5
-    assert np.abs(slope(fit.state.centers + 0.1)).max() > 1e-2
+    grad = jax.grad(lambda centers: losses.soft_kmeans_loss(X.astype(np.float32), centers, variance=0.5))
+    assert np.abs(grad(fit.state.centers)).max() < 1e-5
+    assert np.abs(grad(fit.state.centers + 0.1)).max() > 1e-2
 
 
 def test_soft_clustering_is_the_formula():
     temperature = 1.7
     powers = np.exp(-SQUARES / temperature)
-    shares = powers / powers.sum(axis=1, keepdims=True)
+    responsibilities = powers / powers.sum(axis=1, keepdims=True)
     terms = np.zeros(N)
     for i in range(N):
-        terms[i] = sum(t * np.log(t / r) for t, r in zip(TARGET[i], shares[i], strict=True) if t > 0)
+        terms[i] = sum(t * np.log(t / r) for t, r in zip(TARGET[i], responsibilities[i], strict=True) if t > 0)
     x, centers, target = narrow(X, CENTERS, TARGET)
 
     def loss(**options):
@@ -97,24 +97,24 @@ def test_soft_clustering_is_the_formula():
 
 def test_the_target_of_soft_clustering_is_a_constant():
     x, centers, target = narrow(X, CENTERS, TARGET)
-    slope = jax.grad(lambda target: losses.soft_clustering_loss(x, centers, target))(target)
-    assert not slope.any()
+    grad = jax.grad(lambda target: losses.soft_clustering_loss(x, centers, target))(target)
+    assert not grad.any()
 
 
 def test_joint_is_the_weighted_sum_over_known_rows():
     logits, labels = SCORES[0], np.array([0, 1, -1, 3, 2, -1, 0, 1, 2])
     entropies = [np.log(np.exp(logits[i]).sum()) - logits[i, y] for i, y in enumerate(labels) if y >= 0]
     (narrowed,) = narrow(logits)
-    for given in (narrowed, narrowed.at[2].set(jnp.nan)):
+    for array in (narrowed, narrowed.at[2].set(jnp.nan)):
         terms = losses.deep_clustering_loss(
-            jnp.float32(3), given, labels, clustering_weight=0.5, classification_weight=2.0
+            jnp.float32(3), array, labels, clustering_weight=0.5, classification_weight=2.0
         )
         np.testing.assert_allclose(terms.classification, np.mean(entropies), rtol=1e-5)
         np.testing.assert_allclose(terms.loss, 1.5 + 2 * np.mean(entropies), rtol=1e-5)
         assert terms.clustering == 3
-        slope = jax.grad(lambda logits: losses.deep_clustering_loss(0.0, logits, labels).loss)(given)
-        assert np.isfinite(slope).all()
-        assert not slope[2].any()
+        grad = jax.grad(lambda logits: losses.deep_clustering_loss(0.0, logits, labels).loss)(array)
+        assert np.isfinite(grad).all()
+        assert not grad[2].any()
     unlabeled = losses.deep_clustering_loss(jnp.float32(3), narrowed, np.full(N, -1))
     assert unlabeled.classification == 0
     assert unlabeled.loss == 3
@@ -132,7 +132,7 @@ def covariances_of(covariance):
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
 def test_the_mixture_is_the_formula(covariance):
-    shares, covariances = RNG.dirichlet(np.ones(K)), covariances_of(covariance)
+    mixture_weights, covariances = RNG.dirichlet(np.ones(K)), covariances_of(covariance)
     terms = np.zeros(N)
     for i, row in enumerate(X):
         density = 0.0
@@ -145,9 +145,9 @@ def test_the_mixture_is_the_formula(covariance):
             }[covariance]()
             gap = row - CENTERS[j]
             scale = np.sqrt(np.linalg.det(2 * np.pi * matrix))
-            density += shares[j] * np.exp(-gap @ np.linalg.solve(matrix, gap) / 2) / scale
+            density += mixture_weights[j] * np.exp(-gap @ np.linalg.solve(matrix, gap) / 2) / scale
         terms[i] = -np.log(density)
-    arguments = narrow(X, shares, CENTERS, covariances)
+    arguments = narrow(X, mixture_weights, CENTERS, covariances)
 
     def loss(weights=None, **options):
         return losses.mixture_nll(*arguments, covariance=covariance, row_weights=weights, **options)
@@ -158,8 +158,8 @@ def test_the_mixture_is_the_formula(covariance):
 def test_the_mixture_of_a_fit_is_its_own(key):
     x = X.astype(np.float32)
     state = gmm.fit(key, x, 2, covariance="diag", reg_covar=1e-2).state
-    found = losses.mixture_nll(x, state.weights, state.means, state.covariances, covariance="diag")
-    np.testing.assert_allclose(found, gmm.negative_log_likelihood(state, x), rtol=1e-6)
+    result = losses.mixture_nll(x, state.weights, state.means, state.covariances, covariance="diag")
+    np.testing.assert_allclose(result, gmm.negative_log_likelihood(state, x), rtol=1e-6)
 
 
 def cross_entropy(q, scores, temperature):
@@ -182,15 +182,15 @@ def test_swapped_prediction_is_the_formula():
 
 
 def test_the_assignments_of_swapped_prediction_are_constants():
-    def of_given(a, b, assignments):
+    def loss_of_assignments(a, b, assignments):
         return losses.swapped_prediction_from_assignments(assignments, [a, b])
 
     a, b = narrow(*SCORES[:2])
     assignments = [sinkhorn.swav_assignments(each) for each in (a, b)]
-    expected = jax.value_and_grad(of_given, argnums=(0, 1))(a, b, assignments)
-    found = jax.value_and_grad(losses.swapped_prediction_loss, argnums=(0, 1))(a, b)
-    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-7), found, expected)
-    assert not any(slope.any() for slope in jax.grad(of_given, argnums=2)(a, b, assignments))
+    expected = jax.value_and_grad(loss_of_assignments, argnums=(0, 1))(a, b, assignments)
+    result = jax.value_and_grad(losses.swapped_prediction_loss, argnums=(0, 1))(a, b)
+    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-7), result, expected)
+    assert not any(grad.any() for grad in jax.grad(loss_of_assignments, argnums=2)(a, b, assignments))
 
 
 def test_crops_predict_the_assignments_of_the_first_views():
@@ -199,11 +199,11 @@ def test_crops_predict_the_assignments_of_the_first_views():
     for i in range(2):
         terms[i] = np.mean([cross_entropy(assignments[i], SCORES[v], 0.3) for v in range(4) if v != i], axis=0)
     terms = terms.mean(axis=0)
-    given = narrow(*assignments), narrow(*SCORES)
-    found = losses.swapped_prediction_from_assignments(*given, temperature=0.3)
-    np.testing.assert_allclose(found, terms.mean(), rtol=1e-5)
-    found = losses.swapped_prediction_from_assignments(*given, temperature=0.3, weights=WEIGHTS)
-    np.testing.assert_allclose(found, WEIGHTS @ terms / WEIGHTS.sum(), rtol=1e-5)
+    arguments = narrow(*assignments), narrow(*SCORES)
+    result = losses.swapped_prediction_from_assignments(*arguments, temperature=0.3)
+    np.testing.assert_allclose(result, terms.mean(), rtol=1e-5)
+    result = losses.swapped_prediction_from_assignments(*arguments, temperature=0.3, weights=WEIGHTS)
+    np.testing.assert_allclose(result, WEIGHTS @ terms / WEIGHTS.sum(), rtol=1e-5)
 
 
 def test_bad_input_of_clusters():

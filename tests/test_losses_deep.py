@@ -28,7 +28,7 @@ def narrow(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree, is_leaf=lambda node: isinstance(node, list))
 
 
-def formula_of_shares(z, centers, alpha):
+def formula_of_assignments(z, centers, alpha):
     q = np.zeros((len(z), len(centers)))
     for i, row in enumerate(z):
         q[i] = [(1 + np.sum((row - center) ** 2) / alpha) ** (-(alpha + 1) / 2) for center in centers]
@@ -72,24 +72,24 @@ def formula_of_divergence(gamma, log_weights, means, log_variances):
 
 @pytest.mark.parametrize("alpha", [1.0, 2.5])
 def test_dec_is_the_formula(alpha):
-    q = formula_of_shares(Z, CENTERS, alpha)
+    q = formula_of_assignments(Z, CENTERS, alpha)
     p = formula_of_target(q, np.ones(N))
-    found = losses.student_t_assignments(*narrow((Z, CENTERS)), alpha=alpha)
-    np.testing.assert_allclose(found, q, rtol=1e-5)
+    result = losses.student_t_assignments(*narrow((Z, CENTERS)), alpha=alpha)
+    np.testing.assert_allclose(result, q, rtol=1e-5)
     np.testing.assert_allclose(losses.student_t_log_assignments(*narrow((Z, CENTERS)), alpha=alpha), np.log(q), 1e-4)
-    np.testing.assert_allclose(losses.target_distribution(found), p, rtol=1e-5)
+    np.testing.assert_allclose(losses.target_distribution(result), p, rtol=1e-5)
     of_rows = np.sum(p * np.log(p / q), axis=1)
     np.testing.assert_allclose(losses.dec_loss(*narrow((q, p))), of_rows.mean(), rtol=1e-4)
     weighted = losses.dec_loss(*narrow((q, p)), weights=WEIGHTS)
     np.testing.assert_allclose(weighted, WEIGHTS @ of_rows / WEIGHTS.sum(), rtol=1e-4)
-    target = losses.target_distribution(found, weights=WEIGHTS)
+    target = losses.target_distribution(result, weights=WEIGHTS)
     np.testing.assert_allclose(target, formula_of_target(q, WEIGHTS), rtol=1e-5)
 
 
 def test_dec_has_the_gradient_of_the_paper():
     """(α+1)/α·Σ_j (1 + d²/α)⁻¹·(p − q)·(z − μ_j), here divided by n, since the loss is a mean."""
     alpha = 2.0
-    q = formula_of_shares(Z, CENTERS, alpha)
+    q = formula_of_assignments(Z, CENTERS, alpha)
     p = formula_of_target(q, np.ones(N))
     expected = np.zeros_like(Z)
     for i in range(N):
@@ -104,14 +104,14 @@ def test_dec_has_the_gradient_of_the_paper():
 
 
 def test_the_target_is_a_constant():
-    def loss(z, held):
+    def loss(z, stop):
         q = losses.student_t_assignments(z, narrow(CENTERS))
         p = losses.target_distribution(q)
-        return losses.dec_loss(q, jax.lax.stop_gradient(p) if held else p)
+        return losses.dec_loss(q, jax.lax.stop_gradient(p) if stop else p)
 
-    slopes = [jax.grad(loss)(narrow(Z), held) for held in (True, False)]
-    np.testing.assert_array_equal(*slopes)
-    assert np.abs(slopes[0]).max() > 1e-3
+    grads = [jax.grad(loss)(narrow(Z), stop) for stop in (True, False)]
+    np.testing.assert_array_equal(*grads)
+    assert np.abs(grads[0]).max() > 1e-3
 
 
 def test_dec_far_from_all_centers_and_at_one():
@@ -121,25 +121,25 @@ def test_dec_far_from_all_centers_and_at_one():
         q = losses.student_t_log_assignments(z, narrow(CENTERS))
         return losses.dec_loss(jnp.exp(q), jnp.full_like(q, 1 / K)), q
 
-    (_, log_q), slope = jax.value_and_grad(loss, has_aux=True)(z)
-    assert np.isfinite(slope).all()
+    (_, log_q), grad = jax.value_and_grad(loss, has_aux=True)(z)
+    assert np.isfinite(grad).all()
     np.testing.assert_allclose(log_q[0], np.log(1 / K), rtol=1e-5)
-    np.testing.assert_allclose(np.exp(log_q[1]), formula_of_shares(CENTERS[:1], CENTERS, 1.0)[0], rtol=1e-4)
+    np.testing.assert_allclose(np.exp(log_q[1]), formula_of_assignments(CENTERS[:1], CENTERS, 1.0)[0], rtol=1e-4)
     heavy = losses.student_t_log_assignments(narrow([[0.0], [9e3]]), narrow([[0.0], [1e4]]), alpha=40.0)
     assert np.isfinite(heavy).all()
     assert heavy[1, 0] < -80  # a share of 0 in float32
 
 
-def test_far_from_the_origin_the_slopes_of_dec_are_those_near_it():
+def test_an_offset_does_not_change_the_gradients_of_dec():
     z, centers = (np.asarray(array + 1e4, np.float32) for array in (Z, CENTERS))
     near = tuple(each.astype(float) - 1e4 for each in (z, centers))
-    p = formula_of_target(formula_of_shares(*near, 1.0), np.ones(N))
+    p = formula_of_target(formula_of_assignments(*near, 1.0), np.ones(N))
 
     def loss(z, centers):
         return losses.dec_loss(losses.student_t_assignments(z, centers), p)
 
-    slope = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    for far, close in zip(slope(z, centers), slope(*narrow(near)), strict=True):
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    for far, close in zip(grad(z, centers), grad(*narrow(near)), strict=True):
         assert np.abs(close).max() > 1e-3
         np.testing.assert_allclose(far, close, rtol=1e-4, atol=1e-6)
 
@@ -147,8 +147,8 @@ def test_far_from_the_origin_the_slopes_of_dec_are_those_near_it():
 def test_the_second_derivative_of_distances_is_that_of_the_first():
     with jax.enable_x64(True):
         z, centers = jnp.asarray(Z), jnp.asarray(CENTERS)
-        slope = jax.jit(jax.grad(lambda z: jnp.sum(losses.student_t_assignments(z, centers)[:, 0])))
-        check_grads(slope, (z,), order=1, modes=["fwd"])
+        grad = jax.jit(jax.grad(lambda z: jnp.sum(losses.student_t_assignments(z, centers)[:, 0])))
+        check_grads(grad, (z,), order=1, modes=["fwd"])
 
 
 def test_a_target_of_zero_adds_nothing_and_a_share_of_zero_stays_finite():
@@ -161,7 +161,7 @@ def test_a_target_of_zero_adds_nothing_and_a_share_of_zero_stays_finite():
     np.testing.assert_array_equal(losses.target_distribution(narrow([[0.0, 1.0]])), [[0, 1]])
 
 
-@pytest.mark.parametrize("likelihood", losses.vade.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", losses.mixture.LIKELIHOODS)
 def test_vade_is_the_formula(likelihood):
     gamma = formula_of_responsibilities(Z, **PRIOR)
     divergence = formula_of_divergence(gamma, **PRIOR)
@@ -186,7 +186,7 @@ def test_a_prior_of_one_cluster_is_that_of_a_variational_autoencoder():
     np.testing.assert_allclose(terms.divergence, kl.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", losses.vade.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", losses.mixture.LIKELIHOODS)
 def test_gradients_of_vade_are_those_of_differences(likelihood):
     with jax.enable_x64(True):
         arrays = jax.tree.map(jnp.asarray, ((X, LOGITS, MEAN, LOG_VARIANCE), {"z": Z, **PRIOR}))
@@ -199,7 +199,7 @@ def test_gradients_of_vade_are_those_of_differences(likelihood):
 
 def test_gradients_of_dec_are_those_of_differences():
     with jax.enable_x64(True):
-        p = jnp.asarray(formula_of_target(formula_of_shares(Z, CENTERS, 1.0), np.ones(N)))
+        p = jnp.asarray(formula_of_target(formula_of_assignments(Z, CENTERS, 1.0), np.ones(N)))
 
         def loss(z, centers, alpha):
             return losses.dec_loss(losses.student_t_assignments(z, centers, alpha=alpha), p, weights=WEIGHTS)
@@ -218,21 +218,21 @@ def test_vade_at_the_edges_of_its_numbers():
 
     z = narrow(Z[:2]).at[0].set(1e4)
     arguments = (jnp.full((2, WIDE), 200.0), z, narrow(LOG_VARIANCE[:2]), z, prior)
-    value, slopes = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments, jnp.ones(2))
+    value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments, jnp.ones(2))
     assert np.isfinite(value)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     with_nan = (arguments[0].at[0].set(jnp.nan), z.at[0].set(jnp.nan), *arguments[2:])
-    value, slopes = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*with_nan, jnp.asarray([0.0, 1.0]))
+    value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*with_nan, jnp.asarray([0.0, 1.0]))
     assert np.isfinite(value)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
 def test_many_rows_are_taken_in_tiles():
     rows, centers = RNG.normal(size=(3000, 60)), RNG.normal(size=(100, 60))
     compiled = jax.jit(losses.student_t_assignments).lower(*narrow((np.tile(rows, (10, 1)), centers))).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 30_000 * 100 * 60 * 4 / 4
-    found = losses.student_t_assignments(*narrow((np.tile(rows, (2, 1)), centers)))
-    np.testing.assert_allclose(found[3000:3005], formula_of_shares(rows[:5], centers, 1.0), rtol=1e-4)
+    result = losses.student_t_assignments(*narrow((np.tile(rows, (2, 1)), centers)))
+    np.testing.assert_allclose(result[3000:3005], formula_of_assignments(rows[:5], centers, 1.0), rtol=1e-4)
 
 
 def test_bad_input_of_the_deep_losses():
@@ -261,7 +261,7 @@ def test_bad_input_of_the_deep_losses():
 
 
 @pytest.mark.parametrize(("n", "k", "d"), [(6400, 10, 10), (2000, 100, 10), (4500, 8, 10)])
-def test_shares_of_many_rows_in_one_program(n, k, d):
+def test_assignments_of_many_samples_in_one_program(n, k, d):
     # Shapes for which XLA on the CPU (jaxlib 0.10.2) adds up squares wrongly where a scale follows them.
     rng = np.random.default_rng(0)
     z, means = rng.normal(size=(n, d)), rng.normal(size=(k, d))
@@ -279,7 +279,7 @@ def test_the_gradient_of_tight_clusters_is_of_differences():
     z = np.repeat(means, 4, axis=0) + noise
     with jax.enable_x64(True):
 
-        def slope(dtype):
+        def grad(dtype):
             def loss(log_variances):
                 arrays = (jnp.asarray(each, dtype) for each in (0 * z, 0 * z, z, 0 * z + 2 * np.log(1e-3), z))
                 x, rebuilt, mean, log_variance, codes = arrays
@@ -290,4 +290,4 @@ def test_the_gradient_of_tight_clusters_is_of_differences():
 
             return np.asarray(jax.grad(loss)(jnp.full((2, 1), 2 * np.log(1e-3), dtype)))
 
-        np.testing.assert_allclose(slope(jnp.float32), slope(jnp.float64), atol=2e-3)
+        np.testing.assert_allclose(grad(jnp.float32), grad(jnp.float64), atol=2e-3)

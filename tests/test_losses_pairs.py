@@ -39,7 +39,7 @@ def reduced(terms, weights, reduction):
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none", "nonzero"])
-def test_of_given_pairs_and_triplets(reduction, weights):
+def test_pair_and_triplet_losses_match_their_formulas(reduction, weights):
     pairs, triplets = [], []
     for i in range(N):
         d = distance(A[i], B[i])
@@ -49,10 +49,10 @@ def test_of_given_pairs_and_triplets(reduction, weights):
     assert 0 in triplets
     of_rows = np.ones(N) if weights is None else weights
     options = {"reduction": reduction, "weights": weights}
-    found = losses.contrastive_loss(*narrow(A, B), SAME, margin=MARGIN, **options)
-    np.testing.assert_allclose(found, reduced(np.array(pairs), of_rows, reduction), rtol=1e-5)
-    found = losses.triplet_loss(*narrow(A, B, C), margin=0.5, **options)
-    np.testing.assert_allclose(found, reduced(np.array(triplets), of_rows, reduction), rtol=1e-5)
+    result = losses.contrastive_loss(*narrow(A, B), SAME, margin=MARGIN, **options)
+    np.testing.assert_allclose(result, reduced(np.array(pairs), of_rows, reduction), rtol=1e-5)
+    result = losses.triplet_loss(*narrow(A, B, C), margin=0.5, **options)
+    np.testing.assert_allclose(result, reduced(np.array(triplets), of_rows, reduction), rtol=1e-5)
 
 
 def test_pairs_that_belong_together_by_a_share():
@@ -132,8 +132,8 @@ def test_mined_triplets_are_those_of_the_loops(mining):
     assert (terms == 0).any()
     z = jnp.asarray(A, jnp.float32).at[5].set(jnp.nan)  # not known, so not there
     for reduction in ("nonzero", "mean", "sum"):
-        found = losses.mined_triplet_loss(z, LABELS, margin=0.2, mining=mining, reduction=reduction)
-        np.testing.assert_allclose(found, reduced(terms, np.ones(len(terms)), reduction), rtol=1e-5)
+        result = losses.mined_triplet_loss(z, LABELS, margin=0.2, mining=mining, reduction=reduction)
+        np.testing.assert_allclose(result, reduced(terms, np.ones(len(terms)), reduction), rtol=1e-5)
 
 
 def test_all_mined_triplets_are_those_that_are_listed():
@@ -164,10 +164,10 @@ def test_nt_xent_is_the_formula(temperature):
     for i in range(2 * N):
         others = sum(powers[i, j] for j in range(2 * N) if j != i)
         terms.append(-np.log(powers[i, (i + N) % (2 * N)] / others))
-    found = losses.nt_xent_loss(*narrow(A, B), temperature=temperature)
-    np.testing.assert_allclose(found, np.mean(terms), rtol=1e-4)
+    result = losses.nt_xent_loss(*narrow(A, B), temperature=temperature)
+    np.testing.assert_allclose(result, np.mean(terms), rtol=1e-4)
     supervised = losses.supervised_contrastive_loss(*narrow(views), losses.labels_of_views(N), temperature=temperature)
-    np.testing.assert_allclose(found, supervised, rtol=1e-5)
+    np.testing.assert_allclose(result, supervised, rtol=1e-5)
 
 
 def test_supervised_is_the_formula():
@@ -181,21 +181,21 @@ def test_supervised_is_the_formula():
             terms.append(-np.mean([np.log(powers[i, p] / others) for p in positives]))
     z = jnp.asarray(A, jnp.float32)
     loss = jax.jit(jax.value_and_grad(lambda z: losses.supervised_contrastive_loss(z, LABELS, temperature=0.3)))
-    value, slope = loss(z)
+    value, grad = loss(z)
     np.testing.assert_allclose(value, np.mean(terms), rtol=1e-5)
-    with_nan, slope_with_nan = loss(z.at[5].set(jnp.nan))
+    with_nan, grad_with_nan = loss(z.at[5].set(jnp.nan))
     np.testing.assert_allclose(with_nan, value, rtol=1e-6)
-    assert not slope[5].any()
-    np.testing.assert_allclose(slope_with_nan, slope, rtol=1e-5, atol=1e-7)
+    assert not grad[5].any()
+    np.testing.assert_allclose(grad_with_nan, grad, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(losses.supervised_contrastive_loss(z, np.arange(N)), 0)
 
 
 def test_descent_brings_classes_together(key):
     labels = np.arange(12) % 3
-    slope = jax.jit(jax.grad(lambda z: losses.mined_triplet_loss(z, labels, mining="hard", reduction="mean")))
+    grad = jax.jit(jax.grad(lambda z: losses.mined_triplet_loss(z, labels, mining="hard", reduction="mean")))
     z = jax.random.normal(key, (12, 2))
     for _ in range(200):
-        z = z - 0.1 * slope(z)
+        z = z - 0.1 * grad(z)
     gaps = np.sqrt(np.square(np.asarray(z)[:, None] - np.asarray(z)).sum(axis=2))
     same = labels[:, None] == labels
     assert gaps[same].max() < gaps[~same].min()
@@ -243,8 +243,8 @@ def test_labels_of_any_width_strings_and_objects():
 
 def test_rows_of_any_length_have_the_gradient_of_their_direction():
     a, b = A * 1e-13, B * 1e-13
-    slope = jax.jit(jax.grad(losses.nt_xent_loss))
-    np.testing.assert_allclose(slope(*narrow(a, b)) * 1e-13, slope(*narrow(A, B)), atol=1e-6)
+    grad = jax.jit(jax.grad(losses.nt_xent_loss))
+    np.testing.assert_allclose(grad(*narrow(a, b)) * 1e-13, grad(*narrow(A, B)), atol=1e-6)
     far = narrow(np.concatenate([A, 1e6 + A[:1]]))[0]
     terms = losses.triplet_loss(far[-1:], far[:1], far[1:2], reduction="none")
     wide = np.asarray(far, float)

@@ -1,4 +1,4 @@
-"""Adversarial losses and ClusterGAN's recovery terms are their formulas in float64, with the slopes of differences."""
+"""Adversarial losses and ClusterGAN's recovery terms match their formulas, and their gradients match differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ N, D, HIDDEN, K = 7, 3, 5, 4
 RNG = np.random.default_rng(0)
 REAL, FAKE = RNG.normal(size=(2, N, D))
 FIRST, SHIFT, LAST = RNG.normal(size=(D, HIDDEN)), RNG.normal(size=HIDDEN), RNG.normal(size=HIDDEN)
-NOISE, FOUND, LOGITS = RNG.normal(size=(N, D)), RNG.normal(size=(N, D)), 3 * RNG.normal(size=(N, K))
+NOISE, ESTIMATE, LOGITS = RNG.normal(size=(N, D)), RNG.normal(size=(N, D)), 3 * RNG.normal(size=(N, K))
 LABELS = np.array([0, 3, 1, 1, 2, 0, 3])
 WEIGHTS = np.array([1, 2, 0, 0.5, 1, 3, 1.0])
 
@@ -33,8 +33,8 @@ def formula_of_penalty(x):
     values = []
     for row in x:
         active = np.tanh(row @ FIRST + SHIFT)
-        slope = sum(LAST[h] * (1 - active[h] ** 2) * FIRST[:, h] for h in range(HIDDEN))
-        values.append((np.sqrt(slope @ slope) - 1) ** 2)
+        grad = sum(LAST[h] * (1 - active[h] ** 2) * FIRST[:, h] for h in range(HIDDEN))
+        values.append((np.sqrt(grad @ grad) - 1) ** 2)
     return np.mean(values)
 
 
@@ -68,22 +68,22 @@ def test_the_penalty_is_the_formula():
     np.testing.assert_allclose(images, expected, rtol=1e-5)
 
 
-def test_a_critic_of_slope_one_has_no_penalty_and_a_flat_one_a_finite_slope():
+def test_unit_gradient_norm_has_no_penalty_and_a_flat_critic_a_finite_gradient():
     unit = jnp.asarray([0.6, 0.0, 0.8])
     np.testing.assert_allclose(losses.gradient_penalty(lambda x: x @ unit, *narrow(REAL)), 0, atol=1e-12)
 
     def flat(last):
         return losses.gradient_penalty(critic(*narrow(FIRST, SHIFT), last), *narrow(REAL))
 
-    value, slope = jax.jit(jax.value_and_grad(flat))(jnp.zeros(HIDDEN))
+    value, grad = jax.jit(jax.value_and_grad(flat))(jnp.zeros(HIDDEN))
     assert value == 1
-    np.testing.assert_array_equal(slope, 0)
+    np.testing.assert_array_equal(grad, 0)
 
 
-def test_what_is_found_again_is_compared_by_the_formulas():
-    squares = np.array([np.sum((a - b) ** 2) for a, b in zip(NOISE, FOUND, strict=True)])
-    np.testing.assert_allclose(losses.noise_recovery_loss(*narrow(NOISE, FOUND)), squares.mean(), rtol=1e-5)
-    weighted = losses.noise_recovery_loss(*narrow(NOISE, FOUND), weights=WEIGHTS)
+def test_recovery_losses_match_their_formulas():
+    squares = np.array([np.sum((a - b) ** 2) for a, b in zip(NOISE, ESTIMATE, strict=True)])
+    np.testing.assert_allclose(losses.noise_recovery_loss(*narrow(NOISE, ESTIMATE)), squares.mean(), rtol=1e-5)
+    weighted = losses.noise_recovery_loss(*narrow(NOISE, ESTIMATE), weights=WEIGHTS)
     np.testing.assert_allclose(weighted, WEIGHTS @ squares / WEIGHTS.sum(), rtol=1e-5)
     entropy = np.array([np.log(np.exp(row).sum()) - row[c] for row, c in zip(LOGITS, LABELS, strict=True)])
     np.testing.assert_allclose(losses.cluster_recovery_loss(LABELS, *narrow(LOGITS)), entropy.mean(), rtol=1e-5)
@@ -94,32 +94,32 @@ def test_what_is_found_again_is_compared_by_the_formulas():
 
 
 def test_gradients_are_those_of_differences():
-    """Those of the penalty go through the critic's slopes to its weights and to the rows."""
+    """Those of the penalty go through the critic's gradients to its weights and to the rows."""
     with jax.enable_x64(True):
         weights, x = tuple(map(jnp.asarray, (FIRST, SHIFT, LAST))), jnp.asarray(REAL)
 
-        def loss(weights, real, fake, noise, found, logits):
+        def loss(weights, real, fake, noise, estimate, logits):
             score = critic(*weights)
             gap = losses.wasserstein_critic_loss(score(real), score(fake)) * 0.3
             penalty = losses.gradient_penalty(score, losses.points_between(jax.random.key(0), real, fake))
-            code = losses.noise_recovery_loss(noise, found, weights=WEIGHTS)
+            code = losses.noise_recovery_loss(noise, estimate, weights=WEIGHTS)
             cluster = losses.cluster_recovery_loss(LABELS, logits, weights=WEIGHTS)
-            return gap + penalty + code + cluster + losses.wasserstein_generator_loss(score(found))
+            return gap + penalty + code + cluster + losses.wasserstein_generator_loss(score(estimate))
 
-        others = tuple(map(jnp.asarray, (FAKE, NOISE, FOUND, LOGITS)))
+        others = tuple(map(jnp.asarray, (FAKE, NOISE, ESTIMATE, LOGITS)))
         check_grads(jax.jit(loss), (weights, x, *others), order=1, modes=["rev"])
 
 
 def test_rows_of_weight_zero_may_hold_anything():
-    found, logits = (each.at[2].set(jnp.nan) for each in narrow(FOUND, LOGITS))
+    estimate, logits = (each.at[2].set(jnp.nan) for each in narrow(ESTIMATE, LOGITS))
 
-    def loss(found, logits):
-        code = losses.noise_recovery_loss(NOISE, found, weights=WEIGHTS)
+    def loss(estimate, logits):
+        code = losses.noise_recovery_loss(NOISE, estimate, weights=WEIGHTS)
         return code + losses.cluster_recovery_loss(LABELS, logits, weights=WEIGHTS)
 
-    value, slopes = jax.value_and_grad(loss, argnums=(0, 1))(found, logits)
-    np.testing.assert_allclose(value, loss(*narrow(FOUND, LOGITS)), rtol=1e-6)
-    assert all(np.isfinite(slope).all() for slope in slopes)
+    value, grads = jax.value_and_grad(loss, argnums=(0, 1))(estimate, logits)
+    np.testing.assert_allclose(value, loss(*narrow(ESTIMATE, LOGITS)), rtol=1e-6)
+    assert all(np.isfinite(grad).all() for grad in grads)
 
 
 def test_half_precision_is_summed_in_single():
@@ -136,11 +136,11 @@ def test_bad_input():
         losses.gradient_penalty(jnp.sum, REAL)
     with pytest.raises(ValueError, match=r"fake must have the shape \(7, 3\) to go with real, got \(7, 2\)"):
         losses.points_between(jax.random.key(0), REAL, FAKE[:, :2])
-    with pytest.raises(ValueError, match=r"found must have the shape \(7, 3\) to go with noise, got \(6, 3\)"):
-        losses.noise_recovery_loss(NOISE, FOUND[:6])
+    with pytest.raises(ValueError, match=r"estimate must have the shape \(7, 3\) to go with noise, got \(6, 3\)"):
+        losses.noise_recovery_loss(NOISE, ESTIMATE[:6])
     with pytest.raises(ValueError, match=r"labels must be between -1 \(not known\) and 3, got 0 to 4"):
         losses.cluster_recovery_loss(LABELS + (LABELS == 3), LOGITS)
     with pytest.raises(TypeError, match="labels must be integers"):
         losses.cluster_recovery_loss(LABELS.astype(float), LOGITS)
     with pytest.raises(ValueError, match="must not be negative"):
-        losses.noise_recovery_loss(NOISE, FOUND, weights=-WEIGHTS)
+        losses.noise_recovery_loss(NOISE, ESTIMATE, weights=-WEIGHTS)

@@ -13,8 +13,13 @@ from flax import nnx
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.protocol import Batch, Refreshed
-from jaxcluster.losses.dec import dec_loss, student_t_assignments, student_t_log_assignments, target_distribution
-from jaxcluster.losses.joint import deep_clustering_loss
+from jaxcluster.losses.dec import (
+    dec_loss,
+    deep_clustering_loss,
+    student_t_assignments,
+    student_t_log_assignments,
+    target_distribution,
+)
 from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 
 

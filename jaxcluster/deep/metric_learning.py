@@ -19,10 +19,15 @@ from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.latent_kmeans import CodeCenters
 from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.deep.views import Views, count_views, stacked, through
-from jaxcluster.losses.contrastive import contrastive_loss
-from jaxcluster.losses.mining import count_triplets, labels_of_views, negative_mask, positive_mask
-from jaxcluster.losses.supervised import supervised_contrastive_loss
-from jaxcluster.losses.triplet import MINING, mined_triplet_loss
+from jaxcluster.losses.contrastive import contrastive_loss, supervised_contrastive_loss
+from jaxcluster.losses.triplet import (
+    MINING,
+    count_triplets,
+    labels_of_views,
+    mined_triplet_loss,
+    negative_mask,
+    positive_mask,
+)
 from jaxcluster.ops.differences import distances
 from jaxcluster.ops.distance import normalize
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.protocol import Batch, Refreshed
-from jaxcluster.losses.vade import vade_loss, vade_responsibilities
+from jaxcluster.losses.mixture import vade_loss, vade_responsibilities
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
 LEAST_RESIDUAL = 1e-3

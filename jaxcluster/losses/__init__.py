@@ -1,33 +1,36 @@
-"""Losses: scalars to differentiate, each a pure function of arrays, for any model in JAX.
+"""Losses: differentiable scalars, each a pure function of arrays, for any model in JAX.
 
 All work under jit, vmap and grad, sum half precision in float32, and have finite gradients on degenerate batches: equal
-rows, one class, no positives, one row.
+samples, one class, no positives, one sample.
 """
 
-from jaxcluster.losses.contrastive import contrastive_loss
-from jaxcluster.losses.dec import dec_loss, student_t_assignments, student_t_log_assignments, target_distribution
+from jaxcluster.losses.contrastive import contrastive_loss, nt_xent_loss, supervised_contrastive_loss
+from jaxcluster.losses.dec import (
+    JointTerms,
+    dec_loss,
+    deep_clustering_loss,
+    student_t_assignments,
+    student_t_log_assignments,
+    target_distribution,
+)
 from jaxcluster.losses.graph_cut import soft_ncut
-from jaxcluster.losses.joint import JointTerms, deep_clustering_loss
-from jaxcluster.losses.kmeans import kmeans_loss, soft_kmeans_loss
-from jaxcluster.losses.mining import (
+from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
+from jaxcluster.losses.mixture import VadeTerms, mixture_nll, vade_loss, vade_responsibilities
+from jaxcluster.losses.swav import swapped_prediction_from_assignments, swapped_prediction_loss
+from jaxcluster.losses.triplet import (
     Pairs,
     TripletCounts,
     Triplets,
     count_triplets,
     labels_of_views,
+    mined_triplet_loss,
     negative_mask,
     pairs_from_labels,
     pairs_from_views,
     positive_mask,
+    triplet_loss,
     triplets_from_labels,
 )
-from jaxcluster.losses.mixture import mixture_nll
-from jaxcluster.losses.nt_xent import nt_xent_loss
-from jaxcluster.losses.soft import soft_clustering_loss
-from jaxcluster.losses.supervised import supervised_contrastive_loss
-from jaxcluster.losses.swapped import swapped_prediction_from_assignments, swapped_prediction_loss
-from jaxcluster.losses.triplet import mined_triplet_loss, triplet_loss
-from jaxcluster.losses.vade import VadeTerms, vade_loss, vade_responsibilities
 from jaxcluster.losses.wasserstein import (
     cluster_recovery_loss,
     gradient_penalty,

@@ -1,40 +1,120 @@
-"""The contrastive loss: pairs that belong together are drawn to one place, others pushed a margin apart.
+"""Contrastive losses: of pairs (Hadsell 2006), of two views (NT-Xent, SimCLR), and of labels (supervised contrastive).
 
-Source: R. Hadsell, S. Chopra and Y. LeCun, Dimensionality reduction by learning an invariant mapping, CVPR 2006.
+>>> import numpy as np
+>>> views = np.eye(4)
+>>> round(float(nt_xent_loss(views, views, temperature=1.0)), 3)  # log(e + 6) − 1
+1.165
+
+Sources: R. Hadsell, S. Chopra and Y. LeCun, Dimensionality reduction by learning an invariant mapping, CVPR 2006;
+T. Chen, S. Kornblith, M. Norouzi and G. Hinton, A simple framework for contrastive learning of visual representations,
+ICML 2020; P. Khosla et al., Supervised contrastive learning, NeurIPS 2020, L_out.
 """
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_alike, as_matching, as_weights, in_one_dtype, present
-from jaxcluster.losses.reduce import reduce
+from jaxcluster.losses.triplet import positive_mask
+from jaxcluster.losses.validation import (
+    as_labels,
+    as_matrix,
+    as_paired_samples,
+    as_shaped,
+    as_weights,
+    mask_rows,
+    promote,
+    reduce,
+    zero_unweighted,
+)
 from jaxcluster.ops.differences import length
+from jaxcluster.ops.distance import normalize, row_products
 from jaxcluster.types import Array, Float
 
 
 def contrastive_loss(a, b, same, *, margin=1.0, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
-    """½·[y·d² + (1 − y)·max(0, m − d)²] of each pair, d its Euclidean distance and y whether it belongs together.
+    """½·[y·d² + (1 − y)·max(0, m − d)²] of each pair, d its Euclidean distance and y = 1 for a positive pair.
 
-    A pair of equal rows has gradient 0, also where they do not belong together: no direction leads apart.
+    A pair of equal samples has gradient 0, also a negative one: no direction increases its distance first.
 
     Args:
-        a, b: (n, d) the two rows of each pair; `jaxcluster.losses.pairs_from_labels` finds pairs in a batch.
-        same: (n,) y, booleans or shares between 0 and 1.
-        margin: m > 0, in the units of the rows. Traced.
-        weights: (n,) >= 0, or None for 1 each.
-        reduction: "mean", "sum", "none" for (n,) terms, or "nonzero": the mean of the terms above 0.
+        a, b: (n_pairs, n_features) the samples of each pair; `jaxcluster.losses.pairs_from_labels` lists the pairs of
+            a batch.
+        same: (n_pairs,) y, booleans or probabilities.
+        margin: m > 0, in the units of the samples. Traced.
+        weights: (n_pairs,) >= 0, or None for 1 each.
+        reduction: "mean", "sum", "none" for (n_pairs,) terms, or "nonzero": the mean of the terms above 0.
 
     Raises:
         ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
     """
-    a, b = as_alike(a=a, b=b)
-    same = as_matching(same, a.shape[:1], name="same", of="a")
-    a, b, same = in_one_dtype(a, b, same)
+    a, b = as_paired_samples(a=a, b=b)
+    same = as_shaped(same, a.shape[:1], name="same", of="a")
+    a, b, same = promote(a, b, same)
     margin = jnp.asarray(check.check_positive("margin", margin), a.dtype)
     weights = as_weights(weights, a.shape[0])
-    differences = present(a, weights) - present(b, weights)
+    differences = zero_unweighted(a, weights) - zero_unweighted(b, weights)
+    # d² for positive pairs, not length²: its gradient needs no division by d, which may be 0.
     squares = jnp.sum(jnp.square(differences), axis=1)
-    short = jnp.maximum(margin - length(differences), 0)
-    return reduce((same * squares + (1 - same) * jnp.square(short)) / 2, reduction, weights=weights)
+    hinge = jnp.maximum(margin - length(differences), 0)
+    return reduce((same * squares + (1 - same) * jnp.square(hinge)) / 2, reduction, weights=weights)
+
+
+def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
+    """NT-Xent: the mean over all 2n views of −log[exp(s_ij/τ) / Σ_{l≠i} exp(s_il/τ)], j the other view of i.
+
+    s is the cosine similarity. A batch of one sample has no negatives, and loss 0. A view of zeros has cosine 0 to all,
+    and gradient 0. Memory is (2n)².
+
+    Args:
+        a, b: (n_samples, n_features) two views of each sample; normalized here.
+        temperature: τ > 0, by which cosines are divided. Traced.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, or a temperature that is not positive.
+    """
+    a = as_matrix(a, name="a")
+    b = as_shaped(b, a.shape, name="b", of="a")
+    a, b = promote(a, b)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), a.dtype)
+    n = a.shape[0]
+    views = normalize(jnp.concatenate([a, b]))
+    logits = row_products(views, views) / temperature
+    logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
+    index = jnp.arange(2 * n, dtype=jnp.int32)
+    positive = logits[index, (index + n) % (2 * n)]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - positive)
+
+
+def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, ""]:
+    """The mean over samples i of −1/|P_i|·Σ_{p∈P_i} log[exp(s_ip/τ) / Σ_{l≠i} exp(s_il/τ)], s the cosine similarity.
+
+    P_i are the other samples with the label of i. Samples without positives are left out of the mean, but stay in the
+    denominators of the others; a batch without positives has loss 0. With two views of each sample, labeled by the
+    sample's index, it equals `nt_xent_loss`. Memory is n².
+
+    Args:
+        z: (n_samples, n_features) embeddings, in any order; normalized here.
+        labels: (n_samples,) integers, or concrete strings or objects. Samples of unknown label, −1, take no part, not
+            even as negatives.
+        temperature: τ > 0, by which cosines are divided. Traced.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, labels that are not integers, a temperature that is not positive.
+    """
+    z = as_matrix(z, name="z")
+    n = z.shape[0]
+    labels = as_labels(labels, n)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
+    known = labels >= 0
+    z = normalize(mask_rows(known, z))
+    positive = positive_mask(labels)
+    count = jnp.sum(positive, axis=1).astype(z.dtype)
+    has_positive = count > 0
+    logits = row_products(z, z) / temperature
+    # Samples without positives sum over everything, so that their log-sum-exp, which is masked, has a finite gradient.
+    others = (known[None, :] & ~jnp.eye(n, dtype=bool)) | ~has_positive[:, None]
+    log_denominator = jax.nn.logsumexp(jnp.where(others, logits, -jnp.inf), axis=1)
+    mean_positive = jnp.sum(jnp.where(positive, logits, 0), axis=1) / jnp.where(has_positive, count, 1)
+    return reduce(log_denominator - mean_positive, mask=has_positive)

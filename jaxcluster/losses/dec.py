@@ -1,27 +1,63 @@
-"""Deep embedded clustering: codes shared out by Student's t, and drawn towards what the shares are surest of.
+"""Losses of deep embedded clustering (DEC), and a clustering loss joined with classification.
 
-Source: J. Xie, R. Girshick and A. Farhadi, Unsupervised deep embedding for clustering analysis, ICML 2016.
+DEC assigns embeddings to clusters by a Student's t kernel and sharpens the assignments towards their own targets.
+
+>>> import numpy as np
+>>> q = np.array([[0.8, 0.2], [0.4, 0.6]])
+>>> round(float(target_distribution(q)[0, 0]), 2)  # (0.64/1.2) / (0.64/1.2 + 0.04/0.8)
+0.91
+
+Sources: J. Xie, R. Girshick and A. Farhadi, Unsupervised deep embedding for clustering analysis, ICML 2016; J.
+Enguehard, P. O'Halloran and A. Gholipour, Semi-supervised learning with deep embedded clustering for image
+classification and segmentation, IEEE Access 7 (2019), for the cross-entropy beside a clustering term.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.losses.inputs import as_matching, as_matrix, as_rows, as_weights, in_one_dtype, present
-from jaxcluster.losses.reduce import reduce
+from jaxcluster.core.frame import float_dtype
+from jaxcluster.losses.validation import (
+    as_labels,
+    as_logits,
+    as_matrix,
+    as_samples,
+    as_shaped,
+    as_weights,
+    mask_rows,
+    promote,
+    reduce,
+    zero_unweighted,
+)
 from jaxcluster.ops.differences import squared_distances
 from jaxcluster.types import Array, Float
 
 
+class JointTerms(NamedTuple):
+    """A weighted sum of a clustering and a classification loss, and both without their weights.
+
+    Attributes:
+        loss: () the weighted sum, to be minimized.
+        clustering: () the clustering loss.
+        classification: () mean cross-entropy of the labeled samples (nats); 0 where there are none.
+    """
+
+    loss: Float[Array, ""]
+    clustering: Float[Array, ""]
+    classification: Float[Array, ""]
+
+
 def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
-    """q_ij ∝ (1 + ‖z_i − μ_j‖²/α)^(−(α+1)/2), the share of each cluster in each row; rows sum to 1.
+    """Soft assignments q_ij ∝ (1 + ‖z_i − μ_j‖²/α)^(−(α+1)/2), (n_samples, n_clusters); rows sum to 1.
 
     Args:
-        z: (n, d) codes.
-        centers: (k, d) μ, in the units of the codes.
-        alpha: α > 0, degrees of freedom; the paper has 1. Traced.
+        z: (n_samples, n_features) embeddings.
+        centers: (n_clusters, n_features) μ, in the units of z.
+        alpha: α > 0, degrees of freedom; 1 in the paper. Traced.
 
     Raises:
         ValueError, TypeError: wrong shapes, or an alpha that is not positive.
@@ -30,56 +66,84 @@ def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
 
 
 def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
-    """log q of `student_t_assignments`, finite however far a row is from all centers."""
-    z, centers = as_rows(z=z, centers=centers)
+    """log q of `student_t_assignments`, finite however far a sample is from all centers."""
+    z, centers = as_samples(z=z, centers=centers)
     alpha = jnp.asarray(check.check_positive("alpha", alpha), z.dtype)
-    # A square beyond the dtype is its largest number: the row is as far from all clusters.
+    # A square that overflows becomes the largest finite number: the sample is then equally far from all clusters.
     scaled = jnp.minimum(squared_distances(z, centers) / alpha, jnp.finfo(z.dtype).max)
     logits = -(alpha + 1) / 2 * jnp.log1p(scaled)
     return jax.nn.log_softmax(logits, axis=1)
 
 
 def target_distribution(q, *, weights=None) -> Float[Array, "n k"]:
-    """p_ij ∝ q_ij² / f_j with f_j = Σ_i w_i·q_ij; rows sum to 1.
+    """p_ij ∝ q_ij² / f_j with the soft cluster size f_j = Σ_i w_i·q_ij; (n_samples, n_clusters), rows sum to 1.
 
-    Squares favor what q is sure of, and f keeps large clusters from growing by their size. f is summed over all rows
-    that are given: they are to be those of the whole data set, not of a batch, whose f says little of the clusters.
+    The square emphasizes confident assignments, and f keeps large clusters from growing. Pass the assignments of the
+    whole data set: the f of a batch says little about the clusters.
 
     Args:
-        q: (n, k) shares, >= 0; rows sum to 1.
-        weights: (n,) >= 0 of the rows in f; None for 1 each. A row of weight 0 has a target all the same.
+        q: (n_samples, n_clusters) soft assignments, >= 0; rows sum to 1.
+        weights: (n_samples,) >= 0, the samples' weights in f; None for 1 each. Samples of weight 0 have targets too.
 
     Raises:
         ValueError, TypeError: wrong shapes or weights.
     """
     q = as_matrix(q, name="q")
     weights = as_weights(weights, q.shape[0])
-    shares = q if weights is None else weights.values.astype(q.dtype)[:, None] * present(q, weights)
-    frequency = jnp.sum(shares, axis=0)
-    # q/f comes first: the square of a small share would underflow.
-    raised = q * (q / jnp.where(frequency > 0, frequency, 1)[None, :])
-    total = jnp.sum(raised, axis=1, keepdims=True)
-    return raised / jnp.where(total > 0, total, 1)
+    weighted = q if weights is None else weights.values.astype(q.dtype)[:, None] * zero_unweighted(q, weights)
+    frequency = jnp.sum(weighted, axis=0)
+    # q · (q/f), not q²/f: the square of a small q would underflow.
+    unnormalized = q * (q / jnp.where(frequency > 0, frequency, 1)[None, :])
+    total = jnp.sum(unnormalized, axis=1, keepdims=True)
+    return unnormalized / jnp.where(total > 0, total, 1)
 
 
 def dec_loss(q, p, *, weights=None) -> Float[Array, ""]:
-    """KL(P‖Q), the mean over rows of Σ_j p_ij·log(p_ij/q_ij) (nats per row), with 0·log 0 = 0.
+    """KL(P‖Q), the mean over samples of Σ_j p_ij·log(p_ij/q_ij) (nats), with 0·log 0 = 0.
 
-    P is a constant, also where it was computed from q: the loss has its gradient through q alone.
+    P is a constant, also where it was computed from q: the gradient is that of q alone.
 
     Args:
-        q: (n, k) shares of the batch; see `student_t_assignments`.
-        p: (n, k) targets of the same rows, from a `target_distribution` of the whole data set.
-        weights: (n,) >= 0 of the rows in the mean; None for 1 each.
+        q: (n_samples, n_clusters) assignments of the batch; see `student_t_assignments`.
+        p: (n_samples, n_clusters) targets of the same samples, from a `target_distribution` of the whole data set.
+        weights: (n_samples,) >= 0 of the mean; None for 1 each.
 
     Raises:
         ValueError, TypeError: wrong shapes or weights.
     """
     q = as_matrix(q, name="q")
-    q, p = in_one_dtype(q, jax.lax.stop_gradient(as_matching(p, q.shape, name="p", of="q")))
+    q, p = promote(q, jax.lax.stop_gradient(as_shaped(p, q.shape, name="p", of="q")))
     weights = as_weights(weights, q.shape[0])
     positive = p > 0
-    # A share may have underflowed where the target, from an earlier state, has not.
-    log_q = jnp.log(jnp.maximum(present(q, weights), jnp.finfo(q.dtype).tiny))
+    # q may have underflowed to 0 where the target, computed from earlier weights, has not: log q stays above log tiny.
+    log_q = jnp.log(jnp.maximum(zero_unweighted(q, weights), jnp.finfo(q.dtype).tiny))
     terms = jnp.where(positive, p * (jnp.log(jnp.where(positive, p, 1)) - log_q), 0)
     return reduce(jnp.sum(terms, axis=1), weights=weights)
+
+
+def deep_clustering_loss(clustering, logits, labels, *, clustering_weight=1.0, classification_weight=1.0) -> JointTerms:
+    """clustering_weight·L + classification_weight·mean[−log softmax(logits)_label], over the labeled samples.
+
+    Args:
+        clustering: () L, any clustering loss: `kmeans_loss`, `dec_loss`, `soft_clustering_loss`, ….
+        logits: (n_samples, n_classes).
+        labels: (n_samples,) integers below n_classes; samples of unknown label, −1, are left out.
+        clustering_weight, classification_weight: >= 0. Traced.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, labels that are not integers, negative weights.
+    """
+    clustering = jnp.asarray(clustering)
+    if clustering.ndim:
+        raise ValueError(f"clustering must be a scalar, got shape {clustering.shape}. Reduce it over rows first.")
+    clustering_weight = check.check_positive("clustering_weight", clustering_weight, zero=True)
+    classification_weight = check.check_positive("classification_weight", classification_weight, zero=True)
+    logits = as_logits(logits)
+    labels = as_labels(labels, *logits.shape)
+    known = labels >= 0
+    log_probs = jax.nn.log_softmax(mask_rows(known, logits), axis=1)
+    log_likelihood = jnp.take_along_axis(log_probs, jnp.where(known, labels, 0)[:, None], axis=1)[:, 0]
+    classification = reduce(-log_likelihood, mask=known)
+    clustering, classification = promote(clustering.astype(float_dtype(clustering.dtype)), classification)
+    weights = [jnp.asarray(weight, clustering.dtype) for weight in (clustering_weight, classification_weight)]
+    return JointTerms(weights[0] * clustering + weights[1] * classification, clustering, classification)

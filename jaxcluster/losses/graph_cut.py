@@ -1,4 +1,10 @@
-"""The normalized cut of a soft labeling, to be differentiated."""
+"""The normalized cut of soft assignments, a differentiable loss.
+
+>>> import numpy as np
+>>> affinity = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+>>> float(soft_ncut(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), affinity))  # 1/3 + 1/1
+1.3333333730697632
+"""
 
 from __future__ import annotations
 
@@ -11,20 +17,20 @@ from jaxcluster.types import Array, Float
 
 
 def soft_ncut(assignments: Float[Array, "n k"], affinity: Any) -> Float[Array, ""]:
-    """Σ_j cut_j / vol_j = k − Σ_j p_jᵀWp_j / dᵀp_j, for rows that belong to clusters in shares.
+    """Σ_j cut_j / vol_j = k − Σ_j p_jᵀWp_j / dᵀp_j, the normalized cut of soft assignments P.
 
-    cut_j = p_jᵀW(1 − p_j) is the weight between cluster j and the rest, and vol_j = dᵀp_j, d the row sums of W, all the
-    weight that it has. Between 0 and k; for one-hot assignments it is `jaxcluster.spectral.ncut`. A cluster without
-    weight adds nothing, and has no gradient.
+    cut_j = p_jᵀW(1 − p_j) is the weight between cluster j and the rest, vol_j = dᵀp_j its volume, d the degrees (row
+    sums of W). Between 0 and k; for one-hot assignments it is `jaxcluster.spectral.ncut`. A cluster without volume
+    adds nothing, and has no gradient.
 
     Args:
-        assignments: shares of each row in k clusters, >= 0; rows sum to 1.
-        affinity: symmetric weights W >= 0 as they stand, diagonal included: an (n, n) matrix, traced or not, a concrete
-            SciPy sparse one, or a `jaxcluster.ops.affinity.Affinity`, which a loss that is computed often is faster
-            with.
+        assignments: (n_samples, n_clusters) P >= 0; rows sum to 1.
+        affinity: symmetric weights W >= 0, diagonal included: an (n_samples, n_samples) matrix, traced or not, a
+            concrete SciPy sparse one, or a `jaxcluster.ops.affinity.Affinity`, which is faster if the loss is computed
+            often.
 
     Raises:
-        ValueError, TypeError: assignments that are not (n, k); a matrix that is not square, symmetric, finite and
+        ValueError, TypeError: assignments of another shape; a matrix that is not square, symmetric, finite and
             non-negative, and where.
 
     Source: J. Shi and J. Malik, Normalized cuts and image segmentation, IEEE Trans. PAMI 22 (2000).
@@ -36,4 +42,5 @@ def soft_ncut(assignments: Float[Array, "n k"], affinity: Any) -> Float[Array, "
             f"assignments must have shape ({weights.n}, k), one row for each of the affinity, got {assignments.shape}."
         )
     cut, volume = cut_and_volume(weights, assignments)
+    # Both sides of the `where`: the quotient of volume 0 would be NaN in the gradient.
     return jnp.sum(jnp.where(volume > 0, cut / jnp.where(volume > 0, volume, 1), 0))

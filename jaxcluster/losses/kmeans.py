@@ -1,19 +1,24 @@
-"""What k-means and soft k-means minimize, as losses of rows and centers.
+"""Losses of k-means, of soft k-means, and of its responsibilities against a target.
+
+>>> import numpy as np
+>>> float(kmeans_loss(np.array([[0.0], [3.0]]), np.array([[1.0]])))
+2.5
 
 Sources: S. Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory 28 (1982); C. M. Bishop, Pattern
-Recognition and Machine Learning (2006), 9.3.2, for the soft form.
+Recognition and Machine Learning (2006), 9.3.2, for soft k-means; S. Kullback and R. A. Leibler, On information and
+sufficiency, Annals of Mathematical Statistics 22 (1951).
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import xlogy
 
 from jaxcluster.cluster.soft_kmeans import soften
 from jaxcluster.core import check
 from jaxcluster.core.frame import frame_of
-from jaxcluster.losses.inputs import as_rows, as_weights, present
-from jaxcluster.losses.reduce import reduce
+from jaxcluster.losses.validation import as_samples, as_shaped, as_weights, promote, reduce, zero_unweighted
 from jaxcluster.ops.differences import squared_distances, squared_excess
 from jaxcluster.ops.distance import own_distances
 from jaxcluster.ops.nearest import nearest
@@ -21,50 +26,90 @@ from jaxcluster.types import Array, Float
 
 
 def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
-    """min_j ‖x − μ_j‖² of each row (data units²); with "sum" it is the inertia.
+    """min_j ‖x − μ_j‖² of each sample (data units²); the "sum" is the inertia.
 
-    Labels are constants: the gradient of a row goes to its nearest center alone, which makes it exact wherever no two
-    centers are equally near.
+    Labels are constants: the gradient of a sample goes to its nearest center alone. That is the exact gradient wherever
+    no two centers are equally near.
 
     Args:
-        x: (n, d) rows.
-        centers: (k, d) μ.
-        weights: (n,) >= 0, or None for 1 each.
-        reduction: "mean" (per row), "sum", or "none" for (n,) terms.
+        x: (n_samples, n_features).
+        centers: (n_clusters, n_features) μ.
+        weights: (n_samples,) >= 0, or None for 1 each.
+        reduction: "mean" (per sample), "sum", or "none" for (n_samples,) terms.
 
     Raises:
         ValueError, TypeError: wrong shapes or weights, an unknown reduction.
     """
-    x, centers = as_rows(x=x, centers=centers)
+    x, centers = as_samples(x=x, centers=centers)
     weights = as_weights(weights, x.shape[0])
-    x = present(x, weights)
-    held, fixed = jax.lax.stop_gradient((x, centers))
-    frame = frame_of(fixed)
-    labels, _ = nearest(frame.enter(held), frame.enter(fixed))
+    x = zero_unweighted(x, weights)
+    constant_x, constant_centers = jax.lax.stop_gradient((x, centers))
+    frame = frame_of(constant_centers)
+    labels, _ = nearest(frame.enter(constant_x), frame.enter(constant_centers))
     return reduce(own_distances(x, centers, labels), reduction, weights=weights)
 
 
 def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
-    """−2σ²·log[(1/k)·Σ_j exp(−‖x − μ_j‖²/2σ²)] of each row (data units²), its free energy.
+    """−2σ²·log[(1/k)·Σ_j exp(−‖x − μ_j‖²/2σ²)] of each sample (data units²), its free energy.
 
-    The "sum" is what ``soft_kmeans.fit`` minimizes, ``soft_kmeans.free_energy``; "mean" is that per row. As σ² → 0 it
-    tends to `kmeans_loss`, which it is at 0.
+    The "sum" is the objective of ``soft_kmeans.fit``, ``soft_kmeans.free_energy``. As σ² → 0 it tends to `kmeans_loss`,
+    which is its value at 0.
 
     Args:
-        x: (n, d) rows.
-        centers: (k, d) μ.
-        variance: σ² >= 0 (data units²), half of the temperature of a softmax of −‖x − μ‖². Traced, with a gradient.
-        weights: (n,) >= 0, or None for 1 each.
-        reduction: "mean" (per row), "sum", or "none" for (n,) terms.
+        x: (n_samples, n_features).
+        centers: (n_clusters, n_features) μ.
+        variance: σ² >= 0 (data units²), half of the temperature of a softmax of −‖x − μ‖². Traced, differentiable.
+        weights: (n_samples,) >= 0, or None for 1 each.
+        reduction: "mean" (per sample), "sum", or "none" for (n_samples,) terms.
 
     Raises:
         ValueError, TypeError: wrong shapes or weights, a negative variance, an unknown reduction.
     """
-    x, centers = as_rows(x=x, centers=centers)
+    x, centers = as_samples(x=x, centers=centers)
     variance = check.check_positive("variance", variance, zero=True)
     weights = as_weights(weights, x.shape[0])
-    # About the nearest center: of a far row the squared distances agree in all the digits that the shares depend on.
-    x = present(x, weights)
-    nearest_center = centers[jnp.argmin(jax.lax.stop_gradient(squared_distances(x, centers)), axis=1)]
-    energy, _ = soften(squared_excess(x, nearest_center, centers).T, jnp.asarray(variance, x.dtype))
+    x = zero_unweighted(x, weights)
+    nearest_center, excess = _excess_over_nearest(x, centers)
+    energy, _ = soften(excess.T, jnp.asarray(variance, x.dtype))
     return reduce(jnp.sum(jnp.square(x - nearest_center), axis=1) + energy, reduction, weights=weights)
+
+
+def soft_clustering_loss(
+    z, centers, target, *, temperature=1.0, weights=None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
+    """KL(t‖r) = Σ_j t_j·log(t_j/r_j) of each sample (nats), r = softmax(−‖z − μ‖²/T), with 0·log 0 = 0.
+
+    It is the cross-entropy less the entropy of the target: the gradient is the same, and the loss is 0 at r = t. The
+    target is a constant.
+
+    Args:
+        z: (n_samples, n_features) embeddings.
+        centers: (n_clusters, n_features) μ.
+        target: (n_samples, n_clusters) t >= 0; rows sum to 1. One-hot for known clusters.
+        temperature: T > 0 (units of z²), twice the variance of soft k-means. Traced.
+        weights: (n_samples,) >= 0, or None for 1 each.
+        reduction: "mean" (per sample), "sum", or "none" for (n_samples,) terms.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or weights, a temperature that is not positive, an unknown reduction.
+    """
+    z, centers = as_samples(z=z, centers=centers)
+    n = z.shape[0]
+    target = as_shaped(target, (n, centers.shape[0]), name="target", of="z and centers")
+    z, centers, target = promote(z, centers, target)
+    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
+    weights = as_weights(weights, n)
+    target = jax.lax.stop_gradient(zero_unweighted(target, weights))
+    _, excess = _excess_over_nearest(zero_unweighted(z, weights), centers)
+    log_r = jax.nn.log_softmax(-excess / temperature, axis=1)
+    return reduce(jnp.sum(xlogy(target, target) - target * log_r, axis=1), reduction, weights=weights)
+
+
+def _excess_over_nearest(x, centers):
+    """The nearest center of each sample, (n, d), and ‖x − μ_j‖² less its squared distance, (n, k).
+
+    A softmax depends on the excess only. The squared distances of a far sample agree in all the digits of float32; the
+    excess, computed from differences of centers, keeps its own.
+    """
+    nearest_center = centers[jnp.argmin(jax.lax.stop_gradient(squared_distances(x, centers)), axis=1)]
+    return nearest_center, squared_excess(x, nearest_center, centers)

@@ -1,7 +1,12 @@
 """Wasserstein adversarial losses with a gradient penalty, and the inverse-encoder terms of ClusterGAN.
 
-A critic D scores rows, high for real ones. The most that its means over real and over generated rows can differ, where
-its slope is at most 1, is their Wasserstein distance.
+A critic D scores samples, high for real ones. The largest difference of its means over real and over generated samples,
+among critics whose gradient norm is at most 1, is the Wasserstein-1 distance of both distributions.
+
+>>> import numpy as np
+>>> x = np.random.default_rng(0).normal(size=(8, 3))
+>>> float(gradient_penalty(lambda x: 2.0 * x[:, 0], x))  # (‖∇D‖ − 1)² with ‖∇D‖ = 2
+1.0
 
 Sources: I. Gulrajani, F. Ahmed, M. Arjovsky, V. Dumoulin and A. Courville, Improved training of Wasserstein GANs, NIPS
 2017; S. Mukherjee, H. Asnani, E. Lin and S. Kannan, ClusterGAN: latent space clustering in generative adversarial
@@ -18,96 +23,103 @@ import jax.numpy as jnp
 
 from jaxcluster.core import check
 from jaxcluster.core.frame import float_dtype
-from jaxcluster.losses.inputs import as_alike, as_labels, as_logits, as_matching, as_weights, in_one_dtype, present
-from jaxcluster.losses.reduce import reduce
+from jaxcluster.losses.validation import (
+    as_labels,
+    as_logits,
+    as_paired_samples,
+    as_shaped,
+    as_weights,
+    promote,
+    reduce,
+    zero_unweighted,
+)
 from jaxcluster.ops.differences import length
 from jaxcluster.types import Array, Float, KeyArray
 
 
 def wasserstein_critic_loss(real_scores, fake_scores) -> Float[Array, ""]:
-    """mean D(x̃) − mean D(x): minus the critic's estimate of the Wasserstein distance, without a penalty.
+    """mean D(x̃) − mean D(x): the negative of the critic's estimate of the Wasserstein distance, without a penalty.
 
     Args:
-        real_scores: (n,) or (n, 1) D(x) of rows of the data.
-        fake_scores: (m,) or (m, 1) D(x̃) of generated ones.
+        real_scores: (n_real,) or (n_real, 1) D(x) of real samples.
+        fake_scores: (n_fake,) or (n_fake, 1) D(x̃) of generated samples.
 
     Raises:
         ValueError, TypeError: other shapes.
     """
-    fake, real = in_one_dtype(_scores(fake_scores, "fake_scores"), _scores(real_scores, "real_scores"))
+    fake, real = promote(_as_scores(fake_scores, "fake_scores"), _as_scores(real_scores, "real_scores"))
     return jnp.mean(fake) - jnp.mean(real)
 
 
 def wasserstein_generator_loss(fake_scores) -> Float[Array, ""]:
-    """−mean D(x̃): generated rows are to score as real ones do.
-
-    Args:
-        fake_scores: (m,) or (m, 1).
+    """−mean D(x̃) of generated samples, (n_samples,) or (n_samples, 1) scores.
 
     Raises:
         ValueError, TypeError: other shapes.
     """
-    return -jnp.mean(_scores(fake_scores, "fake_scores"))
+    return -jnp.mean(_as_scores(fake_scores, "fake_scores"))
 
 
 def points_between(key: KeyArray, real, fake) -> Float[Array, "n ..."]:
-    """x̂ = ε·x + (1 − ε)·x̃ with ε uniform in [0, 1), one for each pair of rows.
+    """Random interpolates x̂ = ε·x + (1 − ε)·x̃ with ε uniform in [0, 1), one for each pair of samples.
 
     Args:
         key: draws ε.
-        real, fake: (n, …) rows of the data and generated ones.
+        real, fake: (n_samples, …) real and generated samples.
 
     Raises:
         ValueError: shapes that differ.
     """
-    fake = as_matching(fake, jnp.shape(real), name="fake", of="real")
-    real, fake = in_one_dtype(as_matching(real, fake.shape, name="real", of="fake"), fake)
-    share = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
-    return share * real + (1 - share) * fake
+    fake = as_shaped(fake, jnp.shape(real), name="fake", of="real")
+    real, fake = promote(as_shaped(real, fake.shape, name="real", of="fake"), fake)
+    epsilon = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1), real.dtype)
+    return epsilon * real + (1 - epsilon) * fake
 
 
 def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
-    """Mean over rows of (‖∇_x D(x)‖ − 1)², ∇_x of a row's own score, its norm Euclidean over all its entries.
+    """Mean over samples of (‖∇_x D(x)‖ − 1)², the Euclidean norm over all entries of a sample.
 
-    The weight, λ = 10 in the papers, is the caller's. Where ∇_x is 0 the norm has gradient 0, not NaN.
+    Multiply it by the penalty weight, λ = 10 in the papers. Where ∇_x is 0 the norm has gradient 0, not NaN.
 
     Args:
-        critic: (n, …) rows to (n,) or (n, 1) scores, each of its own row alone: without batch normalization.
-        x: (n, …) rows to look at; `points_between` real and generated ones in the paper.
+        critic: maps (n_samples, …) to (n_samples,) or (n_samples, 1) scores, each of its own sample alone: without
+            batch normalization.
+        x: (n_samples, …) samples; in the paper `points_between` real and generated ones.
 
     Raises:
         ValueError, TypeError: scores of another shape.
     """
     x = jnp.asarray(x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float_dtype(x.dtype))
-    gradients = check.widen(jax.grad(lambda x: jnp.sum(_scores(critic(x), "critic(x)")))(x))
+    # As no score depends on another sample, the gradient of the sum holds every sample's own gradient.
+    gradients = check.widen(jax.grad(lambda x: jnp.sum(_as_scores(critic(x), "critic(x)")))(x))
     return jnp.mean(jnp.square(length(gradients.reshape(x.shape[0], -1)) - 1))
 
 
-def noise_recovery_loss(noise, found, *, weights=None) -> Float[Array, ""]:
-    """Mean over rows of ‖z_n − ẑ_n‖², how well the noise that a row was generated from is found again.
+def noise_recovery_loss(noise, estimate, *, weights=None) -> Float[Array, ""]:
+    """Mean over samples of ‖z_n − ẑ_n‖², the error of the noise that the encoder recovers from generated samples.
 
     Args:
-        noise: (n, l) z_n.
-        found: (n, l) ẑ_n, what the encoder makes of the generated rows.
-        weights: (n,) >= 0 of the rows in the mean; None for 1 each.
+        noise: (n_samples, n_latent) z_n, from which the samples were generated.
+        estimate: (n_samples, n_latent) ẑ_n, the encoder's output for the generated samples.
+        weights: (n_samples,) >= 0 of the mean; None for 1 each.
 
     Raises:
         ValueError, TypeError: wrong shapes or weights.
     """
-    noise, found = as_alike(noise=noise, found=found)
+    noise, estimate = as_paired_samples(noise=noise, estimate=estimate)
     weights = as_weights(weights, noise.shape[0])
-    noise, found = present(noise, weights), present(found, weights)
-    return reduce(jnp.sum(jnp.square(noise - found), axis=1), weights=weights)
+    difference = zero_unweighted(noise, weights) - zero_unweighted(estimate, weights)
+    return reduce(jnp.sum(jnp.square(difference), axis=1), weights=weights)
 
 
 def cluster_recovery_loss(labels, logits, *, weights=None) -> Float[Array, ""]:
-    """Mean over rows of −log softmax(ẑ_c)_c, the cross-entropy (nats) of the cluster a row was generated from.
+    """Mean over samples of −log softmax(ẑ_c)_c, the cross-entropy (nats) of the cluster a sample was generated from.
 
     Args:
-        labels: (n,) integers, the position c of the 1 in each one-hot z_c; rows of −1 do not count.
-        logits: (n, k) ẑ_c, what the encoder makes of the generated rows.
-        weights: (n,) >= 0 of the rows in the mean; None for 1 each.
+        labels: (n_samples,) integers, the position c of the 1 in each one-hot z_c; samples of −1 do not count.
+        logits: (n_samples, n_clusters) ẑ_c, the encoder's output for the generated samples.
+        weights: (n_samples,) >= 0 of the mean; None for 1 each.
 
     Raises:
         ValueError, TypeError: wrong shapes, labels or weights.
@@ -115,16 +127,16 @@ def cluster_recovery_loss(labels, logits, *, weights=None) -> Float[Array, ""]:
     logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     weights = as_weights(weights, logits.shape[0])
-    log_shares = jax.nn.log_softmax(present(logits, weights), axis=1)
-    terms = -jnp.take_along_axis(log_shares, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
-    return reduce(terms, weights=weights, counted=labels >= 0)
+    log_probs = jax.nn.log_softmax(zero_unweighted(logits, weights), axis=1)
+    terms = -jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
+    return reduce(terms, weights=weights, mask=labels >= 0)
 
 
-def _scores(scores, name):
-    """One number a row, as (n,)."""
+def _as_scores(scores, name):
+    """One score per sample, as (n,)."""
     scores = jnp.asarray(scores)
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
     if scores.ndim != 1 or not scores.size:
         raise ValueError(f"{name} must have shape (n,) or (n, 1), one number a row, got {scores.shape}.")
-    return as_matching(scores, scores.shape, name=name, of="rows")
+    return as_shaped(scores, scores.shape, name=name, of="rows")

@@ -1,0 +1,276 @@
+"""Validation of the arguments of losses, and the reduction of their terms to one number.
+
+Half precision becomes float32, which is also the dtype of the loss. Shapes are always checked, values only where they
+are concrete, so that every loss can be traced. Concrete float64 is narrowed to float32 only after subtracting what the
+loss does not depend on: an origin of the samples, the largest logit of a row, the unit of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.core import check
+from jaxcluster.core.frame import float_dtype, times_power_of_two
+from jaxcluster.metrics.labels import encode
+from jaxcluster.types import Array, Bool, Float, Int
+
+REDUCTIONS = ("mean", "sum", "none")
+
+ORIGIN_SAMPLES = 1024
+"""Number of samples whose median is the origin of concrete data."""
+
+
+class Weights(NamedTuple):
+    """Sample weights divided by 2^exponent, so that float32 holds them whatever their unit is.
+
+    Attributes:
+        values: (n,) >= 0; concrete ones have a mean of about 1.
+        exponent: 0 where the weights are traced.
+    """
+
+    values: Float[Array, " n"]
+    exponent: int = 0
+
+
+def reduce(
+    terms: Float[Array, "*n"],
+    reduction: str = "mean",
+    *,
+    weights: Weights | None = None,
+    mask: Bool[Array, "*n"] | None = None,
+) -> Float[Array, "*m"]:
+    """Σ w·t / Σ w ("mean"), Σ w·t ("sum"), each w·t ("none"), or Σ w·t / Σ w over the terms above 0 ("nonzero").
+
+    Terms of weight 0 add nothing, whatever they are. A mean over no terms is 0, and so is its gradient.
+
+    Args:
+        terms: of any shape.
+        reduction: one of "mean", "sum", "none" and "nonzero".
+        weights: of the terms' shape; None for 1 each.
+        mask: False for terms to leave out; None for all True.
+
+    Raises:
+        ValueError: an unknown reduction.
+    """
+    check.check_choice("reduction", reduction, (*REDUCTIONS, "nonzero"))
+    exponent = 0 if weights is None else weights.exponent
+    values = jnp.ones_like(terms) if weights is None else weights.values.astype(terms.dtype)
+    if mask is not None:
+        values = jnp.where(mask, values, 0)
+    # Not values * terms alone: 0 · NaN is NaN, and a sample of weight 0 may hold NaN.
+    weighted = jnp.where(values > 0, values * terms, 0)
+    if reduction == "none":
+        return times_power_of_two(weighted, exponent)
+    if reduction == "nonzero":
+        values = jnp.where(terms > 0, values, 0)
+    total = jnp.sum(weighted)
+    if reduction == "sum":
+        return times_power_of_two(total, exponent)
+    # The exponent cancels in a mean, so that weights of any unit neither overflow nor underflow there.
+    count = jnp.sum(values)
+    return total / jnp.where(count > 0, count, 1)
+
+
+def as_matrix(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
+    """``x`` as an (n, d) floating matrix.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.check.check_matrix`.
+    """
+    x = check.check_matrix(x, name=name)
+    return jnp.asarray(x, float_dtype(x.dtype))
+
+
+def as_shaped(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Float[Array, ...]:
+    """``x`` as a floating array of this shape, that of the argument called ``of``."""
+    x = check_shape(x, shape, name=name, of=of)
+    return jnp.asarray(x, float_dtype(x.dtype))
+
+
+def as_logits(x: Any, *, name: str = "logits") -> Float[Array, "n k"]:
+    """``x`` as (n, k) logits; concrete float64 is first shifted by each row's maximum, which no softmax depends on."""
+    x = check.check_matrix(x, name=name)
+    if _exceeds_precision(x):
+        largest = np.max(x, axis=1, keepdims=True)
+        x = x.astype(np.float64) - np.where(np.isfinite(largest), largest, 0)
+    return jnp.asarray(x, float_dtype(x.dtype))
+
+
+def as_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
+    """Matrices with as many columns as the first, in one dtype, for losses that depend on differences of rows only.
+
+    Where all are concrete, float64 (or integers) among them, the median of the first is subtracted from each.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.check.check_matrix`; unequal numbers of columns.
+    """
+    names = list(matrices)
+    arrays = [check.check_matrix(array, name=name) for name, array in matrices.items()]
+    for name, array in zip(names[1:], arrays[1:], strict=True):
+        if array.shape[1] != arrays[0].shape[1]:
+            raise ValueError(
+                f"{name} has {array.shape[1]} columns, but {names[0]} has {arrays[0].shape[1]}. Both must be as wide."
+            )
+    return _center_together(arrays)
+
+
+def as_paired_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
+    """`as_samples` of matrices that all have the shape of the first."""
+    names = list(matrices)
+    first = check.check_matrix(matrices[names[0]], name=names[0])
+    others = [check_shape(matrices[name], first.shape, name=name, of=names[0]) for name in names[1:]]
+    return _center_together([first, *others])
+
+
+def promote(*arrays: Float[Array, ...]) -> list[Float[Array, ...]]:
+    """Floating arrays in the widest dtype among them."""
+    # Explicit: JAX does not promote under jax_numpy_dtype_promotion="strict".
+    dtype = np.result_type(*(array.dtype for array in arrays))
+    return [array.astype(dtype) for array in arrays]
+
+
+def as_weights(weights: Any, n: int) -> Weights | None:
+    """`Weights` of n samples, or None for None. They may all be 0: weighted sums are then 0 too.
+
+    Raises:
+        ValueError, TypeError: another shape; concrete weights that are negative, not finite or not numeric.
+    """
+    if weights is None:
+        return None
+    if check.is_traced(weights):
+        weights = check.widen(jnp.asarray(weights))
+        if weights.shape != (n,):
+            raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+        return Weights(weights.astype(float_dtype(weights.dtype)))
+    weights = np.asarray(weights)
+    if weights.shape == (n,) and not weights.any():
+        return Weights(jnp.zeros(n, float_dtype(check.widen(weights).dtype)))
+    weights = check.check_weights(weights, n)
+    dtype, wide = float_dtype(weights.dtype), weights.astype(np.float64)
+    # Divided by the largest first: the sum of weights near the limit of float64 would be infinite.
+    largest = int(np.frexp(wide.max())[1])
+    exponent = largest + int(np.frexp(np.ldexp(wide[wide > 0], -largest).mean())[1])
+    return Weights(jnp.asarray(np.ldexp(wide, -exponent), dtype), exponent)
+
+
+def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> Int[Array, " n"]:
+    """Integer labels of n samples, −1 for an unknown label.
+
+    Labels of k classes are positions from 0 to k − 1. With k None only their equality counts: concrete ones may be
+    integers of any width, strings or objects, and are encoded as integers.
+
+    Raises:
+        TypeError: labels that are not integers (or, with k None, strings or objects); traced strings or objects.
+        ValueError: another shape; concrete labels below −1, not below k, or NaN or None among objects.
+    """
+    if check.is_traced(labels):
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be integers, -1 for not known, got dtype {labels.dtype}.")
+        _check_length(labels, n, name)
+        return labels
+    return jnp.asarray(encode_labels(labels, n, k, name=name), jnp.int32)
+
+
+def encode_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> np.ndarray:
+    """`as_labels` of concrete labels, as an int32 array on the host."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind == "O":
+        labels = _check_objects(labels, name)
+    if labels.dtype.kind not in ("biu" if k is not None else "biuUSTO"):
+        expected = "integers, -1 for not known" + (f", positions among {k} classes" if k is not None else "")
+        raise TypeError(f"{name} must be {expected}, got dtype {labels.dtype}.")
+    _check_length(labels, n, name)
+    unknown = np.zeros(labels.shape, bool)
+    if labels.dtype.kind in "biu":
+        _check_range(labels, k, name)
+        if k is not None:
+            return labels.astype(np.int32)
+        if labels.dtype.kind == "i":
+            unknown = labels == -1
+    elif labels.dtype.kind == "O":
+        unknown = np.array([isinstance(label, (int, np.integer)) and label == -1 for label in labels], bool)
+    codes = np.full(labels.shape, -1, np.int64)
+    known = labels[~unknown]
+    codes[~unknown] = _number_objects(known) if known.dtype.kind == "O" else encode(known, name).codes
+    return codes.astype(np.int32)
+
+
+def zero_unweighted(x: Float[Array, "n ..."], weights: Weights | None) -> Float[Array, "n ..."]:
+    """Samples, with zeros for those of weight 0.
+
+    These may hold anything, NaN too, and must be replaced before the loss: a `where` behind it would keep its value
+    finite but not its gradient, which is 0 · NaN = NaN.
+    """
+    return x if weights is None else mask_rows(weights.values > 0, x)
+
+
+def mask_rows(mask, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+    """Rows of the mask as they are, and zeros for the others."""
+    return jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
+
+
+def check_shape(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Any:
+    """``x`` as an array, half precision widened; raises ValueError unless it has this shape."""
+    x = check.widen(x if hasattr(x, "dtype") else np.asarray(x))
+    if x.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape} to go with {of}, got {x.shape}.")
+    return x
+
+
+def _exceeds_precision(x):
+    """True for a concrete array whose dtype has more digits than the one JAX computes in."""
+    return not check.is_traced(x) and np.promote_types(x.dtype, np.float32).itemsize > float_dtype(x.dtype).itemsize
+
+
+def _center_together(arrays):
+    """Subtract one origin, the lower median of up to `ORIGIN_SAMPLES` samples of the first array, from all."""
+    if not check.is_traced(arrays) and any(_exceeds_precision(array) for array in arrays):
+        wide = [np.asarray(array, np.float64) for array in arrays]
+        sample = wide[0][:: -(-len(wide[0]) // ORIGIN_SAMPLES)]
+        # A median, as single far samples do not move it; +inf for NaN, as samples of weight 0 may hold anything.
+        median = np.sort(np.where(np.isfinite(sample), sample, np.inf), axis=0)[(len(sample) - 1) // 2]
+        origin = np.where(np.isfinite(median), median, 0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            arrays = [array - origin for array in wide]
+    return promote(*(jnp.asarray(array, float_dtype(array.dtype)) for array in arrays))
+
+
+def _check_length(labels, n, name):
+    if labels.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one a row, got {labels.shape}.")
+
+
+def _check_range(labels, k, name):
+    if not labels.size:
+        return
+    least, greatest = int(labels.min()), int(labels.max())
+    if least < -1 or (k is not None and greatest >= k):
+        expected = f"between -1 (not known) and {k - 1}" if k is not None else "at least -1 (not known)"
+        raise ValueError(f"{name} must be {expected}, got {least} to {greatest}.")
+
+
+def _check_objects(labels, name):
+    """An array of objects, as integers if all are; raises ValueError for missing values."""
+    missing = [label is None or (isinstance(label, (float, np.floating)) and np.isnan(label)) for label in labels.flat]
+    if any(missing):
+        raise ValueError(
+            f"{name} hold {sum(missing)} NaN or None. A label that is not known is -1; drop such rows otherwise."
+        )
+    if all(isinstance(label, (int, np.integer)) for label in labels.flat):
+        _check_range(labels, None, name)
+        largest = max(map(int, labels.flat), default=0)
+        return (
+            labels if largest > np.iinfo(np.uint64).max else labels.astype(np.int64 if largest < 2**63 else np.uint64)
+        )
+    if any(isinstance(label, (float, np.floating)) for label in labels.flat):
+        return np.asarray([float(label) for label in labels.flat])  # the caller refuses floating labels
+    return labels
+
+
+def _number_objects(labels):
+    """Objects numbered by first occurrence: they need not be sortable, only hashable."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
