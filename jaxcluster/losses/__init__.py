@@ -4,6 +4,7 @@ All work under jit, vmap and grad, sum half precision in float32, and have finit
 rows, one class, no positives, one row.
 """
 
+from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 from jaxcluster.losses.contrastive import contrastive_loss
 from jaxcluster.losses.dec import dec_loss, student_t_assignments, student_t_log_assignments, target_distribution
 from jaxcluster.losses.graph_cut import soft_ncut
@@ -76,3 +77,5 @@ __all__ = [
     "wasserstein_critic_loss",
     "wasserstein_generator_loss",
 ]
+
+guard_functions(__name__, FEWER_ROWS)
