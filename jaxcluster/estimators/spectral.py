@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted
 
-from jaxcluster.cluster import spectral
+from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
@@ -31,6 +31,11 @@ EXACT = 1e-13
 
 class _SpectralEstimator(Estimator):
     """What clustering and embedding share: rows or matrices as input, the affinity, and what the eigensolver found."""
+
+    _affinities: tuple[str, ...] = spectral.AFFINITIES
+    """Names that ``affinity`` may have."""
+
+    _labels_by = ("embedding_",)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -59,8 +64,6 @@ class _SpectralEstimator(Estimator):
 
     def _checked(self, X):
         """The rows, or the matrix, as a NumPy or CSR array."""
-        if self.eigen_solver is not None:
-            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
         if not self._precomputed:
             X = self._validate(X, reset=True)
             if len(X) < 2:
@@ -85,6 +88,16 @@ class _SpectralEstimator(Estimator):
             UserWarning,
         )
         return 0.5 * (X + X.T)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        if self.eigen_solver is not None:
+            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
+        if not callable(self.affinity):
+            check.check_choice("affinity", self.affinity, self._affinities)
+        if self.gamma is not None and isinstance(self.affinity, str) and self.affinity == "rbf":
+            check.check_positive("gamma", self.gamma)
+        self._tol()
 
     def _tol(self):
         """The largest residual of an eigenvector."""
@@ -177,6 +190,10 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
+    _affinities = (*spectral.AFFINITIES, *KERNEL_PARAMS)
+
+    _labels_by = ("labels_", "embedding_")
+
     def __init__(
         self,
         n_clusters=8,
@@ -233,11 +250,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             ConvergenceWarning: eigenvectors that were not found, or fewer distinct rows than clusters.
         """
         X = self._checked(X)
-        check.check_clusters(self.n_clusters, X.shape[0], name="n_clusters")
-        check.check_count("n_neighbors", self.n_neighbors)
-        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
-        if not callable(self.affinity):
-            check.check_choice("affinity", self.affinity, [*spectral.AFFINITIES, *KERNEL_PARAMS])
+        self._check_params(*X.shape)
         x, options = self._problem(X, self.gamma, self.n_neighbors)
         fit = spectral.fit(
             as_key(self.random_state),
@@ -262,6 +275,15 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         if self.verbose:
             print(f"Computing label assignment using {self.assign_labels}")
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_clusters(self.n_clusters, n, name="n_clusters")
+        check.check_count("n_neighbors", self.n_neighbors)
+        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
+        kmeans.check_runs("k-means++", self.n_init)
+        if self.n_components is not None:
+            check.check_count("n_components", self.n_components)
 
     def fit_predict(self, X, y=None):
         """Fits, and returns ``labels_``."""
@@ -340,9 +362,7 @@ class SpectralEmbedding(_SpectralEstimator):
             UserWarning, ConvergenceWarning: the graph is not connected; eigenvectors that were not found.
         """
         X = self._checked(X)
-        check.check_count("n_components", self.n_components)
-        if not callable(self.affinity):
-            check.check_choice("affinity", self.affinity, spectral.AFFINITIES)
+        self._check_params(*X.shape)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
         self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
@@ -353,6 +373,12 @@ class SpectralEmbedding(_SpectralEstimator):
         self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X))
         self.status_ = Status(int(embedding.status))
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_count("n_components", self.n_components)
+        if self.n_neighbors is not None:
+            check.check_count("n_neighbors", self.n_neighbors)
 
     def fit_transform(self, X, y=None):
         """Fits, and returns ``embedding_``."""

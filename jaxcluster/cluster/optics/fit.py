@@ -80,10 +80,7 @@ def fit(
     Source: see `jaxcluster.cluster.optics.extract`.
     """
     check.check_choice("method", method, METHODS)
-    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
-    eps = max_eps if eps is None else eps
-    _check_eps(eps, max_eps)
-    _check_xi(xi)
+    max_eps, eps = check_limits(max_eps, eps, xi)
     space = measure(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
     if method == "xi" and min_cluster_size is not None:
@@ -182,6 +179,15 @@ def as_count(name: str, value: float, n: int) -> int:
             f"{name}={count}. Pass a smaller {name}, or more rows."
         )
     return count
+
+
+def check_limits(max_eps: float, eps: float | None, xi: float) -> tuple[float, float]:
+    """``max_eps`` and ``eps``, which may be None for it; raises on limits that are out of their ranges."""
+    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
+    eps = max_eps if eps is None else eps
+    _check_eps(eps, max_eps)
+    _check_xi(xi)
+    return max_eps, eps
 
 
 def _check_eps(eps, max_eps):
