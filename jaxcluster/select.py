@@ -160,4 +160,4 @@ def _defined(score, x, labels, **options):
     return float(score(x, labels, **options)) if 2 <= clusters < len(x) else float("nan")
 
 
-memory.guard_functions(__name__)
+memory.guard_functions(__name__, compiled=False)

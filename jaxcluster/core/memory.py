@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from inspect import isfunction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import psutil
+
+from jaxcluster.core.programs import make_room
 
 SMALL = 1 << 25
 """Bytes that are not asked for: any process that runs JAX has them."""
@@ -98,22 +101,36 @@ def in_one_sentence(remedy: str = FEWER) -> Iterator[None]:
         raise MemoryError(told) from error
 
 
-def guard_functions(module: str, remedy: str = FEWER) -> None:
-    """Puts `in_one_sentence` around every public function of a module, each once: for the end of the module.
+def guard_functions(module: str, remedy: str = FEWER, *, compiled: bool = True) -> None:
+    """Puts a guard around every public function of a module, each once: for the end of the module.
 
-    Public are the names in its ``__all__``, or else the functions that it defines without an underscore.
+    The guard is `in_one_sentence`, after it has made room for the programs of the function. Public are the names in
+    the module's ``__all__``, or else the functions that it defines without an underscore.
 
     Args:
         module: its ``__name__``.
         remedy: as in `check`.
+        compiled: whether its functions run compiled programs. Those of a module of which only some do make room
+            themselves.
     """
     names = vars(sys.modules[module])
     functions = {name: value for name, value in names.items() if isfunction(value)}
     own = [name for name, value in functions.items() if value.__module__ == module and not name.startswith("_")]
     for name in functions.keys() & names.get("__all__", own):
         if not hasattr(functions[name], GUARDED):
-            names[name] = in_one_sentence(remedy)(functions[name])
+            names[name] = _guarded(functions[name], remedy, compiled)
             setattr(names[name], GUARDED, True)
+
+
+def _guarded(function, remedy, compiled):
+    @wraps(function)
+    def guarded(*args, **kwargs):
+        if compiled:
+            make_room()
+        with in_one_sentence(remedy):
+            return function(*args, **kwargs)
+
+    return guarded
 
 
 def room() -> Room:
