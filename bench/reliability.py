@@ -8,6 +8,7 @@ signal's death) and *hung* must be zero; the exit code is 1 if one is not. Write
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 from bench.provenance import ROOT, provenance
 from bench.records import RESULTS, append, published, read
 from bench.table import _lines, _origin, replaced
+from jaxcluster.estimators import ESTIMATORS
 
 VERDICTS = ("survived", "named", "lost", "wrong", "crashed", "hung")
 BAD = VERDICTS[2:]
@@ -63,14 +65,16 @@ main()
 """
 
 SHAPES = """
-import resource, sys, warnings
+import json, sys, warnings
 import numpy as np
+import psutil
 import jaxcluster
 from jaxcluster.core import programs
 from jaxcluster.estimators import ESTIMATORS
 name, count = sys.argv[1], int(sys.argv[2])
 warnings.simplefilter("ignore")
-rng, most_maps, early = np.random.default_rng(0), 0, 0
+rng, process = np.random.default_rng(0), psutil.Process()
+maps, memory = [], []
 for number in range(count):
     n, d, k = 40 + 7 * (number % 143), 2 + number % 29, 2 + number % 11
     x = rng.normal(size=(n, d))
@@ -78,24 +82,35 @@ for number in range(count):
     known = estimator.get_params(deep=False)
     wanted = {{"n_clusters": k, "n_components": k, "n_init": 1, "max_iter": 3, "random_state": 0}}
     estimator.set_params(**{{each: value for each, value in wanted.items() if each in known}}).fit(x)
-    most_maps = max(most_maps, programs.memory_maps())
-    if number == count // 10:
-        early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(most_maps, early, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    maps.append(programs.memory_maps())
+    memory.append(process.memory_info().rss)
+early = min({early}, count)
+print(json.dumps({{
+    "maps": max(maps),
+    "early_bytes": max(memory[:early]),
+    "late_bytes": max(memory[-early:]),
+}}))
 """
 
 MOST_MAPS = 20_000
 """Memory maps that a process may have: the system ends it at 65,530."""
 
-GROWTH = 1.25
-"""How many times the memory after a tenth of the shapes a process may have after all."""
+EARLY = 100
+"""Shapes after which memory must be flat: programs have been let go by then, and fill it again and again."""
+
+GROWTH = 1.15
+"""How many times the most memory during the first of these shapes a process may have during the last of them."""
+
+SHAPED = ("kmeans", "gmm", "kmedoids", "bisecting-kmeans", "spectral", "dbscan", "hdbscan")
+"""Estimators that are fitted to many shapes, if no others are named."""
 
 
 class Trial(NamedTuple):
-    """What happened: a word of `VERDICTS`, and what was seen."""
+    """What happened: a word of `VERDICTS`, what was seen, and what was measured, by name."""
 
     verdict: str
     seen: str = ""
+    measured: dict[str, Any] | None = None
 
 
 class Done(NamedTuple):
@@ -114,10 +129,11 @@ class Bench:
         repeats: trials of each kind and command.
         seed: of the moments and bits.
         shapes: distinct shapes in one process.
+        estimators: names of those that are fitted to these shapes.
     """
 
-    def __init__(self, folder: Path, repeats: int, seed: int, shapes: int) -> None:
-        self.folder, self.repeats, self.shapes = folder, repeats, shapes
+    def __init__(self, folder: Path, repeats: int, seed: int, shapes: int, estimators: Sequence[str] = SHAPED) -> None:
+        self.folder, self.repeats, self.shapes, self.estimators = folder, repeats, shapes, estimators
         self.random = random.Random(seed)
         self._whole: dict[str, tuple[Path, float]] = {}
         self._count = 0
@@ -353,9 +369,9 @@ def little_memory(bench: Bench) -> Iterator[Trial]:
 
 
 def many_shapes(bench: Bench) -> Iterator[Trial]:
-    """Many shapes in one process: memory maps stay few, and memory does not grow after the first tenth."""
-    for name in ("kmeans", "gmm", "kmedoids", "bisecting-kmeans", "spectral", "dbscan", "hdbscan"):
-        process = start(name, bench.shapes, program=("-c", SHAPES.format()))
+    """Many shapes in one process: memory maps stay few, and memory does not grow after the first hundred."""
+    for name in bench.estimators:
+        process = start(name, bench.shapes, program=("-c", SHAPES.format(early=EARLY)))
         stdout = ""
         try:
             stdout, stderr = process.communicate(timeout=PATIENCE + 6 * bench.shapes)
@@ -366,11 +382,14 @@ def many_shapes(bench: Bench) -> Iterator[Trial]:
         if process.returncode != 0:
             yield Trial("crashed", f"{name}: exit {process.returncode}, {stderr[-300:]!r}")
             continue
-        maps, early, late = map(int, stdout.split())
-        told = f"{name}: {maps:,} maps at most, {early / 1e3:,.0f} MB after a tenth, {late / 1e3:,.0f} MB at the end"
-        fine = maps < MOST_MAPS and late <= GROWTH * early
-        print(told, file=sys.stderr)
-        yield Trial("survived" if fine else "lost", told)
+        measured = {"estimator": name, **json.loads(stdout)}
+        early, late = measured["early_bytes"], measured["late_bytes"]
+        told = (
+            f"{name}: {measured['maps']:,} maps at most, {early / 1e6:,.0f} MB at first, {late / 1e6:,.0f} MB at last"
+        )
+        print(told, file=sys.stderr, flush=True)
+        fine = measured["maps"] < MOST_MAPS and late <= GROWTH * early
+        yield Trial("survived" if fine else "lost", told, measured)
 
 
 KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
@@ -399,16 +418,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=list(KINDS), choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--repeats", type=int, default=10, help="trials of each command of a kind")
     parser.add_argument("--shapes", type=int, default=1000, help="distinct shapes in one process")
+    parser.add_argument(
+        "--estimators",
+        nargs="+",
+        default=SHAPED,
+        choices=ESTIMATORS,
+        metavar="NAME",
+        help="those fitted to many shapes",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments and bits")
     parser.add_argument("--write", action="store_true", help="record the outcome and write docs/reliability.md")
     options = parser.parse_args(arguments)
     kinds: dict[str, dict[str, int]] = {}
+    measured: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.repeats, options.seed, options.shapes)
+        bench = Bench(Path(folder), options.repeats, options.seed, options.shapes, options.estimators)
         for kind in options.only:
             counts: Counter[str] = Counter()
             for trial in KINDS[kind](bench):
                 counts[trial.verdict] += 1
+                if trial.measured:
+                    measured.setdefault(kind, []).append(trial.measured)
                 if trial.verdict in BAD:
                     print(f"{kind}: {trial.verdict}: {trial.seen}", flush=True)
             kinds[kind] = dict(counts)
@@ -419,7 +449,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind, counts in kinds.items():
             record = {"case": kind, "data": "generated", "counts": counts, "provenance": made}
             if kind == "many shapes":
-                record["shapes"] = options.shapes
+                record |= {"shapes": options.shapes, "measured": measured.get(kind, [])}
             append(FOLDER / f"cpu-{made['date'][:10]}.jsonl", record)
         write_page()
     return 1 if any(counts.get(verdict, 0) for counts in kinds.values() for verdict in BAD) else 0

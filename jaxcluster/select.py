@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster import metrics
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.ops.host_distance import unit_rows
 from jaxcluster.types import Fit
 
@@ -158,3 +158,6 @@ def _defined(score, x, labels, **options):
     """A score, or NaN where there are fewer than 2 clusters, or as many as rows."""
     clusters = np.unique(labels).size
     return float(score(x, labels, **options)) if 2 <= clusters < len(x) else float("nan")
+
+
+memory.guard_functions(__name__, compiled=False)

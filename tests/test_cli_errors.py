@@ -183,7 +183,7 @@ def test_a_model_that_was_tampered_with(data, run, tmp_path):
     arrays.write_bytes(content)
     assert_matches(refuse("predict", copy, data / GOOD), "arrays.safetensors.*SHA-256")
     shutil.rmtree(copy / "model")
-    assert_matches(refuse("predict", copy, data / GOOD), "run without a model")
+    assert_matches(refuse("predict", copy, data / GOOD), "model/arrays.safetensors is missing")
     assert_matches(refuse("predict", data, data / GOOD), "not a saved model")
 
 

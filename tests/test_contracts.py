@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -190,6 +191,20 @@ def test_same_key_same_answer(name, cloud, key):
     assert all(
         np.array_equal(p, q, equal_nan=True) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS, *FINDERS])
+def test_memory_that_runs_out_is_one_sentence(name, blobs, key, monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    fit = partial(ALGORITHMS[name].fit, key, blobs.x, K) if name in ALGORITHMS else partial(FINDERS[name].fit, blobs.x)
+    monkeypatch.setattr(jax, "device_put", fail)
+    with pytest.raises(
+        MemoryError, match=r"^this took more memory than there was: .* left\. Pass fewer rows"
+    ) as caught:
+        fit()
+    assert isinstance(caught.value.__cause__, jax.errors.JaxRuntimeError)
 
 
 @pytest.mark.parametrize("name", promised("offset"))

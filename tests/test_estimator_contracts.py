@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import pytest
 from algorithms import CLUSTERERS, NEARLY, PREDICTORS, WEIGHTED, make
-from saved_models import saved_and_loaded
+from saved_models import rewrite, saved_and_loaded
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 
-from jaxcluster.estimators import ESTIMATORS
+from jaxcluster.estimators import ESTIMATORS, load
 
 WEIGHTED_CLUSTERERS = [name for name in CLUSTERERS if name in WEIGHTED]
 
@@ -171,8 +171,35 @@ def wrong_options(kind, value):
                 yield pytest.param(name, {parameter: value}, id=f"{name}-{parameter}")
 
 
-@pytest.mark.parametrize(("name", "option"), [*wrong_options(str, "wrnog"), *wrong_options((int, float), -1)])
+WRONG = [*wrong_options(str, "wrnog"), *wrong_options((int, float), -1)]
+
+
+@pytest.mark.parametrize(("name", "option"), WRONG)
 def test_a_wrong_option_is_named(blobs, name, option):
     ((parameter, value),) = option.items()
     with pytest.raises((ValueError, TypeError), match=rf"\b{parameter}\b.*{value}"):
         make(name).set_params(**option).fit(blobs.x)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
+    fitted[name].save(tmp_path / "model")
+    intact = (tmp_path / "model" / "model.json").read_text()
+    for option in [dict(case.values[1]) for case in WRONG if case.values[0] == name]:
+        ((parameter, value),) = option.items()
+        (tmp_path / "model" / "model.json").write_text(intact)
+        rewrite(tmp_path / "model", lambda content, option=option: content["params"].update(option))
+        with pytest.raises(ValueError, match=rf"model\.json does not .*\b{parameter}\b.*{value}"):
+            load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_saved_model_without_what_it_labels_rows_by_is_refused(fitted, name, tmp_path):
+    assert fitted[name]._labels_by
+    fitted[name].save(tmp_path / "model")
+    intact = (tmp_path / "model" / "model.json").read_text()
+    for attribute in fitted[name]._labels_by:
+        (tmp_path / "model" / "model.json").write_text(intact)
+        rewrite(tmp_path / "model", lambda content, attribute=attribute: content["attributes"].pop(attribute))
+        with pytest.raises(ValueError, match=rf"model\.json does not .*it has no {attribute}\b"):
+            load(tmp_path / "model")

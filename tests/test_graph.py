@@ -101,7 +101,8 @@ def test_neighbors_of_duplicates_may_leave_out_the_row_itself():
 def test_a_radius_joins_what_lies_within_it():
     x = make_moons(150, noise=0.05, random_state=0)[0]
     expected = radius_neighbors_graph(x, 0.2, include_self=True).toarray()
-    np.testing.assert_array_equal(dense(graph.radius_graph(x, 0.2)), expected)
+    for unit in (1.0, 2.0**530, 2.0**-530):
+        np.testing.assert_array_equal(dense(graph.radius_graph(x * unit, 0.2 * unit)), expected)
 
 
 @settings(max_examples=10)

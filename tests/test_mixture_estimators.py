@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_sample_weight_equivalence_on_dense_data, parametrize_with_checks
 
 from jaxcluster import gmm
-from jaxcluster.estimators import GaussianMixture, load
+from jaxcluster.estimators import BayesianGaussianMixture, GaussianMixture, load
 from jaxcluster.types import Status
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -218,3 +218,32 @@ BAD_OPTIONS = [
 def test_bad_options_are_refused_with_a_reason(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         GaussianMixture(**{"n_components": 2, **options}).fit(np.eye(6))
+
+
+@pytest.mark.parametrize("heavy", [1e6, 1e9, 1e12])
+@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
+def test_a_row_that_outweighs_all_others_collapses_a_component_whatever_its_weight(name, heavy):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(59, 2)) + 12 * (np.arange(59) >= 29)[:, None]
+    with pytest.warns(ConvergenceWarning, match=r"component 0 of 2 collapsed"):
+        estimator = GaussianMixture(2, covariance_type=name, random_state=0).fit(
+            x, sample_weight=np.where(np.arange(59) == 3, heavy, 1.0)
+        )
+    assert estimator.status_ == Status.COLLAPSED
+    np.testing.assert_array_equal(np.flatnonzero(estimator.labels_ == 0), [3])
+
+
+@pytest.mark.parametrize("make", [GaussianMixture, BayesianGaussianMixture])
+def test_published_weights_are_a_start_for_scikit_learn(make, blobs):
+    for dtype in (np.float32, np.float64):
+        weights = make(4, random_state=0).fit(blobs.x.astype(dtype)).weights_
+        assert weights.dtype == dtype
+        np.testing.assert_allclose(weights.sum(), 1, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-15)
+        sklearn.mixture.GaussianMixture(4, weights_init=weights, max_iter=2, tol=10).fit(blobs.x.astype(dtype))
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_weights_of_streams_sum_to_1_in_float64(partly, blobs):
+    estimator = GaussianMixture(4, random_state=0, batch_size=100)
+    (estimator.partial_fit if partly else estimator.fit)(blobs.x.astype(np.float64))
+    np.testing.assert_allclose(estimator.weights_.sum(), 1, rtol=0, atol=1e-15)

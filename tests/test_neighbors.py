@@ -90,6 +90,21 @@ def test_an_unknown_metric_is_told_the_known():
         (lambda a, b: np.zeros(len(b)), r"metric gave shape \(3,\) for matrices of 2 and 3 rows"),
         (lambda a, b: a @ b.T - 1, "metric gave -1.0 for rows 0 and 1: a distance is a number >= 0"),
         (lambda a, b: a @ b.T * np.nan, "metric gave nan for rows 0 and 0"),
+        (
+            lambda a, b: "1.5",
+            "^metric gave '1.5' for matrices of 2 and 3 rows, and '1.5' for two rows. Pass a function",
+        ),
+        (lambda a, b: None, "^metric gave None for matrices of 2 and 3 rows, and None for two rows. Pass a function"),
+        (
+            lambda a, b: np.full((len(a), len(b)), "x"),
+            "^metric gave an array of dtype <U1 for matrices of 2 and 3 rows",
+        ),
+        (lambda a, b: [[1.0], [1.0, 2.0]], "^metric gave lists of different lengths for matrices of 2 and 3 rows"),
+        (lambda a, b: 1j * (a @ b.T), "^metric gave an array of dtype complex128 for matrices of 2 and 3 rows"),
+        (
+            lambda a, b: 1.0 if a[0] else None,
+            "^metric gave None among its values for rows of X: a distance is a number",
+        ),
     ],
 )
 def test_functions_that_give_no_distances(metric, message):

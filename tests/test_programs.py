@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcluster import DBSCAN, KMeans, kmeans
+from jaxcluster import DBSCAN, KMeans, kmeans, losses, metrics, sinkhorn
 from jaxcluster.core import programs
 
 
@@ -30,10 +30,19 @@ def test_every_door_makes_room(crowded, blobs):
         lambda: kmeans.fit(jax.random.key(0), blobs.x, 4),
         lambda: KMeans(4, random_state=0).fit(blobs.x),
         lambda: DBSCAN(eps=3.0).fit(blobs.x),
+        lambda: sinkhorn.solve_cost(np.ones((4, 4), np.float32), epsilon=1.0, max_steps=1),
+        lambda: metrics.silhouette_score(np.repeat(blobs.x, 6, axis=0), np.arange(1800) % 4),
+        lambda: metrics.soft_silhouette(np.abs(blobs.x[:8]), np.full((8, 2), 0.5, np.float32), metric="cosine"),
+        lambda: losses.kmeans_loss(blobs.x, blobs.x[:2]),
     ):
         crowded.clear()
         work()
         assert crowded
+
+
+def test_scores_on_the_host_need_no_room(crowded, blobs):
+    metrics.adjusted_rand_score(blobs.y, blobs.y)
+    assert not crowded
 
 
 def test_nothing_is_let_go_while_something_is_traced(crowded, blobs):

@@ -181,3 +181,40 @@ def test_jaxs_switches(key, switches):
         traced = jax.jit(lambda x: spectral.embed(key, x, 3, gamma=GAMMA).vectors)(jnp.asarray(BLOBS.x, jnp.float32))
         assert np.isfinite(traced).all()
         assert np.isfinite(spectral.ncut(BLOBS.y, WEIGHTS))
+
+
+@pytest.mark.parametrize("unit", [1e160, 1e-160, 1e200, 1e-200, 1e300, 1e-300])
+def test_nearest_neighbors_have_no_unit(unit):
+    far = hard_data.with_far_sample(BLOBS, 1e3).x
+    plain = SpectralClustering(3, affinity="nearest_neighbors", random_state=0).fit(far)
+    assert hard_data.same_partition(plain.labels_[1:], BLOBS.y)
+    scaled = SpectralClustering(3, affinity="nearest_neighbors", random_state=0).fit(far * unit)
+    np.testing.assert_array_equal(scaled.labels_, plain.labels_)
+    assert (scaled.affinity_matrix_ != plain.affinity_matrix_).nnz == 0
+    cosine = [SpectralClustering(3, affinity="cosine", random_state=0).fit(abs(BLOBS.x) * u) for u in (1, unit)]
+    np.testing.assert_allclose(cosine[1].affinity_matrix_, cosine[0].affinity_matrix_, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [SpectralClustering, SpectralEmbedding])
+def test_weights_that_say_nothing_are_told(make):
+    with pytest.warns(UserWarning, match="No two rows have a weight between them.*Lower gamma"):
+        assert make(2, affinity="rbf", gamma=1.0).fit(BLOBS.x * 1e160).n_connected_components_ == 0
+    with pytest.warns(UserWarning, match="All rows have the same weight between them.*Raise gamma"):
+        make(2, affinity="rbf", gamma=1.0).fit(BLOBS.x * 1e-200)
+    with pytest.raises(ValueError, match="gamma=inf must be finite"):
+        make(2, affinity="rbf", gamma=np.inf).fit(BLOBS.x)
+
+
+def test_kernels_beyond_float64_and_functions_that_give_no_weight_are_refused():
+    with pytest.raises(
+        ValueError, match="affinity='linear' gives weights beyond float64 for rows of entries up to .*e\\+16"
+    ):
+        SpectralClustering(3, affinity="linear").fit(BLOBS.x * 1e160)
+    for wrong, told in ((None, "None"), ("x", "'x'"), (np.zeros(2), r"shape \(2,\)")):
+        with pytest.raises(ValueError, match=f"affinity gave {told} for two rows"):
+            SpectralClustering(3, affinity=lambda a, b, wrong=wrong: wrong).fit(BLOBS.x)
+
+
+def test_published_weights_of_a_narrow_kernel():
+    estimator = SpectralClustering(3, gamma=GAMMA * 1e-300, random_state=0).fit(BLOBS.x * 1e150)
+    np.testing.assert_allclose(estimator.affinity_matrix_, WEIGHTS, rtol=1e-9)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 from algorithms import make
-from saved_models import FILES, assert_same
+from saved_models import FILES, assert_same, rewrite
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from jaxcluster.core import files
@@ -35,15 +36,6 @@ def model(fitted, tmp_path):
     """The folder of a saved k-means."""
     fitted["kmeans"].save(tmp_path / "model")
     return tmp_path / "model"
-
-
-def rewrite(folder, change):
-    """Changes what model.json says and seals it again, as another version or a forger would."""
-    file = folder / "model.json"
-    content = json.loads(file.read_text())
-    del content["sha256"]
-    change(content)
-    file.write_text(store._dump(store._seal(content)))
 
 
 def test_partial_fit_goes_on_after_a_load(blobs, tmp_path):
@@ -401,3 +393,10 @@ def test_a_forged_description_is_refused(model, change):
     rewrite(model, change)
     with pytest.raises(ValueError, match=r"model.json does not describe an estimator of this version"):
         load(model)
+
+
+def test_what_could_not_be_loaded_is_not_saved(fitted, tmp_path):
+    estimator = clone(fitted["kmeans"]).fit(np.arange(8.0)[:, None])
+    with pytest.raises(ValueError, match=r"n_samples=8 should be >= n_clusters=9"):
+        estimator.set_params(n_clusters=9).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

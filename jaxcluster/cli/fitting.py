@@ -16,7 +16,7 @@ from jaxcluster.cli import partition_options as partition
 from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import MistakeError, as_options, mistakes
-from jaxcluster.cli.folder import CONFIG, Claim, check_space, write_sealed
+from jaxcluster.cli.folder import Claim, check_space, write_config, write_sealed
 from jaxcluster.cli.inputs import Rows, Source, describe
 from jaxcluster.cli.known import check_learns, known_labels
 from jaxcluster.cli.parameters import takes
@@ -250,7 +250,7 @@ def _write(folder: Path, result: Result, config: dict[str, Any]) -> None:
     clusters, noise = runs.clusters_and_noise(estimator.labels_)
     scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
     write_sealed(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
-    write_sealed(folder / CONFIG, config)
+    write_config(folder, config)
 
 
 def _write_report(path: Path, result: Result, config: dict[str, Any]) -> None:

@@ -19,16 +19,19 @@ from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.core import stopping
-from jaxcluster.core.files import HeldError, Lock, short_name, take_place, write_whole
+from jaxcluster.core.files import HeldError, Lock, check_regular, short_name, take_place, write_whole
 
 CONFIG = "config.json"
-"""The file that makes a folder a run: `write_sealed` puts it into every one."""
+"""The file that makes a folder a run: `write_config` puts it into every one, last."""
 
 RESULTS = ("metrics.json", "sweep.json", "transport.json")
 """Files of which every run has one, besides."""
 
 SEAL = "sha256"
 """The key of a sealed file's own checksum, its last."""
+
+FILES = "files"
+"""The key of config.json that lists all files of a run, with the bytes and the SHA-256 of each."""
 
 
 class Claim:
@@ -161,7 +164,7 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
     values = read_json(path)
     seal = values.pop(SEAL, None)
     if seal is None or _sealed(values) != text:
-        raise MistakeError(f"{path} was changed since it was written: its SHA-256 does not match. {remedy}")
+        raise MistakeError(_changed(path, remedy))
     return values
 
 
@@ -170,9 +173,54 @@ def write_sealed(path: Path, values: dict[str, Any]) -> None:
     write_whole(path, _sealed(values))
 
 
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes config.json, sealed, with a list of the files that the run has so far: its last but for the report."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {path.relative_to(folder).as_posix(): _listed(path) for path in files}
+    write_sealed(folder / CONFIG, {**config, FILES: listed})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `write_config` wrote, in a folder whose files are those of that time.
+
+    Raises:
+        MistakeError: a file is missing, or not byte for byte what was written.
+    """
+    config = read_sealed(folder / CONFIG)
+    files = config.get(FILES)
+    if not isinstance(files, dict) or not files:
+        raise MistakeError(
+            f"{folder / CONFIG} does not list the files of the run with their SHA-256: an older version of jaxcluster "
+            "wrote it, so a damaged file would not be found. Fit the run again."
+        )
+    for name, written in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise MistakeError(f"{folder / CONFIG} lists {name}, which is outside of the folder. Fit the run again.")
+        with mistakes():
+            check_regular(path)
+            if not path.is_file():
+                raise MistakeError(f"{path} is missing: the folder was copied only in part. Fit the run again.")
+            there = _listed(path)
+        if there != written:
+            raise MistakeError(
+                f"{path} was changed since it was written: its SHA-256 does not match. Fit the run again."
+            )
+    return config
+
+
 def write_json(path: Path, values: Any) -> None:
     """Values as indented JSON, whole or not at all."""
     write_whole(path, _json(values))
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, SEAL: hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _changed(path: Path, remedy: str) -> str:
+    return f"{path} was changed since it was written: its SHA-256 does not match. {remedy}"
 
 
 def _sealed(values: dict[str, Any]) -> bytes:

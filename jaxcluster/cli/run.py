@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxcluster.cli.errors import MistakeError, mistakes, one_line
-from jaxcluster.cli.folder import CONFIG, is_run, read_sealed
+from jaxcluster.cli.folder import CONFIG, is_run, read_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ FILES = {
     f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
     METRICS: "the scores above",
     HISTORY: "the objective, step by step or epoch by epoch",
-    CONFIG: "all that is needed to run this again",
+    CONFIG: "all that is needed to run this again; checksums",
 }
 """What is in a run's folder, and what for."""
 
@@ -48,7 +48,7 @@ def find_run(path: Path) -> SavedRun:
     """The run in a folder that `jaxcluster fit` wrote, or the model in a folder that an estimator was saved to.
 
     Raises:
-        MistakeError: neither, or a run whose config.json is missing or damaged.
+        MistakeError: neither, or a run of which a file is missing or damaged.
     """
     with mistakes():
         there = path.exists()
@@ -56,7 +56,7 @@ def find_run(path: Path) -> SavedRun:
         raise MistakeError(f"{path} does not exist. Name the folder that jaxcluster fit wrote (its --out).")
     folder = path.resolve().parent if path.name == MODEL and is_run(path.resolve().parent) else path
     if is_run(folder) or (folder / MODEL).is_dir():
-        config = read_sealed(folder / CONFIG)
+        config = read_config(folder)
         if not (folder / MODEL).is_dir():
             raise MistakeError(f"{path} holds a run without a model. Name one that jaxcluster fit wrote.")
         return SavedRun(folder / MODEL, config)

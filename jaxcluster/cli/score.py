@@ -11,6 +11,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.folder import is_run, read_config
 
 
 def score(
@@ -65,6 +66,7 @@ def score(
     with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):
         with mistakes():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
+            _check_run(labels)
             found = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
             known = load_labels(truth, column=truth_column, **_layout_of(truth, layout))
         if len(found) != len(known):
@@ -78,6 +80,13 @@ def score(
     show_scores(printer, f"{len(found):,} rows against the truth{noise}", scores)
     if json is not None:
         console.say(printer, f"Written to {json}.", "bold")
+
+
+def _check_run(labels: str) -> None:
+    """Where the labels are those that a run has written, that they are still the same."""
+    path = Path(labels)
+    if path.name == runs.LABELS and is_run(path.parent):
+        read_config(path.parent)
 
 
 def _layout_of(name: str, layout: dict[str, Any]) -> dict[str, Any]:

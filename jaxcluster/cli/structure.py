@@ -42,19 +42,20 @@ def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> S
 def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     """Of some rows the distance to the neighbor that makes them core rows."""
     from jaxcluster.ops.neighbors import nearest_rows
-    from jaxcluster.ops.pairwise import Space, measure
+    from jaxcluster.ops.pairwise import Space, framed, measure
     from jaxcluster.plots.style import sample
 
     nearest = math.ceil(estimator.min_samples)
     if nearest > len(x):
         return {}
     metric, p = estimator._measure()
-    space = measure(x, metric, p=p)
+    space, exponent = framed(measure(x, metric, p=p))
     rows = sample(len(x), CURVE_ROWS)
     if isinstance(space, Space):
         distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
     else:
         distances = nearest_rows(space, nearest)[1][rows, -1]
+    distances = np.ldexp(distances, -exponent)
     return {"neighbor_distances": distances, "min_samples": nearest, "eps": estimator.eps}
 
 

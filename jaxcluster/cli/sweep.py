@@ -233,7 +233,7 @@ def _config(algo: Algo, result: Sweep, options: dict[str, Any], data: dict[str, 
 
 
 def _write(folder: Path, result: Sweep, config: dict[str, Any]) -> None:
-    from jaxcluster.cli.folder import CONFIG, write_json, write_sealed
+    from jaxcluster.cli.folder import write_config, write_json
 
     lines = result.lines()
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
@@ -241,7 +241,7 @@ def _write(folder: Path, result: Sweep, config: dict[str, Any]) -> None:
         writer.writeheader()
         writer.writerows(lines)
     write_json(folder / RESULTS, result.details())
-    write_sealed(folder / CONFIG, config)
+    write_config(folder, config)
 
 
 def _show(out: Console, result: Sweep, folder: Path) -> None:

@@ -161,7 +161,7 @@ def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -
     import numpy as np
 
     from jaxcluster.cli import runtime
-    from jaxcluster.cli.folder import write_json, write_sealed
+    from jaxcluster.cli.folder import write_config, write_json
 
     with stage("write", "Writing"):
         np.savez(folder / POTENTIALS, f=moved.transport.f, g=moved.transport.g)
@@ -171,7 +171,7 @@ def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -
             _draw(folder / "plan.svg", moved)
         config = {"command": runs.command_line(), "parameters": options, "versions": runtime.versions()}
         config |= {"device": runtime.device(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_sealed(folder / CONFIG, config | {"seconds": dict(stage.seconds)})
+        write_config(folder, config | {"seconds": dict(stage.seconds)})
 
 
 def _draw(path: Path, moved: Moved) -> None:

@@ -18,7 +18,7 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.centroids import coarse_samples, mean_variance, with_precision
 from jaxcluster.cluster.given import GIVEN, Given
 from jaxcluster.cluster.seeding import INITS, seed_centers
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
 from jaxcluster.core.implicit import without_derivative
@@ -293,3 +293,6 @@ def _predict(parents, pairs, x):
 
     splits = jnp.arange(1, parents.shape[0] + 1, dtype=jnp.int32), parents, pairs
     return jax.lax.scan(descend, jnp.zeros(x.shape[0], jnp.int32), splits)[0]
+
+
+memory.guard_functions(__name__)

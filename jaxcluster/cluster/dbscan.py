@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.ops.block_pairs import NOBODY
 from jaxcluster.ops.pairwise import Space, concrete_rows, measure
 from jaxcluster.ops.precomputed import distance_matrix
@@ -349,3 +349,6 @@ def _numbered(labels):
     known, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.astype(np.int32)
     return np.where(labels == NOBODY, -1, numbers) if known[-1] == NOBODY else numbers
+
+
+memory.guard_functions(__name__)

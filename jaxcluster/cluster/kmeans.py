@@ -411,3 +411,6 @@ def check_runs(name: str, n_init: int | str) -> int:
         raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
     runs = check.check_count("n_init", n_init)
     return 1 if name == GIVEN else runs
+
+
+memory.guard_functions(__name__)

@@ -16,7 +16,7 @@ from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
 from jaxcluster.cluster.centroids import coarse_of_labels, mean_variance, with_precision
 from jaxcluster.cluster.given import GIVEN, check_given
 from jaxcluster.cluster.seeding import seed_centers
-from jaxcluster.core import check
+from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, bucket, finalize, frame_of, prepare
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
@@ -347,3 +347,6 @@ def _fresh(centers):
     infinite = jnp.full((), jnp.inf, centers.dtype)
     counts = jnp.zeros(centers.shape[:1], centers.dtype)
     return MiniBatchState(centers, counts, none, zero, infinite, infinite, none, infinite)
+
+
+memory.guard_functions(__name__)

@@ -6,14 +6,19 @@ So whatever builds more than the rows themselves says here first how many bytes 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
+from inspect import isfunction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import psutil
+
+from jaxcluster.core.programs import make_room
 
 SMALL = 1 << 25
 """Bytes that are not asked for: any process that runs JAX has them."""
@@ -30,6 +35,11 @@ UNLIMITED = 1 << 60
 FAILURES = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "IsConcrete")
 """What the messages of XLA's exceptions hold where memory ran out."""
 
+GUARDED = "_says_shortages"
+"""The attribute of a function that `guard_functions` has been through."""
+
+FEWER_ROWS = "Pass fewer rows or columns."
+"""The remedy where no method does with less."""
 
 FEWER = "Pass fewer rows or columns, or use MiniBatchKMeans (minibatch-kmeans), which needs few at a time."
 
@@ -66,26 +76,61 @@ def check_table(n: int, k: int, dtype: Any, what: str, remedy: str = "Pass the r
     check(TABLE_COPIES * n * k * max(4, np.dtype(dtype).itemsize), f"{what} of {n:,} rows by {k:,}", remedy)
 
 
-def shortage(error: BaseException) -> str | None:
+def shortage(error: BaseException, remedy: str = FEWER) -> str | None:
     """What an exception of XLA or NumPy says of memory that ran out, as a sentence; None for other exceptions."""
     if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in FAILURES):
         return None
     if type(error) is MemoryError and error.args:
         return str(error)  # of `check`
     free, where = room()
-    return f"this took more memory than there was: {where} has {in_words(free)} left. {FEWER}"
+    return f"this took more memory than there was: {where} has {in_words(free)} left. {remedy}"
 
 
 @contextmanager
-def in_one_sentence() -> Iterator[None]:
-    """Around what computes: where XLA or NumPy run out of memory in spite of `check`, a MemoryError says so."""
+def in_one_sentence(remedy: str = FEWER) -> Iterator[None]:
+    """Around what computes: where XLA or NumPy run out of memory in spite of `check`, a MemoryError says so.
+
+    Other exceptions pass unchanged, and so does a MemoryError that another block within has raised.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = shortage(error)
+        told = shortage(error, remedy)
         if told is None or error.args == (told,):
             raise
         raise MemoryError(told) from error
+
+
+def guard_functions(module: str, remedy: str = FEWER, *, compiled: bool = True) -> None:
+    """Puts a guard around every public function of a module, each once: for the end of the module.
+
+    The guard is `in_one_sentence`, after it has made room for the programs of the function. Public are the names in
+    the module's ``__all__``, or else the functions that it defines without an underscore.
+
+    Args:
+        module: its ``__name__``.
+        remedy: as in `check`.
+        compiled: whether its functions run compiled programs. Those of a module of which only some do make room
+            themselves.
+    """
+    names = vars(sys.modules[module])
+    functions = {name: value for name, value in names.items() if isfunction(value)}
+    own = [name for name, value in functions.items() if value.__module__ == module and not name.startswith("_")]
+    for name in functions.keys() & names.get("__all__", own):
+        if not hasattr(functions[name], GUARDED):
+            names[name] = _guarded(functions[name], remedy, compiled)
+            setattr(names[name], GUARDED, True)
+
+
+def _guarded(function, remedy, compiled):
+    @wraps(function)
+    def guarded(*args, **kwargs):
+        if compiled:
+            make_room()
+        with in_one_sentence(remedy):
+            return function(*args, **kwargs)
+
+    return guarded
 
 
 def room() -> Room:

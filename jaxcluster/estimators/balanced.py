@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.cluster import balanced
+from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
@@ -85,7 +86,7 @@ class BalancedKMeans(CenterEstimator):
             ConvergenceWarning: clusters without rows, where ``size_min`` allows them, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
         options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
         runs = self._runs(auto=AUTO_RESTARTS)
@@ -94,6 +95,10 @@ class BalancedKMeans(CenterEstimator):
         self.cluster_sizes_ = np.array(fit.state.sizes)
         self.n_iter_ = int(fit.steps)
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check_sizes(self.size_min, self.size_max, n, self.n_clusters)
 
     def fit_predict(self, X, y=None):
         """Fits, and returns ``labels_``."""

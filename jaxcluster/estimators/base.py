@@ -23,6 +23,7 @@ from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.numbers import exact
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import store
+from jaxcluster.estimators.order import CANONICAL
 from jaxcluster.estimators.tables import numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
@@ -87,6 +88,17 @@ class Estimator(BaseEstimator):
     def _reached(self) -> list[str]:
         """The numbers that `_summary` gives."""
         return []
+
+    def _check_params(self, n: int, d: int) -> None:
+        """Raises ValueError or TypeError on parameters with which n rows of d columns are not fitted.
+
+        Both a fit and the loading of a saved model look at them here.
+        """
+        random_state, order = (getattr(self, name, None) for name in ("random_state", "order"))
+        if not (random_state is None or random_state is np.random or isinstance(random_state, np.random.RandomState)):
+            as_key(random_state)
+        if order is not None:
+            check.check_choice("order", order, (CANONICAL,))
 
     def _tell_history(self) -> None:
         """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
@@ -178,18 +190,23 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         inertia = [f"inertia {self.inertia_:.4g}"] if hasattr(self, "inertia_") else []
         return [*inertia, f"{steps} step{'' if steps == 1 else 's'}"]
 
-    def _check_params(self, n: int) -> None:
-        """Raises on parameters that all methods with centers have, for n rows."""
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         check.check_count("max_iter", self.max_iter)
         check.check_positive("tol", self.tol, zero=True)
+        self._check_start(d)
+
+    def _check_start(self, d: int) -> None:
+        """Raises on starting centers that are not n_clusters rows of d columns, and on numbers of runs."""
+        if not callable(self.init):
+            check_given(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
+        kmeans.check_runs("k-means++", self.n_init)
 
     def _runs(self, *, auto: int) -> int:
         """How many starts ``n_init`` asks for; "auto" is ``auto`` where ``init`` depends on chance alone, else 1."""
         by_chance = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
         if isinstance(self.n_init, str):
-            if self.n_init != "auto":
-                raise ValueError(f"n_init={self.n_init!r} must be 'auto' or a number of runs.")
             return auto if by_chance else 1
         runs = check.check_count("n_init", self.n_init)
         if runs == 1 or isinstance(self.init, str) or callable(self.init):

@@ -6,8 +6,10 @@ import numpy as np
 
 from jaxcluster.cluster import bayesian_gmm
 from jaxcluster.cluster.bayesian_gmm import prior as priors
-from jaxcluster.cluster.bayesian_gmm.fit import fit_framed
+from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit_framed
 from jaxcluster.cluster.gmm.fit import em_options
+from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.core import check
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.mixture import MixtureEstimator
 from jaxcluster.estimators.order import canonical
@@ -142,7 +144,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         """
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         found = fit_framed(
             as_key(self.random_state),
             X,
@@ -155,10 +157,18 @@ class BayesianGaussianMixture(MixtureEstimator):
             max_steps=self.max_iter,
             reg_covar=self.reg_covar,
             prior_type=self.weight_concentration_prior_type,
-            given=priors.Given(*(getattr(self, name) for name in PRIORS)),
+            given=self._priors(),
         )
         self._publish(*found)
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, PRIOR_TYPES)
+        priors.check_given(self._priors(), family_named(self.covariance_type), d)
+
+    def _priors(self):
+        return priors.Given(*(getattr(self, name) for name in PRIORS))
 
     def _publish_mixture(self, state):
         super()._publish_mixture(state)

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import bisecting
+from jaxcluster.cluster.seeding import INITS
 from jaxcluster.core import check
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.kmeans import ALGORITHMS
@@ -86,7 +87,7 @@ class BisectingKMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
         random_state = as_random_state(self.random_state) if callable(self.init) else None
 
@@ -109,6 +110,8 @@ class BisectingKMeans(CenterEstimator):
         self._tree = {name: np.array(getattr(fit.state, name)) for name in ("weight", "parents", "pairs")}
         return self
 
+    _labels_by = ("cluster_centers_", "inertia_", "_tree")
+
     def predict(self, X):
         """The cluster of each row by going down the splits, (n_samples,) int32."""
         check_is_fitted(self)
@@ -116,12 +119,17 @@ class BisectingKMeans(CenterEstimator):
         state = bisecting.BisectingState(self.cluster_centers_, np.asarray(self.inertia_), **self._tree)
         return np.array(bisecting.predict(state, X, frame=self._frame))
 
-    def _check_params(self, n):
-        super()._check_params(n)
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         check.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
+
+    def _check_start(self, d):
         if not isinstance(self.init, str) and not callable(self.init):
             raise TypeError(
                 f"init={self.init!r} must be a name or a callable for BisectingKMeans, whose splits start from two "
                 "centers each. Pass 'random' or 'k-means++'."
             )
+        if isinstance(self.init, str):
+            check.check_choice("init", self.init, INITS)
+        check.check_count("n_init", self.n_init)

@@ -83,7 +83,7 @@ class ConstrainedKMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
         pairs = {"must_link": must_link, "cannot_link": cannot_link}
         options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}

@@ -55,6 +55,8 @@ class DBSCAN(MeasuredEstimator):
         [0, 0, 0, 1, 1, -1]
     """
 
+    _labels_by = ("labels_", "core_sample_indices_", "components_")
+
     def __init__(
         self,
         eps=0.5,
@@ -93,8 +95,8 @@ class DBSCAN(MeasuredEstimator):
         Warns:
             UserWarning: the distances of a pair differ; each sample's neighbors are then those of its own row.
         """
-        self._check_search()
         X = self._rows_or_distances(X)
+        self._check_params(*X.shape)
         weights = self._check_signed_weights(sample_weight, X.shape[0])
         fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._ball())
         self.labels_ = np.array(fit.labels)
@@ -118,6 +120,13 @@ class DBSCAN(MeasuredEstimator):
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(dbscan.predict(self._state(), X, **self._ball()))
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        self._check_search()
+        self._check_metric()
+        check.check_positive("eps", self.eps)
+        check.check_positive("min_samples", self.min_samples)
 
     @staticmethod
     def _check_signed_weights(sample_weight, n):

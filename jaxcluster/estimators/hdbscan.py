@@ -7,6 +7,7 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import hdbscan
+from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.core import check
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.types import Status
@@ -69,6 +70,11 @@ class HDBSCAN(MeasuredEstimator):
         [0, 0, 0, 0, 1, 1, 1, -1]
     """
 
+    _labels_by = (
+        *("labels_", "minimum_spanning_tree_", "single_linkage_tree_", "condensed_tree_", "core_distances_", "finite_"),
+        *("_fitted_rows", "_clusters", "_settings"),
+    )
+
     def __init__(
         self,
         min_cluster_size=5,
@@ -125,8 +131,8 @@ class HDBSCAN(MeasuredEstimator):
         Warns:
             UserWarning: a dense matrix of distances that falls into parts with no finite distance between them.
         """
-        self._check_parameters()
         X = self._checked(X, reset=True)
+        self._check_params(*X.shape)
         fit = hdbscan.fit(
             X,
             min_cluster_size=self.min_cluster_size,
@@ -180,8 +186,10 @@ class HDBSCAN(MeasuredEstimator):
         check_is_fitted(self)
         return hdbscan.labels_at(self._state(), cut_distance, min_cluster_size=min_cluster_size)
 
-    def _check_parameters(self):
-        """Raises on parameters that `hdbscan.fit` does not know."""
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check_sizes(self.min_cluster_size, self.min_samples, self.max_cluster_size)
+        check_selection(self.cluster_selection_method, self.cluster_selection_epsilon, self.alpha)
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         check.check_count("leaf_size", self.leaf_size)
         if self.n_jobs is not None and not isinstance(self.n_jobs, (int, np.integer)):
@@ -191,6 +199,7 @@ class HDBSCAN(MeasuredEstimator):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         if not isinstance(self.metric_params, (dict, type(None))):
             raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
+        self._check_metric()
         tree = TREES.get(self.algorithm)
         if tree is not None and self.metric not in tree.valid_metrics:
             raise ValueError(

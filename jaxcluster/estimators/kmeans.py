@@ -7,6 +7,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.types import Status
 
 ALGORITHMS = ("lloyd", "elkan")
@@ -104,8 +105,7 @@ class KMeans(CenterEstimator):
             ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
-        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        self._check_params(*X.shape)
         if self.algorithm == "elkan" and self.n_clusters == 1:
             warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
@@ -118,6 +118,12 @@ class KMeans(CenterEstimator):
         self.n_iter_ = int(fit.steps)
         self._tell_ending(float(fit.state.residual))
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        check.check_choice("metric", self.metric, kmeans.METRICS)
+        matrix_precision(self.precision)
 
     def _tell_history(self):
         """Prints the inertia of every step, if ``verbose`` asks for it, in scikit-learn's words."""

@@ -9,11 +9,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmedoids
+from jaxcluster.cluster.kmedoids.clara import sample_rows
+from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.ops.distance import plain_metric
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
@@ -105,10 +108,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         Warns:
             ConvergenceWarning: fewer distinct rows than clusters, distances beyond float32, or no end in ``max_iter``.
         """
-        check.check_choice("method", self.method, METHODS)
-        check.check_count("max_iter", self.max_iter)
         X = self._checked(X, reset=True)
-        check.check_clusters(self.n_clusters, X.shape[0], name="n_clusters")
+        self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = jax.device_get(self._fitted(X, weights))
         self.medoid_indices_ = np.array(fit.state.medoids)
@@ -167,6 +168,23 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             return kmedoids.clara(key, X, self.n_clusters, n_samples=runs, sample_size=self.sample_size, **options)
         runs = self._runs(auto=10 if isinstance(self.init, str) and self.init == "random" else 1)
         return kmedoids.fit(key, X, self.n_clusters, n_init=runs, **options)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_choice("method", self.method, METHODS)
+        check.check_count("max_iter", self.max_iter)
+        k = check.check_clusters(self.n_clusters, n, name="n_clusters")
+        plain_metric(self.metric, self.p, also=("precomputed",))
+        if self.method == "clara":
+            check.check_choice("init", self.init, kmedoids.INITS)
+            sample_rows(self.sample_size, k, n)
+        else:
+            check_init(self.init, k, n, None)
+        self._runs(auto=1)
+
+    @property
+    def _labels_by(self):
+        return ("medoid_indices_",) if self._precomputed else ("medoid_indices_", "cluster_centers_")
 
     def _runs(self, *, auto):
         if isinstance(self.n_init, str):

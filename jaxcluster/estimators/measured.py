@@ -11,6 +11,7 @@ from sklearn.neighbors import VALID_METRICS
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import Estimator, found
+from jaxcluster.ops.distance import plain_metric
 from jaxcluster.ops.metric_params import with_parameters
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
@@ -54,6 +55,11 @@ class MeasuredEstimator(ClusterMixin, Estimator):
             raise ValueError(
                 f"Metric {self.metric!r} not valid for algorithm={self.algorithm!r}. 'auto' takes every metric."
             )
+
+    def _check_metric(self) -> None:
+        """Raises on a metric that is not known, and on parameters that it does not take."""
+        metric, p = with_parameters(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
+        plain_metric(metric, p, also=("precomputed",))
 
     def _measure(self) -> tuple[str | Callable, float]:
         """The metric and the power of "minkowski", with what ``metric_params`` says of them.

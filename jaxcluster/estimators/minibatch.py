@@ -98,7 +98,7 @@ class MiniBatchKMeans(CenterEstimator):
             ValueError, TypeError: wrong parameters, shapes or values.
         """
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
         batch_size = min(self.batch_size, X.shape[0])
         fit, frame = minibatch.fit_framed(
@@ -138,7 +138,7 @@ class MiniBatchKMeans(CenterEstimator):
         weights = self._check_weights(sample_weight, X.shape[0])
         key = as_key(self.random_state)
         if first:
-            self._check_params(X.shape[0])
+            self._check_params(*X.shape)
             start = self._start(X, weights)
             self._frame = prepare(X).frame
             options = {"weights": weights, "frame": self._frame, **start}
@@ -173,8 +173,8 @@ class MiniBatchKMeans(CenterEstimator):
     def _out_of_patience(self):
         return self.max_no_improvement is not None and self._running["stale"] >= self.max_no_improvement
 
-    def _check_params(self, n):
-        super()._check_params(n)
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
         check.check_count("batch_size", self.batch_size)
         check.check_positive("reassignment_ratio", self.reassignment_ratio, zero=True)
         if self.max_no_improvement is not None:

@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
-from jaxcluster.cluster.gmm.stepwise import minibatch_fit_framed
+from jaxcluster.cluster.gmm.start import check_start
+from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.cluster.gmm.stepwise import check_decay, minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame
@@ -110,8 +112,8 @@ class MixtureEstimator(DensityMixin, Estimator):
             return self.means_
         return self.means_.astype(np.longdouble) + self._rest
 
-    def _check_params(self, n: int) -> None:
-        """Raises on parameters that all mixtures have, for n rows."""
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
         check.check_clusters(self.n_components, n, name="n_components")
         check.check_choice("covariance_type", self.covariance_type, FAMILIES)
         check.check_choice("init_params", self.init_params, gmm.METHODS)
@@ -120,6 +122,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         check.check_count("n_init", self.n_init)
         check.check_positive("tol", self.tol, zero=True)
         check.check_positive("reg_covar", self.reg_covar, zero=True)
+        em_options(self.covariance_type, self.precision, getattr(self, "missing", False))
 
     def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
         """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
@@ -320,7 +323,7 @@ class GaussianMixture(MixtureEstimator):
         """
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
-        self._check_params(X.shape[0])
+        self._check_params(*X.shape)
         options = {
             "weights": self._check_weights(sample_weight, X.shape[0]),
             "init": self._mixture() if warm else self._start(),
@@ -358,7 +361,7 @@ class GaussianMixture(MixtureEstimator):
         """
         first = not self.__sklearn_is_fitted__()
         X = self._validate(X, reset=first)
-        self._check_params(X.shape[0] if first else self.n_components)
+        self._check_params(X.shape[0] if first else self.n_components, X.shape[1])
         weights = self._check_weights(sample_weight, X.shape[0])
         options = self._shared_options() | {"weights": weights}
         if first:
@@ -406,6 +409,13 @@ class GaussianMixture(MixtureEstimator):
             arrays = {name: jnp.asarray(value) for name, value in self._stream.items() if name != "frame"}
             return gmm.StepwiseState(frame=self._stream["frame"], **arrays)
         return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar, frame=self._frame)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check_start(self._start(), family_named(self.covariance_type), n, self.n_components, d)
+        if self.batch_size is not None:
+            check.check_count("batch_size", self.batch_size)
+        check_decay(self.decay)
 
     def _start(self):
         return gmm.Start(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)

@@ -9,6 +9,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 
 from jaxcluster.cluster import optics
+from jaxcluster.cluster.optics.fit import as_count, check_limits
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.measured import MeasuredEstimator
@@ -59,6 +60,8 @@ class OPTICS(MeasuredEstimator):
         [0, 0, 0, 1, 1, 1]
     """
 
+    _labels_by = ("labels_", "ordering_", "reachability_", "core_distances_", "predecessor_")
+
     def __init__(
         self,
         *,
@@ -92,6 +95,18 @@ class OPTICS(MeasuredEstimator):
         self.memory = memory
         self.n_jobs = n_jobs
 
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        self._check_search()
+        if not (self.memory is None or isinstance(self.memory, (str, os.PathLike)) or hasattr(self.memory, "cache")):
+            raise TypeError(f"memory must be None, a folder or an object with a method cache, got {self.memory!r}.")
+        check.check_choice("cluster_method", self.cluster_method, optics.METHODS)
+        self._check_metric()
+        check_limits(self.max_eps, self.eps, self.xi)
+        as_count("min_samples", self.min_samples, n)
+        if self.min_cluster_size is not None and self.cluster_method == "xi":
+            as_count("min_cluster_size", self.min_cluster_size, n)
+
     def fit(self, X, y=None):
         """Orders and clusters the rows.
 
@@ -108,11 +123,8 @@ class OPTICS(MeasuredEstimator):
             UserWarning: no row is reached from another; or the distances of a pair differ, and each row's are its own.
             DataConversionWarning: a metric of booleans takes numbers for booleans.
         """
-        self._check_search()
-        if not (self.memory is None or isinstance(self.memory, (str, os.PathLike)) or hasattr(self.memory, "cache")):
-            raise TypeError(f"memory must be None, a folder or an object with a method cache, got {self.memory!r}.")
-        check.check_choice("cluster_method", self.cluster_method, optics.METHODS)
         X = self._rows_or_distances(X)
+        self._check_params(*X.shape)
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"
             warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning)

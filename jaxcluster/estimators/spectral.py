@@ -11,13 +11,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted
 
-from jaxcluster.cluster import spectral
+from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.order import canonical
+from jaxcluster.ops.host_distance import named, real_numbers, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
 
@@ -29,8 +30,20 @@ EXACT = 1e-13
 """Residual of what is as exact as can be: a few hundred roundings of float64, which products of many rows leave."""
 
 
+EQUAL = 64 * float(np.finfo(np.float64).eps)
+"""Rounding of an eigenvalue, in whose place one of equal weights may be."""
+
+
 class _SpectralEstimator(Estimator):
     """What clustering and embedding share: rows or matrices as input, the affinity, and what the eigensolver found."""
+
+    _affinities: tuple[str, ...] = spectral.AFFINITIES
+    """Names that ``affinity`` may have."""
+
+    _labels_by = ("embedding_",)
+
+    _first_kept = 0
+    """Whether the first eigenvalue, 0, is among those that are published."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -49,8 +62,12 @@ class _SpectralEstimator(Estimator):
             return self._weights
         check_dense(len(self._rows), "rbf")
         # By differences: the expanded squares of rows far from the origin hold no digit of their distances.
-        rows = self._rows.astype(np.float64)
-        weights = np.exp(-self.gamma_ * cdist(rows, rows, "sqeuclidean"))
+        # In a unit near 1, where squares are neither 0 nor infinite.
+        exponent = int(np.frexp(np.abs(self._rows).max())[1])
+        rows = np.ldexp(self._rows.astype(np.float64), -exponent)
+        with np.errstate(over="ignore", under="ignore"):
+            gamma = min(np.ldexp(float(self.gamma_), 2 * exponent), np.finfo(float).max)
+            weights = np.exp(-gamma * cdist(rows, rows, "sqeuclidean"))
         return weights.astype(published_dtype(self._rows))
 
     @property
@@ -59,8 +76,6 @@ class _SpectralEstimator(Estimator):
 
     def _checked(self, X):
         """The rows, or the matrix, as a NumPy or CSR array."""
-        if self.eigen_solver is not None:
-            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
         if not self._precomputed:
             X = self._validate(X, reset=True)
             if len(X) < 2:
@@ -85,6 +100,16 @@ class _SpectralEstimator(Estimator):
             UserWarning,
         )
         return 0.5 * (X + X.T)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        if self.eigen_solver is not None:
+            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
+        if not callable(self.affinity):
+            check.check_choice("affinity", self.affinity, self._affinities)
+        if self.gamma is not None and isinstance(self.affinity, str) and self.affinity == "rbf":
+            check.check_positive("gamma", self.gamma)
+        self._tol()
 
     def _tol(self):
         """The largest residual of an eigenvector."""
@@ -122,6 +147,18 @@ class _SpectralEstimator(Estimator):
                 "apart. If that is not meant, raise n_neighbors, or lower gamma.",
                 UserWarning,
             )
+        elif self.n_connected_components_ == 0:
+            warn(
+                "No two rows have a weight between them: the graph has no edges, and eigenvectors and labels say "
+                "nothing of the rows. Lower gamma, raise n_neighbors, or scale the columns of X.",
+                UserWarning,
+            )
+        elif self._weights_are_equal():
+            warn(
+                "All rows have the same weight between them, to the last digit, so that eigenvectors and labels say "
+                "nothing of the rows. Raise gamma, lower n_neighbors, or scale the columns of X.",
+                UserWarning,
+            )
         residual, tol = f"the largest residual is {self.residuals_.max():.2g}", f"eigen_tol={self.eigen_tol!r}"
         message = None
         if int(host.status) == Status.PRECISION:
@@ -135,6 +172,11 @@ class _SpectralEstimator(Estimator):
             )
         if message:
             warn(message, ConvergenceWarning)
+
+    def _weights_are_equal(self):
+        """Whether the second eigenvalue is n / (n − 1), which it is of equal weights between all rows alone."""
+        n, further = len(self.embedding_), self.eigenvalues_[self._first_kept :]
+        return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EQUAL
 
     def _reached(self):
         return [f"largest residual {self.residuals_.max():.2g}"]
@@ -176,6 +218,12 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         status_: a `jaxcluster.types.Status`, how the eigensolver and k-means ended.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
+
+    _affinities = (*spectral.AFFINITIES, *KERNEL_PARAMS)
+
+    _labels_by = ("labels_", "embedding_")
+
+    _first_kept = 1
 
     def __init__(
         self,
@@ -233,11 +281,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             ConvergenceWarning: eigenvectors that were not found, or fewer distinct rows than clusters.
         """
         X = self._checked(X)
-        check.check_clusters(self.n_clusters, X.shape[0], name="n_clusters")
-        check.check_count("n_neighbors", self.n_neighbors)
-        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
-        if not callable(self.affinity):
-            check.check_choice("affinity", self.affinity, [*spectral.AFFINITIES, *KERNEL_PARAMS])
+        self._check_params(*X.shape)
         x, options = self._problem(X, self.gamma, self.n_neighbors)
         fit = spectral.fit(
             as_key(self.random_state),
@@ -263,6 +307,15 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             print(f"Computing label assignment using {self.assign_labels}")
         return self
 
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_clusters(self.n_clusters, n, name="n_clusters")
+        check.check_count("n_neighbors", self.n_neighbors)
+        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
+        kmeans.check_runs("k-means++", self.n_init)
+        if self.n_components is not None:
+            check.check_count("n_components", self.n_components)
+
     def fit_predict(self, X, y=None):
         """Fits, and returns ``labels_``."""
         return self.fit(X).labels_
@@ -272,9 +325,33 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             return super()._matrix(X, n_neighbors)
         check_dense(X.shape[0], self.affinity)
         params = dict(self.kernel_params or {})
-        if not callable(self.affinity):
-            params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
-        return weight_matrix(pairwise_kernels(X, metric=self.affinity, filter_params=True, **params), "precomputed", 1)
+        if callable(self.affinity):
+            weights = pairwise_kernels(X, metric=_one_weight(self.affinity), **params)
+            return weight_matrix(weights, "precomputed", 1)
+        params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
+        rows = unit_rows(X) if self.affinity == "cosine" else X  # the squares of rows near 1e160 are infinite
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            weights = pairwise_kernels(rows, metric=self.affinity, filter_params=True, **params)
+        if not np.isfinite(weights).all():
+            raise ValueError(
+                f"affinity={self.affinity!r} gives weights beyond {weights.dtype} for rows of entries up to "
+                f"{np.abs(X).max():.3g}. Scale the columns of X."
+            )
+        return weight_matrix(weights, "precomputed", 1)
+
+
+def _one_weight(affinity):
+    """A function of two rows, whose weight is looked at."""
+
+    def weight(a, b, **params):
+        found = affinity(a, b, **params)
+        number = real_numbers(found)
+        if number is None or number.ndim:
+            got = named(found) if number is None else f"shape {number.shape}"
+            raise ValueError(f"affinity gave {got} for two rows. Pass a function of two rows that gives a number >= 0.")
+        return float(number)
+
+    return weight
 
 
 class SpectralEmbedding(_SpectralEstimator):
@@ -340,9 +417,7 @@ class SpectralEmbedding(_SpectralEstimator):
             UserWarning, ConvergenceWarning: the graph is not connected; eigenvectors that were not found.
         """
         X = self._checked(X)
-        check.check_count("n_components", self.n_components)
-        if not callable(self.affinity):
-            check.check_choice("affinity", self.affinity, spectral.AFFINITIES)
+        self._check_params(*X.shape)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
         self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
@@ -353,6 +428,12 @@ class SpectralEmbedding(_SpectralEstimator):
         self._publish(embedding, published_dtype(X.data if scipy.sparse.issparse(X) else X))
         self.status_ = Status(int(embedding.status))
         return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check.check_count("n_components", self.n_components)
+        if self.n_neighbors is not None:
+            check.check_count("n_neighbors", self.n_neighbors)
 
     def fit_transform(self, X, y=None):
         """Fits, and returns ``embedding_``."""

@@ -38,6 +38,9 @@ PLACES = ("checkpoint_dir",)
 MOST_JSON = 1 << 30
 """Bytes of model.json that are read at the most. What is large is among the arrays."""
 
+MOST_ROWS = 1 << 48
+"""More rows than any fit has seen."""
+
 WORDS_FOR_NUMBERS = ("auto", "scale")
 """What a parameter may be in place of a number."""
 
@@ -50,7 +53,7 @@ FINITE = (
 ROWS = ("means_", "components_", "_fitted_rows")
 """Of these, what has the columns of the rows."""
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError)
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError)
 """What the decoding of wrong content raises."""
 
 KEYS = {"format", "format_version", "jaxcluster_version", "estimator", "params", "attributes", "arrays", "files"}
@@ -61,6 +64,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
 
     Raises:
         TypeError: a class that is not registered, or a parameter that is not data.
+        ValueError: a parameter that was set after the fit, with which the model could not be loaded.
         FileExistsError: ``path`` exists and is not a saved model.
     """
     folder = Path(path).resolve()
@@ -73,6 +77,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     arrays: Arrays = {}
     params = estimator.get_params(deep=False)
     fitted = {key: value for key, value in vars(estimator).items() if key not in params}
+    _check_params(type(estimator), params, fitted)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -97,7 +102,8 @@ def load(path: str | os.PathLike) -> Any:
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
         ValueError: a file was changed, truncated, or written by a newer or much older version; one that is a link, a
-            pipe or a device; numbers that are no model, such as centers that are not finite. The message names it.
+            pipe or a device; parameters that no fit takes; numbers that are no model, such as centers that are not
+            finite. The message names it.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -133,16 +139,25 @@ def _rebuild(cls, params, attributes):
     if any(params.get(name) is not None for name in PLACES):
         raise ValueError(f"it names a folder of another machine in {', '.join(PLACES)}.")
     estimator = cls(**params)
+    missing = [name for name in estimator._labels_by if attributes.get(name) is None]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
+    _check_fitted(attributes, str(getattr(cls, "__module__", "")))
+    _check_params(cls, params, attributes)
     for name, value in attributes.items():
         of_class = getattr(cls, name, None) is not None  # a method; None stands for what a fit sets
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
-    missing = [name for name in cls._labels_by if attributes.get(name) is None]
-    if missing:
-        raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
-    _check_fitted(attributes, str(getattr(cls, "__module__", "")))
     return estimator
+
+
+def _check_params(cls, params, attributes):
+    """Raises on parameters with which no model of these fitted attributes is fitted, such as set after its fit."""
+    per_row = attributes.get("labels_", attributes.get("embedding_"))
+    known = per_row is not None and not hasattr(cls, "partial_fit")  # which keeps the labels of its last batch
+    # Not of the estimator itself: some keep what they work out of the parameters.
+    cls(**params)._check_params(len(per_row) if known else MOST_ROWS, attributes["n_features_in_"])
 
 
 def _check_fitted(attributes, module):

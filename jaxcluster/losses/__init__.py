@@ -4,6 +4,7 @@ All work under jit, vmap and grad, sum half precision in float32, and have finit
 samples, one class, no positives, one sample.
 """
 
+from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 from jaxcluster.losses.contrastive import contrastive_loss, nt_xent_loss, supervised_contrastive_loss
 from jaxcluster.losses.dec import (
     JointTerms,
@@ -79,3 +80,5 @@ __all__ = [
     "wasserstein_critic_loss",
     "wasserstein_generator_loss",
 ]
+
+guard_functions(__name__, FEWER_ROWS)

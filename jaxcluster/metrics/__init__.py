@@ -5,6 +5,7 @@ scores, purity, accuracy. By itself (JAX, tiled): silhouette, Davies–Bouldin, 
 silhouette that can be trained on.
 """
 
+from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 from jaxcluster.metrics.contingency import confusion_matrix, contingency_matrix, pair_confusion_matrix
 from jaxcluster.metrics.external import (
     adjusted_rand_score,
@@ -55,3 +56,5 @@ __all__ = [
     "soft_silhouette_samples",
     "v_measure_score",
 ]
+
+guard_functions(__name__, FEWER_ROWS, compiled=False)

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from jaxcluster.core import check
 from jaxcluster.core.frame import float_dtype, published_dtype
 from jaxcluster.core.integers import moved_alike
+from jaxcluster.core.programs import make_room
 from jaxcluster.metrics.labels import Coded, encode
 from jaxcluster.metrics.silhouette import problem, silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -90,6 +91,7 @@ def silhouette_samples(
     if X.dtype.kind != "f":
         X = moved_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
     if _is_traceable(metric, X) if callable(metric) else metric in ON_DEVICE and X.size * len(X) > HOST_WORK:
+        make_room()
         arguments, program = problem(X, coded, metric, p)
         return np.asarray(silhouettes(*arguments, **program))[: len(X)].astype(dtype)
     wide = X.astype(np.float64)

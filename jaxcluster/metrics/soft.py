@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import float_dtype, prepare
+from jaxcluster.core.programs import make_room
 from jaxcluster.ops.distance import FULL, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
 from jaxcluster.types import Array, Float
 
@@ -123,4 +124,5 @@ def _check(x, q, metric):
     dtype = float_dtype(np.result_type(np.float32, *floating))
     if metric in TRANSLATION_INVARIANT and not check.is_traced(x):
         x = prepare(x).points.x[:n]  # a silhouette has no unit
+    make_room()
     return jnp.asarray(x).astype(dtype), jnp.asarray(q).astype(dtype)

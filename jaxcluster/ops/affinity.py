@@ -243,10 +243,15 @@ def kernel(x: Any, gamma: Any, *, padded: bool = False) -> Kernel:
 
 
 def unit_width(gamma: Any, exponent: Any, dtype: Any) -> Any:
-    """√γ / 2^exponent: what samples in a frame of that exponent are multiplied by for a kernel of width 1."""
+    """√γ / 2^exponent: what samples in a frame of that exponent are multiplied by for a kernel of width 1.
+
+    Of a concrete γ no more than the root of the largest number: all weights are 0 there, and no coordinate is infinite.
+    """
     if check.is_traced(gamma, exponent):
         return times_power_of_two(jnp.sqrt(jnp.asarray(gamma, dtype)), -exponent)
-    return jnp.asarray(np.ldexp(np.sqrt(float(gamma)), -int(exponent)), dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        width = np.ldexp(np.sqrt(float(gamma)), -int(exponent))
+    return jnp.asarray(min(width, float(np.sqrt(np.finfo(dtype).max))), dtype)
 
 
 def gaussian_weights(x: Float[Array, "t d"], y: Float[Array, "n d"]) -> Float[Array, "t n"]:

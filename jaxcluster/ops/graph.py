@@ -17,7 +17,7 @@ import scipy.sparse
 from jaxcluster.core import check
 from jaxcluster.core.frame import bucket, float_dtype
 from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import Pairwise, Space, check_distances, measure, tiles
+from jaxcluster.ops.pairwise import Pairwise, Space, check_distances, framed, measure, tiles
 from jaxcluster.ops.topk import k_nearest
 from jaxcluster.types import Array, Float, Int
 
@@ -86,9 +86,13 @@ class Graph(NamedTuple):
 def neighbor_matrix(space: Space | Pairwise, k: int) -> scipy.sparse.csr_array:
     """½(A + Aᵀ) of concrete rows, (n, n) float64: A has a 1 at the k nearest rows of each row, itself among them.
 
+    Which rows are nearest does not depend on the unit of the rows.
+
     Raises:
         ValueError: k is not between 1 and n.
     """
+    if isinstance(space, Space):
+        space, _ = framed(space)
     index, distances = nearest_rows(space, k)
     rows = np.repeat(np.arange(space.n), k)
     there = np.isfinite(distances).ravel()  # a sparse matrix of distances may hold fewer than k of a row
@@ -134,8 +138,10 @@ def radius_graph(x: Any, radius: float, *, metric: str = "euclidean", p: float =
         ValueError, TypeError: see `jaxcluster.ops.pairwise.measure`; a radius that is not positive.
     """
     check.check_positive("radius", radius)
-    space = measure(x, metric, p=p)
-    near = [scipy.sparse.csr_array((space.rows(index) <= radius).astype(float)) for index in tiles(space.n)]
+    space, exponent = framed(measure(x, metric, p=p))
+    with np.errstate(over="ignore", under="ignore"):
+        reach = np.ldexp(float(radius), exponent)
+    near = [scipy.sparse.csr_array((space.rows(index) <= reach).astype(float)) for index in tiles(space.n)]
     return from_matrix(scipy.sparse.csr_array(scipy.sparse.vstack(near)))
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
@@ -66,7 +68,10 @@ def checked(function: HostDistance, x: np.ndarray, y: np.ndarray, numbers: np.nd
     Raises:
         ValueError: another shape, or an entry that is no number >= 0.
     """
-    distances = np.asarray(function(x, y), np.float64)
+    found = function(x, y)
+    distances = real_numbers(found)
+    if distances is None:
+        raise ValueError(f"metric gave {named(found)} for rows of X: a distance is a number >= 0.")
     if distances.shape != (len(x), len(y)):
         raise ValueError(
             f"metric gave shape {distances.shape} for matrices of {len(x)} and {len(y)} rows; ({len(x)}, {len(y)}) "
@@ -78,6 +83,31 @@ def checked(function: HostDistance, x: np.ndarray, y: np.ndarray, numbers: np.nd
         row = i if numbers is None else numbers[i]
         raise ValueError(f"metric gave {distances[i, j]} for rows {row} and {j}: a distance is a number >= 0.")
     return distances
+
+
+def real_numbers(value: Any) -> np.ndarray | None:
+    """What a function of the caller gave as float64 numbers of any shape; None where it is no real numbers."""
+    try:
+        value = np.asarray(value)
+        if value.dtype.kind == "O" and not any(each is None for each in value.flat):  # such as fractions
+            value = value.astype(np.float64)
+    except (TypeError, ValueError):  # lists of different lengths, or objects of some other kind
+        return None
+    real = value.dtype == bool or jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
+    return value.astype(np.float64, copy=False) if real else None
+
+
+def named(value: Any) -> str:
+    """What a message calls a value of which `real_numbers` makes nothing."""
+    if value is None or isinstance(value, (str, bytes, complex)):
+        return repr(value)[:40]
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return "lists of different lengths"
+    if array.ndim and array.dtype.kind == "O":
+        return f"{named(next(each for each in array.flat if real_numbers(each) is None))} among its values"
+    return f"an array of dtype {array.dtype}" if array.ndim else f"an object of type {type(value).__name__}"
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:
@@ -102,13 +132,14 @@ def _takes_matrices(metric, x):
     seen = []
     for arguments, shape in (((rows[:2], rows[2:]), (2, 3)), ((rows[0], rows[-1]), ())):
         try:
-            got = np.shape(metric(*arguments))
+            found = metric(*arguments)
         except NOT_THIS_FORM as error:
             seen.append(error)
             continue
-        if got == shape:
+        numbers = real_numbers(found)
+        if numbers is not None and numbers.shape == shape:
             return shape != ()
-        seen.append(f"shape {got}")
+        seen.append(named(found) if numbers is None else f"shape {numbers.shape}")
     matrices, pair = (each if isinstance(each, str) else repr(each) for each in seen)
     raise ValueError(
         f"metric gave {matrices} for matrices of 2 and 3 rows, and {pair} for two rows. Pass a function of two "
@@ -117,7 +148,7 @@ def _takes_matrices(metric, x):
 
 
 def _pair_by_pair(metric, x, y):
-    return np.array([[metric(a, b) for b in y] for a in x], np.float64)
+    return [[metric(a, b) for b in y] for a in x]
 
 
 def _minkowski(x, y, *, p):

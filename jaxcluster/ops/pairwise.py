@@ -21,6 +21,18 @@ from jaxcluster.ops.precomputed import check_symmetry, check_values, distance_ma
 TILE = 1 << 22
 """Distances that are held at a time."""
 
+PLAIN_EXPONENTS = (-30, 40)
+"""Sizes from 2⁻³⁰ to 2⁴⁰ are left as they are, so that distances are rounded where scikit-learn rounds them."""
+
+LARGEST_EXPONENT = 1000
+"""Coordinates are made no larger than 2¹⁰⁰⁰, and their differences are finite."""
+
+SIZE_ROWS = 1024
+"""Rows by which the size of all is told."""
+
+SIZE_DISTANCES = 1 << 16
+"""Distances by which the size of all is told, where only distances are known."""
+
 LARGEST_SUMMED_POWER = 8.0
 """Powers of differences of float64 numbers 10³⁰ apart that stay within their range, 10³⁰⁸; infinity is a maximum."""
 
@@ -107,6 +119,47 @@ def measure(
     if power is None or LARGEST_SUMMED_POWER < power < np.inf:
         return _pairwise(metric, rows, p)
     return Space(rows, power, 1.0, 1.0 if metric == "sqeuclidean" or power == np.inf else 1 / power)
+
+
+def framed(space: Space | Pairwise) -> tuple[Space | Pairwise, int]:
+    """The rows, or their distances, times the power of two that brings most distances near 1, where they are not plain.
+
+    Squares of float64 numbers below 1e-162 are 0, and above 1e154 infinite: of rows in such a unit no row would be
+    nearer than another. A power of two changes no digit.
+
+    Returns:
+        The space, and the exponent by which its distances are larger than those given.
+    """
+    if isinstance(space, Pairwise):
+        exponent = -_extra_exponent(_some_distances(space))
+        rows = space.rows
+        return (space._replace(rows=lambda index: np.ldexp(rows(index), exponent)) if exponent else space), exponent
+    if space.scale != 1:  # of directions the lengths are 1
+        return space, 0
+    some = space.x[:: -(-space.n // SIZE_ROWS)]
+    with np.errstate(over="ignore"):
+        lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
+    exponent = -_extra_exponent(lengths)
+    if not exponent:
+        return space, 0
+    exponent = min(exponent, LARGEST_EXPONENT - int(np.frexp(np.abs(space.x).max())[1]))
+    degree = 1 if space.power == np.inf else round(space.power * space.root)
+    with np.errstate(under="ignore"):
+        return space._replace(x=np.ldexp(space.x, exponent)), degree * exponent
+
+
+def _some_distances(space):
+    """The known distances of a few rows, spread over all."""
+    index = np.unique(np.linspace(0, space.n - 1, min(space.n, max(1, SIZE_DISTANCES // space.n)), dtype=np.int64))
+    return space.rows(index).ravel()
+
+
+def _extra_exponent(lengths):
+    """The exponent of the median of the lengths that are not 0; 0 where it is plain."""
+    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
+    exponent = int(np.frexp(np.median(lengths))[1]) if len(lengths) else 0
+    least, most = PLAIN_EXPONENTS
+    return 0 if least <= exponent <= most else exponent
 
 
 def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:

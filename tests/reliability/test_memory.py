@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from inspect import isfunction
 
 import jax
 import numpy as np
@@ -114,3 +116,41 @@ def test_a_shortage_is_one_sentence_whoever_raises_it(raised, monkeypatch):
     monkeypatch.setattr(jc.kmeans, "fit_framed", fail)
     with pytest.raises(MemoryError, match=r"this took more memory than there was: .* left\. Pass fewer rows"):
         jc.KMeans(3).fit(rows())
+
+
+FUNCTIONAL = [name for name, module in jc._MODULES.items() if ".cluster." in module]
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONAL, "metrics", "losses", "select"])
+def test_every_public_function_says_so(name):
+    module = importlib.import_module(jc._MODULES[name])
+    known = getattr(module, "__all__", None) or [
+        each
+        for each, value in vars(module).items()
+        if isfunction(value) and value.__module__ == module.__name__ and each[0] != "_"
+    ]
+    functions = [value for value in (getattr(module, each) for each in known) if isfunction(value)]
+    assert functions
+    assert all(getattr(function, memory.GUARDED, False) for function in functions)
+
+
+def test_a_guard_is_put_once_and_lets_all_else_pass():
+    assert jc.balanced.predict is jc.kmeans.predict
+    guarded = jc.kmeans.predict
+    memory.guard_functions("jaxcluster.cluster.kmeans")
+    assert jc.kmeans.predict is guarded
+    with pytest.raises(ValueError, match="n_features|columns|width") as caught:
+        jc.kmeans.predict(rows(3), rows(5, 7))
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_score_is_not_told_to_be_a_method(monkeypatch):
+    monkeypatch.setattr(jc.metrics.internal, "check_labels", None, raising=False)
+    monkeypatch.setattr(np, "asarray", fail_for_memory)
+    with pytest.raises(MemoryError, match=r"Pass fewer rows or columns\.$"):
+        jc.metrics.silhouette_score(rows(), np.arange(N) % 3)
+
+
+def fail_for_memory(*_, **__):
+    raise MemoryError

@@ -14,7 +14,9 @@ import pytest
 from command_line import K, call, read_labels, refuse, rows_and_species, write_csv
 
 import jaxcluster as jc
-from jaxcluster.cli.folder import claimed_folder
+from jaxcluster.cli.errors import MistakeError
+from jaxcluster.cli.folder import claimed_folder, read_sealed, write_sealed
+from jaxcluster.cli.run import find_run
 from jaxcluster.core import files
 
 FIT = ("fit", "kmeans")
@@ -84,6 +86,60 @@ def test_damaged_scores_are_named(folder, tmp_path, content):
     scores = run / "metrics.json"
     scores.unlink() if content is None else scores.write_text(content)
     assert re.search(r"metrics\.json (is missing|was changed).*Fit the run again\.", refuse("report", run))
+
+
+ALL = ("config.json", "history.jsonl", "labels.csv", "metrics.json", "model/arrays.safetensors", "model/model.json")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_flipped_bit_of_a_run_is_named(folder, tmp_path, name):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    intact = (run / name).read_bytes()
+    for at in np.random.default_rng(0).integers(0, 8 * len(intact), 20):
+        damaged = bytearray(intact)
+        damaged[at // 8] ^= 1 << (at % 8)
+        (run / name).write_bytes(damaged)
+        with pytest.raises(MistakeError, match=rf"{name} was changed since it was written"):
+            find_run(run)
+    (run / name).write_bytes(intact)
+    assert find_run(run).model == run / "model"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_missing_or_short_file_of_a_run_is_named(folder, tmp_path, name):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    intact = (run / name).read_bytes()
+    for content in (None, b"", intact[:-1], intact + b"\n"):
+        (run / name).unlink() if content is None else (run / name).write_bytes(content)
+        told = refuse("predict", run, folder / "flowers.csv")
+        assert re.search(rf"{name} (is missing|was changed).*Fit the run again\.", told)
+        assert told == refuse("report", run)
+
+
+def test_damaged_labels_of_a_run_are_not_scored(folder, tmp_path):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    call("score", run / "labels.csv", run / "labels.csv")
+    text = (run / "labels.csv").read_text()
+    (run / "labels.csv").write_text(text[:-2] + ("1\n" if text[-2] == "0" else "0\n"))
+    assert "labels.csv was changed" in refuse("score", run / "labels.csv", folder / "run" / "labels.csv")
+    shutil.copy(run / "labels.csv", tmp_path / "mine.csv")
+    call("score", tmp_path / "mine.csv", folder / "run" / "labels.csv")  # no run says what these were
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "does not list the files of the run with their SHA-256: an older version"),
+        ({"../flowers.csv": {}}, "lists ../flowers.csv, which is outside of the folder"),
+        ({"labels.csv": 3}, "labels.csv was changed"),
+    ],
+)
+def test_a_run_whose_files_are_not_listed_is_refused(folder, tmp_path, files, message):
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    config = read_sealed(run / "config.json")
+    del config["files"]
+    write_sealed(run / "config.json", config if files is None else config | {"files": files})
+    assert message in refuse("predict", run, folder / "flowers.csv")
 
 
 def test_a_report_that_fails_costs_no_fit_and_can_be_drawn_again(folder, tmp_path, monkeypatch):

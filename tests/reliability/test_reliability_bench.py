@@ -43,3 +43,12 @@ def test_how_a_kill_is_judged(tmp_path, done, labels, verdict):
 
 def test_every_kind_has_words():
     assert all(trials.__doc__ for trials in reliability.KINDS.values())
+
+
+def test_many_shapes_are_measured(tmp_path):
+    bench = reliability.Bench(tmp_path, 1, 0, 3, ["dbscan"])
+    (trial,) = reliability.many_shapes(bench)
+    assert trial.verdict == "survived"
+    assert trial.measured["estimator"] == "dbscan"
+    assert 0 < trial.measured["maps"] < reliability.MOST_MAPS
+    assert 0 < trial.measured["early_bytes"] <= trial.measured["late_bytes"] * reliability.GROWTH

@@ -6,5 +6,8 @@
 from jaxcluster.cluster.balanced.assign import assign, assign_cost
 from jaxcluster.cluster.balanced.fit import BalancedState, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform
+from jaxcluster.core.memory import guard_functions
 
 __all__ = ["BalancedState", "assign", "assign_cost", "fit", "fit_framed", "predict", "transform"]
+
+guard_functions(__name__)

@@ -5,6 +5,7 @@ from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit
 from jaxcluster.cluster.bayesian_gmm.posterior import Prior
 from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in
 from jaxcluster.cluster.gmm.start import METHODS, Start
+from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "METHODS",
@@ -20,3 +21,5 @@ __all__ = [
     "score",
     "score_samples",
 ]
+
+guard_functions(__name__)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.bayesian_gmm.posterior import Posterior, Prior, mean_weights
-from jaxcluster.cluster.gmm.state import GMMState, Ridge, enter_means, family_of, public_covariances, volume
+from jaxcluster.cluster.gmm.state import (
+    GMMState,
+    Ridge,
+    enter_means,
+    family_of,
+    public_covariances,
+    published_shares,
+    volume,
+)
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, publish
 from jaxcluster.ops.gaussian import FAMILIES, Family
@@ -64,7 +72,7 @@ class BayesianGMMState(NamedTuple):
             frame.leave(self.means),
             frame.unscale(self.degrees_of_freedom),
             ridge.leave(family, self.covariances, frame),
-            frame.unscale(self.weights),
+            published_shares(self.weights, frame),
             plus(self.lower_bound, shift, frame),
             self.collapsed,
             frame.unscale(self.residual),

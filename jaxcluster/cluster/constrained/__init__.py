@@ -2,5 +2,8 @@
 
 from jaxcluster.cluster.constrained.fit import ConstrainedState, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform
+from jaxcluster.core.memory import guard_functions
 
 __all__ = ["ConstrainedState", "fit", "fit_framed", "predict", "transform"]
+
+guard_functions(__name__)

@@ -16,6 +16,7 @@ from jaxcluster.cluster.gmm.start import METHODS, Start
 from jaxcluster.cluster.gmm.state import GMMState
 from jaxcluster.cluster.gmm.stepwise import StepwiseState, minibatch_fit, partial_fit, start, stream_of
 from jaxcluster.cluster.gmm.sweep import GMMSweep, sweep
+from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "METHODS",
@@ -40,3 +41,5 @@ __all__ = [
     "stream_of",
     "sweep",
 ]
+
+guard_functions(__name__)

@@ -41,7 +41,8 @@ MATRIX_COPIES = 24
 (measured)."""
 
 POINT = 1e-4
-"""Share of the rows' variance below which a component that ``reg_covar`` is wider than is hardly more than a point."""
+"""Share of the rows' variance, each counted once, below which a component that ``reg_covar`` is wider than is hardly
+more than a point."""
 
 FALL = 1e-7
 """Share of itself by which a lower bound may fall by rounding, and what is beyond all doubt by ``reg_covar``."""
@@ -152,12 +153,15 @@ class Prior(NamedTuple):
         reg: () added to every variance (data units²).
         active: (k,) which components take part; None for all.
         variance: () of all rows, the mean over the columns (data units²); infinite where it is not known.
+        scale: () the same of rows that count once each, whatever their weight. A row that outweighs all others takes
+            the weighted variance to 0 with it, and beside that no component would be a point.
     """
 
     total: Float[Array, ""]
     reg: Float[Array, ""]
     active: Bool[Array, " k"] | None = None
     variance: float | Float[Array, ""] = math.inf
+    scale: float | Float[Array, ""] = math.inf
 
 
 def as_columns(points: Points) -> Columns:
@@ -311,7 +315,7 @@ def maximize(
     if family.name != "tied":
         covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), before.covariances, covariances)
     covariances, factor, repaired = family.factor(covariances, d)
-    collapsed = empty | repaired | (spread < jnp.minimum(prior.reg, POINT * prior.variance))
+    collapsed = empty | repaired | (spread < jnp.minimum(prior.reg, POINT * prior.scale))
     shares = weight
     if prior.active is not None:
         shares, collapsed = jnp.where(prior.active, weight, 0), collapsed & prior.active

@@ -271,7 +271,8 @@ def _run(static, points, start, limits, key):
     """One run from one start; its state is a `_Found`."""
     columns = em.as_columns(points)
     prior = _prior(static.em, points, limits.reg, limits.active)
-    prior = prior._replace(variance=mean_square(static.em, points))
+    once = points._replace(weight=(points.weight > 0).astype(points.x.dtype))
+    prior = prior._replace(variance=mean_square(static.em, points), scale=mean_square(static.em, once))
     options = static.em._replace(differentiable=static.unrolled is not None)
     mixture, collapsed = first_mixture(options, static.method, key, points, columns, start, prior, static.k)
     advance = partial(em.step, options, columns, prior)

@@ -69,13 +69,25 @@ class GMMState(NamedTuple):
             cells: mean number of observed cells of a row.
         """
         return GMMState(
-            frame.unscale(self.weights),
+            published_shares(self.weights, frame),
             frame.leave(self.means),
             ridge.leave(family, self.covariances, frame),
             shifted(self.lower_bound, cells, ridge.cell, frame),
             self.collapsed,
             frame.unscale(self.residual),
         )
+
+
+def published_shares(weights: Any, frame: Frame) -> Published:
+    """Shares (…, k) as they are published: concrete ones sum to 1 as closely as the dtype of the caller allows.
+
+    In float32 they sum to 1 within 1e-7, which float64 rows show, and which scikit-learn's ``weights_init`` refuses.
+    """
+    if check.is_traced(weights, frame):
+        return frame.unscale(weights)
+    wide = np.asarray(weights, np.float64)
+    total = wide.sum(axis=-1, keepdims=True)
+    return publish(wide / np.where(total > 0, total, 1), frame.dtype)
 
 
 def wide_means(means: Any, frame: Frame) -> np.ndarray:

@@ -31,6 +31,7 @@ from jaxcluster.cluster.gmm.state import (
     frame_of_mixture,
     parts_in_frame,
     public_covariances,
+    published_shares,
     ridge_in,
     volume,
     wide_means,
@@ -99,7 +100,8 @@ class StepwiseState(NamedTuple):
     def mixture(self) -> GMMState:
         """The mixture for `predict`, `score` and the like. Its residual is infinite: batches show no convergence."""
         infinite = jnp.full_like(self.lower_bound, jnp.inf)
-        return GMMState(self.weights, self.means, self.covariances, self.lower_bound, self.collapsed, infinite)
+        weights = self.weights if check.is_traced(self) else published_shares(self.weights, self.frame)
+        return GMMState(weights, self.means, self.covariances, self.lower_bound, self.collapsed, infinite)
 
     def _unscaled(self, value, length):
         """``value`` in units of length^length out of the frames, which have the batch's axes, in float64."""

@@ -8,6 +8,7 @@ from jaxcluster.cluster.hdbscan.membership import membership_vectors, outlier_sc
 from jaxcluster.cluster.hdbscan.predict import approximate_predict
 from jaxcluster.cluster.hdbscan.select import METHODS, stabilities
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
+from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "METHODS",
@@ -23,3 +24,5 @@ __all__ = [
     "probabilities",
     "stabilities",
 ]
+
+guard_functions(__name__)

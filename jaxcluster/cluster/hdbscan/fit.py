@@ -79,10 +79,8 @@ def fit(
     Warns:
         UserWarning: a dense matrix of distances, for the same reason. Such parts are joined at an infinite distance.
     """
-    _check_sizes(min_cluster_size, min_samples, max_cluster_size)
-    check.check_choice("cluster_selection_method", cluster_selection_method, METHODS)
-    check.check_positive("cluster_selection_epsilon", cluster_selection_epsilon, zero=True)
-    check.check_positive("alpha", alpha)
+    check_sizes(min_cluster_size, min_samples, max_cluster_size)
+    check_selection(cluster_selection_method, cluster_selection_epsilon, alpha)
     function, p = with_parameters(metric, metric_params, p)
     x, finite, outliers = _rows(x, metric)
     measured = measure_rows(x, function, p)
@@ -147,7 +145,15 @@ def _tree(measured, min_samples, alpha, core_alpha):
     return Tree(tree.edges, measured.distances(tree.weights / alpha)), measured.distances(core)
 
 
-def _check_sizes(min_cluster_size, min_samples, max_cluster_size):
+def check_selection(method: str, epsilon: float, alpha: float) -> None:
+    """Raises ValueError or TypeError on what clusters cannot be chosen by."""
+    check.check_choice("cluster_selection_method", method, METHODS)
+    check.check_positive("cluster_selection_epsilon", epsilon, zero=True)
+    check.check_positive("alpha", alpha)
+
+
+def check_sizes(min_cluster_size: int, min_samples: int | None, max_cluster_size: int | None) -> None:
+    """Raises ValueError or TypeError on what no sizes of clusters and neighborhoods are."""
     if check.check_count("min_cluster_size", min_cluster_size) < 2:
         raise ValueError(f"min_cluster_size={min_cluster_size} must be at least 2: one row has no density of its own.")
     for name, value in (("min_samples", min_samples), ("max_cluster_size", max_cluster_size)):

@@ -92,7 +92,7 @@ def clara(
     x = check.check_matrix(x)
     n = x.shape[0]
     k = check.check_clusters(k, n)
-    size = _sample_size(sample_size, k, n)
+    size = sample_rows(sample_size, k, n)
     check.check_count("n_samples", n_samples)
     if weights is not None and not check.is_traced(weights):
         check_weighty(check.check_weights(weights, n), k)
@@ -180,8 +180,8 @@ def _on_host(key, x, weights, measure, k, init, n_samples, size, tol, max_steps)
     return leave(fitted._replace(state=state), x, weights, measure, Unit(Frame(np.zeros(1)), 0))
 
 
-def _sample_size(sample_size, k, n):
-    """Rows of a sample, which may be more than there are."""
+def sample_rows(sample_size: int | None, k: int, n: int) -> int:
+    """Rows of a sample, which may be more than there are; raises on fewer than the k clusters of n rows need."""
     if sample_size is None:
         return SAMPLE[0] + SAMPLE[1] * k
     size, least = check.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)

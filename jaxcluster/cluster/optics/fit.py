@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.optics import extract
-from jaxcluster.cluster.optics.order import DECIMALS, framed, walk
+from jaxcluster.cluster.optics.order import DECIMALS, walk
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import measure
+from jaxcluster.ops.pairwise import framed, measure
 from jaxcluster.types import Array, Fit, Int, Status
 
 METHODS = ("xi", "dbscan")
@@ -80,16 +80,15 @@ def fit(
     Source: see `jaxcluster.cluster.optics.extract`.
     """
     check.check_choice("method", method, METHODS)
-    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
-    eps = max_eps if eps is None else eps
-    _check_eps(eps, max_eps)
-    _check_xi(xi)
+    max_eps, eps = check_limits(max_eps, eps, xi)
     space = measure(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
     if method == "xi" and min_cluster_size is not None:
         as_count("min_cluster_size", min_cluster_size, space.n)  # the walk is long: what is wrong is told before it
+    # Distances are rounded to `DECIMALS` decimals: of rows in a unit of 1e-30 nothing would be left.
     space, exponent = framed(space)
-    reach = float(np.ldexp(max_eps, exponent))
+    with np.errstate(over="ignore", under="ignore"):  # beyond all distances, or below them
+        reach = float(np.ldexp(max_eps, exponent))
     core = nearest_rows(space, count)[1][:, -1].copy()
     core[core > reach] = np.inf
     np.around(core, DECIMALS, out=core)
@@ -182,6 +181,15 @@ def as_count(name: str, value: float, n: int) -> int:
             f"{name}={count}. Pass a smaller {name}, or more rows."
         )
     return count
+
+
+def check_limits(max_eps: float, eps: float | None, xi: float) -> tuple[float, float]:
+    """``max_eps`` and ``eps``, which may be None for it; raises on limits that are out of their ranges."""
+    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
+    eps = max_eps if eps is None else eps
+    _check_eps(eps, max_eps)
+    _check_xi(xi)
+    return max_eps, eps
 
 
 def _check_eps(eps, max_eps):

@@ -11,15 +11,6 @@ from jaxcluster.ops.pairwise import Pairwise, Space
 DECIMALS = np.finfo(np.float64).precision
 """Decimals that distances are rounded to, so that sums in another order do not decide which row comes next."""
 
-PLAIN_EXPONENTS = (-30, 40)
-"""Sizes from 2⁻³⁰ to 2⁴⁰ are left as they are, so that distances are rounded where scikit-learn rounds them."""
-
-SIZE_ROWS = 1024
-"""Rows by which the size of all is told."""
-
-SIZE_DISTANCES = 1 << 16
-"""Distances by which the size of all is told, where only distances are known."""
-
 SLACK = 1 + 1e-12
 """Rounding changes a distance by less, relative to itself: what is farther than so much is no improvement."""
 
@@ -39,42 +30,6 @@ class Order(NamedTuple):
     ordering: np.ndarray
     reachability: np.ndarray
     predecessor: np.ndarray
-
-
-def framed(space: Space | Pairwise) -> tuple[Space | Pairwise, int]:
-    """The rows, or their distances, times the power of two that brings most distances near 1, where they are not plain.
-
-    Distances are rounded to `DECIMALS` decimals, and squared: of rows in a unit of 1e-30 nothing would be left.
-
-    Returns:
-        The space, and the exponent by which its distances are larger than those given.
-    """
-    if isinstance(space, Pairwise):
-        exponent = -_extra_exponent(_some_distances(space))
-        rows = space.rows
-        return (space._replace(rows=lambda index: np.ldexp(rows(index), exponent)) if exponent else space), exponent
-    if space.scale != 1:  # of directions the lengths are 1
-        return space, 0
-    some = space.x[:: -(-space.n // SIZE_ROWS)]
-    with np.errstate(over="ignore"):
-        lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
-    exponent = -_extra_exponent(lengths)
-    degree = 1 if space.power == np.inf else round(space.power * space.root)
-    return (space._replace(x=np.ldexp(space.x, exponent)) if exponent else space), degree * exponent
-
-
-def _some_distances(space):
-    """The known distances of a few rows, spread over all."""
-    index = np.unique(np.linspace(0, space.n - 1, min(space.n, max(1, SIZE_DISTANCES // space.n)), dtype=np.int64))
-    return space.rows(index).ravel()
-
-
-def _extra_exponent(lengths):
-    """The exponent of the median of the lengths that are not 0; 0 where it is plain."""
-    lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
-    exponent = int(np.frexp(np.median(lengths))[1]) if len(lengths) else 0
-    least, most = PLAIN_EXPONENTS
-    return 0 if least <= exponent <= most else exponent
 
 
 def walk(space: Space | Pairwise, core: np.ndarray, max_eps: float) -> Order:

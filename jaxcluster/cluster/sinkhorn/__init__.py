@@ -5,6 +5,7 @@ from jaxcluster.cluster.sinkhorn.divergence import divergence
 from jaxcluster.cluster.sinkhorn.plan import apply, apply_cost, plan, plan_cost
 from jaxcluster.cluster.sinkhorn.solve import Transport, solve, solve_cost
 from jaxcluster.cluster.sinkhorn.swav import swav_assignments
+from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 
 __all__ = [
     "BarycenterState",
@@ -19,3 +20,5 @@ __all__ = [
     "solve_cost",
     "swav_assignments",
 ]
+
+guard_functions(__name__, FEWER_ROWS)

@@ -12,6 +12,7 @@ from jaxcluster.cluster.soft_kmeans.anneal import anneal
 from jaxcluster.cluster.soft_kmeans.fit import SoftKMeansState, fit
 from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update, soften
 from jaxcluster.cluster.soft_kmeans.use import check_known, free_energy, responsibilities
+from jaxcluster.core.memory import guard_functions
 from jaxcluster.ops.straight_through import straight_through
 
 __all__ = [
@@ -27,3 +28,5 @@ __all__ = [
     "soften",
     "straight_through",
 ]
+
+guard_functions(__name__)

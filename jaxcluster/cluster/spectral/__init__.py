@@ -6,6 +6,7 @@ from jaxcluster.cluster.spectral.fit import ASSIGNMENTS, fit
 from jaxcluster.cluster.spectral.labels import cluster_qr, discretize
 from jaxcluster.cluster.spectral.nystrom import NystromState, nystrom, predict, transform
 from jaxcluster.cluster.spectral.weights import AFFINITIES
+from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "AFFINITIES",
@@ -22,3 +23,5 @@ __all__ = [
     "ratio_cut",
     "transform",
 ]
+
+guard_functions(__name__)

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.labels import ending
+from jaxcluster.cluster.spectral.weights import check_gamma
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, bucket, prepare, publish, published_dtype
@@ -80,7 +81,7 @@ def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMA
     m = min(check.check_count("landmarks", landmarks), x.shape[0])
     if check.check_clusters(k, x.shape[0]) > m:
         raise ValueError(f"k={k} eigenvectors are not to be had from landmarks={m}. Pass as many landmarks or more.")
-    check.check_positive("gamma", gamma)
+    check_gamma(gamma)
     kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]

@@ -33,7 +33,7 @@ def check_input(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) 
     """Raises ValueError, TypeError on options that do not fit each other or the rows; values are not looked at."""
     if not callable(affinity):
         check.check_choice("affinity", affinity, AFFINITIES)
-    check.check_positive("gamma", gamma)
+    check_gamma(gamma)
     if isinstance(x, Affinity) and affinity != "precomputed":
         raise ValueError(f"x is an affinity already: pass affinity='precomputed', not {affinity!r}.")
     if scipy.sparse.issparse(x) and not str(affinity).startswith("precomputed"):
@@ -41,6 +41,12 @@ def check_input(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) 
     n = count_rows(x)
     if "nearest_neighbors" in str(affinity) and check.check_count("n_neighbors", n_neighbors) > n:
         raise ValueError(f"n_neighbors={n_neighbors} must be at most the number of rows, {n}. A row is its own first.")
+
+
+def check_gamma(gamma: Any) -> None:
+    """Raises ValueError, TypeError unless a concrete γ is a positive finite number."""
+    if not check.is_traced(check.check_positive("gamma", gamma)) and np.isinf(gamma):
+        raise ValueError(f"gamma={gamma} must be finite. Scale the columns of X, so that a smaller gamma does.")
 
 
 def count_rows(x: Any) -> int:

@@ -25,7 +25,7 @@ from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.rows import rescaled
+from jaxcluster.estimators.deep.rows import CHOICES, rescaled
 from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Array, Float, Status
 
@@ -74,6 +74,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             one that failed, ``failed_step_`` is the step. The network is then the last one that gives finite codes.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
+
+    _labels_by = ("labels_", "cluster_centers_", "scaling_", "_weights")
 
     n_clusters: int = 8
     _: KW_ONLY
@@ -275,9 +277,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return min(256, n) if self.batch_size == "auto" else self.batch_size
 
     def _check_params(self, n: int, d: int) -> None:
-        """Raises on parameters that cannot be, for n rows of d columns."""
+        super()._check_params(n, d)
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         checks.check_widths("hidden", self.hidden)
+        check.check_choice("scaling", self.scaling, CHOICES)
         for name in ("latent", "checkpoint_every"):
             check.check_count(name, getattr(self, name))
         self._check_epochs()
