@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from jaxcluster.ops import distance
+from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.nearest import Window, nearest, widen, xla
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Points
 
 NAMES = {"sqeuclidean": {}, "euclidean": {}, "cosine": {}, "manhattan": {}, "minkowski": {"p": 3.0}}
@@ -122,8 +122,8 @@ def test_nearest_is_the_nearest(shape, jit):
 def test_direct_and_packed_forms_agree(shape):
     x, c = problem(*shape)
     norms, bias = squared_norms(x), squared_norms(c)
-    direct = _direct(x, norms, bias, -2 * c, distance.FULL)
-    packed = _packed(x, norms, bias, -2 * c, None, distance.FULL)
+    direct = _direct(x, norms, bias, -2 * c, distance.HIGHEST)
+    packed = _packed(x, norms, bias, -2 * c, None, distance.HIGHEST)
     np.testing.assert_array_equal(direct.labels, packed.labels)
     assert (np.abs(direct.distance - packed.distance) <= 2 * np.asarray(packed.slack)).all()
 
@@ -135,7 +135,7 @@ def test_a_window_that_holds_the_distance_finds_the_nearest(shape):
     least = exact.min(1)
     window = Window(jnp.asarray(0.7 * least, jnp.float32), jnp.asarray(1.4 * least, jnp.float32))
     norms, bias = squared_norms(x), squared_norms(c)
-    found = _packed(x, norms, bias, -2 * c, window, distance.FULL)
+    found = _packed(x, norms, bias, -2 * c, window, distance.HIGHEST)
     chosen = exact[np.arange(len(x)), np.asarray(found.labels)]
     assert (chosen <= least + 2 * np.asarray(found.slack)).all()
     assert (np.asarray(found.labels) == exact.argmin(1)).mean() > 0.999
@@ -147,7 +147,7 @@ def test_widened_windows_hold_the_next_distance(seed, size, k):
     x, c = problem(300, 8, k, seed)
     rng = np.random.default_rng(seed + 1)
     moves = (size * rng.normal(size=c.shape) * rng.uniform(size=(k, 1))).astype(np.float32)
-    found = _packed(x, squared_norms(x), squared_norms(c), -2 * c, None, distance.FULL)
+    found = _packed(x, squared_norms(x), squared_norms(c), -2 * c, None, distance.HIGHEST)
     window = jax.jit(widen)(found, np.linalg.norm(moves, axis=1), x, c + moves)
     least = exact_distances(x, c + moves).min(1)
     rounding = 1e-4

@@ -19,8 +19,8 @@ from jaxcluster.cluster.seeding import seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import FEW_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]

@@ -24,9 +24,9 @@ from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
-from jaxcluster.ops.distance import own_distances, squared_norms
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
 
 STRATEGIES = ("biggest_inertia", "largest_cluster")
@@ -216,7 +216,7 @@ def _finish(static, points, norms, leaves):
     status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
     coarse = None
     if static.narrowed:
-        coarse = coarse_samples(points.weight, norms, own_distances(points.x, leaves.centers, leaves.labels))
+        coarse = coarse_samples(points.weight, norms, distances_to_assigned(points.x, leaves.centers, leaves.labels))
     state = BisectingState(leaves.centers, inertia, leaves.weight, leaves.parents, leaves.pairs)
     return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), coarse
 
@@ -240,7 +240,7 @@ def _root(static, points, tol):
     inertia = (
         jnp.zeros(k, points.x.dtype)
         .at[0]
-        .set(across(points.weight @ own_distances(points.x, centers, labels), axis_name))
+        .set(across(points.weight @ distances_to_assigned(points.x, centers, labels), axis_name))
     )
     parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
     leaves = _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
@@ -270,7 +270,7 @@ def _split(static, start, points, norms, leaves, parent, s, tol, max_steps):
         fitted = run(start) if static.runs == 1 else best_of(many(run, jax.random.split(start, static.runs)))
     pair, side = fitted.state.centers, fitted.state.found.labels
     children = jnp.stack([parent, s + 1])
-    distance = rows.points.weight * own_distances(points.x, pair, side)
+    distance = rows.points.weight * distances_to_assigned(points.x, pair, side)
     inertia = across(jax.ops.segment_sum(distance, side, 2), axis_name)
     total = leaves.inertia.at[children].set(inertia)
     return _Leaves(

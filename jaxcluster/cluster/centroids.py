@@ -13,8 +13,8 @@ from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import HOST_BLOCK, Frame
 from jaxcluster.core.integers import beyond_float64
-from jaxcluster.ops.distance import normalize, own_distances, squared_norms
-from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import distances_to_assigned, normalize, squared_norms
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
 
 RESOLVED = 1e-4
@@ -34,7 +34,7 @@ def inertia_of(
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Σ w·distance of rows to their own centers, from differences."""
-    return across(points.weight @ own_distances(points.x, centers, labels, spherical=spherical), axis_name)
+    return across(points.weight @ distances_to_assigned(points.x, centers, labels, spherical=spherical), axis_name)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -111,7 +111,7 @@ def coarse_of_labels(points: Points, centers: Float[Array, "k d"], labels: Int[A
     apart = Points(points.x - centers[labels], points.weight)
     offset, weight = cluster_sums(apart, labels, centers.shape[0])
     means = centers + offset / jnp.where(weight > 0, weight, 1)[:, None]
-    return coarse_samples(points.weight, squared_norms(points.x), own_distances(points.x, means, labels))
+    return coarse_samples(points.weight, squared_norms(points.x), distances_to_assigned(points.x, means, labels))
 
 
 def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: bool = True) -> Fit:

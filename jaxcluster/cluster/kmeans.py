@@ -31,7 +31,7 @@ from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import METRICS as DISTANCES
-from jaxcluster.ops.distance import matrix_precision, normalize, own_distances, squared_norms
+from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
@@ -333,7 +333,7 @@ def _finish(static, fitted, points, norms, given):
     attach = differentiable_directions if static.spherical else differentiable_means
     centers = attach(axis_name, state.centers, points, members)
     labels, weight = state.found.labels, state.stats.weight
-    own = own_distances(points.x, centers, labels, spherical=static.spherical)
+    own = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
     inertia = across(points.weight @ own, axis_name)
     empty = weight <= 0
     if given.active is not None:

@@ -16,9 +16,9 @@ from jaxcluster.cluster.given import Given
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
-from jaxcluster.ops.distance import FULL, at_most_once, normalize, own_distances, squared_norms
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import HIGHEST, at_most_once, distances_to_assigned, normalize, squared_norms
 from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
 
 MEAN_ERROR = 1e-4
@@ -33,7 +33,7 @@ class LloydOptions(NamedTuple):
 
     spherical: bool = False
     uniform: bool = False
-    precision: jax.lax.Precision = FULL
+    precision: jax.lax.Precision = HIGHEST
     axis_name: str | None = None
 
 
@@ -244,7 +244,7 @@ def refill(
 
 def _move_far_rows(members, empty, state, points, axis_name):
     n, k = members.shape[0], empty.shape[0]
-    distance = jnp.where(points.weight > 0, own_distances(points.x, state.centers, members), -1)
+    distance = jnp.where(points.weight > 0, distances_to_assigned(points.x, state.centers, members), -1)
     local_distance, local_row = jax.lax.top_k(distance, min(k, n))
     owner = jnp.full_like(local_row, 0) + shard_index(axis_name)
     far_distance, row, owner = (gather_tables(table, axis_name) for table in (local_distance, local_row, owner))

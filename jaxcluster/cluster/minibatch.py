@@ -21,9 +21,9 @@ from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, bucket, finalize, frame_of, prepare
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import many
-from jaxcluster.ops.distance import own_distances, squared_norms
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
 
 REDRAW_PERIOD = 10
@@ -256,7 +256,7 @@ def _fit(static, key, points, given, limits):
     fitted = iterate(advance, running, tol=0, max_steps=max_steps, capacity=static.capacity)
     state = fitted.state.state
     labels, _ = nearest(points.x, state.centers)
-    own = own_distances(points.x, state.centers, labels)
+    own = distances_to_assigned(points.x, state.centers, labels)
     inertia = across(points.weight @ own, static.axis_name)
     status = status_with(fitted.status, objective=inertia)
     coarse = coarse_of_labels(points, state.centers, labels) if static.narrowed else None

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from jaxcluster.core.fold import across
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
+from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import refined_sqeuclidean
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
 INITS = ("k-means++", "random", "k-means||")

@@ -25,7 +25,7 @@ from jaxcluster.deep.nets.conv import checked_channels
 from jaxcluster.deep.nets.layers import Double, batch_norm, convolve
 from jaxcluster.deep.protocol import Batch, Refreshed, Turn
 from jaxcluster.losses import wasserstein
-from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
 ONE_CLUSTER = 0.99

@@ -21,7 +21,7 @@ from jaxcluster.deep.autoencoder import code_of
 from jaxcluster.deep.latent_kmeans import CenterState, CodeCenters
 from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.deep.views import Views, stacked, through
-from jaxcluster.ops.distance import normalize, row_products
+from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.ops.whitening import Whitening, whitening
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
@@ -235,7 +235,7 @@ class DeepClusterV2(PseudoLabels):
 
     def _cosines(self, z):
         """Of the features of rows to the centers of the last look."""
-        return row_products(self.place(z), self.prototypes[...])
+        return inner_products(self.place(z), self.prototypes[...])
 
 
 def _alike(z: Float[Array, "n l"]) -> Bool[Array, ""]:

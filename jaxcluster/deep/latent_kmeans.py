@@ -10,7 +10,7 @@ from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.core import check
 from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
 from jaxcluster.deep.protocol import Batch, Refreshed
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
 
@@ -130,7 +130,7 @@ class DCN(CodeKMeans):
         members = jax.nn.one_hot(labels, self.counts.shape[0], dtype=z.dtype)
         new, centers = members.sum(0), self.centers[...]
         self.counts[...] += new.astype(jnp.int32)
-        moves = jnp.matmul(members.T, z, precision=FULL) - new[:, None] * centers
+        moves = jnp.matmul(members.T, z, precision=HIGHEST) - new[:, None] * centers
         self.centers[...] = centers + moves / jnp.maximum(self.counts[...], 1).astype(z.dtype)[:, None]
 
 

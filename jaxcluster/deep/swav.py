@@ -24,8 +24,8 @@ from jaxcluster.deep.protocol import Batch, Refreshed
 from jaxcluster.deep.views import count_views, stacked, through
 from jaxcluster.losses import swapped_prediction_from_assignments
 from jaxcluster.metrics import clustering_accuracy
-from jaxcluster.ops.distance import FULL, normalize, row_products, squared_norms
-from jaxcluster.ops.segments import cluster_sums
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import HIGHEST, inner_products, normalize, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
 SETTLED = 100
@@ -135,7 +135,7 @@ class SwAV(nnx.Module):
         prototypes = self.prototypes[...]
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
         embeddings = through(lambda x: self.embed(self.features(x)), stacks)
-        scores = through(lambda z: row_products(z, prototypes), [embeddings])
+        scores = through(lambda z: inner_products(z, prototypes), [embeddings])
         large = jax.lax.stop_gradient(embeddings[: self.n_large])
         assignments = self._assignments(large, jax.lax.stop_gradient(prototypes))
         value = swapped_prediction_from_assignments(assignments, scores, temperature=self.temperature)
@@ -170,7 +170,7 @@ class SwAV(nnx.Module):
         n, size = large.shape[1], self.queue.shape[1]
         used = (self.queued[...] == size) & (self.steps[...] >= self.queue_from)
         mask = jnp.concatenate([jnp.ones(n, bool), jnp.broadcast_to(used, (size,))])
-        scores = through(lambda z: row_products(z, prototypes), [jnp.concatenate([large, self.queue[...]], axis=1)])
+        scores = through(lambda z: inner_products(z, prototypes), [jnp.concatenate([large, self.queue[...]], axis=1)])
         return [swav_assignments(each, self.epsilon, self.rounds, mask)[:n] for each in scores]
 
     def _keep(self, large):
@@ -181,8 +181,10 @@ class SwAV(nnx.Module):
 
     def _predicted(self, embeddings):
         """The share of each cluster."""
-        shares = jax.nn.softmax(row_products(embeddings, self.prototypes[...]) / self.epsilon)
-        return jnp.matmul(shares, jax.nn.one_hot(self.groups[...], self.n_clusters, dtype=shares.dtype), precision=FULL)
+        shares = jax.nn.softmax(inner_products(embeddings, self.prototypes[...]) / self.epsilon)
+        return jnp.matmul(
+            shares, jax.nn.one_hot(self.groups[...], self.n_clusters, dtype=shares.dtype), precision=HIGHEST
+        )
 
     def _check_rows(self, views, n):
         if views < max(2, self.n_large):
@@ -271,10 +273,10 @@ def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], tem
 
     def tile(rows):
         rows, weight = rows
-        scores = row_products(rows, prototypes)
+        scores = inner_products(rows, prototypes)
         shares = jax.nn.softmax(scores / temperature) * weight[:, None]
         nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count, dtype=scores.dtype) * weight[:, None]
-        return (jnp.matmul(shares.T, shares, precision=FULL), jnp.sum(nearest, axis=0)), ()
+        return (jnp.matmul(shares.T, shares, precision=HIGHEST), jnp.sum(nearest, axis=0)), ()
 
     rows = (embeddings, jnp.ones(n, embeddings.dtype))
     (shared, counts), _ = fold_rows(tile, rows, tile=tile_rows(n, 3 * count))

@@ -29,7 +29,7 @@ from jaxcluster.losses.validation import (
     zero_unweighted,
 )
 from jaxcluster.ops.differences import length
-from jaxcluster.ops.distance import normalize, row_products
+from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.types import Array, Float
 
 
@@ -80,7 +80,7 @@ def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
     temperature = jnp.asarray(check.check_positive("temperature", temperature), a.dtype)
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
-    logits = row_products(views, views) / temperature
+    logits = inner_products(views, views) / temperature
     logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
     index = jnp.arange(2 * n, dtype=jnp.int32)
     positive = logits[index, (index + n) % (2 * n)]
@@ -112,7 +112,7 @@ def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, "
     positive = positive_mask(labels)
     count = jnp.sum(positive, axis=1).astype(z.dtype)
     has_positive = count > 0
-    logits = row_products(z, z) / temperature
+    logits = inner_products(z, z) / temperature
     # Samples without positives sum over everything, so that their log-sum-exp, which is masked, has a finite gradient.
     others = (known[None, :] & ~jnp.eye(n, dtype=bool)) | ~has_positive[:, None]
     log_denominator = jax.nn.logsumexp(jnp.where(others, logits, -jnp.inf), axis=1)

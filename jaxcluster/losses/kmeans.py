@@ -20,7 +20,7 @@ from jaxcluster.core import check
 from jaxcluster.core.frame import frame_of
 from jaxcluster.losses.validation import as_samples, as_shaped, as_weights, promote, reduce, zero_unweighted
 from jaxcluster.ops.differences import squared_distances, squared_excess
-from jaxcluster.ops.distance import own_distances
+from jaxcluster.ops.distance import distances_to_assigned
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Float
 
@@ -46,7 +46,7 @@ def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[A
     constant_x, constant_centers = jax.lax.stop_gradient((x, centers))
     frame = frame_of(constant_centers)
     labels, _ = nearest(frame.enter(constant_x), frame.enter(constant_centers))
-    return reduce(own_distances(x, centers, labels), reduction, weights=weights)
+    return reduce(distances_to_assigned(x, centers, labels), reduction, weights=weights)
 
 
 def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:

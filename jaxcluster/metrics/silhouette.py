@@ -23,7 +23,7 @@ import numpy as np
 from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.frame import bucket, float_dtype
 from jaxcluster.metrics.labels import Coded
-from jaxcluster.ops.distance import distances_between, metric_function, row_products, squared_norms
+from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
 from jaxcluster.ops.host_distance import standardized_rows, unit_rows
 from jaxcluster.types import Array, Bool, Float, Int
 
@@ -298,7 +298,7 @@ def _euclidean_sums(rows, layout, block) -> Sums:
 
         def add(j, total):
             y, norms_y = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (laid_out, length))
-            squared = norms[:, None] + norms_y[None, :] - 2 * row_products(centered, y)
+            squared = norms[:, None] + norms_y[None, :] - 2 * inner_products(centered, y)
             return total + jnp.sum(jnp.sqrt(jnp.maximum(squared, 0)), axis=1)
 
         return jax.lax.fori_loop(layout.first[cluster], layout.first[cluster + 1], add, jnp.zeros_like(norms))

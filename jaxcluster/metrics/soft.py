@@ -14,7 +14,7 @@ from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import float_dtype, prepare
 from jaxcluster.core.programs import make_room
-from jaxcluster.ops.distance import FULL, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
+from jaxcluster.ops.distance import HIGHEST, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
 from jaxcluster.types import Array, Float
 
 PRECOMPUTED = "precomputed"
@@ -86,7 +86,7 @@ def _samples(x, q, *, metric, p, tile):
         x_rows, q_rows, index_rows = rows
         same = index_rows[:, None] == index[None, :]
         distances = jnp.where(same, 0, x_rows) if distance is None else distances_between(distance, x_rows, x, same)
-        return _of_rows(jnp.matmul(distances, q, precision=FULL), q_rows, mass)
+        return _of_rows(jnp.matmul(distances, q, precision=HIGHEST), q_rows, mass)
 
     return map_rows(of_tile, (x, q, index), tile=tile)
 

@@ -22,7 +22,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import exponent_of, float_dtype, prepare, times_power_of_two
 from jaxcluster.ops.distance import (
     FEW_COLUMNS,
-    FULL,
+    HIGHEST,
     expanded_sqeuclidean,
     over_columns,
     squared_norms,
@@ -55,7 +55,7 @@ class Matrix(NamedTuple):
 
     def links(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
         """The product without the diagonal."""
-        return jnp.matmul(self.weights, v, precision=FULL)
+        return jnp.matmul(self.weights, v, precision=HIGHEST)
 
     def degrees(self) -> Float[Array, " n"]:
         """The sum of each row without the diagonal."""
@@ -94,7 +94,7 @@ class Kernel(NamedTuple):
 
     def links(self, v: Float[Array, "n b"]) -> Float[Array, "n b"]:
         """The product without the diagonal."""
-        return self._tiled(lambda weights: jnp.matmul(weights, v, precision=FULL))
+        return self._tiled(lambda weights: jnp.matmul(weights, v, precision=HIGHEST))
 
     def degrees(self) -> Float[Array, " n"]:
         """The sum of each row without the diagonal."""
@@ -285,4 +285,4 @@ def cut_and_volume(affinity: Affinity, shares: Float[Array, "n k"]) -> tuple[Flo
     """
     own = affinity.diagonal[:, None]
     cut = jnp.sum(shares * (affinity.links(1 - shares) + own * (1 - shares)), axis=0)
-    return cut, jnp.matmul(affinity.degrees() + affinity.diagonal, shares, precision=FULL)
+    return cut, jnp.matmul(affinity.degrees() + affinity.diagonal, shares, precision=HIGHEST)

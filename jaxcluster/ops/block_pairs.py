@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcluster.core.frame import bucket
 from jaxcluster.ops.blocks import BLOCK
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float, Int
 
 CHUNK = 256
@@ -128,7 +128,7 @@ def squares_by_products(
         roundoff of the latter, since (‖a‖ + ‖b‖)² is at most twice as much.
     """
     norms = jnp.sum(a * a, axis=1)[:, None, :] + jnp.sum(b * b, axis=1)[:, :, None]
-    products = jax.lax.dot_general(b, a, (((1,), (1,)), ((0,), (0,))), precision=FULL)
+    products = jax.lax.dot_general(b, a, (((1,), (1,)), ((0,), (0,))), precision=HIGHEST)
     return norms - 2 * products, norms
 
 

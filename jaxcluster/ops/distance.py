@@ -19,7 +19,7 @@ from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.types import Array, Bool, Float, Int
 
-FULL = jax.lax.Precision.HIGHEST
+HIGHEST = jax.lax.Precision.HIGHEST
 
 FEW_COLUMNS = 8
 """Up to this width differences are as fast as a matrix product, and free of cancellation."""
@@ -48,10 +48,10 @@ def few_centers(k: int, d: int) -> bool:
 def matrix_precision(precision: str | None) -> jax.lax.Precision:
     """The precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
     check.check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
-    return jax.lax.Precision.DEFAULT if precision == "fast" else FULL
+    return jax.lax.Precision.DEFAULT if precision == "fast" else HIGHEST
 
 
-def row_products(x: Float[Array, "n d"], y: Float[Array, "m d"], precision=FULL) -> Float[Array, "n m"]:
+def inner_products(x: Float[Array, "n d"], y: Float[Array, "m d"], precision=HIGHEST) -> Float[Array, "n m"]:
     """Inner products of all pairs of rows."""
     return jax.lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=precision)
 
@@ -78,10 +78,10 @@ def sqeuclidean(
 
 
 def expanded_sqeuclidean(
-    x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=FULL
+    x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=HIGHEST
 ) -> Float[Array, "n m"]:
     """‖x‖² − 2x·y + ‖y‖² of rows that are centered already and whose squared lengths are at hand; never negative."""
-    expanded = norms[:, None] - 2 * row_products(x, y, precision) + squared_norms(y)[None, :]
+    expanded = norms[:, None] - 2 * inner_products(x, y, precision) + squared_norms(y)[None, :]
     return jnp.maximum(expanded, 0)
 
 
@@ -122,7 +122,7 @@ def _refined_sqeuclidean_jvp(primals, tangents):
 
     def expanded(x, y, moved_x, moved_y, dx, dy):
         own = jnp.sum(moved_x * dx, axis=1)[:, None] + jnp.sum(moved_y * dy, axis=1)[None, :]
-        return 2 * (own - row_products(moved_x, dy) - row_products(dx, moved_y))
+        return 2 * (own - inner_products(moved_x, dy) - inner_products(dx, moved_y))
 
     def by_differences(x, y, moved_x, moved_y, dx, dy):
         return over_columns(lambda a, da, b, db: 2 * (a - b) * (da - db), (x, dx), (y, dy))
@@ -362,7 +362,7 @@ def check_haversine(x: Any) -> None:
         )
 
 
-def own_distances(
+def distances_to_assigned(
     x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
 ) -> Float[Array, " n"]:
     """Squared distances (data units²) of each row to the center it is labeled with, from differences.
@@ -375,7 +375,9 @@ def own_distances(
         x, labels = rows
         # A product with a one-hot matrix is exact, and fuses where a gather of wide rows does not.
         own = (
-            row_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T) if few else centers[labels]
+            inner_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T)
+            if few
+            else centers[labels]
         )
         squares = jnp.sum(jnp.square(x - own), axis=1)
         return _cosine_of(x, own, squares) if spherical else squares

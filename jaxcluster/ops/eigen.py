@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.iterate import iterate
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float, Int, KeyArray, Status
 
 DENSE = 512
@@ -222,4 +222,4 @@ def _lengths(block):
 
 
 def _multiply(a, b):
-    return jnp.matmul(a, b, precision=FULL)
+    return jnp.matmul(a, b, precision=HIGHEST)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.frame import exponent_of, times_power_of_two
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float
 
 LEAST = 1e-6
@@ -28,7 +28,7 @@ class Whitening(NamedTuple):
 
     def apply(self, x: Float[Array, "n d"]) -> Float[Array, "n m"]:
         """Whitened components of rows."""
-        return jnp.matmul(x - self.mean[None, :], self.matrix, precision=FULL)
+        return jnp.matmul(x - self.mean[None, :], self.matrix, precision=HIGHEST)
 
 
 def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
@@ -42,7 +42,7 @@ def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
     # In units of about 1: squares of rows near 1e-20 are 0 in float32, and those near 1e20 infinite.
     exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(apart))))
     apart = times_power_of_two(apart, -exponent)
-    variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=FULL) / x.shape[0])
+    variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=HIGHEST) / x.shape[0])
     variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
     kept = variances > LEAST * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
     inverse = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0)

@@ -19,7 +19,7 @@ from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
 from jaxcluster.core.fold import across, fold_rows, tile_rows
 from jaxcluster.core.frame import float_dtype
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
     DIFFERENCES,
     FAMILIES,
@@ -65,7 +65,7 @@ class EMOptions(NamedTuple):
     """
 
     covariance: str
-    precision: jax.lax.Precision = FULL
+    precision: jax.lax.Precision = HIGHEST
     missing: bool = False
     differentiable: bool = False
     axis_name: str | None = None

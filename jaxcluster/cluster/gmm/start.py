@@ -18,7 +18,7 @@ from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import shard_index
-from jaxcluster.ops.distance import FULL, squared_norms
+from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.ops.gaussian import Family
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.nearest import nearest
@@ -238,7 +238,7 @@ def _inverse(family, precisions):
     if not check.is_traced(precisions):
         return np.linalg.inv(np.asarray(precisions, np.float64))
     _, factor, _ = factor_dense(precisions)
-    return jnp.matmul(factor.root, jnp.swapaxes(factor.root, -1, -2), precision=FULL)
+    return jnp.matmul(factor.root, jnp.swapaxes(factor.root, -1, -2), precision=HIGHEST)
 
 
 def _as_start(init):

@@ -40,7 +40,7 @@ from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, times_power_of_two
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import Family, Moments
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published
 
@@ -363,7 +363,7 @@ def moments_of(family: Family, weight: Float[Array, " k"], offset: Float[Array, 
         within = weight * covariances * offset.shape[1]
     else:
         within = weight.reshape(-1, *(1,) * (covariances.ndim - 1)) * covariances
-    return Moments(weight, first, within + jnp.einsum(SCATTER[family.name], first, offset, precision=FULL))
+    return Moments(weight, first, within + jnp.einsum(SCATTER[family.name], first, offset, precision=HIGHEST))
 
 
 @partial(jax.jit, static_argnums=0)

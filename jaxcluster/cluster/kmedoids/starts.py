@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.kmedoids.swap import Table
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float, Int, KeyArray
 
 INITS = ("build", "random")
@@ -29,7 +29,7 @@ def random_medoids(key: KeyArray, weight: Float[Array, " n"], k: int) -> Int[Arr
 def build(table: Table, k: int) -> Int[Array, " k"]:
     """The row with the least weighted sum of distances, then k − 1 times the row that lowers the loss most."""
     possible = table.weight > 0
-    sums = jnp.matmul(table.distances, table.weight, precision=FULL)
+    sums = jnp.matmul(table.distances, table.weight, precision=HIGHEST)
     first = jnp.argmin(jnp.where(possible, sums, jnp.inf)).astype(jnp.int32)
     bounds = jnp.where(possible, jnp.inf, -jnp.inf).astype(sums.dtype).at[first].set(-jnp.inf)
     medoids = jnp.full((k,), first)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.iterate import iterate
-from jaxcluster.ops.distance import FULL, row_products
+from jaxcluster.ops.distance import HIGHEST, inner_products
 from jaxcluster.types import Array, Bool, Fit, Float, Int
 
 BLOCK = 16
@@ -156,9 +156,9 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
     # to their second nearest. Neither sum holds the distance of a far medoid, beside which a gain would be rounding.
     nearer = state.near.nearest[None] - distances
     # A product, not a sum: a sum would be fused with what the other product is made of, at twice the time on a CPU.
-    shared = row_products(jnp.maximum(nearer, 0), table.weight[None])
+    shared = inner_products(jnp.maximum(nearer, 0), table.weight[None])
     lost = jnp.clip(nearer, (state.near.nearest - state.near.second)[None], 0)
-    gain = shared + row_products(lost, state.members)
+    gain = shared + inner_products(lost, state.members)
     taking_part = jnp.arange(gain.shape[1], dtype=jnp.int32) < state.count
     medoid = jnp.any((index[:, None] == state.medoids[None]) & taking_part[None], axis=1)
     possible = (table.weight[index] > 0) & ~medoid
@@ -169,7 +169,7 @@ def gains(table: Table, state: Search, start: Int[Array, ""]) -> Float[Array, "b
 def _stand(table, medoids, count, near):
     places = jnp.arange(medoids.shape[0], dtype=jnp.int32)
     members = jnp.where(places[:, None] == near.labels[None, :], table.weight[None, :], 0)
-    loss = jnp.vdot(table.weight, near.nearest, precision=FULL)
+    loss = jnp.vdot(table.weight, near.nearest, precision=HIGHEST)
     return Search(medoids, count, near, members, loss, jnp.full_like(loss, jnp.inf), jnp.int32(0))
 
 

@@ -289,8 +289,8 @@ def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
     apart = jnp.asarray(left.origin).astype(left_points.dtype) - jnp.asarray(right.origin).astype(left_points.dtype)
     apart = jax.lax.stop_gradient(times_power_of_two(apart, exponent))
     constants = (
-        2 * distance.row_products(left_points[: len(x)], apart[None, :])[:, 0] + jnp.sum(jnp.square(apart)),
-        -2 * distance.row_products(right_points[: len(y)], apart[None, :])[:, 0],
+        2 * distance.inner_products(left_points[: len(x)], apart[None, :])[:, 0] + jnp.sum(jnp.square(apart)),
+        -2 * distance.inner_products(right_points[: len(y)], apart[None, :])[:, 0],
     )
     return [times_power_of_two(each, -2 * exponent) for each in constants]
 

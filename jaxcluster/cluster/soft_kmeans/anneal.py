@@ -27,7 +27,7 @@ from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.frame import finalize, prepare
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.restart import in_groups
-from jaxcluster.ops.distance import FULL, squared_norms
+from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 
 NUDGE = 0.1
@@ -213,8 +213,8 @@ def _largest_eigenvalue(key, points: Points, mean, total, axis_name):
 
     def advance(_, carry):
         vector, _ = carry
-        along = points.weight * jnp.matmul(offset, vector, precision=FULL)
-        image = across(jnp.matmul(along, offset, precision=FULL), axis_name) / total
+        along = points.weight * jnp.matmul(offset, vector, precision=HIGHEST)
+        image = across(jnp.matmul(along, offset, precision=HIGHEST), axis_name) / total
         length = jnp.linalg.norm(image)
         return image / jnp.where(length > 0, length, 1), length
 

@@ -20,9 +20,9 @@ from jaxcluster.core.frame import Frame, finalize, prepare
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import in_groups
+from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.ops.segments import cluster_sums
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxcluster.cluster.gmm import em
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.ops import logsumexp
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import FAMILIES, form_of
 from jaxcluster.ops.gaussian.family import product_over_rows, with_ones
 from jaxcluster.ops.gaussian.spherical import square_distances
@@ -107,6 +107,6 @@ def distances_to(
     _, factor, _ = family.factor(jnp.broadcast_to(jax.lax.stop_gradient(variance), (k,)), d)
     form = form_of(family, centers, factor)
     if mass is None:
-        return lambda x: square_distances(centers, x, form, FULL)
+        return lambda x: square_distances(centers, x, form, HIGHEST)
     nearer = 2 * variance * jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
-    return lambda x: square_distances(centers, x, form, FULL) - nearer[:, None]
+    return lambda x: square_distances(centers, x, form, HIGHEST) - nearer[:, None]

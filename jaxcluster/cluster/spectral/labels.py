@@ -16,7 +16,7 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
-from jaxcluster.ops.distance import FULL, normalize
+from jaxcluster.ops.distance import HIGHEST, normalize
 from jaxcluster.types import Array, Float, Int, KeyArray, Published, Status
 
 
@@ -103,7 +103,7 @@ def _discretize(key, vectors, tol, max_steps):
 @jax.jit
 def _cluster_qr(vectors):
     left, _, right = jnp.linalg.svd(vectors[_pivots(vectors)].T)
-    turned = jnp.matmul(vectors, jnp.matmul(left, right, precision=FULL), precision=FULL)
+    turned = jnp.matmul(vectors, jnp.matmul(left, right, precision=HIGHEST), precision=HIGHEST)
     return jnp.argmax(jnp.abs(turned), axis=1).astype(jnp.int32)
 
 
@@ -114,7 +114,7 @@ def _pivots(vectors):
         lengths = jnp.sum(jnp.square(left), axis=1)
         pivot = jnp.argmax(lengths)
         direction = left[pivot] / jnp.sqrt(jnp.where(lengths[pivot] > 0, lengths[pivot], 1))
-        shares = jnp.matmul(left, direction, precision=FULL)
+        shares = jnp.matmul(left, direction, precision=HIGHEST)
         return left - shares[:, None] * direction[None, :], pivot
 
     return jax.lax.scan(choose, vectors, length=vectors.shape[1])[1]
@@ -127,7 +127,7 @@ def _nearly_orthogonal(key, rows):
 
     def choose(carry, _):
         along, last = carry
-        along = along + jnp.abs(jnp.matmul(rows, last, precision=FULL))
+        along = along + jnp.abs(jnp.matmul(rows, last, precision=HIGHEST))
         following = rows[jnp.argmin(along)]
         return (along, following), following
 
@@ -137,10 +137,10 @@ def _nearly_orthogonal(key, rows):
 
 def _rotate(rows, state):
     """The labels of a rotation, and the best rotation for them: the polar factor of their products."""
-    turned = jnp.matmul(rows, state.rotation, precision=FULL)
+    turned = jnp.matmul(rows, state.rotation, precision=HIGHEST)
     labels = jnp.argmax(turned, axis=1).astype(jnp.int32)
     sums = jnp.zeros_like(state.rotation).at[labels].add(rows)
     left, sizes, right = jnp.linalg.svd(sums)
     objective = 2 * (rows.shape[0] - jnp.sum(sizes))
-    rotation = jnp.matmul(left, right, precision=FULL).T
+    rotation = jnp.matmul(left, right, precision=HIGHEST).T
     return RotationState(rotation, labels, objective, jnp.abs(state.objective - objective))

@@ -23,7 +23,7 @@ from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, bucket, prepare, publish, published_dtype
 from jaxcluster.ops.affinity import gaussian_weights, unit_width
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.pairwise import concrete_rows
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
@@ -151,22 +151,22 @@ def _solve(k, x, landmarks, present):
 
     def rows_of(part):
         x, present = part
-        return jnp.matmul(gaussian_weights(x, landmarks), features, precision=FULL) * present[:, None]
+        return jnp.matmul(gaussian_weights(x, landmarks), features, precision=HIGHEST) * present[:, None]
 
     total, _ = fold_rows(lambda part: (jnp.sum(rows_of(part), axis=0), ()), (x, present), tile=tile)
 
     def products(part):
         rows = rows_of(part)
-        degrees = _at_least_one(jnp.matmul(rows, total, precision=FULL))
-        return jnp.matmul(rows.T, rows / degrees[:, None], precision=FULL), ()
+        degrees = _at_least_one(jnp.matmul(rows, total, precision=HIGHEST))
+        return jnp.matmul(rows.T, rows / degrees[:, None], precision=HIGHEST), ()
 
     gram, _ = fold_rows(products, (x, present), tile=tile)
     values, turn = jnp.linalg.eigh((gram + gram.T) / 2)
     values, turn = values[::-1][:k], turn[:, ::-1][:, :k]
     # Beyond the rank of the weights there is nothing to embed by.
     sizes = jnp.where(values > jnp.finfo(x.dtype).eps, values, jnp.inf)
-    projection = jnp.matmul(features, turn * jax.lax.rsqrt(sizes)[None, :], precision=FULL)
-    mix = jnp.matmul(features, total, precision=FULL)
+    projection = jnp.matmul(features, turn * jax.lax.rsqrt(sizes)[None, :], precision=HIGHEST)
+    mix = jnp.matmul(features, total, precision=HIGHEST)
     vectors = _place(x, _Parts(landmarks, mix, projection))
     kept = vectors * present[:, None]
     negative = jnp.take_along_axis(kept, jnp.argmax(jnp.abs(kept), axis=0)[None], axis=0) < 0
@@ -178,8 +178,8 @@ def _solve(k, x, landmarks, present):
 def _place(x, parts):
     def place(x):
         weights = gaussian_weights(x, parts.landmarks)
-        degrees = _at_least_one(jnp.matmul(weights, parts.mix, precision=FULL))
-        return jnp.matmul(weights, parts.projection, precision=FULL) / degrees[:, None]
+        degrees = _at_least_one(jnp.matmul(weights, parts.mix, precision=HIGHEST))
+        return jnp.matmul(weights, parts.projection, precision=HIGHEST) / degrees[:, None]
 
     return map_rows(place, x, tile=tile_rows(x.shape[0], parts.landmarks.shape[0], TILE))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.family import Factor
 from jaxcluster.types import Array, Bool, Float
 
@@ -46,7 +46,7 @@ def invert_lower(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
         cells = padded.reshape(-1, pairs.size, 2, block, pairs.size, 2, block)
         below = jnp.moveaxis(cells[:, pairs, 1, :, pairs, 0, :], 0, 1)
         first, last = inverse[:, 0::2], inverse[:, 1::2]
-        corner = -jnp.matmul(last, jnp.matmul(below, first, precision=FULL), precision=FULL)
+        corner = -jnp.matmul(last, jnp.matmul(below, first, precision=HIGHEST), precision=HIGHEST)
         top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
         inverse = jnp.concatenate([top, jnp.concatenate([corner, last], axis=-1)], axis=-2)
         block *= 2

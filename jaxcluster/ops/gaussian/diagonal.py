@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.family import (
     DIFFERENCES,
     PRODUCTS,
@@ -35,7 +35,7 @@ def factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
 
@@ -56,7 +56,7 @@ def moments(
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
     form: int | Int[Array, ""],
-    precision=FULL,
+    precision=HIGHEST,
 ) -> Moments:
     """See `Family.moments`."""
     d = means.shape[1]

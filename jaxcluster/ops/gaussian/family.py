@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Bool, Float, Int
 
 LOG_2PI = math.log(2 * math.pi)
@@ -101,12 +101,12 @@ def isotropic(variance: Any, d: int) -> Float[Array, "d d"]:
     return variance * jnp.eye(d, dtype=variance.dtype)
 
 
-def product(a: Float[Array, "m i"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m n"]:
+def product(a: Float[Array, "m i"], b: Float[Array, "i n"], precision=HIGHEST) -> Float[Array, "m n"]:
     """a·b."""
     return jax.lax.dot_general(a, b, (((1,), (0,)), ((), ())), precision=precision)
 
 
-def product_over_rows(a: Float[Array, "m n"], b: Float[Array, "i n"], precision=FULL) -> Float[Array, "m i"]:
+def product_over_rows(a: Float[Array, "m n"], b: Float[Array, "i n"], precision=HIGHEST) -> Float[Array, "m i"]:
     """a·bᵀ: sums over rows that lie side by side."""
     return jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), precision=precision)
 
@@ -117,7 +117,7 @@ def with_ones(x: Float[Array, "d n"]) -> Float[Array, "e n"]:
 
 
 def log_densities(
-    family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form, precision=FULL
+    family: Family, means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form, precision=HIGHEST
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"] | None]:
     """log N(x | mean, covariance) of every component (nats), in two parts.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import (
     DIFFERENCES,
@@ -38,7 +38,7 @@ def factor(covariances: Float[Array, "k d d"], d: int) -> tuple[Array, Factor, B
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     d = means.shape[1]
@@ -46,7 +46,7 @@ def squares(
     def by_products(means, root, x):
         k = means.shape[0]
         whiten = jnp.swapaxes(root, 1, 2)
-        centers = jnp.einsum("kij,kj->ki", whiten, means, precision=FULL)
+        centers = jnp.einsum("kij,kj->ki", whiten, means, precision=HIGHEST)
         total = jnp.zeros((), x.dtype)
         for start, stop in _bands(d):
             white = product(whiten[:, start:stop, :stop].reshape(-1, stop), x[:stop], precision)
@@ -66,7 +66,7 @@ def moments(
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
     form: int | Int[Array, ""],
-    precision=FULL,
+    precision=HIGHEST,
 ) -> Moments:
     """See `Family.moments`: Σ r·(x − m)·[1, x]ᵀ by products, and the rest of it by what is known of m."""
     d = means.shape[1]
@@ -116,6 +116,6 @@ FULL_COVARIANCE = Family(
     dense=lambda covariances, k, d: covariances,
     isotropic=lambda variance, k, d: jnp.broadcast_to(isotropic(variance, d), (k, d, d)),
     spread=lambda covariances: jnp.trace(covariances, axis1=1, axis2=2) / covariances.shape[-1],
-    invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=FULL),
+    invert=lambda factor: jnp.einsum("kij,klj->kil", factor.root, factor.root, precision=HIGHEST),
     row_cost=lambda k, d: k * d,
 )

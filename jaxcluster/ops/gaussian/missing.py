@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.dense import invert_lower
 from jaxcluster.ops.gaussian.family import LOG_2PI, Family, Moments
 from jaxcluster.types import Array, Bool, Float
@@ -41,7 +41,7 @@ def log_densities(
         terms = jnp.square(offset) / variances + jnp.log(variances) + LOG_2PI
         return -jnp.sum(jnp.where(observed, terms, 0), axis=1) / 2
     blocks = _blocks(means, _matrices(covariances), x)
-    white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=FULL)[..., 0]
+    white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=HIGHEST)[..., 0]
     log_det = jnp.sum(jnp.log(jnp.diagonal(blocks.inverse, axis1=-2, axis2=-1)), axis=-1)
     constant = jnp.sum(blocks.observed, axis=1, dtype=means.dtype) * LOG_2PI / 2
     return log_det - constant[None, :] - jnp.sum(jnp.square(white), axis=-1) / 2
@@ -67,17 +67,17 @@ def moments(
         return Moments(weight, first, second if family.name == "diag" else jnp.sum(second, axis=1))
     matrices = _matrices(covariances)
     blocks = _blocks(means, matrices, x)
-    white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=FULL)
-    solved = jnp.matmul(jnp.swapaxes(blocks.inverse, -1, -2), white, precision=FULL)
-    filled = jnp.matmul(matrices[:, None], solved, precision=FULL)[..., 0] + shift[:, None, :]
+    white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=HIGHEST)
+    solved = jnp.matmul(jnp.swapaxes(blocks.inverse, -1, -2), white, precision=HIGHEST)
+    filled = jnp.matmul(matrices[:, None], solved, precision=HIGHEST)[..., 0] + shift[:, None, :]
     known = jnp.where(blocks.observed[None, :, :, None], matrices[:, None], 0)
-    explained = jnp.matmul(blocks.inverse, known, precision=FULL)
+    explained = jnp.matmul(blocks.inverse, known, precision=HIGHEST)
     share = r if matrices.shape[0] > 1 or r.shape[0] == 1 else jnp.sum(r, axis=0, keepdims=True)
     total = jnp.sum(share, axis=1)[:, None, None] * matrices
-    left = total - jnp.einsum("cn,cnij,cnil->cjl", share, explained, explained, precision=FULL)
-    about = jnp.einsum("kn,kni,knj->kij", r, filled, filled, precision=FULL)
+    left = total - jnp.einsum("cn,cnij,cnil->cjl", share, explained, explained, precision=HIGHEST)
+    about = jnp.einsum("kn,kni,knj->kij", r, filled, filled, precision=HIGHEST)
     second = about + left if family.name == "full" else jnp.sum(about, axis=0) + left[0]
-    return Moments(weight, jnp.einsum("kn,kni->ki", r, filled, precision=FULL), second)
+    return Moments(weight, jnp.einsum("kn,kni->ki", r, filled, precision=HIGHEST), second)
 
 
 def observed_blocks(matrices: Float[Array, "*c d d"], observed: Bool[Array, "*n d"]) -> Float[Array, "*m d d"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.family import (
     DIFFERENCES,
     PRODUCTS,
@@ -30,7 +30,7 @@ def factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool
 
 
 def square_distances(
-    means: Float[Array, "k d"], x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """Squared distances (data units²), by products or by differences; never negative."""
 
@@ -45,7 +45,7 @@ def square_distances(
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     return jnp.square(factor.root)[:, None] * square_distances(means, x, form, precision)
@@ -56,7 +56,7 @@ def moments(
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
     form: int | Int[Array, ""],
-    precision=FULL,
+    precision=HIGHEST,
 ) -> Moments:
     """See `Family.moments`."""
     d = means.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian.dense import factor_dense
 from jaxcluster.ops.gaussian.family import (
     DIFFERENCES,
@@ -30,7 +30,7 @@ def factor(covariances: Float[Array, "d d"], d: int) -> tuple[Array, Factor, Boo
 
 
 def squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `Family.squares`."""
     relative, shared = relative_squares(means, factor, x, form, precision)
@@ -38,7 +38,7 @@ def squares(
 
 
 def relative_squares(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=FULL
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
     """See `Family.relative_squares`: by products ‖Rᵀx‖², in which what tells far rows apart is lost, is left out."""
 
@@ -63,7 +63,7 @@ def moments(
     means: Float[Array, "k d"],
     x: Float[Array, "d n"],
     form: int | Int[Array, ""],
-    precision=FULL,
+    precision=HIGHEST,
 ) -> Moments:
     """See `Family.moments`."""
     weight = jnp.sum(r, axis=1)

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import RELATIVE_ERROR, at_most_once, expanded_sqeuclidean, own_distances, squared_norms
+from jaxcluster.ops.distance import (
+    RELATIVE_ERROR,
+    at_most_once,
+    distances_to_assigned,
+    expanded_sqeuclidean,
+    squared_norms,
+)
 from jaxcluster.types import Array, Bool, Float, Int
 
 RELATIVE_SLACK = 1e-2
@@ -73,7 +79,7 @@ def refine(
         def measure(index, rows, carry):
             distance, unsure = carry
             own_labels = labels[jnp.minimum(index, len(labels) - 1)]
-            own = own_distances(rows, centers, own_labels)
+            own = distances_to_assigned(rows, centers, own_labels)
             far = 2 * MARGIN * jnp.sqrt(own) >= separation[own_labels]
             return distance.at[index].set(own, mode="drop"), unsure.at[index].set(far, mode="drop")
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.ops.distance import FULL, own_distances, row_products, squared_norms
+from jaxcluster.ops.distance import HIGHEST, distances_to_assigned, inner_products, squared_norms
 from jaxcluster.ops.nearest.refine import refine, rounding_bound
 from jaxcluster.types import Array, Bool, Float, Int
 
@@ -71,7 +71,7 @@ def nearest(
     centers: Float[Array, "k d"],
     *,
     active: Bool[Array, " k"] | None = None,
-    precision: jax.lax.Precision = FULL,
+    precision: jax.lax.Precision = HIGHEST,
     unit: bool = False,
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Label and squared distance (data units²) of each row's nearest center; ties go to the lower index.
@@ -111,7 +111,7 @@ def search(
     active: Bool[Array, " k"] | None = None,
     norms: Float[Array, " n"] | None = None,
     window: Window | None = None,
-    precision: jax.lax.Precision = FULL,
+    precision: jax.lax.Precision = HIGHEST,
     unit: bool = False,
 ) -> Nearest:
     """`nearest` for one tile of rows.
@@ -165,7 +165,7 @@ def widen(found: Nearest, moved: Float[Array, " k"], x: Float[Array, "n d"], cen
         return Window(lower, upper)
 
     def measured():
-        return (1 + 16 * jnp.finfo(x.dtype).eps) * own_distances(x, centers, found.labels)
+        return (1 + 16 * jnp.finfo(x.dtype).eps) * distances_to_assigned(x, centers, found.labels)
 
     loose = jnp.sum(upper) > LOOSE * jnp.sum(found.distance)
     return Window(lower, jax.lax.cond(loose, measured, lambda: upper))
@@ -192,7 +192,7 @@ def _unrolled(x, centers, active, unit):
 
 
 def _direct(x, norms, bias, doubled, precision):
-    relative = row_products(x, doubled, precision) + bias[None, :]
+    relative = inner_products(x, doubled, precision) + bias[None, :]
     # In whole steps of the rounding error, so that ties are ties. The center nearest the origin bounds the least.
     quantum = 4 * jnp.finfo(x.dtype).eps * (norms + jnp.min(bias)) + jnp.finfo(x.dtype).tiny
     steps = jnp.floor((relative + norms[:, None]) * (1 / quantum)[:, None])
@@ -208,7 +208,7 @@ def _packed(x, norms, bias, doubled, window, precision):
     # fused iota with that of an earlier compile for another k, and mislabels rows.
     bias, index = jax.lax.optimization_barrier((bias, jnp.arange(k, dtype=x.dtype)))
     if window is None:
-        least = jnp.maximum(jnp.min(row_products(x, doubled, precision) + bias[None, :], axis=1) + norms, 0)
+        least = jnp.maximum(jnp.min(inner_products(x, doubled, precision) + bias[None, :], axis=1) + norms, 0)
         window = Window(least, least)
         # Two products of the same operands would be merged into one that writes n×k.
         x, bias, doubled, window = jax.lax.optimization_barrier((x, bias, doubled, window))
@@ -217,7 +217,7 @@ def _packed(x, norms, bias, doubled, window, precision):
     quantum = (window.upper - lower + rounding) / (levels - 2)
     quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny
     scale, offset = 1 / quantum, norms - lower
-    scaled = (row_products(x, doubled, precision) + bias[None, :] + offset[:, None]) * scale[:, None]
+    scaled = (inner_products(x, doubled, precision) + bias[None, :] + offset[:, None]) * scale[:, None]
     least = jnp.min(jnp.floor(scaled) * k + index[None, :], axis=1)
     # Whole numbers below 2²⁴: taken apart as integers, for a float quotient may round up to the next step.
     step, labels = jnp.divmod(least.astype(jnp.int32), k)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.fold import fold_rows
-from jaxcluster.ops.distance import FULL
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float, Int, Points
 
 PRODUCT_TILE = 2048
@@ -30,7 +30,7 @@ def cluster_sums(
     def product(x, weight, labels):
         # On GPUs a float scatter-add is a compare-and-swap loop; a product with a one-hot matrix is not.
         member = jnp.where(labels[:, None] == jnp.arange(k, dtype=labels.dtype)[None, :], weight[:, None], 0)
-        sums = jax.lax.dot_general(member, x, (((0,), (0,)), ((), ())), precision=FULL)
+        sums = jax.lax.dot_general(member, x, (((0,), (0,)), ((), ())), precision=HIGHEST)
         return sums, jnp.sum(member, axis=0)
 
     return jax.lax.platform_dependent(points.x, points.weight, labels, cpu=scatter, default=product)
