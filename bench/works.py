@@ -240,7 +240,7 @@ def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
 
     def ours() -> Answer:
         solved = jaxcluster.sinkhorn.solve(
-            *placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, anneal=None, omega=1.0
+            *placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, epsilon_decay=None, omega=1.0
         )
         return Answer(float(solved.transport_cost))
 

@@ -52,8 +52,13 @@ def of_k_means_unrolled(x, steps=8):
     return jnp.vdot(jnp.asarray(PULL), centers) + advance(centers, None)[1]
 
 
-def of_transport(x, steps=2000, rounds=None):
-    options = {"epsilon": 1.0, "tol": 0.0 if x.dtype == np.float64 else 1e-6, "max_steps": steps, "rounds": rounds}
+def of_transport(x, steps=2000, num_iters=None):
+    options = {
+        "epsilon": 1.0,
+        "tol": 0.0 if x.dtype == np.float64 else 1e-6,
+        "max_steps": steps,
+        "num_iters": num_iters,
+    }
     solved = sinkhorn.solve(x, (X[:9] + 1).astype(x.dtype), **options)
     return solved.transport_cost + jnp.sum(jnp.sin(solved.f))
 
@@ -62,7 +67,7 @@ def of_transport(x, steps=2000, rounds=None):
 IMPLICIT = {
     "soft k-means": (partial(of_soft, known=KNOWN), partial(of_soft_unrolled, known=KNOWN)),
     "k-means": (of_k_means, of_k_means_unrolled),
-    "transport": (of_transport, partial(of_transport, rounds=200)),
+    "transport": (of_transport, partial(of_transport, num_iters=200)),
 }
 
 
@@ -100,7 +105,7 @@ def test_memory_of_a_gradient_does_not_grow_with_the_steps(name):
     # 512 steps of the objective's history are kept whatever the limit; so many floats may be more for 1000 of them.
     assert temps(implicit, steps=1000) <= few + 16 * 1024
     if name == "transport":
-        assert temps(implicit, rounds=1000) > 10 * few
+        assert temps(implicit, num_iters=1000) > 10 * few
 
 
 def test_second_derivatives_know_that_the_solution_moves():

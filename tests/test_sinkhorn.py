@@ -12,15 +12,14 @@ import pytest
 from scipy.special import logsumexp
 
 from jaxcluster.cluster import sinkhorn
-from jaxcluster.cluster.sinkhorn import rounds as rounds_module
-from jaxcluster.cluster.sinkhorn.cost import tile_cost
-from jaxcluster.cluster.sinkhorn.problem import points_problem
-from jaxcluster.cluster.sinkhorn.solve import solve_stated
+from jaxcluster.cluster.sinkhorn import updates
+from jaxcluster.cluster.sinkhorn.problem import points_problem, tile_cost
+from jaxcluster.cluster.sinkhorn.solve import solve_checked
 from jaxcluster.ops import distance
 from jaxcluster.types import Status
 
 SHORT, LONG = {"max_steps": 500}, {"max_steps": 8000}
-"""A program holds a history of so many rounds at least: tests that ask for one of two limits share two programs."""
+"""A program holds a history of so many iterations at least: tests that ask for one of two limits share two programs."""
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +149,13 @@ def test_costs_may_be_negative(clouds):
     np.testing.assert_allclose(sinkhorn.plan_cost(moved, costs - 50), sinkhorn.plan_cost(plain, costs), atol=1e-5)
 
 
-@pytest.mark.parametrize("anneal", [None, 0.5])
-def test_a_cost_that_is_not_a_number_is_a_status(anneal, clouds):
+@pytest.mark.parametrize("epsilon_decay", [None, 0.5])
+def test_a_cost_that_is_not_a_number_is_a_status(epsilon_decay, clouds):
     x, y, _, _ = clouds
     numbers = {"a": None, "b": None, "epsilon": 1.0, "rho_a": None, "rho_b": None}
-    stated = points_problem(x, y, cost="sqeuclidean", **numbers)
-    problem = stated.problem._replace(rows=jnp.full_like(stated.problem.rows, jnp.nan))
-    solved = solve_stated(stated._replace(problem=problem), 1e-3, SHORT["max_steps"], anneal=anneal)
+    checked = points_problem(x, y, cost="sqeuclidean", **numbers)
+    problem = checked.problem._replace(rows=jnp.full_like(checked.problem.rows, jnp.nan))
+    solved = solve_checked(checked._replace(problem=problem), 1e-3, SHORT["max_steps"], epsilon_decay=epsilon_decay)
     assert int(solved.status) == Status.NOT_FINITE
     assert int(solved.steps) <= 2
 
@@ -172,23 +171,23 @@ def test_a_matrix_of_another_shape_compiles_nothing(clouds, compiles):
 
 def test_tiles_do_not_matter(clouds, monkeypatch):
     x, y, a, b = clouds
-    stated = points_problem(x, y, a=a, b=b, cost="sqeuclidean", epsilon=0.3, rho_a=None, rho_b=None)
-    f, g = jnp.zeros_like(stated.problem.a), jnp.zeros_like(stated.problem.b)
+    checked = points_problem(x, y, a=a, b=b, cost="sqeuclidean", epsilon=0.3, rho_a=None, rho_b=None)
+    f, g = jnp.zeros_like(checked.problem.a), jnp.zeros_like(checked.problem.b)
 
-    def rounds(problem, f, g):
-        arguments = (stated.cost, problem, f, g, problem.epsilon, jnp.float32(1.2))
-        quick = rounds_module.quick_round(*arguments)
-        matrix = problem._replace(rows=stated.cost(*problem[:2]), columns=())
-        kernel = rounds_module.kernel_of(matrix, g, matrix.epsilon)
-        kept = rounds_module.kernel_round(matrix, kernel, *arguments[2:])
-        return quick, kept, rounds_module.exact_round(*arguments), rounds_module.typical_cost(*arguments[:2])
+    def all_updates(problem, f, g):
+        arguments = (checked.cost, problem, f, g, problem.epsilon, jnp.float32(1.2))
+        quick = updates.fast_update(*arguments)
+        matrix = problem._replace(rows=checked.cost(*problem[:2]), columns=())
+        kernel = updates.gibbs_kernel(matrix, g, matrix.epsilon)
+        kept = updates.kernel_update(matrix, kernel, *arguments[2:])
+        return quick, kept, updates.stable_update(*arguments), updates.typical_cost(*arguments[:2])
 
     def compiled():
         # A function of its own each time: one that JAX has seen before keeps the tiles that it was traced with.
-        return jax.jit(lambda *given: rounds(*given))(stated.problem, f, g)
+        return jax.jit(lambda *inputs: all_updates(*inputs))(checked.problem, f, g)
 
     whole = compiled()
-    monkeypatch.setattr(rounds_module, "tile_for", lambda n, m: 13)
+    monkeypatch.setattr(updates, "tile_for", lambda n, m: 13)
     for seen, expected in zip(jax.tree.leaves(compiled()), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
 
@@ -202,13 +201,13 @@ def test_the_matrix_of_costs_never_exists():
     assert compiled.memory_analysis().temp_size_in_bytes < 16_384**2 * 4 / 16
 
 
-@pytest.mark.parametrize("anneal", [None, 0.5])
-def test_tiny_epsilon_stays_finite(anneal, clouds):
+@pytest.mark.parametrize("epsilon_decay", [None, 0.5])
+def test_tiny_epsilon_stays_finite(epsilon_decay, clouds):
     x, y, a, b = clouds
     epsilon = 1e-4 * squares(x, y).mean()
-    solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=epsilon, max_steps=300, anneal=anneal)
+    solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=epsilon, max_steps=300, epsilon_decay=epsilon_decay)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in solved._replace(history=solved.history[:300])[:8])
-    if anneal:
+    if epsilon_decay:
         exact = textbook(squares(x, y), a, b, epsilon, error=1e-6)[3]
         np.testing.assert_allclose(solved.transport_cost, exact, rtol=0.05)
 
@@ -219,19 +218,19 @@ def test_the_quick_round_knows_when_it_is_not_exact(clouds):
 
     @jax.jit
     def both(*arguments):
-        return rounds_module.quick_round(cost, *arguments), rounds_module.exact_round(cost, *arguments)
+        return updates.fast_update(cost, *arguments), updates.stable_update(cost, *arguments)
 
     for epsilon, expected in ((1.0, True), (1e-3, False)):
         numbers = {"a": a, "b": b, "epsilon": epsilon, "rho_a": None, "rho_b": None}
-        stated = points_problem(x, y, cost="sqeuclidean", **numbers)
-        f, g = jnp.zeros_like(stated.problem.a), jnp.zeros_like(stated.problem.b)
-        (quick, whole), exact = both(stated.problem, f, g, stated.problem.epsilon, jnp.float32(1))
+        checked = points_problem(x, y, cost="sqeuclidean", **numbers)
+        f, g = jnp.zeros_like(checked.problem.a), jnp.zeros_like(checked.problem.b)
+        (quick, whole), exact = both(checked.problem, f, g, checked.problem.epsilon, jnp.float32(1))
         assert bool(whole) is expected
         if expected:
             np.testing.assert_allclose(quick.g, exact.g, atol=1e-4)
 
 
-def test_over_relaxation_needs_fewer_rounds(clouds):
+def test_over_relaxation_needs_fewer_iterations(clouds):
     x, y, a, b = clouds
     options = {"a": a, "b": b, "epsilon": 0.1, "tol": 1e-3, **LONG}
     plain, *others = (sinkhorn.solve(x, y, omega=omega, **options) for omega in (1.0, 1.5, None))
@@ -265,7 +264,7 @@ def test_a_new_epsilon_compiles_nothing(clouds, compiles):
     x, y, _, _ = clouds
     sinkhorn.solve(x, y, epsilon=0.5, omega=1.0, max_steps=4100)
     with compiles() as seen:
-        sinkhorn.solve(x, y, epsilon=0.4, tol=1e-4, omega=1.2, anneal=0.7, **LONG)
+        sinkhorn.solve(x, y, epsilon=0.4, tol=1e-4, omega=1.2, epsilon_decay=0.7, **LONG)
     assert seen.count == 0
 
 
@@ -275,10 +274,10 @@ def test_steps_history_and_status(clouds):
     assert (int(short.status), int(short.steps)) == (Status.MAX_STEPS, 12)
     assert np.isfinite(short.history[:12]).all()
     assert not np.asarray(short.history[12:]).any()
-    fixed = sinkhorn.solve(x, y, epsilon=0.1, rounds=12)
+    fixed = sinkhorn.solve(x, y, epsilon=0.1, num_iters=12)
     np.testing.assert_allclose(fixed.f, short.f, atol=1e-4)
     start = sinkhorn.solve(x, y, epsilon=0.1, tol=1e-3, **SHORT).g
-    again = sinkhorn.solve(x, y, epsilon=0.1, start=start, anneal=None, **SHORT)
+    again = sinkhorn.solve(x, y, epsilon=0.1, start=start, epsilon_decay=None, **SHORT)
     assert int(again.steps) <= 3
 
 
@@ -374,10 +373,10 @@ def test_a_barycenter_whose_transports_did_not_converge_says_so(key, clouds):
     assert float(short.state.error) > 1e-3
 
 
-def swav_textbook(scores, epsilon, rounds):
+def swav_textbook(scores, epsilon, num_iters):
     q = np.exp(scores / epsilon).T
     q /= q.sum()
-    for _ in range(rounds):
+    for _ in range(num_iters):
         q /= q.sum(1, keepdims=True) * q.shape[0]
         q /= q.sum(0, keepdims=True) * q.shape[1]
     return (q * q.shape[1]).T
@@ -399,7 +398,7 @@ def test_swav_is_that_of_the_paper_and_masked_rows_are_absent():
 
 def test_swav_ends_with_equal_parts():
     scores = np.random.default_rng(0).normal(size=(32, 4))
-    shares = sinkhorn.swav_assignments(scores, 0.5, rounds=50)
+    shares = sinkhorn.swav_assignments(scores, 0.5, num_iters=50)
     np.testing.assert_allclose(shares.sum(0), 8, rtol=1e-3)
 
 
@@ -421,8 +420,8 @@ X, Y = np.zeros((4, 2)), np.ones((3, 2))
         ((X, Y), {"cost": "euclid"}, "Did you mean 'euclidean'"),
         ((X, Y), {"cost": lambda x, y: x @ y.T @ y}, "cost must map (t, d) and (m, d) rows"),
         ((X, Y), {"omega": 2.0}, "omega=2.0 must be below 2"),
-        ((X, Y), {"anneal": 1.0}, "anneal=1.0 must be below 1"),
-        ((X, Y), {"rounds": 0}, "rounds=0 must be at least 1"),
+        ((X, Y), {"epsilon_decay": 1.0}, "epsilon_decay=1.0 must be below 1"),
+        ((X, Y), {"num_iters": 0}, "num_iters=0 must be at least 1"),
         ((X, Y), {"start": np.ones(7)}, "start must have shape (3,)"),
     ],
 )
@@ -514,7 +513,7 @@ def test_a_status_of_float32_is_true_of_the_plan(apart):
             assert int(solved.status) == Status.CONVERGED or (tol < 1e-4 or share < 1e-2 or apart)
 
 
-def test_precision_is_not_said_of_rounds_that_measured_another_plan():
+def test_precision_is_not_reported_for_updates_that_measured_another_plan():
     """An over-relaxed round measured the sums of rows and of columns at different potentials, and ended too early."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 2))

@@ -1,4 +1,4 @@
-"""Sinkhorn's gradients against finite differences in float64: those of the rounds are in test_gradients.py."""
+"""Sinkhorn's gradients against finite differences in float64: unrolled iterations are in test_gradients.py."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.fold import fold_rows
+from jaxcluster.core.fold import Monoid, fold_rows
 from jaxcluster.types import Array, Float
 
 
@@ -50,3 +50,15 @@ def fold_responsibilities(
         return contribution(*responsibilities_of(tile_of_rows), tile_of_rows)
 
     return fold_rows(fold_tile, rows, tile=tile, axis=-1)
+
+
+def _log_sum_exp_across(value, axis_name):
+    """Log-sum-exp over devices; -inf where all are."""
+    most = jax.lax.pmax(jax.lax.stop_gradient(value), axis_name)
+    most = jnp.where(jnp.isfinite(most), most, 0)
+    total = jax.lax.psum(jnp.exp(value - most), axis_name)
+    return jnp.where(total > 0, most + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
+
+
+LOG_SUM_EXP = Monoid(combine=jnp.logaddexp, across=_log_sum_exp_across)
+"""Log-sum-exp as the reduction of `jaxcluster.core.fold.fold_rows`."""

@@ -1,9 +1,8 @@
-"""Sinkhorn: entropic optimal transport between weighted points or by a cost matrix, and what is built on it."""
+"""Entropic optimal transport by Sinkhorn iterations: plans, divergences, barycenters and balanced assignments."""
 
-from jaxcluster.cluster.sinkhorn.barycenter import BarycenterState, barycenter
-from jaxcluster.cluster.sinkhorn.divergence import divergence
-from jaxcluster.cluster.sinkhorn.plan import apply, apply_cost, plan, plan_cost
-from jaxcluster.cluster.sinkhorn.solve import Transport, solve, solve_cost
+from jaxcluster.cluster.sinkhorn.barycenter import BarycenterState, barycenter, divergence
+from jaxcluster.cluster.sinkhorn.plan import Transport, apply, apply_cost, plan, plan_cost
+from jaxcluster.cluster.sinkhorn.solve import solve, solve_cost
 from jaxcluster.cluster.sinkhorn.swav import swav_assignments
 from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 

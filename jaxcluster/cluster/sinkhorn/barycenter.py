@@ -1,8 +1,15 @@
-"""The point cloud in the middle of several, for entropic transport."""
+"""Sinkhorn divergence of two point clouds, and the Wasserstein barycenter of several.
+
+>>> import numpy as np
+>>> from jaxcluster import sinkhorn
+>>> x = np.array([[0.0], [1.0]])
+>>> round(float(sinkhorn.divergence(x, x + 1, epsilon=0.01)), 3)
+1.0
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,34 +17,107 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.sinkhorn.cost import TileCost, logits_of, sqeuclidean_tile, tile_for
-from jaxcluster.cluster.sinkhorn.problem import Problem, Stated, Units, scaled
-from jaxcluster.cluster.sinkhorn.rounds import rows_of, safe_log
-from jaxcluster.cluster.sinkhorn.solve import check_options, solve_stated
+from jaxcluster.cluster.sinkhorn.problem import (
+    CheckedProblem,
+    Problem,
+    TileCost,
+    Units,
+    logits_of,
+    points_problem,
+    scaled,
+    sqeuclidean_tile,
+    tile_for,
+)
+from jaxcluster.cluster.sinkhorn.solve import check_options, solve_checked, transport_of
+from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
 from jaxcluster.core import check
+from jaxcluster.core.caution import warn
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, published_dtype
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published, Status
 
 SEVERITY = (Status.CONVERGED, Status.MAX_STEPS, Status.PRECISION, Status.NOT_FINITE)
-"""How a transport may end, the worst last."""
+"""Final statuses of a transport, the worst last."""
 
 
 class BarycenterState(NamedTuple):
-    """k points of equal weight.
+    """Barycenter of k points of equal weight.
 
     Attributes:
-        centers: (k, d) the points.
+        centers: (k, n_features) points.
         objective: () Σ λ·OT(points, cloud) of the points before the last step (data units²).
         residual: () mean squared distance that the points moved in the last step (data units²).
-        error: () largest marginal error of the transports of the last step (a share of the weights; see `Transport`).
+        error: () largest marginal error of the transports in the last step, a fraction of the weights: see `Transport`.
     """
 
     centers: Float[Published, "k d"]
     objective: Float[Published, ""]
     residual: Float[Published, ""]
     error: Float[Array, ""]
+
+
+def divergence(
+    x,
+    y,
+    *,
+    a=None,
+    b=None,
+    cost: str | Callable = "sqeuclidean",
+    epsilon,
+    rho=None,
+    tol=1e-3,
+    max_steps=5000,
+    omega=None,
+    epsilon_decay=0.5,
+) -> Array | np.ndarray:
+    """Sinkhorn divergence OT(x, y) − (OT(x, x) + OT(y, y))/2 + (ε/2)·(Σa − Σb)² of two weighted point clouds.
+
+    OT is the ``regularized_cost`` of `solve`. Never negative and 0 for equal measures where exp(−cost/ε) is a positive
+    definite kernel, as it is for "sqeuclidean" and "euclidean". Differentiable with respect to x, y, a, b, epsilon and
+    rho, twice too.
+
+    Args:
+        x: (n_samples_x, n_features) points.
+        y: (n_samples_y, n_features) points.
+        a: (n,) weights of x, or None for 1/n each.
+        b: (m,) weights of y, or None for 1/m each.
+        cost: as in `solve`, symmetric.
+        epsilon: ε > 0 (units of the cost).
+        rho: penalty ρ > 0 on both marginals (units of the cost), or None for fixed ones.
+        tol, max_steps, omega, epsilon_decay: as in `solve`.
+
+    Returns:
+        () the divergence (units of the cost).
+
+    Warns:
+        RuntimeWarning: one of the three transports, concrete, did not reach its tolerance; its status is named.
+
+    Raises:
+        ValueError, TypeError: as `solve`.
+
+    Source: T. Séjourné, J. Feydy, F.-X. Vialard, A. Trouvé and G. Peyré, Sinkhorn divergences for unbalanced optimal
+    transport (2019); J. Feydy et al., Interpolating between optimal transport and MMD using Sinkhorn divergences,
+    AISTATS 2019.
+    """
+    make_problem = partial(points_problem, x, y, a=a, b=b, cost=cost, epsilon=epsilon, rho_a=rho, rho_b=rho)
+    options = (tol, max_steps)
+    between = transport_of(make_problem, *options, omega, epsilon_decay)
+    within = [
+        transport_of(
+            lambda side=side, **wide: _side(make_problem(**wide), side), *options, 1.0, epsilon_decay, symmetric=True
+        )
+        for side in (0, 1)
+    ]
+    values = [each.regularized_cost for each in (between, *within)]
+    masses = [jnp.sum(each) if check.is_traced(each) else np.sum(np.asarray(each, np.float64)) for each in between[2:4]]
+    if check.is_traced(values, masses):
+        entropy = between.epsilon / 2 * jnp.square(masses[0] - masses[1]) if rho is not None else 0
+        return values[0] - (values[1] + values[2]) / 2 + entropy
+    _warn_unconverged(between, *within)
+    values = [float(value) for value in values]
+    entropy = float(between.epsilon) / 2 * (masses[0] - masses[1]) ** 2 if rho is not None else 0
+    return publish(np.float64(values[0] - (values[1] + values[2]) / 2 + entropy), np.asarray(between.f).dtype)
 
 
 def barycenter(
@@ -54,22 +134,22 @@ def barycenter(
     inner_tol=1e-3,
     inner_steps=500,
 ) -> Fit:
-    """k points of weight 1/k each whose mean entropic transport to the clouds, at the squared distance, is least.
+    """Wasserstein barycenter: k points of weight 1/k whose mean entropic transport cost to the clouds is least.
 
-    Each step moves every point to the mean of where its plans send it. Entropy draws points together by about
-    sqrt(epsilon/2): take epsilon small beside the squared width of the clouds.
+    The cost is the squared distance. Each step moves every point to its mean barycentric projection. Entropy draws
+    points together by about sqrt(epsilon/2): take epsilon small beside the squared width of the clouds.
 
     Args:
-        key: random key: the start is k rows of the clouds, drawn by weight and without repetition.
-        clouds: at least one (n_i, d) matrix of rows.
-        k: number of points, static, at most all rows together unless ``start`` is given.
-        weights: one λ >= 0 a cloud, scaled to sum 1; None for equal ones.
+        key: random key for the initial points: k rows of the clouds, drawn by weight without replacement.
+        clouds: at least one (n_samples_i, n_features) matrix.
+        k: number of points, static, at most the number of all rows together unless ``start`` is passed.
+        weights: one λ >= 0 for each cloud, scaled to sum 1; None for equal ones.
         masses: (n_i,) weights of the rows of each cloud, scaled to sum 1; None for equal ones.
-        start: (k, d) points to begin with, instead of drawn ones.
+        start: (k, n_features) initial points, instead of drawn ones.
         epsilon: ε > 0 (data units²). Traced.
-        tol: stop when all transports have converged and points move by less than this mean squared distance, as a share
-            of the median over the rows of their squared distance from the median of their cloud, per column. Traced.
-        max_steps: the most steps taken. Traced.
+        tol: stop when all transports have converged and points move by less than this mean squared distance, as a
+            fraction of the median squared distance of the rows from the median of their cloud, per column. Traced.
+        max_steps: most steps. Traced.
         inner_tol, inner_steps: tol and max_steps of each transport.
 
     Returns:
@@ -87,8 +167,8 @@ def barycenter(
     check.check_positive("epsilon", epsilon)
     check_options(tol, max_steps, 1.0, None, None)
     check_options(inner_tol, inner_steps, 1.0, None, None)
-    clouds, masses, shares = _check_clouds(clouds, masses, weights)
-    rows, drawn = np.concatenate(clouds), np.concatenate([w * m for w, m in zip(shares, masses, strict=True)])
+    clouds, masses, lambdas = _check_clouds(clouds, masses, weights)
+    rows, drawn = np.concatenate(clouds), np.concatenate([w * m for w, m in zip(lambdas, masses, strict=True)])
     k = check.check_count("k", k)
     if start is None:
         k = check.check_clusters(k, int(np.count_nonzero(drawn)))
@@ -99,23 +179,27 @@ def barycenter(
         if start.shape != (k, rows.shape[1]):
             raise ValueError(f"start must have shape ({k}, {rows.shape[1]}), one row a point, got {start.shape}.")
         check.check_finite(start, name="start")
-    # Without a share in the objective a cloud moves no point, and its transport need not be solved.
-    clouds, masses, shares = zip(
-        *(part for part in zip(clouds, masses, shares, strict=True) if part[2] > 0), strict=True
+    # A cloud of weight 0 moves no point, and its transport need not be solved.
+    clouds, masses, lambdas = zip(
+        *(part for part in zip(clouds, masses, lambdas, strict=True) if part[2] > 0), strict=True
     )
-    arguments = (start, clouds, masses, np.asarray(shares), epsilon, (tol, max_steps), (inner_tol, inner_steps))
+    arguments = (start, clouds, masses, np.asarray(lambdas), epsilon, (tol, max_steps), (inner_tol, inner_steps))
     fitted = _fit(*arguments)
     if check.is_traced(fitted):
         return fitted
     if int(fitted.status) in (Status.PRECISION, Status.NOT_FINITE) and fitted.state.error.dtype != np.float64:
-        # On the host the clouds have all their digits, and costs that float32 cannot tell apart float64 can.
+        # The clouds on the host have all their digits, and float64 resolves costs that float32 does not.
         with jax.enable_x64(True):
             return _fit(*arguments, wide=True)
     return fitted
 
 
 def _check_clouds(clouds, masses, weights):
-    """Clouds in float64 or as they are, their rows' weights and their own, each of them summing to 1."""
+    """Check of the clouds.
+
+    Returns:
+        The clouds as NumPy arrays, the weights of their rows, and the weights of the clouds; each of sum 1.
+    """
     if not isinstance(clouds, Sequence) or not len(clouds):
         raise TypeError(f"clouds must be a list of at least one matrix of rows, got {type(clouds).__name__}.")
     if check.is_traced(list(clouds), masses, weights):
@@ -130,66 +214,63 @@ def _check_clouds(clouds, masses, weights):
         raise ValueError(f"masses must hold one array of weights a cloud: {len(clouds)} are needed, got {len(masses)}.")
     named = enumerate(zip(masses, clouds, strict=True))
     masses = [check.check_weights(mass, len(cloud), name=f"masses[{i}]").astype(float) for i, (mass, cloud) in named]
-    shares = np.ones(len(clouds)) if weights is None else check.check_weights(weights, len(clouds)).astype(float)
-    return clouds, [mass / mass.sum() for mass in masses], shares / shares.sum()
+    lambdas = np.ones(len(clouds)) if weights is None else check.check_weights(weights, len(clouds)).astype(float)
+    return clouds, [mass / mass.sum() for mass in masses], lambdas / lambdas.sum()
 
 
-def _fit(start, clouds, masses, shares, epsilon, outer, inner, *, wide: bool = False) -> Fit:
-    """The fit, in a frame of its own; with ``wide`` in float64.
-
-    The origin of every cloud is its own median o_i, that of the points ō = Σ λ_i·o_i: this changes the costs of a
-    transport by constants of rows and columns, which no plan depends on, and what points move to by ō.
-    """
+def _fit(start, clouds, masses, lambdas, epsilon, outer, inner, *, wide: bool = False) -> Fit:
+    """Barycenter, computed in a frame; with ``wide`` in float64."""
+    # The origin of each cloud is its median o_i, that of the points ō = Σ λ_i·o_i. This changes the costs of a
+    # transport by constants of rows and columns, which no plan depends on, and the barycentric projections by ō.
     published = np.result_type(*map(published_dtype, clouds))
     clouds = [cloud.astype(np.float64) if wide else cloud for cloud in clouds]
     frames = [prepare(cloud, mass).frame for cloud, mass in zip(clouds, masses, strict=True)]
     origins = np.stack([np.asarray(frame.origin, np.float64) for frame in frames])
-    frame = Frame(shares @ origins, min(frame.exponent for frame in frames))
+    frame = Frame(lambdas @ origins, min(frame.exponent for frame in frames))
     rows, weights = _padded(clouds, masses, frames, frame.exponent)
     dtype = rows.dtype
     tol, max_steps = outer
     static = (sqeuclidean_tile, history_capacity(max_steps))
-    numbers = jnp.asarray(shares, dtype), scaled(epsilon, 2 * frame.exponent, dtype), tol * _spread(rows, weights)
+    numbers = jnp.asarray(lambdas, dtype), scaled(epsilon, 2 * frame.exponent, dtype), tol * _spread(rows, weights)
     start = jnp.asarray(frame.enter(start), dtype)
     fitted = _iterated(static, start, jnp.asarray(rows), jnp.asarray(weights), *numbers, max_steps, inner)
-    return _published(fitted, frame, _constant(clouds, masses, shares, origins), published)
+    return _published(fitted, frame, _constant(clouds, masses, lambdas, origins), published)
 
 
 def _padded(clouds, masses, frames, exponent):
-    """Clouds of one size about their own origins, filled up with rows of weight 0."""
+    """Clouds about their own origins, padded to one size by rows of weight 0, and the weights of the rows."""
     most = bucket(max(map(len, clouds)))
-    moved = [
+    entered = [
         np.asarray(frame._replace(exponent=exponent).enter(cloud)) for cloud, frame in zip(clouds, frames, strict=True)
     ]
-    rows = np.zeros((len(clouds), most, clouds[0].shape[1]), np.result_type(*moved))
+    rows = np.zeros((len(clouds), most, clouds[0].shape[1]), np.result_type(*entered))
     weights = np.zeros(rows.shape[:2], rows.dtype)
-    for i, (cloud, mass) in enumerate(zip(moved, masses, strict=True)):
+    for i, (cloud, mass) in enumerate(zip(entered, masses, strict=True)):
         rows[i, : len(cloud)] = cloud
         weights[i, : len(cloud)] = mass
     return rows, weights
 
 
 def _spread(rows, weights):
-    """The median of the squared coordinates' mean over the rows by weight: unlike a variance, not that of a far row."""
+    """Weighted median over the rows of the mean of their squared coordinates."""
+    # A variance would be that of a few far rows.
     squares = np.square(rows, dtype=np.float64).mean(axis=2).ravel()
     order = np.argsort(squares)
     reached = np.cumsum(weights.ravel()[order], dtype=np.float64)
     return float(squares[order[np.searchsorted(reached, reached[-1] / 2)]])
 
 
-def _constant(clouds, masses, shares, origins):
-    """Σ λ·OT of the clouds where they are, less that of the clouds about their own origins.
-
-    With Δ_i = ō − o_i, ‖c + ō − y − o_i‖² = ‖c − y‖² + 2(c − y)·Δ_i + ‖Δ_i‖², and Σ λ_i·Δ_i = 0 takes c out of it.
-    """
-    apart = shares @ origins - origins
+def _constant(clouds, masses, lambdas, origins):
+    """Difference of Σ λ·OT between the clouds where they are and the clouds about their own origins."""
+    # With Δ_i = ō − o_i, ‖c + ō − y − o_i‖² = ‖c − y‖² + 2(c − y)·Δ_i + ‖Δ_i‖², and Σ λ_i·Δ_i = 0 removes c.
+    apart = lambdas @ origins - origins
     means = np.stack([mass @ (cloud - origin) for cloud, mass, origin in zip(clouds, masses, origins, strict=True)])
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(shares @ np.sum(np.square(apart) - 2 * means * apart, axis=1))
+        return float(lambdas @ np.sum(np.square(apart) - 2 * means * apart, axis=1))
 
 
 def _published(fitted, frame, constant, dtype):
-    """The fit in the caller's coordinates."""
+    """Fit in the caller's coordinates."""
     state = fitted.state
     if check.is_traced(fitted):
         squares = partial(frame.unscale, length=2)
@@ -210,20 +291,20 @@ def _published(fitted, frame, constant, dtype):
     return fitted._replace(state=BarycenterState(centers, objective, residual, state.error), history=history)
 
 
-class _Running(NamedTuple):
-    """Points, potentials of every cloud to start the next transports from, their status, and what the state holds."""
+class _LoopState(NamedTuple):
+    """Points, initial potentials of the next transports, and the objective, errors and status of the last step."""
 
     centers: Float[Array, "k d"]
     potentials: Float[Array, "c n"]
     objective: Float[Array, ""]
     residual: Float[Array, ""]
-    moved: Float[Array, ""]
+    shift: Float[Array, ""]
     error: Float[Array, ""]
     status: Int[Array, ""]
 
 
 @partial(jax.jit, static_argnums=0)
-def _iterated(static, start, clouds, masses, shares, epsilon, tol, max_steps, inner):
+def _iterated(static, start, clouds, masses, lambdas, epsilon, tol, max_steps, inner):
     cost, capacity = static
     k = start.shape[0]
     equal = jnp.full(k, 1 / k, start.dtype)
@@ -233,39 +314,75 @@ def _iterated(static, start, clouds, masses, shares, epsilon, tol, max_steps, in
             y, b, g = cloud
             problem = Problem(state.centers, y, equal, b, epsilon, None, None, None, None, jnp.zeros_like(epsilon))
             units = Units(0, 0, 0, 0, equal, b, epsilon, y.dtype)
-            stated = Stated(problem, cost, k, b.shape[0], units)
-            solved = solve_stated(stated, *inner, anneal=None, start=g)
-            moved = _projected(cost, problem, solved.g)
-            return moved, solved.g, solved.regularized_cost, solved.error, solved.status
+            checked = CheckedProblem(problem, cost, k, b.shape[0], units)
+            solved = solve_checked(checked, *inner, epsilon_decay=None, start=g)
+            return _projected(cost, problem, solved.g), solved.g, solved.regularized_cost, solved.error, solved.status
 
-        # One cloud after another: side by side every round would pay for the careful one too.
-        moved, potentials, values, errors, statuses = jax.lax.map(one, (clouds, masses, state.potentials))
-        centers = jnp.tensordot(shares, moved, 1)
+        # One cloud after another: under vmap every iteration would pay for the stable update too.
+        projections, potentials, values, errors, statuses = jax.lax.map(one, (clouds, masses, state.potentials))
+        centers = jnp.tensordot(lambdas, projections, 1)
         step, status = jnp.mean(jnp.square(centers - state.centers)), _worst(statuses)
-        # A transport that needs more rounds gets them from the next step, where it begins with its own potentials.
+        # A transport that needs more iterations gets them in the next step, which begins with its potentials.
         residual = jnp.where(status == Status.MAX_STEPS, jnp.inf, step)
-        return _Running(centers, potentials, shares @ values, residual, step, jnp.max(errors), status)
+        return _LoopState(centers, potentials, lambdas @ values, residual, step, jnp.max(errors), status)
 
     most = jnp.asarray(jnp.inf, start.dtype)
-    begin = _Running(start, jnp.zeros_like(masses), most, most, most, most, jnp.int32(Status.CONVERGED))
+    begin = _LoopState(start, jnp.zeros_like(masses), most, most, most, most, jnp.int32(Status.CONVERGED))
     fitted = iterate(advance, begin, tol=tol, max_steps=max_steps, capacity=capacity)
-    state = BarycenterState(fitted.state.centers, fitted.state.objective, fitted.state.moved, fitted.state.error)
+    state = BarycenterState(fitted.state.centers, fitted.state.objective, fitted.state.shift, fitted.state.error)
     status = status_with(fitted.status, objective=state.objective)
     return Fit(state, None, fitted.steps, _worst(jnp.stack([status, fitted.state.status])), fitted.history)
 
 
 def _worst(statuses):
-    """The worst of how transports ended, by `SEVERITY`."""
+    """Worst status, by `SEVERITY`."""
     order = jnp.asarray(SEVERITY, jnp.int32)
     ranks = jnp.argmax(statuses[:, None] == order[None, :], axis=1)
     return order[jnp.max(ranks)]
 
 
 def _projected(cost: TileCost, problem: Problem, g):
-    """The mean of what each row moves to: its part of the plan, by a softmax, whose sum is right whatever g is."""
+    """Barycentric projection of each row, by a softmax, whose weights sum to 1 whatever g is."""
 
     def tile(rows):
         logits = logits_of(cost(rows[0], problem.columns), g[None, :], problem.epsilon)
         return (), jax.nn.softmax(logits + safe_log(problem.b)[None, :], axis=1) @ problem.columns
 
-    return fold_rows(tile, rows_of(problem), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+
+
+def _side(checked: CheckedProblem, side: int) -> CheckedProblem:
+    """Problem of moving the rows (0) or the columns (1) onto themselves."""
+    problem, units = checked.problem, checked.units
+    if side == 0:
+        problem = problem._replace(columns=problem.rows, b=problem.a)
+        return checked._replace(
+            problem=_bare(problem), m=checked.n, units=units._replace(b=units.a, c=0 * units.c, d=0 * units.c)
+        )
+    problem = problem._replace(rows=problem.columns, a=problem.b)
+    return checked._replace(
+        problem=_bare(problem), n=checked.m, units=units._replace(a=units.b, c=0 * units.d, d=0 * units.d)
+    )
+
+
+def _bare(problem):
+    """Problem without constants: one set of points has one origin."""
+    if problem.rho_a is None:
+        return problem
+    return problem._replace(constant_a=jnp.zeros_like(problem.a), constant_b=jnp.zeros_like(problem.b))
+
+
+def _warn_unconverged(*transports):
+    """Warn of the transports that did not reach their tolerance."""
+    ends = [Status(int(each.status)) for each in transports]
+    names = ("from x to y", "from x to x", "from y to y")
+    left = [
+        f"{name} ended as {end.name} with sums off by {float(each.error):.2g} of the weights"
+        for name, end, each in zip(names, ends, transports, strict=True)
+        if end != Status.CONVERGED
+    ]
+    if left:
+        warn(
+            f"The divergence may be off: the transport {'; that '.join(left)}. Raise max_steps, tol or epsilon.",
+            RuntimeWarning,
+        )

@@ -1,56 +1,143 @@
-"""The plan itself: all of it for small problems, and its products with vectors in tiles."""
+"""Transport plans: the result of a solve, the objective of its plan, and products with it in tiles."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.sinkhorn.cost import KEPT, exact_tile, rounding_of, tile_for
-from jaxcluster.cluster.sinkhorn.iteration import exponent_rounding
-from jaxcluster.cluster.sinkhorn.problem import Problem, Stated, matrix_problem, points_problem, scaled
-from jaxcluster.cluster.sinkhorn.rounds import rows_of, typical_cost
-from jaxcluster.cluster.sinkhorn.solve import Transport
-from jaxcluster.cluster.sinkhorn.value import densities
+from jaxcluster.cluster.sinkhorn.problem import (
+    MAX_CACHED_COSTS,
+    CheckedProblem,
+    Problem,
+    TileCost,
+    exact_tile,
+    matrix_problem,
+    matrix_tile,
+    points_problem,
+    scaled,
+    split,
+    sqeuclidean_tile,
+    tile_for,
+)
+from jaxcluster.cluster.sinkhorn.updates import (
+    Rounding,
+    exponent_rounding,
+    max_exponent,
+    tile_inputs,
+    typical_cost,
+    weighted_mean,
+)
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import float_dtype, publish, times_power_of_two, trim
-from jaxcluster.types import Array
+from jaxcluster.ops import differences, distance
+from jaxcluster.types import Array, Float, Int
 
 PLAN_ROUNDING = 1e-5
-"""Mean error of the exponents of a plan from which on a concrete one is computed in float64."""
+"""Mean error of the exponents of a plan above which a concrete one is computed in float64."""
+
+
+class Transport(NamedTuple):
+    """Solved problem of entropic optimal transport; its plan is P_ij = a_i·b_j·exp((f_i + g_j − C_ij)/epsilon).
+
+    For concrete arguments the numbers are NumPy arrays, computed back into the caller's units on the host in float64,
+    in float64 where the arguments were float64 or integers.
+
+    Attributes:
+        f: (n,) potentials of the rows (units of the cost). Where both marginals are fixed, f and g are unique up to a
+            constant, which is set by ⟨a, f⟩ = ⟨b, g⟩.
+        g: (m,) potentials of the columns.
+        a: (n,) weights of the rows.
+        b: (m,) weights of the columns.
+        epsilon: () strength of the entropy; for an infinite one the finite one in its place.
+        transport_cost: () ⟨P, C⟩; constants of the rows of C are counted at fixed weights a, not at the sums of P.
+        regularized_cost: () ⟨P, C⟩ + ε·KL(P | a⊗b) and the penalties on the marginals; computed as the dual objective.
+        error: () marginal error Σ|P1 − a| / Σa + Σ|Pᵀ1 − b| / Σb; with penalties, against the sums that are optimal for
+            these potentials.
+        status: () int32, a `jaxcluster.types.Status`: CONVERGED where the error and its rounding are within the
+            tolerance; PRECISION where rounding alone is not, as the costs are too large beside ε for the precision of
+            the computation: take a larger ε, or ``jax_enable_x64``; NOT_FINITE where no plan exists, for example
+            because all costs of a row are infinite.
+        steps: () int32, iterations.
+        history: (capacity,) marginal error of each iteration; 0 from ``steps`` on.
+        f_rest: (n,) rounding of f: ``error`` is that of the plan of f + f_rest and g + g_rest.
+        g_rest: (m,) rounding of g.
+    """
+
+    f: Float[Array, "*batch n"]
+    g: Float[Array, "*batch m"]
+    a: Float[Array, "*batch n"]
+    b: Float[Array, "*batch m"]
+    epsilon: Float[Array, "*batch"]
+    transport_cost: Float[Array, "*batch"]
+    regularized_cost: Float[Array, "*batch"]
+    error: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+    steps: Int[Array, "*batch"]
+    history: Float[Array, "*batch capacity"]
+    f_rest: Float[Array, "*batch n"]
+    g_rest: Float[Array, "*batch m"]
+
+
+class Solution(NamedTuple):
+    """Solved problem in its frame, with padding; see `Transport`."""
+
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    epsilon: Float[Array, ""]
+    transport_cost: Float[Array, ""]
+    regularized_cost: Float[Array, ""]
+    error: Float[Array, ""]
+    status: Int[Array, ""]
+    steps: Int[Array, ""]
+    history: Float[Array, " capacity"]
 
 
 def plan(transport: Transport, x, y, *, cost: str | Callable = "sqeuclidean") -> Array | np.ndarray:
-    """The (n, m) plan between the rows that ``transport`` was solved for, with the same cost.
+    """Transport plan between the points that were solved for.
+
+    Args:
+        transport: result of `solve`.
+        x: (n_samples_x, n_features) points that were passed to `solve`.
+        y: (n_samples_y, n_features) points that were passed to `solve`.
+        cost: cost that was passed to `solve`.
+
+    Returns:
+        (n_samples_x, n_samples_y) plan, with row sums a and column sums b up to ``transport.error``.
 
     Raises:
-        ValueError, TypeError: rows that are not those of ``transport`` in number, or a wrong cost.
+        ValueError, TypeError: another number of points than in ``transport``, or a wrong cost.
+        MemoryError: a plan that does not fit.
     """
     return _product_of(transport, None, partial(points_problem, x, y, cost=cost), False)
 
 
 def plan_cost(transport: Transport, costs) -> Array | np.ndarray:
-    """The (n, m) plan of a problem that was stated by its matrix of costs."""
-    return _product_of(transport, None, _statement(transport, costs), False)
+    """Transport plan (n, m) of a problem that was solved by its (n, m) cost matrix; see `plan`."""
+    return _product_of(transport, None, _make_problem(transport, costs), False)
 
 
 def apply(
     transport: Transport, v, x, y, *, cost: str | Callable = "sqeuclidean", transpose: bool = False
 ) -> Array | np.ndarray:
-    """P·v, or Pᵀ·v, without P: costs and plan exist in tiles alone. Differentiable.
+    """Product P·v or Pᵀ·v of the plan, which exists in tiles only. Differentiable.
 
     Args:
-        transport: the result of `solve`.
-        v: (m,) or (m, c); (n,) or (n, c) for the transpose. With v = y, P·v / a are the means of what rows move to.
-        x: (n, d) the rows that it was solved for.
-        y: (m, d) the same.
-        cost: the same.
-        transpose: Pᵀ instead of P.
+        transport: result of `solve`.
+        v: (m,) or (m, c) vectors; (n,) or (n, c) for the transpose. With v = y, P·v / a is the barycentric projection.
+        x: (n_samples_x, n_features) points that were passed to `solve`.
+        y: (n_samples_y, n_features) points that were passed to `solve`.
+        cost: cost that was passed to `solve`.
+        transpose: True multiplies by Pᵀ.
+
+    Returns:
+        (n,) or (n, c) product; (m,) or (m, c) for the transpose.
 
     Raises:
         ValueError, TypeError: shapes that do not belong together.
@@ -59,12 +146,217 @@ def apply(
 
 
 def apply_cost(transport: Transport, v, costs, *, transpose: bool = False) -> Array | np.ndarray:
-    """`apply` for a problem that was stated by its matrix of costs."""
-    return _product_of(transport, v, _statement(transport, costs), transpose)
+    """`apply` for a problem that was solved by its (n, m) cost matrix."""
+    return _product_of(transport, v, _make_problem(transport, costs), transpose)
 
 
-def _statement(transport, costs):
-    """A problem whose costs are C − f − g: small wherever there is mass, whatever C and the potentials are."""
+# -- objective and marginals -------------------------------------------------------------------------------------------
+
+
+class PlanSums(NamedTuple):
+    """Sums over the entries of a plan P.
+
+    Attributes:
+        cost: () ⟨P, C⟩.
+        excess: () mass ΣP − Σa·Σb, summed from the differences of P and a⊗b: at a large ε it is far below either.
+        columns: (m,) sums by column.
+    """
+
+    cost: Float[Array, ""]
+    excess: Float[Array, ""]
+    columns: Float[Array, " m"]
+
+
+def densities(cost: TileCost, problem: Problem, rows, f, g):
+    """Density of a plan against its weights, K = exp((f + g − C)/ε), in a tile.
+
+    Returns:
+        C, (f + g − C)/ε and K. Forbidden pairs have cost 0, exponent 0 and density 0.
+    """
+    costs, forbidden = split(cost(rows, problem.columns))
+    exponents = (f[:, None] + g[None, :] - costs) / problem.epsilon
+    exponents = jnp.where(forbidden, 0, jnp.minimum(exponents, max_exponent(exponents.dtype)))
+    return costs, exponents, jnp.where(forbidden, 0, jnp.exp(exponents))
+
+
+def plan_sums(cost: TileCost, problem: Problem, f, g) -> tuple[PlanSums, Float[Array, " n"]]:
+    """Sums of a plan, in tiles.
+
+    Returns:
+        The sums over all entries, and the (n,) sums by row.
+    """
+
+    @jax.checkpoint
+    def tile(rows):
+        rows, a, f = rows
+        costs, exponents, density = densities(cost, problem, rows, f, g)
+        excess = jnp.where(density > 0, jnp.expm1(exponents), -1)
+        worth = PlanSums(a @ ((density * costs) @ problem.b), a @ (excess @ problem.b), problem.b * (a @ density))
+        return worth, a * (density @ problem.b)
+
+    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))
+
+
+def full_cost_of(cost: TileCost, f, g, problem: Problem) -> Float[Array, ""]:
+    """`full_cost` of the plan of potentials, as a function of the problem."""
+    return full_cost(problem, *plan_sums(cost, problem, f, g))
+
+
+def full_cost(problem: Problem, sums: PlanSums, rows: Array) -> Float[Array, ""]:
+    """Transport cost ⟨P, C⟩, including the constants of costs whose marginals have a penalty."""
+    total = sums.cost
+    for marginal, constant in ((rows, problem.constant_a), (sums.columns, problem.constant_b)):
+        if constant is not None:
+            total = total + marginal @ constant
+    return total
+
+
+def dual_objective(problem: Problem, f, g, excess) -> Float[Array, ""]:
+    """Dual objective ⟨a, φ(f)⟩ + ⟨b, φ(g)⟩ − ε·(ΣP − Σa·Σb): the optimal value of the primal at optimal f and g."""
+    gain = problem.a @ _gain(f, problem.rho_a, problem.full_f) + problem.b @ _gain(g, problem.rho_b, problem.full_g)
+    return gain - problem.epsilon * excess
+
+
+def dual_objective_of(cost: TileCost, potentials, problem: Problem) -> Float[Array, ""]:
+    """`dual_objective` of potentials (f, g), as a function of the problem."""
+    return dual_objective(problem, *potentials, plan_sums(cost, problem, *potentials)[0].excess)
+
+
+def plan_marginal_error(problem: Problem, f, g, rows: Array, columns: Array) -> Float[Array, ""]:
+    """L1 distance of the marginals of a plan from their targets, as a fraction of the weights."""
+
+    def off(sums, weight, potential, rho, full):
+        target = (
+            weight if rho is None else weight * jnp.exp(jnp.minimum(-full(potential) / rho, max_exponent(weight.dtype)))
+        )
+        return jnp.sum(jnp.abs(sums - target)) / jnp.sum(weight)
+
+    rows_off = off(rows, problem.a, f, problem.rho_a, problem.full_f)
+    return rows_off + off(columns, problem.b, g, problem.rho_b, problem.full_g)
+
+
+def _gain(potential, rho, full):
+    """Conjugate φ of a marginal constraint: the potential itself, or −ρ·(exp(−t/ρ) − 1) of the full one, t."""
+    if rho is None:
+        return potential
+    infinite = jnp.isposinf(rho)
+    finite = jnp.where(infinite, 1, rho)
+    whole = full(potential)
+    return jnp.where(infinite, whole, -finite * jnp.expm1(jnp.minimum(-whole / finite, max_exponent(whole.dtype))))
+
+
+def rounding_of(cost: TileCost, rows: Any, columns: Any, a: Array, b: Array, typical: Array) -> Rounding:
+    """Rounding error of the costs, from the norms of the points.
+
+    Args:
+        typical: () a cost that is neither small nor large, for costs of which nothing else is known.
+    """
+    # Each coordinate is off by half a unit in its last place.
+    zero, eps = jnp.zeros_like(a[0]), jnp.finfo(a.dtype).eps
+    if cost is matrix_tile:
+        return Rounding(zero, zero)
+
+    def squares():
+        return weighted_mean(a, distance.squared_norms(rows)), weighted_mean(b, distance.squared_norms(columns))
+
+    if cost in (sqeuclidean_tile, differences.squared_distances):
+        left, right = squares()
+        # d‖x − y‖² = 2(x − y)·(dx − dy); an expanded square is a sum of numbers as large as ‖x‖² and ‖y‖².
+        expanded = cost is sqeuclidean_tile and rows.shape[1] > distance.FEW_COLUMNS
+        return Rounding(eps * (left + right) if expanded else zero, eps * (jnp.sqrt(left) + jnp.sqrt(right)))
+    if cost in (distance.manhattan, distance.chebyshev, distance.euclidean, differences.distances):
+        fixed = eps * (
+            weighted_mean(a, jnp.sum(jnp.abs(rows), axis=1)) + weighted_mean(b, jnp.sum(jnp.abs(columns), axis=1))
+        )
+        if cost is distance.euclidean and rows.shape[1] > distance.FEW_COLUMNS:
+            # d√s = ds/(2√s), s an expanded square.
+            fixed = fixed + eps * sum(squares()) / (2 * jnp.where(typical > 0, typical, 1))
+        return Rounding(fixed, zero)
+    # The other metrics are angles, fractions or quotients, about 1 at most; of a caller's cost nothing is known.
+    return Rounding(eps * (typical if cost not in distance.METRICS.values() else jnp.ones_like(typical)), zero)
+
+
+# -- the caller's units ------------------------------------------------------------------------------------------------
+
+
+def weights_fixed(problem: Problem) -> bool:
+    """True if both marginals are fixed, so that a constant may move from f to g."""
+    return problem.rho_a is None and problem.rho_b is None
+
+
+def publish_solution(xp, checked: CheckedProblem, solution: Solution) -> Transport:
+    """Solution in the caller's units; with NumPy as ``xp``, in float64 on the host."""
+    problem, units = checked.problem, checked.units
+    traced = xp is jnp
+    dtype = problem.a.dtype if traced else np.dtype(np.float64)
+
+    def number(value):
+        return xp.asarray(value).astype(dtype)
+
+    def rescaled(value, exponent):
+        return times_power_of_two(number(value), exponent) if traced else np.ldexp(number(value), exponent)
+
+    def out(value):
+        return value if traced else publish(value, units.dtype)
+
+    a, b, c, d = (number(value) for value in (units.a, units.b, units.c, units.d))
+    epsilon = rescaled(solution.epsilon, units.exponent)
+    shift = -epsilon * (number(units.mass) * (math.log(2) / 2))
+    f, g = (
+        rescaled(potential, units.exponent) for potential in (trim(solution.f, checked.n), trim(solution.g, checked.m))
+    )
+    gauge = ((a @ (f + c)) - (b @ (g + d))) / (2 * xp.sum(a)) if weights_fixed(problem) else number(0)
+    f, f_rest = _added(f, c, shift - gauge)
+    g, g_rest = _added(g, d, shift + gauge)
+    if not traced:
+        # float64 into what is published, which may be float32.
+        parts = [(out(high + low), high, low) for high, low in ((f, f_rest), (g, g_rest))]
+        (f, f_rest), (g, g_rest) = [(top, out((high - np.asarray(top, dtype)) + low)) for top, high, low in parts]
+
+    sums = xp.sum(number(problem.a)) * xp.sum(number(problem.b))
+    # (1 − M)·M, with the unit M of the weights, in terms that do not overflow before they are multiplied.
+    entropy = number(solution.epsilon) * sums
+    value = number(solution.regularized_cost) - entropy + rescaled(entropy, units.mass)
+    value = rescaled(rescaled(value, units.exponent), units.mass)
+    transport_cost = rescaled(rescaled(solution.transport_cost, units.exponent), units.mass)
+    for weight, constant, rho in ((a, c, problem.rho_a), (b, d, problem.rho_b)):
+        if rho is None:
+            value = value + weight @ (constant + shift)
+            transport_cost = transport_cost + weight @ constant
+    asked = number(units.epsilon)
+    return Transport(
+        f,
+        g,
+        out(a),
+        out(b),
+        out(xp.where(xp.isfinite(asked), asked, epsilon)),
+        out(transport_cost),
+        out(value),
+        out(number(solution.error)),
+        solution.status,
+        solution.steps,
+        solution.history,
+        jax.lax.stop_gradient(f_rest) if traced else f_rest,
+        jax.lax.stop_gradient(g_rest) if traced else g_rest,
+    )
+
+
+def _added(first, *others):
+    """Sum and its rounding error (D. E. Knuth, The art of computer programming, 4.2.2, theorem B)."""
+    total, rest = first, 0
+    for other in others:
+        raised = total + other
+        taken = raised - total
+        rest = rest + ((total - (raised - taken)) + (other - taken))
+        total = raised
+    return total, rest
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def _make_problem(transport, costs):
+    """Problem with costs C − f − g, which are small wherever there is mass."""
     costs = check.check_matrix(costs, name="costs")
     if costs.shape != (len(transport.f), len(transport.g)):
         raise ValueError(
@@ -73,50 +365,50 @@ def _statement(transport, costs):
     return partial(matrix_problem, costs, constants=(transport.f, transport.g))
 
 
-def _product_of(transport: Transport, v, statement: Callable[..., Stated], transpose: bool) -> Array | np.ndarray:
-    """The plan's product with v, or the plan itself where that is None.
-
-    Concrete float64 is computed in float64, and so is what float32 cannot tell apart: it is one pass over the costs.
-    """
-    # A price on either side, so that nothing is asked of the sums of the weights.
+def _product_of(
+    transport: Transport, v, make_problem: Callable[..., CheckedProblem], transpose: bool
+) -> Array | np.ndarray:
+    """Product of the plan with v, or the plan itself for None."""
+    # Penalties on both sides, so that the sums of the weights need not agree.
     numbers = {"a": transport.a, "b": transport.b, "epsilon": transport.epsilon, "rho_a": 1.0, "rho_b": 1.0}
-    stated = statement(**numbers)
+    checked = make_problem(**numbers)
     if v is None:
         remedy = "Use sinkhorn.apply, or fewer rows."
-        memory.check_table(stated.n, stated.m, np.float64, "the shares of the plan", remedy)
-    v = _vectors(v, stated, transpose)
-    traced = check.is_traced(transport, v, stated.problem)
-    if not traced and stated.problem.a.dtype != np.float64:
-        published = _published_dtype(transport, v, stated)
-        if published == np.float64 or float(_rounding(stated.cost, *_inside(transport, stated))) > PLAN_ROUNDING:
+        memory.check_table(checked.n, checked.m, np.float64, "the transport plan", remedy)
+    v = _vectors(v, checked, transpose)
+    traced = check.is_traced(transport, v, checked.problem)
+    # Concrete float64, and exponents that float32 does not resolve, are computed in float64: it is one pass.
+    if not traced and checked.problem.a.dtype != np.float64:
+        published = _published_dtype(transport, v, checked)
+        if published == np.float64 or float(_rounding(checked.cost, *_inside(transport, checked))) > PLAN_ROUNDING:
             with jax.enable_x64(True):
-                stated = statement(**numbers, wide=True)
-                return publish(np.asarray(_in_tiles(transport, v, stated, transpose)), published)
-        return publish(np.asarray(_in_tiles(transport, v, stated, transpose)), published)
-    return _in_tiles(transport, v, stated, transpose)
+                checked = make_problem(**numbers, wide=True)
+                return publish(np.asarray(_in_tiles(transport, v, checked, transpose)), published)
+        return publish(np.asarray(_in_tiles(transport, v, checked, transpose)), published)
+    return _in_tiles(transport, v, checked, transpose)
 
 
-def _published_dtype(transport, v, stated):
+def _published_dtype(transport, v, checked):
     arrays = (transport.f, transport.a) + (() if v is None or isinstance(v, jax.Array) else (v,))
     wide = any(np.asarray(array).dtype == np.float64 for array in arrays)
-    return np.dtype(np.float64) if wide else np.promote_types(stated.units.dtype, np.float32)
+    return np.dtype(np.float64) if wide else np.promote_types(checked.units.dtype, np.float32)
 
 
-def _vectors(v, stated, transpose):
-    """v as (m, c) or (n, c) or as it is, concrete numbers on the host."""
+def _vectors(v, checked, transpose):
+    """Check of the vectors; concrete ones as NumPy arrays."""
     if v is None:
         return None
     v = v if check.is_traced(v) or isinstance(v, jax.Array) else np.asarray(v)
     v = check.widen(v)
-    along = stated.n if transpose else stated.m
+    along = checked.n if transpose else checked.m
     if v.ndim not in (1, 2) or v.shape[0] != along:
         raise ValueError(f"v must have shape ({along},) or ({along}, c) to be multiplied by the plan, got {v.shape}.")
     return v
 
 
-def _inside(transport, stated):
-    """The problem and the potentials in its frame."""
-    problem, units = stated.problem, stated.units
+def _inside(transport, checked):
+    """Problem, and potentials f and g in its frame."""
+    problem, units = checked.problem, checked.units
     dtype = problem.a.dtype
 
     def inside(potential, rest, constant, size):
@@ -133,24 +425,24 @@ def _inside(transport, stated):
     return problem, f, g
 
 
-def _in_tiles(transport, v, stated, transpose):
-    problem, f, g = _inside(transport, stated)
+def _in_tiles(transport, v, checked, transpose):
+    problem, f, g = _inside(transport, checked)
     dtype, sizes = problem.a.dtype, (problem.a.shape[0], problem.b.shape[0])
-    cost = exact_tile(stated.cost) if math.prod(sizes) <= KEPT else stated.cost
+    cost = exact_tile(checked.cost) if math.prod(sizes) <= MAX_CACHED_COSTS else checked.cost
     if v is None:
         product = _plan((cost,), problem, f, g)
-        product = trim(trim(product, stated.n, axis=0), stated.m, axis=1)
+        product = trim(trim(product, checked.n, axis=0), checked.m, axis=1)
     else:
         vectors = jnp.asarray(v, dtype if check.is_traced(v) else float_dtype(dtype))
         vectors = vectors[:, None] if v.ndim == 1 else vectors
         vectors = jnp.pad(vectors, ((0, sizes[0 if transpose else 1] - vectors.shape[0]), (0, 0)))
         product = trim(
-            _product((cost, bool(transpose)), problem, f, g, vectors), stated.m if transpose else stated.n, axis=0
+            _product((cost, bool(transpose)), problem, f, g, vectors), checked.m if transpose else checked.n, axis=0
         )
         product = product[:, 0] if v.ndim == 1 else product
-    if check.is_traced(product, stated.units.mass):
-        return times_power_of_two(product, stated.units.mass)
-    return np.ldexp(np.asarray(product, np.float64), stated.units.mass)
+    if check.is_traced(product, checked.units.mass):
+        return times_power_of_two(product, checked.units.mass)
+    return np.ldexp(np.asarray(product, np.float64), checked.units.mass)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -162,7 +454,7 @@ def _plan(static, problem: Problem, f, g):
         rows, a, f = rows
         return (), a[:, None] * densities(cost, problem, rows, f, g)[2] * problem.b[None, :]
 
-    return fold_rows(tile, rows_of(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -177,7 +469,7 @@ def _product(static, problem: Problem, f, g, vectors):
         rows, a, f = rows
         return (), a[:, None] * (densities(cost, problem, rows, f, g)[2] @ (problem.b[:, None] * vectors))
 
-    rows = rows_of(problem, f, vectors) if transpose else rows_of(problem, f)
+    rows = tile_inputs(problem, f, vectors) if transpose else tile_inputs(problem, f)
     summary, per_row = fold_rows(tile, rows, tile=tile_for(problem.a.shape[0], problem.b.shape[0]))
     return problem.b[:, None] * summary if transpose else per_row
 

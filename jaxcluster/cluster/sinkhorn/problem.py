@@ -1,50 +1,66 @@
-"""An entropic transport problem: costs, two sets of weights, how much entropy, and how firmly the weights hold.
+"""Entropic transport problem: costs in tiles, two sets of weights, ε, and the penalties on the marginals.
 
-It is stated in a frame of its own. A constant for each row and each column of the costs does not change a plan whose
-sums are given, a common factor of the costs and ε does not change it either, nor does the unit of the weights. So they
-are taken off, on the host in float64 where arguments are concrete, and put back on what is returned.
+It is stated in a frame of its own. A constant of each row and column of the costs does not change a plan whose
+marginals are fixed, a common factor of the costs and ε does not change it either, nor does the unit of the weights. So
+they are taken off, on the host in float64 where arguments are concrete, and put back on the results. A cost of +inf
+forbids its pair: no mass moves there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.sinkhorn.cost import DEGREES, TileCost, check_callable, matrix_tile, tile_cost
 from jaxcluster.core import check
+from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, published_dtype, times_power_of_two
-from jaxcluster.ops import distance
-from jaxcluster.types import Array, Float
+from jaxcluster.ops import differences, distance
+from jaxcluster.types import Array, Bool, Float
 
-SUMS_ALIKE = 1e-5
-"""Relative difference up to which two sums of weights count as the same: the rounding of weights in float32."""
+TILE = 1 << 19
+"""Elements of a tile: its costs and its part of the plan pass through a core's cache together."""
 
-LARGEST_EXPONENT = 100
-"""Costs are cut at 2^100 in a frame: more, times a weight, would be infinite. No mass moves at such costs."""
+MAX_CACHED_COSTS = 1 << 24
+"""Elements up to which all costs fit into what the rest of the package takes for one tile, and are computed once."""
 
-SAMPLE = 1 << 16
-"""Costs whose median is the unit of a matrix of them."""
+HOMOGENEITY = {"sqeuclidean": 2, "euclidean": 1, "manhattan": 1, "chebyshev": 1, "minkowski": 1} | dict.fromkeys(
+    ("cosine", "correlation", "canberra", "braycurtis", "hamming", "jaccard"), 0
+)
+"""Degree of homogeneity of a cost by name: the power of a factor of all points that it grows with."""
+
+MASS_TOLERANCE = 1e-5
+"""Relative difference of two sums of weights that count as equal: the rounding of weights in float32."""
+
+MAX_COST_EXPONENT = 100
+"""Costs are capped at 2^100 in a frame: more, times a weight, would be infinite. No mass moves at such costs."""
+
+MEDIAN_SAMPLE = 1 << 16
+"""Entries of a cost matrix whose median is its unit."""
+
+TileCost = Callable[[Any, Any], Float[Array, "t m"]]
+"""(tile of rows, columns) -> their costs."""
 
 
 class Problem(NamedTuple):
-    """What a plan is a function of, in the frame of the problem.
+    """Costs, weights and strengths that determine a plan, in the frame of the problem.
 
     Attributes:
-        rows: what a tile's costs are made of, with n rows.
-        columns: the same for all m columns.
+        rows: input of the cost with n rows: points, or costs themselves.
+        columns: input of the cost for all m columns: points, or ().
         a: (n,) weights of the rows; rows of weight 0 take no part.
         b: (m,) weights of the columns.
         epsilon: () strength of the entropy (units of the cost).
-        rho_a: () price of leaving the weights of the rows (units of the cost), or None where they hold exactly.
-        rho_b: () the same for the columns.
-        constant_a: (n,) what was taken off the costs of each row, where there is a price: it is paid on the whole
-            potential. None where the weights hold exactly.
-        constant_b: (m,) the same for the columns.
-        log_mass: () log of the unit of the weights, which lowers the whole potentials by ε·log_mass together.
+        rho_a: () penalty on KL(P1 | a) (units of the cost), or None for P1 = a.
+        rho_b: () penalty on KL(Pᵀ1 | b), or None for Pᵀ1 = b.
+        constant_a: (n,) constants subtracted from the costs of the rows; with a penalty only, which is on the full
+            potential.
+        constant_b: (m,) constants subtracted from the costs of the columns; with a penalty only.
+        log_mass: () log of the unit of the weights, which lowers the sum of the full potentials by ε·log_mass.
     """
 
     rows: Any
@@ -58,27 +74,27 @@ class Problem(NamedTuple):
     constant_b: Float[Array, " m"] | None
     log_mass: Float[Array, ""]
 
-    def paid_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The whole potentials of the rows, in the units of the frame, where there is a price on their weights."""
+    def full_f(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Potentials of the rows of the costs before constants were subtracted (units of the frame)."""
         return f + self.constant_a - self.epsilon * (self.log_mass / 2)
 
-    def paid_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
-        """The same for the columns."""
+    def full_g(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Potentials of the columns of the costs before constants were subtracted (units of the frame)."""
         return g + self.constant_b - self.epsilon * (self.log_mass / 2)
 
 
 class Units(NamedTuple):
-    """What was taken off a problem: its costs are (C − c − d)·2^-exponent, its weights w·2^-mass.
+    """Frame of a problem: its costs are (C − c − d)·2^-exponent, its weights w·2^-mass.
 
     Attributes:
         c: (n,) constant of each row of the costs, in the caller's units.
         d: (m,) constant of each column.
-        exponent: of the costs.
+        exponent: exponent of the costs.
         mass: exponent of the weights.
         a: (n,) the caller's weights.
         b: (m,) the caller's weights.
         epsilon: the caller's ε.
-        dtype: in which results are published: float64 where the arguments were float64 or integers, else float32.
+        dtype: dtype of the results: float64 where the arguments were float64 or integers, else float32.
     """
 
     c: Float[Any, " n"]
@@ -91,8 +107,8 @@ class Units(NamedTuple):
     dtype: np.dtype
 
 
-class Stated(NamedTuple):
-    """A checked problem, the function of its costs, how many rows and columns of it are real, and its units."""
+class CheckedProblem(NamedTuple):
+    """A checked problem, its cost, its numbers of rows and columns without padding, and its units."""
 
     problem: Problem
     cost: TileCost
@@ -101,11 +117,11 @@ class Stated(NamedTuple):
     units: Units
 
 
-def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = False) -> Stated:
-    """Checks two sets of rows and puts them into a frame; concrete ones are padded up to a bucket.
+def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = False) -> CheckedProblem:
+    """Checked problem between two sets of points, in a frame; concrete points are padded up to a bucket.
 
     Args:
-        wide: whether to take float64.
+        wide: True computes in float64.
 
     Raises:
         ValueError, TypeError: see `check_problem`, and rows of different widths.
@@ -125,23 +141,23 @@ def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = Fals
     dtype = np.promote_types(published_dtype(x), published_dtype(y))
     if wide:
         x, y = (np.asarray(rows, np.float64) for rows in (x, y))
-    left, right, exponent, constants = _place(x, y, metric)
+    left, right, exponent, constants = _points_in_frame(x, y, metric)
     if callable(cost):
-        check_callable(function, left, right)
-    return _stated(left, right, function, sizes, (a, b, epsilon, rho_a, rho_b), constants, exponent, dtype)
+        _check_callable(function, left, right)
+    return _in_frame(left, right, function, sizes, (a, b, epsilon, rho_a, rho_b), constants, exponent, dtype)
 
 
-def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: bool = False) -> Stated:
-    """Checks a matrix of costs and its weights; concrete ones are padded up to a bucket by costs of 0 at weight 0.
+def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: bool = False) -> CheckedProblem:
+    """Checked problem of a cost matrix; a concrete one is padded up to a bucket by costs of 0 at weight 0.
 
     Args:
-        constants: (n,) and (m,) numbers to take off the costs, those of their potentials, say; None for the least of
-            each row and column.
-        wide: whether to take float64.
+        constants: (n,) and (m,) numbers to subtract from the costs, such as potentials; None for the least of each
+            row and column.
+        wide: True computes in float64.
 
     Raises:
         ValueError, TypeError: see `check_problem`; costs that are not 2-D, not real numbers, NaN or -inf, and where;
-            nothing but +inf for a row or column whose weight has to hold.
+            a row or column of +inf alone whose weight must move.
     """
     costs = check.check_matrix(costs, name="costs")
     concrete = not check.is_traced(costs)
@@ -158,39 +174,42 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
         if constants is None:
             if live is not None:
                 _check_reachable(costs, live, (a, b), (rho_a, rho_b))
-            constants = _least(np, costs, *(live or (np.ones(n, bool), np.ones(m, bool))))
-            exponent = _unit(costs, constants, live)
+            constants = _least_constants(np, costs, *(live or (np.ones(n, bool), np.ones(m, bool))))
+            exponent = _cost_exponent(costs, constants, live)
         else:
             constants = [np.asarray(each, np.float64) for each in constants]
             exponent = 0 if check.is_traced(epsilon) else math.frexp(float(epsilon))[1]
         with np.errstate(over="ignore", under="ignore"):
             costs = np.ldexp(costs - constants[0][:, None] - constants[1][None, :], -exponent)
-        costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**LARGEST_EXPONENT))
+        costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**MAX_COST_EXPONENT))
         if live is not None:
             costs = np.pad(costs, [(0, bucket(size) - size) for size in (n, m)])
         costs = jnp.asarray(costs, dtype)
     else:
         costs, exponent = jnp.asarray(costs, dtype), 0
         if constants is None:
-            constants = jax.lax.stop_gradient(_least(jnp, costs, jnp.ones(n, bool), jnp.ones(m, bool)))
+            constants = jax.lax.stop_gradient(_least_constants(jnp, costs, jnp.ones(n, bool), jnp.ones(m, bool)))
         constants = [jnp.asarray(each).astype(dtype) for each in constants]
         costs = costs - constants[0][:, None] - constants[1][None, :]
-    return _stated(costs, (), matrix_tile, (n, m), (a, b, epsilon, rho_a, rho_b), constants, exponent, published)
+    return _in_frame(costs, (), matrix_tile, (n, m), (a, b, epsilon, rho_a, rho_b), constants, exponent, published)
 
 
 def check_problem(a, b, n, m, *, epsilon, rho_a, rho_b):
-    """The weights, concrete ones as NumPy arrays, and the penalties, None for infinite ones.
+    """Check of weights, ε and penalties.
+
+    Returns:
+        The two weights, concrete ones as NumPy arrays, and the two penalties, None for infinite ones.
 
     Raises:
         ValueError, TypeError: epsilon or a penalty that is not above 0; weights that are negative, not finite, all zero
-            or of the wrong shape; weights that hold exactly on both sides and have different sums.
+            or of the wrong shape; different sums of weights that are both fixed.
     """
     check.check_positive("epsilon", epsilon)
-    rho_a, rho_b = _check_price("rho_a", rho_a), _check_price("rho_b", rho_b)
-    a, b = _check_side("a", a, n), _check_side("b", b, m)
+    rho_a, rho_b = _check_penalty("rho_a", rho_a), _check_penalty("rho_b", rho_b)
+    a, b = _check_marginal("a", a, n), _check_marginal("b", b, m)
     if rho_a is None and rho_b is None and not check.is_traced(a, b):
         sums = [1.0 if side is None else float(np.sum(side, dtype=float)) for side in (a, b)]
-        if abs(sums[0] - sums[1]) > SUMS_ALIKE * max(sums):
+        if abs(sums[0] - sums[1]) > MASS_TOLERANCE * max(sums):
             raise ValueError(
                 f"a sums to {sums[0]:.9g} and b to {sums[1]:.9g}; no plan can have both as its sums. Scale one to the "
                 "other (None stands for equal weights that sum to 1), or pass rho_a= and rho_b= to let them differ."
@@ -198,15 +217,15 @@ def check_problem(a, b, n, m, *, epsilon, rho_a, rho_b):
     return a, b, rho_a, rho_b
 
 
-def _check_price(name, rho):
+def _check_penalty(name, rho):
     if rho is None:
         return None
     check.check_positive(name, rho)
-    # At an infinite price the weights hold exactly.
+    # An infinite penalty fixes the marginal.
     return None if not check.is_traced(rho) and np.isposinf(np.asarray(rho)) else rho
 
 
-def _check_side(name, weights, n):
+def _check_marginal(name, weights, n):
     if weights is None:
         return None
     if not check.is_traced(weights):
@@ -224,22 +243,37 @@ def _check_costs(costs):
         i, j = np.argwhere(least)[0]
         raise ValueError(
             f"costs contains {int(least.sum())} of -infinity, the first for row {i} and column {j}. A cost of "
-            "+infinity forbids a pair; no cost can ask for one at any price."
+            "+infinity forbids a pair; a cost of -infinity has no meaning."
         )
     if not np.isfinite(costs).all():
         check.check_finite(np.where(np.isposinf(costs), 0, costs), name="costs")
 
 
-def _check_reachable(costs, live, weights, prices):
-    """Raises ValueError where mass that has to move may go nowhere."""
+def _check_callable(cost: TileCost, x: Any, y: Any) -> None:
+    """Raise unless ``cost`` maps (2, d) and (3, d) points to (2, 3) real numbers; nothing is computed."""
+
+    def rows(like, count):
+        return jax.ShapeDtypeStruct((count, like.shape[1]), like.dtype)
+
+    result = jax.eval_shape(cost, rows(x, 2), rows(y, 3))
+    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+    if shape != (2, 3) or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"cost must map (t, d) and (m, d) rows to (t, m) real costs; of (2, d) and (3, d) it made "
+            f"shape {shape} of {dtype}."
+        )
+
+
+def _check_reachable(costs, live, weights, penalties):
+    """Raise ValueError for mass that must move and has all costs infinite."""
     if not np.isposinf(costs).any():
         return
     names = (("row", "a", "b"), ("column", "b", "a"))
-    for side, own, other, weight, price, (kind, name, others) in zip(
-        (costs, costs.T), live, live[::-1], weights, prices, names, strict=True
+    for side, own, other, weight, penalty, (kind, name, others) in zip(
+        (costs, costs.T), live, live[::-1], weights, penalties, names, strict=True
     ):
         stuck = np.flatnonzero(own & ~np.isfinite(side[:, other]).any(axis=1))
-        if price is None and stuck.size:
+        if penalty is None and stuck.size:
             mass = 1 / len(side) if weight is None else weight[stuck[0]]
             raise ValueError(
                 f"costs of {kind} {stuck[0]} are all infinite where {others} is positive, so that its weight "
@@ -248,15 +282,19 @@ def _check_reachable(costs, live, weights, prices):
             )
 
 
-def _place(x, y, metric):
-    """Both sets of points in one frame, the exponent of its costs, and the constants of the costs."""
-    degree = None if callable(metric) else DEGREES.get(metric)
+def _points_in_frame(x, y, metric):
+    """Both sets of points in one frame.
+
+    Returns:
+        The points x, the points y, the exponent of their costs, and the constants of the costs.
+    """
+    degree = None if callable(metric) else HOMOGENEITY.get(metric)
     none = [
         jnp.zeros((len(rows),), float_dtype(rows.dtype)) if check.is_traced(x, y) else np.zeros(len(rows))
         for rows in (x, y)
     ]
     if degree is None:
-        return *_in_one_dtype(_padded(x), _padded(y)), 0, none
+        return *_in_one_dtype(_padded_rows(x), _padded_rows(y)), 0, none
     if metric == "cosine":
         left, right = prepare(x, unit_rows=True), prepare(y, unit_rows=True)
         return *_in_one_dtype(left.points.x, right.points.x), 0, none
@@ -273,10 +311,9 @@ def _place(x, y, metric):
 
 
 def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
-    """‖x − y‖² = ‖x̂ − ŷ‖² + c + d for x̂ and ŷ about origins of their own: c = 2x̂·Δ + Δ², d = −2ŷ·Δ.
-
-    Two sets that are far apart need not be seen from one origin then.
-    """
+    """Constants of squared distances between points about two origins."""
+    # ‖x − y‖² = ‖x̂ − ŷ‖² + c + d with x̂ and ŷ about origins that are Δ apart: c = 2x̂·Δ + Δ², d = −2ŷ·Δ. Sets that are
+    # far apart then lose no digits to one common origin.
     if not check.is_traced(x, y, left, right):
         origins = [np.asarray(frame.origin, np.float64) for frame in (left, right)]
         apart = origins[0] - origins[1]
@@ -295,8 +332,8 @@ def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
     return [times_power_of_two(each, -2 * exponent) for each in constants]
 
 
-def _padded(x):
-    """Rows as they are, concrete ones padded up to a bucket with the first of them."""
+def _padded_rows(x):
+    """Points as they are, concrete ones padded up to a bucket by copies of the first."""
     dtype = float_dtype(x.dtype)
     if check.is_traced(x):
         return x.astype(dtype)
@@ -309,8 +346,8 @@ def _in_one_dtype(left, right):
     return left.astype(dtype), right.astype(dtype)
 
 
-def _least(xp, costs, live_a, live_b):
-    """Constants of rows and columns that leave no cost below 0, and a 0 in each row: the least ones of either."""
+def _least_constants(xp, costs, live_a, live_b):
+    """Constants (c, d) of rows and columns that leave no cost below 0, and a 0 in each row."""
 
     def least(values, axis):
         values = xp.min(
@@ -324,74 +361,134 @@ def _least(xp, costs, live_a, live_b):
     return c + least(costs - c[:, None] - d[None, :], 1), d
 
 
-def _unit(costs, constants, live):
-    """The exponent of the median cost that is neither 0 nor infinite, once the constants are off."""
+def _cost_exponent(costs, constants, live):
+    """Exponent of the median of the positive finite costs less their constants."""
     rows, columns = (
         np.arange(size) if mask is None else np.flatnonzero(mask)
         for size, mask in zip(costs.shape, live or (None, None), strict=True)
     )
-    step = max(1, math.isqrt(max(1, len(rows) * len(columns) // SAMPLE)))
+    step = max(1, math.isqrt(max(1, len(rows) * len(columns) // MEDIAN_SAMPLE)))
     rows, columns = rows[::step], columns[::step]
     sample = costs[np.ix_(rows, columns)] - constants[0][rows, None] - constants[1][None, columns]
     positive = sample[(sample > 0) & np.isfinite(sample)]
     return int(np.frexp(np.median(positive))[1]) if positive.size else 0
 
 
-def _stated(rows, columns, cost, sizes, numbers, constants, exponent, published):
-    """The problem with its weights and numbers in its frame."""
+def _in_frame(rows, columns, cost, sizes, numbers, constants, exponent, published):
+    """Checked problem with its weights and strengths in the frame of its costs."""
     a, b, epsilon, rho_a, rho_b = numbers
     dtype = jax.tree.leaves(rows)[0].dtype
     padded = rows.shape[0], (rows.shape[1] if cost is matrix_tile else columns.shape[0])
     weights, own, mass = _weights(a, b, sizes, padded, (rho_a, rho_b), dtype, published)
     inside = jnp.maximum(scaled(epsilon, -exponent, dtype), jnp.finfo(dtype).tiny)
-    prices = [None if rho is None else scaled(rho, -exponent, dtype) for rho in (rho_a, rho_b)]
-    paid = [
-        None if rho is None else _pad(scaled(constant, -exponent, dtype), size)
-        for rho, constant, size in zip(prices, constants, padded, strict=True)
+    penalties = [None if rho is None else scaled(rho, -exponent, dtype) for rho in (rho_a, rho_b)]
+    constants_inside = [
+        None if rho is None else _padded(scaled(constant, -exponent, dtype), size)
+        for rho, constant, size in zip(penalties, constants, padded, strict=True)
     ]
     log_mass = jnp.asarray(mass).astype(dtype) * math.log(2)
     units = Units(*constants, exponent, mass, *own, epsilon, np.dtype(published))
-    return Stated(Problem(rows, columns, *weights, inside, *prices, *paid, log_mass), cost, *sizes, units)
+    return CheckedProblem(
+        Problem(rows, columns, *weights, inside, *penalties, *constants_inside, log_mass), cost, *sizes, units
+    )
 
 
-def _weights(a, b, sizes, padded, prices, dtype, published):
-    """Weights in the frame and as they are published, and the exponent of their unit: the sum of those that hold."""
+def _weights(a, b, sizes, padded, penalties, dtype, published):
+    """Weights in the frame, weights as published, and the exponent of their unit: the sum of fixed ones."""
     if check.is_traced(a, b):
         sides = [
             jnp.full((n,), 1 / n, dtype) if w is None else jnp.asarray(w).astype(dtype)
             for w, n in zip((a, b), sizes, strict=True)
         ]
         exponents = [_nearest_exponent(jnp, jnp.sum(jax.lax.stop_gradient(side))) for side in sides]
-        mass = _mass(exponents, prices)
+        mass = _mass(exponents, penalties)
         return (
-            [_pad(times_power_of_two(side, -mass), size) for side, size in zip(sides, padded, strict=True)],
+            [_padded(times_power_of_two(side, -mass), size) for side, size in zip(sides, padded, strict=True)],
             sides,
             mass,
         )
     sides = [np.full(n, 1 / n) if w is None else np.asarray(w, np.float64) for w, n in zip((a, b), sizes, strict=True)]
-    mass = _mass([int(_nearest_exponent(np, side.sum())) for side in sides], prices)
+    mass = _mass([int(_nearest_exponent(np, side.sum())) for side in sides], penalties)
     inside = [np.pad(np.ldexp(side, -mass), (0, size - len(side))) for side, size in zip(sides, padded, strict=True)]
     return [jnp.asarray(side, dtype) for side in inside], [side.astype(published) for side in sides], mass
 
 
 def _nearest_exponent(xp, total):
-    """The exponent of the power of two nearest to a sum: 0 where it is about 1, so that no ε·log 2 cancels."""
+    """Exponent of the power of two nearest to a sum."""
+    # 0 for a sum of about 1, so that no term ε·log 2 has to cancel.
     mantissa, exponent = xp.frexp(total)
     return xp.where(mantissa > 0.7, exponent, exponent - 1)
 
 
-def _mass(exponents, prices):
-    held = [exponent for exponent, price in zip(exponents, prices, strict=True) if price is None]
-    return held[0] if held else (exponents[0] + exponents[1]) // 2
+def _mass(exponents, penalties):
+    fixed = [exponent for exponent, penalty in zip(exponents, penalties, strict=True) if penalty is None]
+    return fixed[0] if fixed else (exponents[0] + exponents[1]) // 2
 
 
 def scaled(value: Any, exponent: Any, dtype) -> Array:
-    """value·2^exponent in this dtype, concrete numbers by way of float64."""
+    """Product value·2^exponent in this dtype, concrete numbers by way of float64."""
     if check.is_traced(value, exponent):
         return times_power_of_two(jnp.asarray(value).astype(dtype), exponent)
     with np.errstate(over="ignore", under="ignore"):
         return jnp.asarray(np.ldexp(np.asarray(value, np.float64), exponent).astype(dtype))
 
 
-def _pad(values, size):
+def _padded(values, size):
     return jnp.pad(values, (0, size - values.shape[0]))
+
+
+# -- costs -------------------------------------------------------------------------------------------------------------
+
+
+def tile_cost(cost: str | Callable) -> TileCost:
+    """Cost function of tiles, by name or callable; the same object each time, so that nothing compiles twice.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    return sqeuclidean_tile if cost == "sqeuclidean" else distance.metric_function(cost)
+
+
+def exact_tile(cost: TileCost) -> TileCost:
+    """The same cost by differences of points, for costs that expand squares."""
+    return {sqeuclidean_tile: differences.squared_distances, distance.euclidean: differences.distances}.get(cost, cost)
+
+
+def sqeuclidean_tile(x: Float[Array, "t d"], y: Float[Array, "m d"]) -> Float[Array, "t m"]:
+    """Squared distances of centered points, by one matrix product in many columns."""
+    if x.shape[1] <= distance.FEW_COLUMNS:
+        return distance.sqeuclidean(x, y)
+    return distance.expanded_sqeuclidean(x, y, distance.squared_norms(x))
+
+
+def matrix_tile(rows: Float[Array, "t m"], columns: tuple) -> Float[Array, "t m"]:
+    """Rows of a cost matrix, which are their own costs."""
+    return rows
+
+
+def all_costs(cost: TileCost, rows: Any, columns: Any) -> Float[Array, "n m"]:
+    """Cost matrix, in tiles and by differences: computed once, it need not be as fast as products."""
+    n, m = (jax.tree.leaves(side)[0].shape[0] for side in (rows, columns))
+    function = exact_tile(cost)
+    return map_rows(jax.checkpoint(lambda rows: function(rows, columns)), rows, tile=tile_for(n, m))
+
+
+def tile_for(n: int, m: int) -> int:
+    """Number of rows in a tile against m columns."""
+    return tile_rows(n, m, TILE)
+
+
+def split(costs: Float[Array, "t m"]) -> tuple[Float[Array, "t m"], Bool[Array, "t m"]]:
+    """Separate the forbidden pairs, as no derivative may see an infinite number.
+
+    Returns:
+        The costs with 0 in place of +inf, and the mask of these.
+    """
+    forbidden = jnp.isposinf(costs)
+    return jnp.where(forbidden, 0, costs), forbidden
+
+
+def logits_of(costs: Float[Array, "t m"], potential: Array, epsilon: Array) -> Float[Array, "t m"]:
+    """Logits (potential − C)/ε, -inf for forbidden pairs."""
+    finite, forbidden = split(costs)
+    return jnp.where(forbidden, -jnp.inf, (potential - finite) / epsilon)
