@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sklearn.metrics.cluster import expected_mutual_information
 
 from jaxcluster import metrics
-from jaxcluster.metrics import labels as labels_module
-from jaxcluster.metrics.expected import expected_mutual_information as expected_information
+from jaxcluster.metrics import contingency, external
+from jaxcluster.metrics.external import expected_mutual_information as expected_information
 
 RNG = np.random.default_rng(0)
 N = 500
@@ -129,14 +129,14 @@ def test_confusion_matrix_equals_scikit_learns(options, order, weighted):
     weight = RNG.random(N) if weighted else None
     arguments = {"labels": order, "sample_weight": weight, **options}
     expected = oracle.confusion_matrix(CLASSES, NOISY, **arguments)
-    found = metrics.confusion_matrix(CLASSES, NOISY, **arguments)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert found.dtype.kind == expected.dtype.kind
+    result = metrics.confusion_matrix(CLASSES, NOISY, **arguments)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    assert result.dtype.kind == expected.dtype.kind
 
 
 def test_confusion_matrix_covers_labels_of_either_side():
-    found = metrics.confusion_matrix(["b", "a"], ["a", "c"])
-    np.testing.assert_array_equal(found, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    result = metrics.confusion_matrix(["b", "a"], ["a", "c"])
+    np.testing.assert_array_equal(result, [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(metrics.confusion_matrix([], []), np.zeros((0, 0)))
     integer = metrics.confusion_matrix(CLASSES, NOISY, sample_weight=np.full(N, 2))
     np.testing.assert_array_equal(integer, 2 * metrics.confusion_matrix(CLASSES, NOISY))
@@ -154,14 +154,12 @@ def test_numpy_jax_and_lists_agree(name):
 
 @pytest.mark.parametrize("labeling", ["noisy", "finer", "negative", "far_apart", "uint64", "all_distinct"])
 def test_counting_and_sorting_give_the_same_codes(labeling, monkeypatch):
-    counted = [labels_module.encode(side) for side in LABELINGS[labeling]]
+    counted = [contingency.encode(side) for side in LABELINGS[labeling]]
     table = metrics.contingency_matrix(*LABELINGS[labeling])
-    monkeypatch.setattr(labels_module, "SMALL_RANGE", 0)
-    monkeypatch.setattr(labels_module, "SPARE_RANGE", 0)
-    monkeypatch.setattr(metrics.contingency, "SMALL_RANGE", 0)
-    monkeypatch.setattr(metrics.contingency, "SPARE_RANGE", 0)
+    monkeypatch.setattr(contingency, "MIN_SLOTS", 0)
+    monkeypatch.setattr(contingency, "SLOTS_PER_LABEL", 0)
     for before, side in zip(counted, LABELINGS[labeling], strict=True):
-        for one, other in zip(before, labels_module.encode(side), strict=True):
+        for one, other in zip(before, contingency.encode(side), strict=True):
             np.testing.assert_array_equal(one, other)
         assert before.classes.dtype == side.dtype
     np.testing.assert_array_equal(metrics.contingency_matrix(*LABELINGS[labeling]), table)
@@ -221,8 +219,8 @@ def exact_expected_information(rows, cols):
     ids=str,
 )
 def test_expected_information_equals_the_formula(rows, cols):
-    found = expected_information(np.array(rows), np.array(cols))
-    assert found == pytest.approx(exact_expected_information(rows, cols), rel=1e-12, abs=1e-15)
+    result = expected_information(np.array(rows), np.array(cols))
+    assert result == pytest.approx(exact_expected_information(rows, cols), rel=1e-12, abs=1e-15)
 
 
 def test_expected_information_of_a_large_table():
@@ -230,16 +228,14 @@ def test_expected_information_of_a_large_table():
     true, pred = rng.integers(0, 12, 50_000) ** 2, rng.integers(0, 9, 50_000)
     table = metrics.contingency_matrix(true, pred, sparse=True)
     expected = expected_mutual_information(table, 50_000)
-    found = expected_information(table.sum(axis=1), table.sum(axis=0))
-    assert found == pytest.approx(expected, rel=1e-7)
+    result = expected_information(table.sum(axis=1), table.sum(axis=0))
+    assert result == pytest.approx(expected, rel=1e-7)
 
 
 def test_expected_information_does_not_depend_on_the_chunks(monkeypatch):
-    from jaxcluster.metrics import expected as module
-
     rows, cols = np.array([5, 17, 300, 42]), np.array([100, 200, 60, 4])
     whole = expected_information(rows, cols)
-    monkeypatch.setattr(module, "CHUNK", 1)
+    monkeypatch.setattr(external, "CHUNK_TERMS", 1)
     assert expected_information(rows, cols) == pytest.approx(whole, rel=1e-14)
 
 

@@ -14,8 +14,8 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_iris
 
 from jaxcluster import metrics
-from jaxcluster.metrics import internal, silhouette, soft
-from jaxcluster.metrics.labels import encode
+from jaxcluster.metrics import internal, silhouette
+from jaxcluster.metrics.contingency import encode
 
 N, D, K = 300, 6, 5
 RNG = np.random.default_rng(0)
@@ -49,9 +49,9 @@ def exact(x, labels, metric="euclidean", **options):
 def test_silhouettes_equal_scikit_learns(metric, labeling):
     labels = LABELINGS[labeling]
     expected = oracle.silhouette_samples(X.astype(np.float64), labels, metric=metric)
-    found = metrics.silhouette_samples(X, labels, metric=metric)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    result = metrics.silhouette_samples(X, labels, metric=metric)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=2e-6)
     assert metrics.silhouette_score(X, labels, metric=metric) == pytest.approx(expected.mean(), abs=1e-6)
 
 
@@ -166,8 +166,8 @@ def test_a_row_is_at_distance_zero_from_itself_and_its_copies(copies):
     np.testing.assert_allclose(metrics.silhouette_samples(x, labels), exact(x, labels), atol=2e-6)
     apart = np.repeat(x[::copies], 2, axis=0)
     for metric in ("euclidean", "sqeuclidean"):
-        found = metrics.silhouette_samples(apart, np.arange(80) // 2, metric=metric)
-        np.testing.assert_array_equal(found, np.ones(80))
+        result = metrics.silhouette_samples(apart, np.arange(80) // 2, metric=metric)
+        np.testing.assert_array_equal(result, np.ones(80))
 
 
 @pytest.mark.parametrize("metric", NAMES)
@@ -216,7 +216,7 @@ def test_tiles_and_blocks_do_not_matter(monkeypatch):
     whole = {metric: metrics.silhouette_samples(many, labels, metric=metric) for metric in ("euclidean", "manhattan")}
     for name in ("FUSED_ELEMENTS", "CACHED_ELEMENTS"):
         monkeypatch.setattr(silhouette, name, 32 * 97)  # 97 rows, the last tile overlapping the one before
-    monkeypatch.setattr(silhouette, "BLOCKS", (32,))
+    monkeypatch.setattr(silhouette, "BLOCK_SIZES", (32,))
     for metric, expected in whole.items():
         np.testing.assert_allclose(metrics.silhouette_samples(many, labels, metric=metric), expected, atol=2e-6)
 
@@ -236,8 +236,8 @@ def test_another_size_in_the_bucket_compiles_nothing(name, compiles):
 def test_silhouettes_never_build_all_distances(metric):
     n = 8192
     x = RNG.normal(size=(n, 16)).astype(np.float32)
-    arguments, program = silhouette.problem(x, encode(np.arange(n) % 10), metric, 2.0)
-    compiled = silhouette.silhouettes.lower(*arguments, **program).compile()
+    arguments, program = silhouette.silhouette_arguments(x, encode(np.arange(n) % 10), metric, 2.0)
+    compiled = silhouette.tiled_silhouettes.lower(*arguments, **program).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 8
     assert f"{n},{n}]" not in compiled.as_text()
     if metric == "euclidean" and jax.default_backend() == "cpu":  # fused: not even a tile of distances is written
@@ -251,8 +251,8 @@ def test_a_sample_of_the_rows():
         assert metrics.silhouette_score(X, Y, sample_size=100, random_state=again) == pytest.approx(expected, abs=1e-6)
     distances = cdist(X, X)
     expected = oracle.silhouette_score(distances, Y, metric="precomputed", sample_size=100, random_state=3)
-    found = metrics.silhouette_score(distances, Y, metric="precomputed", sample_size=100, random_state=3)
-    assert found == pytest.approx(expected, abs=1e-12)
+    result = metrics.silhouette_score(distances, Y, metric="precomputed", sample_size=100, random_state=3)
+    assert result == pytest.approx(expected, abs=1e-12)
 
 
 def test_random_states_of_a_sample(key):
@@ -308,9 +308,9 @@ def test_unknown_metrics_are_refused():
 def test_float64_where_it_is_on():
     with jax.enable_x64(True):
         x = X.astype(np.float64) + 1e4
-        found = metrics.silhouette_samples(x, Y)
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, exact(x, Y), atol=1e-11)
+        result = metrics.silhouette_samples(x, Y)
+        assert result.dtype == np.float64
+        np.testing.assert_allclose(result, exact(x, Y), atol=1e-11)
         for name in SCORES[1:]:
             assert getattr(metrics, name)(x, Y) == pytest.approx(getattr(oracle, name)(x - 1e4, Y), rel=1e-10)
 
@@ -362,7 +362,7 @@ def long_double(x):
 def either_side(request, monkeypatch):
     """Runs a test with few rows, and with few rows as if they were many."""
     if not request.param:
-        monkeypatch.setattr(internal, "HOST_WORK", 0)
+        monkeypatch.setattr(internal, "MAX_HOST_OPERATIONS", 0)
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
@@ -371,9 +371,9 @@ def test_silhouettes_of_unusual_rows(kind):
     x = UNUSUAL[kind](X)
     for metric in ("euclidean", "sqeuclidean", "manhattan", "chebyshev"):
         expected = exact(long_double(x), Y, "cityblock" if metric == "manhattan" else metric)
-        found = metrics.silhouette_samples(x, Y, metric=metric)
-        np.testing.assert_allclose(found, expected, atol=5e-6, err_msg=metric)
-        assert found.dtype == (np.float32 if kind in ("float16", "bfloat16") else np.float64)
+        result = metrics.silhouette_samples(x, Y, metric=metric)
+        np.testing.assert_allclose(result, expected, atol=5e-6, err_msg=metric)
+        assert result.dtype == (np.float32 if kind in ("float16", "bfloat16") else np.float64)
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
@@ -388,9 +388,9 @@ def test_scatter_scores_of_unusual_rows(kind):
 def test_one_far_row_of_seven():
     x = np.array([[0, 0], [1, 0], [0, 1], [3, 0], [4, 0], [3, 1], [1e9, 1e9]])
     labels = [0, 0, 0, 1, 1, 1, 2]
-    found = metrics.silhouette_samples(x, labels)
-    np.testing.assert_allclose(found, exact(x, labels), atol=1e-9)
-    np.testing.assert_allclose(found, [0.705, 0.5, 0.648, 0.632, 0.674, 0.569, 0], atol=6e-4)
+    result = metrics.silhouette_samples(x, labels)
+    np.testing.assert_allclose(result, exact(x, labels), atol=1e-9)
+    np.testing.assert_allclose(result, [0.705, 0.5, 0.648, 0.632, 0.674, 0.569, 0], atol=6e-4)
     assert metrics.davies_bouldin_score(x, labels) == pytest.approx(oracle.davies_bouldin_score(x, labels), rel=1e-9)
 
 
@@ -422,8 +422,8 @@ def test_minkowski_silhouettes_of_any_power(p):
     y = np.repeat([0, 1], 25)
     expected = oracle.silhouette_samples(np.where(largest > 0, distances, 0), y, metric="precomputed")
     for scale in (1, 1e20):
-        found = metrics.silhouette_samples(x * scale, y, metric="minkowski", p=p)
-        np.testing.assert_allclose(found, expected, atol=5e-6)
+        result = metrics.silhouette_samples(x * scale, y, metric="minkowski", p=p)
+        np.testing.assert_allclose(result, expected, atol=5e-6)
 
 
 @pytest.mark.parametrize("metric", ["canberra", "braycurtis", "hamming", "jaccard", "l1", "l2"])
@@ -452,9 +452,9 @@ def test_callables_that_jax_cannot_trace():
             metrics.silhouette_samples(rows, labels, metric=metric), exact(rows, labels), atol=1e-6
         )
     moved = X.astype(float) + 1e9  # float32 would not tell these rows apart
-    found = metrics.silhouette_samples(moved, Y, metric=lambda a, b: np.abs(a[:, None] - b).max(axis=2))
-    np.testing.assert_allclose(found, exact(long_double(moved), Y, "chebyshev"), atol=1e-6)
-    assert expected.shape == found.shape
+    result = metrics.silhouette_samples(moved, Y, metric=lambda a, b: np.abs(a[:, None] - b).max(axis=2))
+    np.testing.assert_allclose(result, exact(long_double(moved), Y, "chebyshev"), atol=1e-6)
+    assert expected.shape == result.shape
 
 
 @pytest.mark.parametrize("name", [*SCORES, "silhouette_samples"])
@@ -468,151 +468,9 @@ def test_sparse_rows_are_refused(name):
 
 def test_scores_of_many_rows_under_jaxs_switches(monkeypatch):
     """As if there were many: test_switches.py has those of few, and the soft silhouette."""
-    monkeypatch.setattr(internal, "HOST_WORK", 0)
+    monkeypatch.setattr(internal, "MAX_HOST_OPERATIONS", 0)
     with switched(STRICT | LEAKS):
         for name in SCORES:
             assert np.isfinite(getattr(metrics, name)(X[:60], Y[:60]))
         for metric in ("cosine", "manhattan"):
             assert np.isfinite(metrics.silhouette_samples(X[:60], Y[:60], metric=metric)).all()
-
-
-# The soft silhouette.
-
-ONE_HOT = np.eye(K, dtype=np.float32)[Y]
-SOFT = RNG.dirichlet(np.ones(K), N).astype(np.float32)
-
-
-def soft_oracle(distances, q):
-    """Section 3 of Vardakas, Papakostas and Likas, row by row and cluster by cluster."""
-    n, k = q.shape
-    values = np.zeros(n)
-    for i in range(n):
-        others = np.arange(n) != i
-        mean = np.array([np.average(distances[i, others], weights=q[others, j]) for j in range(k)])
-        for j in range(k):
-            nearest = min(mean[m] for m in range(k) if m != j)
-            values[i] += q[i, j] * (nearest - mean[j]) / max(nearest, mean[j])
-    return values
-
-
-@pytest.mark.parametrize("labeling", ["good", "random", "one_singleton", "more"])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_one_hot_rows_give_the_usual_silhouette(metric, labeling):
-    codes = encode(LABELINGS[labeling]).codes
-    one_hot = np.eye(codes.max() + 1)[codes]
-    expected = oracle.silhouette_samples(X.astype(np.float64), codes, metric=metric)
-    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, one_hot, metric=metric), expected, atol=1e-5)
-    assert float(metrics.soft_silhouette(X, one_hot, metric=metric)) == pytest.approx(expected.mean(), abs=1e-5)
-
-
-def test_soft_silhouettes_equal_the_formula():
-    expected = soft_oracle(cdist(X, X), SOFT)
-    assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, SOFT), expected, atol=1e-6)
-    found = metrics.soft_silhouette_samples(cdist(X, X), SOFT, metric="precomputed")
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    expected = soft_oracle(cdist(X, X, "minkowski", p=3), SOFT)
-    np.testing.assert_allclose(metrics.soft_silhouette_samples(X, SOFT, metric="minkowski", p=3), expected, atol=1e-6)
-
-
-def test_soft_silhouettes_in_tiles(monkeypatch):
-    def value_and_slopes():
-        value, slopes = jax.jit(jax.value_and_grad(lambda x, q: metrics.soft_silhouette(x, q), argnums=(0, 1)))(X, SOFT)
-        return value, *slopes
-
-    whole = value_and_slopes()
-    monkeypatch.setattr(soft, "TILE_ELEMENTS", 77 * N)  # 4 tiles of 75
-    for one, other in zip(whole, value_and_slopes(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "precomputed"])
-def test_gradients_equal_finite_differences(metric):
-    n, step = 12, 1e-6
-    with jax.enable_x64(True):
-        x, q = X[:n].astype(np.float64), SOFT[:n].astype(np.float64)
-        x = cdist(x, x) if metric == "precomputed" else x
-
-        def score(x, q):
-            return metrics.soft_silhouette(x, q, metric=metric)
-
-        compiled = jax.jit(score)
-        for argument, gradient in enumerate(jax.jit(jax.grad(score, argnums=(0, 1)))(x, q)):
-            slopes = np.zeros(gradient.shape)
-            for at in np.ndindex(slopes.shape):
-                ends = []
-                for sign in (1, -1):
-                    moved = [x.copy(), q.copy()]
-                    moved[argument][at] += sign * step
-                    ends.append(float(compiled(*moved)))
-                slopes[at] = (ends[0] - ends[1]) / (2 * step)
-            if metric == "precomputed" and argument == 0:
-                np.fill_diagonal(slopes, 0)
-            assert np.abs(slopes).max() > 1e-3
-            np.testing.assert_allclose(gradient, slopes, atol=1e-7)
-
-
-def test_gradients_are_finite_where_distances_vanish():
-    x = np.repeat(X[:6], 2, axis=0)
-    slopes = jax.jit(jax.grad(metrics.soft_silhouette, argnums=(0, 1)))
-    for q in (SOFT[:12], ONE_HOT[:12], np.eye(12, K, dtype=np.float32)):
-        for slope in slopes(x, q):
-            assert np.isfinite(slope).all()
-
-
-def test_climbing_the_soft_silhouette_separates_clusters():
-    def score(logits):
-        return metrics.soft_silhouette(X, jax.nn.softmax(logits))
-
-    climb = jax.jit(jax.value_and_grad(score))
-    logits = jnp.log(0.5 * SOFT + 0.5 * ONE_HOT)
-    start, _ = climb(logits)
-    for _ in range(50):
-        value, slope = climb(logits)
-        logits = logits + 500 * slope
-    assert value > start + 0.05
-    assert metrics.adjusted_rand_score(Y, jnp.argmax(logits, axis=1)) > 0.9
-
-
-def test_soft_silhouettes_under_jit_and_vmap():
-    xs, qs = np.stack([X, X[::-1] * 2]), np.stack([SOFT, ONE_HOT])
-    loop = np.array([metrics.soft_silhouette_samples(x, q) for x, q in zip(xs, qs, strict=True)])
-    np.testing.assert_allclose(jax.vmap(metrics.soft_silhouette_samples)(xs, qs), loop, atol=1e-6)
-    np.testing.assert_allclose(jax.jit(metrics.soft_silhouette_samples)(X, SOFT), loop[0], atol=1e-6)
-    np.testing.assert_allclose(jax.jit(jax.vmap(metrics.soft_silhouette))(xs, qs), loop.mean(axis=1), atol=1e-6)
-
-
-def test_padding_changes_nothing():
-    padded = np.concatenate([X, np.full((20, D), 3, np.float32)]), np.concatenate([SOFT, np.zeros((20, K), np.float32)])
-    values = metrics.soft_silhouette_samples(*padded)
-    np.testing.assert_allclose(values[:N], metrics.soft_silhouette_samples(X, SOFT), atol=1e-6)
-    np.testing.assert_array_equal(values[N:], 0)
-    assert float(metrics.soft_silhouette(*padded)) == pytest.approx(float(metrics.soft_silhouette(X, SOFT)), abs=1e-6)
-    empty_cluster = np.concatenate([SOFT, np.zeros((N, 1), np.float32)], axis=1)
-    found = metrics.soft_silhouette(X, empty_cluster)
-    assert float(found) == pytest.approx(float(metrics.soft_silhouette(X, SOFT)), abs=1e-6)
-
-
-def test_soft_silhouettes_and_their_gradient_never_build_all_distances():
-    n, k = 8192, 4
-    x, q = jax.ShapeDtypeStruct((n, 16), jnp.float32), jax.ShapeDtypeStruct((n, k), jnp.float32)
-    for program in (metrics.soft_silhouette, jax.grad(metrics.soft_silhouette, argnums=(0, 1))):
-        compiled = jax.jit(program).lower(x, q).compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4
-        assert f"{n},{n}]" not in compiled.as_text()
-
-
-def test_soft_silhouettes_check_their_arguments():
-    score = metrics.soft_silhouette
-    with pytest.raises(ValueError, match="x has 300 rows but q has 299"):
-        score(X, SOFT[1:])
-    with pytest.raises(ValueError, match="at least 2 clusters"):
-        score(X, SOFT[:, :1])
-    with pytest.raises(ValueError, match="q must be 2-D"):
-        score(X, Y)
-    with pytest.raises(ValueError, match="q must not be negative: 5 of"):
-        score(X, np.where(np.arange(N)[:, None] == 3, -SOFT, SOFT))
-    with pytest.raises(ValueError, match="x contains 6 NaN"):
-        score(np.where(np.arange(N)[:, None] == 3, np.nan, X), SOFT)
-    with pytest.raises(ValueError, match=r"must have shape \(300, 300\)"):
-        score(X, SOFT, metric="precomputed")

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.frame import float_dtype, times_power_of_two
-from jaxcluster.metrics.labels import encode
+from jaxcluster.metrics.contingency import encode
 from jaxcluster.types import Array, Bool, Float, Int
 
 REDUCTIONS = ("mean", "sum", "none")

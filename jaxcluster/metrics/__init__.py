@@ -1,27 +1,24 @@
-"""How good a clustering is: against known classes, and by itself. Names and signatures are scikit-learn's.
+"""Clustering metrics, external (against known classes) and internal. Names and signatures are scikit-learn's.
 
-Against known classes (host, exact in int64 and float64): contingency and pair tables, Rand indices, information
-scores, purity, accuracy. By itself (JAX, tiled): silhouette, Davies–Bouldin, Calinski–Harabasz, and a soft
-silhouette that can be trained on.
+External (host, exact in int64 and float64): contingency and pair tables, Rand indices, information scores, purity,
+accuracy. Internal (JAX, tiled): silhouette, Davies–Bouldin, Calinski–Harabasz, and a differentiable soft silhouette.
 """
 
 from jaxcluster.core.memory import FEWER_ROWS, guard_functions
 from jaxcluster.metrics.contingency import confusion_matrix, contingency_matrix, pair_confusion_matrix
 from jaxcluster.metrics.external import (
+    adjusted_mutual_info_score,
     adjusted_rand_score,
     clustering_accuracy,
-    fowlkes_mallows_score,
-    optimal_matching,
-    purity_score,
-    rand_score,
-)
-from jaxcluster.metrics.information import (
-    adjusted_mutual_info_score,
     completeness_score,
+    fowlkes_mallows_score,
     homogeneity_completeness_v_measure,
     homogeneity_score,
     mutual_info_score,
     normalized_mutual_info_score,
+    optimal_matching,
+    purity_score,
+    rand_score,
     v_measure_score,
 )
 from jaxcluster.metrics.internal import (

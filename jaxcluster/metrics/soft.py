@@ -1,4 +1,9 @@
-"""The silhouette of a soft assignment: differentiable in the rows (or distances) and in the assignment."""
+"""The soft silhouette, differentiable in the samples (or distances) and in the soft assignments.
+
+>>> import numpy as np
+>>> round(float(soft_silhouette(np.array([[0.0], [1.0], [9.0], [10.0]]), np.eye(2)[[0, 0, 1, 1]])), 4)
+0.8885
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from jaxcluster.types import Array, Float
 PRECOMPUTED = "precomputed"
 
 TILE_ELEMENTS = 1 << 19
-"""Distances that exist at a time: a tile of rows against all rows. A gradient takes some 16 times as much memory."""
+"""Distances in memory at a time (2 MiB), of a tile of samples to all. A gradient takes some 16 times as much memory."""
 
 
 def soft_silhouette(
@@ -29,38 +34,38 @@ def soft_silhouette(
     """The mean of `soft_silhouette_samples`, in [−1, 1]: its negative is a loss for compact, separate clusters.
 
     Args:
-        x, q, metric, p: as there. Rows of ``q`` that are all zero are padding and not counted.
+        x, q, metric, p: as for `soft_silhouette_samples`. Rows of ``q`` that are all zero are padding and not counted.
 
     Raises:
-        ValueError, TypeError: as there.
+        ValueError, TypeError: as `soft_silhouette_samples`.
     """
     values = soft_silhouette_samples(x, q, metric=metric, p=p)
-    counted = jnp.any(jnp.asarray(q) > 0, axis=-1)
-    return jnp.sum(values) / jnp.maximum(jnp.sum(counted.astype(values.dtype)), 1)
+    mask = jnp.any(jnp.asarray(q) > 0, axis=-1)
+    return jnp.sum(values) / jnp.maximum(jnp.sum(mask.astype(values.dtype)), 1)
 
 
 def soft_silhouette_samples(
     x: ArrayLike, q: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Float[Array, " n"]:
-    """The soft silhouette of each row, in [−1, 1].
+    """The soft silhouette of each sample, in [−1, 1].
 
-    Row i has the mean distance m_ij = Σ_l q_lj d(x_i, x_l) / Σ_l q_lj, l ≠ i, to cluster j; for each cluster a = m_ij
-    and b the least m_ij' of another, and the row scores Σ_j q_ij (b − a) / max(a, b). With one-hot rows this is the
-    usual silhouette. It works under ``jit``, ``vmap`` and ``grad``; reverse mode recomputes each tile of distances,
-    so memory stays O(n·(d + k)) there too.
+    Sample i has the mean distance m_ij = Σ_l q_lj d(x_i, x_l) / Σ_l q_lj, l ≠ i, to cluster j, and scores
+    Σ_j q_ij (b − a) / max(a, b) with a = m_ij and b the least m_ij' of another cluster. With one-hot assignments this
+    is the usual silhouette. It works under ``jit``, ``vmap`` and ``grad``; reverse mode recomputes each tile of
+    distances, so that memory stays O(n·(d + k)) there too.
+
+    If the metric depends on differences alone, an origin is subtracted from concrete samples in float64.
 
     Args:
-        x: (n, d) rows, or (n, n) distances with a zero diagonal if ``metric`` is "precomputed".
-        q: (n, k) non-negative memberships, k >= 2, whose rows sum to 1, or to 0 for padding.
+        x: (n_samples, n_features), or (n_samples, n_samples) distances with a zero diagonal if ``metric`` is
+            "precomputed".
+        q: (n_samples, n_clusters) soft assignments >= 0 to at least 2 clusters; rows sum to 1, or to 0 for padding.
         metric: a name in ``ops.distance.METRICS``, "precomputed", or a JAX function (n, d), (m, d) -> (n, m).
         p: Minkowski's power.
 
-    Concrete rows are computed from an origin among them, found in float64, where the metric depends on differences of
-    rows alone.
-
     Returns:
-        (n,) in the dtype that rows are computed in. A cluster that no other row belongs to counts as in the usual
-        silhouette: 0 for its row, and no neighbor to anyone.
+        (n_samples,) scores. A cluster without any other sample counts as in the usual silhouette: 0 for its sample, and
+        never the nearest of others.
 
     Raises:
         ValueError: shapes that do not fit, fewer than 2 clusters, an unknown metric; concrete values that are not
@@ -82,17 +87,18 @@ def _samples(x, q, *, metric, p, tile):
     index = jnp.arange(x.shape[0], dtype=jnp.int32)
 
     @jax.checkpoint
-    def of_tile(rows):
+    def score_tile(rows):
         x_rows, q_rows, index_rows = rows
         same = index_rows[:, None] == index[None, :]
         distances = jnp.where(same, 0, x_rows) if distance is None else distances_between(distance, x_rows, x, same)
-        return _of_rows(jnp.matmul(distances, q, precision=HIGHEST), q_rows, mass)
+        return _scores(jnp.matmul(distances, q, precision=HIGHEST), q_rows, mass)
 
-    return map_rows(of_tile, (x, q, index), tile=tile)
+    return map_rows(score_tile, (x, q, index), tile=tile)
 
 
-def _of_rows(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Array, " k"]) -> Float[Array, " t"]:
-    """The score of rows from their summed distances to each cluster; every undefined quotient is kept from grad."""
+def _scores(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Array, " k"]) -> Float[Array, " t"]:
+    """The scores of samples from their summed distances to each cluster."""
+    # The mass of a cluster without the sample itself. A few eps of the mass are the rounding of an empty cluster.
     others = mass[None, :] - q
     present = others > 4 * jnp.finfo(q.dtype).eps * mass[None, :]
     mean = jnp.where(present, totals / jnp.where(present, others, 1), jnp.inf)
@@ -101,6 +107,7 @@ def _of_rows(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Ar
     second = jnp.min(jnp.where(nearest, jnp.inf, mean), axis=1, keepdims=True)
     other = jnp.where(nearest, second, least)
     larger = jnp.maximum(mean, other)
+    # Undefined quotients are replaced before the division: behind it, their gradient would be NaN.
     defined = present & jnp.isfinite(other) & (larger > 0)
     mean, other, larger = (jnp.where(defined, value, fill) for value, fill in ((mean, 0), (other, 0), (larger, 1)))
     return jnp.sum(q * (other - mean) / larger, axis=1)
