@@ -16,10 +16,10 @@ from sklearn.preprocessing import scale
 
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import em
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Status
 
-TYPES = tuple(FAMILIES)
+TYPES = tuple(COVARIANCE_TYPES)
 N, D, K = 150, 4, 3
 KEY = jax.random.key(0)
 

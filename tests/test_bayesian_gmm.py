@@ -25,10 +25,10 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core.shard import fit_sharded
 from jaxcluster.estimators import load
 from jaxcluster.estimators.bayesian_mixture import BayesianGaussianMixture
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Status
 
-TYPES = tuple(FAMILIES)
+TYPES = tuple(COVARIANCE_TYPES)
 PROCESS, DISTRIBUTION = bayesian_gmm.PRIOR_TYPES
 N, D, K = 150, 4, 3
 KEY = jax.random.key(0)

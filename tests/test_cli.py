@@ -23,7 +23,7 @@ from jaxcluster.cli import options
 from jaxcluster.cli.parameters import parse
 from jaxcluster.cli.sweep import parse_ks
 from jaxcluster.estimators import ESTIMATORS
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 
 ROOT = Path(__file__).parents[1]
 FILES = {"config.json", "history.jsonl", "labels.csv", "metrics.json", "model", "report.html"}
@@ -278,7 +278,7 @@ def test_a_parameter_has_the_type_of_its_default(text, default, value):
 
 def test_the_choices_on_offer_are_those_of_the_library():
     assert sorted(options.Scale) == sorted(datasets.SCALINGS)
-    assert sorted(options.Covariance) == sorted(FAMILIES)
+    assert sorted(options.Covariance) == sorted(COVARIANCE_TYPES)
 
 
 MIXTURE = {"covariance_type": "diag", "reg_covar": 1e-5, "init_params": "random_from_data", "max_iter": 60, "tol": 1e-4}

@@ -30,7 +30,7 @@ from jaxcluster import gmm
 from jaxcluster.cluster.gmm import em
 from jaxcluster.core.frame import bucket
 from jaxcluster.core.shard import fit_sharded
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -257,6 +257,6 @@ def test_a_fit_never_builds_the_table(covariance):
     def fit(key, x, means, weights, precisions):
         return gmm.fit(key, x, k, covariance=covariance, init=gmm.Start(means, weights, precisions))
 
-    shapes = ((n, d), (k, d), (k,), FAMILIES[covariance].shape(k, d))
+    shapes = ((n, d), (k, d), (k,), COVARIANCE_TYPES[covariance].shape(k, d))
     compiled = jax.jit(fit).lower(KEY, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * k * 4 / 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mixture_problems import KEY, TYPES, D, K, N, assert_never_falls, bounds, dense, exact_log_likelihood, status
 
 from jaxcluster import gmm
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -56,7 +56,7 @@ def assert_sound(covariance, problem, dtype):
     reg_covar = problem.reg_covar
     kept = x[weights > 0]
     spread = max(float(kept.astype(float).var()), 1e-3)
-    precisions = np.asarray(FAMILIES[covariance].isotropic(1 / spread, K, D))
+    precisions = np.asarray(COVARIANCE_TYPES[covariance].isotropic(1 / spread, K, D))
     start = gmm.Start(kept[:: len(kept) // K][:K], np.full(K, 1 / K), precisions)
     most = 60
     fit = gmm.fit(

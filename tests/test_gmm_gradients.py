@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxcluster import gmm
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 
-TYPES = tuple(FAMILIES)
+TYPES = tuple(COVARIANCE_TYPES)
 N, D, K = 40, 2, 2
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -23,8 +23,8 @@ DX, DW = RNG.normal(size=(N, D)), RNG.normal(size=N)
 
 
 def start(covariance, dtype):
-    precisions = np.ones(FAMILIES[covariance].shape(K, D)) if covariance in ("diag", "spherical") else np.eye(D)
-    precisions = np.broadcast_to(precisions, FAMILIES[covariance].shape(K, D))
+    precisions = np.ones(COVARIANCE_TYPES[covariance].shape(K, D)) if covariance in ("diag", "spherical") else np.eye(D)
+    precisions = np.broadcast_to(precisions, COVARIANCE_TYPES[covariance].shape(K, D))
     return gmm.Start(X[[3, 30]].astype(dtype), np.full(K, 0.5, dtype), precisions.astype(dtype))
 
 

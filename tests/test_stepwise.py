@@ -12,7 +12,7 @@ import pytest
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import stepwise
 from jaxcluster.core.shard import fit_sharded
-from jaxcluster.ops.gaussian import DIFFERENCES, FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES, DIFFERENCES
 from jaxcluster.types import Status
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -119,14 +119,14 @@ def test_batches_mix_as_the_formula_says(covariance, offset, blobs, weights, key
 @pytest.mark.parametrize("covariance", TYPES)
 def test_two_sets_add_up_to_their_union(covariance):
     rng = np.random.default_rng(0)
-    family, k, d = FAMILIES[covariance], 3, 2
+    covariance_type, k, d = COVARIANCE_TYPES[covariance], 3, 2
 
     @jax.jit
     def both(reference, r, x):
-        exact = family.moments(r, reference, x, jnp.int32(DIFFERENCES))
+        exact = covariance_type.moments(r, reference, x, jnp.int32(DIFFERENCES))
         offset = exact.first / exact.weight[:, None]
-        covariances = family.covariances(exact, offset, exact.weight)
-        return exact, stepwise.moments_of(family, exact.weight, offset, covariances)
+        covariances = covariance_type.covariances(exact, offset, exact.weight)
+        return exact, stepwise.moments_of(covariance_type, exact.weight, offset, covariances)
 
     drawn = rng.normal(size=(k, d)), rng.uniform(size=(k, 40)), rng.normal(size=(d, 40))
     exact, rebuilt = both(*(each.astype(np.float32) for each in drawn))

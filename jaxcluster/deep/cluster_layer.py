@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.cluster import gmm, soft_kmeans
-from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.cluster.seeding import kmeans_plus_plus
 from jaxcluster.core import check
 from jaxcluster.types import Array, Float, Int, Points
@@ -220,7 +220,7 @@ def _check_kind(kind, variance, learn_variance, covariance, fitted):
             raise ValueError("kind='soft_kmeans' needs variance=, σ² in the units of the features squared.")
         check.check_positive("variance", variance)
         return
-    family_named(covariance)
+    covariance_type_named(covariance)
     if variance is not None or learn_variance:
         raise ValueError("kind='gmm' finds its own covariances: variance= and learn_variance= are for 'soft_kmeans'.")
     if not fitted:

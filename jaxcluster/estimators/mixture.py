@@ -14,14 +14,14 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.start import check_start
-from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.cluster.gmm.stepwise import check_decay, minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.order import canonical
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, Status
 
 MOST_BATCHES = 10_000
@@ -115,7 +115,7 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _check_params(self, n, d):
         super()._check_params(n, d)
         check.check_clusters(self.n_components, n, name="n_components")
-        check.check_choice("covariance_type", self.covariance_type, FAMILIES)
+        check.check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
         check.check_choice("init_params", self.init_params, gmm.METHODS)
         # 0 is the start itself; of what is no number `check_count` says so.
         check.check_count("max_iter", self.max_iter if type(self.max_iter) is bool or self.max_iter != 0 else 1)
@@ -412,7 +412,7 @@ class GaussianMixture(MixtureEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check_start(self._start(), family_named(self.covariance_type), n, self.n_components, d)
+        check_start(self._start(), covariance_type_named(self.covariance_type), n, self.n_components, d)
         if self.batch_size is not None:
             check.check_count("batch_size", self.batch_size)
         check_decay(self.decay)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import gmm
-from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.core import check
 from jaxcluster.losses.validation import (
     as_matrix,
@@ -78,11 +78,11 @@ def mixture_nll(
         ValueError, TypeError: wrong shapes or row weights, an unknown type or reduction; concrete negative weights or
             variances, or concrete covariances with a negative eigenvalue.
     """
-    family = family_named(covariance)
+    covariance_type = covariance_type_named(covariance)
     x, means = as_samples(x=x, means=means)
     k, d = means.shape
     weights = as_shaped(weights, (k,), name="weights", of="means")
-    covariances = as_shaped(covariances, family.shape(k, d), name="covariances", of=f"{covariance} means")
+    covariances = as_shaped(covariances, covariance_type.shape(k, d), name="covariances", of=f"{covariance} means")
     _check_mixture(weights, covariances, covariance)
     x, means, weights, covariances = promote(x, means, weights, covariances)
     if covariance == "tied":

@@ -15,7 +15,7 @@ from jaxcluster.cluster.gmm.compare import Compared, rows_in_frame
 from jaxcluster.cluster.gmm.density import mean_log_p
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import without_derivative
-from jaxcluster.ops.gaussian import Components, Family
+from jaxcluster.ops.gaussian import Components, CovarianceType
 from jaxcluster.types import Array, Float, Int, KeyArray, Published
 
 
@@ -59,12 +59,12 @@ def sample(key: KeyArray, state: BayesianGMMState, n: int) -> tuple[Float[Publis
 def _compare(state, x, weights=None, *, frame=None):
     """Rows and the components of a posterior."""
     prepared, x, remote = rows_in_frame(plug_in(state), x, weights, frame=frame)
-    family, posterior = posterior_of(state, prepared.frame, prepared.points.x.dtype)
-    options = em.EMOptions(family.name)
-    return Compared(options, posterior_components(family, posterior), prepared, x, remote, state.means)
+    covariance_type, posterior = posterior_of(state, prepared.frame, prepared.points.x.dtype)
+    options = em.EMOptions(covariance_type.name)
+    return Compared(options, posterior_components(covariance_type, posterior), prepared, x, remote, state.means)
 
 
 @partial(jax.jit, static_argnums=0)
-def posterior_components(family: Family, posterior: Posterior) -> Components:
+def posterior_components(covariance_type: CovarianceType, posterior: Posterior) -> Components:
     """The components of a posterior that has no factor yet."""
-    return components_of(with_factor(family, posterior))
+    return components_of(with_factor(covariance_type, posterior))

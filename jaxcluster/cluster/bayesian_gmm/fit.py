@@ -27,7 +27,7 @@ from jaxcluster.cluster.gmm.compare import distant_rows, replaced, settle
 from jaxcluster.cluster.gmm.fit import Framed, check_limits, em_options
 from jaxcluster.cluster.gmm.resolve import resolve
 from jaxcluster.cluster.gmm.start import Given, Start, check_start, enter, membership, one_hot_membership
-from jaxcluster.cluster.gmm.state import family_of, ridge_in, wide_means
+from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in, wide_means
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, prepare, publish, times_power_of_two
@@ -147,17 +147,17 @@ def fit_framed(
     key = check.check_key(key)
     x, k = check.check_samples(x, k, options.axis_name)
     check.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
-    model, family = Model(options, prior_type == "dirichlet_process"), options.family
+    model, covariance_type = Model(options, prior_type == "dirichlet_process"), options.covariance_type
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
-    given = priors.check_given(given, family, x.shape[1])
+    given = priors.check_given(given, covariance_type, x.shape[1])
     runs = check.check_count("n_init", n_init)
     start, state = _check_init(init, model, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, axis_name=options.axis_name)
     points, frame = prepared.points, prepared.frame
     ridge = ridge_in(frame, reg_covar)
     opening = Opening(
-        enter(start, frame, family, ridge, points.weight.shape[0], points.x.dtype),
+        enter(start, frame, covariance_type, ridge, points.weight.shape[0], points.x.dtype),
         None if state is None else posterior_of(state, frame, points.x.dtype, options.covariance)[1],
     )
     static = Static(model, k, start.method, 1 if _is_certain(opening) else runs, history_capacity(max_steps))
@@ -171,24 +171,24 @@ def fit_framed(
 
 def _finalize(options, fitted, distant, x, prepared, ridge):
     """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
-    frame, family = prepared.frame, options.family
+    frame, covariance_type = prepared.frame, options.covariance_type
     labels = prepared.trim(fitted.labels)
     traced = check.is_traced(fitted, frame, ridge)
     if not traced and np.any(distant):
         origin = Frame(np.zeros(x.shape[1], np.float32))
-        _, posterior = posterior_of(fitted.state, origin, prepared.points.x.dtype, family.name)
-        components, means = posterior_components(family, posterior), np.asarray(fitted.state.means, np.float64)
+        _, posterior = posterior_of(fitted.state, origin, prepared.points.x.dtype, covariance_type.name)
+        components, means = posterior_components(covariance_type, posterior), np.asarray(fitted.state.means, np.float64)
         index, settled = settle(options, components, prepared, x, distant, means)
         labels = labels if settled is None else replaced(labels, index, settled.labels)
-    status = fitted.status if traced else resolve(fitted, x, prepared, family, labels)[0]
+    status = fitted.status if traced else resolve(fitted, x, prepared, covariance_type, labels)[0]
     k, d = fitted.state.means.shape
     degrees = fitted.state.degrees_of_freedom
-    total = degrees[0] * k if family.name == "tied" else degrees.sum()
+    total = degrees[0] * k if covariance_type.name == "tied" else degrees.sum()
     shift = bound_shift(frame, total, d)
     taken = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
     history = plus(fitted.history, -1 * shift, frame)
     history = jnp.where(taken, history, 0) if traced else publish(np.where(taken, history, 0), frame.dtype)
-    public = fitted.state.leave(frame, family, ridge, shift)
+    public = fitted.state.leave(frame, covariance_type, ridge, shift)
     return fitted._replace(state=public, labels=labels, status=status, history=history)
 
 
@@ -197,7 +197,7 @@ def _check_init(init, model, n, k, d):
     if isinstance(init, BayesianGMMState):
         _check_state(init, model, k, d)
         return Start(), init
-    start = check_start(init, model.em.family, n, k, d)
+    start = check_start(init, model.em.covariance_type, n, k, d)
     for name in ("weights", "precisions", "state"):
         if getattr(start, name) is not None:
             raise ValueError(f"init must not hold {name}: they follow from the rows and the priors. Pass the others.")
@@ -205,13 +205,13 @@ def _check_init(init, model, n, k, d):
 
 
 def _check_state(state, model, k, d):
-    family, _ = family_of(plug_in(state))
+    covariance_type, _ = covariance_type_of(plug_in(state))
     process = state.weight_concentration.ndim == 2
-    names = {family.name, model.em.covariance}
+    names = {covariance_type.name, model.em.covariance}
     same_type = len(names) == 1 or (k == 1 and names == {"full", "tied"})
     if state.means.shape != (k, d) or not same_type or process != model.process:
         raise ValueError(
-            f"init is a state with means of shape {state.means.shape}, {family.name} covariances and a "
+            f"init is a state with means of shape {state.means.shape}, {covariance_type.name} covariances and a "
             f"{PRIOR_TYPES[not process]} prior, but {(k, d)}, {model.em.covariance!r} and "
             f"{PRIOR_TYPES[not model.process]!r} are asked for."
         )
@@ -240,7 +240,7 @@ def _solve(static, key, points, weight_exponent, opening, given, limits):
     known = jnp.where(fitted.steps > 0, state.lower_bound, 0)
     status = em.with_precision(fitted.status, state.fall, known, limits.tol)
     status = status_with(status, objective=known, collapsed=jnp.any(state.collapsed))
-    public = frame_state(options.family, state.posterior, prior, *state[1:4])
+    public = frame_state(options.covariance_type, state.posterior, prior, *state[1:4])
     return fitted._replace(state=public, labels=labels, status=status), distant_rows(options, components, log_p)
 
 
@@ -255,7 +255,7 @@ def _run(static, points, opening, prior, limits, key):
     if opening.posterior is None:
         posterior, collapsed = _first_posterior(static, key, points, columns, opening.given, prior)
     else:
-        posterior = with_factor(static.model.em.family, opening.posterior)
+        posterior = with_factor(static.model.em.covariance_type, opening.posterior)
         collapsed = jnp.zeros((static.k,), bool)
     advance = partial(step, static.model, columns, prior)
     state = begin(posterior, collapsed)

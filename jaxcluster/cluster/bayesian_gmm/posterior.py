@@ -18,7 +18,7 @@ from jax.scipy.special import digamma, entr, gammaln
 
 from jaxcluster.cluster.gmm.em import EMOptions, own_squares
 from jaxcluster.ops.gaussian import DIFFERENCES, Factor, Moments
-from jaxcluster.ops.gaussian.family import LOG_2PI
+from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
 from jaxcluster.types import Array, Bool, Float, Published
 
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
@@ -63,7 +63,7 @@ class Posterior(NamedTuple):
         mean_precision: (k,).
         means: (k, d).
         degrees_of_freedom: (k,), or () tied.
-        covariances: inverses of the mean precisions, in the shape of their family.
+        covariances: inverses of the mean precisions, in the shape of their type.
         factor: of the covariances.
     """
 
@@ -84,27 +84,27 @@ def update(
         The posterior; which components have a covariance that is singular to the precision at hand; and the squared
         distance between reference and new mean in the new component's own units.
     """
-    family, (k, d) = model.em.family, reference.shape
+    covariance_type, (k, d) = model.em.covariance_type, reference.shape
     pull = jnp.broadcast_to(prior.mean_precision, (k, 1))
-    prior_moments = family.moments(pull, reference, prior.mean[:, None], jnp.asarray(DIFFERENCES, jnp.int32))
+    prior_moments = covariance_type.moments(pull, reference, prior.mean[:, None], jnp.asarray(DIFFERENCES, jnp.int32))
     joint = jax.tree.map(jnp.add, moments, prior_moments)
     delta = joint.first / joint.weight[:, None]
-    scatter = family.covariances(joint, delta, joint.weight)
+    scatter = covariance_type.covariances(joint, delta, joint.weight)
     rows, weight = moments.weight, joint.weight
-    if family.name == "tied":
+    if covariance_type.name == "tied":
         rows, weight = jnp.sum(rows) / k, jnp.sum(weight) / k
 
     def each(values):
         return values.reshape(values.shape + (1,) * (scatter.ndim - values.ndim))
 
     degrees = prior.degrees_of_freedom + rows
-    ridge = family.isotropic(prior.reg, k, d).astype(scatter.dtype)
+    ridge = covariance_type.isotropic(prior.reg, k, d).astype(scatter.dtype)
     prior_covariance = prior.covariance.reshape((1,) * (scatter.ndim - prior.covariance.ndim) + prior.covariance.shape)
     total = prior_covariance + each(weight) * scatter + each(rows) * ridge
-    covariances, factor, repaired = family.factor(total / each(degrees), d)
+    covariances, factor, repaired = covariance_type.factor(total / each(degrees), d)
     concentration = _concentration(model.process, moments.weight, prior.weight_concentration)
     posterior = Posterior(concentration, joint.weight, reference + delta, degrees, covariances, factor)
-    return posterior, jnp.zeros((k,), bool) | repaired, own_squares(family, delta, factor)
+    return posterior, jnp.zeros((k,), bool) | repaired, own_squares(covariance_type, delta, factor)
 
 
 def log_offsets(posterior: Posterior) -> Float[Array, " k"]:

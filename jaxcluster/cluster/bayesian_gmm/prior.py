@@ -13,8 +13,8 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.frame import Frame
-from jaxcluster.ops.gaussian import DIFFERENCES, Family
-from jaxcluster.ops.gaussian.dense import positive_definite
+from jaxcluster.ops.gaussian import DIFFERENCES, CovarianceType
+from jaxcluster.ops.gaussian.full import positive_definite
 from jaxcluster.types import Array, Float, Points
 
 
@@ -28,7 +28,7 @@ class Given(NamedTuple):
     covariance: Any = None
 
 
-def check_given(given: Given, family: Family, d: int) -> Given:
+def check_given(given: Given, covariance_type: CovarianceType, d: int) -> Given:
     """The same with arrays of checked shapes and values; `Prior` tells the shapes.
 
     Raises:
@@ -43,7 +43,7 @@ def check_given(given: Given, family: Family, d: int) -> Given:
     if degrees is not None and not check.is_traced(degrees) and not degrees > d - 1:
         raise ValueError(f"degrees_of_freedom_prior={degrees} must be greater than {d - 1} for {d} columns.")
     mean = _array("mean_prior", given.mean, (d,))
-    covariance = _array("covariance_prior", given.covariance, _shape(family, d))
+    covariance = _array("covariance_prior", given.covariance, _shape(covariance_type, d))
     if covariance is not None and not check.is_traced(covariance):
         _check_definite(covariance)
     return given._replace(mean=mean, covariance=covariance)
@@ -93,31 +93,31 @@ def complete(
 
 def _of_rows(options, points, reg, row):
     """Mean and covariance of the rows; 0 and 1 in place of numbers beyond the dtype, of which the status tells."""
-    family, columns, d = options.family, em.as_columns(points), points.x.shape[1]
+    covariance_type, columns, d = options.covariance_type, em.as_columns(points), points.x.shape[1]
     total, sums = across((jnp.sum(points.weight), points.weight @ points.x), options.axis_name)
     about = (sums / total)[None]
 
     def tile(columns):
-        return family.moments(columns.weight[None], about, columns.x, jnp.asarray(DIFFERENCES, jnp.int32)), ()
+        return covariance_type.moments(columns.weight[None], about, columns.x, jnp.asarray(DIFFERENCES, jnp.int32)), ()
 
     size = em.em_tile(options, points.weight.shape[0], 1, d)
     moments, _ = fold_rows(tile, columns, tile=size, axis=-1, axis_name=options.axis_name)
     delta = moments.first / total
     # One less than the rows; where weights are shares that sum to 1 or so, not less than half of them.
     unbiased = total / jnp.maximum(total - row, total / 2)
-    covariance = family.covariances(moments, delta, moments.weight) * unbiased
+    covariance = covariance_type.covariances(moments, delta, moments.weight) * unbiased
     finite = jnp.all(jnp.isfinite(covariance)) & jnp.all(jnp.isfinite(delta))
-    one = family.isotropic(jnp.ones_like(total), 1, d)
+    one = covariance_type.isotropic(jnp.ones_like(total), 1, d)
     covariance = jnp.where(finite, covariance, one)
-    sound = positive_definite(family.dense(covariance, 1, d)[0])
+    sound = positive_definite(covariance_type.dense(covariance, 1, d)[0])
     covariance = covariance + jnp.where(sound, 0, reg) * one
     mean = jnp.where(finite, (about + delta)[0], 0)
-    return mean.astype(columns.x.dtype), covariance.reshape(_shape(family, d)).astype(columns.x.dtype)
+    return mean.astype(columns.x.dtype), covariance.reshape(_shape(covariance_type, d)).astype(columns.x.dtype)
 
 
-def _shape(family, d):
-    shape = family.shape(1, d)
-    return shape if family.name == "tied" else shape[1:]
+def _shape(covariance_type, d):
+    shape = covariance_type.shape(1, d)
+    return shape if covariance_type.name == "tied" else shape[1:]
 
 
 def _array(name, value, shape):

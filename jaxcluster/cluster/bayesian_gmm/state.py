@@ -11,15 +11,15 @@ from jaxcluster.cluster.bayesian_gmm.posterior import Posterior, Prior, mean_wei
 from jaxcluster.cluster.gmm.state import (
     GMMState,
     Ridge,
+    covariance_type_of,
     enter_means,
-    family_of,
     public_covariances,
     published_shares,
     volume,
 )
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, publish
-from jaxcluster.ops.gaussian import FAMILIES, Family
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType
 from jaxcluster.types import Bool, Float, Published
 
 
@@ -56,12 +56,12 @@ class BayesianGMMState(NamedTuple):
         """The negative lower bound, by which runs are compared."""
         return -self.lower_bound
 
-    def leave(self, frame: Frame, family: Family, ridge: Ridge, shift: Any) -> BayesianGMMState:
+    def leave(self, frame: Frame, covariance_type: CovarianceType, ridge: Ridge, shift: Any) -> BayesianGMMState:
         """The same posterior out of the frame of its fit.
 
         Args:
             frame: of the fit.
-            family: the type of the covariances.
+            covariance_type: the type of the covariances.
             ridge: of the fit.
             shift: () lower bound in data units less that in the frame (nats).
         """
@@ -71,7 +71,7 @@ class BayesianGMMState(NamedTuple):
             frame.unscale(self.mean_precision),
             frame.leave(self.means),
             frame.unscale(self.degrees_of_freedom),
-            ridge.leave(family, self.covariances, frame),
+            ridge.leave(covariance_type, self.covariances, frame),
             published_shares(self.weights, frame),
             plus(self.lower_bound, shift, frame),
             self.collapsed,
@@ -123,33 +123,33 @@ def posterior_of(state: BayesianGMMState, frame: Frame, dtype: np.dtype, covaria
         covariance: the type, which the shapes do not tell of one component: "tied" and "full" look alike.
 
     Returns:
-        The `Family`, and the `Posterior` but for its factor, which is None.
+        The `CovarianceType`, and the `Posterior` but for its factor, which is None.
     """
-    family, covariances = family_of(plug_in(state))
+    covariance_type, covariances = covariance_type_of(plug_in(state))
     k = state.means.shape[0]
-    if covariance == "tied" != family.name:
-        family, covariances = FAMILIES["tied"], covariances[0]
+    if covariance == "tied" != covariance_type.name:
+        covariance_type, covariances = COVARIANCE_TYPES["tied"], covariances[0]
     degrees = state.degrees_of_freedom
     arrays = (
         state.weight_concentration,
         state.mean_precision,
         enter_means(state.means, frame),
-        degrees.reshape(() if family.name == "tied" else (k,)),
+        degrees.reshape(() if covariance_type.name == "tied" else (k,)),
         frame.scale(covariances, length=2),
     )
     if not check.is_traced(arrays):
         arrays = tuple(np.asarray(each).astype(dtype) for each in arrays)
-    return family, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), None)
+    return covariance_type, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), None)
 
 
-def with_factor(family: Family, posterior: Posterior) -> Posterior:
+def with_factor(covariance_type: CovarianceType, posterior: Posterior) -> Posterior:
     """A posterior with the factor of its covariances."""
-    covariances, factor, _ = family.factor(posterior.covariances, posterior.means.shape[1])
+    covariances, factor, _ = covariance_type.factor(posterior.covariances, posterior.means.shape[1])
     return posterior._replace(covariances=covariances, factor=factor)
 
 
 def frame_state(
-    family: Family, posterior: Posterior, prior: Prior, lower_bound: Any, collapsed: Any, residual: Any
+    covariance_type: CovarianceType, posterior: Posterior, prior: Prior, lower_bound: Any, collapsed: Any, residual: Any
 ) -> BayesianGMMState:
     """The state of a posterior, still in the frame of its fit."""
     return BayesianGMMState(
@@ -157,7 +157,7 @@ def frame_state(
         mean_precision=posterior.mean_precision,
         means=posterior.means,
         degrees_of_freedom=jnp.atleast_1d(posterior.degrees_of_freedom),
-        covariances=public_covariances(family, posterior.covariances),
+        covariances=public_covariances(covariance_type, posterior.covariances),
         weights=mean_weights(posterior.weight_concentration),
         lower_bound=lower_bound,
         collapsed=collapsed,

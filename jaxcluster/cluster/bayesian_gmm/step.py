@@ -134,7 +134,7 @@ def step(model: Model, columns: em.Columns, prior: Prior, state: VBState) -> VBS
     broken = ~jnp.isfinite(bound)
     ulp = jnp.finfo(bound.dtype).eps * jnp.maximum(jnp.abs(bound), 1)
     change = bound - state.lower_bound
-    cost = em.ridge_cost(model.em.family, plain(state.posterior), state.collapsed, prior.reg)
+    cost = em.ridge_cost(model.em.covariance_type, plain(state.posterior), state.collapsed, prior.reg)
     given_up = broken | (change < -em.bound_slack(bound) - cost * jnp.sum(state.posterior.mean_precision))
     fall = jnp.where(given_up & ~broken, -change, 0)
     known = (change > NOISE * ulp) | (change < -em.FALL_NOISE * ulp)

@@ -23,7 +23,7 @@ from jaxcluster.core.fold import map_rows
 from jaxcluster.core.frame import Frame, Prepared, prepare, publish
 from jaxcluster.core.implicit import with_derivative_of
 from jaxcluster.ops.gaussian import Components, far
-from jaxcluster.ops.gaussian.family import LOG_2PI
+from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
 from jaxcluster.types import Array, Bool, Float, Int, Published
 
 FARTHEST = 38
@@ -135,7 +135,7 @@ def settle(
     distant: Bool[Published, " m"],
     means: np.ndarray,
     remote: np.ndarray | None = None,
-) -> tuple[np.ndarray | None, far.Settled | None]:
+) -> tuple[np.ndarray | None, far.FarPosterior | None]:
     """Numbers of the rows that an E-step could not tell, and what components say of them by differences; or None, None.
 
     Args:
@@ -160,7 +160,7 @@ def settle(
     # ldexp(x, e) − ldexp(origin, e), as means enter: what is equal outside is equal inside.
     origin = np.ldexp(np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
     inside = np.ldexp(rows, frame.exponent) - origin
-    return index, far.settle(options.family, components._replace(means=means), inside)
+    return index, far.posterior_by_differences(options.covariance_type, components._replace(means=means), inside)
 
 
 def replaced(values: Published, index: Any, others: np.ndarray) -> Published:
@@ -176,16 +176,16 @@ def distant_rows(options: em.EMOptions, components: Components, log_p: Float[Arr
     limit = far.distance_limit(float(jnp.finfo(log_p.dtype).eps), d)
     if options.missing:
         largest = jnp.max(jnp.abs(components.factor.root))
-        most = jnp.max(components.heights) + d * jnp.maximum(jnp.log(largest), 0)
+        most = jnp.max(components.log_weights) + d * jnp.maximum(jnp.log(largest), 0)
     else:
-        most = jnp.max(components.heights + components.factor.log_det) - d * LOG_2PI / 2
+        most = jnp.max(components.log_weights + components.factor.log_det) - d * LOG_2PI / 2
     return ~(most - log_p <= limit)
 
 
 @partial(jax.jit, static_argnums=0)
 def mixture_components(options: em.EMOptions, weights: Array, means: Array, covariances: Array) -> Components:
     """The components of a mixture in a frame."""
-    covariances, factor, _ = options.family.factor(covariances, means.shape[1])
+    covariances, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
     return Components(em.log_weights(weights), means, covariances, factor)
 
 
@@ -268,12 +268,12 @@ def _contested(options, components, x):
     """Rows of which more than one component may have a share, as far as rounded logits tell."""
     logits_of = em.joint(options, components)
     eps = float(jnp.finfo(x.dtype).eps)
-    most_of_all = jnp.max(components.heights)
+    most_of_all = jnp.max(components.log_weights)
 
     def of_tile(rows):
         logits, _ = logits_of(rows.T)
         most = jnp.max(logits, axis=0)
-        slack = 32 * eps * jnp.abs(most_of_all - most) + far.REACH
+        slack = 32 * eps * jnp.abs(most_of_all - most) + far.NEGLIGIBLE_LOG_RATIO
         near = jnp.sum((logits >= (most - slack)[None, :]).astype(jnp.int32), axis=0)
         return (near > 1) | ~jnp.isfinite(most)
 

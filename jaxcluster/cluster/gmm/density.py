@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import Compared, mixture_components, rows_in_frame
-from jaxcluster.cluster.gmm.state import GMMState, family_of, frame_of_mixture, parts_in_frame
+from jaxcluster.cluster.gmm.state import GMMState, covariance_type_of, frame_of_mixture, parts_in_frame
 from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame, float_dtype, publish
@@ -85,7 +85,7 @@ def bic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame
 
 def n_parameters(covariance: str, k: int, d: int) -> int:
     """Free numbers of a mixture: covariances, means, and weights that sum to 1."""
-    return em.EMOptions(covariance).family.parameters(k, d) + k * d + k - 1
+    return em.EMOptions(covariance).covariance_type.n_parameters(k, d) + k * d + k - 1
 
 
 def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n d"], Int[Array, " n"]]:
@@ -99,8 +99,8 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n 
     key = check.check_key(key)
     n = check.check_count("n", n)
     frame = frame_of_mixture(state)
-    family, weights, means, covariances = parts_in_frame(state, frame, float_dtype(frame.dtype))
-    x, labels = _sample(family.name, n, key, weights, means, covariances)
+    covariance_type, weights, means, covariances = parts_in_frame(state, frame, float_dtype(frame.dtype))
+    x, labels = _sample(covariance_type.name, n, key, weights, means, covariances)
     return frame.leave(x), labels
 
 
@@ -118,8 +118,8 @@ def mean_log_p(rows: Compared) -> Float[Published, ""]:
 def _compare(state, x, weights=None, *, missing=False, frame=None):
     """Rows and the components of a mixture."""
     prepared, x, remote = rows_in_frame(state, x, weights, missing=missing, frame=frame)
-    family, *parts = parts_in_frame(state, prepared.frame, prepared.points.x.dtype)
-    options = em.EMOptions(family.name, missing=missing)
+    covariance_type, *parts = parts_in_frame(state, prepared.frame, prepared.points.x.dtype)
+    options = em.EMOptions(covariance_type.name, missing=missing)
     return Compared(options, mixture_components(options, *parts), prepared, x, remote, state.means)
 
 
@@ -140,13 +140,13 @@ def _count(x, weights):
 
 
 def _free(state):
-    family, _ = family_of(state)
-    return n_parameters(family.name, *state.means.shape)
+    covariance_type, _ = covariance_type_of(state)
+    return n_parameters(covariance_type.name, *state.means.shape)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _sample(covariance, n, key, weights, means, covariances):
-    family = em.EMOptions(covariance).family
+    covariance_type = em.EMOptions(covariance).covariance_type
     k, d = means.shape
     label_key, noise_key = jax.random.split(key)
     labels = jax.random.categorical(label_key, em.log_weights(weights), shape=(n,)).astype(jnp.int32)
@@ -154,7 +154,7 @@ def _sample(covariance, n, key, weights, means, covariances):
     if covariance in ("diag", "spherical"):
         deviations = jnp.sqrt(jnp.broadcast_to(covariances.reshape(k, -1), (k, d)))
         return means[labels] + noise * deviations[labels], labels
-    lower = jnp.linalg.cholesky(family.dense(covariances, k, d))
+    lower = jnp.linalg.cholesky(covariance_type.dense(covariances, k, d))
 
     def move(rows):
         noise, labels = rows

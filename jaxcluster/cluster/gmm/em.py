@@ -21,10 +21,10 @@ from jaxcluster.core.fold import across, fold_rows, tile_rows
 from jaxcluster.core.frame import float_dtype
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
+    COVARIANCE_TYPES,
     DIFFERENCES,
-    FAMILIES,
     Components,
-    Family,
+    CovarianceType,
     Moments,
     form_of,
     log_densities,
@@ -71,9 +71,9 @@ class EMOptions(NamedTuple):
     axis_name: str | None = None
 
     @property
-    def family(self) -> Family:
+    def covariance_type(self) -> CovarianceType:
         """The type of covariance."""
-        return FAMILIES[self.covariance]
+        return COVARIANCE_TYPES[self.covariance]
 
 
 class RowPosterior(NamedTuple):
@@ -181,7 +181,7 @@ def check_memory(options: EMOptions, k: int, d: int, dtype: Any) -> None:
 
 def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
     """Rows of a tile."""
-    cost = k * d * d if options.missing else options.family.row_cost(k, d)
+    cost = k * d * d if options.missing else options.covariance_type.row_cost(k, d)
     return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
 
 
@@ -192,14 +192,14 @@ def joint(
 
     The first part is -inf for a component of weight 0.
     """
-    family, (heights, means, covariances, factor) = options.family, components
+    covariance_type, (log_weights, means, covariances, factor) = options.covariance_type, components
     if options.missing:
-        return lambda x: (heights[:, None] + missing.log_densities(family, means, covariances, x), None)
-    form = form_of(family, means, factor)
+        return lambda x: (log_weights[:, None] + missing.log_densities(covariance_type, means, covariances, x), None)
+    form = form_of(covariance_type, means, factor)
 
     def logits(x):
-        logits, shared = log_densities(family, means, factor, x, form, options.precision)
-        return heights[:, None] + logits, shared
+        logits, shared = log_densities(covariance_type, means, factor, x, form, options.precision)
+        return log_weights[:, None] + logits, shared
 
     return logits
 
@@ -227,8 +227,10 @@ def moments_about(
 ) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
     """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
     if options.missing:
-        return lambda r, x: missing.moments(options.family, r, mixture.means, mixture.covariances, reference, x)
-    return lambda r, x: options.family.moments(r, reference, x, form, options.precision)
+        return lambda r, x: missing.moments(
+            options.covariance_type, r, mixture.means, mixture.covariances, reference, x
+        )
+    return lambda r, x: options.covariance_type.moments(r, reference, x, form, options.precision)
 
 
 def fold_e_step(
@@ -250,7 +252,7 @@ def fold_e_step(
         summary: (moments, log-densities, responsibilities, weights) of a tile -> what is summed over all tiles.
     """
     posterior = row_posterior(options, components)
-    form = DIFFERENCES if options.missing else form_of(options.family, reference, components.factor)
+    form = DIFFERENCES if options.missing else form_of(options.covariance_type, reference, components.factor)
     moments = moments_about(options, mixture, reference, form)
 
     def contribution(log_p, r, columns):
@@ -305,28 +307,28 @@ def maximize(
         The mixture; which components had to be kept from collapsing; and the squared distance between reference and
         new mean in the new component's own units.
     """
-    family, (k, d) = options.family, reference.shape
+    covariance_type, (k, d) = options.covariance_type, reference.shape
     empty = moments.weight <= SPARE
     weight = moments.weight + SPARE
     delta = jnp.where(empty[:, None], 0, moments.first / weight[:, None])
-    raw = family.covariances(moments, delta, weight)
-    spread = family.spread(raw)
-    covariances = raw + family.isotropic(prior.reg, k, d).astype(raw.dtype)
-    if family.name != "tied":
+    raw = covariance_type.covariances(moments, delta, weight)
+    spread = covariance_type.mean_variance(raw)
+    covariances = raw + covariance_type.isotropic(prior.reg, k, d).astype(raw.dtype)
+    if covariance_type.name != "tied":
         covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), before.covariances, covariances)
-    covariances, factor, repaired = family.factor(covariances, d)
+    covariances, factor, repaired = covariance_type.factor(covariances, d)
     collapsed = empty | repaired | (spread < jnp.minimum(prior.reg, POINT * prior.scale))
     shares = weight
     if prior.active is not None:
         shares, collapsed = jnp.where(prior.active, weight, 0), collapsed & prior.active
     mixture = Mixture(shares / jnp.sum(shares), reference + delta, covariances, factor)
-    return mixture, collapsed, jnp.where(empty, 0, own_squares(family, delta, factor))
+    return mixture, collapsed, jnp.where(empty, 0, own_squares(covariance_type, delta, factor))
 
 
-def own_squares(family: Family, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
+def own_squares(covariance_type: CovarianceType, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
     """Squared length of each component's vector in that component's own units."""
     at_origin = jnp.zeros((delta.shape[1], 1), delta.dtype)
-    return family.squares(delta, factor, at_origin, DIFFERENCES)[:, 0]
+    return covariance_type.mahalanobis_sq(delta, factor, at_origin, DIFFERENCES)[:, 0]
 
 
 def fit_moments(
@@ -362,7 +364,7 @@ def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> 
     bound = log_likelihood / prior.total
     broken = ~jnp.isfinite(bound)
     # A small reg_covar takes less than rounding from all but points, and what these do by it is no ascent.
-    cost = ridge_cost(options.family, state.mixture, state.collapsed, prior.reg)
+    cost = ridge_cost(options.covariance_type, state.mixture, state.collapsed, prior.reg)
     slack = bound_slack(bound) + jnp.where(prior.reg > POINT * prior.variance, cost, 0)
     given_up = broken | (bound < state.lower_bound - slack)
     residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.last_bound)))
@@ -385,7 +387,7 @@ def with_precision(status: Int[Array, ""], fall: Float[Array, ""], bound: Float[
 
 
 def ridge_cost(
-    family: Family, mixture: Mixture, collapsed: Bool[Array, " k"], reg: Float[Array, ""]
+    covariance_type: CovarianceType, mixture: Mixture, collapsed: Bool[Array, " k"], reg: Float[Array, ""]
 ) -> Float[Array, ""]:
     """The most that adding ``reg`` to sound covariances can take from the lower bound (nats per row).
 
@@ -393,7 +395,7 @@ def ridge_cost(
     Σ_j⁻¹ in a step, as long as the covariance S_j of the rows is larger than ``reg``.
     """
     k, d = mixture.means.shape
-    precision = jnp.broadcast_to(family.spread(family.invert(mixture.factor)), (k,))
+    precision = jnp.broadcast_to(covariance_type.mean_variance(covariance_type.precisions(mixture.factor)), (k,))
     return reg * d * jnp.sum(jnp.where(collapsed, 0, mixture.weights * precision))
 
 

@@ -17,7 +17,7 @@ from jaxcluster.cluster.gmm.state import (
     GMMState,
     Mixture,
     Ridge,
-    family_named,
+    covariance_type_named,
     public_covariances,
     ridge_in,
     shifted,
@@ -140,13 +140,13 @@ def fit_framed(
     x, k = check.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_limits(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
-    start = check_start(init, options.family, x.shape[0], k, x.shape[1])
+    start = check_start(init, options.covariance_type, x.shape[0], k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     active = check_active(active, k)
     steps = check.check_count("max_steps", max_steps) if unroll else None
     prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name)
     points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
-    given = enter(start, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
+    given = enter(start, prepared.frame, options.covariance_type, ridge, points.weight.shape[0], points.x.dtype)
     static = Static(k, start.method, 1 if given.complete else runs, options, history_capacity(max_steps), steps)
     found = solve(static, key, points, given, Limits(tol, max_steps, ridge.value, active))
     return finalize(options, found, x, prepared, ridge)
@@ -159,7 +159,7 @@ def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:
 
 def em_options(covariance: str, precision: str | None, missing: bool, axis_name: str | None = None) -> em.EMOptions:
     """Checked `EMOptions`."""
-    family_named(covariance)
+    covariance_type_named(covariance)
     if not isinstance(missing, bool):
         raise TypeError(f"missing must be True or False, got {missing!r}.")
     return em.EMOptions(covariance, matrix_precision(precision), missing, axis_name=axis_name)
@@ -206,14 +206,14 @@ def solve(static: Static, key: KeyArray, points: Points, start: Given, limits: L
 
 def finalize(options: em.EMOptions, found: Solved, x: Any, prepared: Prepared, ridge: Ridge) -> Framed:
     """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
-    fitted, frame, family = found.fit, prepared.frame, options.family
+    fitted, frame, covariance_type = found.fit, prepared.frame, options.covariance_type
     labels, status, exact = prepared.trim(fitted.labels), fitted.status, None
     traced = check.is_traced(fitted, frame, ridge)
     if not traced:
         labels = _settled(options, found, x, prepared, labels)
-        status, exact = resolve(fitted, x, prepared, family, labels)
+        status, exact = resolve(fitted, x, prepared, covariance_type, labels)
     state = fitted.state if traced else fitted.state._replace(means=exact)
-    public = state.leave(frame, family, ridge, found.cells)
+    public = state.leave(frame, covariance_type, ridge, found.cells)
     # Components that take no part have weight 0, and means of 0 wherever the origin is.
     if traced:
         public = public._replace(means=jnp.where((public.weights > 0)[..., None], public.means, 0))
@@ -230,7 +230,7 @@ def _settled(options, found, x, prepared, labels):
     distant, state = np.asarray(found.distant), found.fit.state
     for at in map(tuple, np.argwhere(distant.any(axis=-1))):
         covariances = state.covariances[at]
-        covariances = covariances[0] if options.family.name == "tied" else covariances
+        covariances = covariances[0] if options.covariance_type.name == "tied" else covariances
         components = mixture_components(options, state.weights[at], state.means[at], covariances)
         means = np.asarray(state.means[at], np.float64)
         index, settled = settle(options, components, prepared, x, distant[at], means)
@@ -337,7 +337,7 @@ def _finish(static, fitted, points, limits):
     known = jnp.where(fitted.steps > 0, bound, log_likelihood)
     status = em.with_precision(fitted.status, state.fall, known, limits.tol)
     status = status_with(status, objective=known, collapsed=jnp.any(collapsed))
-    covariances = public_covariances(options.family, covariances)
+    covariances = public_covariances(options.covariance_type, covariances)
     public = GMMState(weights, means, covariances, bound, collapsed, state.residual)
     return Solved(fitted._replace(state=public, status=status), log_likelihood, mean_cells(options, points), distant)
 
@@ -374,5 +374,5 @@ def _bound(options, parameters, points, reg, active):
 
 def _rebuild(options, parameters):
     weights, means, covariances = parameters
-    _, factor, _ = options.family.factor(covariances, means.shape[1])
+    _, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
     return Mixture(weights, means, covariances, factor)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcluster.cluster.gmm.state import variances_of
 from jaxcluster.core.frame import Prepared
-from jaxcluster.ops.gaussian import Family
+from jaxcluster.ops.gaussian import CovarianceType
 from jaxcluster.types import Fit, Int, Published, Status
 
 RESOLUTION = 0.05
@@ -23,7 +23,7 @@ less than 1/400 of themselves squared to its variance."""
 
 
 def resolve(
-    fitted: Fit, x: Any, prepared: Prepared, family: Family, labels: Int[Published, "*batch n"]
+    fitted: Fit, x: Any, prepared: Prepared, covariance_type: CovarianceType, labels: Int[Published, "*batch n"]
 ) -> tuple[Int[Published, "*batch"], np.ndarray]:
     """The status of a fit, and its means with what rounding took from them.
 
@@ -34,7 +34,7 @@ def resolve(
         fitted: concrete, in the frame, its state with means (…, k, d) and covariances.
         x: the rows of the caller.
         prepared: the rows in the frame.
-        family: the type of the covariances.
+        covariance_type: the type of the covariances.
         labels: of the rows that are real.
 
     Returns:
@@ -49,8 +49,8 @@ def resolve(
     weight = np.asarray(prepared.points.weight)[: prepared.n]
     for at in np.ndindex(status.shape):
         covariances = np.asarray(state.covariances[at], np.float64)
-        covariances = covariances[0] if family.name == "tied" else covariances
-        deviations = np.sqrt(np.maximum(variances_of(family, covariances, k, d), 0))
+        covariances = covariances[0] if covariance_type.name == "tied" else covariances
+        deviations = np.sqrt(np.maximum(variances_of(covariance_type, covariances, k, d), 0))
         coarse = (eps * np.abs(means[at]) > RESOLUTION * deviations).any(axis=1)
         for j in np.flatnonzero(coarse):
             members = np.flatnonzero((np.asarray(labels[at]) == j) & (weight > 0))

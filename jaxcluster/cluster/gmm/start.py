@@ -13,14 +13,14 @@ import numpy as np
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.centroids import mean_variance
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, enter_means, family_of, shifted
+from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_type_of, enter_means, shifted
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import shard_index
 from jaxcluster.ops.distance import HIGHEST, squared_norms
-from jaxcluster.ops.gaussian import Family
-from jaxcluster.ops.gaussian.dense import factor_dense
+from jaxcluster.ops.gaussian import CovarianceType
+from jaxcluster.ops.gaussian.full import factor_dense
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
@@ -55,7 +55,7 @@ class Given(NamedTuple):
     Attributes:
         means: (k, d).
         weights: (k,).
-        covariances: in the shape of their family.
+        covariances: in the shape of their type.
         responsibilities: (k, n).
         last_bound: () lower bound of the fit that is continued (nats).
     """
@@ -72,7 +72,7 @@ class Given(NamedTuple):
         return self.means is not None and self.weights is not None and self.covariances is not None
 
 
-def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
+def check_start(init: Any, covariance_type: CovarianceType, n: int, k: int, d: int) -> Start:
     """``init`` as a `Start` of checked arrays.
 
     Args:
@@ -85,9 +85,9 @@ def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
     start = _as_start(init)
     check.check_choice("init", start.method, METHODS)
     if start.state is not None:
-        _check_state(start.state, family, k, d)
+        _check_state(start.state, covariance_type, k, d)
         return Start(state=start.state)
-    shapes = {"means": (k, d), "weights": (k,), "precisions": family.shape(k, d), "responsibilities": (n, k)}
+    shapes = {"means": (k, d), "weights": (k,), "precisions": covariance_type.shape(k, d), "responsibilities": (n, k)}
     arrays = {}
     for name, shape in shapes.items():
         value = getattr(start, name)
@@ -95,25 +95,31 @@ def check_start(init: Any, family: Family, n: int, k: int, d: int) -> Start:
             continue
         value = arrays[name] = value if check.is_traced(value) else np.asarray(value)
         if value.shape != shape:
-            raise ValueError(f"{name} of the start must have shape {shape} for {family.name}, got {value.shape}.")
+            raise ValueError(
+                f"{name} of the start must have shape {shape} for {covariance_type.name}, got {value.shape}."
+            )
         if not check.is_traced(value):
             check.check_finite(value, name=name)
     _check_shares(arrays.get("weights"))
     _check_responsibilities(arrays.get("responsibilities"))
-    _check_precisions(arrays.get("precisions"), family)
+    _check_precisions(arrays.get("precisions"), covariance_type)
     return start._replace(**arrays)
 
 
-def _check_state(state, family, k, d):
+def _check_state(state, covariance_type, k, d):
     if state.means.shape != (k, d):
         raise ValueError(f"init is a state with means of shape {state.means.shape}, but {(k, d)} is asked for.")
-    found, _ = family_of(state)
+    found, _ = covariance_type_of(state)
     # Of one component the shapes do not tell tied from full.
-    if found.name != family.name and not (k == 1 and {found.name, family.name} == {"full", "tied"}):
-        raise ValueError(f"init is a state with {found.name} covariances, but covariance={family.name!r} is asked for.")
+    if found.name != covariance_type.name and not (k == 1 and {found.name, covariance_type.name} == {"full", "tied"}):
+        raise ValueError(
+            f"init is a state with {found.name} covariances, but covariance={covariance_type.name!r} is asked for."
+        )
 
 
-def enter(start: Start, frame: Frame, family: Family, ridge: Ridge, rows: int, dtype: np.dtype) -> Given:
+def enter(
+    start: Start, frame: Frame, covariance_type: CovarianceType, ridge: Ridge, rows: int, dtype: np.dtype
+) -> Given:
     """A start in a frame, for rows that are padded to so many, as arrays of ``dtype``."""
 
     def place(value):
@@ -123,7 +129,7 @@ def enter(start: Start, frame: Frame, family: Family, ridge: Ridge, rows: int, d
 
     if start.state is not None:
         state = start.state
-        covariances = state.covariances[0] if family.name == "tied" else state.covariances
+        covariances = state.covariances[0] if covariance_type.name == "tied" else state.covariances
         last_bound = shifted(state.lower_bound, state.means.shape[1], -1 * ridge.cell, frame)
         covariances = place(frame.scale(covariances, length=2))
         return Given(place(enter_means(state.means, frame)), place(state.weights), covariances, None, place(last_bound))
@@ -131,7 +137,7 @@ def enter(start: Start, frame: Frame, family: Family, ridge: Ridge, rows: int, d
     if r is not None:
         r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
     means = None if start.means is None else place(frame.enter(start.means))
-    covariances = None if start.precisions is None else _inverse(family, start.precisions)
+    covariances = None if start.precisions is None else _inverse(covariance_type, start.precisions)
     covariances = None if covariances is None else place(frame.scale(covariances, length=2))
     return Given(means, place(start.weights), covariances, r)
 
@@ -148,9 +154,9 @@ def first_mixture(
 ) -> tuple[Mixture, Bool[Array, " k"]]:
     """The mixture of a start, and which of its components were kept from collapsing."""
     d = points.x.shape[1]
-    family = options.family
+    covariance_type = options.covariance_type
     if start.complete:
-        covariances, factor, repaired = family.factor(start.covariances, d)
+        covariances, factor, repaired = covariance_type.factor(start.covariances, d)
         return Mixture(start.weights, start.means, covariances, factor), jnp.zeros((k,), bool) | repaired
     centers, members = membership(options, method, key, points, start, prior, k)
     broad = broad_mixture(options, points, prior, centers)
@@ -162,7 +168,7 @@ def first_mixture(
         prior,
     )
     if start.covariances is not None:
-        covariances, factor, _ = family.factor(start.covariances, d)
+        covariances, factor, _ = covariance_type.factor(start.covariances, d)
         mixture = mixture._replace(covariances=covariances, factor=factor)
     given = {name: getattr(start, name) for name in ("weights", "means") if getattr(start, name) is not None}
     return mixture._replace(**given), collapsed
@@ -216,8 +222,8 @@ def broad_mixture(options, points, prior, centers):
     """A mixture as wide as the rows: what components without rows keep, and what missing cells are first taken from."""
     k, d = centers.shape
     variance = mean_square(options, points) + prior.reg
-    covariances = options.family.isotropic(variance, k, d).astype(centers.dtype)
-    covariances, factor, _ = options.family.factor(covariances, d)
+    covariances = options.covariance_type.isotropic(variance, k, d).astype(centers.dtype)
+    covariances, factor, _ = options.covariance_type.factor(covariances, d)
     return Mixture(jnp.full((k,), 1 / k, centers.dtype), centers, covariances, factor)
 
 
@@ -231,9 +237,9 @@ def mean_square(options: em.EMOptions, points: Points) -> Float[Array, ""]:
     return mean_variance(Points(x, weight), squared_norms(x), axis_name=options.axis_name)
 
 
-def _inverse(family, precisions):
+def _inverse(covariance_type, precisions):
     """Covariances of precisions; concrete ones are inverted in float64."""
-    if family.name in ("diag", "spherical"):
+    if covariance_type.name in ("diag", "spherical"):
         return 1 / (precisions if check.is_traced(precisions) else np.asarray(precisions, np.float64))
     if not check.is_traced(precisions):
         return np.linalg.inv(np.asarray(precisions, np.float64))
@@ -280,10 +286,10 @@ def _check_responsibilities(r):
         )
 
 
-def _check_precisions(precisions, family):
+def _check_precisions(precisions, covariance_type):
     if precisions is None or check.is_traced(precisions):
         return
-    if family.name in ("diag", "spherical"):
+    if covariance_type.name in ("diag", "spherical"):
         _refuse(precisions > 0, "positive")
         return
     matrices = np.asarray(precisions, np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, float_dtype, frame_of, publish, times_power_of_two
-from jaxcluster.ops.gaussian import FAMILIES, Factor, Family
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType, Factor
 from jaxcluster.types import Array, Bool, Float, Published
 
 LARGEST_VARIANCE = 100
@@ -25,7 +25,7 @@ class Mixture(NamedTuple):
     Attributes:
         weights: (k,), summing to 1.
         means: (k, d).
-        covariances: in the shape of their family.
+        covariances: in the shape of their type.
         factor: of the covariances.
     """
 
@@ -59,19 +59,19 @@ class GMMState(NamedTuple):
         """The mean negative log-likelihood, by which runs are compared."""
         return -self.lower_bound
 
-    def leave(self, frame: Frame, family: Family, ridge: Ridge, cells: Any) -> GMMState:
+    def leave(self, frame: Frame, covariance_type: CovarianceType, ridge: Ridge, cells: Any) -> GMMState:
         """The same mixture out of the frame of its fit.
 
         Args:
             frame: of the fit.
-            family: the type of the covariances.
+            covariance_type: the type of the covariances.
             ridge: of the fit.
             cells: mean number of observed cells of a row.
         """
         return GMMState(
             published_shares(self.weights, frame),
             frame.leave(self.means),
-            ridge.leave(family, self.covariances, frame),
+            ridge.leave(covariance_type, self.covariances, frame),
             shifted(self.lower_bound, cells, ridge.cell, frame),
             self.collapsed,
             frame.unscale(self.residual),
@@ -128,7 +128,7 @@ class Ridge(NamedTuple):
     cell: Any
     cut: Any
 
-    def leave(self, family: Family, covariances: Any, frame: Frame) -> Published:
+    def leave(self, covariance_type: CovarianceType, covariances: Any, frame: Frame) -> Published:
         """Covariances (…) of a fit, in the shape that `GMMState` has them in, in data units²."""
         leaving = frame.unscale(covariances, length=2)
         traced = check.is_traced(self, covariances, frame)
@@ -137,7 +137,7 @@ class Ridge(NamedTuple):
         # The ridge that was used in the frame is taken off, and the one that was asked for is added.
         array = jnp if traced else np
         one = array.ones((), covariances.dtype)
-        if family.name in ("full", "tied"):
+        if covariance_type.name in ("full", "tied"):
             one = array.eye(covariances.shape[-1], dtype=covariances.dtype)
         one = one.reshape((1,) * (covariances.ndim - one.ndim) + one.shape)
         rest = frame.unscale(covariances - self.value * one, length=2)
@@ -193,15 +193,15 @@ def shifted(log_p: Any, cells: Any, cell: Any, frame: Frame, *, dtype: np.dtype 
     return publish(np.asarray(log_p, np.float64) + np.asarray(cells, np.float64) * cell, dtype or frame.dtype)
 
 
-def family_named(covariance: str) -> Family:
+def covariance_type_named(covariance: str) -> CovarianceType:
     """The type of covariance of this name; ValueError lists the known ones."""
-    check.check_choice("covariance", covariance, FAMILIES)
-    return FAMILIES[covariance]
+    check.check_choice("covariance", covariance, COVARIANCE_TYPES)
+    return COVARIANCE_TYPES[covariance]
 
 
-def public_covariances(family: Family, covariances: Array) -> Array:
+def public_covariances(covariance_type: CovarianceType, covariances: Array) -> Array:
     """Covariances as `GMMState` has them."""
-    return covariances[None] if family.name == "tied" else covariances
+    return covariances[None] if covariance_type.name == "tied" else covariances
 
 
 def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
@@ -221,12 +221,12 @@ def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
 
 def _means_and_deviations(state):
     """Means and standard deviations (k, d) of the components that have a weight, in float64 if they are concrete."""
-    family, covariances = family_of(state)
+    covariance_type, covariances = covariance_type_of(state)
     k, d = state.means.shape
     if check.is_traced(state.means, state.weights, covariances):
         held = jax.lax.stop_gradient((state.weights, state.means, covariances))
         weights, means, covariances = map(jnp.asarray, held)
-        variances = jnp.maximum(variances_of(family, covariances, k, d), 0).astype(means.dtype)
+        variances = jnp.maximum(variances_of(covariance_type, covariances, k, d), 0).astype(means.dtype)
         heaviest = jnp.argmax(weights)
         kept = (weights > 0)[:, None]
         means = jnp.where(kept, means, means[heaviest][None])
@@ -235,40 +235,40 @@ def _means_and_deviations(state):
     kept = kept if kept.any() else np.ones(k, bool)
     means = np.asarray(state.means)
     means = means.astype(np.float64) if means.dtype.itemsize > 8 else means
-    variances = np.maximum(np.asarray(variances_of(family, np.asarray(covariances, np.float64), k, d)), 0)
+    variances = np.maximum(np.asarray(variances_of(covariance_type, np.asarray(covariances, np.float64), k, d)), 0)
     # In the dtype of the means, which tells in what precision they are compared.
     return means[kept], np.sqrt(variances[kept]).astype(means.dtype)
 
 
-def variances_of(family: Family, covariances: Any, k: int, d: int) -> Any:
-    """(k, d) variances of the columns, of covariances in the shape of their family."""
+def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: int) -> Any:
+    """(k, d) variances of the columns, of covariances in the shape of their type."""
     array = jnp if check.is_traced(covariances) else np
-    if family.name in ("full", "tied"):
+    if covariance_type.name in ("full", "tied"):
         covariances = array.diagonal(covariances, axis1=-2, axis2=-1)
-    if family.name == "spherical":
+    if covariance_type.name == "spherical":
         covariances = covariances[:, None]
     return array.broadcast_to(covariances if covariances.ndim == 2 else covariances[None], (k, d))
 
 
-def parts_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[Family, Array, Array, Array]:
+def parts_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[CovarianceType, Array, Array, Array]:
     """A mixture in a frame: its type of covariance, weights, means and covariances, as arrays of ``dtype``."""
-    family, covariances = family_of(state)
+    covariance_type, covariances = covariance_type_of(state)
     covariances = frame.scale(covariances, length=2)
     parts = state.weights, enter_means(state.means, frame), covariances
     if not check.is_traced(parts):
         parts = (np.asarray(each).astype(dtype) for each in parts)
-    return family, *(jnp.asarray(each).astype(dtype) for each in parts)
+    return covariance_type, *(jnp.asarray(each).astype(dtype) for each in parts)
 
 
-def family_of(state: GMMState) -> tuple[Family, Published]:
-    """The type of a state's covariances, by their shape, and the covariances in the shape of their family."""
+def covariance_type_of(state: GMMState) -> tuple[CovarianceType, Published]:
+    """The type of a state's covariances, by their shape, and the covariances in the shape of their type."""
     k, d = state.means.shape
     shape = np.shape(state.covariances)
     if shape == (1, d, d) and k > 1:
-        return FAMILIES["tied"], state.covariances[0]
+        return COVARIANCE_TYPES["tied"], state.covariances[0]
     for name in ("full", "diag", "spherical"):
-        if shape == FAMILIES[name].shape(k, d):
-            return FAMILIES[name], state.covariances
+        if shape == COVARIANCE_TYPES[name].shape(k, d):
+            return COVARIANCE_TYPES[name], state.covariances
     raise ValueError(
         f"covariances of shape {shape} fit no type for means of shape {(k, d)}: full is {(k, d, d)}, tied {(1, d, d)}, "
         f"diag {(k, d)}, spherical {(k,)}."

@@ -27,7 +27,7 @@ from jaxcluster.cluster.gmm.state import (
     GMMState,
     Mixture,
     below_largest_variance,
-    family_of,
+    covariance_type_of,
     frame_of_mixture,
     parts_in_frame,
     public_covariances,
@@ -41,7 +41,7 @@ from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, times_power_of_two
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.ops.distance import HIGHEST
-from jaxcluster.ops.gaussian import Family, Moments
+from jaxcluster.ops.gaussian import CovarianceType, Moments
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published
 
 SCATTER = {"full": "ki,kj->kij", "tied": "ki,kj->ij", "diag": "ki,ki->ki", "spherical": "ki,ki->k"}
@@ -156,13 +156,13 @@ def start(
     x, k = check.check_samples(x, k)
     options = em_options(covariance, None, missing)
     reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
-    chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
+    chosen = check_start(init, options.covariance_type, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, missing=missing or None)
     frame = below_largest_variance(prepared.frame, reg_covar)
     if frame is not prepared.frame:
         prepared = prepare(x, weights, missing=missing or None, frame=frame)
     points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
-    given = enter(chosen, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
+    given = enter(chosen, prepared.frame, options.covariance_type, ridge, points.weight.shape[0], points.x.dtype)
     static = _Static(k, chosen.method, options, 0, 0, 0)
     return _public(options, _start(static, key, points, given, ridge.value), prepared.frame)
 
@@ -186,8 +186,8 @@ def partial_fit(
     check.check_width(x, state.frame_means.shape[1])
     check_decay(decay)
     reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
-    family, _ = family_of(state.mixture())
-    options = em_options(family.name, None, missing)
+    covariance_type, _ = covariance_type_of(state.mixture())
+    options = em_options(covariance_type.name, None, missing)
     prepared = prepare(x, weights, missing=missing or None, frame=below_largest_variance(state.frame, reg_covar))
     state, points = _in_frame(state, prepared.frame), prepared.points
     ridge = ridge_in(prepared.frame, reg_covar)
@@ -215,10 +215,10 @@ def stream_of(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame |
     reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
     frame = below_largest_variance(frame_of_mixture(state, frame), reg_covar)
     dtype = float_dtype(frame.dtype)
-    family, weights, means, covariances = parts_in_frame(state, frame, dtype)
+    covariance_type, weights, means, covariances = parts_in_frame(state, frame, dtype)
     reg = jnp.asarray(ridge_in(frame, reg_covar).value, dtype)
     bound, collapsed = jnp.asarray(state.lower_bound).astype(dtype), jnp.asarray(state.collapsed)
-    covariances = public_covariances(family, covariances)
+    covariances = public_covariances(covariance_type, covariances)
     return StepwiseState(weights, means, covariances, reg, frame, jnp.int32(steps), bound, collapsed)
 
 
@@ -310,10 +310,10 @@ def minibatch_fit_framed(
     for name, value in (("tol", tol), ("max_no_improvement", patience)):
         check.check_positive(name, value, zero=True)
     reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
-    chosen = check_start(init, options.family, x.shape[0], k, x.shape[1])
+    chosen = check_start(init, options.covariance_type, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, missing=missing or None, axis_name=axis_name)
     points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
-    given = enter(chosen, prepared.frame, options.family, ridge, points.weight.shape[0], points.x.dtype)
+    given = enter(chosen, prepared.frame, options.covariance_type, ridge, points.weight.shape[0], points.x.dtype)
     most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
     static = _Static(k, chosen.method, options, batch_size, init_size, history_capacity(most))
     limits = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
@@ -335,13 +335,13 @@ def step_size(steps: Int[Array, ""], decay, dtype) -> Float[Array, ""]:
 
 def step(options: em.EMOptions, state: Running, columns: em.Columns, rate, reg) -> Running:
     """One batch, its statistics mixed into the running ones with the weight ``rate``; 1 makes it a step of EM."""
-    family, before = options.family, state.mixture
+    covariance_type, before = options.covariance_type, state.mixture
     total = jnp.sum(columns.weight)
-    raw = before.covariances - family.isotropic(state.reg, *before.means.shape).astype(before.means.dtype)
+    raw = before.covariances - covariance_type.isotropic(state.reg, *before.means.shape).astype(before.means.dtype)
 
     def mixed(reference):
         batch = em.em_stats(options, before, reference, columns)
-        past = moments_of(family, total * before.weights, before.means - reference, raw)
+        past = moments_of(covariance_type, total * before.weights, before.means - reference, raw)
         moments = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, past, batch.moments)
         return batch._replace(moments=moments)
 
@@ -354,16 +354,18 @@ def step(options: em.EMOptions, state: Running, columns: em.Columns, rate, reg) 
     return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
 
 
-def moments_of(family: Family, weight: Float[Array, " k"], offset: Float[Array, "k d"], covariances: Array) -> Moments:
+def moments_of(
+    covariance_type: CovarianceType, weight: Float[Array, " k"], offset: Float[Array, "k d"], covariances: Array
+) -> Moments:
     """Moments, about a reference, of weighted components whose means lie ``offset`` from it."""
     first = weight[:, None] * offset
-    if family.name == "tied":
+    if covariance_type.name == "tied":
         within = jnp.sum(weight) * covariances
-    elif family.name == "spherical":
+    elif covariance_type.name == "spherical":
         within = weight * covariances * offset.shape[1]
     else:
         within = weight.reshape(-1, *(1,) * (covariances.ndim - 1)) * covariances
-    return Moments(weight, first, within + jnp.einsum(SCATTER[family.name], first, offset, precision=HIGHEST))
+    return Moments(weight, first, within + jnp.einsum(SCATTER[covariance_type.name], first, offset, precision=HIGHEST))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -391,8 +393,8 @@ def _partial_fit(options, inside, rest, points, decay, reg):
     dtype = points.x.dtype
     weights, means, covariances, old_reg = (leaf.astype(dtype) for leaf in inside)
     steps, bound, collapsed = rest
-    covariances = covariances[0] if options.family.name == "tied" else covariances
-    covariances, factor, _ = options.family.factor(covariances, means.shape[1])
+    covariances = covariances[0] if options.covariance_type.name == "tied" else covariances
+    covariances, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
     running = Running(Mixture(weights, means, covariances, factor), old_reg, steps, bound.astype(dtype), collapsed)
     rate = step_size(steps, decay, dtype)
     running = step(options, running, em.as_columns(points), rate, jnp.asarray(reg).astype(dtype))
@@ -470,7 +472,7 @@ def _finish(static, fitted, points):
     log_likelihood = points.weight @ jnp.where(points.weight > 0, log_p, 0)
     log_likelihood, total = across((log_likelihood, jnp.sum(points.weight)), options.axis_name)
     bound = log_likelihood / total
-    covariances = public_covariances(options.family, mixture.covariances)
+    covariances = public_covariances(options.covariance_type, mixture.covariances)
     state = GMMState(mixture.weights, mixture.means, covariances, bound, collapsed, search.change)
     status = status_with(fitted.status, objective=bound, collapsed=jnp.any(collapsed))
     fit = Fit(state, labels, fitted.steps, status, fitted.history)
@@ -479,5 +481,5 @@ def _finish(static, fitted, points):
 
 def _public(options, running, frame):
     mixture, reg, steps, bound, collapsed = running
-    covariances = public_covariances(options.family, mixture.covariances)
+    covariances = public_covariances(options.covariance_type, mixture.covariances)
     return StepwiseState(mixture.weights, mixture.means, covariances, reg, frame, steps, bound, collapsed)

@@ -18,7 +18,7 @@ from jaxcluster.core import check
 from jaxcluster.core.frame import prepare
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many, side_by_side
-from jaxcluster.ops.gaussian import FAMILIES
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, KeyArray
 
 
@@ -54,7 +54,7 @@ def sweep(
     x,
     ks,
     *,
-    covariances: Sequence[str] = tuple(FAMILIES),
+    covariances: Sequence[str] = tuple(COVARIANCE_TYPES),
     n_seeds: int = 1,
     weights=None,
     init: str = "kmeans",

@@ -13,9 +13,9 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.distance import HIGHEST
-from jaxcluster.ops.gaussian import FAMILIES, form_of
-from jaxcluster.ops.gaussian.family import product_over_rows, with_ones
-from jaxcluster.ops.gaussian.spherical import square_distances
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES, form_of
+from jaxcluster.ops.gaussian.covariance_type import product_over_rows, with_ones
+from jaxcluster.ops.gaussian.diagonal import square_distances
 from jaxcluster.types import Array, Float, Int
 
 FAR = 750.0
@@ -103,9 +103,9 @@ def distances_to(
     Less 2σ²·log mass, where there is one, so that the shares are in proportion to it.
     """
     k, d = centers.shape
-    family = FAMILIES["spherical"]
-    _, factor, _ = family.factor(jnp.broadcast_to(jax.lax.stop_gradient(variance), (k,)), d)
-    form = form_of(family, centers, factor)
+    covariance_type = COVARIANCE_TYPES["spherical"]
+    _, factor, _ = covariance_type.factor(jnp.broadcast_to(jax.lax.stop_gradient(variance), (k,)), d)
+    form = form_of(covariance_type, centers, factor)
     if mass is None:
         return lambda x: square_distances(centers, x, form, HIGHEST)
     nearer = 2 * variance * jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))

@@ -1,32 +1,32 @@
-"""Gaussian densities and moments for tiles of rows, one module a type of covariance."""
+"""Gaussian log-densities and moments for tiles of samples, for each covariance type."""
 
-from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE
-from jaxcluster.ops.gaussian.family import (
+from jaxcluster.ops.gaussian.covariance_type import (
     DIFFERENCES,
-    PRODUCTS,
+    EXPANDED,
+    HALF_EXPANDED,
+    CovarianceType,
     Factor,
-    Family,
     Moments,
     form_of,
     log_densities,
 )
+from jaxcluster.ops.gaussian.diagonal import DIAGONAL_COVARIANCE, SPHERICAL_COVARIANCE
 from jaxcluster.ops.gaussian.far import Components
-from jaxcluster.ops.gaussian.full import FULL_COVARIANCE
-from jaxcluster.ops.gaussian.spherical import SPHERICAL_COVARIANCE
-from jaxcluster.ops.gaussian.tied import TIED_COVARIANCE
+from jaxcluster.ops.gaussian.full import FULL_COVARIANCE, TIED_COVARIANCE
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (FULL_COVARIANCE, TIED_COVARIANCE, DIAGONAL_COVARIANCE, SPHERICAL_COVARIANCE)
+COVARIANCE_TYPES: dict[str, CovarianceType] = {
+    each.name: each for each in (FULL_COVARIANCE, TIED_COVARIANCE, DIAGONAL_COVARIANCE, SPHERICAL_COVARIANCE)
 }
-"""Types of covariance by the names that users write."""
+"""Covariance types by the names that users write."""
 
 __all__ = [
+    "COVARIANCE_TYPES",
     "DIFFERENCES",
-    "FAMILIES",
-    "PRODUCTS",
+    "EXPANDED",
+    "HALF_EXPANDED",
     "Components",
+    "CovarianceType",
     "Factor",
-    "Family",
     "Moments",
     "form_of",
     "log_densities",

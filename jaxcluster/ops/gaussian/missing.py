@@ -1,7 +1,7 @@
-"""Densities and moments of rows with missing cells, which are integrated out.
+"""Log-densities and expected moments of samples with missing values (NaN), which are integrated out.
 
-A missing cell is NaN. Each row's observed cells select a block of each covariance, so full and tied types factor a
-matrix a row: O(n·k·d³) and O(n·d³), against O(n·k·d²) where everything is observed.
+The observed values of a sample select a block of each covariance, so full and tied types factor a matrix for each
+sample: O(n·k·d³) and O(n·d³), against O(n·k·d²) without missing values.
 
 Source: Z. Ghahramani and M. I. Jordan, Supervised learning from incomplete data via an EM approach, NIPS 1993.
 """
@@ -13,13 +13,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import HIGHEST
-from jaxcluster.ops.gaussian.dense import invert_lower
-from jaxcluster.ops.gaussian.family import LOG_2PI, Family, Moments
+from jaxcluster.ops.gaussian.covariance_type import LOG_2PI, CovarianceType, Moments
+from jaxcluster.ops.gaussian.full import invert_lower
 from jaxcluster.types import Array, Bool, Float
 
 
-class Blocks(NamedTuple):
-    """What the observed cells of rows make of covariances; c is k, or 1 for one that is shared.
+class ObservedBlocks(NamedTuple):
+    """Inverse Cholesky factors of the observed blocks of covariances; c is k, or 1 for a tied one.
 
     Attributes:
         observed: (n, d).
@@ -33,11 +33,11 @@ class Blocks(NamedTuple):
 
 
 def log_densities(
-    family: Family, means: Float[Array, "k d"], covariances: Array, x: Float[Array, "d n"]
+    covariance_type: CovarianceType, means: Float[Array, "k d"], covariances: Array, x: Float[Array, "d n"]
 ) -> Float[Array, "k n"]:
-    """log density of each row's observed cells under every component (nats); 0 for a row without any."""
-    if family.name in ("diag", "spherical"):
-        observed, offset, variances = _cells(means, covariances, x)
+    """Log-density of the observed values of each sample under every component (nats); 0 if none is observed."""
+    if covariance_type.name in ("diag", "spherical"):
+        observed, offset, variances = _observed_offsets(means, covariances, x)
         terms = jnp.square(offset) / variances + jnp.log(variances) + LOG_2PI
         return -jnp.sum(jnp.where(observed, terms, 0), axis=1) / 2
     blocks = _blocks(means, _matrices(covariances), x)
@@ -48,47 +48,50 @@ def log_densities(
 
 
 def moments(
-    family: Family,
+    covariance_type: CovarianceType,
     r: Float[Array, "k n"],
     means: Float[Array, "k d"],
     covariances: Array,
     reference: Float[Array, "k d"],
     x: Float[Array, "d n"],
 ) -> Moments:
-    """Expected moments about a reference, missing cells distributed as the mixture has them given the observed ones."""
+    """Expected moments about a reference: the E-step of missing values under the mixture given the observed ones."""
     weight = jnp.sum(r, axis=1)
     shift = means - reference
-    if family.name in ("diag", "spherical"):
-        observed, offset, variances = _cells(means, covariances, x)
+    if covariance_type.name in ("diag", "spherical"):
+        observed, offset, variances = _observed_offsets(means, covariances, x)
         distance = offset + shift[:, :, None]
-        spread = jnp.square(distance) + jnp.where(observed, 0, variances)
-        second = jnp.sum(r[:, None, :] * spread, axis=2)
+        # E(x − m)²: the variance is added where x is missing, whose expectation is the mean (offset 0).
+        squares = jnp.square(distance) + jnp.where(observed, 0, variances)
+        second = jnp.sum(r[:, None, :] * squares, axis=2)
         first = jnp.sum(r[:, None, :] * distance, axis=2)
-        return Moments(weight, first, second if family.name == "diag" else jnp.sum(second, axis=1))
+        return Moments(weight, first, second if covariance_type.name == "diag" else jnp.sum(second, axis=1))
     matrices = _matrices(covariances)
     blocks = _blocks(means, matrices, x)
     white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=HIGHEST)
+    # E[x | observed] − mean = Σ·Σ_oo⁻¹·(x_o − mean_o): observed values are reproduced, missing ones are predicted.
     solved = jnp.matmul(jnp.swapaxes(blocks.inverse, -1, -2), white, precision=HIGHEST)
-    filled = jnp.matmul(matrices[:, None], solved, precision=HIGHEST)[..., 0] + shift[:, None, :]
-    known = jnp.where(blocks.observed[None, :, :, None], matrices[:, None], 0)
-    explained = jnp.matmul(blocks.inverse, known, precision=HIGHEST)
-    share = r if matrices.shape[0] > 1 or r.shape[0] == 1 else jnp.sum(r, axis=0, keepdims=True)
-    total = jnp.sum(share, axis=1)[:, None, None] * matrices
-    left = total - jnp.einsum("cn,cnij,cnil->cjl", share, explained, explained, precision=HIGHEST)
-    about = jnp.einsum("kn,kni,knj->kij", r, filled, filled, precision=HIGHEST)
-    second = about + left if family.name == "full" else jnp.sum(about, axis=0) + left[0]
-    return Moments(weight, jnp.einsum("kn,kni->ki", r, filled, precision=HIGHEST), second)
+    expected = jnp.matmul(matrices[:, None], solved, precision=HIGHEST)[..., 0] + shift[:, None, :]
+    # The conditional covariance is Σ − Σ·Σ_oo⁻¹·Σ, whose second term is a square: LᵀL with L = inverse·Σ_o.
+    observed_rows = jnp.where(blocks.observed[None, :, :, None], matrices[:, None], 0)
+    explained = jnp.matmul(blocks.inverse, observed_rows, precision=HIGHEST)
+    weights = r if matrices.shape[0] > 1 or r.shape[0] == 1 else jnp.sum(r, axis=0, keepdims=True)
+    total = jnp.sum(weights, axis=1)[:, None, None] * matrices
+    conditional = total - jnp.einsum("cn,cnij,cnil->cjl", weights, explained, explained, precision=HIGHEST)
+    scatter = jnp.einsum("kn,kni,knj->kij", r, expected, expected, precision=HIGHEST)
+    second = scatter + conditional if covariance_type.name == "full" else jnp.sum(scatter, axis=0) + conditional[0]
+    return Moments(weight, jnp.einsum("kn,kni->ki", r, expected, precision=HIGHEST), second)
 
 
 def observed_blocks(matrices: Float[Array, "*c d d"], observed: Bool[Array, "*n d"]) -> Float[Array, "*m d d"]:
-    """Each row's block of observed cells, the identity elsewhere; leading axes are matched by broadcasting."""
+    """Block of the observed features of each sample, the identity elsewhere; leading axes are broadcast."""
     eye = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
     both = observed[..., :, None] & observed[..., None, :]
     return jnp.where(both, matrices, eye.reshape((1,) * (matrices.ndim - 2) + eye.shape))
 
 
-def _cells(means, covariances, x):
-    """Which cells are observed, their offsets from the means, and variances, (1, d, n), (k, d, n) and (k, d, 1)."""
+def _observed_offsets(means, covariances, x):
+    """Mask of the observed values (1, d, n), their offsets from the means (k, d, n), and variances (k, d, 1)."""
     observed = ~jnp.isnan(x)[None]
     filled = jnp.where(observed[0], x, 0)[None]
     offset = jnp.where(observed, filled - means[:, :, None], 0)
@@ -105,4 +108,4 @@ def _blocks(means, matrices, x):
     filled = jnp.where(observed, x.T, 0)
     offset = jnp.where(observed[None], filled[None] - means[:, None, :], 0)
     lower = jnp.linalg.cholesky(observed_blocks(matrices[:, None], observed[None]))
-    return Blocks(observed, offset, invert_lower(lower))
+    return ObservedBlocks(observed, offset, invert_lower(lower))
