@@ -20,7 +20,7 @@ from jaxcluster.ops.affinity import as_affinity, kernel, laplacian
 
 def dense(affinity):
     """The whole matrix of an affinity, its diagonal included."""
-    return np.asarray(affinity.links(jnp.eye(affinity.n))) + np.diag(affinity.diagonal)
+    return np.asarray(affinity.multiply(jnp.eye(affinity.n))) + np.diag(affinity.diagonal)
 
 
 def sparse_weights(n, density, seed):
@@ -53,7 +53,7 @@ def test_products_degrees_and_scaling_are_those_of_the_matrix(pair):
     v, scale = rng.normal(size=(affinity.n, 3)).astype(np.float32), rng.random(affinity.n).astype(np.float32)
     loose = matrix - np.diag(np.diag(matrix))
     np.testing.assert_allclose(dense(affinity), matrix, atol=1e-5)
-    np.testing.assert_allclose(affinity.links(jnp.asarray(v)), loose @ v, atol=1e-4)
+    np.testing.assert_allclose(affinity.multiply(jnp.asarray(v)), loose @ v, atol=1e-4)
     np.testing.assert_allclose(affinity.degrees(), loose.sum(axis=1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dense(affinity.scaled(jnp.asarray(scale))), matrix * scale[:, None] * scale, atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_the_laplacian_is_scipys(pair):
     expected, roots = scipy.sparse.csgraph.laplacian(matrix, normed=True, return_diag=True)
     np.fill_diagonal(expected, 1)
     np.testing.assert_allclose(operator.product(jnp.eye(affinity.n)), expected, atol=1e-5)
-    np.testing.assert_allclose(operator.roots, roots, rtol=1e-5)
+    np.testing.assert_allclose(operator.sqrt_degrees, roots, rtol=1e-5)
 
 
 def test_rows_that_are_not_there_are_out_of_the_way():
@@ -78,7 +78,7 @@ def test_rows_that_are_not_there_are_out_of_the_way():
 def test_a_kernel_is_never_written_out():
     n = 8192
     given = kernel(np.zeros((n, 2), np.float32), 1.0)
-    compiled = jax.jit(lambda given, v: given.links(v)).lower(given, jnp.zeros((n, 4))).compile()
+    compiled = jax.jit(lambda given, v: given.multiply(v)).lower(given, jnp.zeros((n, 4))).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4
 
 

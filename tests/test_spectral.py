@@ -258,7 +258,7 @@ def test_more_rows_than_are_decomposed_whole_are_iterated_on(key):
     x = make_moons(600, noise=0.13, random_state=0)[0]
     embedding = spectral.embed(key, x, 2, affinity="nearest_neighbors")
     steps = int(embedding.steps)
-    assert eigen.DENSE < 600
+    assert eigen.MAX_DENSE_ROWS < 600
     assert steps > 0
     assert np.isfinite(embedding.history[:steps]).all()
     assert not embedding.history[steps:].any()

@@ -1,6 +1,6 @@
-"""Streamed log-sum-exp over clusters: responsibilities live in tiles, and are folded into statistics there.
+"""Streamed log-sum-exp over clusters: responsibilities exist in tiles, and are folded into statistics there.
 
-Logits are (k, n): clusters above, rows side by side, so that sums over clusters run along whole vectors.
+Logits are (k, n), with clusters as rows and samples as columns, so that sums over clusters run along whole vectors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from jaxcluster.types import Array, Float
 
 
 def responsibilities(logits: Float[Array, "k n"]) -> tuple[Float[Array, " n"], Float[Array, "k n"]]:
-    """log Σ_j exp of each row's logits, and its softmax. A row of nothing but -inf has sum -inf and softmax 0."""
+    """Log-sum-exp and softmax over clusters.
+
+    Returns:
+        (n,) log Σ_j exp(logits_j) of each sample, -inf for one whose logits all are; and (k, n) responsibilities, 0 for
+        such a sample.
+    """
     most = jnp.max(logits, axis=0)
     most = jax.lax.stop_gradient(jnp.where(jnp.isfinite(most), most, 0))
     powers = jnp.exp(logits - most[None, :])
@@ -33,16 +38,16 @@ def fold_responsibilities(
     *,
     tile: int,
 ) -> tuple[Any, Any]:
-    """Folds what rows contribute by their responsibilities, of which no more than a tile exists at a time.
+    """Sum of statistics over samples by their responsibilities, which exist in one tile at a time.
 
     Args:
-        responsibilities_of: tile of rows -> log-sum-exp of each row, and responsibilities.
+        responsibilities_of: tile of samples -> log-sum-exp of each, and responsibilities.
         contribution: (log-sum-exp, responsibilities, tile) -> (summary, per_row).
-        rows: a pytree of arrays with n rows along their last axis.
-        tile: rows a tile.
+        rows: pytree of arrays with n samples along their last axis.
+        tile: number of samples in a tile.
 
     Returns:
-        As `jaxcluster.core.fold.fold_rows`. A gradient computes each tile anew instead of keeping n×k.
+        As `jaxcluster.core.fold.fold_rows`. A gradient computes each tile again instead of storing n×k.
     """
 
     @jax.checkpoint

@@ -1,4 +1,4 @@
-"""Principal components of rows, scaled so that each varies alike."""
+"""Whitening: principal components of unit variance."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float
 
-LEAST = 1e-6
-"""Of the variance of the first component: components with less are rounding, and are left out."""
+MIN_VARIANCE_RATIO = 1e-6
+"""Least variance of a component, as a fraction of that of the first: less is rounding, and left out."""
 
 
 class Whitening(NamedTuple):
-    """Rows to whitened principal components: ``(x - mean) @ matrix``.
+    """Affine map ``(x - mean) @ matrix`` to whitened principal components.
 
     Attributes:
-        mean: (d,) of the rows.
-        matrix: (d, m) components, each divided by its deviation; columns of 0 for those that rows hardly vary along.
+        mean: (d,) mean of the rows.
+        matrix: (d, m) components, each divided by its standard deviation; 0 for components that are left out.
     """
 
     mean: Float[Array, " d"]
@@ -32,18 +32,18 @@ class Whitening(NamedTuple):
 
 
 def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
-    """The whitening of rows by their first ``components`` <= d principal components.
+    """Whitening by the first ``components`` <= d principal components of the rows.
 
     Whitened rows have mean 0 and, along each component that is kept, variance 1 (divided by n).
     """
-    # The mean of what is left of the first row's distance: a sum of rows far from the origin is rounded by their size.
+    # A mean of differences from the first row: a sum of rows far from the origin is rounded by their size.
     mean = x[0] + jnp.mean(x - x[0][None, :], axis=0)
-    apart = x - mean[None, :]
+    centered = x - mean[None, :]
     # In units of about 1: squares of rows near 1e-20 are 0 in float32, and those near 1e20 infinite.
-    exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(apart))))
-    apart = times_power_of_two(apart, -exponent)
-    variances, axes = jnp.linalg.eigh(jnp.matmul(apart.T, apart, precision=HIGHEST) / x.shape[0])
+    exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(centered))))
+    centered = times_power_of_two(centered, -exponent)
+    variances, axes = jnp.linalg.eigh(jnp.matmul(centered.T, centered, precision=HIGHEST) / x.shape[0])
     variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
-    kept = variances > LEAST * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
+    kept = variances > MIN_VARIANCE_RATIO * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
     inverse = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0)
     return Whitening(mean, axes * times_power_of_two(inverse, -exponent)[None, :])

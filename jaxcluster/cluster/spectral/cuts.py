@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, near_one
+from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
 from jaxcluster.ops.graph import check_affinity
 
 
@@ -63,7 +63,7 @@ def _cuts(labels, affinity):
     with jax.enable_x64(True):
         exponent = 0
         if not isinstance(affinity, Affinity):
-            affinity, exponent = near_one(check_affinity(affinity))
+            affinity, exponent = scale_to_unit(check_affinity(affinity))
         weights = as_affinity(affinity)
         if len(labels) != weights.n:
             raise ValueError(f"labels has {len(labels)} entries, but the affinity is of {weights.n} rows.")

@@ -84,7 +84,7 @@ def embed(
         gamma: γ of "rbf", in units of 1 / data units². Traced.
         n_neighbors: of the graphs of neighbors, static, at most n.
         drop_first: leave out the first eigenvector, which is constant where the graph is connected, and give k others.
-        tol: the largest residual; smaller ones are reached where eigenvalues are close, see `ops.eigen.smallest`.
+        tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`.
         max_steps: the most steps of the eigensolver.
 
     Returns:
@@ -140,15 +140,15 @@ def _embed(static, key, affinity, n, tol, max_steps):
     """Of an affinity of which the first n rows are there."""
     present = jnp.arange(affinity.n, dtype=jnp.int32) < n
     operator = laplacian(affinity, present)
-    null, pieces = _null_vectors(affinity, operator.roots, static.count)
-    start = eigen.random_start(key, affinity.n, static.count, operator.roots.dtype)
+    null, pieces = _null_vectors(affinity, operator.sqrt_degrees, static.count)
+    start = eigen.random_start(key, affinity.n, static.count, operator.sqrt_degrees.dtype)
     start = jnp.where(present[:, None], start, 0)
     limits = {"upper": UPPER, "null": null, "tol": tol, "max_steps": max_steps}
-    pairs = eigen.smallest(operator.product, start, static.count, **limits)
+    pairs = eigen.smallest_eigenpairs(operator.product, start, static.count, **limits)
     vectors, values, residuals = _smoothed(operator, pairs)
-    status = eigen.settled(residuals, tol, pairs.status)
+    status = eigen.status_of(residuals, tol, pairs.status)
     kept = slice(int(static.drop_first), None)
-    vectors = _signed(vectors / operator.roots[:, None])[:, kept]
+    vectors = _signed(vectors / operator.sqrt_degrees[:, None])[:, kept]
     return Embedding(vectors, values[kept], residuals[kept], pieces, pairs.steps, status, pairs.history)
 
 
@@ -162,8 +162,8 @@ def _smoothed(operator, pairs):
     near = (pairs.values <= SMOOTH)[None, :]
 
     def smooth(_, vectors):
-        following = operator.links.links(vectors) / jnp.where(near, 1 - pairs.values[None, :], 1)
-        return jnp.where(near & operator.linked[:, None], following, vectors)
+        following = operator.normalized.multiply(vectors) / jnp.where(near, 1 - pairs.values[None, :], 1)
+        return jnp.where(near & operator.has_neighbors[:, None], following, vectors)
 
     vectors = jax.lax.fori_loop(0, SMOOTHING, smooth, pairs.vectors)
     vectors = vectors / jnp.sqrt(jnp.sum(jnp.square(vectors), axis=0))[None, :]

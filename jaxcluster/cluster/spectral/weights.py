@@ -12,7 +12,7 @@ import scipy.sparse
 
 from jaxcluster.core import check, memory
 from jaxcluster.core.frame import bucket
-from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, near_one
+from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.pairwise import concrete_rows, measure
 
@@ -100,7 +100,7 @@ class Padded(NamedTuple):
     Attributes:
         affinity: the weights over 4^exponent, of which the first n rows are there.
         n: see above.
-        exponent: see above; see `jaxcluster.ops.affinity.near_one`.
+        exponent: see above; see `jaxcluster.ops.affinity.scale_to_unit`.
     """
 
     affinity: Affinity
@@ -114,7 +114,7 @@ def padded(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> Pa
         x = concrete_rows(x)
         given = kernel(x.astype(np.float64), gamma, padded=True)
         return Padded(_written_out(given) if given.n**2 <= WRITTEN_OUT else given, len(x), 0)
-    weights, exponent = near_one(weight_matrix(x, affinity, n_neighbors))
+    weights, exponent = scale_to_unit(weight_matrix(x, affinity, n_neighbors))
     n, rows = weights.shape[0], bucket(weights.shape[0])
     if scipy.sparse.issparse(weights):
         return Padded(from_matrix(weights, rows=rows), n, exponent)
