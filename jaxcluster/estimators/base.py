@@ -100,6 +100,13 @@ class Estimator(BaseEstimator):
         if order is not None:
             check.check_choice("order", order, (CANONICAL,))
 
+    def _check_attributes(self) -> None:
+        """Raises where fitted attributes, of a model that was loaded, cannot be used or do not go together."""
+        self._summary()
+        frame = getattr(self, "_frame", None)
+        if not isinstance(frame, (Frame, type(None))):
+            raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
+
     def _tell_history(self) -> None:
         """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
         if getattr(self, "verbose", False):

@@ -182,6 +182,13 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             check_init(self.init, k, n, None)
         self._runs(auto=1)
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        medoids, n = self.medoid_indices_, len(self.labels_)
+        whole = isinstance(medoids, np.ndarray) and medoids.ndim == 1 and medoids.dtype.kind in "iu"
+        if not whole or not ((medoids >= 0) & (medoids < n)).all():
+            raise ValueError(f"medoid_indices_ are not numbers of the {n} rows.")
+
     @property
     def _labels_by(self):
         return ("medoid_indices_",) if self._precomputed else ("medoid_indices_", "cluster_centers_")

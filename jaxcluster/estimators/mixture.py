@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.start import check_start
-from jaxcluster.cluster.gmm.state import family_named
+from jaxcluster.cluster.gmm.state import family_named, family_of
 from jaxcluster.cluster.gmm.stepwise import check_decay, minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
@@ -123,6 +123,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         check.check_positive("tol", self.tol, zero=True)
         check.check_positive("reg_covar", self.reg_covar, zero=True)
         em_options(self.covariance_type, self.precision, getattr(self, "missing", False))
+
+    def _check_attributes(self):
+        super()._check_attributes()
+        if np.shape(self.weights_) != (len(self.means_),):
+            raise ValueError(f"weights_ are not those of {len(self.means_)} components.")
+        family_of(self._mixture())
 
     def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
         """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
