@@ -89,7 +89,8 @@ def _settle(family, components, x):
     length = np.maximum(np.abs(x).max(axis=1) / REMOTE, 1)
     x = (x / length[:, None]).astype(np.float64)
     owns = [_Own(family, components, j, observed) for j in range(len(components.means))]
-    squares = np.stack([np.square(own.whiten(x)).sum(axis=1) for own in owns])
+    with np.errstate(over="ignore"):  # as good as infinitely far from a component that is a point
+        squares = np.stack([np.square(own.whiten(x)).sum(axis=1) for own in owns])
     heights = np.stack([np.broadcast_to(own.height, length.shape) for own in owns])
     best = np.argmin(squares / 2 - heights, axis=0)
     differences = np.empty(squares.shape)
@@ -145,7 +146,8 @@ class _Own:
         between = np.where(observed, best.mean - self.mean, 0)
         white = _times(offset, other)
         change = _times(offset, mine - other) + _times(between, mine)
-        squares = (change * (2 * white + change)).sum(axis=1)
+        with np.errstate(over="ignore"):
+            squares = (change * (2 * white + change)).sum(axis=1)
         heights = [own.height[rows] if np.ndim(own.height) else own.height for own in (self, best)]
         return heights[0] - heights[1] - squares / 2
 
