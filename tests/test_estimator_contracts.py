@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_a_wrong_option_is_named(blobs, name, option):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
-    fitted[name].save(tmp_path / "model")
+    fitted(name).save(tmp_path / "model")
     intact = (tmp_path / "model" / "model.json").read_text()
     for option in [dict(case.values[1]) for case in WRONG if case.values[0] == name]:
         ((parameter, value),) = option.items()
@@ -195,11 +196,43 @@ def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_saved_model_without_what_it_labels_rows_by_is_refused(fitted, name, tmp_path):
-    assert fitted[name]._labels_by
-    fitted[name].save(tmp_path / "model")
+    assert fitted(name)._labels_by
+    fitted(name).save(tmp_path / "model")
     intact = (tmp_path / "model" / "model.json").read_text()
-    for attribute in fitted[name]._labels_by:
-        (tmp_path / "model" / "model.json").write_text(intact)
-        rewrite(tmp_path / "model", lambda content, attribute=attribute: content["attributes"].pop(attribute))
-        with pytest.raises(ValueError, match=rf"model\.json does not .*it has no {attribute}\b"):
-            load(tmp_path / "model")
+    for attribute in fitted(name)._labels_by:
+        for wrong in ({}, {attribute: None}, {attribute: "evil"}, {attribute: -1}, {attribute: [1, 2, 3]}):
+            (tmp_path / "model" / "model.json").write_text(intact)
+            rewrite(
+                tmp_path / "model",
+                lambda content, attribute=attribute, wrong=wrong: (
+                    content["attributes"].pop(attribute),
+                    content["attributes"].update(wrong),
+                ),
+            )
+            if name == "bisecting-kmeans" and wrong == {"inertia_": -1}:
+                continue  # a number, as it should be
+            with pytest.raises(ValueError, match=r"model\.json does not describe"):
+                load(tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in CLUSTERERS if "hidden" not in ESTIMATORS[name]().get_params()])
+def test_no_number_overflows_unseen_in_any_unit(blobs, name):
+    rows = np.concatenate([blobs.x[::5].astype(np.float64), 1e6 * np.ones((1, blobs.x.shape[1]))])
+    options = {"affinity": "nearest_neighbors"} if name == "spectral" else {}
+    plain = make(name, **options)
+    in_variances = hasattr(plain, "reg_covar")
+    labels = None if in_variances else clone(plain).fit(rows).labels_
+    for unit in (2.0**531, 2.0**-664):  # 1e160 and 1e-200
+        estimator = make(name, **options, **({"eps": plain.eps * unit} if hasattr(plain, "eps") else {}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            if in_variances and unit > 1:
+                with pytest.raises(ValueError, match="variances of the columns of X are beyond float64"):
+                    estimator.fit(rows * unit)
+                continue
+            estimator.fit(rows * unit)
+            for method in {"predict", "transform", "score"} & set(dir(estimator)):
+                getattr(estimator, method)(rows * unit)
+        if not in_variances:
+            np.testing.assert_array_equal(estimator.labels_, labels)

@@ -159,6 +159,13 @@ def test_x_is_never_changed(blobs):
     np.testing.assert_array_equal(x, blobs.x)
 
 
+@pytest.mark.parametrize("cls", [KMeans, MiniBatchKMeans, BisectingKMeans])
+def test_fewer_distinct_rows_than_clusters_are_told(cls):
+    with pytest.warns(ConvergenceWarning, match="X has 2 distinct rows of positive weight: pass fewer clusters"):
+        model = cls(4, random_state=0).fit(np.repeat(np.eye(2), 10, axis=0))
+    assert model.status_ == Status.EMPTY_CLUSTERS
+
+
 @pytest.mark.parametrize("cls", [KMeans, MiniBatchKMeans])
 def test_a_callable_is_called_as_scikit_learn_calls_it(blobs, cls):
     calls = []

@@ -68,6 +68,18 @@ def test_programs_that_are_let_go_give_their_maps_back(monkeypatch):
     assert programs.memory_maps() < grown
 
 
+def test_memory_of_programs_that_are_let_go_is_given_back(crowded, monkeypatch):
+    trimmed = []
+    monkeypatch.setattr(programs, "_trim", lambda: trimmed.append(True))
+    programs.make_room()
+    assert trimmed == crowded == [True]
+
+
+def test_another_c_library_keeps_its_memory(monkeypatch):
+    monkeypatch.setattr(programs.ctypes, "CDLL", lambda _: SimpleNamespace())
+    programs._trim()
+
+
 def test_a_look_is_taken_now_and_then(crowded, monkeypatch):
     monkeypatch.setattr(programs, "INTERVAL", 1000.0)
     for _ in range(3):

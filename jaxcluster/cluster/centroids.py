@@ -135,7 +135,11 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
     sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
     for fit in map(tuple, np.argwhere(sound & coarse.any(axis=-1))):
         rows = np.flatnonzero(coarse[fit][: len(x)])
-        if _decided_by_rounding(x[rows].astype(np.float64), labels[fit][rows], centers[fit], frame, nearest):
+        # In the unit of the frame: the squares of lengths near 1e160 are infinite.
+        unit = (
+            np.ldexp(np.asarray(each, np.float64), frame.exponent) for each in (x[rows], centers[fit], frame.origin)
+        )
+        if _decided_by_rounding(labels[fit][rows], *unit, nearest):
             status[fit] = Status.PRECISION
     if beyond_float64(x):
         for fit in map(tuple, np.argwhere(sound)):
@@ -144,10 +148,10 @@ def with_precision(fitted: Fit, x: Any, frame: Frame, coarse: Any, *, nearest: b
     return fitted._replace(status=jax.device_put(status.astype(np.int32)))
 
 
-def _decided_by_rounding(x, labels, centers, frame, nearest):
+def _decided_by_rounding(labels, x, centers, origin, nearest):
     order = np.argsort(labels, kind="stable")
     x, labels = x[order], labels[order]
-    rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - np.asarray(frame.origin, np.float64)).sum(axis=1))
+    rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - origin).sum(axis=1))
     starts, sizes = np.unique(labels, return_index=True, return_counts=True)[1:]
     means = np.add.reduceat(x, starts, axis=0) / sizes[:, None]
     severe = rounding > np.sqrt(np.square(x - np.repeat(means, sizes, axis=0)).sum(axis=1))

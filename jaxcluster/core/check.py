@@ -124,7 +124,12 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
     x = widen(x)
     if x.dtype.kind in "Mm":
         raise TypeError(f"{name} holds dates or durations ({x.dtype}). Pass numbers, such as x.astype('int64').")
-    if x.dtype.kind in "OSUV":
+    if x.dtype.kind in "SU":
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, which is text, not numeric. Pass {name}.astype(float) where the text is of "
+            "numbers; else encode or drop such columns."
+        )
+    if x.dtype.kind in "OV":
         raise TypeError(f"{name} has dtype {x.dtype}, which is not numeric. Pass numbers: encode or drop text columns.")
     if x.dtype.kind == "c":
         raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")

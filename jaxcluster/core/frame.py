@@ -501,6 +501,12 @@ def _scaled_weights(weights):
     return np.ldexp(weights, exponent), exponent
 
 
+def counting(weights: Any, dtype: np.dtype) -> np.ndarray:
+    """(n,) mask of concrete weights that are positive in a frame of this dtype too."""
+    scaled, _ = _scaled_weights(weights)
+    return scaled >= np.finfo(dtype).tiny
+
+
 def _row_exponents(x):
     """For each sample the exponent that brings its largest absolute coordinate into [1/2, 1)."""
     most = np.concatenate(_by_blocks(x, lambda rows: np.nanmax(np.abs(x[rows].astype(float)), axis=1)))

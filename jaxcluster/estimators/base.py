@@ -18,13 +18,13 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.given import check_given
 from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
-from jaxcluster.core.frame import Frame
+from jaxcluster.core.frame import Frame, counting, float_dtype
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.numbers import exact
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import store
 from jaxcluster.estimators.order import CANONICAL
-from jaxcluster.estimators.tables import numeric_table
+from jaxcluster.estimators.tables import check_names, numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
@@ -100,6 +100,13 @@ class Estimator(BaseEstimator):
         if order is not None:
             check.check_choice("order", order, (CANONICAL,))
 
+    def _check_attributes(self) -> None:
+        """Raises where fitted attributes, of a model that was loaded, cannot be used or do not go together."""
+        self._summary()
+        frame = getattr(self, "_frame", None)
+        if not isinstance(frame, (Frame, type(None))):
+            raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
+
     def _tell_history(self) -> None:
         """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
         if getattr(self, "verbose", False):
@@ -118,6 +125,8 @@ class Estimator(BaseEstimator):
         Rows of a new fit are taken as they are, others are scaled as those of the fit were.
         """
         make_room()
+        if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
+            check_names(X, self.feature_names_in_)
         table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
         if options.get("reset", True):
             vars(self).pop("input_scaling_", None)
@@ -268,24 +277,41 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         warn(message, ConvergenceWarning)
 
     def _empty_message(self, X, weights):
-        """The reason for clusters without rows, from the rows themselves: their distinct ones are counted."""
-        counted = np.ones(len(X), bool) if weights is None else weights > 0
         # partial_fit keeps no labels of earlier rows, and compute_labels=False none at all.
-        occupied = np.unique(self.labels_[counted]).size if len(getattr(self, "labels_", ())) == len(X) else "fewer"
-        distinct = len(np.unique(X[counted], axis=0))
-        message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({self.n_clusters}). "
-        if distinct < self.n_clusters and distinct < counted.sum():
-            return message + (
-                f"Possibly due to duplicate points in X. X has {distinct} distinct row{'' if distinct == 1 else 's'} "
-                "of positive weight: pass fewer clusters."
-            )
-        if distinct < self.n_clusters:
-            return message + f"Only {distinct} row{' has' if distinct == 1 else 's have'} a positive sample_weight."
+        labels = self.labels_ if len(getattr(self, "labels_", ())) == len(X) else None
+        return empty_message(self.n_clusters, X, weights, labels)
+
+
+def empty_message(n_clusters: int, X: np.ndarray, weights: np.ndarray | None, labels: np.ndarray | None) -> str:
+    """The reason for clusters without rows, from the rows themselves: their distinct ones are counted."""
+    positive = np.ones(len(X), bool) if weights is None else weights > 0
+    occupied = "fewer" if labels is None else np.unique(labels[positive]).size
+    message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({n_clusters}). "
+    distinct = distinct_rows(X, positive)
+    if distinct < n_clusters and distinct < positive.sum():
         return message + (
-            f"X has {distinct} distinct rows, so some cannot be told apart in the precision of the computation, or "
-            "were never nearest to a center: scale the columns, pass another init, or compute in float64 with "
-            "jax.config.update('jax_enable_x64', True)."
+            f"Possibly due to duplicate points in X. X has {distinct} distinct row{'' if distinct == 1 else 's'} "
+            "of positive weight: pass fewer clusters."
         )
+    if distinct < n_clusters:
+        return message + f"Only {distinct} row{' has' if distinct == 1 else 's have'} a positive sample_weight."
+    dtype = float_dtype(X.dtype)
+    counted = positive if weights is None else counting(weights, dtype)
+    if (heavy := distinct_rows(X, counted)) < n_clusters:
+        return message + (
+            f"Only {heavy} of {distinct} distinct rows count: the other weights are too small beside the largest for "
+            f"{dtype}. Pass weights that differ by less than 1e38, or fewer clusters."
+        )
+    return message + (
+        f"X has {distinct} distinct rows, so some cannot be told apart in the precision of the computation, or "
+        "were never nearest to a center: scale the columns, pass another init, or compute in float64 with "
+        "jax.config.update('jax_enable_x64', True)."
+    )
+
+
+def distinct_rows(X: np.ndarray, counted: np.ndarray) -> int:
+    """How many different rows there are among those that are counted."""
+    return len(np.unique(X[counted], axis=0))
 
 
 PRECISION_MESSAGE = (

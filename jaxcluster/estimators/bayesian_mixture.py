@@ -167,6 +167,13 @@ class BayesianGaussianMixture(MixtureEstimator):
         check.check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, PRIOR_TYPES)
         priors.check_given(self._priors(), covariance_type_named(self.covariance_type), d)
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        state, k = self._state(), len(self.means_)
+        parts = (state.weight_concentration, state.mean_precision, state.degrees_of_freedom)
+        if [np.shape(part)[-1:] for part in parts] != [(k,), (k,), (1 if self.covariance_type == "tied" else k,)]:
+            raise ValueError(f"the posterior is not that of {k} components.")
+
     def _priors(self):
         return priors.Given(*(getattr(self, name) for name in PRIORS))
 

@@ -116,8 +116,19 @@ class BisectingKMeans(CenterEstimator):
         """The cluster of each row by going down the splits, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        state = bisecting.BisectingState(self.cluster_centers_, np.asarray(self.inertia_), **self._tree)
-        return np.array(bisecting.predict(state, X, frame=self._frame))
+        return np.array(bisecting.predict(self._state(), X, frame=self._frame))
+
+    def _state(self):
+        return bisecting.BisectingState(self.cluster_centers_, np.asarray(self.inertia_), **self._tree)
+
+    def _check_attributes(self):
+        super()._check_attributes()
+        state, (k, d) = self._state(), self.cluster_centers_.shape
+        parents = np.asarray(state.parents)
+        if parents.dtype.kind not in "iu" or not ((parents >= 0) & (parents <= np.arange(k - 1))).all():
+            raise ValueError(f"the splits are not those of {k} clusters.")
+        if np.shape(state.pairs) != (k - 1, 2, d) or not np.isfinite(state.pairs).all():
+            raise ValueError(f"the splits are not between centers of {d} columns.")
 
     def _check_params(self, n, d):
         super()._check_params(n, d)

@@ -128,6 +128,14 @@ class DBSCAN(MeasuredEstimator):
         check.check_positive("eps", self.eps)
         check.check_positive("min_samples", self.min_samples)
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        core, n = np.asarray(self.core_sample_indices_), len(self.labels_)
+        if core.ndim != 1 or core.dtype.kind not in "iu" or not ((core >= 0) & (core < n)).all():
+            raise ValueError(f"core_sample_indices_ are not numbers of the {n} samples.")
+        if self.components_.shape != (len(core), self.n_features_in_):
+            raise ValueError(f"components_ are not the {len(core)} core samples.")
+
     @staticmethod
     def _check_signed_weights(sample_weight, n):
         """Weights as in other estimators, but that some may be negative."""

@@ -7,9 +7,11 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import hdbscan
+from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.core import check
 from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
 ALGORITHMS = ("auto", "brute", "kd_tree", "ball_tree")
@@ -214,6 +216,18 @@ class HDBSCAN(MeasuredEstimator):
                 "Cannot store centers when using a precomputed distance matrix. Rows of which only distances are known "
                 f"lie nowhere: leave out store_centers={self.store_centers!r}."
             )
+
+    def _check_attributes(self):
+        super()._check_attributes()
+        state = self._state()
+        n = len(state.finite)
+        if not isinstance(state.condensed, CondensedTree) or not isinstance(state.tree, Tree) or state.condensed.n != n:
+            raise ValueError(f"the trees are not those of {n} rows.")
+        if np.shape(state.merges) != (n - 1, 4):
+            raise ValueError(f"single_linkage_tree_ is not that of {n} rows.")
+        whole = isinstance(state.finite, np.ndarray) and state.finite.dtype.kind in "iu" and n > 1
+        if not whole or np.shape(state.core) != (n,) or np.shape(state.x)[0] < n or len(self.labels_) < n:
+            raise ValueError(f"finite_, core_distances_ and the rows are not those of {n} rows.")
 
     def _checked(self, X, *, reset):
         """The rows, of which some may hold NaN or infinity, or the distances, as a NumPy or CSR array."""

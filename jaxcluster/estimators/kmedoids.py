@@ -13,7 +13,7 @@ from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key
+from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.estimators.order import canonical
 from jaxcluster.ops.distance import plain_metric
@@ -122,7 +122,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         self.n_iter_ = int(fit.steps)
         self.history_ = np.array(fit.history[: self.n_iter_])
         self.status_ = Status(int(fit.status))
-        self._warn_unless_sound()
+        self._warn_unless_sound(X, weights)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):
@@ -182,6 +182,13 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             check_init(self.init, k, n, None)
         self._runs(auto=1)
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        medoids, n = self.medoid_indices_, len(self.labels_)
+        whole = isinstance(medoids, np.ndarray) and medoids.ndim == 1 and medoids.dtype.kind in "iu"
+        if not whole or not ((medoids >= 0) & (medoids < n)).all():
+            raise ValueError(f"medoid_indices_ are not numbers of the {n} rows.")
+
     @property
     def _labels_by(self):
         return ("medoid_indices_",) if self._precomputed else ("medoid_indices_", "cluster_centers_")
@@ -202,17 +209,14 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
     def _reached(self):
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} round{'' if self.n_iter_ == 1 else 's'}"]
 
-    def _warn_unless_sound(self):
+    def _warn_unless_sound(self, X, weights):
         """Says what the data did not allow, and what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = "The inertia is not finite: distances are too large for float32. Scale the columns."
         elif self.status_ == Status.PRECISION:
             message = PRECISION_MESSAGE
         elif self.status_ == Status.EMPTY_CLUSTERS:
-            message = (
-                f"Number of distinct clusters found smaller than n_clusters ({self.n_clusters}), possibly due to "
-                "duplicate points in X: pass fewer clusters, or drop the duplicates."
-            )
+            message = empty_message(self.n_clusters, X, weights, self.labels_)
         elif self.status_ == Status.MAX_STEPS:
             message = f"Swaps still lowered the inertia in round max_iter={self.max_iter}. Raise max_iter."
         else:

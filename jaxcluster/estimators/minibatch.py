@@ -12,7 +12,7 @@ from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import prepare
-from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
 from jaxcluster.estimators.order import canonical
 from jaxcluster.types import Status
 
@@ -96,6 +96,9 @@ class MiniBatchKMeans(CenterEstimator):
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
+
+        Warns:
+            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -115,6 +118,8 @@ class MiniBatchKMeans(CenterEstimator):
             **self._start(X, weights),
         )
         self._remember(fit.state)
+        if self._has_few_rows(fit, X, weights):
+            fit = fit._replace(status=jax.numpy.int32(Status.EMPTY_CLUSTERS))
         fit = self._publish(fit, frame, X, weights)
         if not self.compute_labels:
             del self.labels_
@@ -159,6 +164,18 @@ class MiniBatchKMeans(CenterEstimator):
             self.inertia_ = -self._score(X, weights)
         self._warn_unless_sound(X, weights)
         return self
+
+    def _has_few_rows(self, fit, X, weights):
+        """Whether a sound fit left clusters without rows as there are fewer distinct rows than clusters.
+
+        Batches may leave a cluster without rows for want of luck too, which is no fault of the rows.
+        """
+        if int(fit.status) not in (Status.CONVERGED, Status.MAX_STEPS):
+            return False
+        counted = np.ones(len(X), bool) if weights is None else weights > 0
+        if np.unique(np.asarray(fit.labels)[counted]).size == self.n_clusters:
+            return False
+        return distinct_rows(X, counted) < self.n_clusters
 
     def _tell_history(self):
         """Prints the smoothed inertia of every batch and why the last one was the last, if ``verbose`` asks for it."""

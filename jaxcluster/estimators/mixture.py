@@ -14,11 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.start import check_start
-from jaxcluster.cluster.gmm.state import covariance_type_named
+from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
 from jaxcluster.cluster.gmm.stepwise import check_decay, minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.core.frame import Frame
+from jaxcluster.core.frame import Frame, publish
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.order import canonical
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
@@ -124,6 +124,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         check.check_positive("reg_covar", self.reg_covar, zero=True)
         em_options(self.covariance_type, self.precision, getattr(self, "missing", False))
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        if np.shape(self.weights_) != (len(self.means_),):
+            raise ValueError(f"weights_ are not those of {len(self.means_)} components.")
+        covariance_type_of(self._mixture())
+
     def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
         """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
         fit = jax.device_get(fit)
@@ -195,7 +201,8 @@ def _largest_variance(covariance, covariances):
     """The largest mean variance of a column in a component, of covariances in scikit-learn's shapes."""
     if covariance in ("full", "tied"):
         covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
-    return np.max(covariances if covariance == "spherical" else np.mean(covariances, axis=-1))
+    with np.errstate(over="ignore"):  # variances whose sum is beyond float64 are refused
+        return np.max(covariances if covariance == "spherical" else np.mean(covariances, axis=-1))
 
 
 def _roots_and_precisions(covariance, covariances):
@@ -204,14 +211,18 @@ def _roots_and_precisions(covariance, covariances):
     On the host in float64: squares of lengths that float32 holds may be beyond it.
     """
     wide = np.asarray(covariances, np.float64)
-    if covariance in ("diag", "spherical"):
-        roots = 1 / np.sqrt(wide)
-        precisions = np.square(roots)
-    else:
-        lower = np.linalg.cholesky(wide)
-        roots = np.swapaxes(np.linalg.inv(lower), -1, -2)
-        precisions = roots @ np.swapaxes(roots, -1, -2)
-    return tuple(np.asarray(each).astype(covariances.dtype) for each in (roots, precisions))
+    exponent = int(np.frexp(np.abs(wide).max())[1]) // 2
+    wide = np.ldexp(wide, -2 * exponent)  # in a unit in which the inverses of most are near 1
+    with np.errstate(over="ignore", divide="ignore"):  # a precision beyond float64 is infinite
+        if covariance in ("diag", "spherical"):
+            roots = 1 / np.sqrt(wide)
+            precisions = np.square(roots)
+        else:
+            lower = np.linalg.cholesky(wide)
+            roots = np.swapaxes(np.linalg.inv(lower), -1, -2)
+            precisions = roots @ np.swapaxes(roots, -1, -2)
+        roots, precisions = np.ldexp(roots, -exponent), np.ldexp(precisions, -2 * exponent)
+    return tuple(np.array(publish(each, covariances.dtype)) for each in (roots, precisions))
 
 
 class GaussianMixture(MixtureEstimator):

@@ -107,6 +107,12 @@ class OPTICS(MeasuredEstimator):
         if self.min_cluster_size is not None and self.cluster_method == "xi":
             as_count("min_cluster_size", self.min_cluster_size, n)
 
+    def _check_attributes(self):
+        super()._check_attributes()
+        n = len(self.labels_)
+        if any(np.shape(getattr(self, name)) != (n,) for name in self._labels_by):
+            raise ValueError(f"the order is not that of {n} rows.")
+
     def fit(self, X, y=None):
         """Orders and clusters the rows.
 

@@ -139,7 +139,7 @@ def _rebuild(cls, params, attributes):
     if any(params.get(name) is not None for name in PLACES):
         raise ValueError(f"it names a folder of another machine in {', '.join(PLACES)}.")
     estimator = cls(**params)
-    missing = [name for name in estimator._labels_by if attributes.get(name) is None]
+    missing = [name for name in estimator._labels_by if isinstance(attributes.get(name), (type(None), str, bool))]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
     _check_fitted(attributes, str(getattr(cls, "__module__", "")))
@@ -149,6 +149,7 @@ def _rebuild(cls, params, attributes):
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
+    estimator._check_attributes()
     return estimator
 
 
@@ -168,7 +169,9 @@ def _check_fitted(attributes, module):
     if not isinstance(status, Status):
         raise ValueError(f"status_ is {status!r}, not the status of a fit.")
     labels = attributes.get("labels_")
-    if labels is not None and not (isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"):
+    if "labels_" in attributes and not (
+        isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
+    ):
         raise ValueError("labels_ are no integers, one a row.")
     of_rows = set(ROWS) | ({"cluster_centers_"} if ".deep" not in module else set())
     for name, value in attributes.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -32,6 +32,25 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
     return check.check_numeric(found, name="X") if isinstance(found, np.ndarray) else found
+
+
+def check_names(X: Any, known: Iterable[str]) -> None:
+    """Raises ValueError where a table has other columns than that of the fit, or has them in another order."""
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    if names is None or not all(isinstance(name, str) for name in names):
+        return
+    names, known = list(names), list(known)
+    if names == known:
+        return
+    missing, new = ([name for name in ours if name not in others] for ours, others in ((known, names), (names, known)))
+    differences = [f"{_listed(each)} {what}" for each, what in ((missing, "missing"), (new, "new")) if each]
+    cause = " and ".join(differences) or f"the columns come as {_listed(names)}, not as {_listed(known)}"
+    remedy = "Pass the columns of the fit" if missing else "Pass X[list(model.feature_names_in_)]"
+    raise ValueError(f"The feature names should match those that were passed during fit: {cause}. {remedy}.")
+
+
+def _listed(names):
+    return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")
 
 
 def _check_kind(X):
@@ -64,6 +83,9 @@ def _why_no_numbers(X):
             if reason := _why_no_number(cell):
                 name = repr(names[j]) if names is not None else str(j)
                 return f"X has {reason[0]} in column {name}, such as {str(cell)[:40]!r}. {reason[1]}"
+    if text := next((cell for cell in cells.flat if isinstance(cell, (str, bytes))), None):
+        convert = "X.astype(float)" if hasattr(X, "astype") else "np.array(X).astype(float)"
+        return f"X holds numbers as text, such as {str(text)[:40]!r}: pass {convert}."
     return None
 
 

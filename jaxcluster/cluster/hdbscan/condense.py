@@ -87,7 +87,7 @@ def condense(merges: np.ndarray, min_cluster_size: int) -> CondensedTree:
     numbers[found] = np.arange(n, n + len(found))
     left = np.append(home, above[found[1:]])
     order = np.argsort(rank[left], kind="stable")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # the level of rows in one place, or nearly, is infinite
         levels = 1 / merges[left - n, 2]
     children, counts = np.append(np.arange(n), numbers[found[1:]]), np.append(np.ones(n, np.int64), sizes[found[1:]])
     return CondensedTree(numbers[lead[left]][order], children[order], levels[order], counts[order])

@@ -30,8 +30,9 @@ class Measure(NamedTuple):
     lift: int
 
     def distances(self, values: np.ndarray) -> np.ndarray:
-        """Distances in the space in the unit of the metric."""
-        return np.ldexp(values, self.lift) if self.lift else values
+        """Distances in the space in the unit of the metric; squares of long ones are infinite there."""
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(values, self.lift) if self.lift else values
 
 
 def measure_rows(x: Any, metric: str | Callable, p: float, *, exponent: int | None = None) -> Measure:
@@ -49,7 +50,8 @@ def measure_rows(x: Any, metric: str | Callable, p: float, *, exponent: int | No
     if not exponent:
         return Measure(space, 0, 0)
     degree = 2 if space.power == 2 and space.root == 1 else 1
-    return Measure(space._replace(x=np.ldexp(space.x, -exponent)), exponent, degree * exponent)
+    with np.errstate(over="ignore", under="ignore"):  # new rows may be infinitely far in the unit of those of the fit
+        return Measure(space._replace(x=np.ldexp(space.x, -exponent)), exponent, degree * exponent)
 
 
 def _exponent(x):

@@ -44,7 +44,7 @@ def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.nda
 def _predicted(state, x):
     tree, selected = state.condensed, state.selected - state.condensed.n
     neighbors, reach = nearest_reachable(state, meet(state, x))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # the level of rows in one place, or nearly, is infinite
         levels = 1 / reach
     clusters, left = (values[neighbors] for values in tree.exits())
     parents, births = tree.ups()

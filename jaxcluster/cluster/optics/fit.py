@@ -93,7 +93,8 @@ def fit(
     core[core > reach] = np.inf
     np.around(core, DECIMALS, out=core)
     order = walk(space, core, reach)
-    lengths = (np.ldexp(each, -exponent) for each in (order.reachability, core))
+    with np.errstate(over="ignore", under="ignore"):  # squares of long distances are infinite in the unit of the rows
+        lengths = [np.ldexp(each, -exponent) for each in (order.reachability, core)]
     state = OPTICSState(order.ordering, *lengths, order.predecessor)
     if np.isinf(order.reachability).all() and space.n > 1:
         warn(

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
@@ -272,6 +273,11 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self.module_, rescaled(X, self.scaling_)
 
     # Checks.
+
+    def _check_attributes(self) -> None:
+        super()._check_attributes()
+        if not isinstance(self.scaling_, Scaling) or not isinstance(self._weights, dict):
+            raise ValueError("scaling_ or the weights of the network are not those of a fit.")
 
     def _batch(self, n: int) -> int:
         return min(256, n) if self.batch_size == "auto" else self.batch_size

@@ -95,7 +95,8 @@ def _chunk_posterior(covariance_type, components, x):
     length = np.maximum(np.abs(x).max(axis=1) / MAX_COORDINATE, 1)
     x = (x / length[:, None]).astype(np.float64)
     candidates = [_HostComponent(covariance_type, components, j, observed) for j in range(len(components.means))]
-    squares = np.stack([np.square(each.whiten(x)).sum(axis=1) for each in candidates])
+    with np.errstate(over="ignore"):  # as good as infinitely far from a component that is a point
+        squares = np.stack([np.square(each.whiten(x)).sum(axis=1) for each in candidates])
     log_peaks = np.stack([np.broadcast_to(each.log_peak, length.shape) for each in candidates])
     best = np.argmin(squares / 2 - log_peaks, axis=0)
     differences = np.empty(squares.shape)
@@ -156,7 +157,8 @@ class _HostComponent:
         between = np.where(observed, best.mean - self.mean, 0)
         white = _times(offset, other)
         change = _times(offset, mine - other) + _times(between, mine)
-        squares = (change * (2 * white + change)).sum(axis=1)
+        with np.errstate(over="ignore"):
+            squares = (change * (2 * white + change)).sum(axis=1)
         log_peaks = [each.log_peak[rows] if np.ndim(each.log_peak) else each.log_peak for each in (self, best)]
         return log_peaks[0] - log_peaks[1] - squares / 2
 
