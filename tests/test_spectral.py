@@ -122,7 +122,7 @@ def test_every_affinity_has_its_door(key):
 def test_a_kernel_in_tiles_is_the_kernel_written_out(key, monkeypatch):
     x = make_moons(600, noise=0.05, random_state=0)[0]
     whole = spectral.embed(key, x, 4, gamma=20.0)
-    monkeypatch.setattr("jaxcluster.cluster.spectral.weights.WRITTEN_OUT", 0)
+    monkeypatch.setattr("jaxcluster.cluster.spectral.affinity_input.MAX_DENSE_KERNEL", 0)
     monkeypatch.setattr("jaxcluster.ops.affinity.TILE", 100_000)
     tiled = spectral.embed(key, x, 4, gamma=20.0)
     np.testing.assert_allclose(tiled.vectors, whole.vectors, atol=1e-5)
@@ -228,7 +228,7 @@ def test_bad_input(key, x, k, options, message):
 @pytest.mark.parametrize(
     ("k", "options", "message"),
     [
-        (3, {"landmarks": 2}, "k=3 eigenvectors are not to be had from landmarks=2"),
+        (3, {"landmarks": 2}, "k=3 must be at most landmarks=2"),
         (5, {}, "n_samples=4 should be >= k=5"),
         (2, {"landmarks": 0}, "landmarks=0 must be at least 1"),
         (2, {"gamma": -1}, "gamma=-1 must be greater than 0"),

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import KERNEL_PARAMS, pairwise_kernels
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, spectral
-from jaxcluster.cluster.spectral.weights import check_dense, weight_matrix
+from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_dense_memory
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import published_dtype
@@ -60,7 +60,7 @@ class _SpectralEstimator(Estimator):
         check_is_fitted(self)
         if self._weights is not None:
             return self._weights
-        check_dense(len(self._rows), "rbf")
+        check_dense_memory(len(self._rows), "rbf")
         # By differences: the expanded squares of rows far from the origin hold no digit of their distances.
         # In a unit near 1, where squares are neither 0 nor infinite.
         exponent = int(np.frexp(np.abs(self._rows).max())[1])
@@ -131,7 +131,7 @@ class _SpectralEstimator(Estimator):
         return self._weights, {"affinity": "precomputed"}
 
     def _matrix(self, X, n_neighbors):
-        return weight_matrix(X, self.affinity, n_neighbors)
+        return affinity_matrix(X, self.affinity, n_neighbors)
 
     def _publish(self, embedding, dtype):
         """Copies to attributes what the eigensolver found, and says what the graph did not allow."""
@@ -323,11 +323,11 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
     def _matrix(self, X, n_neighbors):
         if self.affinity in spectral.AFFINITIES:
             return super()._matrix(X, n_neighbors)
-        check_dense(X.shape[0], self.affinity)
+        check_dense_memory(X.shape[0], self.affinity)
         params = dict(self.kernel_params or {})
         if callable(self.affinity):
             weights = pairwise_kernels(X, metric=_one_weight(self.affinity), **params)
-            return weight_matrix(weights, "precomputed", 1)
+            return affinity_matrix(weights, "precomputed", 1)
         params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
         rows = unit_rows(X) if self.affinity == "cosine" else X  # the squares of rows near 1e160 are infinite
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -337,7 +337,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
                 f"affinity={self.affinity!r} gives weights beyond {weights.dtype} for rows of entries up to "
                 f"{np.abs(X).max():.3g}. Scale the columns of X."
             )
-        return weight_matrix(weights, "precomputed", 1)
+        return affinity_matrix(weights, "precomputed", 1)
 
 
 def _one_weight(affinity):
@@ -441,4 +441,4 @@ class SpectralEmbedding(_SpectralEstimator):
 
     def _matrix(self, X, n_neighbors):
         affinity = (lambda x, _: self.affinity(x)) if callable(self.affinity) else self.affinity
-        return weight_matrix(X, affinity, n_neighbors)
+        return affinity_matrix(X, affinity, n_neighbors)

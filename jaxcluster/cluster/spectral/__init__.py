@@ -1,11 +1,9 @@
-"""Spectral clustering: fit, the embedding it is made of, what a labeling cuts, and Nyström's way for many rows."""
+"""Spectral clustering: fit, embedding, label assignments, graph cuts, and Nyström's extension for many samples."""
 
-from jaxcluster.cluster.spectral.cuts import ncut, ratio_cut
+from jaxcluster.cluster.spectral.affinity_input import AFFINITIES
+from jaxcluster.cluster.spectral.clustering import ASSIGNMENTS, cluster_qr, discretize, fit, ncut, ratio_cut
 from jaxcluster.cluster.spectral.embedding import Embedding, embed
-from jaxcluster.cluster.spectral.fit import ASSIGNMENTS, fit
-from jaxcluster.cluster.spectral.labels import cluster_qr, discretize
 from jaxcluster.cluster.spectral.nystrom import NystromState, nystrom, predict, transform
-from jaxcluster.cluster.spectral.weights import AFFINITIES
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [

@@ -1,4 +1,11 @@
-"""Rows as the smoothest vectors over the graph of who belongs together: the smallest eigenvectors of its Laplacian."""
+"""Laplacian eigenmaps: the smallest eigenvectors of a normalized graph Laplacian.
+
+>>> import jax, numpy as np
+>>> from jaxcluster import spectral
+>>> x = np.array([[0.0], [0.1], [5.0], [5.1]])
+>>> spectral.embed(jax.random.key(0), x, 2).eigenvalues.round(3).tolist()
+[0.0, 0.0]
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.cluster.spectral.weights import check_input, count_rows, padded, traced
+from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
 from jaxcluster.core import check
 from jaxcluster.core.frame import publish, published_dtype
 from jaxcluster.ops import eigen
@@ -19,30 +26,31 @@ from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components
 from jaxcluster.types import Array, Float, Int, KeyArray, Published
 
-UPPER = 2.0
-"""The largest eigenvalue that a normalized Laplacian may have."""
+MAX_EIGENVALUE = 2.0
+"""Upper bound of the eigenvalues of a normalized Laplacian."""
 
 MAX_STEPS = 100
+"""Default limit of the steps of the eigensolver."""
 
-SMOOTH = 0.5
-"""Eigenvalues up to which smoothing takes from the errors of a vector: each part of them shrinks by (1 − μ)/(1 − λ)."""
+MAX_SMOOTHED_EIGENVALUE = 0.5
+"""Eigenvalues λ up to which smoothing is applied: it multiplies an error along another one, μ, by (1 − μ)/(1 − λ)."""
 
-SMOOTHING = 3
-"""Products by which entries of rows in line, each with little weight to any but the one before, become right."""
+SMOOTHING_STEPS = 3
+"""Smoothing products: they correct chains of as many rows, each with little weight to any but the one before."""
 
 
 class Embedding(NamedTuple):
-    """The smallest eigenvectors of the normalized Laplacian, a row of them for each row of the data.
+    """Spectral embedding: a row of the smallest eigenvectors of the normalized Laplacian for each sample.
 
     Attributes:
-        vectors: (n, k) divided by √degree; the entry of each column that is largest in size is positive.
+        vectors: (n, k) eigenvectors divided by √degree; the largest entry of each column by size is positive.
         eigenvalues: (k,) ascending, between 0 and 2.
-        residuals: (k,) ‖Lv − λv‖ of the eigenvectors, of length 1, in the dtype of the computation.
-        components: () int32, connected components of more than one row. Where there are more than k, the vectors tell
-            apart the k of most weight.
+        residuals: (k,) ‖Lv − λv‖ of eigenvectors of length 1, in the dtype of the computation.
+        components: () int32, number of connected components of more than one row. Of more than k components, the
+            vectors separate the k of most weight.
         steps: () int32, steps of the eigensolver.
         status: () int32, a `Status`: see `jaxcluster.ops.eigen.Eigenpairs`.
-        history: (capacity,) the sum of the eigenvalues that were looked for, after each step.
+        history: (capacity,) sum of the wanted eigenvalues after each step.
     """
 
     vectors: Float[Published, "n k"]
@@ -66,43 +74,48 @@ def embed(
     tol=1e-4,
     max_steps=MAX_STEPS,
 ) -> Embedding:
-    """The k smallest eigenvectors of L = I − D^-½WD^-½, W without its diagonal, divided by √degree.
+    """Spectral embedding: the k smallest eigenvectors of L = I − D^-½WD^-½, W without its diagonal, over √degree.
 
-    Works under jit, in the dtype of the rows. Of concrete rows all is computed in float64, whatever their dtype: the
-    gaps between eigenvalues are often narrower than float32 resolves. Nothing depends on the unit of the rows, if γ is
-    in its own, and but for the length of the vectors nothing on that of the weights.
+    Works under jit, in the dtype of the rows. For concrete rows it is computed in float64, whatever their dtype: the
+    gaps between eigenvalues are often narrower than float32 resolves. The result does not depend on the unit of the
+    rows, if γ is in 1 / that unit², and only the length of the vectors on the unit of the weights.
 
     Args:
-        key: random key for the start of the eigensolver.
-        x: (n, d) rows, or an (n, n) matrix where the affinity is precomputed: weights, dense or SciPy sparse, or a
-            `jaxcluster.ops.affinity.Affinity`; or distances, of which one-sided entries count for both sides.
-        k: how many vectors, static, at most n.
-        affinity: what W is. "rbf": exp(−γ‖x − y‖²). "nearest_neighbors": ½(A + Aᵀ), with a 1 in A at the
+        key: random key for the initial block of the eigensolver.
+        x: (n_samples, n_features) rows, or an (n_samples, n_samples) matrix for a precomputed affinity: weights, dense
+            or SciPy sparse, or a `jaxcluster.ops.affinity.Affinity`; or distances, whose one-sided entries count for
+            both sides.
+        k: number of vectors, static, at most n_samples.
+        affinity: weights W. "rbf": exp(−γ‖x − y‖²). "nearest_neighbors": ½(A + Aᵀ), with a 1 in A at the
             ``n_neighbors`` nearest rows of each, itself among them. "precomputed": x itself.
             "precomputed_nearest_neighbors": nearest neighbors by the distances x. Or a function of two matrices of
-            rows, (m, d) and (n, d), that gives (m, n) weights.
+            rows, (m, d) and (n, d), that returns (m, n) weights.
         gamma: γ of "rbf", in units of 1 / data units². Traced.
-        n_neighbors: of the graphs of neighbors, static, at most n.
-        drop_first: leave out the first eigenvector, which is constant where the graph is connected, and give k others.
+        n_neighbors: number of neighbors in a graph of neighbors, static, at most n_samples.
+        drop_first: True leaves out the first eigenvector, constant for a connected graph, and returns the next k.
         tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`.
-        max_steps: the most steps of the eigensolver.
+        max_steps: most steps of the eigensolver.
 
     Returns:
-        An `Embedding`; of concrete rows in the dtype in which results about them are published, float64 for float64.
+        An `Embedding`; for concrete rows in float64 if they are float64 or integers, else float32.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; weights that are not symmetric and >= 0, and where.
     """
     key = check.check_key(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "drop_first": drop_first}
-    embedding, exponent = solve(key, x, k, **options, tol=tol, max_steps=max_steps)
-    return published(embedding, x, exponent)
+    embedding, exponent = solve_embedding(key, x, k, **options, tol=tol, max_steps=max_steps)
+    return publish_embedding(embedding, x, exponent)
 
 
-def solve(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol, max_steps) -> tuple[Embedding, int]:
-    """`embed` of weights over 4^exponent, and the exponent. Of concrete rows it is on the host, in float64."""
-    check_input(x, affinity, gamma, n_neighbors)
-    n, count = count_rows(x), check.check_count("k", k) + bool(drop_first)
+def solve_embedding(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol, max_steps) -> tuple[Embedding, int]:
+    """`embed`, before the unit of the weights is restored.
+
+    Returns:
+        The embedding of weights over 4^exponent, for concrete rows on the host in float64; and the exponent.
+    """
+    check_options(x, affinity, gamma, n_neighbors)
+    n, count = count_samples(x), check.check_count("k", k) + bool(drop_first)
     if n < count:
         raise ValueError(
             f"n_samples={n} should be >= {count}, the eigenvectors asked for: k={k}"
@@ -112,15 +125,15 @@ def solve(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol, max_steps
     check.check_positive("max_steps", max_steps)
     static = _Static(count, bool(drop_first))
     if isinstance(x, Affinity) or check.is_traced(key, x, gamma, tol, max_steps):
-        return _embed(static, key, traced(x, affinity, gamma, n_neighbors), n, tol, max_steps), 0
+        return _solve(static, key, traced_affinity(x, affinity, gamma, n_neighbors), n, tol, max_steps), 0
     with jax.enable_x64(True):
-        weights = padded(x, affinity, gamma, n_neighbors)
-        host = jax.device_get(_embed(static, key, weights.affinity, n, tol, max_steps))
+        weights = padded_affinity(x, affinity, gamma, n_neighbors)
+        host = jax.device_get(_solve(static, key, weights.affinity, n, tol, max_steps))
     return host._replace(vectors=host.vectors[:n]), weights.exponent
 
 
-def published(embedding: Embedding, x: Any, exponent: int) -> Embedding:
-    """An embedding of `solve` in the unit of the weights of x and in the dtype of results about x."""
+def publish_embedding(embedding: Embedding, x: Any, exponent: int) -> Embedding:
+    """Embedding by `solve_embedding`, in the unit of the weights of x and in the dtype of the results."""
     if not isinstance(embedding.vectors, np.ndarray):
         return embedding
     dtype = published_dtype(x.data if scipy.sparse.issparse(x) else x)
@@ -129,51 +142,56 @@ def published(embedding: Embedding, x: Any, exponent: int) -> Embedding:
 
 
 class _Static(NamedTuple):
-    """Options that change the program."""
+    """Static options: each choice compiles a program of its own."""
 
     count: int
     drop_first: bool
 
 
 @partial(jax.jit, static_argnums=0)
-def _embed(static, key, affinity, n, tol, max_steps):
-    """Of an affinity of which the first n rows are there."""
+def _solve(static, key, affinity, n, tol, max_steps):
+    """Embedding of an affinity whose rows from n on are padding."""
     present = jnp.arange(affinity.n, dtype=jnp.int32) < n
     operator = laplacian(affinity, present)
-    null, pieces = _null_vectors(affinity, operator.sqrt_degrees, static.count)
+    null, n_components = _null_vectors(affinity, operator.sqrt_degrees, static.count)
     start = eigen.random_start(key, affinity.n, static.count, operator.sqrt_degrees.dtype)
     start = jnp.where(present[:, None], start, 0)
-    limits = {"upper": UPPER, "null": null, "tol": tol, "max_steps": max_steps}
+    limits = {"upper": MAX_EIGENVALUE, "null": null, "tol": tol, "max_steps": max_steps}
     pairs = eigen.smallest_eigenpairs(operator.product, start, static.count, **limits)
-    vectors, values, residuals = _smoothed(operator, pairs)
+    vectors, values, residuals = _smooth_small_entries(operator, pairs)
     status = eigen.status_of(residuals, tol, pairs.status)
     kept = slice(int(static.drop_first), None)
-    vectors = _signed(vectors / operator.sqrt_degrees[:, None])[:, kept]
-    return Embedding(vectors, values[kept], residuals[kept], pieces, pairs.steps, status, pairs.history)
+    vectors = _with_positive_peaks(vectors / operator.sqrt_degrees[:, None])[:, kept]
+    return Embedding(vectors, values[kept], residuals[kept], n_components, pairs.steps, status, pairs.history)
 
 
-def _smoothed(operator, pairs):
-    """Eigenvectors whose small entries are right too, relative to themselves; their eigenvalues and residuals.
+def _smooth_small_entries(operator, pairs):
+    """Eigenvectors with small relative errors in small entries too.
 
-    A row with little weight to any other, such as a far one under a Gaussian kernel, has an entry of about √degree,
-    below the rounding of the vector, and is divided by √degree. D^-½WD^-½v = (1 − λ)v gives it from those of its
-    neighbors without cancellation; where they have little weight themselves it takes as many steps as they are in line.
+    Returns:
+        The vectors, their eigenvalues and their residuals.
     """
-    near = (pairs.values <= SMOOTH)[None, :]
+    # A row with little weight to any other, such as a far one under a Gaussian kernel, has an entry of about √degree,
+    # below the rounding of the vector, and is divided by √degree. D^-½WD^-½v = (1 − λ)v yields it from the entries of
+    # its neighbors without cancellation; a chain of rows of little weight takes as many steps as it is long.
+    small = (pairs.values <= MAX_SMOOTHED_EIGENVALUE)[None, :]
 
     def smooth(_, vectors):
-        following = operator.normalized.multiply(vectors) / jnp.where(near, 1 - pairs.values[None, :], 1)
-        return jnp.where(near & operator.has_neighbors[:, None], following, vectors)
+        following = operator.normalized.multiply(vectors) / jnp.where(small, 1 - pairs.values[None, :], 1)
+        return jnp.where(small & operator.has_neighbors[:, None], following, vectors)
 
-    vectors = jax.lax.fori_loop(0, SMOOTHING, smooth, pairs.vectors)
+    vectors = jax.lax.fori_loop(0, SMOOTHING_STEPS, smooth, pairs.vectors)
     vectors = vectors / jnp.sqrt(jnp.sum(jnp.square(vectors), axis=0))[None, :]
     return vectors, *eigen.rayleigh(operator.product, vectors)
 
 
 def _null_vectors(affinity, roots, count):
-    """√degree on each of the components of most weight, of length 1, and how many components there are.
+    """Eigenvectors of eigenvalue 0: √degree on each component, for the components of most weight.
 
-    These are the eigenvectors of eigenvalue 0. A row without neighbors is none of them: its eigenvalue is 1.
+    A row without neighbors is no component: its eigenvalue is 1.
+
+    Returns:
+        The vectors, of length 1, and the number of components.
     """
     labels = components(affinity)
     volumes = jnp.zeros_like(roots).at[labels].add(affinity.degrees())
@@ -183,8 +201,8 @@ def _null_vectors(affinity, roots, count):
     return vectors, jnp.sum(volumes > 0).astype(jnp.int32)
 
 
-def _signed(vectors):
-    """Columns whose entry of the largest size is positive: the solver leaves the sign to chance."""
+def _with_positive_peaks(vectors):
+    """Columns with a positive entry of largest size: the solver leaves the sign to chance."""
     at = jnp.argmax(jnp.abs(vectors), axis=0)
     negative = jnp.take_along_axis(vectors, at[None], axis=0) < 0
     return jnp.where(negative, -vectors, vectors)
