@@ -19,7 +19,7 @@ from sklearn.cluster import OPTICS
 from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import plots
-from jaxcluster.plots import condensed, graphs, neighbors, style, trees
+from jaxcluster.plots import maps, neighbors, style, trees
 
 RNG = np.random.default_rng(0)
 TRUTH = np.repeat([0, 1, 2, -1], [30, 20, 10, 5])
@@ -49,7 +49,7 @@ LABELS = np.array([1, 1, 1, 1, 0, 0, 0, -1])
 
 
 @pytest.fixture(autouse=True)
-def no_figure_is_left():
+def close_figures():
     yield
     plt.close("all")
 
@@ -118,7 +118,7 @@ def test_a_bar_for_each_row_in_order_in_the_color_of_its_cluster(order):
 
 
 def test_many_rows_share_bars_and_the_title_says_so(monkeypatch):
-    monkeypatch.setattr(neighbors, "MOST_BARS", 10)
+    monkeypatch.setattr(neighbors, "MAX_BARS", 10)
     ax = plots.reachability(np.arange(65.0), np.arange(65), TRUTH)
     heights = [path.vertices[:, 1].max() for path in ax.collections[0].get_paths()]
     assert heights == [6, 13, 20, 27, 34, 41, 48, 55, 62, 64]
@@ -129,7 +129,7 @@ def test_many_rows_share_bars_and_the_title_says_so(monkeypatch):
 def test_a_bar_that_towers_above_the_others_is_cut_off():
     heights = np.append(np.ones(64), 50.0)
     ax = plots.reachability(heights, np.arange(65), TRUTH)
-    assert ax.get_ylim() == (0, pytest.approx(1.08 * neighbors.TOWERING))
+    assert ax.get_ylim() == (0, pytest.approx(1.08 * neighbors.MAX_BAR_RATIO))
     assert ax.collections[0].get_paths()[-1].vertices[:, 1].max() == ax.get_ylim()[1]
     assert plots.reachability(heights, np.arange(65), TRUTH, eps=20.0).get_ylim()[1] == pytest.approx(1.08 * 20)
 
@@ -152,7 +152,15 @@ def test_sorted_distances_and_the_share_below_the_radius():
     np.testing.assert_allclose(ax.lines[0].get_xydata(), np.column_stack([np.arange(10, 101, 10), np.arange(1, 11)]))
     assert texts(ax) == ["eps 4: 40.0% are core rows"]
     assert "3rd nearest row" in title(ax)
-    assert [neighbors._ending(i) for i in (1, 2, 4, 11, 12, 21, 112)] == ["st", "nd", "th", "th", "th", "st", "th"]
+    assert [neighbors._ordinal_suffix(i) for i in (1, 2, 4, 11, 12, 21, 112)] == [
+        "st",
+        "nd",
+        "th",
+        "th",
+        "th",
+        "st",
+        "th",
+    ]
     with pytest.raises(ValueError, match="no finite number"):
         plots.neighbor_distances([np.inf], min_samples=3)
 
@@ -207,13 +215,13 @@ def test_the_merges_of_large_branches_are_those_of_the_hierarchy(least):
     merges = linkage(X)
     rows = np.concatenate([np.ones(65), merges[:, 3]])
     large = (rows[merges[:, :2].astype(int)] >= least).all(1)
-    found = trees._large(merges, trees._branch_labels(merges, TRUTH), least)
-    np.testing.assert_array_equal(found.linkage[:, 2], merges[large, 2])
-    assert hierarchy.is_valid_linkage(found.linkage)
-    assert hierarchy.num_obs_linkage(found.linkage) == large.sum() + 1
-    assert sorted(found.linkage[:, :2].ravel().tolist()) == list(range(2 * large.sum()))
-    assert (found.rows >= least).all()
-    assert len(found.rows) == len(found.labels) == 2 * large.sum() + 1
+    result = trees._large(merges, trees._branch_labels(merges, TRUTH), least)
+    np.testing.assert_array_equal(result.linkage[:, 2], merges[large, 2])
+    assert hierarchy.is_valid_linkage(result.linkage)
+    assert hierarchy.num_obs_linkage(result.linkage) == large.sum() + 1
+    assert sorted(result.linkage[:, :2].ravel().tolist()) == list(range(2 * large.sum()))
+    assert (result.rows >= least).all()
+    assert len(result.rows) == len(result.labels) == 2 * large.sum() + 1
 
 
 @pytest.mark.parametrize(
@@ -248,8 +256,8 @@ def test_icicles_are_as_wide_as_clusters_have_rows_and_as_long_as_they_last(kind
 
 
 def test_the_parts_of_a_cluster_lie_side_by_side_within_it():
-    found = condensed._icicles(*condensed._fields(TREE), LABELS)
-    root, parts = found[0], sorted(found[1:], key=lambda icicle: icicle.left[0])
+    result = trees._icicles(*trees._fields(TREE), LABELS)
+    root, parts = result[0], sorted(result[1:], key=lambda icicle: icicle.left[0])
     assert (root.left[0], root.right[0]) == (0, 8)
     assert parts[0].left[0] >= root.left[-1]
     assert parts[0].right[0] == parts[1].left[0]
@@ -258,17 +266,17 @@ def test_the_parts_of_a_cluster_lie_side_by_side_within_it():
 
 def test_clusters_below_a_selected_one_have_its_color_and_those_above_none():
     labels = np.where(LABELS >= 0, 0, -1)
-    assert [icicle.label for icicle in condensed._icicles(*condensed._fields(TREE), labels)] == [-1, 0, 0]
+    assert [icicle.label for icicle in trees._icicles(*trees._fields(TREE), labels)] == [-1, 0, 0]
     ax = plots.condensed_tree(TREE, np.zeros(8, int))
     assert faces(ax.collections[0]) == [style.PALETTE[0]] * 3
     assert texts(ax) == ["0"]
 
 
 def test_outlines_are_thinned(monkeypatch):
-    monkeypatch.setattr(condensed, "MOST_STEPS", 3)
-    found = condensed._icicles(*condensed._fields(TREE), LABELS)
-    assert [len(icicle.levels) for icicle in found] == [3, 3, 3]
-    assert found[0].levels[0] == 0
+    monkeypatch.setattr(trees, "MAX_OUTLINE_STEPS", 3)
+    result = trees._icicles(*trees._fields(TREE), LABELS)
+    assert [len(icicle.levels) for icicle in result] == [3, 3, 3]
+    assert result[0].levels[0] == 0
 
 
 def test_labels_of_another_tree_are_refused():
@@ -333,7 +341,7 @@ def test_every_edge_is_drawn_once_those_that_are_cut_dark(graph):
 
 
 def test_of_many_rows_the_edges_among_some_are_drawn(monkeypatch):
-    monkeypatch.setattr(graphs, "GRAPH_ROWS", 40)
+    monkeypatch.setattr(maps, "MAX_GRAPH_ROWS", 40)
     ax = plots.neighbor_graph(X, TRUTH, np.ones((65, 65)))
     assert sum(map(len, edges(ax))) == 40 * 39 // 2
     assert "(40 of 65 rows)" in title(ax)

@@ -24,14 +24,14 @@ PLAN = RNG.random((12, 9)) * (RNG.random((12, 9)) > 0.5)
 
 
 @pytest.fixture(autouse=True)
-def no_figure_is_left():
+def close_figures():
     yield
     plt.close("all")
 
 
 def lines(ax) -> LineCollection:
-    (found,) = [each for each in ax.collections if isinstance(each, LineCollection)]
-    return found
+    (result,) = [each for each in ax.collections if isinstance(each, LineCollection)]
+    return result
 
 
 def test_each_row_is_joined_with_its_medoid():
@@ -64,20 +64,20 @@ def test_a_label_without_a_medoid_is_refused():
 
 def test_lines_carry_nearly_all_of_the_mass_and_the_heaviest_lie_on_top():
     ax = plots.transport_plan(PLAN, X, Y, labels=LABELS)
-    found = lines(ax)
-    ends = np.array(found.get_segments())
+    result = lines(ax)
+    ends = np.array(result.get_segments())
     rows = np.array([int(np.flatnonzero((start == X).all(1))[0]) for start in ends[:, 0]])
     columns = np.array([int(np.flatnonzero((end == Y).all(1))[0]) for end in ends[:, 1]])
     mass = PLAN[rows, columns]
     assert (np.diff(mass) >= 0).all()
     assert mass.sum() >= 0.99 * PLAN.sum()
     assert mass[1:].sum() < 0.99 * PLAN.sum()
-    assert [to_hex(color) for color in found.get_colors()] == [style.color_of(int(LABELS[i])) for i in rows]
+    assert [to_hex(color) for color in result.get_colors()] == [style.color_of(int(LABELS[i])) for i in rows]
     assert f"{len(mass)} lines" in ax.get_title("left")
 
 
 def test_a_plan_of_many_entries_shows_the_heaviest(monkeypatch):
-    monkeypatch.setattr(transport_plots, "LINES", 5)
+    monkeypatch.setattr(transport_plots, "MAX_LINES", 5)
     ax = plots.transport_plan(PLAN, X, Y)
     assert len(lines(ax).get_segments()) == 5
     assert f"{np.sort(PLAN, axis=None)[-5:].sum() / PLAN.sum():.0%} of the mass" in ax.get_title("left")

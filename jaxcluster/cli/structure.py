@@ -43,14 +43,14 @@ def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     """Of some rows the distance to the neighbor that makes them core rows."""
     from jaxcluster.ops.neighbors import nearest_rows
     from jaxcluster.ops.pairwise import Space, framed, measure
-    from jaxcluster.plots.style import sample
+    from jaxcluster.plots.style import sample_indices
 
     nearest = math.ceil(estimator.min_samples)
     if nearest > len(x):
         return {}
     metric, p = estimator._measure()
     space, exponent = framed(measure(x, metric, p=p))
-    rows = sample(len(x), CURVE_ROWS)
+    rows = sample_indices(len(x), CURVE_ROWS)
     if isinstance(space, Space):
         distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
     else:

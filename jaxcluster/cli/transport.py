@@ -178,13 +178,13 @@ def _draw(path: Path, moved: Moved) -> None:
     from matplotlib.figure import Figure
 
     from jaxcluster import plots
-    from jaxcluster.plots.style import of_rows, sample
+    from jaxcluster.plots.style import sample_indices, subset_note
 
-    rows, columns = sample(len(moved.x.x), DRAWN), sample(len(moved.y.x), DRAWN, seed=1)
+    rows, columns = sample_indices(len(moved.x.x), DRAWN), sample_indices(len(moved.y.x), DRAWN, seed=1)
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     ax = figure.add_subplot()
     plots.transport_plan(moved.plan[rows][:, columns], moved.x.x[rows], moved.y.x[columns], ax=ax)
-    part = of_rows(len(rows) + len(columns), len(moved.x.x) + len(moved.y.x))
+    part = subset_note(len(rows) + len(columns), len(moved.x.x) + len(moved.y.x))
     if part:
         ax.set_title(f"Part of the plan{part}", loc="left", fontsize=12, fontweight="bold")
     figure.savefig(path, metadata={"Date": None})

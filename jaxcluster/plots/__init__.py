@@ -1,24 +1,19 @@
-"""Pictures of a clustering. Each function takes and returns a matplotlib Axes, and makes one where none is given.
+"""Plots of a clustering. Each function draws on a matplotlib Axes, or on a new one, and returns it.
 
-A cluster has the same color in every picture, that of its label; noise, labeled -1, is gray. The colors differ for
-color-blind readers too, and clusters carry their number wherever there is room, so that color is never needed alone.
+A cluster has the color of its label in every plot; noise, labeled -1, is gray. Color-blind readers can tell the colors
+apart, and clusters carry their number wherever there is room, so that color is never needed alone.
 """
 
-from jaxcluster.plots.columns import reconstruction_errors
+from jaxcluster.plots.bars import cluster_sizes, reconstruction_errors, silhouette
 from jaxcluster.plots.components import densities, ellipses
-from jaxcluster.plots.condensed import condensed_tree
-from jaxcluster.plots.curves import elbow, history, information_criteria, sweep
-from jaxcluster.plots.graphs import neighbor_graph
-from jaxcluster.plots.groups import cluster_sizes, silhouette
+from jaxcluster.plots.curves import eigengap, elbow, history, information_criteria, sweep
 from jaxcluster.plots.images import centers_as_images, reconstructions, samples
-from jaxcluster.plots.maps import clusters_2d
-from jaxcluster.plots.medoids import medoids
+from jaxcluster.plots.maps import clusters_2d, medoids, neighbor_graph
 from jaxcluster.plots.neighbors import neighbor_distances, reachability
-from jaxcluster.plots.spectrum import eigengap
 from jaxcluster.plots.style import PALETTE
 from jaxcluster.plots.training import embedding_through_training, training_curves
 from jaxcluster.plots.transport import transport_plan
-from jaxcluster.plots.trees import dendrogram
+from jaxcluster.plots.trees import condensed_tree, dendrogram
 
 __all__ = [
     "PALETTE",

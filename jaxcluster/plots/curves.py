@@ -1,4 +1,10 @@
-"""Curves: the objective over the steps, and scores over the number of clusters."""
+"""Curves to select a model: scores over the number of clusters, the objective over iterations, Laplacian eigenvalues.
+
+>>> from matplotlib import use
+>>> use("Agg")
+>>> elbow([1, 2, 3], [9.0, 2.0, 1.0]).texts[0].get_text()
+'elbow at k = 2'
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster import select
-from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, compact, finish, new_axes
+from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, format_number, new_axes, style_axes
 from jaxcluster.types import Fit
 
 if TYPE_CHECKING:
@@ -18,8 +24,13 @@ if TYPE_CHECKING:
 def elbow(ks: Any, inertias: Any, ax: Axes | None = None, *, name: str = "inertia") -> Axes:
     """Inertia by number of clusters, its elbow marked: the point farthest below the chord (Satopää et al., 2011).
 
-    ``inertias`` is (len(ks),), or (len(ks), n_seeds): then the least of each k are joined and the others are dots;
-    ``name`` is what they are called. Raises ValueError where the two do not fit.
+    Args:
+        ks: (m,) numbers of clusters.
+        inertias: (m,), or (m, n_seeds): the line joins the least of each k, and all are dots.
+        name: of the objective.
+
+    Raises:
+        ValueError: ks and inertias that do not fit.
     """
     ks, inertias = _curve(ks, inertias)
     best = np.nanmin(inertias, axis=1)
@@ -28,13 +39,20 @@ def elbow(ks: Any, inertias: Any, ax: Axes | None = None, *, name: str = "inerti
     knee = select.elbow(ks, best)
     if knee is not None:
         _callout(ax, float(knee), float(best[ks == knee][0]), f"elbow at k = {knee}")
-    return finish(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
+    return style_axes(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
 
 
 def sweep(ks: Any, scores: Any, *, name: str = "score", best: str = "max", ax: Axes | None = None) -> Axes:
-    """A score by number of clusters, its best k marked; ``best`` is "max" or "min".
+    """A score by number of clusters, its best k marked.
 
-    ``scores`` is (len(ks),) or (len(ks), n_seeds), as in `elbow`.
+    Args:
+        ks: (m,) numbers of clusters.
+        scores: (m,) or (m, n_seeds), as for `elbow`.
+        name: of the score.
+        best: "max" or "min".
+
+    Raises:
+        ValueError: ks and scores that do not fit, or another ``best``.
     """
     if best not in ("max", "min"):
         raise ValueError(f"best={best!r} is not known; choose 'max' or 'min'.")
@@ -44,20 +62,20 @@ def sweep(ks: Any, scores: Any, *, name: str = "score", best: str = "max", ax: A
     ax = new_axes(ax)
     _line(ax, ks, curve, scores)
     _callout(ax, float(ks[at]), float(curve[at]), f"best at k = {ks[at]:g}")
-    return finish(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
+    return style_axes(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)
 
 
 def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | None = None) -> Axes:
-    """An information criterion by number of components, the least of all marked.
+    """An information criterion by number of components, the minimum marked.
 
     Args:
         ks: (m,) numbers of components.
-        values: (m,) or (m, n_seeds) as in `elbow`, or a mapping of covariance types to such values: a line each. What
-            is not finite, as for a mixture that collapsed, is left out.
-        name: what the criterion is called.
+        values: (m,) or (m, n_seeds) as for `elbow`, or a mapping of covariance types to such values: a line each.
+            Values that are not finite, as of a degenerate mixture, are left out.
+        name: of the criterion.
 
     Raises:
-        ValueError: where ks and values do not fit, or none of the values is finite.
+        ValueError: ks and values that do not fit, or no finite value.
     """
     named = isinstance(values, Mapping)
     lines = {label: _curve(ks, each) for label, each in (values if named else {"": values}).items()}
@@ -70,9 +88,11 @@ def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | 
     for label, (at, each) in lines.items():
         curve = np.where(np.isfinite(least[label]), least[label], np.nan)
         _line(ax, at, curve, each, color=colors[label], dots=colors[label] if named else MUTED, label=label)
-    ax.margins(y=0.12)  # the callout's text stands above the lines
+    ax.margins(y=0.12)  # room for the callout above the lines
     _callout(ax, float(k), float(lowest), f"least at k = {k:g}" + (f", {best}" if named else ""), colors[best])
-    finish(ax, f"{_title(name)} by number of components", "components k", name, integer=True, pad=30 if named else 10)
+    style_axes(
+        ax, f"{_title(name)} by number of components", "components k", name, integer=True, pad=30 if named else 10
+    )
     if named:
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  # between the title and the axes
         ax.legend(ncols=len(lines), frameon=False, fontsize=9.5, labelcolor=INK, handlelength=1.4, **place)
@@ -80,14 +100,17 @@ def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | 
 
 
 def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> Axes:
-    """The objective after each step. Raises ValueError where no step has a finite one.
+    """The objective after each iteration.
 
     Args:
-        history: ``history_`` of an estimator, or a `jaxcluster.types.Fit`; of the history of a fit alone pass
-            ``fit.history[: fit.steps]``, for what follows are zeros. What is not finite is left out.
-        name: what the objective is called.
+        history: ``history_`` of an estimator, or a `jaxcluster.types.Fit`; of an array pass
+            ``fit.history[: fit.steps]``, as zeros follow. Values that are not finite are left out.
+        name: of the objective.
+
+    Raises:
+        ValueError: no finite value.
     """
-    values = steps_of(history)
+    values = finite_history(history)
     if values.size == 0:
         raise ValueError("history holds no finite value: there is no step to draw.")
     ax = new_axes(ax)
@@ -95,7 +118,7 @@ def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> A
     marker = "o" if len(values) <= 60 else None
     ax.plot(steps, values, color=PALETTE[0], linewidth=2, marker=marker, markersize=4)
     ax.annotate(
-        compact(values[-1]),
+        format_number(values[-1]),
         (steps[-1], values[-1]),
         (0, 9),
         textcoords="offset points",
@@ -105,11 +128,11 @@ def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> A
         fontweight="bold",
     )
     plural = "" if len(values) == 1 else "s"
-    return finish(ax, f"{_title(name)} over {len(values)} step{plural}", "step", name, integer=True)
+    return style_axes(ax, f"{_title(name)} over {len(values)} step{plural}", "step", name, integer=True)
 
 
-def steps_of(history: Any) -> np.ndarray:
-    """The finite objectives of a history, that of a `Fit` cut to the steps that were taken."""
+def finite_history(history: Any) -> np.ndarray:
+    """The finite values of a history; that of a `Fit` up to its last iteration."""
     if isinstance(history, Fit):
         history = np.asarray(history.history)[: int(history.steps)]
     values = np.asarray(history, float).ravel()
@@ -117,7 +140,11 @@ def steps_of(history: Any) -> np.ndarray:
 
 
 def _curve(ks: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """k ascending, and (len(ks), n_seeds) values."""
+    """Check and sort a curve.
+
+    Returns:
+        (m,) ks, ascending, and (m, n_seeds) values.
+    """
     ks, values = np.asarray(ks), np.asarray(values, float)
     if ks.ndim != 1 or values.ndim not in (1, 2) or len(values) != len(ks) or not values.size:
         raise ValueError(f"ks {ks.shape} and values {values.shape} do not fit: (m,) and (m,) or (m, seeds) are needed.")
@@ -141,7 +168,7 @@ def _line(
 
 
 def _callout(ax: Axes, k: float, value: float, text: str, color: str = PALETTE[1]) -> None:
-    """Marks one point; its text stands on the side that has more room."""
+    """Mark one point, with its text on the side that has more room."""
     leftwards = k > np.mean(ax.get_xlim())
     ax.axvline(k, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     style = {"marker": "o", "markersize": 10, "markeredgecolor": PAPER, "markeredgewidth": 1.6}
@@ -162,3 +189,56 @@ def _callout(ax: Axes, k: float, value: float, text: str, color: str = PALETTE[1
 
 def _title(name: str) -> str:
     return name[:1].upper() + name[1:]
+
+
+def eigengap(eigenvalues: Any, *, k: int | None = None, ax: Axes | None = None) -> Axes:
+    """The smallest eigenvalues of a graph Laplacian and their widest gap: k eigenvalues below it suggest k clusters.
+
+    Args:
+        eigenvalues: (m,) in any order, at least one.
+        k: the chosen number of clusters, marked if the gap after it is among these eigenvalues.
+
+    Raises:
+        ValueError: no eigenvalue, or one that is not finite.
+
+    Source: U. von Luxburg, A tutorial on spectral clustering, Statistics and Computing, 2007.
+    """
+    values = np.sort(np.asarray(eigenvalues, float).ravel())
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError(
+            f"eigenvalues must be finite, at least one of them: got {values.size} of which "
+            f"{int(np.isfinite(values).sum())} are."
+        )
+    ax = new_axes(ax)
+    at = np.arange(1, len(values) + 1)
+    gaps = np.diff(values)
+    widest = int(np.argmax(gaps)) + 1 if gaps.size else None
+    for number, color in {k: MUTED, widest: PALETTE[1]}.items():
+        if number is not None and number < len(values):
+            ax.axhspan(values[number - 1], values[number], color=color, alpha=0.16, linewidth=0, zorder=0)
+    before = at <= (k or widest or len(values))
+    ax.plot(at, values, color=MUTED, linewidth=1, zorder=1)
+    style = {"s": 42, "edgecolors": PAPER, "linewidths": 1, "zorder": 3}
+    ax.scatter(at[before], values[before], color=PALETTE[0], **style)
+    ax.scatter(at[~before], values[~before], color=MUTED, **style)
+    ax.margins(y=0.12)
+    style_axes(ax, f"Least {len(values)} eigenvalues of the Laplacian", "number", "eigenvalue", integer=True)
+    if widest is not None:
+        _label_gap(ax, values, widest, k)
+    return ax
+
+
+def _label_gap(ax: Axes, values: np.ndarray, widest: int, k: int | None) -> None:
+    """Write the position of the widest gap beside it, on the side that has more room and is clear of the curve."""
+    text = f"widest gap after {widest}" + ("" if k in (None, widest) else f"; {k} chosen")
+    middle = (values[widest - 1] + values[widest]) / 2
+    leftwards = widest + 0.5 > (1 + len(values)) / 2
+    style = {"color": INK, "fontsize": 9.5, "fontweight": "bold", "va": "center"}
+    ax.annotate(
+        text,
+        (widest + 0.5, middle),
+        (-14 if leftwards else 14, 0),
+        textcoords="offset points",
+        ha="right" if leftwards else "left",
+        **style,
+    )

@@ -1,4 +1,10 @@
-"""What is moved where: transport plans."""
+"""Transport plans, as lines between samples or as a matrix.
+
+>>> from matplotlib import use
+>>> use("Agg")
+>>> transport_plan(np.eye(2) / 2).get_title(loc="left")
+'Plan of 2 rows onto 2'
+"""
 
 from __future__ import annotations
 
@@ -6,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.plots.style import GRID, INK, MUTED, color_of, finish, new_axes
+from jaxcluster.plots.style import GRID, INK, MUTED, color_of, new_axes, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINES = 2_000
-"""Beyond this many lines hide each other."""
+MAX_LINES = 2_000
+"""Number of lines beyond which they hide each other."""
 
-SHARE = 0.99
-"""What part of the mass the lines show, at least, where `LINES` of them are enough."""
+SHOWN_MASS = 0.99
+"""Fraction of the mass after which the lightest lines are left out."""
 
 
 def transport_plan(
     plan: Any, x: Any = None, y: Any = None, *, labels: Any = None, ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """A plan: as lines between rows in the plane where they are given, else as a picture of the matrix.
+    """A transport plan: lines between samples in the plane, or the matrix without samples.
 
-    Lines are as dark as the mass that goes along them, the least left out; of more than two columns the first two
-    principal components of all rows are shown.
+    Lines are the darker the more mass they carry, and the lightest are left out. More than two features are projected
+    to the principal plane of all samples.
 
     Args:
-        plan: (n, m) non-negative mass that each row of x sends to each of y.
-        x: (n, d) rows, or None.
-        y: (m, d) rows, or None.
-        labels: (n,) clusters of x, which color its rows and their lines; None for one color.
-        title: instead of one that says what is shown.
+        plan: (n, m) mass >= 0 from each sample of x to each of y.
+        x: (n, n_features) samples, or None.
+        y: (m, n_features) samples, or None.
+        labels: (n,) clusters of x, which color its samples and lines; None for one color.
+        title: instead of the default.
 
     Raises:
-        ValueError: where plan, rows and labels do not fit, or the plan has negative entries.
+        ValueError: plan, samples and labels that do not fit, or negative mass.
     """
     plan = np.asarray(plan, float)
     if plan.ndim != 2 or not (plan >= 0).all():
@@ -60,7 +66,9 @@ def _matrix(plan: np.ndarray, ax: Axes, title: str | None) -> Axes:
     bar.set_label("mass", color=MUTED, fontsize=10)
     bar.ax.tick_params(colors=MUTED, labelsize=9, length=0)
     bar.outline.set_edgecolor(GRID)
-    finish(ax, title or f"Plan of {plan.shape[0]:,} rows onto {plan.shape[1]:,}", "row of y", "row of x", integer=True)
+    style_axes(
+        ax, title or f"Plan of {plan.shape[0]:,} rows onto {plan.shape[1]:,}", "row of y", "row of x", integer=True
+    )
     ax.grid(False)
     return ax
 
@@ -83,8 +91,8 @@ def _lines(plan: np.ndarray, x: np.ndarray, y: np.ndarray, labels: Any, ax: Axes
     ax.scatter(*points.T, s=26, c=colors, linewidths=0, zorder=2, label="x")
     ax.scatter(*others.T, s=30, facecolors="none", edgecolors=INK, linewidths=1.1, zorder=2, label="y")
     ax.legend(loc="best", frameon=False, fontsize=9.5, labelcolor=MUTED)
-    shown = mass.sum() / plan.sum() if plan.sum() > 0 else 0
-    finish(ax, title or f"Plan: {len(mass):,} lines carry {shown:.0%} of the mass", at.xlabel, at.ylabel)
+    carried = mass.sum() / plan.sum() if plan.sum() > 0 else 0
+    style_axes(ax, title or f"Plan: {len(mass):,} lines carry {carried:.0%} of the mass", at.xlabel, at.ylabel)
     if not at.xlabel:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -92,9 +100,13 @@ def _lines(plan: np.ndarray, x: np.ndarray, y: np.ndarray, labels: Any, ax: Axes
 
 
 def _heaviest(plan: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries that carry most of the mass, the lightest first, so that the others are drawn over them."""
-    order = np.argsort(plan, axis=None)[::-1][:LINES]
+    """The entries that carry `SHOWN_MASS` of the mass, ascending, so that heavier lines are drawn on top.
+
+    Returns:
+        Row indices, column indices and masses.
+    """
+    order = np.argsort(plan, axis=None)[::-1][:MAX_LINES]
     mass = plan.ravel()[order]
-    kept = int(np.searchsorted(np.cumsum(mass), SHARE * plan.sum())) + 1
-    order = order[:kept][plan.ravel()[order[:kept]] > 0][::-1]
+    count = int(np.searchsorted(np.cumsum(mass), SHOWN_MASS * plan.sum())) + 1
+    order = order[:count][plan.ravel()[order[:count]] > 0][::-1]
     return *np.unravel_index(order, plan.shape), plan.ravel()[order]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcluster.plots.maps import draw, plane
+from jaxcluster.plots.maps import draw_plane, plane
 from jaxcluster.plots.style import colors_like
 from jaxcluster.report.pictures import picture
 
@@ -44,11 +44,13 @@ def map_pictures(
         at = at._replace(title=at.title.replace("Clusters", what, 1))
         at = at if clusters is None else at._replace(clusters=clusters)
         alt = f"{at.title}: {len(at.kept):,} rows as points colored by their cluster."
-        shown.append(picture(partial(draw, at, labels), alt, name=f"{prefix}{method}", height=5.2))
+        shown.append(picture(partial(draw_plane, at, labels), alt, name=f"{prefix}{method}", height=5.2))
         if truth is not None:
             title = at.title.replace(what, "Truth" if what == "Clusters" else f"{what} by class", 1)
             colors = colors_like(np.asarray(truth), labels)
-            draw_truth: Any = partial(draw, at._replace(centers=at.centers[:0]), truth, title=title, colors=colors)
+            draw_truth: Any = partial(
+                draw_plane, at._replace(centers=at.centers[:0]), truth, title=title, colors=colors
+            )
             alt = f"{title}: the same points colored by their known class."
             shown.append(picture(draw_truth, alt, name=f"{prefix}{method}-truth", height=5.2))
     return shown

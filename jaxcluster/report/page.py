@@ -18,8 +18,8 @@ from jaxcluster.core.files import write_whole
 from jaxcluster.core.words import on_page
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.plots.curves import steps_of
-from jaxcluster.plots.style import wide
+from jaxcluster.plots.curves import finite_history
+from jaxcluster.plots.style import as_float
 from jaxcluster.report import sections
 from jaxcluster.report.run import Components, Run, version
 from jaxcluster.report.structure import Structure
@@ -83,7 +83,7 @@ def write_report(
     run = Run(
         config=config,
         scores=scores,
-        dataset=dataset._replace(x=wide(dataset.x)),
+        dataset=dataset._replace(x=as_float(dataset.x)),
         labels=np.asarray(labels),
         centers=None if centers is None else np.asarray(centers),
         components=components,
@@ -128,5 +128,5 @@ def write_report(
 
 def _steps(history: Any) -> np.ndarray | None:
     """The finite objectives of a history; None where there are none."""
-    values = None if history is None else steps_of(history)
+    values = None if history is None else finite_history(history)
     return values if values is not None and values.size else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.plots.covariances import as_covariances
+from jaxcluster.plots.components import as_covariances
 from jaxcluster.plots.style import is_noise
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from jaxcluster import plots
-from jaxcluster.plots.covariances import as_covariances, deviations
+from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.report import tables
 from jaxcluster.report.endings import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS
 from jaxcluster.report.maps import map_pictures
