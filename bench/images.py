@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from bench.provenance import provenance
 from bench.records import RESULTS, append
 from jaxcluster import deep, kmeans, metrics
-from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import nets
 from jaxcluster.deep.clustergan import DenseGenerator, ImageGenerator, ImageReader, dense_reader
 from jaxcluster.deep.inference import evaluated

@@ -22,7 +22,7 @@ from bench.images import images
 from bench.provenance import provenance
 from bench.records import RESULTS, append
 from jaxcluster import deep, gmm, kmeans, metrics
-from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import nets
 from jaxcluster.deep.inference import weights_of, with_weights
 from jaxcluster.deep.views import Masking, ShiftRotate

@@ -1,4 +1,4 @@
-"""The few types everything is said in: weighted rows, a finished fit, and how it ended."""
+"""Shared types: weighted samples, the result of a fit, and its status."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
 __all__ = ["Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Published", "Status"]
 
 Published: TypeAlias = Array | np.ndarray
-"""An array that a caller is given: JAX's, or NumPy's where it is float64 and JAX computes in float32."""
+"""Array of a result: JAX's, or NumPy's where it is float64 and JAX computes in float32."""
 
 KeyArray: TypeAlias = Key[Array, ""] | UInt32[Array, " _"]
-"""A JAX random key: a typed key (``jax.random.key``) or the older raw pair of words."""
+"""JAX random key: a typed key (``jax.random.key``) or the older raw pair of words."""
 
 
 class Points(NamedTuple):
-    """Weighted rows, the one data type that kernels see.
+    """Weighted samples, the one data type of all kernels.
 
-    Sample weights, padding, ragged shards and masked rows are all ``weight``: a padded row weighs 0.
+    Sample weights, padding, ragged shards and masks are all ``weight``: padding weighs 0.
+
+    Attributes:
+        x: (n_samples, n_features) samples.
+        weight: (n_samples,) weights >= 0.
     """
 
     x: Float[Array, "*batch n d"]
@@ -29,12 +33,20 @@ class Points(NamedTuple):
 
 
 class Status(enum.IntEnum):
-    """How an iteration ended. A fit holds it as an int32 scalar: ``Status(int(fit.status))``.
+    """Final status of an iteration. A fit has it as an int32 scalar: ``Status(int(fit.status))``.
 
-    COLLAPSED: a component of a mixture lost its rows or its spread, and was kept from becoming infinite; or nothing was
-    left by which a network tells rows apart.
+    CONVERGED: the tolerance was reached.
 
-    PRECISION: rows differ by less than the computation can tell apart, so that the result may not be that of exact
+    MAX_STEPS: the limit of steps was reached before the tolerance.
+
+    NOT_FINITE: the objective is NaN or infinite.
+
+    EMPTY_CLUSTERS: a cluster has no samples.
+
+    COLLAPSED: a component of a mixture lost its samples or its variance, which was bounded from below; or the features
+    of a network became constant.
+
+    PRECISION: samples differ by less than the computation resolves, so that the result may differ from that of exact
     arithmetic. Scale the columns, or compute in float64 with ``jax.config.update("jax_enable_x64", True)``.
     """
 
@@ -47,14 +59,14 @@ class Status(enum.IntEnum):
 
 
 class Fit(NamedTuple):
-    """A finished iteration.
+    """Result of an iteration.
 
     Attributes:
-        state: the algorithm's public state, a NamedTuple of arrays.
-        labels: (n,) int32 cluster of each row; None where the method gives none.
-        steps: () int32, steps taken, counted from 1.
+        state: public state of the algorithm, a NamedTuple of arrays.
+        labels: (n_samples,) int32 labels; None for methods without labels.
+        steps: () int32, number of steps.
         status: () int32, a `Status`.
-        history: (capacity,) the objective after each step; 0 from ``steps`` on.
+        history: (capacity,) objective after each step; 0 from ``steps`` on.
     """
 
     state: Any
@@ -64,7 +76,7 @@ class Fit(NamedTuple):
     history: Float[Array, "*batch capacity"]
 
     def __repr__(self) -> str:
-        """The names and shapes of what was found, not its numbers: ``Fit(KMeansState, labels (300,), 7 steps, …)``."""
+        """Names and shapes, not numbers: ``Fit(KMeansState, labels (300,), 7 steps, …)``."""
         parts = [type(self.state).__name__]
         if self.labels is not None:
             parts.append(f"labels {tuple(getattr(self.labels, 'shape', ()))}")

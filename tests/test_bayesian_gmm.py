@@ -22,10 +22,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from jaxcluster import bayesian_gmm
 from jaxcluster.cluster.bayesian_gmm import posterior
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core.shard import fit_sharded
 from jaxcluster.estimators import load
 from jaxcluster.estimators.bayesian_mixture import BayesianGaussianMixture
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
+from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
 TYPES = tuple(COVARIANCE_TYPES)

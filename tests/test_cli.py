@@ -18,7 +18,7 @@ from command_line import NAMES, D, K, N, call, read_labels, rows_and_species, wr
 from sklearn import metrics as oracle
 
 import jaxcluster
-from jaxcluster import datasets, metrics, select
+from jaxcluster import datasets, metrics, model_selection
 from jaxcluster.cli import options
 from jaxcluster.cli.parameters import parse
 from jaxcluster.cli.sweep import parse_ks
@@ -376,7 +376,7 @@ def test_a_sweep_finds_the_number_of_clusters(flowers, scaled, tmp_path):
     import jax
 
     fits = jaxcluster.kmeans.sweep(jax.random.key(1), scaled, [1, 2, 3, 4, 5], n_seeds=2)
-    expected = select.score_sweep(scaled, [1, 2, 3, 4, 5], fits)
+    expected = model_selection.score_sweep(scaled, [1, 2, 3, 4, 5], fits)
     np.testing.assert_allclose([line["inertias"] for line in results["scores"]], fits.state.inertia, rtol=1e-4)
     np.testing.assert_allclose([float(line["inertia"]) for line in lines], expected.inertia, rtol=1e-4)
     np.testing.assert_allclose([float(line["silhouette"]) for line in lines[1:]], expected.silhouette[1:], atol=1e-4)

@@ -16,8 +16,8 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.core.frame import bucket, prepare
-from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.nearest import xla
+from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
 K = 4

@@ -14,8 +14,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcluster.core.checkpoint import Checkpoints
-from jaxcluster.core.shard import row_mesh
+from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import (
     Autoencoder,
     Batch,
@@ -36,6 +35,7 @@ from jaxcluster.deep.autoencoder import check_likelihood
 from jaxcluster.deep.nets import layers as normed_layers
 from jaxcluster.deep.nets.layers import Double
 from jaxcluster.deep.views import Masking
+from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
 
 N, D, L = 48, 4, 2

@@ -29,8 +29,8 @@ from sklearn.metrics import adjusted_rand_score
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import em
 from jaxcluster.core.frame import bucket
-from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
+from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -11,8 +11,8 @@ import pytest
 
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import stepwise
-from jaxcluster.core.shard import fit_sharded
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, DIFFERENCES
+from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
 TYPES = ("full", "tied", "diag", "spherical")

@@ -16,7 +16,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import Status, metrics
 from jaxcluster.cluster import sinkhorn
-from jaxcluster.core.shard import ROWS, row_mesh
 from jaxcluster.deep import Batch, adam, map_module, train
 from jaxcluster.deep.inference import evaluated
 from jaxcluster.deep.nets import MLP
@@ -24,6 +23,7 @@ from jaxcluster.deep.swav import SETTLED, SwAV, grouped, survey
 from jaxcluster.deep.views import GaussianNoise, MultiCrop
 from jaxcluster.estimators.deep.swav import SwAV as SwAVClusterer
 from jaxcluster.ops.distance import normalize
+from jaxcluster.sharding import ROWS, row_mesh
 
 N, D, LATENT, WIDTH, PROTOTYPES, CLUSTERS, BATCH, QUEUE = 64, 4, 3, 5, 6, 3, 16, 24
 RNG = np.random.default_rng(0)

@@ -18,11 +18,11 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxcluster.core.checkpoint import Checkpoints
-from jaxcluster.core.shard import row_mesh
+from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import DCN, Autoencoder, Refreshed, Turn, adam, batches, map_module, train
 from jaxcluster.deep.batches import Rows, batch_rows
 from jaxcluster.deep.nets import MLP
+from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
 
 N, D, K, BATCH, EPOCHS = 48, 4, 3, 8, 4
@@ -270,7 +270,7 @@ SCRIPT = """
     sys.path.insert(0, sys.argv[1])
     import conftest  # checks signatures, as the tests do
     import test_trainer
-    from jaxcluster.core.checkpoint import Checkpoints
+    from jaxcluster.checkpoint import Checkpoints
     test_trainer.fit(test_trainer.dcn(), epochs=100_000, checkpoints=Checkpoints(sys.argv[2], every=1))
 """
 
@@ -654,7 +654,7 @@ def test_a_batch_is_shared_by_devices():
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="batch_size=7 cannot be shared equally by the 2 devices .* such as 6"):
         fit(regular(), batch_size=7, mesh=row_mesh())
-    with pytest.raises(ValueError, match="must have one axis, of type Auto: make it by jaxcluster.core.shard.row_mesh"):
+    with pytest.raises(ValueError, match="must have one axis, of type Auto: make it by jaxcluster.sharding.row_mesh"):
         fit(regular(), mesh=jax.make_mesh((2, 1), ("a", "b")))
 
 

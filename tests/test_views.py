@@ -13,7 +13,6 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy import ndimage
 
-from jaxcluster.core.shard import row_mesh
 from jaxcluster.deep import nets
 from jaxcluster.deep.views import (
     Blur,
@@ -36,6 +35,7 @@ from jaxcluster.deep.views import (
     table_views,
     through,
 )
+from jaxcluster.sharding import row_mesh
 
 KEY = jax.random.key(2)
 SHAPE, COLORED = (5, 7, 2), (5, 7, 3)

@@ -176,7 +176,7 @@ def _title(task: Task, rows: Rows) -> str:
 
 
 def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, Any]) -> Result:
-    from jaxcluster import select
+    from jaxcluster import model_selection
     from jaxcluster.cli.scores import external_scores, finite, internal_scores, model_scores
 
     estimator = task.estimator
@@ -190,7 +190,7 @@ def _fit(stage: Stages, task: Task, rows: Rows, around: Any, links: dict[str, An
         scores = model_scores(estimator, rows.x, rows.weights)
         scores |= internal_scores(estimator, rows.x)
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, labels)
-    sampled = min(int((labels >= 0).sum()), select.SAMPLE)
+    sampled = min(int((labels >= 0).sum()), model_selection.SILHOUETTE_SAMPLE)
     return Result(task.algorithm, estimator, rows, finite(scores), external, sampled, stage.seconds, bool(warned))
 
 

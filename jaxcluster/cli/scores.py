@@ -58,16 +58,16 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
     """
     import numpy as np
 
-    from jaxcluster import metrics, select
+    from jaxcluster import metrics, model_selection
 
     labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
     if np.isnan(x).any():
         return dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), math.nan)
     kept = labels >= 0
     x, labels = x[kept], labels[kept]
-    scores = select.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
+    scores = model_selection.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
     if metric not in ("euclidean", "cosine") and not math.isnan(scores["silhouette"]):
-        rows = select.sampled_rows(len(x))
+        rows = model_selection.sampled_rows(len(x))
         scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
     return scores
 

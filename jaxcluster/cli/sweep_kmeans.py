@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcluster import kmeans, plots, select
+from jaxcluster import kmeans, model_selection, plots
 from jaxcluster.cli.errors import mistakes
 from jaxcluster.cli.scores import finite
 from jaxcluster.cli.sweep_warnings import warn_of
@@ -30,9 +30,11 @@ def run(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options
         fits = jax.device_get(kmeans.sweep(key, rows.x, ks, n_seeds=seeds, weights=rows.weights, **options))
     warn_of(fits.status, list(map(str, ks)), ks, rows, by=" for k = ")
     with stage("score", "Scoring"):
-        scores = select.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
-        by_silhouette = select.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
-        choices = {"silhouette": by_silhouette, "elbow": select.choose_k(ks, scores.inertia, "elbow")}
+        scores = model_selection.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
+        by_silhouette = (
+            model_selection.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
+        )
+        choices = {"silhouette": by_silhouette, "elbow": model_selection.choose_k(ks, scores.inertia, "elbow")}
     objective = "sum of cosine distances" if options.get("metric") == "cosine" else "inertia"
     return KMeansSweep(rows, ks, seeds, stage.seconds, scores, np.asarray(fits.state.inertia), choices, objective)
 
@@ -51,7 +53,7 @@ class KMeansSweep(NamedTuple):
     ks: list[int]
     seeds: int
     seconds: dict[str, float]
-    scores: select.SweepScores
+    scores: model_selection.SweepScores
     inertias: np.ndarray
     choices: dict[str, int | None]
     objective: str = "inertia"
@@ -64,7 +66,7 @@ class KMeansSweep(NamedTuple):
     @property
     def silhouette_rows(self) -> int:
         """How many rows the silhouettes are of."""
-        return min(len(self.rows.x), select.SAMPLE)
+        return min(len(self.rows.x), model_selection.SILHOUETTE_SAMPLE)
 
     def lead(self) -> str:
         """See `Sweep`."""

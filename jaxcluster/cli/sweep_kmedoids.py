@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcluster import kmedoids, plots, select
+from jaxcluster import kmedoids, model_selection, plots
 from jaxcluster.cli.errors import mistakes
 from jaxcluster.cli.sweep_warnings import warn_of
 from jaxcluster.report import tables
@@ -94,4 +94,4 @@ class KMedoidsSweep(NamedTuple):
         return [tables.grid("Scores", ["k", LOSS, SILHOUETTE], lines, css="")]
 
     def _elbow(self) -> int | None:
-        return select.elbow(self.ks, self.loss)
+        return model_selection.elbow(self.ks, self.loss)

@@ -126,7 +126,7 @@ def train(
         resume: whether to go on from the newest there; of a run that was finished it takes no step, unless all its
             epochs were taken and there are to be more. Without it a folder that holds checkpoints is refused.
         y: (n,) what is known of the rows, for modules that want it: a batch has its part.
-        mesh: devices along one axis, as `jaxcluster.core.shard.row_mesh` makes it, that share the rows of each batch;
+        mesh: devices along one axis, as `jaxcluster.sharding.row_mesh` makes it, that share the rows of each batch;
             parameters, and rows that are resident, are on each. None for one device. Sums come out as on one device,
             those of batch norm too, but for rounding.
 
@@ -316,7 +316,7 @@ def _check_batch(batch_size, n, mesh):
     if batch > n:
         raise ValueError(f"batch_size={batch} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
-        raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.core.shard.row_mesh().")
+        raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.sharding.row_mesh().")
     if mesh is not None and batch % mesh.size:
         raise ValueError(
             f"batch_size={batch} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple of "

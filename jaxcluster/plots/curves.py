@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster import select
+from jaxcluster import model_selection
 from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, format_number, new_axes, style_axes
 from jaxcluster.types import Fit
 
@@ -36,7 +36,7 @@ def elbow(ks: Any, inertias: Any, ax: Axes | None = None, *, name: str = "inerti
     best = np.nanmin(inertias, axis=1)
     ax = new_axes(ax)
     _line(ax, ks, best, inertias)
-    knee = select.elbow(ks, best)
+    knee = model_selection.elbow(ks, best)
     if knee is not None:
         _callout(ax, float(knee), float(best[ks == knee][0]), f"elbow at k = {knee}")
     return style_axes(ax, f"{_title(name)} by number of clusters", "clusters k", name, integer=True)

@@ -1,4 +1,9 @@
-"""Choosing the number of clusters: scores of a sweep over k, and the rules that pick k from them."""
+"""Selection of the number of clusters: scores of a sweep over k, and rules that choose k by them.
+
+>>> from jaxcluster import model_selection
+>>> model_selection.choose_k([2, 3, 4], [0.4, 0.7, 0.5], rule="silhouette")
+3
+"""
 
 from __future__ import annotations
 
@@ -13,20 +18,20 @@ from jaxcluster.core import check, memory
 from jaxcluster.ops.host_distance import unit_rows
 from jaxcluster.types import Fit
 
-SAMPLE = 10_000
-"""Rows of which a silhouette is taken: its cost grows with their square."""
+SILHOUETTE_SAMPLE = 10_000
+"""Default number of samples of a silhouette, whose cost grows with its square."""
 
-LEAST_BEND = 0.05
-"""A curve that stays this near to its chord, in units of its height, has no elbow."""
+MIN_ELBOW_DISTANCE = 0.05
+"""Least distance of an elbow from the chord of its curve, as a fraction of the height of the curve."""
 
 
 class SweepScores(NamedTuple):
-    """How well each k did, by its best start; NaN where a score is undefined.
+    """Scores of the best run for each k; NaN where a score is undefined.
 
     Attributes:
         ks: (m,) numbers of clusters.
-        best: (m,) which start had the least inertia.
-        inertia, silhouette, davies_bouldin, calinski_harabasz: (m,) float64.
+        best: (m,) index of the run of least inertia.
+        inertia, silhouette, davies_bouldin, calinski_harabasz: (m,) float64 scores.
     """
 
     ks: np.ndarray
@@ -38,10 +43,17 @@ class SweepScores(NamedTuple):
 
 
 def elbow(ks: ArrayLike, inertias: ArrayLike) -> int | None:
-    """The k at which a falling curve bends most: where it is farthest below the chord between its ends.
+    """Elbow of a decreasing curve: the k at which it is farthest below the chord between its ends.
 
-    Both axes are scaled to [0, 1] first, so that neither unit counts. None where there is no elbow: fewer than 3
-    points, a curve that does not fall, or one that stays within `LEAST_BEND` of its chord.
+    Both axes are scaled to [0, 1] first, so that their units do not matter.
+
+    Args:
+        ks: (m,) distinct numbers of clusters, in any order.
+        inertias: (m,) inertia of each.
+
+    Returns:
+        The k of the elbow, or None: for fewer than 3 points, a curve that does not decrease, or one that stays within
+        `MIN_ELBOW_DISTANCE` of its chord.
 
     Source: Satopää, Albrecht, Irwin and Raghavan, Finding a "kneedle" in a haystack, 2011, without the smoothing.
     """
@@ -50,17 +62,17 @@ def elbow(ks: ArrayLike, inertias: ArrayLike) -> int | None:
     if ks.size < 3 or not drop > 0:
         return None
     bend = (inertias[0] - inertias) / drop - (ks - ks[0]) / (ks[-1] - ks[0])
-    return int(ks[np.argmax(bend)]) if bend.max() > LEAST_BEND else None
+    return int(ks[np.argmax(bend)]) if bend.max() > MIN_ELBOW_DISTANCE else None
 
 
 def highest(ks: ArrayLike, values: ArrayLike) -> int:
-    """The k of the greatest value; the lesser k of equals."""
+    """Number k of the greatest value; the least of equals."""
     ks, values = _by_k(ks, values)
     return int(ks[np.argmax(values)])
 
 
 def lowest(ks: ArrayLike, values: ArrayLike) -> int:
-    """The k of the least value; the lesser k of equals."""
+    """Number k of the least value; the least of equals."""
     ks, values = _by_k(ks, values)
     return int(ks[np.argmin(values)])
 
@@ -71,16 +83,19 @@ RULES: Mapping[str, Callable[[ArrayLike, ArrayLike], int | None]] = {
     "calinski_harabasz": highest,
     "elbow": elbow,
 }
-"""Ways to choose k: the best of a score, or the elbow of the inertia."""
+"""Rules to choose k: the best of a score, or the elbow of the inertia."""
 
 
 def choose_k(ks: ArrayLike, values: ArrayLike, rule: str = "silhouette") -> int | None:
-    """The number of clusters that a rule picks; None where a curve has no elbow.
+    """Number of clusters by a rule.
 
     Args:
         ks: (m,) distinct numbers of clusters, in any order.
-        values: (m,) what the rule looks at: the inertia for "elbow", else the score of that name. NaN are left out.
+        values: (m,) inertia for "elbow", else the score of the rule's name. Values that are not finite are left out.
         rule: "silhouette", "davies_bouldin", "calinski_harabasz" or "elbow".
+
+    Returns:
+        The chosen k; None for a curve without an elbow.
 
     Raises:
         ValueError: an unknown rule, shapes that differ, or no finite value.
@@ -90,7 +105,7 @@ def choose_k(ks: ArrayLike, values: ArrayLike, rule: str = "silhouette") -> int 
 
 
 def _by_k(ks, values):
-    """Both in ascending order of k, without those whose value is not finite."""
+    """Finite values with their k, in ascending order of k."""
     ks, values = np.asarray(ks), np.asarray(values, np.float64)
     if ks.ndim != 1 or ks.shape != values.shape:
         raise ValueError(f"ks and values must be 1-D and equally long, got shapes {ks.shape} and {values.shape}.")
@@ -102,16 +117,25 @@ def _by_k(ks, values):
 
 
 def score_sweep(
-    x: np.ndarray, ks: Sequence[int], fits: Fit, *, metric: str = "sqeuclidean", sample: int = SAMPLE, seed: int = 0
+    x: np.ndarray,
+    ks: Sequence[int],
+    fits: Fit,
+    *,
+    metric: str = "sqeuclidean",
+    sample: int = SILHOUETTE_SAMPLE,
+    seed: int = 0,
 ) -> SweepScores:
-    """Scores what `jaxcluster.kmeans.sweep` returned, taking the best start of each k.
+    """Scores of the best run for each k of `jaxcluster.kmeans.sweep`.
 
     Args:
-        x: (n, d) the rows that were clustered.
-        ks: (m,) as they were given to the sweep.
-        fits: its fits, with leading axes (m, n_seeds).
-        metric: "sqeuclidean" or "cosine", as the sweep's.
+        x: (n_samples, n_features) rows that were clustered.
+        ks: (m,) numbers of clusters, as passed to the sweep.
+        fits: result of the sweep, with leading axes (m, n_seeds).
+        metric: "sqeuclidean" or "cosine", as in the sweep.
         sample, seed: see `internal_scores`.
+
+    Returns:
+        `SweepScores`.
     """
     inertia = np.asarray(fits.state.inertia, np.float64)
     best = np.argmin(np.where(np.isnan(inertia), np.inf, inertia), axis=1)
@@ -122,21 +146,22 @@ def score_sweep(
 
 
 def internal_scores(
-    x: np.ndarray, labels: np.ndarray, *, metric: str = "sqeuclidean", sample: int = SAMPLE, seed: int = 0
+    x: np.ndarray, labels: np.ndarray, *, metric: str = "sqeuclidean", sample: int = SILHOUETTE_SAMPLE, seed: int = 0
 ) -> dict[str, float]:
-    """Silhouette, Davies–Bouldin and Calinski–Harabasz of a labeling; NaN where one is undefined.
-
-    Under the cosine metric the silhouette is taken of cosine distances and the other two of rows of unit length, on
-    which squared Euclidean distances are twice the cosine ones.
+    """Internal scores of a labeling: silhouette, Davies–Bouldin and Calinski–Harabasz.
 
     Args:
-        x: (n, d) rows.
-        labels: (n,) cluster of each.
+        x: (n_samples, n_features) rows.
+        labels: (n_samples,) labels.
         metric: "sqeuclidean" or "cosine".
-        sample: the silhouette is taken of at most that many rows, drawn without replacement.
-        seed: of the drawing.
+        sample: most samples of the silhouette, drawn without replacement.
+        seed: seed of the sample.
+
+    Returns:
+        The scores by name; NaN where one is undefined.
     """
     if metric == "cosine":
+        # On rows of unit length squared Euclidean distances are twice the cosine ones.
         x = unit_rows(x)
     rows = sampled_rows(len(x), sample, seed)
     distance = "cosine" if metric == "cosine" else "euclidean"
@@ -147,15 +172,15 @@ def internal_scores(
     }
 
 
-def sampled_rows(n: int, most: int = SAMPLE, seed: int = 0) -> np.ndarray | slice:
-    """Which rows `internal_scores` takes the silhouette of: all of them, or ``most`` drawn positions in order."""
+def sampled_rows(n: int, most: int = SILHOUETTE_SAMPLE, seed: int = 0) -> np.ndarray | slice:
+    """Samples of the silhouette in `internal_scores`: all, or ``most`` sorted random positions."""
     if n <= most:
         return slice(None)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
 def _defined(score, x, labels, **options):
-    """A score, or NaN where there are fewer than 2 clusters, or as many as rows."""
+    """Score, or NaN for fewer than 2 clusters or as many as samples."""
     clusters = np.unique(labels).size
     return float(score(x, labels, **options)) if 2 <= clusters < len(x) else float("nan")
 

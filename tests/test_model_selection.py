@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from jaxcluster import kmeans, select
+from jaxcluster import kmeans, model_selection
 
 KS = [2, 4, 6]
 SEEDS = 2
@@ -21,7 +21,7 @@ def fits(blobs):
 
 @pytest.fixture(scope="module")
 def scores(blobs, fits):
-    return select.score_sweep(blobs.x, KS, fits)
+    return model_selection.score_sweep(blobs.x, KS, fits)
 
 
 def farthest_below_chord(ks, inertias):
@@ -41,15 +41,15 @@ def test_the_elbow_is_farthest_from_the_chord(seed):
     inertias = np.cumsum(rng.exponential(size=8) ** 3)[::-1] + 0.5 / ks
     inertias = 1e4 * inertias / ks
     expected = farthest_below_chord(ks, inertias)
-    assert select.elbow(ks, inertias) == expected
+    assert model_selection.elbow(ks, inertias) == expected
     order = rng.permutation(8)
-    assert select.elbow(ks[order], inertias[order]) == expected
+    assert model_selection.elbow(ks[order], inertias[order]) == expected
 
 
 def test_the_elbow_depends_on_neither_unit():
     ks, inertias = np.arange(1, 8), np.array([100, 60, 20, 15, 12, 10, 9])
-    assert select.elbow(ks, inertias) == 3
-    assert select.elbow(ks * 10, inertias * 1e-6 + 5) == 30
+    assert model_selection.elbow(ks, inertias) == 3
+    assert model_selection.elbow(ks * 10, inertias * 1e-6 + 5) == 30
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_the_elbow_depends_on_neither_unit():
     ids=["straight", "flat", "rising", "concave"],
 )
 def test_a_curve_without_a_bend_has_no_elbow(inertias):
-    assert select.elbow([1, 2, 3, 4], inertias) is None
+    assert model_selection.elbow([1, 2, 3, 4], inertias) is None
 
 
 def test_two_points_have_no_elbow():
-    assert select.choose_k([2, 3], [9, 1], "elbow") is None
+    assert model_selection.choose_k([2, 3], [9, 1], "elbow") is None
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_two_points_have_no_elbow():
 def test_each_rule_looks_for_its_own_extreme(rule, expected):
     values = [1.0, 9.0, 2.0, 1.5] if rule == "elbow" else [9.0, 1.0, 3.0, 9.0]
     ks = [5, 2, 3, 4] if rule == "elbow" else [6, 2, 3, 5]
-    assert select.choose_k(ks, values, rule) == expected
+    assert model_selection.choose_k(ks, values, rule) == expected
 
 
 def test_undefined_scores_are_left_out():
-    assert select.choose_k([1, 2, 3], [np.nan, 0.1, 0.3]) == 3
-    assert select.choose_k([1, 2, 3], [np.inf, 0.3, 0.1], "davies_bouldin") == 3
+    assert model_selection.choose_k([1, 2, 3], [np.nan, 0.1, 0.3]) == 3
+    assert model_selection.choose_k([1, 2, 3], [np.inf, 0.3, 0.1], "davies_bouldin") == 3
     with pytest.raises(ValueError, match="none of the 2 values is finite"):
-        select.choose_k([1, 2], [np.nan, np.nan])
+        model_selection.choose_k([1, 2], [np.nan, np.nan])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_undefined_scores_are_left_out():
 )
 def test_wrong_arguments_say_what_was_seen(ks, values, rule, message):
     with pytest.raises(ValueError, match=message):
-        select.choose_k(ks, values, rule)
+        model_selection.choose_k(ks, values, rule)
 
 
 def test_a_sweep_is_scored_by_the_best_start_of_each_k(blobs, fits, scores):
@@ -110,13 +110,13 @@ def test_a_sweep_is_scored_by_the_best_start_of_each_k(blobs, fits, scores):
 
 def test_every_rule_finds_the_clusters_that_were_made(scores):
     for rule in ("silhouette", "davies_bouldin", "calinski_harabasz"):
-        assert select.choose_k(KS, getattr(scores, rule), rule) == 4
-    assert select.choose_k(KS, scores.inertia, "elbow") == 4
+        assert model_selection.choose_k(KS, getattr(scores, rule), rule) == 4
+    assert model_selection.choose_k(KS, scores.inertia, "elbow") == 4
 
 
 def test_cosine_scores_look_at_directions_alone(blobs):
     lengths = np.random.default_rng(0).uniform(0.1, 10, (len(blobs.x), 1)).astype(np.float32)
-    scores = select.internal_scores(blobs.x * lengths, blobs.y, metric="cosine")
+    scores = model_selection.internal_scores(blobs.x * lengths, blobs.y, metric="cosine")
     unit = blobs.x / np.linalg.norm(blobs.x, axis=1, keepdims=True)
     expected = {
         "silhouette": oracle.silhouette_score(blobs.x, blobs.y, metric="cosine"),
@@ -127,15 +127,15 @@ def test_cosine_scores_look_at_directions_alone(blobs):
 
 
 def test_the_silhouette_is_of_a_sample_where_there_are_many_rows(blobs):
-    rows = select.sampled_rows(300, 100, 3)
+    rows = model_selection.sampled_rows(300, 100, 3)
     assert len(np.unique(rows)) == 100
     assert set(rows) <= set(range(300))
-    assert np.any(rows != select.sampled_rows(300, 100, 4))
-    scores = select.internal_scores(blobs.x, blobs.y, sample=100, seed=3)
+    assert np.any(rows != model_selection.sampled_rows(300, 100, 4))
+    scores = model_selection.internal_scores(blobs.x, blobs.y, sample=100, seed=3)
     assert scores["silhouette"] == pytest.approx(oracle.silhouette_score(blobs.x[rows], blobs.y[rows]), abs=1e-5)
     assert scores["davies_bouldin"] == pytest.approx(oracle.davies_bouldin_score(blobs.x, blobs.y), rel=1e-4)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(300, int), np.arange(300)], ids=["one cluster", "a cluster a row"])
 def test_scores_that_are_undefined_are_nan(blobs, labels):
-    assert np.isnan(list(select.internal_scores(blobs.x, labels).values())).all()
+    assert np.isnan(list(model_selection.internal_scores(blobs.x, labels).values())).all()
