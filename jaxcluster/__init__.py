@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from jaxcluster.estimators import CLASS_MODULES
+
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -39,33 +41,10 @@ _MODULES = {
 """Public modules: the functional algorithms by their bare name, and what stands on top of them."""
 
 _OBJECTS = {
-    "AutoencoderKMeans": "jaxcluster.estimators",
-    "BalancedKMeans": "jaxcluster.estimators",
-    "BayesianGaussianMixture": "jaxcluster.estimators",
-    "BisectingKMeans": "jaxcluster.estimators",
-    "ClusterGAN": "jaxcluster.estimators",
-    "ConstrainedKMeans": "jaxcluster.estimators",
-    "DBSCAN": "jaxcluster.estimators",
-    "DCN": "jaxcluster.estimators",
-    "DEC": "jaxcluster.estimators",
-    "DeepCluster": "jaxcluster.estimators",
-    "DenoisingAutoencoderClustering": "jaxcluster.estimators",
+    **CLASS_MODULES,
     "Fit": "jaxcluster.types",
-    "GaussianMixture": "jaxcluster.estimators",
-    "HDBSCAN": "jaxcluster.estimators",
-    "IDEC": "jaxcluster.estimators",
-    "JointClustering": "jaxcluster.estimators",
-    "KMeans": "jaxcluster.estimators",
-    "KMedoids": "jaxcluster.estimators",
-    "MetricEmbedding": "jaxcluster.estimators",
-    "MiniBatchKMeans": "jaxcluster.estimators",
-    "OPTICS": "jaxcluster.estimators",
     "Points": "jaxcluster.types",
-    "SpectralClustering": "jaxcluster.estimators",
-    "SpectralEmbedding": "jaxcluster.estimators",
     "Status": "jaxcluster.types",
-    "SwAV": "jaxcluster.estimators",
-    "VaDE": "jaxcluster.estimators",
     "load": "jaxcluster.estimators",
 }
 """Public objects, and the module each lives in."""

@@ -8,8 +8,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sklearn.utils.validation import has_fit_parameter
-
 from jaxcluster import (
     bayesian_gmm,
     bisecting,
@@ -127,7 +125,7 @@ def make(name: str, k: int = 4, **options: Any) -> Any:
 CLUSTERERS = [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]
 """Estimators that give each row a cluster."""
 
-WEIGHTED = [name for name in ESTIMATORS if has_fit_parameter(ESTIMATORS[name](), "sample_weight")]
+WEIGHTED = [name for name in ESTIMATORS if ESTIMATORS.info(name).takes_weights]
 """Estimators whose rows have weights."""
 
 PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict")]

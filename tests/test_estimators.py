@@ -494,18 +494,3 @@ def test_given_centers_run_once_whatever_n_init_says(blobs):
 def test_a_small_init_size_is_raised_with_a_warning(blobs):
     with pytest.warns(RuntimeWarning, match="init_size=2 should be larger than n_clusters=4"):
         MiniBatchKMeans(4, init=blobs.centers, init_size=2).fit(blobs.x)
-
-
-def test_the_registry_knows_its_names():
-    relatives = ["minibatch-kmeans", "bisecting-kmeans", "balanced-kmeans", "constrained-kmeans"]
-    assert list(ESTIMATORS)[:6] == ["kmeans", *relatives, "kmedoids"]
-    assert list(ESTIMATORS)[6:10] == ["gmm", "bayesian-gmm", "spectral", "spectral-embedding"]
-    assert list(ESTIMATORS)[10:13] == ["dbscan", "optics", "hdbscan"]
-    assert list(ESTIMATORS)[13:19] == ["autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"]
-    assert list(ESTIMATORS)[19:22] == ["clustergan", "deepcluster", "swav"]
-    assert list(ESTIMATORS)[22:] == ["metric-embedding", "joint-clustering"]
-    assert ESTIMATORS["kmeans"] is KMeans
-    assert ESTIMATORS.name_of(MiniBatchKMeans()) == "minibatch-kmeans"
-    assert ESTIMATORS.name_of(object()) is None
-    with pytest.raises(ValueError, match=r"'kmean' is not known.*Did you mean 'kmeans'"):
-        ESTIMATORS.info("kmean")

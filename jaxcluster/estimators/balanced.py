@@ -9,8 +9,10 @@ from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 
 
+@register("balanced-kmeans", "k-means whose clusters have one size, or sizes within bounds")
 class BalancedKMeans(CenterEstimator):
     """k-means whose clusters have as many rows as asked for; by default sizes differ by one at most.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from inspect import isfunction
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from jaxcluster.datasets.numbers import exact
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import store
 from jaxcluster.estimators.order import CANONICAL
+from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.estimators.tables import check_names, numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
@@ -37,6 +38,9 @@ class Estimator(BaseEstimator):
     median (`jaxcluster.core.frame`). What is published has the dtype of the rows: float64 for float64 and integers, so
     that a difference of 1 at 1e9 is one, and float32 for float32 and half precision.
     """
+
+    info: ClassVar[EstimatorInfo] = EstimatorInfo()
+    """Description of the class: see `jaxcluster.estimators.registry`."""
 
     _takes_missing: bool | None = None
     """Whether NaN are let through; None where no parameter asks for it."""
@@ -148,6 +152,15 @@ class Estimator(BaseEstimator):
 
 class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
     """An estimator that represents each cluster by a center: rows are labeled by the nearest."""
+
+    info = Estimator.info._replace(
+        family="partition",
+        clusters="n_clusters",
+        steps="max_iter",
+        init="init",
+        reported=("inertia_", "n_iter_"),
+        objective="inertia",
+    )
 
     _metric = "sqeuclidean"
     _labels_by = ("cluster_centers_",)

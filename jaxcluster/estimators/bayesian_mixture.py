@@ -13,6 +13,7 @@ from jaxcluster.core import check
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.mixture import MixtureEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 
 PRIORS = (
     "weight_concentration_prior",
@@ -24,6 +25,11 @@ PRIORS = (
 """Parameters of the prior; the fitted attributes of these names end with "_"."""
 
 
+@register(
+    "bayesian-gmm",
+    "a mixture of Gaussians that empties components it does not need",
+    objective="lower bound (up to a constant)",
+)
 class BayesianGaussianMixture(MixtureEstimator):
     """A mixture of Gaussians by variational inference, with scikit-learn's parameters, attributes and methods.
 

@@ -11,8 +11,10 @@ from jaxcluster.core import check
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.kmeans import ALGORITHMS
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 
 
+@register("bisecting-kmeans", "k-means that splits one cluster in two until there are enough")
 class BisectingKMeans(CenterEstimator):
     """k-means that splits one cluster in two until there are enough, with scikit-learn's parameters and methods.
 

@@ -8,8 +8,10 @@ from jaxcluster.cluster import constrained
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 
 
+@register("constrained-kmeans", "k-means with pairs of rows that stay together, or apart")
 class ConstrainedKMeans(CenterEstimator):
     """k-means that keeps pairs of rows together, or apart.
 

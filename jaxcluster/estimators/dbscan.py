@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import dbscan
 from jaxcluster.core import check, memory
 from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
@@ -21,6 +22,7 @@ def _places_new_rows(estimator) -> bool:
     return True
 
 
+@register("dbscan", "dense regions of any shape, at a density given by a radius")
 class DBSCAN(MeasuredEstimator):
     """Clusters of any shape, each a region where samples lie close together, and noise between them.
 

@@ -11,6 +11,7 @@ from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.core import check
 from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.estimators.registry import register
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
@@ -24,6 +25,7 @@ CENTERS = ("centroid", "medoid", "both")
 """What ``store_centers`` may ask for."""
 
 
+@register("hdbscan", "dense regions of any density, the stable parts of a hierarchy", takes_missing=True)
 class HDBSCAN(MeasuredEstimator):
     """Clusters of any shape and any density: the stable parts of a hierarchy, and noise between them.
 

@@ -7,12 +7,14 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.types import Status
 
 ALGORITHMS = ("lloyd", "elkan")
 
 
+@register("kmeans", "k-means by Lloyd's iteration, Euclidean or spherical")
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 

@@ -16,12 +16,23 @@ from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.measured import MeasuredEstimator
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import plain_metric
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
 
 
+@register(
+    "kmedoids",
+    "clusters around rows of their own, by any metric",
+    clusters="n_clusters",
+    steps="max_iter",
+    init="init",
+    reported=("inertia_", "n_iter_"),
+    objective="sum of distances",
+    family="partition",
+)
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstimator):
     """Clusters around rows of their own: the sum of distances to them, not squared, is least among single swaps.
 

@@ -21,6 +21,8 @@ SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 class MeasuredEstimator(ClusterMixin, Estimator):
     """An estimator with a parameter ``metric`` that may be "precomputed"."""
 
+    info = Estimator.info._replace(family="density")
+
     @property
     def _precomputed(self):
         return isinstance(self.metric, str) and self.metric == "precomputed"

@@ -14,12 +14,19 @@ from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 AUTO_RESTARTS = 3
 """Starts of ``n_init="auto"`` from random rows."""
 
 
+@register(
+    "minibatch-kmeans",
+    "k-means on small random batches of rows",
+    reported=("inertia_", "n_iter_", "n_steps_"),
+    objective="smoothed inertia per row",
+)
 class MiniBatchKMeans(CenterEstimator):
     """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
 

@@ -21,6 +21,7 @@ from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, publish
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, Status
 
@@ -34,6 +35,15 @@ class MixtureEstimator(DensityMixin, Estimator):
     A subclass sets ``_functions``, the module whose ``predict``, ``predict_proba`` and ``score_samples`` take its state
     and rows, and has `_state`.
     """
+
+    info = Estimator.info._replace(
+        family="mixture",
+        clusters="n_components",
+        steps="max_iter",
+        init="init_params",
+        reported=("lower_bound_", "n_iter_"),
+        best="max",
+    )
 
     _functions: Any = gmm
 
@@ -225,6 +235,12 @@ def _roots_and_precisions(covariance, covariances):
     return tuple(np.array(publish(each, covariances.dtype)) for each in (roots, precisions))
 
 
+@register(
+    "gmm",
+    "a mixture of Gaussians by expectation-maximization",
+    objective="lower bound (nats per row)",
+    takes_missing=True,
+)
 class GaussianMixture(MixtureEstimator):
     """A mixture of Gaussians by expectation–maximization, with scikit-learn's parameters, attributes and methods.
 

@@ -13,9 +13,11 @@ from jaxcluster.cluster.optics.fit import as_count, check_limits
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
+@register("optics", "dense regions of any density, as valleys of an order of the rows")
 class OPTICS(MeasuredEstimator):
     """An order of rows in which the clusters of every density are valleys, and clusters found in it.
 

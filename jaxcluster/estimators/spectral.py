@@ -18,6 +18,7 @@ from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.registry import register
 from jaxcluster.ops.host_distance import named, real_numbers, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
@@ -36,6 +37,8 @@ EQUAL = 64 * float(np.finfo(np.float64).eps)
 
 class _SpectralEstimator(Estimator):
     """What clustering and embedding share: rows or matrices as input, the affinity, and what the eigensolver found."""
+
+    info = Estimator.info._replace(family="graph", reported=("n_iter_",), objective="sum of the least eigenvalues")
 
     _affinities: tuple[str, ...] = spectral.AFFINITIES
     """Names that ``affinity`` may have."""
@@ -182,6 +185,7 @@ class _SpectralEstimator(Estimator):
         return [f"largest residual {self.residuals_.max():.2g}"]
 
 
+@register("spectral", "a small cut of the graph of rows, by its eigenvectors", clusters="n_clusters")
 class SpectralClustering(ClusterMixin, _SpectralEstimator):
     """Clusters that have little weight between them, by eigenvectors of their graph, as scikit-learn's estimator.
 
@@ -354,6 +358,7 @@ def _one_weight(affinity):
     return weight
 
 
+@register("spectral-embedding", "no clusters: places by eigenvectors of a graph, in Python alone", labels=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Rows by the smoothest vectors over their graph (Laplacian eigenmaps), as scikit-learn's estimator.
 

@@ -8,9 +8,11 @@ from jaxcluster.deep.inference import map_module
 from jaxcluster.deep.latent_kmeans import CodeKMeans
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
+@register("autoencoder-kmeans", "k-means on the codes of an autoencoder", objective="reconstruction error")
 @dataclass(eq=False, repr=False, kw_only=True)
 class AutoencoderKMeans(DeepClusterer):
     """k-means on the codes of a (denoising) autoencoder: nothing is trained for the clusters' sake.

@@ -76,6 +76,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
+    info = Estimator.info._replace(
+        family="deep", clusters="n_clusters", steps="epochs", reported=("n_iter_",), objective="loss"
+    )
+
     _labels_by = ("labels_", "cluster_centers_", "scaling_", "_weights")
 
     n_clusters: int = 8

@@ -19,11 +19,13 @@ from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.one_phase import OnePhase
+from jaxcluster.estimators.registry import register
 
 BATCH = 64
 """Rows a move, unless ``batch_size`` says otherwise."""
 
 
+@register("clustergan", "a generator of rows, cluster by cluster, and an encoder that finds clusters again")
 @dataclass(eq=False, repr=False)
 class ClusterGAN(OnePhase):
     """ClusterGAN: a generator of rows, cluster by cluster, and an encoder that finds the cluster of a row again.

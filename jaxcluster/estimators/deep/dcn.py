@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxcluster import deep
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.registry import register
 
 
+@register("dcn", "reconstruction and k-means of the codes, in turn")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DCN(DeepClusterer):
     """The deep clustering network: reconstruction and k-means of the codes, in turn.
@@ -43,6 +45,7 @@ class DCN(DeepClusterer):
         return deep.DCN(autoencoder, start["centers"], start["counts"], weight=self.weight, augment=self._view())
 
 
+@register("denoising-clustering", "a denoising autoencoder whose codes are drawn to k-means centers")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(DeepClusterer):
     """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centers.

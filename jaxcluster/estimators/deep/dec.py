@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from jaxcluster import deep
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.registry import register
 
 
+@register("dec", "deep embedded clustering: codes drawn to the clusters they are surest of")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DEC(DeepClusterer):
     """Deep embedded clustering: codes are drawn to the clusters that they are surest of, until no more change theirs.
@@ -44,6 +46,7 @@ class DEC(DeepClusterer):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
 
 
+@register("idec", "DEC that goes on reconstructing the rows")
 @dataclass(eq=False, repr=False, kw_only=True)
 class IDEC(DEC):
     """Improved deep embedded clustering: DEC that goes on reconstructing the rows.

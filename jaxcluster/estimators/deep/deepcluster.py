@@ -8,6 +8,7 @@ from jaxcluster import deep
 from jaxcluster.core import check
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.views import ViewLearner
+from jaxcluster.estimators.registry import register
 
 VARIANTS = ("v1", "v2")
 PER_CLUSTER = 3
@@ -15,6 +16,7 @@ PER_CLUSTER = 3
 ROWS = 10
 
 
+@register("deepcluster", "a network learns to tell apart the clusters of its own features")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepCluster(ViewLearner):
     """A network learns, from random views of the rows, the clusters that k-means finds among its own features.

@@ -13,8 +13,12 @@ from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
 from jaxcluster.estimators.deep.known import as_known
+from jaxcluster.estimators.registry import register
 
 
+@register(
+    "joint-clustering", "clusters and classes at once, where the classes of some rows are known", takes_classes=True
+)
 @dataclass(eq=False, repr=False, kw_only=True)
 class JointClustering(DeepClusterer):
     """Deep clustering that is told the classes of some rows, and may find further clusters beside them.

@@ -14,9 +14,11 @@ from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.known import as_known
 from jaxcluster.estimators.deep.views import ViewLearner
+from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
 
 
+@register("metric-embedding", "k-means on codes that labels, or views of the rows, draw together", takes_classes=True)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetricEmbedding(ViewLearner):
     """k-means on codes that are near each other where rows are of one class, or are views of one row.

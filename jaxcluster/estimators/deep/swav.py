@@ -15,12 +15,14 @@ from jaxcluster.deep.swav import check_fed
 from jaxcluster.deep.views import stacked
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.views import ViewLearner
+from jaxcluster.estimators.registry import register
 
 PER_CLUSTER = 5
 """Prototypes a cluster, unless ``n_prototypes`` says otherwise; and rows a prototype, where there are so many:"""
 ROWS = 4
 
 
+@register("swav", "from one view of a row the prototypes of another are predicted")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwAV(ViewLearner):
     """Clusters of rows by a network that knows a row in whatever way it is shown.

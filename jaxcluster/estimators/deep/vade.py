@@ -17,6 +17,7 @@ from jaxcluster.deep.inference import evaluated, map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.registry import register
 
 QUIET = 0.1
 """Variance of a code given its row to begin with, as a share of that of codes in their clusters."""
@@ -25,6 +26,11 @@ TINY = 1e-6
 """The least variance of columns given their codes to begin with; columns have about 1 in all."""
 
 
+@register(
+    "vade",
+    "an autoencoder whose codes are a mixture of Gaussians; draws new rows",
+    objective="negative evidence bound (nats per row)",
+)
 @dataclass(eq=False, repr=False, kw_only=True)
 class VaDE(DeepClusterer):
     """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.

@@ -1,0 +1,106 @@
+"""The registry of estimators: a class states once, by `register`, all that others need to know about it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from jaxcluster.core import check
+from jaxcluster.estimators import CLASSES
+
+Class = TypeVar("Class", bound=type)
+
+
+class EstimatorInfo(NamedTuple):
+    """Description of an estimator class, its attribute ``info``. Subclasses inherit it, and replace what differs.
+
+    Attributes:
+        name: the registered name, as on the command line and in saved models; None for a base class.
+        module, class_name: the module of the class, and its name there.
+        title: a few words for a list of methods.
+        family: "partition", "mixture", "graph", "density" or "deep".
+        clusters: the parameter that holds the number of clusters; None where the method finds it, or needs none.
+        steps: the parameter that bounds the steps or epochs; None where there is none.
+        init: the parameter that chooses the initialization; None where there is none.
+        reported: fitted scalar attributes worth showing, in order.
+        objective: what ``history_`` holds, in words; None where there is no history.
+        best: "min" or "max", the direction in which the objective improves.
+        labels: True if each row gets a cluster, False for an embedding.
+        takes_weights: True if ``fit`` has a parameter ``sample_weight``.
+        takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
+        takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
+    """
+
+    name: str | None = None
+    module: str = ""
+    class_name: str = ""
+    title: str = ""
+    family: str = ""
+    clusters: str | None = None
+    steps: str | None = None
+    init: str | None = None
+    reported: tuple[str, ...] = ()
+    objective: str | None = None
+    best: str = "min"
+    labels: bool = True
+    takes_weights: bool = False
+    takes_classes: bool = False
+    takes_missing: bool = False
+
+
+def register(name: str, title: str, **fields: Any) -> Callable[[Class], Class]:
+    """Decorate an estimator class: set its ``info`` to that of its base class with these fields replaced.
+
+    Args:
+        name: the registered name.
+        title: a few words for a list of methods.
+        fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name`` and
+            ``takes_weights`` are read from the class itself.
+    """
+
+    def decorate(cls: Class) -> Class:
+        weights = "sample_weight" in inspect.signature(cls.fit).parameters
+        own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "title": title}
+        cls.info = cls.info._replace(**own, takes_weights=weights, **fields)
+        return cls
+
+    return decorate
+
+
+class EstimatorRegistry(Mapping[str, type]):
+    """Mapping from names to estimator classes, each imported when it is looked up.
+
+    >>> ESTIMATORS["kmeans"].__name__, ESTIMATORS.info("kmeans").clusters
+    ('KMeans', 'n_clusters')
+    """
+
+    def __getitem__(self, name: str) -> type:
+        module, class_name = CLASSES[name].split(":")
+        return getattr(importlib.import_module(f"jaxcluster.estimators.{module}"), class_name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CLASSES)
+
+    def __len__(self) -> int:
+        return len(CLASSES)
+
+    def info(self, name: str) -> EstimatorInfo:
+        """The description of the class called ``name``.
+
+        Raises:
+            ValueError: an unknown name; the message lists the registered ones.
+        """
+        check.check_choice("estimator", name, self)
+        return self[name].info
+
+    def name_of(self, estimator: Any) -> str | None:
+        """The registered name of an estimator's class; None for any other object, such as one of a subclass."""
+        info = getattr(type(estimator), "info", None)
+        if not isinstance(info, EstimatorInfo) or info.name not in CLASSES:
+            return None
+        return info.name if type(estimator) is self[info.name] else None
+
+
+ESTIMATORS = EstimatorRegistry()

@@ -1,0 +1,63 @@
+"""The registry of estimators: its table names every class, and what a class says of itself is true."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+from sklearn.utils.validation import has_fit_parameter
+
+import jaxcluster
+from jaxcluster import estimators
+from jaxcluster.estimators import CLASSES, ESTIMATORS, EstimatorInfo, KMeans, MiniBatchKMeans
+
+FAMILIES = {"partition", "mixture", "graph", "density", "deep"}
+
+
+def registered_classes() -> dict[str, str]:
+    """The table as the classes of all modules of the package make it."""
+    table = {}
+    for module in pkgutil.walk_packages(estimators.__path__, f"{estimators.__name__}."):
+        for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            info = vars(cls).get("info")
+            if cls.__module__ == module.name and isinstance(info, EstimatorInfo) and info.name:
+                table[info.name] = f"{module.name.removeprefix(estimators.__name__ + '.')}:{cls.__name__}"
+    return table
+
+
+def test_table_is_that_of_the_classes():
+    assert registered_classes() == CLASSES
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_info_is_true_of_the_class(name):
+    cls, info = ESTIMATORS[name], ESTIMATORS.info(name)
+    assert (info.name, info.module, info.class_name) == (name, cls.__module__, cls.__name__)
+    assert getattr(jaxcluster, info.class_name) is cls
+    assert ESTIMATORS.name_of(cls()) == name
+    assert info.takes_weights == has_fit_parameter(cls(), "sample_weight")
+    assert info.takes_missing == ("missing" in cls().get_params() or cls().__sklearn_tags__().input_tags.allow_nan)
+    assert info.family in FAMILIES
+    assert (info.family == "deep") == (".deep." in info.module)
+    assert info.title
+    assert info.best in ("min", "max")
+
+
+def test_classes_of_some_rows_are_taken_by_two_methods():
+    assert {name for name in ESTIMATORS if ESTIMATORS.info(name).takes_classes} == {
+        "metric-embedding",
+        "joint-clustering",
+    }
+
+
+def test_names_and_classes():
+    assert set(ESTIMATORS) == set(CLASSES)
+    assert len(ESTIMATORS) == len(CLASSES) == len({info.class_name for info in map(ESTIMATORS.info, ESTIMATORS)})
+    assert ESTIMATORS["kmeans"] is KMeans
+    assert ESTIMATORS.name_of(MiniBatchKMeans()) == "minibatch-kmeans"
+    assert ESTIMATORS.name_of(object()) is None
+    assert ESTIMATORS.name_of(type("Own", (KMeans,), {})()) is None
+    with pytest.raises(ValueError, match=r"'kmean' is not known.*Did you mean 'kmeans'"):
+        ESTIMATORS.info("kmean")
