@@ -10,7 +10,7 @@ import pytest
 from data_files import complaint, idx_bytes, write
 
 from jaxcluster.datasets import DataError, DataNotFoundError, builtin_names, load, load_labels
-from jaxcluster.datasets.numbers import EXTENDED
+from jaxcluster.datasets.base import HAS_EXTENDED_PRECISION
 
 X = np.arange(12, dtype=np.float64).reshape(4, 3) / 8
 Y = np.array([2, 0, 1, 0])
@@ -233,7 +233,7 @@ LONG = 10**18 + np.arange(8).reshape(4, 2)
         (LONG, np.int64),
         (LONG.astype(">i8"), np.int64),
         (np.array([[2**64 - 1], [5]], np.uint64), np.uint64),
-        (LONG.astype(np.longdouble), np.longdouble if EXTENDED else np.float64),
+        (LONG.astype(np.longdouble), np.longdouble if HAS_EXTENDED_PRECISION else np.float64),
     ],
     ids=lambda value: value.dtype.str if isinstance(value, np.ndarray) else np.dtype(value).name,
 )

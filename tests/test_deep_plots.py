@@ -72,14 +72,14 @@ def test_one_plane_serves_all_moments():
     assert spread[0] < 2 < spread[1]  # what varied at first is hardly on the plane of the end
 
 
-def test_what_comes_back_stands_below_its_row():
+def test_reconstructions_are_below_their_inputs():
     x = np.zeros((20, 12), np.float32)
     x[:, 0] = 1
     ax = plots.reconstructions(x, 1 - x, (4, 3), names=range(20))
     sheet = np.asarray(ax.images[0].get_array())
     texts = [text.get_text() for text in ax.texts]
     assert texts[:16] == [str(i) for i in range(16)]
-    assert texts[16:] == ["row", "back"]
+    assert texts[16:] == ["input", "output"]
     assert sheet[1, 0].tolist() == [1, 1, 1, 1]
     assert sheet[6, 0].tolist() == [0, 0, 0, 1]
     with pytest.raises(ValueError, match="no pairs of images"):

@@ -54,7 +54,7 @@ def test_constant_columns_and_zero_rows_stay_finite(how, dtype):
 
 def test_scaling_works_in_tiles(monkeypatch):
     whole = {how: scale(ROWS, how)[0] for how in SCALINGS}
-    monkeypatch.setattr("jaxcluster.datasets.scaling.TILE", 12)
+    monkeypatch.setattr("jaxcluster.datasets.scaling.TILE_CELLS", 12)
     for how in SCALINGS:
         np.testing.assert_allclose(scale(ROWS, how)[0], whole[how], rtol=1e-6, atol=1e-6)
 

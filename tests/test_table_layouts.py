@@ -14,7 +14,7 @@ from data_files import complaint, write
 from pyarrow import parquet
 
 from jaxcluster.datasets import DataError, load, load_labels
-from jaxcluster.datasets.numbers import EXTENDED
+from jaxcluster.datasets.base import HAS_EXTENDED_PRECISION
 
 ROWS = [[1.5, 2.5], [3.25, 4.0], [5.0, 6.5]]
 
@@ -219,13 +219,13 @@ def test_integers_beyond_float64_are_kept(parts):
 
 def test_long_integers_beside_fractions(monkeypatch):
     write("a.csv", "id,n\n" + "".join(f"{10**18 + i},{i / 2}\n" for i in range(3)))
-    if EXTENDED:
+    if HAS_EXTENDED_PRECISION:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             x = load("a.csv").x
         np.testing.assert_array_equal(x[:, 0] - np.longdouble(10**18), [0, 1, 2])
         np.testing.assert_array_equal(x[:, 1], [0, 0.5, 1])
-    monkeypatch.setattr("jaxcluster.datasets.numbers.EXTENDED", False)
+    monkeypatch.setattr("jaxcluster.datasets.base.HAS_EXTENDED_PRECISION", False)
     with pytest.warns(UserWarning, match=r"a\.csv: column 'id' has integers beyond 2\^53, which are rounded"):
         assert load("a.csv").x.dtype == np.float64
 
@@ -244,7 +244,7 @@ def test_encodings_are_recognized(encoding, text):
 
 
 def test_an_encoding_that_shows_late_is_recognized(monkeypatch):
-    monkeypatch.setattr("jaxcluster.datasets.layout.HEAD", 64)
+    monkeypatch.setattr("jaxcluster.datasets.layout.HEAD_BYTES", 64)
     data = ("a,b\n" + "1,x\n" * 40 + "2,größe\n").encode("latin-1")
     dataset = load(write_bytes("a.csv", data), truth="b")
     assert dataset.y[-1] == "größe"

@@ -68,7 +68,7 @@ def test_missing_cells_are_nan(folder):
 
 
 def test_a_quoted_line_break_is_part_of_its_field(folder, monkeypatch):
-    monkeypatch.setattr(layout, "LEAST_BLOCK", 16)
+    monkeypatch.setattr(layout, "MIN_BLOCK_BYTES", 16)
     write("a.csv", 'a,"no\nte"\n' + '1,"x\ny"\n2,z\n' * 50)
     dataset = load("a.csv", truth="no\nte")
     np.testing.assert_array_equal(dataset.x, [[1], [2]] * 50)
@@ -76,7 +76,7 @@ def test_a_quoted_line_break_is_part_of_its_field(folder, monkeypatch):
 
 
 def test_rows_longer_than_a_block_are_read(folder, monkeypatch):
-    monkeypatch.setattr(layout, "LEAST_BLOCK", 16)
+    monkeypatch.setattr(layout, "MIN_BLOCK_BYTES", 16)
     row = np.arange(1000)
     write("a.csv", "\n".join([",".join(map(str, row))] * 3))
     np.testing.assert_array_equal(load("a.csv").x, np.tile(row, (3, 1)))

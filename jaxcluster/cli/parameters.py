@@ -41,7 +41,7 @@ def make_estimator(
         MistakeError: an unknown algorithm or parameter, listing the known ones, or a value of the wrong kind.
     """
     from jaxcluster.core.check import check_choice
-    from jaxcluster.datasets.base import unknown
+    from jaxcluster.datasets.base import unknown_name
     from jaxcluster.estimators import ESTIMATORS
 
     with mistakes():
@@ -71,7 +71,7 @@ def make_estimator(
         if name == "missing" and name not in defaults:
             raise MistakeError(f"--missing means nothing to {algorithm}; gmm takes rows with missing cells.")
         if name not in defaults:
-            raise MistakeError(str(unknown(f"{algorithm}: parameter", name, defaults)))
+            raise MistakeError(str(unknown_name(f"{algorithm}: parameter", name, defaults)))
         values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value
     return estimator.set_params(**values)
 

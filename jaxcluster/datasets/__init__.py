@@ -1,8 +1,11 @@
-"""Data sets: readers for npy, npz, csv, parquet and idx files, built-in and generated sets, and scaling."""
+"""Data sets: readers of npy, npz, csv, parquet and idx files, built-in and generated sets, and scaling.
+
+>>> load("iris").x.shape
+(150, 4)
+"""
 
 from jaxcluster.datasets.base import DataError, DataNotFoundError, Dataset
-from jaxcluster.datasets.builtin import usage as builtin_names
-from jaxcluster.datasets.loading import load, load_labels
+from jaxcluster.datasets.loading import builtin_names, load, load_labels
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
 __all__ = [

@@ -1,4 +1,10 @@
-"""Readers of array files: NumPy's npy and npz, and idx, the format MNIST comes in."""
+"""Readers of array files: NumPy's npy and npz, and idx, the format of MNIST.
+
+Nothing is unpickled: a file from a stranger must not run code.
+
+>>> as_samples(np.zeros((2, 3, 3), np.uint8), "x")[1]
+(3, 3)
+"""
 
 from __future__ import annotations
 
@@ -18,23 +24,25 @@ import numpy as np
 from jaxcluster.datasets.base import (
     DataError,
     Dataset,
-    apart,
     as_labels,
+    check_disjoint,
     choose_columns,
     column_index,
+    exclude_column,
     is_index,
     listing,
-    unknown,
-    without,
+    to_exact_dtype,
+    unknown_name,
 )
-from jaxcluster.datasets.numbers import exact
 
 IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""Big-endian dtypes by the third byte of an idx file."""
+
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of an npy file. Raises DataError for a truncated file, and for anything else than an npy file."""
+    """The array of an npy file. Raises DataError for a truncated file, or one that is not npy."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
@@ -50,14 +58,17 @@ def read_npy(path: Path) -> np.ndarray:
                 f"of numbers, {seen} are there."
             )
         stream.seek(0)
-        return _known(np.lib.format.read_array(stream, allow_pickle=False), path.name)
+        return _restore_bfloat16(np.lib.format.read_array(stream, allow_pickle=False), path.name)
 
 
 def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that an npy stream promises, leaving it where the numbers start.
+    """Read the header of an npy stream, up to the first number.
+
+    Returns:
+        Shape and dtype.
 
     Raises:
-        DataError: a header that promises nothing, and Python objects, which are never unpickled here.
+        DataError: a damaged header, or Python objects, which are never unpickled here.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -75,8 +86,8 @@ def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _known(array: np.ndarray, where: str) -> np.ndarray:
-    """The array, its elements as bfloat16 where NumPy wrote them as two raw bytes, as JAX's own reader takes them."""
+def _restore_bfloat16(array: np.ndarray, where: str) -> np.ndarray:
+    """The array, with raw elements of two bytes, as which NumPy writes bfloat16, as float32."""
     if array.dtype.kind != "V" or array.dtype.names is not None:
         return array
     if array.dtype.itemsize != 2:
@@ -90,10 +101,13 @@ def _known(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The array ``key`` of an npz file, and the one that ``truth`` names if it names one.
+    """Read an npz file.
 
-    Without a key the only array (other than the truth) is taken. Raises DataError for a damaged archive, and where
-    the key is unknown or missing, listing the keys with their shapes.
+    Returns:
+        The array ``key``, or the only one besides the truth, and the array that ``truth`` names, or None.
+
+    Raises:
+        DataError: a damaged archive, or a key that is unknown or missing: the keys are listed with their shapes.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -101,13 +115,14 @@ def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray
             names = [name for name in shapes if name != truth]
             if key is None and len(names) != 1:
                 raise DataError(
-                    f"{path} holds {len(shapes)} arrays: {listing(_shapes(shapes))}. Choose one: {path.name}:KEY."
+                    f"{path} holds {len(shapes)} arrays: {listing(_describe_shapes(shapes))}. "
+                    f"Choose one: {path.name}:KEY."
                 )
             key = names[0] if key is None else key
             for name in (key, *([truth] if isinstance(truth, str) and not is_index(truth) else [])):
                 if name not in shapes:
-                    raise unknown(f"{path}: array", name, shapes, _shapes(shapes))
-            return _member(path, archive, key), _member(path, archive, truth) if truth in shapes else None
+                    raise unknown_name(f"{path}: array", name, shapes, _describe_shapes(shapes))
+            return _read_member(path, archive, key), _read_member(path, archive, truth) if truth in shapes else None
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, struct.error) as error:
         raise DataError(
             f"{path.name} cannot be read as .npz ({path.stat().st_size} bytes): it is no zip archive, or one without "
@@ -119,16 +134,16 @@ def _npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[int, ..
     """The shape of each array."""
     shapes = {}
     for member in archive.namelist():
-        with _opened(path, archive, member) as stream:
+        with _open_member(path, archive, member) as stream:
             shapes[member.removesuffix(".npy")] = _npy_header(stream, f"{path.name}: array {member!r}")[0]
     return shapes
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """One array of an archive."""
     member = name if name in archive.namelist() else f"{name}.npy"
     where = f"{path.name}: array {name!r}"
-    with _opened(path, archive, member) as stream:
+    with _open_member(path, archive, member) as stream:
         data = stream.read()
     stream = io.BytesIO(data)
     shape, dtype = _npy_header(stream, where)
@@ -138,12 +153,12 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
             f"{where} is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there."
         )
     stream.seek(0)
-    return _known(np.lib.format.read_array(stream, allow_pickle=False), where)
+    return _restore_bfloat16(np.lib.format.read_array(stream, allow_pickle=False), where)
 
 
 @contextmanager
-def _opened(path: Path, archive: zipfile.ZipFile, member: str) -> Iterator[Any]:
-    """A member of an archive to be read. Raises DataError where it cannot be unpacked."""
+def _open_member(path: Path, archive: zipfile.ZipFile, member: str) -> Iterator[Any]:
+    """Open a member of an archive. Raises DataError if it cannot be unpacked, also while it is read."""
     try:
         with archive.open(member) as stream:
             yield stream
@@ -154,20 +169,20 @@ def _opened(path: Path, archive: zipfile.ZipFile, member: str) -> Iterator[Any]:
         ) from error
 
 
-def _shapes(shapes: dict[str, tuple[int, ...]]) -> list[str]:
+def _describe_shapes(shapes: dict[str, tuple[int, ...]]) -> list[str]:
     return [f"{name} {shape}" for name, shape in shapes.items()]
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the file, unzipped if it is gzipped, starts as an idx file does."""
+    """True for a file, gzipped or not, that starts as an idx file does."""
     with path.open("rb") as stream:
-        start, _ = _unzip(stream.read(1024))
+        start, _ = _gunzip(stream.read(1024))
     return len(start) >= 4 and start[:2] == b"\0\0" and start[2] in IDX_DTYPES and start[3] > 0
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an idx file (LeCun's format for MNIST), gzipped or not. Raises DataError where bytes are missing."""
-    data, whole = _unzip(path.read_bytes())
+    """The array of an idx file (LeCun's format of MNIST), gzipped or not. Raises DataError if bytes are missing."""
+    data, whole = _gunzip(path.read_bytes())
     rank = data[3]
     start = 4 + 4 * rank
     if len(data) < start:
@@ -182,8 +197,12 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _unzip(data: bytes) -> tuple[bytes, bool]:
-    """What is in gzipped bytes, as far as they go, and whether they go to the end; other bytes as they are."""
+def _gunzip(data: bytes) -> tuple[bytes, bool]:
+    """Unzip bytes if they are gzipped.
+
+    Returns:
+        The bytes, as far as they could be unzipped, and True if they are complete.
+    """
     if not data.startswith(GZIP_MAGIC):
         return data, True
     unzip = zlib.decompressobj(wbits=31)
@@ -196,28 +215,32 @@ def _unzip(data: bytes) -> tuple[bytes, bool]:
 def array_dataset(
     name: str, array: np.ndarray, *, columns: Any, truth: Any, leave_out: Any, y: np.ndarray | None
 ) -> Dataset:
-    """Rows of an (n, d) array, or of (n, h, w[, c]) images.
+    """The `Dataset` of an (n, d) array, or of (n, h, w[, c]) images.
 
-    ``truth`` is the index of a column of an (n, d) array, and ``leave_out`` that of one that is neither.
+    ``truth`` and ``leave_out`` are indices of columns that hold classes, or are no features.
     """
-    x, image_shape = as_rows(array, name)
+    x, image_shape = as_samples(array, name)
     width = x.shape[1]
     chosen = choose_columns(columns, None, width, name)
     if leave_out is not None:
-        chosen = without(leave_out, chosen, None, width, name)
+        chosen = exclude_column(leave_out, chosen, None, width, name)
     if truth is not None:
         index = column_index(truth, None, width, f"{name}: truth:")
         y = as_labels(array.reshape(x.shape)[:, index], f"{name}: column {index}")
         if columns is not None:
-            apart(chosen, index, name)
+            check_disjoint(chosen, index, name)
         chosen = [i for i in (range(width) if chosen is None else chosen) if i != index]
     if chosen is not None:
-        x, image_shape = exact(x[:, chosen]), None
+        x, image_shape = to_exact_dtype(x[:, chosen]), None
     return Dataset(name, x, y, None, image_shape)
 
 
-def as_rows(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """``array`` as (n, d) numbers in a dtype that holds them all, and the image shape where a row was an image."""
+def as_samples(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    """Check and flatten an array of samples.
+
+    Returns:
+        (n, d) numbers in a dtype that holds them all, and the image shape, or None.
+    """
     if array.dtype.kind not in "biuf":
         kinds = {"U": "text", "S": "text", "c": "complex numbers", "M": "dates", "V": "records"}
         seen = kinds.get(array.dtype.kind, "no numbers")
@@ -229,7 +252,7 @@ def as_rows(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] 
         )
     if array.size == 0:
         raise DataError(f"{where} is empty: shape {array.shape}. At least one row and one column are needed.")
-    return exact(array.reshape(len(array), -1)), _image_shape(array.shape[1:])
+    return to_exact_dtype(array.reshape(len(array), -1)), _image_shape(array.shape[1:])
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -1,4 +1,12 @@
-"""What every reader gives back, and how it complains."""
+"""Shared parts of the readers: `Dataset`, errors, choice of columns and labels, and the dtype of samples.
+
+Samples keep a dtype that holds every number of the file exactly. A fit subtracts an origin before it rounds to the
+precision of its computation (`jaxcluster.core.frame`); digits that a reader rounds are lost before that: float32 has
+steps of 128 at 1.7e9, today's Unix time in seconds, and float64 steps of 128 at 1e18.
+
+>>> to_exact_dtype(np.array([2**53 + 1, 5])).dtype, to_exact_dtype(np.array([1, 2])).dtype
+(dtype('int64'), dtype('float64'))
+"""
 
 from __future__ import annotations
 
@@ -11,43 +19,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.core.caution import warn
 
-def arrow_stream(path: Path) -> Any:
-    """The bytes of a file, unzipped where its name ends in .gz, as pyarrow reads them."""
-    import pyarrow as pa
+MAX_EXACT_INTEGER = 2**53
+"""Largest integer up to which float64 holds every integer."""
 
-    source = for_arrow(path)
-    return pa.input_stream(source, compression="gzip" if path.suffix.lower() == ".gz" else None)
-
-
-def for_arrow(path: Path) -> Any:
-    """A path as pyarrow takes it; the opened file where its name is no text."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return path.open("rb")
-    return str(path)
+HAS_EXTENDED_PRECISION = np.finfo(np.longdouble).nmant >= 63
+"""True where long double holds every 64-bit integer (x86); elsewhere it is often float64."""
 
 
 class DataError(ValueError):
-    """A mistake in what was asked for or in the file: one line says what was seen and what to do."""
+    """A mistake in the request or in the file; its one line says what was seen and what to do."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):
-    """There is no such file."""
+    """A file that does not exist."""
 
 
 class Dataset(NamedTuple):
-    """Rows to cluster and, where it is known, the class each belongs to.
+    """Samples to cluster and, if known, their classes.
 
     Attributes:
-        name: what to call it in a report.
-        x: (n, d) float32 or float64, whichever holds the numbers of the file exactly; 64-bit integers, or extended
-            precision, where neither does. Missing cells of a table are NaN; most algorithms refuse them.
-        y: (n,) integers or text, as given; None without a truth.
-        columns: the d column names, or None where the file has none.
-        image_shape: (h, w) or (h, w, c) where a row is a flattened image, else None.
-        notes: what the reader decided where a file can be read in two ways, a sentence each.
+        name: title in a report.
+        x: (n_samples, n_features) float32 or float64, whichever holds the numbers of the file exactly; 64-bit integers,
+            or extended precision, if neither does. Missing values of a table are NaN; most algorithms refuse them.
+        y: (n_samples,) integers or text; None without known classes.
+        columns: n_features column names, or None if the file has none.
+        image_shape: (h, w) or (h, w, c) if a sample is a flattened image, else None.
+        notes: one sentence for each decision of the reader about an ambiguous file.
     """
 
     name: str
@@ -59,14 +58,14 @@ class Dataset(NamedTuple):
 
 
 class Format(NamedTuple):
-    """The layout of a text table as far as the caller knows it; None is found out.
+    """Options of a text table; None is detected.
 
     Attributes:
-        header: whether the first line holds the names of the columns.
+        header: True if the first line holds the column names.
         delimiter: one character, or a word of `jaxcluster.datasets.layout.DELIMITERS`; a blank stands for any run of
             blanks and tabs.
-        decimal: "." or ",", the mark before the fraction of a number; the other may then separate thousands.
-        encoding: of the text, as Python calls it.
+        decimal: decimal mark, "." or ","; the other may then separate thousands.
+        encoding: Python's name of the text encoding.
     """
 
     header: bool | None = None
@@ -76,28 +75,28 @@ class Format(NamedTuple):
 
 
 def listing(values: Iterable[Any], limit: int = 20) -> str:
-    """The values, comma separated, on one line, cut off politely."""
+    """The values on one line, comma separated; at most ``limit`` of them."""
     values = [" ".join(str(value).split()) for value in values]
     more = f", … ({len(values)} in all)" if len(values) > limit else ""
     return ", ".join(values[:limit]) + more
 
 
-def unknown(what: str, value: Any, known: Iterable[str], shown: Iterable[str] | None = None) -> DataError:
-    """The error for a name that is none of the known ones, ``shown`` as they are or in other words."""
+def unknown_name(what: str, value: Any, known: Iterable[str], described: Iterable[str] | None = None) -> DataError:
+    """The error for a name that is not among the known ones, which are listed as ``described``."""
     known = list(known)
     return DataError(
-        f"{what} {value!r} is not known; there are: {listing(shown or known)}.{did_you_mean(value, known)}"
+        f"{what} {value!r} is not known; there are: {listing(described or known)}.{did_you_mean(value, known)}"
     )
 
 
 def did_you_mean(value: Any, known: Iterable[str]) -> str:
-    """A guess at the name that was meant, to end an error with; empty where none is near."""
+    """A hint with the closest known name, to end an error message; empty if none is close."""
     guess = difflib.get_close_matches(str(value), list(known), n=1)
     return f" Did you mean {guess[0]!r}?" if guess else ""
 
 
-def as_list(columns: str | int | Sequence[str | int]) -> list[str | int]:
-    """Columns as a list; a string is split at its commas, but for those between quotation marks."""
+def split_columns(columns: str | int | Sequence[str | int]) -> list[str | int]:
+    """Columns as a list; a string is split at commas outside of quotation marks."""
     if isinstance(columns, str):
         parts = next(csv.reader([columns], skipinitialspace=True), [])
         return [part.strip() for part in parts if part.strip()]
@@ -105,7 +104,7 @@ def as_list(columns: str | int | Sequence[str | int]) -> list[str | int]:
 
 
 def is_index(column: str | int) -> bool:
-    """Whether a column is given by position: an integer, or text that is one."""
+    """True for a column by position: an integer, or text that is one."""
     return isinstance(column, (int, np.integer)) or re.fullmatch(r"-?\d+", column) is not None
 
 
@@ -113,15 +112,15 @@ def column_index(column: str | int, names: Sequence[str] | None, width: int, whe
     """Position of a column given by name or index (negative from the end; a string of digits is an index too)."""
     if names is not None and isinstance(column, str) and column in names:
         if list(names).count(column) > 1:
-            found = [i for i, name in enumerate(names) if name == column]
-            raise DataError(f"{where} has several columns named {column!r}: choose by index, one of {listing(found)}.")
+            same = [i for i, name in enumerate(names) if name == column]
+            raise DataError(f"{where} has several columns named {column!r}: choose by index, one of {listing(same)}.")
         return list(names).index(column)
     if not is_index(column):
         if names is None:
             raise DataError(
                 f"{where} has no column names, so {column!r} chooses nothing: pass indices from 0 to {width - 1}."
             )
-        raise unknown(f"{where}: column", column, names)
+        raise unknown_name(f"{where}: column", column, names)
     index = int(column)
     if not -width <= index < width:
         raise DataError(f"{where} has {width} columns: index {index} is outside 0 to {width - 1}.")
@@ -134,23 +133,23 @@ def choose_columns(
     """Positions of the chosen columns, or None for all of them."""
     if columns is None:
         return None
-    chosen = [column_index(column, names, width, where) for column in as_list(columns)]
+    chosen = [column_index(column, names, width, where) for column in split_columns(columns)]
     if not chosen:
         raise DataError(f"{where}: no columns were chosen. Name at least one, or leave the choice out for all.")
     return chosen
 
 
-def apart(chosen: list[int], truth: int | None, where: str) -> list[int]:
-    """``chosen``, unless the truth is among them."""
+def check_disjoint(chosen: list[int], truth: int | None, where: str) -> list[int]:
+    """``chosen``. Raises DataError if the truth is among them."""
     if truth in chosen:
         raise DataError(f"{where}: column {truth} is both the truth and one of the chosen columns. Drop it from one.")
     return chosen
 
 
-def without(
+def exclude_column(
     column: str | int, chosen: list[int] | None, names: Sequence[str] | None, width: int, where: str
 ) -> list[int]:
-    """The chosen positions, or all, but for a column that holds something else. Raises DataError if it was chosen."""
+    """The chosen positions, or all, without a column that is no feature. Raises DataError if it was chosen."""
     index = column_index(column, names, width, where)
     if chosen is not None and index in chosen:
         raise DataError(f"{where}: column {column!r} holds something else, and is one of the chosen. Drop it from one.")
@@ -158,7 +157,7 @@ def without(
 
 
 def as_labels(values: Any, where: str) -> np.ndarray:
-    """``values`` as (n,) labels, text or numbers as given; (n, 1) and (1, n) are flattened."""
+    """``values`` as (n,) labels, text or numbers; (n, 1) and (1, n) are flattened."""
     values = np.asarray(values)
     if values.ndim == 2 and 1 in values.shape:
         values = values.ravel()
@@ -175,7 +174,96 @@ def as_labels(values: Any, where: str) -> np.ndarray:
 
 
 def check_lengths(dataset: Dataset, where: str) -> Dataset:
-    """``dataset`` if it has a label for every row."""
+    """``dataset``. Raises DataError unless it has a label for every sample."""
     if dataset.y is not None and len(dataset.y) != len(dataset.x):
         raise DataError(f"{where}: {len(dataset.x)} rows but {len(dataset.y)} truth labels. They must go together.")
     return dataset
+
+
+def to_exact_dtype(array: np.ndarray) -> np.ndarray:
+    """Real numbers as float32 or float64, whichever holds them all; as 64-bit integers if neither does.
+
+    Half precision becomes float32, and extended precision float64 unless it holds integers beyond 2⁵³ that float64
+    would round: nothing is computed in either.
+    """
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if size <= (4 if kind == "f" else 2):
+        return np.ascontiguousarray(array, dtype=np.float32)
+    if kind in "iu" and size == 8 and not _fits_float64(array):
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # Numbers beyond float64's range become infinite, which the checks of a fit report by column.
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float64)
+    if kind == "f" and size > 8 and _rounds_long_integers(array, narrow):
+        return np.ascontiguousarray(array)
+    return narrow
+
+
+def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str], where: str) -> np.ndarray:
+    """(n, d) matrix of columns, (n,) or (n, width), in one dtype that holds all numbers; ``names`` are for messages.
+
+    Warns if this platform has no such dtype: for integers beyond 2⁵³ beside fractions.
+    """
+    columns = [to_exact_dtype(column) for column in columns]
+    kinds = {column.dtype.kind for column in columns}
+    dtype = np.result_type(*columns) if kinds == {"f"} else _integer_dtype(columns)
+    if dtype is None:
+        dtype = np.dtype(np.longdouble if HAS_EXTENDED_PRECISION else np.float64)
+    if dtype == np.float64 and kinds != {"f"}:
+        rounded = ", ".join(name for name, each in zip(names, columns, strict=True) if each.dtype.kind != "f")
+        message = (
+            f"{where}: column {rounded} has integers beyond 2^53, which are rounded. Subtract one of them from all."
+        )
+        warn(message, UserWarning)
+    x = np.empty((len(columns[0]), sum(_width(column) for column in columns)), dtype)
+    start = 0
+    for column in columns:
+        stop = start + _width(column)
+        x[:, start:stop] = column.reshape(len(x), -1)
+        start = stop
+    return x
+
+
+def _width(column):
+    return 1 if column.ndim == 1 else column.shape[1]
+
+
+def _integer_dtype(columns):
+    """The 64-bit integer dtype that holds all columns; None for fractions, or a range that neither holds."""
+    least, most = 0, 0
+    for column in columns:
+        if column.dtype.kind == "f" and not (np.isfinite(column) & (column == np.rint(column))).all():
+            return None
+        least, most = min(least, int(column.min())), max(most, int(column.max()))
+    for dtype in (np.int64, np.uint64):
+        if np.iinfo(dtype).min <= least and most <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return None
+
+
+def _fits_float64(array):
+    """True if float64 holds each of these integers."""
+    return array.size == 0 or (int(array.min()) >= -MAX_EXACT_INTEGER and int(array.max()) <= MAX_EXACT_INTEGER)
+
+
+def _rounds_long_integers(array, narrow):
+    """True if ``narrow``, in float64, has rounded numbers beyond 2⁵³."""
+    return bool(
+        HAS_EXTENDED_PRECISION and ((np.abs(array) > MAX_EXACT_INTEGER) & np.isfinite(narrow) & (array != narrow)).any()
+    )
+
+
+def open_arrow_stream(path: Path) -> Any:
+    """The bytes of a file as a pyarrow stream, unzipped if its name ends in .gz."""
+    import pyarrow as pa
+
+    return pa.input_stream(arrow_source(path), compression="gzip" if path.suffix.lower() == ".gz" else None)
+
+
+def arrow_source(path: Path) -> Any:
+    """A path for pyarrow, which takes text only; the opened file if its name is not valid Unicode."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.open("rb")
+    return str(path)

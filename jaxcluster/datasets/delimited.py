@@ -1,4 +1,8 @@
-"""Text tables (CSV and the like): their columns as numbers and labels, and what is said of cells that are neither."""
+"""Text tables (CSV and similar): columns as numbers or text, and errors that name the first bad cell and its line.
+
+>>> quote_cell("abc")
+"'abc'"
+"""
 
 from __future__ import annotations
 
@@ -12,29 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.datasets.base import DataError, Format, arrow_stream, listing
+from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, listing, open_arrow_stream
 from jaxcluster.datasets.layout import GROUPED, MISSING, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
-from jaxcluster.datasets.numbers import LARGEST_EXACT
-from jaxcluster.datasets.tables import CHOOSE, Table, filled_with_nan, title_of
+from jaxcluster.datasets.tables import CHOOSE_HINT, Table, integers_with_nan, title_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LARGEST_BLOCK = 2**31 - 1
-"""Bytes that pyarrow parses at a time, at the most."""
+MAX_BLOCK_BYTES = 2**31 - 1
+"""Largest block of bytes that pyarrow parses at a time."""
 
-UNIT = "\x1f"
-"""ASCII's unit separator: what delimiters are turned into that pyarrow does not know."""
+UNIT_SEPARATOR = "\x1f"
+"""ASCII's unit separator, which replaces delimiters that pyarrow does not support."""
 
 TRUTH_VALUES = ("true", "false")
-"""Words that are read as 1 and 0."""
+"""Words that become 1 and 0."""
 
-SHOWN = 40
-"""Characters of a cell in a message."""
+MAX_CELL_CHARACTERS = 40
+"""Longest cell in a message."""
 
 
 def open_csv(path: Path, form: Format) -> Table:
-    """A text table, gzipped or not; what ``form`` does not tell of its layout is found out from its first lines."""
+    """Open a text table, gzipped or not, with the layout in ``form`` or detected from the first lines."""
     layout = sniff(path, form)
     return Table(path, layout.names, partial(_read, path, form, layout), layout.notes, layout.row_names)
 
@@ -42,31 +45,31 @@ def open_csv(path: Path, form: Format) -> Table:
 def _read(
     path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int]
 ) -> dict[int, pa.ChunkedArray]:
-    """The wanted columns by position, those in ``text`` as they are, the others as numbers.
+    """The wanted columns by position, those in ``text`` as text, the others as numbers.
 
-    Plain numbers are parsed by pyarrow. Where that fails all are read as text: decimal commas, thousands that are
-    apart, words for missing cells, or a cell that is no number, which is then named.
+    Plain numbers are parsed by pyarrow. If that fails all columns are read as text and converted here: because of
+    decimal commas, thousands separators, words for missing values, or a cell that is no number.
     """
     if not layout.sample:
         raise DataError(f"{path.name} has no rows, only a header: {listing(layout.names)}.")
     wanted = list(dict.fromkeys(wanted))
     numeric = [i for i in wanted if i not in text]
     plain = [i for i in numeric if _is_plain(layout, i)]
-    found = _parse(path, form, layout, wanted, plain) if len(plain) == len(numeric) else None
-    if found is None:
+    columns = _parse(path, form, layout, wanted, plain) if len(plain) == len(numeric) else None
+    if columns is None:
         cells = _parse(path, form, layout, wanted, [])
         _check_quotes(path, layout, cells.values())
-        return {**cells, **_numbers_of(path, layout, {i: cells[i] for i in numeric})}
-    _check_quotes(path, layout, [found[i] for i in wanted if i in text])
-    long = [i for i in plain if _beyond_exact(found[i])]
-    if long:
-        exact = _parse(path, form, layout, long, [])
-        found |= {i: _integers(_where(path, layout, i), exact[i]) or found[i] for i in long}
-    return found
+        return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric})}
+    _check_quotes(path, layout, [columns[i] for i in wanted if i in text])
+    long = [i for i in plain if _beyond_exact(columns[i])]
+    if long:  # float64 rounds them: they are read again, as integers
+        parsed = _parse(path, form, layout, long, [])
+        columns |= {i: _integers(_column_title(path, layout, i), parsed[i]) or columns[i] for i in long}
+    return columns
 
 
 def _is_plain(layout: Layout, column: int) -> bool:
-    """Whether the sampled cells of a column are numbers as pyarrow reads them."""
+    """True if pyarrow can parse the sampled cells of a column as numbers."""
     cells = (row[column].strip() for row in layout.sample if column < len(row))
     pattern = NUMBER[layout.decimal or "."]
     return all(cell in MISSING or pattern.fullmatch(cell) for cell in cells)
@@ -75,17 +78,17 @@ def _is_plain(layout: Layout, column: int) -> bool:
 def _parse(
     path: Path, form: Format, layout: Layout, wanted: Sequence[int], numbers: Collection[int]
 ) -> dict[int, pa.ChunkedArray] | None:
-    """The wanted columns, those in ``numbers`` as float64, the others as text; None where one holds other cells.
+    """The wanted columns, those in ``numbers`` as float64, the others as text; None if a cell is no number.
 
     Raises:
-        DataError: a file without rows, rows of different lengths, and whatever else is no table.
+        DataError: a file without rows, rows of different lengths, or another file that is no table.
     """
     import pyarrow as pa
     from pyarrow import csv
 
     ragged: list[Any] = []
 
-    def leave_out(row: Any) -> str:
+    def skip_ragged(row: Any) -> str:
         ragged.append(row)
         return "skip"
 
@@ -98,22 +101,24 @@ def _parse(
     )
     rewritten = _is_rewritten(layout)
     parse = csv.ParseOptions(
-        delimiter=UNIT if rewritten else layout.delimiter, newlines_in_values=True, invalid_row_handler=leave_out
+        delimiter=UNIT_SEPARATOR if rewritten else layout.delimiter,
+        newlines_in_values=True,
+        invalid_row_handler=skip_ragged,
     )
     options = {"skip_rows": layout.skip, "column_names": names, "encoding": "utf-8" if rewritten else layout.encoding}
     try:
-        with _opened(path, layout) as stream:
+        with _open_stream(path, layout) as stream:
             read = csv.ReadOptions(block_size=layout.block, **options)
             table = csv.read_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
     except (pa.ArrowInvalid, UnicodeError) as error:
         if numbers:
             return None
-        size = min(LARGEST_BLOCK, len(_bytes(path)) + 1)
-        if layout.block < size:  # perhaps a row is longer than a block
+        size = min(MAX_BLOCK_BYTES, len(_bytes(path)) + 1)
+        if layout.block < size:  # a row may be longer than a block
             return _parse(path, form, layout._replace(block=size), wanted, numbers)
-        return _explain(path, form, layout, wanted, error)
+        return _diagnose(path, form, layout, wanted, error)
     if ragged:
-        raise _ragged(path, layout, ragged, table.num_rows)
+        raise _ragged_error(path, layout, ragged, table.num_rows)
     if layout.blank_end:
         _check_blank(path, layout, table.column(names[-1]))
     return {i: table.column(names[i]) for i in wanted}
@@ -122,27 +127,27 @@ def _parse(
 def _bytes(path: Path) -> bytes:
     """The whole file, unzipped."""
     try:
-        with arrow_stream(path) as stream:
+        with open_arrow_stream(path) as stream:
             return stream.read()
     except OSError as error:
         raise DataError(f"{path.name} cannot be unzipped ({path.stat().st_size} bytes). Is it truncated?") from error
 
 
 def _is_rewritten(layout: Layout) -> bool:
-    """Whether fields are separated by what pyarrow cannot be told: it knows single characters of ASCII alone."""
+    """True for delimiters that pyarrow does not support: it accepts single ASCII characters only."""
     return layout.delimiter == " " or not layout.delimiter.isascii()
 
 
-def _opened(path: Path, layout: Layout) -> Any:
-    """The bytes of the file, unzipped, with a delimiter that pyarrow knows."""
+def _open_stream(path: Path, layout: Layout) -> Any:
+    """The bytes of the file, unzipped, with a delimiter that pyarrow supports."""
     import pyarrow as pa
 
     if not _is_rewritten(layout):
-        return arrow_stream(path)
+        return open_arrow_stream(path)
     text = codecs.decode(_bytes(path), layout.encoding)
     rows = [""] * (text.count("\n") + text.count("\r") + 1)
     for line, row in numbered_rows(text.removeprefix("\ufeff"), layout.delimiter, path.name):
-        rows[line - 1] = UNIT.join(map(_quoted, row))
+        rows[line - 1] = UNIT_SEPARATOR.join(map(_quoted, row))
     return pa.BufferReader("\n".join(rows).encode())
 
 
@@ -153,8 +158,8 @@ def _quoted(field: str) -> str:
 # Numbers ------------------------------------------------------------------------------------------------------------
 
 
-def _numbers_of(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> dict[int, pa.ChunkedArray]:
-    """Columns of text as float64, or as integers where float64 does not hold them.
+def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> dict[int, pa.ChunkedArray]:
+    """Columns of text as float64, or as integers that float64 does not hold.
 
     Raises:
         DataError: naming every column with a cell that is no number, and the line of the first such cell.
@@ -163,26 +168,26 @@ def _numbers_of(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]
 
     cells = {i: _trimmed(column) for i, column in cells.items()}
     decimal = layout.decimal or _decimal(path, layout, cells)
-    found, bad = {}, {}
+    parsed, bad = {}, {}
     for i, column in cells.items():
         words = compute.utf8_lower(column)
         if compute.all(compute.is_in(words.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
-            found[i] = compute.equal(words, "true")
+            parsed[i] = compute.equal(words, "true")
             continue
         numbers = compute.match_substring_regex(column, f"^(?:{NUMBER[decimal].pattern})$", ignore_case=True)
         others = compute.filter(column, compute.invert(numbers)).drop_null()
-        apart = [cell for cell in compute.unique(others).to_pylist() if GROUPED[decimal].fullmatch(cell)]
-        if len(apart) < len(compute.unique(others)):
-            bad[i] = next(cell for cell in others.to_pylist() if cell not in set(apart))
+        grouped = [cell for cell in compute.unique(others).to_pylist() if GROUPED[decimal].fullmatch(cell)]
+        if len(grouped) < len(compute.unique(others)):
+            bad[i] = next(cell for cell in others.to_pylist() if cell not in set(grouped))
             continue
-        found[i] = _as_numbers(_where(path, layout, i), column, decimal, set(apart))
+        parsed[i] = _as_numbers(_column_title(path, layout, i), column, decimal, set(grouped))
     if bad:
-        raise _not_numeric(path, layout, cells, bad, decimal)
-    return found
+        raise _not_numeric_error(path, layout, cells, bad, decimal)
+    return parsed
 
 
 def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Cells without blanks around them; missing ones are null."""
+    """Cells without surrounding blanks; missing values are null."""
     from pyarrow import compute
 
     column = compute.utf8_trim_whitespace(column)
@@ -196,39 +201,39 @@ def _strings(values: Iterable[str]) -> pa.Array:
 
 
 def _decimal(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> str:
-    """The decimal mark of a file whose first lines do not tell it, by all cells with a comma or a point in them.
+    """The decimal mark of a file whose first lines are ambiguous, from all cells with a comma or a point.
 
     Raises:
-        DataError: cells such as 1,234 alone, which may be a thousand or about one.
+        DataError: only ambiguous cells such as 1,234, which may be above a thousand or just above one.
     """
     from pyarrow import compute
 
     marked = []
     for i, column in cells.items():
-        found = compute.unique(column.filter(compute.match_substring_regex(column, "[.,]"))).drop_null()
-        marked += [(i, cell) for cell in found.to_pylist()]
-    told = decimal_of([cell for _, cell in marked])
-    if told is None and marked:
+        cells_with_mark = compute.unique(column.filter(compute.match_substring_regex(column, "[.,]"))).drop_null()
+        marked += [(i, cell) for cell in cells_with_mark.to_pylist()]
+    decimal = decimal_of([cell for _, cell in marked])
+    if decimal is None and marked:
         both = next((each for each in marked if "," in each[1] and all(is_number(each[1], m) for m in ".,")), None)
         if both is not None:
             column, cell = both
             raise DataError(
-                f"{_where(path, layout, column)} holds {cell!r}, which may be {cell.replace(',', '')} or "
+                f"{_column_title(path, layout, column)} holds {cell!r}, which may be {cell.replace(',', '')} or "
                 f"{cell.replace(',', '.')}: pass decimal='.' for the first, or decimal=',' for the second."
             )
-    return told or "."
+    return decimal or "."
 
 
-def _where(path: Path, layout: Layout, column: int) -> str:
+def _column_title(path: Path, layout: Layout, column: int) -> str:
     return f"{path.name}: column {title_of(layout.names, column)}"
 
 
-def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, apart: Collection[str]) -> pa.ChunkedArray:
-    """Cells that are numbers as float64, or as integers that float64 does not hold."""
+def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, grouped: Collection[str]) -> pa.ChunkedArray:
+    """Cells of numbers as float64, or as integers that float64 does not hold."""
     import pyarrow as pa
     from pyarrow import compute
 
-    if apart:
+    if grouped:
         for mark in (("," if decimal == "." else "."), " ", "\u00a0", "\u202f", "'", "’"):
             column = compute.replace_substring(column, mark, "")
     if decimal == ",":
@@ -238,13 +243,13 @@ def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, apart: Collec
 
 
 def _beyond_exact(column: pa.ChunkedArray) -> bool:
-    """Whether numbers are so large that float64 does not hold every integer."""
+    """True for numbers beyond 2⁵³, where float64 does not hold every integer."""
     values = column.to_numpy()
-    return bool((np.abs(values[np.isfinite(values)]) > LARGEST_EXACT).any())
+    return bool((np.abs(values[np.isfinite(values)]) > MAX_EXACT_INTEGER).any())
 
 
 def _integers(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Text as 64-bit integers; None where it is no integers, or too large ones."""
+    """Text as 64-bit integers; None for other text, or larger integers."""
     import pyarrow as pa
 
     column = _trimmed(column)
@@ -253,84 +258,84 @@ def _integers(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
             integers = column.cast(kind)
         except pa.ArrowInvalid:
             continue
-        return filled_with_nan(where, integers) if integers.null_count else integers
+        return integers_with_nan(where, integers) if integers.null_count else integers
     return None
 
 
-# What is wrong ------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------------------------
 
 
-def _not_numeric(
+def _not_numeric_error(
     path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], bad: Mapping[int, str], decimal: str
 ) -> DataError:
-    """The columns that hold no numbers, the first cell of each that is none, and its line."""
+    """The error for columns that are not numeric, with the first such cell of each and its line."""
     from pyarrow import compute
 
     rows = {i: compute.index(cells[i], cell).as_py() for i, cell in bad.items()}
-    lines = _lines_of(path, layout, set(rows.values()))
+    lines = _line_numbers(path, layout, set(rows.values()))
     seen = listing(
-        f"{title_of(layout.names, i)} (holds {shown(cell)}) in line {lines.get(rows[i], '?')}"
+        f"{title_of(layout.names, i)} (holds {quote_cell(cell)}) in line {lines.get(rows[i], '?')}"
         for i, cell in bad.items()
     )
     other = "," if decimal == "." else "."
     hint = ""
     if any(is_number(cell, other) for cell in bad.values()):
         hint = f" Other numbers of the file have the decimal mark {decimal!r}: pass decimal={other!r} if that is wrong."
-    return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE}")
+    return DataError(f"{path.name}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}.{hint} {CHOOSE_HINT}")
 
 
-def shown(cell: str) -> str:
-    """A cell in a message."""
-    return repr(cell if len(cell) <= SHOWN else cell[:SHOWN] + "…")
+def quote_cell(cell: str) -> str:
+    """A cell in a message, shortened."""
+    return repr(cell if len(cell) <= MAX_CELL_CHARACTERS else cell[:MAX_CELL_CHARACTERS] + "…")
 
 
-def _lines_of(path: Path, layout: Layout, rows: Collection[int]) -> dict[int, int]:
-    """The lines in which these rows, counted from 0, end."""
+def _line_numbers(path: Path, layout: Layout, rows: Collection[int]) -> dict[int, int]:
+    """The last line of each of these rows, which are counted from 0."""
     last = max(rows)
-    found = {}
+    lines = {}
     for row, (line, _) in enumerate(_rows(path, layout)):
         if row in rows:
-            found[row] = line
+            lines[row] = line
         if row == last:
             break
-    return found
+    return lines
 
 
 def _rows(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """The rows below the header as Python's reader has them, and the lines in which they end."""
+    """The rows below the header, by Python's reader, with the numbers of their last lines."""
     text = codecs.decode(_bytes(path), layout.encoding, "replace").removeprefix("\ufeff")
     lines = io.StringIO(text, newline="").readlines()
     rest = "".join(lines[layout.skip :])
     return ((layout.skip + line, row) for line, row in numbered_rows(rest, layout.delimiter, path.name))
 
 
-def _ragged(path: Path, layout: Layout, ragged: Sequence[Any], good: int) -> DataError:
-    """What is said of rows that have another number of fields than the others."""
+def _ragged_error(path: Path, layout: Layout, ragged: Sequence[Any], good: int) -> DataError:
+    """The error for rows with another number of fields than the header."""
     width = len(layout.names) + layout.blank_end
     first = ((line, len(row), layout.delimiter.join(row)) for line, row in _rows(path, layout) if len(row) != width)
     line, fields, row = next(first, ("?", ragged[0].actual_columns, ragged[0].text))
     return DataError(
         f"{path.name}: {len(ragged):,} of {good + len(ragged):,} rows do not have {width} "
-        f"field{'s' * (width > 1)}; the first is line {line}, with {fields}: {shown(row)}. Mend the file, or name what "
-        "separates its fields (delimiter=)."
+        f"field{'s' * (width > 1)}; the first is line {line}, with {fields}: {quote_cell(row)}. "
+        "Mend the file, or name what separates its fields (delimiter=)."
     )
 
 
 def _check_blank(path: Path, layout: Layout, column: pa.ChunkedArray) -> None:
-    """Raises DataError where something stands behind the last delimiter after all."""
+    """Raise DataError if a row has a field after the last delimiter after all."""
     from pyarrow import compute
 
     filled = compute.index(compute.equal(compute.utf8_trim_whitespace(column), ""), False).as_py()
     if filled >= 0:
-        line = _lines_of(path, layout, {filled}).get(filled, "?")
+        line = _line_numbers(path, layout, {filled}).get(filled, "?")
         raise DataError(
             f"{path.name}: the last column has no name and no cells in the first rows, but holds "
-            f"{shown(column[filled].as_py())} in line {line}. Give it a name, or empty it."
+            f"{quote_cell(column[filled].as_py())} in line {line}. Give it a name, or empty it."
         )
 
 
 def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]) -> None:
-    """Raises DataError where a quotation mark that is not closed has swallowed the rest of the file."""
+    """Raise DataError if an unclosed quotation mark has swallowed the rest of the file."""
     from pyarrow import compute
 
     if not any(compute.any(compute.match_substring(column, "\n")).as_py() for column in columns):
@@ -343,8 +348,8 @@ def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]
         raise DataError(f"{path.name}: a quotation mark in line {start + 1} or below is not closed. Mend the file.")
 
 
-def _explain(path, form, layout, wanted, error) -> dict[int, pa.ChunkedArray] | None:
-    """What pyarrow's error comes from; the columns, as text, after all where only the encoding was wrong."""
+def _diagnose(path, form, layout, wanted, error) -> dict[int, pa.ChunkedArray] | None:
+    """Find the reason of pyarrow's error: read again if only the encoding was wrong, else raise DataError."""
     if isinstance(error, UnicodeError) or layout.encoding == "utf-8":
         try:
             codecs.decode(_bytes(path), layout.encoding)

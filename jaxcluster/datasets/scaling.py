@@ -1,4 +1,9 @@
-"""Scaling of columns or rows, kept so that new rows get the same."""
+"""Scaling of columns or rows, stored so that it can be applied to new samples.
+
+>>> scaled, scaling = scale(np.array([[0.0], [4.0]]), "standard")
+>>> scaled.tolist(), scaling.undo(np.array([[1.0]])).tolist()
+([[-1.0], [1.0]], [[4.0]])
+"""
 
 from __future__ import annotations
 
@@ -8,23 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster.core.integers import in_float64
-from jaxcluster.datasets.base import DataError, unknown
-from jaxcluster.datasets.numbers import exact
+from jaxcluster.datasets.base import DataError, to_exact_dtype, unknown_name
 
 SCALINGS = ("standard", "minmax", "l2", "none")
 
-TILE = 1 << 22
-"""Cells worked on at a time: bounds the float64 temporaries at 32 MiB."""
+TILE_CELLS = 1 << 22
+"""Matrix entries per tile: bounds the float64 temporaries at 32 MiB."""
 
 
 class Scaling(NamedTuple):
-    """A fitted scaling: ``apply`` it to new rows, ``undo`` it on centers.
+    """A fitted scaling: ``apply`` it to new samples, ``undo`` it on centers.
 
     Attributes:
-        how: "standard" (mean 0, deviation 1), "minmax" (0 to 1), "l2" (rows of length 1) or "none".
-        shift: (d,) float64 subtracted first, None for "l2" and "none".
-        factor: (d,) float64 divided by, 1 for a constant column; None likewise.
-        origin: d integers subtracted before that, exactly, from rows that float64 does not hold; None for others.
+        how: "standard" (mean 0, standard deviation 1), "minmax" (0 to 1), "l2" (rows of length 1) or "none".
+        shift: (n_features,) float64 that is subtracted; None for "l2" and "none".
+        factor: (n_features,) float64 divisor, 1 for a constant column; None for "l2" and "none".
+        origin: n_features integers, subtracted first and exactly from samples that float64 does not hold, or None.
     """
 
     how: str
@@ -33,31 +37,31 @@ class Scaling(NamedTuple):
     origin: tuple[int, ...] | None = None
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) scaled rows: float32 where x is, else float64; computed in float64. Rows that stay are x itself.
+        """Scaled samples, computed in float64: float32 if x is, else float64. "none" returns x itself.
 
-        NaN stays NaN. Raises DataError for another number of columns than it was fitted on.
+        NaN stays NaN. Raises DataError for another number of features than it was fitted on.
         """
         x = self._checked(x)
         if self.how == "none" and self.origin is None:
             return x
         scaled = np.empty(x.shape, np.float32 if x.dtype == np.float32 else np.float64)
         for rows in _tiles(x):
-            moved = in_float64(x[rows], self.origin)
+            tile = in_float64(x[rows], self.origin)
             if self.how == "l2":
-                moved = _unit(moved)
+                tile = _normalize(tile)
             elif self.how != "none":
-                moved = (moved - self.shift) / self.factor
-            scaled[rows] = moved
+                tile = (tile - self.shift) / self.factor
+            scaled[rows] = tile
         return scaled
 
     def undo(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows such as centers back in the data's units, float64; "l2" forgot the lengths and undoes nothing."""
+        """Samples or centers in the units of the data, float64; "l2" has lost the lengths, and undoes nothing."""
         x = np.asarray(self._checked(x), np.float64)
         x = x if self.shift is None else x * self.factor + self.shift
         return x if self.origin is None else x + np.array(self.origin, np.float64)
 
     def undo_deviations(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) standard deviations back in the data's units; those of "l2" stay as they are."""
+        """(n, d) standard deviations in the units of the data; unchanged for "l2"."""
         x = np.asarray(self._checked(x), np.float64)
         return x if self.factor is None else x * self.factor
 
@@ -69,16 +73,16 @@ class Scaling(NamedTuple):
         return x
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and text, from which `from_json` makes the same scaling again."""
+        """Plain numbers and text for JSON; `from_json` restores the scaling."""
         shift, factor = (None if value is None else value.tolist() for value in (self.shift, self.factor))
         origin = {} if self.origin is None else {"origin": list(self.origin)}
         return {"how": self.how, "shift": shift, "factor": factor, **origin}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Scaling:
-        """Raises DataError for what `to_json` does not write."""
+        """Restore a scaling from `to_json`. Raises DataError for other values."""
         if values.get("how") not in SCALINGS:
-            raise unknown("scaling", values.get("how"), SCALINGS)
+            raise unknown_name("scaling", values.get("how"), SCALINGS)
         numbers = [values.get(name) for name in ("shift", "factor")]
         needed = values["how"] in ("standard", "minmax")
         if any((value is not None) != needed for value in numbers):
@@ -89,23 +93,26 @@ class Scaling(NamedTuple):
 
 
 def scale(x: np.ndarray, how: str, *, missing: bool = False, movable: bool = True) -> tuple[np.ndarray, Scaling]:
-    """(n, d) scaled rows, float32 where x is, else float64, and the scaling itself, to be applied to new rows.
+    """Scale samples. A constant column becomes 0 and a zero row stays 0.
 
-    A constant column becomes 0 and a zero row stays 0. Rows that float64 does not hold, such as integers beyond 2⁵³,
-    are moved by integers first, but for "l2".
+    Except for "l2", an integer origin is first subtracted from samples that float64 does not hold, such as integers
+    beyond 2⁵³.
 
     Args:
-        x: (n, d) rows.
+        x: (n_samples, n_features).
         how: one of `SCALINGS`.
-        missing: whether NaN are missing values: they stay, and means, deviations and ranges are of the others.
-        movable: False leaves rows that are not scaled where they are, for methods that measure from the origin.
+        missing: NaN are missing values: they remain, and means, deviations and ranges ignore them.
+        movable: False subtracts no origin for "none", for methods that depend on the origin.
+
+    Returns:
+        Scaled samples, float32 if x is, else float64, and the `Scaling`, to be applied to new samples.
 
     Raises:
         DataError: an unknown ``how``.
         ValueError: missing or infinite values, which would spread to their whole column.
     """
     if how not in SCALINGS:
-        raise unknown("scaling", how, SCALINGS)
+        raise unknown_name("scaling", how, SCALINGS)
     x = np.asarray(x)
     scaling = _fit(x, how, missing, movable)
     return scaling.apply(x), scaling
@@ -120,48 +127,46 @@ def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:
     from jaxcluster.core.check import check_finite
 
     check_finite(x, name="the data", missing=missing)
-    tiles = [(_low(tile), _high(tile)) for tile in (in_float64(x[rows], origin) for rows in _tiles(x))]
-    low, high = (np.array(each).astype(np.float64) for each in zip(*tiles, strict=True))
-    low, high = _low(low), _high(high)
-    constant = ~(low < high)  # NaN where a column has no value at all
+    tiles = (in_float64(x[rows], origin) for rows in _tiles(x))
+    ranges = [(np.fmin.reduce(tile, axis=0), np.fmax.reduce(tile, axis=0)) for tile in tiles]
+    low, high = (np.array(each).astype(np.float64) for each in zip(*ranges, strict=True))
+    low, high = np.fmin.reduce(low, axis=0), np.fmax.reduce(high, axis=0)
+    constant = ~(low < high)  # true for the NaN of a column without any value
     low = np.where(np.isnan(low), 0.0, low)
     if how == "minmax":
         return Scaling(how, low, np.where(constant, 1.0, high - low), origin)
-    # From differences to an entry of the column, and in units of its range: a sum of numbers near 1e9 would lose the
-    # digits that differ, and squares of large or small ones over- or underflow.
+    # Relative to the minimum and in units of the range: sums of numbers near 1e9 would lose the digits that differ, and
+    # squares of large or small numbers would over- or underflow.
     width = np.where(constant, 1.0, high - low)
 
-    def parts() -> Iterator[np.ndarray]:
+    def unit_tiles() -> Iterator[np.ndarray]:
         return ((in_float64(x[rows], origin) - low) / width for rows in _tiles(x))
 
-    counts = np.maximum(sum((~np.isnan(part)).sum(0) for part in parts()), 1)
-    mean = sum(np.nansum(part, axis=0) for part in parts()) / counts
-    deviation = np.sqrt(sum(np.nansum(np.square(part - mean), axis=0) for part in parts()) / counts)
+    counts = np.maximum(sum((~np.isnan(tile)).sum(0) for tile in unit_tiles()), 1)
+    mean = sum(np.nansum(tile, axis=0) for tile in unit_tiles()) / counts
+    # A second pass, from differences to the mean: E[x²] − mean² would cancel.
+    deviation = np.sqrt(sum(np.nansum(np.square(tile - mean), axis=0) for tile in unit_tiles()) / counts)
     constant |= deviation == 0
     shift, factor = low + mean * width, np.where(constant, 1.0, deviation * width)
     return Scaling(how, np.where(constant, low, shift), factor, origin)
 
 
 def _origin(x: np.ndarray) -> tuple[int, ...] | None:
-    """An integer of each column where the rows are in a dtype that float64 does not hold; else None."""
-    return tuple(int(value) for value in x[len(x) // 2]) if exact(x).dtype not in (np.float32, np.float64) else None
-
-
-def _low(x: np.ndarray) -> np.ndarray:
-    return np.fmin.reduce(x, axis=0)
-
-
-def _high(x: np.ndarray) -> np.ndarray:
-    return np.fmax.reduce(x, axis=0)
+    """One integer sample as the origin of data that float64 does not hold; None for other data."""
+    return (
+        tuple(int(value) for value in x[len(x) // 2])
+        if to_exact_dtype(x).dtype not in (np.float32, np.float64)
+        else None
+    )
 
 
 def _tiles(x: np.ndarray) -> Iterator[slice]:
-    step = max(1, TILE // max(1, x.shape[1]))
+    step = max(1, TILE_CELLS // max(1, x.shape[1]))
     return (slice(start, start + step) for start in range(0, len(x), step))
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1, by way of rows whose largest entry is 1: squares of others might over- or underflow."""
+def _normalize(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1. They are first divided by their largest entry, as squares might over- or underflow."""
     largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0)
     rows = rows / np.where(largest > 0, largest, 1)
     length = np.sqrt(np.square(rows).sum(1, keepdims=True))

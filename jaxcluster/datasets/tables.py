@@ -1,9 +1,15 @@
-"""From the columns of a table, whatever file they came from, to rows of numbers and a truth."""
+"""Tables: samples and labels from chosen columns, and the Parquet reader.
+
+>>> title_of(["length", ""], 1)
+'number 1, without a name'
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,42 +17,44 @@ import numpy as np
 from jaxcluster.datasets.base import (
     DataError,
     Dataset,
-    apart,
+    arrow_source,
     as_labels,
+    check_disjoint,
     choose_columns,
     column_index,
+    exclude_column,
     listing,
-    without,
+    stack_columns,
 )
-from jaxcluster.datasets.numbers import side_by_side
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 LABEL_NAMES = ("label", "labels", "cluster", "truth", "target", "class", "y")
-"""Where labels are looked for in a table of several columns."""
+"""Names of a column of labels."""
 
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas calls a row index that it stores among the columns of a Parquet file."""
+"""Pandas' name of a row index that is stored as a column of a Parquet file."""
 
 UNNAMED = re.compile(r"|Unnamed: 0(\.\d+)*")
-"""Names of a column that may number the rows: none, and what pandas makes of none when it reads and writes a table."""
+"""Names of a column that may number the rows: none, and pandas' replacement of none."""
 
-CHOOSE = "Choose the columns to cluster (columns=), or name the one that holds the truth (truth=)."
+PARQUET_MAGIC = b"PAR1"
+"""First and last bytes of every Parquet file."""
+
+CHOOSE_HINT = "Choose the columns to cluster (columns=), or name the one that holds the truth (truth=)."
 
 
 class Table(NamedTuple):
-    """An opened file: its column names, and how to read some of them.
-
-    ``read(wanted, text)`` gives the columns at the wanted positions, by position; those in ``text`` are read as they
-    are, the others as numbers where the file itself has no types.
+    """An opened file: its column names, and a function that reads some of them.
 
     Attributes:
         path: of the file.
         names: of the columns, "" for one without a name.
-        read: see above.
-        notes: what was decided about the layout of the file.
-        row_names: whether the first column stands outside of the header.
+        read: ``read(wanted, text)`` returns the columns at the wanted positions, by position; those in ``text`` remain
+            text, the others are parsed as numbers if the file has no types.
+        notes: decisions about the layout of the file.
+        row_names: True if the header has no name for the first column.
     """
 
     path: Any
@@ -57,47 +65,50 @@ class Table(NamedTuple):
 
 
 def table_dataset(table: Table, *, columns: Any = None, truth: Any = None, leave_out: Any = None) -> Dataset:
-    """The chosen columns as rows of numbers, the truth column as labels; ``leave_out`` is neither.
+    """The `Dataset` of the chosen columns, with the truth column as labels; ``leave_out`` is neither.
 
-    Without a choice: all but the truth and what only numbers or names the rows, which a note says; see `_row_names`.
-    Raises DataError for unknown columns, and for chosen ones that hold no numbers, naming all of them.
+    By default all columns but the truth and those that only number or name the rows, which a note tells; see
+    `_row_names`. Raises DataError for unknown columns, and for chosen ones that are not numeric, naming all of them.
     """
     names, where, notes = table.names, table.path.name, list(table.notes)
     index = None if truth is None else column_index(truth, names, len(names), where)
     chosen = choose_columns(columns, names, len(names), where)
     if leave_out is not None:
-        rest = without(leave_out, chosen, names, len(names), where)
+        rest = exclude_column(leave_out, chosen, names, len(names), where)
     if chosen is None:
-        left_out, said = _row_names(table, index)
-        notes += said
+        left_out, row_notes = _row_names(table, index)
+        notes += row_notes
         rest = range(len(names)) if leave_out is None else rest
         chosen = [i for i in rest if i != index and i not in left_out]
     if not chosen:
         raise DataError(f"{where} has no column left to cluster; it holds {listing(names)}.")
-    apart(chosen, index, where)
-    found = table.read([*chosen, *([] if index is None else [index])], () if index is None else (index,))
-    refuse_text(where, names, {i: found[i] for i in chosen})
-    x, widths = _matrix(where, [(title_of(names, i), found[i]) for i in chosen])
+    check_disjoint(chosen, index, where)
+    data = table.read([*chosen, *([] if index is None else [index])], () if index is None else (index,))
+    check_numeric(where, names, {i: data[i] for i in chosen})
+    x, widths = _matrix(where, [(title_of(names, i), data[i]) for i in chosen])
     y = None
     if index is not None:
-        y = _labels(found[index], f"{where}: column {title_of(names, index)}")
-        notes += _odd_classes(y, title_of(names, index))
-    spread = [
+        y = _labels(data[index], f"{where}: column {title_of(names, index)}")
+        notes += _missing_class_notes(y, title_of(names, index))
+    feature_names = [  # a column of lists has a name for each element
         name if width is None else f"{name}[{j}]"
         for name, width in zip((names[i] for i in chosen), widths, strict=True)
         for j in range(width or 1)
     ]
-    return Dataset(where, x, y, spread, notes=tuple(notes))
+    return Dataset(where, x, y, feature_names, notes=tuple(notes))
 
 
 def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
-    """Positions of columns that are no data but number or name the rows, and what is said of them.
+    """Find the columns that number or name the rows.
 
-    Those are pandas' stored index, and the first columns where they have no name, or pandas' name for none, and hold
-    words alone, or integers that are all different.
+    These are pandas' stored index, and leading columns without a name (or with pandas' name for none) of words only, or
+    of distinct integers.
+
+    Returns:
+        Their positions, and a note for each.
 
     Raises:
-        DataError: a header that has no name for the first column, and this is none that names rows.
+        DataError: a header without a name for the first column, if this one does not name rows.
     """
     names, where = table.names, table.path.name
     left_out = {i for i, name in enumerate(names) if PANDAS_INDEX.fullmatch(name)}
@@ -105,7 +116,7 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
     for i, name in enumerate(names):
         if i == truth or not UNNAMED.fullmatch(name) or i == len(names) - 1:
             break
-        kind = _kind_of_index(table.read([i], (i,))[i])
+        kind = _index_kind(table.read([i], (i,))[i])
         if kind is not None:
             left_out.add(i)
             notes.append(
@@ -125,8 +136,8 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
     return left_out, notes
 
 
-def _kind_of_index(column: pa.ChunkedArray) -> str | None:
-    """What a column does if it numbers or names the rows: it is all different integers, or all words; else None."""
+def _index_kind(column: pa.ChunkedArray) -> str | None:
+    """A phrase for a note on a column of distinct integers, or of words only; None for other columns."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -145,12 +156,12 @@ def _kind_of_index(column: pa.ChunkedArray) -> str | None:
 
 
 def title_of(names: Sequence[str], column: int) -> str:
-    """A column in a message: its name, or its position where it has none."""
+    """A column in a message: its name, or its position if it has none."""
     return repr(names[column]) if names[column] else f"number {column}, without a name"
 
 
-def _odd_classes(y: np.ndarray, title: str) -> list[str]:
-    """A note on labels that may be words for missing ones."""
+def _missing_class_notes(y: np.ndarray, title: str) -> list[str]:
+    """Notes on labels that may stand for missing ones."""
     if y.dtype.kind != "U":
         return []
     odd = [word for word in np.unique(y).tolist() if word.lower() in ("na", "n/a", "nan", "null", "none", "<na>")]
@@ -159,7 +170,7 @@ def _odd_classes(y: np.ndarray, title: str) -> list[str]:
 
 
 def table_labels(table: Table, column: str | int | None = None) -> np.ndarray:
-    """(n,) labels: of the column named or, without a name, of the only one or the one called label (or the like)."""
+    """(n,) labels of a column; by default of the only one, or of one in `LABEL_NAMES`."""
     names, where = table.names, table.path.name
     if column is None:
         likely = [i for i, name in enumerate(names) if name.lower() in LABEL_NAMES]
@@ -171,13 +182,13 @@ def table_labels(table: Table, column: str | int | None = None) -> np.ndarray:
     return _labels(table.read([index], (index,))[index], f"{where}: column {title_of(names, index)}")
 
 
-def refuse_text(where: str, names: Sequence[str], columns: Mapping[int, pa.ChunkedArray | pa.Array]) -> None:
-    """Raises DataError naming every column that holds no numbers, with the first value that is none."""
+def check_numeric(where: str, names: Sequence[str], columns: Mapping[int, pa.ChunkedArray | pa.Array]) -> None:
+    """Raise DataError naming every column that is not numeric, with its first value that is no number."""
     bad = [(title_of(names, i), column) for i, column in columns.items() if not _is_numeric(column.type)]
     if not bad:
         return
     seen = listing(f"{title} (holds {_first_text(column)})" for title, column in bad)
-    raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}. {CHOOSE}")
+    raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}. {CHOOSE_HINT}")
 
 
 def _first_text(column: Any) -> str:
@@ -200,16 +211,20 @@ def _is_numeric(kind: pa.DataType) -> bool:
 
 
 def _matrix(where: str, columns: Sequence[tuple[str, pa.ChunkedArray]]) -> tuple[np.ndarray, list[int | None]]:
-    """The columns side by side, and how many each list column gave (None for a plain one)."""
+    """Stack columns to a matrix.
+
+    Returns:
+        (n, d) numbers, and the width of each column of lists (None for a plain column).
+    """
     if not len(columns[0][1]):
         raise DataError(f"{where} has no rows, only the columns {listing(name for name, _ in columns)}.")
     blocks = [_block(f"{where}: column {name}", column) for name, column in columns]
     widths = [None if block.ndim == 1 else block.shape[1] for block in blocks]
-    return side_by_side(blocks, [name for name, _ in columns], where), widths
+    return stack_columns(blocks, [name for name, _ in columns], where), widths
 
 
 def _block(where: str, column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) numbers, or (n, width) of a column of lists; missing cells are NaN."""
+    """(n,) numbers, or (n, width) of a column of lists; missing values are NaN."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -225,7 +240,7 @@ def _block(where: str, column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers in the file's own dtype, but for decimals and columns with missing cells: those are float64."""
+    """Numbers in the dtype of the file; float64 for decimals and columns with missing values."""
     import pyarrow as pa
 
     kind = column.type
@@ -234,12 +249,12 @@ def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
     elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
         column = column.cast(pa.float64(), safe=False)
     if column.null_count and pa.types.is_integer(column.type):
-        column = filled_with_nan(where, column)
+        column = integers_with_nan(where, column)
     return column.to_numpy()
 
 
-def filled_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Integers with missing cells as float64, which has a word for these. Raises DataError where that rounds them."""
+def integers_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Integers with missing values as float64, which has NaN. Raises DataError if that rounds them."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -253,7 +268,7 @@ def filled_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    """(n,) labels as given: text that is all integers, or all numbers, as those numbers."""
+    """(n,) labels; text of only integers, or only numbers, becomes those numbers."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -272,6 +287,59 @@ def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
         except pa.ArrowInvalid:
             continue
         if kind == pa.float64() and compute.count_distinct(values).as_py() < compute.count_distinct(column).as_py():
-            break  # numbers of so many digits that float64 makes two of them one
+            break  # float64 would merge labels of more than 17 digits
         return as_labels(values.to_numpy(), where)
     return as_labels(np.asarray(column.to_pylist(), str) if text else column.to_numpy(), where)
+
+
+def open_parquet(path: Path) -> Table:
+    """Open a Parquet file; columns of equally long lists (embeddings) are read too."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(arrow_source(path), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged_error(path, error) from error
+    names = list(file.schema_arrow.names)
+    return Table(path, names, partial(_read, path, file, names))
+
+
+def _read(
+    path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int]
+) -> dict[int, pa.ChunkedArray]:
+    """The wanted columns by position. If several share a name the whole file is read: pyarrow chooses by name."""
+    import pyarrow as pa
+
+    wanted = list(dict.fromkeys(wanted))
+    chosen = [names[i] for i in wanted]
+    unique = all(names.count(name) == 1 for name in chosen)
+    try:
+        table = file.read(columns=chosen if unique else None)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged_error(path, error) from error
+    columns = {i: table.column(names[i] if unique else i) for i in wanted}
+    return {i: _plain(column) if i in text else column for i, column in columns.items()}
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A dictionary-encoded column (categories) as its values."""
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _damaged_error(path: Path, error: Exception) -> DataError:
+    """The error for a file that pyarrow cannot read, with the common reasons."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(4)
+        stream.seek(-min(4, size), 2)
+        end = stream.read()
+    if start != PARQUET_MAGIC:
+        seen = f"it starts with {start!r}, not with {PARQUET_MAGIC!r}"
+    elif end != PARQUET_MAGIC:
+        seen = f"it does not end with {PARQUET_MAGIC!r}: it is truncated"
+    else:
+        seen = "it is damaged, or holds what this version of pyarrow does not know"
+    return DataError(f"{path.name} cannot be read as Parquet ({size} bytes): {seen}.")

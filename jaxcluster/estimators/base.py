@@ -20,7 +20,7 @@ from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, counting, float_dtype
 from jaxcluster.core.programs import make_room
-from jaxcluster.datasets.numbers import exact
+from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import store
 from jaxcluster.estimators.order import CANONICAL
@@ -139,7 +139,7 @@ class Estimator(BaseEstimator):
         if scaling is None:
             return table
         # Before they are made float64, which may not hold them: their origin is subtracted first.
-        return scaling.apply(table if scaling.origin is None else exact(np.asarray(X)))
+        return scaling.apply(table if scaling.origin is None else to_exact_dtype(np.asarray(X)))
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
