@@ -1,4 +1,4 @@
-"""Argument checks: they run before tracing, and say what was seen, what was expected and what to do."""
+"""Validation of arguments before tracing: messages name the value, the expectation and the remedy."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 
 from jaxcluster.core.caution import warn
 
-TOLD_APART = 2.0**-22
-"""Share of a column's range below which its digits make no difference: those of a fit in float32 end there."""
+RESOLUTION = 2.0**-22
+"""Resolution of a fit in float32, as a fraction of the range of a column: smaller differences do not matter."""
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether any of the values is being traced, so that only its shape and dtype can be checked."""
+    """True if any of the values is traced, so that only its shape and dtype can be checked."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raises ValueError listing the known values, the nearest first guessed."""
+    """Raise ValueError for an unknown value, with the known ones and the most similar of them."""
     known = list(known)
     if value in known:
         return
@@ -32,22 +32,24 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
 
 
 def check_positive(name: str, value: Any, *, zero: bool = False) -> Any:
-    """``value``, of which a concrete number must be positive (or zero where that is allowed).
+    """Check of a number that must be positive (or zero if allowed), for a concrete one.
 
-    A number of the host comes back as a float of Python: 0, 0.0 and NumPy's zeros are one type to a compiled program.
+    Returns:
+        ``value``; a number on the host as a Python float.
     """
+    # One type for 0, 0.0 and NumPy's zeros: another would compile another program.
     if is_traced(value):
         return value
     if value is None or (not np.isscalar(value) and np.ndim(value) != 0) or isinstance(value, (str, bytes, bool)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
-    number = np.asarray(value)  # in NumPy: a JAX array, though concrete, would be compared within a surrounding jit
+    number = np.asarray(value)  # in NumPy: inside a jit the comparison of a concrete JAX array would be traced
     if not (number >= 0 if zero else number > 0):
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
     return value if isinstance(value, jax.Array) else float(value)
 
 
 def check_count(name: str, value: Any) -> int:
-    """``value`` as an int >= 1."""
+    """Check of an integer >= 1, as an int."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
     if value < 1:
@@ -56,7 +58,7 @@ def check_count(name: str, value: Any) -> int:
 
 
 def check_key(key: Any) -> jax.Array:
-    """``key`` as one random key of JAX; the two words of an old-style one are taken too."""
+    """Check of one random key of JAX, typed or an old-style pair of words."""
     words = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
     if words or (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
         return key
@@ -65,7 +67,7 @@ def check_key(key: Any) -> jax.Array:
 
 
 def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
-    """``k`` as an int with 1 <= k <= n, the number of rows."""
+    """Check of a number of clusters, 1 <= k <= n for n rows, as an int."""
     k = check_count(name, k)
     if n < k:
         raise ValueError(f"n_samples={n} should be >= {name}={k}. Pass fewer clusters or more rows.")
@@ -73,24 +75,27 @@ def check_clusters(k: Any, n: int, *, name: str = "k") -> int:
 
 
 def check_every_k(ks: Any, n: int) -> list[int]:
-    """``ks``, one number of clusters or several, as ints from 1 to n, the number of rows."""
+    """Check of one or several numbers of clusters for n rows, as a list of ints."""
     ks = [check_count("ks", k) for k in np.atleast_1d(ks)]
     check_clusters(max(ks, default=1), n, name="ks")
     return ks
 
 
 def check_samples(x: Any, k: Any, axis_name: str | None = None) -> tuple[Any, int]:
-    """``x`` as a matrix and ``k`` as an int that is at most the number of its rows, over all devices of the axis."""
+    """Check of samples and a number of clusters.
+
+    Returns:
+        ``x`` as a matrix, and ``k`` as an int, at most the number of rows over all devices of the axis.
+    """
     x = check_matrix(x)
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     return x, check_clusters(k, n)
 
 
 def check_matrix(x: Any, *, name: str = "x") -> Any:
-    """``x`` as a 2-D array of real numbers, at least one row and one column; values are not looked at.
+    """Check of a 2-D array of real numbers with at least one row and one column; values are not checked.
 
-    NumPy and JAX arrays are returned as they are, anything else as a NumPy array; see `widen` for the dtypes that
-    nothing is computed in.
+    NumPy and JAX arrays are returned as they are but for `widen`, anything else as a NumPy array.
     """
     x = check_numeric(x, name=name)
     if x.ndim != 2:
@@ -104,7 +109,7 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
 
 
 def check_numeric(x: Any, *, name: str = "x") -> Any:
-    """``x`` as an array of real numbers of any shape; see `widen`.
+    """Check of an array of real numbers of any shape; see `widen`.
 
     Raises:
         ValueError, TypeError: rows of different lengths, a mask, complex numbers, dates, text.
@@ -137,11 +142,9 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
 
 
 def widen(x: Any) -> Any:
-    """``x`` in a dtype that sums can be taken in: half precision as float32, and extended precision as float64.
-
-    float16 and the floats of ml_dtypes (bfloat16, float8) have 8 to 11 bits: a sum of 350 equal entries is wrong by a
-    quarter. JAX has no dtype beyond float64.
-    """
+    """Array in a dtype to compute in: half precision as float32, extended precision as float64."""
+    # float16 and the floats of ml_dtypes (bfloat16, float8) have 8 to 11 bits: a sum of 350 equal entries is off by a
+    # quarter. JAX has no dtype beyond float64.
     if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4:
         return x.astype(np.float32)
     if x.dtype == np.longdouble and x.dtype.itemsize > 8:
@@ -152,11 +155,11 @@ def widen(x: Any) -> Any:
 
 
 def _narrowed(x):
-    """Extended precision as float64, with a warning where it loses what tells rows apart."""
+    """Extended precision as float64, with a warning if the lost digits distinguish rows."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = x.astype(np.float64)
         lost, finite = np.abs(x - narrow), np.isfinite(x)
-        if x.ndim == 2 and (finite & (lost > TOLD_APART * np.ptp(np.where(finite, x, x[:1]), axis=0))).any():
+        if x.ndim == 2 and (finite & (lost > RESOLUTION * np.ptp(np.where(finite, x, x[:1]), axis=0))).any():
             warn(
                 f"X has digits in {x.dtype} that float64 does not hold, and rows differ in them: they are rounded. "
                 "Subtract one row from all before."
@@ -165,39 +168,39 @@ def _narrowed(x):
 
 
 def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None) -> None:
-    """Raises ValueError with the number of NaN and infinite values and the columns they are in.
+    """Raise ValueError with the number of NaN and infinite values and their columns.
 
     Args:
-        x: an array.
-        name: what the message calls it.
-        missing: True lets NaN through as missing values; False tells that it could be asked to.
-        columns: names of the columns, to be called by instead of their numbers.
+        x: array.
+        name: name of the array in the message.
+        missing: True accepts NaN as missing values; False mentions this option in the message.
+        columns: names of the columns, in place of their indices.
     """
-    if x.dtype.kind != "f" or _sums_up(x):
+    if x.dtype.kind != "f" or _has_finite_sum(x):
         return
     x = np.asarray(x)
     infs = np.isinf(x)
     nans = np.zeros_like(infs) if missing else np.isnan(x)
     if not (nans.any() or infs.any()):
         return
-    seen = [f"{int(bad.sum())} {what}" for bad, what in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
+    counts = [f"{int(bad.sum())} {kind}" for bad, kind in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
     hint = "Drop or impute those rows first" + (", or pass missing=True." if missing is False and nans.any() else ".")
     where = ""
     if x.ndim == 2:
-        found = np.flatnonzero((nans | infs).any(0)).tolist()
-        listed = ", ".join(str(j) if columns is None else repr(columns[j]) for j in found[:8])
-        where = f" in column{'s' if len(found) > 1 else ''} {listed}{' …' if len(found) > 8 else ''}"
-    raise ValueError(f"{name} contains {' and '.join(seen)} values{where}. {hint}")
+        bad = np.flatnonzero((nans | infs).any(0)).tolist()
+        listed = ", ".join(str(j) if columns is None else repr(columns[j]) for j in bad[:8])
+        where = f" in column{'s' if len(bad) > 1 else ''} {listed}{' …' if len(bad) > 8 else ''}"
+    raise ValueError(f"{name} contains {' and '.join(counts)} values{where}. {hint}")
 
 
-def _sums_up(x):
-    """Whether the sum is finite, so that every entry is: one quick pass that settles nearly all cases."""
+def _has_finite_sum(x):
+    """True if the sum is finite, and therefore every entry: one fast pass decides nearly all cases."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.isfinite(np.sum(np.asarray(x), dtype=np.promote_types(x.dtype, np.float32)))
 
 
 def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
-    """Concrete ``weights`` as a NumPy array of n finite, non-negative numbers, not all zero."""
+    """Check of n concrete weights, finite, non-negative and not all zero, as a NumPy array."""
     weights = widen(np.asarray(weights))
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}.")
@@ -212,7 +215,7 @@ def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
 
 
 def check_mask(name: str, mask: Any, k: int) -> jax.Array:
-    """``mask`` as a (k,) array of booleans."""
+    """Check of a (k,) mask of booleans."""
     mask = jnp.asarray(mask)
     if mask.shape != (k,) or mask.dtype != bool:
         raise ValueError(f"{name} must be a ({k},) mask of booleans, got shape {mask.shape} of {mask.dtype}.")
@@ -220,6 +223,6 @@ def check_mask(name: str, mask: Any, k: int) -> jax.Array:
 
 
 def check_width(x: Any, d: int, *, name: str = "x") -> None:
-    """Raises ValueError unless ``x`` has d columns."""
+    """Raise ValueError unless ``x`` has d columns."""
     if x.shape[-1] != d:
         raise ValueError(f"{name} has {x.shape[-1]} columns, but the model was fitted on {d}.")

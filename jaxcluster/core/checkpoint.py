@@ -1,8 +1,8 @@
-"""Checkpoints: any state, written whole or not at all, and read back only if not a bit of it has changed.
+"""Checkpoints of any state, written atomically, and restored only if every file is unchanged.
 
-A checkpoint is a folder: ``arrays/``, written by Orbax, and ``manifest.json``, which holds what else a run must
-remember, the configuration that it belongs to, and a SHA-256 of every file. Orbax restores a flipped bit without
-complaint; the sums find it. This is the only file that knows Orbax.
+A checkpoint is a folder: ``arrays/``, written by Orbax, and ``manifest.json``, with the progress of the run, its
+configuration, and a SHA-256 of every file. Orbax restores a flipped bit without an error; the digests detect it. This
+is the only file that uses Orbax.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ NAME = re.compile(r"checkpoint-(\d{10})")
 
 
 class Checkpoint(NamedTuple):
-    """What was saved: a pytree of arrays, and what else a run remembers, as JSON has it."""
+    """Restored checkpoint: a pytree of arrays, and the progress of the run as JSON values."""
 
     state: Any
     progress: dict[str, Any]
 
 
 class Checkpoints(NamedTuple):
-    """Where a run keeps its checkpoints, and how many.
+    """Checkpoints of a run in a folder.
 
     Attributes:
-        folder: for checkpoints of this run alone; made when the first is written.
-        every: epochs from one to the next; the end of a run has one in any case.
-        keep: how many of the newest stay.
-        config: what the run is, as JSON has it; a checkpoint of another configuration is refused.
+        folder: folder for this run only; created with the first checkpoint.
+        every: epochs between checkpoints; the end of a run always has one.
+        keep: number of newest checkpoints to keep.
+        config: configuration of the run as JSON values; `restore` refuses a checkpoint of another one.
     """
 
     folder: str | os.PathLike
@@ -55,7 +55,16 @@ class Checkpoints(NamedTuple):
     config: Mapping[str, Any] = {}
 
     def save(self, number: int, state: Any, progress: Mapping[str, Any]) -> Path:
-        """Writes the checkpoint ``number``: beside its place first, then renamed. Older ones beyond ``keep`` go."""
+        """Write a checkpoint atomically, and delete older ones beyond ``keep``.
+
+        Args:
+            number: number of the checkpoint; the largest is the newest.
+            state: pytree of arrays.
+            progress: further values, as in JSON.
+
+        Returns:
+            The folder of the checkpoint.
+        """
         keep = check.check_count("keep", self.keep)
         folder = Path(self.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,18 +88,22 @@ class Checkpoints(NamedTuple):
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
-        for old in [*self._places()[:-keep], *folder.glob(".checkpoint-*")]:  # what killed runs left behind too
+        for old in [*self._places()[:-keep], *folder.glob(".checkpoint-*")]:  # of killed runs
             shutil.rmtree(old, ignore_errors=True)
         return place
 
     def any(self) -> bool:
-        """Whether there is a checkpoint, be it sound or not."""
+        """True if there is a checkpoint, intact or not."""
         return bool(self._places())
 
     def restore(self, like: Any) -> Checkpoint | None:
-        """The newest whole checkpoint, in the structure of ``like``; None where there is none.
+        """Newest complete checkpoint; None without one.
 
-        What a killed run left half written does not count: it never got its name.
+        Args:
+            like: pytree with the structure, shapes and dtypes of the state.
+
+        Returns:
+            `Checkpoint` with the structure of ``like``.
 
         Raises:
             ValueError: a changed or missing file, another configuration (the differing field is named), or arrays that
@@ -105,41 +118,41 @@ class Checkpoints(NamedTuple):
         return Checkpoint(_unnamed(like, arrays, places[-1]), content["progress"])
 
     def within(self, name: str) -> Checkpoints:
-        """Those of a part of the run, in a folder of its own."""
+        """Checkpoints of a part of the run, in a subfolder."""
         return self._replace(folder=Path(self.folder) / name)
 
     def clear(self) -> None:
-        """Forgets all checkpoints of the folder."""
+        """Delete all checkpoints of the folder."""
         for place in self._places():
             shutil.rmtree(place)
 
     def _places(self) -> list[Path]:
-        """The checkpoints, oldest first: a folder has the name of one only once it is whole."""
+        """Complete checkpoints, oldest first: a folder is renamed to that of a checkpoint once it is complete."""
         folder = Path(self.folder).resolve()
         return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
 def prepare() -> None:
-    """Loads what writes checkpoints, which takes a second: a process that is told to stop has no time for it."""
+    """Import Orbax, which takes a second: a process that is asked to stop has no time for it."""
     import orbax.checkpoint  # noqa: F401
 
 
 def fingerprint(x: Any, rows: int = 1024) -> str:
-    """A short digest of an array's shape, dtype and of up to ``rows`` rows spread over it, to tell data sets apart."""
+    """Short digest of the shape, the dtype and up to ``rows`` rows of an array, to identify a data set."""
     chosen = np.unique(np.linspace(0, len(x) - 1, min(rows, len(x))).astype(np.int64))
     sample = np.ascontiguousarray(x[chosen])
     return _sha256(f"{x.shape}{x.dtype}".encode() + sample.tobytes())[:16]
 
 
 def _named(state) -> dict[str, np.ndarray]:
-    """Leaf by path; a random key as the words that it is made of. Orbax has no empty arrays: they are left out."""
+    """Leaves by path, random keys as their words; without empty arrays, which Orbax cannot write."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     words = {jax.tree_util.keystr(path): np.asarray(_words(leaf)) for path, leaf in leaves}
     return {name: array for name, array in words.items() if array.size}
 
 
 def _unnamed(like, arrays, place):
-    """``arrays`` in the structure of ``like``."""
+    """Arrays by path in the structure of ``like``."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     wanted = {name for name, (_, leaf) in zip(names, leaves, strict=True) if np.size(_words(leaf))}
@@ -194,12 +207,12 @@ def _read_arrays(place, table):
 
 
 def _dtype(name):
-    return jnp.dtype(name)  # which knows bfloat16 too
+    return jnp.dtype(name)  # with bfloat16 too
 
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Without the lines that Orbax logs of its own doings; its errors are raised."""
+    """Suppress log messages of Orbax below errors."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -210,7 +223,7 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 def _read_manifest(place):
-    """The checked manifest of a checkpoint all of whose files are as they were written."""
+    """Manifest of a checkpoint, after a check of all its files."""
     file = place / MANIFEST
     remedy = f"Delete {place} to go on from the checkpoint before it."
     if not file.is_file():
@@ -249,12 +262,12 @@ def _files(folder):
 
 
 def _as_json(values):
-    """What ``values`` come back as from JSON, so that what was read can be compared with what is."""
+    """Values after a round trip through JSON, to be compared with values that were read."""
     return json.loads(json.dumps(dict(values), allow_nan=True, default=str))
 
 
 def _seal(content):
-    """The manifest's text, with the SHA-256 of the rest of it."""
+    """Text of a manifest, with the SHA-256 of its content."""
     text = json.dumps(content, indent=1)
     return json.dumps({**content, "sha256": _sha256(text.encode())}, indent=1) + "\n"
 

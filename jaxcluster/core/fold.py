@@ -1,7 +1,7 @@
-"""Folding rows: one way to go over tiles on a device and over devices.
+"""Reductions over samples, in tiles on a device and by collectives over devices.
 
-A *tile function* maps a tile of rows to ``(summary, per_row)``: what the tile contributes, and what is kept for
-each of its rows. Summaries are added up with a monoid, over tiles by a scan and over devices by a collective.
+A *tile function* maps a tile of rows to ``(summary, per_row)``: its contribution to the reduction, and the results of
+its rows. Summaries are reduced by a monoid, over tiles in a scan and over devices by a collective.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 class Monoid(NamedTuple):
-    """An associative way to combine summaries, and its collective over a mapped axis."""
+    """Associative operation on summaries, and its collective over a mapped axis."""
 
     combine: Callable[[Any, Any], Any]
     across: Callable[[Any, str], Any]
@@ -26,18 +26,19 @@ MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
 
 
 LINE, SHARE = 64, 16
-"""Rows whose numbers fill cache lines, be they bytes; tiles of fewer than 16 times as many are not cut to it."""
+"""Rows whose entries, even bytes, fill whole cache lines of 64 bytes; tiles below 16 times as many are not rounded."""
 
 
 def tile_rows(n: int, row_cost: int, budget: int = 1 << 24) -> int:
-    """Rows of a tile whose temporaries hold at most ``budget`` elements at ``row_cost`` each.
+    """Number of rows in a tile whose temporaries hold at most ``budget`` elements, ``row_cost`` for each row.
 
-    All n rows where they fit. Otherwise what is left over when tiles are cut is at least one row and few for each tile,
-    which `fold_rows` takes first; and a large tile is a whole number of cache lines, as vector instructions like it.
+    It is n where all rows fit.
     """
     most = max(1, budget // max(1, row_cost))
     if n <= most:
         return n
+    # Tiles of equal size, with a remainder of at least one row and few for each tile, which `fold_rows` takes first. A
+    # large tile is a whole number of cache lines, for aligned vector instructions.
     tile = max(1, (n - 1) // -(-n // most))
     return tile - tile % LINE if tile >= SHARE * LINE else tile
 
@@ -51,18 +52,18 @@ def fold_rows(
     axis: int = 0,
     axis_name: str | None = None,
 ) -> tuple[Any, Any]:
-    """Folds ``tile_function`` over the rows in tiles.
+    """Reduction of ``tile_function`` over the rows, in tiles.
 
     Args:
         tile_function: tile of rows -> (summary, per_row).
-        rows: a pytree of arrays that all hold n rows along ``axis``.
-        tile: rows a tile; what is left over, at least one row, comes first. None for one tile of all rows.
-        monoid: how summaries combine.
-        axis: 0, or -1 for rows that lie side by side as columns, (d, n); of the per-row results too.
-        axis_name: a mapped axis over which the rows are spread, if any.
+        rows: pytree of arrays with n rows along ``axis``.
+        tile: number of rows in a tile; the remainder, at least one row, comes first. None for one tile of all rows.
+        monoid: operation that reduces summaries.
+        axis: 0, or -1 for samples as columns, (d, n), in the per-row results too.
+        axis_name: mapped axis over which the rows are sharded, if any.
 
     Returns:
-        The combined summary, the same on every device, and the per-row results in the order of the rows.
+        The reduced summary, the same on every device, and the per-row results in the order of the rows.
     """
     n = jax.tree.leaves(rows)[0].shape[axis]
     if tile is None or tile >= n:
@@ -73,13 +74,13 @@ def fold_rows(
 
 
 def map_rows(row_function: Callable[[Any], Any], rows: Any, *, tile: int | None = None) -> Any:
-    """Applies ``row_function`` to tiles of rows and puts the per-row results back together."""
+    """Per-row results of ``row_function``, applied to tiles of rows."""
     _, per_row = fold_rows(lambda tile_of_rows: ((), row_function(tile_of_rows)), rows, tile=tile)
     return per_row
 
 
 def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
-    """Combines summaries over a mapped axis; the identity without one."""
+    """Reduction of summaries over a mapped axis; the identity without one."""
     if axis_name is None:
         return summary
     return jax.tree.map(lambda leaf: monoid.across(leaf, axis_name), summary)
@@ -90,17 +91,17 @@ def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
     first = n - count * tile
 
     def cut(start, size):
-        # Cut where it is used: handing the tiles to scan would copy all of the rows first.
+        # Sliced inside the loop: tiles as inputs of the scan would copy all rows first.
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis), rows)
 
     def advance(summary, index):
         contribution, per_row = tile_function(cut(first + index * tile, tile))
         return jax.tree.map(monoid.combine, summary, contribution), per_row
 
-    # What is left over when tiles are cut comes first: no rows have to be filled up, which would copy them all, and the
-    # carry starts with the device-varying type that it has inside shard_map. It is at least one row and, by
-    # `tile_rows`, few: XLA fuses a product with its minimum inside a loop but not beside one, so that a whole tile
-    # here would be written out (400,000×16 rows and 1,000 centers: 2.5 GB of temporaries in place of 69 MB).
+    # The remainder comes first: no rows have to be padded, which would copy them all, and the carry starts with the
+    # device-varying type that it has inside shard_map. It is at least one row and, by `tile_rows`, few: XLA fuses a
+    # product with its minimum inside a loop but not outside, so that a whole tile here would be stored (400,000×16 rows
+    # and 1,000 centers: 2.5 GB of temporaries instead of 69 MB).
     start, first_out = tile_function(cut(0, first))
     summary, rest_out = jax.lax.scan(advance, start, jnp.arange(count, dtype=jnp.int32))
     return summary, jax.tree.map(lambda a, b: _join(a, b, axis), first_out, rest_out)

@@ -1,7 +1,7 @@
-"""Gradients at a fixed point: what an iteration converged to is differentiated by its equation, not by its steps.
+"""Implicit differentiation: derivatives of converged iterations by the implicit function and the envelope theorem.
 
-Every function here returns a value that it is given to the bit, and costs nothing until a derivative is asked for. The
-derivatives are functions too: they can be differentiated again.
+Every function here returns one of its arguments unchanged, and costs nothing until a derivative is computed. The
+derivatives are functions too, and can be differentiated again.
 
 Source: A. Griewank and A. Walther, Evaluating Derivatives (2008), ch. 15, on implicit functions and iterations.
 """
@@ -20,24 +20,27 @@ from jax.flatten_util import ravel_pytree
 
 from jaxcluster.core.check import is_traced
 
-RESTART = 32
-"""Directions that the linear solver keeps: products with the step's Jacobian in a round of it."""
+GMRES_RESTART = 32
+"""Krylov vectors of GMRES between restarts: products with the Jacobian of the step."""
 
-ROUNDS = 16
-"""The most rounds of the linear solver."""
+GMRES_RESTARTS = 16
+"""Most restarts of GMRES."""
 
 
 def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
-    """``solution`` itself, with the derivative that it has as the s that solves s = step(s, *inputs).
+    """``solution``, with its derivative as the fixed point s = step(s, *inputs).
 
     By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by GMRES: memory does
-    not grow with the number of steps. It is right where the iteration has converged: ask for a small tol.
+    not grow with the number of steps. It is right where the iteration has converged, so ask for a small tol.
 
     Args:
-        step: (s, *inputs) -> s, a contraction near the solution; s is a pytree of arrays, of which those that are not
-            floating, such as counts and labels, are constants. What it closes over is an input too.
-        solution: where the iteration ended.
+        step: (s, *inputs) -> s, a contraction near the solution. s is a pytree of arrays; leaves that are not floating,
+            such as counts and labels, are constants. Values that it closes over are inputs too.
+        solution: final state of the iteration.
         inputs: pytrees that the solution depends on.
+
+    Returns:
+        ``solution``.
     """
     step, more = _opened(step, solution, *inputs)
     return _at_fixed_point(step, solution, *inputs, *more)
@@ -51,47 +54,47 @@ def _at_fixed_point(step, solution, *inputs):
 @_at_fixed_point.defjvp
 def _at_fixed_point_jvp(step, primals, tangents):
     solution, *inputs = primals
-    _, *moved = tangents
-    # Not the bare solution: a second derivative has to know that it depends on the inputs.
+    _, *input_tangents = tangents
+    # Not the bare solution: for a second derivative it has to depend on the inputs.
     solution = _at_fixed_point(step, solution, *inputs)
     leaves, tree = jax.tree.flatten(solution)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
 
-    def moving(changed, *inputs):
-        changed = iter(changed)
-        whole = [next(changed) if mark else leaf for leaf, mark in zip(leaves, floating, strict=True)]
-        return _marked(jax.tree.leaves(step(jax.tree.unflatten(tree, whole), *inputs)), floating)
+    def floating_step(variables, *inputs):
+        variables = iter(variables)
+        state = [next(variables) if mark else leaf for leaf, mark in zip(leaves, floating, strict=True)]
+        return _select(jax.tree.leaves(step(jax.tree.unflatten(tree, state), *inputs)), floating)
 
-    point = _marked(leaves, floating)
-    _, pushed = jax.jvp(lambda *inputs: moving(point, *inputs), tuple(inputs), tuple(moved))
-    _, push = jax.linearize(lambda point: moving(point, *inputs), point)
+    point = _select(leaves, floating)
+    _, input_part = jax.jvp(lambda *inputs: floating_step(point, *inputs), tuple(inputs), tuple(input_tangents))
+    _, jacobian_product = jax.linearize(lambda point: floating_step(point, *inputs), point)
 
-    # One vector: a leaf that the inputs do not reach by themselves would be a known zero, which has no transpose.
-    right, as_leaves = ravel_pytree(pushed)
+    # One vector: a leaf that no input reaches directly would be a symbolic zero, which has no transpose.
+    right, as_leaves = ravel_pytree(input_part)
 
     def equation(direction):
-        return direction - ravel_pytree(push(as_leaves(direction)))[0]
+        return direction - ravel_pytree(jacobian_product(as_leaves(direction)))[0]
 
-    found = iter(as_leaves(jax.lax.custom_linear_solve(equation, right, solve=_solve, transpose_solve=_solve)))
-    none = [np.zeros(np.shape(leaf), jax.dtypes.float0) for leaf in leaves]
-    slopes = [next(found) if mark else zero for zero, mark in zip(none, floating, strict=True)]
-    return solution, jax.tree.unflatten(tree, slopes)
+    tangents = iter(as_leaves(jax.lax.custom_linear_solve(equation, right, solve=_solve, transpose_solve=_solve)))
+    zeros = [np.zeros(np.shape(leaf), jax.dtypes.float0) for leaf in leaves]
+    tangents_out = [next(tangents) if mark else zero for zero, mark in zip(zeros, floating, strict=True)]
+    return solution, jax.tree.unflatten(tree, tangents_out)
 
 
-def _marked(leaves, marks):
+def _select(leaves, marks):
     return [leaf for leaf, mark in zip(leaves, marks, strict=True) if mark]
 
 
 def _solve(operator, right):
-    options = {"tol": 16 * float(jnp.finfo(right.dtype).eps), "restart": RESTART, "maxiter": ROUNDS}
+    options = {"tol": 16 * float(jnp.finfo(right.dtype).eps), "restart": GMRES_RESTART, "maxiter": GMRES_RESTARTS}
     return jax.scipy.sparse.linalg.gmres(operator, right, **options)[0]
 
 
 def with_derivative_of(function: Callable[..., Any], value: Any, *inputs: Any) -> Any:
-    """``value`` itself, with the derivative of ``function(*inputs)``.
+    """``value``, with the derivative of ``function(*inputs)``.
 
-    That is what the value is equal to and costs more to compute, or what stands in for a derivative that it lacks.
-    What the function closes over is an input too.
+    The function is equal to the value but costs more to compute, or its derivative is a surrogate. Values that it
+    closes over are inputs too.
     """
     function, more = _opened(function, *inputs)
     return _with_derivative_of(function, value, *inputs, *more)
@@ -105,17 +108,17 @@ def _with_derivative_of(function, value, *inputs):
 @_with_derivative_of.defjvp
 def _with_derivative_of_jvp(function, primals, tangents):
     value, *inputs = primals
-    _, *moved = tangents
-    _, derivative = jax.jvp(function, tuple(inputs), tuple(moved))
+    _, *input_tangents = tangents
+    _, derivative = jax.jvp(function, tuple(inputs), tuple(input_tangents))
     return _with_derivative_of(function, value, *inputs), derivative
 
 
 def at_optimum(function: Callable[..., Any], value: Any, variables: Any, *inputs: Any) -> Any:
-    """``value`` itself, with the derivative of ``function(variables, *inputs)`` where ``variables`` are optimal.
+    """``value``, with the derivative of ``function(variables, *inputs)`` at optimal ``variables``.
 
-    By the envelope theorem the first derivative is that of the function with the variables held. The second one knows
-    how they move with the inputs: from their own derivative, which is that of `at_fixed_point`, say, and which costs
-    nothing until a second derivative is asked for. What the function closes over is an input too.
+    By the envelope theorem the first derivative is that of the function at constant variables. The second one includes
+    the derivative of the variables by the inputs, such as that of `at_fixed_point`, which costs nothing until then.
+    Values that the function closes over are inputs too.
     """
     function, more = _opened(function, variables, *inputs)
     return _at_optimum(function, value, variables, *inputs, *more)
@@ -129,16 +132,14 @@ def _at_optimum(function, value, variables, *inputs):
 @_at_optimum.defjvp
 def _at_optimum_jvp(function, primals, tangents):
     value, variables, *inputs = primals
-    _, _, *moved = tangents
-    _, derivative = jax.jvp(partial(function, variables), tuple(inputs), tuple(moved))
+    _, _, *input_tangents = tangents
+    _, derivative = jax.jvp(partial(function, variables), tuple(inputs), tuple(input_tangents))
     return _at_optimum(function, value, variables, *inputs), derivative
 
 
 def without_derivative(labels: Any, *inputs: Any) -> Any:
-    """``labels`` themselves, of which a derivative with respect to ``inputs`` raises TypeError where it is asked for.
-
-    Whole numbers do not move with what they were found from; JAX alone would call that a gradient of zero.
-    """
+    """``labels``, whose derivative with respect to ``inputs`` raises TypeError."""
+    # JAX alone would return a gradient of 0, which looks like an optimum.
     return _without_derivative(labels, *inputs) if is_traced(inputs) else labels
 
 
@@ -150,14 +151,19 @@ def _without_derivative(labels, *inputs):
 @_without_derivative.defjvp
 def _without_derivative_jvp(primals, tangents):
     raise TypeError(
-        "A gradient through labels was asked for, but labels are whole numbers, which have none. Differentiate shares "
-        "instead: soft_kmeans.responsibilities or gmm.predict_proba, made hard by soft_kmeans.straight_through if need "
-        "be. If the labels are meant as constants, pass jax.lax.stop_gradient of the rows and of the model to predict."
+        "A gradient through labels was asked for, but labels are integers, which have none. Differentiate "
+        "probabilities instead: soft_kmeans.responsibilities or gmm.predict_proba, made hard by "
+        "soft_kmeans.straight_through if need be. If the labels are meant as constants, pass jax.lax.stop_gradient of "
+        "the rows and of the model to predict."
     )
 
 
 def _opened(function, *arguments):
-    """The function with the traced values that it closes over as further arguments, and these values."""
+    """Closure conversion.
+
+    Returns:
+        The function with the traced values that it closes over as further arguments, and these values.
+    """
     bare = function
     while isinstance(bare, partial) and not is_traced(bare.args, bare.keywords):
         bare = bare.func

@@ -1,7 +1,7 @@
-"""The only two loop drivers: `iterate` stops by itself, `trace` takes a fixed number of steps.
+"""Loop drivers: `iterate` stops at convergence, `trace` takes a fixed number of steps.
 
-A state is a NamedTuple of arrays with a scalar ``residual``, the number its iteration stops on, and a
-scalar ``objective``, the number its history keeps.
+A state is a NamedTuple of arrays with a scalar ``residual``, compared with the tolerance, and a scalar ``objective``,
+recorded in the history.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from jaxcluster.types import Array, Fit, Float, Int, Status
 State = TypeVar("State")
 
 DEFAULT_CAPACITY = 512
+"""Least length of a history."""
 
 
 def history_capacity(max_steps) -> int:
-    """A static length for the history that hardly ever changes with ``max_steps``, so neither does the program."""
+    """Static length of a history: a power of two, so that another ``max_steps`` rarely compiles another program."""
     if isinstance(max_steps, jax.core.Tracer):
         return DEFAULT_CAPACITY
     return max(DEFAULT_CAPACITY, 1 << (int(max_steps) - 1).bit_length())
 
 
 def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
-    """CONVERGED, MAX_STEPS or NOT_FINITE; NaN, in the residual or the tolerance, is never taken for convergence."""
+    """Status by the residual: CONVERGED, MAX_STEPS, or NOT_FINITE for a residual or tolerance of NaN."""
     finished = jnp.where(residual <= tol, Status.CONVERGED, Status.MAX_STEPS)
     return jnp.where(jnp.isnan(residual) | jnp.isnan(tol), Status.NOT_FINITE, finished).astype(jnp.int32)
 
 
 def status_with(status, *, objective: Float[Array, ""], incomplete=False, collapsed=False) -> Int[Array, ""]:
-    """``status`` with what only the finished fit shows: no finite objective, or clusters empty or collapsed."""
+    """Status of a finished fit: ``status``, unless clusters are empty or collapsed or the objective is not finite."""
     status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, status)
     status = jnp.where(collapsed & (status != Status.NOT_FINITE), Status.COLLAPSED, status)
     return jnp.where(jnp.isfinite(objective), status, Status.NOT_FINITE).astype(jnp.int32)
@@ -48,15 +49,18 @@ def iterate(
     capacity: int = DEFAULT_CAPACITY,
     after: Fit | None = None,
 ) -> Fit:
-    """Repeats ``step`` until ``state.residual <= tol``, NaN, or ``max_steps`` steps.
+    """Iteration of ``step`` until ``state.residual <= tol``, NaN, or ``max_steps`` steps.
 
     Args:
         step: state -> state, both with scalar ``residual`` and ``objective``.
-        state: the start; its residual is read before the first step.
-        tol: in the units of the residual; traced.
-        max_steps: traced.
+        state: initial state; its residual is compared before the first step.
+        tol: tolerance, in the units of the residual; traced.
+        max_steps: most steps; traced.
         capacity: static length of the history; later steps are not recorded.
-        after: a fit that is continued: its steps and its history, of the same length, are kept.
+        after: fit to continue, whose steps and history, of the same length, are kept.
+
+    Returns:
+        `Fit` without labels.
     """
 
     def unfinished(carry):
@@ -75,7 +79,7 @@ def iterate(
 
 
 def trace(step: Callable[[State], State], state: State, *, steps: int) -> Fit:
-    """Takes exactly ``steps`` steps (static) with every objective kept; reverse-differentiable."""
+    """Iteration of exactly ``steps`` steps (static), reverse-differentiable; the history has every objective."""
 
     def advance(state, _):
         state = step(state)

@@ -1,4 +1,4 @@
-"""Many runs in one compile, and the best of them."""
+"""Batches of runs: in one program, in threads, and the best of them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ import numpy as np
 from jaxcluster.types import Fit
 
 LANES = 32
-"""Problems that a CPU takes at once."""
+"""Runs that a CPU takes at once in a vmapped loop."""
 
 
 def many(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Maps ``run`` over the leading axis of every argument, in one compile.
-
-    An accelerator is filled by running them side by side (vmap). A CPU is full with one already, and one after the
-    other (`jax.lax.map`) each stops by itself instead of waiting for the slowest.
-    """
+    """Map of ``run`` over the leading axis of every argument, in one program."""
+    # vmap fills an accelerator. One run fills a CPU: in sequence each stops by itself and waits for no slower one.
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: run(*one), arguments)
     return jax.vmap(run)(*arguments)
 
 
 def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
-    """``run``, which under vmap on a CPU takes its lanes in groups.
+    """Function ``run`` that vmap evaluates in chunks of lanes on a CPU.
 
-    The lanes of a vmapped loop all wait for the slowest. A few dozen fill a CPU and stay in its cache; their loop ends
-    when they do. ``run`` must take everything traced as an argument.
+    All lanes of a vmapped loop wait for the slowest. A chunk of a few dozen fills a CPU, stays in its cache, and ends
+    when its own lanes have. ``run`` must take everything traced as an argument.
     """
     if jax.default_backend() != "cpu":
         return run
@@ -56,10 +53,10 @@ def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
-    """Calls a compiled ``run`` on equal parts of the leading axis of host arrays, one part a core, at the same time.
+    """Results of a compiled ``run`` on equal parts of the leading axis of host arrays, in one thread for each core.
 
-    For many small runs, each of which would leave a core idle most of the time. ``run`` maps over the leading axis of
-    its arguments; all parts have one shape, so it compiles once. Accelerators get everything in one call.
+    For many small runs, which use a fraction of a core each. ``run`` maps over the leading axis of its arguments; all
+    parts have one shape, so it compiles once. Accelerators get everything in one call.
 
     Returns:
         The results of all runs in order, on the host.
@@ -69,7 +66,9 @@ def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
     if parts == 1:
         return jax.device_get(run(*arguments))
     size = -(-count // parts)
-    order = np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T  # dealt out, so that parts are alike
+    order = (
+        np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
+    )  # interleaved, so that parts take equal time
     with ThreadPoolExecutor(parts) as pool:
         results = list(pool.map(lambda part: jax.device_get(run(*(each[part] for each in arguments))), order))
     place = np.empty(count, int)
@@ -78,7 +77,7 @@ def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
 
 
 def best_of(fits: Fit) -> Fit:
-    """The run with the least objective along the leading axis; a later one wins only by a lower one."""
+    """Fit of least objective along the leading axis; the first of equals."""
     objective = jnp.where(jnp.isnan(fits.state.objective), jnp.inf, fits.state.objective)
     best = jnp.argmin(objective)
     return jax.tree.map(lambda leaf: leaf[best], fits)

@@ -1,4 +1,4 @@
-"""Rows spread over devices: a fit that takes ``axis_name`` runs under shard_map and gives the single-device answer."""
+"""Sharding of samples over devices: fits under shard_map, with the results of a single device."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ from jaxcluster.core.fold import MAX, across
 from jaxcluster.types import Array, Bool, Fit, Int
 
 ROWS = "rows"
+"""Name of the mesh axis of the samples."""
 
 
 def row_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh named "rows" over the given devices, or all of them."""
+    """Mesh with one axis, "rows", over the devices; None for all devices."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (ROWS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def fit_sharded(fit: Callable[..., Fit], key, x, k: int, *, weights=None, mesh: Mesh | None = None, **options) -> Fit:
-    """Runs ``fit(key, x, k, weights=, axis_name=, **options)`` with the rows spread over the devices of a mesh.
+    """Fit with the samples sharded over the devices of a mesh.
 
-    Rows that do not divide evenly are filled up with rows of weight 0. Everything but the labels comes back the same
-    on every device.
+    It calls ``fit(key, x, k, weights=, axis_name=, **options)`` on each device. The samples are padded with weight 0 to
+    equal shards. Everything but the labels is the same on every device.
 
     Args:
-        fit: a functional fit, such as ``kmeans.fit``.
-        x: (n, d) rows.
-        weights: (n,) or None.
-        mesh: one axis; all local devices by default.
-        options: passed on to ``fit``.
+        fit: functional fit, such as ``kmeans.fit``.
+        key: random key.
+        x: (n_samples, n_features) samples.
+        k: number of clusters.
+        weights: (n_samples,) weights, or None for 1 each.
+        mesh: mesh with one axis; None for all devices.
+        options: further arguments of ``fit``.
+
+    Returns:
+        `Fit` of all samples.
     """
     mesh = row_mesh() if mesh is None else mesh
     (axis,) = mesh.axis_names
@@ -59,12 +65,12 @@ def _local_fit(fit, key, x, weights, *, k, axis_name, options):
 
 
 def shard_index(axis_name: str | None) -> Int[Array, ""]:
-    """Which part of the rows this device holds; 0 without an axis."""
+    """Index of the shard of this device; 0 without an axis."""
     return jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
 
 
 def take_row(rows: Array, index: Int[Array, " m"], mine: Bool[Array, " m"], axis_name: str | None) -> Array:
-    """``rows[index]`` where each of the m rows lies on one device, the one that calls it ``mine``; on every device."""
+    """Rows ``rows[index]``, on every device, each from the one device where ``mine`` is True."""
     taken = rows[index]
     if axis_name is None:
         return taken
@@ -72,7 +78,7 @@ def take_row(rows: Array, index: Int[Array, " m"], mine: Bool[Array, " m"], axis
 
 
 def gather_tables(table: Array, axis_name: str | None) -> Array:
-    """The (m, …) tables of all devices below each other, in order, typed as the same on every device."""
+    """Concatenation of the (m, …) tables of all devices, in order, typed as equal on every device."""
     if axis_name is None:
         return table
     return across(jax.lax.all_gather(table, axis_name, tiled=True), axis_name, MAX)
