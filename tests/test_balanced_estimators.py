@@ -11,8 +11,7 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster.cluster import balanced, constrained
-from jaxcluster.estimators.balanced import BalancedKMeans
-from jaxcluster.estimators.constrained import ConstrainedKMeans
+from jaxcluster.estimators.constrained import BalancedKMeans, ConstrainedKMeans
 from jaxcluster.types import Status
 
 

@@ -16,7 +16,7 @@ from jaxcluster.cli.console import Stages
 from jaxcluster.cli.training import Told, phases_of
 from jaxcluster.deep.autoencoder import LIKELIHOODS
 from jaxcluster.estimators import ESTIMATORS
-from jaxcluster.estimators.deep.autoencoding import PRETRAINING
+from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
 
 TINY = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--epochs", 2, "--n-init", 2)
 SAME = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2, "random_state": 0}

@@ -23,7 +23,7 @@ from jaxcluster import (
 )
 from jaxcluster.deep import nets
 from jaxcluster.deep.views import GaussianNoise
-from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.estimators.deep.scaling import scaled
 
 MARGINS = {
     "AutoencoderKMeans": -0.02,

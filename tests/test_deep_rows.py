@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxcluster.estimators.deep.rows import rescaled, scaled
+from jaxcluster.estimators.deep.scaling import rescaled, scaled
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 5))

@@ -14,8 +14,8 @@ from jaxcluster import Status, deep, kmeans, load, metrics
 from jaxcluster.deep import Batch, nets
 from jaxcluster.deep.batches import drawn_rows
 from jaxcluster.deep.inference import evaluated
-from jaxcluster.estimators.deep.deepcluster import DeepCluster
-from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.estimators.deep.scaling import scaled
+from jaxcluster.estimators.deep.self_supervised import DeepCluster
 from jaxcluster.ops.whitening import whitening
 
 N, D, LATENT, K = 60, 5, 8, 6

@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 from jaxcluster import metrics
 from jaxcluster.deep import IDEC, Autoencoder, Batch, nets
 from jaxcluster.deep.dec import JointClustering as Module
-from jaxcluster.estimators.deep.autoencoder_kmeans import AutoencoderKMeans
-from jaxcluster.estimators.deep.joint import JointClustering
-from jaxcluster.estimators.deep.known import as_known
+from jaxcluster.estimators.deep.dec import JointClustering
+from jaxcluster.estimators.deep.latent_kmeans import AutoencoderKMeans
+from jaxcluster.estimators.deep.partial_labels import as_known
 
 N, D, L, K = 24, 4, 2, 3
 RNG = np.random.default_rng(0)

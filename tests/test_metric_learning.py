@@ -16,7 +16,7 @@ from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.deep.views import GaussianNoise, MultiCrop, image_views
 from jaxcluster.estimators.deep.metric_embedding import MetricEmbedding
-from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.types import Status
 
 N, D, L, K = 12, 4, 3, 2

@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster.estimators import load
-from jaxcluster.estimators.optics import OPTICS
+from jaxcluster.estimators.density import OPTICS
 
 ATTRIBUTES = ("ordering_", "reachability_", "core_distances_", "predecessor_", "labels_", "cluster_hierarchy_")
 

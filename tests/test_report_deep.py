@@ -15,7 +15,7 @@ from test_report import Page
 
 from jaxcluster.cli.deep_report import training_of, with_images
 from jaxcluster.datasets import Dataset
-from jaxcluster.estimators.deep.swav import SwAV
+from jaxcluster.estimators.deep.self_supervised import SwAV
 from jaxcluster.estimators.deep.vade import VaDE
 from jaxcluster.report import Training, write_report
 from jaxcluster.types import Status

@@ -19,8 +19,8 @@ from sklearn.exceptions import NotFittedError
 
 from jaxcluster.core import files
 from jaxcluster.core.frame import Frame
-from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, load, store
-from jaxcluster.estimators.encoding import decode, encode
+from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, load, persistence
+from jaxcluster.estimators.serialization import decode, encode
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
@@ -260,7 +260,7 @@ def test_a_save_that_fails_leaves_the_older_model(fitted, model, monkeypatch, st
                 raise OSError("no space left on device")
             file.write_bytes(payload)
 
-        monkeypatch.setattr(store, "_write", fail_at_the_second_file)
+        monkeypatch.setattr(persistence, "_write", fail_at_the_second_file)
     else:
         rename = type(model).rename
 
@@ -339,7 +339,7 @@ def test_files_of_two_models_do_not_mix(fitted, model, tmp_path):
     rewrite(
         model,
         lambda content: content["files"]["arrays.safetensors"].update(
-            bytes=len(payload), sha256=store._sha256(payload)
+            bytes=len(payload), sha256=persistence._sha256(payload)
         ),
     )
     with pytest.raises(ValueError, match=r"does not hold the arrays that model.json lists"):

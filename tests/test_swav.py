@@ -21,7 +21,7 @@ from jaxcluster.deep.inference import evaluated
 from jaxcluster.deep.nets import MLP
 from jaxcluster.deep.swav import SETTLED, SwAV, grouped, survey
 from jaxcluster.deep.views import GaussianNoise, MultiCrop
-from jaxcluster.estimators.deep.swav import SwAV as SwAVClusterer
+from jaxcluster.estimators.deep.self_supervised import SwAV as SwAVClusterer
 from jaxcluster.ops.distance import normalize
 from jaxcluster.sharding import ROWS, row_mesh
 

@@ -12,28 +12,28 @@ from typing import Any
 CLASSES = {
     "kmeans": "kmeans:KMeans",
     "minibatch-kmeans": "minibatch:MiniBatchKMeans",
-    "bisecting-kmeans": "bisecting:BisectingKMeans",
-    "balanced-kmeans": "balanced:BalancedKMeans",
+    "bisecting-kmeans": "kmeans:BisectingKMeans",
+    "balanced-kmeans": "constrained:BalancedKMeans",
     "constrained-kmeans": "constrained:ConstrainedKMeans",
     "kmedoids": "kmedoids:KMedoids",
     "gmm": "mixture:GaussianMixture",
     "bayesian-gmm": "bayesian_mixture:BayesianGaussianMixture",
     "spectral": "spectral:SpectralClustering",
     "spectral-embedding": "spectral:SpectralEmbedding",
-    "dbscan": "dbscan:DBSCAN",
-    "optics": "optics:OPTICS",
+    "dbscan": "density:DBSCAN",
+    "optics": "density:OPTICS",
     "hdbscan": "hdbscan:HDBSCAN",
-    "autoencoder-kmeans": "deep.autoencoder_kmeans:AutoencoderKMeans",
-    "denoising-clustering": "deep.dcn:DenoisingAutoencoderClustering",
+    "autoencoder-kmeans": "deep.latent_kmeans:AutoencoderKMeans",
+    "denoising-clustering": "deep.latent_kmeans:DenoisingAutoencoderClustering",
     "dec": "deep.dec:DEC",
     "idec": "deep.dec:IDEC",
-    "dcn": "deep.dcn:DCN",
+    "dcn": "deep.latent_kmeans:DCN",
     "vade": "deep.vade:VaDE",
     "clustergan": "deep.clustergan:ClusterGAN",
-    "deepcluster": "deep.deepcluster:DeepCluster",
-    "swav": "deep.swav:SwAV",
+    "deepcluster": "deep.self_supervised:DeepCluster",
+    "swav": "deep.self_supervised:SwAV",
     "metric-embedding": "deep.metric_embedding:MetricEmbedding",
-    "joint-clustering": "deep.joint:JointClustering",
+    "joint-clustering": "deep.dec:JointClustering",
 }
 """The module and class of each registered name, in the order in which methods are listed; a test compares the table
 with the classes that `register` was applied to."""
@@ -46,7 +46,7 @@ CLASS_MODULES = {
 _EXPORTS = {
     **CLASS_MODULES,
     **dict.fromkeys(("ESTIMATORS", "EstimatorInfo", "EstimatorRegistry", "register"), f"{__name__}.registry"),
-    "load": f"{__name__}.store",
+    "load": f"{__name__}.persistence",
 }
 
 __all__ = ["CLASSES", "CLASS_MODULES", *_EXPORTS]

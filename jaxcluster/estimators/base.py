@@ -22,10 +22,9 @@ from jaxcluster.core.frame import Frame, counting, float_dtype
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.estimators import store
-from jaxcluster.estimators.order import CANONICAL
+from jaxcluster.estimators import persistence
+from jaxcluster.estimators.input_tables import CANONICAL, check_names, numeric_table
 from jaxcluster.estimators.registry import EstimatorInfo
-from jaxcluster.estimators.tables import check_names, numeric_table
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
@@ -73,7 +72,7 @@ class Estimator(BaseEstimator):
             FileExistsError: ``path`` exists and is not a saved model.
         """
         check_is_fitted(self)
-        store.save(self, path)
+        persistence.save(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "status_")

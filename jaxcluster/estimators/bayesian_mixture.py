@@ -11,8 +11,8 @@ from jaxcluster.cluster.gmm.fit import em_options
 from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.core import check
 from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.mixture import MixtureEstimator
-from jaxcluster.estimators.order import canonical
 from jaxcluster.estimators.registry import register
 
 PRIORS = (

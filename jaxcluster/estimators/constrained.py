@@ -1,14 +1,114 @@
-"""k-means under pairs of rows with scikit-learn's face, over `jaxcluster.constrained`."""
+"""k-means under constraints: `BalancedKMeans` (sizes of clusters) and `ConstrainedKMeans` (pairs of rows)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jaxcluster.cluster import constrained
+from jaxcluster.cluster import balanced, constrained
+from jaxcluster.cluster.balanced.sizes import check_sizes
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
+
+
+@register("balanced-kmeans", "k-means whose clusters have one size, or sizes within bounds")
+class BalancedKMeans(CenterEstimator):
+    """k-means whose clusters have as many rows as asked for; by default sizes differ by one at most.
+
+    Sizes hold for the rows of the fit without exception, and each step assigns rows at the least cost there is for
+    them. `predict` and `score` put rows to the nearest center: no sizes bind there, not even for the rows of the fit.
+    Rows have no weights, whose parts would have to be shared out.
+
+    Args:
+        n_clusters: number of clusters.
+        size_min: the fewest rows of a cluster, or (n_clusters,) of each.
+        size_max: the most rows. None for both is ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
+        init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
+            ``init(X, n_clusters, random_state)`` that returns them.
+        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
+            a callable, else 1.
+        max_iter: the most steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features).
+        labels_: (n_samples,) int32.
+        cluster_sizes_: (n_clusters,) int32 how many rows each cluster has.
+        inertia_: Σ‖x − c‖² (data units²).
+        n_iter_: steps of the best run.
+        history_: (n_iter_,) inertia after each step.
+        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [100.0], [101.0]])
+        >>> BalancedKMeans(n_clusters=2, random_state=0).fit(X).cluster_sizes_.tolist()
+        [3, 3]
+    """
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        size_min=None,
+        size_max=None,
+        init="k-means++",
+        n_init="auto",
+        max_iter=300,
+        tol=1e-4,
+        random_state=None,
+        order=None,
+    ):
+        self.n_clusters = n_clusters
+        self.size_min = size_min
+        self.size_max = size_max
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.order = order
+
+    @canonical
+    def fit(self, X, y=None):
+        """Clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: ignored.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; sizes that the rows cannot keep, and by how many.
+
+        Warns:
+            ConvergenceWarning: clusters without rows, where ``size_min`` allows them, or values beyond float32.
+        """
+        X = self._validate(X, reset=True)
+        self._check_params(*X.shape)
+        bounds = {"size_min": self.size_min, "size_max": self.size_max}
+        options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
+        runs = self._runs(auto=AUTO_RESTARTS)
+        fit, frame = self._fit_from_starts(balanced.fit_framed, X, runs, **options)
+        fit = self._publish(fit, frame, X, None)
+        self.cluster_sizes_ = np.array(fit.state.sizes)
+        self.n_iter_ = int(fit.steps)
+        return self
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        check_sizes(self.size_min, self.size_max, n, self.n_clusters)
+
+    def fit_predict(self, X, y=None):
+        """Fits, and returns ``labels_``."""
+        return self.fit(X).labels_
+
+    def fit_transform(self, X, y=None):
+        """Fits, and returns the distance of each row to each center."""
+        return self.fit(X).transform(X)
 
 
 @register("constrained-kmeans", "k-means with pairs of rows that stay together, or apart")

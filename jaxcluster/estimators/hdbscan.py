@@ -10,7 +10,7 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.core import check
-from jaxcluster.estimators.measured import MeasuredEstimator
+from jaxcluster.estimators.metric_base import MeasuredEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status

@@ -14,8 +14,8 @@ from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
-from jaxcluster.estimators.measured import MeasuredEstimator
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.input_tables import canonical
+from jaxcluster.estimators.metric_base import MeasuredEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import plain_metric
 from jaxcluster.types import Status

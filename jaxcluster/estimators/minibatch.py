@@ -13,7 +13,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 

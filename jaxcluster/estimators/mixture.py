@@ -20,7 +20,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, publish
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, Status

@@ -17,7 +17,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.host_distance import named, real_numbers, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair

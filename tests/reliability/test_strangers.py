@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxcluster.estimators import GaussianMixture, KMeans, load, store
+from jaxcluster.estimators import GaussianMixture, KMeans, load, persistence
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def rewritten(model, change):
     arrays = safetensors.numpy.load((model / "arrays.safetensors").read_bytes())
     change(content, arrays)
     payload = safetensors.numpy.save(arrays)
-    content["arrays"] = content["arrays"] if content["arrays"] == "kept" else store._table(arrays)
+    content["arrays"] = content["arrays"] if content["arrays"] == "kept" else persistence._table(arrays)
     if content["files"] and isinstance(content["files"], dict):
-        content["files"] = {"arrays.safetensors": {"bytes": len(payload), "sha256": store._sha256(payload)}}
+        content["files"] = {"arrays.safetensors": {"bytes": len(payload), "sha256": persistence._sha256(payload)}}
     (model / "arrays.safetensors").write_bytes(payload)
-    (model / "model.json").write_text(store._dump(store._seal(content)))
+    (model / "model.json").write_text(persistence._dump(persistence._seal(content)))
 
 
 def nested(depth):
@@ -176,14 +176,14 @@ def test_a_place_of_another_machine_is_neither_saved_nor_loaded(blobs, tmp_path)
 
 
 def test_a_model_that_is_saved_again_while_it_is_loaded(model, saved, monkeypatch, blobs):
-    read_arrays = store._read_arrays
+    read_arrays = persistence._read_arrays
 
     def replaced_first(file, content):
-        monkeypatch.setattr(store, "_read_arrays", read_arrays)
+        monkeypatch.setattr(persistence, "_read_arrays", read_arrays)
         load(saved / "gmm").save(model)
         return read_arrays(file, content)
 
-    monkeypatch.setattr(store, "_read_arrays", replaced_first)
+    monkeypatch.setattr(persistence, "_read_arrays", replaced_first)
     assert isinstance(load(model), GaussianMixture)
 
 

@@ -26,8 +26,8 @@ from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.rows import CHOICES, rescaled
-from jaxcluster.estimators.order import canonical
+from jaxcluster.estimators.deep.scaling import CHOICES, rescaled
+from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Array, Float, Status
 
 IDLE = frozenset(

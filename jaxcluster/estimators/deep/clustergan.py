@@ -18,7 +18,7 @@ from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.one_phase import OnePhase
+from jaxcluster.estimators.deep.single_phase import OnePhase
 from jaxcluster.estimators.registry import register
 
 BATCH = 64
@@ -56,7 +56,7 @@ class ClusterGAN(OnePhase):
         batch_size: rows a move; "auto" is 64, or all where there are fewer.
         learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is. The paper has 1e-4, for many times the
             steps.
-        image_shape, scaling, …: see `jaxcluster.estimators.deep.one_phase.OnePhase`.
+        image_shape, scaling, …: see `jaxcluster.estimators.deep.single_phase.OnePhase`.
 
     Attributes:
         cluster_centers_: (n_clusters, latent + n_clusters), among the codes.

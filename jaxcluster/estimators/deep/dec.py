@@ -1,12 +1,19 @@
-"""Deep embedded clustering (DEC) and its improved form (IDEC)."""
+"""Deep embedded clustering: `DEC`, `IDEC`, and `JointClustering`, which also learns from the classes of some rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from jaxcluster import deep
+from jaxcluster.cluster import kmeans, soft_kmeans
+from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.deep.autoencoder_base import DeepClusterer
+from jaxcluster.estimators.deep.partial_labels import as_known
 from jaxcluster.estimators.registry import register
 
 
@@ -21,7 +28,7 @@ class DEC(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
@@ -57,7 +64,7 @@ class IDEC(DEC):
         n_clusters: number of clusters.
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
@@ -75,3 +82,118 @@ class IDEC(DEC):
     def _make(self, autoencoder, start):
         options = {"alpha": self.alpha, "gamma": self.gamma, "augment": self._view()}
         return deep.IDEC(autoencoder, start["centers"], **options)
+
+
+@register(
+    "joint-clustering", "clusters and classes at once, where the classes of some rows are known", takes_classes=True
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class JointClustering(DeepClusterer):
+    """Deep clustering that is told the classes of some rows, and may find further clusters beside them.
+
+    Minimizes error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and −log of the share that the cluster of its class has
+    in a row whose class is known. Cluster j stands for ``classes_[j]``. Clusters start by k-means of all codes in which
+    rows of a known class stay with it, whatever is nearer: from the mean codes of classes, others seeded around these,
+    or from plain k-means whose clusters are given to the classes, whichever leads to less inertia. Without labels it is
+    IDEC.
+
+    Args:
+        n_clusters: number of clusters, at least that of classes.
+        gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
+        weight: λ, that of the cross-entropy, a mean over the rows of a batch whose class is known.
+        alpha: degrees of freedom of Student's t.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+
+    Attributes:
+        labels_: (n_samples,) int32 clusters: of rows of a known class too they are what the network says.
+        classes_: the classes that were known of any row, ascending; cluster j is that of ``classes_[j]``.
+        cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+
+    Sources: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
+    IJCAI 2017; J. Enguehard, P. O'Halloran and A. Gholipour, Semi-supervised learning with deep embedded clustering for
+    image classification and segmentation, IEEE Access 7 (2019).
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> y[::2] = -1
+        >>> model = JointClustering(3, hidden=(16,), latent=2, pretrain_epochs=20, epochs=5, random_state=0).fit(X, y)
+        >>> model.predict_class(X).shape
+        (150,)
+    """
+
+    gamma: float = 0.1
+    weight: float = 1.0
+    alpha: float = 1.0
+
+    def fit(self, X, y=None):
+        """Trains the network and clusters the rows.
+
+        Args:
+            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            y: (n_samples,) classes, where they are known: integers, −1 for not known, or strings, None for not known.
+                None for no classes at all.
+
+        Raises:
+            ValueError, TypeError: wrong parameters, shapes or values; more classes than clusters; an encoder whose
+                codes have another width; a checkpoint that was changed, or is of another configuration.
+
+        Warns:
+            ConvergenceWarning: a loss that is not finite, with the step, or clusters without rows.
+        """
+        return super().fit(X, y)
+
+    def predict_class(self, X):
+        """The class of each row, (n_samples,): that whose cluster has the greatest share, of all that have a class.
+
+        Raises:
+            ValueError: it was fitted without labels.
+        """
+        shares = self.predict_proba(X)[:, : self.classes_.size]
+        if not self.classes_.size:
+            raise ValueError("JointClustering was fitted without labels, and knows no classes. Pass y to fit.")
+        return self.classes_[np.argmax(shares, axis=1)]
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("alpha", self.alpha)
+        for name in ("gamma", "weight"):
+            checks.check_number(name, getattr(self, name), zero=True)
+
+    def _known(self, y, n):
+        self.classes_ = np.zeros(0, np.int64)
+        if y is None:
+            return None
+        codes, self.classes_ = as_known(y, n)
+        if self.classes_.size > self.n_clusters:
+            raise ValueError(
+                f"y has {self.classes_.size} classes, and there are n_clusters={self.n_clusters}: each class is a "
+                f"cluster. Pass n_clusters={self.classes_.size} or more, or -1 for rows whose class is not to count."
+            )
+        return codes if self.classes_.size else None
+
+    def _start(self, key, z, autoencoder, rows, known):
+        if known is None:
+            return super()._start(key, z, autoencoder, rows, known)
+        starts = self._around_classes(key, z, known), self._given_to_classes(key, z, known)
+        fit = partial(soft_kmeans.fit, key, z, self.n_clusters, variance=0.0, known=known)
+        return {"centers": min((fit(init=start).state for start in starts), key=lambda state: state.objective).centers}
+
+    def _around_classes(self, key, z, known):
+        """The mean codes of classes, and others that k-means finds around them."""
+        means = np.stack([np.asarray(z)[known == number].mean(0) for number in range(self.classes_.size)])
+        if len(means) == self.n_clusters:
+            return means
+        return kmeans.fit(key, z, self.n_clusters, frozen=means, n_init=self.n_init).state.centers
+
+    def _given_to_classes(self, key, z, known):
+        """The centers of k-means, each class having that which suits most of its rows."""
+        fit = self._kmeans(key, z)
+        counts = np.zeros((self.classes_.size, self.n_clusters))
+        np.add.at(counts, (known[known >= 0], np.asarray(fit.labels)[known >= 0]), 1)
+        own = linear_sum_assignment(counts, maximize=True)[1]
+        return fit.state.centers[np.array([*own, *np.setdiff1d(np.arange(self.n_clusters), own)])]
+
+    def _make(self, autoencoder, start):
+        options = {"gamma": self.gamma, "weight": self.weight, "alpha": self.alpha, "augment": self._view()}
+        return Module(autoencoder, start["centers"], **options)

@@ -12,8 +12,8 @@ from jaxcluster.core.caution import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.known import as_known
-from jaxcluster.estimators.deep.views import ViewLearner
+from jaxcluster.estimators.deep.partial_labels import as_known
+from jaxcluster.estimators.deep.single_phase import ViewLearner
 from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
 
@@ -35,7 +35,7 @@ class MetricEmbedding(ViewLearner):
         temperature: of the other losses; None for 0.5 of "nt-xent" and 0.1 of "supervised-contrastive".
         mining: of triplets: "hard", or "all" or "semi-hard", which take time with the cube of the rows of a batch.
         n_init: starts of k-means.
-        hidden, latent, …: see `jaxcluster.estimators.deep.views.ViewLearner`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.single_phase.ViewLearner`.
 
     Attributes:
         labels_: (n_samples,) int32 clusters of k-means on the codes, whatever is known of the rows.

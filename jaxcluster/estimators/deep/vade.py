@@ -16,7 +16,7 @@ from jaxcluster.deep import nets
 from jaxcluster.deep.inference import evaluated, map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoding import DeepClusterer
+from jaxcluster.estimators.deep.autoencoder_base import DeepClusterer
 from jaxcluster.estimators.registry import register
 
 QUIET = 0.1
@@ -41,7 +41,7 @@ class VaDE(DeepClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoding.DeepClusterer`; an ``encoder`` gives (mean,
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`; an ``encoder`` gives (mean,
             log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
 
     Attributes:

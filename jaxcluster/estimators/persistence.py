@@ -21,8 +21,8 @@ import scipy.sparse
 
 import jaxcluster
 from jaxcluster.core.files import take_place
-from jaxcluster.estimators.encoding import Arrays, decode, encode
 from jaxcluster.estimators.registry import ESTIMATORS
+from jaxcluster.estimators.serialization import Arrays, decode, encode
 from jaxcluster.types import Status
 
 FORMAT = "jaxcluster-model"

@@ -20,7 +20,7 @@ from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.base import DeepEstimator
-from jaxcluster.estimators.deep.rows import scaled
+from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.types import Array, Float, KeyArray, Status
 
 PRETRAINING = ("end-to-end", "stacked")
