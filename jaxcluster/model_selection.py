@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from jaxcluster import metrics
 from jaxcluster.core import check, memory
-from jaxcluster.ops.host_distance import unit_rows
+from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.types import Fit
 
 SILHOUETTE_SAMPLE = 10_000

@@ -18,7 +18,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import kneighbors_graph
 
 from jaxcluster import dbscan
-from jaxcluster.ops import pairwise
+from jaxcluster.ops import metric_space
 from jaxcluster.types import Status
 
 
@@ -103,7 +103,7 @@ def test_directions():
 @pytest.mark.parametrize("eps", [0.04, 0.1])
 def test_distances_alone(eps, monkeypatch):
     """A matrix, dense or sparse, and a function give what the rows do; a few rows at a time."""
-    monkeypatch.setattr(pairwise, "TILE", 5_000)
+    monkeypatch.setattr(metric_space, "TILE", 5_000)
     x = make_moons(400, noise=0.1, random_state=0)[0]
     matrix = pairwise_distances(x)
     weights = np.random.default_rng(0).integers(0, 4, len(x))

@@ -13,8 +13,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import haversine_distances
 
 from jaxcluster.ops import distance
-from jaxcluster.ops.host_distance import checked, host_distance
-from jaxcluster.ops.pairwise import Space, measure
+from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, checked_distances, host_distance
 
 WIDE = 21
 """Columns: more than are taken together, so that there is a loop over groups of them."""
@@ -240,10 +239,10 @@ def test_the_host_measures_as_scipy(name):
     x = rows(name, 12, 5).astype(float)
     expected = exact(name, x, x)
     np.testing.assert_allclose(host_distance(name, x, p=3.0)(x, x), expected, rtol=1e-12, atol=1e-15)
-    measured = measure(x, name, p=3.0)
+    measured = as_metric_space(x, name, p=3.0)
     np.testing.assert_allclose(measured.rows(np.arange(12)), expected, rtol=1e-12, atol=1e-15)
     summed = ("sqeuclidean", "euclidean", "manhattan", "chebyshev", "minkowski", "cosine", "correlation")
-    assert isinstance(measured, Space) == (name in summed)
+    assert isinstance(measured, MetricSpace) == (name in summed)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, 20, 1000, np.inf])
@@ -254,7 +253,7 @@ def test_the_host_measures_by_any_power(p, size):
     largest = apart.max(axis=2)
     powers = np.sum((apart / np.where(largest > 0, largest, 1)[..., None]) ** min(p, 1e300), axis=2)
     expected = largest * powers ** (1 / p)
-    got = measure(x, "minkowski", p=p).rows(np.arange(4)) / size
+    got = as_metric_space(x, "minkowski", p=p).rows(np.arange(4)) / size
     np.testing.assert_allclose(got, np.where(largest > 0, expected, 0), rtol=1e-12)
 
 
@@ -267,8 +266,8 @@ def test_a_metric_may_be_a_function_of_two_rows():
         lambda a, b: np.linalg.norm(a[:, None] - b, axis=-1),
         cdist,
     ):
-        np.testing.assert_allclose(measure(x, metric).rows(np.arange(6)), expected, atol=1e-12)
+        np.testing.assert_allclose(as_metric_space(x, metric).rows(np.arange(6)), expected, atol=1e-12)
     with pytest.raises(ValueError, match=r"metric gave shape \(3,\) for matrices of 2 and 3 rows, and .* for two rows"):
-        measure(x, lambda a, b: np.zeros(len(b)))
+        as_metric_space(x, lambda a, b: np.zeros(len(b)))
     with pytest.raises(ValueError, match=r"metric gave -1\.0 for rows 5 and 0: a distance is a number"):
-        checked(lambda a, b: np.full((1, 6), -1.0), x[[5]], x, np.array([5]))
+        checked_distances(lambda a, b: np.full((1, 6), -1.0), x[[5]], x, np.array([5]))

@@ -17,7 +17,7 @@ import jaxcluster.ops.spanning_tree
 from jaxcluster import load
 from jaxcluster.cluster import hdbscan
 from jaxcluster.estimators.hdbscan import HDBSCAN
-from jaxcluster.ops.pairwise import Space
+from jaxcluster.ops.metric_space import MetricSpace
 
 PLAIN = {"few columns": make_blobs(150, 2, centers=4, random_state=1)[0], "many": hard_data.blobs(d=12).x}
 
@@ -296,4 +296,4 @@ def test_jaxs_switches(x64, boruvka):
 def test_a_space_is_what_many_rows_are_searched_in():
     """Metrics that add up differences are searched by blocks, and no matrix of all distances is made."""
     for metric in ("l1", "l2", "chebyshev"):
-        assert isinstance(hdbscan.metric.measure_rows(PLAIN["few columns"], metric, 2.0).space, Space)
+        assert isinstance(hdbscan.metric.measure_rows(PLAIN["few columns"], metric, 2.0).space, MetricSpace)

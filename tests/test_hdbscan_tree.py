@@ -15,8 +15,8 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.condense import condense
 from jaxcluster.cluster.hdbscan.select import select
 from jaxcluster.cluster.hdbscan.walk import grow
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import measure
+from jaxcluster.ops.metric_space import as_metric_space
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.spanning_tree import Tree, minimum_spanning_tree
 
 
@@ -105,7 +105,7 @@ def test_the_hierarchy_is_scipys(name):
 def test_a_tree_found_in_any_order_grows_as_prims_does(min_samples, seed):
     """Many rows, and so many pairs that are the last neighbors of each other, some of them where two parts meet."""
     x = np.random.default_rng(seed).normal(size=(900, 2))
-    space, rng = measure(x), np.random.default_rng(0)
+    space, rng = as_metric_space(x), np.random.default_rng(0)
     neighbors = nearest_rows(space, 10)
     core = neighbors[1][:, min_samples - 1]
     tree = minimum_spanning_tree(space, core, neighbors=neighbors)
@@ -135,7 +135,7 @@ def prim(reach):
 
 def test_a_tree_that_has_grown_is_kept():
     x = SETS["lattice"][:300]  # few enough rows for Prim's algorithm
-    space = measure(x)
+    space = as_metric_space(x)
     neighbors = nearest_rows(space, 10)
     core = neighbors[1][:, 3]
     tree = minimum_spanning_tree(space, core)

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from scipy.sparse import csgraph
 from sklearn.metrics import pairwise_distances
 
-from jaxcluster.ops import crossings, pairwise, spanning_tree
-from jaxcluster.ops.blocks import BLOCK
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import Pairwise, measure
+from jaxcluster.ops import metric_space, spanning_tree
+from jaxcluster.ops.metric_space import DistanceOracle, as_metric_space
+from jaxcluster.ops.neighbors import boruvka
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
+from jaxcluster.ops.neighbors.kd_blocks import BLOCK
 from jaxcluster.ops.spanning_tree import minimum_spanning_tree
 
 RNG = np.random.default_rng(0)
@@ -47,20 +48,20 @@ def test_distances_are_scikit_learns(metric):
     x = strewn(60, 5)
     options = {"p": 3} if metric == "minkowski" else {}
     expected = pairwise_distances(x, metric=metric, **options)
-    np.testing.assert_allclose(whole(measure(x, metric, p=3.0)), expected, atol=1e-12)
+    np.testing.assert_allclose(whole(as_metric_space(x, metric, p=3.0)), expected, atol=1e-12)
     x[3] = 0
     if metric == "cosine":
-        np.testing.assert_allclose(whole(measure(x, metric)), pairwise_distances(x, metric=metric), atol=1e-12)
+        np.testing.assert_allclose(whole(as_metric_space(x, metric)), pairwise_distances(x, metric=metric), atol=1e-12)
 
 
 def test_distances_that_are_given():
     x = strewn(50, 3)
     matrix = pairwise_distances(x)
-    np.testing.assert_array_equal(whole(measure(matrix, "precomputed")), matrix)
-    np.testing.assert_allclose(whole(measure(x, pairwise_distances)), matrix, atol=1e-6)
+    np.testing.assert_array_equal(whole(as_metric_space(matrix, "precomputed")), matrix)
+    np.testing.assert_allclose(whole(as_metric_space(x, pairwise_distances)), matrix, atol=1e-6)
     near = scipy.sparse.csr_array(np.where(matrix < 5, matrix, 0))
     np.testing.assert_array_equal(
-        whole(measure(near, "precomputed")), np.where((matrix < 5) | np.eye(50, dtype=bool), matrix, np.inf)
+        whole(as_metric_space(near, "precomputed")), np.where((matrix < 5) | np.eye(50, dtype=bool), matrix, np.inf)
     )
 
 
@@ -76,12 +77,12 @@ def test_distances_that_are_given():
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
 def test_matrices_that_hold_no_distances(matrix, message, form):
     with pytest.raises(ValueError, match=message):
-        measure(form(matrix), "precomputed")
+        as_metric_space(form(matrix), "precomputed")
 
 
 def test_an_unknown_metric_is_told_the_known():
     with pytest.raises(ValueError, match="'euclid' is not known.*'precomputed'.*Did you mean 'euclidean'"):
-        measure(np.eye(3), "euclid")
+        as_metric_space(np.eye(3), "euclid")
 
 
 @pytest.mark.parametrize(
@@ -109,12 +110,12 @@ def test_an_unknown_metric_is_told_the_known():
 )
 def test_functions_that_give_no_distances(metric, message):
     with pytest.raises(ValueError, match=message):
-        whole(measure(np.eye(3), metric))
+        whole(as_metric_space(np.eye(3), metric))
 
 
 def test_rows_whose_squares_overflow():
     x = np.array([[0.0, 0], [1e200, 0], [1, 0], [-1e200, 1e200]])
-    index, distances = nearest_rows(measure(x), 3)
+    index, distances = nearest_rows(as_metric_space(x), 3)
     np.testing.assert_array_equal(index[:, 0], np.arange(4))
     np.testing.assert_array_equal(distances[0], [0, 1, np.inf])
 
@@ -122,7 +123,7 @@ def test_rows_whose_squares_overflow():
 @pytest.mark.parametrize("k", [1, 4, 70])
 @pytest.mark.parametrize("name", ROWS)
 def test_nearest_rows(name, k):
-    space = measure(ROWS[name])
+    space = as_metric_space(ROWS[name])
     k = min(k, space.n)
     index, distances = nearest_rows(space, k)
     expected = np.sort(whole(space), axis=1)[:, :k]
@@ -136,24 +137,24 @@ def test_nearest_rows(name, k):
 @pytest.mark.parametrize("metric", ["manhattan", "cosine"])
 @pytest.mark.parametrize("name", ["plane", "wide"])
 def test_nearest_rows_by_other_metrics(name, metric):
-    space = measure(ROWS[name], metric)
+    space = as_metric_space(ROWS[name], metric)
     np.testing.assert_array_equal(nearest_rows(space, 5)[1], np.sort(whole(space), axis=1)[:, :5])
 
 
 def test_nearest_rows_of_distances_alone(monkeypatch):
-    monkeypatch.setattr(pairwise, "TILE", 1_000)
+    monkeypatch.setattr(metric_space, "TILE", 1_000)
     x = ROWS["plane"][:200]
-    index, distances = nearest_rows(measure(pairwise_distances(x), "precomputed"), 5)
-    by_place = nearest_rows(measure(x), 5)
+    index, distances = nearest_rows(as_metric_space(pairwise_distances(x), "precomputed"), 5)
+    by_place = nearest_rows(as_metric_space(x), 5)
     np.testing.assert_array_equal(index, by_place[0])
     np.testing.assert_allclose(distances, by_place[1], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["plane", "wide"])
 def test_nearest_rows_of_others(name):
-    space, others = measure(ROWS[name]), ROWS[name][:80] + 0.1
+    space, others = as_metric_space(ROWS[name]), ROWS[name][:80] + 0.1
     index, distances = nearest_rows(space, 3, queries=others)
-    between = np.sqrt(pairwise.power_sums(others[:, None], ROWS[name][None], 2.0))
+    between = np.sqrt(metric_space.minkowski_sums(others[:, None], ROWS[name][None], 2.0))
     np.testing.assert_array_equal(distances, np.sort(between, axis=1)[:, :3])
     np.testing.assert_array_equal(np.take_along_axis(between, index.astype(int), axis=1), distances)
 
@@ -163,26 +164,26 @@ def test_nearest_rows_of_others(name):
 def test_nearest_rows_in_any_unit_and_with_a_far_row(unit, far):
     """Float32 squares leave their range at 1e19 and 1e-19, and a far row is no middle."""
     x = np.concatenate([ROWS["wide"][:200], [np.full(12, far)]]) * unit
-    space = measure(x)
+    space = as_metric_space(x)
     index, distances = nearest_rows(space, 4)
     np.testing.assert_array_equal(distances, np.sort(whole(space), axis=1)[:, :4])
     np.testing.assert_array_equal(np.take_along_axis(whole(space), index.astype(int), axis=1), distances)
 
 
 def test_nearest_rows_by_chebyshev():
-    space = measure(ROWS["wide"][:200], "chebyshev")
+    space = as_metric_space(ROWS["wide"][:200], "chebyshev")
     np.testing.assert_array_equal(nearest_rows(space, 5)[1], np.sort(whole(space), axis=1)[:, :5])
 
 
 @pytest.mark.parametrize("k", [0, 4, 1.5])
 def test_more_neighbors_than_rows(k):
     with pytest.raises((ValueError, TypeError), match="k"):
-        nearest_rows(measure(np.eye(3)), k)
+        nearest_rows(as_metric_space(np.eye(3)), k)
 
 
 def test_other_rows_have_no_distances_that_are_not_given():
     with pytest.raises(TypeError, match="queries lie nowhere"):
-        nearest_rows(measure(np.zeros((3, 3)), "precomputed"), 1, queries=np.eye(3))
+        nearest_rows(as_metric_space(np.zeros((3, 3)), "precomputed"), 1, queries=np.eye(3))
 
 
 def assert_is_tree(tree, reach):
@@ -203,7 +204,7 @@ def assert_is_tree(tree, reach):
 @pytest.mark.parametrize("name", ROWS)
 def test_spanning_trees(name, samples, few, monkeypatch):
     monkeypatch.setattr(spanning_tree, "FEW_ROWS", few)
-    space = measure(ROWS[name][:300])
+    space = as_metric_space(ROWS[name][:300])
     distances = whole(space)
     core = np.sort(distances, axis=1)[:, min(samples, space.n) - 1]
     reach = np.maximum(np.maximum(distances, core), core[:, None])
@@ -214,7 +215,7 @@ def test_spanning_trees(name, samples, few, monkeypatch):
 @pytest.mark.parametrize("name", ["plane", "wide"])
 def test_spanning_trees_by_other_metrics(name, metric, monkeypatch):
     monkeypatch.setattr(spanning_tree, "FEW_ROWS", 1)
-    space = measure(ROWS[name][:300], metric)
+    space = as_metric_space(ROWS[name][:300], metric)
     distances = whole(space)
     assert_is_tree(minimum_spanning_tree(space), distances)
     core = np.sort(distances, axis=1)[:, 4]
@@ -228,7 +229,7 @@ def test_spanning_trees_of_anything(seed, columns, digits):
     rng = np.random.default_rng(seed)
     n = 2 * BLOCK + 2
     x = np.round(rng.normal(size=(n, columns)) + rng.integers(0, 3, (n, 1)) * rng.choice([0, 9]), digits)
-    space = measure(x)
+    space = as_metric_space(x)
     lists = nearest_rows(space, 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spanning_tree, "FEW_ROWS", 1)
@@ -240,13 +241,13 @@ def test_spanning_trees_of_anything(seed, columns, digits):
 def test_a_tree_of_parts_that_cannot_be_reached():
     matrix = np.where(np.equal.outer(np.arange(6) % 2, np.arange(6) % 2), 1.0, np.inf)
     np.fill_diagonal(matrix, 0)
-    tree = minimum_spanning_tree(Pairwise(6, lambda index: matrix[index]))
+    tree = minimum_spanning_tree(DistanceOracle(6, lambda index: matrix[index]))
     np.testing.assert_array_equal(np.sort(tree.weights), [1, 1, 1, 1, np.inf])
 
 
 def test_few_pairs_of_blocks_are_looked_at(monkeypatch):
     """A tree of many rows does not compare them all."""
-    looked, groups = [], crossings.groups
-    monkeypatch.setattr(crossings, "groups", lambda pairs: looked.append(len(pairs)) or groups(pairs))
-    minimum_spanning_tree(measure(np.random.default_rng(3).uniform(size=(6_000, 2))))
+    looked, groups = [], boruvka.groups
+    monkeypatch.setattr(boruvka, "groups", lambda pairs: looked.append(len(pairs)) or groups(pairs))
+    minimum_spanning_tree(as_metric_space(np.random.default_rng(3).uniform(size=(6_000, 2))))
     assert 0 < sum(looked) < 0.5 * (6_000 / BLOCK) ** 2

@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxcluster.ops import block_pairs, radius, radius_pairs
-from jaxcluster.ops.block_pairs import NOBODY
-from jaxcluster.ops.blocks import BLOCK, SUPERBLOCK, partition
-from jaxcluster.ops.pairwise import Space
-from jaxcluster.ops.radius import ball_of, core_mask, exact_least_labels, exact_sums, least_labels, prepare, within
-from jaxcluster.ops.radius_pairs import Asked, Ball, PerBlock, all_pairs, listed
+from jaxcluster.ops.metric_space import MetricSpace
+from jaxcluster.ops.neighbors import block_kernels, radius, radius_pairs
+from jaxcluster.ops.neighbors.block_kernels import NOBODY
+from jaxcluster.ops.neighbors.kd_blocks import BLOCK, SUPERBLOCK, partition
+from jaxcluster.ops.neighbors.radius import (
+    ball_of,
+    core_mask,
+    exact_least_labels,
+    exact_sums,
+    least_labels,
+    prepare,
+    within,
+)
+from jaxcluster.ops.neighbors.radius_pairs import Asked, Ball, PerBlock, all_pairs, listed
 
 RNG = np.random.default_rng(0)
 ROWS = {
@@ -32,7 +40,7 @@ EVERYTHING = Asked((), lambda first, second: np.ones(len(first), bool))
 def near_ball(power, length):
     """The ball of rows at Minkowski's distance up to a length."""
     root = 1.0 if power == np.inf else 1 / power
-    return ball_of(Space(np.zeros((1, 1)), power, 1.0, root), length)
+    return ball_of(MetricSpace(np.zeros((1, 1)), power, 1.0, root), length)
 
 
 def inside_of(x, ball):
@@ -282,7 +290,7 @@ def test_the_size_of_a_chunk_does_not_matter(columns, monkeypatch):
     expected = within(x, np.arange(501), ball).sum(axis=1) >= 20
     assert 0 < expected.sum() < 501
     for chunk in (1, 8):
-        monkeypatch.setattr(block_pairs, "CHUNK", chunk)
+        monkeypatch.setattr(block_kernels, "CHUNK", chunk)
         monkeypatch.setattr(radius_pairs, "GROUP", 5 * chunk)
         radius._add_up.clear_cache()
         np.testing.assert_array_equal(core_mask(prepare(x, ball), 20), expected)
@@ -308,5 +316,5 @@ LEAST = radius._least
 def test_a_ball_of_a_power_of_two():
     """The scale of a ball is a power of two, so that sums of squares are those of the rows."""
     assert near_ball(2.0, 3.0) == Ball(2.0, 2.25, 0.5)
-    assert ball_of(Space(np.zeros((1, 1)), 2.0, 1.0, 1.0), 9.0) == Ball(2.0, 2.25, 0.5)
+    assert ball_of(MetricSpace(np.zeros((1, 1)), 2.0, 1.0, 1.0), 9.0) == Ball(2.0, 2.25, 0.5)
     assert near_ball(np.inf, 3.0) == Ball(np.inf, 1.5, 0.5)

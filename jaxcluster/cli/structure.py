@@ -41,17 +41,17 @@ def structure_of(estimator: Any, x: np.ndarray, weights: np.ndarray | None) -> S
 
 def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     """Of some rows the distance to the neighbor that makes them core rows."""
-    from jaxcluster.ops.neighbors import nearest_rows
-    from jaxcluster.ops.pairwise import Space, framed, measure
+    from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, rescale_space
+    from jaxcluster.ops.neighbors.exact_knn import nearest_rows
     from jaxcluster.plots.style import sample_indices
 
     nearest = math.ceil(estimator.min_samples)
     if nearest > len(x):
         return {}
     metric, p = estimator._measure()
-    space, exponent = framed(measure(x, metric, p=p))
+    space, exponent = rescale_space(as_metric_space(x, metric, p=p))
     rows = sample_indices(len(x), CURVE_ROWS)
-    if isinstance(space, Space):
+    if isinstance(space, MetricSpace):
         distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
     else:
         distances = nearest_rows(space, nearest)[1][rows, -1]

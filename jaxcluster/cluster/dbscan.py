@@ -21,10 +21,9 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check, memory
-from jaxcluster.ops.block_pairs import NOBODY
-from jaxcluster.ops.pairwise import Space, concrete_rows, measure
-from jaxcluster.ops.precomputed import distance_matrix
-from jaxcluster.ops.radius import (
+from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows
+from jaxcluster.ops.neighbors.block_kernels import NOBODY
+from jaxcluster.ops.neighbors.radius import (
     HOST_PRODUCT_COLUMNS,
     ball_of,
     core_mask,
@@ -34,7 +33,8 @@ from jaxcluster.ops.radius import (
     split_weights,
     within,
 )
-from jaxcluster.ops.radius_pairs import BANDS, Asked, PerBlock, all_pairs, listed, pairs_of_band, without_near
+from jaxcluster.ops.neighbors.radius_pairs import BANDS, Asked, PerBlock, all_pairs, listed, pairs_of_band, without_near
+from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 HOST_WORK = 1 << 24
@@ -89,7 +89,7 @@ def fit(
         min_samples: weight of a neighborhood that makes its sample a core sample.
         weights: (n,) finite weights; a weight of 2 is the sample twice, a negative one keeps its neighbors from being
             core samples. None for 1 each. Sums are exact and rounded once to float64.
-        metric, p: see `jaxcluster.ops.pairwise.measure`.
+        metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
 
     Returns:
         `Fit` with a `DBSCANState`, labels (n,) int32 with −1 for noise, steps (rounds of merging, or of search), status
@@ -104,11 +104,11 @@ def fit(
     if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
         neighborhood = _graph(distance_matrix(x, symmetric=False), eps)
     else:
-        space = measure(x, metric, p=p, symmetric=False)
-        by_blocks = isinstance(space, Space) and not _suits_host(space, space.n)
+        space = as_metric_space(x, metric, p=p, symmetric=False)
+        by_blocks = isinstance(space, MetricSpace) and not _suits_host(space, space.n)
         neighborhood = space if by_blocks else _masks(space, eps)
     weights = None if weights is None else _check_weights(weights, neighborhood.n)
-    if isinstance(neighborhood, Space):
+    if isinstance(neighborhood, MetricSpace):
         core, labels, rounds = _by_blocks(neighborhood, eps, min_samples, weights)
     else:
         core, labels, rounds = _by_search(neighborhood, min_samples, weights)
@@ -143,9 +143,9 @@ def predict(
     m, n = len(components), len(components) + len(x)
     known = np.full(n, NOBODY, np.int32)
     known[:m] = np.asarray(state.component_labels)
-    space = measure(np.concatenate([components, x]), metric, p=p)
+    space = as_metric_space(np.concatenate([components, x]), metric, p=p)
     new = np.arange(n) >= m
-    if isinstance(space, Space) and not _suits_host(space, len(x)):
+    if isinstance(space, MetricSpace) and not _suits_host(space, len(x)):
         near = prepare(space.x, ball_of(space, eps))
         placed = near.blocks.places(known, NOBODY)
         labels = near.blocks.rows(_with_border(near, placed, near.blocks.places(new, False)), n)[m:]
@@ -224,7 +224,7 @@ class _Graph(NamedTuple):
 
 def _masks(space, eps):
     """Neighborhoods from a space or from distances."""
-    if isinstance(space, Space):
+    if isinstance(space, MetricSpace):
         ball = ball_of(space, eps)
         masks = _Masks(space.n, lambda index: within(space.x, index, ball))
     else:
@@ -266,7 +266,7 @@ def _by_search(neighborhood, min_samples, weights):
     return core, labels, rounds
 
 
-def _by_blocks(space: Space, eps, min_samples, weights):
+def _by_blocks(space: MetricSpace, eps, min_samples, weights):
     """The same, by pairs of blocks that are near each other."""
     near = prepare(space.x, ball_of(space, eps))
     core = core_mask(near, min_samples, weights)

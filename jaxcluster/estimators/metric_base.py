@@ -12,7 +12,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import Estimator, found
 from jaxcluster.ops.distance import plain_metric
-from jaxcluster.ops.metric_params import with_parameters
+from jaxcluster.ops.metric_space import bind_metric_params
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 """Searches for neighbors that scikit-learn knows. Here one search, exact, stands for all of them."""
@@ -60,7 +60,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
 
     def _check_metric(self) -> None:
         """Raises on a metric that is not known, and on parameters that it does not take."""
-        metric, p = with_parameters(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
+        metric, p = bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
         plain_metric(metric, p, also=("precomputed",))
 
     def _measure(self) -> tuple[str | Callable, float]:
@@ -74,7 +74,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
                 "Parameter p is found in metric_params. The corresponding parameter from __init__ is ignored.",
                 SyntaxWarning,
             )
-        return with_parameters(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
+        return bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
 
     def _reached(self):
         return found(self.labels_)

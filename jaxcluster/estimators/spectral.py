@@ -19,7 +19,7 @@ from jaxcluster.core.frame import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
-from jaxcluster.ops.host_distance import named, real_numbers, unit_rows
+from jaxcluster.ops.metric_space import as_real_numbers, describe_value, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
 
@@ -349,9 +349,9 @@ def _one_weight(affinity):
 
     def weight(a, b, **params):
         found = affinity(a, b, **params)
-        number = real_numbers(found)
+        number = as_real_numbers(found)
         if number is None or number.ndim:
-            got = named(found) if number is None else f"shape {number.shape}"
+            got = describe_value(found) if number is None else f"shape {number.shape}"
             raise ValueError(f"affinity gave {got} for two rows. Pass a function of two rows that gives a number >= 0.")
         return float(number)
 

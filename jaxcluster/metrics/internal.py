@@ -31,7 +31,7 @@ from jaxcluster.core.programs import make_room
 from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, tiled_silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
-from jaxcluster.ops.host_distance import checked, host_distance
+from jaxcluster.ops.metric_space import checked_distances, host_distance
 
 PRECOMPUTED = "precomputed"
 
@@ -101,7 +101,7 @@ def silhouette_samples(
         arguments, program = silhouette_arguments(X, encoded, metric, p)
         return np.asarray(tiled_silhouettes(*arguments, **program))[: len(X)].astype(dtype)
     wide = X.astype(np.float64)
-    distance = partial(checked, host_distance(metric, wide, p=p))
+    distance = partial(checked_distances, host_distance(metric, wide, p=p))
 
     def distances_of(index):
         distances = distance(wide[index], wide, index)

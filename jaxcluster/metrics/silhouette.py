@@ -24,7 +24,7 @@ from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.frame import bucket, float_dtype
 from jaxcluster.metrics.contingency import EncodedLabels
 from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
-from jaxcluster.ops.host_distance import standardized_rows, unit_rows
+from jaxcluster.ops.metric_space import standardized_rows, unit_rows
 from jaxcluster.types import Array, Bool, Float, Int
 
 BLOCK_SIZES = (32, 64, 128, 256)

@@ -16,9 +16,10 @@ import scipy.sparse
 
 from jaxcluster.core import check
 from jaxcluster.core.frame import bucket, float_dtype
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import Pairwise, Space, check_distances, framed, measure, tiles
-from jaxcluster.ops.topk import k_nearest
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space, tiles
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
+from jaxcluster.ops.neighbors.knn_jit import k_nearest
+from jaxcluster.ops.precomputed import check_distances
 from jaxcluster.types import Array, Float, Int
 
 WIDTHS = (4, 8, 16, 32)
@@ -82,7 +83,7 @@ class Graph(NamedTuple):
         return jnp.minimum(labels, out.at[self.spill_rows].min(spilled))
 
 
-def neighbor_matrix(space: Space | Pairwise, k: int) -> scipy.sparse.csr_array:
+def neighbor_matrix(space: MetricSpace | DistanceOracle, k: int) -> scipy.sparse.csr_array:
     """Adjacency ½(A + Aᵀ), (n, n) float64: A has a 1 at the k nearest rows of each row, itself among them.
 
     Nearest rows do not depend on the unit of the rows.
@@ -90,8 +91,8 @@ def neighbor_matrix(space: Space | Pairwise, k: int) -> scipy.sparse.csr_array:
     Raises:
         ValueError: k is not between 1 and n.
     """
-    if isinstance(space, Space):
-        space, _ = framed(space)
+    if isinstance(space, MetricSpace):
+        space, _ = rescale_space(space)
     index, distances = nearest_rows(space, k)
     rows = np.repeat(np.arange(space.n), k)
     there = np.isfinite(distances).ravel()  # a sparse matrix of distances may hold fewer than k of a row
@@ -105,13 +106,13 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     Args:
         x: (n_samples, n_features) rows; distances are float64 for concrete ones, else in their dtype.
         k: neighbors of each row, itself among them; static.
-        metric, p: as in `jaxcluster.ops.topk.k_nearest`.
+        metric, p: as in `jaxcluster.ops.neighbors.knn_jit.k_nearest`.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.ops.pairwise.measure`; k is not between 1 and n.
+        ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; k is not between 1 and n.
     """
     if not check.is_traced(x):
-        return from_matrix(neighbor_matrix(measure(x, metric, p=p), k))
+        return from_matrix(neighbor_matrix(as_metric_space(x, metric, p=p), k))
     n, x = x.shape[0], check.widen(x)
     x = x.astype(float_dtype(x.dtype))
     k = check.check_clusters(k, n, name="n_neighbors")
@@ -134,10 +135,10 @@ def radius_graph(x: Any, radius: float, *, metric: str = "euclidean", p: float =
     """Graph with edges of weight 1 between concrete rows at most ``radius`` apart, by float64 distances.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.ops.pairwise.measure`; a radius that is not positive.
+        ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; a radius that is not positive.
     """
     check.check_positive("radius", radius)
-    space, exponent = framed(measure(x, metric, p=p))
+    space, exponent = rescale_space(as_metric_space(x, metric, p=p))
     with np.errstate(over="ignore", under="ignore"):
         threshold = np.ldexp(float(radius), exponent)
     near = [scipy.sparse.csr_array((space.rows(index) <= threshold).astype(float)) for index in tiles(space.n)]

@@ -1,7 +1,7 @@
-"""Matrices of distances, dense or sparse, whose two entries for a pair need not both be there, nor be the same.
+"""Precomputed distances, dense or sparse: checks of values and symmetry, and completion of one-sided entries.
 
-A graph of nearest neighbors holds a pair once where only one of the two has the other among its own. What is absent
-from a sparse matrix, or infinite in a dense one, is not known there: the entry of the other side counts for both.
+A k-nearest-neighbor graph holds a pair once if only one of the two rows is a neighbor of the other. An entry that is
+missing from a sparse matrix, or infinite in a dense one, is unknown: the entry of the other side counts for both.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 
 SYMMETRY = 1e-6
-"""Relative difference of two entries of a matrix of distances that are taken for the same distance."""
+"""Largest relative difference of the two entries of a pair that counts as rounding."""
 
 TILE = 1 << 22
-"""Entries that are held at a time."""
+"""Number of entries of one tile: 32 MB in float64."""
 
 
 def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
-    """A square matrix of distances as a NumPy array or as float64 CSR, with entries of one side on both.
+    """Square matrix of distances as a NumPy array or as float64 CSR, with one-sided entries on both sides.
 
     Args:
-        matrix: (n, n) concrete distances, dense or SciPy sparse. It is not changed.
-        symmetric: False lets two entries of a pair differ that are both given, with a warning.
+        matrix: (n_samples, n_samples) concrete distances, dense or SciPy sparse. It is not changed.
+        symmetric: False lets the two finite entries of a pair differ, with a warning.
 
     Raises:
-        ValueError, TypeError: entries that are no numbers, negative or NaN; a matrix that is not square, or not
-            symmetric where it has to be, and where.
+        ValueError, TypeError: entries that are not numbers, negative or NaN; a matrix that is not square, or not
+            symmetric if it has to be, with the first such entry.
 
     Warns:
-        UserWarning: two entries of a pair differ, and which.
+        UserWarning: the two entries of a pair differ; the message names the pair.
     """
     if scipy.sparse.issparse(matrix):
         if matrix.dtype.kind not in "fiub":
@@ -52,9 +52,16 @@ def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
         check_symmetry(matrix)
     elif (pair := uneven_pair(matrix)) is not None:
         warn(
-            f"distances are not {_entries(matrix, *pair)}. The distances from a row are taken to be those of its own.",
+            f"distances are not {_entries(matrix, *pair)}. The distances from a row are read from its own row.",
             UserWarning,
         )
+    return matrix
+
+
+def check_distances(matrix: Any, *, name: str = "distances") -> Any:
+    """The square matrix, dense or CSR; raises ValueError that names an entry that is negative or not symmetric."""
+    check_values(matrix, name=name)
+    check_symmetry(matrix, name=name)
     return matrix
 
 
@@ -62,7 +69,7 @@ def check_values(matrix: Any, *, name: str = "distances") -> None:
     """Raises ValueError where entries of a dense or CSR matrix are NaN or negative."""
     values = matrix.data if scipy.sparse.issparse(matrix) else matrix
     if np.isnan(values).any():
-        raise ValueError(f"{name} hold {int(np.isnan(values).sum())} NaN. A distance that is not known is infinite.")
+        raise ValueError(f"{name} hold {int(np.isnan(values).sum())} NaN. Pass infinity for an unknown distance.")
     if (values < 0).any():
         i, j = _first_negative(matrix)
         raise ValueError(f"{name} must not be negative: entry ({i}, {j}) is {matrix[i, j]}.")
@@ -76,7 +83,11 @@ def check_symmetry(matrix: Any, *, name: str = "distances") -> None:
 
 
 def uneven_pair(matrix: Any) -> tuple[int, int] | None:
-    """A pair whose two entries in a square matrix, dense or CSR, differ by more than rounding; None if none does."""
+    """First pair whose two entries in a square matrix, dense or CSR, differ by more than rounding.
+
+    Returns:
+        Row and column of the entry; None for a symmetric matrix.
+    """
     if scipy.sparse.issparse(matrix):
         with np.errstate(invalid="ignore"):
             uneven = scipy.sparse.coo_array(abs(matrix - matrix.T) > SYMMETRY * abs(matrix))
@@ -96,18 +107,18 @@ def _entries(matrix, i, j):
 
 
 def two_sided(matrix: Any) -> Any:
-    """The matrix with every entry that only one side of a pair has on both sides; itself where there is none."""
+    """The matrix with one-sided entries copied to the other side; the same object if there is none."""
     if not scipy.sparse.issparse(matrix):
         mirror = matrix.T
         if not any(_one_sided(matrix[index], mirror[index]).any() for index in _tiles(len(matrix))):
             return matrix
         return np.where(_one_sided(matrix, mirror), mirror, matrix)
-    if np.isinf(matrix.data).any():  # infinite and absent are one
+    if np.isinf(matrix.data).any():  # an infinite entry means the same as a missing one
         entries = scipy.sparse.coo_array(matrix)
         known = ~np.isinf(entries.data)
         index = tuple(axis[known] for axis in entries.coords)
         matrix = scipy.sparse.csr_array((entries.data[known], index), shape=matrix.shape)
-    # By what is stored, not by what differs from zero: a stored 0 is the distance of two equal rows.
+    # The pattern of stored entries, not of nonzero ones: a stored 0 is the distance of two equal rows.
     stored = scipy.sparse.csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
     absent = scipy.sparse.coo_array(scipy.sparse.csr_array(stored.T) > stored)
     if not absent.nnz:
@@ -133,3 +144,14 @@ def _first_negative(matrix):
         at = np.flatnonzero(entries.data < 0)[0]
         return int(entries.coords[0][at]), int(entries.coords[1][at])
     return tuple(map(int, np.argwhere(matrix < 0)[0]))
+
+
+def matrix_rows(matrix: Any, index: np.ndarray) -> np.ndarray:
+    """(m, n) float64 rows of a dense or CSR matrix; missing entries are infinite, and 0 on the diagonal."""
+    if not scipy.sparse.issparse(matrix):
+        return matrix[index].astype(np.float64)
+    part = scipy.sparse.coo_array(matrix[index])
+    out = np.full(part.shape, np.inf)
+    out[np.arange(len(index)), index] = 0
+    out[part.row, part.col] = part.data
+    return out

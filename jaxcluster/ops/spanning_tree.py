@@ -14,9 +14,9 @@ import numpy as np
 from scipy.sparse import coo_array, csgraph
 from scipy.spatial.distance import cdist
 
-from jaxcluster.ops.crossings import NEARLY, Crossings
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import Pairwise, Space, power_sums
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums
+from jaxcluster.ops.neighbors.boruvka import NEARLY, Crossings
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 
 FEW_ROWS = 1 << 12
 """Rows up to which a tree is grown row by row: measured on 2 cores, Borůvka is faster from 2,000 rows of 10 columns on,
@@ -42,7 +42,7 @@ class Tree(NamedTuple):
 
 
 def minimum_spanning_tree(
-    space: Space | Pairwise,
+    space: MetricSpace | DistanceOracle,
     core: np.ndarray | None = None,
     *,
     neighbors: tuple[np.ndarray, np.ndarray] | None = None,
@@ -56,7 +56,7 @@ def minimum_spanning_tree(
         neighbors: what `nearest_rows` gave for these rows, if it was asked already.
     """
     core = np.zeros(space.n) if core is None else core
-    if isinstance(space, Pairwise) or space.n <= FEW_ROWS:
+    if isinstance(space, DistanceOracle) or space.n <= FEW_ROWS:
         return _grow(space, core)
     forest = _Forest(space.n)
     index, distances = nearest_rows(space, min(2 * NEIGHBORS, space.n)) if neighbors is None else neighbors
@@ -83,7 +83,7 @@ def _grow(space, core):
     rows, sources = np.arange(n), np.zeros(n, np.int32)
     # Reached rows have −∞ in `best`, so that nothing is nearer, and ∞ in `edge`, so that none is chosen again.
     best, edge, at = np.full(n, np.inf), np.full(n, np.inf), 0
-    x = space.x if isinstance(space, Space) else None
+    x = space.x if isinstance(space, MetricSpace) else None
     for step in range(n - 1):
         best[at], edge[at] = -np.inf, np.inf
         if 2 * (n - 1 - step) < len(rows):  # half of them are reached: go on with the others
@@ -103,9 +103,9 @@ def _grow(space, core):
 
 
 def _sums_from(x, row, power):
-    """(n,) Σ|difference|^power of one row from all: added in the order of the columns, as `power_sums` does."""
+    """(n,) Σ|difference|^power of one row from all: added in the order of the columns, as `minkowski_sums` does."""
     name = {1.0: "cityblock", 2.0: "sqeuclidean", np.inf: "chebyshev"}.get(power)
-    return power_sums(x[row], x, power) if name is None else cdist(x[row : row + 1], x, name)[0]
+    return minkowski_sums(x[row], x, power) if name is None else cdist(x[row : row + 1], x, name)[0]
 
 
 class _Forest:

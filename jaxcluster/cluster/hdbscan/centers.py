@@ -7,7 +7,7 @@ import numpy as np
 from jaxcluster.cluster.hdbscan.membership import probabilities
 from jaxcluster.cluster.hdbscan.metric import measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
-from jaxcluster.ops.pairwise import tiles
+from jaxcluster.ops.metric_space import tiles
 
 
 def centroids(state: HDBSCANState) -> np.ndarray:

@@ -27,8 +27,8 @@ from jaxcluster.cluster.hdbscan.state import BY_EDGES, HDBSCANState, least_level
 from jaxcluster.cluster.hdbscan.walk import grow
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.ops.metric_params import with_parameters
-from jaxcluster.ops.neighbors import nearest_rows
+from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
 
@@ -63,9 +63,9 @@ def fit(
         max_cluster_size: rows of a cluster at most, where "eom" can choose; None for any number.
         allow_single_cluster: whether all rows may be one cluster.
         alpha: distances are divided by it, and core distances are where scikit-learn does so, see `state.BY_EDGES`.
-        metric, p: see `jaxcluster.ops.pairwise.measure`. Moreover "seuclidean", "mahalanobis" and SciPy's metrics of
-            booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
-        metric_params: see `jaxcluster.ops.metric_params.with_parameters`.
+        metric, p: see `ops.metric_space.as_metric_space`; also "seuclidean", "mahalanobis" and SciPy's metrics
+            of booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
+        metric_params: see `jaxcluster.ops.metric_space.bind_metric_params`.
 
     Returns:
         `Fit` with an `HDBSCANState`, labels (N,) int32 with −1 for noise, −2 for infinite rows and −3 for rows with a
@@ -81,7 +81,7 @@ def fit(
     """
     check_sizes(min_cluster_size, min_samples, max_cluster_size)
     check_selection(cluster_selection_method, cluster_selection_epsilon, alpha)
-    function, p = with_parameters(metric, metric_params, p)
+    function, p = bind_metric_params(metric, metric_params, p)
     x, finite, outliers = _rows(x, metric)
     measured = measure_rows(x, function, p)
     space = measured.space

@@ -10,9 +10,15 @@ import numpy as np
 from jaxcluster.cluster.hdbscan.metric import Measure, measure_rows
 from jaxcluster.cluster.hdbscan.state import HDBSCANState
 from jaxcluster.core import check
-from jaxcluster.ops.host_distance import checked, host_distance, wide_rows
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import TILE, Space, concrete_rows
+from jaxcluster.ops.metric_space import (
+    TILE,
+    MetricSpace,
+    checked_distances,
+    concrete_rows,
+    float64_tables,
+    host_distance,
+)
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 
 
 class Meeting(NamedTuple):
@@ -26,7 +32,7 @@ class Meeting(NamedTuple):
     """
 
     m: int
-    measure: Measure | None
+    as_metric_space: Measure | None
     queries: np.ndarray | None
     distances: Callable[[np.ndarray], np.ndarray] | None
 
@@ -63,18 +69,18 @@ def meet(state: HDBSCANState, x: Any = None) -> Meeting:
     if x is not None:
         x = concrete_rows(x)
         check.check_width(x, old.shape[1])
-        old, x = wide_rows(metric, old, x)
+        old, x = float64_tables(metric, old, x)
     own = measure_rows(old, metric, p)
     if x is None:
-        if isinstance(own.space, Space):
+        if isinstance(own.space, MetricSpace):
             return Meeting(own.space.n, own, own.space.x, None)
         return _by_distances(own.space.n, own.space.rows)
-    if isinstance(own.space, Space):
+    if isinstance(own.space, MetricSpace):
         others = measure_rows(x, metric, p, exponent=own.exponent)
-        if isinstance(others.space, Space):
+        if isinstance(others.space, MetricSpace):
             return Meeting(len(x), own, others.space.x, None)
     function = host_distance(metric, old, p=p)
-    return _by_distances(len(x), lambda index: checked(function, x[index], old, index))
+    return _by_distances(len(x), lambda index: checked_distances(function, x[index], old, index))
 
 
 def nearest_reachable(state: HDBSCANState, meeting: Meeting) -> tuple[np.ndarray, np.ndarray]:

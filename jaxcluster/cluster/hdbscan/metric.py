@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.ops.pairwise import Pairwise, Space, measure
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space
 
 SAMPLE = 1024
 """Rows by whose median distance from their middle the size of all is told."""
@@ -25,7 +25,7 @@ class Measure(NamedTuple):
         lift: exponent of the unit of distances.
     """
 
-    space: Space | Pairwise
+    space: MetricSpace | DistanceOracle
     exponent: int
     lift: int
 
@@ -36,15 +36,15 @@ class Measure(NamedTuple):
 
 
 def measure_rows(x: Any, metric: str | Callable, p: float, *, exponent: int | None = None) -> Measure:
-    """`jaxcluster.ops.pairwise.measure`, of rows of any size.
+    """`jaxcluster.ops.metric_space.as_metric_space`, of rows of any size.
 
     Squares of float64 numbers below 1e-160 are 0, and above 1e154 infinite. A power of two changes no digit.
 
     Args:
         exponent: of the unit of other rows that these are to be measured with; None to find it.
     """
-    space = measure(x, metric, p=p)
-    if isinstance(space, Pairwise) or space.scale != 1:  # of directions the lengths are 1
+    space = as_metric_space(x, metric, p=p)
+    if isinstance(space, DistanceOracle) or space.scale != 1:  # of directions the lengths are 1
         return Measure(space, 0, 0)
     exponent = _exponent(space.x) if exponent is None else exponent
     if not exponent:

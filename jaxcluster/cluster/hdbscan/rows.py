@@ -9,7 +9,7 @@ import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.state import INFINITE, MISSING
 from jaxcluster.core import check
-from jaxcluster.ops.pairwise import concrete_rows
+from jaxcluster.ops.metric_space import concrete_rows
 
 
 class FiniteRows(NamedTuple):

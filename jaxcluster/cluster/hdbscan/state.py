@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster.cluster.hdbscan.condense import CondensedTree
-from jaxcluster.ops.metric_params import with_parameters
+from jaxcluster.ops.metric_space import bind_metric_params
 from jaxcluster.ops.spanning_tree import Tree
 
 BY_EDGES = (
@@ -58,8 +58,8 @@ class HDBSCANState(NamedTuple):
 
     @property
     def function(self) -> str | Callable:
-        """The metric with its parameters: see `jaxcluster.ops.metric_params.with_parameters`."""
-        return with_parameters(self.metric, self.params, self.p)[0]
+        """The metric with its parameters: see `jaxcluster.ops.metric_space.bind_metric_params`."""
+        return bind_metric_params(self.metric, self.params, self.p)[0]
 
     @property
     def core_alpha(self) -> float:

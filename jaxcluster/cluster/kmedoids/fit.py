@@ -22,8 +22,14 @@ from jaxcluster.core.frame import Frame, Prepared, bucket, float_dtype, prepare,
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
-from jaxcluster.ops.host_distance import checked, host_distance, standardized_rows, unit_rows, wide_rows
-from jaxcluster.ops.pairwise import tiles
+from jaxcluster.ops.metric_space import (
+    checked_distances,
+    float64_tables,
+    host_distance,
+    standardized_rows,
+    tiles,
+    unit_rows,
+)
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
 GIVEN = "given"
@@ -213,9 +219,9 @@ def _distances_of_rows(x, measure):
     """(m,) row numbers -> (m, n) float64 distances from all rows."""
     if is_precomputed(measure.metric):
         return lambda index: x[index].astype(np.float64)
-    (rows,) = wide_rows(measure.metric, x)
+    (rows,) = float64_tables(measure.metric, x)
     function = host_distance(measure.metric, rows, p=measure.p)
-    return lambda index: checked(function, rows[index], rows, index)
+    return lambda index: checked_distances(function, rows[index], rows, index)
 
 
 def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) -> Fit:

@@ -19,8 +19,8 @@ from jaxcluster.ops.distance import (
     plain_metric,
     refined_sqeuclidean,
 )
-from jaxcluster.ops.host_distance import checked, host_distance, wide_rows
-from jaxcluster.ops.pairwise import check_distances, tiles
+from jaxcluster.ops.metric_space import checked_distances, float64_tables, host_distance, tiles
+from jaxcluster.ops.precomputed import check_distances
 from jaxcluster.types import Array, Float, Int
 
 COPIES, GIVEN_COPIES = 1.2, 3
@@ -164,6 +164,8 @@ def measured_from(metric: str | Callable, x: np.ndarray, others: np.ndarray, *, 
     Raises:
         ValueError: a function gives another shape, NaN or something negative.
     """
-    others, x = wide_rows(metric, np.asarray(others), np.asarray(x))
+    others, x = float64_tables(metric, np.asarray(others), np.asarray(x))
     function = host_distance(metric, np.concatenate([others, x[:5]]), p=p)
-    return np.concatenate([checked(function, x[index], others, index) for index in tiles(len(x), len(others))])
+    return np.concatenate(
+        [checked_distances(function, x[index], others, index) for index in tiles(len(x), len(others))]
+    )

@@ -13,8 +13,8 @@ from jaxcluster.cluster.optics import extract
 from jaxcluster.cluster.optics.order import DECIMALS, walk
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.ops.neighbors import nearest_rows
-from jaxcluster.ops.pairwise import framed, measure
+from jaxcluster.ops.metric_space import as_metric_space, rescale_space
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Array, Fit, Int, Status
 
 METHODS = ("xi", "dbscan")
@@ -65,7 +65,7 @@ def fit(
             warning tells so: a row reaches others at the distances of its own row, as in scikit-learn.
         min_samples: rows that make a neighborhood, at least 2; or a share of the rows, in (0, 1].
         max_eps: distance beyond which nothing is reached, in the units of the metric.
-        metric, p: see `jaxcluster.ops.pairwise.measure`.
+        metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
         method: "xi" for the valleys of the reachability plot (`extract_xi`), "dbscan" for a cut (`extract_dbscan`).
         eps: where "dbscan" cuts; None for ``max_eps``.
         xi, min_cluster_size, predecessor_correction: for "xi".
@@ -81,12 +81,12 @@ def fit(
     """
     check.check_choice("method", method, METHODS)
     max_eps, eps = check_limits(max_eps, eps, xi)
-    space = measure(x, metric, p=p, symmetric=False)
+    space = as_metric_space(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
     if method == "xi" and min_cluster_size is not None:
         as_count("min_cluster_size", min_cluster_size, space.n)  # the walk is long: what is wrong is told before it
     # Distances are rounded to `DECIMALS` decimals: of rows in a unit of 1e-30 nothing would be left.
-    space, exponent = framed(space)
+    space, exponent = rescale_space(space)
     with np.errstate(over="ignore", under="ignore"):  # beyond all distances, or below them
         reach = float(np.ldexp(max_eps, exponent))
     core = nearest_rows(space, count)[1][:, -1].copy()

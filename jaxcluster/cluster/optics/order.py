@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcluster.ops.pairwise import Pairwise, Space
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace
 
 DECIMALS = np.finfo(np.float64).precision
 """Decimals that distances are rounded to, so that sums in another order do not decide which row comes next."""
@@ -32,7 +32,7 @@ class Order(NamedTuple):
     predecessor: np.ndarray
 
 
-def walk(space: Space | Pairwise, core: np.ndarray, max_eps: float) -> Order:
+def walk(space: MetricSpace | DistanceOracle, core: np.ndarray, max_eps: float) -> Order:
     """Orders rows by how easily each is reached.
 
     From a row p another row q is reached at max(core(p), d(p, q)), rounded. The first of the rows that are reached most
@@ -43,7 +43,7 @@ def walk(space: Space | Pairwise, core: np.ndarray, max_eps: float) -> Order:
         core: (n,) core distances; infinite for rows from which no other is reached.
         max_eps: distance beyond which no row is reached.
     """
-    ahead = _Spatial(space, max_eps) if isinstance(space, Space) else _Listed(space, max_eps)
+    ahead = _Spatial(space, max_eps) if isinstance(space, MetricSpace) else _Listed(space, max_eps)
     n = space.n
     ordering, reachability, predecessor = np.empty(n, np.int64), np.full(n, np.inf), np.full(n, -1, np.int64)
     for step in range(n):
@@ -105,7 +105,7 @@ class _Spatial(_Ahead):
 
     def __init__(self, space, max_eps):
         super().__init__(space.n)
-        self.space, self.most = space, space.reach(max_eps)
+        self.space, self.most = space, space.threshold(max_eps)
         self.columns = np.ascontiguousarray(space.x.T)
         self.bound = np.full(space.n, np.inf)  # what a sum must be below to improve; of rows done with: negative
 
@@ -124,7 +124,7 @@ class _Spatial(_Ahead):
             near &= sums <= self.most
         at = near.nonzero()[0]
         at = self.improve(at, self.space.distances(sums[at]), row, core, predecessor)
-        self.bound[at] = self.space.reach(self.reach[at]) * SLACK
+        self.bound[at] = self.space.threshold(self.reach[at]) * SLACK
 
     def _sums(self, x):
         power, total = self.space.power, None

@@ -14,7 +14,7 @@ from jaxcluster.core import check, memory
 from jaxcluster.core.frame import bucket
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
-from jaxcluster.ops.pairwise import concrete_rows, measure
+from jaxcluster.ops.metric_space import as_metric_space, concrete_rows
 
 AFFINITIES = ("rbf", "nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 """Affinities by name."""
@@ -76,15 +76,15 @@ def affinity_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.nd
     """Checked affinity matrix of concrete rows, float64, dense or CSR, for any affinity but "rbf".
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.ops.graph.check_affinity` and `jaxcluster.ops.pairwise.measure`.
+        ValueError, TypeError: see `ops.graph.check_affinity` and `ops.metric_space.as_metric_space`.
         MemoryError: weights that do not fit.
     """
     if "nearest_neighbors" in str(affinity):
         check_neighbors_memory(count_samples(x), n_neighbors)
     if affinity == "nearest_neighbors":
-        return neighbor_matrix(measure(x), n_neighbors)
+        return neighbor_matrix(as_metric_space(x), n_neighbors)
     if affinity == "precomputed_nearest_neighbors":
-        return neighbor_matrix(measure(x, "precomputed"), n_neighbors)
+        return neighbor_matrix(as_metric_space(x, "precomputed"), n_neighbors)
     if callable(affinity):
         x = concrete_rows(x)
         check_dense_memory(len(x), affinity)
@@ -132,7 +132,7 @@ def traced_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: i
     if affinity == "nearest_neighbors":
         return neighbor_graph(x, n_neighbors)
     if affinity == "precomputed_nearest_neighbors":
-        return from_matrix(neighbor_matrix(measure(x, "precomputed"), n_neighbors))
+        return from_matrix(neighbor_matrix(as_metric_space(x, "precomputed"), n_neighbors))
     return as_affinity(affinity(x, x) if callable(affinity) else x, any_unit=True)
 
 

@@ -31,7 +31,7 @@ from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, bucket, prepare, publish, published_dtype
 from jaxcluster.ops.affinity import gaussian_weights, unit_width
 from jaxcluster.ops.distance import HIGHEST
-from jaxcluster.ops.pairwise import concrete_rows
+from jaxcluster.ops.metric_space import concrete_rows
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 LANDMARKS = 500

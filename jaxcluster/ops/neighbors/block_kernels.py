@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core.frame import bucket
-from jaxcluster.ops.blocks import BLOCK
 from jaxcluster.ops.distance import HIGHEST
+from jaxcluster.ops.neighbors.kd_blocks import BLOCK
 from jaxcluster.types import Array, Float, Int
 
 CHUNK = 256

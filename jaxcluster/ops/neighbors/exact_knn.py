@@ -14,8 +14,8 @@ from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
 from jaxcluster.core import check
-from jaxcluster.ops.blocks import BLOCK, FEW_COLUMNS, UNIT, Blocks, gaps, partition
-from jaxcluster.ops.pairwise import Pairwise, Space, power_sums, sums_of_pairs, tiles
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums, pair_minkowski_sums, tiles
+from jaxcluster.ops.neighbors.kd_blocks import BLOCK, FEW_COLUMNS, UNIT, Blocks, gaps, partition
 
 SIDE_BY_SIDE = 4
 """Blocks whose rows are compared at a time with all that may be near them."""
@@ -37,7 +37,7 @@ SOME_BLOCKS = 3
 
 
 def nearest_rows(
-    space: Space | Pairwise, k: int, *, queries: np.ndarray | None = None
+    space: MetricSpace | DistanceOracle, k: int, *, queries: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of n rows to each of them, or to each of other rows.
 
@@ -57,14 +57,16 @@ def nearest_rows(
         TypeError: ``queries`` of rows of which only the distances are known.
     """
     k = check.check_clusters(k, space.n)
-    if isinstance(space, Pairwise):
+    if isinstance(space, DistanceOracle):
         if queries is not None:
             raise TypeError("queries lie nowhere where only the distances of the rows are known.")
         parts = [_first(space.rows(index), k) for index in tiles(space.n)]
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
     queries = space.x if queries is None else np.asarray(queries, np.float64)
     if not _can_be_added(space, queries):
-        parts = [_first(power_sums(queries[at, None], space.x, space.power), k) for at in tiles(len(queries), space.n)]
+        parts = [
+            _first(minkowski_sums(queries[at, None], space.x, space.power), k) for at in tiles(len(queries), space.n)
+        ]
         index, sums = (np.concatenate(part) for part in zip(*parts, strict=True))
     elif space.x.shape[1] <= FEW_COLUMNS or space.power != 2:
         index, sums = _by_tree(space, k, queries)
@@ -89,7 +91,7 @@ def _by_tree(space, k, queries):
     """From a kd-tree. It may add up otherwise than a plain loop: one row more, lest rounding choose at the end."""
     asked = min(k + 1, space.n)
     _, index = cKDTree(space.x).query(queries, k=np.arange(1, asked + 1), p=space.power, workers=-1)
-    return _sorted(index, power_sums(queries[:, None], space.x[index], space.power), k)
+    return _sorted(index, minkowski_sums(queries[:, None], space.x[index], space.power), k)
 
 
 def _sorted(index, sums, k):
@@ -132,7 +134,7 @@ def _search(home: Blocks, columns, unit, k, rows):
     # A flat search is ten times as fast as one for rows and columns.
     which, column = np.divmod(np.flatnonzero((squares <= within[:, None]) & (index >= 0)), squares.shape[1])
     index = index[column]
-    return _nearest_of(which, index, sums_of_pairs(rows.T.copy(), columns, which, index, 2.0), len(rows), k)
+    return _nearest_of(which, index, pair_minkowski_sums(rows.T.copy(), columns, which, index, 2.0), len(rows), k)
 
 
 def _compare(home, unit, rows, blocks, k):

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import NOBODY, chunk_size, fold_pairs, groups, room, sums_between
-from jaxcluster.ops.blocks import A_HAIR, BLOCK, FEW_COLUMNS, UNIT, box_groups, gaps, partition
-from jaxcluster.ops.pairwise import Space, power_sums
+from jaxcluster.ops.metric_space import MetricSpace, minkowski_sums
+from jaxcluster.ops.neighbors.block_kernels import NOBODY, chunk_size, fold_pairs, groups, room, sums_between
+from jaxcluster.ops.neighbors.kd_blocks import A_HAIR, BLOCK, FEW_COLUMNS, UNIT, box_groups, gaps, partition
 
 NEARLY = 1 + 1e-12
 """Ratio of two float64 sums that are the same but for their rounding."""
@@ -30,10 +30,10 @@ class Crossings:
         core: (n,) distances that an edge of each row weighs at least.
     """
 
-    def __init__(self, space: Space, core: np.ndarray):
+    def __init__(self, space: MetricSpace, core: np.ndarray):
         self._space, self._core = space, core
         self._blocks = partition(space.x)
-        placed = self._blocks.places(space.reach(core), np.inf)
+        placed = self._blocks.places(space.threshold(core), np.inf)
         self._floor = placed.min(axis=1)
         wide = space.x.shape[1] > FEW_COLUMNS and space.power == 2
         self._apart = _row_gaps(self._blocks) if wide else None
@@ -59,7 +59,7 @@ class Crossings:
 
     def weights(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(m,) what the edges between rows weigh."""
-        lengths = self._space.distances(power_sums(self._space.x[first], self._space.x[second], self._space.power))
+        lengths = self._space.distances(minkowski_sums(self._space.x[first], self._space.x[second], self._space.power))
         return np.maximum(lengths, np.maximum(self._core[first], self._core[second]))
 
     def some(self, labels: np.ndarray, looking: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ class Crossings:
             labels: (n,) the part that each row is in.
             limits: (n,) distances beyond which an edge is not looked for; negative for rows that need none.
         """
-        reach = np.where(limits >= 0, self._space.reach(np.maximum(limits, 0)), -1.0)
+        reach = np.where(limits >= 0, self._space.threshold(np.maximum(limits, 0)), -1.0)
         lower, upper = self._bracket(self._lightest(labels, self._pairs(labels, reach), self._coarse))
         least = np.full(labels.max() + 1, np.inf)
         np.minimum.at(least, labels, upper)
@@ -104,7 +104,7 @@ class Crossings:
             its length, and not a core distance.
         """
         reach = np.full(len(labels), -1.0)
-        reach[rows] = self._space.reach(weights) * NEARLY
+        reach[rows] = self._space.threshold(weights) * NEARLY
         shape, placed = self._exact[1].shape, room(self._blocks.places(reach, -1.0), -1.0)
         met = jnp.full(shape, NOBODY, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)
         for todo in groups(self._pairs(labels, reach)):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcluster.ops.block_pairs import GROUP, chunk_size
-from jaxcluster.ops.blocks import A_HAIR, BOX_PAIRS, SUPERBLOCK, UNIT, Blocks, add_power, box_groups, gaps
+from jaxcluster.ops.neighbors.block_kernels import GROUP, chunk_size
+from jaxcluster.ops.neighbors.kd_blocks import A_HAIR, BOX_PAIRS, SUPERBLOCK, UNIT, Blocks, add_power, box_groups, gaps
 from jaxcluster.types import Array, Float, Int
 
 BANDS = (0, 1, 2, SUPERBLOCK // 4 + 1, SUPERBLOCK + 1)

@@ -1,8 +1,4 @@
-"""The nearest rows of each row under jit, in tiles: n×n is never built.
-
-Of rows that are concrete `jaxcluster.ops.neighbors` finds the same in float64 and without looking at far ones; this
-form is for rows that are traced, and runs wherever XLA does.
-"""
+"""The nearest rows of each row under jit, in tiles: n×n is never built."""
 
 from __future__ import annotations
 

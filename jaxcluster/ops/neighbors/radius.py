@@ -18,10 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.ops.block_pairs import NOBODY, Todo, chunk_size, fold_pairs, room, squares_by_products, sums_of_blocks
-from jaxcluster.ops.blocks import BLOCK, UNIT, partition
-from jaxcluster.ops.pairwise import Space
-from jaxcluster.ops.radius_pairs import (
+from jaxcluster.ops.metric_space import MetricSpace
+from jaxcluster.ops.neighbors.block_kernels import (
+    NOBODY,
+    Todo,
+    chunk_size,
+    fold_pairs,
+    room,
+    squares_by_products,
+    sums_of_blocks,
+)
+from jaxcluster.ops.neighbors.kd_blocks import BLOCK, UNIT, partition
+from jaxcluster.ops.neighbors.radius_pairs import (
     BANDS,
     LARGEST,
     Asked,
@@ -56,7 +64,7 @@ COUNT_BITS = 16
 """Two counts of at most `BLOCK` rows are added up in one int32, the possible one so many bits above the sure one."""
 
 
-def ball_of(space: Space, eps: float) -> Ball:
+def ball_of(space: MetricSpace, eps: float) -> Ball:
     """The closed ball of radius ``eps`` > 0, in the units of the metric, around the rows of a space.
 
     For the powers 1 and 2 the scale changes no comparison: a power of two is exact.
