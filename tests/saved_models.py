@@ -18,7 +18,7 @@ def rewrite(folder, change):
     content = json.loads(file.read_text())
     del content["sha256"]
     change(content)
-    file.write_text(persistence._dump(persistence._seal(content)))
+    file.write_text(persistence._to_json(persistence._with_checksum(content)))
 
 
 def assert_same(one, two):
@@ -26,7 +26,7 @@ def assert_same(one, two):
     assert type(one) is type(two)
     if scipy.sparse.issparse(one):
         assert (one.shape, one.dtype) == (two.shape, two.dtype)
-        for part in ("data", "indices", "indptr") if one.format in serialization.COMPRESSED else ():
+        for part in ("data", "indices", "indptr") if one.format in serialization.COMPRESSED_FORMATS else ():
             assert_same(getattr(one, part), getattr(two, part))
         np.testing.assert_array_equal(one.toarray(), two.toarray())
     elif isinstance(one, dict):

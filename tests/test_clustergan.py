@@ -313,7 +313,7 @@ def test_attributes_and_use(digits, of_digits):
     assert of_digits.cluster_centers_.shape == (10, 20)
     assert len(of_digits.get_feature_names_out()) == 20
     assert of_digits.n_iter_ == len(of_digits.history_) == 6
-    assert of_digits.records_[-1]["code"] > 0
+    assert of_digits.epoch_history_[-1]["code"] > 0
     rows, _ = of_digits.sample(400)  # in the units of X
     np.testing.assert_allclose(rows.mean(), X.mean(), rtol=0.1)
 

@@ -163,7 +163,7 @@ def test_both_sides_of_a_game_are_those_before_the_failure(blobs):
     with pytest.warns(ConvergenceWarning, match="step 1 of train; the network is that after step 0"):
         model = ClusterGAN(4, **options).fit(blobs.x)  # the fourth of five moves of the critic
     sound(model, blobs.x)
-    assert (model.n_iter_, model.history_.size, model.records_) == (0, 0, [])
+    assert (model.n_iter_, model.history_.size, model.epoch_history_) == (0, 0, [])
 
 
 def test_the_advice_names_what_sets_the_rate(blobs):
@@ -184,7 +184,7 @@ def test_a_schedule_is_a_rate(blobs):
     constant = DEC(4, **CODED).fit(blobs.x)
     falling = DEC(4, **CODED, learning_rate=optax.linear_schedule(1e-3, 0.0, 1)).fit(blobs.x)
     for model in (constant, falling):
-        assert np.isfinite([record["loss"] for record in model.records_]).all()
+        assert np.isfinite([record["loss"] for record in model.epoch_history_]).all()
     assert not np.array_equal(constant.history_, falling.history_)
 
 

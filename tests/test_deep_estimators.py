@@ -149,7 +149,7 @@ def test_attributes_have_their_shapes(blobs, tiny, method):
     assert model.reconstruct(blobs.x).shape == blobs.x.shape
     assert list(model.get_feature_names_out()) == [f"{method.__name__.lower()}{i}" for i in range(2)]
     phases = ["pretrain"] * 3 + ["cluster"] * (0 if method is AutoencoderKMeans else 3)
-    assert [record["phase"] for record in model.records_] == phases
+    assert [record["phase"] for record in model.epoch_history_] == phases
     assert len(model.history_) == model.n_iter_
     assert model.snapshots_["pretrain-2"].shape == (300, 2)
 
@@ -176,7 +176,7 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
     for name, value in whole._weights.items():
         np.testing.assert_array_equal(resumed._weights[name], value)
-    assert without_seconds(resumed.records_) == without_seconds(whole.records_)
+    assert without_seconds(resumed.epoch_history_) == without_seconds(whole.epoch_history_)
     assert resumed.snapshots_.keys() == whole.snapshots_.keys()
     for name, codes in whole.snapshots_.items():
         np.testing.assert_array_equal(resumed.snapshots_[name], codes)
@@ -224,7 +224,7 @@ def test_any_module_may_encode(blobs, tmp_path):
 
 def test_layers_may_be_trained_one_by_one(blobs, tmp_path):
     model = DEC(4, **TINY, pretrain="stacked", checkpoint_dir=tmp_path).fit(blobs.x)
-    phases = [record["phase"] for record in model.records_]
+    phases = [record["phase"] for record in model.epoch_history_]
     assert phases[:9] == ["layer-0"] * 3 + ["layer-1"] * 3 + ["pretrain"] * 3
     assert {path.name for path in tmp_path.iterdir()} >= {"layers", "pretrain", "cluster", "cluster.jsonl"}
 

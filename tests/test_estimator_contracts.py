@@ -196,10 +196,10 @@ def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_saved_model_without_what_it_labels_rows_by_is_refused(fitted, name, tmp_path):
-    assert fitted(name)._labels_by
+    assert fitted(name)._required_attributes
     fitted(name).save(tmp_path / "model")
     intact = (tmp_path / "model" / "model.json").read_text()
-    for attribute in fitted(name)._labels_by:
+    for attribute in fitted(name)._required_attributes:
         for wrong in ({}, {attribute: None}, {attribute: "evil"}, {attribute: -1}, {attribute: [1, 2, 3]}):
             (tmp_path / "model" / "model.json").write_text(intact)
             rewrite(

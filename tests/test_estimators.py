@@ -317,10 +317,10 @@ def test_labels_are_left_out_on_request(blobs):
 
 def test_partial_fit_goes_on_from_a_fit(blobs):
     estimator = MiniBatchKMeans(4, random_state=0).fit(blobs.x)
-    steps, seen = estimator.n_steps_, estimator._running["counts"].sum()
+    steps, seen = estimator.n_steps_, estimator._stream_state["counts"].sum()
     estimator.partial_fit(blobs.x[:100])
     assert estimator.n_steps_ == steps + 1 == len(estimator.history_)
-    assert estimator._running["counts"].sum() == seen + 100
+    assert estimator._stream_state["counts"].sum() == seen + 100
     assert estimator.status_ == Status.MAX_STEPS
 
 

@@ -14,7 +14,7 @@ from jaxcluster.deep import IDEC, Autoencoder, Batch, nets
 from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep.dec import JointClustering
 from jaxcluster.estimators.deep.latent_kmeans import AutoencoderKMeans
-from jaxcluster.estimators.deep.partial_labels import as_known
+from jaxcluster.estimators.deep.partial_labels import encode_classes
 
 N, D, L, K = 24, 4, 2, 3
 RNG = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_rows_of_known_classes_stay_in_their_clusters_at_the_start(blobs):
     for cluster in range(4):
         y[np.flatnonzero(blobs.y == cluster)[0]] = cluster
     model = JointClustering(4, **SMALL)
-    codes = model._known(y, 300)
+    codes = model._encode_labels(y, 300)
     z = blobs.x[:, 1:4] + 0
     start = model._start(jax.random.key(0), z, None, blobs.x, codes)
     means = np.stack([z[blobs.y == cluster].mean(0) for cluster in range(4)])
@@ -221,7 +221,7 @@ def test_wrong_labels_are_answered_in_full(blobs, y, error, message):
     ],
 )
 def test_classes_are_read_as_numbers(y, codes, classes):
-    found = as_known(y, len(y))
+    found = encode_classes(y, len(y))
     np.testing.assert_array_equal(found.codes, codes)
     assert found.codes.dtype == np.int32
     assert found.classes.tolist() == classes
@@ -238,4 +238,4 @@ def test_classes_are_read_as_numbers(y, codes, classes):
 )
 def test_what_cannot_be_classes(y, error, message):
     with pytest.raises(error, match=message):
-        as_known(y, len(y))
+        encode_classes(y, len(y))

@@ -221,7 +221,7 @@ def held_out(model, digits):
 def untrained(digits):
     """ARI of k-means on the codes of a network that has learned nothing."""
     model = embedding()
-    model._known(None, 1200)
+    model._encode_labels(None, 1200)
     made, (rows, scaling) = model._make(nnx.Rngs(0), 64), scaled(digits[0], "auto")
     made.conclude(map_module(made, "features", rows), KEY)
     labels = made.labels(map_module(made, "features", scaling.apply(digits[2])))
@@ -260,7 +260,7 @@ def test_attributes_have_their_shapes(blobs, tiny):
     np.testing.assert_allclose(np.sum(np.square(model.transform(blobs.x)), axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(model.predict_proba(blobs.x).sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(model.predict(blobs.x), model.labels_)
-    assert {"loss", "anchors", "triplets", "barren", "phase"} <= model.records_[0].keys()
+    assert {"loss", "anchors", "triplets", "barren", "phase"} <= model.epoch_history_[0].keys()
     assert tiny[0].classes_.tolist() == [0, 1, 2]
     assert tiny[2].classes_.size == 0
 
@@ -277,7 +277,7 @@ def test_numbers_and_names_of_classes_are_learned_alike(blobs, tiny):
 
 def test_images_have_convolutions_and_their_own_views(digits):
     model = MetricEmbedding(3, **TINY, image_shape=(8, 8))
-    assert model._known(None, 20) is None
+    assert model._encode_labels(None, 20) is None
     made = model._make(nnx.Rngs(0), 64)
     assert isinstance(made.encoder, nets.ConvNet)
     assert made.views == image_views((8, 8))
@@ -301,7 +301,7 @@ def test_batches_without_any_positive_are_counted(blobs):
     options = TINY | {"batch_size": 10, "views": None, "loss": "triplet"}
     with pytest.warns(ConvergenceWarning, match=r"in (\d+) of 60 batches no row had both a positive and a") as said:
         model = MetricEmbedding(4, **options).fit(blobs.x, few)
-    count = sum(30 * record["barren"] for record in model.records_)
+    count = sum(30 * record["barren"] for record in model.epoch_history_)
     assert 30 < count <= 60
     assert f"in {count:.0f} of 60 batches" in str(said[0].message)
 

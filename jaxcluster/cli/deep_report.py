@@ -29,7 +29,7 @@ def training_of(estimator: Any, x: np.ndarray) -> Training:
         samples = np.stack([estimator.sample(DRAWN, cluster)[0] for cluster in range(estimator.n_clusters)])
     found = _given_back(estimator, x[rows]) if hasattr(estimator, "reconstruct") else _shown(estimator, x, codes)
     return Training(
-        records=estimator.records_,
+        records=estimator.epoch_history_,
         codes=codes,
         rows=rows,
         moments=taken | {"the end": codes[rows]},

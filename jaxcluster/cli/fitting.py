@@ -244,7 +244,7 @@ def _write(folder: Path, result: Result, config: dict[str, Any]) -> None:
     to_save.save(folder / runs.MODEL)
     runs.write_labels(folder / runs.LABELS, estimator.labels_)
     if trains(estimator):
-        runs.write_records(folder / runs.HISTORY, estimator.records_)
+        runs.write_records(folder / runs.HISTORY, estimator.epoch_history_)
     elif len(getattr(estimator, "history_", ())):
         runs.write_history(folder / runs.HISTORY, estimator.history_)
     clusters, noise = runs.clusters_and_noise(estimator.labels_)

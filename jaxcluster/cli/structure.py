@@ -48,7 +48,7 @@ def _neighbor_distances(estimator: Any, x: np.ndarray) -> dict[str, Any]:
     nearest = math.ceil(estimator.min_samples)
     if nearest > len(x):
         return {}
-    metric, p = estimator._measure()
+    metric, p = estimator._resolve_metric()
     space, exponent = rescale_space(as_metric_space(x, metric, p=p))
     rows = sample_indices(len(x), CURVE_ROWS)
     if isinstance(space, MetricSpace):

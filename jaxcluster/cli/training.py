@@ -58,7 +58,7 @@ def followed(
 
 def phase_with_clusters(estimator: Any) -> bool:
     """Whether a fitted estimator trained its network for its clusters' sake too."""
-    return any(record["phase"] in ("cluster", "train") for record in estimator.records_)
+    return any(record["phase"] in ("cluster", "train") for record in estimator.epoch_history_)
 
 
 def phases_of(estimator: Any) -> list[str]:

@@ -44,7 +44,7 @@ class Estimator(BaseEstimator):
     _takes_missing: bool | None = None
     """Whether NaN are let through; None where no parameter asks for it."""
 
-    _labels_by: tuple[str, ...] = ()
+    _required_attributes: tuple[str, ...] = ()
     """Fitted attributes without which no row can be labeled: a model that is loaded has them."""
 
     input_scaling_: Scaling | None = None
@@ -86,9 +86,9 @@ class Estimator(BaseEstimator):
         per_row = getattr(self, "labels_", getattr(self, "embedding_", None))
         shape = f"{self.n_features_in_} columns" if per_row is None else f"{len(per_row)}×{self.n_features_in_}"
         ending = self.status_.name.lower().replace("_", " ")
-        return f"fitted on {shape}: {', '.join([*self._reached(), ending])}"
+        return f"fitted on {shape}: {', '.join([*self._summary_metrics(), ending])}"
 
-    def _reached(self) -> list[str]:
+    def _summary_metrics(self) -> list[str]:
         """The numbers that `_summary` gives."""
         return []
 
@@ -110,7 +110,7 @@ class Estimator(BaseEstimator):
         if not isinstance(frame, (Frame, type(None))):
             raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
 
-    def _tell_history(self) -> None:
+    def _print_history(self) -> None:
         """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
         if getattr(self, "verbose", False):
             for step, objective in enumerate(self.history_, start=1):
@@ -118,11 +118,11 @@ class Estimator(BaseEstimator):
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
         """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
-        X = self._as_numbers(X, reset=reset)
+        X = self._to_numeric(X, reset=reset)
         check.check_finite(X, name="X", missing=self._takes_missing)
         return X
 
-    def _as_numbers(self, X: Any, **options: Any) -> Any:
+    def _to_numeric(self, X: Any, **options: Any) -> Any:
         """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them.
 
         Rows of a new fit are taken as they are, others are scaled as those of the fit were.
@@ -162,7 +162,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     )
 
     _metric = "sqeuclidean"
-    _labels_by = ("cluster_centers_",)
+    _required_attributes = ("cluster_centers_",)
 
     _frame: Frame | None = None
     """The frame of the last fit, in which rows are compared with its centers."""
@@ -206,7 +206,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         options = {"metric": self._metric, "frame": self._frame}
         return float(kmeans.score(self.cluster_centers_, X, weights=weights, **options))
 
-    def _reached(self):
+    def _summary_metrics(self):
         steps = getattr(self, "n_steps_", None) or self.n_iter_
         inertia = [f"inertia {self.inertia_:.4g}"] if hasattr(self, "inertia_") else []
         return [*inertia, f"{steps} step{'' if steps == 1 else 's'}"]
@@ -216,15 +216,15 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         check.check_count("max_iter", self.max_iter)
         check.check_positive("tol", self.tol, zero=True)
-        self._check_start(d)
+        self._check_init(d)
 
-    def _check_start(self, d: int) -> None:
+    def _check_init(self, d: int) -> None:
         """Raises on starting centers that are not n_clusters rows of d columns, and on numbers of runs."""
         if not callable(self.init):
             check_given(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
         kmeans.check_runs("k-means++", self.n_init)
 
-    def _runs(self, *, auto: int) -> int:
+    def _n_runs(self, *, auto: int) -> int:
         """How many starts ``n_init`` asks for; "auto" is ``auto`` where ``init`` depends on chance alone, else 1."""
         by_chance = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
         if isinstance(self.n_init, str):
@@ -239,11 +239,11 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         )
         return 1
 
-    def _called_starts(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
+    def _starts_from_callable(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
         """The starting centers that a callable ``init`` gives, called as scikit-learn calls it."""
-        return self._called(X, runs, self.n_clusters, as_random_state(self.random_state))
+        return self._call_init(X, runs, self.n_clusters, as_random_state(self.random_state))
 
-    def _called(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
+    def _call_init(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
         starts = [np.asarray(self.init(X, k, random_state=random_state)) for _ in range(runs)]
         for start in starts:
             check_given(start, None, None, k, X.shape[1])
@@ -256,7 +256,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         key = as_key(self.random_state)
         if not callable(self.init):
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
-        fits = [function(key, X, self.n_clusters, init=start, **options) for start in self._called_starts(X, runs)]
+        fits = [
+            function(key, X, self.n_clusters, init=start, **options) for start in self._starts_from_callable(X, runs)
+        ]
         return min(fits, key=lambda fit: float(fit[0].state.inertia))
 
     def _publish(self, fit: Fit, frame: Frame | None, X: np.ndarray, weights: np.ndarray | None) -> Fit:
@@ -268,11 +270,11 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         self.inertia_ = float(fit.state.inertia)
         self.history_ = np.array(fit.history[: int(fit.steps)])
         self.status_ = Status(int(fit.status))
-        self._tell_history()
-        self._warn_unless_sound(X, weights)
+        self._print_history()
+        self._warn_of_status(X, weights)
         return fit
 
-    def _warn_unless_sound(self, X, weights):
+    def _warn_of_status(self, X, weights):
         """Warns of what the data did not allow, and says what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = (

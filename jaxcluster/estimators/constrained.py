@@ -91,7 +91,7 @@ class BalancedKMeans(CenterEstimator):
         self._check_params(*X.shape)
         bounds = {"size_min": self.size_min, "size_max": self.size_max}
         options = {"tol": self.tol, "max_steps": self.max_iter, **bounds}
-        runs = self._runs(auto=AUTO_RESTARTS)
+        runs = self._n_runs(auto=AUTO_RESTARTS)
         fit, frame = self._fit_from_starts(balanced.fit_framed, X, runs, **options)
         fit = self._publish(fit, frame, X, None)
         self.cluster_sizes_ = np.array(fit.state.sizes)
@@ -189,7 +189,7 @@ class ConstrainedKMeans(CenterEstimator):
         weights = self._check_weights(sample_weight, X.shape[0])
         pairs = {"must_link": must_link, "cannot_link": cannot_link}
         options = {"weights": weights, "tol": self.tol, "max_steps": self.max_iter, **pairs}
-        runs = self._runs(auto=AUTO_RESTARTS)
+        runs = self._n_runs(auto=AUTO_RESTARTS)
         fit, frame = self._fit_from_starts(constrained.fit_framed, X, runs, **options)
         fit = self._publish(fit, frame, X, weights)
         self.cluster_sizes_ = np.bincount(self.labels_, minlength=self.n_clusters).astype(np.int32)

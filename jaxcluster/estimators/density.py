@@ -16,12 +16,12 @@ from jaxcluster.cluster import dbscan, optics
 from jaxcluster.cluster.optics.fit import as_count, check_limits
 from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
-from jaxcluster.estimators.metric_base import MeasuredEstimator
+from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
-def _places_new_rows(estimator) -> bool:
+def _can_predict(estimator) -> bool:
     """Whether new rows can be labeled. Raises AttributeError, which says that there is no such method, and why."""
     if estimator._precomputed:
         raise AttributeError("metric='precomputed' knows no distances of new rows: fit rows with a metric, to predict.")
@@ -29,7 +29,7 @@ def _places_new_rows(estimator) -> bool:
 
 
 @register("dbscan", "dense regions of any shape, at a density given by a radius")
-class DBSCAN(MeasuredEstimator):
+class DBSCAN(MetricEstimator):
     """Clusters of any shape, each a region where samples lie close together, and noise between them.
 
     Labels and core samples are those of scikit-learn's estimator, to the element, whatever the dtype of the samples.
@@ -63,7 +63,7 @@ class DBSCAN(MeasuredEstimator):
         [0, 0, 0, 1, 1, -1]
     """
 
-    _labels_by = ("labels_", "core_sample_indices_", "components_")
+    _required_attributes = ("labels_", "core_sample_indices_", "components_")
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class DBSCAN(MeasuredEstimator):
         X = self._rows_or_distances(X)
         self._check_params(*X.shape)
         weights = self._check_signed_weights(sample_weight, X.shape[0])
-        fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._ball())
+        fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._neighborhood())
         self.labels_ = np.array(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
         components = fit.state.components
@@ -118,7 +118,7 @@ class DBSCAN(MeasuredEstimator):
         """Fits, and returns ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    @available_if(_places_new_rows)
+    @available_if(_can_predict)
     @memory.in_one_sentence()
     def predict(self, X):
         """The cluster of each sample, (n_samples,) int32: the first with a core sample within ``eps``, -1 for none.
@@ -127,7 +127,7 @@ class DBSCAN(MeasuredEstimator):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(dbscan.predict(self._state(), X, **self._ball()))
+        return np.array(dbscan.predict(self._state(), X, **self._neighborhood()))
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -160,9 +160,9 @@ class DBSCAN(MeasuredEstimator):
             raise ValueError("sample_weight: all are zero. Sample weights must contain at least one non-zero number.")
         return weights
 
-    def _ball(self):
+    def _neighborhood(self):
         """The neighborhood of a sample."""
-        metric, p = self._measure()
+        metric, p = self._resolve_metric()
         return {"eps": self.eps, "metric": metric, "p": p}
 
     def _state(self):
@@ -173,7 +173,7 @@ class DBSCAN(MeasuredEstimator):
 
 
 @register("optics", "dense regions of any density, as valleys of an order of the rows")
-class OPTICS(MeasuredEstimator):
+class OPTICS(MetricEstimator):
     """An order of rows in which the clusters of every density are valleys, and clusters found in it.
 
     The order and the clusters are those of scikit-learn's estimator, to the element, where it adds up differences:
@@ -217,7 +217,7 @@ class OPTICS(MeasuredEstimator):
         [0, 0, 0, 1, 1, 1]
     """
 
-    _labels_by = ("labels_", "ordering_", "reachability_", "core_distances_", "predecessor_")
+    _required_attributes = ("labels_", "ordering_", "reachability_", "core_distances_", "predecessor_")
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ class OPTICS(MeasuredEstimator):
     def _check_attributes(self):
         super()._check_attributes()
         n = len(self.labels_)
-        if any(np.shape(getattr(self, name)) != (n,) for name in self._labels_by):
+        if any(np.shape(getattr(self, name)) != (n,) for name in self._required_attributes):
             raise ValueError(f"the order is not that of {n} rows.")
 
     def fit(self, X, y=None):
@@ -291,7 +291,7 @@ class OPTICS(MeasuredEstimator):
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"
             warn(f"{message}; to avoid this warning, convert it before.", DataConversionWarning)
-        metric, p = self._measure()
+        metric, p = self._resolve_metric()
         by_valleys = {"xi": self.xi, "min_cluster_size": self.min_cluster_size}
         by_valleys["predecessor_correction"] = self.predecessor_correction
         fit = optics.fit(

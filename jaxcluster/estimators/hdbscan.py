@@ -10,7 +10,7 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.core import check
-from jaxcluster.estimators.metric_base import MeasuredEstimator
+from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
@@ -26,7 +26,7 @@ CENTERS = ("centroid", "medoid", "both")
 
 
 @register("hdbscan", "dense regions of any density, the stable parts of a hierarchy", takes_missing=True)
-class HDBSCAN(MeasuredEstimator):
+class HDBSCAN(MetricEstimator):
     """Clusters of any shape and any density: the stable parts of a hierarchy, and noise between them.
 
     Labels and probabilities are those of scikit-learn's estimator, to the element. Its keywords for the search of
@@ -74,7 +74,7 @@ class HDBSCAN(MeasuredEstimator):
         [0, 0, 0, 0, 1, 1, 1, -1]
     """
 
-    _labels_by = (
+    _required_attributes = (
         *("labels_", "minimum_spanning_tree_", "single_linkage_tree_", "condensed_tree_", "core_distances_", "finite_"),
         *("_fitted_rows", "_clusters", "_settings"),
     )
@@ -233,7 +233,7 @@ class HDBSCAN(MeasuredEstimator):
 
     def _checked(self, X, *, reset):
         """The rows, of which some may hold NaN or infinity, or the distances, as a NumPy or CSR array."""
-        return self._as_numbers(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
+        return self._to_numeric(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
 
     def _publish(self, state):
         self.labels_ = np.array(state.labels)

@@ -23,7 +23,7 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
     Raises:
         ValueError, TypeError: as ``validate``, with the cause and its column where they are known.
     """
-    _check_kind(X)
+    _check_table(X)
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
         X = check.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
@@ -31,7 +31,7 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
         if isinstance(found, np.ndarray) and found.dtype.kind == "O":  # integers of Python beyond int64
             found = found.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        if reason := _why_no_numbers(X):
+        if reason := _describe_bad_table(X):
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
     return check.check_numeric(found, name="X") if isinstance(found, np.ndarray) else found
@@ -46,17 +46,17 @@ def check_names(X: Any, known: Iterable[str]) -> None:
     if names == known:
         return
     missing, new = ([name for name in ours if name not in others] for ours, others in ((known, names), (names, known)))
-    differences = [f"{_listed(each)} {what}" for each, what in ((missing, "missing"), (new, "new")) if each]
-    cause = " and ".join(differences) or f"the columns come as {_listed(names)}, not as {_listed(known)}"
+    differences = [f"{_quote_names(each)} {what}" for each, what in ((missing, "missing"), (new, "new")) if each]
+    cause = " and ".join(differences) or f"the columns come as {_quote_names(names)}, not as {_quote_names(known)}"
     remedy = "Pass the columns of the fit" if missing else "Pass X[list(model.feature_names_in_)]"
     raise ValueError(f"The feature names should match those that were passed during fit: {cause}. {remedy}.")
 
 
-def _listed(names):
+def _quote_names(names):
     return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")
 
 
-def _check_kind(X):
+def _check_table(X):
     """Raises ValueError on what is no table of rows and columns, in words of the caller."""
     wanted = "Pass rows by columns: an array, a table of pandas, polars or Arrow, or a list of lists."
     if scipy.sparse.issparse(X):  # of which one kind is a dict
@@ -73,7 +73,7 @@ def _check_kind(X):
         raise ValueError(f"X has more than one column of the name {', '.join(map(repr, repeated))}. Rename them.")
 
 
-def _why_no_numbers(X):
+def _describe_bad_table(X):
     """The first entry that is no number, in words; None where none is found."""
     cells = np.asarray(X, object)
     if cells.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in cells):
@@ -83,7 +83,7 @@ def _why_no_numbers(X):
     names = getattr(X, "columns", None)
     for j, column in enumerate(cells.T):
         for cell in column:
-            if reason := _why_no_number(cell):
+            if reason := _describe_bad_cell(cell):
                 name = repr(names[j]) if names is not None else str(j)
                 return f"X has {reason[0]} in column {name}, such as {str(cell)[:40]!r}. {reason[1]}"
     if text := next((cell for cell in cells.flat if isinstance(cell, (str, bytes))), None):
@@ -92,7 +92,7 @@ def _why_no_numbers(X):
     return None
 
 
-def _why_no_number(cell):
+def _describe_bad_cell(cell):
     if isinstance(cell, (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)):
         return "dates or durations", "Pass numbers, such as seconds since the first."
     try:
@@ -106,14 +106,14 @@ def _why_no_number(cell):
 
 CANONICAL = "canonical"
 
-BY_ROW = ("labels_", "embedding_", "_rows")
+PER_ROW_ATTRIBUTES = ("labels_", "embedding_", "_rows")
 """Fitted attributes with an entry for each row of the fit."""
 
-ROW_NUMBERS = ("medoid_indices_",)
+ROW_INDEX_ATTRIBUTES = ("medoid_indices_",)
 """Fitted attributes that are numbers of rows."""
 
 
-def order_of(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def canonical_order(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(n,) numbers of rows in ascending order of their first column, of equal ones by the second, and so on.
 
     Rows that are equal in all columns are in ascending order of their weights.
@@ -145,7 +145,7 @@ def _fit_sorted(fit, bound):
     x = estimator._validate(given["X"], reset=True)
     weights = given.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
-    order = order_of(x, weights if np.shape(weights) == (len(x),) else None)
+    order = canonical_order(x, weights if np.shape(weights) == (len(x),) else None)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     given["X"] = _safe_indexing(given["X"], order)
@@ -156,11 +156,11 @@ def _fit_sorted(fit, bound):
         if given.get(name) is not None:
             given[name] = place[np.asarray(given[name])]
     fit(*bound.args, **bound.kwargs)
-    for name in BY_ROW:
+    for name in PER_ROW_ATTRIBUTES:
         value = vars(estimator).get(name)
         if value is not None:
             setattr(estimator, name, value[place])
-    for name in ROW_NUMBERS:
+    for name in ROW_INDEX_ATTRIBUTES:
         if hasattr(estimator, name):
             setattr(estimator, name, order[getattr(estimator, name)].astype(getattr(estimator, name).dtype))
     if "snapshots_" in vars(estimator):

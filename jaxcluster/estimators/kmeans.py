@@ -118,11 +118,11 @@ class KMeans(CenterEstimator):
                 RuntimeWarning,
             )
         weights = self._check_weights(sample_weight, X.shape[0])
-        runs = self._runs(auto=kmeans.AUTO_RESTARTS)
+        runs = self._n_runs(auto=kmeans.AUTO_RESTARTS)
         fit, frame = self._best_fit(X, weights, runs)
         fit = self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)
-        self._tell_ending(float(fit.state.residual))
+        self._print_convergence(float(fit.state.residual))
         return self
 
     def _check_params(self, n, d):
@@ -131,14 +131,14 @@ class KMeans(CenterEstimator):
         check.check_choice("metric", self.metric, kmeans.METRICS)
         matrix_precision(self.precision)
 
-    def _tell_history(self):
+    def _print_history(self):
         """Prints the inertia of every step, if ``verbose`` asks for it, in scikit-learn's words."""
         if self.verbose:
             print("Initialization complete")
             for step, inertia in enumerate(self.history_):
                 print(f"Iteration {step}, inertia {inertia:.6g}.")
 
-    def _tell_ending(self, shift):
+    def _print_convergence(self, shift):
         if not self.verbose or self.status_ != Status.CONVERGED:
             return
         reason = "strict convergence" if shift == 0 else f"center shift {shift:.4g} within tolerance"
@@ -236,7 +236,7 @@ class BisectingKMeans(CenterEstimator):
         random_state = as_random_state(self.random_state) if callable(self.init) else None
 
         def starts(rows):
-            return np.stack(self._called(rows, self.n_init, 2, random_state))
+            return np.stack(self._call_init(rows, self.n_init, 2, random_state))
 
         fit, frame = bisecting.fit_framed(
             as_key(self.random_state),
@@ -254,7 +254,7 @@ class BisectingKMeans(CenterEstimator):
         self._tree = {name: np.array(getattr(fit.state, name)) for name in ("weight", "parents", "pairs")}
         return self
 
-    _labels_by = ("cluster_centers_", "inertia_", "_tree")
+    _required_attributes = ("cluster_centers_", "inertia_", "_tree")
 
     def predict(self, X):
         """The cluster of each row by going down the splits, (n_samples,) int32."""
@@ -279,7 +279,7 @@ class BisectingKMeans(CenterEstimator):
         check.check_choice("algorithm", self.algorithm, ALGORITHMS)
         check.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
 
-    def _check_start(self, d):
+    def _check_init(self, d):
         if not isinstance(self.init, str) and not callable(self.init):
             raise TypeError(
                 f"init={self.init!r} must be a name or a callable for BisectingKMeans, whose splits start from two "

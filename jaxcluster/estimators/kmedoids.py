@@ -15,7 +15,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.input_tables import canonical
-from jaxcluster.estimators.metric_base import MeasuredEstimator
+from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import plain_metric
 from jaxcluster.types import Status
@@ -33,7 +33,7 @@ METHODS = ("fasterpam", "clara")
     objective="sum of distances",
     family="partition",
 )
-class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstimator):
+class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):
     """Clusters around rows of their own: the sum of distances to them, not squared, is least among single swaps.
 
     Args:
@@ -133,7 +133,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         self.n_iter_ = int(fit.steps)
         self.history_ = np.array(fit.history[: self.n_iter_])
         self.status_ = Status(int(fit.status))
-        self._warn_unless_sound(X, weights)
+        self._warn_of_status(X, weights)
         return self
 
     def fit_predict(self, X, y=None, sample_weight=None):
@@ -169,15 +169,15 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         """The rows as finite numbers; of a matrix of distances the function says what is wrong."""
         if not self._precomputed:
             return self._validate(X, reset=reset)
-        return self._as_numbers(X, reset=reset)
+        return self._to_numeric(X, reset=reset)
 
     def _fitted(self, X, weights):
         key, options = as_key(self.random_state), {"metric": self.metric, "p": self.p, "init": self.init}
         options.update(weights=weights, max_steps=self.max_iter)
         if self.method == "clara":
-            runs = self._runs(auto=5)
+            runs = self._n_runs(auto=5)
             return kmedoids.clara(key, X, self.n_clusters, n_samples=runs, sample_size=self.sample_size, **options)
-        runs = self._runs(auto=10 if isinstance(self.init, str) and self.init == "random" else 1)
+        runs = self._n_runs(auto=10 if isinstance(self.init, str) and self.init == "random" else 1)
         return kmedoids.fit(key, X, self.n_clusters, n_init=runs, **options)
 
     def _check_params(self, n, d):
@@ -191,7 +191,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             sample_rows(self.sample_size, k, n)
         else:
             check_init(self.init, k, n, None)
-        self._runs(auto=1)
+        self._n_runs(auto=1)
 
     def _check_attributes(self):
         super()._check_attributes()
@@ -201,10 +201,10 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
             raise ValueError(f"medoid_indices_ are not numbers of the {n} rows.")
 
     @property
-    def _labels_by(self):
+    def _required_attributes(self):
         return ("medoid_indices_",) if self._precomputed else ("medoid_indices_", "cluster_centers_")
 
-    def _runs(self, *, auto):
+    def _n_runs(self, *, auto):
         if isinstance(self.n_init, str):
             check.check_choice("n_init", self.n_init, ["auto"])
             return auto
@@ -217,10 +217,10 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MeasuredEstima
         unknown = jax.numpy.zeros(())
         return kmedoids.KMedoidsState(jax.numpy.asarray(self.medoid_indices_), None, unknown, unknown[None], unknown)
 
-    def _reached(self):
+    def _summary_metrics(self):
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} round{'' if self.n_iter_ == 1 else 's'}"]
 
-    def _warn_unless_sound(self, X, weights):
+    def _warn_of_status(self, X, weights):
         """Says what the data did not allow, and what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = "The inertia is not finite: distances are too large for float32. Scale the columns."

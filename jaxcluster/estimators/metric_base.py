@@ -18,7 +18,7 @@ SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 """Searches for neighbors that scikit-learn knows. Here one search, exact, stands for all of them."""
 
 
-class MeasuredEstimator(ClusterMixin, Estimator):
+class MetricEstimator(ClusterMixin, Estimator):
     """An estimator with a parameter ``metric`` that may be "precomputed"."""
 
     info = Estimator.info._replace(family="density")
@@ -37,7 +37,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
         """The rows of a fit as finite numbers; distances, dense or sparse, may be infinite and are looked at later."""
         if not self._precomputed:
             return self._validate(X, reset=True)
-        return self._as_numbers(X, accept_sparse="csr")
+        return self._to_numeric(X, accept_sparse="csr")
 
     def _check_search(self) -> None:
         """Raises on keywords for the search of neighbors that scikit-learn refuses too; they change nothing here."""
@@ -63,7 +63,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
         metric, p = bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
         plain_metric(metric, p, also=("precomputed",))
 
-    def _measure(self) -> tuple[str | Callable, float]:
+    def _resolve_metric(self) -> tuple[str | Callable, float]:
         """The metric and the power of "minkowski", with what ``metric_params`` says of them.
 
         Warns:
@@ -76,7 +76,7 @@ class MeasuredEstimator(ClusterMixin, Estimator):
             )
         return bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
 
-    def _reached(self):
+    def _summary_metrics(self):
         return found(self.labels_)
 
     def _summary(self):

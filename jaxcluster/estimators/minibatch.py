@@ -120,12 +120,12 @@ class MiniBatchKMeans(CenterEstimator):
             max_epochs=self.max_iter,
             tol=self.tol,
             max_no_improvement=self.max_no_improvement,
-            init_size=self._init_rows(),
+            init_size=self._n_init_rows(),
             reassignment_ratio=self.reassignment_ratio,
             **self._start(X, weights),
         )
-        self._remember(fit.state)
-        if self._has_few_rows(fit, X, weights):
+        self._store_stream_state(fit.state)
+        if self._lacks_distinct_rows(fit, X, weights):
             fit = fit._replace(status=jax.numpy.int32(Status.EMPTY_CLUSTERS))
         fit = self._publish(fit, frame, X, weights)
         if not self.compute_labels:
@@ -157,7 +157,7 @@ class MiniBatchKMeans(CenterEstimator):
             state = minibatch.start(jax.random.fold_in(key, 0), X, self.n_clusters, **options)
             self.n_steps_, self.history_ = 0, np.zeros(0, np.asarray(state.smoothed).dtype)
         else:
-            state = self._recall()
+            state = self._restore_stream_state()
         step_key = jax.random.fold_in(key, self.n_steps_ + 1)
         options = {"reassignment_ratio": self.reassignment_ratio, "frame": self._frame}
         state = jax.device_get(minibatch.partial_fit(step_key, state, X, weights=weights, **options))
@@ -165,14 +165,14 @@ class MiniBatchKMeans(CenterEstimator):
         self.n_steps_ += 1
         self.history_ = np.append(self.history_, state.smoothed)
         self.status_ = Status.MAX_STEPS if np.isfinite(state.centers).all() else Status.NOT_FINITE
-        self._remember(state)
+        self._store_stream_state(state)
         if self.compute_labels:
             self.labels_ = np.array(kmeans.predict(self.cluster_centers_, X, frame=self._frame))
             self.inertia_ = -self._score(X, weights)
-        self._warn_unless_sound(X, weights)
+        self._warn_of_status(X, weights)
         return self
 
-    def _has_few_rows(self, fit, X, weights):
+    def _lacks_distinct_rows(self, fit, X, weights):
         """Whether a sound fit left clusters without rows as there are fewer distinct rows than clusters.
 
         Batches may leave a cluster without rows for want of luck too, which is no fault of the rows.
@@ -184,18 +184,18 @@ class MiniBatchKMeans(CenterEstimator):
             return False
         return distinct_rows(X, counted) < self.n_clusters
 
-    def _tell_history(self):
+    def _print_history(self):
         """Prints the smoothed inertia of every batch and why the last one was the last, if ``verbose`` asks for it."""
         if not self.verbose:
             return
         for step, inertia in enumerate(self.history_, start=1):
             print(f"Minibatch step {step}: ewa inertia: {inertia:.6g}")
         if self.status_ == Status.CONVERGED:
-            reason = "lack of improvement in inertia" if self._out_of_patience() else "small centers change"
+            reason = "lack of improvement in inertia" if self._lacks_improvement() else "small centers change"
             print(f"Converged ({reason}) at step {len(self.history_)}")
 
-    def _out_of_patience(self):
-        return self.max_no_improvement is not None and self._running["stale"] >= self.max_no_improvement
+    def _lacks_improvement(self):
+        return self.max_no_improvement is not None and self._stream_state["stale"] >= self.max_no_improvement
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -206,7 +206,7 @@ class MiniBatchKMeans(CenterEstimator):
         if self.init_size is not None:
             check.check_count("init_size", self.init_size)
 
-    def _init_rows(self):
+    def _n_init_rows(self):
         """``init_size``, or three rows a cluster where it is too small for the clusters."""
         if self.init_size is None or self.init_size >= self.n_clusters:
             return self.init_size
@@ -219,16 +219,16 @@ class MiniBatchKMeans(CenterEstimator):
 
     def _start(self, X, weights):
         """The options of a start: a name and a number of runs, or centers, the best of those a callable gives."""
-        runs = self._runs(auto=AUTO_RESTARTS)
+        runs = self._n_runs(auto=AUTO_RESTARTS)
         if not callable(self.init):
             return {"init": self.init, "n_init": runs}
-        starts = self._called_starts(X, runs)
+        starts = self._starts_from_callable(X, runs)
         return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights))), "n_init": 1}
 
-    def _remember(self, state):
+    def _store_stream_state(self, state):
         """Keeps what `partial_fit` goes on from, beside the centers."""
-        self._running = {name: np.array(value) for name, value in state._asdict().items() if name != "centers"}
+        self._stream_state = {name: np.array(value) for name, value in state._asdict().items() if name != "centers"}
 
-    def _recall(self):
+    def _restore_stream_state(self):
         check_is_fitted(self)
-        return minibatch.MiniBatchState(centers=self.cluster_centers_, **self._running)
+        return minibatch.MiniBatchState(centers=self.cluster_centers_, **self._stream_state)

@@ -25,7 +25,7 @@ from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, Status
 
-MOST_BATCHES = 10_000
+MAX_LOWER_BOUNDS = 10_000
 """Batches of a stream whose lower bounds are kept."""
 
 
@@ -47,7 +47,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     _functions: Any = gmm
 
-    _labels_by = ("weights_", "means_", "covariances_")
+    _required_attributes = ("weights_", "means_", "covariances_")
 
     _frame: Frame | None = None
     """The frame of the last fit, in which rows are compared with its components."""
@@ -111,16 +111,16 @@ class MixtureEstimator(DensityMixin, Estimator):
         bound, zero = np.asarray(self.lower_bound_, dtype), np.zeros((), dtype)
         return gmm.GMMState(self.weights_, self._exact_means(), covariances, bound, collapsed, zero)
 
-    def _keep_digits(self, means):
+    def _store_exact_means(self, means):
         """Remembers what ``means_`` lacks of the means with all digits: in float32 at 1e4, or of integers near 1e18."""
-        self._rounded = self.means_.copy()
-        self._rest = (means - self.means_.astype(np.longdouble)).astype(np.float64)
+        self._published_means = self.means_.copy()
+        self._means_residual = (means - self.means_.astype(np.longdouble)).astype(np.float64)
 
     def _exact_means(self):
         """``means_`` with all digits, unless they were replaced since the fit."""
-        if not np.array_equal(getattr(self, "_rounded", None), self.means_):
+        if not np.array_equal(getattr(self, "_published_means", None), self.means_):
             return self.means_
-        return self.means_.astype(np.longdouble) + self._rest
+        return self.means_.astype(np.longdouble) + self._means_residual
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -145,7 +145,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         fit = jax.device_get(fit)
         self._frame = frame
         self._publish_mixture(fit.state)
-        self._keep_digits(means)
+        self._store_exact_means(means)
         self.labels_ = np.array(fit.labels)
         self.lower_bounds_ = -np.array(fit.history[: int(fit.steps)])
         self.history_ = self.lower_bounds_
@@ -154,8 +154,8 @@ class MixtureEstimator(DensityMixin, Estimator):
         self.status_ = Status(int(fit.status))
         reached = bool(fit.state.residual <= self.tol)
         self.converged_ = self.status_ == Status.CONVERGED or (self.status_ == Status.COLLAPSED and reached)
-        self._tell_history()
-        self._warn_unless_sound(fit.state)
+        self._print_history()
+        self._warn_of_status(fit.state)
         return fit
 
     def _publish_mixture(self, state: Any) -> None:
@@ -170,7 +170,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             )
         self.precisions_cholesky_, self.precisions_ = _roots_and_precisions(self.covariance_type, self.covariances_)
 
-    def _warn_unless_sound(self, state):
+    def _warn_of_status(self, state):
         """Says what the data did not allow, and what to do about it."""
         if self.status_ == Status.NOT_FINITE:
             message = (
@@ -202,7 +202,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             return
         warn(message, ConvergenceWarning)
 
-    def _reached(self):
+    def _summary_metrics(self):
         steps = f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"
         return [f"lower bound {self.lower_bound_:.4g}", steps]
 
@@ -367,7 +367,7 @@ class GaussianMixture(MixtureEstimator):
             options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
             found = minibatch_fit_framed(key, X, self.n_components, em, **options)
         self._publish(*found)
-        self._stream = None
+        self._stream_state = None
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -397,18 +397,20 @@ class GaussianMixture(MixtureEstimator):
             self.lower_bounds_ = np.zeros(0, np.float64)
         else:
             del options["covariance"]
-            state = gmm.partial_fit(self._recall(), X, decay=self.decay, **options)
+            state = gmm.partial_fit(self._restore_stream_state(), X, decay=self.decay, **options)
         self._frame = state.frame
         self._publish_mixture(state.mixture())
-        self._keep_digits(state.wide_means())
-        self._stream = {name: value if name == "frame" else np.array(value) for name, value in state._asdict().items()}
+        self._store_exact_means(state.wide_means())
+        self._stream_state = {
+            name: value if name == "frame" else np.array(value) for name, value in state._asdict().items()
+        }
         self.lower_bound_ = float(state.lower_bound)
-        self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MOST_BATCHES:]
+        self.lower_bounds_ = np.append(self.lower_bounds_, state.lower_bound)[-MAX_LOWER_BOUNDS:]
         self.history_, self.n_iter_, self.converged_ = self.lower_bounds_, int(state.steps), False
         self.status_ = Status.COLLAPSED if state.collapsed.any() else Status.MAX_STEPS
         self.labels_ = self.predict(X)
         if self.status_ == Status.COLLAPSED:
-            self._warn_unless_sound(state)
+            self._warn_of_status(state)
         return self
 
     def aic(self, X, sample_weight=None) -> float:
@@ -430,11 +432,11 @@ class GaussianMixture(MixtureEstimator):
     def _shared_options(self):
         return {"covariance": self.covariance_type, "reg_covar": self.reg_covar, "missing": self.missing}
 
-    def _recall(self):
+    def _restore_stream_state(self):
         """The state that `partial_fit` goes on from: the last batch's, or one made of a fit."""
-        if self._stream is not None:
-            arrays = {name: jnp.asarray(value) for name, value in self._stream.items() if name != "frame"}
-            return gmm.StepwiseState(frame=self._stream["frame"], **arrays)
+        if self._stream_state is not None:
+            arrays = {name: jnp.asarray(value) for name, value in self._stream_state.items() if name != "frame"}
+            return gmm.StepwiseState(frame=self._stream_state["frame"], **arrays)
         return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar, frame=self._frame)
 
     def _check_params(self, n, d):

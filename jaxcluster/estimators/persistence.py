@@ -27,36 +27,62 @@ from jaxcluster.types import Status
 
 FORMAT = "jaxcluster-model"
 FORMAT_VERSION = 1
-ATTRIBUTES_VERSION = 2
+ATTRIBUTES_VERSION = 3
 """Of the fitted attributes: from 2 on they hold the frame of the fit, without which rows cannot be labeled."""
 
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
-PLACES = ("checkpoint_dir",)
+PATH_PARAMS = ("checkpoint_dir",)
 """Parameters that are places on the machine of a fit, and no part of a model: they are not saved."""
 
-MOST_JSON = 1 << 30
+MAX_JSON_BYTES = 1 << 30
 """Bytes of model.json that are read at the most. What is large is among the arrays."""
 
-MOST_ROWS = 1 << 48
+MAX_ROWS = 1 << 48
 """More rows than any fit has seen."""
 
-WORDS_FOR_NUMBERS = ("auto", "scale")
+NUMBER_WORDS = ("auto", "scale")
 """What a parameter may be in place of a number."""
 
-FINITE = (
+FINITE_ARRAYS = (
     *("cluster_centers_", "means_", "weights_", "covariances_", "precisions_", "precisions_cholesky_", "variances_"),
-    *("prototypes_", "components_", "embedding_", "mean_precision_", "degrees_of_freedom_", "_rounded", "_rest"),
+    *(
+        "prototypes_",
+        "components_",
+        "embedding_",
+        "mean_precision_",
+        "degrees_of_freedom_",
+        "_published_means",
+        "_means_residual",
+    ),
 )
 """Fitted arrays that are finite numbers, or there is no model."""
 
-ROWS = ("means_", "components_", "_fitted_rows")
+FEATURE_ARRAYS = ("means_", "components_", "_fitted_rows")
 """Of these, what has the columns of the rows."""
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError)
+_DECODING_ERRORS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 """What the decoding of wrong content raises."""
 
-KEYS = {"format", "format_version", "jaxcluster_version", "estimator", "params", "attributes", "arrays", "files"}
+REQUIRED_KEYS = {
+    "format",
+    "format_version",
+    "jaxcluster_version",
+    "estimator",
+    "params",
+    "attributes",
+    "arrays",
+    "files",
+}
 
 
 def save(estimator: Any, path: str | os.PathLike) -> None:
@@ -84,13 +110,13 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         "attributes_version": ATTRIBUTES_VERSION,
         "jaxcluster_version": jaxcluster.__version__,
         "estimator": name,
-        "params": {key: encode(key, None if key in PLACES else value, arrays) for key, value in params.items()},
+        "params": {key: encode(key, None if key in PATH_PARAMS else value, arrays) for key, value in params.items()},
         "attributes": {key: encode(key, value, arrays) for key, value in fitted.items()},
-        "arrays": _table(arrays),
+        "arrays": _array_specs(arrays),
     }
     payload = safetensors.numpy.save(arrays)
     content["files"] = {ARRAYS_FILE: {"bytes": len(payload), "sha256": _sha256(payload)}}
-    _replace_folder(folder, {ARRAYS_FILE: payload, MODEL_FILE: _dump(_seal(content)).encode()})
+    _replace_folder(folder, {ARRAYS_FILE: payload, MODEL_FILE: _to_json(_with_checksum(content)).encode()})
 
 
 def load(path: str | os.PathLike) -> Any:
@@ -126,7 +152,7 @@ def _load(folder):
         params = {key: decode(value, arrays) for key, value in content["params"].items()}
         attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
         return _rebuild(ESTIMATORS[content["estimator"]], params, attributes)
-    except _MALFORMED as error:
+    except _DECODING_ERRORS as error:
         raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
 
 
@@ -134,12 +160,14 @@ def _rebuild(cls, params, attributes):
     defaults = cls().get_params(deep=False)
     for name, value in params.items():
         number = isinstance(defaults.get(name), (int, float)) and isinstance(value, str)
-        if number and value not in WORDS_FOR_NUMBERS:
+        if number and value not in NUMBER_WORDS:
             raise ValueError(f"the parameter {name} is {value!r}, and should be a number.")
-    if any(params.get(name) is not None for name in PLACES):
-        raise ValueError(f"it names a folder of another machine in {', '.join(PLACES)}.")
+    if any(params.get(name) is not None for name in PATH_PARAMS):
+        raise ValueError(f"it names a folder of another machine in {', '.join(PATH_PARAMS)}.")
     estimator = cls(**params)
-    missing = [name for name in estimator._labels_by if isinstance(attributes.get(name), (type(None), str, bool))]
+    missing = [
+        name for name in estimator._required_attributes if isinstance(attributes.get(name), (type(None), str, bool))
+    ]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
     _check_fitted(attributes, str(getattr(cls, "__module__", "")))
@@ -158,7 +186,7 @@ def _check_params(cls, params, attributes):
     per_row = attributes.get("labels_", attributes.get("embedding_"))
     known = per_row is not None and not hasattr(cls, "partial_fit")  # which keeps the labels of its last batch
     # Not of the estimator itself: some keep what they work out of the parameters.
-    cls(**params)._check_params(len(per_row) if known else MOST_ROWS, attributes["n_features_in_"])
+    cls(**params)._check_params(len(per_row) if known else MAX_ROWS, attributes["n_features_in_"])
 
 
 def _check_fitted(attributes, module):
@@ -173,11 +201,11 @@ def _check_fitted(attributes, module):
         isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
     ):
         raise ValueError("labels_ are no integers, one a row.")
-    of_rows = set(ROWS) | ({"cluster_centers_"} if ".deep" not in module else set())
+    of_rows = set(FEATURE_ARRAYS) | ({"cluster_centers_"} if ".deep" not in module else set())
     for name, value in attributes.items():
         if value is None:
             continue
-        if name in FINITE or name in of_rows:
+        if name in FINITE_ARRAYS or name in of_rows:
             numbers = value.data if scipy.sparse.issparse(value) else value
             if not isinstance(numbers, (np.ndarray, float)) or not _is_finite(numbers):
                 raise ValueError(f"{name} holds NaN or infinity, or no numbers at all.")
@@ -197,7 +225,7 @@ def _is_finite(numbers):
 
 def _read_model(file):
     """The checked content of ``model.json``."""
-    text = _read(file, MOST_JSON).decode("utf-8", errors="replace")
+    text = _read(file, MAX_JSON_BYTES).decode("utf-8", errors="replace")
     try:
         sealed = json.loads(text)
         content = {key: value for key, value in sealed.items() if key != "sha256"}
@@ -205,10 +233,10 @@ def _read_model(file):
         raise ValueError(
             f"{file} is not a model: it was changed or truncated since it was written ({error})."
         ) from error
-    if content.get("format") != FORMAT or not content.keys() >= KEYS:
+    if content.get("format") != FORMAT or not content.keys() >= REQUIRED_KEYS:
         raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
     try:
-        intact = _dump(_seal(content)) == text
+        intact = _to_json(_with_checksum(content)) == text
     except (ValueError, RecursionError):  # NaN, which the file cannot hold
         intact = False
     if not intact:
@@ -254,9 +282,9 @@ def _read_arrays(file, content):
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
     try:
         arrays = safetensors.numpy.load(payload)
-    except (safetensors.SafetensorError, *_MALFORMED) as error:
+    except (safetensors.SafetensorError, *_DECODING_ERRORS) as error:
         raise ValueError(f"{file} is not a safetensors file: {error}") from error
-    if _table(arrays) != content["arrays"]:
+    if _array_specs(arrays) != content["arrays"]:
         raise ValueError(f"{file} does not hold the arrays that {MODEL_FILE} lists. Were files of two models mixed?")
     return arrays
 
@@ -283,16 +311,16 @@ def _read(file, most):
         return stream.read(about.st_size)
 
 
-def _table(arrays):
+def _array_specs(arrays):
     return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in sorted(arrays.items())}
 
 
-def _seal(content):
+def _with_checksum(content):
     """``content`` with the SHA-256 of its own text."""
-    return {**content, "sha256": _sha256(_dump(content).encode())}
+    return {**content, "sha256": _sha256(_to_json(content).encode())}
 
 
-def _dump(content):
+def _to_json(content):
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 

@@ -20,7 +20,7 @@ from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
 
-TUPLES = {
+NAMED_TUPLES = {
     "CondensedTree": "jaxcluster.cluster.hdbscan.condense",
     "Frame": "jaxcluster.core.frame",
     "Scaling": "jaxcluster.datasets.scaling",
@@ -28,7 +28,7 @@ TUPLES = {
 }
 """Named tuples that fitted attributes may hold, and the module of each: a file can name no other class."""
 
-COMPRESSED = ("csr", "csc", "bsr")
+COMPRESSED_FORMATS = ("csr", "csc", "bsr")
 """Formats of sparse matrices that are kept as they are, entry by entry; others go by way of coordinates."""
 
 
@@ -50,7 +50,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return encode(name, value.item(), arrays)
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": str(value)}
-    if TUPLES.get(type(value).__name__) == type(value).__module__:
+    if NAMED_TUPLES.get(type(value).__name__) == type(value).__module__:
         return {"$named": {"class": type(value).__name__, "fields": encode(name, value._asdict(), arrays)}}
     if scipy.sparse.issparse(value):
         return _encode_sparse(name, value, arrays)
@@ -91,7 +91,7 @@ def _encode_sparse(name, value, arrays):
     """The parts of a sparse matrix, of which its class makes it again."""
     if value.ndim != 2:
         raise TypeError(f"{name} is a sparse array of shape {value.shape}, which cannot be saved. Make it 2-D.")
-    if value.format in COMPRESSED:
+    if value.format in COMPRESSED_FORMATS:
         parts = {"data": value.data, "indices": value.indices, "indptr": value.indptr}
     else:
         entries = value.tocoo()
@@ -130,7 +130,7 @@ def _decode_random_state(content, arrays):
 
 def _decode_named(content, arrays):
     name = content["class"]
-    return getattr(importlib.import_module(TUPLES[name]), name)(**decode(content["fields"], arrays))
+    return getattr(importlib.import_module(NAMED_TUPLES[name]), name)(**decode(content["fields"], arrays))
 
 
 def _decode_records(content, arrays):
@@ -149,7 +149,7 @@ def _decode_sparse(content, arrays):
     if kind not in ("array", "matrix") or not hasattr(scipy.sparse, f"{content['format']}_{kind}"):
         raise ValueError(f"sparse matrices of the form {content['format']!r} are not known.")
     data = decode(content["data"], arrays)
-    if content["format"] not in COMPRESSED:
+    if content["format"] not in COMPRESSED_FORMATS:
         place = decode(content["row"], arrays), decode(content["col"], arrays)
         return getattr(scipy.sparse, f"coo_{kind}")((data, place), shape=shape).asformat(content["format"])
     parts = (data, decode(content["indices"], arrays), decode(content["indptr"], arrays))

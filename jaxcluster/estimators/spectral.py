@@ -27,11 +27,11 @@ SOLVERS = ("arpack", "lobpcg", "amg")
 """What scikit-learn calls the ways to the eigenvectors; there is one here, in place of all."""
 
 
-EXACT = 1e-13
+EXACT_TOL = 1e-13
 """Residual of what is as exact as can be: a few hundred roundings of float64, which products of many rows leave."""
 
 
-EQUAL = 64 * float(np.finfo(np.float64).eps)
+EIGENVALUE_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 """Rounding of an eigenvalue, in whose place one of equal weights may be."""
 
 
@@ -43,9 +43,9 @@ class _SpectralEstimator(Estimator):
     _affinities: tuple[str, ...] = spectral.AFFINITIES
     """Names that ``affinity`` may have."""
 
-    _labels_by = ("embedding_",)
+    _required_attributes = ("embedding_",)
 
-    _first_kept = 0
+    _n_trivial = 0
     """Whether the first eigenvalue, 0, is among those that are published."""
 
     def __sklearn_tags__(self):
@@ -85,7 +85,7 @@ class _SpectralEstimator(Estimator):
                 raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
             return X
         formats = ["csr", "csc", "coo"]
-        X = self._as_numbers(X, accept_sparse=formats, ensure_min_samples=2)
+        X = self._to_numeric(X, accept_sparse=formats, ensure_min_samples=2)
         return self._symmetric(X) if self.affinity == "precomputed" else X
 
     @staticmethod
@@ -120,9 +120,9 @@ class _SpectralEstimator(Estimator):
             check.check_choice("eigen_tol", self.eigen_tol, ["auto"])
             return 1e-4
         check.check_positive("eigen_tol", self.eigen_tol, zero=True)
-        return self.eigen_tol or EXACT  # scikit-learn's 0 is "as exact as can be"
+        return self.eigen_tol or EXACT_TOL  # scikit-learn's 0 is "as exact as can be"
 
-    def _problem(self, X, gamma, n_neighbors):
+    def _graph_input(self, X, gamma, n_neighbors):
         """What the function is given: rows for "rbf", else the matrix, which is kept."""
         self._rows, self._weights, self.gamma_ = None, None, gamma
         if self.affinity == "rbf":
@@ -178,10 +178,10 @@ class _SpectralEstimator(Estimator):
 
     def _weights_are_equal(self):
         """Whether the second eigenvalue is n / (n − 1), which it is of equal weights between all rows alone."""
-        n, further = len(self.embedding_), self.eigenvalues_[self._first_kept :]
-        return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EQUAL
+        n, further = len(self.embedding_), self.eigenvalues_[self._n_trivial :]
+        return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EIGENVALUE_ROUNDING
 
-    def _reached(self):
+    def _summary_metrics(self):
         return [f"largest residual {self.residuals_.max():.2g}"]
 
 
@@ -225,9 +225,9 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
 
     _affinities = (*spectral.AFFINITIES, *KERNEL_PARAMS)
 
-    _labels_by = ("labels_", "embedding_")
+    _required_attributes = ("labels_", "embedding_")
 
-    _first_kept = 1
+    _n_trivial = 1
 
     def __init__(
         self,
@@ -286,7 +286,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         """
         X = self._checked(X)
         self._check_params(*X.shape)
-        x, options = self._problem(X, self.gamma, self.n_neighbors)
+        x, options = self._graph_input(X, self.gamma, self.n_neighbors)
         fit = spectral.fit(
             as_key(self.random_state),
             x,
@@ -306,7 +306,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
                 f"({self.n_clusters}): the embedding has too few distinct rows. Pass fewer clusters.",
                 ConvergenceWarning,
             )
-        self._tell_history()
+        self._print_history()
         if self.verbose:
             print(f"Computing label assignment using {self.assign_labels}")
         return self
@@ -426,7 +426,7 @@ class SpectralEmbedding(_SpectralEstimator):
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
         self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
-        x, options = self._problem(X, gamma, self.n_neighbors_)
+        x, options = self._graph_input(X, gamma, self.n_neighbors_)
         embedding = spectral.embed(
             as_key(self.random_state), x, self.n_components, drop_first=True, tol=self._tol(), **options
         )

@@ -48,7 +48,7 @@ def training_curves(
     """Learning curve of a recorded value, with one panel per phase, as each phase has its own loss.
 
     Args:
-        records: ``records_`` of an estimator: one mapping per epoch with ``phase``, ``epoch`` and numbers.
+        records: ``epoch_history_`` of an estimator: one mapping per epoch with ``phase``, ``epoch`` and numbers.
         name: of the value; phases without it get no panel, and values that are not finite are left out.
         title: of the plot, instead of the name.
 

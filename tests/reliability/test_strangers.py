@@ -34,11 +34,11 @@ def rewritten(model, change):
     arrays = safetensors.numpy.load((model / "arrays.safetensors").read_bytes())
     change(content, arrays)
     payload = safetensors.numpy.save(arrays)
-    content["arrays"] = content["arrays"] if content["arrays"] == "kept" else persistence._table(arrays)
+    content["arrays"] = content["arrays"] if content["arrays"] == "kept" else persistence._array_specs(arrays)
     if content["files"] and isinstance(content["files"], dict):
         content["files"] = {"arrays.safetensors": {"bytes": len(payload), "sha256": persistence._sha256(payload)}}
     (model / "arrays.safetensors").write_bytes(payload)
-    (model / "model.json").write_text(persistence._dump(persistence._seal(content)))
+    (model / "model.json").write_text(persistence._to_json(persistence._with_checksum(content)))
 
 
 def nested(depth):

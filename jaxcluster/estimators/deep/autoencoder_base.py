@@ -24,15 +24,15 @@ from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.types import Array, Float, KeyArray, Status
 
 PRETRAINING = ("end-to-end", "stacked")
-PRETRAIN_STEPS = 2_000
+MIN_PRETRAIN_STEPS = 2_000
 """Of the autoencoder, at least, unless ``pretrain_epochs`` says otherwise; and passes over the rows, at least:"""
-PRETRAIN_PASSES = 30
-UPDATE_STEPS = 30
+MIN_PRETRAIN_EPOCHS = 30
+MIN_UPDATE_STEPS = 30
 """The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
 
 
 @dataclass(eq=False, repr=False)
-class DeepClusterer(DeepEstimator):
+class AutoencoderClusterer(DeepEstimator):
     """A clustering of the codes that a network gives the rows.
 
     An autoencoder is trained first; k-means finds clusters among its codes; then network and clusters are trained
@@ -62,7 +62,7 @@ class DeepClusterer(DeepEstimator):
         n_init: starts of k-means.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
     """
 
     _: KW_ONLY
@@ -79,9 +79,9 @@ class DeepClusterer(DeepEstimator):
     # What each method has of its own.
 
     def _start(
-        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray, known: Any
+        self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray, class_codes: Any
     ) -> dict[str, Any]:
-        """What clusters begin with, from the codes of all rows and what `_known` says of them: what `_make` takes."""
+        """Initial clusters, as `_make` takes them, from the codes of all rows and the known classes of some."""
         return {"centers": self._kmeans(key, z).state.centers}
 
     def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
@@ -90,24 +90,24 @@ class DeepClusterer(DeepEstimator):
 
     # The whole.
 
-    def _fit(self, X, known):
+    def _fit(self, X, class_codes):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
         snapshots = self._snapshots(rows)
-        autoencoder, endings = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
+        autoencoder, phases = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
         codes = map_module(autoencoder, "encode", rows)
-        self._check_codes(codes, endings)
-        self._began = self._start(start_key, codes, autoencoder, rows, known)
-        module = self._make(autoencoder, self._began)
-        if endings and endings[-1][1].status == Status.NOT_FINITE:
-            phase, ending = endings[-1]
+        self._check_codes(codes, phases)
+        self._initial_clusters = self._start(start_key, codes, autoencoder, rows, class_codes)
+        module = self._make(autoencoder, self._initial_clusters)
+        if phases and phases[-1][1].status == Status.NOT_FINITE:
+            phase, trained = phases[-1]
         else:
-            module, phase, ending = self._train(train_key, module, rows, known, snapshots, endings)
-        self._began = {name: np.array(value) for name, value in self._began.items()}
-        self._publish(module, ending, phase, rows, snapshots)
+            module, phase, trained = self._train(train_key, module, rows, class_codes, snapshots, phases)
+        self._initial_clusters = {name: np.array(value) for name, value in self._initial_clusters.items()}
+        self._publish(module, trained, phase, rows, snapshots)
 
     def reconstruct(self, X):
         """Each row as its code gives it back, (n_samples, n_features), in the units of X.
@@ -120,8 +120,8 @@ class DeepClusterer(DeepEstimator):
 
     # Parts of the whole.
 
-    def _blank(self) -> nnx.Module:
-        return self._make(self._networks(nnx.Rngs(0), self.n_features_in_), self._began)
+    def _init_module(self) -> nnx.Module:
+        return self._make(self._networks(nnx.Rngs(0), self.n_features_in_), self._initial_clusters)
 
     def _networks(self, rngs: nnx.Rngs, d: int) -> Autoencoder:
         """Untrained networks for d columns."""
@@ -149,13 +149,13 @@ class DeepClusterer(DeepEstimator):
     def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, Trained]]]:
         """The trained autoencoder, and its phases with their endings; the last one may have failed."""
         batch = self._batch(len(rows))
-        passes = max(PRETRAIN_PASSES, -(-PRETRAIN_STEPS // (len(rows) // batch)))
+        passes = max(MIN_PRETRAIN_EPOCHS, -(-MIN_PRETRAIN_STEPS // (len(rows) // batch)))
         epochs = passes if self.pretrain_epochs is None else self.pretrain_epochs
         if epochs == 0:
             return autoencoder, []
         layers_key, whole_key = jax.random.split(key)
         options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": self.resume}
-        endings = []
+        phases = []
         if self.pretrain == "stacked":
             autoencoder, layers = pretrain_layers(
                 layers_key,
@@ -167,12 +167,12 @@ class DeepClusterer(DeepEstimator):
                 checkpoints=self._checkpoints("layers"),
                 **options,
             )
-            endings = [(f"layer-{i}", ending) for i, ending in enumerate(layers)]
-            for phase, ending in endings:
-                self._record(phase, ending)
-            if endings[-1][1].status == Status.NOT_FINITE:
-                return autoencoder, endings
-        ending = train(
+            phases = [(f"layer-{i}", trained) for i, trained in enumerate(layers)]
+            for phase, trained in phases:
+                self._append_history(phase, trained)
+            if phases[-1][1].status == Status.NOT_FINITE:
+                return autoencoder, phases
+        trained = train(
             whole_key,
             autoencoder,
             rows,
@@ -181,18 +181,18 @@ class DeepClusterer(DeepEstimator):
             checkpoints=self._checkpoints("pretrain"),
             **options,
         )
-        self._record("pretrain", ending)
-        return ending.module, [*endings, ("pretrain", ending)]
+        self._append_history("pretrain", trained)
+        return trained.module, [*phases, ("pretrain", trained)]
 
-    def _train(self, key, module, rows, known, snapshots, endings) -> tuple[nnx.Module, str, Trained]:
+    def _train(self, key, module, rows, class_codes, snapshots, phases) -> tuple[nnx.Module, str, Trained]:
         """The module after the second phase, the name of the phase that is published, and its ending."""
         batch = self._batch(len(rows))
-        interval = max(UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
-        ending = train(
+        interval = max(MIN_UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
+        trained = train(
             key,
             module,
             rows,
-            y=known,
+            y=class_codes,
             epochs=self.epochs,
             optimizer=adam(self._rate()) if self.optimizer is None else self.optimizer,
             batch_size=batch,
@@ -203,25 +203,25 @@ class DeepClusterer(DeepEstimator):
             checkpoints=self._checkpoints("cluster"),
             resume=self.resume,
         )
-        self._record("cluster", ending)
-        return ending.module, "cluster", ending
+        self._append_history("cluster", trained)
+        return trained.module, "cluster", trained
 
     def _kmeans(self, key, z):
         return kmeans.fit(key, z, self.n_clusters, n_init=self.n_init)
 
-    def _check_codes(self, codes, endings):
+    def _check_codes(self, codes, phases):
         """Raises where pretraining left nothing to go on with."""
         if np.isfinite(np.asarray(codes)).all():
             return
-        if not endings:
+        if not phases:
             raise ValueError(
                 f"{type(self).__name__}: the encoder that was passed gives codes of X that are not finite. Pass "
                 "another, or look for extreme values in X."
             )
-        phase, ending = endings[-1]
+        phase, trained = phases[-1]
         raise ValueError(
-            f"{type(self).__name__}: the codes of X are not finite after step {ending.steps} of pretraining. "
-            f"{self._gentler(phase)}, or look for extreme values in X."
+            f"{type(self).__name__}: the codes of X are not finite after step {trained.steps} of pretraining. "
+            f"{self._lower_rate_advice(phase)}, or look for extreme values in X."
         )
 
     def _check_params(self, n: int, d: int) -> None:

@@ -26,11 +26,11 @@ from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.scaling import CHOICES, rescaled
+from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Array, Float, Status
 
-IDLE = frozenset(
+UNRELATED_PARAMS = frozenset(
     {"epochs", "tol", "verbose", "callbacks", "checkpoint_dir", "checkpoint_every", "resume", "random_state"}
 )
 """Parameters on which no step of a training depends, or which its checkpoints know in another way."""
@@ -67,7 +67,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         labels_: (n_samples,) int32.
         cluster_centers_: (n_clusters, latent), among the codes.
         history_: (n_iter_,) loss of each epoch of the last phase.
-        records_: all that was followed, a dictionary an epoch, of all phases.
+        epoch_history_: all that was followed, a dictionary an epoch, of all phases.
         snapshots_: codes of some rows through the training, for pictures: "rows" are their numbers, the others go by
             phase and epoch.
         n_iter_: epochs of the last phase.
@@ -80,7 +80,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         family="deep", clusters="n_clusters", steps="epochs", reported=("n_iter_",), objective="loss"
     )
 
-    _labels_by = ("labels_", "cluster_centers_", "scaling_", "_weights")
+    _required_attributes = ("labels_", "cluster_centers_", "scaling_", "_weights")
 
     n_clusters: int = 8
     _: KW_ONLY
@@ -104,19 +104,19 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # What each method has of its own, besides ``fit``.
 
-    def _blank(self) -> nnx.Module:
+    def _init_module(self) -> nnx.Module:
         """The module of a fitted estimator before any training: ``features`` of rows, ``assign`` of these."""
         raise NotImplementedError
 
-    def _known(self, y: Any, n: int) -> Array | np.ndarray | None:
+    def _encode_labels(self, y: Any, n: int) -> Array | np.ndarray | None:
         """What the module is told of the rows: n values, or None."""
         return None
 
     def _centers(self, module: nnx.Module) -> Array:
         return module.centers[...]
 
-    def _fit(self, X: np.ndarray, known: Any) -> None:
-        """Trains on checked rows, told of them what `_known` says, and publishes."""
+    def _fit(self, X: np.ndarray, class_codes: Any) -> None:
+        """Trains on checked rows, told of them what `_encode_labels` says, and publishes."""
         raise NotImplementedError
 
     # Use.
@@ -139,9 +139,9 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
-        known = self._known(y, X.shape[0])
-        self.records_, self.failed_step_ = [], None
-        self._fit(X, known)
+        class_codes = self._encode_labels(y, X.shape[0])
+        self.epoch_history_, self.failed_step_ = [], None
+        self._fit(X, class_codes)
         return self
 
     def predict(self, X):
@@ -151,7 +151,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def predict_proba(self, X):
         """The share of each cluster in each row, (n_samples, n_clusters); rows sum to 1."""
         module, rows = self._with_rows(X)
-        return np.array(self._shares(module, map_module(module, "features", rows)))
+        return np.array(self._predict_proba(module, map_module(module, "features", rows)))
 
     def transform(self, X):
         """The code of each row, (n_samples, latent); of ClusterGAN (n_samples, latent + n_clusters)."""
@@ -166,7 +166,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def module_(self) -> nnx.Module:
         """The trained module, a copy, in evaluation: see `jaxcluster.deep`."""
         check_is_fitted(self)
-        module = with_weights(self._blank(), self._weights)
+        module = with_weights(self._init_module(), self._weights)
         module.eval()
         return module
 
@@ -196,45 +196,51 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _checkpoints(self, phase: str, **more: Any) -> Checkpoints | None:
         if self.checkpoint_dir is None:
             return None
-        config = {name: _described(value) for name, value in self.get_params(deep=False).items() if name not in IDLE}
+        config = {
+            name: _describe_param(value)
+            for name, value in self.get_params(deep=False).items()
+            if name not in UNRELATED_PARAMS
+        }
         folder = Path(self.checkpoint_dir) / phase
         return Checkpoints(
             folder, every=self.checkpoint_every, config={"method": type(self).__name__, **config, **more}
         )
 
-    def _shares(self, module: nnx.Module, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
+    def _predict_proba(self, module: nnx.Module, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
         return map_module(module, "assign", z)
 
-    def _record(self, phase: str, ending: Trained) -> None:
-        self.records_ += [{"phase": phase, **record} for record in ending.history]
+    def _append_history(self, phase: str, trained: Trained) -> None:
+        self.epoch_history_ += [{"phase": phase, **record} for record in trained.history]
 
-    def _publish(self, module: nnx.Module, ending: Trained, phase: str, rows: np.ndarray, snapshots: Snapshots) -> None:
+    def _publish(
+        self, module: nnx.Module, trained: Trained, phase: str, rows: np.ndarray, snapshots: Snapshots
+    ) -> None:
         codes = map_module(module, "features", rows)
-        self.labels_ = np.argmax(np.asarray(self._shares(module, codes)), axis=1).astype(np.int32)
+        self.labels_ = np.argmax(np.asarray(self._predict_proba(module, codes)), axis=1).astype(np.int32)
         self.cluster_centers_ = np.array(self._centers(module))
         self._weights = {name: np.array(value) for name, value in weights_of(module).items()}
-        self.history_ = np.array([record["loss"] for record in ending.history])
-        self.n_iter_ = len(ending.history)
+        self.history_ = np.array([record["loss"] for record in trained.history])
+        self.n_iter_ = len(trained.history)
         self.snapshots_ = {"rows": snapshots.rows, **snapshots.taken}
-        self.status_, self.failed_step_ = ending.status, ending.failed_step
-        if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._empty():
+        self.status_, self.failed_step_ = trained.status, trained.failed_step
+        if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._n_empty():
             self.status_ = Status.EMPTY_CLUSTERS
-        self._warn_unless_sound(ending, phase, rows)
+        self._warn_of_status(trained, phase, rows)
 
-    def _empty(self) -> int:
+    def _n_empty(self) -> int:
         """The number of clusters without rows."""
         return self.n_clusters - np.unique(self.labels_).size
 
-    def _warn_unless_sound(self, ending: Trained, phase: str, rows: np.ndarray) -> None:
+    def _warn_of_status(self, trained: Trained, phase: str, rows: np.ndarray) -> None:
         if self.status_ == Status.NOT_FINITE:
             message = (
-                f"{ending.cause} not finite at step {self.failed_step_} of {phase}; the network is that after step "
-                f"{ending.steps}. {self._gentler(phase)}, or look for extreme values in X."
+                f"{trained.cause} not finite at step {self.failed_step_} of {phase}; the network is that after step "
+                f"{trained.steps}. {self._lower_rate_advice(phase)}, or look for extreme values in X."
             )
         elif self.status_ == Status.COLLAPSED:
-            message = f"the training collapsed: {self._collapse(phase)}."
+            message = f"the training collapsed: {self._collapse_cause(phase)}."
         elif self.status_ == Status.EMPTY_CLUSTERS:
-            message = f"{self._empty()} of {self.n_clusters} clusters have no rows{self._too_few(rows)}"
+            message = f"{self._n_empty()} of {self.n_clusters} clusters have no rows{self._empty_cluster_cause(rows)}"
         elif self.status_ == Status.PRECISION:
             message = (
                 "the codes of the rows lie too near to each other to be told apart in float32. Lower latent or "
@@ -244,18 +250,18 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             return
         warn(f"{type(self).__name__}: {message}", ConvergenceWarning)
 
-    def _too_few(self, rows: np.ndarray) -> str:
+    def _empty_cluster_cause(self, rows: np.ndarray) -> str:
         """The cause of clusters without rows, and what to do."""
         distinct = len(np.unique(rows, axis=0))
         if distinct < self.n_clusters:
             return f": X has {distinct} distinct rows. Pass n_clusters={distinct} or fewer."
         return " after the training. Pass fewer clusters, another random_state, or more epochs."
 
-    def _collapse(self, phase: str) -> str:
+    def _collapse_cause(self, phase: str) -> str:
         """The meaning of a collapse of the method, and what to do."""
-        return f"the network tells no rows apart. {self._gentler(phase)}, or look whether X varies"
+        return f"the network tells no rows apart. {self._lower_rate_advice(phase)}, or look whether X varies"
 
-    def _gentler(self, phase: str) -> str:
+    def _lower_rate_advice(self, phase: str) -> str:
         """The advice for smaller steps in a phase, by the parameter that sets them."""
         if self.optimizer is not None and phase in ("cluster", "train"):
             return "Pass an optimizer with a lower rate, or clip its gradients by optax.clip_by_global_norm"
@@ -290,7 +296,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         super()._check_params(n, d)
         check.check_clusters(self.n_clusters, n, name="n_clusters")
         checks.check_widths("hidden", self.hidden)
-        check.check_choice("scaling", self.scaling, CHOICES)
+        check.check_choice("scaling", self.scaling, SCALING_CHOICES)
         for name in ("latent", "checkpoint_every"):
             check.check_count(name, getattr(self, name))
         self._check_epochs()
@@ -329,7 +335,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
 
 
-def _described(value: Any) -> Any:
+def _describe_param(value: Any) -> Any:
     """A parameter in words that are the same in every process."""
     if isinstance(value, optax.GradientTransformation):  # a tuple of functions, whose addresses are others each time
         return "an optimizer of the caller's"

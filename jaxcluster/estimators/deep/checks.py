@@ -14,7 +14,7 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.deep.nets import as_image_shape
 
-MOST_CHANNELS_FIRST = 4
+MAX_CHANNELS = 4
 """Axes of more entries are no channels of an image file: gray, colors, or colors and opacity."""
 
 
@@ -87,7 +87,7 @@ def check_image_shape(image_shape: Any, d: int) -> None:
             f"image_shape={tuple(image_shape)} makes {height * width * channels} values an image, but X has {d} "
             "columns."
         )
-    if len(image_shape) == 3 and height <= MOST_CHANNELS_FIRST < min(width, channels):
+    if len(image_shape) == 3 and height <= MAX_CHANNELS < min(width, channels):
         warn(
             f"image_shape={tuple(image_shape)} is read as (height, width, channels): {height}×{width} pixels of "
             f"{channels} channels. If X holds {height} channel{'s' if height > 1 else ''} of {width}×{channels} "

@@ -18,16 +18,16 @@ from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.single_phase import OnePhase
+from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
 from jaxcluster.estimators.registry import register
 
-BATCH = 64
+DEFAULT_BATCH_SIZE = 64
 """Rows a move, unless ``batch_size`` says otherwise."""
 
 
 @register("clustergan", "a generator of rows, cluster by cluster, and an encoder that finds clusters again")
 @dataclass(eq=False, repr=False)
-class ClusterGAN(OnePhase):
+class ClusterGAN(SinglePhaseEstimator):
     """ClusterGAN: a generator of rows, cluster by cluster, and an encoder that finds the cluster of a row again.
 
     A generator makes rows of noise and the one-hot of a cluster, a critic tells them from those of X, and an encoder,
@@ -56,13 +56,13 @@ class ClusterGAN(OnePhase):
         batch_size: rows a move; "auto" is 64, or all where there are fewer.
         learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is. The paper has 1e-4, for many times the
             steps.
-        image_shape, scaling, …: see `jaxcluster.estimators.deep.single_phase.OnePhase`.
+        image_shape, scaling, …: see `jaxcluster.estimators.deep.single_phase.SinglePhaseEstimator`.
 
     Attributes:
         cluster_centers_: (n_clusters, latent + n_clusters), among the codes.
-        labels_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods. Of the records, "distance" is
-            the critic's estimate of the Wasserstein distance between rows and generated ones, "code" and "cluster" how
-            far off what is recovered is.
+        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods. In the records,
+            "distance" is the critic's estimate of the Wasserstein distance between real and generated rows, "code" and
+            "cluster" are the errors of the recovered noise and cluster.
 
     Source: S. Mukherjee, H. Asnani, E. Lin and S. Kannan, ClusterGAN: latent space clustering in generative adversarial
     networks, AAAI 2019.
@@ -81,9 +81,9 @@ class ClusterGAN(OnePhase):
     critic: Any = None
     learning_rate: Any = 1e-3
 
-    STEPS: ClassVar[int] = 3_000
-    LOOK_STEPS: ClassVar[int] = 250
-    PASSES: ClassVar[int] = 12
+    MIN_STEPS: ClassVar[int] = 3_000
+    MIN_EPOCH_STEPS: ClassVar[int] = 250
+    MIN_EPOCHS: ClassVar[int] = 12
 
     def sample(self, n_samples=1, cluster=None):
         """Generates rows, of clusters drawn alike or of one.
@@ -121,7 +121,7 @@ class ClusterGAN(OnePhase):
 
     def _make(self, rngs, d):
         width = self.latent + self.n_clusters
-        makers = self._of_images(width) if self.image_shape is not None else self._of_rows(width, d)
+        makers = self._image_networks(width) if self.image_shape is not None else self._table_networks(width, d)
         given = self.generator, self.critic, self.encoder
         parts = [make(rngs=rngs) if own is None else nnx.clone(own) for own, make in zip(given, makers, strict=True)]
         _check_parts(*parts[:2], width, d)
@@ -136,7 +136,7 @@ class ClusterGAN(OnePhase):
             critic_steps=self.critic_steps,
         )
 
-    def _of_rows(self, width, d):
+    def _table_networks(self, width, d):
         """How generator, critic and encoder of tables are made, from ``rngs``."""
         hidden = tuple(self.hidden)
         return (
@@ -145,7 +145,7 @@ class ClusterGAN(OnePhase):
             partial(nets.dense_reader, (d, *hidden, width)),
         )
 
-    def _of_images(self, width):
+    def _image_networks(self, width):
         shape, sizes = self.image_shape, {"channels": tuple(self.channels), "dense": self.hidden[-1]}
         bounded = self.scaling in ("auto", "minmax")
         return (
@@ -161,12 +161,12 @@ class ClusterGAN(OnePhase):
         return adam(self._rate(), b1=0.5, b2=0.9) if self.optimizer is None else self.optimizer
 
     def _batch(self, n):
-        return min(BATCH, n) if self.batch_size == "auto" else self.batch_size
+        return min(DEFAULT_BATCH_SIZE, n) if self.batch_size == "auto" else self.batch_size
 
-    def _collapse(self, phase):
+    def _collapse_cause(self, phase):
         return (
             "rows that are generated of all clusters are alike, or those of X are all in one. "
-            f"{self._gentler(phase)}, raise cluster_weight={self.cluster_weight}, or look whether X varies"
+            f"{self._lower_rate_advice(phase)}, raise cluster_weight={self.cluster_weight}, or look whether X varies"
         )
 
     def _check_params(self, n, d):

@@ -12,14 +12,14 @@ from jaxcluster import deep
 from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoder_base import DeepClusterer
-from jaxcluster.estimators.deep.partial_labels import as_known
+from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
+from jaxcluster.estimators.deep.partial_labels import encode_classes
 from jaxcluster.estimators.registry import register
 
 
 @register("dec", "deep embedded clustering: codes drawn to the clusters they are surest of")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DEC(DeepClusterer):
+class DEC(AutoencoderClusterer):
     """Deep embedded clustering: codes are drawn to the clusters that they are surest of, until no more change theirs.
 
     Minimizes KL(P‖Q): Q shares each code out among the clusters by Student's t, P is a sharper Q of all rows, looked at
@@ -28,10 +28,10 @@ class DEC(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Source: J. Xie, R. Girshick and A. Farhadi, Unsupervised deep embedding for clustering analysis, ICML 2016.
 
@@ -64,10 +64,10 @@ class IDEC(DEC):
         n_clusters: number of clusters.
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Source: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
     IJCAI 2017.
@@ -88,7 +88,7 @@ class IDEC(DEC):
     "joint-clustering", "clusters and classes at once, where the classes of some rows are known", takes_classes=True
 )
 @dataclass(eq=False, repr=False, kw_only=True)
-class JointClustering(DeepClusterer):
+class JointClustering(AutoencoderClusterer):
     """Deep clustering that is told the classes of some rows, and may find further clusters beside them.
 
     Minimizes error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and −log of the share that the cluster of its class has
@@ -102,12 +102,12 @@ class JointClustering(DeepClusterer):
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         weight: λ, that of the cross-entropy, a mean over the rows of a batch whose class is known.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
 
     Attributes:
         labels_: (n_samples,) int32 clusters: of rows of a known class too they are what the network says.
         classes_: the classes that were known of any row, ascending; cluster j is that of ``classes_[j]``.
-        cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Sources: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
     IJCAI 2017; J. Enguehard, P. O'Halloran and A. Gholipour, Semi-supervised learning with deep embedded clustering for
@@ -160,11 +160,11 @@ class JointClustering(DeepClusterer):
         for name in ("gamma", "weight"):
             checks.check_number(name, getattr(self, name), zero=True)
 
-    def _known(self, y, n):
+    def _encode_labels(self, y, n):
         self.classes_ = np.zeros(0, np.int64)
         if y is None:
             return None
-        codes, self.classes_ = as_known(y, n)
+        codes, self.classes_ = encode_classes(y, n)
         if self.classes_.size > self.n_clusters:
             raise ValueError(
                 f"y has {self.classes_.size} classes, and there are n_clusters={self.n_clusters}: each class is a "
@@ -172,25 +172,28 @@ class JointClustering(DeepClusterer):
             )
         return codes if self.classes_.size else None
 
-    def _start(self, key, z, autoencoder, rows, known):
-        if known is None:
-            return super()._start(key, z, autoencoder, rows, known)
-        starts = self._around_classes(key, z, known), self._given_to_classes(key, z, known)
-        fit = partial(soft_kmeans.fit, key, z, self.n_clusters, variance=0.0, known=known)
+    def _start(self, key, z, autoencoder, rows, class_codes):
+        if class_codes is None:
+            return super()._start(key, z, autoencoder, rows, class_codes)
+        starts = (
+            self._centers_at_class_means(key, z, class_codes),
+            self._centers_matched_to_classes(key, z, class_codes),
+        )
+        fit = partial(soft_kmeans.fit, key, z, self.n_clusters, variance=0.0, known=class_codes)
         return {"centers": min((fit(init=start).state for start in starts), key=lambda state: state.objective).centers}
 
-    def _around_classes(self, key, z, known):
+    def _centers_at_class_means(self, key, z, class_codes):
         """The mean codes of classes, and others that k-means finds around them."""
-        means = np.stack([np.asarray(z)[known == number].mean(0) for number in range(self.classes_.size)])
+        means = np.stack([np.asarray(z)[class_codes == number].mean(0) for number in range(self.classes_.size)])
         if len(means) == self.n_clusters:
             return means
         return kmeans.fit(key, z, self.n_clusters, frozen=means, n_init=self.n_init).state.centers
 
-    def _given_to_classes(self, key, z, known):
+    def _centers_matched_to_classes(self, key, z, class_codes):
         """The centers of k-means, each class having that which suits most of its rows."""
         fit = self._kmeans(key, z)
         counts = np.zeros((self.classes_.size, self.n_clusters))
-        np.add.at(counts, (known[known >= 0], np.asarray(fit.labels)[known >= 0]), 1)
+        np.add.at(counts, (class_codes[class_codes >= 0], np.asarray(fit.labels)[class_codes >= 0]), 1)
         own = linear_sum_assignment(counts, maximize=True)[1]
         return fit.state.centers[np.array([*own, *np.setdiff1d(np.arange(self.n_clusters), own)])]
 

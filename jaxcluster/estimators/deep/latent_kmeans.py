@@ -11,23 +11,23 @@ from jaxcluster.deep.inference import map_module
 from jaxcluster.deep.latent_kmeans import CodeKMeans
 from jaxcluster.deep.trainer import Trained
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoder_base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
 @register("autoencoder-kmeans", "k-means on the codes of an autoencoder", objective="reconstruction error")
 @dataclass(eq=False, repr=False, kw_only=True)
-class AutoencoderKMeans(DeepClusterer):
+class AutoencoderKMeans(AutoencoderClusterer):
     """k-means on the codes of a (denoising) autoencoder: nothing is trained for the clusters' sake.
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`. Options of the second
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`. Options of the second
             phase mean nothing here, and ``history_`` is that of the pretraining.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_: as of all deep methods.
         status_: how k-means ended.
 
     Example:
@@ -37,24 +37,24 @@ class AutoencoderKMeans(DeepClusterer):
         (150, 2)
     """
 
-    def _start(self, key, z, autoencoder, rows, known):
+    def _start(self, key, z, autoencoder, rows, class_codes):
         fit = self._kmeans(key, z)
         return {"centers": fit.state.centers, "status": fit.status}
 
     def _make(self, autoencoder, start):
         return CodeKMeans(autoencoder, start["centers"])
 
-    def _train(self, key, module, rows, known, snapshots, endings):
+    def _train(self, key, module, rows, class_codes, snapshots, phases):
         z = map_module(module, "features", rows)
         module.measure(z, module.labels(z))
-        phase, trained = endings[-1] if endings else ("pretrain", None)
+        phase, trained = phases[-1] if phases else ("pretrain", None)
         history, steps = ((), 0) if trained is None else (trained.history, trained.steps)
-        return module, phase, Trained(module, None, steps, Status(int(self._began["status"])), None, history)
+        return module, phase, Trained(module, None, steps, Status(int(self._initial_clusters["status"])), None, history)
 
 
 @register("dcn", "reconstruction and k-means of the codes, in turn")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DCN(DeepClusterer):
+class DCN(AutoencoderClusterer):
     """The deep clustering network: reconstruction and k-means of the codes, in turn.
 
     Minimizes Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows; centers follow their codes.
@@ -62,10 +62,10 @@ class DCN(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Source: B. Yang, X. Fu, N. Sidiropoulos and M. Hong, Towards k-means-friendly spaces: simultaneous deep learning
     and clustering, ICML 2017.
@@ -77,7 +77,7 @@ class DCN(DeepClusterer):
         super()._check_params(n, d)
         checks.check_number("weight", self.weight, zero=True)
 
-    def _start(self, key, z, autoencoder, rows, known):
+    def _start(self, key, z, autoencoder, rows, class_codes):
         fit = self._kmeans(key, z)
         return {"centers": fit.state.centers, "counts": jnp.bincount(fit.labels, length=self.n_clusters)}
 
@@ -87,7 +87,7 @@ class DCN(DeepClusterer):
 
 @register("denoising-clustering", "a denoising autoencoder whose codes are drawn to k-means centers")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DenoisingAutoencoderClustering(DeepClusterer):
+class DenoisingAutoencoderClustering(AutoencoderClusterer):
     """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centers.
 
     Minimizes error + λ·‖z − c_s‖²/v, the mean over rows, v the total variance of the codes: λ has no unit.
@@ -95,10 +95,10 @@ class DenoisingAutoencoderClustering(DeepClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
     """
 
     weight: float = 0.1

@@ -12,15 +12,15 @@ from jaxcluster.core.caution import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.partial_labels import as_known
-from jaxcluster.estimators.deep.single_phase import ViewLearner
+from jaxcluster.estimators.deep.partial_labels import encode_classes
+from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
 
 
 @register("metric-embedding", "k-means on codes that labels, or views of the rows, draw together", takes_classes=True)
 @dataclass(eq=False, repr=False, kw_only=True)
-class MetricEmbedding(ViewLearner):
+class MetricEmbedding(AugmentationEstimator):
     """k-means on codes that are near each other where rows are of one class, or are views of one row.
 
     Args:
@@ -35,13 +35,13 @@ class MetricEmbedding(ViewLearner):
         temperature: of the other losses; None for 0.5 of "nt-xent" and 0.1 of "supervised-contrastive".
         mining: of triplets: "hard", or "all" or "semi-hard", which take time with the cube of the rows of a batch.
         n_init: starts of k-means.
-        hidden, latent, …: see `jaxcluster.estimators.deep.single_phase.ViewLearner`.
+        hidden, latent, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
 
     Attributes:
         labels_: (n_samples,) int32 clusters of k-means on the codes, whatever is known of the rows.
         classes_: the classes that were known of any row, ascending.
-        records_: of each epoch also the means of ``anchors``, views in a batch with a positive and a negative, and of
-            ``triplets``, and ``barren``, the share of batches without any anchor.
+        epoch_history_: also the means of ``anchors``, views in a batch with a positive and a negative, and of
+            ``triplets``, and ``barren``, the fraction of batches without any anchor.
         cluster_centers_, history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Sources: see `jaxcluster.deep.metric_learning`.
@@ -61,7 +61,7 @@ class MetricEmbedding(ViewLearner):
     mining: str = "hard"
     n_init: int = 20
 
-    LOOK_STEPS = 5
+    MIN_EPOCH_STEPS = 5
 
     def fit(self, X, y=None):
         """Trains the network and clusters the rows.
@@ -91,10 +91,10 @@ class MetricEmbedding(ViewLearner):
         auto = "supervised-contrastive" if self.classes_.size else "nt-xent"
         return auto if self.loss == "auto" else self.loss
 
-    def _known(self, y, n):
+    def _encode_labels(self, y, n):
         self.classes_, codes = np.zeros(0, np.int64), np.full(n, -1, np.int32)
         if y is not None:
-            codes, self.classes_ = as_known(y, n)
+            codes, self.classes_ = encode_classes(y, n)
         told = self.classes_.size > 0 and self._loss != "nt-xent"
         if self.views is None:
             self._check_labels(np.bincount(codes[codes >= 0]) if told else None)
@@ -114,10 +114,10 @@ class MetricEmbedding(ViewLearner):
                 "classes of more rows."
             )
 
-    def _warn_unless_sound(self, ending, phase, rows):
-        super()._warn_unless_sound(ending, phase, rows)
-        steps = np.diff([0, *(record["step"] for record in self.records_)])
-        barren = np.array([record["barren"] for record in self.records_])
+    def _warn_of_status(self, trained, phase, rows):
+        super()._warn_of_status(trained, phase, rows)
+        steps = np.diff([0, *(record["step"] for record in self.epoch_history_)])
+        barren = np.array([record["barren"] for record in self.epoch_history_])
         count = round(float(np.sum(steps * barren)))
         if count:
             batch, n = self._batch(self.labels_.size), self.labels_.size

@@ -21,7 +21,7 @@ class Known(NamedTuple):
     classes: np.ndarray
 
 
-def as_known(y: Any, n: int) -> Known:
+def encode_classes(y: Any, n: int) -> Known:
     """``y`` read as classes of n rows.
 
     They are integers, integral floats or booleans, −1 for not known; or strings, for which −1, None or NaN stand where
@@ -36,13 +36,13 @@ def as_known(y: Any, n: int) -> Known:
         raise ValueError(f"y has shape {given.shape}, but X has {n} rows. {HINT}")
     if given.dtype.kind in "OUT":
         # NumPy turns all of a list into strings where one is; what is not known is lost then.
-        known, values = _objects(given if isinstance(y, np.ndarray) else np.asarray(y, object))
+        class_codes, values = _objects(given if isinstance(y, np.ndarray) else np.asarray(y, object))
     else:
         values = _numbers(given)
-        known = values != -1 if values.dtype != bool else np.ones(n, bool)
-    classes, found = np.unique(values[known], return_inverse=True)
+        class_codes = values != -1 if values.dtype != bool else np.ones(n, bool)
+    classes, found = np.unique(values[class_codes], return_inverse=True)
     codes = np.full(n, -1, np.int32)
-    codes[known] = found
+    codes[class_codes] = found
     return Known(codes, classes)
 
 
@@ -67,14 +67,14 @@ def _numbers(values):
 def _objects(values):
     """Which values are known, and all of them as strings or integers."""
     values = values.astype(object)
-    known = np.array([not _missing(value) for value in values], bool)
-    kinds = {type(value).__name__ for value in values[known]}
-    if all(isinstance(value, str) for value in values[known]):
-        if "-1" in values[known]:
+    class_codes = np.array([not _missing(value) for value in values], bool)
+    kinds = {type(value).__name__ for value in values[class_codes]}
+    if all(isinstance(value, str) for value in values[class_codes]):
+        if "-1" in values[class_codes]:
             raise ValueError(f"y holds the string '-1', which could be a class or none. {HINT}")
-        return known, np.where(known, values, "").astype(str)
-    if all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values[known]):
-        return known, _numbers(np.where(known, values, -1).astype(np.int64))
+        return class_codes, np.where(class_codes, values, "").astype(str)
+    if all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values[class_codes]):
+        return class_codes, _numbers(np.where(class_codes, values, -1).astype(np.int64))
     raise TypeError(f"y holds values of type {', '.join(sorted(kinds))}. {HINT}")
 
 

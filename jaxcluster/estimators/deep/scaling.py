@@ -8,15 +8,15 @@ from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
-ABOVE, BELOW, FARTHEST = 3.0, 10.0, 30.0
+UPPER_SPREAD, LOWER_SPREAD, MAX_SPREAD = 3.0, 10.0, 30.0
 """Of the ranges of columns, their upper tenth over their median, that over their lower tenth, and the largest over the
 median: with more of one of them, columns are taken to have units apart. The largest counts too, since one column of a
 far larger unit leaves all others no variance, however many they are."""
 
-FAR_ROWS, FAR_SHARE = 0.01, 0.99
+FAR_ROW_FRACTION, FAR_VARIANCE_FRACTION = 0.01, 0.99
 """The share of the rows that may have this share of the variance of all, without a warning."""
 
-CHOICES = ("auto", *SCALINGS)
+SCALING_CHOICES = ("auto", *SCALINGS)
 
 
 def scaled(
@@ -35,7 +35,7 @@ def scaled(
     Warns:
         UserWarning: a few rows so far from the others that these hardly differ once they are scaled.
     """
-    check.check_choice("scaling", how, CHOICES)
+    check.check_choice("scaling", how, SCALING_CHOICES)
     x = check.widen(x)
     scaling = _fitted(x, how, likelihood, images)
     rows = rescaled(x, scaling)
@@ -76,14 +76,14 @@ def _fitted(x, how, likelihood, images):
     # Half of each: the range of ±1e308 is beyond float64.
     ranges = x.max(axis=0).astype(np.float64) / 2 - x.min(axis=0).astype(np.float64) / 2
     varying = ranges > 0
-    if not _alike(ranges[varying]):
+    if not _share_unit(ranges[varying]):
         return scaling
     most = scaling.factor[varying].max()
     shared = most * np.sqrt(np.mean(np.square(scaling.factor[varying] / most)))
     return scaling._replace(factor=np.full(scaling.factor.shape, shared))
 
 
-def _alike(ranges: np.ndarray) -> bool:
+def _share_unit(ranges: np.ndarray) -> bool:
     """Whether columns of these ranges are in the same units.
 
     Not by deviations: those of pixels differ by far more than the ranges of pixels. Quantiles lie between ranges as
@@ -92,16 +92,16 @@ def _alike(ranges: np.ndarray) -> bool:
     if not ranges.size:
         return False
     low, median, high, most = np.exp(np.quantile(np.log(ranges / ranges.max()), (0.1, 0.5, 0.9, 1.0)))
-    return bool(high <= ABOVE * median and median <= BELOW * low and most <= FARTHEST * median)
+    return bool(high <= UPPER_SPREAD * median and median <= LOWER_SPREAD * low and most <= MAX_SPREAD * median)
 
 
 def _warn_of_far_rows(rows):
     squares = np.square(rows, dtype=np.float64).sum(axis=1)
-    count = max(1, int(FAR_ROWS * len(rows)))
-    if len(rows) < 1 / FAR_ROWS or not squares.any():
+    count = max(1, int(FAR_ROW_FRACTION * len(rows)))
+    if len(rows) < 1 / FAR_ROW_FRACTION or not squares.any():
         return
     far = np.argpartition(squares, -count)[-count:]
-    if squares[far].sum() <= FAR_SHARE * squares.sum():
+    if squares[far].sum() <= FAR_VARIANCE_FRACTION * squares.sum():
         return
     far = np.sort(far[squares[far] > squares.mean()])
     listed = ", ".join(map(str, far[:8])) + (" …" if len(far) > 8 else "")

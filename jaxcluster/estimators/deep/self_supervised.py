@@ -15,7 +15,7 @@ from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_fed
 from jaxcluster.deep.views import stacked
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.single_phase import ViewLearner
+from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
 
 VARIANTS = ("v1", "v2")
@@ -26,7 +26,7 @@ ROWS_PER_PSEUDO_CLASS = 10
 
 @register("deepcluster", "a network learns to tell apart the clusters of its own features")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DeepCluster(ViewLearner):
+class DeepCluster(AugmentationEstimator):
     """A network learns, from random views of the rows, the clusters that k-means finds among its own features.
 
     At each look at all rows k-means finds new ones, several for each that is sought; until the next look they are the
@@ -44,12 +44,12 @@ class DeepCluster(ViewLearner):
         components: principal components that "v1" keeps; None for a quarter of the features, at most 256.
         temperature: of "v2", > 0, that cosines are divided by.
         n_init: starts of the last k-means.
-        hidden, latent, views, …: see `jaxcluster.estimators.deep.single_phase.ViewLearner`.
+        hidden, latent, views, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
 
     Attributes:
         cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
-        records_: also ``accuracy``, the share of views that are told apart right, and, of each epoch but the first,
-            ``nmi``, the normalized mutual information of its clusters and those before.
+        epoch_history_: also ``accuracy``, the fraction of views that are classified right, and, for each epoch but
+            the first, ``nmi``, the normalized mutual information of its clusters and those before.
         labels_, history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Sources: see `jaxcluster.deep.deepcluster`.
@@ -68,23 +68,23 @@ class DeepCluster(ViewLearner):
     temperature: float = 0.1
     n_init: int = 10
 
-    CROPS = (1, 0)
-    LOOK_STEPS = 100
+    DEFAULT_CROPS = (1, 0)
+    MIN_EPOCH_STEPS = 100
 
     def _make(self, rngs, d):
         encoder = self._network(rngs, d)
         options = {"n_clusters": self.n_clusters, "n_init": self.n_init, "view": self._views(d)}
         if self.variant == "v2":
-            return deep.DeepClusterV2(encoder, self.latent, self._learned, temperature=self.temperature, **options)
-        return deep.DeepCluster(encoder, self.latent, self._learned, components=self.components, rngs=rngs, **options)
+            return deep.DeepClusterV2(encoder, self.latent, self._n_pseudo, temperature=self.temperature, **options)
+        return deep.DeepCluster(encoder, self.latent, self._n_pseudo, components=self.components, rngs=rngs, **options)
 
     def _steps_per_epoch(self, n, batch):
         return super()._steps_per_epoch(n, batch) if self.update_interval is None else self.update_interval
 
-    def _collapse(self, phase):
+    def _collapse_cause(self, phase):
         return (
-            f"all rows have the same features, or are in one cluster. {self._gentler(phase)}, or pass an encoder with "
-            "batch normalization"
+            f"all rows have the same features, or are in one cluster. {self._lower_rate_advice(phase)}, or pass an "
+            "encoder with batch normalization"
         )
 
     def _check_params(self, n, d):
@@ -102,7 +102,7 @@ class DeepCluster(ViewLearner):
         if self.n_pseudo is not None:
             check.check_clusters(self.n_pseudo, n, name="n_pseudo")
         few = max(self.n_clusters, min(PSEUDO_CLASSES_PER_CLUSTER * self.n_clusters, n // ROWS_PER_PSEUDO_CLASS))
-        self._learned = few if self.n_pseudo is None else self.n_pseudo
+        self._n_pseudo = few if self.n_pseudo is None else self.n_pseudo
 
 
 PROTOTYPES_PER_CLUSTER = 5
@@ -112,7 +112,7 @@ ROWS_PER_PROTOTYPE = 4
 
 @register("swav", "from one view of a row the prototypes of another are predicted")
 @dataclass(eq=False, repr=False, kw_only=True)
-class SwAV(ViewLearner):
+class SwAV(AugmentationEstimator):
     """Clusters of rows by a network that knows a row in whatever way it is shown.
 
     The network is trained to predict from one random view of a row which prototypes another view of it was assigned to;
@@ -123,7 +123,8 @@ class SwAV(ViewLearner):
         n_clusters: number of clusters.
         n_prototypes: None for five a cluster, or fewer where there are not four rows for each. With as many as clusters
             each prototype is one, and clusters are drawn to equal sizes.
-        views: several views of a row, the large ones first: see `jaxcluster.estimators.deep.single_phase.ViewLearner`.
+        views: several views of a row, the large ones first: see
+            `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
         crops: how many large views, which give assignments, and small ones, which only predict, "auto" stands for; of
             other ``views`` that do not say how many are large, the first number does.
         projection: width of the space of the prototypes, onto which a small network projects the features; None for the
@@ -134,13 +135,13 @@ class SwAV(ViewLearner):
             prototype, 0 for none.
         freeze_steps: steps in which the prototypes stay as they were drawn.
         epochs: of at least 50 steps, and a pass over the rows; None for at least 2,000 steps and 30 passes.
-        hidden, latent, encoder, …: see `jaxcluster.estimators.deep.single_phase.ViewLearner`.
+        hidden, latent, encoder, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
 
     Attributes:
         prototypes_: (n_prototypes, projection) of length 1.
         prototype_labels_: (n_prototypes,) int32 the cluster of each.
         cluster_centers_: (n_clusters, latent) mean features.
-        labels_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -159,7 +160,7 @@ class SwAV(ViewLearner):
     queue_size: int | None = None
     freeze_steps: int = 100
 
-    LOOK_STEPS = 50
+    MIN_EPOCH_STEPS = 50
 
     def _make(self, rngs, d):
         widths, views = (self.latent, self.latent, self.projection), self._views(d)
@@ -180,15 +181,15 @@ class SwAV(ViewLearner):
             rngs=rngs,
         )
 
-    def _publish(self, module, ending, phase, rows, snapshots):
-        super()._publish(module, ending, phase, rows, snapshots)
+    def _publish(self, module, trained, phase, rows, snapshots):
+        super()._publish(module, trained, phase, rows, snapshots)
         self.prototypes_ = np.array(module.prototypes[...])
         self.prototype_labels_ = np.array(module.groups[...])
 
-    def _collapse(self, phase):
+    def _collapse_cause(self, phase):
         return (
             "all rows look the same to the network, or are at one prototype. Pass views that leave more of the rows as "
-            f"they are, or raise freeze_steps={self.freeze_steps}. {self._gentler(phase)}"
+            f"they are, or raise freeze_steps={self.freeze_steps}. {self._lower_rate_advice(phase)}"
         )
 
     def _check_params(self, n, d):
@@ -207,7 +208,7 @@ class SwAV(ViewLearner):
         if self.queue_size is not None:
             checks.check_whole("queue_size", self.queue_size)
         checks.check_whole("freeze_steps", self.freeze_steps)
-        self._sizes = self._chosen(n)
+        self._sizes = self._choose_sizes(n)
         check_fed(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
 
     def _check_views(self, d):
@@ -225,7 +226,7 @@ class SwAV(ViewLearner):
                 "with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_large=2."
             )
 
-    def _chosen(self, n):
+    def _choose_sizes(self, n):
         """How many prototypes, and embeddings in the queue, for n rows."""
         batch, count = self._batch(n), self.n_prototypes
         if count is None:

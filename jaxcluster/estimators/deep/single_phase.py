@@ -23,7 +23,7 @@ from jaxcluster.estimators.deep.scaling import scaled
 
 
 @dataclass(eq=False, repr=False)
-class OnePhase(DeepEstimator):
+class SinglePhaseEstimator(DeepEstimator):
     """A clustering of the codes of a network that is trained in one phase.
 
     Args:
@@ -39,10 +39,10 @@ class OnePhase(DeepEstimator):
     _: KW_ONLY
     epochs: int | None = None
 
-    STEPS: ClassVar[int] = 2_000
+    MIN_STEPS: ClassVar[int] = 2_000
     """The fewest steps, and epochs, unless ``epochs`` says otherwise."""
-    PASSES: ClassVar[int] = 30
-    LOOK_STEPS: ClassVar[int] = 1
+    MIN_EPOCHS: ClassVar[int] = 30
+    MIN_EPOCH_STEPS: ClassVar[int] = 1
     """The fewest steps from one look at all rows to the next: an epoch of few rows is more than a pass over them."""
 
     # What each method has of its own.
@@ -53,7 +53,7 @@ class OnePhase(DeepEstimator):
 
     # The whole.
 
-    def _fit(self, X, known):
+    def _fit(self, X, class_codes):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
         net_key, train_key = jax.random.split(as_key(self.random_state))
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
@@ -61,13 +61,13 @@ class OnePhase(DeepEstimator):
         self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
         snapshots, batch = self._snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
-        epochs = max(self.PASSES, -(-self.STEPS // steps)) if self.epochs is None else self.epochs
+        epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
         decay = self._decay(epochs * steps)
-        ending = train(
+        trained = train(
             train_key,
             module,
             rows,
-            y=known,
+            y=class_codes,
             epochs=epochs,
             optimizer=self._optimizer(decay),
             batch_size=batch,
@@ -77,10 +77,10 @@ class OnePhase(DeepEstimator):
             checkpoints=self._checkpoints("train", decay_steps=decay),
             resume=self.resume,
         )
-        self._record("train", ending)
-        self._publish(ending.module, ending, "train", rows, snapshots)
+        self._append_history("train", trained)
+        self._publish(trained.module, trained, "train", rows, snapshots)
 
-    def _blank(self) -> nnx.Module:
+    def _init_module(self) -> nnx.Module:
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
     def _decay(self, steps: int) -> int | None:
@@ -95,23 +95,23 @@ class OnePhase(DeepEstimator):
             super()._check_epochs()
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
-        return max(self.LOOK_STEPS, n // batch)
+        return max(self.MIN_EPOCH_STEPS, n // batch)
 
 
-SWAPPED, SWAPPED_A_COLUMN = 0.3, 0.02
+SWAP_RATE, SWAP_RATE_PER_COLUMN = 0.3, 0.02
 """The share of entries that views of tables swap: the first, or the second for each column, where columns are few: then
 each of them may be what tells a row from others."""
 
-CHANNELS = (32, 64, 128)
+CONV_CHANNELS = (32, 64, 128)
 """Of the convolutions, each of which halves height and width; there are as many as leave images two pixels wide."""
 
 
 @dataclass(eq=False, repr=False)
-class ViewLearner(OnePhase):
+class AugmentationEstimator(SinglePhaseEstimator):
     """A clustering by a network that is shown rows in random ways.
 
     Args:
-        n_clusters, epochs, …: see `jaxcluster.estimators.deep.single_phase.OnePhase`.
+        n_clusters, epochs, …: see `jaxcluster.estimators.deep.single_phase.SinglePhaseEstimator`.
         hidden: widths of the hidden layers of the network for tables.
         latent: width of the features.
         encoder: rows to features, (n, latent), in place of dense layers or, with ``image_shape``, of convolutions.
@@ -126,7 +126,7 @@ class ViewLearner(OnePhase):
     latent: int = 64
     views: Any = "auto"
 
-    CROPS: ClassVar[tuple[int, int]] = (2, 0)
+    DEFAULT_CROPS: ClassVar[tuple[int, int]] = (2, 0)
     """Large and small views of each row that "auto" stands for, unless the method has a parameter for it."""
 
     def _network(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
@@ -136,15 +136,15 @@ class ViewLearner(OnePhase):
         if self.image_shape is None:
             return nets.Projector((d, *self.hidden, self.latent), rngs=rngs)
         halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
-        return nets.ConvNet(self.image_shape, self.latent, channels=CHANNELS[:halvings], rngs=rngs)
+        return nets.ConvNet(self.image_shape, self.latent, channels=CONV_CHANNELS[:halvings], rngs=rngs)
 
     def _views(self, d: int) -> View | None:
         """The views of rows of d columns."""
         if not isinstance(self.views, str):
             return self.views
-        crops = tuple(getattr(self, "crops", self.CROPS))
+        crops = tuple(getattr(self, "crops", self.DEFAULT_CROPS))
         if self.image_shape is None:
-            return table_views(rate=min(SWAPPED, SWAPPED_A_COLUMN * d), crops=crops)
+            return table_views(rate=min(SWAP_RATE, SWAP_RATE_PER_COLUMN * d), crops=crops)
         return image_views(self.image_shape, crops=crops)
 
     def _check_params(self, n: int, d: int) -> None:

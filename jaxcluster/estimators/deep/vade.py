@@ -16,13 +16,13 @@ from jaxcluster.deep import nets
 from jaxcluster.deep.inference import evaluated, map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoder_base import DeepClusterer
+from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.registry import register
 
-QUIET = 0.1
+CODE_VARIANCE_RATIO = 0.1
 """Variance of a code given its row to begin with, as a share of that of codes in their clusters."""
 
-TINY = 1e-6
+MIN_RESIDUAL_VARIANCE = 1e-6
 """The least variance of columns given their codes to begin with; columns have about 1 in all."""
 
 
@@ -32,7 +32,7 @@ TINY = 1e-6
     objective="negative evidence bound (nats per row)",
 )
 @dataclass(eq=False, repr=False, kw_only=True)
-class VaDE(DeepClusterer):
+class VaDE(AutoencoderClusterer):
     """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
 
     Maximizes the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture; with
@@ -41,13 +41,13 @@ class VaDE(DeepClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.DeepClusterer`; an ``encoder`` gives (mean,
-            log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
+        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`; an ``encoder`` gives
+            (mean, log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
 
     Attributes:
         weights_: (n_clusters,) of the mixture; its means are ``cluster_centers_``.
         variances_: (n_clusters, latent).
-        labels_, cluster_centers_, history_, records_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
 
     Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
     approach to clustering, IJCAI 2017.
@@ -83,19 +83,19 @@ class VaDE(DeepClusterer):
             trunk = nets.MLP((d, *self.hidden), rngs=rngs)
         return nets.VariationalEncoder(trunk, nets.GaussianHead(width, self.latent, rngs=rngs))
 
-    def _start(self, key, z, autoencoder, rows, known):
+    def _start(self, key, z, autoencoder, rows, class_codes):
         # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
         shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters, dtype=z.dtype)
         start = gmm.Start(responsibilities=shares)
         state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
         head = getattr(autoencoder.encoder, "head", None)
         if isinstance(head, nets.GaussianHead):
-            head.settle(QUIET * jnp.mean(state.covariances))
-        begun = {"weights": state.weights, "means": state.means, "variances": state.covariances}
+            head.settle(CODE_VARIANCE_RATIO * jnp.mean(state.covariances))
+        start = {"weights": state.weights, "means": state.means, "variances": state.covariances}
         if self.likelihood == "gaussian":
             gaps = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
-            begun["residual"] = max(float(np.mean(np.square(gaps))), TINY)
-        return begun
+            start["residual"] = max(float(np.mean(np.square(gaps))), MIN_RESIDUAL_VARIANCE)
+        return start
 
     def _make(self, autoencoder, start):
         return deep.VaDE(autoencoder, **start, augment=self._view())
@@ -118,7 +118,7 @@ class VaDE(DeepClusterer):
     def _centers(self, module):
         return module.means[...]
 
-    def _publish(self, module, ending, phase, rows, snapshots):
-        super()._publish(module, ending, phase, rows, snapshots)
+    def _publish(self, module, trained, phase, rows, snapshots):
+        super()._publish(module, trained, phase, rows, snapshots)
         self.weights_ = np.array(jax.nn.softmax(module.logits[...]))
         self.variances_ = np.array(jnp.exp(module.log_variances[...]))
