@@ -52,6 +52,7 @@ def read_npy(path: Path) -> np.ndarray:
             raise DataError(f"{path.name} cannot be read as .npy: {seen}.")
         shape, dtype = _npy_header(stream, path.name)
         expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
+        # Checked before NumPy allocates: a damaged header may claim terabytes.
         if seen < expected:
             raise DataError(
                 f"{path.name} cannot be read as .npy: it is truncated: shape {shape} of {dtype} needs {expected} bytes "
@@ -74,7 +75,8 @@ def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype]:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except (ValueError, EOFError, TypeError, SyntaxError, TokenError) as error:  # NumPy parses it as Python
+    # NumPy parses the header as a Python literal, and lets the parser's errors through.
+    except (ValueError, EOFError, TypeError, SyntaxError, TokenError) as error:
         raise DataError(f"{where} cannot be read as .npy: its header is damaged or truncated.") from error
     if dtype.hasobject:
         raise DataError(
@@ -134,6 +136,7 @@ def _npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[int, ..
     """The shape of each array."""
     shapes = {}
     for member in archive.namelist():
+        # Headers only: an archive may hold arrays that do not fit into memory.
         with _open_member(path, archive, member) as stream:
             shapes[member.removesuffix(".npy")] = _npy_header(stream, f"{path.name}: array {member!r}")[0]
     return shapes
@@ -205,6 +208,7 @@ def _gunzip(data: bytes) -> tuple[bytes, bool]:
     """
     if not data.startswith(GZIP_MAGIC):
         return data, True
+    # wbits=31 expects a gzip header. A decompressor object, unlike gzip.decompress, returns what precedes a truncation.
     unzip = zlib.decompressobj(wbits=31)
     try:
         return unzip.decompress(data), unzip.eof

@@ -187,8 +187,10 @@ def to_exact_dtype(array: np.ndarray) -> np.ndarray:
     would round: nothing is computed in either.
     """
     kind, size = array.dtype.kind, array.dtype.itemsize
+    # float32 holds floats of 4 bytes and integers of 2 (24 bits of mantissa).
     if size <= (4 if kind == "f" else 2):
         return np.ascontiguousarray(array, dtype=np.float32)
+    # Native byte order: files may be big-endian, which JAX refuses.
     if kind in "iu" and size == 8 and not _fits_float64(array):
         return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     # Numbers beyond float64's range become infinite, which the checks of a fit report by column.

@@ -54,6 +54,7 @@ def _read(
         raise DataError(f"{path.name} has no rows, only a header: {listing(layout.names)}.")
     wanted = list(dict.fromkeys(wanted))
     numeric = [i for i in wanted if i not in text]
+    # pyarrow's own conversion saves a second pass over text, and is tried if the sample suggests that it succeeds.
     plain = [i for i in numeric if _is_plain(layout, i)]
     columns = _parse(path, form, layout, wanted, plain) if len(plain) == len(numeric) else None
     if columns is None:
@@ -62,7 +63,8 @@ def _read(
         return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric})}
     _check_quotes(path, layout, [columns[i] for i in wanted if i in text])
     long = [i for i in plain if _beyond_exact(columns[i])]
-    if long:  # float64 rounds them: they are read again, as integers
+    # float64 has rounded them. They are read again as text, and become 64-bit integers.
+    if long:
         parsed = _parse(path, form, layout, long, [])
         columns |= {i: _integers(_column_title(path, layout, i), parsed[i]) or columns[i] for i in long}
     return columns
@@ -92,6 +94,7 @@ def _parse(
         ragged.append(row)
         return "skip"
 
+    # Positions instead of names, as names may repeat; an extra column for the empty field after a last delimiter.
     names = [str(i) for i in range(len(layout.names) + layout.blank_end)]
     convert = csv.ConvertOptions(
         include_columns=[names[i] for i in wanted] + names[len(layout.names) :],
@@ -111,10 +114,13 @@ def _parse(
             read = csv.ReadOptions(block_size=layout.block, **options)
             table = csv.read_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
     except (pa.ArrowInvalid, UnicodeError) as error:
+        # A bad number, a row beyond the block and a wrong encoding all raise ArrowInvalid: they are told apart by what
+        # succeeds next.
         if numbers:
             return None
         size = min(MAX_BLOCK_BYTES, len(_bytes(path)) + 1)
-        if layout.block < size:  # a row may be longer than a block
+        # A row may be longer than a block.
+        if layout.block < size:
             return _parse(path, form, layout._replace(block=size), wanted, numbers)
         return _diagnose(path, form, layout, wanted, error)
     if ragged:
@@ -145,6 +151,7 @@ def _open_stream(path: Path, layout: Layout) -> Any:
     if not _is_rewritten(layout):
         return open_arrow_stream(path)
     text = codecs.decode(_bytes(path), layout.encoding)
+    # One output line per input line, so that line numbers in pyarrow's errors stay valid.
     rows = [""] * (text.count("\n") + text.count("\r") + 1)
     for line, row in numbered_rows(text.removeprefix("\ufeff"), layout.delimiter, path.name):
         rows[line - 1] = UNIT_SEPARATOR.join(map(_quoted, row))
@@ -174,6 +181,7 @@ def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArr
         if compute.all(compute.is_in(words.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
             parsed[i] = compute.equal(words, "true")
             continue
+        # Patterns run on all cells in Arrow; only distinct cells that are no plain numbers come to Python.
         numbers = compute.match_substring_regex(column, f"^(?:{NUMBER[decimal].pattern})$", ignore_case=True)
         others = compute.filter(column, compute.invert(numbers)).drop_null()
         grouped = [cell for cell in compute.unique(others).to_pylist() if GROUPED[decimal].fullmatch(cell)]
@@ -341,6 +349,7 @@ def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]
     if not any(compute.any(compute.match_substring(column, "\n")).as_py() for column in columns):
         return
     lines = io.StringIO(codecs.decode(_bytes(path), layout.encoding, "replace"), newline="").readlines()
+    # An unclosed quotation mark makes the last row run to the end of the file: that row then has an odd number of them.
     before = layout.skip
     for line, _ in _rows(path, layout):
         before, start = line, before
@@ -359,7 +368,8 @@ def _diagnose(path, form, layout, wanted, error) -> dict[int, pa.ChunkedArray] |
             raise DataError(
                 f"{path.name} is not {layout.encoding} throughout. Name the right encoding (encoding=)."
             ) from error
-    for _ in _rows(path, layout):  # raises where a quotation mark is not closed
+    # Python's reader raises DataError for a quotation mark that is not closed.
+    for _ in _rows(path, layout):
         pass
     raise DataError(
         f"{path.name} cannot be read as a table with {layout.delimiter!r} between its fields. Look for quotation marks "

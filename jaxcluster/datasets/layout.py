@@ -147,6 +147,7 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
     text, before, marked = _skip_separator_line(text)
     delimiter = form.delimiter or marked or _delimiter(text, form.decimal)
     rows = _sample(text, delimiter, path.name, whole)
+    # Up to 4 bytes per character, and rows below that may be twice as long.
     block = max(MIN_BLOCK_BYTES, 8 * max((len("".join(row)) for _, row in rows[:2]), default=0))
     rows = _without_comments(rows)
     if not rows:
@@ -157,6 +158,7 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
     notes = [*notes, note] if note else notes
     if not header:
         below = [first, *below]
+    # The most common length, as single rows may be damaged: they are reported later, with their line.
     width = _most_common_length(below) if below else len(first)
     ended = bool(below) and all(len(row) == width and not row[-1].strip() for row in below)
     if header:
@@ -167,6 +169,7 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
         names, skip = [str(i) for i in range(width)], before + line - _line_count(first)
         blank_end = ended and width > 1
     names = names[: width - 1] if blank_end else names
+    # R's write.table writes row names without a name for their column.
     row_names = header and not blank_end and len(names) + 1 == width
     names = ["", *names] if row_names else names
     if row_names and len(names) == 2 and form.delimiter is None and _has_duplicates([row[0] for row in below]):
@@ -183,6 +186,7 @@ def numbered_rows(text: str, delimiter: str, name: str) -> Iterator[tuple[int, l
     reader = csv.reader(map(_collapse_blanks, lines) if blanks else lines, delimiter=delimiter)
     try:
         for row in reader:
+            # NumPy's savetxt writes the header as "# a b": the # is no field of its own.
             if blanks and row[:1] == ["#"]:
                 row = ["#" + row[1], *row[2:]] if row[1:] else row
             if row and (len(row) > 1 or row[0].strip()):
@@ -232,6 +236,7 @@ def _decode_head(name: str, head: bytes, whole: bool, given: str | None, not_utf
         tried = [marked]
     else:
         tried = [*(() if not_utf8 else ("utf-8",)), *LEGACY_ENCODINGS]
+    # Incrementally, as the end of the first bytes may cut a character in two.
     for encoding in tried:
         try:
             text = codecs.getincrementaldecoder(encoding)("strict").decode(head, final=whole)
@@ -252,6 +257,7 @@ def _check_text(name: str, head: bytes, text: str) -> None:
     at = text.find("\0")
     if at < 0:
         return
+    # In Latin text every second byte of UTF-16 is zero.
     for encoding, offset in (("utf-16-le", 1), ("utf-16-be", 0)):
         half = head[offset:SAMPLE_FIELDS:2]
         if half.count(0) > len(half) / 2:
@@ -284,7 +290,8 @@ def _delimiter(text: str, decimal: str | None) -> str:
         except DataError:
             continue
         if delimiter == decimal and not any(decimal in field for row in rows for field in row):
-            continue  # no field is quoted: this delimiter would split numbers at their decimal mark
+            # No field is quoted, so that this delimiter would split numbers at their decimal mark.
+            continue
         score = _fitness(rows, delimiter)
         if score > best:
             best, chosen = score, delimiter
@@ -321,6 +328,8 @@ def _fitness(rows: list[list[str]], delimiter: str) -> float:
     numbers = sum(field.strip() in MISSING or is_number(field) or is_number(field, ",") for field in fields)
     if delimiter == " " and not numbers:
         return 0.0  # words with blanks between them are sentences, not fields
+    # A header may lack a name for row names (0.75); other lengths speak against the delimiter. Without any number the
+    # score is a tenth, so that tables of words are recognized only if nothing else fits.
     fit = {width: 1.0, width - 1: 0.75}.get(len(rows[0]), 0.25)
     return count / len(below) * fit * (0.1 + numbers / len(fields))
 

@@ -198,6 +198,7 @@ def _split(spec: str | os.PathLike) -> tuple[str, str | None]:
     """
     text = os.fspath(spec)
     stem, colon, key = text.rpartition(".npz:")
+    # A file whose own name holds ".npz:" takes precedence.
     return (stem + ".npz", key) if colon and not Path(text).exists() else (text, None)
 
 

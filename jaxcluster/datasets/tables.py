@@ -90,7 +90,8 @@ def table_dataset(table: Table, *, columns: Any = None, truth: Any = None, leave
     if index is not None:
         y = _labels(data[index], f"{where}: column {title_of(names, index)}")
         notes += _missing_class_notes(y, title_of(names, index))
-    feature_names = [  # a column of lists has a name for each element
+    # A column of lists has one name per element.
+    feature_names = [
         name if width is None else f"{name}[{j}]"
         for name, width in zip((names[i] for i in chosen), widths, strict=True)
         for j in range(width or 1)
@@ -117,6 +118,7 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
         if i == truth or not UNNAMED.fullmatch(name) or i == len(names) - 1:
             break
         kind = _index_kind(table.read([i], (i,))[i])
+        # pandas nests its unnamed indices: several leading columns may number the rows.
         if kind is not None:
             left_out.add(i)
             notes.append(
@@ -143,6 +145,7 @@ def _index_kind(column: pa.ChunkedArray) -> str | None:
 
     if column.null_count or pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         return None
+    # Integers that repeat are data; names of rows need not be distinct if all are words.
     distinct = compute.count_distinct(column).as_py() == len(column)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         integers = compute.match_substring_regex(column, r"^\s*\d+\s*$")
@@ -287,7 +290,8 @@ def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
         except pa.ArrowInvalid:
             continue
         if kind == pa.float64() and compute.count_distinct(values).as_py() < compute.count_distinct(column).as_py():
-            break  # float64 would merge labels of more than 17 digits
+            # float64 would merge labels of more than 17 digits: they stay text.
+            break
         return as_labels(values.to_numpy(), where)
     return as_labels(np.asarray(column.to_pylist(), str) if text else column.to_numpy(), where)
 
@@ -298,6 +302,7 @@ def open_parquet(path: Path) -> Table:
     from pyarrow import parquet
 
     try:
+        # Checksums, as a damaged page can otherwise decode to wrong numbers without an error.
         file = parquet.ParquetFile(arrow_source(path), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged_error(path, error) from error
@@ -313,6 +318,7 @@ def _read(
 
     wanted = list(dict.fromkeys(wanted))
     chosen = [names[i] for i in wanted]
+    # pyarrow selects columns by name only, and returns all columns of a name that repeats.
     unique = all(names.count(name) == 1 for name in chosen)
     try:
         table = file.read(columns=chosen if unique else None)

@@ -287,7 +287,8 @@ def _narrow_objects(labels, name):
             return np.array(values)
     if all(isinstance(value, numbers.Real) and (abs(value) < 2**63 or abs(value) == math.inf) for value in values):
         return np.array(values)
-    return labels  # larger integers, which NumPy would round, and other objects: compared by Python
+    # Integers beyond 64 bits, which NumPy would round, and other objects are compared by Python.
+    return labels
 
 
 def _is_missing(value: Any) -> bool:

@@ -105,7 +105,8 @@ def silhouette_samples(
 
     def distances_of(index):
         distances = distance(wide[index], wide, index)
-        distances[np.arange(index.size), index] = 0  # exactly, whatever a callable returns for a sample and itself
+        # Exactly 0, whatever a callable returns for a sample and itself.
+        distances[np.arange(index.size), index] = 0
         return distances
 
     return _host_silhouettes(distances_of, encoded).astype(dtype)
@@ -246,6 +247,7 @@ def _host_silhouettes(distances_of, encoded):
     for start in range(0, n, tile):
         rows = np.arange(start, min(start + tile, n))
         own = encoded.codes[rows]
+        # One pass sums the columns of each cluster: sorted by cluster, they are contiguous.
         means = np.add.reduceat(distances_of(rows)[:, order], starts, axis=1, dtype=np.float64)
         diagonal = np.arange(own.size), own
         within = means[diagonal] / np.maximum(encoded.counts[own] - 1, 1)
@@ -294,7 +296,8 @@ def _is_traceable(metric, X):
     try:
         return getattr(jax.eval_shape(metric, x, y), "shape", None) == (2, 3)
     except (TypeError, ValueError, IndexError, AttributeError):
-        return False  # NumPy's functions, tests of values, or a function of two samples: left to the host
+        # NumPy's functions, tests of values, or a function of two samples: left to the host.
+        return False
 
 
 def _check_distances(distances):
@@ -305,6 +308,7 @@ def _check_distances(distances):
     check.check_finite(distances, name="X")
     distances = distances if distances.dtype.kind == "f" else distances.astype(np.float64)
     diagonal = np.abs(distances.diagonal())
+    # Rounding of computed distances is tolerated, as in scikit-learn.
     if (diagonal > 100 * np.finfo(distances.dtype).eps).any():
         raise ValueError(
             "The precomputed distance matrix contains non-zero elements on the diagonal, "
@@ -319,5 +323,6 @@ def _draw_indices(n, size, random_state):
     if isinstance(random_state, jax.Array):
         return np.asarray(jax.random.permutation(random_state, n))[:size]
     if not hasattr(random_state, "permutation"):
+        # scikit-learn's generator, so that a seed draws the same subset.
         random_state = np.random.RandomState(random_state)
     return random_state.permutation(n)[:size]

@@ -131,6 +131,7 @@ def silhouette_arguments(
     euclidean = metric == "euclidean" and not far_groups
     cpu_elements = FUSED_ELEMENTS if euclidean else CACHED_ELEMENTS
     tile = tile_rows(size, block, cpu_elements if jax.default_backend() == "cpu" else DEVICE_ELEMENTS)
+    # Traced: other numbers of clusters and tiles run the same program.
     counts = np.array([k, -(-len(x) // tile)], np.int32)
     layout = _block_layout(encoded, order, block, capacity, size // block + capacity)
     # Correlation is the cosine of standardized rows; "refined" is "euclidean" from differences.
@@ -166,6 +167,7 @@ def _center_samples(x, encoded, order, metric, size, capacity):
         out[: len(x)] = np.ldexp(centered, exponent) if exponent else centered
         centered_sample = np.ldexp(centered_sample, exponent)
         origins = np.ldexp(origins.astype(np.float64) - origins[0], exponent)
+        # The rounding of the first part is the second part.
         high[:k] = origins
         low[:k] = origins - high[:k]
         # A cosine distance is half a squared length on the sphere, and scales by the square.
@@ -361,6 +363,7 @@ def _metric_sums(rows, layout, distance, block) -> DistanceSums:
 
         def add(j, total):
             y, index = (jax.lax.dynamic_slice_in_dim(part, j * block, block) for part in (blocks, layout.index))
+            # A sample is masked, as distance(x, x) of a callable may be NaN or above 0.
             counted = (index >= 0)[None, :] & (index[None, :] != tile.index[:, None])
             distances = distances_between(distance, centered, y, ~counted)
             return total + jnp.sum(distances, axis=1).astype(total.dtype)

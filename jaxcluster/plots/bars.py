@@ -19,6 +19,7 @@ from jaxcluster.plots.style import (
     MAX_NUMBERED,
     MUTED,
     PALETTE,
+    annotate,
     check_labeled,
     colors_of,
     escape_text,
@@ -72,22 +73,13 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, 
     for j, name in enumerate(names.tolist()):
         bars = np.sort(values[cluster == j])[::-1]
         edges = np.arange(top, top + len(bars) + 1)
+        # One polygon per cluster instead of a bar per sample: thousands of artists are slow to draw.
         ax.fill_betweenx(edges, 0, np.append(bars, bars[-1]), step="post", color=colors[name], linewidth=0)
         middles.append(top + len(bars) / 2)
         top += len(bars) + gap
     mean = float(values.mean())
     ax.axvline(mean, color=INK, linewidth=1.2, linestyle=DASHED)
-    ax.annotate(
-        f"mean {mean:.3f}",
-        (mean, 0),
-        (5, 5),
-        xycoords=ax.get_xaxis_transform(),
-        textcoords="offset points",
-        color=INK,
-        fontsize=9.5,
-        fontweight="bold",
-        path_effects=halo(),
-    )
+    annotate(ax, f"mean {mean:.3f}", (mean, 0), (5, 5), xycoords=ax.get_xaxis_transform(), path_effects=halo())
     style_axes(ax, "Silhouette of each row" + subset_note(len(kept), len(rows)), "silhouette", "cluster")
     ax.set_ylim(top, -gap)
     numbered = len(names) <= MAX_NUMBERED
@@ -112,6 +104,7 @@ def cluster_sizes(labels: Any, ax: Axes | None = None) -> Axes:
         ax.axhline(counts[:clusters].mean(), color=MUTED, linewidth=1, linestyle=DASHED, zorder=0)
     noun = "cluster" if clusters == 1 else "clusters"
     style_axes(ax, f"Rows in {clusters:,} {noun}" if clusters else "All rows are noise", "cluster", "rows")
+    # Ticks are thinned so that their labels do not overlap.
     every = -(-len(names) * len(str(len(names))) // MAX_TICK_CHARACTERS)
     ticks = [
         "noise" if noise else escape_text(name) for name, noise in zip(names.tolist(), is_noise(names), strict=True)
@@ -145,6 +138,7 @@ def reconstruction_errors(
     if not varying.size:
         raise ValueError("no column of x varies: there is no error to compare.")
     errors = np.mean(np.square(x - reconstruction), axis=0)[varying] / variance[varying]
+    # Stable: equal errors keep the order of the columns.
     worst = np.argsort(-errors, kind="stable")[:MAX_COLUMNS]
     names = [f"column {j}" if columns is None else escape_text(columns[j]) for j in varying[worst]]
     ax = new_axes(ax, 6.4, 1.2 + 0.24 * len(worst))

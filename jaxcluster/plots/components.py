@@ -65,12 +65,14 @@ def ellipses(
     """
     x, labels = check_labeled(x, labels)
     if x.shape[1] == 1:
+        # Curves need weights, ellipses do not.
         if weights is None:
             clustered = labels[~is_noise(labels)]
             weights = [np.mean(clustered == j) if clustered.size else 0 for j in range(len(means))]
         options = {"covariance_type": covariance_type, "weights": weights, "labels": labels, "columns": columns}
         return densities(x, means, covariances, **options, ax=ax)
     means, covariances, weights = _checked(x, means, covariances, covariance_type, weights)
+    # A component that has collapsed has NaN means; it is left out below, but PCA needs numbers.
     at = plane(x, centers=np.nan_to_num(means), random_state=random_state, columns=columns)
     spreads = project(covariances, covariance_type, len(means), at.basis)
     shown = _drawable(means, spreads, weights, labels, len(x))
@@ -131,19 +133,23 @@ def _curves(
 ) -> None:
     """Draw the histogram, each component's curve with a disc on its peak, and the sum."""
     low, high = _axis_limits(rows, means - 3 * deviations, means + 3 * deviations)
+    # Equal samples and components without extent span nothing: a histogram needs a range.
     low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
     # Evenly spaced, and dense around each mean, so that no narrow peak falls between two points.
     near_means = means[:, None] + deviations[:, None] * np.linspace(-4, 4, 81)
     grid = np.unique(np.clip(np.concatenate([np.linspace(low, high, 400), near_means.ravel()]), low, high))
     curves = weights * _normal(grid[:, None], means, deviations)
+    # √n bins, within the number that can be told apart.
     bins = int(np.clip(np.sqrt(len(rows)), 10, 60))
     bars, *_ = ax.hist(rows, bins=bins, range=(low, high), density=True, color=NOISE, alpha=0.55, linewidth=0)
     ax.plot(grid, curves.sum(1), color=INK, linewidth=1.4, linestyle=(0, (4, 2)))
     for cluster, curve in zip(clusters.tolist(), curves.T, strict=True):
         ax.plot(grid, curve, color=color_of(cluster), linewidth=2)
+    # The histogram decides the height. The peak of a narrow component, 1/(σ√2π), may be far higher.
     top = 1.12 * min(max(bars.max(), curves.sum(1).max(initial=0)), MAX_CURVE_RATIO * bars.max())
     ax.set(xlim=(low, high), ylim=(0, top))
     ax.grid(False, axis="x")
+    # Discs of peaks that are cut off stay inside the axes.
     peaks = np.minimum(weights * _normal(means, means, deviations), 0.94 * top)
     mark_centers(ax, np.column_stack([means, peaks]), clusters)
 
@@ -189,6 +195,8 @@ def _outline(ax: Axes, at: Plane, spreads: np.ndarray) -> None:
     line = 1.8 if len(spreads) <= 12 else 1.2
     edge = [withStroke(linewidth=line + 1.4, foreground=PAPER), Normal()]
     for cluster, center, spread in zip(at.clusters.tolist(), at.centers, spreads, strict=True):
+        # The axes of the ellipse are the eigenvectors, its radii the roots of the eigenvalues; rounding may leave these
+        # below 0.
         values, vectors = np.linalg.eigh(spread)
         width, height = 2 * np.sqrt(np.maximum(values[::-1], 0))
         angle = np.degrees(np.arctan2(*vectors[::-1, 1]))
@@ -226,6 +234,7 @@ def as_covariances(covariances: Any, covariance_type: str, k: int, d: int) -> np
     """
     check_choice("covariance_type", covariance_type, SHAPES)
     covariances = np.asarray(covariances, np.float64)
+    # `GMMState` stores a tied covariance with a leading axis of 1.
     if covariance_type == "tied" and covariances.shape[:-2] == (1,):
         covariances = covariances[0]
     shape = tuple({"k": k, "d": d}[axis] for axis in SHAPES[covariance_type])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster import model_selection
-from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, color_of, format_number, new_axes, style_axes
+from jaxcluster.plots.style import INK, MUTED, PALETTE, PAPER, annotate, color_of, format_number, new_axes, style_axes
 from jaxcluster.types import Fit
 
 if TYPE_CHECKING:
@@ -88,13 +88,15 @@ def information_criteria(ks: Any, values: Any, *, name: str = "BIC", ax: Axes | 
     for label, (at, each) in lines.items():
         curve = np.where(np.isfinite(least[label]), least[label], np.nan)
         _line(ax, at, curve, each, color=colors[label], dots=colors[label] if named else MUTED, label=label)
-    ax.margins(y=0.12)  # room for the callout above the lines
+    # Room for the callout above the lines.
+    ax.margins(y=0.12)
     _callout(ax, float(k), float(lowest), f"least at k = {k:g}" + (f", {best}" if named else ""), colors[best])
     style_axes(
         ax, f"{_title(name)} by number of components", "components k", name, integer=True, pad=30 if named else 10
     )
     if named:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  # between the title and the axes
+        # The legend stands between the title and the axes, where it hides no line.
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}
         ax.legend(ncols=len(lines), frameon=False, fontsize=9.5, labelcolor=INK, handlelength=1.4, **place)
     return ax
 
@@ -115,18 +117,10 @@ def history(history: Any, ax: Axes | None = None, *, name: str = "inertia") -> A
         raise ValueError("history holds no finite value: there is no step to draw.")
     ax = new_axes(ax)
     steps = np.arange(1, len(values) + 1)
+    # More than 60 markers would merge into a band.
     marker = "o" if len(values) <= 60 else None
     ax.plot(steps, values, color=PALETTE[0], linewidth=2, marker=marker, markersize=4)
-    ax.annotate(
-        format_number(values[-1]),
-        (steps[-1], values[-1]),
-        (0, 9),
-        textcoords="offset points",
-        ha="right",
-        color=INK,
-        fontsize=9.5,
-        fontweight="bold",
-    )
+    annotate(ax, format_number(values[-1]), (steps[-1], values[-1]), (0, 9), ha="right")
     plural = "" if len(values) == 1 else "s"
     return style_axes(ax, f"{_title(name)} over {len(values)} step{plural}", "step", name, integer=True)
 
@@ -173,18 +167,8 @@ def _callout(ax: Axes, k: float, value: float, text: str, color: str = PALETTE[1
     ax.axvline(k, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     style = {"marker": "o", "markersize": 10, "markeredgecolor": PAPER, "markeredgewidth": 1.6}
     ax.plot([k], [value], color=color, zorder=4, **style)
-    ax.annotate(
-        text,
-        (k, 1),
-        (-10 if leftwards else 10, -4),
-        xycoords=ax.get_xaxis_transform(),
-        textcoords="offset points",
-        ha="right" if leftwards else "left",
-        va="top",
-        color=INK,
-        fontsize=9.5,
-        fontweight="bold",
-    )
+    side = {"ha": "right" if leftwards else "left", "va": "top", "xycoords": ax.get_xaxis_transform()}
+    annotate(ax, text, (k, 1), (-10 if leftwards else 10, -4), **side)
 
 
 def _title(name: str) -> str:
@@ -213,6 +197,7 @@ def eigengap(eigenvalues: Any, *, k: int | None = None, ax: Axes | None = None) 
     at = np.arange(1, len(values) + 1)
     gaps = np.diff(values)
     widest = int(np.argmax(gaps)) + 1 if gaps.size else None
+    # One mark if both are equal: a later key replaces the color, so that the gap wins.
     for number, color in {k: MUTED, widest: PALETTE[1]}.items():
         if number is not None and number < len(values):
             ax.axhspan(values[number - 1], values[number], color=color, alpha=0.16, linewidth=0, zorder=0)
@@ -233,12 +218,5 @@ def _label_gap(ax: Axes, values: np.ndarray, widest: int, k: int | None) -> None
     text = f"widest gap after {widest}" + ("" if k in (None, widest) else f"; {k} chosen")
     middle = (values[widest - 1] + values[widest]) / 2
     leftwards = widest + 0.5 > (1 + len(values)) / 2
-    style = {"color": INK, "fontsize": 9.5, "fontweight": "bold", "va": "center"}
-    ax.annotate(
-        text,
-        (widest + 0.5, middle),
-        (-14 if leftwards else 14, 0),
-        textcoords="offset points",
-        ha="right" if leftwards else "left",
-        **style,
-    )
+    side = {"ha": "right" if leftwards else "left", "va": "center"}
+    annotate(ax, text, (widest + 0.5, middle), (-14 if leftwards else 14, 0), **side)

@@ -128,6 +128,7 @@ def _check_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
 
 def _sheet(ax: Axes | None, sheet: np.ndarray, width: float = 6.4) -> Axes:
     ax = new_axes(ax, width, width * sheet.shape[0] / sheet.shape[1] + 0.4)
+    # Without interpolation, as images of a few pixels would blur.
     ax.imshow(sheet, interpolation="none")
     ax.set_axis_off()
     return ax
@@ -164,6 +165,7 @@ def _contact_sheet(
     k, h, w = images.shape[:3]
     across = min(k, max(5, math.ceil(math.sqrt(2 * k)))) if across is None else across
     down = -(-k // across)
+    # One gray scale for all images, so that they can be compared.
     low, high = np.nanmin(images), np.nanmax(images)
     images = (images - low) / (high - low if high > low else 1)
     gap_x, gap_y = max(1, round(0.12 * w)), max(1, round(gap * h))

@@ -153,6 +153,7 @@ def impute_means(rows: np.ndarray) -> np.ndarray:
     missing = np.isnan(rows)
     if not missing.any():
         return rows
+    # Not np.nanmean: it warns about columns without any value.
     counts = np.maximum((~missing).sum(axis=0), 1)
     return np.where(missing, np.where(missing, 0, rows).sum(axis=0) / counts, rows)
 
@@ -166,6 +167,7 @@ def center_and_scale(rows: np.ndarray, of: slice = slice(None)) -> tuple[np.ndar
         (n, d) centered and scaled samples, and the power of two.
     """
     rows = rows - rows[of].mean(axis=0)
+    # Powers of two scale exactly.
     size = 2.0 ** np.frexp(np.abs(rows).max(initial=0))[1]
     return rows / size, size
 
@@ -199,7 +201,8 @@ def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, s
     from sklearn.decomposition import PCA
 
     rows, size = center_and_scale(rows, slice(n))
-    with np.errstate(invalid="ignore"):  # equal samples have no variance to explain: 0/0
+    # Equal samples have no variance to explain: the ratio is 0/0.
+    with np.errstate(invalid="ignore"):
         pca = PCA(2, random_state=seed).fit(rows[:n])
     ratios = np.nan_to_num(pca.explained_variance_ratio_)
     names = [f"component {j} ({ratio:.1%} of the variance)" for j, ratio in enumerate(ratios, 1)]
@@ -216,7 +219,9 @@ def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, None, str, s
     rows, _ = center_and_scale(rows)
     if rows.shape[1] > TSNE_FEATURES:
         rows = PCA(min(TSNE_FEATURES, len(rows)), random_state=seed).fit_transform(rows)
+    # scikit-learn divides the PCA start by its deviation, which is 0 for equal samples.
     init = "pca" if rows.shape[1] > 1 and np.ptp(rows, axis=0).any() else "random"
+    # The perplexity must be below the number of samples; a third of it is the usual bound.
     tsne = TSNE(init=init, perplexity=min(30, (n - 1) / 3), random_state=seed)
     # OpenMP's threads spin while they wait for each other: with one per core, any other load slows all of them down.
     with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="openmp"):
@@ -229,7 +234,8 @@ def _unchanged(
     basis = np.eye(rows.shape[1], 2)
     rows = rows[:, :2]
     names = [f"column {j}" for j in range(rows.shape[1])] if columns is None else list(columns[: rows.shape[1]])
-    if rows.shape[1] == 1:  # vertical jitter, so that equal values do not hide each other; centers stay on the line
+    # Vertical jitter, so that equal values do not hide each other; centers stay on the line.
+    if rows.shape[1] == 1:
         jitter = np.random.default_rng(seed).uniform(-1, 1, len(rows)) * (np.arange(len(rows)) < n)
         return np.column_stack([rows, jitter]), basis, "Clusters", names[0], ""
     return rows, basis, "Clusters", *names
@@ -242,9 +248,11 @@ def scatter_points(ax: Axes, points: np.ndarray, labels: np.ndarray, colors: Map
     """
     noise, colors, n = is_noise(labels), colors or colors_of(labels), len(points)
     style = {
+        # Marker area in points²: the total area of all markers is about constant.
         "s": float(np.clip(14_000 / n, 3, 34)),
         "alpha": 0.85 if n < 3000 else 0.6,
         "linewidths": 0,
+        # SVG and PDF with thousands of vector markers are slow to open.
         "rasterized": n > 500,
     }
     if noise.any():
@@ -352,7 +360,8 @@ def neighbor_graph(
     between = labels[ends[:, 0]] != labels[ends[:, 1]]
     between &= ~is_noise(labels)[ends].any(axis=1)
     ax = new_axes(ax, 6.4, 5.2)
-    faint = float(np.clip(1_500 / max(1, between.sum()), 0.15, 0.9))  # many opaque edges would hide the samples
+    # Many opaque edges would hide the samples.
+    faint = float(np.clip(1_500 / max(1, between.sum()), 0.15, 0.9))
     for chosen, color, width, alpha in ((~between, NOISE, 0.6, 0.8), (between, INK, 0.9, faint)):
         lines = LineCollection(at.points[ends[chosen]], colors=color, linewidths=width, alpha=alpha, zorder=0.9)
         lines.set_rasterized(len(ends) > 500)
@@ -375,5 +384,6 @@ def _edges(x: np.ndarray, graph: Any, kept: np.ndarray) -> np.ndarray:
     if graph.shape != (len(x), len(x)):
         raise ValueError(f"graph {graph.shape} does not fit {len(x)} rows: ({len(x)}, {len(x)}) is needed.")
     adjacency = graph[kept][:, kept] != 0
+    # Neighbor graphs are not symmetric: an edge counts if either end has the other among its neighbors.
     upper = scipy.sparse.triu(adjacency + adjacency.T, k=1).tocoo()
     return np.column_stack([upper.row, upper.col])

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.plots.style import (
-    INK,
     MAX_NUMBERED,
     MUTED,
     PALETTE,
+    annotate,
     colors_of,
     escape_text,
     format_number,
@@ -99,6 +99,7 @@ def neighbor_distances(distances: Any, *, min_samples: int, eps: float | None = 
     if not distances.size:
         raise ValueError("distances holds no finite number: there is no curve to draw.")
     ax = new_axes(ax)
+    # Fractions instead of counts, so that a subset shows the same curve as all samples.
     quantiles = np.arange(1, len(distances) + 1) / len(distances)
     ax.plot(100 * quantiles, distances, color=PALETTE[0], linewidth=2, drawstyle="steps-pre")
     if eps is not None:
@@ -146,7 +147,8 @@ def _draw_bars(ax: Axes, heights: np.ndarray, labels: np.ndarray) -> None:
         np.stack([x, y], axis=2),
         facecolors=[colors[label] for label in labels.tolist()],
         linewidths=0,
-        antialiased=False,  # antialiased edges would let the background through between bars
+        # Antialiased edges would let the background through between bars.
+        antialiased=False,
         rasterized=len(heights) > 500,
     )
     ax.add_collection(bars)
@@ -157,6 +159,7 @@ def _number(ax: Axes, labels: np.ndarray) -> None:
     names = np.unique(labels[~is_noise(labels)]).tolist()
     middles = {name: float(np.median(np.flatnonzero(labels == name))) + 0.5 for name in names}
     ticks: list[tuple[float, str]] = []
+    # Median positions, as a cluster may be cut in two by the order.
     for name in sorted(names, key=middles.get) if len(names) <= MAX_NUMBERED else ():
         if not ticks or middles[name] - ticks[-1][0] >= MIN_TICK_DISTANCE * len(labels):
             ticks.append((middles[name], escape_text(name)))
@@ -166,16 +169,8 @@ def _number(ax: Axes, labels: np.ndarray) -> None:
 def _mark_eps(ax: Axes, eps: float, text: str = "") -> None:
     """Draw a dashed line at eps, with a text."""
     ax.axhline(eps, color=MUTED, linewidth=1.2, linestyle=DASHED)
-    style = {"ha": "left", "va": "bottom", "color": INK, "fontsize": 9.5, "fontweight": "bold"}
-    ax.annotate(
-        text or f"eps {format_number(eps)}",
-        (0, eps),
-        (8, 4),
-        xycoords=ax.get_yaxis_transform(),
-        textcoords="offset points",
-        path_effects=halo(),
-        **style,
-    )
+    place = {"ha": "left", "va": "bottom", "xycoords": ax.get_yaxis_transform()}
+    annotate(ax, text or f"eps {format_number(eps)}", (0, eps), (8, 4), path_effects=halo(), **place)
 
 
 def _ordinal_suffix(number: int) -> str:

@@ -70,6 +70,12 @@ def style_axes(
     return ax
 
 
+def annotate(ax: Axes, text: str, at: tuple[Any, Any], offset: tuple[float, float], **style: Any) -> None:
+    """Write bold text beside a point, ``offset`` points away from it."""
+    style = {"color": INK, "fontsize": 9.5, "fontweight": "bold", **style}
+    ax.annotate(text, at, offset, textcoords="offset points", **style)
+
+
 def format_number(value: float) -> str:
     """A number in about four digits.
 

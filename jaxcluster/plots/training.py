@@ -20,6 +20,7 @@ from jaxcluster.plots.style import (
     GRID,
     INK,
     MUTED,
+    annotate,
     color_of,
     escape_text,
     format_number,
@@ -78,21 +79,14 @@ def _curve(panel: Axes, epochs: np.ndarray, values: np.ndarray, color: str) -> N
     panel.plot(epochs, values, color=color, linewidth=2, marker="o" if len(values) <= 60 else None, markersize=3.5)
     positive = values[values > 0]
     if positive.size and values.min() >= 0 and values.max() > LOG_SCALE_RATIO * positive.min():
+        # Zeros have no logarithm: symlog is linear up to the smallest positive value.
         scale = {"value": "log"} if values.min() > 0 else {"value": "symlog", "linthresh": positive.min()}
         panel.set_yscale(**scale)
         panel.yaxis.set_minor_formatter(NullFormatter())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, nbins=6))
     panel.margins(y=0.14)
-    last = {
-        "textcoords": "offset points",
-        "ha": "right",
-        "color": INK,
-        "fontsize": 9.5,
-        "fontweight": "bold",
-        "path_effects": halo(),
-    }
-    panel.annotate(format_number(values[-1]), (epochs[-1], values[-1]), (0, 8), **last)
+    annotate(panel, format_number(values[-1]), (epochs[-1], values[-1]), (0, 8), ha="right", path_effects=halo())
 
 
 def embedding_through_training(moments: Mapping[str, Any], labels: Any, ax: Axes | None = None) -> Axes:
@@ -128,7 +122,8 @@ def embedding_through_training(moments: Mapping[str, Any], labels: Any, ax: Axes
 
 
 def _draw_embedding(panel: Axes, points: np.ndarray, labels: np.ndarray, name: str, *, numbered: bool) -> None:
-    if not points[:, 1].any():  # one dimension: vertical jitter, so that equal codes do not hide each other
+    # One dimension: vertical jitter, so that equal codes do not hide each other.
+    if not points[:, 1].any():
         points = np.column_stack([points[:, 0], np.random.default_rng(0).uniform(-1, 1, len(points))])
     scatter_points(panel, points, labels)
     if numbered and not is_noise(labels).all():

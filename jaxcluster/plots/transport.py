@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.plots.maps import plane
 from jaxcluster.plots.style import GRID, INK, MUTED, color_of, new_axes, style_axes
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def transport_plan(
 def _matrix(plan: np.ndarray, ax: Axes, title: str | None) -> Axes:
     from matplotlib.colors import LinearSegmentedColormap
 
+    # From transparent, so that zeros show the background of a light or dark page.
     shades = LinearSegmentedColormap.from_list("mass", ["#ffffff00", color_of(0)])
     image = ax.imshow(plan, cmap=shades, aspect="auto", interpolation="nearest", vmin=0)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
@@ -76,15 +78,15 @@ def _matrix(plan: np.ndarray, ax: Axes, title: str | None) -> Axes:
 def _lines(plan: np.ndarray, x: np.ndarray, y: np.ndarray, labels: Any, ax: Axes, title: str | None) -> Axes:
     from matplotlib.collections import LineCollection
 
-    from jaxcluster.plots.maps import plane
-
     n = len(x)
+    # One projection for both, or lines between them would have no meaning.
     at = plane(np.concatenate([x, y]))
     if len(at.kept) < n + len(y):
         raise ValueError(f"{n + len(y):,} rows are too many to draw: pass some of them, and that part of the plan.")
     points, others = at.points[:n], at.points[n:]
     from_row, to_row, mass = _heaviest(plan)
     colors = np.array([color_of(0)] * n if labels is None else [color_of(int(label)) for label in labels])
+    # At least 0.03: lighter lines could not be seen.
     alpha = np.clip(0.75 * mass / plan.max(), 0.03, 0.75) if mass.size else []
     ends = np.stack([points[from_row], others[to_row]], axis=1)
     ax.add_collection(LineCollection(ends, colors=colors[from_row], alpha=alpha, linewidths=0.9, zorder=0.9))

@@ -110,6 +110,7 @@ def _check_linkage(linkage: Any, labels: Any, most: int) -> tuple[np.ndarray, np
         raise ValueError(f"most={most} must be at least 2: there is no merge of fewer groups.")
     heights = linkage[:, 2]
     finite = heights[np.isfinite(heights)].max(initial=0)
+    # Infinite heights join disconnected components; they are drawn a little above the highest finite merge.
     linkage[:, 2] = np.minimum(heights, 1.15 * finite or 1.0)
     return linkage, None if labels is None else np.asarray(labels)
 
@@ -120,13 +121,15 @@ def _draw(ax: Axes, branches: Branches, most: int, colors: list[str]) -> None:
     tree = hierarchy.dendrogram(
         branches.linkage, p=most, truncate_mode="lastp", no_plot=True, link_color_func=lambda node: colors[node]
     )
+    # SciPy places leaf i at x = 10·i + 5. The top of each branch, a leaf or a merge, is looked up by its coordinates.
     tops = {(10.0 * i + 5, 0.0): colors[leaf] for i, leaf in enumerate(tree["leaves"])}
     links = list(zip(tree["icoord"], tree["dcoord"], tree["color_list"], strict=True))
     tops |= {((x[1] + x[2]) / 2, y[1]): color for x, y, color in links}
     for x, y, color in links:
         style = {"linewidth": 1.6, "solid_capstyle": "projecting"}
         ax.plot(x[1:3], y[1:3], color=color, zorder=2.1, **style)
-        for side in (slice(0, 2), slice(3, 1, -1)):  # a leg has the color of the branch below it
+        # A leg has the color of the branch below it.
+        for side in (slice(0, 2), slice(3, 1, -1)):
             ax.plot(x[side], y[side], color=tops[x[side][0], y[side][0]], **style)
     ax.set_ylim(0, 1.04 * branches.linkage[:, 2].max() or 1.0)
     _leaves(ax, tree["leaves"], branches.rows, colors)
@@ -157,6 +160,7 @@ def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
             part_of[node] = other if one is None else one
         if part_of[node] is not None:
             ends[part_of[node]] = node
+    # Merges were numbered from n, as the number of leaves was unknown; they now follow the leaves.
     last = [ends[branch] for branch in sorted(ends)]
     table = np.array(merges).reshape(-1, 4)
     table[:, :2] -= np.where(table[:, :2] >= n, n - branches, 0)
@@ -261,6 +265,7 @@ def _last_level(rows: np.ndarray, clusters: np.ndarray) -> float:
     rows, clusters = rows[np.isfinite(rows)], clusters[np.isfinite(clusters)]
     if not rows.size:
         return 2 * float(clusters.max(initial=0.5))
+    # Duplicates leave at λ = 1/0: they are excluded above, and clipped to the last level.
     most = float(np.quantile(rows, SHOWN_FRACTION, method="higher"))
     return min(max(most, 1.25 * float(clusters.max(initial=0))), float(rows.max())) or 1.0
 
@@ -281,7 +286,9 @@ def _icicles(
         subclusters = own[children[own] >= n]
         leaving = np.where(children[own] < n, sizes[own], 0)
         widths = sizes[own].sum() - np.concatenate([[0], np.cumsum(leaving)])
+        # No level may lie below the birth of the cluster, also after rounding.
         at = np.concatenate([[begins], np.maximum(levels[own], begins)])
+        # Evenly chosen steps, the first and the last among them.
         steps = np.unique(np.linspace(0, len(at) - 1, min(len(at), MAX_OUTLINE_STEPS)).round().astype(int))
         icicles[node] = Icicle(at[steps], middle - widths[steps] / 2, middle + widths[steps] / 2, -1)
         left = middle - sizes[subclusters].sum() / 2
