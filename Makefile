@@ -18,7 +18,7 @@ help:
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
-	@echo "make bench-table  write README's tables from bench/results"
+	@echo "make bench-table  write the tables of README and bench/README from bench/results"
 	@echo "make clean        remove $(VENV), runs and caches"
 
 demo: $(VENV)/.package

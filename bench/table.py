@@ -1,4 +1,4 @@
-"""README's tables from the committed results: ``python -m bench.table`` writes them, ``--check`` only compares."""
+"""Tables of committed results in README and bench/README: ``python -m bench.table`` writes, ``--check`` compares."""
 
 from __future__ import annotations
 
@@ -213,24 +213,35 @@ def _origin(records: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the table, or with ``--check`` says whether README has the present one."""
+    """Writes the tables, or with ``--check`` says which page does not have the present ones."""
     parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the pages")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
-    text = options.readme.read_text()
     folders = ("", "memory", "shapes", "mnist", "images", "trials")
     times, memory, shapes, mnist, images, trials = (published(read(options.results / folder)) for folder in folders)
-    new = replaced(replaced(text, sections(times, memory)), shapes_section(shapes), "shapes")
-    new = replaced(replaced(new, deep_section(mnist), "mnist"), features_section(images), "images")
-    new = replaced(new, trials_section(trials), "trials")
-    if options.check and new != text:
-        print(f"{options.readme.name} does not show bench/results: run make bench-table.", file=sys.stderr)
-        return 1
-    if not options.check:
-        options.readme.write_text(new)
-    return 0
+    pages = {
+        "README.md": {"trials": trials_section(trials)},
+        "bench/README.md": {
+            "bench": sections(times, memory),
+            "shapes": shapes_section(shapes),
+            "mnist": deep_section(mnist),
+            "images": features_section(images),
+        },
+    }
+    stale = []
+    for page, tables in pages.items():
+        text = new = (options.root / page).read_text()
+        for block, shown in tables.items():
+            new = replaced(new, shown, block)
+        if new != text:
+            stale.append(page)
+            if not options.check:
+                (options.root / page).write_text(new)
+    if options.check and stale:
+        print(f"{' and '.join(stale)} do not show bench/results: run make bench-table.", file=sys.stderr)
+    return int(options.check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxcluster.estimators import CLASS_MODULES
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "balanced": "jaxcluster.cluster.balanced",

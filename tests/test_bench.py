@@ -490,11 +490,12 @@ def test_trials_are_chosen_by_kind_method_and_case(capsys):
 
 
 def test_the_table_is_written_between_its_markers(tmp_path, capsys):
-    readme, results = tmp_path / "README.md", tmp_path / "results"
+    readme, tables, results = tmp_path / "README.md", tmp_path / "bench" / "README.md", tmp_path / "results"
     results.mkdir()
-    arguments = ["--readme", str(readme), "--results", str(results)]
-    blocks = ("bench", "shapes", "mnist", "images", "trials")
-    readme.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
+    tables.parent.mkdir()
+    arguments = ["--root", str(tmp_path), "--results", str(results)]
+    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "shapes", "mnist", "images"])):
+        path.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     seen = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
     append(results / "shapes" / "run.jsonl", record("rings") | {"n": 1_500, "d": 2, "methods": seen})
@@ -504,9 +505,11 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     assert "make bench-table" in capsys.readouterr().err
     assert table.main(arguments) == 0
     assert table.main([*arguments, "--check"]) == 0
-    text = readme.read_text()
+    text = tables.read_text()
     assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
     assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
+    assert "old" not in text
+    text = readme.read_text()
     assert "| offset | 3 | 2 | 1,006 | 1,003 | 1 | 2 |" in text
     assert "| All |  |  | 2,012 | 2,006 | 2 | 4 |" in text
     assert "old" not in text

@@ -70,9 +70,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one():
         _ = jaxcluster.KMaens
 
 
-def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert jaxcluster.__version__ == project["version"]
+def test_the_version_is_written_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "jaxcluster/__init__.py"
+    assert f"version: {jaxcluster.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {jaxcluster.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_signatures_are_checked_in_tests():
