@@ -25,8 +25,8 @@ from bench.records import RESULTS, append
 from jaxcluster import deep, kmeans, metrics
 from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import nets
-from jaxcluster.deep.clustergan import DenseGenerator, ImageGenerator, ImageReader, dense_reader
-from jaxcluster.deep.inference import evaluated
+from jaxcluster.deep.clustergan import DenseGenerator, ImageEncoder, ImageGenerator, dense_encoder
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.views import image_views
 
 SHAPE, CLASSES, LATENT = (28, 28), 10, 128
@@ -50,8 +50,8 @@ def clustergan(seed: int) -> deep.ClusterGAN:
     rngs, latent, sizes = nnx.Rngs(seed), 30, {"channels": (64, 128), "dense": 1024}
     width = latent + CLASSES
     generator = ImageGenerator(width, SHAPE, bounded=True, rngs=rngs, **sizes)
-    critic = ImageReader(SHAPE, 1, rngs=rngs, **sizes)
-    encoder = ImageReader(SHAPE, width, rngs=rngs, **sizes)
+    critic = ImageEncoder(SHAPE, 1, rngs=rngs, **sizes)
+    encoder = ImageEncoder(SHAPE, width, rngs=rngs, **sizes)
     return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent)
 
 
@@ -60,8 +60,8 @@ def clustergan_dense(seed: int) -> deep.ClusterGAN:
     rngs, latent, hidden, d = nnx.Rngs(seed), 30, (256, 256), SHAPE[0] * SHAPE[1]
     width = latent + CLASSES
     generator = DenseGenerator((width, *hidden, d), rngs=rngs)
-    critic = dense_reader((d, *hidden, 1), rngs=rngs)
-    encoder = dense_reader((d, *hidden, width), rngs=rngs)
+    critic = dense_encoder((d, *hidden, 1), rngs=rngs)
+    encoder = dense_encoder((d, *hidden, width), rngs=rngs)
     return deep.ClusterGAN(generator, critic, encoder, CLASSES, latent=latent, cluster_weight=1.0)
 
 
@@ -134,7 +134,7 @@ def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed:
     steps = method.steps if steps is None else steps
     curve: list[dict[str, float]] = []
 
-    def follow(report: deep.Report) -> None:
+    def follow(report: deep.EpochReport) -> None:
         nmi = metrics.normalized_mutual_info_score(data.y, report.labels)
         curve.append(dict(report.record) | {"nmi_with_classes": float(nmi)})
         print(curve[-1], flush=True)
@@ -167,7 +167,7 @@ def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed:
         "ari": float(metrics.adjusted_rand_score(data.y, labels)),
         "features": {
             "trained": worth(features, data),
-            "untrained": worth(deep.map_module(evaluated(module), "features", data.x), data),
+            "untrained": worth(deep.map_module(eval_copy(module), "features", data.x), data),
             "pixels": worth(data.x, data),
         },
         "status": ended.status.name,

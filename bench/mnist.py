@@ -90,11 +90,11 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
     codes = deep.map_module(autoencoder, "encode", x)
     start = kmeans.fit(key, codes, 10, n_init=20)
     if method == "autoencoder":
-        return deep.CodeKMeans(autoencoder, start.state.centers), start, {}
+        return deep.LatentKMeans(autoencoder, start.state.centers), start, {}
     start = gmm.fit(key, codes, 10, init=shared(start.labels))
     if method == "vade":
         mixture = gmm.start(key, codes, 10, covariance="diag", init=shared(start.labels)).mixture()
-        autoencoder.encoder.head.settle(0.1 * np.mean(mixture.covariances))
+        autoencoder.encoder.head.set_variance(0.1 * np.mean(mixture.covariances))
         rate = optax.exponential_decay(VADE_RATE, 10 * (len(x) // 256), 0.9, staircase=True)
         module = deep.VaDE(autoencoder, mixture.weights, mixture.means, mixture.covariances)
         return module, start, {"optimizer": optax.adam(rate, eps=1e-4)}
@@ -119,7 +119,7 @@ def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path) -> d
     module, start, options = begun(method, x, pretrained(method, x, seed, work), seed)
     curve, labels, status = [], np.asarray(start.labels), "CONVERGED"
 
-    def follow(report: deep.Report) -> None:
+    def follow(report: deep.EpochReport) -> None:
         line = dict(report.record) | {"accuracy": metrics.clustering_accuracy(truth, report.labels)}
         curve.append(line)
         print(line, flush=True)

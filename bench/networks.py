@@ -84,12 +84,12 @@ def _variational(widths: tuple[int, ...], *, rngs: nnx.Rngs) -> nnx.Module:
     return nets.VariationalEncoder(nets.MLP(trunk, rngs=rngs), nets.GaussianHead(trunk[-1], latent, rngs=rngs))
 
 
-def _pretrained(autoencoder: deep.Autoencoder, case: Case, x: Any) -> deep.Trained:
+def _pretrained(autoencoder: deep.Autoencoder, case: Case, x: Any) -> deep.TrainResult:
     options = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(PRETRAINING)}
     return deep.train(jax.random.key(0), autoencoder, x, **options)
 
 
-def _clustered(began: deep.Trained, module: nnx.Module, case: Case, x: Any, truth: np.ndarray) -> Answer:
+def _clustered(began: deep.TrainResult, module: nnx.Module, case: Case, x: Any, truth: np.ndarray) -> Answer:
     options = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(CLUSTERING)}
     ended = deep.train(jax.random.key(2), module, x, **options)
     return Answer(ari(truth, ended.labels), steps=began.steps + ended.steps)

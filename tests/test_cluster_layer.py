@@ -61,9 +61,9 @@ def test_a_network_trains_through_the_layer_and_is_used_as_it_was_left(name):
     out = net(X)
     np.testing.assert_array_equal(out.centers, before)
     np.testing.assert_array_equal(net.layer.centers[...], before)
-    np.testing.assert_allclose(jnp.sum(out.shares, axis=1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(out.labels, np.argmax(out.shares, axis=1))
-    np.testing.assert_allclose(out.quantized, out.shares @ out.centers, rtol=1e-5)
+    np.testing.assert_allclose(jnp.sum(out.responsibilities, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(out.labels, np.argmax(out.responsibilities, axis=1))
+    np.testing.assert_allclose(out.quantized, out.responsibilities @ out.centers, rtol=1e-5)
     if name != "learned":
         assert len(set(np.asarray(out.labels[:12]))) == len(set(np.asarray(out.labels[12:]))) == 1
         assert int(out.labels[0]) != int(out.labels[12])
@@ -76,7 +76,9 @@ def test_it_solves_the_batch_and_follows_the_batches():
     fit = soft_kmeans.fit(jax.random.key(0), X, 2, variance=0.5, init=np.asarray(first.centers), tol=1e-10)
     np.testing.assert_allclose(first.centers, fit.state.centers, atol=1e-4)
     np.testing.assert_allclose(first.objective, fit.state.objective, rtol=1e-4)
-    np.testing.assert_allclose(first.shares, soft_kmeans.responsibilities(fit.state.centers, X, 0.5), atol=1e-4)
+    np.testing.assert_allclose(
+        first.responsibilities, soft_kmeans.responsibilities(fit.state.centers, X, 0.5), atol=1e-4
+    )
     again = layer(X + 1)
     np.testing.assert_allclose(again.centers, first.centers + 1, atol=1e-3)
     np.testing.assert_allclose(layer.centers[...], first.centers + 0.25, atol=1e-3)
@@ -109,8 +111,10 @@ def test_known_rows_keep_their_clusters_and_rows_of_weight_0_do_not_count():
     known = np.full(24, -1)
     known[[0, 12, 23]] = [1, 0, 1]
     out = layer(X, known=known)
-    np.testing.assert_array_equal(out.shares[jnp.asarray([0, 12, 23])], [[0, 1], [1, 0], [0, 1]])
-    np.testing.assert_allclose(out.centers, out.shares.T @ X / jnp.sum(out.shares, axis=0)[:, None], atol=1e-2)
+    np.testing.assert_array_equal(out.responsibilities[jnp.asarray([0, 12, 23])], [[0, 1], [1, 0], [0, 1]])
+    np.testing.assert_allclose(
+        out.centers, out.responsibilities.T @ X / jnp.sum(out.responsibilities, axis=0)[:, None], atol=1e-2
+    )
     assert (np.asarray(out.labels[:12]) == 1).all()
     far = np.concatenate([X, np.full((3, 2), 90, np.float32)])
     masked = layer(far, known=np.pad(known, (0, 3), constant_values=-1), weights=np.arange(27) < 24)
@@ -130,7 +134,7 @@ def test_mistakes_are_named():
         ClusterLayer(2, 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="kind='kmeans' is not known"):
         ClusterLayer(2, 2, kind="kmeans", rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="finds its own covariances"):
+    with pytest.raises(ValueError, match="fits its own covariances"):
         ClusterLayer(2, 2, kind="gmm", variance=1.0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="known is for kind='soft_kmeans'"):
         ClusterLayer(2, 2, kind="gmm", rngs=nnx.Rngs(0))(X, known=np.zeros(24, int))

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import Status, kmeans, metrics
 from jaxcluster.deep import Batch, adam, map_module, train
-from jaxcluster.deep.clustergan import SETTLED, DenseGenerator, ImageGenerator, ImageReader, dense_reader
+from jaxcluster.deep.clustergan import COLLAPSE_GRACE_STEPS, DenseGenerator, ImageEncoder, ImageGenerator, dense_encoder
 from jaxcluster.deep.clustergan import ClusterGAN as Module
-from jaxcluster.deep.inference import evaluated
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.estimators.deep.clustergan import ClusterGAN
 
 D, K, L = 5, 4, 3
@@ -28,8 +28,8 @@ MARGIN = 0.2
 
 def made(cls=Module, **options):
     rngs = nnx.Rngs(0)
-    parts = DenseGenerator((L + K, 8, D), rngs=rngs), dense_reader((D, 8, 1), rngs=rngs)
-    return cls(*parts, dense_reader((D, 8, L + K), rngs=rngs), K, latent=L, **options)
+    parts = DenseGenerator((L + K, 8, D), rngs=rngs), dense_encoder((D, 8, 1), rngs=rngs)
+    return cls(*parts, dense_encoder((D, 8, L + K), rngs=rngs), K, latent=L, **options)
 
 
 def fit(module, x, **options):
@@ -51,7 +51,7 @@ def changed(one, two, name):
 def own_networks():
     """A generator and a critic of the caller's, for the estimator."""
     generator = DenseGenerator((L + K, 6, D), rngs=nnx.Rngs(1))
-    return {"generator": generator, "critic": dense_reader((D, 6, 1), rngs=nnx.Rngs(2))}
+    return {"generator": generator, "critic": dense_encoder((D, 6, 1), rngs=nnx.Rngs(2))}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_codes_are_noise_and_a_cluster(key):
 @pytest.mark.parametrize("moving", ["critic", "players"])
 def test_each_turn_moves_its_own_side(blobs, moving):
     class Half(Module):
-        turns = tuple(turn._replace(name="loss") for turn in made().turns if turn.parts == (moving,))
+        update_phases = tuple(turn._replace(name="loss") for turn in made().update_phases if turn.parts == (moving,))
 
     after = fit(made(Half), blobs.x, epochs=1, steps_per_epoch=1).module
     assert changed(made(), after, "critic") == (moving == "critic")
@@ -133,8 +133,8 @@ def test_each_turn_moves_its_own_side(blobs, moving):
 
 
 def test_the_critic_has_several_moves_a_step():
-    assert [turn.steps for turn in made().turns] == [5, 1]
-    assert [turn.steps for turn in made(critic_steps=2).turns] == [2, 1]
+    assert [turn.steps for turn in made().update_phases] == [5, 1]
+    assert [turn.steps for turn in made(critic_steps=2).update_phases] == [2, 1]
 
 
 def test_the_same_key_gives_the_same_run(blobs, trained, compiles):
@@ -200,7 +200,7 @@ def test_a_settled_encoder_that_knows_one_cluster_is_a_collapse(blobs):
     module = made()
     module.encoder.layers[-1].bias[...] = jnp.zeros(L + K).at[L + 2].set(9.0)
     assert not collapsed(module, blobs.x)
-    module.moves[...] = jnp.int32(SETTLED)
+    module.moves[...] = jnp.int32(COLLAPSE_GRACE_STEPS)
     assert collapsed(module, blobs.x)
 
 
@@ -216,8 +216,8 @@ def test_codes_or_draws_that_are_all_alike_are_a_collapse(blobs):
 
 def test_one_cluster_is_no_collapse(blobs):
     rngs = nnx.Rngs(0)
-    parts = DenseGenerator((L + 1, 8, D), rngs=rngs), dense_reader((D, 8, 1), rngs=rngs)
-    assert not collapsed(Module(*parts, dense_reader((D, 8, L + 1), rngs=rngs), 1, latent=L), blobs.x)
+    parts = DenseGenerator((L + 1, 8, D), rngs=rngs), dense_encoder((D, 8, 1), rngs=rngs)
+    assert not collapsed(Module(*parts, dense_encoder((D, 8, L + 1), rngs=rngs), 1, latent=L), blobs.x)
 
 
 def test_a_collapse_ends_the_training(blobs):
@@ -264,7 +264,7 @@ def test_images_of_any_size_have_networks():
     for shape in ((8, 8), (7, 10, 3)):
         rngs, flat = nnx.Rngs(0), int(np.prod(shape))
         generator = ImageGenerator(6, shape, channels=(4, 6), dense=5, rngs=rngs)
-        reader = ImageReader(shape, 3, channels=(4, 6), dense=5, rngs=rngs)
+        reader = ImageEncoder(shape, 3, channels=(4, 6), dense=5, rngs=rngs)
         rows = called(generator, jax.random.normal(KEY, (4, 6)))
         assert rows.shape == (4, flat)
         assert rows.min() > 0
@@ -290,7 +290,7 @@ def of_digits(digits):
 
 def test_training_beats_the_same_network_untrained(digits, of_digits):
     X, truth = digits
-    untrained = evaluated(of_digits._make(nnx.Rngs(0), 64))
+    untrained = eval_copy(of_digits._make(nnx.Rngs(0), 64))
     looked = untrained.refresh(map_module(untrained, "features", of_digits.scaling_.apply(X)), KEY)
     reached, before = (metrics.clustering_accuracy(truth, labels) for labels in (of_digits.labels_, looked.labels))
     assert reached >= before + MARGIN
@@ -344,10 +344,10 @@ def test_any_networks_may_play(blobs):
         ({"cluster_weight": -1.0}, r"cluster_weight=-1.0 must be at least 0"),
         ({"penalty": -1.0}, r"penalty=-1.0 must be at least 0"),
         ({"critic_steps": 0}, r"critic_steps=0 must be at least 1"),
-        ({"encoder": dense_reader((D, 9), rngs=nnx.Rngs(0))}, r"shape \(1, 9\) .* latent=3 and n_clusters=4 ask for"),
+        ({"encoder": dense_encoder((D, 9), rngs=nnx.Rngs(0))}, r"shape \(1, 9\) .* latent=3 and n_clusters=4 ask for"),
         ({"generator": DenseGenerator((L + K, 4), rngs=nnx.Rngs(0))}, r"rows of shape \(1, 4\) .* X has 5 columns"),
         (
-            {"critic": dense_reader((D, 2), rngs=nnx.Rngs(0))},
+            {"critic": dense_encoder((D, 2), rngs=nnx.Rngs(0))},
             r"scores of shape \(1, 2\) for one row; expected \(1, 1\)",
         ),
         ({"batch_size": 1000}, r"batch_size=1000 is more than n_samples=300"),

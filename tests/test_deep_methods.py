@@ -15,8 +15,8 @@ from jaxcluster.deep import (
     IDEC,
     Autoencoder,
     Batch,
-    CodeKMeans,
     DenoisingClustering,
+    LatentKMeans,
     VaDE,
     adam,
     nets,
@@ -222,7 +222,7 @@ def test_denoising_clustering_is_its_formula_and_refreshes_by_kmeans():
 
 
 def test_code_kmeans_measures_its_clusters():
-    module = CodeKMeans(autoencoder(), CENTERS)
+    module = LatentKMeans(autoencoder(), CENTERS)
     z = module.features(ROWS)
     found = module.refresh(z, KEY)
     squares = np.sum((np.asarray(z, np.float64)[:, None] - CENTERS) ** 2, axis=2)
@@ -302,7 +302,7 @@ def test_a_view_stands_for_the_rows(name):
 
 
 def test_what_the_modules_refuse():
-    for method in (DEC, IDEC, CodeKMeans, DenoisingClustering):
+    for method in (DEC, IDEC, LatentKMeans, DenoisingClustering):
         with pytest.raises(ValueError, match="centers must be 2-D"):
             method(autoencoder(), CENTERS[0])
     with pytest.raises(ValueError, match=r"counts must have shape \(3,\), one a center, got \(2,\)"):

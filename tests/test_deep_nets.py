@@ -33,7 +33,7 @@ from jaxcluster.deep import (
 )
 from jaxcluster.deep.autoencoder import check_likelihood
 from jaxcluster.deep.nets import layers as normed_layers
-from jaxcluster.deep.nets.layers import Double
+from jaxcluster.deep.nets.layers import UpsampleConv2x
 from jaxcluster.deep.views import Masking
 from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
@@ -59,7 +59,7 @@ def error_of(module):
 def plain():
     """A trained autoencoder, and what its callbacks kept."""
     snapshots = Snapshots(X)
-    trained = train(KEY, autoencoder(), X, callbacks=[snapshots.of("pretrain", "encode")], **OPTIONS)
+    trained = train(KEY, autoencoder(), X, callbacks=[snapshots.for_phase("pretrain", "encode")], **OPTIONS)
     return trained, snapshots
 
 
@@ -98,8 +98,8 @@ def test_convolutions_halve_and_their_mirror_doubles(shape, sizes):
     rngs, d = nnx.Rngs(0), int(np.prod(shape))
     encoder = nets.ConvEncoder(shape, L, channels=(3, 4), rngs=rngs)
     decoder = nets.ConvDecoder(L, shape, channels=(3, 4), rngs=rngs)
-    assert [nets.halved(shape[:2], times) for times in (1, 2)] == sizes
-    assert decoder.start == (*sizes[-1], 4)
+    assert [nets.downsampled_size(shape[:2], times) for times in (1, 2)] == sizes
+    assert decoder.initial_shape == (*sizes[-1], 4)
     assert decoder.sizes == (sizes[0], shape[:2])
     flat = jax.random.normal(KEY, (3, d))
 
@@ -117,7 +117,7 @@ def test_convolutions_halve_and_their_mirror_doubles(shape, sizes):
         for a, b in zip(encoder.convolutions, reversed(decoder.convolutions), strict=True)
     ]
     assert all(pairs)
-    assert np.prod(decoder.start) == encoder.linear.in_features == decoder.linear.out_features
+    assert np.prod(decoder.initial_shape) == encoder.linear.in_features == decoder.linear.out_features
     with pytest.raises(ValueError, match=r"image_shape=\(4,\) must be \(height, width\) or"):
         nets.ConvEncoder((4,), L, rngs=rngs)
 
@@ -241,7 +241,7 @@ def test_networks_with_a_pooled_code_take_images_of_any_size(name):
 def test_residual_blocks_add_to_what_they_are_given():
     net = nets.ResNet((6, 4, 3), L, channels=(3, 4), blocks=(2, 1), rngs=nnx.Rngs(0))
     same, _, halving = net.blocks
-    assert (same.past, halving.past.kernel_size, halving.past.strides) == (None, (1, 1), 2)
+    assert (same.shortcut, halving.shortcut.kernel_size, halving.shortcut.strides) == (None, (1, 1), 2)
     x = jax.random.normal(KEY, (2, 5, 3, 3))
     for block in (same, halving):
         block.convolutions[1].kernel[...] = jnp.zeros_like(block.convolutions[1].kernel[...])
@@ -364,13 +364,13 @@ def test_modules_take_rows_in_tiles_and_in_pieces_from_the_host(monkeypatch):
     module = autoencoder()
     whole = module.encode(ROWS)
     np.testing.assert_allclose(map_module(module, "encode", X), whole, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr(batches, "fits", lambda wanted: False)
+    monkeypatch.setattr(batches, "fits_on_device", lambda size: False)
     monkeypatch.setattr(batches, "CHUNK_BYTES", 24 * D * 4)
     pieces = map_module(module, "encode", X)
     assert isinstance(pieces, np.ndarray)
     np.testing.assert_allclose(pieces, whole, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(batches, "CHUNK_BYTES", 1)  # less than a row
-    assert len(list(batches.Rows(X).tiles())) == N
+    assert len(list(batches.DeviceRows(X).tiles())) == N
 
 
 def test_weights_go_out_and_in_by_their_names():
@@ -412,7 +412,7 @@ def test_records_are_lines_that_a_resumed_run_rewrites(tmp_path, plain):
 
 def test_a_number_that_json_has_no_word_for_is_null(tmp_path):
     lines = JsonLines(tmp_path / "history.jsonl")
-    lines.begin([{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": float("inf")}], 3)
+    lines.on_train_begin([{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": float("inf")}], 3)
     found = [json.loads(line, parse_constant=pytest.fail) for line in lines.path.read_text().splitlines()]
     assert found == [{"epoch": 1, "loss": None}, {"epoch": 2, "loss": None}]
 
@@ -436,8 +436,8 @@ def test_a_bar_runs_without_a_terminal(monkeypatch):
 
 
 def test_a_record_in_a_few_words():
-    assert callbacks.said({"loss": 0.123456, "changed": 0.0512}) == "loss 0.1235, 5.12% of rows changed"
-    assert callbacks.said({"loss": 12.0}) == "loss 12"
+    assert callbacks.format_record({"loss": 0.123456, "changed": 0.0512}) == "loss 0.1235, 5.12% of rows changed"
+    assert callbacks.format_record({"loss": 12.0}) == "loss 12"
 
 
 def test_tensorboard_says_what_to_install(monkeypatch, tmp_path):
@@ -471,9 +471,9 @@ def test_tensorboard_gets_all_numbers_by_their_step(monkeypatch, tmp_path):
 
 def test_snapshots_are_codes_after_epochs_1_2_and_4(plain):
     _, snapshots = plain
-    assert list(snapshots.taken) == ["pretrain-1", "pretrain-2"]
+    assert list(snapshots.codes) == ["pretrain-1", "pretrain-2"]
     np.testing.assert_array_equal(snapshots.rows, np.arange(N))
-    assert not np.array_equal(snapshots.taken["pretrain-1"], snapshots.taken["pretrain-2"])
+    assert not np.array_equal(snapshots.codes["pretrain-1"], snapshots.codes["pretrain-2"])
     many = Snapshots(np.zeros((5000, 2), np.float32))
     assert (len(many.rows), many.rows[0], many.rows[-1]) == (1000, 0, 4999)
 
@@ -481,7 +481,7 @@ def test_snapshots_are_codes_after_epochs_1_2_and_4(plain):
 def test_a_transposed_convolution_is_one():
     """It has the inner products of the convolution whose kernel is its own, channels exchanged."""
     rng = np.random.default_rng(0)
-    double = Double(3, 2, rngs=nnx.Rngs(1))
+    double = UpsampleConv2x(3, 2, rngs=nnx.Rngs(1))
     half = jnp.asarray(rng.normal(size=(2, 4, 3, 3)), jnp.float32)
     whole = jnp.asarray(rng.normal(size=(2, 8, 6, 2)), jnp.float32)
     kernel, numbers = double.kernel[...].swapaxes(2, 3), ("NHWC", "HWIO", "NHWC")
@@ -495,8 +495,8 @@ def test_a_full_disk_costs_files_and_not_the_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr("jaxcluster.deep.callbacks.write_whole", full)
     snapshots = Snapshots(X, tmp_path / "snapshots")
-    looking = [snapshots.of("pretrain", "encode"), JsonLines(tmp_path / "lines.jsonl")]
+    watchers = [snapshots.for_phase("pretrain", "encode"), JsonLines(tmp_path / "lines.jsonl")]
     with pytest.warns(UserWarning, match="pretrain-1.npy could not be written .*goes on without it"):
-        trained = train(KEY, autoencoder(), X, callbacks=looking, **OPTIONS)
+        trained = train(KEY, autoencoder(), X, callbacks=watchers, **OPTIONS)
     assert len(trained.history) == OPTIONS["epochs"]
-    assert "pretrain-1" in snapshots.taken
+    assert "pretrain-1" in snapshots.codes

@@ -18,9 +18,10 @@ from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import deep
 from jaxcluster.deep import clustergan, nets, views
-from jaxcluster.deep.batches import Rows
-from jaxcluster.deep.epoch import ALL_STEPS, Run, _refresh, _steps
-from jaxcluster.deep.inference import mapped
+from jaxcluster.deep.batches import DeviceRows
+from jaxcluster.deep.epoch import ALL_STEPS, CompiledTrainer, _refresh, _steps
+from jaxcluster.deep.inference import map_split_module
+from jaxcluster.deep.protocol import overrides
 from jaxcluster.types import Status
 
 N, D, K, L, BATCH = 32, 4, 3, 2, 8
@@ -54,7 +55,7 @@ def projector(before=D):
 
 
 def game():
-    rngs, reader = nnx.Rngs(0), clustergan.dense_reader
+    rngs, reader = nnx.Rngs(0), clustergan.dense_encoder
     generator = clustergan.DenseGenerator((L + K, 6, D), rngs=rngs)
     critic, encoder = reader((D, 6, 1), rngs=rngs), reader((D, 6, L + K), rngs=rngs)
     return deep.ClusterGAN(generator, critic, encoder, K, latent=L, critic_steps=2)
@@ -65,7 +66,7 @@ def swav():
     return deep.SwAV(projector(), views.table_views(crops=(2, 1)), K, 5, L, **options)
 
 
-class Layered(nnx.Module):
+class Layered(deep.ClusteringModule):
     """A network with a layer that clusters its batch."""
 
     def __init__(self, kind, **options):
@@ -118,23 +119,25 @@ def test_a_training_is_traced_under_every_switch(switches, name):
 
 
 def traced(name):
-    rows = Rows(X, y=Y if name in LABELED else None)
-    run = Run(jax.random.key(0), MODULES[name](), rows, deep.adam(), BATCH, 2, None)
-    state, target = run.start, None
+    rows = DeviceRows(X, y=Y if name in LABELED else None)
+    trainer = CompiledTrainer(jax.random.key(0), MODULES[name](), rows, deep.adam(), BATCH, 2, None)
+    state, target = trainer.initial_state, None
     assert not {jnp.dtype(jnp.float64), jnp.dtype(jnp.int64)} & {dtype for _, dtype in kinds(state)}
     states = (*state.params.values(), state.rest)
-    if run.looks:
-        z = jax.eval_shape(partial(mapped, run.plan.graphdef, method="features"), states, x=rows.x)
-        for method in ("conclude", "refresh")[1 - run.concludes :]:
-            looked, found = jax.eval_shape(partial(_refresh, run.plan, method), state, z, run.step_key)
+    if trainer.has_refresh:
+        z = jax.eval_shape(partial(map_split_module, trainer.spec.graphdef, method="features"), states, x=rows.x)
+        for method in ("finalize", "refresh")[1 - trainer.has_finalize :]:
+            looked, found = jax.eval_shape(partial(_refresh, trainer.spec, method), state, z, trainer.step_key)
             assert kinds(looked) == kinds(state)
         target = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found.target)
-    if hasattr(run.module, "assign"):
-        shares = jax.eval_shape(partial(mapped, run.plan.graphdef, method="assign"), states, x=z)
+    if overrides(trainer.module, "assign"):
+        shares = jax.eval_shape(partial(map_split_module, trainer.spec.graphdef, method="assign"), states, x=z)
         assert shares.dtype == jnp.float32
-    index = jnp.zeros((2, run.batches, BATCH), jnp.int32)
+    index = jnp.zeros((2, trainer.batches_per_step, BATCH), jnp.int32)
     (chunk,) = rows.chunks(index, target)
-    after, followed = jax.eval_shape(partial(_steps, run.plan, True, True), state, chunk, run.step_key, ALL_STEPS)
+    after, followed = jax.eval_shape(
+        partial(_steps, trainer.spec, True, True), state, chunk, trainer.step_key, ALL_STEPS
+    )
     assert kinds(after) == kinds(state)
     assert followed["loss"].dtype == jnp.float32
 
@@ -149,11 +152,11 @@ SHAPE = (6, 6, 3)
 VIEWS = [
     views.Masking(0.2),
     views.GaussianNoise(0.1),
-    views.Swap(0.3),
-    views.Mixing(0.2),
+    views.FeatureCorruption(0.3),
+    views.Mixup(0.2),
     views.ShiftRotate(SHAPE),
     views.Flip(SHAPE),
-    views.Erase(SHAPE),
+    views.RandomErasing(SHAPE),
     views.Blur(SHAPE),
     views.image_views(SHAPE, crops=(1, 1)),
 ]
@@ -171,7 +174,7 @@ NETWORKS = {
     "ConvDecoder": (lambda rngs: nets.ConvDecoder(2, IMAGES, channels=(3, 4), rngs=rngs), 2),
     "ConvNet": (lambda rngs: nets.ConvNet(IMAGES, 2, channels=(3, 4), rngs=rngs), 64),
     "ResNet": (lambda rngs: nets.ResNet(IMAGES, 2, channels=(3,), blocks=(1,), rngs=rngs), 64),
-    "ImageReader": (lambda rngs: clustergan.ImageReader(IMAGES, 2, channels=(3,), dense=4, rngs=rngs), 64),
+    "ImageEncoder": (lambda rngs: clustergan.ImageEncoder(IMAGES, 2, channels=(3,), dense=4, rngs=rngs), 64),
     "ImageGenerator": (lambda rngs: clustergan.ImageGenerator(2, IMAGES, channels=(3,), dense=4, rngs=rngs), 2),
 }
 

@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import Status, deep, kmeans, load, metrics
 from jaxcluster.deep import Batch, nets
-from jaxcluster.deep.batches import drawn_rows
-from jaxcluster.deep.inference import evaluated
+from jaxcluster.deep.batches import weighted_batches
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.estimators.deep.self_supervised import DeepCluster
 from jaxcluster.ops.whitening import whitening
@@ -37,7 +37,7 @@ def make(variant, encoder=None, k=K, **options):
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def looked(request):
     """A module after a look at all rows, their features and what it came to."""
-    module = evaluated(make(request.param))
+    module = eval_copy(make(request.param))
     z = module.features(jnp.asarray(X))
     return request.param, module, z, module.refresh(z, jax.random.key(3))
 
@@ -64,7 +64,7 @@ def test_whitened_components_have_variance_one():
 def test_targets_are_the_clusters_of_kmeans_and_batches_show_them_equally(looked):
     variant, module, z, found = looked
     cluster_key = jax.random.split(jax.random.key(3))[0] if variant == "v1" else jax.random.key(3)
-    again = kmeans.fit(cluster_key, module.place(z), K, metric=module.metric)
+    again = kmeans.fit(cluster_key, module.preprocess_features(z), K, metric=module.metric)
     np.testing.assert_array_equal(found.labels, again.labels)
     np.testing.assert_array_equal(found.target, found.labels)
     shares = np.zeros(K)
@@ -75,10 +75,10 @@ def test_targets_are_the_clusters_of_kmeans_and_batches_show_them_equally(looked
 
 def test_rows_are_drawn_by_weight():
     weight = jnp.array([0.0, 1.0, 3.0, 0.0])
-    rows = np.asarray(drawn_rows(jax.random.key(0), jnp.int32(5), weight, steps=200, batch=20))
+    rows = np.asarray(weighted_batches(jax.random.key(0), jnp.int32(5), weight, steps=200, batch=20))
     assert set(rows.ravel()) == {1, 2}
     assert abs(np.mean(rows == 2) - 0.75) < 0.03
-    later = drawn_rows(jax.random.key(0), jnp.int32(105), weight, steps=100, batch=20)
+    later = weighted_batches(jax.random.key(0), jnp.int32(105), weight, steps=100, batch=20)
     np.testing.assert_array_equal(rows[100:], later)
 
 
@@ -117,17 +117,17 @@ def test_a_look_makes_the_head_anew():
 
 def test_nmi_compares_clusters_whatever_their_names():
     old = np.repeat(np.arange(3, dtype=np.int32), 20)
-    assert float(deep.DeepCluster.agreement(old, (old + 1) % 3)["nmi"]) == pytest.approx(1, abs=1e-6)
+    assert float(deep.DeepCluster.label_agreement(old, (old + 1) % 3)["nmi"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_moments_of_the_head_begin_anew_with_it():
-    from jaxcluster.deep.batches import Rows
-    from jaxcluster.deep.epoch import Run
+    from jaxcluster.deep.batches import DeviceRows
+    from jaxcluster.deep.epoch import CompiledTrainer
 
-    run = Run(jax.random.key(0), make("v1"), Rows(X), deep.adam(), 20, 2, None)
-    state, look = run.look(run.start, 0, None)
-    state, _ = run.epoch(state, look.found)
-    state, _ = run.look(state, 1, look.labels)
+    trainer = CompiledTrainer(jax.random.key(0), make("v1"), DeviceRows(X), deep.adam(), 20, 2, None)
+    state, result = trainer.refresh(trainer.initial_state, 0, None)
+    state, _ = trainer.run_epoch(state, result.refresh)
+    state, _ = trainer.refresh(state, 1, result.labels)
     moments = {name: np.abs(jax.tree.leaves(opened[0].mu)[0]).max() for name, opened in state.opt_state.items()}
     assert moments["head"] == 0
     assert moments["encoder"] > 0
@@ -167,10 +167,10 @@ def test_digits_beat_the_untrained_network(variant):
     """By 0.08 in accuracy, the clusters of both found in the same way; k-means on pixels has 0.796."""
     data = load_digits()
     model = DeepCluster(10, variant=variant, hidden=(128,), latent=32, epochs=3, random_state=0).fit(data.data)
-    untrained = evaluated(model._make(nnx.Rngs(0), 64))
+    untrained = eval_copy(model._make(nnx.Rngs(0), 64))
     rows = scaled(data.data, "auto")[0]
     z = deep.map_module(untrained, "features", rows)
-    untrained.conclude(z, jax.random.key(0))
+    untrained.finalize(z, jax.random.key(0))
     before = metrics.clustering_accuracy(data.target, np.asarray(jnp.argmax(untrained.assign(z), axis=1)))
     assert metrics.clustering_accuracy(data.target, model.labels_) > before + 0.08
 

@@ -141,7 +141,7 @@ def test_views_of_other_sizes_go_through_the_network_too():
         def __call__(self, x):
             return self.layer(x.reshape(x.shape[0], -1, 2).mean(1))
 
-    views = MultiCrop(NOISE, lambda key, x: x[:, :2], n_large=2, n_small=1)
+    views = MultiCrop(NOISE, lambda key, x: x[:, :2], n_global=2, n_local=1)
     made = Module(Folded(), K, L, views=views, temperature=0.3)
     shown = views(jax.random.split(KEY)[0], jnp.asarray(X))
     assert [view.shape for view in shown] == [(N, 4), (N, 4), (N, 2)]
@@ -166,7 +166,7 @@ def test_clusters_are_spherical():
     made = module("triplet")
     z = made.features(jnp.asarray(X))
     np.testing.assert_allclose(np.sum(np.square(z), axis=1), 1, rtol=1e-5)
-    labels = made.conclude(z, KEY).labels
+    labels = made.finalize(z, KEY).labels
     np.testing.assert_allclose(np.sum(np.square(made.centers[...]), axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(labels, np.argmax(made.assign(z), axis=1))
     np.testing.assert_array_equal(labels, np.argmax(np.asarray(z) @ np.asarray(made.centers[...]).T, axis=1))
@@ -223,7 +223,7 @@ def untrained(digits):
     model = embedding()
     model._encode_labels(None, 1200)
     made, (rows, scaling) = model._make(nnx.Rngs(0), 64), scaled(digits[0], "auto")
-    made.conclude(map_module(made, "features", rows), KEY)
+    made.finalize(map_module(made, "features", rows), KEY)
     labels = made.labels(map_module(made, "features", scaling.apply(digits[2])))
     return metrics.adjusted_rand_score(digits[3], labels)
 

@@ -17,9 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from jaxcluster import Status, metrics
 from jaxcluster.cluster import sinkhorn
 from jaxcluster.deep import Batch, adam, map_module, train
-from jaxcluster.deep.inference import evaluated
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.nets import MLP
-from jaxcluster.deep.swav import SETTLED, SwAV, grouped, survey
+from jaxcluster.deep.swav import COLLAPSE_GRACE_STEPS, SwAV, merge_prototypes, prototype_statistics
 from jaxcluster.deep.views import GaussianNoise, MultiCrop
 from jaxcluster.estimators.deep.self_supervised import SwAV as SwAVClusterer
 from jaxcluster.ops.distance import normalize
@@ -34,7 +34,7 @@ FAST = adam(1e-2)
 class Shown(NamedTuple):
     """Three views that leave nothing to chance."""
 
-    n_large: int = 2
+    n_global: int = 2
 
     def __call__(self, key, x):
         return x + 1, 2 * x, x[:, ::-1]
@@ -265,7 +265,7 @@ def test_all_rows_at_one_prototype_are_a_collapse_once_a_network_has_learned(key
     module.eval()
     z = jnp.abs(jax.random.normal(key, (30, LATENT)))
     assert not module.refresh(z, key).collapsed
-    module.steps[...] = jnp.int32(SETTLED)
+    module.steps[...] = jnp.int32(COLLAPSE_GRACE_STEPS)
     assert module.refresh(z, key).collapsed
 
 
@@ -274,8 +274,8 @@ def test_all_rows_at_one_prototype_are_a_collapse_once_a_network_has_learned(key
 
 def test_a_prototype_alone_may_be_a_cluster(key):
     prototypes = on_circle([0.0, 0.2, 0.4, 0.6, 0.8, 1.6])
-    found = survey(on_circle(np.r_[np.linspace(0, 0.8, 200), np.linspace(1.5, 1.7, 9)]), prototypes, 0.02)
-    labels = np.array(grouped(key, found, 2))
+    found = prototype_statistics(on_circle(np.r_[np.linspace(0, 0.8, 200), np.linspace(1.5, 1.7, 9)]), prototypes, 0.02)
+    labels = np.array(merge_prototypes(key, found, 2))
     assert len(set(labels[:5])) == 1
     assert labels[5] != labels[0]
 
@@ -283,19 +283,21 @@ def test_a_prototype_alone_may_be_a_cluster(key):
 def test_prototypes_that_share_rows_are_a_cluster(key):
     """Each cluster has rows between its own prototypes, and none between them and another's, near as that may be."""
     prototypes = on_circle([0.0, 0.2, 0.4, 0.6, 1.1, 1.3])
-    found = survey(on_circle(np.r_[np.linspace(0, 0.6, 200), np.linspace(1.1, 1.3, 20)]), prototypes, 0.01)
+    found = prototype_statistics(
+        on_circle(np.r_[np.linspace(0, 0.6, 200), np.linspace(1.1, 1.3, 20)]), prototypes, 0.01
+    )
     np.testing.assert_array_equal(found.counts.sum(), 220)
-    labels = np.array(grouped(key, found, 2))
+    labels = np.array(merge_prototypes(key, found, 2))
     assert len(set(labels[:4])) == len(set(labels[4:])) == 1
     assert labels[0] != labels[5]
-    np.testing.assert_array_equal(grouped(key, found, 6), np.arange(6))
+    np.testing.assert_array_equal(merge_prototypes(key, found, 6), np.arange(6))
 
 
 def test_a_prototype_without_rows_is_no_cluster_of_its_own(key):
     prototypes = on_circle([0.0, 0.2, 1.1, 1.3, 3.0])
-    found = survey(on_circle(np.r_[np.linspace(0, 0.2, 50), np.linspace(1.1, 1.3, 50)]), prototypes, 0.01)
+    found = prototype_statistics(on_circle(np.r_[np.linspace(0, 0.2, 50), np.linspace(1.1, 1.3, 50)]), prototypes, 0.01)
     np.testing.assert_array_equal(found.counts[4], 0)
-    labels = np.array(grouped(key, found, 2))
+    labels = np.array(merge_prototypes(key, found, 2))
     assert labels[0] == labels[1] != labels[2] == labels[3]
 
 
@@ -366,7 +368,7 @@ def test_one_row_is_refused():
 
 def test_a_wrong_module_is_answered_in_full():
     with pytest.raises(ValueError, match=r"gave 1 of each row, and 2 are needed"):
-        make(lambda key, x: (x,), n_large=1).loss(Batch(jnp.asarray(X)), jax.random.key(0))
+        make(lambda key, x: (x,), n_global=1).loss(Batch(jnp.asarray(X)), jax.random.key(0))
     with pytest.raises(ValueError, match=r"n_prototypes=6 .* batch of 4 rows and a queue of 1"):
         make(queue_size=1).loss(Batch(jnp.asarray(X[:4])), jax.random.key(0))
     with pytest.raises(ValueError, match=r"queue_size=-1 must be at least 1"):
@@ -377,7 +379,7 @@ def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
     x, truth = digits
     options = {"hidden": (128,), "latent": 32, "projection": 32, "random_state": 0}
     model = SwAVClusterer(10, **options, epochs=10).fit(x)
-    untrained = evaluated(model._make(nnx.Rngs(0), 64))
+    untrained = eval_copy(model._make(nnx.Rngs(0), 64))
     z = map_module(untrained, "features", model.scaling_.apply(x))
     # k-means of the features is no measure: it moves by a tenth with the seed, trained or not.
     bare = metrics.clustering_accuracy(truth, np.asarray(untrained.refresh(z, jax.random.key(0)).labels))

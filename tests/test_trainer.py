@@ -19,8 +19,18 @@ import pytest
 from flax import nnx
 
 from jaxcluster.checkpoint import Checkpoints
-from jaxcluster.deep import DCN, Autoencoder, Refreshed, Turn, adam, batches, map_module, train
-from jaxcluster.deep.batches import Rows, batch_rows
+from jaxcluster.deep import (
+    DCN,
+    Autoencoder,
+    ClusteringModule,
+    RefreshResult,
+    UpdatePhase,
+    adam,
+    batches,
+    map_module,
+    train,
+)
+from jaxcluster.deep.batches import DeviceRows, shuffled_batches
 from jaxcluster.deep.nets import MLP
 from jaxcluster.sharding import row_mesh
 from jaxcluster.types import Status
@@ -45,7 +55,7 @@ class Regular(nnx.Module):
         return jnp.float32(self.last(self.dropout(jax.nn.relu(self.norm(self.first(x))))))
 
 
-class Line(nnx.Module):
+class Line(ClusteringModule):
     """A row's distance from a point, and two clusters: which side of it the row is on.
 
     Gradient descent is easy to follow by hand. ``spoil`` is told the step and the loss.
@@ -62,7 +72,7 @@ class Line(nnx.Module):
     def refresh(self, z, key):
         labels = None if self.of_rows == "target" else jnp.int32(z[:, 0] > 0)
         target = None if self.of_rows is None else jnp.square(z)
-        return Refreshed(labels, jnp.log(target - 2) if self.of_rows == "NaN" else target)
+        return RefreshResult(labels, jnp.log(target - 2) if self.of_rows == "NaN" else target)
 
     def loss(self, batch, key):
         self.steps[...] += 1
@@ -191,7 +201,7 @@ def test_rows_from_the_host_are_those_on_the_device(whole, monkeypatch):
     make, trained = whole
     assert_same(fit(make(), resident=False), trained)
     monkeypatch.setattr(batches, "CHUNK_BYTES", 3 * BATCH * D * 4)  # three batches at a time, two pieces of rows
-    assert len(list(Rows(X, False).tiles())) == 2
+    assert len(list(DeviceRows(X, False).tiles())) == 2
     assert_same(fit(make(), resident=False), trained)
 
 
@@ -300,21 +310,21 @@ def test_batches_cover_every_row_once_a_pass(n, batch, steps):
     """However an epoch is long: the order depends on the key and the pass alone."""
     order, per_pass = jax.random.key(1), n // batch
     epochs = 3 * per_pass // steps + 2
-    cut = [batch_rows(order, jnp.int32(i * steps), steps=steps, n=n, batch=batch) for i in range(epochs)]
+    cut = [shuffled_batches(order, jnp.int32(i * steps), steps=steps, n=n, batch=batch) for i in range(epochs)]
     found = np.concatenate(cut)[: 3 * per_pass].reshape(3, per_pass, batch)
-    at_once = batch_rows(order, jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
+    at_once = shuffled_batches(order, jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
     np.testing.assert_array_equal(found, at_once.reshape(found.shape))
     for rows in found:
         assert np.unique(rows).size == per_pass * batch  # n mod batch rows are left out
         assert rows.min() >= 0
         assert rows.max() < n
     assert not np.array_equal(found[0], found[1])
-    other = batch_rows(jax.random.key(2), jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
+    other = shuffled_batches(jax.random.key(2), jnp.int32(0), steps=3 * per_pass, n=n, batch=batch)
     assert not np.array_equal(other, at_once)
 
 
 def test_all_rows_have_their_turn_where_a_pass_leaves_some_out():
-    rows = batch_rows(jax.random.key(0), jnp.int32(0), steps=40, n=15, batch=8)
+    rows = shuffled_batches(jax.random.key(0), jnp.int32(0), steps=40, n=15, batch=8)
     assert set(np.unique(rows)) == set(range(15))
 
 
@@ -335,7 +345,7 @@ def test_steps_are_those_of_gradient_descent():
     rate, steps = 0.1, 4
     trained = fit(Line(), optimizer=PLAIN, steps_per_epoch=steps, epochs=2)
     order = jax.random.split(jax.random.key(0), 3)[0]
-    rows = np.asarray(batch_rows(order, jnp.int32(0), steps=2 * steps, n=N, batch=BATCH))
+    rows = np.asarray(shuffled_batches(order, jnp.int32(0), steps=2 * steps, n=N, batch=BATCH))
     point, losses = np.zeros(D), []
     for some in rows:
         gap = X[some].astype(np.float64) - point
@@ -384,7 +394,7 @@ def test_a_callback_stops_it_and_all_of_them_are_told():
         def __init__(self):
             self.said = []
 
-        def begin(self, history, epochs):
+        def on_train_begin(self, history, epochs):
             self.said.append(("begin", len(history), epochs))
 
         def __call__(self, report):
@@ -394,10 +404,10 @@ def test_a_callback_stops_it_and_all_of_them_are_told():
             self.said.append((len(report.history), float(module.point[0])))
             return len(report.history) == 2
 
-        def end(self, trained):
-            self.said.append(("end", trained.status))
+        def on_train_end(self, result):
+            self.said.append(("end", result.status))
 
-        def cut(self):
+        def on_exception(self):
             self.said.append("cut")
 
     first, second = Listens(), Listens()
@@ -439,7 +449,7 @@ def test_a_row_that_is_not_finite_fails_its_step_and_no_other():
     x = X.copy()
     x[7, 2] = np.inf
     order = jax.random.split(jax.random.key(0), 3)[0]
-    rows = np.asarray(batch_rows(order, jnp.int32(0), steps=N // BATCH, n=N, batch=BATCH))
+    rows = np.asarray(shuffled_batches(order, jnp.int32(0), steps=N // BATCH, n=N, batch=BATCH))
     step = int(np.flatnonzero((rows == 7).any(1))[0]) + 1
     trained = fit(regular(), x=x)
     assert (trained.status, trained.failed_step, trained.steps) == (Status.NOT_FINITE, step, step - 1)
@@ -529,9 +539,9 @@ class Concluded(Line):
         super().__init__()
         self.mark = nnx.Variable(jnp.float32(0))
 
-    def conclude(self, z, key):
+    def finalize(self, z, key):
         self.mark[...] = 1.0
-        return Refreshed(jnp.int32(z[:, 0] + self.point[...][0] > 1))
+        return RefreshResult(jnp.int32(z[:, 0] + self.point[...][0] > 1))
 
 
 def test_a_module_may_conclude_in_place_of_the_last_look(tmp_path):
@@ -552,10 +562,10 @@ def test_a_module_may_conclude_in_place_of_the_last_look(tmp_path):
     np.testing.assert_array_equal(settled.labels, X[:, 0] > 1)
 
 
-class Players(nnx.Module):
+class Players(ClusteringModule):
     """Two numbers that take turns: one goes up three times by 1, the other then goes to where it is."""
 
-    turns = (Turn("chased", "flee", ("hare",), steps=3), Turn("loss", "loss", ("hound",)))
+    update_phases = (UpdatePhase("chased", "flee", ("hare",), steps=3), UpdatePhase("loss", "loss", ("hound",)))
 
     def __init__(self, spoil=False):
         self.hare, self.hound = nnx.Param(jnp.float32(0)), nnx.Param(jnp.float32(0))
@@ -582,7 +592,7 @@ def test_parts_take_turns_each_on_batches_of_its_own():
     assert ended.history[0]["chased"] == pytest.approx(np.mean([0, -10, -20, -30, -40, -50]))
     assert ended.history[0]["fled"] == pytest.approx(2.5)
     order = jax.random.split(jax.random.key(0), 3)[0]
-    rows = batch_rows(order, jnp.int32(0), steps=6, n=N, batch=BATCH)
+    rows = shuffled_batches(order, jnp.int32(0), steps=6, n=N, batch=BATCH)
     np.testing.assert_array_equal(ended.module.seen[...], rows[5:2:-1, 0])
 
 
@@ -592,7 +602,7 @@ def test_a_turn_that_fails_is_named_by_its_step():
     assert float(ended.module.hound[...]) == 0
 
 
-class OnSphere(nnx.Module):
+class OnSphere(ClusteringModule):
     """A point that is brought back to length 1 after every move; rows are drawn by weight, and collapse as told."""
 
     def __init__(self, collapsed=False):
@@ -607,9 +617,9 @@ class OnSphere(nnx.Module):
 
     def refresh(self, z, key):
         weight = jnp.where(jnp.arange(N) < 4, 1.0, 0.0)
-        return Refreshed(jnp.zeros(N, jnp.int32), weight=weight, collapsed=jnp.asarray(self.collapsed))
+        return RefreshResult(jnp.zeros(N, jnp.int32), weight=weight, collapsed=jnp.asarray(self.collapsed))
 
-    def agreement(self, old, new):
+    def label_agreement(self, old, new):
         return {"alike": float(np.mean(old == new))}
 
     def loss(self, batch, key):
@@ -803,7 +813,7 @@ def test_a_batch_is_no_more_than_the_rows_unless_it_is_asked_for():
 def test_all_rows_in_one_cluster_are_no_convergence():
     class Lone(Line):
         def refresh(self, z, key):
-            return Refreshed(jnp.zeros(N, jnp.int32), collapsed=jnp.bool_(True))
+            return RefreshResult(jnp.zeros(N, jnp.int32), collapsed=jnp.bool_(True))
 
     trained = fit(Lone(), tol=0.0)
     assert (trained.status, len(trained.history)) == (Status.COLLAPSED, 1)

@@ -18,22 +18,22 @@ from jaxcluster.deep.views import (
     Blur,
     Chain,
     ColorJitter,
-    Erase,
+    FeatureCorruption,
     Flip,
     GaussianNoise,
     Grayscale,
     Masking,
-    Mixing,
+    Mixup,
     MultiCrop,
+    RandomErasing,
     RandomResizedCrop,
     ShiftRotate,
-    Swap,
+    apply_to_views,
     count_views,
     image,
     image_views,
-    stacked,
+    stack_views,
     table_views,
-    through,
 )
 from jaxcluster.sharding import row_mesh
 
@@ -45,12 +45,12 @@ COLORS = jax.random.uniform(jax.random.key(4), (6, 105))
 VIEWS = [
     Masking(0.3),
     GaussianNoise(0.3),
-    Swap(0.5),
-    Mixing(0.5),
+    FeatureCorruption(0.5),
+    Mixup(0.5),
     ShiftRotate(COLORED, shift=0.2, rotation=20),
     Flip(COLORED),
     RandomResizedCrop(COLORED, (0.2, 0.6)),
-    Erase(COLORED, (0.2, 0.6), probability=1.0, value=9.0),
+    RandomErasing(COLORED, (0.2, 0.6), probability=1.0, value=9.0),
     ColorJitter(COLORED, 0.3, 0.3, 0.3, 0.1),
     Grayscale(COLORED, 0.5),
     Blur(COLORED, probability=1.0),
@@ -100,7 +100,7 @@ def test_views_are_safe_under_jit_and_vmap_and_equal_ones_are_one_program(view, 
 @pytest.mark.parametrize("view", VIEWS, ids=named)
 def test_rows_that_are_equal_are_changed_each_in_its_own_way(view):
     # Swaps with equal rows change nothing: every row gets a number of its own added.
-    x = jnp.tile(COLORS[:1], (6, 1)) + jnp.arange(6.0)[:, None] * isinstance(view, (Swap, Mixing))
+    x = jnp.tile(COLORS[:1], (6, 1)) + jnp.arange(6.0)[:, None] * isinstance(view, (FeatureCorruption, Mixup))
     changes = np.asarray(show(view, KEY, x) - x)
     assert len(np.unique(changes.round(4), axis=0)) == (2 if named(view) in ("Flip", "Grayscale") else 6)
 
@@ -131,11 +131,11 @@ def test_views_work_outside_of_jit(view):
     [
         Masking(0.0),
         GaussianNoise(0.0),
-        Swap(0.0),
-        Mixing(0.0),
+        FeatureCorruption(0.0),
+        Mixup(0.0),
         ShiftRotate(COLORED, shift=0, rotation=0),
         Flip(COLORED, 0.0),
-        Erase(COLORED, probability=0.0),
+        RandomErasing(COLORED, probability=0.0),
         ColorJitter(COLORED, 0.0, 0.0),
         Grayscale(COLORED, 0.0),
         Blur(COLORED, probability=0.0),
@@ -147,7 +147,7 @@ def test_no_change_is_none(view):
 
 
 def test_rows_on_two_devices_are_changed_as_on_one():
-    views = Chain(Swap(0.5), ShiftRotate(COLORED), Blur(COLORED))
+    views = Chain(FeatureCorruption(0.5), ShiftRotate(COLORED), Blur(COLORED))
     rows = NamedSharding(row_mesh(jax.devices()[:2]), PartitionSpec("rows"))
     spread = show(views, KEY, jax.device_put(COLORS, rows))
     assert len(spread.sharding.device_set) == 2
@@ -182,7 +182,7 @@ NUMBERED = jnp.arange(40.0)[:, None] + jnp.arange(50) / 100
 
 def test_swaps_take_the_columns_value_of_another_row_at_their_rate():
     for rate in (0.3, 1.0):
-        swapped = np.asarray(show(Swap(rate), KEY, NUMBERED))
+        swapped = np.asarray(show(FeatureCorruption(rate), KEY, NUMBERED))
         rows, columns = np.floor(swapped + 1e-3), (swapped % 1) * 100
         np.testing.assert_allclose(columns, np.tile(np.arange(50), (40, 1)), atol=1e-2)
         others = rows != np.arange(40)[:, None]
@@ -192,14 +192,14 @@ def test_swaps_take_the_columns_value_of_another_row_at_their_rate():
         assert counts.min() > 0
         assert counts.max() < 3 * counts.mean()
         assert np.mean(rows[:, 0] == rows[:, 1]) < 1 - rate + 0.2
-    np.testing.assert_array_equal(show(Swap(1.0), KEY, NUMBERED[:1]), NUMBERED[:1])
+    np.testing.assert_array_equal(show(FeatureCorruption(1.0), KEY, NUMBERED[:1]), NUMBERED[:1])
     with pytest.raises(ValueError, match=r"rate=1.5 must be in \[0, 1\]: it is the share of entries that are replaced"):
-        Swap(1.5)
+        FeatureCorruption(1.5)
 
 
 def test_mixing_moves_rows_a_part_of_the_way_to_another():
     x = jax.random.normal(KEY, (12, 6))
-    mixed = np.asarray(show(Mixing(0.4), KEY, x), np.float64)
+    mixed = np.asarray(show(Mixup(0.4), KEY, x), np.float64)
     rows = np.asarray(x, np.float64)
     for i, found in enumerate(mixed):
         ways = np.delete(rows, i, axis=0) - rows[i]
@@ -207,11 +207,11 @@ def test_mixing_moves_rows_a_part_of_the_way_to_another():
         errors = np.abs(rows[i] + parts[:, None] * ways - found).max(1)
         assert errors.min() < 1e-5  # on the line to one of the others
         assert 0 <= parts[errors.argmin()] <= 0.4
-    np.testing.assert_array_equal(show(Mixing(0.4), KEY, x[:1]), x[:1])
+    np.testing.assert_array_equal(show(Mixup(0.4), KEY, x[:1]), x[:1])
     cube = jax.random.normal(KEY, (4, 3, 2))
-    assert shapes(Mixing(0.4), cube) == cube.shape
+    assert shapes(Mixup(0.4), cube) == cube.shape
     with pytest.raises(ValueError, match=r"amount=-1 must be in \[0, 1\]: it is the most of another row"):
-        Mixing(-1)
+        Mixup(-1)
 
 
 # Moves
@@ -273,8 +273,8 @@ def test_flips_mirror_left_and_right():
 # Boxes
 
 
-drawn_boxes = jax.jit(image.drawn, static_argnums=(1, 2, 3, 4))
-cropped = jax.jit(image.cropped, static_argnums=2)
+drawn_boxes = jax.jit(image.sample_boxes, static_argnums=(1, 2, 3, 4))
+cropped = jax.jit(image.crop_and_resize, static_argnums=2)
 
 
 def test_a_crop_of_the_whole_is_the_identity():
@@ -329,7 +329,7 @@ def test_a_crop_of_another_size_comes_as_images():
 
 
 def test_an_erased_box_is_one_box_of_the_value():
-    view = Erase(SHAPE, (0.2, 0.4), probability=1.0, value=9.0)
+    view = RandomErasing(SHAPE, (0.2, 0.4), probability=1.0, value=9.0)
     erased = np.asarray(show(view, KEY, IMAGES)).reshape(6, *SHAPE)
     kept = np.asarray(IMAGES).reshape(6, *SHAPE)
     for before, after in zip(kept, erased, strict=True):
@@ -339,9 +339,9 @@ def test_an_erased_box_is_one_box_of_the_value():
         assert np.ptp(rows) < len(rows)
         assert np.ptp(columns) < len(columns)
         np.testing.assert_array_equal(after[~covered], before[~covered])
-    large = np.asarray(show(Erase((40, 40), (0.2, 0.4), probability=1.0), KEY, jnp.ones((300, 1600))))
+    large = np.asarray(show(RandomErasing((40, 40), (0.2, 0.4), probability=1.0), KEY, jnp.ones((300, 1600))))
     np.testing.assert_allclose(np.mean(large == 0), 0.3, atol=0.02)
-    some = np.asarray(show(Erase((40, 40), probability=0.25), KEY, jnp.ones((300, 1600))))
+    some = np.asarray(show(RandomErasing((40, 40), probability=0.25), KEY, jnp.ones((300, 1600))))
     np.testing.assert_allclose(np.mean((some == 0).any(1)), 0.25, atol=0.1)
 
 
@@ -350,13 +350,13 @@ def test_what_views_of_boxes_refuse():
         with pytest.raises(ValueError, match=r"scale=.* must be \(least, greatest\) with 0 < least <= greatest <= 1"):
             RandomResizedCrop(SHAPE, scale)
     with pytest.raises(ValueError, match=r"ratio=\(2.0, 1.0\) must be \(least, greatest\)"):
-        Erase(SHAPE, ratio=(2, 1))
+        RandomErasing(SHAPE, ratio=(2, 1))
     with pytest.raises(ValueError, match="a side of size=0 must be at least 1"):
         RandomResizedCrop(SHAPE, size=0)
     with pytest.raises(ValueError, match=r"size=\(1, 2, 3\) must be \(height, width\)"):
         RandomResizedCrop(SHAPE, size=[1, 2, 3])
     with pytest.raises(ValueError, match=r"probability=-0.5 must be in \[0, 1\]"):
-        Erase(SHAPE, probability=-0.5)
+        RandomErasing(SHAPE, probability=-0.5)
 
 
 # Color and focus
@@ -383,10 +383,10 @@ def test_saturation_and_hue_of_any_values(offset):
     by = jnp.linspace(-0.4, 0.4, 6).reshape(6, 1, 1, 1)
     moved = jnp.asarray(images + offset, jnp.float32)
     gray = images @ [0.2989, 0.5870, 0.1140]
-    saturated = np.asarray(jax.jit(image.saturated)(moved, by)) - offset
+    saturated = np.asarray(jax.jit(image.adjust_saturation)(moved, by)) - offset
     expected = images + np.asarray(by) * (images - gray[..., None])
     np.testing.assert_allclose(saturated, expected, atol=1e-3)
-    hues = np.asarray(jax.jit(image.turned)(moved, by)) - offset
+    hues = np.asarray(jax.jit(image.adjust_hue)(moved, by)) - offset
     for picture, found, turn in zip(images, hues, np.asarray(by).ravel(), strict=True):
         for pixel, other in zip(picture.reshape(-1, 3), found.reshape(-1, 3), strict=True):
             hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
@@ -396,7 +396,7 @@ def test_saturation_and_hue_of_any_values(offset):
 def test_jitter_is_its_changes_in_order():
     keys = jax.random.split(KEY, 4)
     images = COLORS.reshape(6, *COLORED)
-    for key, most, change in zip(keys, (0.3, 0.2, 0.4, 0.1), image.CHANGES, strict=True):
+    for key, most, change in zip(keys, (0.3, 0.2, 0.4, 0.1), image.COLOR_CHANGES, strict=True):
         images = change(images, most * jax.random.uniform(key, (6, 1, 1, 1), minval=-1, maxval=1))
     shown = show(ColorJitter(COLORED, 0.3, 0.2, 0.4, 0.1), KEY, COLORS)
     np.testing.assert_allclose(shown, images.reshape(6, -1), atol=1e-6)
@@ -427,7 +427,7 @@ def test_a_blur_is_a_gaussian_mean_that_keeps_constants():
     flat = jnp.full((6, 70), 3.0)
     np.testing.assert_allclose(show(Blur(SHAPE, probability=1.0), KEY, flat), flat, rtol=1e-6)
     sigma = np.array([0.05, 0.5, 1.0, 1.5, 2.0, 3.0])
-    found = jax.jit(image.blurred)(IMAGES.reshape(6, *SHAPE), jnp.asarray(sigma, jnp.float32))
+    found = jax.jit(image.gaussian_blur)(IMAGES.reshape(6, *SHAPE), jnp.asarray(sigma, jnp.float32))
     for picture, shown, deviation in zip(np.asarray(IMAGES).reshape(6, *SHAPE), found, sigma, strict=True):
 
         def smoothed(x, deviation=deviation):
@@ -458,14 +458,16 @@ def test_a_chain_is_its_views_each_with_its_key():
 
 
 def test_several_views_are_the_large_ones_first_with_keys_of_their_own():
-    large, small = GaussianNoise(0.1), RandomResizedCrop(SHAPE, (0.2, 0.4), size=3)
-    views = MultiCrop(large, small, n_large=2, n_small=3)
+    global_view, local_view = GaussianNoise(0.1), RandomResizedCrop(SHAPE, (0.2, 0.4), size=3)
+    views = MultiCrop(global_view, local_view, n_global=2, n_local=3)
     found = show(views, KEY, IMAGES)
     keys = jax.random.split(KEY, 5)
     assert [view.shape for view in found] == [(6, 70)] * 2 + [(6, 3, 3, 2)] * 3
-    for view, key, made in zip(found, keys, (large, large, small, small, small), strict=True):
+    for view, key, made in zip(
+        found, keys, (global_view, global_view, local_view, local_view, local_view), strict=True
+    ):
         np.testing.assert_allclose(view, show(made, key, IMAGES), atol=1e-5)
-    assert shapes(MultiCrop(large), IMAGES) == ((6, 70), (6, 70))
+    assert shapes(MultiCrop(global_view), IMAGES) == ((6, 70), (6, 70))
 
 
 def wider(key, x):
@@ -479,32 +481,32 @@ def wider(key, x):
         (None, [(1, 6, 70)]),
         (GaussianNoise(0.1), [(1, 6, 70)]),
         (wider, [(2, 6, 70), (1, 6, 140)]),
-        (MultiCrop(GaussianNoise(0.1), Masking(0.2), n_large=2, n_small=1), [(2, 6, 70), (1, 6, 70)]),
+        (MultiCrop(GaussianNoise(0.1), Masking(0.2), n_global=2, n_local=1), [(2, 6, 70), (1, 6, 70)]),
     ],
 )
 def test_views_go_through_a_network_by_shape_and_come_out_in_their_order(views, expected):
     def network(x):
         return jnp.stack([jnp.sum(x, axis=1), x[:, 0]], axis=1)
 
-    stacks = stacked(views, KEY, IMAGES)
+    stacks = stack_views(views, KEY, IMAGES)
     assert [stack.shape for stack in stacks] == expected
     assert count_views(stacks) == sum(shape[0] for shape in expected)
     seen = IMAGES if views is None else views(KEY, IMAGES)
     seen = seen if isinstance(seen, tuple) else (seen,)
-    found = through(network, stacks)
+    found = apply_to_views(network, stacks)
     for one, view in zip(found, seen, strict=True):
         np.testing.assert_allclose(one, network(view), rtol=1e-5, atol=1e-5)
 
 
 def test_what_several_views_refuse():
     view = GaussianNoise()
-    for options in ({"n_small": 2}, {"small": view}):
-        with pytest.raises(ValueError, match="n_small=.* and small=.* do not go together"):
+    for options in ({"n_local": 2}, {"local_view": view}):
+        with pytest.raises(ValueError, match="n_local=.* and local_view=.* do not go together"):
             MultiCrop(view, **options)
-    with pytest.raises(ValueError, match="n_large=0 must be at least 1"):
-        MultiCrop(view, n_large=0)
-    with pytest.raises(ValueError, match="n_small=-1 must be at least 1"):
-        MultiCrop(view, view, n_small=-1)
+    with pytest.raises(ValueError, match="n_global=0 must be at least 1"):
+        MultiCrop(view, n_global=0)
+    with pytest.raises(ValueError, match="n_local=-1 must be at least 1"):
+        MultiCrop(view, view, n_local=-1)
 
 
 # To begin with
@@ -516,12 +518,12 @@ def kinds(chain):
 
 def test_usual_views_of_images_suit_their_channels():
     gray, colored = image_views((6, 9), crops=(2, 1)), image_views((6, 9, 3))
-    assert kinds(gray.large) == kinds(gray.small) == [ShiftRotate, RandomResizedCrop, ColorJitter]
-    assert kinds(colored.large) == [Flip, RandomResizedCrop, ColorJitter, Grayscale]
-    assert colored.small is None
-    assert kinds(image_views((6, 9), flip=True).large) == [ShiftRotate, Flip, RandomResizedCrop, ColorJitter]
-    assert kinds(image_views((6, 9, 2), flip=False).large) == [RandomResizedCrop, ColorJitter]
-    crop = image_views((6, 9), crops=(2, 1), scale=(0.3, 0.8)).small.views[1]
+    assert kinds(gray.global_view) == kinds(gray.local_view) == [ShiftRotate, RandomResizedCrop, ColorJitter]
+    assert kinds(colored.global_view) == [Flip, RandomResizedCrop, ColorJitter, Grayscale]
+    assert colored.local_view is None
+    assert kinds(image_views((6, 9), flip=True).global_view) == [ShiftRotate, Flip, RandomResizedCrop, ColorJitter]
+    assert kinds(image_views((6, 9, 2), flip=False).global_view) == [RandomResizedCrop, ColorJitter]
+    crop = image_views((6, 9), crops=(2, 1), scale=(0.3, 0.8)).local_view.views[1]
     assert (crop.scale, crop.size) == ((0.15, 0.3), (3, 5))
     net = nets.ConvNet((6, 9), 2, channels=(2,), rngs=nnx.Rngs(0))
 
@@ -536,12 +538,12 @@ def test_usual_views_of_images_suit_their_channels():
 
 def test_usual_views_of_tables_swap_and_add_noise():
     views = table_views(rate=0.4, deviation=0.2, crops=(2, 2))
-    assert views.large == Chain(Swap(0.4), GaussianNoise(0.2))
-    assert views.small == Chain(Swap(0.7), GaussianNoise(0.2))
+    assert views.global_view == Chain(FeatureCorruption(0.4), GaussianNoise(0.2))
+    assert views.local_view == Chain(FeatureCorruption(0.7), GaussianNoise(0.2))
     assert shapes(views, NUMBERED) == (NUMBERED.shape,) * 4
-    assert table_views().small is None
+    assert table_views().local_view is None
     for made in (lambda: table_views(crops=[2]), lambda: image_views((3, 3), crops=[1, 1, 1])):
-        with pytest.raises(ValueError, match=r"crops=.* must be two numbers: of large views and of small ones"):
+        with pytest.raises(ValueError, match=r"crops=.* must be two numbers: of global views and of local ones"):
             made()
-    with pytest.raises(ValueError, match="n_large=0 must be at least 1"):
+    with pytest.raises(ValueError, match="n_global=0 must be at least 1"):
         table_views(crops=(0, 1))

@@ -30,8 +30,8 @@ def dense(case: Case, x: Any, truth: np.ndarray) -> Call:
     def made(rngs: nnx.Rngs) -> tuple[nnx.Module, ...]:
         return (
             nets.DenseGenerator((width, *hidden, case.d), rngs=rngs),
-            nets.dense_reader((case.d, *hidden, 1), rngs=rngs),
-            nets.dense_reader((case.d, *hidden, width), rngs=rngs),
+            nets.dense_encoder((case.d, *hidden, 1), rngs=rngs),
+            nets.dense_encoder((case.d, *hidden, width), rngs=rngs),
         )
 
     return _trained(made, case, x, truth)
@@ -44,8 +44,8 @@ def images(case: Case, x: Any, truth: np.ndarray) -> Call:
     def made(rngs: nnx.Rngs) -> tuple[nnx.Module, ...]:
         return (
             nets.ImageGenerator(width, shape, rngs=rngs),
-            nets.ImageReader(shape, 1, rngs=rngs),
-            nets.ImageReader(shape, width, rngs=rngs),
+            nets.ImageEncoder(shape, 1, rngs=rngs),
+            nets.ImageEncoder(shape, width, rngs=rngs),
         )
 
     return _trained(made, case, x, truth)

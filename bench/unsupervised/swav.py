@@ -27,7 +27,7 @@ TEMPERATURE, EPSILON, ROUNDS, RATE = 0.1, 0.05, 3, 1e-3
 
 def ours(case: Case, x: Any, truth: np.ndarray) -> Call:
     """Two views of each row; the value is the ARI of the groups of prototypes that rows are in."""
-    options = {"temperature": TEMPERATURE, "epsilon": EPSILON, "rounds": ROUNDS}
+    options = {"temperature": TEMPERATURE, "epsilon": EPSILON, "sinkhorn_iterations": ROUNDS}
     views = table_views(rate=SWAPPED, deviation=DEVIATION)
     how = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(RATE)}
 

@@ -15,7 +15,7 @@ from bench.networks import ari
 from bench.peers import Answer, Call
 from bench.unsupervised.deepcluster import COMPONENTS, LATENT, PER_CLUSTER, RATE, STARTS
 from bench.unsupervised.torch_parts import adam, device, features, kmeans, placed, projector
-from jaxcluster.deep.deepcluster import HEAD_DEVIATION, LOOK_STEPS
+from jaxcluster.deep.deepcluster import HEAD_DEVIATION, REFRESH_LLOYD_STEPS
 
 
 def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
@@ -30,7 +30,9 @@ def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
         encoder = projector((case.d, *case.hidden, LATENT))
         learner = adam(encoder, rate=RATE)
         for _ in range(case.steps):
-            labels = torch.from_numpy(look(encoder, learned, n_init=1, max_iter=LOOK_STEPS)).long().to(device())
+            labels = (
+                torch.from_numpy(look(encoder, learned, n_init=1, max_iter=REFRESH_LLOYD_STEPS)).long().to(device())
+            )
             head = _head(learned)
             head_learner = adam(head, rate=RATE)
             for some in _evenly(labels, per_look, case.batch):

@@ -12,7 +12,7 @@ from jaxcluster.cli.errors import MistakeError
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
     from jaxcluster.cli.inputs import Rows
-    from jaxcluster.deep import Report, Trained
+    from jaxcluster.deep import EpochReport, TrainResult
 
 
 def trains(estimator: Any) -> bool:
@@ -77,17 +77,17 @@ class Told:
         self._title, self._phases, self._stage = title, iter(phases), stage
         self._phase = ""
 
-    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
+    def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
         """The next phase begins."""
         self._phase = next(self._phases)
         self._stage.say(f"{self._title}: {self._phase}, {epochs:,} epochs")
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: EpochReport) -> None:
         """An epoch has ended."""
-        from jaxcluster.deep.callbacks import said
+        from jaxcluster.deep.callbacks import format_record
 
         epoch = f"epoch {len(report.history):,}/{report.epochs:,}"
-        self._stage.say(f"{self._title}: {self._phase}, {epoch}, {said(report.record)}")
+        self._stage.say(f"{self._title}: {self._phase}, {epoch}, {format_record(report.record)}")
 
 
 class Boards:
@@ -105,16 +105,16 @@ class Boards:
         self._folder, self._phases = folder, iter(phases)
         self._board: Any = None
 
-    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
+    def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
         """The next phase begins."""
         from jaxcluster.deep import TensorBoard
 
         self._board = TensorBoard(self._folder / next(self._phases).replace(" ", "-"))
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: EpochReport) -> None:
         """An epoch has ended."""
         self._board(report)
 
-    def end(self, trained: Trained) -> None:
+    def on_train_end(self, result: TrainResult) -> None:
         """The phase has ended."""
-        self._board.end(trained)
+        self._board.on_train_end(result)

@@ -1,52 +1,61 @@
-"""Clustering inside of networks and by them, as Flax modules. This folder alone imports Flax.
+"""Deep clustering: losses and layers as Flax modules, and the training loop. Only this package imports Flax.
 
-A method is an `nnx.Module` with ``loss(batch, key)`` and, where it looks at all rows now and then, ``features(x)`` and
-``refresh(z, key)``; `train` serves them all.
+A method is a `ClusteringModule` with ``loss(batch, key)`` and, if it needs the features of all samples between epochs,
+``features(x)`` and ``refresh(z, key)``; `train` trains them all. Names load when they are first used.
 """
 
-from jaxcluster.deep.autoencoder import Autoencoder, pretrain_layers
-from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots, TensorBoard
-from jaxcluster.deep.cluster_layer import Clustered, ClusterLayer
-from jaxcluster.deep.clustergan import ClusterGAN
-from jaxcluster.deep.dec import DEC, IDEC, JointClustering
-from jaxcluster.deep.deepcluster import DeepCluster, DeepClusterV2
-from jaxcluster.deep.inference import map_module
-from jaxcluster.deep.latent_kmeans import DCN, CodeKMeans, DenoisingClustering
-from jaxcluster.deep.metric_learning import MetricEmbedding
-from jaxcluster.deep.optimizers import adam
-from jaxcluster.deep.protocol import Batch, Objective, Refreshed, Turn
-from jaxcluster.deep.swav import SwAV
-from jaxcluster.deep.trainer import Report, Trained, train
-from jaxcluster.deep.vade import VaDE
+from __future__ import annotations
 
-__all__ = [
-    "DCN",
-    "DEC",
-    "IDEC",
-    "Autoencoder",
-    "Batch",
-    "ClusterGAN",
-    "ClusterLayer",
-    "Clustered",
-    "CodeKMeans",
-    "DeepCluster",
-    "DeepClusterV2",
-    "DenoisingClustering",
-    "JointClustering",
-    "JsonLines",
-    "MetricEmbedding",
-    "Objective",
-    "ProgressBar",
-    "Refreshed",
-    "Report",
-    "Snapshots",
-    "SwAV",
-    "TensorBoard",
-    "Trained",
-    "Turn",
-    "VaDE",
-    "adam",
-    "map_module",
-    "pretrain_layers",
-    "train",
-]
+import importlib
+from typing import Any
+
+_MODULES = ("nets", "views")
+
+_OBJECTS = {
+    "Autoencoder": "autoencoder",
+    "Batch": "protocol",
+    "ClusterGAN": "clustergan",
+    "ClusterLayer": "cluster_layer",
+    "Clustered": "cluster_layer",
+    "ClusteringModule": "protocol",
+    "DCN": "latent_kmeans",
+    "DEC": "dec",
+    "DeepCluster": "deepcluster",
+    "DeepClusterV2": "deepcluster",
+    "DenoisingClustering": "latent_kmeans",
+    "EpochReport": "trainer",
+    "IDEC": "dec",
+    "JointClustering": "dec",
+    "JsonLines": "callbacks",
+    "LatentKMeans": "latent_kmeans",
+    "MetricEmbedding": "metric_learning",
+    "ProgressBar": "callbacks",
+    "RefreshResult": "protocol",
+    "Snapshots": "callbacks",
+    "SwAV": "swav",
+    "TensorBoard": "callbacks",
+    "TrainResult": "trainer",
+    "UpdatePhase": "protocol",
+    "VaDE": "vade",
+    "adam": "optimizers",
+    "map_module": "inference",
+    "pretrain_layers": "autoencoder",
+    "train": "trainer",
+}
+"""Public objects, and the module of this package that defines each."""
+
+__all__ = [*_OBJECTS, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _OBJECTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(importlib.import_module(f"{__name__}.{_OBJECTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

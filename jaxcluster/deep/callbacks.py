@@ -1,6 +1,7 @@
-"""What may look on while a module is trained: a bar on the terminal, a file of records, TensorBoard, pictures' codes.
+"""Training callbacks: progress bar, JSON lines, TensorBoard and snapshots of the latent codes.
 
-A callback is called with a `Report` after every epoch; one with ``begin``, ``end`` or ``cut`` is told of these too.
+A callback is called with an `EpochReport` after every epoch. Its methods ``on_train_begin``, ``on_train_end`` and
+``on_exception``, all optional, are called at the start, at the end, and at an error or interrupt.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from jaxcluster.core.files import write_whole
 from jaxcluster.deep.inference import map_module
 
 if TYPE_CHECKING:
-    from jaxcluster.deep.trainer import Report, Trained
+    from jaxcluster.deep.trainer import EpochReport, TrainResult
 
 SNAPSHOT_ROWS = 1_000
+"""Greatest number of samples in a snapshot."""
 
 
 class ProgressBar:
-    """A bar of epochs on stderr, with the loss and the share of rows that changed their cluster.
+    """Progress bar of epochs on stderr, with the loss and the fraction of samples that changed their cluster.
 
     Args:
-        title: what is trained.
+        title: name of the training.
     """
 
     def __init__(self, title: str = "Training") -> None:
         self.title = title
         self._progress: Any = None
 
-    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
-        """Shows the bar."""
+    def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
+        """Show the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,56 +49,56 @@ class ProgressBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[said]}", markup=False),
+            TextColumn("{task.fields[record]}", markup=False),
         )
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._progress.start()
-        self._task = self._progress.add_task(self.title, total=epochs, completed=len(history), said="")
+        self._task = self._progress.add_task(self.title, total=epochs, completed=len(history), record="")
 
-    def __call__(self, report: Report) -> None:
-        """Moves the bar."""
-        self._progress.update(self._task, completed=len(report.history), said=said(report.record))
+    def __call__(self, report: EpochReport) -> None:
+        """Advance the bar."""
+        self._progress.update(self._task, completed=len(report.history), record=format_record(report.record))
 
-    def end(self, trained: Trained) -> None:
-        """Leaves the last state of the bar behind."""
-        self.cut()
+    def on_train_end(self, result: TrainResult) -> None:
+        """Stop the bar, and leave it on the terminal."""
+        self.on_exception()
 
-    def cut(self) -> None:
-        """Leaves the bar behind as it is."""
+    def on_exception(self) -> None:
+        """Stop the bar, and leave it on the terminal."""
         if self._progress is not None:
             self._progress.stop()
 
 
 class JsonLines:
-    """All records of a run in a file, a JSON object a line; what a run that goes on had before stays as it was.
+    """History of a run in a file, one JSON object in a line; a resumed run keeps the records before it.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
 
-    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
-        """Begins the file anew, with the records of the checkpoint that the run goes on from."""
+    def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
+        """Write the file anew, with the records of the checkpoint that the run resumes from."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _spared(self.path):
+        with _warn_on_error(self.path):
             write_whole(self.path, "".join(map(_line, history)).encode())
 
-    def __call__(self, report: Report) -> None:
-        """Adds a line."""
-        with _spared(self.path), self.path.open("a", encoding="utf-8") as file:
+    def __call__(self, report: EpochReport) -> None:
+        """Append a line."""
+        with _warn_on_error(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_line(report.record))
 
 
 class TensorBoard:
-    """All numbers of the records as scalars for TensorBoard, by their step.
+    """All numbers of the history as TensorBoard scalars.
 
     Args:
-        folder: for its event files.
+        folder: of the event files.
 
     Raises:
-        ImportError: tensorboardX is not installed, which is not one of this package's own needs.
+        ImportError: tensorboardX, an optional dependency, is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -106,68 +108,68 @@ class TensorBoard:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'jaxcluster[tensorboard]'.") from error
         self._writer = SummaryWriter(os.fspath(folder))
 
-    def __call__(self, report: Report) -> None:
-        """Writes the numbers of a record."""
+    def __call__(self, report: EpochReport) -> None:
+        """Write the numbers of a record."""
         step = int(report.record["step"])
         for name, value in report.record.items():
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def end(self, trained: Trained) -> None:
-        """Closes the files."""
+    def on_train_end(self, result: TrainResult) -> None:
+        """Close the files."""
         self._writer.close()
 
 
 class Snapshots:
-    """Codes of some rows after epochs 1, 2, 4, 8, …, to show how they move.
+    """Latent codes of some samples after epochs 1, 2, 4, 8 and so on.
 
     Args:
-        x: (n, d) rows, of which up to 1,000 spread over them are looked at.
-        folder: where codes are kept as files too, for a run that is cut short and goes on; None for nowhere.
+        x: (n_samples, n_features) samples; at most `SNAPSHOT_ROWS`, evenly spaced, are encoded.
+        folder: of files with the codes, for a run that is interrupted and resumed; None for no files.
 
     Attributes:
-        rows: their numbers.
-        taken: codes by "phase-epoch".
+        rows: positions of these samples.
+        codes: codes by "phase-epoch".
     """
 
     def __init__(self, x: np.ndarray, folder: str | os.PathLike | None = None) -> None:
         self.rows = np.unique(np.linspace(0, len(x) - 1, min(SNAPSHOT_ROWS, len(x))).astype(np.int32))
-        self.taken: dict[str, np.ndarray] = {}
+        self.codes: dict[str, np.ndarray] = {}
         self.folder = None if folder is None else Path(folder)
         self.x = x[self.rows]
 
-    def of(self, phase: str, method: str) -> Callable[[Report], None]:
-        """A callback for one phase; ``method`` of the module gives the codes."""
-        return _SnapshotsOfPhase(self, phase, method)
+    def for_phase(self, phase: str, method: str) -> Callable[[EpochReport], None]:
+        """A callback for one phase of training; the codes are the output of the module's ``method``."""
+        return _PhaseSnapshots(self, phase, method)
 
 
-class _SnapshotsOfPhase:
+class _PhaseSnapshots:
     def __init__(self, snapshots: Snapshots, phase: str, method: str) -> None:
         self._snapshots, self._phase, self._method = snapshots, phase, method
 
-    def begin(self, history: list[dict[str, float]], epochs: int) -> None:
-        """Takes over what was taken in the epochs that a run goes on from."""
-        moments = (1 << power for power in range(len(history).bit_length()))
-        for name in (f"{self._phase}-{epoch}" for epoch in moments):
+    def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
+        """Read the snapshots of the epochs before a resumption."""
+        powers_of_two = (1 << power for power in range(len(history).bit_length()))
+        for name in (f"{self._phase}-{epoch}" for epoch in powers_of_two):
             path = self._path(name)
             if path is not None and path.is_file():
-                with _spared(path, "read"):
-                    self._snapshots.taken[name] = np.load(path, allow_pickle=False)
+                with _warn_on_error(path, "read"):
+                    self._snapshots.codes[name] = np.load(path, allow_pickle=False)
 
-    def __call__(self, report: Report) -> None:
-        """Looks at the rows, if it is time."""
+    def __call__(self, report: EpochReport) -> None:
+        """Take a snapshot after an epoch whose number is a power of two."""
         epoch = len(report.history)
         if epoch & (epoch - 1):
             return
         name = f"{self._phase}-{epoch}"
         codes = np.asarray(map_module(report.module(), self._method, self._snapshots.x))
-        self._snapshots.taken[name] = codes
+        self._snapshots.codes[name] = codes
         path = self._path(name)
         if path is not None:
             content = io.BytesIO()
             np.save(content, codes)
-            with _spared(path):
+            with _warn_on_error(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, content.getvalue())
 
@@ -177,21 +179,21 @@ class _SnapshotsOfPhase:
 
 
 @contextmanager
-def _spared(path: Path, done: str = "written") -> Iterator[None]:
-    """Around what a training can do without: a file that fails is a warning."""
+def _warn_on_error(path: Path, done: str = "written") -> Iterator[None]:
+    """Turn a file error into a warning: a training can do without the file."""
     try:
         yield
     except (OSError, ValueError, EOFError) as error:
         warn(f"{path} could not be {done} ({error}). The training goes on without it.")
 
 
-def said(record: dict[str, float]) -> str:
-    """A record in a few words."""
+def format_record(record: dict[str, float]) -> str:
+    """The loss of a record, and its fraction of changed labels, as a text."""
     changed = f", {record['changed']:.2%} of rows changed" if "changed" in record else ""
     return f"loss {record['loss']:.4g}{changed}"
 
 
 def _line(record: dict[str, float]) -> str:
-    """A record as a line of JSON, which has no word for NaN."""
+    """A record as a line of JSON, which has no NaN: null stands for it."""
     plain = {name: value if math.isfinite(value) else None for name, value in record.items()}
     return json.dumps(plain) + "\n"

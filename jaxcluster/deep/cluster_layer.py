@@ -1,8 +1,15 @@
-"""A layer that clusters its batch: what it returns is the solution, and its gradient that of the solution.
+"""A network layer that clusters its batch, differentiated by the implicit function theorem.
 
 Sources: M. Ren et al., Meta-learning for semi-supervised few-shot classification, ICLR 2018, for soft k-means between
 an encoder and its loss; A. van den Oord, O. Vinyals and K. Kavukcuoglu, Neural discrete representation learning,
 NeurIPS 2017, for centers that follow the batches by a moving average.
+
+>>> import jax, jax.numpy as jnp
+>>> from flax import nnx
+>>> from jaxcluster.deep import ClusterLayer
+>>> layer = ClusterLayer(2, 3, variance=1.0, rngs=nnx.Rngs(0))
+>>> layer(jax.random.normal(jax.random.key(0), (8, 3))).responsibilities.shape
+(8, 2)
 """
 
 from __future__ import annotations
@@ -23,18 +30,18 @@ KINDS = ("soft_kmeans", "gmm")
 
 
 class Clustered(NamedTuple):
-    """Features and the clusters that they were shared out among.
+    """Clustering of a batch of features.
 
     Attributes:
-        shares: (n, k) of each cluster in each row; rows sum to 1.
-        centers: (k, d).
-        quantized: (n, d) each row as the mean of the centers by its shares.
-        labels: (n,) int32 cluster with the greatest share; constants for gradients.
-        objective: () what the fit minimized: the free energy of soft k-means (data units²) or the mean negative
-            log-likelihood of a mixture (nats); of centers that were not fitted to the batch, the same of these.
+        responsibilities: (n_samples, n_clusters), rows sum to 1.
+        centers: (n_clusters, n_features).
+        quantized: (n_samples, n_features) mean of the centers, weighted by the responsibilities.
+        labels: (n_samples,) int32 cluster of the greatest responsibility; constant for gradients.
+        objective: () value of the fit's objective: the free energy of soft k-means (squared units of the features) or
+            the mean negative log-likelihood of a mixture (nats). Without a fit, its value at the layer's own centers.
     """
 
-    shares: Float[Array, "n k"]
+    responsibilities: Float[Array, "n k"]
     centers: Float[Array, "k d"]
     quantized: Float[Array, "n d"]
     labels: Int[Array, " n"]
@@ -44,31 +51,31 @@ class Clustered(NamedTuple):
 class ClusterLayer(nnx.Module):
     """Soft k-means or a Gaussian mixture between two layers of a network.
 
-    In training a call fits the batch, from where the batches before have led to, and moves the layer's own centers a
-    little towards what it found; gradients go through the fit by the implicit function theorem, to the features, the
-    weights and a learned variance. In evaluation the layer's own centers are used as they are, as by a batch norm:
-    ``train()`` and ``eval()`` of a module that holds the layer switch. ``fitted=False`` is the layer without a fit:
-    its centers are parameters, for the optimizer to move.
+    In training a call fits the batch, starting at the layer's running centers, and updates these by a moving average.
+    Gradients pass through the fit by the implicit function theorem, to the features, the weights and a learned
+    variance. In evaluation the running centers are used without a fit, as the statistics of a batch normalization are:
+    ``train()`` and ``eval()`` of a module that holds the layer switch. With ``fitted=False`` there is no fit in either
+    mode, and the centers are parameters of the optimizer.
 
     Args:
         k: number of clusters.
         d: width of the features.
         kind: "soft_kmeans" or "gmm".
-        variance: σ² > 0 of soft k-means (units of the features², half of the temperature of its softmax).
-        learn_variance: whether σ² is a parameter; its logarithm is what the optimizer sees.
+        variance: σ² > 0 of soft k-means (squared units of the features; half of the temperature of its softmax).
+        learn_variance: train log σ² as a parameter.
         covariance: type of the mixture's covariances: "spherical", "diag", "tied" or "full".
-        fitted: whether the batch is clustered; False, for soft k-means only, makes the centers parameters.
-        momentum: in [0, 1), what the layer's own centers keep of themselves in a step.
-        tol, max_steps: of the fit of a batch, as in ``soft_kmeans.fit`` and ``gmm.fit``. Gradients are right where it
+        fitted: fit each batch; False, for soft k-means only, makes the centers parameters.
+        momentum: of the moving average of the running centers, in [0, 1).
+        tol, max_steps: of the fit, as in ``soft_kmeans.fit`` and ``gmm.fit``. Gradients are exact only where the fit
             converges.
-        use_running_average: whether it starts in evaluation.
-        rngs: its stream "cluster" draws the centers to begin with.
+        use_running_average: start in evaluation mode.
+        rngs: its stream "cluster" draws the initial centers.
 
     Attributes:
-        centers: (k, d) the layer's own centers: an `nnx.BatchStat`, or an `nnx.Param` where they are learned.
+        centers: (k, d) running centers, an `nnx.BatchStat`; with ``fitted=False`` an `nnx.Param`.
 
     Raises:
-        ValueError, TypeError: options out of range, unknown or of the other kind.
+        ValueError, TypeError: options out of range, unknown, or for the other kind.
     """
 
     def __init__(
@@ -114,69 +121,76 @@ class ClusterLayer(nnx.Module):
         return jnp.exp(self.log_variance[...])
 
     def __call__(self, z, *, weights=None, known=None, use_running_average: bool | None = None) -> Clustered:
-        """Clusters features.
+        """Cluster features.
 
         Args:
-            z: (n, d) features; in training n >= k.
-            weights: (n,) non-negative, 0 for rows that do not exist; None for 1 each.
-            known: (n,) integers, the cluster that a row belongs to, −1 for none; soft k-means only. As in
-                ``soft_kmeans.fit``, and the fit starts at the means of the known rows, not at the layer's own centers.
-            use_running_average: overrides the mode of the layer for this call.
+            z: (n_samples, d) features; in training n_samples >= k.
+            weights: (n_samples,) non-negative sample weights, 0 for padding; None for 1 each.
+            known: (n_samples,) integer cluster of samples with a label, −1 for the others, see ``soft_kmeans.fit``; for
+                soft k-means only. The fit then starts at the means of the labeled samples.
+            use_running_average: override the mode of the layer for this call.
+
+        Returns:
+            The clustering of the features.
 
         Raises:
-            ValueError, TypeError: features of another shape, fewer than clusters; known with a mixture.
+            ValueError, TypeError: features of another shape, or fewer than clusters; ``known`` with a mixture.
         """
         z = check.check_matrix(z, name="z")
         if z.shape[1] != self.d:
             raise ValueError(f"z has {z.shape[1]} columns, but the layer was made for d={self.d}. Pass (n, {self.d}).")
         if known is not None:
             if self.kind == "gmm":
-                raise ValueError("known is for kind='soft_kmeans'; a mixture finds all of its shares.")
+                raise ValueError("known is for kind='soft_kmeans'; a mixture computes all of its responsibilities.")
             known = soft_kmeans.check_known(known, z.shape[0], self.k)
         z = jnp.asarray(z)
-        settled = self.use_running_average if use_running_average is None else use_running_average
-        if settled or not self.fitted:
-            return self._share_out(z, weights, known)
+        evaluates = self.use_running_average if use_running_average is None else use_running_average
+        if evaluates or not self.fitted:
+            return self._predict(z, weights, known)
         check.check_clusters(self.k, z.shape[0])
         return (self._fit_soft if self.kind == "soft_kmeans" else self._fit_mixture)(z, weights, known)
 
     def _fit_soft(self, z, weights, known):
-        # A fit of a few known rows belongs to their task, not to the batches before.
-        init = "k-means++" if known is not None else self._start(z, weights)
+        # Labels belong to the task of this batch (few-shot learning), not to the running centers of the batches before.
+        init = "k-means++" if known is not None else self._initial_centers(z, weights)
         options = {"weights": weights, "known": known, "tol": self.tol, "max_steps": self.max_steps}
         fit = soft_kmeans.fit(self.rngs(), z, self.k, variance=self.variance, init=init, **options)
-        self._follow(centers=fit.state.centers)
-        return _clustered(self._soft_shares(fit.state.centers, z, known), fit.state.centers, fit.state.objective)
+        self._update_running(centers=fit.state.centers)
+        return _clustered(
+            self._soft_responsibilities(fit.state.centers, z, known), fit.state.centers, fit.state.objective
+        )
 
     def _fit_mixture(self, z, weights, known):
-        start = self._start(z, weights)
-        spread = jnp.var(jax.lax.stop_gradient(z), axis=0).mean()
-        first = _unit_covariances(self.covariance, self.k, self.d) * jnp.maximum(spread, jnp.finfo(z.dtype).tiny)
+        means = self._initial_centers(z, weights)
+        # Before the first batch: spherical components with the mean variance of the features, in any units.
+        variance = jnp.var(jax.lax.stop_gradient(z), axis=0).mean()
+        first = _unit_covariances(self.covariance, self.k, self.d) * jnp.maximum(variance, jnp.finfo(z.dtype).tiny)
         covariances = jnp.where(self.seen[...] > 0, self.covariances[...], first)
-        init = self._mixture(start, covariances)
+        init = self._mixture(means, covariances)
         options = {"weights": weights, "covariance": self.covariance, "tol": self.tol, "max_steps": self.max_steps}
         state = gmm.fit(self.rngs(), z, self.k, init=init, **options).state
-        self._follow(centers=state.means, mixture_weights=state.weights, covariances=state.covariances)
+        self._update_running(centers=state.means, mixture_weights=state.weights, covariances=state.covariances)
         return _clustered(gmm.predict_proba(state, z), state.means, -state.lower_bound)
 
-    def _share_out(self, z, weights, known):
-        """By the layer's own centers."""
+    def _predict(self, z, weights, known):
+        """Clustering by the running centers, without a fit."""
         centers = self.centers[...]
         if self.kind == "gmm":
             state = self._mixture(centers, self.covariances[...])
             return _clustered(gmm.predict_proba(state, z), centers, -gmm.score(state, z, weights=weights))
         weight = jnp.ones_like(z[:, 0]) if weights is None else jnp.asarray(weights, z.dtype)
         energy = soft_kmeans.free_energy(centers, z, self.variance, weights=weight, known=known)
-        return _clustered(self._soft_shares(centers, z, known), centers, energy)
+        return _clustered(self._soft_responsibilities(centers, z, known), centers, energy)
 
-    def _soft_shares(self, centers, z, known):
-        shares = soft_kmeans.responsibilities(centers, z, self.variance)
+    def _soft_responsibilities(self, centers, z, known):
+        responsibilities = soft_kmeans.responsibilities(centers, z, self.variance)
         if known is None:
-            return shares
-        return jnp.where(known[:, None] >= 0, jax.nn.one_hot(known, self.k, dtype=shares.dtype), shares)
+            return responsibilities
+        one_hot = jax.nn.one_hot(known, self.k, dtype=responsibilities.dtype)
+        return jnp.where(known[:, None] >= 0, one_hot, responsibilities)
 
-    def _start(self, z, weights):
-        """The layer's own centers, or k-means++ on the first batch."""
+    def _initial_centers(self, z, weights):
+        """The running centers; for the first batch centers by k-means++."""
         weight = jnp.ones_like(z[:, 0]) if weights is None else jnp.asarray(weights, z.dtype)
         points = jax.lax.stop_gradient(Points(z, weight))
         return jax.lax.cond(
@@ -186,12 +200,12 @@ class ClusterLayer(nnx.Module):
             *(self.rngs(), points, self.centers[...].astype(z.dtype)),
         )
 
-    def _follow(self, **found):
-        """Moves what the layer keeps towards what a batch led to; all the way with the first batch."""
-        kept = jnp.where(self.seen[...] > 0, jnp.float32(self.momentum), 0)
-        for name, value in found.items():
-            own, value = getattr(self, name), jax.lax.stop_gradient(value)
-            own[...] = kept * own[...] + (1 - kept) * value.astype(own.dtype)
+    def _update_running(self, **fitted):
+        """Update moving averages by the fit of a batch; the first batch replaces the random initial values."""
+        momentum = jnp.where(self.seen[...] > 0, jnp.float32(self.momentum), 0)
+        for name, value in fitted.items():
+            running, value = getattr(self, name), jax.lax.stop_gradient(value)
+            running[...] = momentum * running[...] + (1 - momentum) * value.astype(running.dtype)
         self.seen[...] = self.seen[...] + 1
 
     def _mixture(self, means, covariances):
@@ -199,13 +213,13 @@ class ClusterLayer(nnx.Module):
         return gmm.GMMState(self.mixture_weights[...], means, covariances, none, jnp.zeros((self.k,), bool), none)
 
 
-def _clustered(shares, centers, objective):
-    labels = jnp.argmax(shares, axis=1).astype(jnp.int32)
-    return Clustered(shares, centers, shares @ centers, labels, objective)
+def _clustered(responsibilities, centers, objective):
+    labels = jnp.argmax(responsibilities, axis=1).astype(jnp.int32)
+    return Clustered(responsibilities, centers, responsibilities @ centers, labels, objective)
 
 
 def _unit_covariances(covariance, k, d):
-    """Covariances of 1, in the shape that `gmm.GMMState` has them in."""
+    """Identity covariances in the layout of `gmm.GMMState`."""
     if covariance == "spherical":
         return jnp.ones((k,), jnp.float32)
     if covariance == "diag":
@@ -222,6 +236,6 @@ def _check_kind(kind, variance, learn_variance, covariance, fitted):
         return
     covariance_type_named(covariance)
     if variance is not None or learn_variance:
-        raise ValueError("kind='gmm' finds its own covariances: variance= and learn_variance= are for 'soft_kmeans'.")
+        raise ValueError("kind='gmm' fits its own covariances: variance= and learn_variance= are for 'soft_kmeans'.")
     if not fitted:
         raise ValueError("kind='gmm' is always fitted to the batch: fitted=False is for kind='soft_kmeans'.")

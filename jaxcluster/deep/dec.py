@@ -1,8 +1,10 @@
-"""Deep embedded clustering, and its improved form that keeps the decoder.
+"""Deep embedded clustering (DEC), its improved form that keeps the decoder (IDEC), and IDEC with some class labels.
 
 Sources: J. Xie, R. Girshick and A. Farhadi, Unsupervised deep embedding for clustering analysis, ICML 2016 (DEC);
 X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation, IJCAI 2017
-(IDEC); X. Guo, E. Zhu, X. Liu and J. Yin, Deep embedded clustering with data augmentation, ACML 2018 (`augment`).
+(IDEC); X. Guo, E. Zhu, X. Liu and J. Yin, Deep embedded clustering with data augmentation, ACML 2018 (`augment`);
+J. Enguehard, P. O'Halloran and A. Gholipour, Semi-supervised learning with deep embedded clustering for image
+classification and segmentation, IEEE Access 7 (2019) (the cross-entropy of `JointClustering`).
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
-from jaxcluster.deep.protocol import Batch, Refreshed
+from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
+from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
 from jaxcluster.losses.dec import (
     dec_loss,
     deep_clustering_loss,
@@ -23,17 +25,17 @@ from jaxcluster.losses.dec import (
 from jaxcluster.types import Array, ArrayLike, Float, KeyArray
 
 
-class DEC(nnx.Module):
-    """Sharpens the clusters of an encoder's codes: minimizes KL(P‖Q), P a sharper Q of all rows.
+class DEC(ClusteringModule):
+    """Deep embedded clustering: minimizes KL(P‖Q), P a sharpened Q.
 
-    A `refresh` computes P from the codes of all rows; until the next one it is the target of every batch. The decoder
-    stays as it is.
+    Q are the responsibilities of clusters by Student's t. A refresh computes the target distribution P from the codes
+    of all samples, and it holds until the next. The decoder is not trained.
 
     Args:
-        autoencoder: pretrained; its encoder is what is trained.
-        centers: (k, latent) to begin with, as k-means finds them among the codes.
+        autoencoder: pretrained; its encoder is trained.
+        centers: (n_clusters, latent) initial centers, from k-means on the codes.
         alpha: degrees of freedom of Student's t.
-        augment: a view of the rows that their targets shall hold for too; None for the rows as they are.
+        augment: an augmentation of the samples, whose targets stay those of the samples; None for none.
 
     Raises:
         ValueError: centers of another shape; an alpha that is not positive.
@@ -49,39 +51,44 @@ class DEC(nnx.Module):
 
     @property
     def trainable(self):
-        """What the optimizer moves: without the decoder, of which the loss does not depend."""
+        """All parameters without the decoder, which the loss does not depend on."""
         return nnx.All(nnx.Param, nnx.Not(nnx.PathContains("decoder")))
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The code of each row."""
+        """Code of each sample."""
         return self.autoencoder.encode(x)
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each code."""
+        """Responsibilities (n_samples, n_clusters) of clusters for codes."""
         return student_t_assignments(z, self.centers[...], alpha=self.alpha)
 
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """The clusters of all rows, and the distribution that is to be their target."""
-        shares = self.assign(z)
-        return Refreshed(jnp.argmax(shares, axis=1).astype(jnp.int32), target_distribution(shares))
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Clusters and target distribution of all samples."""
+        responsibilities = self.assign(z)
+        labels = jnp.argmax(responsibilities, axis=1).astype(jnp.int32)
+        return RefreshResult(labels, target_distribution(responsibilities))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The divergence of a batch's shares from their targets (nats per row)."""
-        shares = self.assign(self.features(viewed(self.augment, key, batch.x)))
-        return dec_loss(shares, batch.target), {}
+        """Divergence of a batch's responsibilities from their targets.
+
+        Returns:
+            The divergence (nats per sample), and no metrics.
+        """
+        responsibilities = self.assign(self.features(apply_view(self.augment, key, batch.x)))
+        return dec_loss(responsibilities, batch.target), {}
 
 
 class IDEC(DEC):
-    """DEC that goes on reconstructing: error + γ·KL(P‖Q), so that codes keep what tells rows apart.
+    """Improved DEC: (reconstruction error) + γ·KL(P‖Q), so that codes keep the structure of the data.
 
-    The error is the autoencoder's, a mean over rows and columns.
+    The error is the autoencoder's, a mean over samples and features.
 
     Args:
         autoencoder: pretrained; all of it is trained.
-        centers: (k, latent) to begin with.
-        gamma: γ >= 0, the weight of the divergence.
+        centers: (n_clusters, latent) initial centers.
+        gamma: γ >= 0, weight of the divergence.
         alpha: degrees of freedom of Student's t.
-        augment: a view of the rows that stands for them in both terms; None for the rows as they are.
+        augment: an augmentation of the samples in both terms; None for none.
 
     Raises:
         ValueError: centers of another shape; an alpha or gamma out of range.
@@ -102,8 +109,12 @@ class IDEC(DEC):
         self.gamma = float(check.check_positive("gamma", gamma, zero=True))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The error of a batch and γ times the divergence of its shares from their targets."""
-        x = viewed(self.augment, key, batch.x)
+        """Loss of a batch.
+
+        Returns:
+            The loss, and its terms "reconstruction" and "clustering", the latter without γ.
+        """
+        x = apply_view(self.augment, key, batch.x)
         z = self.features(x)
         divergence = dec_loss(self.assign(z), batch.target)
         error = self.autoencoder.error(x, self.autoencoder.decoder(z))
@@ -111,19 +122,19 @@ class IDEC(DEC):
 
 
 class JointClustering(IDEC):
-    """IDEC that knows the classes of some rows: error + γ·KL(P‖Q) + λ·mean[−log q_iy], over the rows with a class y.
+    """IDEC with class labels of some samples: error + γ·KL(P‖Q) + λ·mean(−log q_iy) over the samples with a class y.
 
-    Class y is cluster y: the shares of the clusters are what is classified by, and no head of its own stands beside
-    them. A head could fit the labels while the clusters stay as they are; so the labels move the clusters, and a row is
-    in the cluster that its class has. Without a label in a batch, or any ``y``, it is IDEC.
+    Class y is cluster y: the responsibilities are the class probabilities. A separate classification head could fit the
+    labels and leave the clusters as they are; without one the labels must move the clusters. A batch without labels has
+    the loss of IDEC.
 
     Args:
         autoencoder: pretrained; all of it is trained.
-        centers: (k, latent) to begin with: those of classes first, at the mean codes of their rows.
-        gamma: γ >= 0, the weight of the divergence.
-        weight: λ >= 0, that of the cross-entropy (nats).
+        centers: (n_clusters, latent) initial centers: those of classes first, at the mean codes of their samples.
+        gamma: γ >= 0, weight of the divergence.
+        weight: λ >= 0, weight of the cross-entropy.
         alpha: degrees of freedom of Student's t.
-        augment: a view of the rows that stands for them in all terms; None for the rows as they are.
+        augment: an augmentation of the samples in all terms; None for none.
 
     Raises:
         ValueError: centers of another shape; a number out of range.
@@ -143,21 +154,23 @@ class JointClustering(IDEC):
         self.weight = check.check_positive("weight", weight, zero=True)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The error of a batch, the divergence of its shares from their targets, and the cross-entropy of its labels.
+        """Loss of a batch, whose ``y`` holds clusters, −1 for samples without a label.
 
-        ``batch.y`` holds clusters, −1 for rows whose class is not known.
+        Returns:
+            The loss, and its terms "reconstruction", "clustering" and "classification", without their weights.
         """
-        x = viewed(self.augment, key, batch.x)
+        x = apply_view(self.augment, key, batch.x)
         z = self.features(x)
-        shares = student_t_log_assignments(z, self.centers[...], alpha=self.alpha)
+        # log q is computed directly: exp and log again would make −log q infinite for codes far from their class.
+        log_responsibilities = student_t_log_assignments(z, self.centers[...], alpha=self.alpha)
         labels = jnp.full(x.shape[0], -1, jnp.int32) if batch.y is None else batch.y
         terms = deep_clustering_loss(
-            dec_loss(jnp.exp(shares), batch.target),
-            shares,
+            dec_loss(jnp.exp(log_responsibilities), batch.target),
+            log_responsibilities,
             labels,
             clustering_weight=self.gamma,
             classification_weight=self.weight,
         )
         error = self.autoencoder.error(x, self.autoencoder.decoder(z))
-        followed = {"clustering": terms.clustering, "classification": terms.classification}
-        return error + terms.loss, {"reconstruction": error, **followed}
+        metrics = {"clustering": terms.clustering, "classification": terms.classification}
+        return error + terms.loss, {"reconstruction": error, **metrics}

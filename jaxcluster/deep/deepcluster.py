@@ -1,4 +1,4 @@
-"""DeepCluster: a network learns to tell apart the clusters of its own features.
+"""DeepCluster: a network is trained to classify the k-means clusters of its own features.
 
 Sources: M. Caron, P. Bojanowski, A. Joulin and M. Douze, Deep clustering for unsupervised learning of visual features,
 ECCV 2018 (DeepCluster); M. Caron et al., Unsupervised learning of visual features by contrasting cluster assignments,
@@ -17,37 +17,38 @@ from flax import nnx
 from jaxcluster import metrics
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
-from jaxcluster.deep.autoencoder import code_of
-from jaxcluster.deep.latent_kmeans import CenterState, CodeCenters
-from jaxcluster.deep.protocol import Batch, Refreshed
-from jaxcluster.deep.views import Views, stacked, through
+from jaxcluster.deep.autoencoder import latent_mean
+from jaxcluster.deep.latent_kmeans import LatentCenters, NonTrainable
+from jaxcluster.deep.protocol import Batch, RefreshResult
+from jaxcluster.deep.views import Views, apply_to_views, stack_views
 from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.ops.whitening import Whitening, whitening
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
 HEAD_DEVIATION = 0.01
-"""Of the weights of a fresh head."""
+"""Standard deviation of the initial weights of a head."""
 
-LOOK_STEPS = 20
-"""Of Lloyd at a look, as the authors have it: the clusters are learned until the next look only."""
+REFRESH_LLOYD_STEPS = 20
+"""Maximum number of Lloyd steps of a refresh, as in the authors' program: its clusters are trained on until the next
+refresh only."""
 
-FEW = 1e-12
-"""Of the mean square of features, their variance: with less, which is rounding, rows cannot be told apart."""
+MIN_RELATIVE_VARIANCE = 1e-12
+"""Least variance of features relative to their mean square; less is rounding of float32, and features are collapsed."""
 
 
-class PseudoLabels(CodeCenters):
-    """A network whose targets are the clusters that k-means finds among its features, anew at each look.
+class PseudoLabels(LatentCenters):
+    """Base of networks whose targets are pseudo-labels: k-means clusters of their features, computed at each refresh.
 
-    Batches show all of these clusters equally. The clusters that rows are given in the end are others, by k-means of
-    their own: there may be many more of those that are learned.
+    Batches draw all pseudo-labels equally often. The clusters of the trained module come from a k-means of their own:
+    there may be many more pseudo-labels than clusters.
 
     Args:
-        encoder: rows to features, (n, latent).
-        n_pseudo: of the clusters that are learned.
-        n_clusters: of those that rows are given; None for as many.
-        n_init: starts of the k-means that finds those.
-        width: of the features as clusters see them.
-        view: of the rows that are learned from, an array or several; None for the rows as they are.
+        encoder: samples to (n_samples, latent) features.
+        n_pseudo: number of pseudo-labels.
+        n_clusters: number of final clusters; None for n_pseudo.
+        n_init: starts of the final k-means.
+        width: of the preprocessed features.
+        view: one or several augmentations of the samples, see `Views`; None for none.
     """
 
     metric = "sqeuclidean"
@@ -62,69 +63,71 @@ class PseudoLabels(CodeCenters):
         self.encoder, self.view = encoder, view
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The features of each row."""
-        return jnp.float32(code_of(self.encoder(x)))
+        """Features of each sample."""
+        return jnp.float32(latent_mean(self.encoder(x)))
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
-        """The nearest center of each row, by its features as clusters see them."""
-        return super().labels(self.place(z))
+        """Index of the nearest center of each sample's preprocessed features."""
+        return super().labels(self.preprocess_features(z))
 
-    def place(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
-        """Features as clusters see them."""
+    def preprocess_features(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
+        """Features in the space that k-means clusters."""
         raise NotImplementedError
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each row, by its features as clusters see them."""
-        return super().assign(self.place(z))
+        """Responsibilities (n_samples, n_clusters) of the final clusters for features."""
+        return super().assign(self.preprocess_features(z))
 
-    def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """Finds the clusters that rows are given, by k-means among the features of all of them."""
-        placed = self.place(z)
-        found = kmeans.fit(key, placed, self.n_clusters, n_init=self.n_init, metric=self.metric)
-        self.centers[...] = found.state.centers
-        self.measure(placed, found.labels)
-        return Refreshed(found.labels, collapsed=_alike(z))
+    def finalize(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Final clusters by k-means on the preprocessed features of all samples."""
+        preprocessed = self.preprocess_features(z)
+        fit = kmeans.fit(key, preprocessed, self.n_clusters, n_init=self.n_init, metric=self.metric)
+        self.centers[...] = fit.state.centers
+        self.update_variance(preprocessed, fit.labels)
+        return RefreshResult(fit.labels, collapsed=_collapsed(z))
 
     @staticmethod
-    def agreement(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
-        """The normalized mutual information of the clusters of two looks, which have no names in common."""
+    def label_agreement(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
+        """Normalized mutual information: the clusters of two refreshes have no numbers in common."""
         return {"nmi": metrics.normalized_mutual_info_score(old, new)}
 
-    def _pseudo(self, key, z):
-        """k-means of the features: the clusters to be learned. Those that empty are given far rows."""
-        return kmeans.fit(key, self.place(z), self.n_pseudo, max_steps=LOOK_STEPS, metric=self.metric)
+    def _fit_pseudo_labels(self, key, z):
+        return kmeans.fit(
+            key, self.preprocess_features(z), self.n_pseudo, max_steps=REFRESH_LLOYD_STEPS, metric=self.metric
+        )
 
-    def _refreshed(self, z, labels):
+    def _refresh_result(self, z, labels):
         counts = jnp.zeros(self.n_pseudo, jnp.int32).at[labels].add(1)
-        lone = jnp.max(counts) == z.shape[0]
-        return Refreshed(labels, labels, 1 / counts[labels].astype(z.dtype), _alike(z) | (lone & (self.n_pseudo > 1)))
+        single = (jnp.max(counts) == z.shape[0]) & (self.n_pseudo > 1)
+        # Sampling weights 1/(cluster size): without them a few large clusters would dominate the loss.
+        return RefreshResult(labels, labels, 1 / counts[labels].astype(z.dtype), _collapsed(z) | single)
 
-    def _features(self, key, x):
-        """Of each view of the rows, (views, n, latent)."""
-        return through(self.features, stacked(self.view, key, x))
+    def _view_features(self, key, x):
+        """(n_views, n_samples, latent) features of each view."""
+        return apply_to_views(self.features, stack_views(self.view, key, x))
 
 
 class DeepCluster(PseudoLabels):
-    """Minimizes the cross-entropy of a linear head and the clusters of whitened features.
+    """DeepCluster: cross-entropy of a linear head and the pseudo-labels of whitened features.
 
-    At each look at all rows: features → principal components, whitened, of length 1 → k-means → a fresh head.
+    Each refresh: principal components of the features, whitened and normalized → k-means → a new random head.
 
     Args:
-        encoder: rows to features, (n, latent); with batch norm, as a rule, or features collapse.
+        encoder: samples to (n_samples, latent) features; usually with batch normalization, or features collapse.
         latent: width of the features.
-        n_pseudo: clusters that are learned; more than those that are sought serve better.
-        n_clusters: clusters that rows are given in the end; None for n_pseudo.
-        n_init: starts of the k-means that finds those.
-        components: of the whitening; None for a quarter of the features, at most 256: the least of many would be
-            noise, scaled up.
-        view: of the rows that are learned from; None for the rows as they are.
+        n_pseudo: number of pseudo-labels; more than the clusters sought works better.
+        n_clusters: number of final clusters; None for n_pseudo.
+        n_init: starts of the final k-means.
+        components: number of principal components; None for a quarter of the features, between 2 and 256: whitening
+            scales the least components, which are mostly noise, up to the variance of the others.
+        view: one or several augmentations of the samples; None for none.
         rngs: its stream "params" draws the head.
 
     Raises:
         ValueError, TypeError: counts below 1, or that are not integers; more components than features.
     """
 
-    renewed = ("head",)
+    reset_on_refresh = ("head",)
 
     def __init__(
         self,
@@ -138,64 +141,69 @@ class DeepCluster(PseudoLabels):
         view: Views | None = None,
         rngs: nnx.Rngs,
     ):
-        few = min(latent, max(2, -(-latent // 4)), 256)
-        width = few if components is None else check.check_count("components", components)
+        default = min(latent, max(2, -(-latent // 4)), 256)
+        width = default if components is None else check.check_count("components", components)
         if width > latent:
             raise ValueError(f"components={width} is more than the {latent} features there are. Pass at most {latent}.")
         super().__init__(encoder, n_pseudo, n_clusters, n_init, width, view)
-        drawn = nnx.initializers.normal(HEAD_DEVIATION)
-        self.head = nnx.Linear(latent, self.n_pseudo, kernel_init=drawn, rngs=rngs)
-        self.mean = CenterState(jnp.zeros(latent, jnp.float32))
-        self.whitening = CenterState(jnp.eye(latent, width, dtype=jnp.float32))
+        kernel_init = nnx.initializers.normal(HEAD_DEVIATION)
+        self.head = nnx.Linear(latent, self.n_pseudo, kernel_init=kernel_init, rngs=rngs)
+        self.mean = NonTrainable(jnp.zeros(latent, jnp.float32))
+        self.whitening = NonTrainable(jnp.eye(latent, width, dtype=jnp.float32))
 
     @property
     def trainable(self) -> dict[str, Any]:
-        """Two parts: the head begins anew at each look."""
+        """Two parts, since the head and its optimizer state start anew at each refresh."""
         head = nnx.PathContains("head")
         return {"encoder": nnx.All(nnx.Param, nnx.Not(head)), "head": nnx.All(nnx.Param, head)}
 
-    def place(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
-        """Whitened features of length 1, by the whitening of the last look."""
+    def preprocess_features(self, z: Float[Array, "n l"]) -> Float[Array, "n m"]:
+        """Features whitened by the last refresh, and normalized to length 1."""
         whitened = Whitening(self.mean[...], self.whitening[...]).apply(z)
-        return whitened if whitened.shape[1] == 1 else normalize(whitened)  # of one number nothing but its sign is left
+        # A single component is not normalized: only its sign would be left.
+        return whitened if whitened.shape[1] == 1 else normalize(whitened)
 
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """New clusters of all rows, as targets; a new whitening and a fresh head."""
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """A new whitening, new pseudo-labels as targets, and a new head."""
         cluster_key, head_key = jax.random.split(key)
         self.whiten(z)
-        labels = self._pseudo(cluster_key, z).labels
+        labels = self._fit_pseudo_labels(cluster_key, z).labels
         kernel = self.head.kernel
         kernel[...] = HEAD_DEVIATION * jax.random.normal(head_key, kernel.shape, kernel.dtype)
         self.head.bias[...] = jnp.zeros_like(self.head.bias[...])
-        return self._refreshed(z, labels)
+        return self._refresh_result(z, labels)
 
     def whiten(self, z: Float[Array, "n l"]) -> None:
-        """Takes note of the principal components of all features."""
+        """Set the whitening to the principal components of the features."""
         self.mean[...], self.whitening[...] = whitening(z, self.whitening.shape[1])
 
-    def conclude(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """Finds the clusters that rows are given, by k-means among the whitened features of all of them."""
+    def finalize(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Final clusters by k-means on the whitened features of all samples."""
         self.whiten(z)
-        return super().conclude(z, key)
+        return super().finalize(z, key)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The mean cross-entropy of a batch and its targets (nats)."""
-        return _cross_entropy(jnp.float32(self.head(self._features(key, batch.x))), batch.target)
+        """Cross-entropy of a batch and its pseudo-labels.
+
+        Returns:
+            The mean cross-entropy (nats), and the "accuracy" of the head.
+        """
+        return _cross_entropy(jnp.float32(self.head(self._view_features(key, batch.x))), batch.target)
 
 
 class DeepClusterV2(PseudoLabels):
-    """Minimizes the cross-entropy of features' cosines to the centers of spherical k-means and its clusters.
+    """DeepCluster-v2: cross-entropy of cosines to the centers of spherical k-means, and its clusters.
 
-    No head has to be learned: the centers of the last look are it, and they are constants.
+    The centers of the last refresh, as constants, take the place of a head.
 
     Args:
-        encoder: rows to features, (n, latent); with a projector last, as a rule.
+        encoder: samples to (n_samples, latent) features; usually with a projector as its last part.
         latent: width of the features.
-        n_pseudo: clusters that are learned; more than those that are sought serve better.
-        n_clusters: clusters that rows are given in the end; None for n_pseudo.
-        n_init: starts of the k-means that finds those.
-        temperature: > 0, that cosines are divided by.
-        view: of the rows that are learned from, an array or several; None for the rows as they are.
+        n_pseudo: number of pseudo-labels; more than the clusters sought works better.
+        n_clusters: number of final clusters; None for n_pseudo.
+        n_init: starts of the final k-means.
+        temperature: > 0, divisor of the cosines.
+        view: one or several augmentations of the samples; None for none.
 
     Raises:
         ValueError, TypeError: counts below 1, or that are not integers; a temperature that is not positive.
@@ -216,35 +224,39 @@ class DeepClusterV2(PseudoLabels):
     ):
         super().__init__(encoder, n_pseudo, n_clusters, n_init, latent, view)
         self.temperature = float(check.check_positive("temperature", temperature))
-        self.prototypes = CenterState(jnp.zeros((self.n_pseudo, latent), jnp.float32))
+        self.prototypes = NonTrainable(jnp.zeros((self.n_pseudo, latent), jnp.float32))
 
-    def place(self, z: Float[Array, "n l"]) -> Float[Array, "n l"]:
-        """Features of length 1."""
+    def preprocess_features(self, z: Float[Array, "n l"]) -> Float[Array, "n l"]:
+        """Features normalized to length 1."""
         return normalize(z)
 
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """New clusters of all rows, as targets, and their centers, to tell them apart by."""
-        found = self._pseudo(key, z)
-        self.prototypes[...] = found.state.centers
-        return self._refreshed(self.place(z), found.labels)
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """New pseudo-labels as targets, and their centers as prototypes."""
+        fit = self._fit_pseudo_labels(key, z)
+        self.prototypes[...] = fit.state.centers
+        return self._refresh_result(self.preprocess_features(z), fit.labels)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The mean cross-entropy of a batch and its targets (nats)."""
-        cosines = through(self._cosines, [self._features(key, batch.x)])
+        """Cross-entropy of a batch and its pseudo-labels.
+
+        Returns:
+            The mean cross-entropy (nats), and the "accuracy" of the prototypes.
+        """
+        cosines = apply_to_views(self._cosines, [self._view_features(key, batch.x)])
         return _cross_entropy(cosines / self.temperature, batch.target)
 
     def _cosines(self, z):
-        """Of the features of rows to the centers of the last look."""
-        return inner_products(self.place(z), self.prototypes[...])
+        return inner_products(self.preprocess_features(z), self.prototypes[...])
 
 
-def _alike(z: Float[Array, "n l"]) -> Bool[Array, ""]:
-    """Whether features do not differ by more than rounding."""
-    return jnp.mean(jnp.var(z, axis=0)) <= FEW * jnp.maximum(jnp.mean(jnp.square(z)), jnp.finfo(z.dtype).tiny)
+def _collapsed(z: Float[Array, "n l"]) -> Bool[Array, ""]:
+    """True if features differ by rounding only."""
+    mean_square = jnp.maximum(jnp.mean(jnp.square(z)), jnp.finfo(z.dtype).tiny)
+    return jnp.mean(jnp.var(z, axis=0)) <= MIN_RELATIVE_VARIANCE * mean_square
 
 
 def _cross_entropy(logits: Float[Array, "v b k"], labels: Int[Array, " b"]):
-    """The mean over views and rows of −log softmax(logits)_label, and the share of rows whose label is the greatest."""
+    """The mean over views and samples of −log softmax(logits)_label, and the accuracy of the greatest logit."""
     terms = jax.nn.log_softmax(logits)[:, jnp.arange(labels.size, dtype=jnp.int32), labels]
-    told = jnp.argmax(logits, axis=2).astype(labels.dtype)
-    return -jnp.mean(terms), {"accuracy": jnp.mean(told == labels[None], dtype=logits.dtype)}
+    predicted = jnp.argmax(logits, axis=2).astype(labels.dtype)
+    return -jnp.mean(terms), {"accuracy": jnp.mean(predicted == labels[None], dtype=logits.dtype)}

@@ -1,10 +1,10 @@
-"""The compiled parts of a training: whole epochs in one scan, and a look at all rows.
+"""Compiled parts of training: an epoch of steps in one scan, and the refresh from all samples.
 
-Everything that a step depends on is in its state, the key and its number, so that a run that is cut short and goes on
-from a checkpoint takes, bit for bit, the steps of one that was not. A failure is found in the same way: a number that
-is not finite stays so to the end of its epoch, which is then taken once more, from its start, with a look at every
-number of every step. So ordinary steps neither look at all parameters, which takes a tenth of the time of a step of
-dense layers, nor keep the state that they replace.
+All that a step depends on is in its state, the key and its number, so a run that is resumed from a checkpoint repeats,
+bit for bit, the steps of an uninterrupted one. Failures are located in the same way: a number that is not finite stays
+so to the end of its epoch, and the epoch is then replayed from its start with a check of every number at every step.
+Ordinary steps therefore neither check all parameters, which costs a tenth of a step of dense layers, nor keep the state
+that they replace.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flax import nnx
 
 from jaxcluster.core import check, stopping
 from jaxcluster.deep import optimizers
-from jaxcluster.deep.batches import Rows, batch_rows, drawn_rows, take
-from jaxcluster.deep.inference import mapped
-from jaxcluster.deep.protocol import Batch, Refreshed, Turn
+from jaxcluster.deep.batches import DeviceRows, gather_batch, shuffled_batches, weighted_batches
+from jaxcluster.deep.inference import map_split_module
+from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult, UpdatePhase, overrides
 from jaxcluster.types import Array, Bool, Int, KeyArray
 
 CAUSES = (
@@ -33,24 +33,25 @@ CAUSES = (
     "the variables of the module besides its parameters were",
     "the outputs of the module for all rows were",
 )
-"""The numbers that may stop being finite, in the order in which they are looked at, as the subject of a sentence."""
+"""Causes of a failure, in the order of the checks, each as the subject of a sentence that ends in "not finite"."""
 
-LOSS, GRADIENT, PARAMETERS, OPTIMIZER, VARIABLES, LOOK = range(1, len(CAUSES))
+LOSS, GRADIENT, PARAMETERS, OPTIMIZER, VARIABLES, OUTPUTS = range(1, len(CAUSES))
 
 ALL_STEPS = np.int32(np.iinfo(np.int32).max)
+"""Step number that no training reaches: no step is left out."""
 
 
 class TrainState(NamedTuple):
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
-        params: what the optimizer moves, part by part.
-        rest: the module's other variables.
-        opt_state: the optimizer's, part by part.
-        step: () int32 steps taken.
-        failed: () int32 the step, counted from 1, at which a number was not finite; 0 for none. Moves after it change
-            nothing.
-        cause: () int32 what was not finite: its number in `CAUSES`.
+        params: parameters, by the name of their part.
+        rest: other variables of the module.
+        opt_state: optimizer state of each part.
+        step: () int32 number of steps taken.
+        failed: () int32 number, counted from 1, of the first step with a number that was not finite; 0 for none. Later
+            updates change nothing.
+        cause: () int32 index of the failure in `CAUSES`.
     """
 
     params: dict[str, Any]
@@ -61,225 +62,247 @@ class TrainState(NamedTuple):
     cause: Int[Array, ""]
 
 
-class Plan(NamedTuple):
-    """A step, as a constant of its program.
+class StepSpec(NamedTuple):
+    """Static description of a training step.
 
     Attributes:
         graphdef: of the module.
-        parts: names of its parts, and the filters that select them.
-        turns: the moves of a step.
-        renewed: parts that a refresh may set anew.
+        parts: names and filters of the trainable parts.
+        phases: alternating updates of a step.
+        reset_parts: parts that a refresh may overwrite.
         optimizer: of each part.
-        sharding: of the rows of a batch over devices; None for one device.
-        watched_rest, watched_opt: leaf by leaf of the module's other variables and, part by part, of the optimizer's
-            state, whether they must stay finite: those that are so at first. Others mark something by infinity, as
-            `optax.contrib.reduce_on_plateau` does "no loss yet".
+        sharding: of a batch over devices; None for one device.
+        watched_rest: for each leaf of the module's other variables, whether it must stay finite.
+        watched_opt: the same for the leaves of the optimizer state, by part.
     """
 
     graphdef: Any
     parts: tuple[tuple[str, Any], ...]
-    turns: tuple[Turn, ...]
-    renewed: tuple[str, ...]
+    phases: tuple[UpdatePhase, ...]
+    reset_parts: tuple[str, ...]
     optimizer: Any
     sharding: Any = None
     watched_rest: tuple[bool, ...] = ()
     watched_opt: tuple[tuple[str, tuple[bool, ...]], ...] = ()
 
-    def split(self, module: nnx.Module) -> tuple[dict[str, Any], Any]:
-        """The parts of a module, and its other variables."""
+    def split(self, module: ClusteringModule) -> tuple[dict[str, Any], Any]:
+        """Split a module into its state.
+
+        Returns:
+            The parameters by part, and the other variables.
+        """
         *params, rest = nnx.state(module, *(which for _, which in self.parts), ...)
         return {name: each for (name, _), each in zip(self.parts, params, strict=True)}, rest
 
-    def merge(self, params: dict[str, Any], rest: Any) -> nnx.Module:
-        """The module of parts and other variables; a copy."""
+    def merge(self, params: dict[str, Any], rest: Any) -> ClusteringModule:
+        """A new module with these parameters and other variables."""
         return nnx.merge(self.graphdef, *params.values(), rest, copy=True)
 
 
-class Look(NamedTuple):
-    """The outcome of a look at all rows, on the host where the host decides by it.
+class EvalResult(NamedTuple):
+    """Refresh of all samples, with what the host decides by.
 
     Attributes:
-        found: what the module's refresh returned; on the device.
-        labels: (n,) int32 clusters, or None.
-        agreement: with the labels of the look before it, as numbers for the history; empty at first.
-        collapsed: whether nothing is left to tell rows apart by.
-        codes: of all rows, on the device; None for a module without looks.
+        refresh: result of the module's refresh; on the device.
+        labels: (n_samples,) int32 clusters on the host, or None.
+        agreement: comparison with the labels of the refresh before, for the history; empty at the first.
+        collapsed: True where the features no longer separate samples.
+        features: of all samples, on the device; None for a module without a refresh.
     """
 
-    found: Refreshed
+    refresh: RefreshResult
     labels: np.ndarray | None
     agreement: dict[str, float]
     collapsed: bool
-    codes: Any = None
+    features: Any = None
 
 
-class Run:
-    """All that stays the same in the epochs of a run, and its compiled parts.
+class CompiledTrainer:
+    """Constants of a training run, and its compiled parts.
+
+    Args:
+        key: of the sample order, the randomness of the steps and that of the refreshes.
+        module: to be trained; is not changed.
+        rows: the data.
+        optimizer: of optax.
+        batch_size: samples in a batch.
+        steps: steps in an epoch; None for one pass over the samples.
+        precision: None for float32, "fast" for layers in bfloat16.
 
     Raises:
         ValueError: parameters that are not finite before the first step.
-        TypeError: an optimizer whose update needs what it does not get.
+        TypeError: an optimizer whose update needs other arguments than it gets.
     """
 
     def __init__(
         self,
         key: KeyArray,
-        module: nnx.Module,
-        rows: Rows,
+        module: ClusteringModule,
+        rows: DeviceRows,
         optimizer: Any,
-        batch: int,
+        batch_size: int,
         steps: int | None,
         precision: str | None,
     ):
         self.order_key, self.step_key, self.refresh_key = jax.random.split(key, 3)
-        self.key, self.rows, self.batch = key, rows, batch
+        self.key, self.rows, self.batch_size = key, rows, batch_size
         self.module, self.precision = module, precision
-        self.looks, self.concludes = hasattr(module, "refresh"), hasattr(module, "conclude")
-        self.plain = nnx.graphdef(module)
+        self.has_refresh, self.has_finalize = overrides(module, "refresh"), overrides(module, "finalize")
+        self.original_graphdef = nnx.graphdef(module)
         working = nnx.clone(module)
         working.train()
         if precision is not None:
             check.check_choice("precision", precision, ("fast",))
             working.set_attributes(dtype=jnp.bfloat16, raise_if_not_found=False)
-        plan = _plan(working, optimizer, rows)
-        self.batches = max(turn.steps for turn in plan.turns)
-        whole = max(1, rows.n // (batch * self.batches))
-        self.steps = check.check_count("steps_per_epoch", whole if steps is None else steps)
-        params, rest = plan.split(working)
+        spec = _step_spec(working, optimizer, rows)
+        self.batches_per_step = max(phase.steps for phase in spec.phases)
+        one_pass = max(1, rows.n // (batch_size * self.batches_per_step))
+        self.steps = check.check_count("steps_per_epoch", one_pass if steps is None else steps)
+        params, rest = spec.split(working)
         _check_params(params)
-        opened = {name: optimizer.init(part) for name, part in params.items()}
+        opt_state = {name: optimizer.init(part) for name, part in params.items()}
         for name, part in params.items():
-            optimizers.check_update(optimizer, part, opened[name])
-        watched_opt = tuple((name, _finite_leaves(each)) for name, each in opened.items())
-        self.plan = plan._replace(watched_rest=_finite_leaves(rest), watched_opt=watched_opt)
+            optimizers.check_update(optimizer, part, opt_state[name])
+        # Leaves that are infinite before the first step are not watched: they mark something by infinity, as
+        # `optax.contrib.reduce_on_plateau` does "no loss yet".
+        watched_opt = tuple((name, _finite_leaves(each)) for name, each in opt_state.items())
+        self.spec = spec._replace(watched_rest=_finite_leaves(rest), watched_opt=watched_opt)
         zero = jnp.int32(0)
-        # Epochs give the memory of a copy away, so no two parts of the state may be the same array.
-        self.start = rows.everywhere(jax.tree.map(jnp.copy, TrainState(params, rest, opened, zero, zero, zero)))
+        # Epochs donate the buffers of their state, so no two leaves may be the same array: hence the copy.
+        initial = jax.tree.map(jnp.copy, TrainState(params, rest, opt_state, zero, zero, zero))
+        self.initial_state = rows.replicate(initial)
 
-    def look(
+    def refresh(
         self, state: TrainState, epoch: int, labels: np.ndarray | None, *, last: bool = False
-    ) -> tuple[TrainState, Look]:
-        """The state after a look at all rows, and its outcome; the ``last`` is a module's ``conclude``, if it has one.
+    ) -> tuple[TrainState, EvalResult]:
+        """Refresh a module from the features of all samples; the ``last`` time by its ``finalize``.
 
-        Codes, variables or targets that are not finite are a failure of the next step: they are not taken over.
+        Returns:
+            The state after the refresh, and its result. Features, variables or targets that are not finite are not
+            taken over and count as a failure of the next step.
         """
-        if not self.looks:
-            return state, Look(Refreshed(None), None, {}, False)
-        z = self._codes(state)
-        method = "conclude" if last and self.concludes else "refresh"
-        state, found = _refresh(self.plan, method, state, z, jax.random.fold_in(self.refresh_key, epoch))
-        new = None if found.labels is None else np.asarray(found.labels, np.int32)
-        compared = {} if labels is None or new is None else self._agreement(labels, new)
-        return state, Look(found, new, compared, found.collapsed is not None and bool(found.collapsed), z)
+        if not self.has_refresh:
+            return state, EvalResult(RefreshResult(None), None, {}, False)
+        z = self._features(state)
+        method = "finalize" if last else "refresh"
+        state, result = _refresh(self.spec, method, state, z, jax.random.fold_in(self.refresh_key, epoch))
+        new = None if result.labels is None else np.asarray(result.labels, np.int32)
+        agreement = {} if labels is None or new is None else self.module.label_agreement(labels, new)
+        agreement = {name: float(value) for name, value in agreement.items()}
+        collapsed = result.collapsed is not None and bool(result.collapsed)
+        return state, EvalResult(result, new, agreement, collapsed, z)
 
-    def epoch(self, state: TrainState, found: Refreshed) -> tuple[TrainState, dict[str, float] | None]:
-        """The state after an epoch, and the means of what was followed, over the steps that were taken.
+    def run_epoch(self, state: TrainState, refresh: RefreshResult) -> tuple[TrainState, dict[str, float] | None]:
+        """Train for one epoch.
 
-        The means are None where the first step failed. After a failure the state is good for nothing but `rewound`.
+        Returns:
+            The state after the epoch, good only for `rewind` after a failure, and the mean of each loss and metric over
+            the steps taken; None where the first step failed.
         """
         first, start = int(state.step), state
-        state, seen = self._advance(start, found, ALL_STEPS, watch=False)
+        state, metrics = self._advance(start, refresh, ALL_STEPS, watch=False)
         if int(state.failed):
-            state, seen = self._advance(start, found, ALL_STEPS, watch=True)
-        # A failed step and those after it are not part of what was learned.
+            state, metrics = self._advance(start, refresh, ALL_STEPS, watch=True)
+        # The failed step and those after it have no part in the means.
         taken = int(state.failed) - 1 - first if int(state.failed) else self.steps
-        return state, {name: float(np.mean(values[:taken])) for name, values in seen.items()} if taken else None
+        return state, {name: float(np.mean(values[:taken])) for name, values in metrics.items()} if taken else None
 
-    def rewound(self, start: TrainState, found: Refreshed, failed: TrainState) -> TrainState:
-        """The last state of an epoch whose network gives finite codes and shares for all rows.
+    def rewind(self, start: TrainState, refresh: RefreshResult, failed: TrainState) -> TrainState:
+        """The last state of an epoch with finite outputs, see `outputs_are_finite`.
 
-        That is the state before the failed step, or, where the update before it has gone too far, the state before that
-        update, whose loss was finite; or else that at the start of the epoch. Where none of them gives finite codes,
-        which is then a matter of the rows, it is the state before the failed step.
+        That is the state before the failed step; or, where the update before went too far, the state before that
+        update, whose loss was finite; or the state at the start of the epoch. If none of them has finite outputs, the
+        samples are the reason, and it is the state before the failed step.
 
         Args:
-            start: at the start of the epoch.
-            found: what the look before it came to.
-            failed: a state with a failure in or after the epoch.
+            start: state at the start of the epoch.
+            refresh: result of the refresh before the epoch.
+            failed: a state with a failure in the epoch or after it.
         """
-        first, done = int(start.step), int(failed.failed) - 1
+        first, last = int(start.step), int(failed.failed) - 1
         states = []
-        for count in sorted({done, max(done - 1, first), first}, reverse=True):
-            state = start if count == first else self._advance(start, found, np.int32(count), watch=True)[0]
+        for count in sorted({last, max(last - 1, first), first}, reverse=True):
+            state = start if count == first else self._advance(start, refresh, np.int32(count), watch=True)[0]
             state = state._replace(step=jnp.int32(count), failed=failed.failed, cause=failed.cause)
-            if self.answers(state):
+            if self.outputs_are_finite(state):
                 return state
             states.append(state)
         return states[0]
 
     @staticmethod
-    def failing(state: TrainState) -> TrainState:
-        """The state with a failure of a look at all rows, unless it has one."""
-        return _failing(state, {LOOK: jnp.bool_(False)})
+    def mark_output_failure(state: TrainState) -> TrainState:
+        """The state with a failure of the module's outputs, unless it has another failure."""
+        return _mark_failures(state, {OUTPUTS: jnp.bool_(False)})
 
-    def answers(self, state: TrainState, codes: Any = None) -> bool:
-        """Whether codes of all rows, and the shares of clusters in them, are finite.
+    def outputs_are_finite(self, state: TrainState, features: Any = None) -> bool:
+        """True if the features of all samples, and the responsibilities for them, are finite.
 
         Args:
             state: of the run.
-            codes: of all rows, by the network of ``state``; None to compute them.
+            features: of all samples, by the network of ``state``; None to compute them.
         """
-        if not self.looks:
+        if not self.has_refresh:
             return True
-        codes = self._codes(state) if codes is None else codes
-        if not bool(_finite(codes)):
+        features = self._features(state) if features is None else features
+        if not bool(_all_finite(features)):
             return False
-        if not hasattr(self.module, "assign"):
+        if not overrides(self.module, "assign"):
             return True
-        return bool(_finite(mapped(self.plan.graphdef, (*state.params.values(), state.rest), "assign", codes)))
+        states = (*state.params.values(), state.rest)
+        return bool(_all_finite(map_split_module(self.spec.graphdef, states, "assign", features)))
 
-    def evaluated(self, state: TrainState) -> TrainState:
-        """The state whose parameters are to be used, of an optimizer that takes gradients elsewhere; else ``state``."""
-        pairs = {name: (part, state.opt_state[name]) for name, part in state.params.items()}
-        params = {name: optimizers.evaluation_params(opened, part) for name, (part, opened) in pairs.items()}
+    def eval_state(self, state: TrainState) -> TrainState:
+        """The state with the optimizer's evaluation parameters, see `optimizers.evaluation_params`."""
+        params = {
+            name: optimizers.evaluation_params(state.opt_state[name], part) for name, part in state.params.items()
+        }
         if all(params[name] is part for name, part in state.params.items()):
             return state
-        params, rest = _constrained(self.plan, params, state.rest)
+        params, rest = _constrain(self.spec, params, state.rest)
         return state._replace(params=params, rest=rest)
 
-    def module_of(self, state: TrainState) -> nnx.Module:
-        """The module with the variables of ``state``, in evaluation."""
-        module = nnx.merge(self.plain, *jax.tree.map(jnp.copy, (*state.params.values(), state.rest)))
+    def build_module(self, state: TrainState) -> ClusteringModule:
+        """A copy of the module with the variables of ``state``, in evaluation mode."""
+        module = nnx.merge(self.original_graphdef, *jax.tree.map(jnp.copy, (*state.params.values(), state.rest)))
         module.eval()
         return module
 
-    def _advance(self, state, found, last, *, watch):
-        """The state after an epoch of steps up to number ``last``, and what was followed at each of its steps."""
-        options = {"steps": self.steps * self.batches, "batch": self.batch}
-        first = state.step * self.batches
-        if found.weight is None:
-            rows = batch_rows(self.order_key, first, n=self.rows.n, **options)
+    def _advance(self, state, refresh, last, *, watch):
+        """The state after an epoch of steps up to number ``last``, and the losses and metrics of each step."""
+        options = {"steps": self.steps * self.batches_per_step, "batch": self.batch_size}
+        first = state.step * self.batches_per_step
+        if refresh.weight is None:
+            rows = shuffled_batches(self.order_key, first, n=self.rows.n, **options)
         else:
-            rows = drawn_rows(self.order_key, first, found.weight, **options)
-        seen = []
+            rows = weighted_batches(self.order_key, first, refresh.weight, **options)
+        chunks = rows.reshape(self.steps, self.batches_per_step, self.batch_size)
+        metrics = []
         state = jax.tree.map(jnp.copy, state)
-        for chunk in self.rows.chunks(rows.reshape(self.steps, self.batches, self.batch), found.target):
+        for chunk in self.rows.chunks(chunks, refresh.target):
             stopping.look()
-            state, followed = _steps(self.plan, self.rows.resident, watch, state, chunk, self.step_key, last)
-            seen.append(followed)
-        return state, {name: np.concatenate([np.asarray(part[name], np.float64) for part in seen]) for name in seen[0]}
+            state, of_chunk = _steps(self.spec, self.rows.resident, watch, state, chunk, self.step_key, last)
+            metrics.append(of_chunk)
+        return state, {
+            name: np.concatenate([np.asarray(part[name], np.float64) for part in metrics]) for name in metrics[0]
+        }
 
-    def _codes(self, state):
+    def _features(self, state):
         states = (*state.params.values(), state.rest)
-        parts = [mapped(self.plan.graphdef, states, "features", tile) for tile in self.rows.tiles()]
+        parts = [map_split_module(self.spec.graphdef, states, "features", tile) for tile in self.rows.tiles()]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
-    def _agreement(self, old, new):
-        if hasattr(self.module, "agreement"):
-            return {name: float(value) for name, value in self.module.agreement(old, new).items()}
-        return {"changed": float(np.mean(old != new))}
 
-
-def _plan(module, optimizer, rows):
-    """The plan of a module: one move of all its parameters, unless it says otherwise."""
-    trainable = getattr(module, "trainable", nnx.Param)
+def _step_spec(module, optimizer, rows):
+    """The step of a module: one update of all parameters by ``loss``, unless the module says otherwise."""
+    trainable = module.trainable
     parts = tuple(trainable.items()) if isinstance(trainable, dict) else (("all", trainable),)
-    turns = getattr(module, "turns", (Turn("loss", "loss", tuple(name for name, _ in parts)),))
-    return Plan(nnx.graphdef(module), parts, turns, getattr(module, "renewed", ()), optimizer, rows.of_batch)
+    phases = tuple(module.update_phases) or (UpdatePhase("loss", "loss", tuple(name for name, _ in parts)),)
+    reset_parts = tuple(module.reset_on_refresh)
+    return StepSpec(nnx.graphdef(module), parts, phases, reset_parts, optimizer, rows.batch_sharding)
 
 
 def _check_params(params):
-    """Raises ValueError for parameters that are not finite: no step could make them so again."""
+    """Raise ValueError for parameters that are not finite: no step could repair them."""
     for part in params.values():
         for path, variable in nnx.to_flat_state(part):
             if not all(_finite_leaves(variable)):
@@ -289,151 +312,154 @@ def _check_params(params):
                 )
 
 
-@partial(jax.jit, static_argnames=("plan", "resident", "watch"), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("spec", "resident", "watch"), donate_argnames=("state",))
 def _steps(
-    plan: Plan, resident: bool, watch: bool, state: TrainState, chunk: Batch, key: KeyArray, last: Int[Any, ""]
+    spec: StepSpec, resident: bool, watch: bool, state: TrainState, chunk: Batch, key: KeyArray, last: Int[Any, ""]
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Steps over the batches of a chunk.
+    """Training steps over the batches of a chunk.
 
     Args:
-        plan: of a step.
-        resident: whether the chunk holds all rows.
-        watch: whether all numbers are looked at after each move, so that ``failed`` is the very step; else losses and
-            gradients at each move, and the others after all steps.
+        spec: of a step.
+        resident: whether the chunk holds all samples.
+        watch: check all numbers after each update, so that ``failed`` is the exact step; else losses and gradients at
+            each update, and the other numbers after all steps.
         state: before the steps.
-        chunk: rows, and their places in the batches.
-        key: of what is random in a step.
-        last: number of the last step to be taken.
+        chunk: samples, and their positions in the batches.
+        key: of the randomness of a step.
+        last: number of the last step to take.
 
     Returns:
         The state after the steps, and the losses and metrics of each of them.
     """
 
     def step(state, rows):
-        stopped = (state.failed == 0) & (state.step >= last)
-        state = state._replace(failed=jnp.where(stopped, state.step + 1, state.failed))
+        beyond = (state.failed == 0) & (state.step >= last)
+        state = state._replace(failed=jnp.where(beyond, state.step + 1, state.failed))
         step_key = jax.random.fold_in(key, state.step)
-        followed = {}
-        for i, turn in enumerate(plan.turns):
-            turn_key = step_key if len(plan.turns) == 1 else jax.random.fold_in(step_key, i)
-            state, seen = _turn(plan, turn, state, (resident, chunk, rows), turn_key, watch)
-            followed |= seen
-        return state._replace(step=state.step + 1), followed
+        metrics = {}
+        for i, phase in enumerate(spec.phases):
+            phase_key = step_key if len(spec.phases) == 1 else jax.random.fold_in(step_key, i)
+            state, of_phase = _run_phase(spec, phase, state, (resident, chunk, rows), phase_key, watch)
+            metrics |= of_phase
+        return state._replace(step=state.step + 1), metrics
 
-    state, followed = jax.lax.scan(step, state, chunk.index if resident else (chunk.x, chunk.index))
-    return state if watch else _failing(state, _sound(plan, state, tuple(state.params))), followed
+    state, metrics = jax.lax.scan(step, state, chunk.index if resident else (chunk.x, chunk.index))
+    return state if watch else _mark_failures(state, _finite_parts(spec, state, tuple(state.params))), metrics
 
 
-def _turn(plan, turn, state, batches, key, watch):
-    """The moves of a turn, and the means of what was followed."""
+def _run_phase(spec, phase, state, batches, key, watch):
+    """The updates of a phase, and the means of their losses and metrics."""
     resident, chunk, rows = batches
 
-    def move(state, one):
-        key, rows = one
-        return _move(plan, turn, state, take(resident, chunk, rows, plan.sharding), key, watch)
+    def update(state, inputs):
+        key, rows = inputs
+        return _update(spec, phase, state, gather_batch(resident, chunk, rows, spec.sharding), key, watch)
 
-    if turn.steps == 1:
-        return move(state, (key, jax.tree.map(lambda leaf: leaf[0], rows)))
-    own = jax.tree.map(lambda leaf: leaf[: turn.steps], rows)
-    state, seen = jax.lax.scan(move, state, (jax.random.split(key, turn.steps), own))
-    return state, jax.tree.map(jnp.mean, seen)
+    if phase.steps == 1:
+        return update(state, (key, jax.tree.map(lambda leaf: leaf[0], rows)))
+    own = jax.tree.map(lambda leaf: leaf[: phase.steps], rows)
+    state, metrics = jax.lax.scan(update, state, (jax.random.split(key, phase.steps), own))
+    return state, jax.tree.map(jnp.mean, metrics)
 
 
-def _move(plan, turn, state, batch, key, watch):
-    """One move of the parts of a turn; none after the first number that is not finite.
+def _update(spec, phase, state, batch, key, watch):
+    """One update of the parts of a phase; none after the first number that is not finite.
 
-    A loss or gradient that is not finite moves nothing. Parameters, optimizer and other variables that are not finite
-    after a move stay so: `Run.rewound` takes them back.
+    A loss or gradient that is not finite changes nothing. Parameters, optimizer state and other variables that are not
+    finite after an update stay so: `CompiledTrainer.rewind` takes them back.
     """
-    moving = {name: state.params[name] for name in turn.parts}
+    trained = {name: state.params[name] for name in phase.parts}
 
-    def objective(moving):
-        return _loss(plan, turn, moving, state, batch, key)
+    def objective(trained):
+        module = spec.merge({**state.params, **trained}, state.rest)
+        loss, metrics = getattr(module, phase.method)(batch, key)
+        return loss, (metrics, spec.split(module)[1])
 
-    (loss, (metrics, rest)), grads = jax.value_and_grad(objective, has_aux=True)(moving)
-    sound = {LOSS: jnp.isfinite(loss), GRADIENT: _finite(grads)}
+    (loss, (metrics, rest)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+    finite = {LOSS: jnp.isfinite(loss), GRADIENT: _all_finite(grads)}
 
-    def moved():
-        params, opened = dict(state.params), dict(state.opt_state)
-        for name in turn.parts:
-            value_fn = lambda part, name=name: objective({**moving, name: part})[0]  # noqa: E731
-            params[name], opened[name] = optimizers.updated(
-                plan.optimizer, grads[name], opened[name], params[name], loss, value_fn
+    def updated():
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        for name in phase.parts:
+            value_fn = lambda part, name=name: objective({**trained, name: part})[0]  # noqa: E731
+            params[name], opt_state[name] = optimizers.apply_update(
+                spec.optimizer, grads[name], opt_state[name], params[name], loss, value_fn
             )
-        return *_constrained(plan, params, rest), opened
+        return *_constrain(spec, params, rest), opt_state
 
-    def unmoved():
+    def unchanged():
         return state.params, state.rest, state.opt_state
 
-    # A `where` over both outcomes keeps the old state alive beside the new one, for more passes over all of it; a
-    # branch lets the optimizer work in place.
-    kept = jax.lax.cond((state.failed == 0) & sound[LOSS] & sound[GRADIENT], moved, unmoved)
-    state = state._replace(**dict(zip(("params", "rest", "opt_state"), kept, strict=True)))
-    return _failing(state, sound | (_sound(plan, state, turn.parts) if watch else {})), {turn.name: loss, **metrics}
+    # A `where` over both outcomes would keep the old state alive beside the new one and pass over all of it once more;
+    # a branch lets the optimizer work in place.
+    new = jax.lax.cond((state.failed == 0) & finite[LOSS] & finite[GRADIENT], updated, unchanged)
+    state = state._replace(**dict(zip(("params", "rest", "opt_state"), new, strict=True)))
+    finite |= _finite_parts(spec, state, phase.parts) if watch else {}
+    return _mark_failures(state, finite), {phase.name: loss, **metrics}
 
 
-def _sound(plan, state, parts):
-    """By the cause of a failure, whether the state is without it."""
-    watched = dict(plan.watched_opt)
+def _finite_parts(spec, state, parts):
+    """For each cause of a failure in the state, whether the state is free of it."""
+    watched = dict(spec.watched_opt)
     return {
-        PARAMETERS: _finite([state.params[name] for name in parts]),
-        OPTIMIZER: jnp.all(jnp.array([_finite(state.opt_state[name], watched[name]) for name in parts])),
-        VARIABLES: _finite(state.rest, plan.watched_rest),
+        PARAMETERS: _all_finite([state.params[name] for name in parts]),
+        OPTIMIZER: jnp.all(jnp.array([_all_finite(state.opt_state[name], watched[name]) for name in parts])),
+        VARIABLES: _all_finite(state.rest, spec.watched_rest),
     }
 
 
-def _failing(state, sound):
-    """The state with a failure at its step, if it has none, where something is not sound: the first of the causes."""
-    numbers = jnp.array(list(sound), jnp.int32)
-    bad = ~jnp.array(list(sound.values()))
+def _mark_failures(state, finite):
+    """The state with a failure at its step, if it has none yet and something is not finite: the first of the causes."""
+    causes = jnp.array(list(finite), jnp.int32)
+    bad = ~jnp.array(list(finite.values()))
     fails = (state.failed == 0) & jnp.any(bad)
     return state._replace(
         failed=jnp.where(fails, state.step + 1, state.failed),
-        cause=jnp.where(fails, numbers[jnp.argmax(bad)], state.cause),
+        cause=jnp.where(fails, causes[jnp.argmax(bad)], state.cause),
     )
 
 
-def _loss(plan, turn, moving, state, batch, key):
-    module = plan.merge({**state.params, **moving}, state.rest)
-    loss, metrics = getattr(module, turn.method)(batch, key)
-    return loss, (metrics, plan.split(module)[1])
-
-
-def _constrained(plan, params, rest):
-    """Parameters where the module wants them."""
-    module = plan.merge(params, rest)
-    if not hasattr(module, "constrain"):
+def _constrain(spec, params, rest):
+    """Parameters and other variables after the module's ``constrain``."""
+    module = spec.merge(params, rest)
+    if not overrides(module, "constrain"):
         return params, rest
     module.constrain()
-    return plan.split(module)
+    return spec.split(module)
 
 
-@partial(jax.jit, static_argnames=("plan", "method"))
-def _refresh(plan: Plan, method: str, state: TrainState, z: Array, key: KeyArray) -> tuple[TrainState, Refreshed]:
-    """The state after a refresh; what is not finite is not taken over, and fails the next step."""
-    module = plan.merge(state.params, state.rest)
+@partial(jax.jit, static_argnames=("spec", "method"))
+def _refresh(
+    spec: StepSpec, method: str, state: TrainState, z: Array, key: KeyArray
+) -> tuple[TrainState, RefreshResult]:
+    """Refresh by a method of the module.
+
+    Returns:
+        The state after it, and its result. Numbers that are not finite are not taken over, and fail the next step.
+    """
+    module = spec.merge(state.params, state.rest)
     module.eval()
-    found = getattr(module, method)(z, key)
-    params, rest = plan.split(module)
-    renewed = {name: params[name] for name in plan.renewed}
-    opened = {name: plan.optimizer.init(part) for name, part in renewed.items()}
-    sound = _finite((z, renewed, found.target, found.weight)) & _finite(rest, plan.watched_rest)
-    old = state.rest, {name: state.params[name] for name in renewed}, {name: state.opt_state[name] for name in renewed}
-    rest, renewed, opened = jax.tree.map(partial(jnp.where, sound), (rest, renewed, opened), old)
-    state = state._replace(rest=rest, params=state.params | renewed, opt_state=state.opt_state | opened)
-    return _failing(state, {LOOK: sound}), found
+    result = getattr(module, method)(z, key)
+    params, rest = spec.split(module)
+    reset = {name: params[name] for name in spec.reset_parts}
+    opt_state = {name: spec.optimizer.init(part) for name, part in reset.items()}
+    finite = _all_finite((z, reset, result.target, result.weight)) & _all_finite(rest, spec.watched_rest)
+    old = state.rest, {name: state.params[name] for name in reset}, {name: state.opt_state[name] for name in reset}
+    rest, reset, opt_state = jax.tree.map(partial(jnp.where, finite), (rest, reset, opt_state), old)
+    state = state._replace(rest=rest, params=state.params | reset, opt_state=state.opt_state | opt_state)
+    return _mark_failures(state, {OUTPUTS: finite}), result
 
 
-def _finite(tree: Any, watched: tuple[bool, ...] | None = None) -> Bool[Array, ""]:
-    """Whether all numbers of a tree are, but for those of leaves that are not watched."""
+def _all_finite(tree: Any, watched: tuple[bool, ...] | None = None) -> Bool[Array, ""]:
+    """True if all numbers of a tree are finite, apart from leaves that are not watched."""
     leaves = jax.tree.leaves(tree)
     watched = (True,) * len(leaves) if watched is None else watched
-    wanted = [leaf for leaf, each in zip(leaves, watched, strict=True) if each and _is_inexact(leaf)]
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in wanted], bool))
+    checked = [leaf for leaf, each in zip(leaves, watched, strict=True) if each and _is_inexact(leaf)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in checked], bool))
 
 
 def _finite_leaves(tree: Any) -> tuple[bool, ...]:
-    """Leaf by leaf, whether all numbers are finite."""
+    """For each leaf, whether all its numbers are finite."""
     return tuple(not _is_inexact(leaf) or bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
 
 

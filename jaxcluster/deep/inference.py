@@ -1,4 +1,11 @@
-"""Trained modules on rows of any number, in tiles."""
+"""Inference: a module's method applied to many rows in tiles, evaluation copies, and weights by name.
+
+>>> import jax.numpy as jnp
+>>> from flax import nnx
+>>> from jaxcluster.deep import map_module, nets
+>>> map_module(nets.MLP((2, 3), rngs=nnx.Rngs(0)), "__call__", jnp.ones((5, 2))).shape
+(5, 3)
+"""
 
 from __future__ import annotations
 
@@ -10,58 +17,57 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.core.fold import map_rows
-from jaxcluster.deep.batches import Rows, as_rows
+from jaxcluster.deep.batches import DeviceRows, as_rows
 
 TILE = 4096
-"""Rows that go through a network at a time."""
+"""Rows in a network's batch at inference."""
 
 
 def map_module(module: nnx.Module, method: str, x: Any) -> Any:
-    """What a method of a module, in evaluation, gives for each row of ``x``.
+    """Outputs of a module's method, in evaluation mode, for all rows.
 
     Args:
         module: is not changed.
-        method: its name; takes (n, …) rows and returns arrays of n rows.
-        x: (n, …), computed in float32.
+        method: its name; it maps (n, …) rows to arrays of n rows, each row independently.
+        x: (n_samples, …) rows, computed in float32.
 
     Returns:
-        What the method gives for all rows: on the device, unless the rows do not fit there; then it comes to the host
-        piece by piece.
+        The outputs for all rows: on the device if the rows fit there, else on the host.
     """
     graphdef, state = nnx.split(module)
-    rows = Rows(as_rows(x))
-    parts = (mapped(graphdef, (state,), method, tile) for tile in rows.tiles())
+    rows = DeviceRows(as_rows(x))
+    parts = (map_split_module(graphdef, (state,), method, tile) for tile in rows.tiles())
     if rows.resident:
         return next(parts)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *map(jax.device_get, parts))
 
 
 @partial(jax.jit, static_argnames=("graphdef", "method"))
-def mapped(graphdef: Any, states: tuple[Any, ...], method: str, x: Any) -> Any:
-    """`map_module` of a module taken apart."""
+def map_split_module(graphdef: Any, states: tuple[Any, ...], method: str, x: Any) -> Any:
+    """`map_module` of a module that is split into its graph and states."""
     module = nnx.merge(graphdef, *states)
     module.eval()
     return map_rows(getattr(module, method), x, tile=TILE)
 
 
-def evaluated(module: nnx.Module) -> nnx.Module:
-    """A copy of a module, in evaluation: what it is called with changes nothing in it."""
+def eval_copy(module: nnx.Module) -> nnx.Module:
+    """A copy of a module in evaluation mode."""
     copy = nnx.clone(module)
     copy.eval()
     return copy
 
 
 def weights_of(module: nnx.Module) -> dict[str, jax.Array]:
-    """All variables of a module by their path, "autoencoder/encoder/layers/0/kernel", random keys left out."""
+    """All variables of a module by their path, such as "autoencoder/encoder/layers/0/kernel", without random keys."""
     flat = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))
     return {"/".join(map(str, path)): variable[...] for path, variable in flat}
 
 
 def with_weights(module: nnx.Module, weights: dict[str, Any]) -> nnx.Module:
-    """``module`` with its variables set to ``weights``.
+    """Set the variables of a module to ``weights``, in place, and return it.
 
     Raises:
-        ValueError: a variable is missing, left over or of another shape.
+        ValueError: a variable that is missing, unknown or of another shape.
     """
     flat = dict(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState))))
     paths = {"/".join(map(str, path)): path for path in flat}

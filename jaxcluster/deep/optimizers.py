@@ -1,8 +1,12 @@
-"""Optimizers of optax as the trainer uses them: which objects are accepted, and one update with all that optax passes.
+"""Optimizers of optax: checks, one update with the extra arguments of optax, and Adam.
 
-Some transformations of optax need more than the gradient: `optax.contrib.reduce_on_plateau` and Polyak steps the loss,
-line searches such as that of `optax.lbfgs` the loss as a function too. They get ``value``, ``grad`` and ``value_fn``,
-all of the batch of the step.
+Some transformations need more than the gradient: `optax.contrib.reduce_on_plateau` and Polyak steps the loss, line
+searches such as that of `optax.lbfgs` the loss as a function too. They get ``value``, ``grad`` and ``value_fn`` for the
+batch of the step.
+
+>>> from jaxcluster.deep import adam
+>>> adam(1e-3, decay_steps=100) is adam(1e-3, decay_steps=100)
+True
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import optax
 from jaxcluster.core import check
 from jaxcluster.types import Array, Float
 
-FIXES = "an optax.GradientTransformation, such as optax.adam(1e-3)"
+OPTIMIZER_HINT = "an optax.GradientTransformation, such as optax.adam(1e-3)"
 
 
 @cache
@@ -33,14 +37,14 @@ def adam(
     eps: float = 1e-8,
     decay_steps: int | None = None,
 ) -> optax.GradientTransformation:
-    """Adam; the same object for the same arguments, so that a second training compiles nothing.
+    """Adam; cached, so that a second training with the same arguments compiles nothing.
 
     Args:
-        learning_rate: at the start; or a schedule of optax, from steps to rates.
-        b1, b2: decay of the moments.
-        eps: added to the root of the second moment.
-        decay_steps: steps in which the rate falls to a hundredth, along a cosine; None for a constant rate. A schedule
-            is taken as it is.
+        learning_rate: initial rate; or a schedule of optax, a function from steps to rates.
+        b1, b2: decay rates of the moments.
+        eps: added to the square root of the second moment.
+        decay_steps: steps of a cosine decay to a hundredth of the rate; None for a constant rate. Ignored with a
+            schedule.
     """
     rate = learning_rate
     if decay_steps is not None and not callable(rate):
@@ -49,10 +53,10 @@ def adam(
 
 
 def check_rate(name: str, rate: Any) -> float | Callable[..., Any]:
-    """``rate`` as a float, or the schedule that it is.
+    """A learning rate as a float, or a schedule unchanged.
 
     Raises:
-        ValueError, TypeError: a number that is not positive and finite, or a schedule that does not give one number.
+        ValueError, TypeError: a number that is not positive and finite, or a schedule that does not return one number.
     """
     if not callable(rate):
         number = float(check.check_positive(name, rate))
@@ -72,7 +76,7 @@ def check_rate(name: str, rate: Any) -> float | Callable[..., Any]:
 
 
 def check_optimizer(name: str, optimizer: Any) -> None:
-    """Raises TypeError, with what to pass instead, unless ``optimizer`` is a gradient transformation of optax."""
+    """Raise TypeError, with advice, unless ``optimizer`` is a gradient transformation of optax."""
     functions = [callable(getattr(optimizer, method, None)) for method in ("init", "update")]
     if all(functions) and not inspect.isclass(optimizer):  # optax.MultiSteps has them, and is no GradientTransformation
         return
@@ -83,26 +87,26 @@ def check_optimizer(name: str, optimizer: Any) -> None:
             "of optax that it was made of, its attribute tx, such as optax.adam(1e-3)."
         )
     if isinstance(optimizer, str):
-        raise TypeError(f"{name}={optimizer!r} is a name. Pass the transformation itself, {FIXES}.")
+        raise TypeError(f"{name}={optimizer!r} is a name. Pass the transformation itself, {OPTIMIZER_HINT}.")
     if isinstance(optimizer, (int, float)):
-        raise TypeError(f"{name}={optimizer!r} is a number. Pass {FIXES}, or learning_rate={optimizer!r}.")
+        raise TypeError(f"{name}={optimizer!r} is a number. Pass {OPTIMIZER_HINT}, or learning_rate={optimizer!r}.")
     if callable(optimizer):
-        raise TypeError(f"{seen}, a function. Call it: a transformation is {FIXES[3:]}.")
-    raise TypeError(f"{seen}. Pass {FIXES}.")
+        raise TypeError(f"{seen}, a function. Call it: a transformation is {OPTIMIZER_HINT[3:]}.")
+    raise TypeError(f"{seen}. Pass {OPTIMIZER_HINT}.")
 
 
 def check_update(optimizer: Any, params: Any, state: Any) -> None:
-    """Raises TypeError where an update fails with the arguments that it gets here; computes nothing.
+    """Raise TypeError if an update fails with the arguments that it gets here; only traced, not computed.
 
     Args:
-        optimizer: has passed `check_optimizer`.
-        params: of one part of a module.
-        state: the optimizer's, of them.
+        optimizer: one that passed `check_optimizer`.
+        params: parameters of one part of a module.
+        state: optimizer state of these parameters.
     """
     value = jax.ShapeDtypeStruct((), np.float32)
 
     def attempt(params, state, value):
-        return updated(optimizer, params, state, params, value, lambda part: _sum_of_squares(part))
+        return apply_update(optimizer, params, state, params, value, lambda part: _sum_of_squares(part))
 
     try:
         jax.eval_shape(attempt, params, state, value)
@@ -114,7 +118,7 @@ def check_update(optimizer: Any, params: Any, state: Any) -> None:
         ) from error
 
 
-def updated(
+def apply_update(
     optimizer: Any,
     grads: Any,
     state: Any,
@@ -122,37 +126,36 @@ def updated(
     value: Float[Array, ""],
     value_fn: Callable[[Any], Float[Array, ""]],
 ) -> tuple[Any, Any]:
-    """One update.
+    """One optimizer update.
 
     Args:
         optimizer: of optax.
-        grads: of the loss in ``params``.
-        state: the optimizer's.
-        params: to be moved.
+        grads: gradient of the loss at ``params``.
+        state: optimizer state.
+        params: parameters to update.
         value: the loss.
-        value_fn: the loss, on the same batch, as a function of the parameters.
+        value_fn: the loss on the same batch as a function of the parameters.
 
     Returns:
-        The moved parameters, and the optimizer's state after the update; both with the dtypes that they had, which are
-        those of the carry of a compiled loop.
+        The updated parameters and optimizer state, in the dtypes that they had: both are the carry of a compiled loop.
     """
-    # Made anew in each trace: what it returns is another object each time, and would not be the same static argument.
+    # Wrapped anew in each trace: the wrapper is a new object each time, so as a static argument it would recompile.
     extended = optax.with_extra_args_support(optimizer)
     extra = {"value": value, "grad": grads, "value_fn": value_fn}
-    taken = inspect.signature(extended.update).parameters
-    if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in taken.values()):
-        extra = {name: each for name, each in extra.items() if name in taken}
+    accepted = inspect.signature(extended.update).parameters
+    if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in accepted.values()):
+        extra = {name: each for name, each in extra.items() if name in accepted}
     # optax is not written for strict promotion: `optax.adam` itself raises a float to an integer power.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         updates, after = extended.update(grads, state, params, **extra)
-        moved = optax.apply_updates(params, updates)
-    return jax.tree.map(_as_before, moved, params), jax.tree.map(_as_before, after, state)
+        new_params = optax.apply_updates(params, updates)
+    return jax.tree.map(_in_dtype_of, new_params, params), jax.tree.map(_in_dtype_of, after, state)
 
 
 def evaluation_params(state: Any, params: Any) -> Any:
-    """The parameters that an optimizer means to be used: ``params`` unless it is schedule-free.
+    """Parameters for evaluation: ``params``, unless the optimizer is schedule-free.
 
-    `optax.contrib.schedule_free` takes its gradients at other points than the average that it converges to.
+    `optax.contrib.schedule_free` takes its gradients at other points than the average that converges.
     """
     is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
     for node in filter(is_schedule_free, jax.tree.leaves(state, is_leaf=is_schedule_free)):
@@ -165,7 +168,7 @@ def evaluation_params(state: Any, params: Any) -> Any:
     return params
 
 
-def _as_before(new, old):
+def _in_dtype_of(new, old):
     return jnp.asarray(new, jnp.asarray(old).dtype)
 
 

@@ -1,4 +1,8 @@
-"""SwAV: from one view of a row a network predicts which prototypes another view of it was assigned to.
+"""SwAV: swapped prediction of Sinkhorn cluster assignments between views, and the merging of prototypes into clusters.
+
+Sinkhorn balances *prototypes*, so with more prototypes than clusters it says nothing about the sizes of clusters. Few
+samples lie between two clusters, so prototypes of two clusters have few samples in common, however close they are: the
+co-assignment matrix PᵀP (P: softmax probabilities, (n_samples, n_prototypes)) is cut by spectral clustering.
 
 Source: M. Caron et al., Unsupervised learning of visual features by contrasting cluster assignments, NeurIPS 2020.
 """
@@ -17,57 +21,60 @@ from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.sinkhorn import swav_assignments
 from jaxcluster.core import check
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
-from jaxcluster.deep.autoencoder import code_of
+from jaxcluster.deep.autoencoder import latent_mean
 from jaxcluster.deep.inference import TILE
-from jaxcluster.deep.latent_kmeans import CenterState
-from jaxcluster.deep.protocol import Batch, Refreshed
-from jaxcluster.deep.views import count_views, stacked, through
+from jaxcluster.deep.latent_kmeans import NonTrainable
+from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
+from jaxcluster.deep.views import apply_to_views, count_views, stack_views
 from jaxcluster.losses import swapped_prediction_from_assignments
 from jaxcluster.metrics import clustering_accuracy
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, inner_products, normalize, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
 
-SETTLED = 100
-"""Steps before which all rows may be nearest to one prototype: untrained networks may put them in one direction."""
+COLLAPSE_GRACE_STEPS = 100
+"""Number of steps before which all samples may be nearest to one prototype: untrained networks may map them to almost
+one direction."""
+
+COLLAPSE_VARIANCE = 1e-5
+"""Mean squared distance of vectors of length 1 from their mean, below which they count as equal."""
 
 
-class SwAV(nnx.Module):
-    """A network whose features know what their row is assigned to, however it is shown.
+class SwAV(ClusteringModule):
+    """An encoder and prototypes, trained to predict from one view which prototypes another view is assigned to.
 
-    Each view of a row has an embedding of length 1, which is scored by its cosines to the prototypes. Sinkhorn rounds
-    turn the scores of a large view into an assignment, such that all prototypes have equal parts of the batch and the
-    queue; from every other view of the row it is predicted, by a softmax of the scores. Minimized is the cross-entropy.
+    Each view of a sample has an embedding of length 1 and scores, its cosines to the prototypes. Sinkhorn iterations
+    turn the scores of a global view into an assignment with equal mass on all prototypes over the batch and the queue.
+    The loss is the cross-entropy of this assignment and the softmax of the scores of every other view of the sample.
 
-    Clusters are groups of prototypes, see `jaxcluster.deep.swav.grouped`: a `refresh` finds them anew. With as
-    many prototypes as clusters each is one, and clusters are drawn to equal sizes.
+    Clusters are groups of prototypes, see `merge_prototypes`; each refresh computes them anew. With as many prototypes
+    as clusters each prototype is one, and clusters are drawn to equal sizes.
 
     Args:
-        encoder: any module from rows to (n, latent) features.
-        views: called with a key and rows, gives several views of them as a tuple, the large ones first: see
-            `jaxcluster.deep.views.MultiCrop`. Views of one shape, one after the other, go through the encoder together.
+        encoder: samples to (n_samples, latent) features.
+        views: a function of a key and samples that returns several views, global ones first, as
+            `jaxcluster.deep.views.MultiCrop` does. Consecutive views of one shape are one batch of the encoder.
         n_clusters: number of clusters.
-        n_prototypes: number of prototypes, at least as many, and no more than rows in batch and queue.
+        n_prototypes: number of prototypes, at least n_clusters, and at most the samples in batch and queue.
         latent: width of the features.
-        head: any module from features to (n, width) vectors, whose directions are embeddings; None for the features
-            themselves.
+        head: features to (n_samples, width) vectors, whose directions are the embeddings; None for the features.
         width: of the embeddings; None for ``latent``.
-        n_large: how many of the views give assignments; None for the ``n_large`` of ``views``.
+        n_global: number of views that give assignments; None for the ``n_global`` of ``views``.
         temperature: τ > 0 of the predictions.
-        epsilon: > 0, temperature of the assignments, in training and of clusters to rows.
-        rounds: of Sinkhorn.
-        queue_size: embeddings of earlier rows that take part in the assignments once there are as many, for each large
-            view; 0 for none. For batches that are small against the prototypes.
-        queue_from: steps before the queue takes part.
-        freeze_steps: steps in which the prototypes stay as they were drawn.
+        epsilon: > 0, temperature of the assignments, in training and in `assign`.
+        sinkhorn_iterations: number of Sinkhorn iterations of an assignment.
+        queue_size: number of embeddings of earlier samples, for each global view, that join the assignments once there
+            are as many; 0 for none. For batches that are small relative to the prototypes.
+        queue_from: number of steps before the queue is used.
+        freeze_steps: number of steps in which the prototypes are not trained.
         rngs: its stream "params" draws the prototypes.
 
     Attributes:
         prototypes: (n_prototypes, width) of length 1.
-        groups: (n_prototypes,) int32 the cluster of each.
-        centers: (n_clusters, latent) mean features of each cluster's rows, as the last refresh found them.
-        queue: (n_large, queue_size, width) the newest first, of which ``queued`` rows are there.
-        steps: () int32 steps taken.
+        groups: (n_prototypes,) int32 cluster of each prototype.
+        centers: (n_clusters, latent) mean features of each cluster at the last refresh.
+        queue: (n_global, queue_size, width) embeddings, newest first; the first ``queued`` of them are valid.
+        steps: () int32 number of steps taken.
 
     Raises:
         ValueError, TypeError: numbers out of range; fewer prototypes than clusters; fewer than two views.
@@ -83,120 +90,180 @@ class SwAV(nnx.Module):
         *,
         head: nnx.Module | None = None,
         width: int | None = None,
-        n_large: int | None = None,
+        n_global: int | None = None,
         temperature: float = 0.1,
         epsilon: float = 0.05,
-        rounds: int = 3,
+        sinkhorn_iterations: int = 3,
         queue_size: int = 0,
         queue_from: int = 0,
         freeze_steps: int = 0,
         rngs: nnx.Rngs,
     ):
         self.encoder, self.head, self.views = encoder, head, views
-        self.n_clusters, count = _check_counts(n_clusters, n_prototypes)
-        self.n_large = _check_views(views, n_large)
+        self.n_clusters, n_prototypes = _check_counts(n_clusters, n_prototypes)
+        self.n_global = _check_views(views, n_global)
         self.temperature = float(check.check_positive("temperature", temperature))
         self.epsilon = float(check.check_positive("epsilon", epsilon))
-        self.rounds = check.check_count("rounds", rounds)
-        self.queue_from, self.freeze_steps = _whole("queue_from", queue_from), _whole("freeze_steps", freeze_steps)
+        self.sinkhorn_iterations = check.check_count("sinkhorn_iterations", sinkhorn_iterations)
+        self.queue_from = _check_nonnegative("queue_from", queue_from)
+        self.freeze_steps = _check_nonnegative("freeze_steps", freeze_steps)
+        queue_size = _check_nonnegative("queue_size", queue_size)
         latent = check.check_count("latent", latent)
         width = latent if width is None else check.check_count("width", width)
-        self.prototypes = nnx.Param(normalize(jax.random.normal(rngs.params(), (count, width), jnp.float32)))
-        self.groups = CenterState(jnp.arange(count, dtype=jnp.int32) % self.n_clusters)
-        self.centers = CenterState(jnp.zeros((self.n_clusters, latent), jnp.float32))
-        self.queue = CenterState(jnp.zeros((self.n_large, _whole("queue_size", queue_size), width), jnp.float32))
-        self.queued, self.steps = CenterState(jnp.int32(0)), CenterState(jnp.int32(0))
-
-    # Use.
+        directions = jax.random.normal(rngs.params(), (n_prototypes, width), jnp.float32)
+        self.prototypes = nnx.Param(normalize(directions))
+        self.groups = NonTrainable(jnp.arange(n_prototypes, dtype=jnp.int32) % self.n_clusters)
+        self.centers = NonTrainable(jnp.zeros((self.n_clusters, latent), jnp.float32))
+        self.queue = NonTrainable(jnp.zeros((self.n_global, queue_size, width), jnp.float32))
+        self.queued, self.steps = NonTrainable(jnp.int32(0)), NonTrainable(jnp.int32(0))
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """What the encoder gives of each row."""
-        return jnp.float32(code_of(self.encoder(x)))
+        """Features of each sample."""
+        return jnp.float32(latent_mean(self.encoder(x)))
 
     def embed(self, z: Float[Array, "n l"]) -> Float[Array, "n w"]:
-        """The direction of each row's features, of length 1, in the space of the prototypes."""
+        """Embeddings (n_samples, width) of features, of length 1."""
         return normalize(z if self.head is None else self.head(z))
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The share of each cluster in each row: that of its prototypes in softmax(scores/ε), which grouped them."""
-        return self._predicted(self.embed(z))
-
-    # Training.
+        """Responsibilities (n_samples, n_clusters): the sum of softmax(scores/ε) over the prototypes of a cluster."""
+        return self._predict_proba(self.embed(z))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The cross-entropy of the predictions (nats); and "used", e^entropy of their mean as a share of prototypes.
+        """Swapped prediction loss of a batch; updates the queue.
+
+        Returns:
+            The cross-entropy (nats), and "used": the perplexity of the mean prediction as a fraction of the prototypes.
 
         Raises:
-            ValueError: fewer than two views; more prototypes than rows in the batch and the queue.
+            ValueError: fewer than two views; more prototypes than samples in batch and queue.
         """
-        stacks = stacked(self.views, key, batch.x)
-        self._check_rows(count_views(stacks), batch.x.shape[0])
+        stacks = stack_views(self.views, key, batch.x)
+        self._check_batch(count_views(stacks), batch.x.shape[0])
         frozen = self.steps[...] < self.freeze_steps
         prototypes = self.prototypes[...]
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
-        embeddings = through(lambda x: self.embed(self.features(x)), stacks)
-        scores = through(lambda z: inner_products(z, prototypes), [embeddings])
-        large = jax.lax.stop_gradient(embeddings[: self.n_large])
-        assignments = self._assignments(large, jax.lax.stop_gradient(prototypes))
+        embeddings = apply_to_views(lambda x: self.embed(self.features(x)), stacks)
+        scores = apply_to_views(lambda z: inner_products(z, prototypes), [embeddings])
+        global_embeddings = jax.lax.stop_gradient(embeddings[: self.n_global])
+        assignments = self._assignments(global_embeddings, jax.lax.stop_gradient(prototypes))
         value = swapped_prediction_from_assignments(assignments, scores, temperature=self.temperature)
-        self._keep(large)
+        self._enqueue(global_embeddings)
         self.steps[...] += 1
         mean = jnp.mean(jax.nn.softmax(scores / self.temperature), axis=(0, 1))
         return value, {"used": jnp.exp(jnp.sum(jax.scipy.special.entr(mean))) / mean.size}
 
     def constrain(self) -> None:
-        """Brings the prototypes back to length 1."""
+        """Normalize the prototypes to length 1."""
         self.prototypes[...] = normalize(self.prototypes[...])
 
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """Groups the prototypes into clusters, by all rows, and says whether rows are still told apart."""
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Merge the prototypes into clusters by all samples, and check for collapse."""
         embeddings = map_rows(self.embed, z, tile=TILE)
-        found = survey(embeddings, self.prototypes[...], self.epsilon)
-        self.groups[...] = grouped(key, found, self.n_clusters)
-        most = lambda rows: jnp.argmax(self._predicted(rows), axis=1).astype(jnp.int32)  # noqa: E731
-        labels = map_rows(most, embeddings, tile=TILE)
+        statistics = prototype_statistics(embeddings, self.prototypes[...], self.epsilon)
+        self.groups[...] = merge_prototypes(key, statistics, self.n_clusters)
+        predict = lambda rows: jnp.argmax(self._predict_proba(rows), axis=1).astype(jnp.int32)  # noqa: E731
+        labels = map_rows(predict, embeddings, tile=TILE)
         sums, counts = cluster_sums(Points(z, jnp.ones_like(z[:, 0])), labels, self.n_clusters, uniform=True)
         means = sums / jnp.maximum(counts, 1)[:, None]
         self.centers[...] = jnp.where(counts[:, None] > 0, means, self.centers[...])
-        lone = (jnp.sum(found.counts > 0) == 1) & (self.steps[...] >= SETTLED)
-        return Refreshed(labels, collapsed=found.alike | lone)
+        single = (jnp.sum(statistics.counts > 0) == 1) & (self.steps[...] >= COLLAPSE_GRACE_STEPS)
+        return RefreshResult(labels, collapsed=statistics.collapsed | single)
 
-    def agreement(self, old: Int[np.ndarray, " n"], new: Int[np.ndarray, " n"]) -> dict[str, float]:
-        """The share of rows that have another cluster, whatever the clusters' numbers."""
+    def label_agreement(self, old: Int[np.ndarray, " n"], new: Int[np.ndarray, " n"]) -> dict[str, float]:
+        """Fraction of samples that changed their cluster, under the best matching of the clusters' numbers."""
         return {"changed": 1 - clustering_accuracy(old, new)}
 
-    def _assignments(self, large, prototypes):
-        """Of each large view, (n, n_prototypes): the queue's rows are there once it is full and its time has come."""
-        n, size = large.shape[1], self.queue.shape[1]
+    def _assignments(self, global_embeddings, prototypes):
+        """One (n_samples, n_prototypes) assignment for each global view; a full queue joins after its start."""
+        n, size = global_embeddings.shape[1], self.queue.shape[1]
         used = (self.queued[...] == size) & (self.steps[...] >= self.queue_from)
+        # The queue has a fixed shape and is masked until it is used: the program is the same at every step.
         mask = jnp.concatenate([jnp.ones(n, bool), jnp.broadcast_to(used, (size,))])
-        scores = through(lambda z: inner_products(z, prototypes), [jnp.concatenate([large, self.queue[...]], axis=1)])
-        return [swav_assignments(each, self.epsilon, self.rounds, mask)[:n] for each in scores]
+        rows = jnp.concatenate([global_embeddings, self.queue[...]], axis=1)
+        scores = apply_to_views(lambda z: inner_products(z, prototypes), [rows])
+        return [swav_assignments(each, self.epsilon, self.sinkhorn_iterations, mask)[:n] for each in scores]
 
-    def _keep(self, large):
-        """Puts embeddings at the head of the queue; the oldest leave it."""
+    def _enqueue(self, embeddings):
         size = self.queue.shape[1]
-        self.queue[...] = jnp.concatenate([large, self.queue[...]], axis=1)[:, :size]
-        self.queued[...] = jnp.minimum(self.queued[...] + large.shape[1], size)
+        self.queue[...] = jnp.concatenate([embeddings, self.queue[...]], axis=1)[:, :size]
+        self.queued[...] = jnp.minimum(self.queued[...] + embeddings.shape[1], size)
 
-    def _predicted(self, embeddings):
-        """The share of each cluster."""
-        shares = jax.nn.softmax(inner_products(embeddings, self.prototypes[...]) / self.epsilon)
-        return jnp.matmul(
-            shares, jax.nn.one_hot(self.groups[...], self.n_clusters, dtype=shares.dtype), precision=HIGHEST
-        )
+    def _predict_proba(self, embeddings):
+        probs = jax.nn.softmax(inner_products(embeddings, self.prototypes[...]) / self.epsilon)
+        members = jax.nn.one_hot(self.groups[...], self.n_clusters, dtype=probs.dtype)
+        return jnp.matmul(probs, members, precision=HIGHEST)
 
-    def _check_rows(self, views, n):
-        if views < max(2, self.n_large):
+    def _check_batch(self, n_views, n):
+        if n_views < max(2, self.n_global):
             raise ValueError(
-                f"views gave {views} of each row, and {max(2, self.n_large)} are needed: n_large={self.n_large} "
+                f"views gave {n_views} of each row, and {max(2, self.n_global)} are needed: n_global={self.n_global} "
                 "give assignments, each of which another view predicts. Pass views that give more."
             )
-        check_fed(self.prototypes.shape[0], n, self.queue.shape[1])
+        check_batch_covers_prototypes(self.prototypes.shape[0], n, self.queue.shape[1])
 
 
-def check_fed(n_prototypes: int, batch_size: int, queue_size: int) -> None:
-    """Raises where there are too few rows for each prototype to have one."""
+class PrototypeStats(NamedTuple):
+    """Statistics of prototypes over all samples.
+
+    Attributes:
+        co_assignment: (n_prototypes, n_prototypes) PᵀP, P the softmax probabilities of prototypes in samples.
+        counts: (n_prototypes,) number of samples that each is the nearest to.
+        collapsed: () whether all embeddings, or all prototypes, are equal.
+    """
+
+    co_assignment: Float[Array, "m m"]
+    counts: Float[Array, " m"]
+    collapsed: Bool[Array, ""]
+
+
+def prototype_statistics(
+    embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], temperature: float
+) -> PrototypeStats:
+    """Statistics of prototypes over all samples, computed tile by tile.
+
+    Args:
+        embeddings: (n_samples, width) of length 1, or 0.
+        prototypes: (n_prototypes, width) of length 1.
+        temperature: > 0, of the probabilities softmax(cosines/temperature).
+    """
+    n, count = embeddings.shape[0], prototypes.shape[0]
+
+    def of_tile(rows):
+        rows, weight = rows
+        scores = inner_products(rows, prototypes)
+        probs = jax.nn.softmax(scores / temperature) * weight[:, None]
+        nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count, dtype=scores.dtype) * weight[:, None]
+        return (jnp.matmul(probs.T, probs, precision=HIGHEST), jnp.sum(nearest, axis=0)), ()
+
+    rows = (embeddings, jnp.ones(n, embeddings.dtype))
+    (co_assignment, counts), _ = fold_rows(of_tile, rows, tile=tile_rows(n, 3 * count))
+    return PrototypeStats(co_assignment, counts, _all_equal(embeddings) | _all_equal(prototypes))
+
+
+def merge_prototypes(key: KeyArray, statistics: PrototypeStats, k: int) -> Int[Array, " m"]:
+    """Cluster of each prototype: a small normalized cut of the co-assignment graph into k parts.
+
+    With as many prototypes as clusters each is one. Otherwise prototypes that are nearest to no sample form no cluster.
+
+    Args:
+        key: random key of the cut.
+        statistics: over all samples.
+        k: static number of clusters, at most n_prototypes.
+    """
+    n_prototypes = statistics.counts.shape[0]
+    if n_prototypes == k:
+        return jnp.arange(k, dtype=jnp.int32)
+    cut_key, label_key = jax.random.split(key)
+    # A graph has no edge from a vertex to itself, so the weight that holds a cluster of one prototype together would be
+    # lost. Two copies of each prototype keep it, as the edge between them.
+    doubled = jnp.tile(statistics.co_assignment, (2, 2))
+    vectors = spectral.embed(cut_key, doubled, k, affinity="precomputed").vectors[:n_prototypes]
+    return kmeans.fit(label_key, vectors, k, weights=statistics.counts, n_init=10).labels
+
+
+def check_batch_covers_prototypes(n_prototypes: int, batch_size: int, queue_size: int) -> None:
+    """Raise ValueError if there are more prototypes than samples in batch and queue."""
     if n_prototypes > batch_size + queue_size:
         raise ValueError(
             f"n_prototypes={n_prototypes} cannot have equal parts of a batch of {batch_size} rows and a queue of "
@@ -204,24 +271,28 @@ def check_fed(n_prototypes: int, batch_size: int, queue_size: int) -> None:
         )
 
 
-def _check_views(views, n_large):
-    """How many of the views give assignments."""
-    if n_large is None:
-        if not hasattr(views, "n_large"):
-            raise ValueError(f"{views} does not say how many of its views are large: pass n_large=, such as 2.")
-        n_large = views.n_large
-    n_large = check.check_count("n_large", n_large)
-    total = n_large + getattr(views, "n_small", 1)
+def _all_equal(vectors):
+    center = jnp.mean(vectors, axis=0, keepdims=True)
+    return jnp.mean(squared_norms(vectors - center)) <= COLLAPSE_VARIANCE
+
+
+def _check_views(views, n_global):
+    """Number of views that give assignments."""
+    if n_global is None:
+        if not hasattr(views, "n_global"):
+            raise ValueError(f"{views} does not say how many of its views are global: pass n_global=, such as 2.")
+        n_global = views.n_global
+    n_global = check.check_count("n_global", n_global)
+    total = n_global + getattr(views, "n_local", 1)
     if total < 2:
         raise ValueError(
             "views give 1 view of each row, and 2 are needed, so that one predicts the other. Pass views with "
-            "n_large=2, or with small ones."
+            "n_global=2, or with local ones."
         )
-    return n_large
+    return n_global
 
 
 def _check_counts(n_clusters, n_prototypes):
-    """Both as numbers that go together."""
     n_clusters = check.check_count("n_clusters", n_clusters)
     n_prototypes = check.check_count("n_prototypes", n_prototypes)
     if n_prototypes < max(2, n_clusters):
@@ -232,77 +303,6 @@ def _check_counts(n_clusters, n_prototypes):
     return n_clusters, n_prototypes
 
 
-def _whole(name, value):
+def _check_nonnegative(name, value):
     """``value`` as an int >= 0."""
     return 0 if isinstance(value, int) and value == 0 else check.check_count(name, value)
-
-
-# From many prototypes to fewer clusters: prototypes that share rows belong together.
-#
-# Equal parts of all prototypes are no claim about the clusters where a cluster may have several prototypes. Which ones
-# are a cluster's is told by the rows: those between two clusters are few, so prototypes of two clusters have few in
-# common, however near to each other the prototypes lie.
-
-ALIKE = 1e-5
-"""Mean square distance from their mean (length 1 is 1) of vectors that are all taken for the same one."""
-
-
-class Survey(NamedTuple):
-    """What all rows have to say of the prototypes.
-
-    Attributes:
-        shared: (m, m) Σ over rows of p_i·p_j, for shares p of the prototypes in a row.
-        counts: (m,) how many rows each is the nearest to.
-        alike: () whether all embeddings are the same, or all prototypes.
-    """
-
-    shared: Float[Array, "m m"]
-    counts: Float[Array, " m"]
-    alike: Bool[Array, ""]
-
-
-def survey(embeddings: Float[Array, "n w"], prototypes: Float[Array, "m w"], temperature: float) -> Survey:
-    """Goes over all rows, in tiles.
-
-    Args:
-        embeddings: of length 1, or 0.
-        prototypes: of length 1.
-        temperature: > 0 of the shares, softmax(cosines/temperature).
-    """
-    n, count = embeddings.shape[0], prototypes.shape[0]
-
-    def tile(rows):
-        rows, weight = rows
-        scores = inner_products(rows, prototypes)
-        shares = jax.nn.softmax(scores / temperature) * weight[:, None]
-        nearest = jax.nn.one_hot(jnp.argmax(scores, axis=1), count, dtype=scores.dtype) * weight[:, None]
-        return (jnp.matmul(shares.T, shares, precision=HIGHEST), jnp.sum(nearest, axis=0)), ()
-
-    rows = (embeddings, jnp.ones(n, embeddings.dtype))
-    (shared, counts), _ = fold_rows(tile, rows, tile=tile_rows(n, 3 * count))
-    return Survey(shared, counts, _same(embeddings) | _same(prototypes))
-
-
-def grouped(key: KeyArray, found: Survey, k: int) -> Int[Array, " m"]:
-    """The cluster of each prototype, of k: a small normalized cut of the graph of what they share.
-
-    With as many prototypes as clusters each is one. Otherwise those that no row is nearest to make no cluster.
-
-    Args:
-        key: random key for the cut.
-        found: of all rows.
-        k: static, at most m.
-    """
-    if found.counts.shape[0] == k:
-        return jnp.arange(k, dtype=jnp.int32)
-    cut_key, label_key = jax.random.split(key)
-    # A graph has no weight from a vertex to itself, which is all that holds a cluster of one prototype together: two
-    # copies of each prototype have it between them.
-    twice = jnp.tile(found.shared, (2, 2))
-    vectors = spectral.embed(cut_key, twice, k, affinity="precomputed").vectors[: found.counts.shape[0]]
-    return kmeans.fit(label_key, vectors, k, weights=found.counts, n_init=10).labels
-
-
-def _same(vectors):
-    center = jnp.mean(vectors, axis=0, keepdims=True)
-    return jnp.mean(squared_norms(vectors - center)) <= ALIKE

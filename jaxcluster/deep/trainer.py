@@ -1,6 +1,7 @@
-"""The one training loop: epoch after epoch until a limit, with callbacks and checkpoints on the way.
+"""Training loop of all deep methods: epochs, early stopping, callbacks, and checkpoints with resumption.
 
-An epoch is a number of steps between two looks at all rows: one pass over them, or as many steps as a method wants.
+An epoch is a number of steps between two refreshes from all samples: one pass over them, or as many steps as a method
+wants.
 """
 
 from __future__ import annotations
@@ -17,38 +18,36 @@ from jax.sharding import AxisType, Mesh
 from jaxcluster.core import check, stopping
 from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
-from jaxcluster.deep.batches import Rows, as_rows
-from jaxcluster.deep.epoch import CAUSES, Run, TrainState
+from jaxcluster.deep.batches import DeviceRows, as_rows
+from jaxcluster.deep.epoch import CAUSES, CompiledTrainer, TrainState
 from jaxcluster.deep.optimizers import adam, check_optimizer
-from jaxcluster.deep.protocol import Objective
+from jaxcluster.deep.protocol import ClusteringModule, overrides
 from jaxcluster.types import KeyArray, Status
 
-BATCH = 256
-"""Rows a step, unless ``batch_size`` says otherwise."""
+DEFAULT_BATCH_SIZE = 256
+"""Samples in a batch, unless ``batch_size`` says otherwise."""
 
-COLLAPSED_LOOKS = 3
-"""So many looks in a row at rows that cannot be told apart end a training: it may come back from one or two."""
+MAX_COLLAPSED_REFRESHES = 3
+"""Number of consecutive collapsed refreshes that end a training: it may recover from one or two."""
 
 
-class Trained(NamedTuple):
-    """A finished training.
+class TrainResult(NamedTuple):
+    """Result of a training.
 
     Attributes:
-        module: the trained module, in evaluation; the one that was passed in is as it was. Its parameters are finite,
-            however the training ended.
-        labels: (n,) the clusters at the end, as NumPy int32; None for a module without clusters.
-        steps: that the module has had.
-        status: CONVERGED: few enough rows changed their cluster, or the loss stopped falling; MAX_STEPS: all epochs
-            were taken; NOT_FINITE: see ``failed_step``; COLLAPSED: nothing was left to tell rows apart by, at the end
-            or at three looks in a row, which end a training.
-        failed_step: the step, counted from 1, at which a number was not finite: the loss, its gradient, the parameters
-            or other variables after it, or what the network gives for all rows before it. The module is the last one
-            before that step which gives finite codes, and shares of clusters, for all rows.
-        history: one record for each epoch in which a step was taken: ``epoch`` and ``step`` at its end, the means of
-            ``loss`` and of what else the module follows, how the labels before it agree with those an epoch earlier
-            (``changed``, the share of rows with another one, unless the module has another measure), ``collapsed``
-            where they were seen to be, and ``seconds``.
-        cause: which number was not finite at the failed step, as "the gradient was"; None without one.
+        module: trained copy of the module, in evaluation mode. Its parameters are finite, however the training ended.
+        labels: (n_samples,) int32 final clusters, as NumPy; None for a module without clusters.
+        steps: number of steps that the returned module had.
+        status: CONVERGED: few enough samples changed their cluster, or the loss stopped falling; MAX_STEPS: all epochs
+            were taken; NOT_FINITE: see ``failed_step``; COLLAPSED: the features no longer separated samples, at the end
+            or at `MAX_COLLAPSED_REFRESHES` refreshes in a row.
+        failed_step: number, counted from 1, of the step at which the loss, its gradient, or the parameters, other
+            variables or outputs after it were not finite; None without. The module is the last one before that step
+            with finite features and responsibilities for all samples.
+        history: one record for each epoch with a step: ``epoch`` and ``step`` at its end, the mean ``loss`` and metrics
+            of the module, the agreement of the labels before it with those an epoch earlier (``changed``, the fraction
+            of other labels, unless the module has another measure), ``collapsed`` where it was seen, and ``seconds``.
+        cause: the number that was not finite at the failed step, such as "the gradient was"; None without.
     """
 
     module: Any
@@ -60,15 +59,15 @@ class Trained(NamedTuple):
     cause: str | None = None
 
 
-class Report(NamedTuple):
-    """The state of a training after an epoch, for its callbacks.
+class EpochReport(NamedTuple):
+    """State of a training after an epoch, for callbacks.
 
     Attributes:
-        record: the last of the history.
+        record: last record of the history.
         history: all records so far.
-        epochs: the most that will be.
-        labels: (n,) clusters before the epoch, or None.
-        module: called before the callback returns, a copy of the module as it is, in evaluation.
+        epochs: maximum number of epochs.
+        labels: (n_samples,) clusters before the epoch, or None.
+        module: a function that returns a copy of the current module in evaluation mode; call it inside the callback.
     """
 
     record: dict[str, float]
@@ -80,7 +79,7 @@ class Report(NamedTuple):
 
 def train(
     key: KeyArray,
-    module: Objective,
+    module: ClusteringModule,
     x: Any,
     *,
     epochs: int,
@@ -97,72 +96,81 @@ def train(
     resume: bool = False,
     y: Any = None,
     mesh: Mesh | None = None,
-) -> Trained:
-    """Trains a module on rows.
+) -> TrainResult:
+    """Train a module on samples.
 
     Args:
-        key: of the order of the rows and of what is random in a step.
-        module: an `nnx.Module` that is an `Objective`.
-        x: (n, …) rows, NumPy or JAX; computed in float32.
-        epochs: the most of them.
-        optimizer: a gradient transformation of optax, its schedule within; None for Adam at 1e-3. It is told the loss,
-            and how to compute it, of the batch of the step, as line searches and `optax.contrib.reduce_on_plateau`
-            want it. Of `optax.contrib.schedule_free`, the averaged parameters are those of the trained module.
-        batch_size: rows a step, at most n; of a step of several moves, rows each. None for 256, or for all rows where
-            there are fewer.
-        steps_per_epoch: steps from one look at all rows to the next; None for one pass over them.
-        tol: stop when the share of rows whose cluster changed from one epoch to the next is no more; None for never.
-        patience: stop after so many epochs in a row in which the loss did not fall below its least; None for never.
-        min_delta: by how much it must fall, in units of the loss.
+        key: random key of the sample order, of the steps and of the refreshes.
+        module: see `ClusteringModule`; is not changed.
+        x: (n_samples, …) samples, NumPy or JAX; computed in float32.
+        epochs: maximum number of epochs.
+        optimizer: a gradient transformation of optax, with its schedule; None for Adam at 1e-3. It gets the loss of the
+            batch, and the loss as a function, as line searches and `optax.contrib.reduce_on_plateau` want them. With
+            `optax.contrib.schedule_free` the averaged parameters are those of the trained module.
+        batch_size: samples in a batch, at most n_samples; of each update where a step has several. None for 256, or all
+            samples where there are fewer.
+        steps_per_epoch: steps between two refreshes; None for one pass over the samples.
+        tol: stop when at most this fraction of the samples changed their cluster in an epoch; None for never.
+        patience: early stopping after so many epochs without a new least loss; None for never.
+        min_delta: decrease (units of the loss) that counts as a new least loss.
         precision: of the layers: None for float32, "fast" for bfloat16 with parameters and sums in float32.
-        resident: whether the rows are kept on the device; None for where they fit. If not, batches come from the host.
-        callbacks: called with a `Report` after every epoch, and stop the run by returning True. One that has ``begin``
-            (called with the history so far and the number of epochs) and ``end`` (with the `Trained`) gets those too,
-            and one that has ``cut`` is told when an error or interrupt ends the run.
-        checkpoints: where to keep some; None for nowhere. Ctrl-C is answered after the epoch that is running, whose
-            checkpoint is written first. They know the data, the batches, the key, the precision and
-            the model's class and variables; what else a run depends on, such as the optimizer's rate, goes into their
-            ``config``.
-        resume: whether to go on from the newest there; of a run that was finished it takes no step, unless all its
-            epochs were taken and there are to be more. Without it a folder that holds checkpoints is refused.
-        y: (n,) what is known of the rows, for modules that want it: a batch has its part.
-        mesh: devices along one axis, as `jaxcluster.sharding.row_mesh` makes it, that share the rows of each batch;
-            parameters, and rows that are resident, are on each. None for one device. Sums come out as on one device,
-            those of batch norm too, but for rounding.
+        resident: keep the samples on the device; None to do so where they fit. Else batches are sent from the host.
+        callbacks: called with an `EpochReport` after every epoch; True stops the training. The optional methods
+            ``on_train_begin(history, epochs)``, ``on_train_end(result)`` and ``on_exception()``, for errors and
+            interrupts, are called too.
+        checkpoints: folder and frequency of checkpoints; None for none. Ctrl-C is answered after the running epoch,
+            whose checkpoint is written first. A checkpoint knows the data, the batches, the key, the precision and the
+            model's class and variables; what else a run depends on, such as the learning rate, goes into ``config``.
+        resume: continue from the newest checkpoint. A finished run takes no more steps, unless it stopped at its
+            epochs and there are to be more now. Without it a folder that holds checkpoints is refused.
+        y: (n_samples,) labels or the like for modules that use them, passed on batch by batch.
+        mesh: devices along one axis, see `jaxcluster.sharding.row_mesh`, that share the samples of each batch;
+            parameters and resident samples are on each. None for one device. Sums, those of batch normalization too,
+            are the same as on one device up to rounding.
+
+    Returns:
+        The trained module with its labels, history and status.
 
     Raises:
-        ValueError, TypeError: arguments out of range, a batch of more than n rows or that devices cannot share
-            equally, a module without clusters given a ``tol``, or with parameters that are not finite; an optimizer
-            that is no gradient transformation, or needs other arguments; a folder with checkpoints without
-            ``resume``, and with it a checkpoint that is changed or of another configuration (both are named).
+        ValueError, TypeError: arguments out of range; a module that is not a `ClusteringModule`, has parameters that
+            are not finite, or no clusters with a ``tol``; more samples in a batch than there are, or a batch that the
+            devices cannot share equally; an optimizer that is not a gradient transformation or needs other arguments;
+            a folder with checkpoints without ``resume``, or a checkpoint that is damaged or of another configuration.
     """
+    if not isinstance(module, ClusteringModule):
+        raise TypeError(
+            f"module is a {type(module).__name__}. Pass a jaxcluster.deep.ClusteringModule: a subclass needs no more "
+            "than loss(batch, key)."
+        )
     key = check.check_key(key)
     if optimizer is not None:
         check_optimizer("optimizer", optimizer)
     x = as_rows(x)
     limits = _Limits(epochs, tol, patience, min_delta)
     _check_limits(limits, module)
-    batch = _check_batch(batch_size, len(x), mesh)
-    rows = Rows(x, resident, y=_check_known(y, len(x)), mesh=mesh)
-    run = Run(key, module, rows, adam() if optimizer is None else optimizer, batch, steps_per_epoch, precision)
-    where = placed(checkpoints, run, x)
+    batch_size = _check_batch_size(batch_size, len(x), mesh)
+    rows = DeviceRows(x, resident, y=_check_y(y, len(x)), mesh=mesh)
+    optimizer = adam() if optimizer is None else optimizer
+    trainer = CompiledTrainer(key, module, rows, optimizer, batch_size, steps_per_epoch, precision)
+    checkpoints = _with_run_config(checkpoints, trainer, x)
     callbacks = tuple(callbacks)
-    progress = begun(run, where, resume)
-    keeper = Keeper(where, progress)
+    progress = _initial_progress(trainer, checkpoints, resume)
+    writer = CheckpointWriter(checkpoints, progress)
+    every = 0 if checkpoints is None else checkpoints.every
     try:
-        with stopping.interruptible(), stopping.on_stop(keeper.save):
-            trained = _train(run, limits, callbacks, progress, keeper, 0 if where is None else where.every)
-    except BaseException as error:  # an interrupt too must not leave a bar behind that goes on drawing itself
+        with stopping.interruptible(), stopping.on_stop(writer.save):
+            result = _train(trainer, limits, callbacks, progress, writer, every)
+    except BaseException as error:  # KeyboardInterrupt too: a progress bar must not go on drawing itself
         if isinstance(error, KeyboardInterrupt):
-            keeper.save()
-        _tell(callbacks, "cut")
+            writer.save()
+        _notify(callbacks, "on_exception")
         raise
-    _tell(callbacks, "end", trained)
-    return trained
+    _notify(callbacks, "on_train_end", result)
+    return result
 
 
 class _Limits(NamedTuple):
-    """When a training ends."""
+    """Stopping criteria, see `train`."""
 
     epochs: int
     tol: float | None
@@ -170,117 +178,120 @@ class _Limits(NamedTuple):
     min_delta: float
 
 
-def _train(run, limits, callbacks, progress, keeper, every):
-    """Epochs until one of the limits, with checkpoints every so many of them; 0 for none."""
-    state, labels, history, status, looked = progress
-    if status in (None, Status.MAX_STEPS):  # those who ask for more epochs than a finished run had get them
+def _train(trainer, limits, callbacks, progress, writer, every):
+    """Epochs until a stopping criterion holds, with a checkpoint after ``every`` of them; 0 for none."""
+    state, labels, history, status, refreshed = progress
+    if status in (None, Status.MAX_STEPS):  # a finished run goes on if it is given more epochs
         status = Status.MAX_STEPS if len(history) >= limits.epochs else None
-    _tell(callbacks, "begin", history, limits.epochs)
-    collapsed, look, start = _collapsed(history), None, None
+    _notify(callbacks, "on_train_begin", history, limits.epochs)
+    n_collapsed, result, start = _count_collapsed(history), None, None
     while status is None:
         clock = time.perf_counter()
         stopping.look()
-        state, look = run.look(state, len(history), labels)
+        state, result = trainer.refresh(state, len(history), labels)
         if int(state.failed):
-            state = state if start is None else run.rewound(*start, state)
-            status, looked = Status.NOT_FINITE, start is None
+            state = state if start is None else trainer.rewind(*start, state)
+            status, refreshed = Status.NOT_FINITE, start is None
             break
-        labels = look.labels
-        _check_labels(limits, run, look)
-        collapsed = collapsed + 1 if look.collapsed else 0
-        status = _ended(look, collapsed, limits)
+        labels = result.labels
+        _check_labels(limits, trainer, result)
+        n_collapsed = n_collapsed + 1 if result.collapsed else 0
+        status = _status_after_refresh(result, n_collapsed, limits)
         if status is not None:
-            looked = True
+            refreshed = True
             break
-        start = state, look.found
-        state, means = run.epoch(*start)
+        start = state, result.refresh
+        state, means = trainer.run_epoch(*start)
         if int(state.failed):
-            state, status = run.rewound(*start, state), Status.NOT_FINITE
-        if means is None:  # not a step was taken
+            state, status = trainer.rewind(*start, state), Status.NOT_FINITE
+        if means is None:  # the first step of the epoch failed
             break
-        done = {"epoch": len(history) + 1, "step": int(state.step), **means, **look.agreement}
-        done |= {"collapsed": 1.0} if look.collapsed else {}
-        history.append(done | {"seconds": round(time.perf_counter() - clock, 3)})
-        as_it_is = lambda state=state: run.module_of(run.evaluated(state))  # noqa: E731
-        report = Report(history[-1], history, limits.epochs, labels, as_it_is)
-        stopped = [bool(callback(report)) for callback in callbacks]
-        status = _status(any(stopped), history, limits) if status is None else status
+        record = {"epoch": len(history) + 1, "step": int(state.step), **means, **result.agreement}
+        record |= {"collapsed": 1.0} if result.collapsed else {}
+        history.append(record | {"seconds": round(time.perf_counter() - clock, 3)})
+        current_module = lambda state=state: trainer.build_module(trainer.eval_state(state))  # noqa: E731
+        report = EpochReport(history[-1], history, limits.epochs, labels, current_module)
+        stops = [bool(callback(report)) for callback in callbacks]  # all callbacks are called, also after a stop
+        status = _status_after_epoch(any(stops), history, limits) if status is None else status
         if status is None:
-            keeper.stand(Progress(state, labels, history, None, False))
+            writer.update(TrainProgress(state, labels, history, None, False))
             if every and len(history) % every == 0:
-                keeper.save()
-    final, look = _concluded(run, state, history, labels, (looked, look), start)
+                writer.save()
+    final, result = _finalize(trainer, state, history, labels, (refreshed, result), start)
     failed = int(final.failed)
-    collapsed = look is not None and look.collapsed
-    ended = Status.NOT_FINITE if failed else Status.COLLAPSED if collapsed else status
-    # What a failed run had last is no place to go on from.
+    collapsed = result is not None and result.collapsed
+    final_status = Status.NOT_FINITE if failed else Status.COLLAPSED if collapsed else status
+    # The state of a failed run is no place to resume from: its last checkpoint stays.
     if not failed:
-        keeper.stand(Progress(state, labels, history, status, looked))
-        keeper.save()
+        writer.update(TrainProgress(state, labels, history, status, refreshed))
+        writer.save()
     cause = CAUSES[int(final.cause)] if failed else None
-    labels = labels if look is None else look.labels
-    return Trained(run.module_of(final), labels, int(final.step), ended, failed or None, tuple(history), cause)
+    labels = labels if result is None else result.labels
+    module = trainer.build_module(final)
+    return TrainResult(module, labels, int(final.step), final_status, failed or None, tuple(history), cause)
 
 
-def _concluded(run, state, history, labels, last, start):
-    """The state that is handed back, and the last look at all rows by it, whose labels are those of the module.
+def _finalize(trainer, state, history, labels, last, start):
+    """The state that is returned, and the last refresh by it, whose labels are those of the module.
 
     Args:
-        run: the run.
+        trainer: of the run.
         state: at its end.
         history: the records.
-        labels: of the look before.
-        last: whether the state is that after a look, and that look; None where it was before this run went on.
-        start: the last epoch: the state at its start, and what the look before it came to; None without an epoch.
+        labels: of the refresh before.
+        last: whether ``state`` is that after a refresh, and the refresh; None where it was before this run resumed.
+        start: of the last epoch: the state at its start, and the refresh before it; None without an epoch.
+
+    Returns:
+        The final state, and its `EvalResult` or None.
     """
-    looked, look = last
-    final = run.evaluated(state)
-    if run.concludes or not looked or final is not state:
-        final, look = run.look(final, len(history), labels, last=True)
-    if int(state.failed) or look is None:
-        return final, look
-    if not int(final.failed) and run.answers(final, look.codes):
-        return final, look
-    # The network that all steps have led to is of no use: it was so before the last of them, or before the epoch.
-    final = run.failing(final)
+    refreshed, result = last
+    final = trainer.eval_state(state)
+    if trainer.has_finalize or not refreshed or final is not state:
+        final, result = trainer.refresh(final, len(history), labels, last=True)
+    if int(state.failed) or result is None:
+        return final, result
+    if not int(final.failed) and trainer.outputs_are_finite(final, result.features):
+        return final, result
+    # The outputs of the network after all steps are not finite: rewind to before the last step, or to the last epoch.
+    final = trainer.mark_output_failure(final)
     if start is None:
-        return final, look
-    return run.look(run.evaluated(run.rewound(*start, final)), len(history), labels, last=True)
+        return final, result
+    final = trainer.eval_state(trainer.rewind(*start, final))
+    return trainer.refresh(final, len(history), labels, last=True)
 
 
-def _ended(look, collapsed, limits):
-    """The status with which a look ends the training, or None.
-
-    Where all rows are in one cluster none of them changes it: that is no convergence.
-    """
-    changed = look.agreement.get("changed")
-    settled = limits.tol is not None and changed is not None and changed <= limits.tol
-    if collapsed >= COLLAPSED_LOOKS or (settled and look.collapsed):
+def _status_after_refresh(result, n_collapsed, limits):
+    """The status with which a refresh ends the training, or None."""
+    changed = result.agreement.get("changed")
+    converged = limits.tol is not None and changed is not None and changed <= limits.tol
+    # With all samples in one cluster no label changes: that is a collapse, not convergence.
+    if n_collapsed >= MAX_COLLAPSED_REFRESHES or (converged and result.collapsed):
         return Status.COLLAPSED
-    return Status.CONVERGED if settled else None
+    return Status.CONVERGED if converged else None
 
 
-def _collapsed(history):
-    """In how many of the last records in a row rows could not be told apart."""
+def _count_collapsed(history):
+    """Number of consecutive collapsed refreshes at the end of a history."""
     return next((i for i, record in enumerate(reversed(history)) if "collapsed" not in record), len(history))
 
 
-def _status(stopped, history, limits):
-    """The status with which an epoch ends the training, or None while it goes on."""
-    if stopped or _stalled(history, limits):
+def _status_after_epoch(stopped, history, limits):
+    """The status with which an epoch ends the training, or None."""
+    if stopped or _out_of_patience(history, limits):
         return Status.CONVERGED
     return Status.MAX_STEPS if len(history) >= limits.epochs else None
 
 
-def _stalled(history, limits):
-    """Whether the least loss was ``patience`` epochs ago, but for falls of no more than ``min_delta``."""
+def _out_of_patience(history, limits):
+    """True if the least loss, up to decreases of ``min_delta``, was ``patience`` epochs ago."""
     if limits.patience is None:
         return False
-    best, at = np.inf, 0
+    best, best_epoch = np.inf, 0
     for i, record in enumerate(history):
         if record["loss"] < best - limits.min_delta:
-            best, at = record["loss"], i
-    return len(history) - 1 - at >= limits.patience
+            best, best_epoch = record["loss"], i
+    return len(history) - 1 - best_epoch >= limits.patience
 
 
 def _check_limits(limits, module):
@@ -290,14 +301,16 @@ def _check_limits(limits, module):
         check.check_count("patience", limits.patience)
     if limits.tol is not None:
         check.check_positive("tol", limits.tol, zero=True)
-        if not hasattr(module, "refresh"):
+        if not overrides(module, "refresh"):
             raise _no_clusters(limits.tol, module)
 
 
-def _check_labels(limits, run, look):
-    """Whether a module has clusters at all is seen at the first look only; whether they have names, at the second."""
-    if limits.tol is not None and (look.labels is None or (look.agreement and "changed" not in look.agreement)):
-        raise _no_clusters(limits.tol, run.module)
+def _check_labels(limits, trainer, result):
+    """Raise where ``tol`` needs labels: the first refresh shows if there are any, the second if they are comparable."""
+    if limits.tol is None:
+        return
+    if result.labels is None or (result.agreement and "changed" not in result.agreement):
+        raise _no_clusters(limits.tol, trainer.module)
 
 
 def _no_clusters(tol, module):
@@ -307,141 +320,141 @@ def _no_clusters(tol, module):
     )
 
 
-def _check_batch(batch_size, n, mesh):
+def _check_batch_size(batch_size, n, mesh):
     if batch_size is None:
-        batch = min(BATCH, n)
-        batch -= 0 if mesh is None or batch < mesh.size else batch % mesh.size
+        batch_size = min(DEFAULT_BATCH_SIZE, n)
+        batch_size -= 0 if mesh is None or batch_size < mesh.size else batch_size % mesh.size
     else:
-        batch = check.check_count("batch_size", batch_size)
-    if batch > n:
-        raise ValueError(f"batch_size={batch} is more than the {n} rows there are. Pass at most {n}.")
+        batch_size = check.check_count("batch_size", batch_size)
+    if batch_size > n:
+        raise ValueError(f"batch_size={batch_size} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
         raise ValueError(f"{mesh} must have one axis, of type Auto: make it by jaxcluster.sharding.row_mesh().")
-    if mesh is not None and batch % mesh.size:
+    if mesh is not None and batch_size % mesh.size:
         raise ValueError(
-            f"batch_size={batch} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple of "
-            f"{mesh.size}, such as {max(batch - batch % mesh.size, mesh.size)}."
+            f"batch_size={batch_size} cannot be shared equally by the {mesh.size} devices of the mesh. Pass a multiple "
+            f"of {mesh.size}, such as {max(batch_size - batch_size % mesh.size, mesh.size)}."
         )
-    return batch
+    return batch_size
 
 
-def _check_known(y, n):
+def _check_y(y, n):
     if y is not None and np.shape(y)[:1] != (n,):
         raise ValueError(f"y has shape {np.shape(y)}, but x has {n} rows: pass one value, or one row, for each.")
     return y
 
 
-def _tell(callbacks, moment, *words):
+def _notify(callbacks, event, *arguments):
+    """Call the optional method ``event`` of each callback."""
     for callback in callbacks:
-        getattr(callback, moment, lambda *_: None)(*words)
+        getattr(callback, event, lambda *_: None)(*arguments)
 
 
-# Where a training stands, and how it is saved and gone on from.
+# Checkpoints
 
 
-class Progress(NamedTuple):
-    """Where a training stands.
+class TrainProgress(NamedTuple):
+    """Progress of a training, as a checkpoint holds it.
 
     Attributes:
         state: of the run.
-        labels: (n,) int32 those of the last look at all rows; None before one, or without clusters.
+        labels: (n_samples,) int32 of the last refresh; None before one, or without clusters.
         history: the records.
-        status: how it ended; None while it goes on.
-        looked: whether the state is that after its last look, so that labels are those of the module.
+        status: how the training ended; None while it goes on.
+        refreshed: whether ``state`` is that after the last refresh, so that ``labels`` are those of the module.
     """
 
     state: TrainState
     labels: np.ndarray | None
     history: list[dict[str, float]]
     status: Status | None
-    looked: bool
+    refreshed: bool
 
 
-class Keeper:
-    """Keeps a training: where it stands, and its checkpoints.
+class CheckpointWriter:
+    """Writer of a training's checkpoints, safe to call from the thread that ends the process.
 
     Args:
-        where: they are kept; None for nowhere.
-        progress: that the training begins with, of which there is a checkpoint already, or nothing to keep.
+        checkpoints: folder and frequency; None for none.
+        progress: at the start, which needs no checkpoint.
     """
 
-    def __init__(self, where: Checkpoints | None, progress: Progress) -> None:
-        self._where, self._progress, self._saved = where, progress, self._name(progress)
-        self._lock = threading.Lock()  # a thread that ends the process may save while the training goes on
-        if where is not None:
+    def __init__(self, checkpoints: Checkpoints | None, progress: TrainProgress) -> None:
+        self._checkpoints, self._progress, self._saved = checkpoints, progress, self._id(progress)
+        # A thread that ends the process may save while the training goes on.
+        self._lock = threading.Lock()
+        if checkpoints is not None:
             prepare()
 
-    def stand(self, progress: Progress) -> None:
-        """Says where the training stands, of which `save` makes a checkpoint."""
+    def update(self, progress: TrainProgress) -> None:
+        """Set the progress that `save` writes."""
         self._progress = progress._replace(history=list(progress.history))
 
     def save(self) -> None:
-        """Writes a checkpoint of where the training stands, unless there is one.
-
-        A disk that is full is no reason to lose the training: it goes on, and a warning says so.
-        """
+        """Write a checkpoint of the progress, unless there is one. A write error is a warning: the training goes on."""
         with self._lock:
             progress = self._progress
-            if self._where is None or self._saved == self._name(progress):
+            if self._checkpoints is None or self._saved == self._id(progress):
                 return
             try:
-                save(self._where, progress)
+                _save(self._checkpoints, progress)
             except OSError as error:
                 warn(
                     f"the checkpoint of epoch {len(progress.history)} could not be written ({error}). The training "
                     "goes on, and those before it are kept.",
                 )
                 return
-            self._saved = self._name(progress)
+            self._saved = self._id(progress)
 
     @staticmethod
-    def _name(progress):
+    def _id(progress):
         return progress.status, len(progress.history)
 
 
-def placed(checkpoints: Checkpoints | None, run: Run, x: Any) -> Checkpoints | None:
-    """The checkpoints of this very run: with what its steps depend on in their configuration."""
+def _with_run_config(checkpoints, trainer, x):
+    """Checkpoints with all that the steps of this run depend on in their configuration."""
     if checkpoints is None:
         return None
     check.check_count("every", checkpoints.every)
     check.check_count("keep", checkpoints.keep)
     own = {
-        "batch_size": run.batch,
-        "steps_per_epoch": run.steps,
-        "precision": run.precision,
-        "n": run.rows.n,
+        "batch_size": trainer.batch_size,
+        "steps_per_epoch": trainer.steps,
+        "precision": trainer.precision,
+        "n": trainer.rows.n,
         "rows": fingerprint(x),
-        "y": None if run.rows.y is None else fingerprint(np.asarray(run.rows.y)),
-        "key": np.asarray(jax.random.key_data(run.key)).tolist(),
-        "model": type(run.module).__name__,
+        "y": None if trainer.rows.y is None else fingerprint(np.asarray(trainer.rows.y)),
+        "key": np.asarray(jax.random.key_data(trainer.key)).tolist(),
+        "model": type(trainer.module).__name__,
     }
     return checkpoints._replace(config={**own, **checkpoints.config})
 
 
-def begun(run: Run, where: Checkpoints | None, resume: bool) -> Progress:
-    """Where to start from: nothing, or the newest checkpoint."""
-    fresh = Progress(run.start, None, [], None, False)
-    if where is None or not where.any():
-        return fresh
+def _initial_progress(trainer, checkpoints, resume):
+    """The progress at the start: none, or that of the newest checkpoint."""
+    if checkpoints is None or not checkpoints.any():
+        return TrainProgress(trainer.initial_state, None, [], None, False)
     if not resume:
         raise ValueError(
-            f"{where.folder} holds checkpoints of an unfinished or finished run. Pass resume=True to go on from the "
-            "newest, or another folder."
+            f"{checkpoints.folder} holds checkpoints of an unfinished or finished run. Pass resume=True to go on from "
+            "the newest, or another folder."
         )
-    (state, labels), saved = where.restore((run.start, _filled(run.rows.n)))
+    (state, labels), saved = checkpoints.restore((trainer.initial_state, _no_labels(trainer.rows.n)))
     status = None if saved["status"] is None else Status(saved["status"])
-    state = run.rows.everywhere(state)
-    return Progress(state, labels if saved["labels"] else None, list(saved["history"]), status, saved["looked"])
+    state = trainer.rows.replicate(state)
+    labels = labels if saved["labels"] else None
+    return TrainProgress(state, labels, list(saved["history"]), status, saved["looked"])
 
 
-def save(where: Checkpoints, progress: Progress) -> None:
-    """Writes the checkpoint of an epoch."""
-    state, labels, history, status, looked = progress
-    known = labels is not None
-    kept = labels if known else _filled(where.config["n"])
-    said = {"history": history, "labels": known, "status": None if status is None else int(status), "looked": looked}
-    where.save(len(history), (state, kept), said)
+def _save(checkpoints, progress):
+    """Write the checkpoint of an epoch."""
+    state, labels, history, status, refreshed = progress
+    # The arrays of a checkpoint have fixed shapes: without labels it holds −1 in their place.
+    array = _no_labels(checkpoints.config["n"]) if labels is None else labels
+    status = None if status is None else int(status)
+    record = {"history": history, "labels": labels is not None, "status": status, "looked": refreshed}
+    checkpoints.save(len(history), (state, array), record)
 
 
-def _filled(n):
+def _no_labels(n):
     return np.full(n, -1, np.int32)

@@ -1,4 +1,4 @@
-"""Variational deep embedding: an autoencoder whose codes have a mixture of Gaussians as their prior.
+"""Variational deep embedding (VaDE): a variational autoencoder with a Gaussian mixture as the prior of its codes.
 
 Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
 approach to clustering, IJCAI 2017.
@@ -11,27 +11,28 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.autoencoder import Autoencoder, View, viewed
-from jaxcluster.deep.protocol import Batch, Refreshed
+from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
+from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
 from jaxcluster.losses.mixture import vade_loss, vade_responsibilities
 from jaxcluster.types import Array, ArrayLike, Float, Int, KeyArray
 
-LEAST_RESIDUAL = 1e-3
-"""What a learned variance of columns given their codes stays above: rows that come back exactly would make it 0."""
+MIN_RESIDUAL = 1e-3
+"""Lower bound of the learned residual variance (squared data units): exact reconstructions would drive it to 0, and the
+evidence lower bound to infinity."""
 
 
-class VaDE(nnx.Module):
-    """A mixture of Gaussians of codes, and networks between codes and rows, fitted by the evidence lower bound.
+class VaDE(ClusteringModule):
+    """A Gaussian mixture of codes, an encoder and a decoder, trained jointly by the evidence lower bound.
 
     Args:
-        autoencoder: pretrained; its encoder gives (mean, log-variance), its decoder means or logits of rows, by its
+        autoencoder: pretrained; its encoder returns (mean, log-variance), its decoder means or logits, by its
             ``likelihood``.
-        weights: (k,) of the clusters to begin with, as a mixture of the codes has them.
-        means: (k, latent).
-        variances: (k, latent) diagonal.
-        residual: variance of a column of a row given its code, to begin with, where the likelihood is "gaussian"; it is
-            learned then, so that rows in any units have clusters. None for 1, which stays: the published loss.
-        augment: a view of the rows that stands for them; None for the rows as they are.
+        weights: (n_clusters,) initial mixture weights, from a mixture fitted to the codes.
+        means: (n_clusters, latent) initial means.
+        variances: (n_clusters, latent) initial diagonal covariances.
+        residual: initial variance of a feature given the code, for the likelihood "gaussian"; it is then learned, so
+            that clusters do not depend on the units of the data. None for a constant 1: the published loss.
+        augment: an augmentation of the samples; None for none.
 
     Raises:
         ValueError: weights, means or variances of shapes that do not go together; a residual that is not positive, or
@@ -67,40 +68,45 @@ class VaDE(nnx.Module):
 
     @property
     def prior(self) -> dict[str, Float[Array, ...]]:
-        """The mixture, as `jaxcluster.losses.vade_loss` takes it."""
+        """The mixture as arguments of `jaxcluster.losses.vade_loss`."""
         log_weights = jax.nn.log_softmax(self.logits[...])
         return {"log_weights": log_weights, "means": self.means[...], "log_variances": self.log_variances[...]}
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The mean of the code of each row."""
+        """Mean of the code of each sample."""
         return self.autoencoder.encode(x)
 
     def assign(self, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
-        """The probability of each cluster given each code."""
+        """Responsibilities (n_samples, n_clusters) of clusters for codes."""
         return vade_responsibilities(z, **self.prior)
 
-    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> Refreshed:
-        """The most probable cluster of each row."""
-        return Refreshed(jnp.argmax(self.assign(z), axis=1).astype(jnp.int32))
+    def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
+        """Most probable cluster of each sample."""
+        return RefreshResult(jnp.argmax(self.assign(z), axis=1).astype(jnp.int32))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The negative evidence lower bound of a batch (nats per row), with one code drawn of each row."""
+        """Negative evidence lower bound of a batch, with one sampled code for each sample.
+
+        Returns:
+            The bound (nats per sample), and its terms "reconstruction" and "divergence".
+        """
         augment_key, code_key = jax.random.split(key)
-        x = viewed(self.augment, augment_key, batch.x)
+        x = apply_view(self.augment, augment_key, batch.x)
         mean, log_variance = self._code(x)
+        # Reparameterization: the gradient passes through the mean and variance of the code.
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(code_key, mean.shape, mean.dtype)
         decoded = self.autoencoder.decoder(z)
         x, likelihood = x.reshape(decoded.shape), self.autoencoder.likelihood
-        scale, volume = self._units(x.shape[1])
+        scale, log_volume = self._residual_scale(x.shape[1])
         terms = vade_loss(x / scale, decoded / scale, mean, log_variance, z=z, likelihood=likelihood, **self.prior)
-        reconstruction = terms.reconstruction + volume
-        return terms.loss + volume, {"reconstruction": reconstruction, "divergence": terms.divergence}
+        reconstruction = terms.reconstruction + log_volume
+        return terms.loss + log_volume, {"reconstruction": reconstruction, "divergence": terms.divergence}
 
-    def _units(self, d):
-        """The deviation of a column given the code, and what it adds to the bound of d columns: d·log σ."""
+    def _residual_scale(self, d):
+        """Residual standard deviation σ of a feature, and the term d·log σ of the log-likelihood of d features."""
         if not self.learns_residual:
             return 1.0, 0.0
-        variance = LEAST_RESIDUAL + jnp.exp(self.log_residual[...])
+        variance = MIN_RESIDUAL + jnp.exp(self.log_residual[...])
         return jnp.sqrt(variance), d / 2 * jnp.log(variance)
 
     def _code(self, x):
@@ -110,13 +116,13 @@ class VaDE(nnx.Module):
         return code
 
     def sample(self, key: KeyArray, n: int, cluster: int | None = None) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
-        """Draws rows: codes of the mixture, or of one of its clusters, and what they stand for.
+        """Sample codes from the mixture or one of its clusters, and decode them.
 
         Returns:
-            (n, d) expected rows of the codes, and the cluster of each.
+            (n, n_features) expected samples of the codes, and the (n,) cluster of each.
 
         Raises:
-            ValueError, TypeError: an n that is no count; a cluster that there is not.
+            ValueError, TypeError: n below 1 or not an integer; an unknown cluster.
         """
         n, k = check.check_count("n", n), self.logits.shape[0]
         if cluster is not None and not 0 <= cluster < k:

@@ -1,11 +1,11 @@
-"""Networks that the methods use unless they are given others: any `nnx.Module` from rows to codes, or back, will do.
+"""Default networks of the methods; any `nnx.Module` from samples to codes, or back, can take their place.
 
-Layers compute in their ``dtype``, parameters are float32; what a network returns is float32 in any case. `ConvNet`,
-`ResNet` and `Projector` normalize by the batch while they are trained (``module.train()``), and by running statistics,
-their `nnx.BatchStat`, in evaluation (``module.eval()``).
+Layers compute in their ``dtype``; parameters and the outputs of networks are float32. `ConvNet`, `ResNet` and
+`Projector` use batch statistics in training (``module.train()``), and running statistics, their `nnx.BatchStat`, in
+evaluation (``module.eval()``).
 """
 
-from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, ConvNet, as_image_shape, as_images, halved
+from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, ConvNet, as_image_shape, as_images, downsampled_size
 from jaxcluster.deep.nets.dense import MLP, GaussianHead, Projector, VariationalEncoder, mirror
 from jaxcluster.deep.nets.resnet import ResNet
 
@@ -20,6 +20,6 @@ __all__ = [
     "VariationalEncoder",
     "as_image_shape",
     "as_images",
-    "halved",
+    "downsampled_size",
     "mirror",
 ]

@@ -1,4 +1,11 @@
-"""Images in rows: what shape they are, and how flat ones get it back."""
+"""Convolutional networks, and the layout of images in rows.
+
+>>> import jax.numpy as jnp
+>>> from flax import nnx
+>>> from jaxcluster.deep.nets import ConvEncoder
+>>> ConvEncoder((8, 8), 3, channels=(4, 8), rngs=nnx.Rngs(0))(jnp.ones((2, 64))).shape
+(2, 3)
+"""
 
 from __future__ import annotations
 
@@ -12,15 +19,121 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.core import check
-from jaxcluster.deep.nets.layers import Double, batch_norm, convolve, glorot, he
+from jaxcluster.deep.nets.layers import UpsampleConv2x, batch_norm, convolve, glorot, he
 from jaxcluster.types import Array, Float
 
 
-def as_image_shape(shape: Any) -> tuple[int, int, int]:
-    """(height, width, channels); a shape of two has one channel.
+class ConvEncoder(nnx.Module):
+    """Strided convolutions with ReLU and a linear layer: images, flat or not, to codes.
+
+    Args:
+        image_shape: (height, width) or (height, width, channels) of an image.
+        latent: width of the code.
+        channels: of each convolution; each halves height and width.
+        rngs: its stream "params" draws the weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent: int,
+        *,
+        channels: Sequence[int] = (32, 64, 128),
+        rngs: nnx.Rngs,
+    ):
+        self.image_shape = as_image_shape(image_shape)
+        pairs = itertools.pairwise((self.image_shape[2], *channels))
+        options = {"strides": 2, "conv_general_dilated": convolve, "kernel_init": glorot, "rngs": rngs}
+        self.convolutions = nnx.List([nnx.Conv(a, b, (3, 3), **options) for a, b in pairs])
+        height, width = downsampled_size(self.image_shape[:2], len(channels))
+        self.linear = nnx.Linear(height * width * channels[-1], latent, kernel_init=glorot, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
+        """Code of each image, float32."""
+        x = x.reshape(x.shape[0], *self.image_shape)
+        for convolution in self.convolutions:
+            x = jax.nn.relu(convolution(x))
+        return jnp.float32(self.linear(x.reshape(x.shape[0], -1)))
+
+
+class ConvDecoder(nnx.Module):
+    """A linear layer and transposed convolutions with ReLU: codes to flat images, the mirror of `ConvEncoder`.
+
+    Args:
+        latent: width of the code.
+        image_shape: (height, width) or (height, width, channels) of an image.
+        channels: of the encoder.
+        rngs: its stream "params" draws the weights.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        image_shape: Sequence[int],
+        *,
+        channels: Sequence[int] = (32, 64, 128),
+        rngs: nnx.Rngs,
+    ):
+        self.image_shape = as_image_shape(image_shape)
+        size, depth = self.image_shape[:2], len(channels)
+        self.sizes = tuple(downsampled_size(size, times) for times in reversed(range(depth)))
+        self.initial_shape = (*downsampled_size(size, depth), channels[-1])
+        pairs = itertools.pairwise((*reversed(channels), self.image_shape[2]))
+        self.linear = nnx.Linear(latent, math.prod(self.initial_shape), kernel_init=glorot, rngs=rngs)
+        self.convolutions = nnx.List([UpsampleConv2x(a, b, kernel_init=glorot, rngs=rngs) for a, b in pairs])
+
+    def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
+        """Flat image of each code, float32."""
+        x = self.linear(z).reshape(z.shape[0], *self.initial_shape)
+        # Each upsampling doubles the sides; odd sizes, which the encoder rounded up, are cut back.
+        for convolution, (height, width) in zip(self.convolutions, self.sizes, strict=True):
+            x = convolution(jax.nn.relu(x))[:, :height, :width]
+        return jnp.float32(x).reshape(z.shape[0], -1)
+
+
+class ConvNet(nnx.Module):
+    """Strided convolutions with batch normalization and ReLU, global average pooling, and a linear layer.
+
+    Args:
+        image_shape: (height, width) or (height, width, channels) of an image in a flat row. Images in the shape
+            (n_samples, height, width, channels) may have any size, so crops of several sizes fit one network.
+        width: of the code.
+        channels: of each convolution; each halves height and width.
+        rngs: its stream "params" draws the weights.
 
     Raises:
-        ValueError, TypeError: a shape of another length, or that is none.
+        ValueError, TypeError: an invalid shape; a width or channels below 1 or not integers, or no channels. A call
+            raises ValueError for rows that are not images of this shape.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], width: int, *, channels: Sequence[int] = (32, 64, 128), rngs: nnx.Rngs
+    ):
+        self.image_shape = as_image_shape(image_shape)
+        channels = check_channels(channels)
+        pairs = itertools.pairwise((self.image_shape[2], *channels))
+        # Without a bias: the normalization subtracts it again.
+        options = {"strides": 2, "use_bias": False, "conv_general_dilated": convolve, "kernel_init": he, "rngs": rngs}
+        self.convolutions = nnx.List([nnx.Conv(a, b, (3, 3), **options) for a, b in pairs])
+        self.norms = nnx.List([batch_norm(b, rngs=rngs) for b in channels])
+        self.linear = nnx.Linear(channels[-1], check.check_count("width", width), kernel_init=glorot, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
+        """Code of each image, float32."""
+        x = as_images(x, self.image_shape)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = jax.nn.relu(norm(convolution(x)))
+        return jnp.float32(self.linear(jnp.mean(x, axis=(1, 2))))
+
+
+def as_image_shape(shape: Any) -> tuple[int, int, int]:
+    """Check the shape of an image.
+
+    Returns:
+        (height, width, channels), with one channel for a shape of two numbers.
+
+    Raises:
+        ValueError, TypeError: not two or three positive integers.
     """
     if not isinstance(shape, Sequence):
         raise TypeError(f"image_shape={shape!r} must be (height, width) or (height, width, channels).")
@@ -31,13 +144,13 @@ def as_image_shape(shape: Any) -> tuple[int, int, int]:
 
 
 def as_images(x: Any, image_shape: tuple[int, int, int]) -> Any:
-    """Rows as (n, height, width, channels).
+    """Rows as images (n_samples, height, width, channels).
 
-    Flat rows, (n, d), are of ``image_shape``. Images that come as images, (n, h, w, channels) or (n, h, w) of one
-    channel, keep their own height and width, which crops may have made others.
+    Flat rows (n_samples, n_features) get the shape ``image_shape``. Images (n_samples, height, width, channels), or
+    without the last axis for one channel, keep their height and width, which crops may have changed.
 
     Raises:
-        ValueError: rows that are no images of that shape, or of another number of channels.
+        ValueError: rows that are not images of this shape, or of another number of channels.
     """
     channels = image_shape[2]
     if x.ndim == 2 and x.shape[1] == math.prod(image_shape):
@@ -56,133 +169,26 @@ def as_images(x: Any, image_shape: tuple[int, int, int]) -> Any:
     )
 
 
-# Convolutions to a code and their mirror: the networks of an autoencoder of images.
+def downsampled_size(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Size of an image after convolutions of stride 2, which round up.
 
-
-class ConvEncoder(nnx.Module):
-    """Strided convolutions and a linear code, for images that come as flat rows or as they are.
-
-    Args:
-        image_shape: (height, width) or (height, width, channels) of an image.
-        latent: width of the code.
-        channels: of each convolution; each halves height and width.
-        rngs: its stream "params" draws the weights.
+    Returns:
+        (height, width).
     """
-
-    def __init__(
-        self,
-        image_shape: Sequence[int],
-        latent: int,
-        *,
-        channels: Sequence[int] = (32, 64, 128),
-        rngs: nnx.Rngs,
-    ):
-        self.image_shape = as_image_shape(image_shape)
-        widths = (self.image_shape[2], *channels)
-        pairs = itertools.pairwise(widths)
-        self.convolutions = nnx.List(
-            [
-                nnx.Conv(a, b, (3, 3), strides=2, conv_general_dilated=convolve, kernel_init=glorot, rngs=rngs)
-                for a, b in pairs
-            ]
-        )
-        height, width = halved(self.image_shape[:2], len(channels))
-        self.linear = nnx.Linear(height * width * channels[-1], latent, kernel_init=glorot, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The code of each image, float32."""
-        x = x.reshape(x.shape[0], *self.image_shape)
-        for convolution in self.convolutions:
-            x = jax.nn.relu(convolution(x))
-        return jnp.float32(self.linear(x.reshape(x.shape[0], -1)))
-
-
-class ConvDecoder(nnx.Module):
-    """The mirror of `ConvEncoder`: codes to flat images.
-
-    Args:
-        latent: width of the code.
-        image_shape: (height, width) or (height, width, channels) of an image.
-        channels: as the encoder has them.
-        rngs: its stream "params" draws the weights.
-    """
-
-    def __init__(
-        self,
-        latent: int,
-        image_shape: Sequence[int],
-        *,
-        channels: Sequence[int] = (32, 64, 128),
-        rngs: nnx.Rngs,
-    ):
-        self.image_shape = as_image_shape(image_shape)
-        self.sizes = tuple(halved(self.image_shape[:2], times) for times in reversed(range(len(channels))))
-        self.start = (*halved(self.image_shape[:2], len(channels)), channels[-1])
-        widths = (*reversed(channels), self.image_shape[2])
-        pairs = itertools.pairwise(widths)
-        self.linear = nnx.Linear(latent, math.prod(self.start), kernel_init=glorot, rngs=rngs)
-        self.convolutions = nnx.List([Double(a, b, kernel_init=glorot, rngs=rngs) for a, b in pairs])
-
-    def __call__(self, z: Float[Array, "n l"]) -> Float[Array, "n d"]:
-        """The flat image of each code, float32."""
-        x = self.linear(z).reshape(z.shape[0], *self.start)
-        for convolution, (height, width) in zip(self.convolutions, self.sizes, strict=True):
-            x = convolution(jax.nn.relu(x))[:, :height, :width]
-        return jnp.float32(x).reshape(z.shape[0], -1)
-
-
-def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after so many convolutions of stride 2, which round up."""
     for _ in range(times):
         size = (-(-size[0] // 2), -(-size[1] // 2))
     return size
 
 
-# Convolutions with batch normalization and a pooled code, for images of any size.
+def check_channels(channels: Sequence[int]) -> tuple[int, ...]:
+    """``channels`` as a tuple of one or more counts.
 
-
-class ConvNet(nnx.Module):
-    """Strided convolutions with batch normalization and ReLU, the mean over pixels, and a linear code.
-
-    Args:
-        image_shape: (height, width) or (height, width, channels) of flat rows. Images that come as images,
-            (n, h, w, channels), may have any size: crops of several sizes go through one network.
-        width: of the code.
-        channels: of each convolution; each halves height and width.
-        rngs: its stream "params" draws the weights.
+    Returns:
+        The counts.
 
     Raises:
-        ValueError, TypeError: a shape that is none; a width or channels that are no counts, or no channels at all.
-            Called: rows that are no such images.
+        ValueError, TypeError: no channels; numbers below 1 or not integers.
     """
-
-    def __init__(
-        self, image_shape: Sequence[int], width: int, *, channels: Sequence[int] = (32, 64, 128), rngs: nnx.Rngs
-    ):
-        self.image_shape = as_image_shape(image_shape)
-        channels = checked_channels(channels)
-        pairs = itertools.pairwise((self.image_shape[2], *channels))
-        self.convolutions = nnx.List(
-            [
-                nnx.Conv(
-                    a, b, (3, 3), strides=2, use_bias=False, conv_general_dilated=convolve, kernel_init=he, rngs=rngs
-                )
-                for a, b in pairs
-            ]
-        )
-        self.norms = nnx.List([batch_norm(b, rngs=rngs) for b in channels])
-        self.linear = nnx.Linear(channels[-1], check.check_count("width", width), kernel_init=glorot, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
-        """The code of each image, float32."""
-        x = as_images(x, self.image_shape)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = jax.nn.relu(norm(convolution(x)))
-        return jnp.float32(self.linear(jnp.mean(x, axis=(1, 2))))
-
-
-def checked_channels(channels: Sequence[int]) -> tuple[int, ...]:
-    """``channels`` as counts, at least one of them."""
     channels = tuple(check.check_count("a number of channels", count) for count in channels)
     if not channels:
         raise ValueError("channels=() must hold at least one number of channels.")

@@ -1,41 +1,49 @@
-"""Random changes of a batch that leave its rows what they are, for autoencoders, DEC and learning without labels.
+"""Augmentations: random changes of a batch that keep the meaning of its rows.
 
-Each is a small value that is called with a key and rows, (n, …): equal ones are one program, the same key gives the
-same change, and each row gets its own. Rows that are spread over devices stay where they are; `Swap` and `Mixing` alone
-fetch values from elsewhere.
+Each is a small frozen dataclass that is called with a key and rows (n_samples, …). Equal ones share one compiled
+program, the same key gives the same result, and each row is changed on its own. With rows sharded over devices only
+`FeatureCorruption` and `Mixup` communicate.
 
-- for any rows: `Masking`, `GaussianNoise`; with values of other rows, `Swap` and `Mixing`;
-- for images: `ShiftRotate`, `Flip`, `RandomResizedCrop`, `Erase`, `ColorJitter`, `Grayscale`, `Blur`. They take the
-  ``image_shape`` of flat rows, (height, width[, channels]), and give back what came in its shape, crops
-  of another ``size`` left out;
-- of views: `Chain`, one after the other; `MultiCrop`, several of the same rows;
-- to begin with: `image_views`, `table_views`;
-- for losses of one's own: `stacked` and `through`, which take several views through a network as one batch.
+- any rows: `Masking`, `GaussianNoise`; with values of other rows, `FeatureCorruption` and `Mixup`;
+- images: `ShiftRotate`, `Flip`, `RandomResizedCrop`, `RandomErasing`, `ColorJitter`, `Grayscale`, `Blur`. They take the
+  ``image_shape`` of flat rows, (height, width[, channels]), and return the shape of the input, except for crops of
+  another ``size``;
+- compositions: `Chain`, and `MultiCrop` for several views of the same rows;
+- presets: `image_views`, `table_views`;
+- for losses of your own: `stack_views` and `apply_to_views`, which send several views through a network as one batch.
 """
 
-from jaxcluster.deep.views.compose import Chain, MultiCrop, Views, count_views, stacked, through
-from jaxcluster.deep.views.image import Blur, ColorJitter, Erase, Flip, Grayscale, RandomResizedCrop, ShiftRotate
+from jaxcluster.deep.views.compose import Chain, MultiCrop, Views, apply_to_views, count_views, stack_views
+from jaxcluster.deep.views.image import (
+    Blur,
+    ColorJitter,
+    Flip,
+    Grayscale,
+    RandomErasing,
+    RandomResizedCrop,
+    ShiftRotate,
+)
 from jaxcluster.deep.views.presets import image_views, table_views
-from jaxcluster.deep.views.table import GaussianNoise, Masking, Mixing, Swap
+from jaxcluster.deep.views.table import FeatureCorruption, GaussianNoise, Masking, Mixup
 
 __all__ = [
     "Blur",
     "Chain",
     "ColorJitter",
-    "Erase",
+    "FeatureCorruption",
     "Flip",
     "GaussianNoise",
     "Grayscale",
     "Masking",
-    "Mixing",
+    "Mixup",
     "MultiCrop",
+    "RandomErasing",
     "RandomResizedCrop",
     "ShiftRotate",
-    "Swap",
     "Views",
+    "apply_to_views",
     "count_views",
     "image_views",
-    "stacked",
+    "stack_views",
     "table_views",
-    "through",
 ]

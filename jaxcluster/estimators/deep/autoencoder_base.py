@@ -12,10 +12,10 @@ from flax import nnx
 from jaxcluster.cluster import kmeans
 from jaxcluster.core import check
 from jaxcluster.deep import nets
-from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, code_of, pretrain_layers
-from jaxcluster.deep.inference import evaluated, map_module
+from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, latent_mean, pretrain_layers
+from jaxcluster.deep.inference import eval_copy, map_module
 from jaxcluster.deep.optimizers import adam
-from jaxcluster.deep.trainer import Trained, train
+from jaxcluster.deep.trainer import TrainResult, train
 from jaxcluster.deep.views import Masking, ShiftRotate
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
@@ -146,7 +146,7 @@ class AutoencoderClusterer(DeepEstimator):
             return ShiftRotate(tuple(self.image_shape)) if self.augment else None
         return self.augment
 
-    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, Trained]]]:
+    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, TrainResult]]]:
         """The trained autoencoder, and its phases with their endings; the last one may have failed."""
         batch = self._batch(len(rows))
         passes = max(MIN_PRETRAIN_EPOCHS, -(-MIN_PRETRAIN_STEPS // (len(rows) // batch)))
@@ -177,14 +177,14 @@ class AutoencoderClusterer(DeepEstimator):
             autoencoder,
             rows,
             optimizer=adam(self._rate(), decay_steps=epochs * (len(rows) // batch)),
-            callbacks=self._callbacks("pretrain", snapshots.of("pretrain", "encode")),
+            callbacks=self._callbacks("pretrain", snapshots.for_phase("pretrain", "encode")),
             checkpoints=self._checkpoints("pretrain"),
             **options,
         )
         self._append_history("pretrain", trained)
         return trained.module, [*phases, ("pretrain", trained)]
 
-    def _train(self, key, module, rows, class_codes, snapshots, phases) -> tuple[nnx.Module, str, Trained]:
+    def _train(self, key, module, rows, class_codes, snapshots, phases) -> tuple[nnx.Module, str, TrainResult]:
         """The module after the second phase, the name of the phase that is published, and its ending."""
         batch = self._batch(len(rows))
         interval = max(MIN_UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
@@ -199,7 +199,7 @@ class AutoencoderClusterer(DeepEstimator):
             steps_per_epoch=interval,
             tol=self.tol,
             precision=self.precision,
-            callbacks=self._callbacks("cluster", snapshots.of("cluster", "features")),
+            callbacks=self._callbacks("cluster", snapshots.for_phase("cluster", "features")),
             checkpoints=self._checkpoints("cluster"),
             resume=self.resume,
         )
@@ -247,8 +247,8 @@ class AutoencoderClusterer(DeepEstimator):
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
         """Raises where codes or what comes back of them have another width than they must."""
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        shown = evaluated(autoencoder)
-        code = jax.eval_shape(lambda x: code_of(shown.encoder(x)), one)
+        shown = eval_copy(autoencoder)
+        code = jax.eval_shape(lambda x: latent_mean(shown.encoder(x)), one)
         self._check_width(code.shape)
         back = jax.eval_shape(lambda z: shown.decoder(z), code)
         if back.shape != one.shape:

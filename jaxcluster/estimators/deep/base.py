@@ -23,7 +23,7 @@ from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
-from jaxcluster.deep.trainer import Trained
+from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled
@@ -57,7 +57,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
         precision: None for float32, "fast" for bfloat16 in the networks' products.
         verbose: 1 for a progress bar.
-        callbacks: called with a `jaxcluster.deep.Report` after every epoch.
+        callbacks: called with a `jaxcluster.deep.EpochReport` after every epoch.
         checkpoint_dir: a folder for checkpoints and the history as JSON lines; None for none.
         checkpoint_every: epochs from one checkpoint to the next.
         resume: whether to go on from the newest checkpoint there: what comes out is, bit for bit, what a run that was
@@ -209,11 +209,11 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _predict_proba(self, module: nnx.Module, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
         return map_module(module, "assign", z)
 
-    def _append_history(self, phase: str, trained: Trained) -> None:
+    def _append_history(self, phase: str, trained: TrainResult) -> None:
         self.epoch_history_ += [{"phase": phase, **record} for record in trained.history]
 
     def _publish(
-        self, module: nnx.Module, trained: Trained, phase: str, rows: np.ndarray, snapshots: Snapshots
+        self, module: nnx.Module, trained: TrainResult, phase: str, rows: np.ndarray, snapshots: Snapshots
     ) -> None:
         codes = map_module(module, "features", rows)
         self.labels_ = np.argmax(np.asarray(self._predict_proba(module, codes)), axis=1).astype(np.int32)
@@ -221,7 +221,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self._weights = {name: np.array(value) for name, value in weights_of(module).items()}
         self.history_ = np.array([record["loss"] for record in trained.history])
         self.n_iter_ = len(trained.history)
-        self.snapshots_ = {"rows": snapshots.rows, **snapshots.taken}
+        self.snapshots_ = {"rows": snapshots.rows, **snapshots.codes}
         self.status_, self.failed_step_ = trained.status, trained.failed_step
         if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._n_empty():
             self.status_ = Status.EMPTY_CLUSTERS
@@ -231,7 +231,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """The number of clusters without rows."""
         return self.n_clusters - np.unique(self.labels_).size
 
-    def _warn_of_status(self, trained: Trained, phase: str, rows: np.ndarray) -> None:
+    def _warn_of_status(self, trained: TrainResult, phase: str, rows: np.ndarray) -> None:
         if self.status_ == Status.NOT_FINITE:
             message = (
                 f"{trained.cause} not finite at step {self.failed_step_} of {phase}; the network is that after step "

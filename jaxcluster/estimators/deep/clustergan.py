@@ -141,8 +141,8 @@ class ClusterGAN(SinglePhaseEstimator):
         hidden = tuple(self.hidden)
         return (
             partial(nets.DenseGenerator, (width, *hidden, d)),
-            partial(nets.dense_reader, (d, *hidden, 1)),
-            partial(nets.dense_reader, (d, *hidden, width)),
+            partial(nets.dense_encoder, (d, *hidden, 1)),
+            partial(nets.dense_encoder, (d, *hidden, width)),
         )
 
     def _image_networks(self, width):
@@ -150,8 +150,8 @@ class ClusterGAN(SinglePhaseEstimator):
         bounded = self.scaling in ("auto", "minmax")
         return (
             partial(nets.ImageGenerator, width, shape, bounded=bounded, **sizes),
-            partial(nets.ImageReader, shape, 1, **sizes),
-            partial(nets.ImageReader, shape, width, **sizes),
+            partial(nets.ImageEncoder, shape, 1, **sizes),
+            partial(nets.ImageEncoder, shape, width, **sizes),
         )
 
     def _decay(self, steps):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jaxcluster import deep
 from jaxcluster.deep.inference import map_module
-from jaxcluster.deep.latent_kmeans import CodeKMeans
-from jaxcluster.deep.trainer import Trained
+from jaxcluster.deep.latent_kmeans import LatentKMeans
+from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.registry import register
@@ -42,14 +42,18 @@ class AutoencoderKMeans(AutoencoderClusterer):
         return {"centers": fit.state.centers, "status": fit.status}
 
     def _make(self, autoencoder, start):
-        return CodeKMeans(autoencoder, start["centers"])
+        return LatentKMeans(autoencoder, start["centers"])
 
     def _train(self, key, module, rows, class_codes, snapshots, phases):
         z = map_module(module, "features", rows)
-        module.measure(z, module.labels(z))
+        module.update_variance(z, module.labels(z))
         phase, trained = phases[-1] if phases else ("pretrain", None)
         history, steps = ((), 0) if trained is None else (trained.history, trained.steps)
-        return module, phase, Trained(module, None, steps, Status(int(self._initial_clusters["status"])), None, history)
+        return (
+            module,
+            phase,
+            TrainResult(module, None, steps, Status(int(self._initial_clusters["status"])), None, history),
+        )
 
 
 @register("dcn", "reconstruction and k-means of the codes, in turn")

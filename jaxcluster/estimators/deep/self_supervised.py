@@ -12,8 +12,8 @@ from jaxcluster import deep
 from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.swav import SwAV as Module
-from jaxcluster.deep.swav import check_fed
-from jaxcluster.deep.views import stacked
+from jaxcluster.deep.swav import check_batch_covers_prototypes
+from jaxcluster.deep.views import stack_views
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
@@ -173,7 +173,7 @@ class SwAV(AugmentationEstimator):
             self.latent,
             head=head,
             width=self.projection,
-            n_large=getattr(views, "n_large", self.crops[0]),
+            n_global=getattr(views, "n_global", self.crops[0]),
             temperature=self.temperature,
             epsilon=self.epsilon,
             queue_size=self._sizes["queue"],
@@ -209,7 +209,7 @@ class SwAV(AugmentationEstimator):
             checks.check_whole("queue_size", self.queue_size)
         checks.check_whole("freeze_steps", self.freeze_steps)
         self._sizes = self._choose_sizes(n)
-        check_fed(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
+        check_batch_covers_prototypes(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
 
     def _check_views(self, d):
         """Raises where a row is not shown at least twice."""
@@ -217,13 +217,13 @@ class SwAV(AugmentationEstimator):
             views, told = sum(self.crops), f"crops={tuple(self.crops)} make"
         else:
             stacks = jax.eval_shape(
-                partial(stacked, self.views), jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32)
+                partial(stack_views, self.views), jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32)
             )
             views, told = sum(stack.shape[0] for stack in stacks), "views give"
         if views < 2:
             raise ValueError(
                 f"{told} {views} view of each row, and 2 are needed, so that one predicts the other. Pass views='auto' "
-                "with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_large=2."
+                "with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_global=2."
             )
 
     def _choose_sizes(self, n):

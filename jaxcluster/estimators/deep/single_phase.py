@@ -13,7 +13,7 @@ from flax import nnx
 from jaxcluster.core import check
 from jaxcluster.deep import nets
 from jaxcluster.deep.autoencoder import View
-from jaxcluster.deep.inference import evaluated
+from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
 from jaxcluster.deep.views import image_views, table_views
@@ -48,7 +48,7 @@ class SinglePhaseEstimator(DeepEstimator):
     # What each method has of its own.
 
     def _make(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
-        """The module for d columns, untrained: an `Objective` with ``features`` of rows and ``assign`` of these."""
+        """Untrained `ClusteringModule` for d features, with ``features`` and ``assign``."""
         raise NotImplementedError
 
     # The whole.
@@ -58,7 +58,7 @@ class SinglePhaseEstimator(DeepEstimator):
         net_key, train_key = jax.random.split(as_key(self.random_state))
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        self._check_width(jax.eval_shape(evaluated(module).features, one).shape)
+        self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
         snapshots, batch = self._snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
@@ -73,7 +73,7 @@ class SinglePhaseEstimator(DeepEstimator):
             batch_size=batch,
             steps_per_epoch=steps,
             precision=self.precision,
-            callbacks=self._callbacks("train", snapshots.of("train", "features")),
+            callbacks=self._callbacks("train", snapshots.for_phase("train", "features")),
             checkpoints=self._checkpoints("train", decay_steps=decay),
             resume=self.resume,
         )

@@ -13,7 +13,7 @@ from jaxcluster import deep
 from jaxcluster.cluster import gmm
 from jaxcluster.core import check
 from jaxcluster.deep import nets
-from jaxcluster.deep.inference import evaluated, map_module
+from jaxcluster.deep.inference import eval_copy, map_module
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
@@ -90,7 +90,7 @@ class VaDE(AutoencoderClusterer):
         state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
         head = getattr(autoencoder.encoder, "head", None)
         if isinstance(head, nets.GaussianHead):
-            head.settle(CODE_VARIANCE_RATIO * jnp.mean(state.covariances))
+            head.set_variance(CODE_VARIANCE_RATIO * jnp.mean(state.covariances))
         start = {"weights": state.weights, "means": state.means, "variances": state.covariances}
         if self.likelihood == "gaussian":
             gaps = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
@@ -106,7 +106,7 @@ class VaDE(AutoencoderClusterer):
 
     def _check_networks(self, autoencoder, rows):
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        code = jax.eval_shape(evaluated(autoencoder).encoder, one)
+        code = jax.eval_shape(eval_copy(autoencoder).encoder, one)
         if not (isinstance(code, tuple) and len(code) == 2):
             raise TypeError(
                 "VaDE needs an encoder that returns (mean, log-variance), such as jaxcluster.deep.nets."
