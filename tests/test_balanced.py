@@ -13,9 +13,9 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
 from jaxcluster.cluster import balanced, kmeans
-from jaxcluster.cluster.balanced import prices, repair
-from jaxcluster.cluster.balanced.repair import solve
-from jaxcluster.cluster.balanced.sizes import check_sizes
+from jaxcluster.cluster.balanced import dual_newton, shortest_paths
+from jaxcluster.cluster.balanced.dual_newton import check_sizes
+from jaxcluster.cluster.balanced.shortest_paths import solve_assignment
 from jaxcluster.types import Status
 
 
@@ -82,14 +82,14 @@ def test_no_labels_of_such_sizes_cost_less(problem):
 
 
 @given(problems(), st.integers(0, 2**16))
-def test_prices_prove_it_from_wherever_they_start(problem, seed):
+def test_dual_variables_prove_the_optimum_from_any_start(problem, seed):
     costs, least, most = problem
-    sizes = check_sizes(least, most, *costs.shape)
+    bounds = check_sizes(least, most, *costs.shape)
     start = np.random.default_rng(seed).normal(size=costs.shape[1]) * 3
-    labels, found = solve(costs, sizes, start)
-    net, counts = costs - found, sizes_of(labels, costs.shape[1])
-    np.testing.assert_allclose(cost_of(net, labels), net.min(axis=1).sum(), atol=1e-9)
-    np.testing.assert_allclose(found @ counts, sizes.value(found), atol=1e-9)
+    labels, duals = solve_assignment(costs, bounds, start)
+    reduced, sizes = costs - duals, sizes_of(labels, costs.shape[1])
+    np.testing.assert_allclose(cost_of(reduced, labels), reduced.min(axis=1).sum(), atol=1e-9)
+    np.testing.assert_allclose(duals @ sizes, bounds.dual_term(duals), atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "blobs"])
@@ -108,46 +108,47 @@ def test_rows_are_assigned_at_the_least_cost(kind, bounds):
 
 def test_newton_leaves_few_rows_to_move():
     costs = cdist(cloud(2000, 4), cloud(40, 4, seed=3), "sqeuclidean")
-    sizes = check_sizes(None, None, 2000, 40)
-    begun = prices.choose(costs, np.zeros(40))
-    assert sizes.missed(begun.counts, np.zeros(40)) > 400
-    found, choice = prices.ascend(costs, sizes, np.zeros(40))
-    assert sizes.missed(choice.counts, found) <= 20
-    again, _ = prices.ascend(costs, sizes, found)
-    np.testing.assert_array_equal(again, found)
+    bounds = check_sizes(None, None, 2000, 40)
+    first = dual_newton.assign_by_duals(costs, np.zeros(40))
+    assert bounds.infeasibility(first.sizes, np.zeros(40)) > 400
+    duals, assignment = dual_newton.maximize_dual(costs, bounds, np.zeros(40))
+    assert bounds.infeasibility(assignment.sizes, duals) <= 20
+    again, _ = dual_newton.maximize_dual(costs, bounds, duals)
+    np.testing.assert_array_equal(again, duals)
 
 
-def test_a_choice_is_the_least_and_the_second_least():
-    costs, bonus = np.random.default_rng(0).normal(size=(50, 6)), np.linspace(-1, 1, 6)
-    choice = prices.choose(costs, bonus)
-    net = np.sort(costs - bonus, axis=1)
-    np.testing.assert_array_equal(choice.labels, (costs - bonus).argmin(axis=1))
-    np.testing.assert_allclose(choice.gap, net[:, 1] - net[:, 0])
-    np.testing.assert_allclose((costs - bonus)[np.arange(50), choice.second], net[:, 1])
-    np.testing.assert_array_equal(choice.counts, sizes_of(choice.labels, 6))
-    np.testing.assert_allclose(choice.total, net[:, 0].sum())
+def test_assignment_by_duals_is_the_least_and_the_second_least():
+    costs, duals = np.random.default_rng(0).normal(size=(50, 6)), np.linspace(-1, 1, 6)
+    assignment = dual_newton.assign_by_duals(costs, duals)
+    reduced = np.sort(costs - duals, axis=1)
+    np.testing.assert_array_equal(assignment.labels, (costs - duals).argmin(axis=1))
+    np.testing.assert_allclose(assignment.margin, reduced[:, 1] - reduced[:, 0])
+    np.testing.assert_allclose((costs - duals)[np.arange(50), assignment.second], reduced[:, 1])
+    np.testing.assert_array_equal(assignment.sizes, sizes_of(assignment.labels, 6))
+    np.testing.assert_allclose(assignment.value, reduced[:, 0].sum())
 
 
-@pytest.mark.parametrize("reach", [0, 0.1])
-def test_looking_again_at_few_rows_finds_what_a_look_at_all_finds(reach):
+@pytest.mark.parametrize("exact_to", [0, 0.1])
+def test_updated_assignment_is_a_new_assignment(exact_to):
     costs, change = np.random.default_rng(0).normal(size=(200, 6)), np.linspace(-0.05, 0.1, 6)
-    begun = prices.choose(costs, np.zeros(6))
-    again, full = prices.choose_again(costs, begun, np.zeros(6), change, reach), prices.choose(costs, change)
-    assert again.reach == reach
-    assert (full.labels != begun.labels).any()
+    first = dual_newton.assign_by_duals(costs, np.zeros(6))
+    again = dual_newton.update_assignment(costs, first, np.zeros(6), change, exact_to)
+    full = dual_newton.assign_by_duals(costs, change)
+    assert again.exact_to == exact_to
+    assert (full.labels != first.labels).any()
     np.testing.assert_array_equal(again.labels, full.labels)
-    np.testing.assert_allclose(again.total, full.total)
-    near = full.gap <= reach
-    np.testing.assert_array_equal(again.gap[near], full.gap[near])
+    np.testing.assert_allclose(again.value, full.value)
+    near = full.margin <= exact_to
+    np.testing.assert_array_equal(again.margin[near], full.margin[near])
     np.testing.assert_array_equal(again.second[near], full.second[near])
-    assert (again.gap[~near] > reach).all()
-    assert (again.gap <= full.gap + 1e-12).all()
+    assert (again.margin[~near] > exact_to).all()
+    assert (again.margin <= full.margin + 1e-12).all()
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (2, 9), (5, None)])
-def test_rows_that_join_the_repair_late_cost_nothing(bounds, monkeypatch):
-    monkeypatch.setattr(repair, "NEAR", 0)
-    monkeypatch.setattr(prices, "STEPS", 0)
+def test_late_candidates_cost_nothing(bounds, monkeypatch):
+    monkeypatch.setattr(shortest_paths, "INITIAL_CANDIDATES", 0)
+    monkeypatch.setattr(dual_newton, "MAX_NEWTON_STEPS", 0)
     costs = cdist(cloud(60), cloud(9, seed=3), "sqeuclidean")
     labels = balanced.assign_cost(costs, size_min=bounds[0], size_max=bounds[1])
     least, most = (6, 7) if bounds == (None, None) else (bounds[0], bounds[1] or 60)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcluster.cluster import constrained, kmeans
-from jaxcluster.cluster.constrained import coloring, search
-from jaxcluster.cluster.constrained.pairs import group
+from jaxcluster.cluster.constrained import branch_and_bound, constraints
+from jaxcluster.cluster.constrained.constraints import group_samples
 from jaxcluster.types import Status
 
 
@@ -92,8 +92,8 @@ def test_small_parts_are_solved_exactly(seed, k):
     pairs = [(u, v) for u, v in itertools.combinations(range(7), 2) if hidden[u] != hidden[v] and rng.random() < 0.5]
     conflicts = np.array(pairs).reshape(-1, 2).astype(np.int64)
     labels = costs.argmin(axis=1)
-    for part in search.parts_of(conflicts, 7, k, np.arange(7)):
-        labels[part.groups] = search.label(part, costs[part.groups], None)
+    for component in branch_and_bound.conflict_components(conflicts, 7, k, np.arange(7)):
+        labels[component.groups] = branch_and_bound.label_component(component, costs[component.groups], None)
     every = np.array(list(itertools.product(range(k), repeat=7)))
     every = every[(every[:, conflicts[:, 0]] != every[:, conflicts[:, 1]]).all(axis=1)]
     best = costs[np.arange(7), every].sum(axis=1).min()
@@ -103,26 +103,30 @@ def test_small_parts_are_solved_exactly(seed, k):
 
 @pytest.mark.parametrize("branches", [1, 40])
 def test_without_time_to_search_pairs_are_kept_and_nothing_is_lost(branches, monkeypatch):
-    monkeypatch.setattr(search, "BRANCHES", branches)
+    monkeypatch.setattr(branch_and_bound, "MAX_BRANCHES", branches)
     rng = np.random.default_rng(3)
     _, cannot = planted(50, 4, 120, seed=3)
     conflicts = np.unique(np.sort(cannot, axis=1), axis=0)
-    (part,) = [part for part in search.parts_of(conflicts, 50, 4, np.arange(50)) if len(part.groups) > 2]
-    costs = rng.normal(size=(len(part.groups), 4)) ** 2
+    (component,) = [
+        component
+        for component in branch_and_bound.conflict_components(conflicts, 50, 4, np.arange(50))
+        if len(component.groups) > 2
+    ]
+    costs = rng.normal(size=(len(component.groups), 4)) ** 2
     rows = np.arange(len(costs))
-    first = search.label(part, costs, None)
-    assert all((first[around] != first[u]).all() for u, around in enumerate(part.near))
-    assert costs[rows, first].sum() < costs[rows, search.matched(part.colors, costs)].sum()
-    again = search.label(part, costs, first)
+    first = branch_and_bound.label_component(component, costs, None)
+    assert all((first[around] != first[u]).all() for u, around in enumerate(component.neighbors))
+    assert costs[rows, first].sum() < costs[rows, branch_and_bound.match_colors(component.colors, costs)].sum()
+    again = branch_and_bound.label_component(component, costs, first)
     assert costs[rows, again].sum() <= costs[rows, first].sum()
 
 
 def test_large_parts_are_kept_apart(key):
-    """One part of more groups than are searched exactly."""
+    """One component of more groups than are searched exactly."""
     ring = np.stack([np.arange(99), np.arange(1, 100)], axis=1)
     x = cloud(100)
     fit = constrained.fit(key, x, 5, cannot_link=ring)
-    assert len(ring) + 1 > search.SMALL
+    assert len(ring) + 1 > branch_and_bound.MAX_EXACT_GROUPS
     assert kept(fit.labels, ring[:0], ring)
     assert (np.diff(np.asarray(fit.history)[: int(fit.steps)]) <= 0).all()
     free = kmeans.fit(key, x, 5, init=np.asarray(fit.state.centers))
@@ -233,7 +237,7 @@ def test_rows_without_weight_keep_their_pairs(key):
 
 
 def test_groups_are_closed_under_chains():
-    groups = group([[3, 1], [1, 4], [2, 6]], [[4, 6], [6, 3], [0, 5]], 7)
+    groups = group_samples([[3, 1], [1, 4], [2, 6]], [[4, 6], [6, 3], [0, 5]], 7)
     assert groups.of_row.tolist() == [0, 1, 2, 1, 1, 3, 2]
     assert groups.first.tolist() == [0, 1, 2, 5]
     assert groups.conflicts.tolist() == [[0, 3], [1, 2]]
@@ -246,11 +250,11 @@ def test_a_way_is_found_wherever_there_is_one():
         every = np.array(list(itertools.product(range(3), repeat=6)))
         possible = (every[:, pairs[:, 0]] != every[:, pairs[:, 1]]).all(axis=1).any()
         if possible:
-            parts = search.parts_of(pairs, 6, 3, np.arange(6))
-            assert all((p.colors[a] != p.colors[u]).all() for p in parts for u, a in enumerate(p.near))
+            components = branch_and_bound.conflict_components(pairs, 6, 3, np.arange(6))
+            assert all((p.colors[a] != p.colors[u]).all() for p in components for u, a in enumerate(p.neighbors))
         else:
             with pytest.raises(ValueError, match="cannot_link"):
-                search.parts_of(pairs, 6, 3, np.arange(6))
+                branch_and_bound.conflict_components(pairs, 6, 3, np.arange(6))
 
 
 ODD_WHEEL = [[0, 1], [1, 2], [2, 3], [3, 4], [4, 0], *([5, i] for i in range(5))]
@@ -294,9 +298,9 @@ def test_wrong_arguments_are_told(options, error, message, key):
 
 
 def test_a_search_that_is_given_up_says_so(monkeypatch):
-    monkeypatch.setattr(coloring, "TRIES", 5)
+    monkeypatch.setattr(constraints, "MAX_COLORINGS", 5)
     with pytest.raises(ValueError, match="No way to keep cannot_link with 3 clusters was found in 5 tries"):
-        search.parts_of(np.sort(np.array(ODD_WHEEL), axis=1), 6, 3, np.arange(6))
+        branch_and_bound.conflict_components(np.sort(np.array(ODD_WHEEL), axis=1), 6, 3, np.arange(6))
 
 
 def test_traced_arguments_are_refused(key):

@@ -16,7 +16,7 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.core.frame import bucket, prepare
-from jaxcluster.ops.nearest import xla
+from jaxcluster.ops import nearest
 from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
@@ -99,8 +99,8 @@ def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, mo
         asked.append(shape)
         return 37
 
-    for module in (lloyd, xla):
-        monkeypatch.setattr(module, "search_tile", lambda n, k, d, dtype: small(n))
+    for module in (lloyd, nearest):
+        monkeypatch.setattr(module, "tile_size", lambda n, k, d, dtype: small(n))
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
     monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))

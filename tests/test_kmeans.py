@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster import kmeans
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.given import Given
+from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.types import Points, Status
 
 
@@ -289,7 +289,7 @@ def test_nan_inside_jit_is_a_status():
         ({"n_init": 0}, "n_init=0 must be at least 1"),
         ({"n_init": "many"}, "n_init='many' must be 'auto'"),
         ({"max_steps": 0}, "max_steps=0 must be greater than 0"),
-        ({"frozen": np.array([True, False])}, "frozen is a mask, which needs starting centers"),
+        ({"frozen": np.array([True, False])}, "frozen is a mask, which needs initial centers"),
         ({"frozen": np.ones((3, 4))}, r"frozen centers \(3, 4\) does not match the number of clusters 2"),
         ({"active": np.ones(3, bool)}, r"active must be a \(2,\) mask"),
     ],
@@ -329,13 +329,13 @@ def test_statistics_of_blocks_add_up(digits):
     @jax.jit
     def stats(block):
         points = Points(block, jnp.ones(len(block)))
-        rows = lloyd.Rows(points, jnp.sum(points.x**2, axis=1))
-        return lloyd.lloyd_stats(centers, rows, options=options)[0]
+        rows = lloyd.Samples(points, jnp.sum(points.x**2, axis=1))
+        return lloyd.assignment_step(centers, rows, options=options)[0]
 
     blocks = jax.tree.map(np.add, *jax.device_get((stats(digits[:898]), stats(digits[898:1796]))))
     whole = stats(digits[:1796])
     for a, b in zip(blocks, whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    moved = jax.jit(partial(lloyd.lloyd_update, movable=Given().movable, spherical=False))(whole, centers)
+    moved = jax.jit(partial(lloyd.update_step, movable=CenterConstraints().movable, spherical=False))(whole, centers)
     labels = np.asarray(kmeans.predict(centers, digits))[:1796]
     np.testing.assert_allclose(moved, [digits[:1796][labels == j].mean(0) for j in range(5)], rtol=1e-4, atol=1e-4)

@@ -24,7 +24,7 @@ def digits():
 def test_a_batch_moves_centers_as_running_means(key):
     rng = np.random.default_rng(0)
     init = np.array([[0, 0], [10, 10]], np.float32)
-    state = minibatch.start(key, init, 2, init=init)
+    state = minibatch.init(key, init, 2, init=init)
     centers, counts = init.astype(float), np.zeros(2)
     for _ in range(3):
         x = (rng.normal(size=(30, 2)) + rng.choice([0, 10], size=(30, 1))).astype(np.float32)
@@ -41,19 +41,19 @@ def test_a_batch_moves_centers_as_running_means(key):
 
 def test_rare_centers_are_redrawn_from_the_batch(key):
     init = np.array([[0, 0], [500, 500], [900, 0]], np.float32)
-    state = minibatch.start(key, init, 3, init=init)
+    state = minibatch.init(key, init, 3, init=init)
     x = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
     state = minibatch.partial_fit(key, state, x)
     drawn = np.asarray(state.centers[1:])
     assert (np.abs(drawn[:, None] - x).max(2).min(1) < 1e-4).all()
     np.testing.assert_allclose(state.counts, [100, 100, 100])
-    kept = minibatch.partial_fit(key, minibatch.start(key, init, 3, init=init), x, reassignment_ratio=0.0)
+    kept = minibatch.partial_fit(key, minibatch.init(key, init, 3, init=init), x, reassignment_ratio=0.0)
     np.testing.assert_array_equal(kept.centers[1:], init[1:])
 
 
 def test_at_most_half_a_batch_is_redrawn(key):
     init = np.concatenate([np.zeros((1, 2)), 100 + np.arange(18).reshape(9, 2)]).astype(np.float32)
-    state = minibatch.start(key, init, 10, init=init)
+    state = minibatch.init(key, init, 10, init=init)
     x = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
     state = minibatch.partial_fit(key, state, x)
     assert (np.asarray(state.centers) != init).any(1).sum() == 1 + 4
@@ -90,7 +90,7 @@ def test_partial_fit_continues_a_fit(digits, key):
 
 
 def test_partial_fit_compiles_once_for_batches_of_one_bucket(digits, key, compiles):
-    state = minibatch.start(key, digits[:100], 5)
+    state = minibatch.init(key, digits[:100], 5)
     state = minibatch.partial_fit(key, state, digits[:100])
     with compiles() as seen:
         jax.block_until_ready(minibatch.partial_fit(key, state, digits[100:197]))
@@ -103,7 +103,7 @@ def test_vmap_over_states(digits, key):
     @jax.jit
     @jax.vmap
     def begin_and_go_on(key):
-        state = minibatch.start(key, jnp.asarray(digits[:64]), 4)
+        state = minibatch.init(key, jnp.asarray(digits[:64]), 4)
         return minibatch.partial_fit(key, state, jnp.asarray(digits[64:128]))
 
     moved = begin_and_go_on(keys)
@@ -111,6 +111,6 @@ def test_vmap_over_states(digits, key):
 
 
 def test_width_is_checked(digits, key):
-    state = minibatch.start(key, digits[:100], 5)
+    state = minibatch.init(key, digits[:100], 5)
     with pytest.raises(ValueError, match="x has 3 columns, but the model was fitted on 64"):
         minibatch.partial_fit(key, state, np.ones((4, 3)))

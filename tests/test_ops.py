@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from jaxcluster.ops import distance
+from jaxcluster.ops import nearest as nearest_forms
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.nearest import Window, nearest, widen, xla
+from jaxcluster.ops.nearest import DistanceBounds, elkan_bounds, nearest
 from jaxcluster.types import Points
 
 NAMES = {"sqeuclidean": {}, "euclidean": {}, "cosine": {}, "manhattan": {}, "minkowski": {"p": 3.0}}
@@ -96,8 +97,8 @@ SHAPES = [(50, 2, 3), (300, 8, 40), (1000, 20, 130)]
 """n, d, k: written out; one packed minimum; a k that is no power of two."""
 
 
-_direct = jax.jit(xla._direct, static_argnums=4)
-_packed = jax.jit(xla._packed, static_argnums=5)
+_direct = jax.jit(nearest_forms._direct, static_argnums=4)
+_packed = jax.jit(nearest_forms._packed, static_argnums=5)
 
 
 def problem(n, d, k, seed=0):
@@ -125,34 +126,34 @@ def test_direct_and_packed_forms_agree(shape):
     direct = _direct(x, norms, bias, -2 * c, distance.HIGHEST)
     packed = _packed(x, norms, bias, -2 * c, None, distance.HIGHEST)
     np.testing.assert_array_equal(direct.labels, packed.labels)
-    assert (np.abs(direct.distance - packed.distance) <= 2 * np.asarray(packed.slack)).all()
+    assert (np.abs(direct.distance - packed.distance) <= 2 * np.asarray(packed.error)).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_window_that_holds_the_distance_finds_the_nearest(shape):
+def test_nearest_within_bounds(shape):
     x, c = problem(*shape)
     exact = exact_distances(x, c)
     least = exact.min(1)
-    window = Window(jnp.asarray(0.7 * least, jnp.float32), jnp.asarray(1.4 * least, jnp.float32))
+    bounds = DistanceBounds(jnp.asarray(0.7 * least, jnp.float32), jnp.asarray(1.4 * least, jnp.float32))
     norms, bias = squared_norms(x), squared_norms(c)
-    found = _packed(x, norms, bias, -2 * c, window, distance.HIGHEST)
+    found = _packed(x, norms, bias, -2 * c, bounds, distance.HIGHEST)
     chosen = exact[np.arange(len(x)), np.asarray(found.labels)]
-    assert (chosen <= least + 2 * np.asarray(found.slack)).all()
+    assert (chosen <= least + 2 * np.asarray(found.error)).all()
     assert (np.asarray(found.labels) == exact.argmin(1)).mean() > 0.999
-    assert (np.abs(least - np.asarray(found.distance)) <= np.asarray(found.slack)).all()
+    assert (np.abs(least - np.asarray(found.distance)) <= np.asarray(found.error)).all()
 
 
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([0.0, 1e-3, 0.1, 3.0]), k=st.sampled_from([40, 70]))
-def test_widened_windows_hold_the_next_distance(seed, size, k):
+def test_elkan_bounds_hold_after_a_shift(seed, size, k):
     x, c = problem(300, 8, k, seed)
     rng = np.random.default_rng(seed + 1)
-    moves = (size * rng.normal(size=c.shape) * rng.uniform(size=(k, 1))).astype(np.float32)
+    shifts = (size * rng.normal(size=c.shape) * rng.uniform(size=(k, 1))).astype(np.float32)
     found = _packed(x, squared_norms(x), squared_norms(c), -2 * c, None, distance.HIGHEST)
-    window = jax.jit(widen)(found, np.linalg.norm(moves, axis=1), x, c + moves)
-    least = exact_distances(x, c + moves).min(1)
+    bounds = jax.jit(elkan_bounds)(found, np.linalg.norm(shifts, axis=1), x, c + shifts)
+    least = exact_distances(x, c + shifts).min(1)
     rounding = 1e-4
-    assert (np.asarray(window.lower) <= least + rounding).all()
-    assert (np.asarray(window.upper) >= least - rounding).all()
+    assert (np.asarray(bounds.lower) <= least + rounding).all()
+    assert (np.asarray(bounds.upper) >= least - rounding).all()
 
 
 def test_ties_go_to_the_lower_index():

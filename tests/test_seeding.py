@@ -1,4 +1,4 @@
-"""Where centroid methods start: what is drawn, how often, and never."""
+"""Seeding of centers: distribution of the draws, padding, weights of zero."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_starts_are_distinct_rows_that_weigh_something(name, key):
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_fixed_centers_come_first(name, key):
+def test_frozen_centers_come_first(name, key):
     x = np.random.default_rng(0).normal(size=(50, 3))
-    fixed = jnp.full((2, 3), 9.0)
-    centers = start(name, key, padded(x), 12, fixed=fixed)
+    frozen = jnp.full((2, 3), 9.0)
+    centers = start(name, key, padded(x), 12, frozen=frozen)
     assert centers.shape == (12, 3)
-    np.testing.assert_array_equal(centers[:2], fixed)
+    np.testing.assert_array_equal(centers[:2], frozen)
     assert (np.abs(np.asarray(centers[2:])) < 5).all()
 
 

@@ -1,7 +1,15 @@
-"""Bisecting k-means: the worst cluster is split in two by k-means until there are k.
+"""Bisecting k-means: divisive clustering that splits one cluster in two by 2-means until there are k.
+
+The split cluster is that of the largest inertia or of the largest weight. The splits form a binary tree, which new
+samples descend.
 
 Source: M. Steinbach, G. Karypis and V. Kumar, A comparison of document clustering techniques, KDD Workshop on Text
 Mining 2000.
+
+>>> import jax, jax.numpy as jnp
+>>> x = jnp.array([[0.0], [1.0], [9.0], [10.0]])
+>>> fit(jax.random.key(0), x, 2, init="k-means++").state.inertia.item()
+1.0
 """
 
 from __future__ import annotations
@@ -15,9 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.centroids import coarse_samples, mean_variance, with_precision
-from jaxcluster.cluster.given import GIVEN, Given
-from jaxcluster.cluster.seeding import INITS, seed_centers
+from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
+from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
@@ -29,20 +36,27 @@ from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
 
+__all__ = ["STRATEGIES", "BisectingState", "fit", "fit_framed", "predict"]
+
 STRATEGIES = ("biggest_inertia", "largest_cluster")
+"""Criteria for the cluster to split next."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class BisectingState(NamedTuple):
     """A finished bisecting k-means.
 
-    Split s divides the rows of cluster ``parents[s]`` between two centers, ``pairs[s]``: those nearer to the first
+    Split s divides the samples of cluster ``parents[s]`` between two centers, ``pairs[s]``: those nearer to the first
     keep their label, the others become cluster s + 1.
 
     Attributes:
         centers: (k, d) cluster centers.
         inertia: () Σ w·‖x − c‖² (data units²).
-        weight: (k,) total weight of the rows of each cluster.
-        parents: (k-1,) which cluster each split divided.
+        weight: (k,) total weight of the samples of each cluster.
+        parents: (k-1,) cluster that each split divided.
         pairs: (k-1, 2, d) the two centers of each split.
     """
 
@@ -68,7 +82,7 @@ class BisectingState(NamedTuple):
 
 
 class _Leaves(NamedTuple):
-    """The tree while it grows: a label for each row, and for each cluster its center, inertia and weight."""
+    """Growing tree: label of each sample; center, inertia and weight of each leaf; splits; inertia after each."""
 
     labels: Int[Array, " n"]
     centers: Float[Array, "k d"]
@@ -80,7 +94,7 @@ class _Leaves(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Options that change the program."""
+    """Static options: they change the compiled program."""
 
     k: int
     init: str
@@ -104,22 +118,22 @@ def fit(
     max_steps=300,
     axis_name: str | None = None,
 ) -> Fit:
-    """Clusters rows by k - 1 splits in two.
+    """Cluster samples by k - 1 splits in two.
 
     Args:
-        key: random key for the starts of the splits.
-        x: (n, d) rows.
-        k: number of clusters, static, 1 <= k <= n.
-        weights: (n,) non-negative row weights, or None.
-        strategy: which cluster is split: the one of "biggest_inertia", or the "largest_cluster" by weight.
-        init: how each split starts, see ``kmeans.fit``.
-        n_init: starts tried for each split.
+        key: random key for the initializations of the splits.
+        x: (n_samples, n_features).
+        k: number of clusters, static, 1 <= k <= n_samples.
+        weights: (n_samples,) non-negative sample weights, or None for 1 each.
+        strategy: cluster to split next, that of "biggest_inertia" or the "largest_cluster" by weight.
+        init: initialization of each split, see ``kmeans.fit``.
+        n_init: initializations tried for each split; the one of least inertia is used.
         tol, max_steps: of each split, as in ``kmeans.fit``.
-        axis_name: the mapped axis over which rows are spread, inside shard_map.
+        axis_name: the mapped axis over which samples are spread, inside shard_map.
 
     Returns:
         `Fit` with a `BisectingState`, labels, steps (the splits, k - 1), status, and the total inertia after each
-        split. Status EMPTY_CLUSTERS says that there were fewer distinct rows than clusters.
+        split. Status EMPTY_CLUSTERS: there were fewer distinct samples than clusters.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
@@ -141,11 +155,15 @@ def fit_framed(
     max_steps,
     axis_name=None,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed.
+    """`fit` for callers that need its frame.
 
     Args:
-        init: a name, or a function that returns the centers that a split starts from, (n_init, 2, d), of the rows of
-            the cluster that is split, (m, d). It is called between the splits, which then are a program each.
+        key, x, k, weights, strategy, n_init, tol, max_steps, axis_name: as in `fit`.
+        init: a name, or a function that returns the (n_init, 2, d) initial centers of a split from the (m, d) samples
+            of the cluster to split. It is called between the splits, which then are a program each.
+
+    Returns:
+        The fit, and the frame in which it was computed.
     """
     key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
@@ -157,26 +175,29 @@ def fit_framed(
     check.check_positive("max_steps", max_steps)
     prepared = prepare(x, weights, axis_name=axis_name)
     options = lloyd.LloydOptions(uniform=prepared.uniform, axis_name=axis_name)
-    name = GIVEN if callable(init) else init
+    name = FROM_CENTERS if callable(init) else init
     static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     if callable(init):
-        fitted, coarse = _fit_by_splits(static, init, np.asarray(x), prepared, tol, max_steps)
+        fitted, unresolved = _fit_by_splits(static, init, np.asarray(x), prepared, tol, max_steps)
     else:
-        fitted, coarse = _fit(static, key, prepared.points, tol, max_steps)
+        fitted, unresolved = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
-    return with_precision(fitted, x, prepared.frame, coarse, nearest=False), prepared.frame
+    return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
 
 
 def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Array, " n"]:
-    """Label of each of (n, d) rows by going down the splits, as the rows of the fit went.
+    """Labels of samples that descend the tree of splits, as the samples of the fit did.
 
     Args:
         state: a finished fit.
-        x: (n, d) rows.
+        x: (n_samples, n_features).
         frame: of the fit; None for one about the centers.
 
+    Returns:
+        (n_samples,) int32 labels.
+
     Raises:
-        ValueError, TypeError: rows of another width; a gradient with respect to labels, which have none.
+        ValueError, TypeError: another number of features; a gradient with respect to labels, which have none.
     """
     x = check.check_matrix(x)
     check.check_width(x, state.centers.shape[1])
@@ -199,14 +220,23 @@ def _fit(static, key, points, tol, max_steps):
 
 
 def _fit_by_splits(static, init, x, prepared, tol, max_steps):
-    """`_fit` from the centers that a function on the host returns for each split."""
+    """`_fit` with a function on the host that returns the initial centers of each split."""
     points = prepared.points
     norms, tol, leaves = _root(static, points, tol)
     for s in range(static.k - 1):
         parent = _worst(static, leaves)
-        own = np.asarray(prepared.trim(leaves.labels)) == int(parent)
-        starts = prepared.frame.enter(init(x[own]))
-        leaves = _split(static, starts, points, norms, leaves, parent, jnp.int32(s), tol, max_steps)
+        in_parent = np.asarray(prepared.trim(leaves.labels)) == int(parent)
+        leaves = _split(
+            static,
+            prepared.frame.enter(init(x[in_parent])),
+            points,
+            norms,
+            leaves,
+            parent,
+            jnp.int32(s),
+            tol,
+            max_steps,
+        )
     return _finish(static, points, norms, leaves)
 
 
@@ -214,22 +244,22 @@ def _fit_by_splits(static, init, x, prepared, tol, max_steps):
 def _finish(static, points, norms, leaves):
     inertia = jnp.sum(leaves.inertia)
     status = status_with(Status.CONVERGED, incomplete=jnp.any(leaves.weight <= 0), objective=inertia)
-    coarse = None
+    unresolved = None
     if static.narrowed:
-        coarse = coarse_samples(points.weight, norms, distances_to_assigned(points.x, leaves.centers, leaves.labels))
+        squares = distances_to_assigned(points.x, leaves.centers, leaves.labels)
+        unresolved = unresolved_samples(points.weight, norms, squares)
     state = BisectingState(leaves.centers, inertia, leaves.weight, leaves.parents, leaves.pairs)
-    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), coarse
+    return Fit(state, leaves.labels, jnp.int32(static.k - 1), status, leaves.history), unresolved
 
 
 def _worst(static, leaves):
-    """The cluster to split."""
-    merits = leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight
-    return jnp.argmax(merits).astype(jnp.int32)
+    """Cluster to split next."""
+    return jnp.argmax(leaves.inertia if static.strategy == "biggest_inertia" else leaves.weight).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
 def _root(static, points, tol):
-    """The squared norms of the rows, the tolerance of a split (data units²), and all rows in cluster 0."""
+    """Squared norms of the samples, tolerance of a split (data units²), and the tree with all samples in cluster 0."""
     d = points.x.shape[1]
     k, axis_name = static.k, static.lloyd.axis_name
     norms = squared_norms(points.x)
@@ -237,44 +267,44 @@ def _root(static, points, tol):
     labels = jnp.zeros_like(points.weight, jnp.int32)
     sums, weight = across(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
     centers = sums / jnp.where(weight > 0, weight, 1)[:, None]
-    inertia = (
-        jnp.zeros(k, points.x.dtype)
-        .at[0]
-        .set(across(points.weight @ distances_to_assigned(points.x, centers, labels), axis_name))
-    )
+    total = across(points.weight @ distances_to_assigned(points.x, centers, labels), axis_name)
+    inertia = jnp.zeros(k, points.x.dtype).at[0].set(total)
     parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
     leaves = _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
     return norms, tol, leaves
 
 
 @partial(jax.jit, static_argnums=0, inline=True)
-def _split(static, start, points, norms, leaves, parent, s, tol, max_steps):
-    """Divides one cluster by a 2-means of its rows; the rest of the rows weigh nothing meanwhile.
+def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_steps):
+    """Split one cluster by a 2-means of its samples.
 
-    ``start`` is a random key, or (runs, 2, d) centers where the start is given.
+    ``key_or_centers`` is a random key, or (runs, 2, d) initial centers where ``init`` is a function.
     """
-    own = leaves.labels == parent
-    rows = lloyd.Rows(Points(points.x, jnp.where(own, points.weight, 0)), norms)
-    axis_name, given = static.lloyd.axis_name, Given()
+    # Shapes are static, so all samples take part; those of other clusters weigh nothing.
+    in_parent = leaves.labels == parent
+    samples = lloyd.Samples(Points(points.x, jnp.where(in_parent, points.weight, 0)), norms)
+    axis_name = static.lloyd.axis_name
 
-    def run(start):
-        centers = start
-        if static.init != GIVEN:
-            centers = seed_centers(start, rows.points, 2, init=static.init, axis_name=axis_name)
+    def run(key_or_centers):
+        centers = key_or_centers
+        if static.init != FROM_CENTERS:
+            centers = seed_centers(key_or_centers, samples.points, 2, init=static.init, axis_name=axis_name)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-        return lloyd.run(centers, rows, given, **limits, options=static.lloyd, absolute=True)
+        return lloyd.run(centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True)
 
-    if static.init == GIVEN:
-        fitted = best_of(many(run, start))
+    if static.init == FROM_CENTERS:
+        fitted = best_of(many(run, key_or_centers))
+    elif static.runs == 1:
+        fitted = run(key_or_centers)
     else:
-        fitted = run(start) if static.runs == 1 else best_of(many(run, jax.random.split(start, static.runs)))
-    pair, side = fitted.state.centers, fitted.state.found.labels
+        fitted = best_of(many(run, jax.random.split(key_or_centers, static.runs)))
+    pair, side = fitted.state.centers, fitted.state.assignment.labels
     children = jnp.stack([parent, s + 1])
-    distance = rows.points.weight * distances_to_assigned(points.x, pair, side)
+    distance = samples.points.weight * distances_to_assigned(points.x, pair, side)
     inertia = across(jax.ops.segment_sum(distance, side, 2), axis_name)
     total = leaves.inertia.at[children].set(inertia)
     return _Leaves(
-        labels=jnp.where(own & (side == 1), s + 1, leaves.labels),
+        labels=jnp.where(in_parent & (side == 1), s + 1, leaves.labels),
         centers=leaves.centers.at[children].set(pair),
         inertia=total,
         weight=leaves.weight.at[children].set(fitted.state.stats.weight),

@@ -1,8 +1,15 @@
-"""k-means by Lloyd's iteration, Euclidean or spherical; with weights, restarts, sweeps, frozen centers and gradients.
+"""k-means: minimize the inertia Σ w_i·‖x_i − c_label_i‖² over k centers by Lloyd's iteration, Euclidean or spherical.
+
+With sample weights, restarts, sweeps over k, frozen centers, and gradients of the fitted centers and inertia.
 
 Sources: S. P. Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28 (1982); I. S. Dhillon and
 D. S. Modha, Concept decompositions for large sparse text data using clustering, Machine Learning 42 (2001), for the
 spherical form.
+
+>>> import jax, jax.numpy as jnp
+>>> x = jnp.array([[0.0], [1.0], [9.0], [10.0]])
+>>> fit(jax.random.key(0), x, 2).state.centers.sort(axis=0).tolist()
+[[0.5], [9.5]]
 """
 
 from __future__ import annotations
@@ -15,15 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.centroids import (
-    coarse_samples,
+from jaxcluster.cluster.lloyd import (
     differentiable_directions,
     differentiable_means,
     inertia_of,
-    with_precision,
+    unresolved_samples,
+    with_precision_status,
 )
-from jaxcluster.cluster.given import GIVEN, Given, check_given
-from jaxcluster.cluster.seeding import INITS, seed_centers
+from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, finalize, frame_of, prepare, publish
@@ -35,13 +41,19 @@ from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, nor
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
+__all__ = ["METRICS", "KMeansState", "fit", "fit_framed", "predict", "score", "sweep", "transform"]
+
 METRICS = ("sqeuclidean", "cosine")
 
 TRANSFORM_TILE = 1 << 22
 """Distances that `transform` computes at a time."""
 
 AUTO_RESTARTS = 10
-"""Runs of ``n_init="auto"`` from random rows; starts that already choose well are run once."""
+"""Runs of ``n_init="auto"`` from random samples; the careful seedings are run once."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class KMeansState(NamedTuple):
@@ -50,7 +62,7 @@ class KMeansState(NamedTuple):
     Attributes:
         centers: (k, d) cluster centers; unit rows under the cosine metric.
         inertia: () Σ w·‖x − c‖² (data units²), or Σ w·(1 − cos) under the cosine metric.
-        weight: (k,) total weight of the rows of each cluster.
+        weight: (k,) total weight of the samples of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label.
     """
 
@@ -76,7 +88,7 @@ class KMeansState(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Options that change the program."""
+    """Static options: they change the compiled program."""
 
     k: int
     init: str
@@ -113,32 +125,34 @@ def fit(
     active=None,
     axis_name: str | None = None,
 ) -> Fit:
-    """Clusters rows around k centers that minimize the inertia.
+    """Cluster samples around k centers that minimize the inertia.
 
     A pure function: it works under jit, vmap and shard_map and inside other functions. Centers and inertia have their
     exact gradient with respect to ``x`` and ``weights`` with labels held fixed: the labels of a fit are constants.
 
     Args:
-        key: random key for the start.
-        x: (n, d) rows.
-        k: number of clusters, static, 1 <= k <= n.
-        weights: (n,) non-negative row weights; a row of weight 0 is labeled but does not count. None for 1 each.
-        init: "k-means++" (greedy), "random" (distinct rows by weight), "k-means||" (few passes, for many devices), or
-            (k, d) starting centers.
-        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 for "random", else 1.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
-        max_steps: the most steps taken. Traced.
-        metric: "sqeuclidean", or "cosine" for spherical k-means on rows scaled to unit length.
+        key: random key for the initialization.
+        x: (n_samples, n_features).
+        k: number of clusters, static, 1 <= k <= n_samples.
+        weights: (n_samples,) non-negative sample weights; a sample of weight 0 is labeled but does not count. None for
+            1 each.
+        init: "k-means++" (greedy), "random" (distinct samples by weight), "k-means||" (few passes, for many devices),
+            or (k, n_features) initial centers.
+        n_init: runs from different initial centers; the one of least inertia is returned. "auto" is 10 for "random",
+            else 1.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features. Traced.
+        max_steps: maximum number of steps. Traced.
+        metric: "sqeuclidean", or "cosine" for spherical k-means on samples scaled to unit length.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
-        frozen: centers that never move: a (k,) mask over given starting centers, or (m, d) centers that take the
-            first m places while the rest are seeded around them.
+        frozen: centers that never move: a (k,) mask over the initial centers of ``init``, or (m, n_features) centers
+            that take the first m places while the rest are seeded around them.
         active: (k,) mask of the centers that take part, for batches of problems with different k. Inactive centers
-            have no rows and weight 0.
-        axis_name: the mapped axis over which rows are spread, inside shard_map.
+            have no samples and weight 0.
+        axis_name: the mapped axis over which samples are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `KMeansState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS says that there were fewer distinct rows than clusters.
+        `Fit` with a `KMeansState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
+        EMPTY_CLUSTERS: there were fewer distinct samples than clusters.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
@@ -164,58 +178,68 @@ def fit_framed(
     active=None,
     axis_name: str | None = None,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed."""
+    """`fit` for callers that need its frame.
+
+    Returns:
+        The fit, and the frame in which it was computed.
+    """
     key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     _check_options(metric, precision, max_steps)
     tol = check.check_positive("tol", tol, zero=True)
-    name, given = check_given(init, frozen, active, k, x.shape[1])
+    name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
     capacity = history_capacity(max_steps)
     static = _Static(k, name, runs, metric, precision, prepared.uniform, prepared.narrowed, capacity, axis_name)
-    inside = given.enter(prepared.frame, static.spherical)
-    fitted, coarse = _fit(static, key, prepared.points, inside, tol, max_steps)
-    fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
+    inside = constraints.enter(prepared.frame, static.spherical)
+    fitted, unresolved = _fit(static, key, prepared.points, inside, tol, max_steps)
+    fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
     centers = fitted.state.centers
-    if given.movable is not None and metric != "cosine":
-        centers = given.keep_frozen(centers)
-    if given.active is not None:
-        centers = _blank(centers, given.active)
+    if constraints.movable is not None and not static.spherical:
+        centers = constraints.restore_frozen(centers)
+    if constraints.active is not None:
+        centers = _zero_inactive(centers, constraints.active)
     fitted = fitted._replace(state=fitted.state._replace(centers=centers))
-    return with_precision(fitted, x, prepared.frame, coarse), prepared.frame
+    return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
 def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
-    """Index of the nearest of (k, d) centers for each of (n, d) samples; ties go to the lower index.
+    """Index of the nearest center of each sample; ties go to the lower index.
 
     Args:
-        centers: (k, d) in the caller's coordinates.
-        x: (n, d) samples.
+        centers: (k, n_features) in the caller's coordinates.
+        x: (n_samples, n_features).
         metric: as in `fit`.
         frame: of the fit that the centers are from; None for one about the centers.
+
+    Returns:
+        (n_samples,) int32 labels.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
-    inside, prepared = _compared(centers, x, metric, frame=frame)
+    inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
     return without_derivative(prepared.trim(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
 def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
     """Distance of each sample to each center: Euclidean (data units), or 1 − cos under the cosine metric.
 
-    Arguments as in `predict`. Concrete distances have the dtype of x, float64 too.
+    Arguments as in `predict`.
+
+    Returns:
+        (n_samples, k) distances; concrete ones have the dtype of x, float64 too.
     """
-    inside, prepared = _compared(centers, x, metric, frame=frame)
+    inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
     memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
     distances = prepared.trim(_transform(inside, prepared.points.x, metric), axis=0)
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
 def score(centers, x, *, weights=None, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, ""]:
-    """The negative inertia of samples under given centers: higher is better; see `predict`."""
-    inside, prepared = _compared(centers, x, metric, weights, frame=frame)
+    """Negative inertia of samples under given centers (higher is better); arguments as in `fit` and `predict`."""
+    inside, prepared = _in_one_frame(centers, x, metric, weights, frame=frame)
     return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 
 
@@ -232,16 +256,18 @@ def sweep(
     metric: str = "sqeuclidean",
     precision: str | None = None,
 ) -> Fit:
-    """Fits every k in ``ks`` from ``n_seeds`` starts, all in one compile.
+    """Fit every k in ``ks`` from ``n_seeds`` initializations, in one compiled program.
 
     Args:
+        key: random key for the initializations.
+        x: (n_samples, n_features).
         ks: distinct numbers of clusters.
-        n_seeds: starts for each k.
+        n_seeds: initializations for each k.
         weights, init, tol, max_steps, metric, precision: as in `fit`.
 
     Returns:
-        A `Fit` whose arrays have two more leading axes, (len(ks), n_seeds). Centers are padded to max(ks) places;
-        those beyond a problem's k are zeros of weight 0.
+        A `Fit` whose arrays have two more leading axes, (len(ks), n_seeds). Centers are padded to max(ks); those
+        beyond a problem's k are zeros of weight 0.
 
     Raises:
         ValueError, TypeError: as `fit`, or ``ks`` empty or with repetitions.
@@ -264,37 +290,42 @@ def sweep(
     run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
     traced = check.is_traced(key, prepared.points, tol, max_steps)
     fits = run(counts, index) if traced else side_by_side(run, counts, index)
-    fits, coarse = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
-    fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=metric == "cosine"), **_units(metric))
-    taking_part = np.arange(static.k) < counts.reshape(*shape, 1)
-    fits = fits._replace(state=fits.state._replace(centers=_blank(fits.state.centers, taking_part)))
+    fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
+    fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
+    active = np.arange(static.k) < counts.reshape(*shape, 1)
+    fits = fits._replace(state=fits.state._replace(centers=_zero_inactive(fits.state.centers, active)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
-    return with_precision(fits, x, prepared.frame, coarse)
+    return with_precision_status(fits, x, prepared.frame, unresolved)
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, given, tol, max_steps):
+def _fit(static, key, points, constraints, tol, max_steps):
     points = _directions(points, static.spherical)
-    held = jax.lax.stop_gradient(points)
-    rows = lloyd.Rows(held, squared_norms(held.x))
-    best = partial(_best_run, static)
-    fitted = (best if static.axis_name else in_groups(best))(rows, given, tol, max_steps, key)
-    return _finish(static, fitted, points, rows.norms, given)
+    # The iteration has no derivative: `_finish` attaches that of the centers as means of their samples.
+    constant = jax.lax.stop_gradient(points)
+    samples = lloyd.Samples(constant, squared_norms(constant.x))
+
+    def best_run(samples, constraints, tol, max_steps, key):
+        run = partial(_run, static, samples, constraints, tol, max_steps)
+        return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+
+    fitted = (best_run if static.axis_name else in_groups(best_run))(samples, constraints, tol, max_steps, key)
+    return _finish(static, fitted, points, samples.norms, constraints)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _many_fits(static, total, key, points, tol, max_steps, counts, index):
-    """Fits for several (k, start): ``counts`` centers take part, and ``index`` says which of ``total`` keys is used."""
+    """Fits of several (k, key): ``counts`` centers are active, and ``index`` says which of ``total`` keys is used."""
 
     def one(count, key):
-        given = Given(active=jnp.arange(static.k, dtype=jnp.int32) < count)
-        return _fit(static, key, points, given, tol, max_steps)
+        constraints = CenterConstraints(active=jnp.arange(static.k, dtype=jnp.int32) < count)
+        return _fit(static, key, points, constraints, tol, max_steps)
 
     return many(one, counts, jax.random.split(key, total)[index])
 
 
 def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_name: str | None = None) -> Fit:
-    """One k-means of samples that are in a frame, its state a `lloyd.LloydState`: where other methods start.
+    """One k-means of samples that are in a frame already, as the initialization of other methods.
 
     Args:
         key: random key for k-means++.
@@ -302,48 +333,47 @@ def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_nam
         k: number of clusters, static.
         active: (k,) mask of the centers that take part, or None.
         axis_name: the mapped axis over which the samples are spread.
+
+    Returns:
+        `Fit` with a `lloyd.LloydState`.
     """
     static = _Static(k, "k-means++", 1, "sqeuclidean", None, False, False, DEFAULT_CAPACITY, axis_name)
     points = jax.lax.stop_gradient(points)
-    rows = lloyd.Rows(points, squared_norms(points.x))
-    return _run(static, rows, Given(active=active), 1e-4, 300, key)
+    samples = lloyd.Samples(points, squared_norms(points.x))
+    return _run(static, samples, CenterConstraints(active=active), 1e-4, 300, key)
 
 
-def _best_run(static, rows, given, tol, max_steps, key):
-    run = partial(_run, static, rows, given, tol, max_steps)
-    return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
-
-
-def _run(static, rows, given, tol, max_steps, key):
-    """One run from one start, on centered rows; its state is a `LloydState`."""
-    centers = given.start
+def _run(static, samples, constraints, tol, max_steps, key):
+    """One run from one initialization, on centered samples; its state is a `LloydState`."""
+    centers = constraints.initial
     if centers is None:
-        masks = {"active": given.active, "fixed": given.fixed, "axis_name": static.axis_name}
-        centers = seed_centers(key, rows.points, static.k, init=static.init, **masks)
+        options = {"active": constraints.active, "frozen": constraints.frozen, "axis_name": static.axis_name}
+        centers = seed_centers(key, samples.points, static.k, init=static.init, **options)
     limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-    return lloyd.run(centers, rows, given, **limits, options=static.lloyd)
+    return lloyd.run(centers, samples, constraints, **limits, options=static.lloyd)
 
 
-def _finish(static, fitted, points, norms, given):
-    """Exact inertia, gradients and the status of a run, in its frame; and which samples are coarse there."""
+def _finish(static, fitted, points, norms, constraints):
+    """Public fit of a run, with exact inertia, gradients and status, in its frame; and the unresolved samples."""
     state, axis_name = fitted.state, static.axis_name
-    members = state.members
-    if given.movable is not None:
-        members = jnp.where(given.movable[members], members, static.k)
+    # The centers are the means over the labels before the last assignment, and have the derivative of those means.
+    mean_labels = state.prev_labels
+    if constraints.movable is not None:
+        mean_labels = jnp.where(constraints.movable[mean_labels], mean_labels, static.k)
     attach = differentiable_directions if static.spherical else differentiable_means
-    centers = attach(axis_name, state.centers, points, members)
-    labels, weight = state.found.labels, state.stats.weight
-    own = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
-    inertia = across(points.weight @ own, axis_name)
+    centers = attach(axis_name, state.centers, points, mean_labels)
+    labels, weight = state.assignment.labels, state.stats.weight
+    squares = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
+    inertia = across(points.weight @ squares, axis_name)
     empty = weight <= 0
-    if given.active is not None:
-        empty &= given.active
+    if constraints.active is not None:
+        empty &= constraints.active
     status = status_with(fitted.status, objective=inertia, incomplete=jnp.any(empty))
     public = KMeansState(centers, inertia, weight, state.residual)
-    coarse = None
+    unresolved = None
     if static.narrowed and not static.spherical:
-        coarse = coarse_samples(points.weight, norms, own)
-    return Fit(public, labels, fitted.steps, status, fitted.history), coarse
+        unresolved = unresolved_samples(points.weight, norms, squares)
+    return Fit(public, labels, fitted.steps, status, fitted.history), unresolved
 
 
 def _directions(points, spherical):
@@ -351,18 +381,18 @@ def _directions(points, spherical):
 
 
 def _units(metric):
-    """The unit of the inertia, for `Frame.unscale`."""
+    """Unit of the inertia, for `Frame.unscale`."""
     return {"length": 0 if metric == "cosine" else 2, "weight": 1}
 
 
-def _blank(centers, active):
-    """Centers with those that take no part 0."""
+def _zero_inactive(centers, active):
+    """Centers, the inactive ones 0."""
     if check.is_traced(centers, active):
         return jnp.where(jnp.asarray(active)[..., None], centers, 0)
     return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)
 
 
-def _compared(centers, x, metric, weights=None, frame=None):
+def _in_one_frame(centers, x, metric, weights=None, frame=None):
     """Centers and samples in one frame."""
     check.check_choice("metric", metric, METRICS)
     centers = check.check_matrix(centers, name="centers")
@@ -370,7 +400,7 @@ def _compared(centers, x, metric, weights=None, frame=None):
     check.check_width(x, centers.shape[1])
     if metric == "cosine":
         prepared = prepare(x, weights, unit_rows=True)
-        return Given(start=centers).enter(prepared.frame, spherical=True).start, prepared
+        return CenterConstraints(initial=centers).enter(prepared.frame, spherical=True).initial, prepared
     prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
     return prepared.frame.enter(centers), prepared
 
@@ -404,13 +434,13 @@ def _check_options(metric, precision, max_steps):
 
 
 def check_runs(name: str, n_init: int | str) -> int:
-    """How many starts ``n_init`` asks of the seeding ``name``; given centers are started from once."""
+    """Number of runs that ``n_init`` asks for with the initialization ``name``; 1 from centers of the caller."""
     if n_init == "auto":
         return AUTO_RESTARTS if name == "random" else 1
     if isinstance(n_init, str):
         raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
     runs = check.check_count("n_init", n_init)
-    return 1 if name == GIVEN else runs
+    return 1 if name == FROM_CENTERS else runs
 
 
 memory.guard_functions(__name__)

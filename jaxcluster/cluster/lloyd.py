@@ -1,35 +1,61 @@
-"""Lloyd's iteration on centered rows: what a tile of rows contributes, and what the centers become of it.
+"""Lloyd's iteration in a frame: assignment step, update step, relocation of empty clusters; gradients; precision.
 
-k-means, its sweep, bisecting k-means and streams are made of these functions. Under the spherical metric rows and
-centers are unit vectors; their squared distance is twice the cosine distance, so nothing here but the update differs.
+    assignment   label_i = argmin_j ‖x_i − c_j‖²
+    update       c_j = Σ w_i x_i / Σ w_i over the samples with label_i = j
+    inertia      Σ w_i ‖x_i − c_label_i‖²
+
+Neither step raises the inertia, so the iteration ends: once no label changes, or once Σ‖Δc‖² <= tol. Under the
+spherical metric samples and centers are unit vectors, ‖x − c‖² = 2·(1 − cos): the assignment is the same, the update
+scales the mean to unit length, and the inertia is Σ w·(1 − cos).
+
+Distances come from matrix products, ‖x‖² − 2x·c + ‖c‖², which are rounded in proportion to ‖x‖². So samples are
+centered first (`core.frame`), and what is still too rounded is computed again from differences (`ops.nearest`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcluster.cluster.centroids import variance_of_sums
-from jaxcluster.cluster.given import Given
+from jaxcluster.cluster.seeding import CenterConstraints
+from jaxcluster.core import check
 from jaxcluster.core.fold import SUM, across, fold_rows
+from jaxcluster.core.frame import HOST_BLOCK, Frame
+from jaxcluster.core.integers import beyond_float64
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, at_most_once, distances_to_assigned, normalize, squared_norms
-from jaxcluster.ops.nearest import Nearest, search, search_tile, widen
-from jaxcluster.types import Array, Bool, Fit, Float, Int, Points
+from jaxcluster.ops.nearest import Nearest, elkan_bounds, nearest_tile, tile_size
+from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
 
-MEAN_ERROR = 1e-4
-"""Of the root mean squared distance to the centers, the rounding error of a mean from which on it is `sharpen`ed."""
+MAX_MEAN_ERROR = 1e-4
+"""Bound on the rounding error of a mean, relative to the root mean squared distance; above it `refine_means` runs."""
 
-SHARPEN_TILE = 2048
+REFINEMENT_TILE = 2048
 """Samples whose differences from their centers are held at once."""
+
+LABEL_TOLERANCE = 1e-4
+"""Relative difference of two distances below which either center may have the sample."""
+
+MAX_ROUNDING_RATIO = 0.05
+"""Bound on the rounding of a sample's coordinates relative to its distance to its center: above it the sample is
+unresolved."""
 
 
 class LloydOptions(NamedTuple):
-    """What changes the program of a step."""
+    """Static options of a step: they change the compiled program.
+
+    Attributes:
+        spherical: samples and centers are unit vectors.
+        uniform: every weight is 0 or 1.
+        precision: of matrix products.
+        axis_name: the mapped axis over which samples are spread, or None.
+    """
 
     spherical: bool = False
     uniform: bool = False
@@ -37,15 +63,15 @@ class LloydOptions(NamedTuple):
     axis_name: str | None = None
 
 
-class Rows(NamedTuple):
-    """Rows of an iteration with what does not change in it."""
+class Samples(NamedTuple):
+    """Weighted samples in a frame, and their squared norms, which no step changes."""
 
     points: Points
     norms: Float[Array, " n"]
 
 
 class LloydStats(NamedTuple):
-    """What rows contribute to their nearest centers: Σ w·x and Σ w of each, and Σ w·distance² (data units²)."""
+    """Sufficient statistics of an assignment: Σ w·x and Σ w of each cluster, and the inertia Σ w·distance²."""
 
     sums: Float[Array, "*batch k d"]
     weight: Float[Array, "*batch k"]
@@ -53,21 +79,21 @@ class LloydStats(NamedTuple):
 
 
 class LloydState(NamedTuple):
-    """Centers with the rows assigned to them.
+    """Centers, and the assignment of the samples to them.
 
     Attributes:
         centers: (k, d).
-        stats: of the rows by their nearest center.
-        found: each row's nearest center.
-        members: (n,) the labels whose means the centers are; -1 before the first step.
+        stats: of the assignment.
+        assignment: nearest center of each sample.
+        prev_labels: (n,) labels of the assignment before, of which the centers are the means; -1 before the first step.
         shift: () Σ‖Δc‖² of the last step.
         stable: () whether the last step changed no label.
     """
 
     centers: Float[Array, "*batch k d"]
     stats: LloydStats
-    found: Nearest
-    members: Int[Array, "*batch n"]
+    assignment: Nearest
+    prev_labels: Int[Array, "*batch n"]
     shift: Float[Array, "*batch"]
     stable: Bool[Array, "*batch"]
 
@@ -78,118 +104,15 @@ class LloydState(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, "*batch"]:
-        """The last shift; 0 once no label changes. NaN stays NaN."""
+        """The last shift; 0 once no label changes."""
+        # A product, not a select: a NaN of the shift stays NaN and ends the iteration as NOT_FINITE.
         return jnp.where(self.stable, 0, 1) * self.shift
-
-
-def lloyd_stats(
-    centers: Float[Array, "k d"],
-    rows: Rows,
-    *,
-    last: Nearest | None = None,
-    moved: Float[Array, " k"] | None = None,
-    active: Bool[Array, " k"] | None = None,
-    options: LloydOptions,
-) -> tuple[LloydStats, Nearest]:
-    """Assigns rows to centers and sums them up, each row read once.
-
-    Args:
-        last, moved: the last assignment of these rows and how far each center has moved since; they save a pass.
-    """
-    k, d = centers.shape
-
-    def tile(rows_and_last):
-        (points, norms), last = rows_and_last
-        window = None if last is None or last.slack is None else widen(last, moved, points.x, centers)
-        found = search(
-            points.x,
-            centers,
-            active=active,
-            norms=norms,
-            window=window,
-            precision=options.precision,
-            unit=options.spherical,
-        )
-        sums, weight = cluster_sums(points, found.labels, k, uniform=options.uniform)
-        distance = found.distance
-        if options.spherical:
-            distance = (distance + 1 - norms) / 2
-        if found.slack is None:
-            found = found._replace(distance=None)  # no window will be made of it, so it need not be carried
-        return LloydStats(sums, weight, points.weight @ distance), found
-
-    size = search_tile(rows.norms.shape[0], k, d, rows.norms.dtype)
-    return fold_rows(tile, (rows, last), tile=size, monoid=SUM, axis_name=options.axis_name)
-
-
-def lloyd_update(
-    stats: LloydStats, centers: Float[Array, "k d"], *, movable: Bool[Array, " k"] | None, spherical: bool
-) -> Float[Array, "k d"]:
-    """Means of the clusters; an empty or frozen one keeps its center."""
-    filled = stats.weight > 0
-    means = stats.sums / jnp.where(filled, stats.weight, 1)[:, None]
-    if spherical:
-        means = normalize(means)
-        filled &= jnp.any(means != 0, axis=1)
-    if movable is not None:
-        filled &= movable
-    return jnp.where(filled[:, None], means, centers)
-
-
-def sharpen(
-    means: Float[Array, "k d"],
-    members: Int[Array, " n"],
-    stats: LloydStats,
-    points: Points,
-    given: Given,
-    axis_name: str | None,
-) -> Float[Array, "k d"]:
-    """Means with the rounding of their sums taken off: c + Σ w·(x − c)/Σ w of the samples they are means of.
-
-    A pass over the samples, taken only where a center lies so far from the origin, for the spread of the samples, that
-    float32 sums lose what tells clusters apart.
-    """
-    k = means.shape[0]
-    spread = jnp.sqrt(stats.inertia / jnp.sum(stats.weight))
-    far = jnp.finfo(means.dtype).eps * jnp.sqrt(jnp.max(squared_norms(means))) > MEAN_ERROR * spread
-
-    def tile(rows):
-        (x, weight), members = rows
-        return cluster_sums(Points(x - means[members], weight), members, k), ()
-
-    def correct(means):
-        sums, weight = fold_rows(tile, (points, members), tile=SHARPEN_TILE, axis_name=axis_name)[0]
-        delta = sums / jnp.where(weight > 0, weight, 1)[:, None]
-        return means + (delta if given.movable is None else jnp.where(given.movable[:, None], delta, 0))
-
-    return at_most_once(far, correct, means)
-
-
-def start(centers: Float[Array, "k d"], rows: Rows, given: Given, options: LloydOptions) -> LloydState:
-    """The state before the first step: rows assigned to the given centers."""
-    stats, found = lloyd_stats(centers, rows, active=given.active, options=options)
-    infinite = jnp.asarray(jnp.inf, centers.dtype)
-    return LloydState(centers, stats, found, jnp.full_like(found.labels, -1), infinite, jnp.asarray(False))
-
-
-def step(state: LloydState, rows: Rows, given: Given, options: LloydOptions) -> LloydState:
-    """Refills empty clusters, moves the centers to their means and assigns the rows anew."""
-    stats, members = refill(state, rows.points, given, options.axis_name)
-    centers = lloyd_update(stats, state.centers, movable=given.movable, spherical=options.spherical)
-    if not options.spherical:
-        centers = sharpen(centers, members, stats, rows.points, given, options.axis_name)
-    squared_moves = jnp.sum(jnp.square(centers - state.centers), axis=1)
-    moved = jnp.sqrt(squared_moves)
-    stats, found = lloyd_stats(centers, rows, last=state.found, moved=moved, active=given.active, options=options)
-    changed = jnp.any((found.labels != state.found.labels) & (rows.points.weight > 0))
-    stable = across(changed.astype(jnp.int32), options.axis_name) == 0
-    return LloydState(centers, stats, found, members, jnp.sum(squared_moves), stable)
 
 
 def run(
     centers: Float[Array, "k d"],
-    rows: Rows,
-    given: Given,
+    samples: Samples,
+    constraints: CenterConstraints,
     *,
     tol,
     max_steps,
@@ -197,60 +120,367 @@ def run(
     options: LloydOptions,
     absolute: bool = False,
 ) -> Fit:
-    """Steps from given centers until no label changes or the shift is at most ``tol``.
-
-    Counts the step that would only find that no label changes, as the usual libraries do; it is not taken.
+    """Iterate from initial centers until no label changes or the shift is at most ``tol``.
 
     Args:
-        tol: in units of the mean variance of the columns, or in data units² where ``absolute``.
+        centers: (k, d) initial centers.
+        samples: in the frame of the centers.
+        constraints: frozen and inactive centers.
+        tol: in units of the mean variance of the features, or in data units² where ``absolute``.
+        max_steps: maximum number of steps.
+        capacity: static length of the history.
+        options: static options.
+        absolute: the unit of ``tol``.
     """
-    state = start(centers, rows, given, options)
+    state = init_state(centers, samples, constraints, options)
     if not absolute:
-        squares = across(rows.points.weight @ rows.norms, options.axis_name)
-        tol = tol * variance_of_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
+        squares = across(samples.points.weight @ samples.norms, options.axis_name)
+        tol = tol * variance_from_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
     fit = iterate(
-        lambda state: step(state, rows, given, options), state, tol=tol, max_steps=max_steps, capacity=capacity
+        lambda state: step(state, samples, constraints, options),
+        state,
+        tol=tol,
+        max_steps=max_steps,
+        capacity=capacity,
     )
+    # Other libraries take one more step to find that no label changes. It is counted, so that numbers of steps agree,
+    # but not computed.
     state = fit.state
     more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
     history = fit.history.at[jnp.where(more, fit.steps, capacity)].set(state.objective, mode="drop")
     return fit._replace(steps=fit.steps + more.astype(jnp.int32), history=history)
 
 
-def refill(
-    state: LloydState, points: Points, given: Given, axis_name: str | None
-) -> tuple[LloydStats, Int[Array, " n"]]:
-    """Gives the e-th empty cluster the e-th row farthest from its own center; the row leaves its donor.
+def init_state(
+    centers: Float[Array, "k d"], samples: Samples, constraints: CenterConstraints, options: LloydOptions
+) -> LloydState:
+    """State before the first step: the samples assigned to the initial centers."""
+    stats, assignment = assignment_step(centers, samples, active=constraints.active, options=options)
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+    return LloydState(centers, stats, assignment, jnp.full_like(assignment.labels, -1), infinite, jnp.asarray(False))
 
-    Nothing moves where every distance is 0. Returns the statistics and the labels that they belong to.
+
+def step(state: LloydState, samples: Samples, constraints: CenterConstraints, options: LloydOptions) -> LloydState:
+    """One step: relocate empty clusters, update the centers, assign the samples."""
+    stats, labels = relocate_empty_clusters(state, samples.points, constraints, options.axis_name)
+    centers = update_step(stats, state.centers, movable=constraints.movable, spherical=options.spherical)
+    if not options.spherical:
+        centers = refine_means(centers, labels, stats, samples.points, constraints, options.axis_name)
+    squared_shifts = jnp.sum(jnp.square(centers - state.centers), axis=1)
+    stats, assignment = assignment_step(
+        centers,
+        samples,
+        prev=state.assignment,
+        shifts=jnp.sqrt(squared_shifts),
+        active=constraints.active,
+        options=options,
+    )
+    changed = jnp.any((assignment.labels != state.assignment.labels) & (samples.points.weight > 0))
+    stable = across(changed.astype(jnp.int32), options.axis_name) == 0
+    return LloydState(centers, stats, assignment, labels, jnp.sum(squared_shifts), stable)
+
+
+def assignment_step(
+    centers: Float[Array, "k d"],
+    samples: Samples,
+    *,
+    prev: Nearest | None = None,
+    shifts: Float[Array, " k"] | None = None,
+    active: Bool[Array, " k"] | None = None,
+    options: LloydOptions,
+) -> tuple[LloydStats, Nearest]:
+    """Assign each sample to its nearest center and sum up the clusters, in one pass over the samples.
+
+    Args:
+        centers: (k, d).
+        samples: in the frame of the centers.
+        prev: the assignment of the step before.
+        shifts: (k,) ‖Δc‖ since then. With ``prev`` it bounds the new distances, which saves a pass over (n, k).
+        active: (k,) mask of the centers that take part.
+        options: static options.
+
+    Returns:
+        The statistics, the same on every device, and the nearest center of each sample.
+    """
+    k, d = centers.shape
+
+    def tile(samples_and_prev):
+        (points, norms), prev = samples_and_prev
+        bounds = None if prev is None or prev.error is None else elkan_bounds(prev, shifts, points.x, centers)
+        assignment = nearest_tile(
+            points.x,
+            centers,
+            active=active,
+            norms=norms,
+            bounds=bounds,
+            precision=options.precision,
+            unit=options.spherical,
+        )
+        sums, weight = cluster_sums(points, assignment.labels, k, uniform=options.uniform)
+        distance = assignment.distance
+        if options.spherical:
+            # ‖x − c‖²/2 = 1 − cos for unit vectors (norm 1); a sample of zeros (norm 0) counts as 1 − cos = 1.
+            distance = (distance + 1 - norms) / 2
+        if assignment.error is None:
+            # No bounds will be made of it, so the loop need not carry it.
+            assignment = assignment._replace(distance=None)
+        return LloydStats(sums, weight, points.weight @ distance), assignment
+
+    size = tile_size(samples.norms.shape[0], k, d, samples.norms.dtype)
+    return fold_rows(tile, (samples, prev), tile=size, monoid=SUM, axis_name=options.axis_name)
+
+
+def update_step(
+    stats: LloydStats, centers: Float[Array, "k d"], *, movable: Bool[Array, " k"] | None, spherical: bool
+) -> Float[Array, "k d"]:
+    """Means of the clusters, of unit length where ``spherical``; an empty or frozen cluster keeps its center."""
+    updated = stats.weight > 0
+    means = stats.sums / jnp.where(updated, stats.weight, 1)[:, None]
+    if spherical:
+        means = normalize(means)
+        updated &= jnp.any(means != 0, axis=1)
+    if movable is not None:
+        updated &= movable
+    return jnp.where(updated[:, None], means, centers)
+
+
+def refine_means(
+    means: Float[Array, "k d"],
+    labels: Int[Array, " n"],
+    stats: LloydStats,
+    points: Points,
+    constraints: CenterConstraints,
+    axis_name: str | None,
+) -> Float[Array, "k d"]:
+    """One step of iterative refinement of the means: c + Σ w·(x − c) / Σ w over the samples of each cluster.
+
+    Sums of x are rounded by eps·‖c‖, sums of x − c by eps times the spread. The pass over the samples is taken only
+    where eps·max‖c‖ is above `MAX_MEAN_ERROR` of the spread, which float32 needs to tell clusters apart.
+    """
+    k = means.shape[0]
+    spread = jnp.sqrt(stats.inertia / jnp.sum(stats.weight))
+    rounded = jnp.finfo(means.dtype).eps * jnp.sqrt(jnp.max(squared_norms(means))) > MAX_MEAN_ERROR * spread
+
+    def tile(rows):
+        (x, weight), labels = rows
+        return cluster_sums(Points(x - means[labels], weight), labels, k), ()
+
+    def refine(means):
+        sums, weight = fold_rows(tile, (points, labels), tile=REFINEMENT_TILE, axis_name=axis_name)[0]
+        delta = sums / jnp.where(weight > 0, weight, 1)[:, None]
+        if constraints.movable is not None:
+            delta = jnp.where(constraints.movable[:, None], delta, 0)
+        return means + delta
+
+    return at_most_once(rounded, refine, means)
+
+
+def relocate_empty_clusters(
+    state: LloydState, points: Points, constraints: CenterConstraints, axis_name: str | None
+) -> tuple[LloydStats, Int[Array, " n"]]:
+    """Give the e-th empty cluster the e-th farthest sample from its own center, which leaves its old cluster.
+
+    Nothing is relocated where every distance is 0.
+
+    Returns:
+        The statistics, and the (n,) labels that they belong to.
     """
     empty = state.stats.weight <= 0
-    for mask in (given.active, given.movable):
+    for mask in (constraints.active, constraints.movable):
         empty = empty if mask is None else empty & mask
 
-    def move(carry):
-        _, stats, members = carry
-        members = _move_far_rows(members, empty, state, points, axis_name)
-        # Added up anew: a far row taken off the sum of its donor would leave its rounding error there.
-        sums, weight = cluster_sums(points, members, empty.shape[0])
-        stats = LloydStats(*across((sums, weight), axis_name), stats.inertia)
-        return jnp.asarray(False), stats, members
+    def relocate(carry):
+        stats, labels = carry
+        labels = _relocated_labels(labels, empty, state, points, axis_name)
+        # Summed anew: subtracting a far sample from the sum of its old cluster would leave its rounding error there.
+        sums, weight = cluster_sums(points, labels, empty.shape[0])
+        return LloydStats(*across((sums, weight), axis_name), stats.inertia), labels
 
-    # A loop of at most one round, not a cond: under vmap a cond always pays for both of its branches.
-    carry = (jnp.any(empty), state.stats, state.found.labels)
-    _, stats, members = jax.lax.while_loop(lambda carry: carry[0], move, carry)
-    return stats, members
+    return at_most_once(jnp.any(empty), relocate, (state.stats, state.assignment.labels))
 
 
-def _move_far_rows(members, empty, state, points, axis_name):
-    n, k = members.shape[0], empty.shape[0]
-    distance = jnp.where(points.weight > 0, distances_to_assigned(points.x, state.centers, members), -1)
+def _relocated_labels(labels, empty, state, points, axis_name):
+    n, k = labels.shape[0], empty.shape[0]
+    distance = jnp.where(points.weight > 0, distances_to_assigned(points.x, state.centers, labels), -1)
     local_distance, local_row = jax.lax.top_k(distance, min(k, n))
     owner = jnp.full_like(local_row, 0) + shard_index(axis_name)
     far_distance, row, owner = (gather_tables(table, axis_name) for table in (local_distance, local_row, owner))
     _, order = jax.lax.top_k(far_distance, min(k, far_distance.shape[0]))
-    taken = order[jnp.minimum(jnp.cumsum(empty) - 1, order.shape[0] - 1)]
     rank = jnp.cumsum(empty) - 1
-    moves = empty & (far_distance[taken] > 0) & (rank < order.shape[0])
-    here = moves & (owner[taken] == shard_index(axis_name))
-    return members.at[jnp.where(here, row[taken], n)].set(jnp.arange(k, dtype=members.dtype), mode="drop")
+    far = order[jnp.minimum(rank, order.shape[0] - 1)]
+    relocated = empty & (far_distance[far] > 0) & (rank < order.shape[0])
+    here = relocated & (owner[far] == shard_index(axis_name))
+    return labels.at[jnp.where(here, row[far], n)].set(jnp.arange(k, dtype=labels.dtype), mode="drop")
+
+
+# Scale of a tolerance, inertia, and gradients with the labels held constant ------------------------------------------
+
+
+def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str | None = None) -> Float[Array, ""]:
+    """Mean over the features of their weighted variance (data units²): the unit of ``tol``.
+
+    Args:
+        points: weighted samples.
+        norms: (n,) their squared norms.
+        axis_name: the mapped axis over which samples are spread.
+    """
+    weight = points.weight
+    # Not as a product: XLA's CPU multiplies a vector and a matrix on one core.
+    sums = jnp.sum(points.x * weight[:, None], axis=0)
+    return variance_from_sums(*across((jnp.sum(weight), weight @ norms, sums), axis_name))
+
+
+def variance_from_sums(
+    total: Float[Array, ""], squares: Float[Array, ""], sums: Float[Array, " d"]
+) -> Float[Array, ""]:
+    """`mean_variance` from Σ w, Σ w·‖x‖² and Σ w·x."""
+    variance = squares / total - jnp.sum(jnp.square(sums / total))
+    return jnp.maximum(variance, 0) / sums.shape[0]
+
+
+def inertia_of(
+    points: Points,
+    centers: Float[Array, "k d"],
+    labels: Int[Array, " n"],
+    *,
+    spherical: bool = False,
+    axis_name: str | None = None,
+) -> Float[Array, ""]:
+    """Inertia Σ w·distance² of labels, from differences (1 − cos where ``spherical``)."""
+    return across(points.weight @ distances_to_assigned(points.x, centers, labels, spherical=spherical), axis_name)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def differentiable_means(
+    axis_name: str | None, centers: Float[Array, "k d"], points: Points, labels: Int[Array, " n"]
+) -> Float[Array, "k d"]:
+    """``centers`` unchanged, with the derivative of weighted means: dc = Σ (w·dx + dw·(x − c)) / Σ w.
+
+    Labels outside [0, k) belong to no center; a center without samples is constant.
+    """
+    return centers
+
+
+@differentiable_means.defjvp
+def _differentiable_means_jvp(axis_name, primals, tangents):
+    centers, points, labels = primals
+    _, tangent, _ = tangents
+    # The centers must depend on the samples here too, for second derivatives.
+    centers = differentiable_means(axis_name, centers, points, labels)
+    k = centers.shape[0]
+    inside = (labels >= 0) & (labels < k)
+    labels = jnp.where(inside, labels, k)
+    weight = across(jax.ops.segment_sum(points.weight, labels, k), axis_name)
+    offset = points.x - centers[jnp.where(inside, labels, 0)]
+    terms = points.weight[:, None] * tangent.x + tangent.weight[:, None] * offset
+    total = across(jax.ops.segment_sum(terms, labels, k), axis_name)
+    return centers, total / jnp.where(weight > 0, weight, 1)[:, None]
+
+
+def differentiable_directions(
+    axis_name: str | None, centers: Float[Array, "k d"], points: Points, labels: Int[Array, " n"]
+) -> Float[Array, "k d"]:
+    """Unit centers computed again from their samples, for their derivative; those without samples are constant."""
+    sums, _ = cluster_sums(points, labels, centers.shape[0])
+    directions = normalize(across(sums, axis_name))
+    return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
+
+
+# Status PRECISION: labels that rounding to float32 may have decided --------------------------------------------------
+
+
+def unresolved_samples(
+    weight: Float[Array, " n"], norms: Float[Array, " n"], squared_distances: Float[Array, " n"]
+) -> Bool[Array, " n"]:
+    """Mask of the samples rounded by more than `MAX_ROUNDING_RATIO` of the distance to their center.
+
+    On the way into the frame each coordinate of a sample is rounded by at most eps/2 of itself, and so is its center's.
+    `with_precision_status` looks at these samples again.
+
+    Args:
+        weight: (n,) sample weights.
+        norms: (n,) squared norms.
+        squared_distances: (n,) squared distances to the assigned centers.
+    """
+    return (jnp.finfo(norms.dtype).eps * jnp.sqrt(norms) > MAX_ROUNDING_RATIO * jnp.sqrt(squared_distances)) & (
+        weight > 0
+    )
+
+
+@jax.jit
+def unresolved_about_means(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
+    """`unresolved_samples` about the means of the clusters, for centers that may be far from them.
+
+    A running mean, or a mean of soft assignments, adds up the rounding of many steps.
+    """
+    offsets = Points(points.x - centers[labels], points.weight)
+    sums, weight = cluster_sums(offsets, labels, centers.shape[0])
+    means = centers + sums / jnp.where(weight > 0, weight, 1)[:, None]
+    return unresolved_samples(points.weight, squared_norms(points.x), distances_to_assigned(points.x, means, labels))
+
+
+def with_precision_status(fitted: Fit, x: Any, frame: Frame, unresolved: Any, *, nearest: bool = True) -> Fit:
+    """A finished fit, its status PRECISION where rounding decided labels or may have.
+
+    Unresolved samples are compared again on the host, in the precision of the caller. Rounding decided a label where
+    another center is nearer, and may have where samples of one cluster differ by less than their rounding. For
+    integers beyond 2⁵³ the labels are right, but float64 may not hold centers that tell new samples apart.
+
+    Args:
+        fitted: in the caller's coordinates, with labels (…, n) and centers (…, k, n_features).
+        x: (n, n_features) samples of the caller.
+        frame: of the fit.
+        unresolved: (…, n) mask of `unresolved_samples`, or None where samples were not rounded.
+        nearest: whether each label should be that of the nearest center.
+    """
+    if unresolved is None or check.is_traced(fitted, unresolved):
+        return fitted
+    x, unresolved, status = np.asarray(x), np.asarray(unresolved), np.array(fitted.status)
+    labels, centers = np.asarray(fitted.labels), np.asarray(fitted.state.centers, np.float64)
+    sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
+    for fit in map(tuple, np.argwhere(sound & unresolved.any(axis=-1))):
+        rows = np.flatnonzero(unresolved[fit][: len(x)])
+        # In the unit of the frame: the squares of lengths near 1e160 are infinite.
+        unit = (
+            np.ldexp(np.asarray(each, np.float64), frame.exponent) for each in (x[rows], centers[fit], frame.origin)
+        )
+        if _is_decided_by_rounding(labels[fit][rows], *unit, nearest):
+            status[fit] = Status.PRECISION
+    if beyond_float64(x):
+        for fit in map(tuple, np.argwhere(sound)):
+            if np.spacing(np.abs(centers[fit]).max()) > MAX_ROUNDING_RATIO * _min_separation(centers[fit]):
+                status[fit] = Status.PRECISION
+    return fitted._replace(status=jax.device_put(status.astype(np.int32)))
+
+
+def _is_decided_by_rounding(labels, x, centers, origin, nearest):
+    order = np.argsort(labels, kind="stable")
+    x, labels = x[order], labels[order]
+    rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - origin).sum(axis=1))
+    starts, sizes = np.unique(labels, return_index=True, return_counts=True)[1:]
+    means = np.add.reduceat(x, starts, axis=0) / sizes[:, None]
+    # Of samples whose rounding exceeds their distance to the mean nothing but noise is left. It cannot have decided
+    # anything where all of them in a cluster are equal.
+    severe = rounding > np.sqrt(np.square(x - np.repeat(means, sizes, axis=0)).sum(axis=1))
+    if severe.any():
+        starts = np.flatnonzero(np.diff(labels[severe], prepend=-1))
+        upper, lower = (ufunc.reduceat(x[severe], starts, axis=0) for ufunc in (np.maximum, np.minimum))
+        if (upper != lower).any():
+            return True
+    if not nearest:
+        return False
+    assigned = np.sqrt(np.square(x - centers[labels]).sum(axis=1)) * (1 - LABEL_TOLERANCE)
+    blocks = (slice(start, start + HOST_BLOCK) for start in range(0, len(x), HOST_BLOCK))
+    return any((_min_distances(x[rows], centers) < assigned[rows]).any() for rows in blocks)
+
+
+def _min_distances(x, centers):
+    """Distance of each sample to the nearest center, from differences, one center after the other."""
+    return np.sqrt(np.min([np.square(x - center).sum(axis=1) for center in centers], axis=0))
+
+
+def _min_separation(centers):
+    """Least distance between two centers; infinite for one center."""
+    return min(
+        (_min_distances(centers[j + 1 :], centers[j][None]).min() for j in range(len(centers) - 1)), default=np.inf
+    )

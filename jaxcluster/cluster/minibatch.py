@@ -1,45 +1,62 @@
-"""Mini-batch k-means: each center is a running mean of the rows that small random batches gave it.
+"""Mini-batch k-means: each center is the running mean of the samples that small random batches assigned to it.
 
-Source: D. Sculley, Web-scale k-means clustering, WWW 2010, with the re-drawing of rare centers and the stopping rule
-that scikit-learn made usual.
+    c_j ← (N_j·c_j + Σ w·x) / (N_j + Σ w),   N_j ← N_j + Σ w   over the samples of the batch nearest to c_j
+
+The learning rate of a center is thus 1/N_j per sample. The iteration stops by early stopping: when the exponentially
+smoothed inertia of the batches has not fallen for some batches.
+
+Source: D. Sculley, Web-scale k-means clustering, WWW 2010; the reassignment of rare centers and the stopping rule are
+those of scikit-learn.
+
+>>> import jax, jax.numpy as jnp
+>>> x = jnp.array([[0.0], [1.0], [9.0], [10.0]])
+>>> fit(jax.random.key(0), x, 2, batch_size=8, max_epochs=40).labels.tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+True
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
-from jaxcluster.cluster.centroids import coarse_of_labels, mean_variance, with_precision
-from jaxcluster.cluster.given import GIVEN, check_given
-from jaxcluster.cluster.seeding import seed_centers
+from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
+from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import check, memory
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.frame import Frame, bucket, finalize, frame_of, prepare
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import many
+from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
 
-REDRAW_PERIOD = 10
-"""Rare centers are looked for each time this many rows for each center have been seen."""
+__all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "step"]
+
+State = TypeVar("State")
+
+REASSIGNMENT_PERIOD = 10
+"""Samples per center between two reassignments of rare centers, as in scikit-learn."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class MiniBatchState(NamedTuple):
-    """Centers as running means, and what decides about re-drawing and stopping.
+    """Centers as running means, with the counters of reassignment and of early stopping.
 
     Attributes:
-        centers: (k, d).
-        counts: (k,) total weight that each center has averaged.
-        since_redraw: () rows seen since rare centers were last re-drawn.
-        inertia: () Σ w·‖x − c‖² (data units²): of the last batch while running, of all rows after a fit.
+        centers: (k, d) cluster centers.
+        counts: (k,) total weight N that each center has averaged.
+        since_redraw: () samples seen since rare centers were last reassigned.
+        inertia: () Σ w·‖x − c‖² (data units²): of the last batch while running, of all samples after a fit.
         smoothed: () exponentially smoothed inertia per unit of weight; infinite before the second batch.
-        least: () the least smoothed inertia so far.
+        least: () least smoothed inertia so far.
         stale: () batches since then.
         shift: () Σ‖Δc‖² of the last batch (data units²).
     """
@@ -79,7 +96,7 @@ class MiniBatchState(NamedTuple):
 
 
 class _Static(NamedTuple):
-    """Options that change the program."""
+    """Static options: they change the compiled program."""
 
     k: int
     init: str
@@ -107,26 +124,26 @@ def fit(
     reassignment_ratio=0.01,
     axis_name: str | None = None,
 ) -> Fit:
-    """Clusters rows by small batches drawn with replacement; needs a few passes where Lloyd needs many.
+    """Cluster samples by small batches drawn with replacement; takes a few passes where Lloyd takes many.
 
     Args:
-        key: random key for the start and the batches.
-        x: (n, d) rows.
-        k: number of clusters, static, 1 <= k <= n.
-        weights: (n,) non-negative row weights, or None.
-        batch_size: rows a batch, static.
+        key: random key for the initialization and the batches.
+        x: (n_samples, n_features).
+        k: number of clusters, static, 1 <= k <= n_samples.
+        weights: (n_samples,) non-negative sample weights, or None for 1 each.
+        batch_size: samples in a batch, static.
         init: as in ``kmeans.fit``.
-        n_init: starts tried on ``init_size`` rows; the one with the least inertia there is used.
-        max_epochs: the most batches taken, in passes over the rows. Traced.
-        tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the columns; 0 switches this off. Traced.
+        n_init: initializations tried on ``init_size`` samples; the one of least inertia there is used.
+        max_epochs: maximum number of passes over the samples, in batches. Traced.
+        tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the features; 0 switches this off. Traced.
         max_no_improvement: stop after so many batches without a lower smoothed inertia; None switches this off.
-        init_size: rows that starts are drawn from and tried on; None for three batches, at least 3k.
-        reassignment_ratio: a center whose count is below this share of the largest is re-drawn from the batch.
-        axis_name: the mapped axis over which rows are spread, inside shard_map.
+        init_size: samples that initial centers are drawn from and tried on; None for three batches, at least 3k.
+        reassignment_ratio: a center whose count is below this fraction of the largest is drawn again from the batch.
+        axis_name: the mapped axis over which samples are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `MiniBatchState`, the labels of all rows, steps (batches), status, and the smoothed inertia per
-        unit of weight after each batch; of the first that of the start, which is not smoothed.
+        `Fit` with a `MiniBatchState`, the labels of all samples, steps (batches), status, and the smoothed inertia per
+        unit of weight after each batch; after the first the inertia of that batch, which is not smoothed.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
@@ -152,7 +169,11 @@ def fit_framed(
     reassignment_ratio,
     axis_name=None,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed."""
+    """`fit` for callers that need its frame.
+
+    Returns:
+        The fit, and the frame in which it was computed.
+    """
     key = check.check_key(key)
     x, k = check.check_samples(x, k, axis_name)
     n_local = x.shape[0]
@@ -163,34 +184,34 @@ def fit_framed(
     for name, value in (("tol", tol), ("reassignment_ratio", reassignment_ratio)):
         check.check_positive(name, value, zero=True)
     check.check_positive("max_epochs", max_epochs)
-    name, given = check_given(init, None, None, k, x.shape[1])
-    runs = 1 if name == GIVEN else check.check_count("n_init", n_init)
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
+    runs = 1 if name == FROM_CENTERS else check.check_count("n_init", n_init)
     prepared = prepare(x, weights, axis_name=axis_name)
+    # Sizes of programs follow the padded number of samples, so that close numbers share a program.
     most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
-    rows = n_local if axis_name is None else n
     static = _Static(
-        k, name, runs, batch_size, min(init_size, bucket(rows)), prepared.narrowed, history_capacity(most), axis_name
+        k, name, runs, batch_size, min(init_size, bucket(n)), prepared.narrowed, history_capacity(most), axis_name
     )
     patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)
-    fitted, coarse = _fit(static, key, prepared.points, given.enter(prepared.frame), limits)
+    fitted, unresolved = _fit(static, key, prepared.points, constraints.enter(prepared.frame), limits)
     fitted = finalize(fitted, prepared, MiniBatchState.leave, length=2)
-    return with_precision(fitted, x, prepared.frame, coarse), prepared.frame
+    return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
-def start(
+def init(
     key: KeyArray, x, k: int, *, weights=None, init="k-means++", n_init: int = 1, frame: Frame | None = None
 ) -> MiniBatchState:
-    """A state that has seen nothing yet, its centers chosen from the first batch x (n, d).
+    """Initial state for `partial_fit`, its centers seeded from the first batch x (n_samples, n_features).
 
     Arguments as in `fit` and `partial_fit`.
     """
     x, k = check.check_samples(x, k)
-    name, given = check_given(init, None, None, k, x.shape[1])
-    runs = 1 if name == GIVEN else check.check_count("n_init", n_init)
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
+    runs = 1 if name == FROM_CENTERS else check.check_count("n_init", n_init)
     prepared = prepare(x, weights, frame=frame)
     static = _Static(k, name, runs, 0, prepared.points.x.shape[0], False, 0, None)
-    return _start(static, key, prepared.points, given.enter(prepared.frame)).leave(prepared.frame)
+    return _init(static, key, prepared.points, constraints.enter(prepared.frame)).leave(prepared.frame)
 
 
 def partial_fit(
@@ -202,13 +223,13 @@ def partial_fit(
     reassignment_ratio=0.01,
     frame: Frame | None = None,
 ) -> MiniBatchState:
-    """The state after one more batch: its rows are averaged into their nearest centers.
+    """State after one more batch, whose samples are averaged into their nearest centers.
 
     Args:
-        key: random key for re-drawing rare centers.
-        state: from `start`, `fit` or an earlier call.
-        x: (n, d) rows, any number of them.
-        weights: (n,) non-negative, or None.
+        key: random key for the reassignment of rare centers.
+        state: from `init`, `fit` or an earlier call.
+        x: (n_samples, n_features), any number of samples.
+        weights: (n_samples,) non-negative, or None.
         reassignment_ratio: as in `fit`.
         frame: of the first batch; None for one about the centers.
     """
@@ -221,8 +242,8 @@ def partial_fit(
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(static, key, points, given):
-    return _seed(static, key, points, given)
+def _init(static, key, points, constraints):
+    return _seed(static, key, points, constraints)
 
 
 @jax.jit
@@ -232,7 +253,7 @@ def _partial_fit(key, state, points, n, reassignment_ratio):
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, given, limits):
+def _fit(static, key, points, constraints, limits):
     tol, max_epochs, patience, reassignment_ratio = limits
     n = count_rows(points.weight, static.axis_name)
     max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / static.batch_size)).astype(jnp.int32))
@@ -243,30 +264,29 @@ def _fit(static, key, points, given, limits):
     tol = tol * mean_variance(points, norms, axis_name=static.axis_name)
 
     def advance(running):
-        draw_key, redraw_key = jax.random.split(jax.random.fold_in(batch_key, running.steps))
+        draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, running.steps))
         batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
         size = jnp.int32(static.batch_size)
-        state, value = step(redraw_key, running.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
-        still = (state.shift <= tol) & (tol > 0) & (running.steps > 0)
-        done = still | (state.stale.astype(patience.dtype) >= patience)
-        return _Running(state, running.steps + 1, going_on(done, state.shift), value)
+        state, value = step(reassign_key, running.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
+        converged = (state.shift <= tol) & (tol > 0) & (running.steps > 0)
+        done = converged | (state.stale.astype(patience.dtype) >= patience)
+        return _Running(state, running.steps + 1, loop_residual(done, state.shift), value)
 
     one = jnp.ones((), points.x.dtype)
-    running = _Running(_seed(static, seed_key, sample, given), jnp.int32(0), one, one)
+    running = _Running(_seed(static, seed_key, sample, constraints), jnp.int32(0), one, one)
     fitted = iterate(advance, running, tol=0, max_steps=max_steps, capacity=static.capacity)
     state = fitted.state.state
     labels, _ = nearest(points.x, state.centers)
-    own = distances_to_assigned(points.x, state.centers, labels)
-    inertia = across(points.weight @ own, static.axis_name)
+    inertia = across(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
     status = status_with(fitted.status, objective=inertia)
-    coarse = coarse_of_labels(points, state.centers, labels) if static.narrowed else None
-    return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), coarse
+    unresolved = unresolved_about_means(points, state.centers, labels) if static.narrowed else None
+    return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), unresolved
 
 
 class _Running(NamedTuple):
-    """A state with the number of batches behind it; the residual is 1 while it should go on.
+    """A state, the number of batches it has seen, and the residual of the loop, 1 until it should stop.
 
-    The value is the inertia of the last batch per unit of weight, which stands for the smoothed one of the first batch.
+    ``value`` is the inertia of the last batch per unit of weight: the objective until there is a smoothed one.
     """
 
     state: MiniBatchState
@@ -282,11 +302,15 @@ class _Running(NamedTuple):
 def step(
     key: KeyArray, state: MiniBatchState, batch: Points, *, n, n_rows, reassignment_ratio
 ) -> tuple[MiniBatchState, Float[Array, ""]]:
-    """One batch, in the frame of its rows.
+    """One step on a batch, in the frame of its samples.
 
     Args:
-        n: rows of the whole set, which sets how slowly the inertia is smoothed.
-        n_rows: rows of this batch.
+        key: random key for the reassignment of rare centers.
+        state: in the frame of the batch.
+        batch: weighted samples.
+        n: samples of the whole set, which sets the smoothing factor 2·n_rows/(n + 1) of the inertia.
+        n_rows: samples of this batch.
+        reassignment_ratio: as in `fit`.
 
     Returns:
         The state after the batch, and the inertia of the batch per unit of weight.
@@ -296,13 +320,13 @@ def step(
     labels, distance = nearest(batch.x, state.centers)
     sums, weight = cluster_sums(batch, labels, k)
     counts = state.counts + weight
-    grown = weight > 0
-    means = (state.centers * state.counts[:, None] + sums) / jnp.where(grown, counts, 1)[:, None]
-    centers = jnp.where(grown[:, None], means, state.centers)
+    updated = weight > 0
+    means = (state.centers * state.counts[:, None] + sums) / jnp.where(updated, counts, 1)[:, None]
+    centers = jnp.where(updated[:, None], means, state.centers)
     shift = jnp.sum(jnp.square(centers - state.centers))
     since = state.since_redraw + n_rows
-    due = jnp.any(state.counts == 0) | (since >= REDRAW_PERIOD * k)
-    centers, counts = _redraw_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due)
+    due = jnp.any(state.counts == 0) | (since >= REASSIGNMENT_PERIOD * k)
+    centers, counts = _reassign_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due)
     inertia = batch.weight @ distance
     total = jnp.sum(batch.weight)
     value = inertia / jnp.where(total > 0, total, 1)
@@ -310,43 +334,91 @@ def step(
         centers=centers, counts=counts, since_redraw=jnp.where(due, 0, since), inertia=inertia, shift=shift
     )
     alpha = jnp.minimum(2 * n_rows / (n + 1), 1).astype(inertia.dtype)
-    return smooth(state, value, alpha, fresh=fresh), value
+    return update_ema(state, value, alpha, fresh=fresh), value
 
 
-def _redraw_rare(key, centers, counts, batch, n_rows, ratio, due):
-    """Puts centers with low counts on random rows of the batch; at most half as many as the batch has rows."""
+def _reassign_rare(key, centers, counts, batch, n_rows, ratio, due):
+    """Put centers of low count on random samples of the batch, at most half as many as the batch has samples."""
     k = counts.shape[0]
     rare = due & (counts < ratio * jnp.max(counts))
     rank = jnp.argsort(jnp.argsort(jnp.where(rare, counts, jnp.inf))).astype(jnp.int32)
     rows = min(k, batch.weight.shape[0])
+    # The largest of independent noise: distinct samples, all that have weight equally likely.
     noise = jax.random.gumbel(key, batch.weight.shape, batch.x.dtype)
     _, drawn = jax.lax.top_k(jnp.where(batch.weight > 0, noise, -jnp.inf), rows)
     rare &= (rank < n_rows // 2) & (rank < rows)
-    kept_least = jnp.min(jnp.where(rare, jnp.inf, counts))
+    # A reassigned center gets the least count of the others, so that it is not rare again at once.
+    least_count = jnp.min(jnp.where(rare, jnp.inf, counts))
     centers = jnp.where(rare[:, None], batch.x[drawn[jnp.minimum(rank, rows - 1)]], centers)
-    return centers, jnp.where(rare, kept_least, counts)
+    return centers, jnp.where(rare, least_count, counts)
 
 
-def _seed(static, key, sample, given):
-    """The start with the least inertia on a sample of rows."""
-    if given.start is not None:
-        return _fresh(given.start)
+def _seed(static, key, sample, constraints):
+    """Initial state of the least inertia on a sample."""
+    if constraints.initial is not None:
+        return _initial_state(constraints.initial)
 
     def one(key):
         centers = seed_centers(key, sample, static.k, init=static.init)
         return centers, sample.weight @ nearest(sample.x, centers)[1]
 
     if static.runs == 1:
-        return _fresh(one(key)[0])
+        return _initial_state(one(key)[0])
     centers, inertia = many(one, jax.random.split(key, static.runs))
-    return _fresh(centers[jnp.argmin(inertia)])
+    return _initial_state(centers[jnp.argmin(inertia)])
 
 
-def _fresh(centers):
+def _initial_state(centers):
     zero, none = jnp.zeros((), centers.dtype), jnp.int32(0)
     infinite = jnp.full((), jnp.inf, centers.dtype)
     counts = jnp.zeros(centers.shape[:1], centers.dtype)
     return MiniBatchState(centers, counts, none, zero, infinite, infinite, none, infinite)
+
+
+# Minibatch sampling and early stopping by an exponentially weighted average -------------------------------------------
+
+
+def draw_batch(key: KeyArray, points: Points, size: int, n: Int[Array, ""], axis_name: str | None) -> Points:
+    """``size`` samples drawn with replacement from the first n, the same on every device."""
+    local = points.weight.shape[0]
+    drawn = jax.random.randint(key, (size,), 0, n, jnp.int32)
+    index = drawn - shard_index(axis_name) * local
+    is_local = (index >= 0) & (index < local)
+    index = jnp.clip(index, 0, local - 1)
+    return Points(*(take_row(rows, index, is_local, axis_name) for rows in points))
+
+
+def count_rows(weight: Float[Array, " n"], axis_name: str | None) -> Int[Array, ""]:
+    """Number of samples up to the last with a weight: padding, on one device or over many, comes after it."""
+    local = weight.shape[0]
+    ends = jnp.arange(1, local + 1, dtype=jnp.int32) + shard_index(axis_name) * local
+    return across(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
+
+
+def update_ema(state: State, value: Float[Array, ""], alpha, *, margin=0.0, fresh=False) -> State:
+    """Fold a batch's value, of which less is better, into the exponential moving average and the early stopping.
+
+    Args:
+        state: a NamedTuple with ``smoothed`` (the average, infinite at first), ``least`` (the least average that
+            counted as an improvement, infinite at first) and ``stale`` (batches since then).
+        value: () of this batch.
+        alpha: smoothing factor in (0, 1], the weight of this batch.
+        margin: improvement below ``least`` that counts.
+        fresh: skip this batch, the first after a seeding: its value is that of the seeds, not of running means.
+    """
+    before = jnp.where(jnp.isinf(state.smoothed), value, state.smoothed)
+    smoothed = before * (1 - alpha) + value * alpha
+    better = smoothed < state.least - margin
+    return state._replace(
+        smoothed=jnp.where(fresh, jnp.asarray(jnp.inf, smoothed.dtype), smoothed),
+        least=jnp.where(better & ~jnp.asarray(fresh), smoothed, state.least),
+        stale=jnp.where(better | fresh, 0, state.stale + 1),
+    )
+
+
+def loop_residual(done, monitored: Float[Array, ""]) -> Float[Array, ""]:
+    """Residual of a loop over batches: 1 until ``done``, then 0; NaN where ``monitored`` is."""
+    return jnp.where(jnp.isnan(monitored), jnp.nan, jnp.where(done, 0, 1)).astype(monitored.dtype)
 
 
 memory.guard_functions(__name__)

@@ -1,28 +1,144 @@
-"""Where centroid methods start: k-means++, k-means‖, random rows.
+"""Initial centers: checked where the caller passes them, else seeded by k-means++, k-means‖ or at random.
 
-All draws are by weight and do not depend on padding. Rows come centered.
+Every draw is by sample weight, so padding (weight 0) is never drawn and does not change a draw. Samples come centered.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxcluster.core import check
 from jaxcluster.core.fold import across
+from jaxcluster.core.frame import Frame, publish
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import refined_sqeuclidean
+from jaxcluster.ops.distance import normalize, refined_sqeuclidean
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points, Published
 
 INITS = ("k-means++", "random", "k-means||")
 
-PARALLEL_ROUNDS = 5
-OVERSAMPLING = 2
+FROM_CENTERS = "centers"
+"""Name of an initialization from centers that the caller passes, beside the names in `INITS`."""
 
-_BLOCK = 1024
+PARALLEL_ROUNDS = 5
+"""Sampling rounds of k-means‖: with five, its authors found the inertia of k-means++ or better."""
+
+OVERSAMPLING = 2
+"""Oversampling factor of k-means‖: candidates drawn in each round, in multiples of k."""
+
+SUM_BLOCK = 1024
+"""Samples in a block of the two-level cumulative sum that draws are looked up in."""
+
+
+class CenterConstraints(NamedTuple):
+    """Centers and masks that the caller fixes; None where nothing is fixed.
+
+    Attributes:
+        initial: (k, d) initial centers.
+        frozen: (m, d) centers that take the first m places before the others are seeded, and never move.
+        movable: (k,) mask of the centers that an update may move.
+        active: (k,) mask of the centers that take part.
+    """
+
+    initial: Any = None
+    frozen: Any = None
+    movable: Bool[Array, " k"] | None = None
+    active: Bool[Array, " k"] | None = None
+
+    def enter(self, frame: Frame, spherical: bool = False) -> CenterConstraints:
+        """The same centers in a frame, constant for gradients; unit vectors where ``spherical``."""
+
+        def transformed(centers):
+            if centers is None:
+                return None
+            if spherical and not check.is_traced(centers):
+                # In float64 by the largest entry first: directions of lengths beyond float32 survive its range.
+                centers = np.asarray(centers, np.float64)
+                largest = np.abs(centers).max(axis=1, keepdims=True)
+                centers = centers / np.where(largest > 0, largest, 1)
+            centers = jax.lax.stop_gradient(frame.enter(centers))
+            return normalize(centers) if spherical else centers
+
+        return self._replace(initial=transformed(self.initial), frozen=transformed(self.frozen))
+
+    def restore_frozen(self, centers: Published) -> Published:
+        """``centers`` (…, k, d), the frozen ones bit by bit those of the caller, free of the frame's rounding."""
+        frozen = self.initial if self.frozen is None else self.frozen
+        m = frozen.shape[0]
+        if check.is_traced(self, centers):
+            frozen = jnp.asarray(frozen).astype(centers.dtype)
+            first = jnp.where(self.movable[:m, None], centers[..., :m, :], frozen)
+            return jnp.concatenate([first, centers[..., m:, :]], axis=-2)
+        out = np.array(centers)
+        fixed = ~np.asarray(self.movable)[:m]
+        out[..., :m, :][..., fixed, :] = np.asarray(frozen)[fixed]
+        return publish(out, out.dtype)
+
+
+def check_centers(init, frozen, active, k: int, d: int) -> tuple[str, CenterConstraints]:
+    """Check the options ``init``, ``frozen`` and ``active`` of a fit.
+
+    Returns:
+        The name of the initialization, one of `INITS` or `FROM_CENTERS`, and the `CenterConstraints`.
+
+    Raises:
+        ValueError: an unknown name, or an array of the wrong shape or with values that are not finite.
+    """
+    name, initial = FROM_CENTERS, None
+    if isinstance(init, str):
+        check.check_choice("init", init, INITS)
+        name = init
+    else:
+        initial = _check_array("init", init, k, d)
+    frozen, movable = _check_frozen(frozen, initial, k, d)
+    if initial is not None and frozen is not None:
+        initial, frozen = _replace_first(initial, frozen), None
+    if active is not None:
+        active = check.check_mask("active", active, k)
+    return name, CenterConstraints(initial, frozen, movable, active)
+
+
+def _check_frozen(frozen, initial, k, d):
+    """The frozen centers, or None for a mask over the initial ones, and the mask of the movable centers."""
+    if frozen is None:
+        return None, None
+    frozen = frozen if isinstance(frozen, jax.Array) else np.asarray(frozen)
+    if frozen.dtype != bool:
+        frozen = _check_array("frozen", frozen, k, d, fewer=True)
+        return frozen, jnp.arange(k, dtype=jnp.int32) >= frozen.shape[0]
+    if initial is None:
+        raise ValueError(
+            "frozen is a mask, which needs initial centers: pass init=(k, d) centers too, or as frozen the centers "
+            "themselves to have the others seeded around them."
+        )
+    return None, ~check.check_mask("frozen", frozen, k)
+
+
+def _check_array(name, centers, k, d, *, fewer=False) -> Any:
+    centers = check.check_matrix(centers, name=name)
+    if not check.is_traced(centers):
+        check.check_finite(centers, name=name)
+    kind = "initial" if name == "init" else name
+    if centers.shape[0] > k if fewer else centers.shape[0] != k:
+        raise ValueError(f"The shape of the {kind} centers {centers.shape} does not match the number of clusters {k}.")
+    if centers.shape[1] != d:
+        raise ValueError(
+            f"The shape of the {kind} centers {centers.shape} does not match the number of features of the data {d}."
+        )
+    return centers
+
+
+def _replace_first(initial, frozen):
+    """``initial`` with its first rows replaced by ``frozen``."""
+    if check.is_traced(initial, frozen):
+        return jnp.asarray(initial).at[: frozen.shape[0]].set(jnp.asarray(frozen).astype(initial.dtype))
+    return np.concatenate([np.asarray(frozen, np.float64), np.asarray(initial, np.float64)[len(frozen) :]])
 
 
 def seed_centers(
@@ -32,15 +148,14 @@ def seed_centers(
     *,
     init: str = "k-means++",
     active: Bool[Array, " k"] | None = None,
-    fixed: Float[Array, "m d"] | None = None,
+    frozen: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """k starting centers, the first of them ``fixed`` where centers are given."""
+    """k initial centers by the method ``init``, the first of them ``frozen`` if there are any."""
     if init == "random":
-        return random_rows(key, points, k, fixed=fixed, axis_name=axis_name)
-    if init == "k-means||":
-        return kmeans_parallel(key, points, k, active=active, fixed=fixed, axis_name=axis_name)
-    return kmeans_plus_plus(key, points, k, active=active, fixed=fixed, axis_name=axis_name)
+        return random_rows(key, points, k, frozen=frozen, axis_name=axis_name)
+    method = kmeans_parallel if init == "k-means||" else kmeans_plus_plus
+    return method(key, points, k, active=active, frozen=frozen, axis_name=axis_name)
 
 
 def random_rows(
@@ -48,22 +163,24 @@ def random_rows(
     points: Points,
     k: int,
     *,
-    fixed: Float[Array, "m d"] | None = None,
+    frozen: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """k distinct rows drawn by weight (the Gumbel top-k form of drawing without replacement).
+    """k distinct samples drawn by weight without replacement (the Gumbel top-k trick).
 
     Source: W. Kool et al., Stochastic Beams and Where to Find Them, ICML 2019.
     """
     n = points.weight.shape[0]
     shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    # Noise for the samples of all devices, of which each takes its part: sharding changes no draw.
     noise = jax.random.gumbel(key, (shards * n,), points.x.dtype)
     noise = jax.lax.dynamic_slice_in_dim(noise, shard_index(axis_name) * n, n)
+    # log 0 = −inf: a sample of weight 0 is drawn only where fewer than k have any weight.
     score, local = jax.lax.top_k(jnp.log(points.weight) + noise, min(k, n))
     scores = gather_tables(score, axis_name)
-    _, chosen = jax.lax.top_k(scores, k)
-    rows = gather_tables(points.x[local], axis_name)[chosen]
-    return rows if fixed is None else jnp.concatenate([fixed, rows])[:k]
+    _, drawn = jax.lax.top_k(scores, k)
+    centers = gather_tables(points.x[local], axis_name)[drawn]
+    return centers if frozen is None else jnp.concatenate([frozen, centers])[:k]
 
 
 def kmeans_plus_plus(
@@ -72,41 +189,44 @@ def kmeans_plus_plus(
     k: int,
     *,
     active: Bool[Array, " k"] | None = None,
-    fixed: Float[Array, "m d"] | None = None,
+    frozen: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """Greedy k-means++: of 2 + ⌊ln k⌋ rows drawn by w·D², the one that lowers Σ w·D² most.
+    """Greedy k-means++: of 2 + ⌊ln k⌋ candidates drawn by w·D², the one that lowers the potential Σ w·D² most.
+
+    D is the distance of a sample to the nearest center so far.
 
     Args:
-        active: the first places, which are seeded; the others stay 0.
-        fixed: centers that are there already and take the first places.
+        active: mask of the centers to seed, which come first; the others stay 0.
+        frozen: (m, d) centers that take the first m places.
 
     Source: D. Arthur and S. Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007.
     """
-    places = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
+    n_active = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
+    # The number of candidates must be static, so it follows k; of them 2 + ⌊ln n_active⌋ are tried.
     candidates = 2 + int(math.log(k))
-    tried = jnp.arange(candidates, dtype=jnp.int32) < 2 + jnp.log(places.astype(points.x.dtype)).astype(jnp.int32)
+    tried = jnp.arange(candidates, dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(jnp.int32)
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
-    if fixed is None:
-        first = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
-        start = take_row(points.x, *first, axis_name)
-        closest = _distances_to_drawn(points.x, start, *first)[:, 0]
+    if frozen is None:
+        draw = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
+        first = take_row(points.x, *draw, axis_name)
+        closest = _distances_to_drawn(points.x, first, *draw)[:, 0]
     else:
-        start = fixed
-        _, closest = nearest(points.x, fixed)
-    centers = centers.at[: start.shape[0]].set(start)
+        first = frozen
+        _, closest = nearest(points.x, frozen)
+    centers = centers.at[: first.shape[0]].set(first)
 
     def add(carry):
-        centers, closest, place = carry
-        index, mine = _draw(jax.random.fold_in(key, place), points.weight * closest, candidates, axis_name)
-        rows = take_row(points.x, index, mine, axis_name)
-        after = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, mine))
-        potential = across(points.weight @ after, axis_name)
+        centers, closest, j = carry
+        index, is_local = _draw(jax.random.fold_in(key, j), points.weight * closest, candidates, axis_name)
+        rows = take_row(points.x, index, is_local, axis_name)
+        squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
+        potential = across(points.weight @ squares, axis_name)
         best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
-        return centers.at[place].set(rows[best]), after[:, best], place + 1
+        return centers.at[j].set(rows[best]), squares[:, best], j + 1
 
-    carry = (centers, closest, jnp.int32(start.shape[0]))
-    return jax.lax.while_loop(lambda carry: carry[2] < places, add, carry)[0]
+    carry = (centers, closest, jnp.int32(first.shape[0]))
+    return jax.lax.while_loop(lambda carry: carry[2] < n_active, add, carry)[0]
 
 
 def kmeans_parallel(
@@ -115,64 +235,67 @@ def kmeans_parallel(
     k: int,
     *,
     active: Bool[Array, " k"] | None = None,
-    fixed: Float[Array, "m d"] | None = None,
+    frozen: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """k-means‖: five rounds that each draw 2k rows by w·D², then k-means++ over what was drawn.
+    """k-means‖: five rounds that each draw 2k candidates by w·D², then k-means++ over the candidates.
 
-    Each candidate weighs what its nearest rows weigh. Few passes over the rows, so it suits many devices.
+    A candidate weighs as much as the samples nearest to it. Few passes over the samples, so it suits many devices.
 
-    Source: B. Bahmani et al., Scalable K-Means++, VLDB 2012, with a fixed number of draws a round.
+    Source: B. Bahmani et al., Scalable K-Means++, VLDB 2012, with a fixed number of draws in each round.
     """
-    round_keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
-    if fixed is None:
-        first = _draw(round_keys[0], points.weight, 1, axis_name)
-        start = take_row(points.x, *first, axis_name)
-    else:
-        start = fixed
-    drawn = max(1, OVERSAMPLING * k)
-    _, closest = nearest(points.x, start)
-    found = [start]
-    for round_key in round_keys[1:-1]:
-        index, mine = _draw(round_key, points.weight * closest, drawn, axis_name)
-        rows = take_row(points.x, index, mine, axis_name)
+    keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
+    first = frozen
+    if frozen is None:
+        first = take_row(points.x, *_draw(keys[0], points.weight, 1, axis_name), axis_name)
+    _, closest = nearest(points.x, first)
+    candidates = [first]
+    for round_key in keys[1:-1]:
+        index, is_local = _draw(round_key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
+        rows = take_row(points.x, index, is_local, axis_name)
         closest = jnp.minimum(closest, nearest(points.x, rows)[1])
-        found.append(rows)
-    candidates = jnp.concatenate(found)
+        candidates.append(rows)
+    candidates = jnp.concatenate(candidates)
     labels, _ = nearest(points.x, candidates)
     _, weight = cluster_sums(points, labels, candidates.shape[0])
-    drawn_points = Points(candidates, across(weight, axis_name))
-    return kmeans_plus_plus(round_keys[-1], drawn_points, k, active=active, fixed=fixed)
+    weighted = Points(candidates, across(weight, axis_name))
+    return kmeans_plus_plus(keys[-1], weighted, k, active=active, frozen=frozen)
 
 
-def _distances_to_drawn(x, rows, index, mine):
-    """Squared distances to samples that were drawn, each 0 from itself: rounding must not have it drawn again."""
-    same = mine[None, :] & (jnp.arange(x.shape[0], dtype=index.dtype)[:, None] == index[None, :])
+def _distances_to_drawn(x, rows, index, is_local):
+    """Squared distances to samples that were drawn.
+
+    The distance of a drawn sample to itself is exactly 0: a rounded one could have it drawn again.
+    """
+    same = is_local[None, :] & (jnp.arange(x.shape[0], dtype=index.dtype)[:, None] == index[None, :])
     return refined_sqeuclidean(x, rows, None, same)
 
 
 def _draw(
     key: KeyArray, mass: Float[Array, " n"], count: int, axis_name: str | None
 ) -> tuple[Int[Array, " count"], Bool[Array, " count"]]:
-    """``count`` rows drawn by mass: their index on the device that holds them, and whether that is this one.
+    """Draw ``count`` samples with replacement, with probability in proportion to ``mass``, by inverting its sums.
 
-    The inverse of the cumulative sum is looked up in two levels, blocks and then rows of a block: cheaper than one
-    long cumulative sum, and more exact. A row of mass 0 is not drawn unless all are 0.
+    Returns:
+        The index of each drawn sample on the device that holds it, and whether that is this device. A sample of mass 0
+        is not drawn unless all masses are 0.
     """
+    # Two levels, blocks and then the samples of one block: cheaper than one cumulative sum of n terms, and its rounding
+    # error grows with n/SUM_BLOCK + SUM_BLOCK terms in place of n.
     n = mass.shape[0]
-    blocks = jnp.pad(mass, (0, -n % _BLOCK)).reshape(-1, _BLOCK)
+    blocks = jnp.pad(mass, (0, -n % SUM_BLOCK)).reshape(-1, SUM_BLOCK)
     block_sums = jnp.sum(blocks, axis=1)
     totals = gather_tables(jnp.sum(block_sums)[None], axis_name)
     ends = jnp.cumsum(totals)
     target = jax.random.uniform(key, (count,), mass.dtype) * ends[-1]
     owner = _first_above(jnp.broadcast_to(ends, (count, ends.shape[0])), target, totals > 0)
-    mine = owner == shard_index(axis_name)
+    is_local = owner == shard_index(axis_name)
     rest = target - (ends - totals)[owner]
     block_ends = jnp.cumsum(block_sums)
     block = _first_above(jnp.broadcast_to(block_ends, (count, block_ends.shape[0])), rest, block_sums > 0)
     rest = rest - (block_ends - block_sums)[block]
     inside = _first_above(jnp.cumsum(blocks[block], axis=1), rest, blocks[block] > 0)
-    return jnp.minimum(block * _BLOCK + inside, n - 1), mine
+    return jnp.minimum(block * SUM_BLOCK + inside, n - 1), is_local
 
 
 def _first_above(ends, target, possible):

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.given import check_given
+from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, counting, float_dtype
@@ -221,7 +221,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _check_init(self, d: int) -> None:
         """Raises on starting centers that are not n_clusters rows of d columns, and on numbers of runs."""
         if not callable(self.init):
-            check_given(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
+            check_centers(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
         kmeans.check_runs("k-means++", self.n_init)
 
     def _n_runs(self, *, auto: int) -> int:
@@ -246,7 +246,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _call_init(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
         starts = [np.asarray(self.init(X, k, random_state=random_state)) for _ in range(runs)]
         for start in starts:
-            check_given(start, None, None, k, X.shape[1])
+            check_centers(start, None, None, k, X.shape[1])
         return starts
 
     def _fit_from_starts(

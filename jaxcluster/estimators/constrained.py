@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.cluster import balanced, constrained
-from jaxcluster.cluster.balanced.sizes import check_sizes
+from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.kmeans import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.input_tables import canonical

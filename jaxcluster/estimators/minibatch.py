@@ -154,7 +154,7 @@ class MiniBatchKMeans(CenterEstimator):
             start = self._start(X, weights)
             self._frame = prepare(X).frame
             options = {"weights": weights, "frame": self._frame, **start}
-            state = minibatch.start(jax.random.fold_in(key, 0), X, self.n_clusters, **options)
+            state = minibatch.init(jax.random.fold_in(key, 0), X, self.n_clusters, **options)
             self.n_steps_, self.history_ = 0, np.zeros(0, np.asarray(state.smoothed).dtype)
         else:
             state = self._restore_stream_state()

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-from jaxcluster.cluster.soft_kmeans import soften
+from jaxcluster.cluster.soft_kmeans import soft_assign
 from jaxcluster.core import check
 from jaxcluster.core.frame import frame_of
 from jaxcluster.losses.validation import as_samples, as_shaped, as_weights, promote, reduce, zero_unweighted
@@ -70,7 +70,7 @@ def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "me
     weights = as_weights(weights, x.shape[0])
     x = zero_unweighted(x, weights)
     nearest_center, excess = _excess_over_nearest(x, centers)
-    energy, _ = soften(excess.T, jnp.asarray(variance, x.dtype))
+    energy, _ = soft_assign(excess.T, jnp.asarray(variance, x.dtype))
     return reduce(jnp.sum(jnp.square(x - nearest_center), axis=1) + energy, reduction, weights=weights)
 
 

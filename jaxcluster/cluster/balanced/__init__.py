@@ -1,10 +1,13 @@
-"""Balanced k-means: clusters with bounds on their sizes, and the exact assignment that keeps them.
+"""Balanced k-means: bounds on cluster sizes, and the exact assignment under them.
 
-`predict` and `transform` are those of k-means: a new row goes to the nearest center, and no sizes bind there.
+`predict` and `transform` are those of k-means: a new sample goes to the nearest center, and no bounds hold there.
+
+>>> import jax.numpy as jnp
+>>> assign(jnp.array([[0.0], [1.0], [2.0], [9.0]]), jnp.array([[0.0], [9.0]])).tolist()
+[0, 0, 1, 1]
 """
 
-from jaxcluster.cluster.balanced.assign import assign, assign_cost
-from jaxcluster.cluster.balanced.fit import BalancedState, fit, fit_framed
+from jaxcluster.cluster.balanced.fit import BalancedState, assign, assign_cost, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform
 from jaxcluster.core.memory import guard_functions
 

@@ -1,7 +1,9 @@
-"""Lloyd's iteration with sizes of clusters kept: each assignment is exact, so that the inertia never rises.
+"""Balanced k-means: Lloyd's iteration with bounds on cluster sizes, and its assignment alone.
+
+Each assignment is the exact optimum under the bounds, so the inertia never rises.
 
 Source: P. S. Bradley, K. P. Bennett and A. Demiriz, Constrained k-means clustering, Microsoft Research
-MSR-TR-2000-65, for the iteration; see `prices` and `repair` for the assignment.
+MSR-TR-2000-65, for the iteration; see `dual_newton` and `shortest_paths` for the assignment.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.alternate import (
-    alternate,
+from jaxcluster.cluster.balanced.dual_newton import check_sizes
+from jaxcluster.cluster.balanced.shortest_paths import solve_assignment
+from jaxcluster.cluster.lloyd import with_precision_status
+from jaxcluster.cluster.lloyd_host import (
     check_costs,
-    coarse_of,
-    costs_of,
     final_status,
-    history_of,
+    initial_centers,
+    padded_history,
     refuse_traced,
-    starting_centers,
+    run_lloyd,
+    squared_distances,
+    unresolved_of,
 )
-from jaxcluster.cluster.balanced.repair import solve
-from jaxcluster.cluster.balanced.sizes import check_sizes
-from jaxcluster.cluster.centroids import with_precision
-from jaxcluster.cluster.given import check_given
+from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, finalize, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
@@ -36,8 +38,8 @@ class BalancedState(NamedTuple):
 
     Attributes:
         centers: (k, d) cluster centers.
-        inertia: () Σ‖x − c‖² (data units²), the least that any labels within the bounds have for these centers.
-        sizes: (k,) int32 how many rows each cluster has.
+        inertia: () Σ‖x − c‖² (data units²), the least for these centers of any labels within the bounds.
+        sizes: (k,) int32 number of samples of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
 
@@ -69,32 +71,32 @@ def fit(
     tol=1e-4,
     max_steps=300,
 ) -> Fit:
-    """Clusters rows around k centers that minimize the inertia, with as many rows in each cluster as asked for.
+    """Cluster samples around k centers that minimize the inertia under bounds on the cluster sizes.
 
-    Sizes hold for the rows of the fit without exception; `predict` puts new rows to the nearest center, where nothing
-    bounds sizes. Each row counts once: there are no row weights, whose parts would have to be shared out. Holds the
-    (n, k) squared distances, in float32, or in float64 for float64 rows under JAX's x64 mode. Assignments are exact
-    for these distances; they are searched for on the host, which takes concrete rows.
+    Sizes hold for the samples of the fit without exception; `predict` assigns new samples to the nearest center, where
+    nothing bounds sizes. Each sample counts once: weighted samples would have to be split between clusters. Holds the
+    (n_samples, k) squared distances, in float32, or in float64 for float64 samples under JAX's x64 mode. Assignments
+    are exact for these distances; they are computed on the host, which takes concrete samples.
 
     Args:
-        key: random key for the start.
-        x: (n, d) concrete rows.
-        k: number of clusters, 1 <= k <= n.
-        size_min, size_max: the fewest and the most rows of a cluster, or (k,) of each. None for both is sizes that
+        key: random key for the initialization.
+        x: (n_samples, n_features), concrete.
+        k: number of clusters, 1 <= k <= n_samples.
+        size_min, size_max: bounds on the number of samples of a cluster, or (k,) of each. None for both is sizes that
             differ by one at most, ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
-        init: "k-means++" (greedy), "random" (distinct rows), "k-means||", or (k, d) starting centers.
-        n_init: runs from different starts, of which the least inertia wins; 1 from given centers.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
-        max_steps: the most steps of a run.
+        init: "k-means++" (greedy), "random" (distinct samples), "k-means||", or (k, n_features) initial centers.
+        n_init: runs from different initial centers; the one of least inertia is returned. 1 where ``init`` is an array.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
+        max_steps: maximum number of steps of a run.
 
     Returns:
-        `Fit` with a `BalancedState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS, possible only where ``size_min`` is 0, says that some cluster has no rows; it keeps its center.
-        PRECISION says that rows of a cluster differ by less than float32 tells.
+        `Fit` with a `BalancedState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
+        EMPTY_CLUSTERS, possible only where ``size_min`` is 0: some cluster has no samples, and keeps its center.
+        PRECISION: samples of a cluster differ by less than float32 resolves.
 
     Raises:
-        ValueError, TypeError: wrong shapes, values or names; bounds that n rows cannot keep, and by how many; traced
-            arguments.
+        ValueError, TypeError: wrong shapes, values or names; bounds that are infeasible, and by how many samples;
+            traced arguments.
     """
     options = {"size_min": size_min, "size_max": size_max, "init": init, "n_init": n_init}
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
@@ -112,29 +114,86 @@ def fit_framed(
     tol=1e-4,
     max_steps=300,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed."""
+    """`fit` for callers that need its frame.
+
+    Returns:
+        The fit, and the frame in which it was computed.
+    """
     key = check.check_key(key)
     refuse_traced(key, x, init, tol, max_steps)
     x = check.check_matrix(x)
     k = check.check_clusters(k, x.shape[0])
-    sizes = check_sizes(size_min, size_max, x.shape[0], k)
+    bounds = check_sizes(size_min, size_max, x.shape[0], k)
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
-    name, given = check_given(init, None, None, k, x.shape[1])
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     check_costs(x.shape[0], k)
     prepared = prepare(x)
 
-    def assign(centers, prices):
-        return solve(costs_of(prepared, centers), sizes, np.zeros(k) if prices is None else prices)
+    def assign(centers, duals):
+        # The dual variables of the last assignment are a warm start: centers have moved little.
+        return solve_assignment(squared_distances(prepared, centers), bounds, np.zeros(k) if duals is None else duals)
 
-    starts = starting_centers(key, prepared, k, name, given, runs)
-    best, status = alternate(prepared, assign, starts, tol=tol, max_steps=max_steps)
-    counts = np.bincount(best.labels, minlength=k).astype(np.int32)
+    starts = initial_centers(key, prepared, k, name, constraints, runs)
+    best, status = run_lloyd(prepared, assign, starts, tol=tol, max_steps=max_steps)
+    sizes = np.bincount(best.labels, minlength=k).astype(np.int32)
     inertia, residual = jnp.asarray(best.inertia, best.centers.dtype), jnp.asarray(best.residual, best.centers.dtype)
-    state = BalancedState(best.centers, inertia, jax.device_put(counts), residual)
-    status = final_status(status, inertia, counts)
+    state = BalancedState(best.centers, inertia, jax.device_put(sizes), residual)
+    status = final_status(status, inertia, sizes)
     labels, steps = jax.device_put(best.labels), jnp.int32(len(best.history))
-    fitted = Fit(state, labels, steps, status, history_of(best, max_steps))
+    fitted = Fit(state, labels, steps, status, padded_history(best, max_steps))
     fitted = finalize(fitted, prepared, BalancedState.leave, length=2)
-    return with_precision(fitted, x, prepared.frame, coarse_of(prepared, best), nearest=False), prepared.frame
+    unresolved = unresolved_of(prepared, best)
+    return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
+
+
+def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+    """Labels of least Σ‖x − c‖² (data units²) among all whose sizes are within the bounds: exact, not rounded.
+
+    Holds the (n_samples, k) squared distances, in float32, or in float64 for float64 samples under JAX's x64 mode.
+
+    Args:
+        x: (n_samples, n_features), concrete; each sample counts once.
+        centers: (k, n_features).
+        size_min, size_max: bounds on the number of samples of a cluster, or (k,) of each. None for both is sizes that
+            differ by one at most; None for one of them is no bound.
+
+    Returns:
+        (n_samples,) int32 labels.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values; bounds that are infeasible, and by how many samples; traced
+            arguments.
+    """
+    refuse_traced(x, centers)
+    centers, x = check.check_matrix(centers, name="centers"), check.check_matrix(x)
+    check.check_width(x, centers.shape[1])
+    check.check_finite(centers, name="centers")
+    bounds = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
+    prepared = prepare(x)
+    costs = squared_distances(prepared, prepared.frame.enter(centers))
+    return jax.device_put(solve_assignment(costs, bounds, np.zeros(len(centers)))[0])
+
+
+def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+    """Labels of least Σ_i costs[i, label_i] among all whose sizes are within the bounds: exact, in float64.
+
+    Args:
+        costs: (n_samples, k) cost of each sample in each cluster; concrete, finite, of either sign, in any units.
+        size_min, size_max: as in `assign`.
+
+    Returns:
+        (n_samples,) int32 labels.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values; bounds that are infeasible, and by how many samples; traced
+            costs.
+    """
+    refuse_traced(costs)
+    costs = np.asarray(check.check_matrix(costs, name="costs"))
+    check.check_finite(costs, name="costs")
+    n, k = costs.shape
+    bounds = check_sizes(size_min, size_max, n, k)
+    costs = costs if costs.dtype in (np.float32, np.float64) else costs.astype(np.float64)
+    return jax.device_put(solve_assignment(costs, bounds, np.zeros(k))[0])

@@ -1,4 +1,11 @@
-"""k-means with pairs of rows that have to be in one cluster, and pairs that must not be."""
+"""Constrained k-means: must-link pairs share a cluster, cannot-link pairs do not.
+
+>>> import jax, jax.numpy as jnp
+>>> x = jnp.array([[0.0], [1.0], [9.0], [10.0]])
+>>> labels = fit(jax.random.key(0), x, 2, must_link=[(0, 3)], cannot_link=[(0, 1)]).labels.tolist()
+>>> labels[0] == labels[3] != labels[1]
+True
+"""
 
 from jaxcluster.cluster.constrained.fit import ConstrainedState, fit, fit_framed
 from jaxcluster.cluster.kmeans import predict, transform

@@ -1,7 +1,7 @@
-"""k-means under must-link and cannot-link: all pairs are kept, and the inertia never rises.
+"""k-means under must-link and cannot-link constraints: all pairs are kept, and the inertia never rises.
 
-Rows that have to be together are one row, with their weight and at their mean, which leaves the inertia as it is but
-for a constant. Those that have to be apart from others are labeled together with them, see `search`.
+Must-linked samples are contracted to one, at their mean and with their weight, which changes the inertia by a constant.
+Groups in conflict are assigned together, see `branch_and_bound`.
 
 Source: K. Wagstaff, C. Cardie, S. Rogers and S. Schrödl, Constrained k-means clustering with background knowledge,
 ICML 2001, for the problem.
@@ -15,20 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.alternate import (
-    alternate,
+from jaxcluster.cluster.constrained.branch_and_bound import Component, conflict_components, label_component
+from jaxcluster.cluster.constrained.constraints import group_samples
+from jaxcluster.cluster.lloyd import with_precision_status
+from jaxcluster.cluster.lloyd_host import (
     check_costs,
-    coarse_of,
-    costs_of,
     final_status,
-    history_of,
+    initial_centers,
+    padded_history,
     refuse_traced,
-    starting_centers,
+    run_lloyd,
+    squared_distances,
+    unresolved_of,
 )
-from jaxcluster.cluster.centroids import with_precision
-from jaxcluster.cluster.constrained.pairs import group
-from jaxcluster.cluster.constrained.search import Part, label, parts_of
-from jaxcluster.cluster.given import check_given
+from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, finalize, prepare
 from jaxcluster.types import Fit, Float, KeyArray, Published
@@ -39,8 +39,8 @@ class ConstrainedState(NamedTuple):
 
     Attributes:
         centers: (k, d) cluster centers.
-        inertia: () Σ w·‖x − c‖² (data units²) of rows to the center of their cluster.
-        weight: (k,) total weight of the rows of each cluster.
+        inertia: () Σ w·‖x − c‖² (data units²) of samples to the center of their cluster.
+        weight: (k,) total weight of the samples of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
     """
 
@@ -77,34 +77,36 @@ def fit(
     tol=1e-4,
     max_steps=300,
 ) -> Fit:
-    """Clusters rows around k centers that minimize the inertia, with pairs of rows together or apart as asked for.
+    """Cluster samples around k centers that minimize the inertia under must-link and cannot-link pairs.
 
-    Labels keep every pair. Groups of rows that no cannot-link ties to others go to the nearest center. The others are
-    labeled part by part of the graph of cannot-links: exactly for parts of few groups, by descent from the labels of
-    the step before for large ones, since the problem is NP-hard. Holds the (n, k) squared distances, in float32, or in
-    float64 for float64 rows under JAX's x64 mode.
+    Labels keep every pair. Groups of samples without a cannot-link go to the nearest center. The others are assigned
+    one connected component of cannot-links at a time: exactly in components of few groups, by local search from the
+    labels of the step before in large ones, since the problem is NP-hard. Holds the (n_samples, k) squared distances,
+    in float32, or in float64 for float64 samples under JAX's x64 mode.
 
     Args:
-        key: random key for the start.
-        x: (n, d) concrete rows.
-        k: number of clusters, 1 <= k <= n.
+        key: random key for the initialization.
+        x: (n_samples, n_features), concrete.
+        k: number of clusters, 1 <= k <= n_samples.
         must_link: (m, 2) row numbers, pairs that share a cluster. If rows a and b do, and b and c, then a and c.
         cannot_link: (m, 2) row numbers, pairs that do not.
-        weights: (n,) non-negative row weights; a row of weight 0 keeps its pairs but does not count. None for 1 each.
-        init: "k-means++" (greedy), "random" (distinct groups by weight), "k-means||", or (k, d) starting centers.
-        n_init: runs from different starts, of which the least inertia wins; 1 from given centers.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns, taken of groups.
-        max_steps: the most steps of a run.
+        weights: (n_samples,) non-negative sample weights; a sample of weight 0 keeps its pairs but does not count. None
+            for 1 each.
+        init: "k-means++" (greedy), "random" (distinct groups by weight), "k-means||", or (k, n_features) initial
+            centers.
+        n_init: runs from different initial centers; the one of least inertia is returned. 1 where ``init`` is an array.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features, taken of groups.
+        max_steps: maximum number of steps of a run.
 
     Returns:
-        `Fit` with a `ConstrainedState`, labels (n,) int32, steps, status and the inertia after each step. Status
-        EMPTY_CLUSTERS says that some cluster has no rows with weight; it keeps its center. PRECISION says that rows of
-        a cluster differ by less than float32 tells.
+        `Fit` with a `ConstrainedState`, labels (n_samples,) int32, steps, status and the inertia after each step.
+        Status EMPTY_CLUSTERS: some cluster has no samples with weight, and keeps its center. PRECISION: samples of a
+        cluster differ by less than float32 resolves.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names; pairs out of range, of a row with itself, or that
             contradict each other, by which chain of rows; fewer clusters than cannot-links take, and which rows they
-            are; groups fewer than clusters; traced arguments.
+            are; fewer groups than clusters; traced arguments.
     """
     options = {"must_link": must_link, "cannot_link": cannot_link, "weights": weights, "init": init, "n_init": n_init}
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
@@ -123,7 +125,11 @@ def fit_framed(
     tol=1e-4,
     max_steps=300,
 ) -> tuple[Fit, Frame]:
-    """`fit`, and the frame in which it was computed."""
+    """`fit` for callers that need its frame.
+
+    Returns:
+        The fit, and the frame in which it was computed.
+    """
     key = check.check_key(key)
     refuse_traced(key, x, weights, init, tol, max_steps)
     x = check.check_matrix(x)
@@ -131,43 +137,45 @@ def fit_framed(
     k = check.check_clusters(k, n)
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
-    name, given = check_given(init, None, None, k, x.shape[1])
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
     weights = np.ones(n) if weights is None else check.check_weights(weights, n).astype(np.float64)
     x = np.asarray(x)
     check.check_finite(x)
-    groups = group(must_link, cannot_link, n)
+    groups = group_samples(must_link, cannot_link, n)
     count = len(groups.first)
     if count < k:
         raise ValueError(f"must_link leaves {count} groups of rows, fewer than k={k} clusters. Pass fewer clusters.")
-    parts = parts_of(groups.conflicts, count, k, groups.first)
+    components = conflict_components(groups.conflicts, count, k, groups.first)
     means, total, scatter = groups.means(x, weights)
     check_costs(x.shape[0], k)
     prepared = prepare(means if count == n else means.astype(x.dtype if x.dtype.kind == "f" else np.float64), total)
     scaled = np.asarray(prepared.frame.scale(total, weight=1))
     scatter = float(prepared.frame.scale(scatter, length=2, weight=1))
 
-    def assign(centers, last):
-        labels = _labels(costs_of(prepared, centers), scaled, parts, last)
+    def assign(centers, prev):
+        labels = _labels(squared_distances(prepared, centers), scaled, components, prev)
         return labels, labels
 
-    starts = starting_centers(key, prepared, k, name, given, runs)
-    best, status = alternate(prepared, assign, starts, tol=tol, max_steps=max_steps)
+    starts = initial_centers(key, prepared, k, name, constraints, runs)
+    best, status = run_lloyd(prepared, assign, starts, tol=tol, max_steps=max_steps)
     weight = np.bincount(best.labels, scaled, k)
     dtype = best.centers.dtype
     inertia, residual = jnp.asarray(best.inertia + scatter, dtype), jnp.asarray(best.residual, dtype)
     state = ConstrainedState(best.centers, inertia, weight.astype(dtype), residual)
-    status, history = final_status(status, inertia, weight), history_of(best, max_steps, scatter)
+    status, history = final_status(status, inertia, weight), padded_history(best, max_steps, scatter)
     fitted = Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
     fitted = finalize(fitted, prepared, ConstrainedState.leave, length=2, weight=1)
-    fitted = with_precision(fitted, means, prepared.frame, coarse_of(prepared, best), nearest=False)
+    fitted = with_precision_status(fitted, means, prepared.frame, unresolved_of(prepared, best), nearest=False)
     return fitted._replace(labels=jax.device_put(best.labels[groups.of_row])), prepared.frame
 
 
-def _labels(costs: np.ndarray, total: np.ndarray, parts: list[Part], last: np.ndarray | None) -> np.ndarray:
-    """(m,) labels of groups: the nearest center, but for those in parts."""
+def _labels(costs: np.ndarray, total: np.ndarray, components: list[Component], prev: np.ndarray | None) -> np.ndarray:
+    """(m,) labels of groups: the nearest center, but for those in conflict."""
     labels = costs.argmin(axis=1).astype(np.int32)
-    for part in parts:
-        own = costs[part.groups].astype(np.float64) * total[part.groups, None]
-        labels[part.groups] = label(part, own, None if last is None else last[part.groups])
+    for component in components:
+        weighted = costs[component.groups].astype(np.float64) * total[component.groups, None]
+        labels[component.groups] = label_component(
+            component, weighted, None if prev is None else prev[component.groups]
+        )
     return labels

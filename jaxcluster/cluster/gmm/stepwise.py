@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.batches import count_rows, draw_batch, going_on, smooth
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.compare import distant_rows
 from jaxcluster.cluster.gmm.fit import Framed, Solved, em_options, finalize, mean_cells
@@ -36,6 +35,7 @@ from jaxcluster.cluster.gmm.state import (
     volume,
     wide_means,
 )
+from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
 from jaxcluster.core import check
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, times_power_of_two
@@ -417,10 +417,10 @@ def _minibatch_fit(static, key, points, given, limits):
         batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
         rate = step_size(running.steps, decay, dtype)
         running = step(options, running, em.as_columns(batch), rate, jnp.asarray(reg).astype(dtype))
-        moved = smooth(search._replace(running=running), -running.lower_bound, alpha, margin=tol)
+        moved = update_ema(search._replace(running=running), -running.lower_bound, alpha, margin=tol)
         before = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
         change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(moved.smoothed - before))
-        residual = going_on(moved.stale.astype(patience.dtype) >= patience, moved.smoothed)
+        residual = loop_residual(moved.stale.astype(patience.dtype) >= patience, moved.smoothed)
         return moved._replace(change=change, residual=residual)
 
     running = _begin_on_sample(static, start_key, points, n, given, reg)

@@ -1,29 +1,49 @@
-"""Soft k-means from one start."""
+"""Soft k-means in one frame: E-step, M-step, fit from one initialization, responsibilities and free energy.
+
+    E-step   r_ij = softmax_j(−‖x_i − c_j‖² / 2σ²)
+    M-step   c_j = Σ_i w_i r_ij x_i / Σ_i w_i r_ij
+    free energy   F = −2σ² Σ_i w_i log((1/k) Σ_j exp(−‖x_i − c_j‖² / 2σ²))
+
+EM never raises the free energy. At a small σ² the exponentials underflow, so F is computed as the least distance plus
+2σ² times a log-sum-exp of the differences from it; at σ² = 0 it is the inertia, and the responsibilities are one-hot.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxcluster.cluster.centroids import coarse_of_labels, mean_variance, with_precision
-from jaxcluster.cluster.given import Given, check_given
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.seeding import seed_centers
-from jaxcluster.cluster.soft_kmeans.step import SoftStats, soft_stats, soft_update
-from jaxcluster.cluster.soft_kmeans.use import check_known, variance_in
-from jaxcluster.core import check
-from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, finalize, prepare
+from jaxcluster.cluster.gmm.compare import map_in_place
+from jaxcluster.cluster.gmm.state import scaled
+from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
+from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
+from jaxcluster.core import check, memory
+from jaxcluster.core.fold import across, fold_rows, map_rows
+from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.restart import in_groups
+from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import squared_norms
+from jaxcluster.ops.distance import HIGHEST, squared_norms
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES, form_of
+from jaxcluster.ops.gaussian.covariance_type import product_over_rows, with_ones
+from jaxcluster.ops.gaussian.diagonal import square_distances
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
+
+UNDERFLOW_EXPONENT = 750.0
+"""Exponent ‖x − c‖²/2σ², beyond that of the nearest center, from which on exp(−exponent) is 0 in float64 too."""
+
+MAX_VARIANCE_EXPONENT = 100
+"""A variance above 2¹⁰⁰ in a frame is taken for that: coordinates are below 2⁴⁰, so responsibilities are all 1/k."""
 
 
 class SoftKMeansState(NamedTuple):
@@ -31,9 +51,9 @@ class SoftKMeansState(NamedTuple):
 
     Attributes:
         centers: (k, d) cluster centers.
-        objective: () the free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): 2σ² times the negative
+        objective: () free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²): 2σ² times the negative
             log-likelihood, less a constant. It tends to the inertia as σ² → 0, and is the inertia at 0.
-        weight: (k,) total weight of the shares of each cluster.
+        weight: (k,) total responsibility Σ w·r of each cluster.
         residual: () Σ‖Δc‖² of the last step (data units²).
     """
 
@@ -52,8 +72,16 @@ class SoftKMeansState(NamedTuple):
         )
 
 
-class Running(NamedTuple):
-    """Centers, the statistics they lead to, and how far they last moved (squared)."""
+class SoftStats(NamedTuple):
+    """Sufficient statistics of the E-step: Σ w·r·x and Σ w·r of each cluster, and the free energy."""
+
+    sums: Float[Array, "*batch k d"]
+    weight: Float[Array, "*batch k"]
+    energy: Float[Array, "*batch"]
+
+
+class EMState(NamedTuple):
+    """Centers, the statistics of the E-step with them, and Σ‖Δc‖² of the last step."""
 
     centers: Float[Array, "*batch k d"]
     stats: SoftStats
@@ -66,7 +94,7 @@ class Running(NamedTuple):
 
 
 class Static(NamedTuple):
-    """Options that change the program."""
+    """Static options: they change the compiled program."""
 
     k: int
     init: str
@@ -87,30 +115,30 @@ def fit(
     max_steps=300,
     axis_name: str | None = None,
 ) -> Fit:
-    """Fits k centers whose clusters share rows softly.
+    """Fit k centers of soft clusters by EM from one initialization.
 
-    A pure function: it works under jit, vmap and shard_map and inside other functions. Centers have their gradient with
-    respect to ``x``, ``weights`` and ``variance`` by the implicit function theorem; it is right where the fit has
-    converged, so ask for a small tol. So have the objective and the weight of the clusters.
+    A pure function: it works under jit, vmap and shard_map and inside other functions. Centers, objective and cluster
+    weights have their gradient with respect to ``x``, ``weights`` and ``variance`` by the implicit function theorem; it
+    is right where the fit has converged, so ask for a small tol.
 
     Args:
-        key: random key for the start.
-        x: (n, d) rows.
-        k: number of clusters, static, 1 <= k <= n.
-        variance: σ² >= 0 (data units²), how soft the shares are; 0 for Lloyd's hard ones. Half of the temperature T of
-            shares in proportion to exp(−‖x − c‖²/T). Traced.
-        weights: (n,) non-negative row weights, or None.
-        init: as in ``kmeans.fit``; seeded centers of clusters with known rows start at the means of these.
-        known: (n,) integers, the cluster that a row belongs to whole, −1 where that is to be found; None for −1
+        key: random key for the initialization.
+        x: (n_samples, n_features).
+        k: number of clusters, static, 1 <= k <= n_samples.
+        variance: σ² >= 0 (data units²); 0 for the hard assignment of Lloyd. Half of the temperature T of
+            responsibilities in proportion to exp(−‖x − c‖²/T). Traced.
+        weights: (n_samples,) non-negative sample weights, or None for 1 each.
+        init: as in ``kmeans.fit``; seeded centers of clusters with known samples start at the means of these.
+        known: (n_samples,) integers, the cluster that has all of a sample, −1 where that is to be found; None for −1
             everywhere.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns. Traced.
-        max_steps: the most steps taken. Traced.
-        axis_name: the mapped axis over which rows are spread, inside shard_map.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features. Traced.
+        max_steps: maximum number of steps. Traced.
+        axis_name: the mapped axis over which samples are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `SoftKMeansState`, labels (n,) int32 of the nearest center, which are constants for gradients,
-        steps, status and the free energy after each step. A cluster that no row has a share in keeps its center; status
-        EMPTY_CLUSTERS says that there is one, and PRECISION that rows of a cluster differ by less than float32 tells.
+        `Fit` with a `SoftKMeansState`, labels (n_samples,) int32 of the nearest center, which are constants for
+        gradients, steps, status and the free energy after each step. Status EMPTY_CLUSTERS: some cluster has no
+        responsibility, and keeps its center. PRECISION: samples of a cluster differ by less than float32 resolves.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
@@ -120,55 +148,191 @@ def fit(
     check.check_positive("variance", variance, zero=True)
     check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
-    name, given = check_given(init, None, None, k, x.shape[1])
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
     prepared = prepare(x, weights, axis_name=axis_name)
     points, frame = prepared.points, prepared.frame
-    if known is not None:
-        known = jnp.pad(known, (0, points.weight.shape[0] - x.shape[0]), constant_values=-1)
+    known = _padded_known(known, points)
     static = Static(k, name, history_capacity(max_steps), axis_name)
-    variance = variance_in(frame, variance, points.x.dtype)
-    fitted = _fit(static, key, points, given.enter(frame), known, variance, tol, max_steps)
-    coarse = coarse_of_labels(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
+    variance = variance_in_frame(frame, variance, points.x.dtype)
+    fitted = _fit(static, key, points, constraints.enter(frame), known, variance, tol, max_steps)
+    unresolved = unresolved_about_means(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
     fitted = finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
-    return with_precision(fitted, x, frame, coarse)
+    return with_precision_status(fitted, x, frame, unresolved)
+
+
+def free_energy(centers, x, variance, *, weights=None, known=None, frame: Frame | None = None) -> Float[Published, ""]:
+    """Free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²), which `fit` minimizes, of any centers.
+
+    A sample of a known cluster counts with that cluster's term of the sum alone. Differentiable in centers, x, variance
+    and weights.
+
+    Args:
+        centers: (k, n_features).
+        x, variance, weights, known: as in `fit`.
+        frame: of the fit that the centers are from; None for one about the centers.
+    """
+    inside, prepared, variance = _in_one_frame(centers, x, variance, weights, frame)
+    known = None if known is None else check_known(known, prepared.n, inside.shape[0])
+    known = _padded_known(known, prepared.points)
+    return prepared.unscale(_energy(inside, prepared.points, known, variance), length=2, weight=1)
+
+
+def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Float[Published, "n k"]:
+    """Responsibilities of k centers for samples; one-hot at variance 0, ties to the lower index.
+
+    Differentiable with respect to centers, x and variance; arguments as in `free_energy`.
+
+    Returns:
+        (n_samples, k), rows that sum to 1.
+    """
+    inside, prepared, variance = _in_one_frame(centers, x, variance, None, frame)
+    memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the responsibilities")
+    return prepared.unscale(prepared.trim(_responsibilities(inside, prepared.points.x, variance), axis=0))
+
+
+def check_known(known, n: int, k: int) -> Int[Array, " n"]:
+    """``known`` as an int32 array of n clusters below k, −1 for none.
+
+    Raises:
+        TypeError: it does not hold integers.
+        ValueError: another shape, or numbers that are no cluster's.
+    """
+    if not check.is_traced(known):
+        known = np.asarray(known)
+    if known.dtype.kind not in "iu":
+        raise TypeError(f"known must hold integers, the cluster of each row or -1 for none, got dtype {known.dtype}.")
+    if known.shape != (n,):
+        raise ValueError(f"known must have shape ({n},), one a row, got {known.shape}.")
+    if not check.is_traced(known) and (known.min() < -1 or known.max() >= k):
+        raise ValueError(f"known must lie between -1 (not known) and {k - 1}, got {known.min()} to {known.max()}.")
+    return jnp.asarray(known, jnp.int32)
+
+
+def soft_assign(
+    distance: Float[Array, "k n"], variance: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, "k n"]]:
+    """E-step of samples in columns, from squared distances (data units²).
+
+    Returns:
+        (n,) free energy of each sample (data units²), and (k, n) responsibilities.
+    """
+    # Relative to the least distance, which stands outside of the logarithm: at a small variance energies and
+    # responsibilities stay finite, and so do their derivatives.
+    k = distance.shape[0]
+    least = jnp.min(distance, axis=0)
+    excess = distance - least[None, :]
+    twice = 2 * variance
+    # Below this variance the products with it underflow, and the assignment is hard.
+    soft = twice > 4 * UNDERFLOW_EXPONENT * jnp.finfo(distance.dtype).tiny
+    hard = jnp.arange(k, dtype=jnp.int32)[:, None] == jnp.argmin(distance, axis=0).astype(jnp.int32)[None, :]
+    near = jnp.where(soft, excess <= UNDERFLOW_EXPONENT * twice, hard)
+    constant = jnp.where(soft, jax.lax.stop_gradient(twice), 1)
+    # 1, with the derivative of constant/twice: that of a quotient would square a small variance, and underflow.
+    scale = jnp.exp(jnp.log(constant) - jnp.log(jnp.where(soft, twice, 1)))
+    logits = jnp.where(near, -jnp.where(near & soft, excess, 0) / constant * scale, -jnp.inf)
+    log_sum, responsibilities = logsumexp.responsibilities(logits)
+    energy = least + jnp.where(soft, twice, 0) * (jnp.log(jnp.asarray(k, distance.dtype)) - log_sum)
+    return energy, responsibilities
+
+
+def soft_stats(
+    centers: Float[Array, "k d"],
+    columns: em.Columns,
+    variance: Float[Array, ""],
+    *,
+    known: Int[Array, " n"] | None = None,
+    cluster_weight: Float[Array, " k"] | None = None,
+    axis_name: str | None = None,
+) -> SoftStats:
+    """E-step of all samples, folded into statistics; responsibilities exist for one tile at a time.
+
+    Args:
+        centers, columns: in one frame; samples are columns.
+        variance: σ².
+        known: the cluster that has all of a sample, −1 where the responsibilities tell.
+        cluster_weight: (k,) p for responsibilities in proportion to p·exp(−‖x − c‖²/2σ²).
+        axis_name: the mapped axis over which samples are spread.
+    """
+    distances = distances_to(centers, variance, cluster_weight)
+
+    # Derivatives compute a tile again: the responsibilities of all samples are never kept.
+    @jax.checkpoint
+    def tile(rows):
+        (x, weight), known = rows
+        distance = distances(x)
+        energy, r = soft_assign(distance, variance)
+        if known is not None:
+            own = known[None, :] == jnp.arange(centers.shape[0], dtype=jnp.int32)[:, None]
+            r = jnp.where(known[None, :] >= 0, own.astype(r.dtype), r)
+            own_energy = jnp.sum(jnp.where(own, distance, 0), axis=0) + 2 * variance * math.log(centers.shape[0])
+            energy = jnp.where(known >= 0, own_energy, energy)
+        sums = product_over_rows(r * weight[None, :], with_ones(x))
+        return SoftStats(sums[:, 1:], sums[:, 0], weight @ energy), ()
+
+    size = em.em_tile(em.EMOptions("spherical"), columns.weight.shape[0], *centers.shape)
+    return fold_rows(tile, (columns, known), tile=size, axis=-1, axis_name=axis_name)[0]
+
+
+def soft_update(stats: SoftStats, centers: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    """M-step: weighted means; a cluster without responsibility keeps its center."""
+    updated = stats.weight > jnp.finfo(centers.dtype).tiny
+    means = stats.sums / jnp.where(updated, stats.weight, 1)[:, None]
+    return jnp.where(updated[:, None], means, centers)
+
+
+def distances_to(
+    centers: Float[Array, "k d"], variance: Float[Array, ""], cluster_weight: Float[Array, " k"] | None = None
+) -> Callable[[Float[Array, "d n"]], Float[Array, "k n"]]:
+    """Function of columns to their squared distances, by products where their rounding is small beside the variance.
+
+    With cluster weights p the distances are less 2σ²·log p, so that responsibilities are in proportion to p.
+    """
+    k, d = centers.shape
+    covariance_type = COVARIANCE_TYPES["spherical"]
+    _, factor, _ = covariance_type.factor(jnp.broadcast_to(jax.lax.stop_gradient(variance), (k,)), d)
+    form = form_of(covariance_type, centers, factor)
+    if cluster_weight is None:
+        return lambda x: square_distances(centers, x, form, HIGHEST)
+    offset = 2 * variance * jnp.log(jnp.maximum(cluster_weight, jnp.finfo(cluster_weight.dtype).tiny))
+    return lambda x: square_distances(centers, x, form, HIGHEST) - offset[:, None]
 
 
 @partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, given, known, variance, tol, max_steps):
-    best = partial(run_once, static)
+def _fit(static, key, points, constraints, known, variance, tol, max_steps):
+    best = partial(run_em, static)
     run = best if static.axis_name else in_groups(best)
-    fitted = run(*jax.lax.stop_gradient((points, given, known, variance, tol)), max_steps, key)
+    fitted = run(*jax.lax.stop_gradient((points, constraints, known, variance, tol)), max_steps, key)
     return finish(fitted, points, known, variance, static.axis_name)
 
 
-def run_once(
+def run_em(
     static: Static,
     points: Points,
-    given: Given,
+    constraints: CenterConstraints,
     known: Int[Array, " n"] | None,
     variance: Float[Array, ""],
     tol,
     max_steps,
     key: KeyArray,
 ) -> Fit:
-    """One run in a frame, from given centers or seeded ones; its state is a `Running`."""
+    """EM in a frame, from the initial centers of ``constraints`` or seeded ones; its state is an `EMState`."""
     axis_name = static.axis_name
-    centers = given.start
+    centers = constraints.initial
     if centers is None:
         centers = seed_centers(key, points, static.k, init=static.init, axis_name=axis_name)
         centers = centers if known is None else _means_of_known(centers, points, known, axis_name)
     columns = em.as_columns(points)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
 
-    def advance(state):
+    def step(state):
         centers = soft_update(state.stats, state.centers)
         stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
-        return Running(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
+        return EMState(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
 
     stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
-    start = Running(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
-    return iterate(advance, start, tol=tol, max_steps=max_steps, capacity=static.capacity)
+    state = EMState(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
+    return iterate(step, state, tol=tol, max_steps=max_steps, capacity=static.capacity)
 
 
 def finish(
@@ -178,37 +342,50 @@ def finish(
     variance: Float[Array, ""],
     axis_name: str | None,
 ) -> Fit:
-    """Labels, gradients and the status of a run, in its frame.
+    """Labels, implicit gradients and status of a run, in its frame.
 
     Args:
-        fitted: of a state with ``centers``, their ``stats`` and a ``residual``; held constant for gradients.
-        points: the rows.
+        fitted: of an `EMState`; constant for gradients.
+        points: the samples.
         known: as in `fit`.
         variance: σ² of the fit, in the frame.
-        axis_name: the mapped axis over which rows are spread.
+        axis_name: the mapped axis over which samples are spread.
     """
-    held, inputs = fitted.state, (points, known, variance)
-    centers = at_fixed_point(partial(_map, axis_name), held.centers, *inputs)
-    summary = (held.stats.weight, held.stats.energy)
+    constant, inputs = fitted.state, (points, known, variance)
+    centers = at_fixed_point(partial(_em_map, axis_name), constant.centers, *inputs)
+    summary = (constant.stats.weight, constant.stats.energy)
     weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
-    labels, _ = nearest(jax.lax.stop_gradient(points.x), held.centers)
+    labels, _ = nearest(jax.lax.stop_gradient(points.x), constant.centers)
     labels = labels if known is None else jnp.where(known >= 0, known, labels)
-    empty = jnp.any(held.stats.weight <= jnp.finfo(weight.dtype).tiny)
+    empty = jnp.any(constant.stats.weight <= jnp.finfo(weight.dtype).tiny)
     status = status_with(fitted.status, incomplete=empty, objective=energy)
-    state = SoftKMeansState(centers, energy, weight, held.residual)
+    state = SoftKMeansState(centers, energy, weight, constant.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
 
 
+def variance_in_frame(frame: Frame, variance, dtype) -> Float[Array, ""]:
+    """σ² (data units²) in a frame, at most 2^`MAX_VARIANCE_EXPONENT`."""
+    inside = scaled(frame, variance, length=2)
+    if check.is_traced(inside):
+        return jnp.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype)
+    return jnp.asarray(np.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype))
+
+
+def _padded_known(known, points):
+    if known is None:
+        return None
+    return jnp.pad(known, (0, points.weight.shape[0] - known.shape[0]), constant_values=-1)
+
+
 def _means_of_known(centers, points, known, axis_name):
-    """The means of clusters with known rows in place of their seeds."""
+    """Means of the known samples of each cluster, or its center where it has none."""
     k = centers.shape[0]
-    members = jnp.where(known >= 0, known, k)
-    sums, weight = across(cluster_sums(points, members, k), axis_name)
+    sums, weight = across(cluster_sums(points, jnp.where(known >= 0, known, k), k), axis_name)
     return jnp.where(weight[:, None] > 0, sums / jnp.where(weight > 0, weight, 1)[:, None], centers)
 
 
-def _map(axis_name, centers, points, known, variance):
-    """One step as a function of centers and data, which reverse mode can follow."""
+def _em_map(axis_name, centers, points, known, variance):
+    """EM step as a function of centers and data, which reverse mode can differentiate."""
     stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
     return soft_update(stats, centers)
 
@@ -216,3 +393,33 @@ def _map(axis_name, centers, points, known, variance):
 def _summary(axis_name, centers, points, known, variance):
     stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
     return stats.weight, stats.energy
+
+
+def _in_one_frame(centers, x, variance, weights, frame):
+    """Centers, samples and σ² in one frame."""
+    centers = check.check_matrix(centers, name="centers")
+    x = check.check_matrix(x)
+    check.check_width(x, centers.shape[1])
+    check.check_positive("variance", variance, zero=True)
+    prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
+    dtype = prepared.points.x.dtype
+    return prepared.frame.enter(centers).astype(dtype), prepared, variance_in_frame(prepared.frame, variance, dtype)
+
+
+@jax.jit
+def _energy(centers, points, known, variance):
+    return soft_stats(centers, em.as_columns(points), variance, known=known).energy
+
+
+@jax.jit
+def _responsibilities(centers, x, variance):
+    tile = em.em_tile(em.EMOptions("spherical"), x.shape[0], *centers.shape)
+    distances = distances_to(centers, variance)
+    # The loop in place keeps one copy of the table but has no derivative; `map_rows` has one.
+    values = map_in_place(lambda rows: soft_assign(distances(rows.T), variance)[1].T, x, tile)
+    return with_derivative_of(partial(_mapped_responsibilities, tile), values, centers, x, variance)
+
+
+def _mapped_responsibilities(tile, centers, x, variance):
+    distances = distances_to(centers, variance)
+    return map_rows(lambda rows: soft_assign(distances(rows.T), variance)[1].T, x, tile=tile)

@@ -1,0 +1,188 @@
+"""Lloyd's iteration with an assignment step on the host: for constrained assignments, which have no fixed shape.
+
+If every assignment costs at most what the one before costs for the new centers, the inertia never rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.lloyd import inertia_of, mean_variance, unresolved_about_means
+from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
+from jaxcluster.core import check, memory
+from jaxcluster.core.frame import Prepared
+from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import FEW_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
+
+Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
+"""(centers, warm start of the last assignment, None at first) -> (n,) labels, warm start of the next assignment."""
+
+COST_BYTES = 40
+"""Bytes for each sample and cluster at the peak of an assignment (measured)."""
+
+
+class HostLloydState(NamedTuple):
+    """State of an iteration on the host.
+
+    Attributes:
+        centers: (k, d) in the frame of the samples.
+        labels: (n,) int32.
+        warm_start: of the next assignment.
+        inertia: of these labels and centers.
+        residual: Σ‖Δc‖² of the last step (data units²); 0 if it changed no label, or could not lower the inertia.
+        history: the inertia after each step.
+    """
+
+    centers: Float[Array, "k d"]
+    labels: np.ndarray
+    warm_start: Any
+    inertia: float
+    residual: float
+    history: tuple
+
+
+def run_lloyd(
+    prepared: Prepared, assign: Assign, starts: list, *, tol: Any, max_steps: Any
+) -> tuple[HostLloydState, Int[Array, ""]]:
+    """Iterate from each of several initial centers.
+
+    Args:
+        prepared: samples in their frame.
+        assign: assignment step.
+        starts: (k, d) initial centers of each run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
+        max_steps: maximum number of steps of a run.
+
+    Returns:
+        The run of least inertia, and its status.
+    """
+    limit = float(tol) * float(_variance(prepared.points))
+    runs = [_run(prepared, assign, start, limit, max_steps) for start in starts]
+    best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
+    return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
+
+
+def initial_centers(
+    key: KeyArray, prepared: Prepared, k: int, name: str, constraints: CenterConstraints, runs: int
+) -> list[Float[Array, "k d"]]:
+    """Initial centers of each run, in the frame of the samples; one run from centers of the caller."""
+    if name == FROM_CENTERS:
+        return [constraints.enter(prepared.frame).initial]
+    keys = [key] if runs == 1 else jax.random.split(key, runs)
+    return [_seed(k, name, each, prepared.points) for each in keys]
+
+
+def padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
+    """Inertia after each step in the frame, plus ``offset``; 0 after the last step."""
+    history = np.zeros(history_capacity(max_steps), run.centers.dtype)
+    history[: len(run.history)] = np.add(run.history, offset)
+    return jax.device_put(history)
+
+
+def unresolved_of(prepared: Prepared, run: HostLloydState) -> Bool[Array, " n"] | None:
+    """Mask of `lloyd.unresolved_samples`, or None where the frame rounded none."""
+    if not prepared.narrowed:
+        return None
+    return unresolved_about_means(prepared.points, run.centers, _padded(run.labels, prepared))
+
+
+def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
+    """``status``, or EMPTY_CLUSTERS or NOT_FINITE where the finished fit has clusters without weight or no inertia."""
+    return status_with(status, objective=inertia, incomplete=bool((weight <= 0).any()))
+
+
+def check_costs(n: int, k: int) -> None:
+    """Raise MemoryError where the (n, k) costs and the edges of their assignment take too much memory."""
+    subject = f"the costs of {n:,} rows in {k:,} clusters"
+    memory.check(COST_BYTES * n * k, subject, "Lower k, or pass fewer rows.")
+
+
+def squared_distances(prepared: Prepared, centers: Float[Array, "k d"]) -> np.ndarray:
+    """(n, k) squared distances of the samples to centers in their frame, on the host.
+
+    Distances beyond the range of the dtype become its largest number: they are ordered all the same, and the inertia
+    of such a fit is not finite, which its status says.
+    """
+    costs = np.asarray(_sqeuclidean(prepared.points.x, centers))[: prepared.n]
+    if np.isfinite(costs).all():
+        return costs
+    largest = np.finfo(costs.dtype).max
+    return np.nan_to_num(costs, nan=largest, posinf=largest)
+
+
+def refuse_traced(*values: Any) -> None:
+    """Raise TypeError where a value is traced."""
+    if check.is_traced(*values):
+        raise TypeError(
+            "Rows that are traced cannot be assigned under constraints: the search is no program of fixed shape, and "
+            "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "
+            "with given column weights can be traced and differentiated."
+        )
+
+
+def _run(prepared, assign, centers, limit, max_steps):
+    labels, warm_start = assign(centers, None)
+    run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
+    while len(run.history) < max_steps and run.residual > limit:
+        centers, shift = _means(prepared.uniform, prepared.points, _padded(run.labels, prepared), run.centers)
+        labels, warm_start = assign(centers, run.warm_start)
+        inertia = _inertia_of(prepared, centers, labels)
+        unchanged = np.array_equal(labels, run.labels)
+        if unchanged or inertia < run.inertia:
+            # The new centers are the means of the same labels, whatever rounding makes of the inertia.
+            inertia, residual = min(inertia, run.inertia), 0.0 if unchanged else float(shift)
+            run = HostLloydState(centers, labels, warm_start, inertia, residual, (*run.history, inertia))
+        else:
+            # Other labels of the same cost, or rounding: the iteration would cycle through them.
+            run = run._replace(residual=0.0, history=(*run.history, run.inertia))
+    return run
+
+
+def _padded(labels, prepared):
+    """Labels with label 0 for padding, which weighs nothing."""
+    return np.pad(labels, (0, prepared.points.weight.shape[0] - prepared.n))
+
+
+def _inertia_of(prepared, centers, labels):
+    return float(_inertia(prepared.points, centers, _padded(labels, prepared)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _seed(k, init, key, points):
+    return seed_centers(key, points, k, init=init)
+
+
+@jax.jit
+def _variance(points):
+    return mean_variance(points, squared_norms(points.x))
+
+
+@partial(jax.jit, static_argnums=0)
+def _means(uniform, points, labels, centers):
+    """Mean of each cluster's samples, or its center where it has none, and Σ‖Δc‖²."""
+    sums, weight = cluster_sums(points, labels, centers.shape[0], uniform=uniform)
+    occupied = weight[:, None] > 0
+    means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)
+    return means, jnp.sum(jnp.square(means - centers))
+
+
+@jax.jit
+def _inertia(points, centers, labels):
+    return inertia_of(points, centers, labels)
+
+
+@jax.jit
+def _sqeuclidean(x, centers):
+    """Squared distances, from differences where a product is too rounded.
+
+    Products are expanded about the origin of the frame, near which the samples are.
+    """
+    return sqeuclidean(x, centers) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, centers)

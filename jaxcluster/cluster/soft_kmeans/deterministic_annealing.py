@@ -1,0 +1,241 @@
+"""Soft k-means by deterministic annealing: σ² falls from a value at which all centers coincide to its target.
+
+On the way clusters have weights p, and responsibilities are in proportion to p·exp(−‖x − c‖²/2σ²), so that coincident
+centers count as one. A phase transition: a center splits in two where its samples spread wider than σ in some
+direction. Centers that coincide with others are spare; at each temperature they are put beside the centers whose
+samples spread widest, to be there when these split.
+
+Sources: K. Rose, E. Gurewitz and G. C. Fox, A deterministic annealing approach to clustering, Pattern Recognition
+Letters 11 (1990); K. Rose, Deterministic annealing for clustering, compression, classification, regression, and related
+optimization problems, Proc. IEEE 86 (1998), for the weights.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints
+from jaxcluster.cluster.soft_kmeans.fit import (
+    SoftKMeansState,
+    Static,
+    distances_to,
+    finish,
+    run_em,
+    soft_assign,
+    soft_stats,
+    soft_update,
+    variance_in_frame,
+)
+from jaxcluster.core import check
+from jaxcluster.core.fold import across, fold_rows
+from jaxcluster.core.frame import finalize, prepare
+from jaxcluster.core.iterate import history_capacity, iterate
+from jaxcluster.core.restart import in_groups
+from jaxcluster.ops.distance import HIGHEST, squared_norms
+from jaxcluster.types import Array, Fit, Float, KeyArray, Points
+
+SPLIT_PERTURBATION = 0.1
+"""Distance of a spare center from the center it is put beside, in units of σ; centers nearer than that coincide."""
+
+COINCIDENCE_RATIO = 0.05
+"""Shift of all centers together below which a temperature is finished, relative to the split perturbation."""
+
+MIN_TEMPERATURE_RATIO = 1e-4
+"""Least variance of the schedule, relative to its first: below it there is nothing left to anneal, and a variance of 0
+is reached from there."""
+
+POWER_ITERATIONS = 32
+"""Steps of the power iteration for the largest eigenvalue of the covariance."""
+
+
+class _TemperatureState(NamedTuple):
+    """Centers and cluster weights at one temperature, and Σ‖Δc‖² of the last step."""
+
+    centers: Float[Array, "k d"]
+    cluster_weight: Float[Array, " k"]
+    residual: Float[Array, ""]
+    objective: Float[Array, ""]
+
+
+class _ScheduleState(NamedTuple):
+    """Centers and cluster weights converged at a variance; the residual is 0 at the last temperature."""
+
+    key: KeyArray
+    centers: Float[Array, "k d"]
+    cluster_weight: Float[Array, " k"]
+    variance: Float[Array, ""]
+    residual: Float[Array, ""]
+    objective: Float[Array, ""]
+
+
+def anneal(
+    key: KeyArray,
+    x,
+    k: int,
+    *,
+    variance,
+    start=None,
+    rate=0.9,
+    weights=None,
+    tol=1e-4,
+    max_steps=300,
+    axis_name: str | None = None,
+) -> Fit:
+    """Soft k-means from the centers that deterministic annealing leads to, which hardly depend on the key.
+
+    A pure function as `fit` is, one compiled program, and with the same gradients. With responsibilities in proportion
+    to exp(−‖x − c‖²/T), the temperature is T = 2σ².
+
+    Args:
+        key: random key, for the directions in which spare centers are put beside others.
+        x: (n_samples, n_features).
+        k: number of clusters, static, 1 <= k <= n_samples.
+        variance: σ² >= 0 (data units²), the last of the schedule. Traced.
+        start: σ² > 0, the first of the schedule where it is above ``variance``; None for the critical variance, the
+            largest eigenvalue of the covariance of the samples, above which all centers are at the mean. Traced.
+        rate: in (0, 1), the ratio of one variance to the one before. Traced.
+        weights: (n_samples,) non-negative sample weights, or None for 1 each.
+        tol, axis_name: as in `fit`.
+        max_steps: maximum number of steps at each temperature, and of the fit at the last. Traced.
+
+    Returns:
+        As `fit` from the annealed centers; steps and history are those of this fit.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values, before anything is traced.
+    """
+    key = check.check_key(key)
+    x, k = check.check_samples(x, k, axis_name)
+    check.check_positive("variance", variance, zero=True)
+    if start is not None:
+        check.check_positive("start", start)
+    check.check_positive("rate", rate)
+    if not check.is_traced(rate) and not rate < 1:
+        raise ValueError(f"rate={rate} must be below 1: the variance has to fall.")
+    check.check_positive("tol", tol, zero=True)
+    check.check_positive("max_steps", max_steps)
+    prepared = prepare(x, weights, axis_name=axis_name)
+    points, dtype = prepared.points, prepared.points.x.dtype
+    variance = variance_in_frame(prepared.frame, variance, dtype)
+    start = None if start is None else variance_in_frame(prepared.frame, start, dtype)
+    static = Static(k, FROM_CENTERS, history_capacity(max_steps), axis_name)
+    schedule = variance, start, jnp.asarray(rate).astype(dtype)
+    fitted = _anneal(static, key, points, schedule, tol, max_steps)
+    return finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _anneal(static, key, points, schedule, tol, max_steps):
+    best = partial(_run, static)
+    run = best if static.axis_name else in_groups(best)
+    fitted = run(*jax.lax.stop_gradient((points, schedule, tol)), max_steps, key)
+    return finish(fitted, points, None, schedule[0], static.axis_name)
+
+
+def _run(static, points, schedule, tol, max_steps, key):
+    """The whole schedule, and the fit at its end."""
+    variance, start, rate = schedule
+    axis_name = static.axis_name
+    total = across(jnp.sum(points.weight), axis_name)
+    mean = across(points.weight @ points.x, axis_name) / total
+    if start is None:
+        key, power_key = jax.random.split(key)
+        start = _largest_eigenvalue(power_key, points, mean, total, axis_name)
+    first = jnp.maximum(start, variance)
+    last = jnp.maximum(variance, MIN_TEMPERATURE_RATIO * first)
+
+    def cool(state):
+        key, split_key = jax.random.split(state.key)
+        now = jnp.maximum(rate * state.variance, last)
+        spread = _spreads(points, state, axis_name)
+        centers, cluster_weight = _place_spare_centers(split_key, state.centers, state.cluster_weight, spread, now)
+        state = _run_at_temperature(points, centers, cluster_weight, now, total, max_steps, axis_name)
+        residual = jnp.where(now > last, jnp.inf, 0).astype(now.dtype)
+        return _ScheduleState(key, state.centers, state.cluster_weight, now, residual, state.objective)
+
+    centers = jnp.broadcast_to(mean, (static.k, mean.shape[0]))
+    residual = jnp.where(first > last, jnp.inf, 0).astype(first.dtype)
+    state = _ScheduleState(key, centers, jnp.full_like(centers[:, 0], 1 / static.k), first, residual, first)
+    unbounded = jnp.iinfo(jnp.int32).max  # the schedule ends by itself
+    centers = iterate(cool, state, tol=0.0, max_steps=unbounded, capacity=1).state.centers
+    return run_em(static, points, CenterConstraints(initial=centers), None, variance, tol, max_steps, key)
+
+
+def _run_at_temperature(points, centers, cluster_weight, variance, total, max_steps, axis_name):
+    """EM at one temperature until the centers hardly move.
+
+    The tolerance is so small that a center that leaves another, however slowly, goes on.
+    """
+    columns = em.as_columns(points)
+
+    def step(state):
+        stats = soft_stats(state.centers, columns, variance, cluster_weight=state.cluster_weight, axis_name=axis_name)
+        centers = soft_update(stats, state.centers)
+        shift = jnp.sum(jnp.square(centers - state.centers))
+        return _TemperatureState(centers, stats.weight / total, shift, stats.energy)
+
+    infinite = jnp.asarray(jnp.inf, variance.dtype)
+    state = _TemperatureState(centers, cluster_weight, infinite, infinite)
+    tol = (COINCIDENCE_RATIO * SPLIT_PERTURBATION) ** 2 * variance
+    return iterate(step, state, tol=tol, max_steps=max_steps, capacity=1).state
+
+
+def _place_spare_centers(key, centers, cluster_weight, spread, variance):
+    """Put every center that coincides with another beside a distinct center, those of the widest spread first.
+
+    A spare center keeps its direction from the center it coincided with: EM has turned it towards where the samples
+    spread widest, as a power iteration would.
+    """
+    k = centers.shape[0]
+    between = jnp.sum(jnp.square(centers[:, None] - centers[None]), axis=2)
+    index = jnp.arange(k, dtype=jnp.int32)
+    # The first center within the perturbation stands for all; twice, since coincidence is not transitive.
+    place_of = jnp.argmax(between <= SPLIT_PERTURBATION**2 * variance, axis=1).astype(jnp.int32)
+    place_of = place_of[place_of]
+    distinct = place_of == index
+    order = jnp.argsort(jnp.where(distinct, -spread, jnp.inf)).astype(jnp.int32)
+    rank = jnp.cumsum(~distinct, dtype=jnp.int32) - 1
+    target = jnp.where(distinct, index, order[rank % jnp.sum(distinct, dtype=jnp.int32)])
+    # A little noise, for centers that coincide exactly and have no direction.
+    noise = 1e-2 * SPLIT_PERTURBATION * jnp.sqrt(variance) * jax.random.normal(key, centers.shape, centers.dtype)
+    direction = centers - centers[place_of] + noise
+    direction = direction / jnp.sqrt(squared_norms(direction))[:, None]
+    beside = centers[target] + SPLIT_PERTURBATION * jnp.sqrt(variance) * direction
+    cluster_weight = jax.ops.segment_sum(cluster_weight, place_of, k)
+    copies = jax.ops.segment_sum(jnp.ones_like(cluster_weight), target, k)
+    return jnp.where(distinct[:, None], centers, beside), (cluster_weight / jnp.maximum(copies, 1))[target]
+
+
+def _spreads(points, state, axis_name):
+    """Mean squared distance (data units²) of each cluster's samples from its center."""
+    to_centers = distances_to(state.centers, state.variance)
+    weighted = distances_to(state.centers, state.variance, state.cluster_weight)
+
+    def tile(columns):
+        r = soft_assign(weighted(columns.x), state.variance)[1] * columns.weight[None, :]
+        return (jnp.sum(r * to_centers(columns.x), axis=1), jnp.sum(r, axis=1)), ()
+
+    size = em.em_tile(em.EMOptions("spherical"), points.weight.shape[0], *state.centers.shape)
+    (squares, weight), _ = fold_rows(tile, em.as_columns(points), tile=size, axis=-1, axis_name=axis_name)
+    return squares / jnp.maximum(weight, jnp.finfo(weight.dtype).tiny)
+
+
+def _largest_eigenvalue(key, points: Points, mean, total, axis_name):
+    """Largest eigenvalue of the covariance, by power iteration."""
+    offset = points.x - mean[None, :]
+
+    def advance(_, carry):
+        vector, _ = carry
+        along = points.weight * jnp.matmul(offset, vector, precision=HIGHEST)
+        image = across(jnp.matmul(along, offset, precision=HIGHEST), axis_name) / total
+        length = jnp.linalg.norm(image)
+        return image / jnp.where(length > 0, length, 1), length
+
+    vector = jax.random.normal(key, mean.shape, mean.dtype)
+    start = (vector / jnp.linalg.norm(vector), jnp.zeros((), mean.dtype))
+    return jax.lax.fori_loop(0, POWER_ITERATIONS, advance, start)[1]

@@ -1,0 +1,403 @@
+"""Nearest center of each sample, in three forms of XLA, with a refinement where expanded squares are too rounded.
+
+- *unrolled*: squared differences, written out for a handful of centers and features; exact, and free of temporaries.
+- *packed*: for the CPU. XLA fuses a matrix product with a plain minimum into one kernel that never writes n×k, but
+  not with an argmin. So distances are cut into whole steps of a quantum and the center's index is put below them:
+  one minimum of ``step·k + index`` brings both out. Bounds on the least distance make the quantum small; without them
+  a first minimum finds it.
+- *direct*: tiles of n×k and an argmin; for accelerators, float64, and on a CPU for small problems of few centers.
+
+The last two expand ‖x‖² − 2x·c + ‖c‖², which is rounded by up to about 8·eps·(‖x‖² + its value). Where that is more
+than `RELATIVE_ERROR` of the value, `refine` computes the distance to the center again from the difference. By the
+triangle inequality the center is the nearest for certain if it is nearer than half its distance to the next center
+(C. Elkan, Using the triangle inequality to accelerate k-means, ICML 2003). Only the rest is compared with all centers
+by differences. Samples near the origin of a frame need no refinement, and pay one comparison each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.ops.distance import (
+    HIGHEST,
+    RELATIVE_ERROR,
+    at_most_once,
+    distances_to_assigned,
+    expanded_sqeuclidean,
+    inner_products,
+    squared_norms,
+)
+from jaxcluster.types import Array, Bool, Float, Int
+
+UNROLLED_TERMS = 64
+"""Centers × features up to which distances are written out; compile time grows with it."""
+
+DIRECT_CENTERS = 18
+"""Up to this many centers XLA's compiler for CPUs writes out the loop of an argmin, which then takes a third of the
+time of the packed form; from the next one on it is a loop, and takes up to three times that."""
+
+PACKED_CENTERS, BOUNDED_CENTERS = 1 << 12, 1 << 10
+"""More centers than this leave too few of float32's 24 bits for the distance; and for bounds, which are wider apart."""
+
+EXACT_CENTERS = 64
+"""Up to this many centers the bits that are left tell distances apart as well as float32 does, within any bounds."""
+
+MAX_UPPER_BOUND_RATIO = 1.25
+"""Ratio of upper bounds to distances above which a pass that tightens the bounds pays."""
+
+FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 21, 1 << 26
+"""Distances in a tile: fused into their minimum on a CPU and never written (cutting rows into tiles copies them), kept
+in its cache, and enough to fill an accelerator."""
+
+DISTANCES_PER_COORDINATE = 16
+"""Distances that a tile may hold for each coordinate of its copied rows: 2²⁴ coordinates, 64 MB, in a fused tile."""
+
+MAX_ERROR_RATIO = 1e-2
+"""Error of a packed distance, from cutting it into whole steps, relative to the distance: above it the distance is
+refined. Steps are that wide only while centers make long moves."""
+
+SEPARATION_TILE = 1 << 22
+"""Squared distances between centers that are held at once."""
+
+CHUNK_ELEMENTS = 1 << 16
+"""Coordinates of the samples that are compared with all centers at a time: as many as a core's cache holds."""
+
+SELECTION_GROUP = 32
+"""Samples in a group whose selected ones are counted together."""
+
+DIFFERENCE_MARGIN = 1 + 1e-4
+"""Factor on a distance that covers the rounding of differences, a few eps for each of thousands of features."""
+
+
+class Nearest(NamedTuple):
+    """Nearest center of each sample.
+
+    Attributes:
+        labels: index of the nearest center; ties, to within rounding, go to the lower index.
+        distance: squared distance to it (data units²).
+        error: bound on the error of ``distance`` (data units²); None from a form that has no use for bounds.
+    """
+
+    labels: Int[Array, "*batch n"]
+    distance: Float[Array, "*batch n"] | None
+    error: Float[Array, "*batch n"] | None
+
+
+class DistanceBounds(NamedTuple):
+    """Lower and upper bound (data units²) on the least squared distance of each sample."""
+
+    lower: Float[Array, "*batch n"]
+    upper: Float[Array, "*batch n"]
+
+
+def nearest(
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+    precision: jax.lax.Precision = HIGHEST,
+    unit: bool = False,
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Nearest center of each sample; ties go to the lower index.
+
+    n×k is never built. Samples far from the origin relative to their distances are refined, which costs: `core.frame`
+    puts the origin among them first.
+
+    Args:
+        x: (n, d) samples.
+        centers: (k, d).
+        active: (k,) mask of the centers that take part; None for all.
+        precision: of matrix products.
+        unit: samples and centers have length 1, or are zeros; see `nearest_tile`.
+
+    Returns:
+        (n,) int32 labels and (n,) squared distances (data units²).
+    """
+    k, d = centers.shape
+
+    def assign(rows):
+        assignment = nearest_tile(rows, centers, active=active, precision=precision, unit=unit)
+        return assignment.labels, assignment.distance
+
+    return map_rows(assign, x, tile=tile_size(x.shape[0], k, d, x.dtype))
+
+
+def tile_size(n: int, k: int, d: int, dtype) -> int:
+    """Number of samples, of n, that `nearest_tile` should get at once."""
+    if k * d <= UNROLLED_TERMS:
+        return n
+    on_cpu = jax.default_backend() == "cpu"
+    fused = on_cpu and dtype == jnp.float32 and k <= PACKED_CENTERS
+    budget = FUSED_ELEMENTS if fused else CACHED_ELEMENTS if on_cpu else DEVICE_ELEMENTS
+    # One of several tiles is a copy of its rows, which wide rows make larger than the distances of a fused tile.
+    return n if n * k <= budget else tile_rows(n, max(k, DISTANCES_PER_COORDINATE * d), budget)
+
+
+def nearest_tile(
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+    norms: Float[Array, " n"] | None = None,
+    bounds: DistanceBounds | None = None,
+    precision: jax.lax.Precision = HIGHEST,
+    unit: bool = False,
+) -> Nearest:
+    """`nearest` for one tile of samples.
+
+    Args:
+        x, centers, active, precision: as in `nearest`.
+        norms: (n,) squared norms of the samples, if they are at hand.
+        bounds: on the least distance of each sample, which save a pass.
+        unit: samples and centers have length 1, or are zeros. All centers are equally far from a sample of zeros,
+            which their rounded norms would not say.
+    """
+    k, d = centers.shape
+    if k * d <= UNROLLED_TERMS:
+        return _unrolled(x, centers, active, unit)
+    norms = squared_norms(x) if norms is None else norms
+    bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
+    bias = bias if active is None else jnp.where(active, bias, jnp.inf)
+    assignment = _by_expansion(x, centers, norms, bias, bounds, precision)
+    return refine(assignment, x, centers, norms, active=active)
+
+
+def elkan_bounds(
+    prev: Nearest, shifts: Float[Array, " k"], x: Float[Array, "n d"], centers: Float[Array, "k d"]
+) -> DistanceBounds:
+    """Bounds on the least distance of each sample after center j has moved by ``shifts[j]`` (data units).
+
+    By the triangle inequality the assigned center is at most its shift farther away than it was, and no center is
+    nearer than the nearest one was, less the longest shift. After long shifts the upper bound is loose, and many
+    centers leave no bits for that: then the distance to the assigned center is computed instead.
+    """
+    least = jnp.sqrt(jnp.maximum(prev.distance - prev.error, 0))
+    most = jnp.sqrt(prev.distance + prev.error)
+    lower = jnp.square(jnp.maximum(least - jnp.max(shifts), 0))
+    upper = jnp.square(most + shifts[prev.labels])
+    if centers.shape[0] <= EXACT_CENTERS:
+        return DistanceBounds(lower, upper)
+
+    def computed():
+        return (1 + 16 * jnp.finfo(x.dtype).eps) * distances_to_assigned(x, centers, prev.labels)
+
+    loose = jnp.sum(upper) > MAX_UPPER_BOUND_RATIO * jnp.sum(prev.distance)
+    return DistanceBounds(lower, jax.lax.cond(loose, computed, lambda: upper))
+
+
+def _unrolled(x, centers, active, unit):
+    labels = distance = None
+    k, d = centers.shape
+    norms = squared_norms(x) if unit else None
+    for j in range(k):
+        if unit:
+            to_j = norms + 1 - 2 * sum(x[:, i] * centers[j, i] for i in range(d))
+        else:
+            to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(d))
+        if active is not None:
+            to_j = jnp.where(active[j], to_j, jnp.inf)
+        if labels is None:
+            labels, distance = jnp.zeros(to_j.shape, jnp.int32), to_j
+        else:
+            labels, distance = jnp.where(to_j < distance, j, labels), jnp.minimum(to_j, distance)
+    # Cheap to write out: fused into everything that reads labels, all of this would be computed over and over.
+    labels, distance = jax.lax.optimization_barrier((labels, distance))
+    return Nearest(labels, distance, None)
+
+
+def _by_expansion(x, centers, norms, bias, bounds, precision):
+    """Nearest centers by expanded squares, in the form that is fast on the platform."""
+    k = centers.shape[0]
+    doubled = -2 * centers
+
+    def direct(x, norms, bias, doubled, bounds):
+        assignment = _direct(x, norms, bias, doubled, precision)
+        return assignment._replace(error=rounding_bound(norms, assignment.distance))
+
+    def packed(x, norms, bias, doubled, bounds):
+        return _packed(x, norms, bias, doubled, bounds, precision)
+
+    few = k <= DIRECT_CENTERS and x.shape[0] * k <= CACHED_ELEMENTS
+    if few or x.dtype != jnp.float32 or k > PACKED_CENTERS:
+        return _direct(x, norms, bias, doubled, precision)
+    return jax.lax.platform_dependent(x, norms, bias, doubled, bounds, cpu=packed, default=direct)
+
+
+def _direct(x, norms, bias, doubled, precision):
+    relative = inner_products(x, doubled, precision) + bias[None, :]
+    # In whole steps of the rounding error, so that ties are ties. The center nearest the origin bounds the least.
+    quantum = 4 * jnp.finfo(x.dtype).eps * (norms + jnp.min(bias)) + jnp.finfo(x.dtype).tiny
+    steps = jnp.floor((relative + norms[:, None]) * (1 / quantum)[:, None])
+    distance = jnp.maximum((jnp.min(steps, axis=1) + 0.5) * quantum, 0)
+    return Nearest(jnp.argmin(steps, axis=1).astype(jnp.int32), distance, None)
+
+
+def _packed(x, norms, bias, doubled, bounds, precision):
+    k = bias.shape[0]
+    # step·k + index must be a whole number that float32 holds: below 2²⁴.
+    levels = 2.0**24 / k
+    bounds = bounds if k <= BOUNDED_CENTERS else None
+    # Fused with its own broadcast, the bias would be written out as n×k before the product is. And JAX 0.12 confuses a
+    # fused iota with that of an earlier compile for another k, and mislabels rows.
+    bias, index = jax.lax.optimization_barrier((bias, jnp.arange(k, dtype=x.dtype)))
+    if bounds is None:
+        least = jnp.maximum(jnp.min(inner_products(x, doubled, precision) + bias[None, :], axis=1) + norms, 0)
+        bounds = DistanceBounds(least, least)
+        # Two products of the same operands would be merged into one that writes n×k.
+        x, bias, doubled, bounds = jax.lax.optimization_barrier((x, bias, doubled, bounds))
+    rounding = rounding_bound(norms, bounds.upper)
+    lower = bounds.lower - rounding
+    quantum = (bounds.upper - lower + rounding) / (levels - 2)
+    # Steps finer than the rounding would tell ties apart by noise; tiny keeps the reciprocal finite.
+    quantum = jnp.maximum(quantum, rounding / 4) + jnp.finfo(x.dtype).tiny
+    scale, offset = 1 / quantum, norms - lower
+    scaled = (inner_products(x, doubled, precision) + bias[None, :] + offset[:, None]) * scale[:, None]
+    least = jnp.min(jnp.floor(scaled) * k + index[None, :], axis=1)
+    # Taken apart as integers: a float quotient may round up to the next step.
+    step, labels = jnp.divmod(least.astype(jnp.int32), k)
+    distance = jnp.maximum(lower + (step.astype(x.dtype) + 0.5) * quantum, 0)
+    return Nearest(labels, distance, quantum + rounding)
+
+
+# Refinement by differences -------------------------------------------------------------------------------------------
+
+
+def rounding_bound(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Bound on the rounding error of an expanded squared distance: ‖c‖ is at most √norm + √distance."""
+    return 8 * jnp.finfo(norms.dtype).eps * (norms + distance)
+
+
+def refine(
+    assignment: Nearest,
+    x: Float[Array, "n d"],
+    centers: Float[Array, "k d"],
+    norms: Float[Array, " n"],
+    *,
+    active: Bool[Array, " k"] | None = None,
+) -> Nearest:
+    """Labels and squared distances from differences, where those of expanded squares are too rounded; constants."""
+    assignment, x, centers, norms = jax.lax.stop_gradient((assignment, x, centers, norms))
+    labels, distance, error = assignment
+    rounded = rounding_bound(norms, distance) > RELATIVE_ERROR * distance
+    if error is not None:
+        rounded |= error > MAX_ERROR_RATIO * distance
+
+    def compare(carry):
+        labels, distance, error = carry
+        separation = separations(centers, active)
+
+        def remeasure(index, rows, carry):
+            distance, unsure = carry
+            assigned = labels[jnp.minimum(index, len(labels) - 1)]
+            squares = distances_to_assigned(rows, centers, assigned)
+            # Elkan: ‖x − c‖ <= ½·min ‖c − c'‖ proves that no other center c' is nearer.
+            far = 2 * DIFFERENCE_MARGIN * jnp.sqrt(squares) >= separation[assigned]
+            return distance.at[index].set(squares, mode="drop"), unsure.at[index].set(far, mode="drop")
+
+        def compare_with_all(index, rows, carry):
+            labels, distance = carry
+            new_labels, squares = nearest_by_differences(rows, centers, active)
+            return labels.at[index].set(new_labels, mode="drop"), distance.at[index].set(squares, mode="drop")
+
+        distance, unsure = _by_chunks(rounded, x, remeasure, (distance, rounded & ~rounded), often=True)
+        labels, distance = at_most_once(
+            jnp.any(unsure), lambda carry: _by_chunks(unsure, x, compare_with_all, carry), (labels, distance)
+        )
+        exact = 16 * jnp.finfo(x.dtype).eps * distance
+        return Nearest(labels, distance, None if error is None else jnp.where(rounded, exact, error))
+
+    return at_most_once(jnp.any(rounded), compare, Nearest(labels, distance, error))
+
+
+def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:
+    """Lower bound on the distance (data units) of each center to the nearest other active center.
+
+    Expanded squares less their rounding bound: 0 for centers that are closer than it.
+    """
+    k = centers.shape[0]
+    index, norms = jnp.arange(k, dtype=jnp.int32), squared_norms(centers)
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+
+    def nearest_other(rows):
+        tile, tile_norms, numbers = rows
+        other = numbers[:, None] != index[None, :]
+        other = other if active is None else other & active[None, :]
+        squares = expanded_sqeuclidean(tile, centers, tile_norms)
+        squares -= rounding_bound(tile_norms[:, None] + norms[None, :], squares)
+        return jnp.sqrt(jnp.maximum(jnp.min(jnp.where(other, squares, infinite), axis=1), 0))
+
+    return map_rows(nearest_other, (centers, norms, index), tile=tile_rows(k, k, SEPARATION_TILE))
+
+
+def nearest_by_differences(
+    x: Float[Array, "n d"], centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Nearest center of each sample, one center after the other; ties go to the lower index.
+
+    Returns:
+        (n,) int32 labels and (n,) squared distances (data units²).
+    """
+    infinite = jnp.asarray(jnp.inf, x.dtype)
+
+    def compare(j, best):
+        labels, least = best
+        squares = squared_norms(x - jax.lax.dynamic_index_in_dim(centers, j, 0, keepdims=True))
+        squares = squares if active is None else jnp.where(active[j], squares, infinite)
+        return jnp.where(squares < least, j.astype(jnp.int32), labels), jnp.minimum(squares, least)
+
+    zero = _zeros_like(x[:, 0])
+    return jax.lax.fori_loop(0, centers.shape[0], compare, (zero.astype(jnp.int32), zero + infinite))
+
+
+def _by_chunks(selected, x, update, carry, *, often=False):
+    """``update(index, samples, carry)`` for the selected samples, a chunk at a time; an index of n stands for none.
+
+    Args:
+        often: few selected samples are listed by groups, in an eighth of the time but with a longer compile. It pays
+            where every fit has a few, as the samples at which centers start.
+    """
+    n, d = x.shape
+    size = min(n, max(128, CHUNK_ELEMENTS // d))
+    count = jnp.sum(selected, dtype=jnp.int32)
+    empty = jnp.full((n + size,), n, jnp.int32)
+
+    def list_few():
+        return jax.lax.dynamic_update_slice(empty, _first_selected(selected, size), (jnp.int32(0),))
+
+    def list_many():
+        place = jnp.where(selected, jnp.cumsum(selected.astype(jnp.int32)) - 1, n + size)
+        return empty.at[place].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
+
+    rows = jax.lax.cond(count <= size, list_few, list_many) if often else list_many()
+
+    def advance(carry):
+        chunk, carry = carry
+        index = jax.lax.dynamic_slice_in_dim(rows, chunk * size, size)
+        return chunk + 1, update(index, x[jnp.minimum(index, n - 1)], carry)
+
+    return jax.lax.while_loop(lambda carry: carry[0] * size < count, advance, (_zeros_like(count), carry))[1]
+
+
+def _first_selected(selected, size):
+    """(size,) indices of the first selected samples, and n where there are no more.
+
+    Counts are summed over groups of samples, which are far fewer than samples.
+    """
+    n = selected.shape[0]
+    groups = jnp.pad(selected, (0, -n % SELECTION_GROUP)).reshape(-1, SELECTION_GROUP)
+    ends = jnp.cumsum(jnp.sum(groups, axis=1, dtype=jnp.int32))
+    rank = jnp.arange(size, dtype=jnp.int32)
+    group = jnp.searchsorted(ends, rank, side="right").astype(jnp.int32)
+    before = jnp.where(group > 0, ends[jnp.maximum(group - 1, 0)], 0)
+    passed = jnp.cumsum(groups[jnp.minimum(group, len(groups) - 1)], axis=1, dtype=jnp.int32)
+    place = jnp.argmax(passed > (rank - before)[:, None], axis=1).astype(jnp.int32)
+    return jnp.where(rank < ends[-1], group * SELECTION_GROUP + place, n)
+
+
+def _zeros_like(value):
+    """Zeros that vary over the devices of a mapped axis where the value does, as the carry of a loop must."""
+    return jnp.where(value == 0, 0, 0).astype(value.dtype)
