@@ -1,4 +1,4 @@
-"""What every estimator shares: validated input, random keys, published results, a repr that says what was fitted."""
+"""Base classes of all estimators: validation, random keys, published results, and a repr that describes the fit."""
 
 from __future__ import annotations
 
@@ -28,41 +28,42 @@ from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.types import Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
+"""Largest integer ``random_state``: scikit-learn's bound, one uint32."""
 
 
 class Estimator(BaseEstimator):
-    """The base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
+    """Base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, in a frame about their
-    median (`jaxcluster.core.frame`). What is published has the dtype of the rows: float64 for float64 and integers, so
-    that a difference of 1 at 1e9 is one, and float32 for float32 and half precision.
+    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
+    median (`jaxcluster.core.frame`). Fitted attributes have the dtype of the samples: float64 for float64 and integers,
+    so that a difference of 1 at 1e9 is not lost, and float32 for float32 and half precision.
     """
 
     info: ClassVar[EstimatorInfo] = EstimatorInfo()
     """Description of the class: see `jaxcluster.estimators.registry`."""
 
     _takes_missing: bool | None = None
-    """Whether NaN are let through; None where no parameter asks for it."""
+    """True if NaN passes validation; None if the class has no parameter for it."""
 
     _required_attributes: tuple[str, ...] = ()
-    """Fitted attributes without which no row can be labeled: a model that is loaded has them."""
+    """Fitted attributes that labels are computed from: a saved model without them is refused."""
 
     input_scaling_: Scaling | None = None
-    """How rows were scaled before the fit, of a model that the command line has fitted; None for other models.
+    """Scaling that the command line applied to the samples before the fit; None for models fitted in Python.
 
-    New rows are given in their own units and are scaled in the same way. Centers and other published values are in the
-    units of the scaled rows: ``input_scaling_.undo(model.cluster_centers_)`` has them in the others.
+    New samples are passed in their original units and are scaled in the same way. Centers and other fitted values are
+    in the units of the scaled samples: ``input_scaling_.undo(model.cluster_centers_)`` has them in the original units.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Has every public method say in one sentence that memory ran out, whoever raised it."""
+        """Wrap every public method, so that running out of memory is one sentence, whichever library raised it."""
         super().__init_subclass__(**options)
         for name, method in list(vars(cls).items()):
             if isfunction(method) and not name.startswith("_"):
                 setattr(cls, name, memory.in_one_sentence()(method))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the fitted estimator to the folder ``path``, whole or not at all, in place of a model there.
+        """Write the fitted estimator to the folder ``path``, completely or not at all, replacing a model there.
 
         The folder holds ``model.json`` and ``arrays.safetensors``; read it back with ``jaxcluster.load``.
 
@@ -82,20 +83,21 @@ class Estimator(BaseEstimator):
         return f"{params} {self._summary()}" if self.__sklearn_is_fitted__() else params
 
     def _summary(self) -> str:
-        """A few words on the last fit: the shape of the rows, what was reached, and how it ended."""
+        """Description of the last fit: the shape of the samples, the metrics of the fit, and its status."""
         per_row = getattr(self, "labels_", getattr(self, "embedding_", None))
         shape = f"{self.n_features_in_} columns" if per_row is None else f"{len(per_row)}×{self.n_features_in_}"
         ending = self.status_.name.lower().replace("_", " ")
         return f"fitted on {shape}: {', '.join([*self._summary_metrics(), ending])}"
 
     def _summary_metrics(self) -> list[str]:
-        """The numbers that `_summary` gives."""
+        """Numbers of the last fit, in words, for `_summary`."""
         return []
 
     def _check_params(self, n: int, d: int) -> None:
-        """Raises ValueError or TypeError on parameters with which n rows of d columns are not fitted.
+        """Check the parameters against n samples of d features, in a fit and when a saved model is loaded.
 
-        Both a fit and the loading of a saved model look at them here.
+        Raises:
+            ValueError, TypeError: parameters with which such samples cannot be fitted.
         """
         random_state, order = (getattr(self, name, None) for name in ("random_state", "order"))
         if not (random_state is None or random_state is np.random or isinstance(random_state, np.random.RandomState)):
@@ -104,28 +106,28 @@ class Estimator(BaseEstimator):
             check.check_choice("order", order, (CANONICAL,))
 
     def _check_attributes(self) -> None:
-        """Raises where fitted attributes, of a model that was loaded, cannot be used or do not go together."""
+        """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""
         self._summary()
         frame = getattr(self, "_frame", None)
         if not isinstance(frame, (Frame, type(None))):
             raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
 
     def _print_history(self) -> None:
-        """Prints the objective of every step, if there is a ``verbose`` and it asks for it."""
+        """Print the objective of every step if the estimator has ``verbose`` and it is set."""
         if getattr(self, "verbose", False):
             for step, objective in enumerate(self.history_, start=1):
                 print(f"{type(self).__name__} step {step}: {objective:.6g}")
 
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
-        """The rows as a NumPy array of finite numbers; their columns are remembered, or compared."""
+        """Samples as a NumPy array of finite numbers. ``reset`` stores their features, else they are compared."""
         X = self._to_numeric(X, reset=reset)
         check.check_finite(X, name="X", missing=self._takes_missing)
         return X
 
     def _to_numeric(self, X: Any, **options: Any) -> Any:
-        """A table or matrix as numbers, finite or not, with scikit-learn's checks and ``options`` of them.
+        """A table or matrix as numbers, finite or not, checked by scikit-learn's ``validate_data`` with ``options``.
 
-        Rows of a new fit are taken as they are, others are scaled as those of the fit were.
+        Samples of a new fit are taken as they are; others are scaled as the samples of the fit were.
         """
         make_room()
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
@@ -137,12 +139,12 @@ class Estimator(BaseEstimator):
         scaling = self.input_scaling_
         if scaling is None:
             return table
-        # Before they are made float64, which may not hold them: their origin is subtracted first.
+        # The origin is subtracted from the caller's own dtype: integers beyond 2^53 lose digits in float64.
         return scaling.apply(table if scaling.origin is None else to_exact_dtype(np.asarray(X)))
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
-        """Row weights as an array of n numbers; a single number weighs all rows alike."""
+        """Sample weights as an array of n numbers; a scalar is the weight of every sample."""
         if sample_weight is None:
             return None
         weights = np.asarray(sample_weight)
@@ -150,7 +152,7 @@ class Estimator(BaseEstimator):
 
 
 class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
-    """An estimator that represents each cluster by a center: rows are labeled by the nearest."""
+    """Base of estimators with one center per cluster: samples get the label of the nearest center."""
 
     info = Estimator.info._replace(
         family="partition",
@@ -165,7 +167,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     _required_attributes = ("cluster_centers_",)
 
     _frame: Frame | None = None
-    """The frame of the last fit, in which rows are compared with its centers."""
+    """Origin and unit of the last fit, in which samples are compared with its centers."""
 
     @property
     def _n_features_out(self):
@@ -176,30 +178,30 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def predict(self, X):
-        """The index of each row's nearest center, (n_samples,) int32."""
+    def predict(self, X: Any) -> np.ndarray:
+        """Label each sample by its nearest center, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
 
-    def transform(self, X):
-        """The distance of each row to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
+    def transform(self, X: Any) -> np.ndarray:
+        """Compute the distance of each sample to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
 
-    def score(self, X, y=None, sample_weight=None) -> float:
-        """The negative inertia of the rows: higher is better."""
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Compute the negative inertia of the samples: higher is better."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return self._score(X, self._check_weights(sample_weight, X.shape[0]))
 
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fits, and returns ``labels_``."""
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Fit, and return ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    def fit_transform(self, X, y=None, sample_weight=None):
-        """Fits, and returns the distance of each row to each center."""
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, and return the distance of each sample to each center."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def _score(self, X, weights):
@@ -219,13 +221,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         self._check_init(d)
 
     def _check_init(self, d: int) -> None:
-        """Raises on starting centers that are not n_clusters rows of d columns, and on numbers of runs."""
+        """Raise ValueError or TypeError on initial centers of a wrong shape, and on a wrong number of runs."""
         if not callable(self.init):
             check_centers(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
         kmeans.check_runs("k-means++", self.n_init)
 
     def _n_runs(self, *, auto: int) -> int:
-        """How many starts ``n_init`` asks for; "auto" is ``auto`` where ``init`` depends on chance alone, else 1."""
+        """Number of runs: ``n_init``, or for "auto" the number ``auto`` if ``init`` is random or a callable, else 1."""
         by_chance = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
         if isinstance(self.n_init, str):
             return auto if by_chance else 1
@@ -240,7 +242,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return 1
 
     def _starts_from_callable(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
-        """The starting centers that a callable ``init`` gives, called as scikit-learn calls it."""
+        """Initial centers of each run from a callable ``init``, called with scikit-learn's signature."""
         return self._call_init(X, runs, self.n_clusters, as_random_state(self.random_state))
 
     def _call_init(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
@@ -252,7 +254,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _fit_from_starts(
         self, function: Callable[..., tuple[Fit, Frame]], X: np.ndarray, runs: int, **options: Any
     ) -> tuple[Fit, Frame]:
-        """The fit of ``function`` from ``init``, or the least inertia among the starts that a callable one gives."""
+        """Fit by ``function``; with a callable ``init`` the run of the least inertia among those from its centers."""
         key = as_key(self.random_state)
         if not callable(self.init):
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
@@ -262,7 +264,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return min(fits, key=lambda fit: float(fit[0].state.inertia))
 
     def _publish(self, fit: Fit, frame: Frame | None, X: np.ndarray, weights: np.ndarray | None) -> Fit:
-        """Copies to attributes what all methods with centers find; returns the fit as NumPy arrays."""
+        """Set the fitted attributes that all methods with centers have; return the fit as NumPy arrays."""
         fit = jax.device_get(fit)
         self._frame = frame
         self.cluster_centers_ = np.array(fit.state.centers)
@@ -275,7 +277,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return fit
 
     def _warn_of_status(self, X, weights):
-        """Warns of what the data did not allow, and says what to do about it."""
+        """Warn of a status other than convergence, with its cause and a remedy."""
         if self.status_ == Status.NOT_FINITE:
             message = (
                 "The centers or the inertia are not finite: distances between rows of X are too far apart in size for "
@@ -291,13 +293,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         warn(message, ConvergenceWarning)
 
     def _empty_message(self, X, weights):
-        # partial_fit keeps no labels of earlier rows, and compute_labels=False none at all.
+        # partial_fit keeps no labels of earlier batches, and compute_labels=False none at all.
         labels = self.labels_ if len(getattr(self, "labels_", ())) == len(X) else None
         return empty_message(self.n_clusters, X, weights, labels)
 
 
 def empty_message(n_clusters: int, X: np.ndarray, weights: np.ndarray | None, labels: np.ndarray | None) -> str:
-    """The reason for clusters without rows, from the rows themselves: their distinct ones are counted."""
+    """Cause of empty clusters, in words: too few distinct samples, too few of positive weight, or precision."""
     positive = np.ones(len(X), bool) if weights is None else weights > 0
     occupied = "fewer" if labels is None else np.unique(labels[positive]).size
     message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({n_clusters}). "
@@ -324,7 +326,7 @@ def empty_message(n_clusters: int, X: np.ndarray, weights: np.ndarray | None, la
 
 
 def distinct_rows(X: np.ndarray, counted: np.ndarray) -> int:
-    """How many different rows there are among those that are counted."""
+    """Number of distinct rows among those that the mask ``counted`` selects."""
     return len(np.unique(X[counted], axis=0))
 
 
@@ -333,18 +335,11 @@ PRECISION_MESSAGE = (
     "be those of exact arithmetic. Scale the columns, drop rows that are far away, subtract what integers beyond 2^53 "
     "have in common, or compute in float64 with jax.config.update('jax_enable_x64', True)."
 )
-"""The warning of a fit whose status is PRECISION, and its remedies."""
-
-
-def found(labels: np.ndarray) -> list[str]:
-    """What a method that finds the number of clusters came to, in words: how many they are, and the rows in none."""
-    clusters, noise = np.unique(labels[labels >= 0]).size, int(np.sum(labels < 0))
-    rows = [f"{noise:,} row{'' if noise == 1 else 's'} of noise"] if noise else []
-    return [f"{clusters:,} cluster{'' if clusters == 1 else 's'}", *rows]
+"""Warning of a fit whose status is PRECISION, with its remedies."""
 
 
 def as_key(random_state: Any) -> KeyArray:
-    """A typed JAX key from None (fresh entropy), an int, a NumPy RandomState (which advances) or a JAX key.
+    """Typed JAX key from None (fresh entropy), an int, a NumPy RandomState (which advances) or a JAX key.
 
     ``np.random``, the module, stands for its global RandomState, as in scikit-learn.
 
@@ -370,7 +365,7 @@ def as_key(random_state: Any) -> KeyArray:
 
 
 def as_random_state(random_state: Any) -> np.random.RandomState:
-    """A NumPy RandomState, for callables that scikit-learn hands one; a RandomState is passed on as it is."""
+    """NumPy RandomState for callables of scikit-learn's signature; a RandomState is passed on as it is."""
     if random_state is np.random:
         return np.random.mtrand._rand
     if isinstance(random_state, np.random.RandomState):

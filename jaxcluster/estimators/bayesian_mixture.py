@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxcluster.cluster import bayesian_gmm
@@ -133,7 +135,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         self.precision = precision
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BayesianGaussianMixture:
         """Fits the mixture to the rows.
 
         Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from jaxcluster.cluster import balanced, constrained
@@ -74,7 +76,7 @@ class BalancedKMeans(CenterEstimator):
         self.order = order
 
     @canonical
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> BalancedKMeans:
         """Clusters the rows.
 
         Args:
@@ -102,11 +104,11 @@ class BalancedKMeans(CenterEstimator):
         super()._check_params(n, d)
         check_sizes(self.size_min, self.size_max, n, self.n_clusters)
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X).labels_
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Fits, and returns the distance of each row to each center."""
         return self.fit(X).transform(X)
 
@@ -167,7 +169,9 @@ class ConstrainedKMeans(CenterEstimator):
         self.order = order
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
+    ) -> ConstrainedKMeans:
         """Clusters the rows.
 
         Args:
@@ -196,10 +200,14 @@ class ConstrainedKMeans(CenterEstimator):
         self.n_iter_ = int(fit.steps)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+    def fit_predict(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
+    ) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).labels_
 
-    def fit_transform(self, X, y=None, sample_weight=None, *, must_link=None, cannot_link=None):
+    def fit_transform(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
+    ) -> Any:
         """Fits, and returns the distance of each row to each center."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).transform(X)

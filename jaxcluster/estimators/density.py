@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +87,7 @@ class DBSCAN(MetricEstimator):
         self.p = p
         self.n_jobs = n_jobs
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DBSCAN:
         """Clusters the samples.
 
         Args:
@@ -114,13 +115,13 @@ class DBSCAN(MetricEstimator):
         self.status_ = Status(int(fit.status))
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None):
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @available_if(_can_predict)
     @memory.in_one_sentence()
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The cluster of each sample, (n_samples,) int32: the first with a core sample within ``eps``, -1 for none.
 
         For the samples of the fit these are ``labels_``.
@@ -270,7 +271,7 @@ class OPTICS(MetricEstimator):
         if any(np.shape(getattr(self, name)) != (n,) for name in self._required_attributes):
             raise ValueError(f"the order is not that of {n} rows.")
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> OPTICS:
         """Orders and clusters the rows.
 
         Args:

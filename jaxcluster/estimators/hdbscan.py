@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted
@@ -119,7 +121,7 @@ class HDBSCAN(MetricEstimator):
         tags.input_tags.allow_nan = not self._precomputed
         return tags
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> HDBSCAN:
         """Clusters the rows.
 
         Args:
@@ -154,11 +156,11 @@ class HDBSCAN(MetricEstimator):
         self.status_ = Status(int(fit.status))
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The cluster of each new row, (n_samples,) int32, -1 for noise: see `approximate_predict`."""
         return self.approximate_predict(X)[0]
 
-    def approximate_predict(self, X):
+    def approximate_predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """The cluster of each new row, as if it came last and changed nothing, and how strongly it belongs to it.
 
         Args:
@@ -170,7 +172,7 @@ class HDBSCAN(MetricEstimator):
         check_is_fitted(self)
         return hdbscan.approximate_predict(self._state(), self._checked(X, reset=False))
 
-    def membership_vectors(self, X=None):
+    def membership_vectors(self, X: Any = None) -> np.ndarray:
         """How much each row belongs to each cluster, (n_samples, n_clusters): what is missing to 1 belongs to none.
 
         Args:
@@ -180,7 +182,7 @@ class HDBSCAN(MetricEstimator):
         check_is_fitted(self)
         return hdbscan.membership_vectors(self._state(), None if X is None else self._checked(X, reset=False))
 
-    def dbscan_clustering(self, cut_distance, min_cluster_size=5):
+    def dbscan_clustering(self, cut_distance: float, min_cluster_size: int = 5) -> np.ndarray:
         """The clusters at one distance, (n_samples,) int32: those of DBSCAN, but that border rows are noise.
 
         Args:

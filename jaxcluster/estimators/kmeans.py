@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -96,7 +98,7 @@ class KMeans(CenterEstimator):
         return self.metric
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
         """Clusters the rows.
 
         Args:
@@ -216,7 +218,7 @@ class BisectingKMeans(CenterEstimator):
         self.bisecting_strategy = bisecting_strategy
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:
         """Clusters the rows.
 
         Args:
@@ -256,7 +258,7 @@ class BisectingKMeans(CenterEstimator):
 
     _required_attributes = ("cluster_centers_", "inertia_", "_tree")
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The cluster of each row by going down the splits, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -103,7 +105,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         return tags
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMedoids:
         """Clusters the rows.
 
         Args:
@@ -136,15 +138,15 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         self._warn_of_status(X, weights)
         return self
 
-    def fit_predict(self, X, y=None, sample_weight=None):
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fits, and returns the distance of each row to each medoid."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """The index of each row's nearest medoid, (n_samples,) int32.
 
         Where distances are precomputed, X is (n_samples, n_fitted) distances to the rows of the fit.
@@ -153,13 +155,13 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         X = self._checked(X, reset=False)
         return np.array(kmedoids.predict(self._medoids(), X, metric=self.metric, p=self.p))
 
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """The distance of each row to each medoid, (n_samples, n_clusters), in the units of the metric."""
         check_is_fitted(self)
         X = self._checked(X, reset=False)
         return np.array(kmedoids.transform(self._medoids(), X, metric=self.metric, p=self.p))
 
-    def score(self, X, y=None, sample_weight=None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The negative sum of distances to the nearest medoid: higher is better."""
         nearest = self.transform(X).min(axis=1)
         weights = self._check_weights(sample_weight, len(nearest))

@@ -1,4 +1,4 @@
-"""What estimators share that measure rows by a metric, or take a matrix of distances in their place."""
+"""Base class of estimators with a parameter ``metric``, which also take a matrix of precomputed distances."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.estimators.base import Estimator, found
+from jaxcluster.estimators.base import Estimator
 from jaxcluster.ops.distance import plain_metric
 from jaxcluster.ops.metric_space import bind_metric_params
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
-"""Searches for neighbors that scikit-learn knows. Here one search, exact, stands for all of them."""
+"""Neighbor searches of scikit-learn. One exact search is used here, whichever is named."""
 
 
 class MetricEstimator(ClusterMixin, Estimator):
-    """An estimator with a parameter ``metric`` that may be "precomputed"."""
+    """Base of estimators with a parameter ``metric`` that may be "precomputed"."""
 
     info = Estimator.info._replace(family="density")
 
@@ -34,13 +34,13 @@ class MetricEstimator(ClusterMixin, Estimator):
         return tags
 
     def _rows_or_distances(self, X):
-        """The rows of a fit as finite numbers; distances, dense or sparse, may be infinite and are looked at later."""
+        """Samples of a fit as finite numbers; distances, dense or sparse, may be infinite and are checked later."""
         if not self._precomputed:
             return self._validate(X, reset=True)
         return self._to_numeric(X, accept_sparse="csr")
 
     def _check_search(self) -> None:
-        """Raises on keywords for the search of neighbors that scikit-learn refuses too; they change nothing here."""
+        """Raise on keywords of the neighbor search that scikit-learn refuses too; they change nothing here."""
         check.check_choice("algorithm", self.algorithm, SEARCHES)
         check.check_count("leaf_size", self.leaf_size)
         if not isinstance(self.n_jobs, (int, np.integer, type(None))) or isinstance(self.n_jobs, bool):
@@ -59,12 +59,15 @@ class MetricEstimator(ClusterMixin, Estimator):
             )
 
     def _check_metric(self) -> None:
-        """Raises on a metric that is not known, and on parameters that it does not take."""
+        """Raise ValueError or TypeError on an unknown metric, and on parameters that it does not take."""
         metric, p = bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
         plain_metric(metric, p, also=("precomputed",))
 
     def _resolve_metric(self) -> tuple[str | Callable, float]:
-        """The metric and the power of "minkowski", with what ``metric_params`` says of them.
+        """Metric and power of "minkowski", after ``metric_params`` is applied.
+
+        Returns:
+            the metric, a name or a function, and the power p.
 
         Warns:
             SyntaxWarning: the power is given there and as ``p`` too.
@@ -77,10 +80,12 @@ class MetricEstimator(ClusterMixin, Estimator):
         return bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
 
     def _summary_metrics(self):
-        return found(self.labels_)
+        clusters, noise = np.unique(self.labels_[self.labels_ >= 0]).size, int(np.sum(self.labels_ < 0))
+        rows = [f"{noise:,} row{'' if noise == 1 else 's'} of noise"] if noise else []
+        return [f"{clusters:,} cluster{'' if clusters == 1 else 's'}", *rows]
 
     def _summary(self):
-        """The words of other fits; of one that finds nothing but noise that it does, in place of how it ended."""
+        """Summary of other fits; if every row is noise, that fact in place of the status."""
         if not (self.labels_ == -1).all():
             return super()._summary()
         return f"fitted on {len(self.labels_)}×{self.n_features_in_}: no cluster, every row is noise"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -93,7 +94,7 @@ class MiniBatchKMeans(CenterEstimator):
         self.reassignment_ratio = reassignment_ratio
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
         """Clusters the rows by batches drawn from them.
 
         Args:
@@ -134,7 +135,7 @@ class MiniBatchKMeans(CenterEstimator):
         self.n_iter_ = math.ceil(self.n_steps_ * batch_size / X.shape[0])
         return self
 
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
         """Averages one more batch of rows into the centers; the first call chooses them from its batch.
 
         Args:

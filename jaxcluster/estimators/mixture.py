@@ -60,29 +60,29 @@ class MixtureEstimator(DensityMixin, Estimator):
         """The state that the functions take, from the fitted attributes."""
         raise NotImplementedError
 
-    def fit_predict(self, X, y=None, sample_weight=None):
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``: the most probable component of each row, (n_samples,) int32."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The most probable component of each row, (n_samples,) int32; the lower index of equals."""
         return np.array(self._functions.predict(*self._with_rows(X), **self._row_options()))
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each component given each row, (n_samples, n_components)."""
         return np.array(self._functions.predict_proba(*self._with_rows(X), **self._row_options()))
 
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """The log-density of each row (nats), (n_samples,)."""
         return np.array(self._functions.score_samples(*self._with_rows(X), **self._row_options()))
 
-    def score(self, X, y=None, sample_weight=None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The weighted mean log-density of the rows (nats per row): higher is better."""
         check_is_fitted(self)
         densities = self.score_samples(X).astype(np.float64)
         return float(np.average(densities, weights=self._check_weights(sample_weight, len(densities))))
 
-    def sample(self, n_samples=1):
+    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draws rows from the mixture, those of a component together.
 
         Args:
@@ -333,7 +333,7 @@ class GaussianMixture(MixtureEstimator):
         self.decay = decay
 
     @canonical
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Fits the mixture to the rows.
 
         Args:
@@ -370,7 +370,7 @@ class GaussianMixture(MixtureEstimator):
         self._stream_state = None
         return self
 
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Mixes one more batch of rows into the mixture, by stepwise EM; the first call finds a start on its batch.
 
         After it ``labels_`` and ``lower_bound_`` are those of the batch, ``lower_bound_`` from before it was mixed in.
@@ -413,11 +413,11 @@ class GaussianMixture(MixtureEstimator):
             self._warn_of_status(state)
         return self
 
-    def aic(self, X, sample_weight=None) -> float:
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's information criterion of the rows: lower is better."""
         return self._criterion(gmm.aic, X, sample_weight)
 
-    def bic(self, X, sample_weight=None) -> float:
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
         """The Bayesian information criterion of the rows: lower is better."""
         return self._criterion(gmm.bic, X, sample_weight)
 

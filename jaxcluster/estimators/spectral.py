@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import scipy.sparse
@@ -267,7 +269,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         self.verbose = verbose
 
     @canonical
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> SpectralClustering:
         """Clusters the rows.
 
         Args:
@@ -320,7 +322,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         if self.n_components is not None:
             check.check_count("n_components", self.n_components)
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X).labels_
 
@@ -407,7 +409,7 @@ class SpectralEmbedding(_SpectralEstimator):
         self.n_jobs = n_jobs
 
     @canonical
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> SpectralEmbedding:
         """Embeds the rows.
 
         Args:
@@ -440,7 +442,7 @@ class SpectralEmbedding(_SpectralEstimator):
         if self.n_neighbors is not None:
             check.check_count("n_neighbors", self.n_neighbors)
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fits, and returns ``embedding_``."""
         return self.fit(X).embedding_
 

@@ -109,7 +109,7 @@ class AutoencoderClusterer(DeepEstimator):
         self._initial_clusters = {name: np.array(value) for name, value in self._initial_clusters.items()}
         self._publish(module, trained, phase, rows, snapshots)
 
-    def reconstruct(self, X):
+    def reconstruct(self, X: Any) -> np.ndarray:
         """Each row as its code gives it back, (n_samples, n_features), in the units of X.
 
         It is float32 where X is, else float64.

@@ -122,7 +122,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     # Use.
 
     @canonical
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> DeepEstimator:
         """Trains the network and clusters the rows.
 
         Args:
@@ -144,21 +144,21 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self._fit(X, class_codes)
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """The cluster of each row, (n_samples,) int32: that with the greatest share."""
         return np.argmax(self.predict_proba(X), axis=1).astype(np.int32)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> np.ndarray:
         """The share of each cluster in each row, (n_samples, n_clusters); rows sum to 1."""
         module, rows = self._with_rows(X)
         return np.array(self._predict_proba(module, map_module(module, "features", rows)))
 
-    def transform(self, X):
+    def transform(self, X: Any) -> np.ndarray:
         """The code of each row, (n_samples, latent); of ClusterGAN (n_samples, latent + n_clusters)."""
         module, rows = self._with_rows(X)
         return np.array(map_module(module, "features", rows))
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fits, and returns ``labels_``."""
         return self.fit(X, y).labels_
 

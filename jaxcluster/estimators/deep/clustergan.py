@@ -85,7 +85,7 @@ class ClusterGAN(SinglePhaseEstimator):
     MIN_EPOCH_STEPS: ClassVar[int] = 250
     MIN_EPOCHS: ClassVar[int] = 12
 
-    def sample(self, n_samples=1, cluster=None):
+    def sample(self, n_samples: int = 1, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Generates rows, of clusters drawn alike or of one.
 
         Args:
@@ -102,7 +102,7 @@ class ClusterGAN(SinglePhaseEstimator):
         rows, labels = self.module_.generate(as_key(self.random_state), n_samples, cluster)
         return self.scaling_.undo(np.asarray(rows)), np.array(labels)
 
-    def interpolate(self, a, b, steps=10):
+    def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
         """Rows on the way from one cluster to another, (steps, n_features) in the units of X, all of the same noise.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -126,7 +127,7 @@ class JointClustering(AutoencoderClusterer):
     weight: float = 1.0
     alpha: float = 1.0
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> JointClustering:
         """Trains the network and clusters the rows.
 
         Args:
@@ -143,7 +144,7 @@ class JointClustering(AutoencoderClusterer):
         """
         return super().fit(X, y)
 
-    def predict_class(self, X):
+    def predict_class(self, X: Any) -> np.ndarray:
         """The class of each row, (n_samples,): that whose cluster has the greatest share, of all that have a class.
 
         Raises:

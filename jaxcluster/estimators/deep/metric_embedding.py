@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -63,7 +64,7 @@ class MetricEmbedding(AugmentationEstimator):
 
     MIN_EPOCH_STEPS = 5
 
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> MetricEmbedding:
         """Trains the network and clusters the rows.
 
         Args:

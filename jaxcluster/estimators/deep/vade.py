@@ -55,7 +55,7 @@ class VaDE(AutoencoderClusterer):
 
     tol: float | None = None
 
-    def sample(self, n_samples=1, cluster=None):
+    def sample(self, n_samples: int = 1, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Draws rows, as a mixture draws its components or from one cluster.
 
         Args:
