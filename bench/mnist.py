@@ -93,7 +93,7 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
         return deep.LatentKMeans(autoencoder, start.state.centers), start, {}
     start = gmm.fit(key, codes, 10, init=shared(start.labels))
     if method == "vade":
-        mixture = gmm.start(key, codes, 10, covariance="diag", init=shared(start.labels)).mixture()
+        mixture = gmm.init(key, codes, 10, covariance="diag", init=shared(start.labels)).mixture()
         autoencoder.encoder.head.set_variance(0.1 * np.mean(mixture.covariances))
         rate = optax.exponential_decay(VADE_RATE, 10 * (len(x) // 256), 0.9, staircase=True)
         module = deep.VaDE(autoencoder, mixture.weights, mixture.means, mixture.covariances)
@@ -107,9 +107,9 @@ def begun(method: str, x: np.ndarray, plain: deep.Autoencoder, seed: int) -> tup
     return {"dec": deep.DEC, "idec": deep.IDEC}[method](autoencoder, start.state.means), start, often
 
 
-def shared(labels: jax.Array) -> gmm.Start:
+def shared(labels: jax.Array) -> gmm.GMMInit:
     """A mixture to begin with: each row is wholly of its cluster."""
-    return gmm.Start(responsibilities=jax.nn.one_hot(labels, 10))
+    return gmm.GMMInit(responsibilities=jax.nn.one_hot(labels, 10))
 
 
 def measure(method: str, path: Path, *, seed: int, epochs: int, work: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def parameters(x, covariance, seed=0, k=K):
         "spherical": full[:, 0, 0],
     }[covariance]
     means = x[rng.choice(len(x), k, replace=False)].astype(np.float64)
-    return gmm.Start(means, rng.dirichlet(np.full(k, 5.0)), precisions)
+    return gmm.GMMInit(means, rng.dirichlet(np.full(k, 5.0)), precisions)
 
 
 def shares(n=N, k=K, seed=0):
@@ -125,7 +125,7 @@ def bounds(fit):
 
 def slack(bound, dtype):
     """What a lower bound may fall by, as `em.step` has it."""
-    return max(em.FALL, 16 * np.finfo(dtype).eps) * np.maximum(np.abs(bound), 1)
+    return max(em.LOWER_BOUND_SLACK, 16 * np.finfo(dtype).eps) * np.maximum(np.abs(bound), 1)
 
 
 def assert_never_falls(fit):

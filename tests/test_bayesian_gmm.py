@@ -20,7 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster import bayesian_gmm
-from jaxcluster.cluster.bayesian_gmm import posterior
+from jaxcluster.cluster.bayesian_gmm import variational_em
 from jaxcluster.cluster.gmm import em
 from jaxcluster.estimators import load
 from jaxcluster.estimators.bayesian_mixture import BayesianGaussianMixture
@@ -46,7 +46,7 @@ class FromShares(sklearn.mixture.BayesianGaussianMixture):
 
 
 def fit(x, covariance="full", prior_type=PROCESS, init=SHARES, **options):
-    init = bayesian_gmm.Start(responsibilities=init) if init is SHARES else init
+    init = bayesian_gmm.GMMInit(responsibilities=init) if init is SHARES else init
     options = {"tol": 0.0, "max_steps": 10} | options
     return bayesian_gmm.fit(
         KEY, x, K, covariance=covariance, weight_concentration_prior_type=prior_type, init=init, **options
@@ -179,7 +179,7 @@ def test_it_stops_where_the_bound_does(covariance):
 @pytest.mark.parametrize("covariance", TYPES)
 def test_weight_equals_repetition(covariance):
     half, shares, far = IRIS[::2].astype(np.float32), SHARES[::2], np.full((N // 2, D), 20, np.float32)
-    start = bayesian_gmm.Start(responsibilities=np.concatenate([shares, shares]))
+    start = bayesian_gmm.GMMInit(responsibilities=np.concatenate([shares, shares]))
     weighted = fit(np.concatenate([half, far]), covariance, init=start, weights=np.repeat([2.0, 0.0], N // 2))
     repeated = fit(np.concatenate([half, half]), covariance, init=start)
     np.testing.assert_allclose(bounds(weighted), bounds(repeated), rtol=1e-4, atol=0.05)
@@ -238,7 +238,7 @@ def test_means_take_their_nearest_rows():
     x, y = separate()
     means = 12 * np.eye(K, D, dtype=np.float32)
     by_means = fit(x, "spherical", init=means)
-    by_shares = fit(x, "spherical", init=bayesian_gmm.Start(responsibilities=np.eye(K)[y]))
+    by_shares = fit(x, "spherical", init=bayesian_gmm.GMMInit(responsibilities=np.eye(K)[y]))
     assert_same_fit(by_means, by_shares)
 
 
@@ -310,13 +310,13 @@ def test_log_gamma_sums_keep_their_digits(dtype):
     tolerance = 100 * np.finfo(dtype).eps
     with jax.enable_x64(True):
         exact = scipy.special.betaln(a.astype(float), b.astype(float))
-        ours = np.asarray(jax.jit(posterior._log_betas)(np.stack([a, b])))
+        ours = np.asarray(jax.jit(variational_em._log_betas)(np.stack([a, b])))
         assert ours.dtype == dtype
         np.testing.assert_allclose(ours, exact, rtol=max(tolerance, 1e-9), atol=max(tolerance, 1e-9))
         nu = a + dtype(D)
         halves = (nu.astype(float)[:, None] - np.arange(D)) / 2
         direct = scipy.special.gammaln(halves) - nu.astype(float)[:, None] / 2 * np.log(nu.astype(float)[:, None] / 2)
-        excess = jax.jit(posterior._log_gamma_excess, static_argnums=1)(nu, D)
+        excess = jax.jit(variational_em._log_gamma_excess, static_argnums=1)(nu, D)
         np.testing.assert_allclose(excess, direct.sum(axis=1), rtol=max(tolerance, 1e-9))
 
 
@@ -333,7 +333,7 @@ BAD = {
     "indefinite": ({"covariance_prior": -np.eye(4)}, "must be positive definite; its least eigenvalue is -1"),
     "variances": ({"covariance": "diag", "covariance_prior": np.zeros(4)}, "must be positive; its least variance is 0"),
     "variance": ({"covariance": "spherical", "covariance_prior": [1.0]}, r"must have shape \(\), got \(1,\)"),
-    "weights": ({"init": bayesian_gmm.Start(weights=np.full(K, 1 / K))}, "init must not hold weights"),
+    "weights": ({"init": bayesian_gmm.GMMInit(weights=np.full(K, 1 / K))}, "init must not hold weights"),
     "init": ({"init": "kmean"}, "'kmean' is not known"),
     "tol": ({"tol": -1.0}, "tol=-1.0 must be at least 0"),
 }
@@ -415,7 +415,7 @@ def test_the_estimator_goes_on_warm_and_warns():
 def test_tile_size_does_not_matter(monkeypatch):
     # Traced rows are not padded: no other test has this number of them, so neither finds what the other has traced.
     n = N - 3
-    x, start = IRIS[:n].astype(np.float32), bayesian_gmm.Start(responsibilities=SHARES[:n])
+    x, start = IRIS[:n].astype(np.float32), bayesian_gmm.GMMInit(responsibilities=SHARES[:n])
     whole = fit(x, "spherical", init=start)
     probabilities = bayesian_gmm.predict_proba(whole.state, x)
     asked = []

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 )
 def test_ten_steps_from_the_same_start(covariance, name, given, reg_covar):
     x = SETS[name]()
-    start = parameters(x, covariance) if given == "parameters" else gmm.Start(responsibilities=shares())
+    start = parameters(x, covariance) if given == "parameters" else gmm.GMMInit(responsibilities=shares())
     theirs = theirs_from(x, start, covariance, tol=0, max_iter=10, reg_covar=reg_covar)
     with jax.enable_x64(True):
         ours = gmm.fit(KEY, x, K, covariance=covariance, init=start, tol=0.0, max_steps=10, reg_covar=reg_covar)
@@ -173,7 +173,7 @@ def test_sharded_equals_single(covariance):
 def test_inactive_components_are_not_there(covariance):
     x = separate(deviation=3.0)[0]
     start = parameters(x, covariance, k=2)
-    padded = gmm.Start(
+    padded = gmm.GMMInit(
         np.pad(start.means, ((0, 1), (0, 0))),
         np.pad(start.weights, (0, 1)),
         start.precisions if covariance == "tied" else np.concatenate([start.precisions, start.precisions[:1]]),
@@ -242,11 +242,11 @@ def test_a_start_may_be_given_in_parts():
     means = x[:K]
     fits = [
         gmm.fit(KEY, x, K, covariance="spherical", init=init)
-        for init in (gmm.Start(means=means), {"means": means}, (means,), means)
+        for init in (gmm.GMMInit(means=means), {"means": means}, (means,), means)
     ]
     for fit in fits:
         np.testing.assert_array_equal(fit.labels, y)
-    fit = gmm.fit(KEY, x, K, covariance="spherical", init=gmm.Start(weights=[0.2, 0.3, 0.5], precisions=[1, 1, 1]))
+    fit = gmm.fit(KEY, x, K, covariance="spherical", init=gmm.GMMInit(weights=[0.2, 0.3, 0.5], precisions=[1, 1, 1]))
     assert adjusted_rand_score(fit.labels, y) == 1
 
 
@@ -255,7 +255,7 @@ def test_a_fit_never_builds_the_table(covariance):
     n, d, k = 1 << 18, 8, 128
 
     def fit(key, x, means, weights, precisions):
-        return gmm.fit(key, x, k, covariance=covariance, init=gmm.Start(means, weights, precisions))
+        return gmm.fit(key, x, k, covariance=covariance, init=gmm.GMMInit(means, weights, precisions))
 
     shapes = ((n, d), (k, d), (k,), COVARIANCE_TYPES[covariance].shape(k, d))
     compiled = jax.jit(fit).lower(KEY, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()

@@ -57,7 +57,7 @@ def assert_sound(covariance, problem, dtype):
     kept = x[weights > 0]
     spread = max(float(kept.astype(float).var()), 1e-3)
     precisions = np.asarray(COVARIANCE_TYPES[covariance].isotropic(1 / spread, K, D))
-    start = gmm.Start(kept[:: len(kept) // K][:K], np.full(K, 1 / K), precisions)
+    start = gmm.GMMInit(kept[:: len(kept) // K][:K], np.full(K, 1 / K), precisions)
     most = 60
     fit = gmm.fit(
         KEY, x, K, covariance=covariance, weights=weights, init=start, reg_covar=reg_covar, tol=0.0, max_steps=most

@@ -25,7 +25,7 @@ DX, DW = RNG.normal(size=(N, D)), RNG.normal(size=N)
 def start(covariance, dtype):
     precisions = np.ones(COVARIANCE_TYPES[covariance].shape(K, D)) if covariance in ("diag", "spherical") else np.eye(D)
     precisions = np.broadcast_to(precisions, COVARIANCE_TYPES[covariance].shape(K, D))
-    return gmm.Start(X[[3, 30]].astype(dtype), np.full(K, 0.5, dtype), precisions.astype(dtype))
+    return gmm.GMMInit(X[[3, 30]].astype(dtype), np.full(K, 0.5, dtype), precisions.astype(dtype))
 
 
 def values(covariance, x, w, **options):

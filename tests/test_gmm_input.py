@@ -15,7 +15,7 @@ from jaxcluster.types import Status
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-FULL_START = gmm.Start(np.zeros((2, 3)), [0.5, 0.5], np.broadcast_to(np.eye(3), (2, 3, 3)))
+FULL_START = gmm.GMMInit(np.zeros((2, 3)), [0.5, 0.5], np.broadcast_to(np.eye(3), (2, 3, 3)))
 SKEW = np.eye(3) + np.triu(np.full((3, 3), 0.5), 1)
 
 
@@ -34,27 +34,36 @@ SKEW = np.eye(3) + np.triu(np.full((3, 3), 0.5), 1)
         ({"precision": "low"}, "precision='low' is not known"),
         ({"weights": np.ones(7)}, r"weights must have shape \(8,\)"),
         ({"active": np.ones(3, bool)}, r"active must be a \(2,\) mask"),
-        ({"init": np.ones((3, 3))}, r"means of the start must have shape \(2, 3\) for full, got \(3, 3\)"),
-        ({"init": FULL_START._replace(weights=[1.0])}, r"weights of the start must have shape \(2,\)"),
-        ({"init": FULL_START._replace(weights=[0.5, 0.6])}, "weights of the start must be shares.*sum 1.1"),
-        ({"init": FULL_START._replace(weights=[1.5, -0.5])}, "weights of the start must be shares.*least is -0.5"),
-        ({"init": FULL_START._replace(precisions=np.eye(3))}, r"precisions of the start must have shape \(2, 3, 3\)"),
+        ({"init": np.ones((3, 3))}, r"means of init must have shape \(2, 3\) for full, got \(3, 3\)"),
+        ({"init": FULL_START._replace(weights=[1.0])}, r"weights of init must have shape \(2,\)"),
+        (
+            {"init": FULL_START._replace(weights=[0.5, 0.6])},
+            "weights of init must not be .* and must sum to 1.*sum 1.1",
+        ),
+        (
+            {"init": FULL_START._replace(weights=[1.5, -0.5])},
+            "weights of init must not be negative.*least is -0.5",
+        ),
+        ({"init": FULL_START._replace(precisions=np.eye(3))}, r"precisions of init must have shape \(2, 3, 3\)"),
         ({"init": FULL_START._replace(precisions=np.stack([np.eye(3), SKEW]))}, "not symmetric for component 1"),
         (
             {"init": FULL_START._replace(precisions=np.stack([-np.eye(3), np.eye(3)]))},
             "not positive definite for component 0",
         ),
         (
-            {"init": gmm.Start(precisions=np.array([[1, 1, 1], [1, 0, 1]])), "covariance": "diag"},
+            {"init": gmm.GMMInit(precisions=np.array([[1, 1, 1], [1, 0, 1]])), "covariance": "diag"},
             "not positive for component 1",
         ),
-        ({"init": gmm.Start(precisions=np.array([0.0, -1])), "covariance": "spherical"}, "for components 0, 1"),
-        ({"init": gmm.Start(precisions=-np.eye(3)), "covariance": "tied"}, "precisions of the start are not positive"),
-        ({"init": gmm.Start(means=np.full((2, 3), np.nan))}, "means contains 6 NaN"),
-        ({"init": gmm.Start(responsibilities=np.ones((8, 2)))}, "shares of each row.*row 0 sums to 2"),
-        ({"init": gmm.Start(responsibilities=np.ones((7, 2)) / 2)}, r"responsibilities .* shape \(8, 2\)"),
+        ({"init": gmm.GMMInit(precisions=np.array([0.0, -1])), "covariance": "spherical"}, "for components 0, 1"),
+        (
+            {"init": gmm.GMMInit(precisions=-np.eye(3)), "covariance": "tied"},
+            "precisions of init are not positive",
+        ),
+        ({"init": gmm.GMMInit(means=np.full((2, 3), np.nan))}, "means contains 6 NaN"),
+        ({"init": gmm.GMMInit(responsibilities=np.ones((8, 2)))}, "must sum to 1 for each row.*row 0 sums to 2"),
+        ({"init": gmm.GMMInit(responsibilities=np.ones((7, 2)) / 2)}, r"responsibilities .* shape \(8, 2\)"),
         ({"init": {"centers": np.ones((2, 3))}}, r"init has unknown entries \['centers'\]"),
-        ({"init": gmm.Start(method="median")}, "init='median' is not known"),
+        ({"init": gmm.GMMInit(method="median")}, "init='median' is not known"),
     ],
 )
 def test_bad_options(options, message):

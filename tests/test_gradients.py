@@ -12,7 +12,7 @@ import pytest
 
 from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, soft_kmeans
 from jaxcluster.cluster import kmedoids, sinkhorn
-from jaxcluster.cluster.gmm.em import Columns
+from jaxcluster.cluster.gmm.em import TransposedPoints
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 
 KEY = jax.random.key(0)
@@ -32,7 +32,7 @@ def of_soft_unrolled(x, known=None, steps=300):
     pinned = None if known is None else jnp.asarray(known)
 
     def advance(centers, _):
-        stats = soft_kmeans.soft_stats(centers, Columns(x.T, jnp.ones(16)), jnp.asarray(0.8), known=pinned)
+        stats = soft_kmeans.soft_stats(centers, TransposedPoints(x.T, jnp.ones(16)), jnp.asarray(0.8), known=pinned)
         return soft_kmeans.soft_update(stats, centers), None
 
     return jnp.vdot(jnp.asarray(PULL), jax.lax.scan(advance, jnp.asarray(INIT), length=steps)[0])

@@ -254,7 +254,7 @@ def _plain(problem):
 
 def _mixture(problem):
     """From the samples of the start: from others it may end in an optimum where two groups share a component."""
-    return {"reg_covar": 1e-6 * problem.unit**2, "init": jc.gmm.Start(means=problem.start)}
+    return {"reg_covar": 1e-6 * problem.unit**2, "init": jc.gmm.GMMInit(means=problem.start)}
 
 
 FUNCTIONAL = {

@@ -165,7 +165,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             max_steps=self.max_iter,
             reg_covar=self.reg_covar,
             prior_type=self.weight_concentration_prior_type,
-            given=self._priors(),
+            prior_params=self._priors(),
         )
         self._publish(*found)
         return self
@@ -173,7 +173,7 @@ class BayesianGaussianMixture(MixtureEstimator):
     def _check_params(self, n, d):
         super()._check_params(n, d)
         check.check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, PRIOR_TYPES)
-        priors.check_given(self._priors(), covariance_type_named(self.covariance_type), d)
+        priors.check_prior(self._priors(), covariance_type_named(self.covariance_type), d)
 
     def _check_attributes(self):
         super()._check_attributes()
@@ -183,7 +183,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             raise ValueError(f"the posterior is not that of {k} components.")
 
     def _priors(self):
-        return priors.Given(*(getattr(self, name) for name in PRIORS))
+        return priors.PriorParams(*(getattr(self, name) for name in PRIORS))
 
     def _publish_mixture(self, state):
         super()._publish_mixture(state)

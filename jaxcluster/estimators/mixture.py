@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
-from jaxcluster.cluster.gmm.start import check_start
+from jaxcluster.cluster.gmm.init import check_init
 from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
-from jaxcluster.cluster.gmm.stepwise import check_decay, minibatch_fit_framed
+from jaxcluster.cluster.gmm.online_em import check_decay, minibatch_fit_framed
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, publish
@@ -393,7 +393,7 @@ class GaussianMixture(MixtureEstimator):
         options = self._shared_options() | {"weights": weights}
         if first:
             key = as_key(self.random_state)
-            state = gmm.start(key, X, self.n_components, init=self._start(), **options)
+            state = gmm.init(key, X, self.n_components, init=self._start(), **options)
             self.lower_bounds_ = np.zeros(0, np.float64)
         else:
             del options["covariance"]
@@ -437,14 +437,14 @@ class GaussianMixture(MixtureEstimator):
         if self._stream_state is not None:
             arrays = {name: jnp.asarray(value) for name, value in self._stream_state.items() if name != "frame"}
             return gmm.StepwiseState(frame=self._stream_state["frame"], **arrays)
-        return gmm.stream_of(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar, frame=self._frame)
+        return gmm.from_fit(self._mixture(), steps=self.n_iter_, reg_covar=self.reg_covar, frame=self._frame)
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check_start(self._start(), covariance_type_named(self.covariance_type), n, self.n_components, d)
+        check_init(self._start(), covariance_type_named(self.covariance_type), n, self.n_components, d)
         if self.batch_size is not None:
             check.check_count("batch_size", self.batch_size)
         check_decay(self.decay)
 
     def _start(self):
-        return gmm.Start(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)
+        return gmm.GMMInit(self.means_init, self.weights_init, self.precisions_init, method=self.init_params)

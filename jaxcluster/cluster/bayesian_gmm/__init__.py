@@ -1,18 +1,32 @@
-"""Gaussian mixtures by variational inference: as many components as the rows need."""
+"""Bayesian Gaussian mixtures by variational inference, which use as many components as the data need.
 
-from jaxcluster.cluster.bayesian_gmm.density import predict, predict_proba, sample, score, score_samples
+>>> import jax, numpy as np
+>>> from jaxcluster import bayesian_gmm
+>>> x = np.array([[0.0], [1.0], [9.0], [10.0]], np.float32)
+>>> bayesian_gmm.fit(jax.random.key(0), x, 2, init=x[[0, 3]]).labels.tolist()
+[0, 0, 1, 1]
+"""
+
 from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit
-from jaxcluster.cluster.bayesian_gmm.posterior import Prior
-from jaxcluster.cluster.bayesian_gmm.state import BayesianGMMState, plug_in
-from jaxcluster.cluster.gmm.start import METHODS, Start
+from jaxcluster.cluster.bayesian_gmm.inference import (
+    BayesianGMMState,
+    plug_in,
+    predict,
+    predict_proba,
+    sample,
+    score,
+    score_samples,
+)
+from jaxcluster.cluster.bayesian_gmm.variational_em import Prior
+from jaxcluster.cluster.gmm.init import METHODS, GMMInit
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "METHODS",
     "PRIOR_TYPES",
     "BayesianGMMState",
+    "GMMInit",
     "Prior",
-    "Start",
     "fit",
     "plug_in",
     "predict",

@@ -1,6 +1,15 @@
-"""Gaussian mixtures by expectation–maximization: fit, use, sweep."""
+"""Gaussian mixtures by expectation–maximization (EM): fit, online EM, inference, sweep.
 
-from jaxcluster.cluster.gmm.density import (
+>>> import jax, numpy as np
+>>> from jaxcluster import gmm
+>>> x = np.array([[0.0], [1.0], [9.0], [10.0]], np.float32)
+>>> fit = gmm.fit(jax.random.key(0), x, 2, init=x[[0, 3]])
+>>> fit.labels.tolist()
+[0, 0, 1, 1]
+"""
+
+from jaxcluster.cluster.gmm.fit import fit, lower_bounds, sweep
+from jaxcluster.cluster.gmm.inference import (
     aic,
     bic,
     n_parameters,
@@ -11,22 +20,22 @@ from jaxcluster.cluster.gmm.density import (
     score,
     score_samples,
 )
-from jaxcluster.cluster.gmm.fit import fit, lower_bounds
-from jaxcluster.cluster.gmm.start import METHODS, Start
-from jaxcluster.cluster.gmm.state import GMMState
-from jaxcluster.cluster.gmm.stepwise import StepwiseState, minibatch_fit, partial_fit, start, stream_of
-from jaxcluster.cluster.gmm.sweep import GMMSweep, sweep
+from jaxcluster.cluster.gmm.init import METHODS, GMMInit
+from jaxcluster.cluster.gmm.online_em import StepwiseState, from_fit, init, minibatch_fit, partial_fit
+from jaxcluster.cluster.gmm.state import GMMState, GMMSweep
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [
     "METHODS",
+    "GMMInit",
     "GMMState",
     "GMMSweep",
-    "Start",
     "StepwiseState",
     "aic",
     "bic",
     "fit",
+    "from_fit",
+    "init",
     "lower_bounds",
     "minibatch_fit",
     "n_parameters",
@@ -37,8 +46,6 @@ __all__ = [
     "sample",
     "score",
     "score_samples",
-    "start",
-    "stream_of",
     "sweep",
 ]
 

@@ -1,4 +1,6 @@
-"""Expectation–maximization in a frame: statistics of a tile of rows, and the mixture that they lead to.
+"""Expectation–maximization (EM) of a Gaussian mixture in a frame: E-step by tiles of samples, M-step, ascent check.
+
+The E-step needs no n×k table: responsibilities exist for one tile at a time and are folded into moments.
 
 Source: A. P. Dempster, N. M. Laird and D. B. Rubin, Maximum likelihood from incomplete data via the EM algorithm,
 J. R. Stat. Soc. B 39 (1977).
@@ -8,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.gmm.settle import settle
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
 from jaxcluster.core.fold import across, fold_rows, tile_rows
@@ -34,34 +35,39 @@ from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
 from jaxcluster.types import Array, Bool, Float, Int, Points, Status
 
 CPU_TILE, DEVICE_TILE = 1 << 20, 1 << 26
-"""Numbers that are held of a tile: what a CPU's cache holds, and what fills an accelerator."""
+"""Numbers held of a tile: as many as fit a CPU's cache, and as many as fill an accelerator."""
 
 MATRIX_COPIES = 24
-"""Copies of all covariance matrices at the peak of a fit: factors, moments, starts and the states of a step
-(measured)."""
+"""Copies of all covariance matrices at the peak of a fit (measured): factors, moments, and the states of a step."""
 
-POINT = 1e-4
-"""Share of the rows' variance, each counted once, below which a component that ``reg_covar`` is wider than is hardly
-more than a point."""
+DEGENERATE_VARIANCE_RATIO = 1e-4
+"""Fraction of the variance of the data. A component of less variance than it and ``reg_covar``, is collapsed."""
 
-FALL = 1e-7
-"""Share of itself by which a lower bound may fall by rounding, and what is beyond all doubt by ``reg_covar``."""
+LOWER_BOUND_SLACK = 1e-7
+"""Relative decrease of a lower bound that counts as rounding, whatever the dtype."""
 
-FALL_NOISE, BOUND_NOISE = 16, 1000
-"""Rounding errors of a lower bound by which it may fall in a step, and beyond which a fall shows that the rows are not
-resolved: products in place of differences may bring 1e-4 nats, which is 840 of them in float32."""
+LOWER_BOUND_SLACK_ULPS, PRECISION_FALL_ULPS = 16, 1000
+"""Decreases of a lower bound in a step, in rounding errors of the bound: up to the first they count as rounding; beyond
+the second the status is PRECISION. `EXPANDED_MAX_ERROR`, 1e-4 nats, is 840 rounding errors of float32."""
 
-SPARE = 10 * float(np.finfo(np.float64).eps)
-"""Rows that scikit-learn, in float64, adds to the weight of each component. In a frame the mean weight is near 1."""
+WEIGHT_FLOOR = 10 * float(np.finfo(np.float64).eps)
+"""Added to the weight of each component, as by scikit-learn: 10·eps of float64, where a sample weighs about 1."""
+
+SHIFT_ERROR = 1e-4
+"""Relative error of a variance beyond which moments are computed again, about the new mean."""
+
+Result = TypeVar("Result")
 
 
 class EMOptions(NamedTuple):
-    """What changes the program of a step.
+    """Static options of an EM step.
 
     Attributes:
-        covariance: the type.
-        missing: NaN cells are integrated out.
-        differentiable: no step that reverse mode cannot follow.
+        covariance: name of the covariance type.
+        precision: of matrix products.
+        missing: integrate NaN values out.
+        differentiable: use no loop that reverse mode cannot follow.
+        axis_name: mapped axis over which samples are spread.
     """
 
     covariance: str
@@ -72,17 +78,17 @@ class EMOptions(NamedTuple):
 
     @property
     def covariance_type(self) -> CovarianceType:
-        """The type of covariance."""
+        """Functions of the covariance type."""
         return COVARIANCE_TYPES[self.covariance]
 
 
 class RowPosterior(NamedTuple):
-    """Rows under a mixture.
+    """Posterior of samples under a mixture.
 
     Attributes:
         log_p: (n,) log-density (nats).
         responsibilities: (k, n).
-        labels: (n,) the component of the largest responsibility, the lower index of equals.
+        labels: (n,) component of the largest responsibility; ties go to the lower index.
     """
 
     log_p: Float[Array, " n"]
@@ -90,87 +96,86 @@ class RowPosterior(NamedTuple):
     labels: Int[Array, " n"]
 
 
-class Membership(NamedTuple):
-    """Responsibilities that are given, drawn or one-hot: what a row has of them, and how a tile makes them of it.
+class TiledResponsibilities(NamedTuple):
+    """Responsibilities that are computed for a tile at a time: fixed, random or one-hot.
 
     Attributes:
-        rows: a pytree of arrays with n rows along their last axis.
-        responsibilities: a tile of ``rows`` to (k, t).
+        rows: pytree of arrays whose last axis has length n: the responsibilities, or labels, or sample indices.
+        responsibilities: function from a tile of ``rows`` to (k, t).
     """
 
     rows: Any
     responsibilities: Callable[[Any], Float[Array, "k t"]]
 
 
-class Columns(NamedTuple):
-    """Rows laid side by side, so that sums over rows run along whole vectors: x is (d, n)."""
+class TransposedPoints(NamedTuple):
+    """Samples as columns, x (n_features, n_samples), so that sums over samples run along contiguous vectors."""
 
     x: Float[Array, "d n"]
     weight: Float[Array, " n"]
 
 
 class EMStats(NamedTuple):
-    """What rows contribute to the components: moments about a reference, and Σ w·log p."""
+    """Statistics of the E-step: moments about a reference, and the log-likelihood Σ w·log p (nats)."""
 
     moments: Moments
     log_likelihood: Float[Array, ""]
 
 
 class EMState(NamedTuple):
-    """A mixture whose lower bound is not known yet, after one whose is.
+    """State of EM. The lower bound lags by one step: the E-step of the next step computes that of ``mixture``.
 
     Attributes:
-        mixture: what the last step led to.
-        before: the mixture that ``lower_bound`` is of.
-        lower_bound: () mean log-likelihood of a row (nats).
-        last_bound: () what the change of the next one is measured from: the lower bound, or before the first step that
-            of the fit that is continued.
-        collapsed: (k,) components of ``mixture`` that were kept from collapsing.
-        residual: () change of the lower bound; 0 once no step raises it.
-        fall: () by how much the last step would have lowered it, beyond what rounding and ``reg_covar`` allow; 0 for a
-            step that was taken.
+        mixture: result of the last M-step.
+        previous: the mixture whose lower bound is ``lower_bound``.
+        lower_bound: () mean log-likelihood of a sample (nats).
+        previous_bound: () bound from which the next change is measured: ``lower_bound``, or before the first step the
+            bound of the fit that is continued.
+        collapsed: (k,) mask of the components of ``mixture`` that were kept from collapsing.
+        residual: () change of the lower bound (nats); 0 once no step raises it.
+        bound_decrease: () decrease of the bound (nats) by a rejected step; 0 for an accepted one.
     """
 
     mixture: Mixture
-    before: Mixture
+    previous: Mixture
     lower_bound: Float[Array, "*batch"]
-    last_bound: Float[Array, "*batch"]
+    previous_bound: Float[Array, "*batch"]
     collapsed: Bool[Array, "*batch k"]
     residual: Float[Array, "*batch"]
-    fall: Float[Array, "*batch"]
+    bound_decrease: Float[Array, "*batch"]
 
     @property
     def objective(self) -> Float[Array, "*batch"]:
-        """The mean negative log-likelihood."""
+        """Mean negative log-likelihood of a sample (nats)."""
         return -self.lower_bound
 
 
-class Prior(NamedTuple):
-    """What an update takes besides the statistics.
+class MStepParams(NamedTuple):
+    """Parameters of the M-step besides the statistics.
 
     Attributes:
-        total: () weight of all rows.
-        reg: () added to every variance (data units²).
-        active: (k,) which components take part; None for all.
-        variance: () of all rows, the mean over the columns (data units²); infinite where it is not known.
-        scale: () the same of rows that count once each, whatever their weight. A row that outweighs all others takes
-            the weighted variance to 0 with it, and beside that no component would be a point.
+        total: () weight of all samples.
+        reg: () added to every variance (frame units²).
+        active: (k,) mask of the components that take part; None for all.
+        variance: () weighted variance of the data, mean over the features (frame units²); infinite if unknown.
+        unweighted_variance: () the same with equal weights. One sample that outweighs all others takes the weighted
+            variance to 0, and no component would count as collapsed beside that.
     """
 
     total: Float[Array, ""]
     reg: Float[Array, ""]
     active: Bool[Array, " k"] | None = None
     variance: float | Float[Array, ""] = math.inf
-    scale: float | Float[Array, ""] = math.inf
+    unweighted_variance: float | Float[Array, ""] = math.inf
 
 
-def as_columns(points: Points) -> Columns:
-    """Rows laid side by side."""
-    return Columns(points.x.T, points.weight)
+def transpose_points(points: Points) -> TransposedPoints:
+    """Samples as columns."""
+    return TransposedPoints(points.x.T, points.weight)
 
 
 def check_memory(options: EMOptions, k: int, d: int, dtype: Any) -> None:
-    """Raises MemoryError where the covariances of a fit take more than there is."""
+    """Raises MemoryError if the covariance matrices of a fit exceed the memory of the device."""
     matrices = {"full": k, "tied": 1}.get(options.covariance, 0)
     memory.check(
         MATRIX_COPIES * matrices * d * d * float_dtype(np.dtype(dtype)).itemsize,
@@ -180,17 +185,17 @@ def check_memory(options: EMOptions, k: int, d: int, dtype: Any) -> None:
 
 
 def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
-    """Rows of a tile."""
+    """Number of samples in a tile."""
     cost = k * d * d if options.missing else options.covariance_type.row_cost(k, d)
     return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
 
 
-def joint(
+def joint_log_densities(
     options: EMOptions, components: Components
 ) -> Callable[[Float[Array, "d n"]], tuple[Float[Array, "k n"], Float[Array, " n"] | None]]:
-    """Columns to log(weight·density) of every component (nats) in two parts, as `log_densities` has them.
+    """Function from samples (d, n) to log(weight·density) of every component (nats), in the terms of `log_densities`.
 
-    The first part is -inf for a component of weight 0.
+    The first term is -inf for a component of weight 0.
     """
     covariance_type, (log_weights, means, covariances, factor) = options.covariance_type, components
     if options.missing:
@@ -205,8 +210,8 @@ def joint(
 
 
 def row_posterior(options: EMOptions, components: Components) -> Callable[[Float[Array, "d n"]], RowPosterior]:
-    """Columns to log-densities, responsibilities and labels."""
-    logits_of = joint(options, components)
+    """Function from samples (d, n) to their `RowPosterior`."""
+    logits_of = joint_log_densities(options, components)
 
     def posterior(x):
         logits, shared = logits_of(x)
@@ -218,14 +223,14 @@ def row_posterior(options: EMOptions, components: Components) -> Callable[[Float
 
 
 def components_of(mixture: Mixture) -> Components:
-    """The weighted Gaussians of a mixture."""
+    """Components of a mixture, as an E-step needs them."""
     return Components(log_weights(mixture.weights), mixture.means, mixture.covariances, mixture.factor)
 
 
 def moments_about(
     options: EMOptions, mixture: Mixture | None, reference: Float[Array, "k d"], form: int | Int[Array, ""]
 ) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
-    """(weighted responsibilities, columns) to moments about a reference; missing cells as the mixture expects them."""
+    """Function from (weighted responsibilities, samples) to moments about a reference; NaN values by the mixture."""
     if options.missing:
         return lambda r, x: missing.moments(
             options.covariance_type, r, mixture.means, mixture.covariances, reference, x
@@ -238,178 +243,229 @@ def fold_e_step(
     components: Components,
     mixture: Mixture,
     reference: Float[Array, "k d"],
-    columns: Columns,
+    samples: TransposedPoints,
     summary: Callable[[Moments, Float[Array, " n"], Float[Array, "k n"], Float[Array, " n"]], Any],
 ) -> Any:
-    """The E-step under ``components``, folded into moments about a reference, each row read once.
+    """E-step under ``components``, folded into moments about a reference; each sample is read once.
 
     Args:
-        options: how rows are gone over.
-        components: what the responsibilities are taken under.
-        mixture: what missing cells are expected under.
-        reference: near the means to come.
-        columns: the rows.
-        summary: (moments, log-densities, responsibilities, weights) of a tile -> what is summed over all tiles.
+        options: static options.
+        components: of which the responsibilities are computed.
+        mixture: gives the expectation of missing values.
+        reference: near the new means.
+        samples: in the frame of the mixture.
+        summary: (moments, log-densities, responsibilities, weights) of a tile -> statistics to sum over tiles.
     """
     posterior = row_posterior(options, components)
     form = DIFFERENCES if options.missing else form_of(options.covariance_type, reference, components.factor)
     moments = moments_about(options, mixture, reference, form)
 
-    def contribution(log_p, r, columns):
-        found = moments(r * columns.weight[None, :], columns.x)
-        return summary(found, log_p, r, columns.weight), ()
+    def contribution(log_p, r, samples):
+        return summary(moments(r * samples.weight[None, :], samples.x), log_p, r, samples.weight), ()
 
-    # The form is chosen in every tile. Once for all of them, XLA fuses the products of diagonal covariances with their
-    # operands and computes them in twice the time.
-    tile = em_tile(options, columns.weight.shape[0], *reference.shape)
-    found = fold_responsibilities(lambda columns: posterior(columns.x)[:2], contribution, columns, tile=tile)[0]
-    return across(found, options.axis_name)
+    # The form is chosen inside of each tile. With one choice outside of the loop, XLA fuses the products of diagonal
+    # covariances with their operands, and they take twice the time.
+    tile = em_tile(options, samples.weight.shape[0], *reference.shape)
+    stats = fold_responsibilities(lambda samples: posterior(samples.x)[:2], contribution, samples, tile=tile)[0]
+    return across(stats, options.axis_name)
 
 
-def em_stats(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], columns: Columns) -> EMStats:
-    """The E-step of a mixture, folded into moments about a reference, each row read once."""
+def e_step(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], samples: TransposedPoints) -> EMStats:
+    """E-step of a mixture: moments about a reference, and the log-likelihood."""
 
     def summary(moments, log_p, _, weight):
+        # A sample of weight 0 may have log p = -inf, and 0·inf would be NaN.
         return EMStats(moments, weight @ jnp.where(weight > 0, log_p, 0))
 
-    return fold_e_step(options, components_of(mixture), mixture, reference, columns, summary)
+    return fold_e_step(options, components_of(mixture), mixture, reference, samples, summary)
 
 
-def given_stats(
+def stats_from_responsibilities(
     options: EMOptions,
     mixture: Mixture | None,
     reference: Float[Array, "k d"],
-    columns: Columns,
-    membership: Membership,
+    samples: TransposedPoints,
+    responsibilities_of: TiledResponsibilities,
 ) -> EMStats:
-    """Moments by responsibilities that are known, of which no more than a tile exists at a time.
-
-    By differences: nothing is known yet of the covariances, beside which the rounding of products would have to be
-    small. The mixture, for missing cells, may be far too broad.
-    """
+    """Statistics from initial responsibilities, in place of an E-step; the log-likelihood is 0."""
+    # By differences: the rounding of products can only be compared with covariances, which are not known yet. The
+    # mixture, which is there for missing values, may be far too broad.
     moments = moments_about(options, mixture, reference, DIFFERENCES)
 
     def tile(rows):
-        columns, of_membership = rows
-        r = membership.responsibilities(of_membership).astype(columns.x.dtype)
-        return EMStats(moments(r * columns.weight[None, :], columns.x), jnp.zeros((), columns.x.dtype)), ()
+        samples, responsibility_rows = rows
+        r = responsibilities_of.responsibilities(responsibility_rows).astype(samples.x.dtype)
+        return EMStats(moments(r * samples.weight[None, :], samples.x), jnp.zeros((), samples.x.dtype)), ()
 
-    size = em_tile(options, columns.weight.shape[0], *reference.shape)
-    return fold_rows(tile, (columns, membership.rows), tile=size, axis=-1, axis_name=options.axis_name)[0]
+    size = em_tile(options, samples.weight.shape[0], *reference.shape)
+    return fold_rows(tile, (samples, responsibilities_of.rows), tile=size, axis=-1, axis_name=options.axis_name)[0]
 
 
-def maximize(
-    options: EMOptions, moments: Moments, reference: Float[Array, "k d"], before: Mixture, prior: Prior
+def m_step(
+    options: EMOptions, moments: Moments, reference: Float[Array, "k d"], previous: Mixture, params: MStepParams
 ) -> tuple[Mixture, Bool[Array, " k"], Float[Array, " k"]]:
-    """The M-step.
+    """M-step: the mixture of maximum expected log-likelihood, ``reg`` added to its variances.
 
     Returns:
-        The mixture; which components had to be kept from collapsing; and the squared distance between reference and
-        new mean in the new component's own units.
+        The mixture; the mask of the components that were kept from collapsing, (k,); and the squared Mahalanobis
+        distance between reference and new mean under the new component, (k,).
     """
     covariance_type, (k, d) = options.covariance_type, reference.shape
-    empty = moments.weight <= SPARE
-    weight = moments.weight + SPARE
+    empty = moments.weight <= WEIGHT_FLOOR
+    weight = moments.weight + WEIGHT_FLOOR
     delta = jnp.where(empty[:, None], 0, moments.first / weight[:, None])
     raw = covariance_type.covariances(moments, delta, weight)
-    spread = covariance_type.mean_variance(raw)
-    covariances = raw + covariance_type.isotropic(prior.reg, k, d).astype(raw.dtype)
+    variance = covariance_type.mean_variance(raw)
+    covariances = raw + covariance_type.isotropic(params.reg, k, d).astype(raw.dtype)
+    # A component without samples has no scatter: it keeps its covariance, and its mean.
     if covariance_type.name != "tied":
-        covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), before.covariances, covariances)
+        covariances = jnp.where(empty.reshape(-1, *(1,) * (raw.ndim - 1)), previous.covariances, covariances)
     covariances, factor, repaired = covariance_type.factor(covariances, d)
-    collapsed = empty | repaired | (spread < jnp.minimum(prior.reg, POINT * prior.scale))
-    shares = weight
-    if prior.active is not None:
-        shares, collapsed = jnp.where(prior.active, weight, 0), collapsed & prior.active
-    mixture = Mixture(shares / jnp.sum(shares), reference + delta, covariances, factor)
-    return mixture, collapsed, jnp.where(empty, 0, own_squares(covariance_type, delta, factor))
+    collapsed = (
+        empty | repaired | (variance < jnp.minimum(params.reg, DEGENERATE_VARIANCE_RATIO * params.unweighted_variance))
+    )
+    active_weight = weight
+    if params.active is not None:
+        active_weight, collapsed = jnp.where(params.active, weight, 0), collapsed & params.active
+    mixture = Mixture(active_weight / jnp.sum(active_weight), reference + delta, covariances, factor)
+    return mixture, collapsed, jnp.where(empty, 0, mahalanobis_norm_sq(covariance_type, delta, factor))
 
 
-def own_squares(covariance_type: CovarianceType, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
-    """Squared length of each component's vector in that component's own units."""
+def mahalanobis_norm_sq(covariance_type: CovarianceType, delta: Float[Array, "k d"], factor: Any) -> Float[Array, " k"]:
+    """Squared Mahalanobis length of each component's vector under that component."""
     at_origin = jnp.zeros((delta.shape[1], 1), delta.dtype)
     return covariance_type.mahalanobis_sq(delta, factor, at_origin, DIFFERENCES)[:, 0]
 
 
-def fit_moments(
+def recentered_m_step(
     options: EMOptions,
     stats_about: Callable[[Float[Array, "k d"]], EMStats],
     reference: Float[Array, "k d"],
-    before: Mixture,
-    prior: Prior,
+    previous: Mixture,
+    params: MStepParams,
 ) -> tuple[Mixture, Bool[Array, " k"], Float[Array, ""]]:
-    """The M-step from moments about a reference near the means to come.
+    """M-step whose moments are computed again about the new means if the reference was too far from them.
 
     Returns:
-        The mixture, which components were kept from collapsing, and the log-likelihood that the statistics came with.
+        The mixture, the mask of the components that were kept from collapsing, and the log-likelihood.
     """
 
-    def once(reference):
+    def update(reference):
         stats = stats_about(reference)
-        mixture, collapsed, shift = maximize(options, stats.moments, reference, before, prior)
+        mixture, collapsed, shift = m_step(options, stats.moments, reference, previous, params)
         return (mixture, collapsed, stats.log_likelihood), mixture.means, shift
 
-    return once(reference)[0] if options.differentiable else settle(once, reference)[0]
+    return update(reference)[0] if options.differentiable else recenter_moments(update, reference)[0]
 
 
-def step(options: EMOptions, columns: Columns, prior: Prior, state: EMState) -> EMState:
-    """One round of E and M. A mixture that lowered the bound, or is not finite, is given up for the one before it."""
-    mixture, collapsed, log_likelihood = fit_moments(
+def recenter_moments(
+    update: Callable[[Float[Array, "k d"]], tuple[Result, Float[Array, "k d"], Float[Array, " k"]]],
+    reference: Float[Array, "k d"],
+) -> tuple[Result, Float[Array, " k"]]:
+    """Result of an update by moments about a reference, computed again about the new means if these are too far.
+
+    Args:
+        update: reference -> (result, new means, squared Mahalanobis distance of each new mean from the reference).
+        reference: near the new means.
+
+    Returns:
+        The result of the last pass, and the squared distances (k,), summed over the passes.
+    """
+    # Σ r·(x − m)² is larger than the variance by the squared shift of the mean, whose rounding is eps·shift (in units
+    # of the variance). The second pass is rare, but a loop holds one copy of the pass to compile, and cond two. Reverse
+    # mode cannot follow it.
+    result, _, shift = jax.eval_shape(update, reference)
+    # A zero that varies over the devices of a mapped axis if the samples do, as while_loop under shard_map demands.
+    zero = jnp.where(reference[0, 0] == 0, 0, 0)
+    empty, total_shift = jax.tree.map(lambda leaf: jnp.full(leaf.shape, zero, leaf.dtype), (result, shift))
+
+    def one_pass(carry):
+        _, reference, total_shift, _, passes = carry
+        result, means, shift = update(reference)
+        far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
+        return result, means, total_shift + shift, far, passes + 1
+
+    def unfinished(carry):
+        *_, far, passes = carry
+        return far & (passes < 2)
+
+    carry = empty, reference, total_shift, zero == 0, jnp.int32(0)
+    result, _, total_shift, _, _ = jax.lax.while_loop(unfinished, one_pass, carry)
+    return result, total_shift
+
+
+def step(options: EMOptions, samples: TransposedPoints, params: MStepParams, state: EMState) -> EMState:
+    """One EM step. A mixture that lowered the bound, or is not finite, is rejected in favor of the one before it.
+
+    Args:
+        options: static options.
+        samples: in the frame of the state.
+        params: of the M-step.
+        state: before the step.
+    """
+    mixture, collapsed, log_likelihood = recentered_m_step(
         options,
-        lambda reference: em_stats(options, state.mixture, reference, columns),
+        lambda reference: e_step(options, state.mixture, reference, samples),
         state.mixture.means,
         state.mixture,
-        prior,
+        params,
     )
-    bound = log_likelihood / prior.total
-    broken = ~jnp.isfinite(bound)
-    # A small reg_covar takes less than rounding from all but points, and what these do by it is no ascent.
-    cost = ridge_cost(options.covariance_type, state.mixture, state.collapsed, prior.reg)
-    slack = bound_slack(bound) + jnp.where(prior.reg > POINT * prior.variance, cost, 0)
-    given_up = broken | (bound < state.lower_bound - slack)
-    residual = jnp.where(broken, jnp.nan, jnp.where(given_up, 0, jnp.abs(bound - state.last_bound)))
-    fall = jnp.where(given_up & ~broken, state.lower_bound - bound, 0)
-    raised = EMState(mixture, state.mixture, bound, bound, collapsed, residual, fall)
-    stayed = EMState(state.before, state.before, state.lower_bound, state.last_bound, state.collapsed, residual, fall)
-    return jax.tree.map(lambda stay, rise: jnp.where(given_up, stay, rise), stayed, raised)
+    bound = log_likelihood / params.total
+    not_finite = ~jnp.isfinite(bound)
+    # reg_covar makes the M-step inexact, so it may lower the bound by ``cost``. This is granted only to one that
+    # matters beside the variance of the data: a smaller one costs less than rounding, collapsed components apart.
+    cost = ridge_bound_cost(options.covariance_type, state.mixture, state.collapsed, params.reg)
+    slack = bound_slack(bound) + jnp.where(params.reg > DEGENERATE_VARIANCE_RATIO * params.variance, cost, 0)
+    rejected = not_finite | (bound < state.lower_bound - slack)
+    residual = jnp.where(not_finite, jnp.nan, jnp.where(rejected, 0, jnp.abs(bound - state.previous_bound)))
+    bound_decrease = jnp.where(rejected & ~not_finite, state.lower_bound - bound, 0)
+    accepted = EMState(mixture, state.mixture, bound, bound, collapsed, residual, bound_decrease)
+    kept = state._replace(mixture=state.previous, residual=residual, bound_decrease=bound_decrease)
+    return jax.tree.map(lambda old, new: jnp.where(rejected, old, new), kept, accepted)
 
 
-def bound_slack(bound: Float[Array, ""]) -> Float[Array, ""]:
-    """The change of a lower bound that its rounding allows (nats)."""
-    return max(FALL, FALL_NOISE * float(jnp.finfo(bound.dtype).eps)) * jnp.maximum(jnp.abs(bound), 1)
+def bound_slack(bound: Float[Array, ""], ulps: int = LOWER_BOUND_SLACK_ULPS) -> Float[Array, ""]:
+    """Change of a lower bound that may be rounding (nats): so many rounding errors of it."""
+    return max(LOWER_BOUND_SLACK, ulps * float(jnp.finfo(bound.dtype).eps)) * jnp.maximum(jnp.abs(bound), 1)
 
 
-def with_precision(status: Int[Array, ""], fall: Float[Array, ""], bound: Float[Array, ""], tol) -> Int[Array, ""]:
-    """The status, PRECISION where a fit ended since a step would lower its bound by more than ``tol`` and rounding."""
-    noise = max(FALL, BOUND_NOISE * float(jnp.finfo(bound.dtype).eps)) * jnp.maximum(jnp.abs(bound), 1)
-    fell = fall > jnp.maximum(jnp.asarray(tol).astype(bound.dtype), noise)
+def precision_status(
+    status: Int[Array, ""], bound_decrease: Float[Array, ""], bound: Float[Array, ""], tol
+) -> Int[Array, ""]:
+    """Status of a fit: PRECISION if it ended as a step would lower the bound by more than ``tol`` and rounding."""
+    tolerance = bound_slack(bound, PRECISION_FALL_ULPS)
+    fell = bound_decrease > jnp.maximum(jnp.asarray(tol).astype(bound.dtype), tolerance)
     return jnp.where(fell & (status == Status.CONVERGED), Status.PRECISION, status).astype(jnp.int32)
 
 
-def ridge_cost(
+def ridge_bound_cost(
     covariance_type: CovarianceType, mixture: Mixture, collapsed: Bool[Array, " k"], reg: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The most that adding ``reg`` to sound covariances can take from the lower bound (nats per row).
-
-    With it the M-step is no maximum any more: a lower bound may fall by Σ_j w_j·log|I + reg·S_j⁻¹|/2 <= Σ_j w_j·reg·tr
-    Σ_j⁻¹ in a step, as long as the covariance S_j of the rows is larger than ``reg``.
-    """
+    """Upper bound for the decrease of the lower bound in a step by adding ``reg`` to covariances (nats per sample)."""
+    # With reg the M-step is not the maximum: the bound may fall by Σ_j w_j·log|I + reg·S_j⁻¹|/2 <= Σ_j w_j·reg·trΣ_j⁻¹
+    # as long as the scatter S_j is larger than reg (Σ_j = S_j + reg·I <= 2·S_j).
     k, d = mixture.means.shape
     precision = jnp.broadcast_to(covariance_type.mean_variance(covariance_type.precisions(mixture.factor)), (k,))
     return reg * d * jnp.sum(jnp.where(collapsed, 0, mixture.weights * precision))
 
 
-def begin(mixture: Mixture, collapsed: Bool[Array, " k"], last_bound: Float[Array, ""] | None = None) -> EMState:
-    """The state before the first step; ``last_bound`` is that of a fit that is continued."""
+def init_state(
+    mixture: Mixture, collapsed: Bool[Array, " k"], previous_bound: Float[Array, ""] | None = None
+) -> EMState:
+    """State before the first step; ``previous_bound`` is the lower bound of a fit that is continued."""
     infinite = jnp.asarray(jnp.inf, mixture.means.dtype)
-    last_bound = -infinite if last_bound is None else last_bound
-    return EMState(mixture, mixture, -infinite, last_bound, collapsed, infinite, jnp.zeros_like(infinite))
+    previous_bound = -infinite if previous_bound is None else previous_bound
+    return EMState(mixture, mixture, -infinite, previous_bound, collapsed, infinite, jnp.zeros_like(infinite))
 
 
 def label(
     options: EMOptions, components: Components, x: Float[Array, "d n"]
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """The most probable component of each column, the lower index of equals, and its log p (nats)."""
+    """Labels and log-densities of samples.
+
+    Returns:
+        The most probable component of each sample, ties to the lower index, and its log-density (nats); both (n,).
+    """
     posterior = row_posterior(options, components)
 
     @jax.checkpoint
@@ -421,5 +477,5 @@ def label(
 
 
 def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:
-    """Logarithms, -inf of 0 without a NaN in the gradient."""
+    """Logarithms of mixture weights; -inf for 0, without a NaN in the gradient."""
     return jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1)), -jnp.inf)

@@ -1,7 +1,8 @@
-"""Fitting a Gaussian mixture by EM."""
+"""Fit of a Gaussian mixture by EM, and sweeps over numbers of components and covariance types."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,17 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.compare import distant_rows, mixture_components, replaced, settle
-from jaxcluster.cluster.gmm.resolve import resolve
-from jaxcluster.cluster.gmm.start import Given, check_start, enter, first_mixture, mean_square
+from jaxcluster.cluster.gmm.inference import (
+    correct_rounding,
+    far_rows,
+    host_posterior,
+    mixture_components,
+    n_parameters,
+    replace_at,
+)
+from jaxcluster.cluster.gmm.init import (
+    METHODS,
+    CenteredInit,
+    center_init,
+    check_init,
+    initial_mixture,
+    mean_feature_variance,
+)
 from jaxcluster.cluster.gmm.state import (
     GMMState,
+    GMMSweep,
     Mixture,
     Ridge,
     covariance_type_named,
     public_covariances,
-    ridge_in,
-    shifted,
+    ridge_in_frame,
+    to_data_units,
     wide_means,
 )
 from jaxcluster.core import check
@@ -28,13 +43,23 @@ from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, Prepared, prepare, publish
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
-from jaxcluster.core.restart import best_of, in_groups, many
+from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import matrix_precision
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
 
 
-class Static(NamedTuple):
-    """Options that change the program."""
+class StaticOptions(NamedTuple):
+    """Options that change the compiled program.
+
+    Attributes:
+        k: number of components.
+        method: initialization method.
+        runs: number of initializations.
+        em: options of a step.
+        capacity: length of the history.
+        unrolled: number of steps to differentiate through; None for implicit differentiation.
+    """
 
     k: int
     method: str
@@ -44,8 +69,8 @@ class Static(NamedTuple):
     unrolled: int | None = None
 
 
-class Limits(NamedTuple):
-    """Traced options."""
+class TracedOptions(NamedTuple):
+    """Options that are traced; ``reg`` is in units of the frame."""
 
     tol: float | Float[Array, ""]
     max_steps: int | Array
@@ -71,7 +96,7 @@ def fit(
     unroll: bool = False,
     axis_name: str | None = None,
 ) -> Fit:
-    """Fits a mixture of k Gaussians by expectation–maximization.
+    """Fits a mixture of k Gaussians by expectation–maximization (EM).
 
     A pure function: it works under jit, vmap and shard_map and inside other functions. The fitted weights, means and
     covariances have their gradient with respect to ``x`` and ``weights`` by the implicit function theorem, in memory
@@ -79,30 +104,29 @@ def fit(
     has the gradient of the log-likelihood.
 
     Args:
-        key: random key for the start.
-        x: (n, d) rows.
+        key: random key of the initialization.
+        x: (n_samples, n_features) data.
         k: number of components, static, 1 <= k <= n.
         covariance: "full", "tied" (one matrix for all), "diag" or "spherical". Static.
-        weights: (n,) non-negative row weights; a weight of 2 is the row twice. None for 1 each.
-        init: "kmeans", "k-means++", "random_from_data", "random", (k, d) means, a `Start` (or a tuple or mapping of its
-            fields), or the `GMMState` of another fit.
-        n_init: runs from different starts, of which the highest lower bound wins.
-        tol: stop when the lower bound (nats per row) changes by no more, that of the mixture which is returned too.
-            Traced.
-        max_steps: the most steps taken; 0 for the start itself. Traced, unless ``unroll``.
+        weights: (n_samples,) non-negative sample weights; a weight of 2 is the sample twice. None for 1 each.
+        init: "kmeans", "k-means++", "random_from_data", "random", (k, d) means, a `GMMInit` (or a tuple or mapping of
+            its fields), or the `GMMState` of another fit.
+        n_init: number of initializations, of which the fit with the highest lower bound is returned.
+        tol: stop when the lower bound (nats per sample) changes by no more than this. Traced.
+        max_steps: largest number of steps; 0 returns the initial mixture. Traced, unless ``unroll``.
         reg_covar: added to every variance (data units²). Traced.
-        missing: NaN cells of ``x`` are integrated out. Costs a d×d factorization for each row.
+        missing: integrate NaN values of ``x`` out. Costs a d×d factorization for each sample.
         active: (k,) mask of the components that take part, for batches of problems with different k. Inactive ones
             have weight 0.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
         unroll: take exactly ``max_steps`` steps and differentiate through each of them; memory grows with the steps.
-        axis_name: the mapped axis over which rows are spread, inside shard_map.
+        axis_name: mapped axis over which samples are spread, inside shard_map.
 
     Returns:
-        `Fit` with a `GMMState`, labels (n,) int32, steps, status and history: the mean negative log-likelihood after
-        each step, whose negative `lower_bounds` gives. Status COLLAPSED says that components lost their rows or their
-        spread, and ``state.collapsed`` which; PRECISION that the rows of components are nearer to each other than
-        float32 can tell, or that rounding lowered the bound.
+        `Fit` with a `GMMState`, labels (n_samples,) int32, steps, status and history: the mean negative log-likelihood
+        after each step (see `lower_bounds`). Status COLLAPSED: components lost their samples or their variance, and
+        ``state.collapsed`` marks them. Status PRECISION: the samples of a component are closer together than float32
+        resolves, or rounding lowered the bound.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
@@ -124,8 +148,8 @@ def fit(
     ).fit
 
 
-class Framed(NamedTuple):
-    """A fit, the frame in which its rows were compared, and its means with all digits, whatever is published."""
+class FramedFit(NamedTuple):
+    """A fit, the frame of its computation, and its means in the widest float type."""
 
     fit: Fit
     frame: Frame
@@ -134,26 +158,28 @@ class Framed(NamedTuple):
 
 def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
-) -> Framed:
-    """`fit` with its frame."""
+) -> FramedFit:
+    """`fit`, with its frame and its unrounded means."""
     key = check.check_key(key)
     x, k = check.check_samples(x, k, options.axis_name)
-    tol, reg_covar = check_limits(tol, max_steps, reg_covar)
+    tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
-    start = check_start(init, options.covariance_type, x.shape[0], k, x.shape[1])
+    checked = check_init(init, options.covariance_type, x.shape[0], k, x.shape[1])
     runs = check.check_count("n_init", n_init)
-    active = check_active(active, k)
+    active = None if active is None else check.check_mask("active", active, k)
     steps = check.check_count("max_steps", max_steps) if unroll else None
     prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name)
-    points, ridge = prepared.points, ridge_in(prepared.frame, reg_covar)
-    given = enter(start, prepared.frame, options.covariance_type, ridge, points.weight.shape[0], points.x.dtype)
-    static = Static(k, start.method, 1 if given.complete else runs, options, history_capacity(max_steps), steps)
-    found = solve(static, key, points, given, Limits(tol, max_steps, ridge.value, active))
-    return finalize(options, found, x, prepared, ridge)
+    points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
+    initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
+    static = StaticOptions(
+        k, checked.method, 1 if initial.complete else runs, options, history_capacity(max_steps), steps
+    )
+    solution = solve(static, key, points, initial, TracedOptions(tol, max_steps, ridge.value, active))
+    return finalize(options, solution, x, prepared, ridge)
 
 
 def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:
-    """The mean log-likelihood of a row (nats) at each step of a fit; 0 after the last."""
+    """Mean log-likelihood of a sample (nats) at each step of a fit; 0 after the last step."""
     return -fitted.history
 
 
@@ -165,185 +191,196 @@ def em_options(covariance: str, precision: str | None, missing: bool, axis_name:
     return em.EMOptions(covariance, matrix_precision(precision), missing, axis_name=axis_name)
 
 
-def check_limits(tol, max_steps, reg_covar) -> tuple:
-    """``tol`` and ``reg_covar``, of one type whatever the caller wrote; raises on what are no positive numbers."""
+def check_traced_options(tol, max_steps, reg_covar) -> tuple:
+    """Checked options.
+
+    Returns:
+        ``tol`` and ``reg_covar`` as floats or arrays of one type, whatever the caller passed.
+
+    Raises:
+        ValueError, TypeError: ``tol``, ``max_steps`` or ``reg_covar`` is not a number >= 0.
+    """
     check.check_positive("max_steps", max_steps, zero=True)
     return check.check_positive("tol", tol, zero=True), check.check_positive("reg_covar", reg_covar, zero=True)
 
 
-def check_active(active, k: int) -> Bool[Array, " k"] | None:
-    """The mask of components as an array, or None."""
-    return None if active is None else check.check_mask("active", active, k)
-
-
-class Solved(NamedTuple):
-    """A fit in the frame of its rows.
+class FrameSolution(NamedTuple):
+    """A fit in the frame of its samples.
 
     Attributes:
         fit: its state is a `GMMState` in the frame.
-        log_likelihood: () mean log-density of a row under that mixture (nats).
-        cells: () mean number of observed cells of a row.
-        distant: (n,) rows that are far from every component; see `compare.settle`.
+        log_likelihood: () mean log-density of a sample under that mixture (nats).
+        n_observed: () mean number of observed features of a sample.
+        far: (n,) mask of samples that are far from every component; see `inference.host_posterior`.
     """
 
     fit: Fit
     log_likelihood: Float[Array, "*batch"]
-    cells: int | Float[Array, "*batch"] | Int[Array, "*batch"]
-    distant: Bool[Array, "*batch n"]
+    n_observed: int | Float[Array, "*batch"] | Int[Array, "*batch"]
+    far: Bool[Array, "*batch n"]
 
 
 @partial(jax.jit, static_argnums=0)
-def solve(static: Static, key: KeyArray, points: Points, start: Given, limits: Limits) -> Solved:
-    """The fit of rows in a frame; limits are in its units."""
+def solve(
+    static: StaticOptions, key: KeyArray, points: Points, init: CenteredInit, traced: TracedOptions
+) -> FrameSolution:
+    """Fit of samples in a frame."""
     if static.unrolled is not None:
-        fitted = _run(static, points, start, limits, key)
+        fitted = _run(static, points, init, traced, key)
     else:
         best = partial(_best_run, static)
         run = best if static.em.axis_name else in_groups(best)
-        fitted = run(*jax.lax.stop_gradient((points, start, limits)), key)
-    return _finish(static, fitted, points, limits)
+        fitted = run(*jax.lax.stop_gradient((points, init, traced)), key)
+    return _with_gradients(static, fitted, points, traced)
 
 
-def finalize(options: em.EMOptions, found: Solved, x: Any, prepared: Prepared, ridge: Ridge) -> Framed:
-    """A fit in the caller's coordinates and units, its labels cut to the rows that are real."""
-    fitted, frame, covariance_type = found.fit, prepared.frame, options.covariance_type
+def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: Prepared, ridge: Ridge) -> FramedFit:
+    """The fit in the caller's coordinates and units, without the labels of padding."""
+    fitted, frame, covariance_type = solution.fit, prepared.frame, options.covariance_type
     labels, status, exact = prepared.trim(fitted.labels), fitted.status, None
-    traced = check.is_traced(fitted, frame, ridge)
-    if not traced:
-        labels = _settled(options, found, x, prepared, labels)
-        status, exact = resolve(fitted, x, prepared, covariance_type, labels)
-    state = fitted.state if traced else fitted.state._replace(means=exact)
-    public = state.leave(frame, covariance_type, ridge, found.cells)
-    # Components that take no part have weight 0, and means of 0 wherever the origin is.
-    if traced:
+    is_traced = check.is_traced(fitted, frame, ridge)
+    if not is_traced:
+        labels = _with_far_labels(options, solution, x, prepared, labels)
+        status, exact = correct_rounding(fitted, x, prepared, covariance_type, labels)
+    state = fitted.state if is_traced else fitted.state._replace(means=exact)
+    public = state.leave(frame, covariance_type, ridge, solution.n_observed)
+    # Inactive components have weight 0. Their means are 0 in the caller's coordinates, wherever the origin is.
+    if is_traced:
         public = public._replace(means=jnp.where((public.weights > 0)[..., None], public.means, 0))
     elif not (np.asarray(public.weights) > 0).all():
         kept = (np.asarray(public.weights) > 0)[..., None]
         public = public._replace(means=publish(np.where(kept, public.means, 0), frame.dtype))
-    history = _history(fitted, found.cells, ridge, frame)
+    history = _public_history(fitted, solution.n_observed, ridge, frame)
     fitted = fitted._replace(state=public, labels=labels, status=status, history=history)
-    return Framed(fitted, frame, None if traced else wide_means(exact, frame))
+    return FramedFit(fitted, frame, None if is_traced else wide_means(exact, frame))
 
 
-def _settled(options, found, x, prepared, labels):
-    """Labels (…, n), those that an E-step could not tell settled on the host."""
-    distant, state = np.asarray(found.distant), found.fit.state
-    for at in map(tuple, np.argwhere(distant.any(axis=-1))):
+def _with_far_labels(options, solution, x, prepared, labels):
+    """Labels (…, n) in which those that an E-step may confuse are computed on the host."""
+    far, state = np.asarray(solution.far), solution.fit.state
+    for at in map(tuple, np.argwhere(far.any(axis=-1))):
         covariances = state.covariances[at]
         covariances = covariances[0] if options.covariance_type.name == "tied" else covariances
         components = mixture_components(options, state.weights[at], state.means[at], covariances)
         means = np.asarray(state.means[at], np.float64)
-        index, settled = settle(options, components, prepared, x, distant[at], means)
-        if settled is not None:
-            labels = replaced(labels, (*at, index), settled.labels)
+        index, posterior = host_posterior(options, components, prepared, x, far[at], means)
+        if posterior is not None:
+            labels = replace_at(labels, (*at, index), posterior.labels)
     return labels
 
 
-def _history(fitted, cells, ridge, frame):
-    """The mean negative log-likelihood (data units) after each step; 0 after the last."""
-    traced = check.is_traced(fitted, frame, ridge)
-    if not traced and ridge.cell == 0:
+def _public_history(fitted, n_observed, ridge, frame):
+    """Mean negative log-likelihood (nats, in data units) after each step; 0 after the last step."""
+    is_traced = check.is_traced(fitted, frame, ridge)
+    if not is_traced and ridge.log_jacobian == 0:
         return frame.unscale(fitted.history)
-    array = jnp if traced else np
+    array = jnp if is_traced else np
     taken = array.arange(fitted.history.shape[-1], dtype=np.int32) < array.asarray(fitted.steps)[..., None]
-    moved = shifted(fitted.history, array.asarray(cells)[..., None], -1 * ridge.cell, frame)
-    return jnp.where(taken, moved, 0) if traced else publish(np.where(taken, moved, 0), frame.dtype)
+    history = to_data_units(fitted.history, array.asarray(n_observed)[..., None], -1 * ridge.log_jacobian, frame)
+    return jnp.where(taken, history, 0) if is_traced else publish(np.where(taken, history, 0), frame.dtype)
 
 
-def _best_run(static, points, start, limits, key):
-    run = partial(_run, static, points, start, limits)
+def _best_run(static, points, init, traced, key):
+    run = partial(_run, static, points, init, traced)
     return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
 
 
-class _Found(NamedTuple):
-    """An `EMState`; the mean log-density of a row (nats) under the mixture it ends with, and rows far from it."""
+class _Run(NamedTuple):
+    """State of EM, the mean log-density of a sample under its mixture (nats), and the mask of far samples."""
 
     em: em.EMState
     log_likelihood: Float[Array, "*batch"]
-    distant: Bool[Array, "*batch n"]
+    far: Bool[Array, "*batch n"]
 
     @property
     def objective(self):
         return self.em.objective
 
 
-def _run(static, points, start, limits, key):
-    """One run from one start; its state is a `_Found`."""
-    columns = em.as_columns(points)
-    prior = _prior(static.em, points, limits.reg, limits.active)
-    once = points._replace(weight=(points.weight > 0).astype(points.x.dtype))
-    prior = prior._replace(variance=mean_square(static.em, points), scale=mean_square(static.em, once))
+def _run(static, points, init, traced, key):
+    """One run of EM from one initialization; its state is a `_Run`."""
+    samples = em.transpose_points(points)
+    params = _m_step_params(static.em, points, traced.reg, traced.active)
+    unweighted = points._replace(weight=(points.weight > 0).astype(points.x.dtype))
+    params = params._replace(
+        variance=mean_feature_variance(static.em, points),
+        unweighted_variance=mean_feature_variance(static.em, unweighted),
+    )
     options = static.em._replace(differentiable=static.unrolled is not None)
-    mixture, collapsed = first_mixture(options, static.method, key, points, columns, start, prior, static.k)
-    advance = partial(em.step, options, columns, prior)
-    state = em.begin(mixture, collapsed, start.last_bound)
+    mixture, collapsed = initial_mixture(options, static.method, key, points, samples, init, params, static.k)
+    advance = partial(em.step, options, samples, params)
+    state = em.init_state(mixture, collapsed, init.previous_bound)
     if static.unrolled is not None:
         fitted = trace(advance, state, steps=static.unrolled)
-        return _looked_at(options, fitted, columns, prior.total)
+        return _with_posterior(options, fitted, samples, params.total)
 
-    # The steps end with a small change of the bound, which is that of the mixture before the last M-step. The E-step
-    # that gives the labels gives the bound of the mixture itself. On a plateau it may be far above: the steps go on.
-    def go_on(carry):
+    # EM stops at a small change of the bound, which is that of the mixture before the last M-step. The final E-step,
+    # for the labels, gives the bound of the last mixture. After a plateau it may be much higher: then EM goes on.
+    def continue_em(carry):
         before, _ = carry
-        bounds = {"tol": limits.tol, "max_steps": limits.max_steps, "capacity": static.capacity}
-        after = iterate(advance, before.state.em, after=before, **bounds)
-        found = _looked_at(options, after, columns, prior.total)
-        state = found.state.em
-        change = jnp.abs(found.state.log_likelihood - state.lower_bound)
-        moving = change > limits.tol + em.bound_slack(state.lower_bound)
-        moving &= (found.status == Status.CONVERGED) & (state.fall == 0)
-        state = state._replace(residual=jnp.where(moving, change, state.residual))
-        return found._replace(state=found.state._replace(em=state)), moving
+        stopping = {"tol": traced.tol, "max_steps": traced.max_steps, "capacity": static.capacity}
+        after = iterate(advance, before.state.em, after=before, **stopping)
+        after = _with_posterior(options, after, samples, params.total)
+        state = after.state.em
+        change = jnp.abs(after.state.log_likelihood - state.lower_bound)
+        unfinished = change > traced.tol + em.bound_slack(state.lower_bound)
+        unfinished &= (after.status == Status.CONVERGED) & (state.bound_decrease == 0)
+        state = state._replace(residual=jnp.where(unfinished, change, state.residual))
+        return after._replace(state=after.state._replace(em=state)), unfinished
 
     labels = jnp.where(points.weight > 0, 0, 0).astype(jnp.int32)
     history = jnp.zeros((static.capacity,), points.x.dtype)
-    none = Fit(_Found(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
-    return jax.lax.while_loop(lambda carry: carry[1], go_on, (none, jnp.asarray(True)))[0]
+    none = Fit(_Run(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
+    return jax.lax.while_loop(lambda carry: carry[1], continue_em, (none, jnp.asarray(True)))[0]
 
 
-def _looked_at(options, fitted, columns, total):
-    """A fit with the labels of all rows and their mean log-density under its mixture."""
-    mixture, columns, total = jax.lax.stop_gradient((fitted.state.mixture, columns, total))
+def _with_posterior(options, fitted, samples, total):
+    """The fit with the labels of all samples and their mean log-density under its last mixture."""
+    mixture, samples, total = jax.lax.stop_gradient((fitted.state.mixture, samples, total))
     components = em.components_of(mixture)
-    labels, log_p = em.label(options, components, columns.x)
-    log_likelihood = columns.weight @ jnp.where(columns.weight > 0, log_p, 0)
+    labels, log_p = em.label(options, components, samples.x)
+    log_likelihood = samples.weight @ jnp.where(samples.weight > 0, log_p, 0)
     log_likelihood = across(log_likelihood, options.axis_name) / total
     return fitted._replace(
-        state=_Found(fitted.state, log_likelihood, distant_rows(options, components, log_p)), labels=labels
+        state=_Run(fitted.state, log_likelihood, far_rows(options, components, log_p)), labels=labels
     )
 
 
-def _prior(options, points, reg, active):
+def _m_step_params(options, points, reg, active):
     total = across(jnp.sum(points.weight), options.axis_name)
-    return em.Prior(total, jnp.asarray(reg, points.x.dtype), active)
+    return em.MStepParams(total, jnp.asarray(reg, points.x.dtype), active)
 
 
-def _finish(static, fitted, points, limits):
-    """Gradients and the status of a run, in its frame."""
-    options, (state, log_likelihood, distant) = static.em, fitted.state
+def _with_gradients(static, fitted, points, traced):
+    """A run in its frame with its status, and with gradients by the implicit function theorem unless unrolled."""
+    # At a fixed point θ = EM(θ, x), so dθ = (I − ∂EM/∂θ)⁻¹·∂EM/∂x·dx. The bound is stationary in θ at a maximum of
+    # the likelihood, but a fit stops before that: its gradient goes through the parameters too.
+    options, (state, log_likelihood, far) = static.em, fitted.state
     mixture, bound = state.mixture, state.lower_bound
     if static.unrolled is None:
-        inputs = (points, jnp.asarray(limits.reg, points.x.dtype), limits.active)
-        parameters = at_fixed_point(partial(_em_map, options), _parameters(mixture), *inputs)
+        inputs = (points, jnp.asarray(traced.reg, points.x.dtype), traced.active)
+        parameters = at_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
         bound = with_derivative_of(partial(_bound, options), bound, parameters, *inputs)
     else:
-        parameters = _parameters(mixture)
+        parameters = mixture[:3]
     weights, means, covariances = parameters
     collapsed = state.collapsed
-    if limits.active is not None:
-        weights, means = jnp.where(limits.active, weights, 0), jnp.where(limits.active[:, None], means, 0)
-        collapsed &= limits.active
-    # Of no step the bound is not known, and that is no fault of the rows.
+    if traced.active is not None:
+        weights, means = jnp.where(traced.active, weights, 0), jnp.where(traced.active[:, None], means, 0)
+        collapsed &= traced.active
+    # Without any step the bound is -inf; the status must not be NOT_FINITE for that.
     known = jnp.where(fitted.steps > 0, bound, log_likelihood)
-    status = em.with_precision(fitted.status, state.fall, known, limits.tol)
+    status = em.precision_status(fitted.status, state.bound_decrease, known, traced.tol)
     status = status_with(status, objective=known, collapsed=jnp.any(collapsed))
     covariances = public_covariances(options.covariance_type, covariances)
     public = GMMState(weights, means, covariances, bound, collapsed, state.residual)
-    return Solved(fitted._replace(state=public, status=status), log_likelihood, mean_cells(options, points), distant)
+    return FrameSolution(
+        fitted._replace(state=public, status=status), log_likelihood, mean_observed(options, points), far
+    )
 
 
-def mean_cells(options, points):
-    """Mean number of observed cells of a row."""
+def mean_observed(options, points):
+    """Weighted mean number of observed features of a sample."""
     x, weight = jax.lax.stop_gradient(points)
     if not options.missing:
         return x.shape[1]
@@ -352,27 +389,106 @@ def mean_cells(options, points):
     return observed / total
 
 
-def _parameters(mixture):
-    return mixture.weights, mixture.means, mixture.covariances
-
-
 def _em_map(options, parameters, points, reg, active):
-    """One step as a function of parameters and data, which reverse mode can follow."""
-    mixture = _rebuild(options, parameters)
+    """One EM step as a differentiable function of parameters and data."""
+    mixture = _mixture_of(options, parameters)
     options = options._replace(differentiable=True)
-    prior = _prior(options, points, reg, active)
-    stats = em.em_stats(options, mixture, jax.lax.stop_gradient(mixture.means), em.as_columns(points))
-    return _parameters(em.maximize(options, stats.moments, jax.lax.stop_gradient(mixture.means), mixture, prior)[0])
+    params = _m_step_params(options, points, reg, active)
+    stats = em.e_step(options, mixture, jax.lax.stop_gradient(mixture.means), em.transpose_points(points))
+    return em.m_step(options, stats.moments, jax.lax.stop_gradient(mixture.means), mixture, params)[0][:3]
 
 
 def _bound(options, parameters, points, reg, active):
-    mixture = _rebuild(options, parameters)
-    prior = _prior(options, points, reg, active)
-    stats = em.em_stats(options, mixture, mixture.means, em.as_columns(points))
-    return stats.log_likelihood / prior.total
+    mixture = _mixture_of(options, parameters)
+    params = _m_step_params(options, points, reg, active)
+    stats = em.e_step(options, mixture, mixture.means, em.transpose_points(points))
+    return stats.log_likelihood / params.total
 
 
-def _rebuild(options, parameters):
+def _mixture_of(options, parameters):
     weights, means, covariances = parameters
     _, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
     return Mixture(weights, means, covariances, factor)
+
+
+def sweep(
+    key: KeyArray,
+    x,
+    ks,
+    *,
+    covariances: Sequence[str] = tuple(COVARIANCE_TYPES),
+    n_seeds: int = 1,
+    weights=None,
+    init: str = "kmeans",
+    tol=1e-3,
+    max_steps=100,
+    reg_covar=1e-6,
+    missing: bool = False,
+    precision: str | None = None,
+) -> GMMSweep:
+    """Fits every k in ``ks`` with every covariance type from ``n_seeds`` initializations; one compile for each type.
+
+    Args:
+        key: random key; the same initializations for each type.
+        x: (n_samples, n_features) data.
+        ks: distinct numbers of components.
+        covariances: covariance types, or one of them.
+        n_seeds: number of initializations for each k.
+        weights, init, tol, max_steps, reg_covar, missing, precision: as in ``gmm.fit``; init by name.
+
+    Returns:
+        `GMMSweep` with the fits, their log-likelihoods, BIC and AIC.
+
+    Raises:
+        ValueError, TypeError: as ``gmm.fit``, or ``ks`` or ``covariances`` empty or with repetitions.
+    """
+    key = check.check_key(key)
+    x = check.check_matrix(x)
+    ks = check.check_every_k(ks, x.shape[0])
+    covariances = (covariances,) if isinstance(covariances, str) else tuple(covariances)
+    for name, values in (("ks", ks), ("covariances", covariances)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name}={list(values)} must be one or more distinct values.")
+    check.check_choice("init", init, METHODS)
+    check.check_count("n_seeds", n_seeds)
+    tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
+    options = [em_options(covariance, precision, missing) for covariance in covariances]
+    prepared = prepare(x, weights, missing=missing or None)
+    ridge = ridge_in_frame(prepared.frame, reg_covar)
+    shape = (len(ks), n_seeds)
+    traced = TracedOptions(tol, max_steps, ridge.value, None)
+    statics = [StaticOptions(max(ks), init, 1, each, history_capacity(max_steps)) for each in options]
+    results = [_of_one_type(static, key, x, prepared, ridge, traced, ks, shape) for static in statics]
+    fits = dict(zip(covariances, (fit for fit, _ in results), strict=True))
+    log_likelihood = np.stack([mean.reshape(shape) for _, mean in results])
+    n = x.shape[0] if weights is None else float(np.sum(np.asarray(weights), dtype=np.float64))
+    free = np.array([[n_parameters(name, k, x.shape[1]) for k in ks] for name in covariances])[:, :, None]
+    twice = -2 * n * log_likelihood
+    return GMMSweep(np.asarray(ks), covariances, fits, log_likelihood, twice + free * np.log(n), twice + 2 * free)
+
+
+def _of_one_type(static, key, x, prepared, ridge, traced, ks, shape):
+    total = shape[0] * shape[1]
+    counts, index = np.repeat(np.asarray(ks, np.int32), shape[1]), np.arange(total)
+    run = partial(_many_fits, static, total, key, prepared.points, traced)
+    solution = side_by_side(run, counts, index)
+    mean = np.asarray(
+        to_data_units(
+            solution.log_likelihood, solution.n_observed, ridge.log_jacobian, prepared.frame, dtype=np.dtype(float)
+        )
+    )
+    fits = finalize(static.em, solution, x, prepared, ridge).fit
+    fits = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
+    labels, steps, status = map(jnp.asarray, (fits.labels, fits.steps, fits.status))
+    return fits._replace(labels=labels, steps=steps, status=status), mean
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _many_fits(static, total, key, points, traced, counts, index):
+    """Fits with ``counts`` active components each; ``index`` selects their keys out of ``total``."""
+
+    def one(count, key):
+        active = jnp.arange(static.k, dtype=jnp.int32) < count
+        return solve(static, key, points, CenteredInit(), traced._replace(active=active))
+
+    return many(one, counts, jax.random.split(key, total)[index])

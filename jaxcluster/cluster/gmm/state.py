@@ -1,4 +1,8 @@
-"""A mixture as its iteration sees it, and as its users do."""
+"""States of a mixture, in the frame of the computation and as users see them, and what leads from one to the other.
+
+The computation runs in a *frame*: samples are centered, and scaled by 2^e so that a typical coordinate is near 1. A
+log-density in data units is that in the frame plus e·log 2 for each observed feature, the log-Jacobian.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,15 @@ import numpy as np
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame, float_dtype, frame_of, publish, times_power_of_two
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType, Factor
-from jaxcluster.types import Array, Bool, Float, Published
+from jaxcluster.types import Array, Bool, Fit, Float, Published
 
-LARGEST_VARIANCE = 100
-"""Variances in a frame are at most 2¹⁰⁰: the sum of 2²⁴ of them is within float32. Beside a larger ``reg_covar`` no
-variance of rows counts, as coordinates are below 2⁴⁰."""
+MAX_VARIANCE_LOG2 = 100
+"""Variances in a frame are at most 2¹⁰⁰, so that the sum of 2²⁴ of them is within float32. Coordinates are below 2⁴⁰:
+no variance of data matters beside a larger ``reg_covar``."""
 
 
 class Mixture(NamedTuple):
-    """Weighted Gaussians in a frame, with the factors that their densities need.
+    """Weighted Gaussians in a frame, with the factors of their covariances.
 
     Attributes:
         weights: (k,), summing to 1.
@@ -39,11 +43,11 @@ class GMMState(NamedTuple):
     """A fitted mixture.
 
     Attributes:
-        weights: (k,) share of each component, summing to 1.
-        means: (k, d).
+        weights: (n_components,), summing to 1.
+        means: (n_components, n_features).
         covariances: (k, d, d) full, (1, d, d) tied, (k, d) diagonal or (k,) spherical: the shape tells the type.
-        lower_bound: () mean log-likelihood of a row (nats) before the last step, as scikit-learn defines it.
-        collapsed: (k,) components that lost their rows or their spread and were kept finite.
+        lower_bound: () mean log-likelihood of a sample (nats) before the last step, as scikit-learn defines it.
+        collapsed: (n_components,) mask of those that lost their samples or their variance and were kept finite.
         residual: () change of the lower bound in the last step.
     """
 
@@ -56,33 +60,63 @@ class GMMState(NamedTuple):
 
     @property
     def objective(self) -> Float[Published, "*batch"]:
-        """The mean negative log-likelihood, by which runs are compared."""
+        """Mean negative log-likelihood of a sample (nats), by which runs are compared."""
         return -self.lower_bound
 
-    def leave(self, frame: Frame, covariance_type: CovarianceType, ridge: Ridge, cells: Any) -> GMMState:
-        """The same mixture out of the frame of its fit.
+    def leave(self, frame: Frame, covariance_type: CovarianceType, ridge: Ridge, n_observed: Any) -> GMMState:
+        """The same mixture in the caller's coordinates and units.
 
         Args:
             frame: of the fit.
-            covariance_type: the type of the covariances.
+            covariance_type: of the mixture.
             ridge: of the fit.
-            cells: mean number of observed cells of a row.
+            n_observed: mean number of observed features of a sample.
         """
         return GMMState(
-            published_shares(self.weights, frame),
+            published_weights(self.weights, frame),
             frame.leave(self.means),
             ridge.leave(covariance_type, self.covariances, frame),
-            shifted(self.lower_bound, cells, ridge.cell, frame),
+            to_data_units(self.lower_bound, n_observed, ridge.log_jacobian, frame),
             self.collapsed,
             frame.unscale(self.residual),
         )
 
 
-def published_shares(weights: Any, frame: Frame) -> Published:
-    """Shares (…, k) as they are published: concrete ones sum to 1 as closely as the dtype of the caller allows.
+class GMMSweep(NamedTuple):
+    """Fits of a sweep with their information criteria; m is ``len(ks)``, c is ``len(covariances)``.
 
-    In float32 they sum to 1 within 1e-7, which float64 rows show, and which scikit-learn's ``weights_init`` refuses.
+    Attributes:
+        ks: (m,) numbers of components.
+        covariances: (c,) covariance types.
+        fits: by type, a `Fit` whose arrays have two more leading axes, (m, n_seeds). Components are padded to max(ks)
+            places; those beyond a problem's k have weight 0.
+        log_likelihood: (c, m, n_seeds) float64 mean log-likelihood of a sample (nats).
+        bic, aic: (c, m, n_seeds) float64; lower is better.
     """
+
+    ks: np.ndarray
+    covariances: tuple[str, ...]
+    fits: dict[str, Fit]
+    log_likelihood: np.ndarray
+    bic: np.ndarray
+    aic: np.ndarray
+
+    def best(self, criterion: str = "bic") -> tuple[int, str, int]:
+        """Model of the least "bic" or "aic".
+
+        Returns:
+            Number of components, covariance type, and index of the initialization.
+        """
+        check.check_choice("criterion", criterion, ("bic", "aic"))
+        values = getattr(self, criterion)
+        which_type, which_k, seed = np.unravel_index(np.nanargmin(values), values.shape)
+        return int(self.ks[which_k]), self.covariances[which_type], int(seed)
+
+
+def published_weights(weights: Any, frame: Frame) -> Published:
+    """Mixture weights (…, k) for the caller; concrete ones sum to 1 in the caller's dtype."""
+    # Computed in float32 they sum to 1 within 1e-7: too coarse for float64 data, where scikit-learn's ``weights_init``
+    # rejects such weights.
     if check.is_traced(weights, frame):
         return frame.unscale(weights)
     wide = np.asarray(weights, np.float64)
@@ -91,85 +125,90 @@ def published_shares(weights: Any, frame: Frame) -> Published:
 
 
 def wide_means(means: Any, frame: Frame) -> np.ndarray:
-    """Concrete means (…, k, d) of a frame in the caller's coordinates, in the widest float there is.
-
-    As published, a mean far from 0 is rounded to the spacing of numbers there, which a label near a boundary may show.
-    """
+    """Concrete means (…, k, d) of a frame in the caller's coordinates, as long doubles."""
+    # In the caller's dtype a mean far from 0 is rounded to the spacing of floats there, which may change the label of a
+    # sample near a boundary.
     exponent = np.asarray(frame.exponent)[..., None, None]
     origin = np.asarray(frame.origin).astype(np.longdouble)[..., None, :]
     return np.ldexp(np.asarray(means).astype(np.longdouble), -exponent) + origin
 
 
 def enter_means(means: Any, frame: Frame) -> Any:
-    """Means in a frame; those of `wide_means` keep their digits."""
+    """Means in a frame; those of `wide_means` enter without rounding in between."""
     wide = not check.is_traced(means, frame) and np.asarray(means).dtype.itemsize > 8
     return means_on_host(means, frame) if wide else frame.enter(means)
 
 
 def means_on_host(means: Any, frame: Frame) -> np.ndarray:
-    """Concrete means in a frame, in float64."""
+    """Concrete means in a frame, as float64."""
     origin = np.asarray(frame.origin).astype(np.longdouble)
-    moved = np.ldexp(np.asarray(means).astype(np.longdouble), frame.exponent) - np.ldexp(origin, frame.exponent)
-    return moved.astype(np.float64)
+    centered = np.ldexp(np.asarray(means).astype(np.longdouble), frame.exponent) - np.ldexp(origin, frame.exponent)
+    return centered.astype(np.float64)
 
 
 class Ridge(NamedTuple):
-    """``reg_covar`` and what a change of units does to a log-density.
+    """``reg_covar`` in a frame, and the log-Jacobian of the frame.
 
     Attributes:
         reg: () added to every variance (data units²).
-        value: () the same in units of the frame, at most 2^`LARGEST_VARIANCE`.
-        cell: () log-density in data units less that in the frame, for each cell of a row (nats).
-        cut: () whether ``value`` is less than ``reg``.
+        value: () the same in frame units², at most 2^`MAX_VARIANCE_LOG2`.
+        log_jacobian: () log-density in data units less that in the frame, for each observed feature (nats).
+        clipped: () True if ``value`` is less than ``reg`` because of the limit.
     """
 
     reg: Any
     value: Any
-    cell: Any
-    cut: Any
+    log_jacobian: Any
+    clipped: Any
 
     def leave(self, covariance_type: CovarianceType, covariances: Any, frame: Frame) -> Published:
-        """Covariances (…) of a fit, in the shape that `GMMState` has them in, in data units²."""
+        """Covariances of a fit (…), in data units² and the shape of `GMMState`."""
         leaving = frame.unscale(covariances, length=2)
         traced = check.is_traced(self, covariances, frame)
-        if not traced and not self.cut:
+        if not traced and not self.clipped:
             return leaving
-        # The ridge that was used in the frame is taken off, and the one that was asked for is added.
+        # Subtract the clipped ridge of the frame, and add reg_covar itself in data units.
         array = jnp if traced else np
         one = array.ones((), covariances.dtype)
         if covariance_type.name in ("full", "tied"):
             one = array.eye(covariances.shape[-1], dtype=covariances.dtype)
         one = one.reshape((1,) * (covariances.ndim - one.ndim) + one.shape)
-        rest = frame.unscale(covariances - self.value * one, length=2)
-        mended = array.asarray(rest) + self.reg * one
-        return jnp.where(self.cut, mended, leaving) if traced else publish(mended, frame.dtype)
+        scatter = frame.unscale(covariances - self.value * one, length=2)
+        public = array.asarray(scatter) + self.reg * one
+        return jnp.where(self.clipped, public, leaving) if traced else publish(public, frame.dtype)
 
 
-def ridge_in(frame: Frame, reg: Any) -> Ridge:
-    """``reg_covar`` in a frame. Number of the host: both at once, in float64."""
-    largest = 2.0**LARGEST_VARIANCE
-    value = scaled(frame, reg, length=2)
+def ridge_in_frame(frame: Frame, reg: Any) -> Ridge:
+    """`Ridge` of a frame; in float64 on the host if frame and ``reg`` are concrete."""
+    largest = 2.0**MAX_VARIANCE_LOG2
+    value = scale_in_frame(frame, reg, length=2)
     if not check.is_traced(value):
-        cut = bool(value > largest)
-        cell = (math.log(largest) - math.log(reg)) / 2 if cut else volume(frame)
-        return Ridge(float(reg), float(min(value, largest)), float(cell), cut)
+        # A clipped ridge dominates all covariances: the density per feature changes by √(value/reg), not by 2^e.
+        clipped = bool(value > largest)
+        log_jacobian = (math.log(largest) - math.log(reg)) / 2 if clipped else frame_log_jacobian(frame)
+        return Ridge(float(reg), float(min(value, largest)), float(log_jacobian), clipped)
     log_reg = jnp.log(jnp.where(reg > 0, reg, 1)) if check.is_traced(reg) else math.log(reg) if reg > 0 else 0.0
     reg = jnp.asarray(reg).astype(value.dtype)
-    cut = value > largest
-    lost = (math.log(largest) - jnp.asarray(log_reg).astype(value.dtype)) / 2
-    return Ridge(reg, jnp.minimum(value, largest), jnp.where(cut, lost, volume(frame, value.dtype)), cut)
+    clipped = value > largest
+    clipped_jacobian = (math.log(largest) - jnp.asarray(log_reg).astype(value.dtype)) / 2
+    return Ridge(
+        reg,
+        jnp.minimum(value, largest),
+        jnp.where(clipped, clipped_jacobian, frame_log_jacobian(frame, value.dtype)),
+        clipped,
+    )
 
 
-def below_largest_variance(frame: Frame, variance: Any) -> Frame:
-    """The frame, or one whose exponent is so much lower that a concrete variance (data units²) is within its limit."""
+def limit_frame(frame: Frame, variance: Any) -> Frame:
+    """Frame whose exponent is lowered until a concrete variance (data units²) is below 2^`MAX_VARIANCE_LOG2`."""
     if check.is_traced(frame, variance) or variance == 0:
         return frame
-    highest = (LARGEST_VARIANCE - int(np.frexp(float(variance))[1])) // 2
+    highest = (MAX_VARIANCE_LOG2 - int(np.frexp(float(variance))[1])) // 2
     return frame if int(frame.exponent) <= highest else frame._replace(exponent=highest)
 
 
-def scaled(frame: Frame, number: Any, *, length: int) -> Any:
-    """A number in the caller's units in those of a frame; one of the host may be beyond the range of float32."""
+def scale_in_frame(frame: Frame, number: Any, *, length: int) -> Any:
+    """Number in units of data^length, in units of a frame; a concrete number may be beyond the range of float32."""
     if not check.is_traced(frame) or check.is_traced(number):
         return frame.scale(number, length=length)
     mantissa, exponent = np.frexp(np.float64(number))
@@ -177,56 +216,65 @@ def scaled(frame: Frame, number: Any, *, length: int) -> Any:
     return times_power_of_two(jnp.asarray(mantissa.astype(dtype)), int(exponent) + length * frame.exponent)
 
 
-def volume(frame: Frame, dtype: np.dtype | None = None) -> Any:
-    """Log-density of a cell in data units less that in the frame (nats); of ``dtype`` if it is traced."""
+def frame_log_jacobian(frame: Frame, dtype: np.dtype | None = None) -> Any:
+    """Log-density in data units less that in the frame, for each feature (nats); of ``dtype`` if traced."""
     if not check.is_traced(frame.exponent):
         return int(frame.exponent) * math.log(2)
     return jnp.asarray(frame.exponent).astype(dtype or jnp.float32) * math.log(2)
 
 
-def shifted(log_p: Any, cells: Any, cell: Any, frame: Frame, *, dtype: np.dtype | None = None) -> Published:
-    """Log-densities of rows in a frame as those in data units (nats); ``cells`` of each are observed."""
-    if check.is_traced(log_p, cells, cell, frame):
-        return log_p + jnp.asarray(cells).astype(log_p.dtype) * jnp.asarray(cell).astype(log_p.dtype)
-    if cell == 0:
+def to_data_units(
+    log_p: Any, n_observed: Any, log_jacobian: Any, frame: Frame, *, dtype: np.dtype | None = None
+) -> Published:
+    """Log-densities (nats) in data units, from those in a frame of samples with ``n_observed`` observed features."""
+    if check.is_traced(log_p, n_observed, log_jacobian, frame):
+        return log_p + jnp.asarray(n_observed).astype(log_p.dtype) * jnp.asarray(log_jacobian).astype(log_p.dtype)
+    if log_jacobian == 0:
         return frame.unscale(log_p, dtype=dtype)
-    return publish(np.asarray(log_p, np.float64) + np.asarray(cells, np.float64) * cell, dtype or frame.dtype)
+    return publish(
+        np.asarray(log_p, np.float64) + np.asarray(n_observed, np.float64) * log_jacobian, dtype or frame.dtype
+    )
 
 
 def covariance_type_named(covariance: str) -> CovarianceType:
-    """The type of covariance of this name; ValueError lists the known ones."""
+    """Covariance type of this name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
     check.check_choice("covariance", covariance, COVARIANCE_TYPES)
     return COVARIANCE_TYPES[covariance]
 
 
 def public_covariances(covariance_type: CovarianceType, covariances: Array) -> Array:
-    """Covariances as `GMMState` has them."""
+    """Covariances in the shape of `GMMState`: (1, d, d) if tied."""
     return covariances[None] if covariance_type.name == "tied" else covariances
 
 
 def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
-    """The frame in which a mixture, known by its weights, means and covariances, is compared with rows.
+    """Frame in which samples are compared with a mixture.
 
     Args:
-        state: of the mixture.
-        frame: of its fit; its exponent is lowered where the covariances are too large for it. None for one in which a
-            typical component is near 1.
+        state: with the weights, means and covariances of the mixture.
+        frame: of its fit; its exponent is lowered if the covariances are too large for it. None for a frame in which
+            means and standard deviations of a typical component are near 1.
     """
     means, deviations = _means_and_deviations(state)
     if frame is None:
         array = jnp if check.is_traced(means, deviations) else np
         return frame_of(array.concatenate([means, means - deviations, means + deviations]))
-    return frame if check.is_traced(deviations) else below_largest_variance(frame, float(deviations.max()) ** 2)
+    return frame if check.is_traced(deviations) else limit_frame(frame, float(deviations.max()) ** 2)
 
 
 def _means_and_deviations(state):
-    """Means and standard deviations (k, d) of the components that have a weight, in float64 if they are concrete."""
+    """Means and standard deviations (k, d) of the components with a positive weight."""
     covariance_type, covariances = covariance_type_of(state)
     k, d = state.means.shape
     if check.is_traced(state.means, state.weights, covariances):
-        held = jax.lax.stop_gradient((state.weights, state.means, covariances))
-        weights, means, covariances = map(jnp.asarray, held)
+        values = jax.lax.stop_gradient((state.weights, state.means, covariances))
+        weights, means, covariances = map(jnp.asarray, values)
         variances = jnp.maximum(variances_of(covariance_type, covariances, k, d), 0).astype(means.dtype)
+        # Shapes are static under jit: components of weight 0 are replaced by the heaviest one instead of removed.
         heaviest = jnp.argmax(weights)
         kept = (weights > 0)[:, None]
         means = jnp.where(kept, means, means[heaviest][None])
@@ -236,12 +284,12 @@ def _means_and_deviations(state):
     means = np.asarray(state.means)
     means = means.astype(np.float64) if means.dtype.itemsize > 8 else means
     variances = np.maximum(np.asarray(variances_of(covariance_type, np.asarray(covariances, np.float64), k, d)), 0)
-    # In the dtype of the means, which tells in what precision they are compared.
+    # In the dtype of the means, which decides about the precision of the computation.
     return means[kept], np.sqrt(variances[kept]).astype(means.dtype)
 
 
 def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: int) -> Any:
-    """(k, d) variances of the columns, of covariances in the shape of their type."""
+    """Variances of the features, (k, d), of covariances in the shape of their type."""
     array = jnp if check.is_traced(covariances) else np
     if covariance_type.name in ("full", "tied"):
         covariances = array.diagonal(covariances, axis1=-2, axis2=-1)
@@ -250,18 +298,26 @@ def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: i
     return array.broadcast_to(covariances if covariances.ndim == 2 else covariances[None], (k, d))
 
 
-def parts_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[CovarianceType, Array, Array, Array]:
-    """A mixture in a frame: its type of covariance, weights, means and covariances, as arrays of ``dtype``."""
+def parameters_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[CovarianceType, Array, Array, Array]:
+    """Parameters of a mixture in a frame.
+
+    Returns:
+        Covariance type, weights, means and covariances; the arrays are of ``dtype``.
+    """
     covariance_type, covariances = covariance_type_of(state)
     covariances = frame.scale(covariances, length=2)
-    parts = state.weights, enter_means(state.means, frame), covariances
-    if not check.is_traced(parts):
-        parts = (np.asarray(each).astype(dtype) for each in parts)
-    return covariance_type, *(jnp.asarray(each).astype(dtype) for each in parts)
+    arrays = state.weights, enter_means(state.means, frame), covariances
+    if not check.is_traced(arrays):
+        arrays = (np.asarray(each).astype(dtype) for each in arrays)
+    return covariance_type, *(jnp.asarray(each).astype(dtype) for each in arrays)
 
 
 def covariance_type_of(state: GMMState) -> tuple[CovarianceType, Published]:
-    """The type of a state's covariances, by their shape, and the covariances in the shape of their type."""
+    """Covariance type of a state, inferred from shapes.
+
+    Returns:
+        The type, and the covariances in its shape.
+    """
     k, d = state.means.shape
     shape = np.shape(state.covariances)
     if shape == (1, d, d) and k > 1:

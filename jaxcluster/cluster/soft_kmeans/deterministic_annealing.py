@@ -171,7 +171,7 @@ def _run_at_temperature(points, centers, cluster_weight, variance, total, max_st
 
     The tolerance is so small that a center that leaves another, however slowly, goes on.
     """
-    columns = em.as_columns(points)
+    columns = em.transpose_points(points)
 
     def step(state):
         stats = soft_stats(state.centers, columns, variance, cluster_weight=state.cluster_weight, axis_name=axis_name)
@@ -221,7 +221,7 @@ def _spreads(points, state, axis_name):
         return (jnp.sum(r * to_centers(columns.x), axis=1), jnp.sum(r, axis=1)), ()
 
     size = em.em_tile(em.EMOptions("spherical"), points.weight.shape[0], *state.centers.shape)
-    (squares, weight), _ = fold_rows(tile, em.as_columns(points), tile=size, axis=-1, axis_name=axis_name)
+    (squares, weight), _ = fold_rows(tile, em.transpose_points(points), tile=size, axis=-1, axis_name=axis_name)
     return squares / jnp.maximum(weight, jnp.finfo(weight.dtype).tiny)
 
 

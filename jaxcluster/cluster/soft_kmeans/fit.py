@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.compare import map_in_place
-from jaxcluster.cluster.gmm.state import scaled
+from jaxcluster.cluster.gmm.inference import map_in_place
+from jaxcluster.cluster.gmm.state import scale_in_frame
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import check, memory
@@ -238,7 +238,7 @@ def soft_assign(
 
 def soft_stats(
     centers: Float[Array, "k d"],
-    columns: em.Columns,
+    columns: em.TransposedPoints,
     variance: Float[Array, ""],
     *,
     known: Int[Array, " n"] | None = None,
@@ -322,7 +322,7 @@ def run_em(
     if centers is None:
         centers = seed_centers(key, points, static.k, init=static.init, axis_name=axis_name)
         centers = centers if known is None else _means_of_known(centers, points, known, axis_name)
-    columns = em.as_columns(points)
+    columns = em.transpose_points(points)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
 
     def step(state):
@@ -365,7 +365,7 @@ def finish(
 
 def variance_in_frame(frame: Frame, variance, dtype) -> Float[Array, ""]:
     """σ² (data units²) in a frame, at most 2^`MAX_VARIANCE_EXPONENT`."""
-    inside = scaled(frame, variance, length=2)
+    inside = scale_in_frame(frame, variance, length=2)
     if check.is_traced(inside):
         return jnp.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype)
     return jnp.asarray(np.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype))
@@ -386,12 +386,12 @@ def _means_of_known(centers, points, known, axis_name):
 
 def _em_map(axis_name, centers, points, known, variance):
     """EM step as a function of centers and data, which reverse mode can differentiate."""
-    stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
+    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, axis_name=axis_name)
     return soft_update(stats, centers)
 
 
 def _summary(axis_name, centers, points, known, variance):
-    stats = soft_stats(centers, em.as_columns(points), variance, known=known, axis_name=axis_name)
+    stats = soft_stats(centers, em.transpose_points(points), variance, known=known, axis_name=axis_name)
     return stats.weight, stats.energy
 
 
@@ -408,7 +408,7 @@ def _in_one_frame(centers, x, variance, weights, frame):
 
 @jax.jit
 def _energy(centers, points, known, variance):
-    return soft_stats(centers, em.as_columns(points), variance, known=known).energy
+    return soft_stats(centers, em.transpose_points(points), variance, known=known).energy
 
 
 @jax.jit

@@ -86,8 +86,8 @@ class VaDE(AutoencoderClusterer):
     def _start(self, key, z, autoencoder, rows, class_codes):
         # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
         shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters, dtype=z.dtype)
-        start = gmm.Start(responsibilities=shares)
-        state = gmm.start(key, z, self.n_clusters, covariance="diag", init=start).mixture()
+        start = gmm.GMMInit(responsibilities=shares)
+        state = gmm.init(key, z, self.n_clusters, covariance="diag", init=start).mixture()
         head = getattr(autoencoder.encoder, "head", None)
         if isinstance(head, nets.GaussianHead):
             head.set_variance(CODE_VARIANCE_RATIO * jnp.mean(state.covariances))

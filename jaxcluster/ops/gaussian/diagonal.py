@@ -28,7 +28,11 @@ FORMS = (EXPANDED, DIFFERENCES)
 
 
 def diagonal_factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
-    """See `CovarianceType.factor`."""
+    """Factor of diagonal covariances.
+
+    Returns:
+        See `CovarianceType.factor`.
+    """
     covariances, raised = floor_variances(covariances)
     log_det = -jnp.sum(jnp.log(covariances), axis=1) / 2
     return covariances, Factor(jnp.sqrt(1 / covariances), log_det), jnp.any(raised, axis=1)
@@ -102,7 +106,11 @@ DIAGONAL_COVARIANCE = CovarianceType(
 
 
 def spherical_factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Factor, Bool[Array, " k"]]:
-    """See `CovarianceType.factor`."""
+    """Factor of spherical covariances.
+
+    Returns:
+        See `CovarianceType.factor`.
+    """
     covariances, raised = floor_variances(covariances)
     return covariances, Factor(jnp.sqrt(1 / covariances), -d * jnp.log(covariances) / 2), raised
 

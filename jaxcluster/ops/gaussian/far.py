@@ -71,7 +71,7 @@ def distance_limit(eps: float, d: int) -> float:
         eps: rounding unit of the dtype.
         d: number of features.
     """
-    # q is rounded by 8·eps·q, and the log-density is q/2 below its maximum: half of q, twice the bound for q/2.
+    # A log-density q/2 below its maximum is rounded by up to 8·eps·q/2, and a difference of two by 16·eps·q/2.
     return max(LOG_DENSITY_MAX_ERROR / (16 * eps), ORDINARY_MAHALANOBIS_SQ * d / 2)
 
 

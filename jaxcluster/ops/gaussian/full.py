@@ -223,7 +223,11 @@ def tied_mahalanobis_sq(
 def tied_relative_mahalanobis_sq(
     means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
-    """See `CovarianceType.relative_mahalanobis_sq`."""
+    """Squared Mahalanobis distances less a shared term.
+
+    Returns:
+        See `CovarianceType.relative_mahalanobis_sq`.
+    """
 
     def expanded(means, root, x):
         # ‖Rᵀx‖² is the shared term: added to each distance, it would round away the differences of far samples.

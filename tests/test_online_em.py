@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcluster import gmm
-from jaxcluster.cluster.gmm import stepwise
+from jaxcluster.cluster.gmm import online_em
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, DIFFERENCES
 from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
@@ -28,13 +28,13 @@ def weights():
 def given(covariance, blobs, offset=0):
     """A start near the truth, of which nothing is left to be found: it costs no compilation of a seeding."""
     precisions = {"full": np.eye(5) / np.ones((4, 1, 1)), "tied": np.eye(5), "diag": np.ones((4, 5))}
-    return gmm.Start(blobs.centers + np.float32(offset) + 0.5, SHARES, precisions.get(covariance, np.ones(4)) / 2)
+    return gmm.GMMInit(blobs.centers + np.float32(offset) + 0.5, SHARES, precisions.get(covariance, np.ones(4)) / 2)
 
 
 def begin(covariance, blobs, key, offset=0):
     """A stream's state on the first 100 rows."""
     init = given(covariance, blobs, offset)
-    return gmm.start(key, blobs.x[:100] + np.float32(offset), 4, covariance=covariance, init=init, reg_covar=REG)
+    return gmm.init(key, blobs.x[:100] + np.float32(offset), 4, covariance=covariance, init=init, reg_covar=REG)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_two_sets_add_up_to_their_union(covariance):
         exact = covariance_type.moments(r, reference, x, jnp.int32(DIFFERENCES))
         offset = exact.first / exact.weight[:, None]
         covariances = covariance_type.covariances(exact, offset, exact.weight)
-        return exact, stepwise.moments_of(covariance_type, exact.weight, offset, covariances)
+        return exact, online_em.moments_of_components(covariance_type, exact.weight, offset, covariances)
 
     drawn = rng.normal(size=(k, d)), rng.uniform(size=(k, 40)), rng.normal(size=(d, 40))
     exact, rebuilt = both(*(each.astype(np.float32) for each in drawn))
@@ -136,7 +136,7 @@ def test_two_sets_add_up_to_their_union(covariance):
 
 @pytest.mark.parametrize("covariance", ["full", "spherical"])
 def test_a_whole_step_is_a_step_of_em(covariance, blobs, weights, key, monkeypatch):
-    monkeypatch.setattr(stepwise, "check_decay", lambda decay: None)  # 0 makes the step size 1
+    monkeypatch.setattr(online_em, "check_decay", lambda decay: None)  # 0 makes the step size 1
     x, w = blobs.x[:100], weights[:100]
     options = {"covariance": covariance, "init": given(covariance, blobs), "reg_covar": REG}
     once = gmm.fit(key, x, 4, weights=w, max_steps=1, tol=0.0, **options)
@@ -264,7 +264,7 @@ def test_a_start_by_responsibilities_takes_all_rows(blobs, key):
 def test_float64_is_kept(blobs, key):
     with jax.enable_x64(True):
         x = blobs.x[:100].astype(np.float64)
-        state = gmm.start(key, x, 4, covariance="diag", init=given("diag", blobs))
+        state = gmm.init(key, x, 4, covariance="diag", init=given("diag", blobs))
         state = gmm.partial_fit(state, x)
         floats = [leaf for leaf in jax.tree.leaves(state) if np.issubdtype(np.asarray(leaf).dtype, np.floating)]
         assert {leaf.dtype for leaf in floats} == {np.dtype(np.float64)}
@@ -279,4 +279,4 @@ def test_mistakes_are_named(blobs, key):
     with pytest.raises(ValueError, match="max_no_improvement=-1 must be at least 0"):
         gmm.minibatch_fit(key, blobs.x, 2, max_no_improvement=-1)
     with pytest.raises(ValueError, match="covariance='round' is not known"):
-        gmm.start(key, blobs.x, 2, covariance="round")
+        gmm.init(key, blobs.x, 2, covariance="round")

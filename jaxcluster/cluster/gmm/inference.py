@@ -1,0 +1,496 @@
+"""Inference with a mixture: labels, responsibilities, log-densities, sampling and information criteria.
+
+An E-step in the working precision is right for nearly all samples. Far from every component its rounding may confuse
+components: concrete samples out there are computed on the host (`jaxcluster.ops.gaussian.far`), and traced ones are
+scaled back until their squares do not overflow. After a fit, the means are corrected for the rounding of coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.state import (
+    GMMState,
+    covariance_type_of,
+    frame_log_jacobian,
+    frame_of_mixture,
+    means_on_host,
+    parameters_in_frame,
+    to_data_units,
+    variances_of,
+)
+from jaxcluster.core import check, memory
+from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.frame import Frame, Prepared, float_dtype, prepare, publish
+from jaxcluster.core.implicit import with_derivative_of, without_derivative
+from jaxcluster.ops.gaussian import Components, CovarianceType, far
+from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published, Status
+
+SAMPLE_TILE = 1 << 24
+"""Upper bound for the elements of the Cholesky factors that are gathered for a tile of drawn samples."""
+
+MAX_COORDINATE_LOG2 = 38
+"""Samples beyond 2³⁸ in a frame are computed on the host: to include them, `prepare` would scale all others down."""
+
+MAX_DEVIATIONS_LOG2 = 56
+"""Traced samples beyond 2⁵⁶ standard deviations are scaled back to there: 2¹⁵ squares of 2¹¹² are within float32."""
+
+MAX_ROUNDING_RATIO = 0.05
+"""Rounding error of coordinates, in standard deviations of a component, up to which a component counts as resolved: it
+adds less than (1/20)² = 1/400 to the variance."""
+
+
+def predict(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Int[Array, " n"]:
+    """Most probable component of each sample, (n_samples,); ties go to the lower index.
+
+    Args:
+        state: a mixture.
+        x: (n_samples, n_features) data.
+        missing: integrate NaN values out.
+        frame: of the fit of the mixture; None for a frame about its means.
+
+    Raises:
+        ValueError, TypeError: a wrong number of features; a gradient with respect to labels, which have none.
+    """
+    return without_derivative(_posterior(state, x, missing=missing, frame=frame).labels(), state, x)
+
+
+def predict_proba(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, "n k"]:
+    """Responsibilities (n_samples, n_components): probability of each component given the sample; see `predict`."""
+    return _posterior(state, x, missing=missing, frame=frame).responsibilities()
+
+
+def score_samples(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, " n"]:
+    """Log-density of each sample (nats), (n_samples,), of its observed features if some are missing; see `predict`."""
+    return _posterior(state, x, missing=missing, frame=frame).log_p()
+
+
+def score(
+    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
+    """Weighted mean log-density of the samples (nats per sample): higher is better.
+
+    Args:
+        state, x, missing, frame: as in `predict`.
+        weights: (n_samples,) non-negative, or None for 1 each.
+    """
+    return mean_log_p(_posterior(state, x, weights, missing=missing, frame=frame))
+
+
+def negative_log_likelihood(
+    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
+    """Weighted mean negative log-density of the samples (nats per sample): a loss.
+
+    Differentiable with respect to the state's weights, means and covariances and to ``x``, for any `GMMState`, not
+    only a fitted one.
+    """
+    return _linear(score(state, x, weights=weights, missing=missing, frame=frame), -1.0, 0.0)
+
+
+def aic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
+    """Akaike information criterion −2·log L + 2·p: lower is better. A sample of weight w counts w times."""
+    mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _total_weight(x, weights)
+    return _linear(mean, -2 * n, 2.0 * _n_free(state))
+
+
+def bic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
+    """Bayesian (Schwarz) information criterion −2·log L + p·log n: lower is better; see `aic`."""
+    mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _total_weight(x, weights)
+    log_n = jnp.log(n) if check.is_traced(n) else math.log(n)
+    return _linear(mean, -2 * n, log_n * _n_free(state))
+
+
+def n_parameters(covariance: str, k: int, d: int) -> int:
+    """Number of free parameters: covariances, means, and k − 1 weights."""
+    return em.EMOptions(covariance).covariance_type.n_parameters(k, d) + k * d + k - 1
+
+
+def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n d"], Int[Array, " n"]]:
+    """Draws samples from a mixture.
+
+    Args:
+        key: random key.
+        state: a mixture.
+        n: number of samples, static.
+
+    Returns:
+        Samples (n_samples, n_features), and the component of each, (n_samples,) int32.
+    """
+    key = check.check_key(key)
+    n = check.check_count("n", n)
+    frame = frame_of_mixture(state)
+    covariance_type, weights, means, covariances = parameters_in_frame(state, frame, float_dtype(frame.dtype))
+    x, labels = _sample(covariance_type.name, n, key, weights, means, covariances)
+    return frame.leave(x), labels
+
+
+def mean_log_p(posterior: FramedPosterior) -> Float[Published, ""]:
+    """Weighted mean log-density of the samples (nats per sample); in float64 if concrete."""
+    log_p, weight = posterior.log_p(), posterior.prepared.trim(posterior.prepared.points.weight)
+    if check.is_traced(log_p, weight):
+        return jnp.sum(jnp.where(weight > 0, weight * log_p, 0)) / jnp.sum(weight)
+    weight = np.asarray(weight, np.float64)
+    counted = weight > 0
+    mean = np.average(np.asarray(log_p, np.float64)[counted], weights=weight[counted])
+    return publish(np.asarray(mean), posterior.prepared.dtype)
+
+
+def _posterior(state, x, weights=None, *, missing=False, frame=None):
+    """`FramedPosterior` of a caller's samples under a mixture."""
+    prepared, x, outside = rows_in_frame(state, x, weights, missing=missing, frame=frame)
+    covariance_type, *parts = parameters_in_frame(state, prepared.frame, prepared.points.x.dtype)
+    options = em.EMOptions(covariance_type.name, missing=missing)
+    return FramedPosterior(options, mixture_components(options, *parts), prepared, x, outside, state.means)
+
+
+def _linear(mean, factor, term):
+    """factor·mean + term as an array: NumPy alone would return a scalar."""
+    if check.is_traced(mean, factor):
+        return jnp.asarray(factor).astype(mean.dtype) * mean + jnp.asarray(term).astype(mean.dtype)
+    return publish(np.asarray(factor * np.asarray(mean, np.float64) + term), mean.dtype)
+
+
+def _total_weight(x, weights):
+    """Number of samples, each counted by its weight."""
+    if weights is None:
+        return np.shape(x)[0]
+    if check.is_traced(weights):
+        return jnp.sum(weights)
+    return float(np.sum(np.asarray(weights), dtype=np.float64))
+
+
+def _n_free(state):
+    covariance_type, _ = covariance_type_of(state)
+    return n_parameters(covariance_type.name, *state.means.shape)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sample(covariance, n, key, weights, means, covariances):
+    covariance_type = em.EMOptions(covariance).covariance_type
+    k, d = means.shape
+    label_key, noise_key = jax.random.split(key)
+    labels = jax.random.categorical(label_key, em.log_weights(weights), shape=(n,)).astype(jnp.int32)
+    noise = jax.random.normal(noise_key, (n, d), means.dtype)
+    if covariance in ("diag", "spherical"):
+        deviations = jnp.sqrt(jnp.broadcast_to(covariances.reshape(k, -1), (k, d)))
+        return means[labels] + noise * deviations[labels], labels
+    lower = jnp.linalg.cholesky(covariance_type.dense(covariances, k, d))
+
+    def draw(rows):
+        noise, labels = rows
+        return means[labels] + jnp.einsum("nij,nj->ni", lower[labels], noise)
+
+    return map_rows(draw, (noise, labels), tile=tile_rows(n, d * d, SAMPLE_TILE)), labels
+
+
+class FramedPosterior(NamedTuple):
+    """Samples and components in one frame; its methods compute the posterior.
+
+    Attributes:
+        options: of the E-step.
+        components: in the frame.
+        prepared: samples in the frame.
+        x: samples of the caller.
+        outside: indices of samples too far for the frame; None for none, or in a traced computation.
+        means: (k, d) means of the components in the caller's coordinates.
+    """
+
+    options: em.EMOptions
+    components: Components
+    prepared: Prepared
+    x: Any
+    outside: np.ndarray | None
+    means: Any
+
+    def labels(self) -> Int[Array, " n"]:
+        """Most probable component of each sample; ties go to the lower index."""
+        labels, _, far_mask = _label(self.options, self.components, self.prepared.points.x)
+        labels = self.prepared.trim(labels)
+        index, posterior = self._far_posterior(far_mask)
+        return labels if posterior is None else replace_at(labels, index, posterior.labels)
+
+    def log_p(self) -> Float[Published, " n"]:
+        """Log-density of each sample (nats, in data units)."""
+        _, log_p, far_mask = _label(self.options, self.components, self.prepared.points.x)
+        frame, dtype, log_jacobian = self.prepared.frame, self.prepared.dtype, frame_log_jacobian(self.prepared.frame)
+        public = self.prepared.trim(
+            to_data_units(log_p, self._n_observed(log_jacobian), log_jacobian, frame, dtype=dtype)
+        )
+        index, posterior = self._far_posterior(far_mask)
+        if posterior is None:
+            return public
+        wide = np.array(public, np.float64)
+        wide[index] = posterior.log_p + log_jacobian * (~np.isnan(np.asarray(self.x)[index])).sum(axis=1)
+        return publish(wide, dtype)
+
+    def responsibilities(self) -> Float[Published, "n k"]:
+        """Responsibilities; concrete ones sum to 1 in the caller's dtype."""
+        memory.check_table(self.prepared.n, self.means.shape[0], self.prepared.dtype, "the responsibilities")
+        r, far_mask = _responsibilities(self.options, self.components, self.prepared.points.x)
+        r = self.prepared.trim(r, axis=0)
+        if check.is_traced(r):
+            return r
+        index, posterior = self._far_posterior(far_mask)
+        if posterior is None and r.dtype == self.prepared.dtype:
+            return r
+        wide = np.array(r, self.prepared.dtype)
+        if posterior is not None:
+            wide[index] = posterior.responsibilities
+        return publish(wide / wide.sum(axis=1, keepdims=True), self.prepared.dtype)
+
+    def _far_posterior(self, far_mask):
+        """Indices of the samples to replace, and their posterior by `host_posterior`; or None, None."""
+        if check.is_traced(far_mask, self.components):
+            return None, None
+        means = means_on_host(self.means, self.prepared.frame)
+        return host_posterior(self.options, self.components, self.prepared, self.x, far_mask, means, self.outside)
+
+    def _n_observed(self, log_jacobian):
+        """Number of observed features of each sample; that of all features if the number makes no difference."""
+        x = self.prepared.points.x
+        if not self.options.missing or (not check.is_traced(log_jacobian) and log_jacobian == 0):
+            return x.shape[1]
+        return jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype) if check.is_traced(x) else (~np.isnan(x)).sum(axis=1)
+
+
+def rows_in_frame(
+    state: Any, x: Any, weights: Any = None, *, missing: bool = False, frame: Frame | None = None
+) -> tuple[Prepared, Any, np.ndarray | None]:
+    """Samples of a caller in the frame in which they are compared with a mixture.
+
+    Args:
+        state: with the weights, means and covariances of the mixture.
+        x: (n_samples, n_features) data.
+        weights: (n_samples,), or None.
+        missing: integrate NaN values out.
+        frame: of the fit of the mixture; None for a frame about its means.
+
+    Returns:
+        The samples in the frame, the checked samples of the caller, and the indices of those too far for the frame.
+
+    Raises:
+        ValueError, TypeError: wrong shapes or values, or a number of features other than that of the means.
+    """
+    x = check.check_matrix(x)
+    check.check_width(x, state.means.shape[1])
+    frame = frame_of_mixture(state, frame)
+    near, outside = (x, None) if check.is_traced(x, weights, frame) else _split_out_of_frame(x, frame)
+    return prepare(near, weights, missing=missing or None, frame=frame), x, outside
+
+
+def host_posterior(
+    options: em.EMOptions,
+    components: Components,
+    prepared: Prepared,
+    x: Any,
+    far_mask: Bool[Published, " m"],
+    means: np.ndarray,
+    outside: np.ndarray | None = None,
+) -> tuple[np.ndarray | None, far.FarPosterior | None]:
+    """Posterior, by differences on the host, of the samples that an E-step may confuse.
+
+    Args:
+        options: of the E-step.
+        components: concrete, in the frame of the samples.
+        prepared: samples in the frame.
+        x: samples of the caller.
+        far_mask: samples, padding included, that are far from every component.
+        means: of the components, in the frame, in float64: a far sample may be the mean of its own component.
+        outside: indices of samples that were left out of ``prepared``.
+
+    Returns:
+        The indices of these samples and their posterior; None, None if there are no such samples.
+    """
+    selected = np.zeros(prepared.n, bool)
+    if np.any(far_mask[: prepared.n]):
+        selected |= np.asarray(far_mask)[: prepared.n]
+        selected &= np.asarray(_ambiguous(options, components, prepared.points.x))[: prepared.n]
+    if outside is not None:
+        selected[outside] = True
+    index = np.flatnonzero(selected)
+    if not index.size:
+        return None, None
+    frame, rows = prepared.frame, np.asarray(x)[index].astype(np.longdouble)
+    # ldexp(x, e) − ldexp(origin, e), as for means: a sample equal to a mean stays equal to it in the frame.
+    origin = np.ldexp(np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
+    inside = np.ldexp(rows, frame.exponent) - origin
+    return index, far.posterior_by_differences(options.covariance_type, components._replace(means=means), inside)
+
+
+def replace_at(values: Published, index: Any, others: np.ndarray) -> Published:
+    """Copy of the values with those at ``index`` replaced."""
+    out = np.array(values)
+    out[index] = others
+    return jax.device_put(out)
+
+
+def far_rows(options: em.EMOptions, components: Components, log_p: Float[Array, " n"]) -> Bool[Array, " n"]:
+    """Mask of the samples so far from every component that an E-step may confuse components."""
+    d = components.means.shape[1]
+    limit = far.distance_limit(float(jnp.finfo(log_p.dtype).eps), d)
+    # An upper bound for the log-density of any sample, at a mean. Observed blocks have log |R| <= d·log max|R|, or 0.
+    if options.missing:
+        largest = jnp.max(jnp.abs(components.factor.root))
+        most = jnp.max(components.log_weights) + d * jnp.maximum(jnp.log(largest), 0)
+    else:
+        most = jnp.max(components.log_weights + components.factor.log_det) - d * LOG_2PI / 2
+    # Negated, so that a log-density that is NaN or -inf counts as far.
+    return ~(most - log_p <= limit)
+
+
+@partial(jax.jit, static_argnums=0)
+def mixture_components(options: em.EMOptions, weights: Array, means: Array, covariances: Array) -> Components:
+    """Components of a mixture, from its parameters in a frame."""
+    covariances, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
+    return Components(em.log_weights(weights), means, covariances, factor)
+
+
+def _split_out_of_frame(x, frame):
+    """Samples with those beyond 2^`MAX_COORDINATE_LOG2` replaced by the origin, and the indices of these; or None."""
+    host = np.asarray(x)
+    exponent = MAX_COORDINATE_LOG2 - int(frame.exponent)
+    limit = math.ldexp(1.0, exponent) if exponent < 1024 else math.inf
+    origin = np.asarray(frame.origin, np.float64)
+    least, most = float(np.fmin.reduce(host, axis=None)), float(np.fmax.reduce(host, axis=None))
+    with np.errstate(over="ignore"):
+        bound = max(most - origin.min(), origin.max() - least)
+    if not (bound > limit and np.isfinite([least, most]).all()):
+        return x, None
+    with np.errstate(over="ignore"):
+        outside = np.fmax.reduce(np.abs(host.astype(np.float64) - origin), axis=1) > limit
+    return np.where(outside[:, None], frame.origin, host), np.flatnonzero(outside)
+
+
+def _scale_far(components, x):
+    """Samples divided by a scale, 1 for nearly all, so that their squares do not overflow; and the scales."""
+    size = jnp.max(jnp.where(jnp.isnan(x), 0, jnp.abs(x)), axis=1)
+    largest = jnp.max(jnp.abs(components.factor.root))
+    scale = jax.lax.stop_gradient(jnp.maximum(size * 2.0**-MAX_DEVIATIONS_LOG2 * jnp.maximum(largest, 1), 1))
+    return x / scale[:, None], scale
+
+
+@partial(jax.jit, static_argnums=0)
+def _label(options, components, x):
+    x, scale = _scale_far(components, x)
+    labels, log_p = em.label(options, components, x.T)
+    # A scaled sample is so far away that its log-density is −q/2, quadratic in the scale, and nothing else matters.
+    return labels, log_p * scale * scale, far_rows(options, components, log_p)
+
+
+@partial(jax.jit, static_argnums=0)
+def _responsibilities(options, components, x):
+    tile = em.em_tile(options, x.shape[0], *components.means.shape)
+    x, _ = _scale_far(components, x)
+    posterior = em.row_posterior(options, components)
+
+    def of_tile(rows):
+        log_p, r, _ = posterior(rows.T)
+        return r.T, far_rows(options, components, log_p)
+
+    r, far_mask = map_in_place(of_tile, x, tile)
+    return with_derivative_of(partial(_tiled_responsibilities, options, tile), r, components, x), far_mask
+
+
+def _tiled_responsibilities(options, tile, components, x):
+    posterior = em.row_posterior(options, components)
+    return map_rows(lambda rows: posterior(rows.T).responsibilities.T, x, tile=tile)
+
+
+def map_in_place(row_function: Callable[[Float[Array, "t d"]], Any], x: Float[Array, "n d"], tile: int) -> Any:
+    """Applies ``row_function`` to tiles of samples and writes each result in place; it has no derivative."""
+    # Concatenated tiles would hold an output as large as n×k twice. The last tile starts early enough to be whole, and
+    # computes some samples a second time. A derivative would keep the output of each tile.
+    n = x.shape[0]
+    tile = min(tile, n)
+    shapes = jax.eval_shape(row_function, jax.ShapeDtypeStruct((tile, x.shape[1]), x.dtype))
+    # Zeros that vary over the devices of a mapped axis if the samples do, as fori_loop under shard_map demands.
+    zero = jnp.where(x[0, 0] == 0, 0, 0)
+    out = jax.tree.map(lambda leaf: jnp.full((n, *leaf.shape[1:]), zero.astype(leaf.dtype), leaf.dtype), shapes)
+    x, out = jax.lax.stop_gradient((x, out))
+
+    def put(index, out):
+        start = jnp.minimum(index * tile, n - tile)
+        parts = jax.lax.stop_gradient(row_function(jax.lax.dynamic_slice_in_dim(x, start, tile)))
+        return jax.tree.map(lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0), out, parts)
+
+    return jax.lax.fori_loop(0, -(-n // tile), put, out)
+
+
+@partial(jax.jit, static_argnums=0)
+def _ambiguous(options, components, x):
+    """Mask of the samples for which, by rounded logits, more than one component may have a responsibility above 0."""
+    logits_of = em.joint_log_densities(options, components)
+    eps = float(jnp.finfo(x.dtype).eps)
+    most_of_all = jnp.max(components.log_weights)
+
+    # A difference of two logits q/2 below their maximum is rounded by up to 16·eps·q/2. The slack is twice that.
+    def of_tile(rows):
+        logits, _ = logits_of(rows.T)
+        most = jnp.max(logits, axis=0)
+        slack = 32 * eps * jnp.abs(most_of_all - most) + far.NEGLIGIBLE_LOG_RATIO
+        near = jnp.sum((logits >= (most - slack)[None, :]).astype(jnp.int32), axis=0)
+        return (near > 1) | ~jnp.isfinite(most)
+
+    return map_rows(of_tile, x, tile=em.em_tile(options, x.shape[0], *components.means.shape))
+
+
+def correct_rounding(
+    fitted: Fit, x: Any, prepared: Prepared, covariance_type: CovarianceType, labels: Int[Published, "*batch n"]
+) -> tuple[Int[Published, "*batch"], np.ndarray]:
+    """Means of a fit, corrected for the rounding of coordinates on the way into the frame, and its status.
+
+    The status is PRECISION if the samples of a component differ and their rounding is large beside its variance. Equal
+    samples, such as an outlier that is alone in its component, lose nothing: the corrected mean is where they are.
+
+    Args:
+        fitted: concrete, in the frame, its state with means (…, k, d) and covariances.
+        x: samples of the caller.
+        prepared: samples in the frame.
+        covariance_type: of the mixture.
+        labels: (…, n), without padding.
+
+    Returns:
+        The status, and means (…, k, d) in the frame, in float64.
+    """
+    state = fitted.state
+    means = np.array(state.means, np.float64)
+    if not prepared.narrowed:
+        return fitted.status, means
+    status, (k, d) = np.array(fitted.status), means.shape[-2:]
+    eps = float(jnp.finfo(prepared.points.x.dtype).eps)
+    weight = np.asarray(prepared.points.weight)[: prepared.n]
+    # Coordinates are rounded by up to eps/2 of themselves. Means and deviations show for which components this matters;
+    # only their samples are examined.
+    for at in np.ndindex(status.shape):
+        covariances = np.asarray(state.covariances[at], np.float64)
+        covariances = covariances[0] if covariance_type.name == "tied" else covariances
+        deviations = np.sqrt(np.maximum(variances_of(covariance_type, covariances, k, d), 0))
+        suspect = (eps * np.abs(means[at]) > MAX_ROUNDING_RATIO * deviations).any(axis=1)
+        for j in np.flatnonzero(suspect):
+            assigned = np.flatnonzero((np.asarray(labels[at]) == j) & (weight > 0))
+            if not assigned.size:
+                continue
+            rows, errors = _rounding_errors(x, prepared, assigned)
+            means[at][j] += np.average(errors, axis=0, weights=weight[assigned])
+            lost = np.sqrt(np.mean(np.square(errors), axis=0)) > MAX_ROUNDING_RATIO * deviations[j]
+            if status[at] != Status.NOT_FINITE and (lost & (rows != rows[:1]).any(axis=0)).any():
+                status[at] = Status.PRECISION
+    return jax.device_put(status.astype(np.int32)), means
+
+
+def _rounding_errors(x, prepared, assigned):
+    """Samples of the caller, and their rounding errors in the frame; both 0 for missing values."""
+    rows, frame = np.asarray(x)[assigned], prepared.frame
+    wide = rows.astype(np.longdouble) - np.asarray(frame.origin).astype(np.longdouble)
+    errors = np.ldexp(wide, frame.exponent) - np.asarray(prepared.points.x)[assigned]
+    return np.nan_to_num(rows), np.nan_to_num(errors).astype(np.float64)
