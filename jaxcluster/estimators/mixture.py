@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.init import check_init
-from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
 from jaxcluster.cluster.gmm.online_em import check_decay, minibatch_fit_framed
+from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
 from jaxcluster.core.frame import Frame, publish

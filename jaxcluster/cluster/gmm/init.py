@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_type_of, enter_means, to_data_units
+from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import check
 from jaxcluster.core.frame import Frame
