@@ -140,7 +140,7 @@ def center_init(
     if init.state is not None:
         state = init.state
         covariances = state.covariances[0] if covariance_type.name == "tied" else state.covariances
-        previous_bound = to_data_units(state.lower_bound, state.means.shape[1], -1 * ridge.cell, frame)
+        previous_bound = to_data_units(state.lower_bound, state.means.shape[1], -1 * ridge.log_jacobian, frame)
         covariances = as_array(frame.scale(covariances, length=2))
         return CenteredInit(
             as_array(enter_means(state.means, frame)),
