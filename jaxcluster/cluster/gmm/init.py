@@ -221,7 +221,7 @@ def initial_responsibilities(
         return init.means, one_hot_responsibilities(nearest(points.x, init.means, active=params.active)[0], k)
     if method == "kmeans":
         state = kmeans.run_in_frame(key, points, k, **masks).state
-        return state.centers, one_hot_responsibilities(state.found.labels, k)
+        return state.centers, one_hot_responsibilities(state.assignment.labels, k)
     if method == "k-means++":
         centers = kmeans_plus_plus(key, points, k, **masks)
     else:
