@@ -19,7 +19,7 @@ from jaxcluster.core import check, memory
 from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import FEW_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
+from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
@@ -185,4 +185,4 @@ def _sqeuclidean(x, centers):
 
     Products are expanded about the origin of the frame, near which the samples are.
     """
-    return sqeuclidean(x, centers) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, centers)
+    return sqeuclidean(x, centers) if x.shape[1] <= DIFFERENCE_COLUMNS else refined_sqeuclidean(x, centers)

@@ -21,7 +21,7 @@ from jaxcluster.core import check
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import exponent_of, float_dtype, prepare, times_power_of_two
 from jaxcluster.ops.distance import (
-    FEW_COLUMNS,
+    DIFFERENCE_COLUMNS,
     HIGHEST,
     expanded_sqeuclidean,
     over_columns,
@@ -257,7 +257,7 @@ def gaussian_weights(x: Float[Array, "t d"], y: Float[Array, "n d"]) -> Float[Ar
     # In many columns squares are expanded about the middle of the tile, and rounded by about eps·(‖x‖² + ‖y‖²). For a
     # distant y that is small beside ‖x − y‖² itself, which makes the weight 0. So only a tile of rows that are far from
     # each other, in the unit of the kernel, is computed by differences.
-    if x.shape[1] <= FEW_COLUMNS:
+    if x.shape[1] <= DIFFERENCE_COLUMNS:
         return jnp.exp(-_squared_differences(x, y))
     count = min(ORIGIN_SAMPLE, x.shape[0])
     sample = jax.lax.stop_gradient(x[np.arange(count) * x.shape[0] // count])

@@ -1,8 +1,12 @@
-"""Distances from differences of rows, value and gradient alike, and lengths whose squares neither over- nor underflow.
+"""Distances from differences of rows, values and gradients, and norms whose squares neither over- nor underflow.
 
 ‖x‖² − 2x·y + ‖y‖² loses the digits of ‖x − y‖² that ‖x‖² has before it, and its derivatives lose as many: with respect
-to a scale of the columns, which is a sum of (x − y)², all of them once ‖x‖ is 3,000 times ‖x − y‖ in float32. From
-differences every relative error is a few units in the last place.
+to a scale of the columns, which is a sum of (x − y)², all of them once ‖x‖ is 3,000 times ‖x − y‖ in float32 (1/√eps).
+From differences every relative error is a few units in the last place.
+
+>>> import jax.numpy as jnp
+>>> squared_distances(jnp.array([[1e4, 1.0]]), jnp.array([[1e4, 3.0]])).tolist()
+[[4.0]]
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.types import Array, Float
 
 TILE = 1 << 18
-"""Elements of a tile of pairs: the sums over columns stay in a core's cache meanwhile."""
+"""Pairs in a tile: their sums over columns stay in a core's cache."""
 
 
 def squared_distances(
@@ -24,7 +28,7 @@ def squared_distances(
 ) -> Float[Array, "n m"]:
     """Σ_j (scale_cj·(x_ij − y_cj))² of all pairs: the squared Euclidean distance without a scale (data units²).
 
-    Differentiable to any order; of n×m×d differences no more than a tile of one column exists at a time.
+    Differentiable to any order; of the n×m×d differences one column of a tile exists at a time.
     """
 
     def add(total, a, b, scale):
@@ -40,8 +44,8 @@ def squared_excess(
 ) -> Float[Array, "n m"]:
     """‖x_i − y_j‖² − ‖x_i − reference_i‖² of all pairs, as Σ (reference − y)·((x − y) + (x − reference)).
 
-    For a row that is far from all of y the two squares agree in their leading digits, of which a softmax or a triplet
-    sees nothing: their difference would be rounding. Differentiable to any order.
+    For a row far from all of y the two squares agree in their leading digits, and their difference, all that a softmax
+    or a triplet loss sees, would be rounding. Differentiable to any order.
     """
 
     def tile(rows):
@@ -57,7 +61,7 @@ def squared_excess(
 
 
 def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Euclidean distances of all pairs (data units), as `length` of their differences."""
+    """Euclidean distances of all pairs (data units), each the `length` of a difference."""
 
     def tile(rows):
         largest = _over_columns(lambda largest, a, b, _: jnp.maximum(largest, jnp.abs(a - b)), rows, y)
@@ -69,17 +73,19 @@ def distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
 
 
 def length(x: Float[Array, "*n d"]) -> Float[Array, "*n"]:
-    """Euclidean length along the last axis (data units), where its square is beyond the range of the dtype too.
+    """Euclidean norm along the last axis (data units), even where its square is beyond the range of the dtype.
 
     The gradient is x/‖x‖, and 0 for zeros.
     """
+    # Relative to the largest entry. The norm does not depend on this unit, so it is a constant for derivatives.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1))
     unit = jnp.where(largest > 0, largest, 1)
     return root(jnp.sum(jnp.square(x / unit[..., None]), axis=-1)) * unit
 
 
 def root(squares: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """√, with a gradient of 0 at 0."""
+    """Square root, with a gradient of 0 at 0."""
+    # The inner select keeps 0 out of the root, whose infinite slope times 0 would be NaN.
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
 
@@ -89,19 +95,17 @@ def _by_tiles(tile: Callable, x, y):
 
 
 def _over_columns(step: Callable, x, y, scale=None):
-    """0 after ``step(total, (n, 1) columns of x, (1, m) column of y, of the scale)`` of each column.
-
-    A gradient takes each step anew and keeps nothing of it. One column a step: of groups of 16, as
-    `jaxcluster.ops.distance.over_columns` has them, a gradient takes twice as long on a CPU (1,024² pairs of 128
-    columns: 73 ms and 140 ms).
-    """
+    """Total, from 0, after ``step(total, (n, 1) columns of x, (1, m) column of y, of the scale)`` for each column."""
+    # A gradient computes each step again and keeps nothing of it. One column a step: with groups of 16, as in
+    # `jaxcluster.ops.distance.over_columns`, a gradient takes twice as long on a CPU (1,024² pairs of 128 columns:
+    # 73 ms and 140 ms).
 
     @jax.checkpoint
     def of_column(total, a, b, scale):
         a = jax.tree.map(lambda column: column[:, None], a)
         return step(total, a, b[None, :], None if scale is None else scale[None, :])
 
-    # Made of both: inside shard_map the sums must begin as varying over devices as they go on.
+    # Zeros made of both: inside shard_map the carry must vary over devices from the start as it does later.
     zero = jnp.zeros_like(jax.tree.leaves(x)[0][:, :1]) + jnp.zeros_like(y[:, 0])[None, :]
     columns = (jax.tree.map(jnp.transpose, x), y.T, None if scale is None else scale.T)
     return jax.lax.scan(lambda total, column: (of_column(total, *column), None), zero, columns)[0]

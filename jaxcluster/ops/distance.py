@@ -1,7 +1,11 @@
-"""Distances between the rows of two matrices, for tiles: they build n×m, so pass them tiles.
+"""Distances between the rows of two matrices.
 
-Every function takes (n, d) and (m, d) and returns (n, m). Source: the definitions of ``scipy.spatial.distance``, and
-scikit-learn's where those have 0/0.
+Every function takes (n, d) and (m, d) and returns (n, m), the whole matrix: pass tiles of rows. The definitions are
+those of ``scipy.spatial.distance``, and scikit-learn's where those have 0/0.
+
+>>> import jax.numpy as jnp
+>>> euclidean(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+[[5.0, 0.0]]
 """
 
 from __future__ import annotations
@@ -20,33 +24,29 @@ from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.types import Array, Bool, Float, Int
 
 HIGHEST = jax.lax.Precision.HIGHEST
+"""Precision of matrix products in full float32: accelerators round their factors to fewer bits by default."""
 
-FEW_COLUMNS = 8
-"""Up to this width differences are as fast as a matrix product, and free of cancellation."""
+DIFFERENCE_COLUMNS = 8
+"""Number of columns up to which differences are as fast as a matrix product; they do not cancel."""
 
 COLUMN_GROUP = 16
 """Columns whose differences are added up in one pass over the distances (on a CPU 3 times as fast as one by one)."""
 
 RELATIVE_ERROR = 1e-4
-"""Of a squared distance, the rounding error from which on it is computed by differences."""
+"""Rounding error of a squared distance, relative to the distance, above which it is computed from differences."""
 
 ORIGIN_SAMPLE = 32
-"""Rows whose median is the origin of expanded squares."""
+"""Number of rows whose median is the origin of expanded squares."""
 
 LARGEST_POWER = 2.0**60
-"""From this p on Minkowski's distance is Chebyshev's: m^(1/p) rounds to 1 for any number m of columns."""
+"""Power p above which Minkowski's distance is Chebyshev's: m^(1/p) rounds to 1 for any number m of columns."""
 
 DIFFERENCE_TILE = 2048
-"""Rows whose differences from their centers stay in a core's cache."""
-
-
-def few_centers(k: int, d: int) -> bool:
-    """Whether n×k is so small beside n×d that building it costs next to nothing."""
-    return k <= 16 and 8 * k <= d
+"""Number of rows whose differences from their centers stay in a core's cache."""
 
 
 def matrix_precision(precision: str | None) -> jax.lax.Precision:
-    """The precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
+    """Precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
     check.check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
     return jax.lax.Precision.DEFAULT if precision == "fast" else HIGHEST
 
@@ -66,12 +66,14 @@ def sqeuclidean(
 ) -> Float[Array, "n m"]:
     """Squared Euclidean distances (data units²), never negative.
 
-    Wider than a few columns this is ‖x‖² − 2x·y + ‖y‖², which cancels far from the origin: see `refined_sqeuclidean`.
+    In more than `DIFFERENCE_COLUMNS` columns this is ‖x‖² − 2x·y + ‖y‖², which cancels far from the origin: see
+    `refined_sqeuclidean`.
 
     Args:
-        same: pairs that are known to be one row, at distance 0.
+        x, y: rows.
+        same: (n, m) mask of pairs that are one row, at distance 0.
     """
-    if x.shape[1] <= FEW_COLUMNS:
+    if x.shape[1] <= DIFFERENCE_COLUMNS:
         squares = _squared_differences(x, y)
         return squares if same is None else jnp.where(same, 0, squares)
     return refined_sqeuclidean(x, y, _origin(y), same)
@@ -80,7 +82,7 @@ def sqeuclidean(
 def expanded_sqeuclidean(
     x: Float[Array, "n d"], y: Float[Array, "m d"], norms: Float[Array, " n"], *, precision=HIGHEST
 ) -> Float[Array, "n m"]:
-    """‖x‖² − 2x·y + ‖y‖² of rows that are centered already and whose squared lengths are at hand; never negative."""
+    """Expanded squares ‖x‖² − 2x·y + ‖y‖² of centered rows, never negative; ``norms`` are the ‖x‖²."""
     expanded = norms[:, None] - 2 * inner_products(x, y, precision) + squared_norms(y)[None, :]
     return jnp.maximum(expanded, 0)
 
@@ -92,53 +94,55 @@ def refined_sqeuclidean(
     origin: Float[Array, " d"] | None = None,
     same: Bool[Array, "n m"] | None = None,
 ) -> Float[Array, "n m"]:
-    """Squared distances by a matrix product where it is exact enough, else all of them by differences.
+    """Squared distances from a matrix product where it is exact enough, else all of them from differences.
 
     Expanded about an origin a squared distance is rounded by about eps·(‖x‖² + ‖y‖²). Where that is more than
-    `RELATIVE_ERROR` of any of them, all are computed anew: rows too far apart for one origin are seldom few.
+    `RELATIVE_ERROR` of any of them, all are computed again: rows too far apart for one origin are seldom few.
 
     Args:
-        origin: of the expansion, near the rows; None where that is 0. The result does not depend on it, nor has it a
-            derivative in it.
-        same: pairs that are known to be one row, at distance 0, which no differences are needed for.
+        x, y: rows.
+        origin: (d,) of the expansion, near the rows; None for 0. The result does not depend on it, and has no
+            derivative with respect to it.
+        same: (n, m) mask of pairs that are one row, at distance 0, which need no differences.
     """
-    moved_x, moved_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
-    norms = squared_norms(moved_x)
-    squares = expanded_sqeuclidean(moved_x, moved_y, norms)
+    shifted_x, shifted_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
+    norms = squared_norms(shifted_x)
+    squares = expanded_sqeuclidean(shifted_x, shifted_y, norms)
     squares = squares if same is None else jnp.where(same, 0, squares)
-    rounded = _is_rounded(squares, norms, squared_norms(moved_y), same)
-    # Of x and y as they are, not as they were moved, which has rounded them.
+    rounded = _is_rounded(squares, norms, squared_norms(shifted_y), same)
+    # From x and y themselves: the shift to the origin has rounded the others.
     squares = at_most_once(rounded, lambda squares: _squared_differences(x, y), squares)
     return squares if same is None else jnp.where(same, 0, squares)
 
 
 @refined_sqeuclidean.defjvp
 def _refined_sqeuclidean_jvp(primals, tangents):
-    """2(x − y)·(dx − dy), which cancels where the square does."""
+    """Derivative 2(x − y)·(dx − dy), which cancels where the square does."""
     x, y, origin, same = primals
     dx, dy, _, _ = tangents
     squares = refined_sqeuclidean(x, y, origin, same)
-    moved_x, moved_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
+    shifted_x, shifted_y = (x, y) if origin is None else (x - origin[None, :], y - origin[None, :])
 
-    def expanded(x, y, moved_x, moved_y, dx, dy):
-        own = jnp.sum(moved_x * dx, axis=1)[:, None] + jnp.sum(moved_y * dy, axis=1)[None, :]
-        return 2 * (own - inner_products(moved_x, dy) - inner_products(dx, moved_y))
+    def expanded(x, y, shifted_x, shifted_y, dx, dy):
+        diagonal = jnp.sum(shifted_x * dx, axis=1)[:, None] + jnp.sum(shifted_y * dy, axis=1)[None, :]
+        return 2 * (diagonal - inner_products(shifted_x, dy) - inner_products(dx, shifted_y))
 
-    def by_differences(x, y, moved_x, moved_y, dx, dy):
+    def by_differences(x, y, shifted_x, shifted_y, dx, dy):
         return over_columns(lambda a, da, b, db: 2 * (a - b) * (da - db), (x, dx), (y, dy))
 
-    held = jax.lax.stop_gradient((squares, squared_norms(moved_x), squared_norms(moved_y)))
-    rounded = _is_rounded(*held, same)
-    moved = jax.lax.cond(rounded, by_differences, expanded, x, y, moved_x, moved_y, dx, dy)
-    return squares, moved if same is None else jnp.where(same, 0, moved)
+    constant = jax.lax.stop_gradient((squares, squared_norms(shifted_x), squared_norms(shifted_y)))
+    rounded = _is_rounded(*constant, same)
+    tangent = jax.lax.cond(rounded, by_differences, expanded, x, y, shifted_x, shifted_y, dx, dy)
+    return squares, tangent if same is None else jnp.where(same, 0, tangent)
 
 
 def _is_rounded(squares, norms_x, norms_y, same):
-    share = jnp.finfo(squares.dtype).eps / RELATIVE_ERROR
+    """True where eps·(‖x‖² + ‖y‖²) > `RELATIVE_ERROR`·‖x − y‖² for any pair."""
+    ratio = jnp.finfo(squares.dtype).eps / RELATIVE_ERROR
     # The least of each row, not any of all pairs: XLA's CPU takes a minimum of numbers in vectors, but no "or".
-    spare = squares - share * norms_y[None, :]
-    spare = spare if same is None else jnp.where(same, jnp.asarray(jnp.inf, spare.dtype), spare)
-    return jnp.any(jnp.min(spare, axis=1) < share * norms_x)
+    slack = squares - ratio * norms_y[None, :]
+    slack = slack if same is None else jnp.where(same, jnp.asarray(jnp.inf, slack.dtype), slack)
+    return jnp.any(jnp.min(slack, axis=1) < ratio * norms_x)
 
 
 def at_most_once(condition: Bool[Array, ""], function: Callable[[Any], Any], state: Any) -> Any:
@@ -159,7 +163,8 @@ def euclidean(
     """Euclidean distances (data units), of any size. The gradient at distance 0 is 0, not NaN.
 
     Args:
-        same: pairs that are known to be one row, at distance 0.
+        x, y: rows.
+        same: (n, m) mask of pairs that are one row, at distance 0.
     """
     exponent = _scale_exponent(x, y)
     distances = _safe_root(sqeuclidean(times_power_of_two(x, exponent), times_power_of_two(y, exponent), same=same), 2)
@@ -174,7 +179,8 @@ def cosine(
     Half the squared distance on the unit sphere: 1 − x·y cancels for small angles.
 
     Args:
-        same: pairs that are known to be one row, at distance 0.
+        x, y: rows.
+        same: (n, m) mask of pairs that are one row, at distance 0.
     """
     x, y = normalize(x), normalize(y)
     return _half_squares(x, y, same)
@@ -183,17 +189,19 @@ def cosine(
 def correlation(
     x: Float[Array, "n d"], y: Float[Array, "m d"], *, same: Bool[Array, "n m"] | None = None
 ) -> Float[Array, "n m"]:
-    """1 − Pearson's correlation of two rows, in [0, 2]; a row of equal entries is at distance 1 from every row.
+    """1 − Pearson's correlation, in [0, 2]; a row of equal entries is at distance 1 from every row.
 
     Args:
-        same: pairs that are known to be one row, at distance 0.
+        x, y: rows.
+        same: (n, m) mask of pairs that are one row, at distance 0.
     """
     return _half_squares(_standardized(x), _standardized(y), same)
 
 
 def _standardized(x):
-    """Rows of mean 0 and length 1. Their first entry goes first, so that what the mean leaves over is not rounded."""
+    """Rows of mean 0 and length 1."""
     x = _near_one(x)
+    # Less the first entry first: a mean far from 0 would be rounded, and so would the entries less it.
     x = x - x[:, :1]
     return normalize(x - jnp.mean(x, axis=1, keepdims=True))
 
@@ -201,9 +209,9 @@ def _standardized(x):
 def _half_squares(x, y, same):
     """Half the squared distances of unit rows; 1 from and to rows of zeros."""
     zero = ~(jnp.any(x != 0, axis=1)[:, None] & jnp.any(y != 0, axis=1)[None, :])
-    # No origin is nearer than 0 to all of them. A row of zeros needs no differences.
-    known = zero if same is None else same | zero
-    squares = _squared_differences(x, y) if x.shape[1] <= FEW_COLUMNS else refined_sqeuclidean(x, y, None, known)
+    # No origin is nearer to unit rows than 0. Pairs with a row of zeros need no differences.
+    exact = zero if same is None else same | zero
+    squares = _squared_differences(x, y) if x.shape[1] <= DIFFERENCE_COLUMNS else refined_sqeuclidean(x, y, None, exact)
     distances = jnp.where(zero, 1, jnp.minimum(squares / 2, 2))
     return distances if same is None else jnp.where(same, 0, distances)
 
@@ -219,18 +227,19 @@ def chebyshev(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n
 
 
 def minkowski(x: Float[Array, "n d"], y: Float[Array, "m d"], *, p: float = 2.0) -> Float[Array, "n m"]:
-    """(Σ|x − y|^p)^(1/p) for p >= 1 (data units), the differences over the largest, so that no power overflows."""
+    """(Σ|x − y|^p)^(1/p) for p >= 1 (data units)."""
     if p >= LARGEST_POWER:
         return chebyshev(x, y)
+    # Differences relative to the largest: no power overflows. The result does not depend on this unit, so it is a
+    # constant for derivatives.
     largest = jax.lax.stop_gradient(chebyshev(x, y))
     unit = jnp.where(largest > 0, largest, 1)
-    # Constant though it is, the largest is right for derivatives too: the whole does not depend on it.
     sums = over_columns(lambda a, b: (jnp.abs(a - b) / unit) ** p, (x,), (y,))
     return unit * _safe_root(sums, p)
 
 
 def canberra(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Σ|x − y| / (|x| + |y|), without the columns in which both are 0."""
+    """Σ|x − y| / (|x| + |y|) over the columns in which not both are 0."""
 
     def term(a, b):
         total = jnp.abs(a / 2) + jnp.abs(b / 2)  # halves, which do not overflow
@@ -240,29 +249,29 @@ def canberra(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n 
 
 
 def braycurtis(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Σ|x − y| / Σ|x + y|; 0 of two rows of zeros, infinite of rows that are each other's negatives."""
-    apart, total = over_columns(lambda a, b: (jnp.abs(a - b), jnp.abs(a + b)), (x,), (y,))
-    quotient = apart / jnp.where(total > 0, total, 1)
-    return jnp.where(total > 0, quotient, jnp.where(apart > 0, jnp.inf, 0))
+    """Σ|x − y| / Σ|x + y|; 0 for two rows of zeros, infinite for a row and its negative."""
+    difference, total = over_columns(lambda a, b: (jnp.abs(a - b), jnp.abs(a + b)), (x,), (y,))
+    quotient = difference / jnp.where(total > 0, total, 1)
+    return jnp.where(total > 0, quotient, jnp.where(difference > 0, jnp.inf, 0))
 
 
 def hamming(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """The share of columns that differ."""
+    """Fraction of the columns that differ."""
     return over_columns(lambda a, b: (a != b).astype(x.dtype), (x,), (y,)) / x.shape[1]
 
 
 def jaccard(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """Of the columns in which one of the rows is not 0, the share in which the other is; 0 if there are none."""
+    """Fraction, of the columns in which not both rows are 0, of those in which one is; 0 if there are none."""
 
     def term(a, b):
         return ((a != 0) ^ (b != 0)).astype(x.dtype), ((a != 0) | (b != 0)).astype(x.dtype)
 
-    apart, either = over_columns(term, (x,), (y,))
-    return apart / jnp.maximum(either, 1)
+    one, either = over_columns(term, (x,), (y,))
+    return one / jnp.maximum(either, 1)
 
 
 def haversine(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """The angle (radians) between places on a sphere, given by latitude and longitude in radians.
+    """Angle (radians) between places on a sphere, from latitude and longitude in radians.
 
     Raises:
         ValueError: not two columns.
@@ -295,28 +304,29 @@ METRICS: dict[str, Callable[..., Float[Array, "n m"]]] = {
 }
 
 REFINED = (sqeuclidean, euclidean, cosine, correlation)
-"""Functions that are told which pairs are the same row, as they would compute all distances by differences for it."""
+"""Functions with an argument ``same``: without it a row's distance to itself has them compute all by differences."""
 
 TRANSLATION_INVARIANT = ("sqeuclidean", "euclidean", "manhattan", "chebyshev", "minkowski")
-"""Metrics, by their plain names, that depend on differences of rows alone: the rows may be moved."""
+"""Metrics, by their plain names, that depend on differences of rows alone: rows may be centered."""
 
 
 def plain_metric(metric: str | Callable, p: float = 2.0, *, also: tuple[str, ...] = ()) -> str | Callable:
-    """A metric by the one name it has here: "l1" and "minkowski" with p = 1 are "manhattan", and so on.
+    """Canonical name of a metric: "l1" and "minkowski" with p = 1 are "manhattan", and so on.
 
     Args:
-        metric: a name in `METRICS` or ``also``, or a callable, which is returned as it is.
-        p: the power of "minkowski", at least 1; infinity is "chebyshev".
+        metric: a name in `METRICS` or ``also``, or a callable, which is returned unchanged.
+        p: power of "minkowski", at least 1; infinity is "chebyshev".
+        also: other names that are allowed.
 
     Raises:
         ValueError, TypeError: an unknown name, with the known ones listed, or p < 1.
     """
     if callable(metric):
         return metric
-    known = [*METRICS, *also]
-    if metric not in known:
+    names = [*METRICS, *also]
+    if metric not in names:
         try:
-            check.check_choice("metric", metric, known)
+            check.check_choice("metric", metric, names)
         except ValueError as error:
             raise ValueError(
                 f"{error} For any other pass a function of two matrices of rows, (n, d) and (m, d), that gives (n, m) "
@@ -332,7 +342,7 @@ def plain_metric(metric: str | Callable, p: float = 2.0, *, also: tuple[str, ...
 
 
 def metric_function(metric: str | Callable, *, p: float = 2.0) -> Callable[..., Float[Array, "n m"]]:
-    """The distance function of a name in `METRICS` ("minkowski" takes p), or the callable itself.
+    """Distance function of a name in `METRICS` ("minkowski" takes p), or the callable itself.
 
     Raises:
         ValueError, TypeError: see `plain_metric`.
@@ -349,12 +359,12 @@ def distances_between(
     y: Float[Array, "m d"],
     same: Bool[Array, "n m"],
 ) -> Float[Array, "n m"]:
-    """What a function of `metric_function` makes of two matrices, with 0 for the pairs that are the same row."""
+    """Distances by a function of `metric_function`, 0 for the pairs that are the same row."""
     return function(x, y, same=same) if function in REFINED else jnp.where(same, 0, function(x, y))
 
 
 def check_haversine(x: Any) -> None:
-    """Raises ValueError unless there are two columns."""
+    """Raise ValueError unless there are two columns."""
     if x.shape[-1] != 2:
         raise ValueError(
             f"metric='haversine' takes latitude and longitude in radians, 2 columns, and x has {x.shape[-1]}. "
@@ -365,28 +375,29 @@ def check_haversine(x: Any) -> None:
 def distances_to_assigned(
     x: Float[Array, "n d"], centers: Float[Array, "k d"], labels: Int[Array, " n"], *, spherical: bool = False
 ) -> Float[Array, " n"]:
-    """Squared distances (data units²) of each row to the center it is labeled with, from differences.
+    """Squared distance (data units²) of each row to the center of its label, from differences.
 
     Expanded squares would cancel for tight clusters. Spherical: 1 − cos, for unit rows and centers.
     """
-    few = few_centers(*centers.shape)
+    k, d = centers.shape
+    # n×k is then so small beside n×d that building it costs next to nothing.
+    few = k <= 16 and 8 * k <= d
 
     def tile(rows):
         x, labels = rows
         # A product with a one-hot matrix is exact, and fuses where a gather of wide rows does not.
-        own = (
-            inner_products(jax.nn.one_hot(labels, centers.shape[0], dtype=x.dtype), centers.T)
-            if few
-            else centers[labels]
-        )
-        squares = jnp.sum(jnp.square(x - own), axis=1)
-        return _cosine_of(x, own, squares) if spherical else squares
+        assigned = inner_products(jax.nn.one_hot(labels, k, dtype=x.dtype), centers.T) if few else centers[labels]
+        squares = jnp.sum(jnp.square(x - assigned), axis=1)
+        return _cosine_from_squares(x, assigned, squares) if spherical else squares
 
     return map_rows(tile, (x, labels), tile=None if few else DIFFERENCE_TILE)
 
 
-def _cosine_of(x, y, squares):
-    """1 − x·y of unit rows, with its derivative, by half their squared distance; 1 where one is a row of zeros."""
+def _cosine_from_squares(x, y, squares):
+    """1 − x·y of unit rows; 1 where one is a row of zeros.
+
+    The value is half the squared distance, since 1 − x·y cancels; the derivative is that of −x·y.
+    """
     products = jnp.sum(x * y, axis=1)
     zero = ~(jnp.any(x != 0, axis=1) & jnp.any(y != 0, axis=1))
     distances = jax.lax.stop_gradient(jnp.where(zero, 1, squares / 2))
@@ -407,10 +418,10 @@ def normalize(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
 
 
 def _near_one(x):
-    """Each row times the power of two that brings its largest absolute entry into [1, 2), by its bits.
+    """Each row times the power of two that brings its largest absolute entry into [1, 2), from its bits.
 
-    Numbers below the least normal one (2⁻¹²⁶ in float32) are zeros to XLA on a CPU, and are read from their bits too:
-    of them the largest come to 2⁻²³ or more. The power of two is a constant of the derivative.
+    Subnormal numbers (below 2⁻¹²⁶ in float32) are zeros to XLA on a CPU, and are read from their bits too: the largest
+    of them come to 2⁻²³ or more. The power of two is a constant for derivatives.
     """
     info = jnp.finfo(x.dtype)
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), jnp.int64 if info.bits == 64 else jnp.int32)
@@ -419,18 +430,19 @@ def _near_one(x):
     scaled = times_power_of_two(x, -exponent)
     subnormal = (bits & ((1 << info.nmant) - 1)).astype(x.dtype) * 2.0**-info.nmant
     lifted = times_power_of_two(jnp.where(bits < 0, -subnormal, subnormal), info.minexp - exponent)
-    # XLA may have kept these numbers (accelerators do): what is added is what the product has lost of them.
+    # XLA may have kept these numbers (accelerators do): only what the product has lost of them is added.
     return scaled + jnp.where(field == 0, lifted - jax.lax.stop_gradient(scaled), 0)
 
 
 def over_columns(
     term: Callable[..., Any], x: tuple[Float[Array, "n d"], ...], y: tuple[Float[Array, "m d"], ...], combine=jnp.add
 ) -> Any:
-    """What ``term`` makes of each column of both sides, combined.
+    """Combine ``term`` of each pair of columns: Σ_j term(x_j, y_j) for the default.
 
     Args:
         term: (n, 1) columns, one of each matrix of x, then (1, m) columns of y -> (n, m) matrices.
-        combine: an associative function of two of these matrices.
+        x, y: (n, d) and (m, d) matrices.
+        combine: an associative function of two (n, m) matrices.
     """
     d = x[0].shape[1]
     first = min(d, d % COLUMN_GROUP or COLUMN_GROUP)
@@ -460,19 +472,20 @@ def _squared_differences(x, y):
 
 
 def _origin(y):
-    """The lower median, column by column, of a few rows: one far row cannot drag it away as it does a mean."""
+    """Lower median, column by column, of a sample of rows: one far row cannot drag it away as it does a mean."""
     count = min(ORIGIN_SAMPLE, y.shape[0])
     sample = jax.lax.stop_gradient(y[np.arange(count) * y.shape[0] // count])
     return jnp.sort(sample, axis=0)[(count - 1) // 2]
 
 
 def _scale_exponent(x, y):
-    """The exponent that brings the largest entry to 2^⅜ of the range: squares of rows neither overflow nor vanish."""
+    """Exponent that brings the largest entry to ⅜ of the range of exponents: squares neither overflow nor vanish."""
     largest = jnp.maximum(*(jnp.max(jnp.abs(jax.lax.stop_gradient(side))) for side in (x, y)))
     return 3 * jnp.finfo(x.dtype).maxexp // 8 - exponent_of(largest)
 
 
 def _safe_root(value, p):
+    """p-th root, with a gradient of 0 at 0: the inner select keeps the infinite slope out of the derivative."""
     positive = value > 0
-    held = jnp.where(positive, value, 1)
-    return jnp.where(positive, jnp.sqrt(held) if p == 2 else held ** (1 / p), 0)
+    base = jnp.where(positive, value, 1)
+    return jnp.where(positive, jnp.sqrt(base) if p == 2 else base ** (1 / p), 0)

@@ -12,7 +12,7 @@ import scipy.sparse
 
 from jaxcluster.core import check, memory
 from jaxcluster.ops.distance import (
-    FEW_COLUMNS,
+    DIFFERENCE_COLUMNS,
     TRANSLATION_INVARIANT,
     distances_between,
     metric_function,
@@ -115,7 +115,7 @@ def pairwise(x: Float[Array, "n d"], metric: str | Callable, p: float) -> Float[
 
 def _refined(metric, d):
     """The function of rows in a frame, whose origin is that of their expanded squares; None for another metric."""
-    if metric not in ("euclidean", "sqeuclidean") or d <= FEW_COLUMNS:
+    if metric not in ("euclidean", "sqeuclidean") or d <= DIFFERENCE_COLUMNS:
         return None
 
     def distances(a, b, same):

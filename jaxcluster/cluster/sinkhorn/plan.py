@@ -262,13 +262,13 @@ def rounding_of(cost: TileCost, rows: Any, columns: Any, a: Array, b: Array, typ
     if cost in (sqeuclidean_tile, differences.squared_distances):
         left, right = squares()
         # d‖x − y‖² = 2(x − y)·(dx − dy); an expanded square is a sum of numbers as large as ‖x‖² and ‖y‖².
-        expanded = cost is sqeuclidean_tile and rows.shape[1] > distance.FEW_COLUMNS
+        expanded = cost is sqeuclidean_tile and rows.shape[1] > distance.DIFFERENCE_COLUMNS
         return Rounding(eps * (left + right) if expanded else zero, eps * (jnp.sqrt(left) + jnp.sqrt(right)))
     if cost in (distance.manhattan, distance.chebyshev, distance.euclidean, differences.distances):
         fixed = eps * (
             weighted_mean(a, jnp.sum(jnp.abs(rows), axis=1)) + weighted_mean(b, jnp.sum(jnp.abs(columns), axis=1))
         )
-        if cost is distance.euclidean and rows.shape[1] > distance.FEW_COLUMNS:
+        if cost is distance.euclidean and rows.shape[1] > distance.DIFFERENCE_COLUMNS:
             # d√s = ds/(2√s), s an expanded square.
             fixed = fixed + eps * sum(squares()) / (2 * jnp.where(typical > 0, typical, 1))
         return Rounding(fixed, zero)

@@ -456,7 +456,7 @@ def exact_tile(cost: TileCost) -> TileCost:
 
 def sqeuclidean_tile(x: Float[Array, "t d"], y: Float[Array, "m d"]) -> Float[Array, "t m"]:
     """Squared distances of centered points, by one matrix product in many columns."""
-    if x.shape[1] <= distance.FEW_COLUMNS:
+    if x.shape[1] <= distance.DIFFERENCE_COLUMNS:
         return distance.sqeuclidean(x, y)
     return distance.expanded_sqeuclidean(x, y, distance.squared_norms(x))
 
