@@ -11,8 +11,8 @@ from scipy.spatial.distance import cdist
 from sklearn.datasets import load_iris, load_wine, make_blobs, make_moons
 
 from jaxcluster.cluster import hdbscan
-from jaxcluster.cluster.hdbscan.meet import meet, nearest_reachable
-from jaxcluster.cluster.hdbscan.state import owners
+from jaxcluster.cluster.hdbscan.inference import nearest_reachable, query_distances
+from jaxcluster.cluster.hdbscan.tree import cluster_to_label
 from jaxcluster.types import Status
 
 
@@ -28,7 +28,7 @@ def assert_same(x, min_cluster_size=5, **options):
     np.testing.assert_allclose(hdbscan.probabilities(fit.state), expected.probabilities_, rtol=1e-9)
     np.testing.assert_array_equal(hdbscan.approximate_predict(fit.state, x)[0], expected.labels_)
     for distance in np.quantile(fit.state.merges[:, 2], [0.2, 0.8, 0.97]):
-        cut = hdbscan.labels_at(fit.state, distance + 1e-6, min_cluster_size=4)
+        cut = hdbscan.dbscan_clustering(fit.state, distance + 1e-6, min_cluster_size=4)
         np.testing.assert_array_equal(cut, expected.dbscan_clustering(distance + 1e-6, 4))
     return fit
 
@@ -185,9 +185,9 @@ def plainly_met(state, x):
 def test_new_rows_are_where_the_row_is_that_they_reach_first(split):
     state, x = split
     tree = state.condensed
-    parents, births = tree.ups()
-    clusters, levels = tree.exits()
-    numbers = owners(tree, state.selected - tree.n)
+    parents, births = tree.parents_and_births()
+    clusters, levels = tree.row_exits()
+    numbers = cluster_to_label(tree, state.selected - tree.n)
     labels, strengths = hdbscan.approximate_predict(state, x)
     assert (labels >= 0).any()
     assert (labels == -1).any()
@@ -196,7 +196,7 @@ def test_new_rows_are_where_the_row_is_that_they_reach_first(split):
         while levels[neighbor] > level and cluster > 0 and births[cluster] >= level:
             cluster = parents[cluster]
         assert labels[i] == numbers[cluster]
-        last = tree.deaths()[state.selected[labels[i]] - tree.n]
+        last = tree.cluster_deaths()[state.selected[labels[i]] - tree.n]
         expected = min(level, last) / last if labels[i] >= 0 else 0.0
         np.testing.assert_allclose(strengths[i], expected, rtol=1e-12)
 
@@ -233,15 +233,15 @@ def test_a_far_row_that_is_dense_enough_is_reached_before_nearer_ones():
     neighbors, levels = plainly_met(state, np.zeros((1, 2)))
     assert np.argsort(cdist(np.zeros((1, 2)), x)[0])[:4].tolist() == [0, 1, 2, 3]
     assert neighbors[0] >= 4
-    found, reach = nearest_reachable(state, meet(state, np.zeros((1, 2))))
+    found, reach = nearest_reachable(state, query_distances(state, np.zeros((1, 2))))
     np.testing.assert_array_equal(found, neighbors)
     np.testing.assert_allclose(1 / reach, levels, rtol=1e-12)
 
 
 def test_outlier_scores_are_glosh(split):
     tree = split[0].condensed
-    parents, _ = tree.ups()
-    clusters, levels = tree.exits()
+    parents, _ = tree.parents_and_births()
+    clusters, levels = tree.row_exits()
     expected = np.empty(tree.n)
     for row in range(tree.n):
         below = {clusters[row]}
@@ -262,9 +262,9 @@ def test_a_lone_row_scores_highest_and_copies_score_nothing():
 def plain_memberships(state, x=None):
     """The definition, row by row and cluster by cluster."""
     tree, selected = state.condensed, (state.selected - state.condensed.n).tolist()
-    parents, births = tree.ups()
-    clusters, levels = tree.exits()
-    last = tree.deaths()
+    parents, births = tree.parents_and_births()
+    clusters, levels = tree.row_exits()
+    last = tree.cluster_deaths()
     if x is not None:
         neighbors, levels_of_new = plainly_met(state, x)
         clusters, levels = clusters[neighbors], np.minimum(levels[neighbors], levels_of_new)
@@ -276,7 +276,7 @@ def plain_memberships(state, x=None):
     exemplars = []
     for cluster in selected:
         leaves = [each for each in range(tree.clusters) if each not in parents and cluster in line(each)]
-        own, left = tree.exits()
+        own, left = tree.row_exits()
         exemplars.append(state.x[[row for row in range(tree.n) if own[row] in leaves and left[row] == last[own[row]]]])
     rows = state.x if x is None else x
     out = np.empty((len(rows), len(selected)))
@@ -370,8 +370,11 @@ def test_bad_input(x, options, message):
     [
         (lambda state: hdbscan.approximate_predict(state, np.ones((2, 3))), "x has 3 columns.*fitted on 2"),
         (lambda state: hdbscan.membership_vectors(state, [[np.inf]]), "x has 1 columns.*fitted on 2"),
-        (lambda state: hdbscan.labels_at(state, 0.0), "distance=0.0 must be greater than 0"),
-        (lambda state: hdbscan.labels_at(state, 1.0, min_cluster_size=0), "min_cluster_size=0 must be at least 1"),
+        (lambda state: hdbscan.dbscan_clustering(state, 0.0), "distance=0.0 must be greater than 0"),
+        (
+            lambda state: hdbscan.dbscan_clustering(state, 1.0, min_cluster_size=0),
+            "min_cluster_size=0 must be at least 1",
+        ),
     ],
 )
 def test_bad_input_after_the_fit(split, call, message):

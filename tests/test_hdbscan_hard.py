@@ -131,7 +131,7 @@ def test_rows_that_are_not_finite_are_set_apart(gaps):
     np.testing.assert_array_equal(np.flatnonzero(fit.labels < -1), [0, 2, 5, 7, 9])
     np.testing.assert_allclose(hdbscan.probabilities(fit.state), theirs.probabilities_, rtol=1e-12)
     for cut in (0.3, 1.0):
-        np.testing.assert_array_equal(hdbscan.labels_at(fit.state, cut), theirs.dbscan_clustering(cut))
+        np.testing.assert_array_equal(hdbscan.dbscan_clustering(fit.state, cut), theirs.dbscan_clustering(cut))
     labels, strengths = hdbscan.approximate_predict(fit.state, x)
     np.testing.assert_array_equal(labels, fit.labels)
     np.testing.assert_array_equal(strengths[[0, 9, 2, 5, 7]], [0, 0, np.nan, np.nan, np.nan])
@@ -296,4 +296,4 @@ def test_jaxs_switches(x64, boruvka):
 def test_a_space_is_what_many_rows_are_searched_in():
     """Metrics that add up differences are searched by blocks, and no matrix of all distances is made."""
     for metric in ("l1", "l2", "chebyshev"):
-        assert isinstance(hdbscan.metric.measure_rows(PLAIN["few columns"], metric, 2.0).space, MetricSpace)
+        assert isinstance(hdbscan.row_input.scaled_space(PLAIN["few columns"], metric, 2.0).space, MetricSpace)

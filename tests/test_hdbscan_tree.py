@@ -12,9 +12,8 @@ from scipy.spatial.distance import cdist, squareform
 from sklearn.datasets import make_blobs, make_moons
 
 from jaxcluster.cluster import hdbscan
-from jaxcluster.cluster.hdbscan.condense import condense
-from jaxcluster.cluster.hdbscan.select import select
-from jaxcluster.cluster.hdbscan.walk import grow
+from jaxcluster.cluster.hdbscan.fit import reorder_as_prim
+from jaxcluster.cluster.hdbscan.tree import condense, select_clusters
 from jaxcluster.ops.metric_space import as_metric_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.spanning_tree import Tree, minimum_spanning_tree
@@ -113,7 +112,7 @@ def test_a_tree_found_in_any_order_grows_as_prims_does(min_samples, seed):
     shuffled = Tree(tree.edges[order][:, ::-1], tree.weights[order])
     reach, _ = mutual_reachability(x, min_samples)
     edges, weights = prim(reach)
-    for found in (grow(tree, core, neighbors), grow(shuffled, core, neighbors)):
+    for found in (reorder_as_prim(tree, core, neighbors), reorder_as_prim(shuffled, core, neighbors)):
         np.testing.assert_array_equal(found.edges, edges)
         np.testing.assert_allclose(found.weights, weights, rtol=1e-12)
 
@@ -140,7 +139,7 @@ def test_a_tree_that_has_grown_is_kept():
     core = neighbors[1][:, 3]
     tree = minimum_spanning_tree(space, core)
     np.testing.assert_array_equal(tree.edges, prim(mutual_reachability(x, 4)[0])[0])
-    assert grow(tree, core, neighbors) is tree
+    assert reorder_as_prim(tree, core, neighbors) is tree
 
 
 @given(x=rows(), min_samples=st.integers(1, 6), min_cluster_size=st.integers(2, 7))
@@ -151,8 +150,8 @@ def test_clusters_at_every_density_are_the_large_components(x, min_samples, min_
     state = hdbscan.fit(x, min_samples=min_samples, min_cluster_size=min_cluster_size).state
     tree = state.condensed
     reach, _ = mutual_reachability(x, min_samples)
-    parents, births = tree.ups()
-    clusters, levels = tree.exits()
+    parents, births = tree.parents_and_births()
+    clusters, levels = tree.row_exits()
     for distance in np.unique(state.merges[:, 2]):
         with np.errstate(divide="ignore"):
             level = 1 / distance
@@ -201,8 +200,8 @@ def test_the_condensed_tree_is_its_definition(x, min_cluster_size):
         np.testing.assert_array_equal(found, kept)
     expected = plainly_condensed(state.merges, min_cluster_size)
     assert tree.clusters == len(expected)
-    parents, births = tree.ups()
-    clusters, levels = tree.exits()
+    parents, births = tree.parents_and_births()
+    clusters, levels = tree.row_exits()
     inside = [set(np.flatnonzero(clusters == cluster).tolist()) for cluster in range(tree.clusters)]
     for cluster in range(tree.clusters - 1, 0, -1):
         assert parents[cluster] < cluster
@@ -247,15 +246,15 @@ def test_the_most_stable_clusters_are_selected(allow_single_cluster, x, min_clus
     with np.errstate(invalid="ignore"):
         expected, stability = plainly_selected(tree, allow_single_cluster)
     np.testing.assert_allclose(hdbscan.stabilities(tree), stability, rtol=1e-12)
-    assert select(tree, "eom", allow_single_cluster=allow_single_cluster).tolist() == expected
+    assert select_clusters(tree, "eom", allow_single_cluster=allow_single_cluster).tolist() == expected
 
 
 @given(x=rows(), min_cluster_size=st.integers(2, 5), epsilon=st.sampled_from([0.05, 0.3, 1.0, 2.0]))
 def test_leaves_that_begin_below_epsilon_give_way_to_what_does_not(x, min_cluster_size, epsilon):
     tree = hdbscan.fit(x, min_samples=min(3, len(x)), min_cluster_size=min_cluster_size).state.condensed
-    parents, births = tree.ups()
+    parents, births = tree.parents_and_births()
     leaves = [cluster for cluster in range(1, tree.clusters) if cluster not in parents]
-    assert select(tree, "leaf").tolist() == leaves
+    assert select_clusters(tree, "leaf").tolist() == leaves
     with np.errstate(divide="ignore"):
         distances = 1 / births
     expected = set()
@@ -265,7 +264,7 @@ def test_leaves_that_begin_below_epsilon_give_way_to_what_does_not(x, min_cluste
             line.append(int(parents[line[-1]]))
         above = [each for each in line if distances[each] > epsilon]
         expected.add(cluster if distances[cluster] >= epsilon else above[0] if above else line[-1])
-    assert select(tree, "leaf", epsilon=epsilon).tolist() == sorted(expected)
+    assert select_clusters(tree, "leaf", epsilon=epsilon).tolist() == sorted(expected)
 
 
 def test_a_line_of_two_groups_by_hand():

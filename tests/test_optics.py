@@ -275,7 +275,7 @@ def test_both_ends_of_xi(name, xi):
 @pytest.mark.parametrize("min_cluster_size", [1, 7])
 def test_a_wrong_size_is_told_before_the_walk(monkeypatch, min_cluster_size):
     # The package's name for the module is the function's.
-    monkeypatch.setattr(sys.modules[optics.fit.__module__], "walk", lambda *_: pytest.fail("it walked"))
+    monkeypatch.setattr(sys.modules[optics.fit.__module__], "compute_ordering", lambda *_: pytest.fail("it ordered"))
     with pytest.raises(ValueError, match="min_cluster_size"):
         optics.fit(np.eye(6), min_samples=2, min_cluster_size=min_cluster_size)
 

@@ -14,7 +14,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import dbscan, optics
-from jaxcluster.cluster.optics.fit import as_count, check_limits
+from jaxcluster.cluster.optics.extract import as_count
+from jaxcluster.cluster.optics.reachability import check_limits
 from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.metric_base import MetricEstimator

@@ -9,8 +9,8 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import hdbscan
-from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
+from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import check
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
@@ -190,7 +190,7 @@ class HDBSCAN(MetricEstimator):
             min_cluster_size: rows of a cluster at least; smaller ones are noise.
         """
         check_is_fitted(self)
-        return hdbscan.labels_at(self._state(), cut_distance, min_cluster_size=min_cluster_size)
+        return hdbscan.dbscan_clustering(self._state(), cut_distance, min_cluster_size=min_cluster_size)
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -246,7 +246,7 @@ class HDBSCAN(MetricEstimator):
         self.finite_ = state.finite
         self.minimum_spanning_tree_ = state.tree
         self.core_distances_ = state.core
-        self._clusters = {"selected": state.selected, "least": float(state.least)}
+        self._clusters = {"selected": state.selected, "root_threshold": float(state.root_threshold)}
         # Rows are copied, for X may change after the fit; distances are too many.
         self._fitted_rows = state.x if self._precomputed else np.array(state.x)
         self._settings = {name: getattr(state, name) for name in ("metric", "params", "p", "alpha", "min_samples")}

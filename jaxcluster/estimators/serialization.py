@@ -21,7 +21,7 @@ from jaxcluster.types import Status
 Arrays = dict[str, np.ndarray]
 
 NAMED_TUPLES = {
-    "CondensedTree": "jaxcluster.cluster.hdbscan.condense",
+    "CondensedTree": "jaxcluster.cluster.hdbscan.tree",
     "Frame": "jaxcluster.core.frame",
     "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",

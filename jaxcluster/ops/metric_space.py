@@ -184,7 +184,7 @@ def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:
     if check.is_traced(x):
         raise TypeError(
             f"{name} is traced, and this method takes concrete rows: the number of neighbors depends on their values, "
-            "and labels have no gradient. Call it outside jit, vmap and grad."
+            "and its labels have no gradient. Call it outside jit, vmap and grad."
         )
     x = np.asarray(check.check_matrix(x, name=name))
     check.check_finite(x, name=name)

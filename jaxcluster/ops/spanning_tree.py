@@ -112,7 +112,7 @@ class _Forest:
     """A tree in the making: which part each row is in, the edges so far, and whether one could have been another.
 
     A part whose lightest edge weighs its length is tied where a second edge that leaves it weighs as much. Edges that
-    weigh a core distance are not looked at: `jaxcluster.cluster.hdbscan.walk` takes them in order.
+    weigh a core distance are not looked at: `jaxcluster.cluster.hdbscan.fit` takes them in order.
     """
 
     def __init__(self, n):

@@ -1,13 +1,15 @@
-"""HDBSCAN: fit, how strongly rows belong, cuts at one distance, centers, clusters of new rows."""
+"""HDBSCAN: fit, memberships and outlier scores, DBSCAN cuts of the hierarchy, centers, and labels of new samples."""
 
-from jaxcluster.cluster.hdbscan.centers import centroids, medoids
-from jaxcluster.cluster.hdbscan.condense import CondensedTree
 from jaxcluster.cluster.hdbscan.fit import fit
-from jaxcluster.cluster.hdbscan.flat import labels_at
-from jaxcluster.cluster.hdbscan.membership import membership_vectors, outlier_scores, probabilities
-from jaxcluster.cluster.hdbscan.predict import approximate_predict
-from jaxcluster.cluster.hdbscan.select import METHODS, stabilities
-from jaxcluster.cluster.hdbscan.state import HDBSCANState
+from jaxcluster.cluster.hdbscan.inference import (
+    approximate_predict,
+    centroids,
+    medoids,
+    membership_vectors,
+    outlier_scores,
+    probabilities,
+)
+from jaxcluster.cluster.hdbscan.tree import METHODS, CondensedTree, HDBSCANState, dbscan_clustering, stabilities
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [
@@ -16,8 +18,8 @@ __all__ = [
     "HDBSCANState",
     "approximate_predict",
     "centroids",
+    "dbscan_clustering",
     "fit",
-    "labels_at",
     "medoids",
     "membership_vectors",
     "outlier_scores",

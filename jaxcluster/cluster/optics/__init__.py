@@ -1,6 +1,7 @@
-"""OPTICS: an order of rows in which clusters of every density are valleys of reachability."""
+"""OPTICS: reachability ordering, in which clusters of every density are valleys, and their extraction."""
 
-from jaxcluster.cluster.optics.fit import METHODS, OPTICSState, extract_dbscan, extract_xi, fit
+from jaxcluster.cluster.optics.extract import OPTICSState, extract_dbscan, extract_xi
+from jaxcluster.cluster.optics.reachability import METHODS, fit
 from jaxcluster.core.memory import guard_functions
 
 __all__ = ["METHODS", "OPTICSState", "extract_dbscan", "extract_xi", "fit"]
