@@ -1,1 +1,1 @@
-"""The algorithms, one a file: state, start, step, fit, predict."""
+"""Clustering algorithms as pure functions, each a file or a small package: state, init, step, fit, predict."""

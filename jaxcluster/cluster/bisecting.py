@@ -263,6 +263,7 @@ def _root(static, points, tol):
     d = points.x.shape[1]
     k, axis_name = static.k, static.lloyd.axis_name
     norms = squared_norms(points.x)
+    # In units of the variance of all samples, for every split: that of a cluster falls with each split.
     tol = tol * mean_variance(points, norms, axis_name=axis_name)
     labels = jnp.zeros_like(points.weight, jnp.int32)
     sums, weight = across(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
@@ -321,6 +322,7 @@ def _predict(parents, pairs, x):
         side, _ = nearest(x, pair)
         return jnp.where((labels == parent) & (side == 1), new, labels), None
 
+    # In the order of the splits: a split may divide the cluster that an earlier one made.
     splits = jnp.arange(1, parents.shape[0] + 1, dtype=jnp.int32), parents, pairs
     return jax.lax.scan(descend, jnp.zeros(x.shape[0], jnp.int32), splits)[0]
 

@@ -197,6 +197,7 @@ def fit_framed(
     fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
     centers = fitted.state.centers
     if constraints.movable is not None and not static.spherical:
+        # The way into the frame and out of it has rounded them.
         centers = constraints.restore_frozen(centers)
     if constraints.active is not None:
         centers = _zero_inactive(centers, constraints.active)
@@ -288,6 +289,7 @@ def sweep(
     shape = (len(ks), n_seeds)
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
     run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
+    # Concrete problems are split into parts that run at the same time, a core each.
     traced = check.is_traced(key, prepared.points, tol, max_steps)
     fits = run(counts, index) if traced else side_by_side(run, counts, index)
     fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
@@ -338,6 +340,7 @@ def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_nam
         `Fit` with a `lloyd.LloydState`.
     """
     static = _Static(k, "k-means++", 1, "sqeuclidean", None, False, False, DEFAULT_CAPACITY, axis_name)
+    # A seed of another method: gradients go through that method's own solution.
     points = jax.lax.stop_gradient(points)
     samples = lloyd.Samples(points, squared_norms(points.x))
     return _run(static, samples, CenterConstraints(active=active), 1e-4, 300, key)
@@ -399,6 +402,7 @@ def _in_one_frame(centers, x, metric, weights=None, frame=None):
     x = check.check_matrix(x)
     check.check_width(x, centers.shape[1])
     if metric == "cosine":
+        # Directions have no origin to be centered about, and unit vectors no scale.
         prepared = prepare(x, weights, unit_rows=True)
         return CenterConstraints(initial=centers).enter(prepared.frame, spherical=True).initial, prepared
     prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)

@@ -66,6 +66,7 @@ def run_lloyd(
     """
     limit = float(tol) * float(_variance(prepared.points))
     runs = [_run(prepared, assign, start, limit, max_steps) for start in starts]
+    # NaN compares as neither less nor greater: such a run must not win by coming first.
     best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
     return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
 
@@ -77,7 +78,7 @@ def initial_centers(
     if name == FROM_CENTERS:
         return [constraints.enter(prepared.frame).initial]
     keys = [key] if runs == 1 else jax.random.split(key, runs)
-    return [_seed(k, name, each, prepared.points) for each in keys]
+    return [_seed(each, prepared.points, k, init=name) for each in keys]
 
 
 def padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
@@ -155,9 +156,8 @@ def _inertia_of(prepared, centers, labels):
     return float(_inertia(prepared.points, centers, _padded(labels, prepared)))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _seed(k, init, key, points):
-    return seed_centers(key, points, k, init=init)
+_inertia = jax.jit(inertia_of)
+_seed = jax.jit(seed_centers, static_argnums=2, static_argnames="init")
 
 
 @jax.jit
@@ -172,11 +172,6 @@ def _means(uniform, points, labels, centers):
     occupied = weight[:, None] > 0
     means = jnp.where(occupied, sums / jnp.where(occupied, weight[:, None], 1), centers)
     return means, jnp.sum(jnp.square(means - centers))
-
-
-@jax.jit
-def _inertia(points, centers, labels):
-    return inertia_of(points, centers, labels)
 
 
 @jax.jit

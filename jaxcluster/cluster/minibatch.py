@@ -323,10 +323,13 @@ def step(
     updated = weight > 0
     means = (state.centers * state.counts[:, None] + sums) / jnp.where(updated, counts, 1)[:, None]
     centers = jnp.where(updated[:, None], means, state.centers)
+    # The shift of the running means alone: a reassigned center jumps, which says nothing about convergence.
     shift = jnp.sum(jnp.square(centers - state.centers))
     since = state.since_redraw + n_rows
+    # As scikit-learn: at once while some center has averaged nothing, else once a period.
     due = jnp.any(state.counts == 0) | (since >= REASSIGNMENT_PERIOD * k)
     centers, counts = _reassign_rare(key, centers, counts, batch, n_rows, reassignment_ratio, due)
+    # Of the centers before the batch: those after it are fitted to it, and their inertia on it is too low.
     inertia = batch.weight @ distance
     total = jnp.sum(batch.weight)
     value = inertia / jnp.where(total > 0, total, 1)

@@ -225,6 +225,7 @@ def kmeans_plus_plus(
         best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
         return centers.at[j].set(rows[best]), squares[:, best], j + 1
 
+    # A while loop, as the number of active centers is traced.
     carry = (centers, closest, jnp.int32(first.shape[0]))
     return jax.lax.while_loop(lambda carry: carry[2] < n_active, add, carry)[0]
 

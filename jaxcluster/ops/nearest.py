@@ -195,6 +195,7 @@ def _unrolled(x, centers, active, unit):
     norms = squared_norms(x) if unit else None
     for j in range(k):
         if unit:
+            # ‖c‖² = 1 exactly, so that a sample of zeros is as far from all centers.
             to_j = norms + 1 - 2 * sum(x[:, i] * centers[j, i] for i in range(d))
         else:
             to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(d))

@@ -196,6 +196,7 @@ def _newton_step(assignment, bounds, duals, infeasibility):
     """
     k, n = len(duals), len(assignment.margin)
     rank = min(n, max(2 * infeasibility, MIN_BORDER_SAMPLES * k)) - 1
+    # Wide enough to hold the samples that have to move: a narrower border would be counted from noise.
     width = min(np.partition(assignment.margin, rank)[rank], assignment.exact_to)
     if not 0 < width < np.inf:
         return np.zeros(k), width

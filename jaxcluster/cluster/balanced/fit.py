@@ -128,6 +128,7 @@ def fit_framed(
     check.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = check.check_count("n_init", n_init)
+    # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
     prepared = prepare(x)
 

@@ -107,6 +107,7 @@ class _ResidualNetwork:
         if len(rows):
             costs = self.costs[rows]
             costs -= costs[np.arange(len(rows)), np.repeat(clusters, counts), None]
+            # Candidates are grouped by cluster: one minimum over segments gives all arcs.
             starts = (np.cumsum(counts) - counts)[filled]
             self.arc_cost[clusters[filled], : self.k] = np.minimum.reduceat(costs, starts, axis=0)
             self.arc_cost[clusters, clusters] = np.inf
@@ -120,6 +121,8 @@ class _ResidualNetwork:
         """True if potentials changed by these lengths leave all samples that are no candidates where they are."""
         if self.max_margin == np.inf:
             return True
+        # A sample leaves its cluster only if another dual variable rises against its own by the margin. A constant
+        # added to all of them moves nothing, so the peak-to-peak change counts.
         duals = self._new_potential(length, forward)[:-1]
         return bool(np.ptp(duals - self.initial_duals) <= self.max_margin) if np.isfinite(duals).all() else False
 
@@ -158,6 +161,7 @@ class _ResidualNetwork:
         ends = np.flatnonzero(sign * self.excess < 0)
         ends = ends[np.argsort(length[ends], kind="stable")].tolist()
         nodes, predecessor = np.arange(self.k + 1), predecessor.tolist()
+        # Arc costs of the search: samples up to these move along a path without making it longer.
         max_cost = self.arc_cost[predecessor, nodes] if forward else self.arc_cost[nodes, predecessor]
         self.potential = self._new_potential(length, forward)
         moved = True

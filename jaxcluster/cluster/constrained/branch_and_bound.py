@@ -123,6 +123,7 @@ def _branch_and_bound(neighbors, costs, best):
             regret = np.nan_to_num(least[:, -1] - least[:, 0], nan=np.inf)
         group = free[regret.argmax()]
         around = [v for v in neighbors[group] if labels[v] < 0]
+        # The cheapest cluster last: it is on top of the stack, and a good solution early prunes the rest.
         for cluster in np.argsort(-allowed[group], kind="stable"):
             if np.isfinite(allowed[group, cluster]):
                 branch, narrowed = labels.copy(), allowed.copy()

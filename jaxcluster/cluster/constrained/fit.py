@@ -161,6 +161,7 @@ def fit_framed(
     best, status = run_lloyd(prepared, assign, starts, tol=tol, max_steps=max_steps)
     weight = np.bincount(best.labels, scaled, k)
     dtype = best.centers.dtype
+    # The scatter about the means of the groups is the constant that the contraction left out.
     inertia, residual = jnp.asarray(best.inertia + scatter, dtype), jnp.asarray(best.residual, dtype)
     state = ConstrainedState(best.centers, inertia, weight.astype(dtype), residual)
     status, history = final_status(status, inertia, weight), padded_history(best, max_steps, scatter)
@@ -174,6 +175,7 @@ def _labels(costs: np.ndarray, total: np.ndarray, components: list[Component], p
     """(m,) labels of groups: the nearest center, but for those in conflict."""
     labels = costs.argmin(axis=1).astype(np.int32)
     for component in components:
+        # Weights matter only here: the nearest center of a group alone does not depend on its weight.
         weighted = costs[component.groups].astype(np.float64) * total[component.groups, None]
         labels[component.groups] = label_component(
             component, weighted, None if prev is None else prev[component.groups]

@@ -146,6 +146,7 @@ def _run(static, points, schedule, tol, max_steps, key):
     if start is None:
         key, power_key = jax.random.split(key)
         start = _largest_eigenvalue(power_key, points, mean, total, axis_name)
+    # From the critical variance: above it EM contracts all centers to the mean, whatever the start.
     first = jnp.maximum(start, variance)
     last = jnp.maximum(variance, MIN_TEMPERATURE_RATIO * first)
 

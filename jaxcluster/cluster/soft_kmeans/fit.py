@@ -294,6 +294,7 @@ def distances_to(
     form = form_of(covariance_type, centers, factor)
     if cluster_weight is None:
         return lambda x: square_distances(centers, x, form, HIGHEST)
+    # Not log 0: the distance would be infinite, and its derivative NaN.
     offset = 2 * variance * jnp.log(jnp.maximum(cluster_weight, jnp.finfo(cluster_weight.dtype).tiny))
     return lambda x: square_distances(centers, x, form, HIGHEST) - offset[:, None]
 
@@ -357,6 +358,7 @@ def finish(
     weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
     labels, _ = nearest(jax.lax.stop_gradient(points.x), constant.centers)
     labels = labels if known is None else jnp.where(known >= 0, known, labels)
+    # The threshold of the M-step: a cluster below it keeps its center.
     empty = jnp.any(constant.stats.weight <= jnp.finfo(weight.dtype).tiny)
     status = status_with(fitted.status, incomplete=empty, objective=energy)
     state = SoftKMeansState(centers, energy, weight, constant.residual)
