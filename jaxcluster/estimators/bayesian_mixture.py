@@ -1,4 +1,4 @@
-"""scikit-learn's `BayesianGaussianMixture` over `jaxcluster.bayesian_gmm`."""
+"""`BayesianGaussianMixture` with scikit-learn's interface, over `jaxcluster.bayesian_gmm`."""
 
 from __future__ import annotations
 
@@ -33,51 +33,51 @@ PRIORS = (
     objective="lower bound (up to a constant)",
 )
 class BayesianGaussianMixture(MixtureEstimator):
-    """A mixture of Gaussians by variational inference, with scikit-learn's parameters, attributes and methods.
+    """Gaussian mixture by variational inference, with scikit-learn's parameters, attributes and methods.
 
-    Components that the rows do not need end with next to no weight. Rows are computed in float32, or in float64 where
-    they are float64 and JAX's x64 mode is on, about their median; fitted attributes have the dtype of the rows.
+    Components that the data do not need end with a weight near 0. Samples are computed in float32, or in float64 if
+    they are float64 and JAX's x64 mode is on, relative to their median; fitted attributes have the samples' dtype.
 
     Args:
-        n_components: the most components.
+        n_components: maximum number of components.
         covariance_type: "full", "tied" (one matrix for all), "diag" or "spherical".
-        tol: stop when the lower bound (nats, of all rows) changes by no more, or by no more than its rounding.
+        tol: stop when the lower bound (nats, sum over samples) changes by no more, or by no more than its rounding.
         reg_covar: added to every variance (data units²).
-        max_iter: the most steps of a run.
-        n_init: runs from different starts, of which the highest lower bound wins.
+        max_iter: maximum number of steps of a run.
+        n_init: number of runs with different initializations, of which the highest lower bound wins.
         init_params: "kmeans", "k-means++", "random_from_data" or "random".
         weight_concentration_prior_type: "dirichlet_process" or "dirichlet_distribution".
-        weight_concentration_prior: the smaller, the fewer components are used; None for 1 / n_components.
-        mean_precision_prior: how many rows the prior of a mean weighs as much as; None for 1.
-        mean_prior: (n_features,) prior of the means; None for the mean of the rows.
+        weight_concentration_prior: smaller values use fewer components; None for 1 / n_components.
+        mean_precision_prior: number of samples that the prior of a mean is worth; None for 1.
+        mean_prior: (n_features,) prior of the means; None for the mean of the samples.
         degrees_of_freedom_prior: of the precisions, more than n_features − 1; None for n_features.
         covariance_prior: (n_features, n_features) full or tied, (n_features,) diag, a number spherical; None for the
-            covariance of the rows.
+            covariance of the samples.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        warm_start: go on from the last fit, if there is one.
-        verbose: print the lower bound of every step, after the fit.
-        verbose_interval: accepted for scikit-learn's sake.
-        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        warm_start: initialize by the last fit, if there is one.
+        verbose: print the lower bound of every step after the fit.
+        verbose_interval: accepted for compatibility with scikit-learn.
+        precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
 
     Attributes:
-        weights_: (n_components,) expected shares.
-        weight_concentration_: (n_components,) of a Dirichlet distribution; of a process the two Beta parameters of
-            each stick, a tuple of two such arrays.
-        mean_precision_: (n_components,) how many rows each mean rests on.
+        weights_: (n_components,) expected mixture weights.
+        weight_concentration_: (n_components,) of a Dirichlet distribution; of a process a tuple of two
+            such arrays, the Beta parameters of the stick-breaking weights.
+        mean_precision_: (n_components,) number of samples that each mean is worth, prior included.
         means_: (n_components, n_features).
         degrees_of_freedom_: (n_components,), or a number if tied.
         covariances_: (n_components, n_features, n_features) full, (n_features, n_features) tied,
             (n_components, n_features) diag or (n_components,) spherical.
         precisions_, precisions_cholesky_: their inverses, and the factors of these, in the same shapes.
         weight_concentration_prior_, mean_precision_prior_, mean_prior_, degrees_of_freedom_prior_, covariance_prior_:
-            the priors, with what stood in for None.
-        labels_: (n_samples,) int32, the most probable component of each row.
-        lower_bound_: of the evidence of all rows, without its constants (nats).
-        lower_bounds_, history_: (n_iter_,) the same after each step.
+            the priors, with the defaults in place of None.
+        labels_: (n_samples,) int32, the most probable component of each sample.
+        lower_bound_: evidence lower bound (nats, sum over samples), without its constants.
+        lower_bounds_, history_: (n_iter_,) lower bound after each step.
         n_iter_: steps of the best run.
-        converged_: whether it stopped by ``tol``.
-        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        converged_: True if ``tol`` was reached.
+        status_: `jaxcluster.types.Status` of the iteration.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -136,12 +136,12 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BayesianGaussianMixture:
-        """Fits the mixture to the rows.
+        """Fit the mixture to the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored.
-            sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each; weight 2 equals the sample twice.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
@@ -153,7 +153,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
-        found = fit_framed(
+        fitted = fit_framed(
             as_key(self.random_state),
             X,
             self.n_components,
@@ -167,7 +167,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             prior_type=self.weight_concentration_prior_type,
             prior_params=self._priors(),
         )
-        self._publish(*found)
+        self._publish(*fitted)
         return self
 
     def _check_params(self, n, d):

@@ -16,33 +16,33 @@ from jaxcluster.estimators.registry import register
 
 @register("balanced-kmeans", "k-means whose clusters have one size, or sizes within bounds")
 class BalancedKMeans(CenterEstimator):
-    """k-means whose clusters have as many rows as asked for; by default sizes differ by one at most.
+    """k-means with bounds on cluster sizes; by default sizes differ by at most one.
 
-    Sizes hold for the rows of the fit without exception, and each step assigns rows at the least cost there is for
-    them. `predict` and `score` put rows to the nearest center: no sizes bind there, not even for the rows of the fit.
-    Rows have no weights, whose parts would have to be shared out.
+    The bounds hold exactly for the samples of the fit, and each step finds the assignment of least cost within them (a
+    minimum-cost flow). `predict` and `score` use the nearest center: no bounds apply there, not even to the samples of
+    the fit. There are no sample weights: a fractional weight would have to be split between clusters.
 
     Args:
         n_clusters: number of clusters.
-        size_min: the fewest rows of a cluster, or (n_clusters,) of each.
-        size_max: the most rows. None for both is ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
+        size_min: minimum number of samples of a cluster, or (n_clusters,) one per cluster.
+        size_max: maximum number. None for both is ⌊n/k⌋ and ⌈n/k⌉; None for one of them is no bound.
         init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
-        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
-            a callable, else 1.
-        max_iter: the most steps of a run.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        n_init: number of runs with different initializations, of which the least inertia wins. "auto" is 10 if ``init``
+            is "random" or a callable, else 1.
+        max_iter: maximum number of steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
         labels_: (n_samples,) int32.
-        cluster_sizes_: (n_clusters,) int32 how many rows each cluster has.
+        cluster_sizes_: (n_clusters,) int32 number of samples of each cluster.
         inertia_: Σ‖x − c‖² (data units²).
         n_iter_: steps of the best run.
         history_: (n_iter_,) inertia after each step.
-        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        status_: `jaxcluster.types.Status` of the iteration.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -77,17 +77,17 @@ class BalancedKMeans(CenterEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> BalancedKMeans:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; sizes that the rows cannot keep, and by how many.
+            ValueError, TypeError: wrong parameters, shapes or values; bounds that n_samples cannot satisfy.
 
         Warns:
-            ConvergenceWarning: clusters without rows, where ``size_min`` allows them, or values beyond float32.
+            ConvergenceWarning: empty clusters, if ``size_min`` allows them, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -105,40 +105,40 @@ class BalancedKMeans(CenterEstimator):
         check_sizes(self.size_min, self.size_max, n, self.n_clusters)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X).labels_
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Fits, and returns the distance of each row to each center."""
+        """Fit, and return the distance of each sample to each center."""
         return self.fit(X).transform(X)
 
 
 @register("constrained-kmeans", "k-means with pairs of rows that stay together, or apart")
 class ConstrainedKMeans(CenterEstimator):
-    """k-means that keeps pairs of rows together, or apart.
+    """k-means with must-link and cannot-link pairs of samples.
 
-    Pairs hold for the rows of the fit without exception. `predict` and `score` put rows to the nearest center: no pairs
-    bind there, not even for the rows of the fit.
+    The pairs hold exactly for the samples of the fit. `predict` and `score` use the nearest center: no pairs apply
+    there, not even to the samples of the fit.
 
     Args:
         n_clusters: number of clusters.
         init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
-        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
-            a callable, else 1.
-        max_iter: the most steps of a run.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
+        n_init: number of runs with different initializations, of which the least inertia wins. "auto" is 10 if ``init``
+            is "random" or a callable, else 1.
+        max_iter: maximum number of steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
         labels_: (n_samples,) int32.
-        cluster_sizes_: (n_clusters,) int32 how many rows each cluster has.
+        cluster_sizes_: (n_clusters,) int32 number of samples of each cluster.
         inertia_: Σ w·‖x − c‖² (data units²).
         n_iter_: steps of the best run.
         history_: (n_iter_,) inertia after each step.
-        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        status_: `jaxcluster.types.Status` of the iteration.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -172,21 +172,21 @@ class ConstrainedKMeans(CenterEstimator):
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
     ) -> ConstrainedKMeans:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
-            must_link: (m, 2) row numbers, pairs that share a cluster.
-            cannot_link: (m, 2) row numbers, pairs that do not.
+            must_link: (m, 2) indices of samples that share a cluster.
+            cannot_link: (m, 2) indices of samples in different clusters.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; pairs that contradict each other, and rows that
-                need more clusters.
+            ValueError, TypeError: wrong parameters, shapes or values; contradictory pairs, and pairs that need more
+                clusters.
 
         Warns:
-            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+            ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -203,11 +203,11 @@ class ConstrainedKMeans(CenterEstimator):
     def fit_predict(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
     ) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).labels_
 
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, must_link: Any = None, cannot_link: Any = None
     ) -> Any:
-        """Fits, and returns the distance of each row to each center."""
+        """Fit, and return the distance of each sample to each center."""
         return self.fit(X, None, sample_weight, must_link=must_link, cannot_link=cannot_link).transform(X)

@@ -24,7 +24,7 @@ from jaxcluster.types import Status
 
 
 def _can_predict(estimator) -> bool:
-    """Whether new rows can be labeled. Raises AttributeError, which says that there is no such method, and why."""
+    """True if new samples can be labeled; else AttributeError, as for a missing method, with the reason."""
     if estimator._precomputed:
         raise AttributeError("metric='precomputed' knows no distances of new rows: fit rows with a metric, to predict.")
     return True
@@ -32,30 +32,29 @@ def _can_predict(estimator) -> bool:
 
 @register("dbscan", "dense regions of any shape, at a density given by a radius")
 class DBSCAN(MetricEstimator):
-    """Clusters of any shape, each a region where samples lie close together, and noise between them.
+    """Density-based clustering: clusters of any shape around core samples, and noise between them.
 
-    Labels and core samples are those of scikit-learn's estimator, to the element, whatever the dtype of the samples.
-    Its keywords for the search of neighbors (``algorithm``, ``leaf_size``, ``n_jobs``) are checked as it checks them
-    and change nothing. There is no chance in it. A method of its own, `predict`, finds the clusters of new samples.
+    Labels and core samples equal those of scikit-learn's estimator, element by element, for any dtype of the samples.
+    Its keywords of the neighbor search (``algorithm``, ``leaf_size``, ``n_jobs``) are checked in the same way and have
+    no effect. The method is deterministic. `predict` is an addition: it labels new samples.
 
     Args:
-        eps: how far apart two samples may be and still be neighbors, in the units of the metric.
-        min_samples: the weight that samples within ``eps`` of a sample, itself among them, must have for it to be a
-            core sample.
-        metric: a name that `jaxcluster.dbscan.fit` knows, such as "euclidean", "seuclidean", "mahalanobis" or one of
-            SciPy's of booleans; "precomputed", where X holds distances; or a function of two samples that gives their
-            distance, or of two matrices of samples, (m, d) and (n, d), that gives (m, n) distances.
-        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
-        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        eps: maximum distance between neighbors, in the units of the metric.
+        min_samples: minimum total weight of the samples within ``eps`` of a core sample, itself included.
+        metric: a name that `jaxcluster.dbscan.fit` accepts, such as "euclidean", "seuclidean", "mahalanobis" or one of
+            SciPy's boolean metrics; "precomputed" if X holds distances; or a function from two samples to their
+            distance, or from two matrices (m, d) and (n, d) to (m, n) distances.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, n_jobs: as in scikit-learn.
-        p: the power of "minkowski", at least 1, where ``metric_params`` has none; None for 2.
+        p: power of "minkowski", at least 1, if ``metric_params`` has none; None for 2.
 
     Attributes:
-        core_sample_indices_: (n_core,) numbers of the core samples, in order.
-        components_: (n_core, n_features) these samples; of a sparse matrix of distances as sparse rows.
+        core_sample_indices_: (n_core,) ascending indices of the core samples.
+        components_: (n_core, n_features) the core samples; sparse for a sparse matrix of distances.
         labels_: (n_samples,) int32, -1 for noise; clusters are numbered by their first core sample.
-        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the samples are accepted. All of
-            them may be noise, which the repr tells.
+        status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates. All samples may be noise; the repr says
+            so.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -89,23 +88,23 @@ class DBSCAN(MetricEstimator):
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DBSCAN:
-        """Clusters the samples.
+        """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) distances where they are
-                precomputed. Those that a sparse matrix leaves out are infinite, and where only one side of a pair has
-                an entry it counts for both; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed distances. Entries
+                that a sparse matrix does not store are infinite, and an entry of only one side of a pair counts for
+                both; other sparse matrices are refused.
             y: ignored.
-            sample_weight: (n_samples,) weights, or None for 1 each; a weight of 2 is the sample twice, a negative one
+            sample_weight: (n_samples,) weights, or None for 1 each; weight 2 equals the sample twice, a negative weight
                 keeps its neighbors from being core samples.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
 
         Warns:
-            UserWarning: the distances of a pair differ; each sample's neighbors are then those of its own row.
+            UserWarning: an asymmetric matrix of distances; the neighbors of a sample are those of its own row.
         """
-        X = self._rows_or_distances(X)
+        X = self._rows_or_distances(X, reset=True)
         self._check_params(*X.shape)
         weights = self._check_signed_weights(sample_weight, X.shape[0])
         fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._neighborhood())
@@ -117,13 +116,13 @@ class DBSCAN(MetricEstimator):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @available_if(_can_predict)
     @memory.in_one_sentence()
     def predict(self, X: Any) -> np.ndarray:
-        """The cluster of each sample, (n_samples,) int32: the first with a core sample within ``eps``, -1 for none.
+        """Label each sample, (n_samples,) int32: the first cluster with a core sample within ``eps``, -1 for none.
 
         For the samples of the fit these are ``labels_``.
         """
@@ -148,7 +147,7 @@ class DBSCAN(MetricEstimator):
 
     @staticmethod
     def _check_signed_weights(sample_weight, n):
-        """Weights as in other estimators, but that some may be negative."""
+        """Sample weights as in other estimators, except that they may be negative, as in scikit-learn's DBSCAN."""
         if sample_weight is None:
             return None
         weights = check.widen(np.asarray(sample_weight))
@@ -163,7 +162,7 @@ class DBSCAN(MetricEstimator):
         return weights
 
     def _neighborhood(self):
-        """The neighborhood of a sample."""
+        """Arguments that define the neighborhood of a sample."""
         metric, p = self._resolve_metric()
         return {"eps": self.eps, "metric": metric, "p": p}
 
@@ -176,40 +175,43 @@ class DBSCAN(MetricEstimator):
 
 @register("optics", "dense regions of any density, as valleys of an order of the rows")
 class OPTICS(MetricEstimator):
-    """An order of rows in which the clusters of every density are valleys, and clusters found in it.
+    """Reachability ordering of the samples, in which clusters of any density are valleys, and clusters cut from it.
 
-    The order and the clusters are those of scikit-learn's estimator, to the element, where it adds up differences:
-    "manhattan", and "minkowski" of up to 15 columns and fewer than n // 2 neighbors, or with ``algorithm="kd_tree"``.
-    Elsewhere it expands the square, and distances differ in the last digits. Its keywords for the search of neighbors
-    (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) are checked as it checks them and change nothing. There is no
-    chance in it.
+    Order and clusters equal those of scikit-learn's estimator, element by element, where it sums differences:
+    "manhattan", and "minkowski" of up to 15 features and fewer than n // 2 neighbors, or with ``algorithm="kd_tree"``.
+    Elsewhere it expands the square, and distances differ in the last digits. Its keywords of the neighbor search
+    (``algorithm``, ``leaf_size``, ``memory``, ``n_jobs``) are checked in the same way and have no effect. The method is
+    deterministic.
 
     Args:
-        min_samples: rows that make a neighborhood, a row itself among its own, at least 2; or a share of the rows.
-        max_eps: distance beyond which no row is reached, in the units of the metric.
-        metric: a name that `jaxcluster.optics.fit` knows, such as "euclidean", "seuclidean", "mahalanobis" or one of
-            SciPy's of booleans; "precomputed" where ``fit`` is given distances; or a function of two rows that gives
-            their distance, or of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances.
-        p: the power of "minkowski", at least 1, where ``metric_params`` has none.
-        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        min_samples: number of samples in a neighborhood, at least 2, the sample itself included; or a fraction of
+            n_samples.
+        max_eps: maximum reachability, in the units of the metric.
+        metric: a name that `jaxcluster.optics.fit` accepts, such as "euclidean", "seuclidean", "mahalanobis" or one of
+            SciPy's boolean metrics; "precomputed" if X holds distances; or a function from two samples to their
+            distance, or from two matrices (m, d) and (n, d) to (m, n) distances.
+        p: power of "minkowski", at least 1, if ``metric_params`` has none.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
         cluster_method: "xi" for the valleys of the reachability plot, "dbscan" for a cut at one distance.
-        eps: the distance that "dbscan" cuts at; None for ``max_eps``.
-        xi: for "xi", the relative change from one row of the order to the next, from which on it is steep, in [0, 1].
-        predecessor_correction: for "xi", whether a cluster's last rows must have been reached from within it.
-        min_cluster_size: for "xi", rows of a cluster, at least 2; or a share of the rows; None for ``min_samples``.
-        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        eps: distance of the cut by "dbscan"; None for ``max_eps``.
+        xi: for "xi", the minimum relative change of reachability between successive samples that is steep, in [0, 1].
+        predecessor_correction: for "xi", True to cut off last samples that were not reached from within the cluster.
+        min_cluster_size: for "xi", minimum number of samples, at least 2, or a fraction of n_samples; None for
+            ``min_samples``.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, memory, n_jobs: as in scikit-learn.
 
     Attributes:
-        ordering_: (n_samples,) rows in the order they come.
-        reachability_: (n_samples,) by row, how far it was from those before it; infinite where a walk begins.
-        core_distances_: (n_samples,) by row, how far its ``min_samples``-th nearest is; infinite beyond ``max_eps``.
-        predecessor_: (n_samples,) by row, the row it was reached from; -1 where a walk begins.
+        ordering_: (n_samples,) indices of the samples in the order of the walk.
+        reachability_: (n_samples,) distance from the samples before each in the order; infinite for the first of a
+            component.
+        core_distances_: (n_samples,) distance to the ``min_samples``-th nearest sample, infinite above ``max_eps``.
+        predecessor_: (n_samples,) index of the sample each was reached from, -1 for the first of a component.
         labels_: (n_samples,) int32, -1 for noise.
-        cluster_hierarchy_: for "xi", (n_found, 2) first and last place in the order of every cluster, the smaller
-            before those that hold them.
-        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted. All of
-            them may be noise, which the repr tells.
+        cluster_hierarchy_: for "xi", (n_hierarchy, 2) first and last position of each cluster in the order, inner clusters
+            before outer ones.
+        status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates. All samples may be noise; the repr says
+            so.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -273,22 +275,23 @@ class OPTICS(MetricEstimator):
             raise ValueError(f"the order is not that of {n} rows.")
 
     def fit(self, X: Any, y: Any = None) -> OPTICS:
-        """Orders and clusters the rows.
+        """Order and cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) distances where they are
-                precomputed. Those that a sparse matrix leaves out are infinite, and where only one side of a pair has
-                an entry it counts for both; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed distances. Entries
+                that a sparse matrix does not store are infinite, and an entry of only one side of a pair counts for
+                both; other sparse matrices are refused.
             y: ignored.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
 
         Warns:
-            UserWarning: no row is reached from another; or the distances of a pair differ, and each row's are its own.
-            DataConversionWarning: a metric of booleans takes numbers for booleans.
+            UserWarning: no sample is reached from another; or an asymmetric matrix of distances, of which each sample's
+                own row is used.
+            DataConversionWarning: a boolean metric converts numbers to booleans.
         """
-        X = self._rows_or_distances(X)
+        X = self._rows_or_distances(X, reset=True)
         self._check_params(*X.shape)
         if isinstance(self.metric, str) and self.metric in PAIRWISE_BOOLEAN_FUNCTIONS and X.dtype != bool:
             message = f"Data will be converted to boolean for metric {self.metric}"

@@ -1,4 +1,4 @@
-"""scikit-learn's `HDBSCAN` over `jaxcluster.hdbscan`."""
+"""`HDBSCAN` with scikit-learn's interface, over `jaxcluster.hdbscan`."""
 
 from __future__ import annotations
 
@@ -18,55 +18,56 @@ from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
 ALGORITHMS = ("auto", "brute", "kd_tree", "ball_tree")
-"""Searches for neighbors that scikit-learn knows; there is one here for all of them."""
+"""Neighbor searches of scikit-learn. One exact search is used here, whichever is named."""
 
 TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
-"""Searches that take only some metrics, in scikit-learn."""
+"""Neighbor searches that accept only some metrics in scikit-learn."""
 
 CENTERS = ("centroid", "medoid", "both")
-"""What ``store_centers`` may ask for."""
+"""Values of ``store_centers``."""
 
 
 @register("hdbscan", "dense regions of any density, the stable parts of a hierarchy", takes_missing=True)
 class HDBSCAN(MetricEstimator):
-    """Clusters of any shape and any density: the stable parts of a hierarchy, and noise between them.
+    """Hierarchical density-based clustering: clusters of any shape and density by their stability, and noise.
 
-    Labels and probabilities are those of scikit-learn's estimator, to the element. Its keywords for the search of
-    neighbors (``algorithm``, ``leaf_size``, ``n_jobs``) are checked as it checks them and change nothing, and X is
-    never changed, whatever ``copy`` says. There is no chance in it. Methods of its own place new rows: `predict`,
-    `approximate_predict` and `membership_vectors`.
+    Labels and probabilities equal those of scikit-learn's estimator, element by element. Its keywords of the neighbor
+    search (``algorithm``, ``leaf_size``, ``n_jobs``) are checked in the same way and have no effect, and X is never
+    changed, whatever ``copy`` says. The method is deterministic. `predict`, `approximate_predict` and
+    `membership_vectors` are additions, for new samples.
 
     Args:
-        min_cluster_size: rows of a cluster at least, 2 or more.
-        min_samples: rows around a row, itself among them, that its core distance reaches; None for
+        min_cluster_size: minimum number of samples of a cluster, at least 2.
+        min_samples: number of nearest samples, the sample itself included, that define its core distance; None for
             ``min_cluster_size``.
-        cluster_selection_epsilon: clusters are not split below this distance, in the units of the metric.
-        max_cluster_size: rows of a cluster at most, where "eom" can choose; None for any number.
-        metric: a name that `jaxcluster.hdbscan.fit` knows, such as "euclidean"; "precomputed" where ``fit`` is given
-            distances; or a function of two rows that gives their distance, or of two matrices of rows, (m, d) and
-            (n, d), that gives (m, n) distances.
-        metric_params: None, or what the metric is given: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
-        alpha: distances are divided by it, and core distances where scikit-learn does so.
-        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees do not take every metric.
+        cluster_selection_epsilon: minimum distance of a split, in the units of the metric.
+        max_cluster_size: maximum number of samples of a cluster, where "eom" can choose; None for no bound.
+        metric: a name that `jaxcluster.hdbscan.fit` accepts, such as "euclidean"; "precomputed" if X holds distances;
+            or a function from two samples to their distance, or from two matrices (m, d) and (n, d) to (m, n)
+            distances.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        alpha: divisor of distances, and of core distances where scikit-learn divides them.
+        algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, n_jobs, copy: as in scikit-learn.
-        cluster_selection_method: "eom" for the most stable clusters, "leaf" for those that split no further.
-        allow_single_cluster: whether all rows may be one cluster.
+        cluster_selection_method: "eom" (excess of mass: the most stable clusters) or "leaf" (those that split no
+            further).
+        allow_single_cluster: True if all samples may be one cluster.
         store_centers: "centroid", "medoid" or "both" to have ``centroids_``, ``medoids_``; None for neither.
-        p: the power of "minkowski", at least 1, where ``metric_params`` has none.
+        p: power of "minkowski", at least 1, if ``metric_params`` has none.
 
     Attributes:
-        labels_: (n_samples,) int32: -1 for noise, -2 for rows that hold infinity, -3 for rows that hold NaN.
-        probabilities_: (n_samples,) how strongly each row belongs to its cluster, 0 for noise and infinite rows, NaN
-            for rows that hold NaN.
-        outlier_scores_: (n_samples,) in [0, 1], how much each row stands out from what is around it (GLOSH); 1 for
-            infinite rows, NaN for rows that hold NaN.
-        condensed_tree_: clusters within clusters, a `jaxcluster.hdbscan.CondensedTree` of the finite rows.
-        single_linkage_tree_: (n_finite - 1, 4) the hierarchy, as `scipy.cluster.hierarchy` has it.
+        labels_: (n_samples,) int32: -1 for noise, -2 for samples with infinity, -3 for samples with NaN.
+        probabilities_: (n_samples,) strength of membership in the cluster, 0 for noise and samples with infinity, NaN
+            for samples with NaN.
+        outlier_scores_: (n_samples,) GLOSH outlier scores in [0, 1]; 1 for samples with infinity, NaN for samples with
+            NaN.
+        condensed_tree_: `jaxcluster.hdbscan.CondensedTree` of the finite samples.
+        single_linkage_tree_: (n_finite - 1, 4) hierarchy in the format of `scipy.cluster.hierarchy`.
         minimum_spanning_tree_: ``edges`` (n_finite - 1, 2) and their ``weights``, by mutual reachability.
-        core_distances_: (n_finite,) how far the ``min_samples``-th nearest row of each is.
-        finite_: (n_finite,) which rows are finite; the trees number these.
-        centroids_, medoids_: (n_clusters, n_features) see ``store_centers``.
-        status_: a `jaxcluster.types.Status`: CONVERGED, for nothing can go wrong once the rows are accepted.
+        core_distances_: (n_finite,) distance to the ``min_samples``-th nearest sample.
+        finite_: (n_finite,) indices of the finite samples, which the trees number.
+        centroids_, medoids_: (n_clusters, n_features), if ``store_centers`` asks for them.
+        status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -122,22 +123,22 @@ class HDBSCAN(MetricEstimator):
         return tags
 
     def fit(self, X: Any, y: Any = None) -> HDBSCAN:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, in which NaN and infinity set their rows apart, or
-                (n_samples, n_samples) symmetric distances where they are precomputed. Those that a sparse matrix leaves
-                out are infinite; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, in which samples with NaN or infinity get separate
+                labels, or (n_samples, n_samples) symmetric precomputed distances. Entries that a sparse matrix does not
+                store are infinite; other sparse matrices are refused.
             y: ignored.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; a sparse matrix of distances that falls into
-                parts.
+            ValueError, TypeError: wrong parameters, shapes or values; a sparse matrix of distances whose graph is not
+                connected.
 
         Warns:
-            UserWarning: a dense matrix of distances that falls into parts with no finite distance between them.
+            UserWarning: a dense matrix of distances whose finite entries make no connected graph.
         """
-        X = self._checked(X, reset=True)
+        X = self._rows_or_distances(X, reset=True)
         self._check_params(*X.shape)
         fit = hdbscan.fit(
             X,
@@ -157,37 +158,37 @@ class HDBSCAN(MetricEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The cluster of each new row, (n_samples,) int32, -1 for noise: see `approximate_predict`."""
+        """Label new samples, (n_samples,) int32, -1 for noise: see `approximate_predict`."""
         return self.approximate_predict(X)[0]
 
     def approximate_predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The cluster of each new row, as if it came last and changed nothing, and how strongly it belongs to it.
+        """Label new samples in the fitted hierarchy, which each leaves unchanged, with their strength of membership.
 
         Args:
-            X: (n_samples, n_features) array-like; distances from all rows of the fit where they are precomputed.
+            X: (n_samples, n_features) array-like, or precomputed distances to all samples of the fit.
 
         Returns:
             (n_samples,) int32 labels, -1 for noise, and (n_samples,) probabilities.
         """
         check_is_fitted(self)
-        return hdbscan.approximate_predict(self._state(), self._checked(X, reset=False))
+        return hdbscan.approximate_predict(self._state(), self._rows_or_distances(X, reset=False))
 
     def membership_vectors(self, X: Any = None) -> np.ndarray:
-        """How much each row belongs to each cluster, (n_samples, n_clusters): what is missing to 1 belongs to none.
+        """Membership of each sample in each cluster, (n_samples, n_clusters); the rest to 1 is noise.
 
         Args:
-            X: (n_samples, n_features) array-like; distances from all rows of the fit where they are precomputed. None
-                for the rows of the fit.
+            X: (n_samples, n_features) array-like, or precomputed distances to all samples of the fit. None for the
+                samples of the fit.
         """
         check_is_fitted(self)
-        return hdbscan.membership_vectors(self._state(), None if X is None else self._checked(X, reset=False))
+        return hdbscan.membership_vectors(self._state(), None if X is None else self._rows_or_distances(X, reset=False))
 
     def dbscan_clustering(self, cut_distance: float, min_cluster_size: int = 5) -> np.ndarray:
-        """The clusters at one distance, (n_samples,) int32: those of DBSCAN, but that border rows are noise.
+        """Clusters of a cut at one distance, (n_samples,) int32: those of DBSCAN, with border samples as noise.
 
         Args:
-            cut_distance: in the units of the metric.
-            min_cluster_size: rows of a cluster at least; smaller ones are noise.
+            cut_distance: distance of the cut, in the units of the metric.
+            min_cluster_size: minimum number of samples of a cluster; smaller ones are noise.
         """
         check_is_fitted(self)
         return hdbscan.dbscan_clustering(self._state(), cut_distance, min_cluster_size=min_cluster_size)
@@ -233,8 +234,8 @@ class HDBSCAN(MetricEstimator):
         if not whole or np.shape(state.core) != (n,) or np.shape(state.x)[0] < n or len(self.labels_) < n:
             raise ValueError(f"finite_, core_distances_ and the rows are not those of {n} rows.")
 
-    def _checked(self, X, *, reset):
-        """The rows, of which some may hold NaN or infinity, or the distances, as a NumPy or CSR array."""
+    def _rows_or_distances(self, X, *, reset):
+        """Samples, possibly with NaN or infinity, or distances, as a NumPy or CSR array."""
         return self._to_numeric(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
 
     def _publish(self, state):
@@ -247,7 +248,7 @@ class HDBSCAN(MetricEstimator):
         self.minimum_spanning_tree_ = state.tree
         self.core_distances_ = state.core
         self._clusters = {"selected": state.selected, "root_threshold": float(state.root_threshold)}
-        # Rows are copied, for X may change after the fit; distances are too many.
+        # Samples are copied, for the caller may change X after the fit; n² distances are too many to copy.
         self._fitted_rows = state.x if self._precomputed else np.array(state.x)
         self._settings = {name: getattr(state, name) for name in ("metric", "params", "p", "alpha", "min_samples")}
         if self.store_centers in ("centroid", "both"):

@@ -18,27 +18,27 @@ from jaxcluster.core import check
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
-    """What ``validate``, scikit-learn's check of a table, makes of X, in a dtype that sums can be taken in.
+    """Result of ``validate``, scikit-learn's check of a table, in a dtype that sums can be taken in.
 
     Raises:
-        ValueError, TypeError: as ``validate``, with the cause and its column where they are known.
+        ValueError, TypeError: as ``validate``, with the cause and its column where they can be determined.
     """
     _check_table(X)
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
         X = check.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
-        found = validate(X)
-        if isinstance(found, np.ndarray) and found.dtype.kind == "O":  # integers of Python beyond int64
-            found = found.astype(np.float64)
+        validated = validate(X)
+        if isinstance(validated, np.ndarray) and validated.dtype.kind == "O":  # integers of Python beyond int64
+            validated = validated.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         if reason := _describe_bad_table(X):
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
-    return check.check_numeric(found, name="X") if isinstance(found, np.ndarray) else found
+    return check.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
 
 
 def check_names(X: Any, known: Iterable[str]) -> None:
-    """Raises ValueError where a table has other columns than that of the fit, or has them in another order."""
+    """Raise ValueError if a table has other columns than that of the fit, or another order of columns."""
     names = getattr(X, "column_names", getattr(X, "columns", None))
     if names is None or not all(isinstance(name, str) for name in names):
         return
@@ -46,7 +46,7 @@ def check_names(X: Any, known: Iterable[str]) -> None:
     if names == known:
         return
     missing, new = ([name for name in ours if name not in others] for ours, others in ((known, names), (names, known)))
-    differences = [f"{_quote_names(each)} {what}" for each, what in ((missing, "missing"), (new, "new")) if each]
+    differences = [f"{_quote_names(each)} {state}" for each, state in ((missing, "missing"), (new, "new")) if each]
     cause = " and ".join(differences) or f"the columns come as {_quote_names(names)}, not as {_quote_names(known)}"
     remedy = "Pass the columns of the fit" if missing else "Pass X[list(model.feature_names_in_)]"
     raise ValueError(f"The feature names should match those that were passed during fit: {cause}. {remedy}.")
@@ -57,7 +57,7 @@ def _quote_names(names):
 
 
 def _check_table(X):
-    """Raises ValueError on what is no table of rows and columns, in words of the caller."""
+    """Raise ValueError unless X is a table of rows and columns with distinct names."""
     wanted = "Pass rows by columns: an array, a table of pandas, polars or Arrow, or a list of lists."
     if scipy.sparse.issparse(X):  # of which one kind is a dict
         return
@@ -74,7 +74,7 @@ def _check_table(X):
 
 
 def _describe_bad_table(X):
-    """The first entry that is no number, in words; None where none is found."""
+    """Description of the first entry of a table that is no number, with a remedy; None if there is none."""
     cells = np.asarray(X, object)
     if cells.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in cells):
         return "X is no table: its rows have different lengths. Make them one length."
@@ -107,59 +107,56 @@ def _describe_bad_cell(cell):
 CANONICAL = "canonical"
 
 PER_ROW_ATTRIBUTES = ("labels_", "embedding_", "_rows")
-"""Fitted attributes with an entry for each row of the fit."""
+"""Fitted attributes with one entry per sample."""
 
 ROW_INDEX_ATTRIBUTES = ("medoid_indices_",)
-"""Fitted attributes that are numbers of rows."""
+"""Fitted attributes that hold indices of samples."""
 
 
 def canonical_order(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(n,) numbers of rows in ascending order of their first column, of equal ones by the second, and so on.
-
-    Rows that are equal in all columns are in ascending order of their weights.
-    """
+    """(n_samples,) indices that sort samples by their first feature, ties by the second, and so on, last by weight."""
     keys = list(x.T[::-1])
     return np.lexsort(keys if weights is None else [weights, *keys])
 
 
 def canonical(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """A ``fit`` that takes rows as they are, or sorted where the estimator's ``order`` is "canonical"."""
+    """Decorate a ``fit``: with ``order="canonical"`` it sees the samples sorted, and results are put back in order."""
     signature = inspect.signature(fit)
 
     @functools.wraps(fit)
-    def in_order(self, *args, **kwargs):
+    def ordered_fit(self, *args, **kwargs):
         if self.order is None:
             return fit(self, *args, **kwargs)
         check.check_choice("order", self.order, (CANONICAL,))
         return _fit_sorted(fit, signature.bind(self, *args, **kwargs))
 
-    return in_order
+    return ordered_fit
 
 
 def _fit_sorted(fit, bound):
-    estimator, given = bound.arguments["self"], bound.arguments
+    estimator, arguments = bound.arguments["self"], bound.arguments
     if "precomputed" in (getattr(estimator, "metric", None), getattr(estimator, "affinity", None)):
         raise ValueError(
             "order='canonical' sorts rows by their values, and precomputed ones have none. Pass order=None."
         )
-    x = estimator._validate(given["X"], reset=True)
-    weights = given.get("sample_weight")
+    x = estimator._validate(arguments["X"], reset=True)
+    weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
     order = canonical_order(x, weights if np.shape(weights) == (len(x),) else None)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    given["X"] = _safe_indexing(given["X"], order)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    arguments["X"] = _safe_indexing(arguments["X"], order)
     for name in ("y", "sample_weight"):
-        if np.shape(given.get(name))[:1] == (len(x),):
-            given[name] = np.asarray(given[name])[order]
+        if np.shape(arguments.get(name))[:1] == (len(x),):
+            arguments[name] = np.asarray(arguments[name])[order]
     for name in ("must_link", "cannot_link"):
-        if given.get(name) is not None:
-            given[name] = place[np.asarray(given[name])]
+        if arguments.get(name) is not None:
+            arguments[name] = rank[np.asarray(arguments[name])]
     fit(*bound.args, **bound.kwargs)
     for name in PER_ROW_ATTRIBUTES:
         value = vars(estimator).get(name)
         if value is not None:
-            setattr(estimator, name, value[place])
+            setattr(estimator, name, value[rank])
     for name in ROW_INDEX_ATTRIBUTES:
         if hasattr(estimator, name):
             setattr(estimator, name, order[getattr(estimator, name)].astype(getattr(estimator, name).dtype))

@@ -18,33 +18,34 @@ from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.types import Status
 
 ALGORITHMS = ("lloyd", "elkan")
+"""Values of ``algorithm``, as in scikit-learn. One iteration with its own distance bounds computes both."""
 
 
 @register("kmeans", "k-means by Lloyd's iteration, Euclidean or spherical")
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
-    ``cluster_centers_`` and `transform` have the dtype of the rows.
+    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
+    median; ``cluster_centers_`` and `transform` have the dtype of the samples.
 
     Args:
         n_clusters: number of clusters.
         init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
-            ``init(X, n_clusters, random_state)`` that returns them and is given the rows as they are.
-        n_init: runs from different starts, of which the least inertia wins. "auto" is 10 where ``init`` is "random" or
-            a callable, else 1.
-        max_iter: the most steps of a run.
-        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the columns.
-        verbose: print the inertia of every step, after the fit.
+            ``init(X, n_clusters, random_state)`` that returns them; X is passed as it is.
+        n_init: number of runs with different initializations, of which the least inertia wins. "auto" is 10 if ``init``
+            is "random" or a callable, else 1.
+        max_iter: maximum number of steps of a run.
+        tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
+        verbose: print the inertia of every step after the fit.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        copy_x: accepted for scikit-learn's sake; X is never changed.
-        algorithm: "lloyd" or "elkan". Both are computed by the same iteration, which skips distances by bounds of its
-            own where that pays, and give the same result.
-        metric: "sqeuclidean", or "cosine" for spherical k-means on rows scaled to unit length.
-        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
-        frozen: centers that never move: an (n_clusters,) mask over centers given as ``init``, or (m, n_features)
-            centers that take the first m places.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        copy_x: accepted for compatibility with scikit-learn; X is never changed.
+        algorithm: "lloyd" or "elkan". Both run the same iteration, which skips distances by its own bounds where that
+            is faster, and give the same result.
+        metric: "sqeuclidean", or "cosine" for spherical k-means on samples scaled to unit length.
+        precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
+        frozen: fixed centers: an (n_clusters,) mask over the centers passed as ``init``, or (m, n_features) centers
+            that become the first m.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -52,7 +53,7 @@ class KMeans(CenterEstimator):
         inertia_: Σ w·‖x − c‖² (data units²), or Σ w·(1 − cos).
         n_iter_: steps of the best run.
         history_: (n_iter_,) inertia after each step.
-        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        status_: `jaxcluster.types.Status` of the iteration.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -99,7 +100,7 @@ class KMeans(CenterEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
@@ -110,7 +111,7 @@ class KMeans(CenterEstimator):
             ValueError, TypeError: wrong parameters, shapes or values.
 
         Warns:
-            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+            ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -134,7 +135,7 @@ class KMeans(CenterEstimator):
         matrix_precision(self.precision)
 
     def _print_history(self):
-        """Prints the inertia of every step, if ``verbose`` asks for it, in scikit-learn's words."""
+        """Print the inertia of every step in scikit-learn's format, if ``verbose`` is set."""
         if self.verbose:
             print("Initialization complete")
             for step, inertia in enumerate(self.history_):
@@ -160,25 +161,25 @@ class KMeans(CenterEstimator):
 
 @register("bisecting-kmeans", "k-means that splits one cluster in two until there are enough")
 class BisectingKMeans(CenterEstimator):
-    """k-means that splits one cluster in two until there are enough, with scikit-learn's parameters and methods.
+    """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on; ``cluster_centers_``
+    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on; ``cluster_centers_``
     and `transform` have the dtype of the computation.
 
     Args:
         n_clusters: number of clusters.
-        init: how each split starts: "random", "k-means++", "k-means||", or a callable ``init(X, 2, random_state)``
-            that is given the rows of the cluster as they are and returns (2, n_features) centers. All splits run in
-            one program unless it is a callable.
-        n_init: starts tried for each split.
+        init: initialization of each split: "random", "k-means++", "k-means||", or a callable
+            ``init(X, 2, random_state)`` from the samples of the cluster to (2, n_features) centers. All splits run in
+            one compiled program unless it is a callable.
+        n_init: number of initializations tried for each split.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        max_iter: the most steps of a split.
-        verbose: print the inertia after every split, after the fit.
-        tol: stop a split when Σ‖Δc‖² <= tol × the mean variance of the columns.
-        copy_x: accepted for scikit-learn's sake; X is never changed.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        max_iter: maximum number of steps of a split.
+        verbose: print the inertia of every split after the fit.
+        tol: stop a split when Σ‖Δc‖² <= tol × the mean variance of the features.
+        copy_x: accepted for compatibility with scikit-learn; X is never changed.
         algorithm: "lloyd" or "elkan", with the same result, as in `KMeans`.
-        bisecting_strategy: which cluster is split: the one of "biggest_inertia", or the "largest_cluster" by weight.
+        bisecting_strategy: cluster to split: that of the "biggest_inertia", or the "largest_cluster" by weight.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -186,7 +187,7 @@ class BisectingKMeans(CenterEstimator):
         inertia_: Σ w·‖x − c‖² (data units²).
         n_iter_: splits made, n_clusters − 1.
         history_: (n_iter_,) total inertia after each split.
-        status_: a `jaxcluster.types.Status`, how the splits ended.
+        status_: `jaxcluster.types.Status` of the splits.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -219,7 +220,7 @@ class BisectingKMeans(CenterEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
@@ -230,7 +231,7 @@ class BisectingKMeans(CenterEstimator):
             ValueError, TypeError: wrong parameters, shapes or values.
 
         Warns:
-            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+            ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -259,7 +260,7 @@ class BisectingKMeans(CenterEstimator):
     _required_attributes = ("cluster_centers_", "inertia_", "_tree")
 
     def predict(self, X: Any) -> np.ndarray:
-        """The cluster of each row by going down the splits, (n_samples,) int32."""
+        """Label each sample by descending the tree of splits, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return np.array(bisecting.predict(self._state(), X, frame=self._frame))
@@ -269,6 +270,8 @@ class BisectingKMeans(CenterEstimator):
 
     def _check_attributes(self):
         super()._check_attributes()
+        # Split i makes cluster i + 1 of a cluster that exists by then, so parents[i] <= i: else `predict` would read
+        # beyond the centers.
         state, (k, d) = self._state(), self.cluster_centers_.shape
         parents = np.asarray(state.parents)
         if parents.dtype.kind not in "iu" or not ((parents >= 0) & (parents <= np.arange(k - 1))).all():

@@ -1,4 +1,4 @@
-"""k-medoids with scikit-learn's face, over `jaxcluster.kmedoids`."""
+"""`KMedoids` with scikit-learn's interface, over `jaxcluster.kmedoids`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from jaxcluster.ops.distance import plain_metric
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
+"""Values of ``method``: all pairs of samples, or subsamples of them."""
 
 
 @register(
@@ -36,30 +37,30 @@ METHODS = ("fasterpam", "clara")
     family="partition",
 )
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):
-    """Clusters around rows of their own: the sum of distances to them, not squared, is least among single swaps.
+    """k-medoids: centers are samples, and no single swap lowers the sum of (not squared) distances to them.
 
     Args:
         n_clusters: number of clusters.
-        metric: a name in `jaxcluster.ops.distance.METRICS`; "precomputed" where ``fit`` is given distances; or a
-            symmetric function of two matrices of rows, (m, d) and (n, d), that gives (m, n) distances, or of two rows.
-        p: the power of "minkowski", at least 1; without a meaning for the others.
-        method: "fasterpam", which holds the distances of all pairs of rows, or "clara", which looks at samples.
-        init: "build" (greedy), "random", or for "fasterpam" (n_clusters,) numbers of different rows.
-        max_iter: the most rounds of swaps.
-        n_init: for "fasterpam", runs from different random starts; for "clara", samples; the least inertia wins. "auto"
-            is 1, or 10 where ``init`` is "random", and for "clara" 5.
-        sample_size: for "clara", rows of a sample; None for 80 + 4 × n_clusters.
+        metric: a name in `jaxcluster.ops.distance.METRICS`; "precomputed" if X holds distances; or a symmetric
+            function from two matrices (m, d) and (n, d) to (m, n) distances, or from two samples to their distance.
+        p: power of "minkowski", at least 1; other metrics ignore it.
+        method: "fasterpam", which stores the distances of all pairs, or "clara", which searches in subsamples.
+        init: "build" (greedy), "random", or for "fasterpam" (n_clusters,) distinct indices of samples.
+        max_iter: maximum number of rounds of swaps.
+        n_init: for "fasterpam", number of runs with different random initializations; for "clara", number of
+            subsamples; the least inertia wins. "auto" is 1, or 10 if ``init`` is "random", and 5 for "clara".
+        sample_size: for "clara", size of a subsample; None for 80 + 4 × n_clusters.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
 
     Attributes:
-        medoid_indices_: (n_clusters,) int32 which rows the medoids are.
-        cluster_centers_: (n_clusters, n_features) those rows; not there where distances are precomputed.
+        medoid_indices_: (n_clusters,) int32 indices of the medoids.
+        cluster_centers_: (n_clusters, n_features) the medoids; missing with precomputed distances.
         labels_: (n_samples,) int32.
         inertia_: Σ w·d(x, medoid), in the units of the metric, not squared.
         n_iter_: rounds of the best run.
-        history_: (n_iter_,) the inertia after each round; for "clara" that of the sample.
-        status_: a `jaxcluster.types.Status`, how the search ended.
+        history_: (n_iter_,) inertia after each round; for "clara" that of the subsample.
+        status_: `jaxcluster.types.Status` of the search.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -106,25 +107,26 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMedoids:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) finite, symmetric distances
-                where they are precomputed; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) finite, symmetric precomputed
+                distances; sparse matrices are refused.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
-            MemoryError: so many rows that their distances would not fit; "clara" needs none of them.
+            MemoryError: n_samples² distances do not fit; "clara" does not need them.
 
         Warns:
-            ConvergenceWarning: fewer distinct rows than clusters, distances beyond float32, or no end in ``max_iter``.
+            ConvergenceWarning: fewer distinct samples than clusters, distances beyond float32, or no convergence in
+                ``max_iter``.
         """
-        X = self._checked(X, reset=True)
+        X = self._rows_or_distances(X, reset=True)
         self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
-        fit = jax.device_get(self._fitted(X, weights))
+        fit = jax.device_get(self._call_function(X, weights))
         self.medoid_indices_ = np.array(fit.state.medoids)
         if fit.state.centers is not None:
             self.cluster_centers_ = np.array(fit.state.centers)
@@ -139,41 +141,41 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fits, and returns the distance of each row to each medoid."""
+        """Fit, and return the distance of each sample to each medoid."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def predict(self, X: Any) -> Any:
-        """The index of each row's nearest medoid, (n_samples,) int32.
+        """Label each sample by its nearest medoid, (n_samples,) int32.
 
-        Where distances are precomputed, X is (n_samples, n_fitted) distances to the rows of the fit.
+        With metric="precomputed", X holds (n_samples, n_fitted) distances to the samples of the fit.
         """
         check_is_fitted(self)
-        X = self._checked(X, reset=False)
+        X = self._rows_or_distances(X, reset=False)
         return np.array(kmedoids.predict(self._medoids(), X, metric=self.metric, p=self.p))
 
     def transform(self, X: Any) -> np.ndarray:
-        """The distance of each row to each medoid, (n_samples, n_clusters), in the units of the metric."""
+        """Compute the distance of each sample to each medoid, (n_samples, n_clusters), in the units of the metric."""
         check_is_fitted(self)
-        X = self._checked(X, reset=False)
+        X = self._rows_or_distances(X, reset=False)
         return np.array(kmedoids.transform(self._medoids(), X, metric=self.metric, p=self.p))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The negative sum of distances to the nearest medoid: higher is better."""
+        """Compute the negative sum of distances to the nearest medoid: higher is better."""
         nearest = self.transform(X).min(axis=1)
         weights = self._check_weights(sample_weight, len(nearest))
         return -float(np.sum(nearest if weights is None else weights * nearest, dtype=float))
 
-    def _checked(self, X, *, reset):
-        """The rows as finite numbers; of a matrix of distances the function says what is wrong."""
+    def _rows_or_distances(self, X, *, reset):
+        """Samples as finite numbers; a matrix of distances is checked by the functions."""
         if not self._precomputed:
             return self._validate(X, reset=reset)
         return self._to_numeric(X, reset=reset)
 
-    def _fitted(self, X, weights):
+    def _call_function(self, X, weights):
         key, options = as_key(self.random_state), {"metric": self.metric, "p": self.p, "init": self.init}
         options.update(weights=weights, max_steps=self.max_iter)
         if self.method == "clara":
@@ -213,7 +215,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         return check.check_count("n_init", self.n_init)
 
     def _medoids(self):
-        """What the functions take for the medoids: rows, or where there are none the state that numbers them."""
+        """Medoids as the functions take them: samples, or with precomputed distances a state with their indices."""
         if not self._precomputed:
             return self.cluster_centers_
         unknown = jax.numpy.zeros(())
@@ -223,7 +225,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} round{'' if self.n_iter_ == 1 else 's'}"]
 
     def _warn_of_status(self, X, weights):
-        """Says what the data did not allow, and what to do about it."""
+        """Warn of a status other than convergence, with its cause and a remedy."""
         if self.status_ == Status.NOT_FINITE:
             message = "The inertia is not finite: distances are too large for float32. Scale the columns."
         elif self.status_ == Status.PRECISION:

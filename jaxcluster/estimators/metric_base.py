@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClusterMixin
@@ -33,11 +34,11 @@ class MetricEstimator(ClusterMixin, Estimator):
         inputs.pairwise = inputs.sparse = inputs.positive_only = self._precomputed
         return tags
 
-    def _rows_or_distances(self, X):
+    def _rows_or_distances(self, X: Any, *, reset: bool) -> Any:
         """Samples of a fit as finite numbers; distances, dense or sparse, may be infinite and are checked later."""
         if not self._precomputed:
-            return self._validate(X, reset=True)
-        return self._to_numeric(X, accept_sparse="csr")
+            return self._validate(X, reset=reset)
+        return self._to_numeric(X, reset=reset, accept_sparse="csr")
 
     def _check_search(self) -> None:
         """Raise on keywords of the neighbor search that scikit-learn refuses too; they change nothing here."""

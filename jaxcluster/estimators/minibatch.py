@@ -1,4 +1,4 @@
-"""scikit-learn's `MiniBatchKMeans` over `jaxcluster.minibatch`."""
+"""`MiniBatchKMeans` with scikit-learn's interface, over `jaxcluster.minibatch`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 AUTO_RESTARTS = 3
-"""Starts of ``n_init="auto"`` from random rows."""
+"""Initializations for ``n_init="auto"`` when ``init`` is random or a callable: scikit-learn's number."""
 
 
 @register(
@@ -31,34 +31,36 @@ AUTO_RESTARTS = 3
 class MiniBatchKMeans(CenterEstimator):
     """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
-    ``cluster_centers_`` and `transform` have the dtype of the rows.
+    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
+    median; ``cluster_centers_`` and `transform` have the dtype of the samples.
 
     Args:
         n_clusters: number of clusters.
         init: "k-means++", "random", "k-means||", (n_clusters, n_features) centers, or a callable
             ``init(X, n_clusters, random_state)`` that returns them.
-        max_iter: the most passes over the rows.
-        batch_size: rows a batch, at most those there are.
-        verbose: print the smoothed inertia of every batch, after the fit.
-        compute_labels: keep ``labels_``; in `partial_fit` also whether labels and inertia are computed.
+        max_iter: maximum number of epochs (passes over the samples).
+        batch_size: samples per batch, at most n_samples.
+        verbose: print the smoothed inertia of every batch after the fit.
+        compute_labels: True to keep ``labels_``; in `partial_fit` also to compute labels and inertia.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the columns; 0 switches this off.
-        max_no_improvement: stop after so many batches without a lower smoothed inertia; None switches this off.
-        init_size: rows that starts are drawn from and tried on; None for three batches, at least 3 × n_clusters.
-        n_init: starts tried on ``init_size`` rows, of which the best is used. "auto" is 3 where ``init`` is "random"
-            or a callable, else 1.
-        reassignment_ratio: a center with less than this share of the largest count is drawn anew from the batch.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        tol: stop when Σ‖Δc‖² of a batch <= tol × the mean variance of the features; 0 to disable.
+        max_no_improvement: early stopping after this many batches without a lower smoothed inertia; None to disable.
+        init_size: samples that initial centers are drawn from and scored on; None for three batches, at least
+            3 × n_clusters.
+        n_init: number of initializations scored on ``init_size`` samples; the best is used. "auto" is 3 if ``init`` is
+            "random" or a callable, else 1.
+        reassignment_ratio: a center whose count is below this fraction of the largest is drawn anew from the batch.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
         labels_: (n_samples,) int32; after `partial_fit` those of the last batch.
-        inertia_: Σ w·‖x − c‖² (data units²) of the rows that ``labels_`` are of.
-        n_iter_: passes over the rows, rounded up; set by `fit` alone.
-        n_steps_: batches taken.
-        history_: (n_steps_,) smoothed inertia per unit of weight after each batch; of the first that of the start.
-        status_: a `jaxcluster.types.Status`, how the iteration ended; MAX_STEPS after `partial_fit`.
+        inertia_: Σ w·‖x − c‖² (data units²) of the samples of ``labels_``.
+        n_iter_: epochs, rounded up; set by `fit` only.
+        n_steps_: number of batches.
+        history_: (n_steps_,) smoothed inertia per unit of weight after each batch; the first entry is that of the
+            initial centers.
+        status_: `jaxcluster.types.Status` of the iteration; MAX_STEPS after `partial_fit`.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -95,7 +97,7 @@ class MiniBatchKMeans(CenterEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
-        """Clusters the rows by batches drawn from them.
+        """Cluster the samples by random batches.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
@@ -106,7 +108,7 @@ class MiniBatchKMeans(CenterEstimator):
             ValueError, TypeError: wrong parameters, shapes or values.
 
         Warns:
-            ConvergenceWarning: fewer distinct rows than clusters, or values beyond float32.
+            ConvergenceWarning: fewer distinct samples than clusters, or values beyond float32.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -136,10 +138,10 @@ class MiniBatchKMeans(CenterEstimator):
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
-        """Averages one more batch of rows into the centers; the first call chooses them from its batch.
+        """Average one more batch into the centers; the first call chooses them from its batch.
 
         Args:
-            X: (n_samples, n_features), any number of rows; at least n_clusters in the first call.
+            X: (n_samples, n_features), any number of samples; at least n_clusters in the first call.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
@@ -174,9 +176,9 @@ class MiniBatchKMeans(CenterEstimator):
         return self
 
     def _lacks_distinct_rows(self, fit, X, weights):
-        """Whether a sound fit left clusters without rows as there are fewer distinct rows than clusters.
+        """True if clusters are empty because there are fewer distinct samples than clusters.
 
-        Batches may leave a cluster without rows for want of luck too, which is no fault of the rows.
+        Random batches can also leave a cluster empty by chance; that is no fault of the data and no warning.
         """
         if int(fit.status) not in (Status.CONVERGED, Status.MAX_STEPS):
             return False
@@ -186,7 +188,7 @@ class MiniBatchKMeans(CenterEstimator):
         return distinct_rows(X, counted) < self.n_clusters
 
     def _print_history(self):
-        """Prints the smoothed inertia of every batch and why the last one was the last, if ``verbose`` asks for it."""
+        """Print the smoothed inertia of every batch and the stopping criterion, if ``verbose`` is set."""
         if not self.verbose:
             return
         for step, inertia in enumerate(self.history_, start=1):
@@ -208,7 +210,7 @@ class MiniBatchKMeans(CenterEstimator):
             check.check_count("init_size", self.init_size)
 
     def _n_init_rows(self):
-        """``init_size``, or three rows a cluster where it is too small for the clusters."""
+        """Number of samples for the initialization: ``init_size``, or 3 × n_clusters if it is less than n_clusters."""
         if self.init_size is None or self.init_size >= self.n_clusters:
             return self.init_size
         warn(
@@ -219,7 +221,7 @@ class MiniBatchKMeans(CenterEstimator):
         return 3 * self.n_clusters
 
     def _start(self, X, weights):
-        """The options of a start: a name and a number of runs, or centers, the best of those a callable gives."""
+        """Options of the initialization: a name and a number of runs, or the best centers of a callable ``init``."""
         runs = self._n_runs(auto=AUTO_RESTARTS)
         if not callable(self.init):
             return {"init": self.init, "n_init": runs}
@@ -227,7 +229,7 @@ class MiniBatchKMeans(CenterEstimator):
         return {"init": max(starts, key=lambda start: float(kmeans.score(start, X, weights=weights))), "n_init": 1}
 
     def _store_stream_state(self, state):
-        """Keeps what `partial_fit` goes on from, beside the centers."""
+        """Store all that `partial_fit` continues from besides the centers: counts, smoothed inertia, patience."""
         self._stream_state = {name: np.array(value) for name, value in state._asdict().items() if name != "centers"}
 
     def _restore_stream_state(self):

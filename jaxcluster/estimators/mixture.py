@@ -1,4 +1,4 @@
-"""scikit-learn's `GaussianMixture` over `jaxcluster.gmm`, and what all mixtures share."""
+"""`GaussianMixture` with scikit-learn's interface, over `jaxcluster.gmm`, and the base class of mixtures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Fit, Status
 
 MAX_LOWER_BOUNDS = 10_000
-"""Batches of a stream whose lower bounds are kept."""
+"""Number of batches of `partial_fit` whose lower bounds are kept: a stream has no end, and memory has."""
 
 
 class MixtureEstimator(DensityMixin, Estimator):
-    """An estimator that represents each cluster by a Gaussian: rows belong to all of them, each with a probability.
+    """Base of Gaussian mixtures: each sample belongs to each component with a probability, its responsibility.
 
     A subclass sets ``_functions``, the module whose ``predict``, ``predict_proba`` and ``score_samples`` take its state
-    and rows, and has `_state`.
+    and samples, and defines `_state`.
     """
 
     info = Estimator.info._replace(
@@ -50,46 +50,46 @@ class MixtureEstimator(DensityMixin, Estimator):
     _required_attributes = ("weights_", "means_", "covariances_")
 
     _frame: Frame | None = None
-    """The frame of the last fit, in which rows are compared with its components."""
+    """Origin and unit of the last fit, in which samples are compared with its components."""
 
     @property
     def _takes_missing(self):
         return getattr(self, "missing", None)
 
     def _state(self) -> Any:
-        """The state that the functions take, from the fitted attributes."""
+        """State of the functions, from the fitted attributes."""
         raise NotImplementedError
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``: the most probable component of each row, (n_samples,) int32."""
+        """Fit, and return ``labels_``: the most probable component of each sample, (n_samples,) int32."""
         return self.fit(X, sample_weight=sample_weight).labels_
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable component of each row, (n_samples,) int32; the lower index of equals."""
-        return np.array(self._functions.predict(*self._with_rows(X), **self._row_options()))
+        """Label each sample by its most probable component, (n_samples,) int32; ties go to the lower index."""
+        return np.array(self._functions.predict(*self._state_and_rows(X), **self._row_options()))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each component given each row, (n_samples, n_components)."""
-        return np.array(self._functions.predict_proba(*self._with_rows(X), **self._row_options()))
+        """Compute the responsibilities, (n_samples, n_components): probabilities of components given the samples."""
+        return np.array(self._functions.predict_proba(*self._state_and_rows(X), **self._row_options()))
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """The log-density of each row (nats), (n_samples,)."""
-        return np.array(self._functions.score_samples(*self._with_rows(X), **self._row_options()))
+        """Compute the log-density of each sample (nats), (n_samples,)."""
+        return np.array(self._functions.score_samples(*self._state_and_rows(X), **self._row_options()))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """The weighted mean log-density of the rows (nats per row): higher is better."""
+        """Compute the weighted mean log-density (nats per sample): higher is better."""
         check_is_fitted(self)
         densities = self.score_samples(X).astype(np.float64)
         return float(np.average(densities, weights=self._check_weights(sample_weight, len(densities))))
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draws rows from the mixture, those of a component together.
+        """Draw samples from the mixture, in the order of their components.
 
         Args:
-            n_samples: how many.
+            n_samples: number of samples.
 
         Returns:
-            (n_samples, n_features) rows, and the component of each, (n_samples,) int32.
+            (n_samples, n_features) samples, and (n_samples,) int32 components.
         """
         check_is_fitted(self)
         n_samples = check.check_count("n_samples", n_samples)
@@ -97,7 +97,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         order = np.argsort(labels, kind="stable")
         return x[order], labels[order]
 
-    def _with_rows(self, X):
+    def _state_and_rows(self, X):
         check_is_fitted(self)
         return self._state(), self._validate(X, reset=False)
 
@@ -105,19 +105,23 @@ class MixtureEstimator(DensityMixin, Estimator):
         return {"frame": self._frame} | ({"missing": True} if self._takes_missing else {})
 
     def _mixture(self) -> gmm.GMMState:
-        """The fitted weights, means and covariances as the functions of `jaxcluster.gmm` take them."""
+        """Fitted weights, means and covariances as a state of `jaxcluster.gmm`."""
         covariances = self.covariances_[None] if self.covariance_type == "tied" else self.covariances_
         collapsed, dtype = np.zeros(self.weights_.shape, bool), self.weights_.dtype
         bound, zero = np.asarray(self.lower_bound_, dtype), np.zeros((), dtype)
         return gmm.GMMState(self.weights_, self._exact_means(), covariances, bound, collapsed, zero)
 
     def _store_exact_means(self, means):
-        """Remembers what ``means_`` lacks of the means with all digits: in float32 at 1e4, or of integers near 1e18."""
+        """Store the rounding error of ``means_``, so that predictions use the exact means.
+
+        A mean near 1e4 has an error of 5e-4 in float32 and a mean near 1e18 one of 64 in float64: more than the
+        standard deviation of narrow components.
+        """
         self._published_means = self.means_.copy()
         self._means_residual = (means - self.means_.astype(np.longdouble)).astype(np.float64)
 
     def _exact_means(self):
-        """``means_`` with all digits, unless they were replaced since the fit."""
+        """``means_`` with their rounding errors added back, unless ``means_`` was replaced since the fit."""
         if not np.array_equal(getattr(self, "_published_means", None), self.means_):
             return self.means_
         return self.means_.astype(np.longdouble) + self._means_residual
@@ -127,7 +131,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         check.check_clusters(self.n_components, n, name="n_components")
         check.check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
         check.check_choice("init_params", self.init_params, gmm.METHODS)
-        # 0 is the start itself; of what is no number `check_count` says so.
+        # 0 keeps the initialization; any other value that is no positive integer is refused by `check_count`.
         check.check_count("max_iter", self.max_iter if type(self.max_iter) is bool or self.max_iter != 0 else 1)
         check.check_count("n_init", self.n_init)
         check.check_positive("tol", self.tol, zero=True)
@@ -141,7 +145,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         covariance_type_of(self._mixture())
 
     def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
-        """Copies to attributes what all mixtures find; returns the fit as NumPy arrays."""
+        """Set the fitted attributes that all mixtures have; return the fit as NumPy arrays."""
         fit = jax.device_get(fit)
         self._frame = frame
         self._publish_mixture(fit.state)
@@ -159,7 +163,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         return fit
 
     def _publish_mixture(self, state: Any) -> None:
-        """Weights, means, covariances and precisions in scikit-learn's shapes."""
+        """Set weights, means, covariances and precisions, in scikit-learn's shapes."""
         state = jax.device_get(state)
         covariances = state.covariances[0] if self.covariance_type == "tied" else state.covariances
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
@@ -171,7 +175,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         self.precisions_cholesky_, self.precisions_ = _roots_and_precisions(self.covariance_type, self.covariances_)
 
     def _warn_of_status(self, state):
-        """Says what the data did not allow, and what to do about it."""
+        """Warn of a status other than convergence, with its cause and a remedy."""
         if self.status_ == Status.NOT_FINITE:
             message = (
                 "The log-likelihood is not finite: rows of X, or sample_weight, are too far apart in size for float32. "
@@ -208,7 +212,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
 
 def _largest_variance(covariance, covariances):
-    """The largest mean variance of a column in a component, of covariances in scikit-learn's shapes."""
+    """Largest mean variance of a feature within a component, from covariances in scikit-learn's shapes."""
     if covariance in ("full", "tied"):
         covariances = np.diagonal(covariances, axis1=-2, axis2=-1)
     with np.errstate(over="ignore"):  # variances whose sum is beyond float64 are refused
@@ -216,13 +220,16 @@ def _largest_variance(covariance, covariances):
 
 
 def _roots_and_precisions(covariance, covariances):
-    """Upper triangular R with precision R·Rᵀ, and the precisions, of covariances in scikit-learn's shapes.
+    """Factors and precisions of covariances in scikit-learn's shapes.
 
-    On the host in float64: squares of lengths that float32 holds may be beyond it.
+    They are computed on the host in float64: float32 holds lengths of 1e30, but not their squares.
+
+    Returns:
+        upper triangular R with precision R·Rᵀ, and the precisions.
     """
     wide = np.asarray(covariances, np.float64)
     exponent = int(np.frexp(np.abs(wide).max())[1]) // 2
-    wide = np.ldexp(wide, -2 * exponent)  # in a unit in which the inverses of most are near 1
+    wide = np.ldexp(wide, -2 * exponent)  # scaled by a power of 2, so that most inverses are near 1
     with np.errstate(over="ignore", divide="ignore"):  # a precision beyond float64 is infinite
         if covariance in ("diag", "spherical"):
             roots = 1 / np.sqrt(wide)
@@ -242,31 +249,31 @@ def _roots_and_precisions(covariance, covariances):
     takes_missing=True,
 )
 class GaussianMixture(MixtureEstimator):
-    """A mixture of Gaussians by expectation–maximization, with scikit-learn's parameters, attributes and methods.
+    """Gaussian mixture by expectation–maximization, with scikit-learn's parameters, attributes and methods.
 
-    Rows are computed in float32, or in float64 where they are float64 and JAX's x64 mode is on, about their median;
-    fitted attributes have the dtype of the rows.
+    Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
+    median; fitted attributes have the dtype of the samples.
 
     Args:
         n_components: number of components.
         covariance_type: "full", "tied" (one matrix for all), "diag" or "spherical".
-        tol: stop when the lower bound (nats per row) changes by no more.
+        tol: stop when the lower bound (nats per sample) changes by no more.
         reg_covar: added to every variance (data units²).
-        max_iter: the most steps of a run; 0 for the start itself.
-        n_init: runs from different starts, of which the highest lower bound wins.
+        max_iter: maximum number of steps of a run; 0 keeps the initialization.
+        n_init: number of runs with different initializations, of which the highest lower bound wins.
         init_params: "kmeans", "k-means++", "random_from_data" or "random".
-        weights_init: (n_components,) starting weights, or None for what ``init_params`` finds.
+        weights_init: (n_components,) initial weights, or None for those of ``init_params``.
         means_init: (n_components, n_features), or None.
         precisions_init: inverse covariances in the shape of ``covariances_``, or None.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        warm_start: start from the last fit's mixture, if there is one.
-        verbose: print the lower bound of every step, after the fit.
-        verbose_interval: accepted for scikit-learn's sake.
-        missing: NaN cells of X are integrated out, in fits and for new rows.
-        precision: of matrix products: None for full float32, "fast" for the platform's fastest.
-        batch_size: rows a batch of stepwise EM, which takes at most ``max_iter`` passes; None for EM on all rows.
-        decay: in (0.5, 1]: how fast stepwise EM and `partial_fit` forget, the t-th batch weighing (t + 2)^-decay.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        warm_start: initialize by the mixture of the last fit, if there is one.
+        verbose: print the lower bound of every step after the fit.
+        verbose_interval: accepted for compatibility with scikit-learn.
+        missing: True to integrate out NaN cells, in the fit and for new samples.
+        precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
+        batch_size: samples per batch of stepwise EM, for at most ``max_iter`` epochs; None for EM on all samples.
+        decay: exponent of stepwise EM and `partial_fit`, in (0.5, 1]: the t-th batch has weight (t + 2)^-decay.
 
     Attributes:
         weights_: (n_components,).
@@ -274,12 +281,12 @@ class GaussianMixture(MixtureEstimator):
         covariances_: (n_components, n_features, n_features) full, (n_features, n_features) tied,
             (n_components, n_features) diag or (n_components,) spherical.
         precisions_, precisions_cholesky_: their inverses, and the factors of these, in the same shapes.
-        labels_: (n_samples,) int32, the most probable component of each row.
-        lower_bound_: mean log-likelihood of a row (nats) before the last step of the best run.
-        lower_bounds_, history_: (n_iter_,) the same after each step.
+        labels_: (n_samples,) int32, the most probable component of each sample.
+        lower_bound_: mean log-likelihood (nats per sample) before the last step of the best run.
+        lower_bounds_, history_: (n_iter_,) lower bound after each step.
         n_iter_: steps of the best run, or batches.
-        converged_: whether it stopped by ``tol``.
-        status_: a `jaxcluster.types.Status`, how the iteration ended.
+        converged_: True if ``tol`` was reached.
+        status_: `jaxcluster.types.Status` of the iteration.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -334,12 +341,12 @@ class GaussianMixture(MixtureEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Fits the mixture to the rows.
+        """Fit the mixture to the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored.
-            sample_weight: (n_samples,) non-negative weights, or None for 1 each; a weight of 2 is the row twice.
+            sample_weight: (n_samples,) non-negative weights, or None for 1 each; weight 2 equals the sample twice.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values.
@@ -361,22 +368,22 @@ class GaussianMixture(MixtureEstimator):
         key = as_key(self.random_state)
         if self.batch_size is None:
             options |= {"n_init": self.n_init, "max_steps": self.max_iter}
-            found = fit_framed(key, X, self.n_components, em, **options)
+            fitted = fit_framed(key, X, self.n_components, em, **options)
         else:
             options |= {"decay": self.decay, "max_epochs": self.max_iter, "init_size": None, "max_no_improvement": 10}
             options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
-            found = minibatch_fit_framed(key, X, self.n_components, em, **options)
-        self._publish(*found)
+            fitted = minibatch_fit_framed(key, X, self.n_components, em, **options)
+        self._publish(*fitted)
         self._stream_state = None
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Mixes one more batch of rows into the mixture, by stepwise EM; the first call finds a start on its batch.
+        """Update the mixture by one more batch, a step of stepwise EM; the first call initializes from its batch.
 
-        After it ``labels_`` and ``lower_bound_`` are those of the batch, ``lower_bound_`` from before it was mixed in.
+        ``labels_`` and ``lower_bound_`` are then those of the batch, ``lower_bound_`` as it was before the update.
 
         Args:
-            X: (n_samples, n_features), any number of rows; at least n_components in the first call.
+            X: (n_samples, n_features), any number of samples; at least n_components in the first call.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
@@ -414,15 +421,15 @@ class GaussianMixture(MixtureEstimator):
         return self
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Akaike's information criterion of the rows: lower is better."""
+        """Compute Akaike's information criterion of the samples: lower is better."""
         return self._criterion(gmm.aic, X, sample_weight)
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """The Bayesian information criterion of the rows: lower is better."""
+        """Compute the Bayesian information criterion of the samples: lower is better."""
         return self._criterion(gmm.bic, X, sample_weight)
 
     def _criterion(self, function, X, sample_weight):
-        state, X = self._with_rows(X)
+        state, X = self._state_and_rows(X)
         weights = self._check_weights(sample_weight, X.shape[0])
         return float(function(state, X, weights=weights, **self._row_options()))
 
@@ -433,7 +440,7 @@ class GaussianMixture(MixtureEstimator):
         return {"covariance": self.covariance_type, "reg_covar": self.reg_covar, "missing": self.missing}
 
     def _restore_stream_state(self):
-        """The state that `partial_fit` goes on from: the last batch's, or one made of a fit."""
+        """State that `partial_fit` continues from: that after the last batch, or one derived from a fit."""
         if self._stream_state is not None:
             arrays = {name: jnp.asarray(value) for name, value in self._stream_state.items() if name != "frame"}
             return gmm.StepwiseState(frame=self._stream_state["frame"], **arrays)

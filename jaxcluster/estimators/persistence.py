@@ -1,6 +1,6 @@
-"""Saved models: a folder of ``model.json`` and ``arrays.safetensors``, each guarded by a SHA-256, never a pickle.
+"""Saved models: a folder of ``model.json`` and ``arrays.safetensors`` with SHA-256 checksums, and no pickle.
 
-The checksums find accidents: bits that flipped, files cut short or mixed up. They are no signature.
+The checksums detect accidents: flipped bits, truncated files, files of two models. They are no signature.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from jaxcluster.types import Status
 FORMAT = "jaxcluster-model"
 FORMAT_VERSION = 1
 ATTRIBUTES_VERSION = 3
-"""Of the fitted attributes: from 2 on they hold the frame of the fit, without which rows cannot be labeled."""
+"""Version of the names and meanings of fitted attributes. 2: the frame of the fit; 3: ``epoch_history_`` in place of
+``records_``, and new names of private attributes."""
 
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
 PATH_PARAMS = ("checkpoint_dir",)
-"""Parameters that are places on the machine of a fit, and no part of a model: they are not saved."""
+"""Parameters that are paths on the machine of the fit: they are not saved."""
 
 MAX_JSON_BYTES = 1 << 30
-"""Bytes of model.json that are read at the most. What is large is among the arrays."""
+"""Largest model.json that is read, in bytes. All large values are in the arrays file."""
 
 MAX_ROWS = 1 << 48
-"""More rows than any fit has seen."""
+"""Number of samples for parameter checks of models without labels: more than any fit has seen."""
 
 NUMBER_WORDS = ("auto", "scale")
-"""What a parameter may be in place of a number."""
+"""Strings that a numeric parameter may have."""
 
 FINITE_ARRAYS = (
     *("cluster_centers_", "means_", "weights_", "covariances_", "precisions_", "precisions_cholesky_", "variances_"),
@@ -56,10 +57,10 @@ FINITE_ARRAYS = (
         "_means_residual",
     ),
 )
-"""Fitted arrays that are finite numbers, or there is no model."""
+"""Fitted arrays that must be finite."""
 
 FEATURE_ARRAYS = ("means_", "components_", "_fitted_rows")
-"""Of these, what has the columns of the rows."""
+"""Fitted arrays with one column per feature."""
 
 _DECODING_ERRORS = (
     KeyError,
@@ -71,7 +72,7 @@ _DECODING_ERRORS = (
     RecursionError,
     MemoryError,
 )
-"""What the decoding of wrong content raises."""
+"""Exceptions that decoding of wrong content raises."""
 
 REQUIRED_KEYS = {
     "format",
@@ -86,7 +87,7 @@ REQUIRED_KEYS = {
 
 
 def save(estimator: Any, path: str | os.PathLike) -> None:
-    """Writes a fitted estimator to the folder ``path``: beside it first, then renamed, so a model is never half there.
+    """Write a fitted estimator to the folder ``path``: beside it first, then renamed, so a model is never incomplete.
 
     Raises:
         TypeError: a class that is not registered, or a parameter that is not data.
@@ -120,10 +121,10 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Any:
-    """The estimator that `save` wrote to the folder ``path``; its predictions are the same to the bit.
+    """Load the estimator that `save` wrote to the folder ``path``; its predictions are the same to the bit.
 
-    Only registered classes are made, and nothing in the files is executed: a folder of a stranger gives a model or one
-    ValueError. No more is read than the files have, and nothing outside of the folder.
+    Only registered classes are created, and nothing in the files is executed: an untrusted folder gives a model or one
+    ValueError. No more is read than the size that the file system states, and nothing outside the folder.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing.
@@ -133,14 +134,14 @@ def load(path: str | os.PathLike) -> Any:
     """
     folder = Path(path)
     if not folder.is_dir():
-        what = "is a file, and a saved model is a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"no model at {folder}: it {what}.")
+        problem = "is a file, and a saved model is a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"no model at {folder}: it {problem}.")
     while True:
         before = os.stat(folder)
         try:
             return _load(folder)
         except (ValueError, FileNotFoundError):
-            # A model that was saved again meanwhile has another folder: files of the two do not go together.
+            # If the model was saved again meanwhile, the files that were read belong to two models: read them again.
             if os.path.samestat(before, os.stat(folder)):
                 raise
 
@@ -173,7 +174,7 @@ def _rebuild(cls, params, attributes):
     _check_fitted(attributes, str(getattr(cls, "__module__", "")))
     _check_params(cls, params, attributes)
     for name, value in attributes.items():
-        of_class = getattr(cls, name, None) is not None  # a method; None stands for what a fit sets
+        of_class = getattr(cls, name, None) is not None  # a method; None is the class default of a fitted attribute
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
             raise ValueError(f"{name!r} is not the name of a fitted attribute.")
         setattr(estimator, name, value)
@@ -182,15 +183,17 @@ def _rebuild(cls, params, attributes):
 
 
 def _check_params(cls, params, attributes):
-    """Raises on parameters with which no model of these fitted attributes is fitted, such as set after its fit."""
+    """Raise on parameters that contradict the fitted attributes, such as those set after the fit."""
     per_row = attributes.get("labels_", attributes.get("embedding_"))
-    known = per_row is not None and not hasattr(cls, "partial_fit")  # which keeps the labels of its last batch
-    # Not of the estimator itself: some keep what they work out of the parameters.
-    cls(**params)._check_params(len(per_row) if known else MAX_ROWS, attributes["n_features_in_"])
+    per_sample = per_row is not None and not hasattr(
+        cls, "partial_fit"
+    )  # partial_fit keeps only the labels of its last batch
+    # On a copy: some estimators store values that they derive from the parameters.
+    cls(**params)._check_params(len(per_row) if per_sample else MAX_ROWS, attributes["n_features_in_"])
 
 
 def _check_fitted(attributes, module):
-    """Raises ValueError unless what a model labels rows by are finite numbers of the right shape."""
+    """Raise ValueError unless the arrays that predictions use are finite and of the right shape."""
     width, status = attributes.get("n_features_in_"), attributes.get("status_")
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise ValueError(f"n_features_in_ is {width!r}, not a number of columns.")
@@ -224,7 +227,7 @@ def _is_finite(numbers):
 
 
 def _read_model(file):
-    """The checked content of ``model.json``."""
+    """Verified content of ``model.json``."""
     text = _read(file, MAX_JSON_BYTES).decode("utf-8", errors="replace")
     try:
         sealed = json.loads(text)
@@ -241,8 +244,8 @@ def _read_model(file):
         intact = False
     if not intact:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
-    for name, known in (("format_version", FORMAT_VERSION), ("attributes_version", ATTRIBUTES_VERSION)):
-        _check_version(file, content, name, known)
+    for name, current in (("format_version", FORMAT_VERSION), ("attributes_version", ATTRIBUTES_VERSION)):
+        _check_version(file, content, name, current)
     if not isinstance(content["estimator"], str) or content["estimator"] not in ESTIMATORS:
         raise ValueError(
             f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(ESTIMATORS)}."
@@ -253,24 +256,24 @@ def _read_model(file):
     return content
 
 
-def _check_version(file, content, name, known):
-    """Raises ValueError unless the file was written in the version that is known."""
-    found = content.get(name, 1)
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise ValueError(f"{file} is not a model of jaxcluster, or was changed: its {name} is {found!r}.")
-    if found == known:
+def _check_version(file, content, name, current):
+    """Raise ValueError unless the file has the current version."""
+    version = content.get(name, 1)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise ValueError(f"{file} is not a model of jaxcluster, or was changed: its {name} is {version!r}.")
+    if version == current:
         return
-    told = f"{file} has {name.replace('_', ' ')} {found}, written by jaxcluster {content['jaxcluster_version']}"
-    if found > known:
-        raise ValueError(f"{told}; this one, {jaxcluster.__version__}, reads up to {known}. Upgrade jaxcluster.")
+    prefix = f"{file} has {name.replace('_', ' ')} {version}, written by jaxcluster {content['jaxcluster_version']}"
+    if version > current:
+        raise ValueError(f"{prefix}; {jaxcluster.__version__} reads up to {current}. Upgrade jaxcluster.")
     raise ValueError(
-        f"{told}; this one, {jaxcluster.__version__}, reads {known}, since the attributes of a fit are others now. Fit "
+        f"{prefix}; {jaxcluster.__version__} reads {current}, since the attributes of a fit are others now. Fit "
         "the estimator again, or load the file with the version that wrote it."
     )
 
 
 def _read_arrays(file, content):
-    """The checked arrays that belong to ``content``."""
+    """Verified arrays of ``content``."""
     try:
         size, digest = content["files"][ARRAYS_FILE]["bytes"], content["files"][ARRAYS_FILE]["sha256"]
     except (KeyError, TypeError) as error:
@@ -290,7 +293,7 @@ def _read_arrays(file, content):
 
 
 def _read(file, most):
-    """The bytes of a regular file of at most so many."""
+    """Bytes of a regular file of at most ``most`` bytes."""
     try:
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
@@ -301,14 +304,14 @@ def _read(file, most):
         if file.is_symlink():
             raise ValueError(f"{file} is a link, and a model has its own files. Copy the file itself.") from error
         raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise ValueError(f"{file} is a folder, a pipe or a device, not a file of a saved model.")
     with open(descriptor, "rb") as stream:
-        if not isinstance(most, int) or about.st_size > most:
-            raise ValueError(f"{file} is larger than a model's can be, or was changed: {about.st_size:,} bytes.")
-        return stream.read(about.st_size)
+        if not isinstance(most, int) or status.st_size > most:
+            raise ValueError(f"{file} is larger than a model's can be, or was changed: {status.st_size:,} bytes.")
+        return stream.read(status.st_size)
 
 
 def _array_specs(arrays):
@@ -316,7 +319,7 @@ def _array_specs(arrays):
 
 
 def _with_checksum(content):
-    """``content`` with the SHA-256 of its own text."""
+    """``content`` with the SHA-256 of its JSON text."""
     return {**content, "sha256": _sha256(_to_json(content).encode())}
 
 
@@ -329,19 +332,19 @@ def _sha256(payload):
 
 
 def _check_replaceable(folder):
-    """Raises unless ``folder`` is free, empty, or holds a saved model and nothing else."""
+    """Raise FileExistsError unless ``folder`` does not exist, is empty, or holds only a saved model."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is a file. Give the path of a folder for the model.")
-    found = {entry.name for entry in folder.iterdir()}
-    if found and (MODEL_FILE not in found or found - {MODEL_FILE, ARRAYS_FILE}):
-        others = ", ".join(sorted(found - {MODEL_FILE, ARRAYS_FILE})[:4]) or f"no {MODEL_FILE}"
+    names = {entry.name for entry in folder.iterdir()}
+    if names and (MODEL_FILE not in names or names - {MODEL_FILE, ARRAYS_FILE}):
+        others = ", ".join(sorted(names - {MODEL_FILE, ARRAYS_FILE})[:4]) or f"no {MODEL_FILE}"
         raise FileExistsError(f"{folder} is not a saved model (it has {others}) and is not replaced. Give a new path.")
 
 
 def _replace_folder(folder, files):
-    """Writes ``files`` to a new folder beside and renames it; what was there before goes last, or comes back."""
+    """Write ``files`` to a new folder and rename it; the old folder is deleted last, or restored on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     fresh, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("new", "old"))
@@ -351,7 +354,7 @@ def _replace_folder(folder, files):
             _write(fresh / name, payload)
         take_place(fresh, folder, aside=old)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # nothing is left of it but where it was not finished
+        shutil.rmtree(fresh, ignore_errors=True)  # exists only if the rename did not happen
     shutil.rmtree(old, ignore_errors=True)
 
 

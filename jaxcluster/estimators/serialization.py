@@ -1,6 +1,6 @@
-"""Parameters and fitted attributes as JSON values, with their arrays set aside; nothing is ever unpickled.
+"""Serialization of parameters and fitted attributes: JSON values, and arrays beside them. Nothing is unpickled.
 
-What JSON has is written as it is. Everything else is an object of one key that begins with "$" and names its kind.
+Values that JSON has are written as they are. Every other value is an object with one key, "$" and the kind.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ NAMED_TUPLES = {
     "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",
 }
-"""Named tuples that fitted attributes may hold, and the module of each: a file can name no other class."""
+"""Named tuples in fitted attributes, and their modules. A file cannot name any other class: loading one imports and
+calls nothing that the file chooses."""
 
 COMPRESSED_FORMATS = ("csr", "csc", "bsr")
-"""Formats of sparse matrices that are kept as they are, entry by entry; others go by way of coordinates."""
+"""Sparse formats that are saved by their own three arrays; others are saved as coordinates."""
 
 
 def encode(name: str, value: Any, arrays: Arrays) -> Any:
-    """``value`` as JSON; the arrays in it are put into ``arrays`` under names that begin with ``name``.
+    """Encode ``value`` as JSON; its arrays are added to ``arrays`` under names that begin with ``name``.
 
     Raises:
         TypeError: a function, or another object that is not data.
@@ -45,7 +46,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, np.longdouble):
-        return encode(name, float(value), arrays)  # its item() is no number of Python
+        return encode(name, float(value), arrays)  # its item() is a longdouble again, not a float
     if isinstance(value, np.generic):
         return encode(name, value.item(), arrays)
     if isinstance(value, float):
@@ -88,7 +89,7 @@ def _encode_array(name, value, arrays):
 
 
 def _encode_sparse(name, value, arrays):
-    """The parts of a sparse matrix, of which its class makes it again."""
+    """Encode a sparse matrix by its class, shape and arrays."""
     if value.ndim != 2:
         raise TypeError(f"{name} is a sparse array of shape {value.shape}, which cannot be saved. Make it 2-D.")
     if value.format in COMPRESSED_FORMATS:
@@ -102,10 +103,10 @@ def _encode_sparse(name, value, arrays):
 
 
 def decode(value: Any, arrays: Arrays) -> Any:
-    """The inverse of `encode`.
+    """Decode a value that `encode` made.
 
     Raises:
-        ValueError: a kind that is not known.
+        ValueError: an unknown kind.
     """
     if isinstance(value, list):
         return [decode(item, arrays) for item in value]
@@ -118,7 +119,7 @@ def decode(value: Any, arrays: Arrays) -> Any:
 
 
 def _as_jax(array):
-    """An array of JAX; one of NumPy where JAX, without x64, would round it."""
+    """JAX array; a NumPy array if JAX, without x64, would round it."""
     return jnp.asarray(array) if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype else array
 
 
@@ -150,11 +151,11 @@ def _decode_sparse(content, arrays):
         raise ValueError(f"sparse matrices of the form {content['format']!r} are not known.")
     data = decode(content["data"], arrays)
     if content["format"] not in COMPRESSED_FORMATS:
-        place = decode(content["row"], arrays), decode(content["col"], arrays)
-        return getattr(scipy.sparse, f"coo_{kind}")((data, place), shape=shape).asformat(content["format"])
+        indices = decode(content["row"], arrays), decode(content["col"], arrays)
+        return getattr(scipy.sparse, f"coo_{kind}")((data, indices), shape=shape).asformat(content["format"])
     parts = (data, decode(content["indices"], arrays), decode(content["indptr"], arrays))
     matrix = getattr(scipy.sparse, f"{content['format']}_{kind}")(parts, shape=shape)
-    matrix.check_format(full_check=True)  # places beyond the shape would be read from beyond the arrays
+    matrix.check_format(full_check=True)  # an index beyond the shape would read beyond the arrays
     return matrix
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's `SpectralClustering` and `SpectralEmbedding` over `jaxcluster.spectral`."""
+"""`SpectralClustering` and `SpectralEmbedding` with scikit-learn's interface, over `jaxcluster.spectral`."""
 
 from __future__ import annotations
 
@@ -26,29 +26,27 @@ from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Status
 
 SOLVERS = ("arpack", "lobpcg", "amg")
-"""What scikit-learn calls the ways to the eigenvectors; there is one here, in place of all."""
-
+"""Eigensolvers of scikit-learn. One solver is used here, whichever is named."""
 
 EXACT_TOL = 1e-13
-"""Residual of what is as exact as can be: a few hundred roundings of float64, which products of many rows leave."""
-
+"""Residual for ``eigen_tol=0``: a few hundred roundings of float64, which products with many rows accumulate."""
 
 EIGENVALUE_ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""Rounding of an eigenvalue, in whose place one of equal weights may be."""
+"""Relative rounding of an eigenvalue: so close to n / (n − 1) it is that of a graph of equal weights."""
 
 
 class _SpectralEstimator(Estimator):
-    """What clustering and embedding share: rows or matrices as input, the affinity, and what the eigensolver found."""
+    """Base of spectral estimators: input, affinity matrix, and publication of the eigenvectors."""
 
     info = Estimator.info._replace(family="graph", reported=("n_iter_",), objective="sum of the least eigenvalues")
 
     _affinities: tuple[str, ...] = spectral.AFFINITIES
-    """Names that ``affinity`` may have."""
+    """Accepted names of ``affinity``."""
 
     _required_attributes = ("embedding_",)
 
     _n_trivial = 0
-    """Whether the first eigenvalue, 0, is among those that are published."""
+    """Number of published eigenvalues that are 0 by construction: the first one, or none."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -57,17 +55,17 @@ class _SpectralEstimator(Estimator):
 
     @property
     def affinity_matrix_(self) -> np.ndarray | scipy.sparse.csr_array:
-        """(n_samples, n_samples) weights; those of "rbf" are computed when they are asked for, as nothing needs them.
+        """(n_samples, n_samples) weights; those of "rbf" are computed on access, as the fit does not need them.
 
         Raises:
-            MemoryError: so many rows that their dense weights would not fit.
+            MemoryError: n_samples² dense weights do not fit.
         """
         check_is_fitted(self)
         if self._weights is not None:
             return self._weights
         check_dense_memory(len(self._rows), "rbf")
-        # By differences: the expanded squares of rows far from the origin hold no digit of their distances.
-        # In a unit near 1, where squares are neither 0 nor infinite.
+        # By differences: ‖x‖² − 2x·y + ‖y‖² loses all digits of the distance of samples far from the origin. Scaled by
+        # a power of 2 to entries near 1, of which squares neither underflow nor overflow.
         exponent = int(np.frexp(np.abs(self._rows).max())[1])
         rows = np.ldexp(self._rows.astype(np.float64), -exponent)
         with np.errstate(over="ignore", under="ignore"):
@@ -79,8 +77,8 @@ class _SpectralEstimator(Estimator):
     def _precomputed(self):
         return isinstance(self.affinity, str) and self.affinity.startswith("precomputed")
 
-    def _checked(self, X):
-        """The rows, or the matrix, as a NumPy or CSR array."""
+    def _rows_or_matrix(self, X):
+        """Samples, or the matrix, as a NumPy or CSR array."""
         if not self._precomputed:
             X = self._validate(X, reset=True)
             if len(X) < 2:
@@ -92,7 +90,7 @@ class _SpectralEstimator(Estimator):
 
     @staticmethod
     def _symmetric(X):
-        """Weights as they are, or ½(W + Wᵀ) where the two of a pair differ, with a warning, as in scikit-learn."""
+        """W if it is symmetric, else ½(W + Wᵀ) with a warning, as in scikit-learn."""
         if X.shape[0] != X.shape[1]:
             return X
         X = X.astype(np.float32 if X.dtype == np.float32 else np.float64)
@@ -117,15 +115,15 @@ class _SpectralEstimator(Estimator):
         self._tol()
 
     def _tol(self):
-        """The largest residual of an eigenvector."""
+        """Largest accepted residual of an eigenvector."""
         if isinstance(self.eigen_tol, str):
             check.check_choice("eigen_tol", self.eigen_tol, ["auto"])
             return 1e-4
         check.check_positive("eigen_tol", self.eigen_tol, zero=True)
-        return self.eigen_tol or EXACT_TOL  # scikit-learn's 0 is "as exact as can be"
+        return self.eigen_tol or EXACT_TOL  # 0 means "as exact as possible" in scikit-learn
 
     def _graph_input(self, X, gamma, n_neighbors):
-        """What the function is given: rows for "rbf", else the matrix, which is kept."""
+        """Input of the function and its options: the samples for "rbf", else the affinity matrix, which is stored."""
         self._rows, self._weights, self.gamma_ = None, None, gamma
         if self.affinity == "rbf":
             self._rows = X
@@ -139,7 +137,7 @@ class _SpectralEstimator(Estimator):
         return affinity_matrix(X, self.affinity, n_neighbors)
 
     def _publish(self, embedding, dtype):
-        """Copies to attributes what the eigensolver found, and says what the graph did not allow."""
+        """Set the attributes of the eigenvectors; warn of an unusable graph and of vectors that did not converge."""
         host = jax.device_get(embedding)
         self.embedding_ = np.array(host.vectors, dtype)
         self.eigenvalues_, self.residuals_ = np.array(host.eigenvalues), np.array(host.residuals)
@@ -179,7 +177,7 @@ class _SpectralEstimator(Estimator):
             warn(message, ConvergenceWarning)
 
     def _weights_are_equal(self):
-        """Whether the second eigenvalue is n / (n − 1), which it is of equal weights between all rows alone."""
+        """True if the second eigenvalue is n / (n − 1), its maximum, which only equal weights of all pairs reach."""
         n, further = len(self.embedding_), self.eigenvalues_[self._n_trivial :]
         return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EIGENVALUE_ROUNDING
 
@@ -189,29 +187,29 @@ class _SpectralEstimator(Estimator):
 
 @register("spectral", "a small cut of the graph of rows, by its eigenvectors", clusters="n_clusters")
 class SpectralClustering(ClusterMixin, _SpectralEstimator):
-    """Clusters that have little weight between them, by eigenvectors of their graph, as scikit-learn's estimator.
+    """Spectral clustering: k-means, or another assignment, of eigenvectors of the normalized graph Laplacian.
 
-    Eigenvectors are computed in float64 by one solver, whatever ``eigen_solver`` names. Nothing of n_samples² is built
-    for "nearest_neighbors", nor for "rbf" of many rows; for more rows still see `jaxcluster.spectral.nystrom`.
+    Eigenvectors are computed in float64 by one solver, whatever ``eigen_solver`` names. No n_samples² array is built
+    for "nearest_neighbors", nor for "rbf" of many samples; for even more samples see `jaxcluster.spectral.nystrom`.
 
     Args:
         n_clusters: number of clusters.
-        eigen_solver: None, "arpack", "lobpcg" or "amg": accepted for scikit-learn's sake.
-        n_components: eigenvectors to embed by; None for ``n_clusters``.
+        eigen_solver: None, "arpack", "lobpcg" or "amg": accepted for compatibility with scikit-learn.
+        n_components: number of eigenvectors; None for ``n_clusters``.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        n_init: starts of k-means.
-        gamma: of "rbf" and the other kernels that have it, in units of 1 / data units².
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        n_init: number of initializations of k-means.
+        gamma: coefficient of "rbf" and of other kernels, in 1 / data units².
         affinity: "nearest_neighbors", "rbf", "precomputed" (symmetric weights, dense or sparse),
             "precomputed_nearest_neighbors" (distances), the name of another kernel of
-            ``sklearn.metrics.pairwise.pairwise_kernels``, or a function of two rows that gives their weight.
-        n_neighbors: of the graphs of neighbors, each row itself among them.
-        eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
+            ``sklearn.metrics.pairwise.pairwise_kernels``, or a function from two samples to their weight.
+        n_neighbors: neighbors per sample in the graph, itself included.
+        eigen_tol: largest residual ‖Lv − λv‖; "auto" for 1e-4. Close eigenvalues are resolved further.
         assign_labels: "kmeans", "discretize" or "cluster_qr".
-        degree, coef0, kernel_params: of other kernels, as in scikit-learn.
-        n_jobs: accepted for scikit-learn's sake: all cores take part.
-        verbose: print the sum of the eigenvalues after every step, and how labels are assigned, after the fit. Small
-            graphs take no steps.
+        degree, coef0, kernel_params: parameters of other kernels, as in scikit-learn.
+        n_jobs: accepted for compatibility with scikit-learn; all cores are used.
+        verbose: print the sum of the eigenvalues of every step, and the assignment of labels, after the fit. Small
+            graphs are solved without steps.
 
     Attributes:
         labels_: (n_samples,) int32.
@@ -219,9 +217,9 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         embedding_: (n_samples, n_components) eigenvectors divided by √degree.
         eigenvalues_: (n_components,) of the normalized Laplacian, ascending.
         residuals_: (n_components,) ‖Lv − λv‖.
-        n_connected_components_: components of more than one row.
-        n_iter_, history_: steps of the eigensolver, and the sum of the eigenvalues that it looked for after each.
-        status_: a `jaxcluster.types.Status`, how the eigensolver and k-means ended.
+        n_connected_components_: number of components with more than one sample.
+        n_iter_, history_: steps of the eigensolver, and the sum of the least eigenvalues after each.
+        status_: `jaxcluster.types.Status` of the eigensolver and of k-means.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -270,23 +268,23 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> SpectralClustering:
-        """Clusters the rows.
+        """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) weights or distances, dense or
-                sparse, where the affinity is precomputed.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed weights or
+                distances, dense or sparse.
             y: ignored.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; weights that are not symmetric or negative, and
-                where.
-            MemoryError: so many rows that the dense weights of a kernel would not fit.
+            ValueError, TypeError: wrong parameters, shapes or values; asymmetric or negative weights, with their
+                position.
+            MemoryError: n_samples² dense weights of a kernel do not fit.
 
         Warns:
             UserWarning: the graph is not connected.
-            ConvergenceWarning: eigenvectors that were not found, or fewer distinct rows than clusters.
+            ConvergenceWarning: eigenvectors that did not converge, or fewer distinct samples than clusters.
         """
-        X = self._checked(X)
+        X = self._rows_or_matrix(X)
         self._check_params(*X.shape)
         x, options = self._graph_input(X, self.gamma, self.n_neighbors)
         fit = spectral.fit(
@@ -323,7 +321,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             check.check_count("n_components", self.n_components)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X).labels_
 
     def _matrix(self, X, n_neighbors):
@@ -335,7 +333,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
             weights = pairwise_kernels(X, metric=_one_weight(self.affinity), **params)
             return affinity_matrix(weights, "precomputed", 1)
         params |= {"gamma": self.gamma, "degree": self.degree, "coef0": self.coef0}
-        rows = unit_rows(X) if self.affinity == "cosine" else X  # the squares of rows near 1e160 are infinite
+        rows = unit_rows(X) if self.affinity == "cosine" else X  # squares of entries near 1e160 overflow
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             weights = pairwise_kernels(rows, metric=self.affinity, filter_params=True, **params)
         if not np.isfinite(weights).all():
@@ -347,13 +345,13 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
 
 
 def _one_weight(affinity):
-    """A function of two rows, whose weight is looked at."""
+    """The caller's function of two samples, with a check that its weight is a real number."""
 
     def weight(a, b, **params):
-        found = affinity(a, b, **params)
-        number = as_real_numbers(found)
+        value = affinity(a, b, **params)
+        number = as_real_numbers(value)
         if number is None or number.ndim:
-            got = describe_value(found) if number is None else f"shape {number.shape}"
+            got = describe_value(value) if number is None else f"shape {number.shape}"
             raise ValueError(f"affinity gave {got} for two rows. Pass a function of two rows that gives a number >= 0.")
         return float(number)
 
@@ -362,26 +360,26 @@ def _one_weight(affinity):
 
 @register("spectral-embedding", "no clusters: places by eigenvectors of a graph, in Python alone", labels=False)
 class SpectralEmbedding(_SpectralEstimator):
-    """Rows by the smoothest vectors over their graph (Laplacian eigenmaps), as scikit-learn's estimator.
+    """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.
 
     Args:
-        n_components: columns of the embedding. The first eigenvector, which is constant where the graph is connected,
-            is left out.
-        affinity: "nearest_neighbors", "rbf", "precomputed", "precomputed_nearest_neighbors", or a function of the rows
-            that gives all weights.
-        gamma: of "rbf", in units of 1 / data units²; None for 1 / n_features.
+        n_components: dimension of the embedding. The first eigenvector, which is constant for a connected graph, is
+            dropped.
+        affinity: "nearest_neighbors", "rbf", "precomputed", "precomputed_nearest_neighbors", or a function from the
+            samples to all weights.
+        gamma: coefficient of "rbf", in 1 / data units²; None for 1 / n_features.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
-        eigen_solver, n_jobs: accepted for scikit-learn's sake.
-        eigen_tol: the largest residual of an eigenvector; "auto" for 1e-4. Closer eigenvalues are resolved further.
-        n_neighbors: of the graphs of neighbors, each row itself among them; None for a tenth of the rows.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
+        eigen_solver, n_jobs: accepted for compatibility with scikit-learn.
+        eigen_tol: largest residual ‖Lv − λv‖; "auto" for 1e-4. Close eigenvalues are resolved further.
+        n_neighbors: neighbors per sample in the graph, itself included; None for n_samples / 10.
 
     Attributes:
         embedding_: (n_samples, n_components) eigenvectors divided by √degree.
         affinity_matrix_: (n_samples, n_samples) weights, dense or CSR.
-        n_neighbors_: neighbors that were used, for graphs of them.
+        n_neighbors_: effective ``n_neighbors``.
         eigenvalues_, residuals_, n_connected_components_, n_iter_, history_: as in `SpectralClustering`.
-        status_: a `jaxcluster.types.Status`, how the eigensolver ended.
+        status_: `jaxcluster.types.Status` of the eigensolver.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -410,20 +408,20 @@ class SpectralEmbedding(_SpectralEstimator):
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> SpectralEmbedding:
-        """Embeds the rows.
+        """Embed the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) weights or distances, dense or
-                sparse, where the affinity is precomputed.
+            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed weights or
+                distances, dense or sparse.
             y: ignored.
 
         Raises:
             ValueError, TypeError, MemoryError: as `SpectralClustering.fit`.
 
         Warns:
-            UserWarning, ConvergenceWarning: the graph is not connected; eigenvectors that were not found.
+            UserWarning, ConvergenceWarning: a graph that is not connected; eigenvectors that did not converge.
         """
-        X = self._checked(X)
+        X = self._rows_or_matrix(X)
         self._check_params(*X.shape)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
         self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
@@ -443,7 +441,7 @@ class SpectralEmbedding(_SpectralEstimator):
             check.check_count("n_neighbors", self.n_neighbors)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fits, and returns ``embedding_``."""
+        """Fit, and return ``embedding_``."""
         return self.fit(X).embedding_
 
     def _matrix(self, X, n_neighbors):

@@ -62,7 +62,7 @@ class AutoencoderClusterer(DeepEstimator):
         n_init: starts of k-means.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
     """
 
     _: KW_ONLY

@@ -54,7 +54,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         learning_rate: of Adam; or a schedule of optax, a function from steps to rates.
         optimizer: any gradient transformation of optax in place of Adam; see `jaxcluster.deep.train`.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
-        order: None, or "canonical" to fit the rows sorted by their values: permuted rows then have the same labels.
+        order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         precision: None for float32, "fast" for bfloat16 in the networks' products.
         verbose: 1 for a progress bar.
         callbacks: called with a `jaxcluster.deep.EpochReport` after every epoch.
@@ -159,7 +159,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return np.array(map_module(module, "features", rows))
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fits, and returns ``labels_``."""
+        """Fit, and return ``labels_``."""
         return self.fit(X, y).labels_
 
     @property

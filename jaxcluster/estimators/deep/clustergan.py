@@ -60,7 +60,7 @@ class ClusterGAN(SinglePhaseEstimator):
 
     Attributes:
         cluster_centers_: (n_clusters, latent + n_clusters), among the codes.
-        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods. In the records,
+        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`. In the records,
             "distance" is the critic's estimate of the Wasserstein distance between real and generated rows, "code" and
             "cluster" are the errors of the recovered noise and cluster.
 

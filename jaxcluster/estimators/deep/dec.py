@@ -29,10 +29,10 @@ class DEC(AutoencoderClusterer):
     Args:
         n_clusters: number of clusters.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Source: J. Xie, R. Girshick and A. Farhadi, Unsupervised deep embedding for clustering analysis, ICML 2016.
 
@@ -65,10 +65,10 @@ class IDEC(DEC):
         n_clusters: number of clusters.
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Source: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
     IJCAI 2017.
@@ -103,12 +103,12 @@ class JointClustering(AutoencoderClusterer):
         gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
         weight: λ, that of the cross-entropy, a mean over the rows of a batch whose class is known.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
         labels_: (n_samples,) int32 clusters: of rows of a known class too they are what the network says.
         classes_: the classes that were known of any row, ascending; cluster j is that of ``classes_[j]``.
-        cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Sources: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
     IJCAI 2017; J. Enguehard, P. O'Halloran and A. Gholipour, Semi-supervised learning with deep embedded clustering for

@@ -23,11 +23,11 @@ class AutoencoderKMeans(AutoencoderClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`. Options of the second
+        hidden, latent, …: see `AutoencoderClusterer`. Options of the second
             phase mean nothing here, and ``history_`` is that of the pretraining.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_: see `DeepEstimator`.
         status_: how k-means ended.
 
     Example:
@@ -66,10 +66,10 @@ class DCN(AutoencoderClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Source: B. Yang, X. Fu, N. Sidiropoulos and M. Hong, Towards k-means-friendly spaces: simultaneous deep learning
     and clustering, ICML 2017.
@@ -99,10 +99,10 @@ class DenoisingAutoencoderClustering(AutoencoderClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`.
+        hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
     """
 
     weight: float = 0.1

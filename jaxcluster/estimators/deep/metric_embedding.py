@@ -43,7 +43,7 @@ class MetricEmbedding(AugmentationEstimator):
         classes_: the classes that were known of any row, ascending.
         epoch_history_: also the means of ``anchors``, views in a batch with a positive and a negative, and of
             ``triplets``, and ``barren``, the fraction of batches without any anchor.
-        cluster_centers_, history_, snapshots_, n_iter_, status_: as of all deep methods.
+        cluster_centers_, history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Sources: see `jaxcluster.deep.metric_learning`.
 

@@ -50,7 +50,7 @@ class DeepCluster(AugmentationEstimator):
         cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
         epoch_history_: also ``accuracy``, the fraction of views that are classified right, and, for each epoch but
             the first, ``nmi``, the normalized mutual information of its clusters and those before.
-        labels_, history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Sources: see `jaxcluster.deep.deepcluster`.
 
@@ -141,7 +141,7 @@ class SwAV(AugmentationEstimator):
         prototypes_: (n_prototypes, projection) of length 1.
         prototype_labels_: (n_prototypes,) int32 the cluster of each.
         cluster_centers_: (n_clusters, latent) mean features.
-        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Example:
         >>> from sklearn.datasets import load_iris

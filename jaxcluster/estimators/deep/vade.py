@@ -41,13 +41,13 @@ class VaDE(AutoencoderClusterer):
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `jaxcluster.estimators.deep.autoencoder_base.AutoencoderClusterer`; an ``encoder`` gives
+        hidden, latent, …: see `AutoencoderClusterer`; an ``encoder`` gives
             (mean, log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
 
     Attributes:
         weights_: (n_clusters,) of the mixture; its means are ``cluster_centers_``.
         variances_: (n_clusters, latent).
-        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: as of all deep methods.
+        labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
     approach to clustering, IJCAI 2017.
