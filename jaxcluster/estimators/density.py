@@ -208,8 +208,8 @@ class OPTICS(MetricEstimator):
         core_distances_: (n_samples,) distance to the ``min_samples``-th nearest sample, infinite above ``max_eps``.
         predecessor_: (n_samples,) index of the sample each was reached from, -1 for the first of a component.
         labels_: (n_samples,) int32, -1 for noise.
-        cluster_hierarchy_: for "xi", (n_hierarchy, 2) first and last position of each cluster in the order, inner clusters
-            before outer ones.
+        cluster_hierarchy_: for "xi", (n_hierarchy, 2) first and last position of each cluster in the order, inner
+            clusters before outer ones.
         status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates. All samples may be noise; the repr says
             so.
         n_features_in_, feature_names_in_: as in scikit-learn.
