@@ -124,7 +124,7 @@ def bounds(fit):
 
 
 def slack(bound, dtype):
-    """What a lower bound may fall by, as `em.step` has it."""
+    """Decrease of a lower bound that `em.step` takes for rounding."""
     return max(em.LOWER_BOUND_SLACK, 16 * np.finfo(dtype).eps) * np.maximum(np.abs(bound), 1)
 
 
@@ -151,7 +151,7 @@ def assert_parity(ours, theirs, covariance, x, rtol=1e-6):
 
 
 def conditional(row, mean, covariance):
-    """What is expected of one row, its covariance, and the log-density of what is observed of it."""
+    """Conditional mean and covariance of one row given its observed values, and the log-density of those."""
     seen = ~np.isnan(row)
     if not seen.any():
         return mean, covariance, 0.0

@@ -119,7 +119,7 @@ def fit(
         covariance: "full", "tied" (one matrix for all), "diag" or "spherical". Static.
         weights: (n_samples,) non-negative sample weights; a weight of 2 is the sample twice. None for 1 each.
         init: "kmeans", "k-means++", "random_from_data", "random", (k, d) means, whose nearest samples are used, a
-            ``gmm.GMMInit`` with ``responsibilities``, or the `BayesianGMMState` of another fit to go on from.
+            ``gmm.GMMInit`` with ``responsibilities``, or the `BayesianGMMState` of another fit to continue.
         n_init: number of initializations, of which the fit with the highest lower bound is returned.
         tol: stop when the lower bound (nats, of all samples) changes by no more than this or its rounding. Traced.
         max_steps: largest number of steps. Traced.
@@ -196,8 +196,9 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     labels = prepared.trim(fitted.labels)
     traced = check.is_traced(fitted, frame, ridge)
     if not traced and np.any(far):
-        origin = Frame(np.zeros(x.shape[1], np.float32))
-        _, posterior = posterior_in_frame(fitted.state, origin, prepared.points.x.dtype, covariance_type.name)
+        # The state is still in the frame of the fit: the identity frame leaves it there.
+        identity = Frame(np.zeros(x.shape[1], np.float32))
+        _, posterior = posterior_in_frame(fitted.state, identity, prepared.points.x.dtype, covariance_type.name)
         components, means = posterior_components(covariance_type, posterior), np.asarray(fitted.state.means, np.float64)
         index, far_posterior = host_posterior(options, components, prepared, x, far, means)
         labels = labels if far_posterior is None else replace_at(labels, index, far_posterior.labels)
@@ -206,9 +207,9 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     degrees = fitted.state.degrees_of_freedom
     total = degrees[0] * k if covariance_type.name == "tied" else degrees.sum()
     shift = bound_shift(frame, total, d)
-    taken = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
+    valid = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
     history = shift_bound(fitted.history, -1 * shift, frame)
-    history = jnp.where(taken, history, 0) if traced else publish(np.where(taken, history, 0), frame.dtype)
+    history = jnp.where(valid, history, 0) if traced else publish(np.where(valid, history, 0), frame.dtype)
     public = fitted.state.leave(frame, covariance_type, ridge, shift)
     return fitted._replace(state=public, labels=labels, status=status, history=history)
 
@@ -258,9 +259,10 @@ def _solve(static, key, points, weight_exponent, initial, params, traced):
     state = fitted.state
     components = components_of(state.posterior)
     labels, log_p = em.label(options, components, points.x.T)
-    known = jnp.where(fitted.steps > 0, state.lower_bound, 0)
-    status = em.precision_status(fitted.status, state.bound_decrease, known, traced.tol)
-    status = status_with(status, objective=known, collapsed=jnp.any(state.collapsed))
+    # Without any step the bound is -inf; the status must not be NOT_FINITE for that.
+    objective = jnp.where(fitted.steps > 0, state.lower_bound, 0)
+    status = em.precision_status(fitted.status, state.bound_decrease, objective, traced.tol)
+    status = status_with(status, objective=objective, collapsed=jnp.any(state.collapsed))
     public = state_in_frame(options.covariance_type, state.posterior, prior, *state[1:4])
     return fitted._replace(state=public, labels=labels, status=status), far_rows(options, components, log_p)
 
@@ -294,6 +296,7 @@ def _first_posterior(static, key, points, samples, init, prior):
             vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k
         )
 
+    # No mixture is known yet (None), but there are no missing values that would need one.
     def moments_about(reference):
         moments, zero = em.stats_from_responsibilities(vb.em, None, reference, samples, responsibilities)
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in moments]))

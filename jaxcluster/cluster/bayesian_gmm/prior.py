@@ -39,6 +39,7 @@ def check_prior(params: PriorParams, covariance_type: CovarianceType, d: int) ->
         value = getattr(params, name)
         if value is not None:
             check.check_positive(f"{name}_prior", value)
+    # A Wishart distribution of d×d matrices has a density for more than d − 1 degrees of freedom.
     degrees = params.degrees_of_freedom
     if degrees is not None and not check.is_traced(degrees) and not degrees > d - 1:
         raise ValueError(f"degrees_of_freedom_prior={degrees} must be greater than {d - 1} for {d} columns.")
@@ -100,10 +101,10 @@ def _mean_and_covariance(options, points, reg, row):
     """Mean and covariance of the data; 0 and 1 if they overflow, as then the status of the fit tells."""
     covariance_type, samples, d = options.covariance_type, em.transpose_points(points), points.x.shape[1]
     total, sums = across((jnp.sum(points.weight), points.weight @ points.x), options.axis_name)
-    about = (sums / total)[None]
+    center = (sums / total)[None]
 
     def tile(samples):
-        return covariance_type.moments(samples.weight[None], about, samples.x, jnp.asarray(DIFFERENCES, jnp.int32)), ()
+        return covariance_type.moments(samples.weight[None], center, samples.x, jnp.asarray(DIFFERENCES, jnp.int32)), ()
 
     size = em.em_tile(options, points.weight.shape[0], 1, d)
     moments, _ = fold_rows(tile, samples, tile=size, axis=-1, axis_name=options.axis_name)
@@ -117,7 +118,7 @@ def _mean_and_covariance(options, points, reg, row):
     # The prior must have a Cholesky factor: a singular covariance gets ``reg`` added.
     sound = positive_definite(covariance_type.dense(covariance, 1, d)[0])
     covariance = covariance + jnp.where(sound, 0, reg) * one
-    mean = jnp.where(finite, (about + delta)[0], 0)
+    mean = jnp.where(finite, (center + delta)[0], 0)
     return mean.astype(samples.x.dtype), covariance.reshape(_shape(covariance_type, d)).astype(samples.x.dtype)
 
 

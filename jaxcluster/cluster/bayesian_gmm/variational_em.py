@@ -95,8 +95,12 @@ def m_step(
         Mahalanobis distances (k,) between reference and new mean under the new component.
     """
     covariance_type, (k, d) = options.em.covariance_type, reference.shape
-    pull = jnp.broadcast_to(prior.mean_precision, (k, 1))
-    prior_moments = covariance_type.moments(pull, reference, prior.mean[:, None], jnp.asarray(DIFFERENCES, jnp.int32))
+    # The prior of a mean acts as mean_precision samples at prior.mean. The mean of all is the posterior mean, and their
+    # scatter about it includes Bishop's term β₀·N/(β₀ + N)·(x̄ − m₀)(x̄ − m₀)ᵀ.
+    prior_weight = jnp.broadcast_to(prior.mean_precision, (k, 1))
+    prior_moments = covariance_type.moments(
+        prior_weight, reference, prior.mean[:, None], jnp.asarray(DIFFERENCES, jnp.int32)
+    )
     joint = jax.tree.map(jnp.add, moments, prior_moments)
     delta = joint.first / joint.weight[:, None]
     scatter = covariance_type.covariances(joint, delta, joint.weight)
@@ -142,7 +146,7 @@ def expected_weights(concentration: Float[Array, "*both k"]) -> Float[Array, " k
 
 
 def row_entropy(responsibilities: Float[Array, "k n"]) -> Float[Array, " n"]:
-    """−Σ r·log r of each row (nats)."""
+    """Entropy −Σ r·log r of the responsibilities of each sample (nats)."""
     return jnp.sum(entr(responsibilities), axis=0)
 
 
@@ -345,8 +349,8 @@ def step(options: VBOptions, samples: em.TransposedPoints, prior: Prior, state: 
     cost = em.ridge_bound_cost(options.em.covariance_type, mean_mixture(state.posterior), state.collapsed, prior.reg)
     rejected = not_finite | (change < -em.bound_slack(bound) - cost * jnp.sum(state.posterior.mean_precision))
     bound_decrease = jnp.where(rejected & ~not_finite, -change, 0)
-    known = (change > MIN_CHANGE_ULPS * ulp) | (change < -em.LOWER_BOUND_SLACK_ULPS * ulp)
-    change = jnp.where(known, jnp.abs(change), gain)
+    certain = (change > MIN_CHANGE_ULPS * ulp) | (change < -em.LOWER_BOUND_SLACK_ULPS * ulp)
+    change = jnp.where(certain, jnp.abs(change), gain)
     residual = jnp.where(not_finite, jnp.nan, jnp.where(rejected, 0, change))
     accepted = VBState(posterior, bound, collapsed, residual, bound_decrease)
     kept = state._replace(residual=residual, bound_decrease=bound_decrease)

@@ -248,8 +248,8 @@ def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: P
     if is_traced:
         public = public._replace(means=jnp.where((public.weights > 0)[..., None], public.means, 0))
     elif not (np.asarray(public.weights) > 0).all():
-        kept = (np.asarray(public.weights) > 0)[..., None]
-        public = public._replace(means=publish(np.where(kept, public.means, 0), frame.dtype))
+        active = (np.asarray(public.weights) > 0)[..., None]
+        public = public._replace(means=publish(np.where(active, public.means, 0), frame.dtype))
     history = _public_history(fitted, solution.n_observed, ridge, frame)
     fitted = fitted._replace(state=public, labels=labels, status=status, history=history)
     return FramedFit(fitted, frame, None if is_traced else wide_means(exact, frame))
@@ -275,9 +275,9 @@ def _public_history(fitted, n_observed, ridge, frame):
     if not is_traced and ridge.log_jacobian == 0:
         return frame.unscale(fitted.history)
     array = jnp if is_traced else np
-    taken = array.arange(fitted.history.shape[-1], dtype=np.int32) < array.asarray(fitted.steps)[..., None]
+    valid = array.arange(fitted.history.shape[-1], dtype=np.int32) < array.asarray(fitted.steps)[..., None]
     history = to_data_units(fitted.history, array.asarray(n_observed)[..., None], -1 * ridge.log_jacobian, frame)
-    return jnp.where(taken, history, 0) if is_traced else publish(np.where(taken, history, 0), frame.dtype)
+    return jnp.where(valid, history, 0) if is_traced else publish(np.where(valid, history, 0), frame.dtype)
 
 
 def _best_run(static, points, init, traced, key):
@@ -315,23 +315,24 @@ def _run(static, points, init, traced, key):
         return _with_posterior(options, fitted, samples, params.total)
 
     # EM stops at a small change of the bound, which is that of the mixture before the last M-step. The final E-step,
-    # for the labels, gives the bound of the last mixture. After a plateau it may be much higher: then EM goes on.
+    # for the labels, gives the bound of the last mixture. After a plateau it may be much higher: then EM continues.
     def continue_em(carry):
-        before, _ = carry
+        run, _ = carry
         stopping = {"tol": traced.tol, "max_steps": traced.max_steps, "capacity": static.capacity}
-        after = iterate(advance, before.state.em, after=before, **stopping)
-        after = _with_posterior(options, after, samples, params.total)
-        state = after.state.em
-        change = jnp.abs(after.state.log_likelihood - state.lower_bound)
+        run = iterate(advance, run.state.em, after=run, **stopping)
+        run = _with_posterior(options, run, samples, params.total)
+        state = run.state.em
+        change = jnp.abs(run.state.log_likelihood - state.lower_bound)
         unfinished = change > traced.tol + em.bound_slack(state.lower_bound)
-        unfinished &= (after.status == Status.CONVERGED) & (state.bound_decrease == 0)
+        unfinished &= (run.status == Status.CONVERGED) & (state.bound_decrease == 0)
         state = state._replace(residual=jnp.where(unfinished, change, state.residual))
-        return after._replace(state=after.state._replace(em=state)), unfinished
+        return run._replace(state=run.state._replace(em=state)), unfinished
 
+    # Zeros that vary over the devices of a mapped axis if the samples do, as while_loop under shard_map demands.
     labels = jnp.where(points.weight > 0, 0, 0).astype(jnp.int32)
     history = jnp.zeros((static.capacity,), points.x.dtype)
-    none = Fit(_Run(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
-    return jax.lax.while_loop(lambda carry: carry[1], continue_em, (none, jnp.asarray(True)))[0]
+    empty = Fit(_Run(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
+    return jax.lax.while_loop(lambda carry: carry[1], continue_em, (empty, jnp.asarray(True)))[0]
 
 
 def _with_posterior(options, fitted, samples, total):
@@ -369,9 +370,9 @@ def _with_gradients(static, fitted, points, traced):
         weights, means = jnp.where(traced.active, weights, 0), jnp.where(traced.active[:, None], means, 0)
         collapsed &= traced.active
     # Without any step the bound is -inf; the status must not be NOT_FINITE for that.
-    known = jnp.where(fitted.steps > 0, bound, log_likelihood)
-    status = em.precision_status(fitted.status, state.bound_decrease, known, traced.tol)
-    status = status_with(status, objective=known, collapsed=jnp.any(collapsed))
+    objective = jnp.where(fitted.steps > 0, bound, log_likelihood)
+    status = em.precision_status(fitted.status, state.bound_decrease, objective, traced.tol)
+    status = status_with(status, objective=objective, collapsed=jnp.any(collapsed))
     covariances = public_covariances(options.covariance_type, covariances)
     public = GMMState(weights, means, covariances, bound, collapsed, state.residual)
     return FrameSolution(

@@ -340,12 +340,12 @@ def far_rows(options: em.EMOptions, components: Components, log_p: Float[Array, 
     limit = far.distance_limit(float(jnp.finfo(log_p.dtype).eps), d)
     # An upper bound for the log-density of any sample, at a mean. Observed blocks have log |R| <= d·log max|R|, or 0.
     if options.missing:
-        largest = jnp.max(jnp.abs(components.factor.root))
-        most = jnp.max(components.log_weights) + d * jnp.maximum(jnp.log(largest), 0)
+        log_root = jnp.log(jnp.max(jnp.abs(components.factor.root)))
+        largest_log_p = jnp.max(components.log_weights) + d * jnp.maximum(log_root, 0)
     else:
-        most = jnp.max(components.log_weights + components.factor.log_det) - d * LOG_2PI / 2
+        largest_log_p = jnp.max(components.log_weights + components.factor.log_det) - d * LOG_2PI / 2
     # Negated, so that a log-density that is NaN or -inf counts as far.
-    return ~(most - log_p <= limit)
+    return ~(largest_log_p - log_p <= limit)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -361,10 +361,10 @@ def _split_out_of_frame(x, frame):
     exponent = MAX_COORDINATE_LOG2 - int(frame.exponent)
     limit = math.ldexp(1.0, exponent) if exponent < 1024 else math.inf
     origin = np.asarray(frame.origin, np.float64)
-    least, most = float(np.fmin.reduce(host, axis=None)), float(np.fmax.reduce(host, axis=None))
+    lowest, highest = float(np.fmin.reduce(host, axis=None)), float(np.fmax.reduce(host, axis=None))
     with np.errstate(over="ignore"):
-        bound = max(most - origin.min(), origin.max() - least)
-    if not (bound > limit and np.isfinite([least, most]).all()):
+        bound = max(highest - origin.min(), origin.max() - lowest)
+    if not (bound > limit and np.isfinite([lowest, highest]).all()):
         return x, None
     with np.errstate(over="ignore"):
         outside = np.fmax.reduce(np.abs(host.astype(np.float64) - origin), axis=1) > limit
@@ -431,15 +431,15 @@ def _ambiguous(options, components, x):
     """Mask of the samples for which, by rounded logits, more than one component may have a responsibility above 0."""
     logits_of = em.joint_log_densities(options, components)
     eps = float(jnp.finfo(x.dtype).eps)
-    most_of_all = jnp.max(components.log_weights)
+    max_log_weight = jnp.max(components.log_weights)
 
     # A difference of two logits q/2 below their maximum is rounded by up to 16·eps·q/2. The slack is twice that.
     def of_tile(rows):
         logits, _ = logits_of(rows.T)
-        most = jnp.max(logits, axis=0)
-        slack = 32 * eps * jnp.abs(most_of_all - most) + far.NEGLIGIBLE_LOG_RATIO
-        near = jnp.sum((logits >= (most - slack)[None, :]).astype(jnp.int32), axis=0)
-        return (near > 1) | ~jnp.isfinite(most)
+        max_logit = jnp.max(logits, axis=0)
+        slack = 32 * eps * jnp.abs(max_log_weight - max_logit) + far.NEGLIGIBLE_LOG_RATIO
+        near = jnp.sum((logits >= (max_logit - slack)[None, :]).astype(jnp.int32), axis=0)
+        return (near > 1) | ~jnp.isfinite(max_logit)
 
     return map_rows(of_tile, x, tile=em.em_tile(options, x.shape[0], *components.means.shape))
 

@@ -152,6 +152,7 @@ def center_init(
     r = as_array(init.responsibilities)
     if r is not None:
         r = jnp.pad(r.T, ((0, 0), (0, rows - r.shape[0])))
+    # Precisions are inverted before they are scaled: the frame scales covariances exactly, by a power of two.
     means = None if init.means is None else as_array(frame.enter(init.means))
     covariances = None if init.precisions is None else _inverse(covariance_type, init.precisions)
     covariances = None if covariances is None else as_array(frame.scale(covariances, length=2))
@@ -190,8 +191,8 @@ def initial_mixture(
     if init.covariances is not None:
         covariances, factor, _ = covariance_type.factor(init.covariances, d)
         mixture = mixture._replace(covariances=covariances, factor=factor)
-    given = {name: getattr(init, name) for name in ("weights", "means") if getattr(init, name) is not None}
-    return mixture._replace(**given), collapsed
+    fixed = {name: getattr(init, name) for name in ("weights", "means") if getattr(init, name) is not None}
+    return mixture._replace(**fixed), collapsed
 
 
 def initial_responsibilities(
@@ -214,6 +215,7 @@ def initial_responsibilities(
         return origin, em.TiledResponsibilities(init.responsibilities, lambda r: r)
     if method == "random":
         return origin, _random_responsibilities(key, points, k, params.active, options.axis_name)
+    # The clustering takes missing values as 0, the origin of the frame, and has no gradient.
     filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
     points = jax.lax.stop_gradient(Points(filled, weight))
     masks = {"active": params.active, "axis_name": options.axis_name}
@@ -285,7 +287,7 @@ def _as_init(init):
     if isinstance(init, Mapping):
         unknown = set(init) - set(GMMInit._fields)
         if unknown:
-            raise ValueError(f"init has unknown entries {sorted(unknown)}; those known are {list(GMMInit._fields)}.")
+            raise ValueError(f"init has unknown entries {sorted(unknown)}; known are {list(GMMInit._fields)}.")
         return GMMInit(**init)
     if isinstance(init, tuple):
         return GMMInit(*init)

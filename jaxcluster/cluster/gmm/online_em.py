@@ -188,18 +188,19 @@ def partial_fit(
     covariance_type, _ = covariance_type_of(state.mixture())
     options = em_options(covariance_type.name, None, missing)
     prepared = prepare(x, weights, missing=missing or None, frame=limit_frame(state.frame, reg_covar))
-    state, points = _rescaled(state, prepared.frame), prepared.points
+    # A larger reg_covar than before may need a frame with a smaller exponent.
+    state, points = _rescale(state, prepared.frame), prepared.points
     ridge = ridge_in_frame(prepared.frame, reg_covar)
-    inside = state.weights, state.frame_means, state.frame_covariances, state.frame_reg
-    rest = state.steps, state.lower_bound, state.collapsed
-    online, n_observed = _partial_fit(options, inside, rest, points, decay, ridge.value)
-    after = _public_state(options, online, state.frame)
+    parameters = state.weights, state.frame_means, state.frame_covariances, state.frame_reg
+    progress = state.steps, state.lower_bound, state.collapsed
+    online, n_observed = _partial_fit(options, parameters, progress, points, decay, ridge.value)
+    new_state = _public_state(options, online, state.frame)
     shift = frame_log_jacobian(state.frame, points.x.dtype)
     if not check.is_traced(shift) and shift == 0:
-        return after
+        return new_state
     # A batch without a bound keeps that of the state, which is in data units already.
-    moved = online.lower_bound + n_observed.astype(points.x.dtype) * shift
-    return after._replace(lower_bound=jnp.where(jnp.sum(points.weight) > 0, moved, online.lower_bound))
+    bound = online.lower_bound + n_observed.astype(points.x.dtype) * shift
+    return new_state._replace(lower_bound=jnp.where(jnp.sum(points.weight) > 0, bound, online.lower_bound))
 
 
 def from_fit(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame | None = None) -> StepwiseState:
@@ -342,26 +343,26 @@ def step(options: em.EMOptions, state: OnlineState, samples: em.TransposedPoints
         rate: step size: weight of the batch's statistics against the running ones.
         reg: added to every variance (frame units²).
     """
-    covariance_type, before = options.covariance_type, state.mixture
+    covariance_type, mixture = options.covariance_type, state.mixture
     total = jnp.sum(samples.weight)
-    raw = before.covariances - covariance_type.isotropic(state.reg, *before.means.shape).astype(before.means.dtype)
+    raw = mixture.covariances - covariance_type.isotropic(state.reg, *mixture.means.shape).astype(mixture.means.dtype)
 
     # The running statistics are those of the mixture without its ridge, scaled to the weight of the batch.
     def averaged_stats(reference):
-        batch = em.e_step(options, before, reference, samples)
-        past = moments_of_components(covariance_type, total * before.weights, before.means - reference, raw)
+        batch = em.e_step(options, mixture, reference, samples)
+        past = moments_of_components(covariance_type, total * mixture.weights, mixture.means - reference, raw)
         moments = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, past, batch.moments)
         return batch._replace(moments=moments)
 
-    mixture, collapsed, log_likelihood = em.recentered_m_step(
-        options, averaged_stats, before.means, before, em.MStepParams(total, reg)
+    new_mixture, collapsed, log_likelihood = em.recentered_m_step(
+        options, averaged_stats, mixture.means, mixture, em.MStepParams(total, reg)
     )
     bound = jnp.where(total > 0, log_likelihood / jnp.where(total > 0, total, 1), state.lower_bound)
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (log_likelihood, *jax.tree.leaves(mixture))]
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in (log_likelihood, *jax.tree.leaves(new_mixture))]
     sound = (total > 0) & jnp.all(jnp.stack(finite))
-    after = OnlineState(mixture, reg, state.steps + 1, bound, collapsed)
-    kept = state._replace(steps=after.steps, lower_bound=bound)
-    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
+    updated = OnlineState(new_mixture, reg, state.steps + 1, bound, collapsed)
+    unchanged = state._replace(steps=updated.steps, lower_bound=bound)
+    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), updated, unchanged)
 
 
 def moments_of_components(
@@ -375,9 +376,8 @@ def moments_of_components(
         within = weight * covariances * offset.shape[1]
     else:
         within = weight.reshape(-1, *(1,) * (covariances.ndim - 1)) * covariances
-    return Moments(
-        weight, first, within + jnp.einsum(SCATTER_EINSUM[covariance_type.name], first, offset, precision=HIGHEST)
-    )
+    between = jnp.einsum(SCATTER_EINSUM[covariance_type.name], first, offset, precision=HIGHEST)
+    return Moments(weight, first, within + between)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -385,7 +385,7 @@ def _init_jitted(static, key, points, initial, reg):
     return _init_state(static, key, points, initial, reg)
 
 
-def _rescaled(state, frame):
+def _rescale(state, frame):
     """The state in a frame of the same origin and another exponent."""
     if check.is_traced(state, frame):
         return state
@@ -401,15 +401,16 @@ def _rescaled(state, frame):
 
 
 @partial(jax.jit, static_argnums=0)
-def _partial_fit(options, inside, rest, points, decay, reg):
+def _partial_fit(options, parameters, progress, points, decay, reg):
     dtype = points.x.dtype
-    weights, means, covariances, old_reg = (leaf.astype(dtype) for leaf in inside)
-    steps, bound, collapsed = rest
+    weights, means, covariances, old_reg = (leaf.astype(dtype) for leaf in parameters)
+    steps, bound, collapsed = progress
     covariances = covariances[0] if options.covariance_type.name == "tied" else covariances
     covariances, factor, _ = options.covariance_type.factor(covariances, means.shape[1])
     online = OnlineState(Mixture(weights, means, covariances, factor), old_reg, steps, bound.astype(dtype), collapsed)
     rate = step_size(steps, decay, dtype)
     online = step(options, online, em.transpose_points(points), rate, jnp.asarray(reg).astype(dtype))
+    # Equal weights in a batch of weight 0, whose mean would be 0/0; its bound is not used.
     n_observed = mean_observed(options, points._replace(weight=jnp.where(jnp.sum(points.weight) > 0, points.weight, 1)))
     return online, jnp.asarray(n_observed)
 
@@ -420,6 +421,7 @@ def _minibatch_fit(static, key, points, initial, traced):
     options, dtype = static.em._replace(axis_name=None), points.x.dtype
     n = count_rows(points.weight, static.em.axis_name)
     max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
+    # Weight of a batch in the moving average, as in scikit-learn's MiniBatchKMeans: a span of n/batch_size batches.
     alpha = jnp.minimum(2 * static.batch_size / (n + 1), 1).astype(dtype)
     init_key, batch_key = jax.random.split(key)
 
@@ -429,11 +431,12 @@ def _minibatch_fit(static, key, points, initial, traced):
         batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
         rate = step_size(online.steps, decay, dtype)
         online = step(options, online, em.transpose_points(batch), rate, jnp.asarray(reg).astype(dtype))
-        moved = update_ema(search._replace(online=online), -online.lower_bound, alpha, margin=tol)
-        before = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
-        change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(moved.smoothed - before))
-        residual = loop_residual(moved.stale.astype(patience.dtype) >= patience, moved.smoothed)
-        return moved._replace(change=change, residual=residual)
+        updated = update_ema(search._replace(online=online), -online.lower_bound, alpha, margin=tol)
+        # The first smoothed bound has no change; inf − inf would be NaN.
+        previous = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
+        change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(updated.smoothed - previous))
+        residual = loop_residual(updated.stale.astype(patience.dtype) >= patience, updated.smoothed)
+        return updated._replace(change=change, residual=residual)
 
     online = _init_on_subset(static, init_key, points, n, initial, reg)
     infinite, one = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)

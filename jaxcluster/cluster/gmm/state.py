@@ -276,16 +276,16 @@ def _means_and_deviations(state):
         variances = jnp.maximum(variances_of(covariance_type, covariances, k, d), 0).astype(means.dtype)
         # Shapes are static under jit: components of weight 0 are replaced by the heaviest one instead of removed.
         heaviest = jnp.argmax(weights)
-        kept = (weights > 0)[:, None]
-        means = jnp.where(kept, means, means[heaviest][None])
-        return means, jnp.sqrt(jnp.where(kept, variances, variances[heaviest][None]))
-    kept = np.asarray(state.weights) > 0
-    kept = kept if kept.any() else np.ones(k, bool)
+        active = (weights > 0)[:, None]
+        means = jnp.where(active, means, means[heaviest][None])
+        return means, jnp.sqrt(jnp.where(active, variances, variances[heaviest][None]))
+    active = np.asarray(state.weights) > 0
+    active = active if active.any() else np.ones(k, bool)
     means = np.asarray(state.means)
     means = means.astype(np.float64) if means.dtype.itemsize > 8 else means
     variances = np.maximum(np.asarray(variances_of(covariance_type, np.asarray(covariances, np.float64), k, d)), 0)
     # In the dtype of the means, which decides about the precision of the computation.
-    return means[kept], np.sqrt(variances[kept]).astype(means.dtype)
+    return means[active], np.sqrt(variances[active]).astype(means.dtype)
 
 
 def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: int) -> Any:
