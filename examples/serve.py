@@ -2,8 +2,8 @@
 
     python examples/serve.py --requests 1000000
 
-Sizes are padded to a few (`jaxcluster.core.frame.bucket`), so that a handful of programs answer every request. They are
-compiled before the first one arrives. What is printed shows that neither memory nor memory maps grow.
+Sizes are padded to a few (`jaxcluster.core.preparation.padded_size`), so that a handful of programs answer every
+request. They are compiled before the first one arrives. What is printed shows that neither memory nor memory maps grow.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import matrix
-from jaxcluster.core.frame import bucket, prepare
+from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import nearest
 from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
@@ -124,7 +124,7 @@ def test_sharded_equals_single(name, rows, weights, key):
 @pytest.mark.parametrize("name", promised("repetition"))
 def test_weight_equals_repetition(name, rows, repeats, key):
     rows = rows[: len(repeats)]
-    assert bucket(len(rows)) == bucket(int(repeats.sum())) == bucket(300)
+    assert padded_size(len(rows)) == padded_size(int(repeats.sum())) == padded_size(300)
     weighted = ALGORITHMS[name].fit(key, rows, K, weights=repeats)
     repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
     assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
@@ -168,7 +168,7 @@ def test_objective_never_rises(name, cloud, key):
 def test_second_call_compiles_nothing(name, rows, compiles):
     keys = jax.random.split(jax.random.key(7), 2)
     n, other = 300, 290
-    assert bucket(n) == bucket(other)
+    assert padded_size(n) == padded_size(other)
     jax.block_until_ready(ALGORITHMS[name].fit(keys[0], rows[:n], K, tol=1e-4))
     other_rows = np.ascontiguousarray(rows[:other])
     second = keys[1]

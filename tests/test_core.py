@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import exponent_of
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
-from jaxcluster.core.frame import bucket, exponent_of, prepare, trim
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
+from jaxcluster.core.preparation import padded_size, prepare, unpad
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.types import Fit, Status
 
@@ -180,23 +181,23 @@ def test_many_runs_equal_a_loop(backend, monkeypatch):
 
 @given(n=st.integers(1, 10**9), least=st.sampled_from([8, 128]))
 def test_bucket_holds_n_with_little_to_spare(n, least):
-    size = bucket(n, least)
+    size = padded_size(n, least)
     assert n <= size <= max(least, n + 8, n + n // 8 + 1)
-    assert bucket(size, least) == size
+    assert padded_size(size, least) == size
 
 
 def test_prepare_moves_pads_and_weighs():
     x = np.arange(20, dtype=np.float64).reshape(10, 2) + 1e4
     prepared = prepare(x)
     assert prepared.n == 10
-    assert prepared.points.x.shape == (bucket(10), 2)
+    assert prepared.points.x.shape == (padded_size(10), 2)
     assert prepared.points.x.dtype == jnp.float32
     np.testing.assert_array_equal(prepared.frame.origin, x[4])  # the lower median of each column
     np.testing.assert_array_equal(prepared.points.x[:10], x - x[4])
-    np.testing.assert_array_equal(prepared.points.weight, [1] * 10 + [0] * (bucket(10) - 10))
-    assert prepared.uniform
-    assert prepare(x, np.ones(10)).uniform
-    assert not prepare(x, np.repeat([0, 1], 5)).uniform
+    np.testing.assert_array_equal(prepared.points.weight, [1] * 10 + [0] * (padded_size(10) - 10))
+    assert prepared.unit_weights
+    assert prepare(x, np.ones(10)).unit_weights
+    assert not prepare(x, np.repeat([0, 1], 5)).unit_weights
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, bool])
@@ -216,8 +217,8 @@ def test_prepare_leaves_the_callers_array_alone():
 
 def test_trim_cuts_one_axis():
     padded = jnp.arange(24).reshape(2, 12)
-    np.testing.assert_array_equal(trim(padded, 5), padded[:, :5])
-    np.testing.assert_array_equal(trim(padded, 1, axis=0), padded[:1])
+    np.testing.assert_array_equal(unpad(padded, 5), padded[:, :5])
+    np.testing.assert_array_equal(unpad(padded, 1, axis=0), padded[:1])
 
 
 def test_choice_lists_the_known_and_guesses():

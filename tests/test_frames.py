@@ -26,7 +26,8 @@ from hard_data import (
 from jax_switches import IN_64_BITS, LEAKS, STRICT, switched
 
 from jaxcluster import HDBSCAN, BayesianGaussianMixture, GaussianMixture, KMeans, KMedoids, Status, kmeans
-from jaxcluster.core.frame import Frame, frame_of, prepare
+from jaxcluster.core.frame import Frame, frame_of
+from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.nearest import nearest
 
 PLAIN = blobs(k=4, size=75, d=5)

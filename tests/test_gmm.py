@@ -28,7 +28,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster import gmm
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core.frame import bucket
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
@@ -195,7 +195,7 @@ def test_the_second_fit_compiles_nothing(covariance, compiles):
     x = separate()[0]
     starts = [parameters(x, covariance, seed) for seed in range(2)]
     keys = jax.random.split(KEY, 2)
-    assert bucket(N) == bucket(N - 5)
+    assert padded_size(N) == padded_size(N - 5)
     jax.block_until_ready(gmm.fit(keys[0], x, K, covariance=covariance, init=starts[0], tol=1e-4))
     with compiles() as seen:
         limits = {"tol": 1e-2, "max_steps": 50, "reg_covar": 1e-3}

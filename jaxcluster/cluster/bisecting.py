@@ -27,9 +27,10 @@ from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_pre
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
@@ -174,7 +175,7 @@ def fit_framed(
     tol = check.check_positive("tol", tol, zero=True)
     check.check_positive("max_steps", max_steps)
     prepared = prepare(x, weights, axis_name=axis_name)
-    options = lloyd.LloydOptions(uniform=prepared.uniform, axis_name=axis_name)
+    options = lloyd.LloydOptions(uniform=prepared.unit_weights, axis_name=axis_name)
     name = FROM_CENTERS if callable(init) else init
     static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     if callable(init):
@@ -203,7 +204,7 @@ def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Arra
     check.check_width(x, state.centers.shape[1])
     prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
     labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)
-    return without_derivative(prepared.trim(labels), state, x)
+    return without_derivative(prepared.unpad(labels), state, x)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -225,7 +226,7 @@ def _fit_by_splits(static, init, x, prepared, tol, max_steps):
     norms, tol, leaves = _root(static, points, tol)
     for s in range(static.k - 1):
         parent = _worst(static, leaves)
-        in_parent = np.asarray(prepared.trim(leaves.labels)) == int(parent)
+        in_parent = np.asarray(prepared.unpad(leaves.labels)) == int(parent)
         leaves = _split(
             static,
             prepared.frame.enter(init(x[in_parent])),

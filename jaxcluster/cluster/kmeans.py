@@ -31,10 +31,12 @@ from jaxcluster.cluster.lloyd import (
 )
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import check, memory
+from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across, map_rows, tile_rows
-from jaxcluster.core.frame import Frame, finalize, frame_of, prepare, publish
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
+from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
@@ -191,7 +193,7 @@ def fit_framed(
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
     capacity = history_capacity(max_steps)
-    static = _Static(k, name, runs, metric, precision, prepared.uniform, prepared.narrowed, capacity, axis_name)
+    static = _Static(k, name, runs, metric, precision, prepared.unit_weights, prepared.narrowed, capacity, axis_name)
     inside = constraints.enter(prepared.frame, static.spherical)
     fitted, unresolved = _fit(static, key, prepared.points, inside, tol, max_steps)
     fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
@@ -221,7 +223,7 @@ def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = No
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
     inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
-    return without_derivative(prepared.trim(_predict(inside, prepared.points.x, metric)), centers, x)
+    return without_derivative(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
 def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
@@ -234,7 +236,7 @@ def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = 
     """
     inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
     memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
-    distances = prepared.trim(_transform(inside, prepared.points.x, metric), axis=0)
+    distances = prepared.unpad(_transform(inside, prepared.points.x, metric), axis=0)
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
@@ -284,7 +286,7 @@ def sweep(
     tol = check.check_positive("tol", tol, zero=True)
     prepared = prepare(x, weights, unit_rows=metric == "cosine")
     static = _Static(
-        max(ks), init, 1, metric, precision, prepared.uniform, prepared.narrowed, history_capacity(max_steps)
+        max(ks), init, 1, metric, precision, prepared.unit_weights, prepared.narrowed, history_capacity(max_steps)
     )
     shape = (len(ks), n_seeds)
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)

@@ -23,10 +23,11 @@ import numpy as np
 
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.fold import SUM, across, fold_rows
-from jaxcluster.core.frame import HOST_BLOCK, Frame
-from jaxcluster.core.integers import beyond_float64
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import iterate
+from jaxcluster.core.preparation import HOST_BLOCK
 from jaxcluster.core.shard import gather_tables, shard_index
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, at_most_once, distances_to_assigned, normalize, squared_norms

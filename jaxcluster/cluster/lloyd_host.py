@@ -16,8 +16,8 @@ import numpy as np
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance, unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
 from jaxcluster.core import check, memory
-from jaxcluster.core.frame import Prepared
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.preparation import Prepared
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
@@ -133,7 +133,7 @@ def _run(prepared, assign, centers, limit, max_steps):
     labels, warm_start = assign(centers, None)
     run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
     while len(run.history) < max_steps and run.residual > limit:
-        centers, shift = _means(prepared.uniform, prepared.points, _padded(run.labels, prepared), run.centers)
+        centers, shift = _means(prepared.unit_weights, prepared.points, _padded(run.labels, prepared), run.centers)
         labels, warm_start = assign(centers, run.warm_start)
         inertia = _inertia_of(prepared, centers, labels)
         unchanged = np.array_equal(labels, run.labels)

@@ -26,8 +26,9 @@ from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import MAX, across
-from jaxcluster.core.frame import Frame, bucket, finalize, frame_of, prepare
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.preparation import finalize, padded_size, prepare
 from jaxcluster.core.restart import many
 from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -188,9 +189,9 @@ def fit_framed(
     runs = 1 if name == FROM_CENTERS else check.check_count("n_init", n_init)
     prepared = prepare(x, weights, axis_name=axis_name)
     # Sizes of programs follow the padded number of samples, so that close numbers share a program.
-    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
+    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _Static(
-        k, name, runs, batch_size, min(init_size, bucket(n)), prepared.narrowed, history_capacity(most), axis_name
+        k, name, runs, batch_size, min(init_size, padded_size(n)), prepared.narrowed, history_capacity(most), axis_name
     )
     patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, publish
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import normalize, refined_sqeuclidean

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.core.integers import in_float64
+from jaxcluster.core.dtypes import in_float64
 from jaxcluster.datasets.base import DataError, to_exact_dtype, unknown_name
 
 SCALINGS = ("standard", "minmax", "l2", "none")

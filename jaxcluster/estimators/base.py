@@ -18,7 +18,9 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.caution import warn
-from jaxcluster.core.frame import Frame, counting, float_dtype
+from jaxcluster.core.dtypes import float_dtype
+from jaxcluster.core.frame import Frame
+from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling

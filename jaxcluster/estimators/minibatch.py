@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.core.frame import prepare
+from jaxcluster.core.preparation import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

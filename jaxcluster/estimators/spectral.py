@@ -17,7 +17,7 @@ from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_dense_memory
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
-from jaxcluster.core.frame import published_dtype
+from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.losses.validation import (
     as_labels,
     as_paired_samples,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import float_dtype, times_power_of_two
+from jaxcluster.core.dtypes import float_dtype, times_power_of_two
 from jaxcluster.metrics.contingency import encode
 from jaxcluster.types import Array, Bool, Float, Int
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import float_dtype
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.losses.validation import (
     as_labels,
     as_logits,

@@ -25,8 +25,7 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import float_dtype, published_dtype
-from jaxcluster.core.integers import moved_alike
+from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
 from jaxcluster.core.programs import make_room
 from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, tiled_silhouettes
@@ -94,7 +93,7 @@ def silhouette_samples(
         return _host_silhouettes(lambda index: distances[index], encoded).astype(dtype)
     check.check_finite(X, name="X")
     if X.dtype.kind != "f":
-        X = moved_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
+        X = translated_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
     many = X.size * len(X) > MAX_HOST_OPERATIONS
     if _is_traceable(metric, X) if callable(metric) else many and metric in DEVICE_METRICS:
         make_room()
@@ -193,7 +192,7 @@ def _cluster_scatter(X, labels, name):
     X, encoded = _check_samples(X, labels, name)
     X = np.asarray(X)
     check.check_finite(X, name="X")
-    X = X if X.dtype.kind == "f" else moved_alike(X)[0]
+    X = X if X.dtype.kind == "f" else translated_alike(X)[0]
     sample = X[np.arange(ORIGIN_SAMPLE) * len(X) // ORIGIN_SAMPLE]
     origin = np.sort(sample, axis=0)[ORIGIN_SAMPLE // 2].astype(np.float64)
     k = encoded.counts.size

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import tile_rows
-from jaxcluster.core.frame import bucket, float_dtype
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.metrics.contingency import EncodedLabels
 from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
 from jaxcluster.ops.metric_space import standardized_rows, unit_rows
@@ -121,8 +122,8 @@ def silhouette_arguments(
     Returns:
         The positional and the static keyword arguments.
     """
-    size, k = bucket(len(x)), encoded.counts.size
-    capacity = bucket(k, least=8)
+    size, k = padded_size(len(x)), encoded.counts.size
+    capacity = padded_size(k, least=8)
     block = max((b for b in BLOCK_SIZES if b <= size // capacity), default=BLOCK_SIZES[0])
     # NumPy sorts 16-bit integers by radix, in O(n).
     codes = encoded.codes.astype(np.uint16) if encoded.counts.size <= 1 << 16 else encoded.codes

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import float_dtype, prepare
+from jaxcluster.core.preparation import prepare
 from jaxcluster.core.programs import make_room
 from jaxcluster.ops.distance import HIGHEST, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
 from jaxcluster.types import Array, Float

@@ -18,8 +18,9 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import exponent_of, float_dtype, prepare, times_power_of_two
+from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.distance import (
     DIFFERENCE_COLUMNS,
     HIGHEST,

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import map_rows
-from jaxcluster.core.frame import exponent_of, times_power_of_two
 from jaxcluster.types import Array, Bool, Float, Int
 
 HIGHEST = jax.lax.Precision.HIGHEST

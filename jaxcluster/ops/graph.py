@@ -15,7 +15,8 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import bucket, float_dtype
+from jaxcluster.core.dtypes import float_dtype
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space, tiles
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.neighbors.knn_jit import k_nearest
@@ -173,7 +174,7 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
     counts = np.bincount(here, minlength=n)
     spills = [int(np.sum(np.maximum(-(-counts // width) - 1, 0))) for width in WIDTHS]
     width, spill = min(zip(WIDTHS, spills, strict=True), key=lambda pair: pair[0] * (n + SPILL_COST * pair[1]))
-    lines = n + (bucket(spill) if spill else 0)
+    lines = n + (padded_size(spill) if spill else 0)
     line, slot = _slot_positions(np, here, counts, width)
     slots, slot_weights, owners = (
         np.zeros((lines, width), np.int32),

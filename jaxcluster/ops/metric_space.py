@@ -21,7 +21,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from jaxcluster.core import check
-from jaxcluster.core.integers import moved_alike
+from jaxcluster.core.dtypes import translated_alike
 from jaxcluster.core.programs import make_room
 from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
 from jaxcluster.ops.precomputed import distance_matrix, matrix_rows
@@ -272,7 +272,7 @@ def float64_tables(metric: str | Callable, *tables: np.ndarray) -> tuple[np.ndar
     if callable(metric):
         return tables
     if plain_metric(metric) in TRANSLATION_INVARIANT:
-        return moved_alike(*tables)
+        return translated_alike(*tables)
     return tuple(table.astype(np.float64) for table in tables)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.frame import exponent_of, times_power_of_two
+from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float
 

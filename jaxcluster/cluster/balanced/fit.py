@@ -29,7 +29,8 @@ from jaxcluster.cluster.lloyd_host import (
 )
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, finalize, prepare
+from jaxcluster.core.frame import Frame
+from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 

@@ -41,9 +41,11 @@ from jaxcluster.cluster.gmm.init import (
 )
 from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in_frame, wide_means
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import publish, times_power_of_two
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, prepare, publish, times_power_of_two
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.preparation import prepare
 from jaxcluster.core.restart import best_of, in_groups, many
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
@@ -193,7 +195,7 @@ def fit_framed(
 def _finalize(options, fitted, far, x, prepared, ridge):
     """The fit in the caller's coordinates and units, without the labels of padding."""
     frame, covariance_type = prepared.frame, options.covariance_type
-    labels = prepared.trim(fitted.labels)
+    labels = prepared.unpad(fitted.labels)
     traced = check.is_traced(fitted, frame, ridge)
     if not traced and np.any(far):
         # The state is still in the frame of the fit: the identity frame leaves it there.

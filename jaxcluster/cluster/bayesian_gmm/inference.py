@@ -23,7 +23,8 @@ from jaxcluster.cluster.gmm.state import (
     published_weights,
 )
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, publish
+from jaxcluster.core.dtypes import publish
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, Components, CovarianceType
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Published

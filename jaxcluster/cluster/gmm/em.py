@@ -18,8 +18,8 @@ import numpy as np
 
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import across, fold_rows, tile_rows
-from jaxcluster.core.frame import float_dtype
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
     COVARIANCE_TYPES,

@@ -39,10 +39,12 @@ from jaxcluster.cluster.gmm.state import (
     wide_means,
 )
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, Prepared, prepare, publish
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
+from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
@@ -237,7 +239,7 @@ def solve(
 def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: Prepared, ridge: Ridge) -> FramedFit:
     """The fit in the caller's coordinates and units, without the labels of padding."""
     fitted, frame, covariance_type = solution.fit, prepared.frame, options.covariance_type
-    labels, status, exact = prepared.trim(fitted.labels), fitted.status, None
+    labels, status, exact = prepared.unpad(fitted.labels), fitted.status, None
     is_traced = check.is_traced(fitted, frame, ridge)
     if not is_traced:
         labels = _with_far_labels(options, solution, x, prepared, labels)

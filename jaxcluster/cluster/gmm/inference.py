@@ -28,9 +28,11 @@ from jaxcluster.cluster.gmm.state import (
     variances_of,
 )
 from jaxcluster.core import check, memory
+from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import Frame, Prepared, float_dtype, prepare, publish
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import with_derivative_of, without_derivative
+from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.ops.gaussian import Components, CovarianceType, far
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published, Status
@@ -136,7 +138,7 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n 
 
 def mean_log_p(posterior: FramedPosterior) -> Float[Published, ""]:
     """Weighted mean log-density of the samples (nats per sample); in float64 if concrete."""
-    log_p, weight = posterior.log_p(), posterior.prepared.trim(posterior.prepared.points.weight)
+    log_p, weight = posterior.log_p(), posterior.prepared.unpad(posterior.prepared.points.weight)
     if check.is_traced(log_p, weight):
         return jnp.sum(jnp.where(weight > 0, weight * log_p, 0)) / jnp.sum(weight)
     weight = np.asarray(weight, np.float64)
@@ -215,7 +217,7 @@ class FramedPosterior(NamedTuple):
     def labels(self) -> Int[Array, " n"]:
         """Most probable component of each sample; ties go to the lower index."""
         labels, _, far_mask = _label(self.options, self.components, self.prepared.points.x)
-        labels = self.prepared.trim(labels)
+        labels = self.prepared.unpad(labels)
         index, posterior = self._far_posterior(far_mask)
         return labels if posterior is None else replace_at(labels, index, posterior.labels)
 
@@ -223,7 +225,7 @@ class FramedPosterior(NamedTuple):
         """Log-density of each sample (nats, in data units)."""
         _, log_p, far_mask = _label(self.options, self.components, self.prepared.points.x)
         frame, dtype, log_jacobian = self.prepared.frame, self.prepared.dtype, frame_log_jacobian(self.prepared.frame)
-        public = self.prepared.trim(
+        public = self.prepared.unpad(
             to_data_units(log_p, self._n_observed(log_jacobian), log_jacobian, frame, dtype=dtype)
         )
         index, posterior = self._far_posterior(far_mask)
@@ -237,7 +239,7 @@ class FramedPosterior(NamedTuple):
         """Responsibilities; concrete ones sum to 1 in the caller's dtype."""
         memory.check_table(self.prepared.n, self.means.shape[0], self.prepared.dtype, "the responsibilities")
         r, far_mask = _responsibilities(self.options, self.components, self.prepared.points.x)
-        r = self.prepared.trim(r, axis=0)
+        r = self.prepared.unpad(r, axis=0)
         if check.is_traced(r):
             return r
         index, posterior = self._far_posterior(far_mask)

@@ -36,9 +36,11 @@ from jaxcluster.cluster.gmm.state import (
 )
 from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, times_power_of_two
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import CovarianceType, Moments
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published
@@ -303,7 +305,7 @@ def minibatch_fit_framed(
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
     batch_size = check.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
-    init_size = min(max(k, check.check_count("init_size", init_size)), n if axis_name else bucket(n))
+    init_size = min(max(k, check.check_count("init_size", init_size)), n if axis_name else padded_size(n))
     check_decay(decay)
     check.check_positive("max_epochs", max_epochs)
     patience = jnp.inf if max_no_improvement is None else max_no_improvement
@@ -314,7 +316,7 @@ def minibatch_fit_framed(
     prepared = prepare(x, weights, missing=missing or None, axis_name=axis_name)
     points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
     initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
-    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * bucket(n) // batch_size)
+    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _StaticOptions(k, checked.method, options, batch_size, init_size, history_capacity(most))
     traced = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
     solution = _minibatch_fit(static, key, points, initial, traced)

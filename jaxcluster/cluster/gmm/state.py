@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, float_dtype, frame_of, publish, times_power_of_two
+from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType, Factor
 from jaxcluster.types import Array, Bool, Fit, Float, Published
 

@@ -33,9 +33,11 @@ from jaxcluster.cluster.kmedoids.fit import Problem as Rows
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
-from jaxcluster.core.frame import Frame, float_dtype, prepare
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.preparation import prepare
 from jaxcluster.core.restart import many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points

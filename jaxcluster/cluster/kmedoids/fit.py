@@ -18,8 +18,10 @@ from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.starts import INITS, build, random_medoids
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import check
-from jaxcluster.core.frame import Frame, Prepared, bucket, float_dtype, prepare, publish, published_dtype, trim
+from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.preparation import Prepared, padded_size, prepare, unpad
 from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.metric_space import (
@@ -168,7 +170,7 @@ def pose(x, weights, measure: Measure, k: int) -> tuple[Problem, Measure, Unit]:
     if weights is not None and not check.is_traced(weights):
         weights = check.check_weights(weights, n)
         check_weighty(weights, k)
-    matrix.check_memory(n, n if traced else bucket(n), dtype, given=is_precomputed(metric))
+    matrix.check_memory(n, n if traced else padded_size(n), dtype, given=is_precomputed(metric))
     if traced:
         return _pose_traced(x, weights, measure, dtype)
     if not is_precomputed(metric):
@@ -241,7 +243,7 @@ def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) ->
         rows = rows if rows is None else rows.astype(state.loss.dtype)
         weight = unit.frame.unscale(state.weight, weight=1)
         state = KMedoidsState(state.medoids, rows, unit.leave(state.loss), weight, residual)
-        return fitted._replace(state=state, labels=trim(fitted.labels, x.shape[0]), history=history)
+        return fitted._replace(state=state, labels=unpad(fitted.labels, x.shape[0]), history=history)
     x = np.asarray(x)
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     medoids = np.asarray(state.medoids)

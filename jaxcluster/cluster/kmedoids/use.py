@@ -29,8 +29,9 @@ from jaxcluster.cluster.kmedoids.fit import (
 )
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.core import check, memory
+from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import float_dtype, frame_of, publish, published_dtype
+from jaxcluster.core.frame import frame_of
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.restart import many

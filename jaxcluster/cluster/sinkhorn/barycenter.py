@@ -32,9 +32,11 @@ from jaxcluster.cluster.sinkhorn.solve import check_options, solve_checked, tran
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
 from jaxcluster.core import check
 from jaxcluster.core.caution import warn
+from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import fold_rows
-from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, publish, published_dtype
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published, Status
 
 SEVERITY = (Status.CONVERGED, Status.MAX_STEPS, Status.PRECISION, Status.NOT_FINITE)
@@ -239,7 +241,7 @@ def _fit(start, clouds, masses, lambdas, epsilon, outer, inner, *, wide: bool = 
 
 def _padded(clouds, masses, frames, exponent):
     """Clouds about their own origins, padded to one size by rows of weight 0, and the weights of the rows."""
-    most = bucket(max(map(len, clouds)))
+    most = padded_size(max(map(len, clouds)))
     entered = [
         np.asarray(frame._replace(exponent=exponent).enter(cloud)) for cloud, frame in zip(clouds, frames, strict=True)
     ]

@@ -34,8 +34,9 @@ from jaxcluster.cluster.sinkhorn.updates import (
     weighted_mean,
 )
 from jaxcluster.core import check, memory
+from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import fold_rows
-from jaxcluster.core.frame import float_dtype, publish, times_power_of_two, trim
+from jaxcluster.core.preparation import unpad
 from jaxcluster.ops import differences, distance
 from jaxcluster.types import Array, Float, Int
 
@@ -303,7 +304,8 @@ def publish_solution(xp, checked: CheckedProblem, solution: Solution) -> Transpo
     epsilon = rescaled(solution.epsilon, units.exponent)
     shift = -epsilon * (number(units.mass) * (math.log(2) / 2))
     f, g = (
-        rescaled(potential, units.exponent) for potential in (trim(solution.f, checked.n), trim(solution.g, checked.m))
+        rescaled(potential, units.exponent)
+        for potential in (unpad(solution.f, checked.n), unpad(solution.g, checked.m))
     )
     gauge = ((a @ (f + c)) - (b @ (g + d))) / (2 * xp.sum(a)) if weights_fixed(problem) else number(0)
     f, f_rest = _added(f, c, shift - gauge)
@@ -431,12 +433,12 @@ def _in_tiles(transport, v, checked, transpose):
     cost = exact_tile(checked.cost) if math.prod(sizes) <= MAX_CACHED_COSTS else checked.cost
     if v is None:
         product = _plan((cost,), problem, f, g)
-        product = trim(trim(product, checked.n, axis=0), checked.m, axis=1)
+        product = unpad(unpad(product, checked.n, axis=0), checked.m, axis=1)
     else:
         vectors = jnp.asarray(v, dtype if check.is_traced(v) else float_dtype(dtype))
         vectors = vectors[:, None] if v.ndim == 1 else vectors
         vectors = jnp.pad(vectors, ((0, sizes[0 if transpose else 1] - vectors.shape[0]), (0, 0)))
-        product = trim(
+        product = unpad(
             _product((cost, bool(transpose)), problem, f, g, vectors), checked.m if transpose else checked.n, axis=0
         )
         product = product[:, 0] if v.ndim == 1 else product

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import float_dtype, published_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
-from jaxcluster.core.frame import Frame, bucket, float_dtype, prepare, published_dtype, times_power_of_two
+from jaxcluster.core.frame import Frame
+from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import differences, distance
 from jaxcluster.types import Array, Bool, Float
 
@@ -183,7 +185,7 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
             costs = np.ldexp(costs - constants[0][:, None] - constants[1][None, :], -exponent)
         costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**MAX_COST_EXPONENT))
         if live is not None:
-            costs = np.pad(costs, [(0, bucket(size) - size) for size in (n, m)])
+            costs = np.pad(costs, [(0, padded_size(size) - size) for size in (n, m)])
         costs = jnp.asarray(costs, dtype)
     else:
         costs, exponent = jnp.asarray(costs, dtype), 0
@@ -338,7 +340,7 @@ def _padded_rows(x):
     if check.is_traced(x):
         return x.astype(dtype)
     x = np.asarray(x, dtype)
-    return jnp.asarray(np.concatenate([x, np.broadcast_to(x[:1], (bucket(len(x)) - len(x), x.shape[1]))]))
+    return jnp.asarray(np.concatenate([x, np.broadcast_to(x[:1], (padded_size(len(x)) - len(x), x.shape[1]))]))
 
 
 def _in_one_dtype(left, right):

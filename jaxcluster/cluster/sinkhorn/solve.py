@@ -61,8 +61,8 @@ from jaxcluster.cluster.sinkhorn.updates import (
     typical_cost,
 )
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import MAX, fold_rows
-from jaxcluster.core.frame import times_power_of_two
 from jaxcluster.core.implicit import at_fixed_point, at_optimum, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, trace
 from jaxcluster.ops.logsumexp import responsibilities

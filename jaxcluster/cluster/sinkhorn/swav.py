@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import across
-from jaxcluster.core.frame import float_dtype
 from jaxcluster.core.iterate import trace
 from jaxcluster.ops.logsumexp import LOG_SUM_EXP, responsibilities
 from jaxcluster.types import Array, Float

@@ -33,8 +33,8 @@ from jaxcluster.cluster.soft_kmeans.fit import (
 )
 from jaxcluster.core import check
 from jaxcluster.core.fold import across, fold_rows
-from jaxcluster.core.frame import finalize, prepare
 from jaxcluster.core.iterate import history_capacity, iterate
+from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.restart import in_groups
 from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points

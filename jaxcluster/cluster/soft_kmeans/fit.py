@@ -26,9 +26,10 @@ from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import check, memory
 from jaxcluster.core.fold import across, fold_rows, map_rows
-from jaxcluster.core.frame import Frame, finalize, frame_of, prepare
+from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.restart import in_groups
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -188,7 +189,7 @@ def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Flo
     """
     inside, prepared, variance = _in_one_frame(centers, x, variance, None, frame)
     memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the responsibilities")
-    return prepared.unscale(prepared.trim(_responsibilities(inside, prepared.points.x, variance), axis=0))
+    return prepared.unscale(prepared.unpad(_responsibilities(inside, prepared.points.x, variance), axis=0))
 
 
 def check_known(known, n: int, k: int) -> Int[Array, " n"]:

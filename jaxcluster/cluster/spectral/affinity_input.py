@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import check, memory
-from jaxcluster.core.frame import bucket
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.metric_space import as_metric_space, concrete_rows
@@ -115,7 +115,7 @@ def padded_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: i
         affinity = kernel(x.astype(np.float64), gamma, padded=True)
         return PaddedAffinity(_dense_kernel(affinity) if affinity.n**2 <= MAX_DENSE_KERNEL else affinity, len(x), 0)
     weights, exponent = scale_to_unit(affinity_matrix(x, affinity, n_neighbors))
-    n, rows = weights.shape[0], bucket(weights.shape[0])
+    n, rows = weights.shape[0], padded_size(weights.shape[0])
     if scipy.sparse.issparse(weights):
         return PaddedAffinity(from_matrix(weights, rows=rows), n, exponent)
     padding = (0, rows - n)

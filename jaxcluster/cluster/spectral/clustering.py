@@ -27,7 +27,7 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import count_samples
 from jaxcluster.cluster.spectral.embedding import MAX_STEPS, publish_embedding, solve_embedding
 from jaxcluster.core import check
-from jaxcluster.core.frame import exponent_of, times_power_of_two
+from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
 from jaxcluster.ops.distance import HIGHEST, normalize

@@ -20,7 +20,7 @@ import scipy.sparse
 
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
 from jaxcluster.core import check
-from jaxcluster.core.frame import publish, published_dtype
+from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components

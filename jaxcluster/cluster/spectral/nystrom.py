@@ -27,8 +27,10 @@ from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import check_gamma
 from jaxcluster.cluster.spectral.clustering import status_of_kmeans
 from jaxcluster.core import check
+from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
-from jaxcluster.core.frame import Frame, bucket, prepare, publish, published_dtype
+from jaxcluster.core.frame import Frame
+from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops.affinity import gaussian_weights, unit_width
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.metric_space import concrete_rows
@@ -127,7 +129,7 @@ def transform(state: NystromState, x: Any) -> Float[Published, "n k"]:
     x, dtype = concrete_rows(x), published_dtype(x)
     with jax.enable_x64(True):
         rows = np.asarray(state.frame.enter(x)) * np.asarray(state.width)
-        rows = np.pad(rows, ((0, bucket(len(x)) - len(x)), (0, 0)))
+        rows = np.pad(rows, ((0, padded_size(len(x)) - len(x)), (0, 0)))
         embedded = np.asarray(_embed(jnp.asarray(rows), _projection_of(state)))
     return publish(embedded[: len(x)], dtype)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core.frame import bucket
+from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.neighbors.kd_blocks import BLOCK
 from jaxcluster.types import Array, Float, Int
@@ -49,7 +49,7 @@ class Todo(NamedTuple):
 
 def room(values: np.ndarray, empty: Any) -> Array:
     """(b, …) values of blocks on the device, and ``empty`` up to a bucket of blocks."""
-    out = np.full((bucket(len(values), LEAST_BLOCKS), *values.shape[1:]), empty, values.dtype)
+    out = np.full((padded_size(len(values), LEAST_BLOCKS), *values.shape[1:]), empty, values.dtype)
     out[: len(values)] = values
     return jax.device_put(out)
 

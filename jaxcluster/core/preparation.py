@@ -1,0 +1,331 @@
+"""Preparation of a caller's samples for a kernel, and the way back of its results.
+
+`prepare` checks samples and puts them into a `jaxcluster.core.frame.Frame`, and `finalize` takes a fit out of it. For
+concrete arrays both compute on the host in float64; results have the dtype of the caller's samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.core import check, memory
+from jaxcluster.core.caution import warn
+from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
+from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.frame import (
+    Frame,
+    binary_exponent,
+    center_and_spread,
+    fill_unobserved,
+    frame_about,
+    frame_reaching,
+    sample_rows,
+    traced_frame,
+)
+from jaxcluster.core.programs import make_room
+from jaxcluster.types import Fit, Points, Published
+
+ALIGNMENT = 64
+"""Alignment of XLA's CPU buffers in bytes: an aligned host array is used without another copy."""
+
+MIN_PADDED_ROWS = 128
+"""Samples that the smallest problems are padded to: they cost nothing, and all share one program."""
+
+HOST_BLOCK = 4096
+"""Most samples of a block of a host thread."""
+
+BLOCK_NUMBERS = 1 << 20
+"""Most entries of a block of wide samples, which is read more than once and should stay in cache."""
+
+FIT_COPIES = 4
+"""Copies of the rows at the peak of a fit: in their frame, on the device, and in tiles (measured)."""
+
+
+class Prepared(NamedTuple):
+    """Samples in a frame, ready for a kernel.
+
+    Attributes:
+        points: samples in ``frame``, padded with weight 0.
+        frame: frame of the samples.
+        n: number of samples without padding.
+        unit_weights: True if every sample has weight 1 in the frame and padding 0: a weighted sum needs no product.
+        dtype: dtype of results: float64 where the samples are float64 or integers in NumPy, else the dtype of the
+            computation.
+        narrowed: True if samples may have lost digits in the frame, as JAX computes in float32.
+    """
+
+    points: Points
+    frame: Frame
+    n: int
+    unit_weights: bool
+    dtype: np.dtype
+    narrowed: bool = False
+
+    def unscale(self, value: Any, *, length: int = 0, weight: int = 0) -> Published:
+        """`Frame.unscale` in the dtype of results."""
+        return self.frame.unscale(value, length=length, weight=weight, dtype=self.dtype)
+
+    def unpad(self, per_row: Published, *, axis: int = -1) -> Published:
+        """Per-sample result without its padding."""
+        return unpad(per_row, self.n, axis=axis)
+
+
+def prepare(
+    x,
+    weights=None,
+    *,
+    center: bool = True,
+    missing: bool | None = None,
+    axis_name: str | None = None,
+    frame: Frame | None = None,
+    unit_rows: bool = False,
+) -> Prepared:
+    """Check of samples, traced or not, and their coordinates in a frame.
+
+    Args:
+        x: (n_samples, n_features) real numbers. Concrete samples are padded to `padded_size`, so that another number of
+            them compiles nothing; traced samples are not padded.
+        weights: (n_samples,) weights >= 0, or None for 1 each.
+        center: False keeps the origin of the caller.
+        missing: True accepts NaN as missing values; see `check.check_finite`.
+        axis_name: mapped axis over which the samples are sharded.
+        frame: frame of a fit, for samples to compare with it; its exponent is lowered for samples beyond its range.
+        unit_rows: True if only directions matter (cosine): each sample is scaled by its own power of two, not centered.
+
+    Returns:
+        `Prepared` samples.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.check`.
+    """
+    x = check.check_matrix(x)
+    if check.is_traced(x, weights, frame):
+        return _prepare_traced(jnp.asarray(x), weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
+    make_room()
+    if weights is not None:
+        weights = check.check_weights(weights, x.shape[0])
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
+    device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
+    center = center and not unit_rows
+    return _prepare_host(np.asarray(x), weights, center, missing, frame, unit_rows, published_dtype(x), device)
+
+
+def finalize(
+    fitted: Fit, prepared: Prepared, leave: Callable[[Any, Frame], Any], *, length: int = 0, weight: int = 0
+) -> Fit:
+    """Fit in the caller's coordinates and units, its labels without padding.
+
+    Args:
+        fitted: fit in the frame.
+        prepared: samples of the fit.
+        leave: (state in the frame, frame) -> public state.
+        length, weight: unit of the objective in the history; see `Frame.unscale`.
+
+    Returns:
+        `Fit` with the public state.
+    """
+    return fitted._replace(
+        state=leave(fitted.state, prepared.frame),
+        labels=None if fitted.labels is None else prepared.unpad(fitted.labels),
+        history=prepared.frame.unscale(fitted.history, length=length, weight=weight),
+    )
+
+
+def padded_size(n: int, least: int = MIN_PADDED_ROWS) -> int:
+    """Padded number of samples: at least ``least``, at most an eighth more than n; 8 sizes for each power of two."""
+    n = max(n, least)
+    step = max(8, 1 << max(0, (n - 1).bit_length() - 4))
+    return -(-n // step) * step
+
+
+def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
+    """First n entries of a padded per-sample result; sliced on the host, where another n compiles nothing."""
+    if per_row.shape[axis] == n:
+        return per_row
+    if isinstance(per_row, jax.core.Tracer):
+        return jax.lax.slice_in_dim(per_row, 0, n, axis=axis)
+    kept = [slice(None)] * per_row.ndim
+    kept[axis] = slice(n)
+    if isinstance(per_row, np.ndarray):
+        return per_row[tuple(kept)]
+    return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
+
+
+def _prepare_host(x, weights, center, missing, frame, unit_rows, published, device):
+    n, d = x.shape
+    dtype = float_dtype(x.dtype)
+    memory.check(FIT_COPIES * x.size * dtype.itemsize, f"{n:,} rows of {d:,} columns", "Pass fewer of them.")
+    weights, weight_exponent = _scaled_weights(weights)
+    out = _aligned((padded_size(n), d), dtype)
+    if unit_rows:
+        _range(x, missing)
+        frame, exponents = Frame(np.zeros(d, published)), _row_exponents(x)
+        _by_blocks(x, lambda rows: _enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
+    else:
+        frame = _enter_rows(x, weights, center, missing, frame, published, out)
+    frame = frame._replace(weight_exponent=weight_exponent)
+    out[n:] = 0
+    weight = _aligned(out.shape[:1], dtype)
+    weight[:n] = 1 if weights is None else weights
+    weight[n:] = 0
+    if weights is not None and (lost := int(((weights > 0) & (weight[:n] < np.finfo(dtype).tiny)).sum())):
+        warn(
+            f"{lost:,} weights are positive, but too small beside the largest for {dtype}: they count as 0. "
+            "Weights should differ by less than 1e38."
+        )
+    unit_weights = bool((weight[:n] == 1).all())  # equal weights share the program without weights
+    points = jax.device_put(Points(out, weight), device)
+    return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
+
+
+def _enter_rows(x, weights, center, missing, frame, published, out):
+    """Write samples into ``out`` in a frame, by default their own, and return the frame."""
+    # A sample nearly always determines the frame of all, so that these are read once: the least and the greatest entry
+    # are computed on the way, and if they require another exponent, all samples are mapped again.
+    sample, fitted_frame = sample_rows(x, weights), frame
+    long, finite = x.dtype.kind in "iu" and x.dtype.itemsize == 8, np.isfinite(sample).all()
+    extremes = _range(x, missing, every_column=fitted_frame is None) if long or not finite else None
+    own = center_and_spread(sample, x, center) if fitted_frame is None else None
+
+    def frame_between(least, most):
+        if fitted_frame is not None:
+            return frame_reaching(fitted_frame, least, most)
+        return frame_about(*own, least, most, published)
+
+    def enter(frame, wide=None):
+        origin = np.asarray(frame.origin)
+
+        def block(rows):
+            samples = x[rows] if wide is None else x[rows].astype(wide)
+            _enter_block(samples, origin, frame.exponent, out[rows])
+            return samples.min(), samples.max()
+
+        return _by_blocks(x, block)
+
+    if extremes is not None:
+        frame = frame_between(*extremes)
+        # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
+        enter(frame, np.longdouble if long and max(map(abs, extremes)) > MAX_EXACT_INTEGER else None)
+        return frame
+    guess = frame_between(sample.min(), sample.max())  # nearly always the frame
+    frame = frame_between(*_range(x, missing, every_column=fitted_frame is None, by_block=enter(guess)))
+    if frame.exponent != guess.exponent:
+        enter(frame)
+    return frame
+
+
+def _enter_block(x, origin, exponent, out):
+    """Write (x − origin)·2^exponent into ``out``."""
+    # Large numbers are scaled down before the subtraction, which could overflow, and small ones up after it.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if np.ndim(exponent):
+            np.copyto(out, np.ldexp(x if x.dtype.kind == "f" else x.astype(float), exponent), casting="same_kind")
+        elif exponent == 0:
+            np.subtract(x, origin, out=out, casting="same_kind")
+        elif exponent > 0:
+            np.copyto(out, np.ldexp(np.subtract(x, origin), exponent), casting="same_kind")
+        else:
+            x = x if x.dtype.kind == "f" else x.astype(float)
+            np.subtract(np.ldexp(x, exponent), np.ldexp(origin, exponent), out=out, casting="same_kind")
+
+
+def _range(x, missing, *, every_column=True, by_block=None):
+    """Least and greatest entry, NaN ignored if missing values are accepted; raises ValueError for other values.
+
+    Args:
+        by_block: least and greatest entry of each block, if known.
+    """
+    flat = x.dtype.kind != "f"
+    if by_block is None:
+        by_block = _by_blocks(x, lambda rows: (x[rows].min(), x[rows].max()))
+    least, most = np.min([least for least, _ in by_block]), np.max([most for _, most in by_block])
+    if flat or (np.isfinite(least) and np.isfinite(most)):
+        return (int(least), int(most)) if x.dtype.kind in "iu" else (least, most)
+    check.check_finite(x, missing=missing)
+    if every_column:
+        fill_unobserved(x, np.full(x.shape[1], np.nan))
+    observed = x[~np.isnan(x)]
+    return (observed.min(), observed.max()) if observed.size else (0.0, 0.0)
+
+
+def _scaled_weights(weights):
+    """Weights scaled so that the mean of the positive ones is near 1, in float64, and the exponent of the scale."""
+    if weights is None:
+        return None, 0
+    weights = np.asarray(weights, np.float64)
+    positive = weights[weights > 0]
+    largest = binary_exponent(positive.max())
+    exponent = 1 - largest - binary_exponent(np.ldexp(positive, -largest).mean())
+    return np.ldexp(weights, exponent), exponent
+
+
+def counting(weights: Any, dtype: np.dtype) -> np.ndarray:
+    """Mask (n,) of concrete weights that do not underflow to 0 in a frame of this dtype."""
+    scaled, _ = _scaled_weights(weights)
+    return scaled >= np.finfo(dtype).tiny
+
+
+def _row_exponents(x):
+    """Exponent for each sample that scales its largest absolute coordinate into [1/2, 1)."""
+    most = np.concatenate(_by_blocks(x, lambda rows: np.nanmax(np.abs(x[rows].astype(float)), axis=1)))
+    return -np.frexp(most)[1]
+
+
+def _by_blocks(x, work):
+    """Results of ``work`` on blocks of samples, in threads: NumPy releases the interpreter lock."""
+    n, d = x.shape
+    size = min(HOST_BLOCK, max(16, BLOCK_NUMBERS // d))
+    blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    if len(blocks) == 1:
+        return [work(blocks[0])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, blocks))
+
+
+def _aligned(shape, dtype):
+    """Uninitialized array on an `ALIGNMENT` boundary."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _prepare_traced(x, weights, center, missing, axis_name, frame, unit_rows):
+    n, d = x.shape
+    dtype = float_dtype(x.dtype if frame is None else np.result_type(x.dtype, frame.dtype))
+    x = x.astype(dtype)
+    weight, weight_exponent = _traced_weights(x, weights, axis_name)
+    if unit_rows:
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
+        points = Points(times_power_of_two(x, -exponent_of(largest)), weight)
+        return Prepared(points, Frame(jnp.zeros((d,), dtype), 0, weight_exponent), n, weights is None, dtype)
+    if frame is None:
+        constant_x = jax.lax.stop_gradient(x)
+        counted = jnp.broadcast_to(jax.lax.stop_gradient(weight > 0)[:, None], x.shape)
+        counted = counted & ~jnp.isnan(constant_x) if missing else counted
+        frame = traced_frame(constant_x, counted, axis_name, center)
+    frame = frame._replace(weight_exponent=weight_exponent)
+    return Prepared(Points(frame.enter(x), weight), frame, n, weights is None, dtype)
+
+
+def _traced_weights(x, weights, axis_name):
+    if weights is None:
+        return jnp.ones_like(x[:, 0]), 0
+    weight = jnp.asarray(weights)
+    if weight.shape != (x.shape[0],):
+        raise ValueError(f"weights must have shape ({x.shape[0]},), one a row, got {weight.shape}.")
+    weight = weight.astype(x.dtype)
+    constant = jax.lax.stop_gradient(weight)
+    largest = across(jnp.max(constant), axis_name, MAX)
+    relative = constant / jnp.where(largest > 0, largest, 1)  # so that no sum overflows
+    total, count = across((jnp.sum(relative), jnp.sum((constant > 0).astype(x.dtype))), axis_name)
+    exponent = 1 - exponent_of(largest) - exponent_of(total / jnp.maximum(count, 1))
+    return times_power_of_two(weight, exponent), exponent
