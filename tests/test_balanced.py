@@ -233,7 +233,7 @@ def test_the_least_and_the_most_clusters(k, key):
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (10, 30), (0, 30)])
-def test_equal_rows_are_shared_out(bounds, key):
+def test_equal_rows_are_split_by_the_bounds(bounds, key):
     fit = balanced.fit(key, np.full((100, 3), 2.5), 7, size_min=bounds[0], size_max=bounds[1])
     low, high = (14, 15) if bounds == (None, None) else bounds
     assert low <= int(fit.state.sizes.min()) <= int(fit.state.sizes.max()) <= high
@@ -241,7 +241,7 @@ def test_equal_rows_are_shared_out(bounds, key):
     assert Status(int(fit.status)) in (Status.CONVERGED, Status.EMPTY_CLUSTERS)
 
 
-def test_duplicates_are_told_apart_by_nothing(key):
+def test_equal_rows_are_interchangeable(key):
     x = np.repeat(cloud(5), 20, axis=0)
     fit = balanced.fit(key, x, 7)
     assert sorted(fit.state.sizes.tolist()) == [14] * 5 + [15] * 2
@@ -316,13 +316,13 @@ def test_second_fits_compile_nothing(balanced_fit, compiles):
         ({"x": np.ones(20)}, ValueError, "x must be 2-D"),
     ],
 )
-def test_wrong_arguments_are_told(options, error, message, key):
+def test_wrong_arguments_raise(options, error, message, key):
     with pytest.raises(error) as seen:
         balanced.fit(key, **{"x": cloud(20), "k": 4, **options})
     assert message in str(seen.value)
 
 
-def test_wrong_costs_and_centers_are_told():
+def test_wrong_costs_and_centers_raise():
     with pytest.raises(ValueError, match="costs contains 1 NaN values in column 1"):
         balanced.assign_cost(np.array([[1.0, np.nan], [0.0, 1.0]]))
     with pytest.raises(ValueError, match="x has 3 columns, but the model was fitted on 2"):

@@ -16,7 +16,7 @@ from jaxcluster.types import Status
 
 
 def excused(estimator: BalancedKMeans | ConstrainedKMeans) -> dict[str, str]:
-    """What scikit-learn's own k-means is excused from."""
+    """Checks of scikit-learn that its own k-means fails too."""
     weighted = "check_sample_weight_equivalence_on_dense_data"
     reason = "random streams differ between weights and copies"
     return {weighted: reason} if isinstance(estimator, ConstrainedKMeans) else {}
@@ -85,7 +85,7 @@ def test_a_start_may_be_a_function(cls, blobs):
     assert model.inertia_ == min(each)
 
 
-def test_what_the_data_do_not_allow_is_said():
+def test_infeasible_data_raise():
     far = np.array([[0.0, 0.0], [1.0, 0.0], [99.0, 99.0]])
     with pytest.warns(ConvergenceWarning, match=r"smaller than n_clusters \(3\)"):
         model = BalancedKMeans(3, size_min=0, init=far).fit(np.random.default_rng(0).normal(size=(9, 2)))
@@ -106,12 +106,12 @@ def test_what_the_data_do_not_allow_is_said():
         ({"init": "rows"}, "init='rows' is not known"),
     ],
 )
-def test_wrong_parameters_are_told(options, message):
+def test_wrong_parameters_raise(options, message):
     with pytest.raises(ValueError, match=message):
         BalancedKMeans(**{"n_clusters": 2, **options}).fit(np.eye(9))
 
 
-def test_wrong_pairs_are_told():
+def test_wrong_pairs_raise():
     with pytest.raises(ValueError, match="cannot_link says that rows 0 and 2 are apart"):
         ConstrainedKMeans(2).fit(np.eye(9), must_link=[[0, 1], [1, 2]], cannot_link=[[0, 2]])
 

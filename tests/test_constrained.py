@@ -85,7 +85,7 @@ def test_pairs_that_can_be_kept_are(seed, k, m):
 
 
 @given(st.integers(0, 2**16), st.integers(2, 4))
-def test_small_parts_are_solved_exactly(seed, k):
+def test_small_components_are_solved_exactly(seed, k):
     rng = np.random.default_rng(seed)
     costs = rng.normal(size=(7, k)) if seed % 2 else rng.integers(0, 3, (7, k)).astype(float)
     hidden = rng.integers(0, k, 7)
@@ -121,7 +121,7 @@ def test_without_time_to_search_pairs_are_kept_and_nothing_is_lost(branches, mon
     assert costs[rows, again].sum() <= costs[rows, first].sum()
 
 
-def test_large_parts_are_kept_apart(key):
+def test_large_components_are_kept_apart(key):
     """One component of more groups than are searched exactly."""
     ring = np.stack([np.arange(99), np.arange(1, 100)], axis=1)
     x = cloud(100)
@@ -291,13 +291,13 @@ ODD_WHEEL = [[0, 1], [1, 2], [2, 3], [3, 4], [4, 0], *([5, i] for i in range(5))
         ({"x": np.full((20, 3), np.nan)}, ValueError, "contains 60 NaN values"),
     ],
 )
-def test_wrong_arguments_are_told(options, error, message, key):
+def test_wrong_arguments_raise(options, error, message, key):
     with pytest.raises(error) as seen:
         constrained.fit(key, **{"x": cloud(20), "k": 3, **options})
     assert message in str(seen.value)
 
 
-def test_a_search_that_is_given_up_says_so(monkeypatch):
+def test_a_search_that_ends_early_raises(monkeypatch):
     monkeypatch.setattr(constraints, "MAX_COLORINGS", 5)
     with pytest.raises(ValueError, match="No way to keep cannot_link with 3 clusters was found in 5 tries"):
         branch_and_bound.conflict_components(np.sort(np.array(ODD_WHEEL), axis=1), 6, 3, np.arange(6))

@@ -72,7 +72,7 @@ def test_names_for_one_metric_are_one_function():
         assert distance.metric_function("minkowski", p=p) is distance.METRICS[name]
 
 
-def with_slopes(function):
+def with_gradient(function):
     """One program: from x to each of several matrices, the distances and the gradient of their sum by the matrix."""
 
     def both(x, y):
@@ -89,7 +89,7 @@ def test_minkowski_with_any_power(p):
     largest = apart.max(axis=2)
     unit = np.where(largest > 0, largest, 1)
     expected = largest * np.sum((apart / unit[..., None]) ** p, axis=2) ** (1 / p) if p else None
-    got, gradient = with_slopes(distance.metric_function("minkowski", p=p))(x, [x, x + 1])
+    got, gradient = with_gradient(distance.metric_function("minkowski", p=p))(x, [x, x + 1])
     np.testing.assert_allclose(got[0], np.where(largest > 0, expected, 0), rtol=1e-5)
     assert np.isfinite(gradient[1]).all()
 
@@ -225,7 +225,7 @@ def test_float64_is_kept(name):
         jax.config.update("jax_enable_x64", False)
 
 
-def test_an_unknown_metric_is_told_what_to_pass():
+def test_an_unknown_metric_raises_with_the_remedy():
     with pytest.raises(ValueError, match=r"'yule' is not known.*'canberra'.*function of two matrices.*precomputed"):
         distance.metric_function("yule")
     with pytest.raises(ValueError, match=r"p=nan must be"):

@@ -14,7 +14,7 @@ from sklearn import datasets
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxcluster import kmeans
+from jaxcluster import bisecting, kmeans, minibatch
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.types import Points, Status
@@ -201,10 +201,10 @@ def test_gradient_agrees_with_differences(metric, key):
         for i, j in [(0, 0), (7, 2), (17, 3)]:
             at_x, at_w = np.zeros_like(x), np.zeros_like(w)
             at_x[i, j] = at_w[i] = step
-            slope = (run(x + at_x, w)[0] - run(x - at_x, w)[0]) / (2 * step)
-            np.testing.assert_allclose(dx[i, j], slope, rtol=1e-5, atol=1e-7)
-            slope = (run(x, w + at_w)[0] - run(x, w - at_w)[0]) / (2 * step)
-            np.testing.assert_allclose(dw[i], slope, rtol=1e-5, atol=1e-7)
+            difference = (run(x + at_x, w)[0] - run(x - at_x, w)[0]) / (2 * step)
+            np.testing.assert_allclose(dx[i, j], difference, rtol=1e-5, atol=1e-7)
+            difference = (run(x, w + at_w)[0] - run(x, w - at_w)[0]) / (2 * step)
+            np.testing.assert_allclose(dw[i], difference, rtol=1e-5, atol=1e-7)
 
 
 def test_gradient_through_vmap_and_forward_mode(key):
@@ -336,6 +336,12 @@ def test_statistics_of_blocks_add_up(digits):
     whole = stats(digits[:1796])
     for a, b in zip(blocks, whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    moved = jax.jit(partial(lloyd.update_step, movable=CenterConstraints().movable, spherical=False))(whole, centers)
+    means = jax.jit(partial(lloyd.update_step, movable=CenterConstraints().movable, spherical=False))(whole, centers)
     labels = np.asarray(kmeans.predict(centers, digits))[:1796]
-    np.testing.assert_allclose(moved, [digits[:1796][labels == j].mean(0) for j in range(5)], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(means, [digits[:1796][labels == j].mean(0) for j in range(5)], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("module", [bisecting, kmeans, minibatch])
+def test_dir_shows_the_public_names_alone(module):
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)

@@ -29,7 +29,7 @@ def table(name):
 
 
 @jax.jit
-def with_slope(x, push):
+def with_gradient(x, push):
     """Normalized rows, and the gradient of their product with ``push``."""
     return distance.normalize(x), jax.grad(lambda x: jnp.vdot(distance.normalize(x), push))(x)
 
@@ -53,9 +53,9 @@ def test_distances_agree_with_scipy(name, d, offset):
 def test_a_row_is_at_distance_zero_with_a_finite_gradient(name):
     x = jnp.asarray([[1.0, 2.0, 3.0, 4.0, 5.0]])
     function = distance.metric_function(name, **NAMES[name])
-    found, slope = jax.jit(jax.value_and_grad(lambda y: function(x, y).sum()))(x)
+    found, gradient = jax.jit(jax.value_and_grad(lambda y: function(x, y).sum()))(x)
     np.testing.assert_allclose(found, 0, atol=1e-6)
-    assert np.isfinite(slope).all()
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("size", [1e-40, 1e-38, 1e-30, 1e-13, 1.0, 1e19, 1e38])
@@ -66,7 +66,7 @@ def test_rows_of_any_length_are_normalized(size):
     lengths = np.sqrt(np.sum(np.square(exact), axis=1, keepdims=True))
     unit = exact / np.where(lengths > 0, lengths, 1)
     push = np.array([0.3, 1.0, -2.0])
-    found, gradient = with_slope(x, np.tile(push.astype(np.float32), (4, 1)))
+    found, gradient = with_gradient(x, np.tile(push.astype(np.float32), (4, 1)))
     np.testing.assert_allclose(found, unit.astype(float), rtol=1e-6)
     if not 1e-37 < size < 1e37:
         return  # the derivative, about 1/length, is no normal number of float32

@@ -85,7 +85,7 @@ def test_the_objective_never_rises(variance, key):
     assert (np.diff(history) <= 1e-5 * np.abs(history[1:])).all()
 
 
-def test_shares_are_a_softmax_and_one_hot_at_variance_0(small):
+def test_responsibilities_are_a_softmax_and_one_hot_at_variance_0(small):
     x, centers, _ = (each.astype(np.float32) for each in small)
     powers = np.exp(-((x[:, None] - centers) ** 2).sum(2) / 3)
     shares = soft_kmeans.responsibilities(centers, x, 1.5)
@@ -94,8 +94,10 @@ def test_shares_are_a_softmax_and_one_hot_at_variance_0(small):
     np.testing.assert_array_equal(np.argmax(hard, 1), kmeans.predict(centers, x))
     twice = soft_kmeans.responsibilities(np.zeros((3, 2)), x, 0.0)
     np.testing.assert_array_equal(twice, np.broadcast_to([1, 0, 0], (24, 3)))
-    slope = jax.jit(jax.grad(lambda variance: jnp.sum(jnp.square(soft_kmeans.responsibilities(centers, x, variance)))))
-    assert all(np.isfinite(slope(variance)) for variance in (0.0, 1e-30, 1e-6, 1.0))
+    gradient = jax.jit(
+        jax.grad(lambda variance: jnp.sum(jnp.square(soft_kmeans.responsibilities(centers, x, variance))))
+    )
+    assert all(np.isfinite(gradient(variance)) for variance in (0.0, 1e-30, 1e-6, 1.0))
 
 
 def test_an_empty_cluster_keeps_its_center(blobs, key):
@@ -128,17 +130,17 @@ def test_gradients_are_finite_differences(small, key):
 
     with jax.enable_x64(True):
         run = jax.jit(jax.vmap(jax.value_and_grad(loss, argnums=(0, 1, 2)), (None, None, 0)))
-        _, slopes = run(x, w, variances)
-        assert all(np.isfinite(slope).all() for slope in slopes)
+        _, gradients = run(x, w, variances)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
         for which, index in ((0, (3, 0)), (0, (20, 1)), (1, (5,)), (2, (1,))):
             ahead, behind = [x.copy(), w.copy(), variances.copy()], [x.copy(), w.copy(), variances.copy()]
             ahead[which][index] += eps
             behind[which][index] -= eps
             found = np.asarray(run(*ahead)[0] - run(*behind)[0]) / (2 * eps)
             if which == 2:  # a variance is not below 0
-                np.testing.assert_allclose(slopes[2][1], found[1], rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(gradients[2][1], found[1], rtol=1e-5, atol=1e-7)
             else:
-                np.testing.assert_allclose(slopes[which][:, *index], found, rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(gradients[which][:, *index], found, rtol=1e-5, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +172,8 @@ def test_annealing_ends_in_a_fit_with_its_gradient(small, key):
     found = annealed(x)
     fitted = partial(soft_kmeans.fit, key, k=2, init=np.asarray(found.state.centers), **options)
     np.testing.assert_allclose(found.state.centers, fitted(x=x).state.centers, atol=1e-3)
-    slope, wanted = (jax.jit(jax.grad(partial(loss, run=run)))(x) for run in (annealed, lambda x: fitted(x=x)))
-    np.testing.assert_allclose(slope, wanted, rtol=1e-2, atol=1e-3)
+    gradient, wanted = (jax.jit(jax.grad(partial(loss, run=run)))(x) for run in (annealed, lambda x: fitted(x=x)))
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-2, atol=1e-3)
     hard = soft_kmeans.anneal(key, x, 2, **{**options, "variance": 0.0})
     np.testing.assert_array_equal(hard.labels, kmeans.predict(hard.state.centers, x))
 

@@ -264,18 +264,18 @@ def _fit(static, key, points, constraints, limits):
     norms = squared_norms(points.x)
     tol = tol * mean_variance(points, norms, axis_name=static.axis_name)
 
-    def advance(running):
-        draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, running.steps))
+    def advance(loop):
+        draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, loop.steps))
         batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
         size = jnp.int32(static.batch_size)
-        state, value = step(reassign_key, running.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
-        converged = (state.shift <= tol) & (tol > 0) & (running.steps > 0)
+        state, value = step(reassign_key, loop.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
+        converged = (state.shift <= tol) & (tol > 0) & (loop.steps > 0)
         done = converged | (state.stale.astype(patience.dtype) >= patience)
-        return _Running(state, running.steps + 1, loop_residual(done, state.shift), value)
+        return _LoopState(state, loop.steps + 1, loop_residual(done, state.shift), value)
 
     one = jnp.ones((), points.x.dtype)
-    running = _Running(_seed(static, seed_key, sample, constraints), jnp.int32(0), one, one)
-    fitted = iterate(advance, running, tol=0, max_steps=max_steps, capacity=static.capacity)
+    loop = _LoopState(_seed(static, seed_key, sample, constraints), jnp.int32(0), one, one)
+    fitted = iterate(advance, loop, tol=0, max_steps=max_steps, capacity=static.capacity)
     state = fitted.state.state
     labels, _ = nearest(points.x, state.centers)
     inertia = across(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
@@ -284,7 +284,7 @@ def _fit(static, key, points, constraints, limits):
     return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), unresolved
 
 
-class _Running(NamedTuple):
+class _LoopState(NamedTuple):
     """A state, the number of batches it has seen, and the residual of the loop, 1 until it should stop.
 
     ``value`` is the inertia of the last batch per unit of weight: the objective until there is a smoothed one.
