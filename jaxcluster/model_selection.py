@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster import metrics
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.types import Fit
 
@@ -100,7 +100,7 @@ def choose_k(ks: ArrayLike, values: ArrayLike, rule: str = "silhouette") -> int 
     Raises:
         ValueError: an unknown rule, shapes that differ, or no finite value.
     """
-    check.check_choice("rule", rule, RULES)
+    validation.check_choice("rule", rule, RULES)
     return RULES[rule](ks, values)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
@@ -39,9 +39,9 @@ START = Halving(jnp.float32(8), jnp.float32(jnp.inf))
 
 def test_a_concrete_array_is_checked_inside_jit():
     least, below = jnp.asarray(0.5), jnp.asarray(-0.5)
-    assert jax.jit(lambda x: x * check.check_positive("epsilon", least))(2.0) == 1
+    assert jax.jit(lambda x: x * validation.check_positive("epsilon", least))(2.0) == 1
     with pytest.raises(ValueError, match="epsilon=-0.5 must be greater than 0"):
-        jax.jit(lambda x: x * check.check_positive("epsilon", below))(2.0)
+        jax.jit(lambda x: x * validation.check_positive("epsilon", below))(2.0)
 
 
 def test_iterate_stops_at_tol_and_keeps_the_history():
@@ -225,13 +225,13 @@ def test_choice_lists_the_known_and_guesses():
     with pytest.raises(
         ValueError, match=r"metric='cosin' is not known; choose one of 'cosine', 'l2'. Did you mean 'cosine'"
     ):
-        check.check_choice("metric", "cosin", ["cosine", "l2"])
+        validation.check_choice("metric", "cosin", ["cosine", "l2"])
 
 
 @pytest.mark.parametrize("value", [2.5, "3", True, None])
 def test_a_count_is_an_integer(value):
     with pytest.raises(TypeError, match="k must be an integer, got"):
-        check.check_count("k", value)
+        validation.check_count("k", value)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_count_is_an_integer(value):
 )
 def test_a_positive_number(value, error):
     with pytest.raises(error, match="tol"):
-        check.check_positive("tol", value)
+        validation.check_positive("tol", value)
 
 
 @pytest.mark.parametrize(
@@ -249,18 +249,18 @@ def test_numbers_of_every_type_are_one_to_a_program(value, compiles):
     double = jax.jit(lambda value: 2 * value)
     double(2.0)
     with compiles() as seen:
-        doubled = double(check.check_positive("tol", value))
+        doubled = double(validation.check_positive("tol", value))
     assert (float(doubled), seen.count) == (4, 0)
 
 
 def test_a_large_finite_matrix_passes_though_its_sum_overflows():
-    check.check_finite(np.full((4, 2), 3e38, np.float32))
+    validation.check_finite(np.full((4, 2), 3e38, np.float32))
 
 
 def test_many_bad_columns_are_cut_short():
     x = np.full((2, 20), np.nan)
     with pytest.raises(ValueError, match=r"40 NaN values in columns 0, 1, 2, 3, 4, 5, 6, 7 …"):
-        check.check_finite(x)
+        validation.check_finite(x)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -273,9 +273,9 @@ def test_exponents_are_those_of_frexp(wide):
 
 def test_a_key_is_one_random_key():
     key = jax.random.key(0)
-    assert check.check_key(key) is key
-    check.check_key(jax.random.PRNGKey(0))
-    jax.vmap(check.check_key)(jax.random.split(key, 2))
+    assert validation.check_key(key) is key
+    validation.check_key(jax.random.PRNGKey(0))
+    jax.vmap(validation.check_key)(jax.random.split(key, 2))
     for wrong in (0, None, jax.random.split(key, 2), np.zeros((2, 2))):
         with pytest.raises(TypeError, match=r"key must be one random key, such as jax.random.key\(0\), got "):
-            check.check_key(wrong)
+            validation.check_key(wrong)

@@ -63,7 +63,7 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
         missing: True lets NaN through as missing cells; False says in the message that it can.
         metric: that the method measures by; rows that float64 does not hold are moved if it measures differences.
     """
-    from jaxcluster.core.check import check_finite, check_weights
+    from jaxcluster.core.validation import check_finite, check_weights
     from jaxcluster.datasets import scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 

@@ -40,7 +40,7 @@ def make_estimator(
     Raises:
         MistakeError: an unknown algorithm or parameter, listing the known ones, or a value of the wrong kind.
     """
-    from jaxcluster.core.check import check_choice
+    from jaxcluster.core.validation import check_choice
     from jaxcluster.datasets.base import unknown_name
     from jaxcluster.estimators import ESTIMATORS
 

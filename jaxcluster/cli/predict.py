@@ -107,7 +107,7 @@ def _load(model: Path) -> Any:
 
 def _rows(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
     """The new rows, in their own units: the model scales them as those of the run were."""
-    from jaxcluster.core.check import check_finite, check_width
+    from jaxcluster.core.validation import check_finite, check_width
 
     dataset = read_like(config.get("data", {}), source)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)

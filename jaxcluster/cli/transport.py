@@ -118,7 +118,7 @@ def transport(
 
 def _read(name: str, layout: dict[str, Any]) -> Dataset:
     """The rows of a file; what is told of the layout of text tables holds for each of the two that is one."""
-    from jaxcluster.core.check import check_finite
+    from jaxcluster.core.validation import check_finite
     from jaxcluster.datasets.loading import is_text_table, load
 
     dataset = load(name, **(layout if is_text_table(name) else {}))

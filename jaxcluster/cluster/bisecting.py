@@ -25,7 +25,7 @@ import numpy as np
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import without_derivative
@@ -166,14 +166,14 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, axis_name)
-    check.check_choice("strategy", strategy, STRATEGIES)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, axis_name)
+    validation.check_choice("strategy", strategy, STRATEGIES)
     if not callable(init):
-        check.check_choice("init", init, INITS)
-    runs = check.check_count("n_init", n_init)
-    tol = check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+        validation.check_choice("init", init, INITS)
+    runs = validation.check_count("n_init", n_init)
+    tol = validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     prepared = prepare(x, weights, axis_name=axis_name)
     options = lloyd.LloydOptions(uniform=prepared.unit_weights, axis_name=axis_name)
     name = FROM_CENTERS if callable(init) else init
@@ -200,8 +200,8 @@ def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Arra
     Raises:
         ValueError, TypeError: another number of features; a gradient with respect to labels, which have none.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.centers.shape[1])
+    x = validation.check_matrix(x)
+    validation.check_width(x, state.centers.shape[1])
     prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
     labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)
     return without_derivative(prepared.unpad(labels), state, x)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows
 from jaxcluster.ops.neighbors.block_kernels import NOBODY
 from jaxcluster.ops.neighbors.radius import (
@@ -98,8 +98,8 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or names, NaN or infinity, or rows that are traced.
     """
-    check.check_positive("eps", eps)
-    check.check_positive("min_samples", min_samples)
+    validation.check_positive("eps", eps)
+    validation.check_positive("min_samples", min_samples)
     eps, min_samples = float(eps), float(min_samples)
     if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
         neighborhood = _graph(distance_matrix(x, symmetric=False), eps)
@@ -134,12 +134,12 @@ def predict(
     Raises:
         ValueError: the metric is "precomputed", or see `fit`.
     """
-    check.check_positive("eps", eps)
+    validation.check_positive("eps", eps)
     eps = float(eps)
     if isinstance(metric, str) and metric == "precomputed":
         raise ValueError("metric='precomputed' knows no distance of new rows. Fit rows and a metric in place of it.")
     x, components = concrete_rows(x), np.asarray(state.components)
-    check.check_width(x, components.shape[1])
+    validation.check_width(x, components.shape[1])
     m, n = len(components), len(components) + len(x)
     known = np.full(n, NOBODY, np.int32)
     known[:m] = np.asarray(state.component_labels)
@@ -162,7 +162,7 @@ def _check_weights(weights, n):
         raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
-    check.check_finite(weights, name="weights")
+    validation.check_finite(weights, name="weights")
     return weights.astype(np.float64)
 
 

@@ -30,7 +30,7 @@ from jaxcluster.cluster.lloyd import (
     with_precision_status,
 )
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
@@ -185,10 +185,10 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, axis_name)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, axis_name)
     _check_options(metric, precision, max_steps)
-    tol = check.check_positive("tol", tol, zero=True)
+    tol = validation.check_positive("tol", tol, zero=True)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
@@ -275,15 +275,15 @@ def sweep(
     Raises:
         ValueError, TypeError: as `fit`, or ``ks`` empty or with repetitions.
     """
-    key = check.check_key(key)
-    x = check.check_matrix(x)
-    ks = check.check_every_k(ks, x.shape[0])
+    key = validation.check_key(key)
+    x = validation.check_matrix(x)
+    ks = validation.check_every_k(ks, x.shape[0])
     if not ks or len(set(ks)) < len(ks):
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters.")
-    check.check_choice("init", init, INITS)
-    check.check_count("n_seeds", n_seeds)
+    validation.check_choice("init", init, INITS)
+    validation.check_count("n_seeds", n_seeds)
     _check_options(metric, precision, max_steps)
-    tol = check.check_positive("tol", tol, zero=True)
+    tol = validation.check_positive("tol", tol, zero=True)
     prepared = prepare(x, weights, unit_rows=metric == "cosine")
     static = _Static(
         max(ks), init, 1, metric, precision, prepared.unit_weights, prepared.narrowed, history_capacity(max_steps)
@@ -292,7 +292,7 @@ def sweep(
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
     run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
     # Concrete problems are split into parts that run at the same time, a core each.
-    traced = check.is_traced(key, prepared.points, tol, max_steps)
+    traced = validation.is_traced(key, prepared.points, tol, max_steps)
     fits = run(counts, index) if traced else side_by_side(run, counts, index)
     fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
     fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
@@ -392,17 +392,17 @@ def _units(metric):
 
 def _zero_inactive(centers, active):
     """Centers, the inactive ones 0."""
-    if check.is_traced(centers, active):
+    if validation.is_traced(centers, active):
         return jnp.where(jnp.asarray(active)[..., None], centers, 0)
     return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)
 
 
 def _in_one_frame(centers, x, metric, weights=None, frame=None):
     """Centers and samples in one frame."""
-    check.check_choice("metric", metric, METRICS)
-    centers = check.check_matrix(centers, name="centers")
-    x = check.check_matrix(x)
-    check.check_width(x, centers.shape[1])
+    validation.check_choice("metric", metric, METRICS)
+    centers = validation.check_matrix(centers, name="centers")
+    x = validation.check_matrix(x)
+    validation.check_width(x, centers.shape[1])
     if metric == "cosine":
         # Directions have no origin to be centered about, and unit vectors no scale.
         prepared = prepare(x, weights, unit_rows=True)
@@ -434,9 +434,9 @@ def _score(centers, points, metric):
 
 
 def _check_options(metric, precision, max_steps):
-    check.check_choice("metric", metric, METRICS)
+    validation.check_choice("metric", metric, METRICS)
     matrix_precision(precision)
-    check.check_positive("max_steps", max_steps)
+    validation.check_positive("max_steps", max_steps)
 
 
 def check_runs(name: str, n_init: int | str) -> int:
@@ -445,7 +445,7 @@ def check_runs(name: str, n_init: int | str) -> int:
         return AUTO_RESTARTS if name == "random" else 1
     if isinstance(n_init, str):
         raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
-    runs = check.check_count("n_init", n_init)
+    runs = validation.check_count("n_init", n_init)
     return 1 if name == FROM_CENTERS else runs
 
 

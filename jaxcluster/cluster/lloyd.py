@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.seeding import CenterConstraints
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.fold import SUM, across, fold_rows
 from jaxcluster.core.frame import Frame
@@ -434,7 +434,7 @@ def with_precision_status(fitted: Fit, x: Any, frame: Frame, unresolved: Any, *,
         unresolved: (…, n) mask of `unresolved_samples`, or None where samples were not rounded.
         nearest: whether each label should be that of the nearest center.
     """
-    if unresolved is None or check.is_traced(fitted, unresolved):
+    if unresolved is None or validation.is_traced(fitted, unresolved):
         return fitted
     x, unresolved, status = np.asarray(x), np.asarray(unresolved), np.array(fitted.status)
     labels, centers = np.asarray(fitted.labels), np.asarray(fitted.state.centers, np.float64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance, unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -121,7 +121,7 @@ def squared_distances(prepared: Prepared, centers: Float[Array, "k d"]) -> np.nd
 
 def refuse_traced(*values: Any) -> None:
     """Raise TypeError where a value is traced."""
-    if check.is_traced(*values):
+    if validation.is_traced(*values):
         raise TypeError(
             "Rows that are traced cannot be assigned under constraints: the search is no program of fixed shape, and "
             "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
@@ -175,21 +175,21 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, axis_name)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, axis_name)
     n_local = x.shape[0]
     n = n_local if axis_name is None else n_local * jax.lax.axis_size(axis_name)
-    batch_size = check.check_count("batch_size", batch_size)
+    batch_size = validation.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
-    init_size = max(k, check.check_count("init_size", init_size))
+    init_size = max(k, validation.check_count("init_size", init_size))
     for name, value in (("tol", tol), ("reassignment_ratio", reassignment_ratio)):
-        check.check_positive(name, value, zero=True)
-    check.check_positive("max_epochs", max_epochs)
+        validation.check_positive(name, value, zero=True)
+    validation.check_positive("max_epochs", max_epochs)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = 1 if name == FROM_CENTERS else check.check_count("n_init", n_init)
+    runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
     prepared = prepare(x, weights, axis_name=axis_name)
     # Sizes of programs follow the padded number of samples, so that close numbers share a program.
-    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
+    most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _Static(
         k, name, runs, batch_size, min(init_size, padded_size(n)), prepared.narrowed, history_capacity(most), axis_name
     )
@@ -207,9 +207,9 @@ def init(
 
     Arguments as in `fit` and `partial_fit`.
     """
-    x, k = check.check_samples(x, k)
+    x, k = validation.check_samples(x, k)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = 1 if name == FROM_CENTERS else check.check_count("n_init", n_init)
+    runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
     prepared = prepare(x, weights, frame=frame)
     static = _Static(k, name, runs, 0, prepared.points.x.shape[0], False, 0, None)
     return _init(static, key, prepared.points, constraints.enter(prepared.frame)).leave(prepared.frame)
@@ -234,9 +234,9 @@ def partial_fit(
         reassignment_ratio: as in `fit`.
         frame: of the first batch; None for one about the centers.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.centers.shape[1])
-    check.check_positive("reassignment_ratio", reassignment_ratio, zero=True)
+    x = validation.check_matrix(x)
+    validation.check_width(x, state.centers.shape[1])
+    validation.check_positive("reassignment_ratio", reassignment_ratio, zero=True)
     prepared = prepare(x, weights, frame=frame_of(state.centers) if frame is None else frame)
     inside = state.enter(prepared.frame)
     return _partial_fit(key, inside, prepared.points, jnp.int32(prepared.n), reassignment_ratio).leave(prepared.frame)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame
@@ -58,7 +58,7 @@ class CenterConstraints(NamedTuple):
         def transformed(centers):
             if centers is None:
                 return None
-            if spherical and not check.is_traced(centers):
+            if spherical and not validation.is_traced(centers):
                 # In float64 by the largest entry first: directions of lengths beyond float32 survive its range.
                 centers = np.asarray(centers, np.float64)
                 largest = np.abs(centers).max(axis=1, keepdims=True)
@@ -72,7 +72,7 @@ class CenterConstraints(NamedTuple):
         """``centers`` (…, k, d), the frozen ones bit by bit those of the caller, free of the frame's rounding."""
         frozen = self.initial if self.frozen is None else self.frozen
         m = frozen.shape[0]
-        if check.is_traced(self, centers):
+        if validation.is_traced(self, centers):
             frozen = jnp.asarray(frozen).astype(centers.dtype)
             first = jnp.where(self.movable[:m, None], centers[..., :m, :], frozen)
             return jnp.concatenate([first, centers[..., m:, :]], axis=-2)
@@ -93,7 +93,7 @@ def check_centers(init, frozen, active, k: int, d: int) -> tuple[str, CenterCons
     """
     name, initial = FROM_CENTERS, None
     if isinstance(init, str):
-        check.check_choice("init", init, INITS)
+        validation.check_choice("init", init, INITS)
         name = init
     else:
         initial = _check_array("init", init, k, d)
@@ -101,7 +101,7 @@ def check_centers(init, frozen, active, k: int, d: int) -> tuple[str, CenterCons
     if initial is not None and frozen is not None:
         initial, frozen = _replace_first(initial, frozen), None
     if active is not None:
-        active = check.check_mask("active", active, k)
+        active = validation.check_mask("active", active, k)
     return name, CenterConstraints(initial, frozen, movable, active)
 
 
@@ -118,13 +118,13 @@ def _check_frozen(frozen, initial, k, d):
             "frozen is a mask, which needs initial centers: pass init=(k, d) centers too, or as frozen the centers "
             "themselves to have the others seeded around them."
         )
-    return None, ~check.check_mask("frozen", frozen, k)
+    return None, ~validation.check_mask("frozen", frozen, k)
 
 
 def _check_array(name, centers, k, d, *, fewer=False) -> Any:
-    centers = check.check_matrix(centers, name=name)
-    if not check.is_traced(centers):
-        check.check_finite(centers, name=name)
+    centers = validation.check_matrix(centers, name=name)
+    if not validation.is_traced(centers):
+        validation.check_finite(centers, name=name)
     kind = "initial" if name == "init" else name
     if centers.shape[0] > k if fewer else centers.shape[0] != k:
         raise ValueError(f"The shape of the {kind} centers {centers.shape} does not match the number of clusters {k}.")
@@ -137,7 +137,7 @@ def _check_array(name, centers, k, d, *, fewer=False) -> Any:
 
 def _replace_first(initial, frozen):
     """``initial`` with its first rows replaced by ``frozen``."""
-    if check.is_traced(initial, frozen):
+    if validation.is_traced(initial, frozen):
         return jnp.asarray(initial).at[: frozen.shape[0]].set(jnp.asarray(frozen).astype(initial.dtype))
     return np.concatenate([np.asarray(frozen, np.float64), np.asarray(initial, np.float64)[len(frozen) :]])
 

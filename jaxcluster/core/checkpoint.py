@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.files import take_place
 
 FORMAT = "jaxcluster-checkpoint"
@@ -65,7 +65,7 @@ class Checkpoints(NamedTuple):
         Returns:
             The folder of the checkpoint.
         """
-        keep = check.check_count("keep", self.keep)
+        keep = validation.check_count("keep", self.keep)
         folder = Path(self.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"checkpoint-{number:010d}"

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, publish, published_dtype, times_power_of_two
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.types import Array, Float, Int, Published
@@ -58,7 +58,7 @@ class Frame(NamedTuple):
     def enter(self, x: Any) -> Array:
         """Map coordinates (…, n_features) of the caller into this frame, in the dtype of the computation."""
         dtype = float_dtype(self.dtype)
-        if check.is_traced(x, self):
+        if validation.is_traced(x, self):
             x = jnp.asarray(x).astype(dtype)
             return times_power_of_two(x - jnp.asarray(self.origin).astype(dtype)[_leading(x)], self.exponent)
         x = np.asarray(x, np.float64)
@@ -68,7 +68,7 @@ class Frame(NamedTuple):
 
     def leave(self, x: Any) -> Published:
         """Map coordinates (…, n_features) of this frame back to the caller's, in the dtype of results."""
-        if check.is_traced(x, self):
+        if validation.is_traced(x, self):
             origin = jnp.asarray(self.origin).astype(x.dtype)
             return times_power_of_two(x, -self.exponent) + origin[_leading(x)]
         with np.errstate(over="ignore", under="ignore"):
@@ -82,7 +82,7 @@ class Frame(NamedTuple):
         are returned in ``dtype``, by default that of results.
         """
         exponent = -(length * self.exponent + weight * self.weight_exponent)
-        if check.is_traced(value, self):
+        if validation.is_traced(value, self):
             return times_power_of_two(value, exponent)
         dtype = self.dtype if dtype is None else dtype
         if exponent == 0 and getattr(value, "dtype", None) == dtype:
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
     def scale(self, value: Any, *, length: int = 0, weight: int = 0) -> Any:
         """Convert a number from the caller's units to those of the frame: the inverse of `unscale`."""
         exponent = length * self.exponent + weight * self.weight_exponent
-        if check.is_traced(value, self):
+        if validation.is_traced(value, self):
             return times_power_of_two(jnp.asarray(value, float_dtype(self.dtype)), exponent)
         with np.errstate(over="ignore", under="ignore"):
             return np.ldexp(np.asarray(value, np.float64), exponent)
@@ -105,7 +105,7 @@ def frame_of(centers: Any) -> Frame:
     Args:
         centers: finite coordinates, or traced ones.
     """
-    if check.is_traced(centers):
+    if validation.is_traced(centers):
         centers = jax.lax.stop_gradient(jnp.asarray(centers).astype(float_dtype(centers.dtype)))
         return traced_frame(centers, jnp.ones_like(centers, bool), None)
     dtype = published_dtype(centers)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxcluster.core.check import is_traced
+from jaxcluster.core.validation import is_traced
 
 GMRES_RESTART = 32
 """Krylov vectors of GMRES between restarts: products with the Jacobian of the step."""

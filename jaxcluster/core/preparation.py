@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
 from jaxcluster.core.fold import MAX, across
@@ -94,7 +94,7 @@ def prepare(
             them compiles nothing; traced samples are not padded.
         weights: (n_samples,) weights >= 0, or None for 1 each.
         center: False keeps the origin of the caller.
-        missing: True accepts NaN as missing values; see `check.check_finite`.
+        missing: True accepts NaN as missing values; see `validation.check_finite`.
         axis_name: mapped axis over which the samples are sharded.
         frame: frame of a fit, for samples to compare with it; its exponent is lowered for samples beyond its range.
         unit_rows: True if only directions matter (cosine): each sample is scaled by its own power of two, not centered.
@@ -103,14 +103,14 @@ def prepare(
         `Prepared` samples.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.core.check`.
+        ValueError, TypeError: see `jaxcluster.core.validation`.
     """
-    x = check.check_matrix(x)
-    if check.is_traced(x, weights, frame):
+    x = validation.check_matrix(x)
+    if validation.is_traced(x, weights, frame):
         return _prepare_traced(jnp.asarray(x), weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
     make_room()
     if weights is not None:
-        weights = check.check_weights(weights, x.shape[0])
+        weights = validation.check_weights(weights, x.shape[0])
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
     device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
@@ -249,7 +249,7 @@ def _range(x, missing, *, every_column=True, by_block=None):
     least, most = np.min([least for least, _ in by_block]), np.max([most for _, most in by_block])
     if flat or (np.isfinite(least) and np.isfinite(most)):
         return (int(least), int(most)) if x.dtype.kind in "iu" else (least, most)
-    check.check_finite(x, missing=missing)
+    validation.check_finite(x, missing=missing)
     if every_column:
         fill_unobserved(x, np.full(x.shape[1], np.nan))
     observed = x[~np.isnan(x)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.types import Array, Bool, Fit, Int
 
@@ -44,11 +44,11 @@ def fit_sharded(fit: Callable[..., Fit], key, x, k: int, *, weights=None, mesh: 
     """
     mesh = row_mesh() if mesh is None else mesh
     (axis,) = mesh.axis_names
-    x = check.check_matrix(x)
-    check.check_finite(x)
+    x = validation.check_matrix(x)
+    validation.check_finite(x)
     n = x.shape[0]
-    check.check_clusters(k, n)
-    weights = np.ones(n, np.float32) if weights is None else check.check_weights(weights, n)
+    validation.check_clusters(k, n)
+    weights = np.ones(n, np.float32) if weights is None else validation.check_weights(weights, n)
     short = -n % mesh.size
     rows, whole = PartitionSpec(axis), PartitionSpec()
     x = jax.device_put(np.pad(np.asarray(x), ((0, short), (0, 0))), NamedSharding(mesh, rows))

@@ -124,7 +124,7 @@ def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:
     origin = _origin(x) if how != "none" or movable else None
     if how == "none":
         return Scaling(how, origin=origin)
-    from jaxcluster.core.check import check_finite
+    from jaxcluster.core.validation import check_finite
 
     check_finite(x, name="the data", missing=missing)
     tiles = (in_float64(x[rows], origin) for rows in _tiles(x))

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.inference import map_module
 from jaxcluster.deep.nets import MLP
 from jaxcluster.deep.protocol import Batch, ClusteringModule
@@ -56,7 +56,7 @@ class Autoencoder(ClusteringModule):
         noise: View | None = None,
         augment: View | None = None,
     ):
-        check.check_choice("likelihood", likelihood, LIKELIHOODS)
+        validation.check_choice("likelihood", likelihood, LIKELIHOODS)
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
         self.noise, self.augment = noise, augment
 
@@ -113,7 +113,7 @@ def errors(x: Float[Array, "n d"], decoded: Float[Array, "n d"], likelihood: str
 
 def check_likelihood(likelihood: str, x: Any) -> None:
     """Raise ValueError for an unknown likelihood, or for "bernoulli" and samples outside [0, 1]."""
-    check.check_choice("likelihood", likelihood, LIKELIHOODS)
+    validation.check_choice("likelihood", likelihood, LIKELIHOODS)
     least, most = float(x.min()), float(x.max())
     if likelihood == "bernoulli" and (least < 0 or most > 1):
         raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.protocol import Batch
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -71,7 +71,7 @@ def as_rows(x: Any) -> np.ndarray | jax.Array:
     """
     if not isinstance(x, (np.ndarray, jax.Array)):
         x = np.asarray(x)
-    x = check.widen(x)
+    x = validation.widen(x)
     if x.dtype.kind not in "fiub":
         raise TypeError(
             f"x has dtype {x.dtype}, which is not numeric. Pass real numbers: encode or drop other columns."

@@ -23,7 +23,7 @@ from flax import nnx
 from jaxcluster.cluster import gmm, soft_kmeans
 from jaxcluster.cluster.gmm.state import covariance_type_named
 from jaxcluster.cluster.seeding import kmeans_plus_plus
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.types import Array, Float, Int, Points
 
 KINDS = ("soft_kmeans", "gmm")
@@ -94,12 +94,12 @@ class ClusterLayer(nnx.Module):
         use_running_average: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.k, self.d = check.check_count("k", k), check.check_count("d", d)
+        self.k, self.d = validation.check_count("k", k), validation.check_count("d", d)
         _check_kind(kind, variance, learn_variance, covariance, fitted)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum} must be in [0, 1).")
-        check.check_positive("tol", tol, zero=True)
-        self.max_steps = check.check_count("max_steps", max_steps)
+        validation.check_positive("tol", tol, zero=True)
+        self.max_steps = validation.check_count("max_steps", max_steps)
         self.kind, self.covariance, self.fitted = kind, covariance, fitted
         self.momentum, self.tol = momentum, tol
         self.use_running_average = use_running_average
@@ -136,7 +136,7 @@ class ClusterLayer(nnx.Module):
         Raises:
             ValueError, TypeError: features of another shape, or fewer than clusters; ``known`` with a mixture.
         """
-        z = check.check_matrix(z, name="z")
+        z = validation.check_matrix(z, name="z")
         if z.shape[1] != self.d:
             raise ValueError(f"z has {z.shape[1]} columns, but the layer was made for d={self.d}. Pass (n, {self.d}).")
         if known is not None:
@@ -147,7 +147,7 @@ class ClusterLayer(nnx.Module):
         evaluates = self.use_running_average if use_running_average is None else use_running_average
         if evaluates or not self.fitted:
             return self._predict(z, weights, known)
-        check.check_clusters(self.k, z.shape[0])
+        validation.check_clusters(self.k, z.shape[0])
         return (self._fit_soft if self.kind == "soft_kmeans" else self._fit_mixture)(z, weights, known)
 
     def _fit_soft(self, z, weights, known):
@@ -228,11 +228,11 @@ def _unit_covariances(covariance, k, d):
 
 
 def _check_kind(kind, variance, learn_variance, covariance, fitted):
-    check.check_choice("kind", kind, KINDS)
+    validation.check_choice("kind", kind, KINDS)
     if kind == "soft_kmeans":
         if variance is None:
             raise ValueError("kind='soft_kmeans' needs variance=, σ² in the units of the features squared.")
-        check.check_positive("variance", variance)
+        validation.check_positive("variance", variance)
         return
     covariance_type_named(covariance)
     if variance is not None or learn_variance:

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.latent_kmeans import LatentCenters, NonTrainable
 from jaxcluster.deep.nets import MLP, as_image_shape, as_images, downsampled_size
 from jaxcluster.deep.nets.conv import check_channels
@@ -88,13 +88,13 @@ class ClusterGAN(LatentCenters):
         critic_steps: int = 5,
     ):
         self.generator, self.critic, self.encoder = generator, critic, encoder
-        self.n_clusters = check.check_count("n_clusters", n_clusters)
-        self.latent = check.check_count("latent", latent)
-        self.critic_steps = check.check_count("critic_steps", critic_steps)
-        self.deviation = check.check_positive("deviation", deviation)
-        self.code_weight = check.check_positive("code_weight", code_weight, zero=True)
-        self.cluster_weight = check.check_positive("cluster_weight", cluster_weight, zero=True)
-        self.penalty = check.check_positive("penalty", penalty, zero=True)
+        self.n_clusters = validation.check_count("n_clusters", n_clusters)
+        self.latent = validation.check_count("latent", latent)
+        self.critic_steps = validation.check_count("critic_steps", critic_steps)
+        self.deviation = validation.check_positive("deviation", deviation)
+        self.code_weight = validation.check_positive("code_weight", code_weight, zero=True)
+        self.cluster_weight = validation.check_positive("cluster_weight", cluster_weight, zero=True)
+        self.penalty = validation.check_positive("penalty", penalty, zero=True)
         super().__init__(self._cluster_codes())
         self.moves = NonTrainable(jnp.zeros((), jnp.int32))
 
@@ -215,7 +215,7 @@ class ClusterGAN(LatentCenters):
         Raises:
             ValueError, TypeError: n below 1 or not an integer; an unknown cluster.
         """
-        n = check.check_count("n", n)
+        n = validation.check_count("n", n)
         if cluster is not None:
             self._check_cluster("cluster", cluster)
         z, labels = self.draw(key, n, cluster)
@@ -229,7 +229,7 @@ class ClusterGAN(LatentCenters):
         Raises:
             ValueError, TypeError: steps below 1 or not an integer; an unknown cluster.
         """
-        steps = check.check_count("steps", steps)
+        steps = validation.check_count("steps", steps)
         self._check_cluster("a", a)
         self._check_cluster("b", b)
         noise = self.deviation * jax.random.normal(key, (1, self.latent), jnp.float32)
@@ -363,7 +363,7 @@ class ImageGenerator(nnx.Module):
         channels = check_channels(channels)
         self.sizes = tuple(downsampled_size(self.image_shape[:2], times) for times in reversed(range(len(channels))))
         self.initial_shape = (*downsampled_size(self.image_shape[:2], len(channels)), channels[-1])
-        check.check_count("dense", dense)
+        validation.check_count("dense", dense)
         self.first = nnx.Linear(width, dense, kernel_init=normal_init, rngs=rngs)
         self.second = nnx.Linear(dense, math.prod(self.initial_shape), kernel_init=normal_init, rngs=rngs)
         pairs = itertools.pairwise((*reversed(channels), self.image_shape[2]))

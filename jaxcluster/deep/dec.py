@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
 from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
 from jaxcluster.losses.dec import (
@@ -44,9 +44,9 @@ class DEC(ClusteringModule):
     def __init__(
         self, autoencoder: Autoencoder, centers: ArrayLike, *, alpha: float = 1.0, augment: View | None = None
     ):
-        check.check_positive("alpha", alpha)
+        validation.check_positive("alpha", alpha)
         self.autoencoder = autoencoder
-        self.centers = nnx.Param(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
+        self.centers = nnx.Param(jnp.asarray(validation.check_matrix(centers, name="centers"), jnp.float32))
         self.alpha, self.augment = float(alpha), augment
 
     @property
@@ -106,7 +106,7 @@ class IDEC(DEC):
         augment: View | None = None,
     ):
         super().__init__(autoencoder, centers, alpha=alpha, augment=augment)
-        self.gamma = float(check.check_positive("gamma", gamma, zero=True))
+        self.gamma = float(validation.check_positive("gamma", gamma, zero=True))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss of a batch.
@@ -151,7 +151,7 @@ class JointClustering(IDEC):
         augment: View | None = None,
     ):
         super().__init__(autoencoder, centers, gamma=gamma, alpha=alpha, augment=augment)
-        self.weight = check.check_positive("weight", weight, zero=True)
+        self.weight = validation.check_positive("weight", weight, zero=True)
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss of a batch, whose ``y`` holds clusters, −1 for samples without a label.

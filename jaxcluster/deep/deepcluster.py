@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxcluster import metrics
 from jaxcluster.cluster import kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import latent_mean
 from jaxcluster.deep.latent_kmeans import LatentCenters, NonTrainable
 from jaxcluster.deep.protocol import Batch, RefreshResult
@@ -56,9 +56,9 @@ class PseudoLabels(LatentCenters):
     def __init__(
         self, encoder: nnx.Module, n_pseudo: int, n_clusters: int | None, n_init: int, width: int, view: Views | None
     ):
-        self.n_pseudo = check.check_count("n_pseudo", n_pseudo)
-        self.n_clusters = check.check_count("n_clusters", n_pseudo if n_clusters is None else n_clusters)
-        self.n_init = check.check_count("n_init", n_init)
+        self.n_pseudo = validation.check_count("n_pseudo", n_pseudo)
+        self.n_clusters = validation.check_count("n_clusters", n_pseudo if n_clusters is None else n_clusters)
+        self.n_init = validation.check_count("n_init", n_init)
         super().__init__(jnp.zeros((self.n_clusters, width), jnp.float32))
         self.encoder, self.view = encoder, view
 
@@ -142,7 +142,7 @@ class DeepCluster(PseudoLabels):
         rngs: nnx.Rngs,
     ):
         default = min(latent, max(2, -(-latent // 4)), 256)
-        width = default if components is None else check.check_count("components", components)
+        width = default if components is None else validation.check_count("components", components)
         if width > latent:
             raise ValueError(f"components={width} is more than the {latent} features there are. Pass at most {latent}.")
         super().__init__(encoder, n_pseudo, n_clusters, n_init, width, view)
@@ -223,7 +223,7 @@ class DeepClusterV2(PseudoLabels):
         view: Views | None = None,
     ):
         super().__init__(encoder, n_pseudo, n_clusters, n_init, latent, view)
-        self.temperature = float(check.check_positive("temperature", temperature))
+        self.temperature = float(validation.check_positive("temperature", temperature))
         self.prototypes = NonTrainable(jnp.zeros((self.n_pseudo, latent), jnp.float32))
 
     def preprocess_features(self, z: Float[Array, "n l"]) -> Float[Array, "n l"]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import check, stopping
+from jaxcluster.core import stopping, validation
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import DeviceRows, gather_batch, shuffled_batches, weighted_batches
 from jaxcluster.deep.inference import map_split_module
@@ -152,12 +152,12 @@ class CompiledTrainer:
         working = nnx.clone(module)
         working.train()
         if precision is not None:
-            check.check_choice("precision", precision, ("fast",))
+            validation.check_choice("precision", precision, ("fast",))
             working.set_attributes(dtype=jnp.bfloat16, raise_if_not_found=False)
         spec = _step_spec(working, optimizer, rows)
         self.batches_per_step = max(phase.steps for phase in spec.phases)
         one_pass = max(1, rows.n // (batch_size * self.batches_per_step))
-        self.steps = check.check_count("steps_per_epoch", one_pass if steps is None else steps)
+        self.steps = validation.check_count("steps_per_epoch", one_pass if steps is None else steps)
         params, rest = spec.split(working)
         _check_params(params)
         opt_state = {name: optimizer.init(part) for name, part in params.items()}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.cluster import kmeans, soft_kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
 from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
 from jaxcluster.ops.distance import HIGHEST
@@ -33,7 +33,7 @@ class LatentCenters(ClusteringModule):
     """
 
     def __init__(self, centers: ArrayLike):
-        self.centers = NonTrainable(jnp.asarray(check.check_matrix(centers, name="centers"), jnp.float32))
+        self.centers = NonTrainable(jnp.asarray(validation.check_matrix(centers, name="centers"), jnp.float32))
         self.variance = NonTrainable(jnp.ones((), jnp.float32))
 
     def labels(self, z: Float[Array, "n l"]) -> Int[Array, " n"]:
@@ -112,7 +112,7 @@ class DCN(LatentKMeans):
         if counts.shape != self.centers.shape[:1]:
             raise ValueError(f"counts must have shape {self.centers.shape[:1]}, one a center, got {counts.shape}.")
         self.counts, self.augment = NonTrainable(counts), augment
-        self.weight = float(check.check_positive("weight", weight, zero=True))
+        self.weight = float(validation.check_positive("weight", weight, zero=True))
 
     def loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss of a batch; updates the centers.
@@ -159,7 +159,7 @@ class DenoisingClustering(LatentKMeans):
     def __init__(self, autoencoder: Autoencoder, centers: ArrayLike, *, weight: float = 0.1):
         super().__init__(autoencoder, centers)
         self.spread = NonTrainable(jnp.ones((), jnp.float32))
-        self.weight = float(check.check_positive("weight", weight, zero=True))
+        self.weight = float(validation.check_positive("weight", weight, zero=True))
 
     def refresh(self, z: Float[Array, "n l"], key: KeyArray) -> RefreshResult:
         """k-means on the codes of all samples; the label of a sample is its target."""

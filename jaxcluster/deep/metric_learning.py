@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import latent_mean
 from jaxcluster.deep.latent_kmeans import LatentCenters
 from jaxcluster.deep.protocol import Batch, RefreshResult
@@ -84,16 +84,18 @@ class MetricEmbedding(LatentCenters):
         views: Views | None = None,
         n_init: int = 20,
     ):
-        super().__init__(jnp.zeros((check.check_count("k", k), check.check_count("latent", latent)), jnp.float32))
-        check.check_choice("loss", loss, LOSSES)
-        check.check_choice("mining", mining, MINING)
+        super().__init__(
+            jnp.zeros((validation.check_count("k", k), validation.check_count("latent", latent)), jnp.float32)
+        )
+        validation.check_choice("loss", loss, LOSSES)
+        validation.check_choice("mining", mining, MINING)
         if loss == "nt-xent" and views is None:
             raise ValueError("loss='nt-xent' learns from views of rows alone, and there are none. Pass views.")
         self.encoder, self.kind, self.mining, self.views = encoder, loss, mining, views
-        self.n_init = check.check_count("n_init", n_init)
-        self.margin = check.check_positive("margin", margin)
+        self.n_init = validation.check_count("n_init", n_init)
+        self.margin = validation.check_positive("margin", margin)
         default = 0.5 if loss == "nt-xent" else 0.1
-        self.temperature = default if temperature is None else check.check_positive("temperature", temperature)
+        self.temperature = default if temperature is None else validation.check_positive("temperature", temperature)
 
     def features(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each sample, of length 1."""

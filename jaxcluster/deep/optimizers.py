@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.types import Array, Float
 
 OPTIMIZER_HINT = "an optax.GradientTransformation, such as optax.adam(1e-3)"
@@ -59,7 +59,7 @@ def check_rate(name: str, rate: Any) -> float | Callable[..., Any]:
         ValueError, TypeError: a number that is not positive and finite, or a schedule that does not return one number.
     """
     if not callable(rate):
-        number = float(check.check_positive(name, rate))
+        number = float(validation.check_positive(name, rate))
         if not math.isfinite(number):
             raise ValueError(f"{name}={rate} must be finite.")
         return number

@@ -19,7 +19,7 @@ from flax import nnx
 
 from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.sinkhorn import swav_assignments
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.deep.autoencoder import latent_mean
 from jaxcluster.deep.inference import TILE
@@ -102,14 +102,14 @@ class SwAV(ClusteringModule):
         self.encoder, self.head, self.views = encoder, head, views
         self.n_clusters, n_prototypes = _check_counts(n_clusters, n_prototypes)
         self.n_global = _check_views(views, n_global)
-        self.temperature = float(check.check_positive("temperature", temperature))
-        self.epsilon = float(check.check_positive("epsilon", epsilon))
-        self.sinkhorn_iterations = check.check_count("sinkhorn_iterations", sinkhorn_iterations)
+        self.temperature = float(validation.check_positive("temperature", temperature))
+        self.epsilon = float(validation.check_positive("epsilon", epsilon))
+        self.sinkhorn_iterations = validation.check_count("sinkhorn_iterations", sinkhorn_iterations)
         self.queue_from = _check_nonnegative("queue_from", queue_from)
         self.freeze_steps = _check_nonnegative("freeze_steps", freeze_steps)
         queue_size = _check_nonnegative("queue_size", queue_size)
-        latent = check.check_count("latent", latent)
-        width = latent if width is None else check.check_count("width", width)
+        latent = validation.check_count("latent", latent)
+        width = latent if width is None else validation.check_count("width", width)
         directions = jax.random.normal(rngs.params(), (n_prototypes, width), jnp.float32)
         self.prototypes = nnx.Param(normalize(directions))
         self.groups = NonTrainable(jnp.arange(n_prototypes, dtype=jnp.int32) % self.n_clusters)
@@ -282,7 +282,7 @@ def _check_views(views, n_global):
         if not hasattr(views, "n_global"):
             raise ValueError(f"{views} does not say how many of its views are global: pass n_global=, such as 2.")
         n_global = views.n_global
-    n_global = check.check_count("n_global", n_global)
+    n_global = validation.check_count("n_global", n_global)
     total = n_global + getattr(views, "n_local", 1)
     if total < 2:
         raise ValueError(
@@ -293,8 +293,8 @@ def _check_views(views, n_global):
 
 
 def _check_counts(n_clusters, n_prototypes):
-    n_clusters = check.check_count("n_clusters", n_clusters)
-    n_prototypes = check.check_count("n_prototypes", n_prototypes)
+    n_clusters = validation.check_count("n_clusters", n_clusters)
+    n_prototypes = validation.check_count("n_prototypes", n_prototypes)
     if n_prototypes < max(2, n_clusters):
         raise ValueError(
             f"n_prototypes={n_prototypes} must be at least {max(2, n_clusters)}: a cluster has one or more, and of one "
@@ -305,4 +305,4 @@ def _check_counts(n_clusters, n_prototypes):
 
 def _check_nonnegative(name, value):
     """``value`` as an int >= 0."""
-    return 0 if isinstance(value, int) and value == 0 else check.check_count(name, value)
+    return 0 if isinstance(value, int) and value == 0 else validation.check_count(name, value)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from jaxcluster.core import check, stopping
+from jaxcluster.core import stopping, validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.deep.batches import DeviceRows, as_rows
@@ -142,7 +142,7 @@ def train(
             f"module is a {type(module).__name__}. Pass a jaxcluster.deep.ClusteringModule: a subclass needs no more "
             "than loss(batch, key)."
         )
-    key = check.check_key(key)
+    key = validation.check_key(key)
     if optimizer is not None:
         check_optimizer("optimizer", optimizer)
     x = as_rows(x)
@@ -295,12 +295,12 @@ def _out_of_patience(history, limits):
 
 
 def _check_limits(limits, module):
-    check.check_count("epochs", limits.epochs)
-    check.check_positive("min_delta", limits.min_delta, zero=True)
+    validation.check_count("epochs", limits.epochs)
+    validation.check_positive("min_delta", limits.min_delta, zero=True)
     if limits.patience is not None:
-        check.check_count("patience", limits.patience)
+        validation.check_count("patience", limits.patience)
     if limits.tol is not None:
-        check.check_positive("tol", limits.tol, zero=True)
+        validation.check_positive("tol", limits.tol, zero=True)
         if not overrides(module, "refresh"):
             raise _no_clusters(limits.tol, module)
 
@@ -325,7 +325,7 @@ def _check_batch_size(batch_size, n, mesh):
         batch_size = min(DEFAULT_BATCH_SIZE, n)
         batch_size -= 0 if mesh is None or batch_size < mesh.size else batch_size % mesh.size
     else:
-        batch_size = check.check_count("batch_size", batch_size)
+        batch_size = validation.check_count("batch_size", batch_size)
     if batch_size > n:
         raise ValueError(f"batch_size={batch_size} is more than the {n} rows there are. Pass at most {n}.")
     if mesh is not None and (len(mesh.axis_names) != 1 or set(mesh.axis_types) != {AxisType.Auto}):
@@ -415,8 +415,8 @@ def _with_run_config(checkpoints, trainer, x):
     """Checkpoints with all that the steps of this run depend on in their configuration."""
     if checkpoints is None:
         return None
-    check.check_count("every", checkpoints.every)
-    check.check_count("keep", checkpoints.keep)
+    validation.check_count("every", checkpoints.every)
+    validation.check_count("keep", checkpoints.keep)
     own = {
         "batch_size": trainer.batch_size,
         "steps_per_epoch": trainer.steps,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.autoencoder import Autoencoder, View, apply_view
 from jaxcluster.deep.protocol import Batch, ClusteringModule, RefreshResult
 from jaxcluster.losses.mixture import vade_loss, vade_responsibilities
@@ -49,7 +49,7 @@ class VaDE(ClusteringModule):
         residual: ArrayLike | None = None,
         augment: View | None = None,
     ):
-        means = jnp.asarray(check.check_matrix(means, name="means"), jnp.float32)
+        means = jnp.asarray(validation.check_matrix(means, name="means"), jnp.float32)
         weights, variances = jnp.asarray(weights, jnp.float32), jnp.asarray(variances, jnp.float32)
         if weights.shape != means.shape[:1] or variances.shape != means.shape:
             raise ValueError(
@@ -62,7 +62,7 @@ class VaDE(ClusteringModule):
         if residual is not None:
             if autoencoder.likelihood != "gaussian":
                 raise ValueError(f"residual is for likelihood='gaussian', and this is {autoencoder.likelihood!r}.")
-            check.check_positive("residual", residual)
+            validation.check_positive("residual", residual)
             self.log_residual = nnx.Param(jnp.log(jnp.asarray(residual, jnp.float32)))
         self.learns_residual = residual is not None
 
@@ -124,7 +124,7 @@ class VaDE(ClusteringModule):
         Raises:
             ValueError, TypeError: n below 1 or not an integer; an unknown cluster.
         """
-        n, k = check.check_count("n", n), self.logits.shape[0]
+        n, k = validation.check_count("n", n), self.logits.shape[0]
         if cluster is not None and not 0 <= cluster < k:
             raise ValueError(f"cluster={cluster} must be from 0 to {k - 1}.")
         cluster_key, code_key = jax.random.split(key)

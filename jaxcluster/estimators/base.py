@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.frame import Frame
@@ -105,7 +105,7 @@ class Estimator(BaseEstimator):
         if not (random_state is None or random_state is np.random or isinstance(random_state, np.random.RandomState)):
             as_key(random_state)
         if order is not None:
-            check.check_choice("order", order, (CANONICAL,))
+            validation.check_choice("order", order, (CANONICAL,))
 
     def _check_attributes(self) -> None:
         """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""
@@ -123,7 +123,7 @@ class Estimator(BaseEstimator):
     def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
         """Samples as a NumPy array of finite numbers. ``reset`` stores their features, else they are compared."""
         X = self._to_numeric(X, reset=reset)
-        check.check_finite(X, name="X", missing=self._takes_missing)
+        validation.check_finite(X, name="X", missing=self._takes_missing)
         return X
 
     def _to_numeric(self, X: Any, **options: Any) -> Any:
@@ -150,7 +150,7 @@ class Estimator(BaseEstimator):
         if sample_weight is None:
             return None
         weights = np.asarray(sample_weight)
-        return check.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n, name="sample_weight")
+        return validation.check_weights(np.full(n, weights) if weights.ndim == 0 else weights, n, name="sample_weight")
 
 
 class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
@@ -217,9 +217,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_clusters(self.n_clusters, n, name="n_clusters")
-        check.check_count("max_iter", self.max_iter)
-        check.check_positive("tol", self.tol, zero=True)
+        validation.check_clusters(self.n_clusters, n, name="n_clusters")
+        validation.check_count("max_iter", self.max_iter)
+        validation.check_positive("tol", self.tol, zero=True)
         self._check_init(d)
 
     def _check_init(self, d: int) -> None:
@@ -233,7 +233,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         by_chance = callable(self.init) or (isinstance(self.init, str) and self.init == "random")
         if isinstance(self.n_init, str):
             return auto if by_chance else 1
-        runs = check.check_count("n_init", self.n_init)
+        runs = validation.check_count("n_init", self.n_init)
         if runs == 1 or isinstance(self.init, str) or callable(self.init):
             return runs
         warn(

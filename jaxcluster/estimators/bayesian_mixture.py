@@ -11,7 +11,7 @@ from jaxcluster.cluster.bayesian_gmm import prior as priors
 from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit_framed
 from jaxcluster.cluster.gmm.fit import em_options
 from jaxcluster.cluster.gmm.state import covariance_type_named
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.mixture import MixtureEstimator
@@ -172,7 +172,7 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, PRIOR_TYPES)
+        validation.check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, PRIOR_TYPES)
         priors.check_prior(self._priors(), covariance_type_named(self.covariance_type), d)
 
     def _check_attributes(self):

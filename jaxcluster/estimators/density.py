@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import dbscan, optics
 from jaxcluster.cluster.optics.extract import as_count
 from jaxcluster.cluster.optics.reachability import check_limits
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
@@ -134,8 +134,8 @@ class DBSCAN(MetricEstimator):
         super()._check_params(n, d)
         self._check_search()
         self._check_metric()
-        check.check_positive("eps", self.eps)
-        check.check_positive("min_samples", self.min_samples)
+        validation.check_positive("eps", self.eps)
+        validation.check_positive("min_samples", self.min_samples)
 
     def _check_attributes(self):
         super()._check_attributes()
@@ -150,11 +150,11 @@ class DBSCAN(MetricEstimator):
         """Sample weights as in other estimators, except that they may be negative, as in scikit-learn's DBSCAN."""
         if sample_weight is None:
             return None
-        weights = check.widen(np.asarray(sample_weight))
+        weights = validation.widen(np.asarray(sample_weight))
         weights = np.full(n, weights) if weights.ndim == 0 else weights
         if weights.dtype.kind not in "fiub":
             raise TypeError(f"sample_weight must be real numbers, got dtype {weights.dtype}.")
-        check.check_finite(weights, name="sample_weight")
+        validation.check_finite(weights, name="sample_weight")
         if weights.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weights.shape}.")
         if not weights.any():
@@ -261,7 +261,7 @@ class OPTICS(MetricEstimator):
         self._check_search()
         if not (self.memory is None or isinstance(self.memory, (str, os.PathLike)) or hasattr(self.memory, "cache")):
             raise TypeError(f"memory must be None, a folder or an object with a method cache, got {self.memory!r}.")
-        check.check_choice("cluster_method", self.cluster_method, optics.METHODS)
+        validation.check_choice("cluster_method", self.cluster_method, optics.METHODS)
         self._check_metric()
         check_limits(self.max_eps, self.eps, self.xi)
         as_count("min_samples", self.min_samples, n)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.cluster.hdbscan.tree import CondensedTree
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.spanning_tree import Tree
@@ -197,8 +197,8 @@ class HDBSCAN(MetricEstimator):
         super()._check_params(n, d)
         check_sizes(self.min_cluster_size, self.min_samples, self.max_cluster_size)
         check_selection(self.cluster_selection_method, self.cluster_selection_epsilon, self.alpha)
-        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
-        check.check_count("leaf_size", self.leaf_size)
+        validation.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        validation.check_count("leaf_size", self.leaf_size)
         if self.n_jobs is not None and not isinstance(self.n_jobs, (int, np.integer)):
             raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
         for name in ("allow_single_cluster", "copy"):
@@ -215,7 +215,7 @@ class HDBSCAN(MetricEstimator):
             )
         if self.store_centers is None:
             return
-        check.check_choice("store_centers", self.store_centers, CENTERS)
+        validation.check_choice("store_centers", self.store_centers, CENTERS)
         if self._precomputed:
             raise ValueError(
                 "Cannot store centers when using a precomputed distance matrix. Rows of which only distances are known "

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 from sklearn.utils import _safe_indexing
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -25,7 +25,7 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
     """
     _check_table(X)
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
-        X = check.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
+        X = validation.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
         validated = validate(X)
         if isinstance(validated, np.ndarray) and validated.dtype.kind == "O":  # integers of Python beyond int64
@@ -34,7 +34,7 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
         if reason := _describe_bad_table(X):
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
-    return check.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
+    return validation.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
 
 
 def check_names(X: Any, known: Iterable[str]) -> None:
@@ -127,7 +127,7 @@ def canonical(fit: Callable[..., Any]) -> Callable[..., Any]:
     def ordered_fit(self, *args, **kwargs):
         if self.order is None:
             return fit(self, *args, **kwargs)
-        check.check_choice("order", self.order, (CANONICAL,))
+        validation.check_choice("order", self.order, (CANONICAL,))
         return _fit_sorted(fit, signature.bind(self, *args, **kwargs))
 
     return ordered_fit

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import bisecting, kmeans
 from jaxcluster.cluster.seeding import INITS
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.input_tables import canonical
@@ -130,8 +130,8 @@ class KMeans(CenterEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
-        check.check_choice("metric", self.metric, kmeans.METRICS)
+        validation.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        validation.check_choice("metric", self.metric, kmeans.METRICS)
         matrix_precision(self.precision)
 
     def _print_history(self):
@@ -281,8 +281,8 @@ class BisectingKMeans(CenterEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("algorithm", self.algorithm, ALGORITHMS)
-        check.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
+        validation.check_choice("algorithm", self.algorithm, ALGORITHMS)
+        validation.check_choice("bisecting_strategy", self.bisecting_strategy, bisecting.STRATEGIES)
 
     def _check_init(self, d):
         if not isinstance(self.init, str) and not callable(self.init):
@@ -291,5 +291,5 @@ class BisectingKMeans(CenterEstimator):
                 "centers each. Pass 'random' or 'k-means++'."
             )
         if isinstance(self.init, str):
-            check.check_choice("init", self.init, INITS)
-        check.check_count("n_init", self.n_init)
+            validation.check_choice("init", self.init, INITS)
+        validation.check_count("n_init", self.n_init)

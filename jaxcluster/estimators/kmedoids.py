@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import kmedoids
 from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.input_tables import canonical
@@ -186,12 +186,12 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("method", self.method, METHODS)
-        check.check_count("max_iter", self.max_iter)
-        k = check.check_clusters(self.n_clusters, n, name="n_clusters")
+        validation.check_choice("method", self.method, METHODS)
+        validation.check_count("max_iter", self.max_iter)
+        k = validation.check_clusters(self.n_clusters, n, name="n_clusters")
         plain_metric(self.metric, self.p, also=("precomputed",))
         if self.method == "clara":
-            check.check_choice("init", self.init, kmedoids.INITS)
+            validation.check_choice("init", self.init, kmedoids.INITS)
             sample_rows(self.sample_size, k, n)
         else:
             check_init(self.init, k, n, None)
@@ -210,9 +210,9 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     def _n_runs(self, *, auto):
         if isinstance(self.n_init, str):
-            check.check_choice("n_init", self.n_init, ["auto"])
+            validation.check_choice("n_init", self.n_init, ["auto"])
             return auto
-        return check.check_count("n_init", self.n_init)
+        return validation.check_count("n_init", self.n_init)
 
     def _medoids(self):
         """Medoids as the functions take them: samples, or with precomputed distances a state with their indices."""

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import ClusterMixin
 from sklearn.neighbors import VALID_METRICS
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.ops.distance import plain_metric
@@ -42,12 +42,12 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     def _check_search(self) -> None:
         """Raise on keywords of the neighbor search that scikit-learn refuses too; they change nothing here."""
-        check.check_choice("algorithm", self.algorithm, SEARCHES)
-        check.check_count("leaf_size", self.leaf_size)
+        validation.check_choice("algorithm", self.algorithm, SEARCHES)
+        validation.check_count("leaf_size", self.leaf_size)
         if not isinstance(self.n_jobs, (int, np.integer, type(None))) or isinstance(self.n_jobs, bool):
             raise TypeError(f"n_jobs must be None or an integer, got {self.n_jobs!r}.")
         if self.p is not None:
-            check.check_positive("p", self.p)
+            validation.check_positive("p", self.p)
         if not isinstance(self.metric_params, (dict, type(None))):
             raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
         if self.algorithm not in ("ball_tree", "kd_tree"):

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, minibatch
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.preparation import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
@@ -202,12 +202,12 @@ class MiniBatchKMeans(CenterEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_count("batch_size", self.batch_size)
-        check.check_positive("reassignment_ratio", self.reassignment_ratio, zero=True)
+        validation.check_count("batch_size", self.batch_size)
+        validation.check_positive("reassignment_ratio", self.reassignment_ratio, zero=True)
         if self.max_no_improvement is not None:
-            check.check_positive("max_no_improvement", self.max_no_improvement, zero=True)
+            validation.check_positive("max_no_improvement", self.max_no_improvement, zero=True)
         if self.init_size is not None:
-            check.check_count("init_size", self.init_size)
+            validation.check_count("init_size", self.init_size)
 
     def _n_init_rows(self):
         """Number of samples for the initialization: ``init_size``, or 3 × n_clusters if it is less than n_clusters."""

@@ -16,7 +16,7 @@ from jaxcluster.cluster.gmm.fit import em_options, fit_framed
 from jaxcluster.cluster.gmm.init import check_init
 from jaxcluster.cluster.gmm.online_em import check_decay, minibatch_fit_framed
 from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
@@ -93,7 +93,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             (n_samples, n_features) samples, and (n_samples,) int32 components.
         """
         check_is_fitted(self)
-        n_samples = check.check_count("n_samples", n_samples)
+        n_samples = validation.check_count("n_samples", n_samples)
         x, labels = map(np.asarray, gmm.sample(as_key(self.random_state), self._mixture(), n_samples))
         order = np.argsort(labels, kind="stable")
         return x[order], labels[order]
@@ -129,14 +129,14 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_clusters(self.n_components, n, name="n_components")
-        check.check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
-        check.check_choice("init_params", self.init_params, gmm.METHODS)
+        validation.check_clusters(self.n_components, n, name="n_components")
+        validation.check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        validation.check_choice("init_params", self.init_params, gmm.METHODS)
         # 0 keeps the initialization; any other value that is no positive integer is refused by `check_count`.
-        check.check_count("max_iter", self.max_iter if type(self.max_iter) is bool or self.max_iter != 0 else 1)
-        check.check_count("n_init", self.n_init)
-        check.check_positive("tol", self.tol, zero=True)
-        check.check_positive("reg_covar", self.reg_covar, zero=True)
+        validation.check_count("max_iter", self.max_iter if type(self.max_iter) is bool or self.max_iter != 0 else 1)
+        validation.check_count("n_init", self.n_init)
+        validation.check_positive("tol", self.tol, zero=True)
+        validation.check_positive("reg_covar", self.reg_covar, zero=True)
         em_options(self.covariance_type, self.precision, getattr(self, "missing", False))
 
     def _check_attributes(self):
@@ -372,7 +372,7 @@ class GaussianMixture(MixtureEstimator):
             fitted = fit_framed(key, X, self.n_components, em, **options)
         else:
             options |= {"decay": self.decay, "max_epochs": self.max_iter, "init_size": None, "max_no_improvement": 10}
-            options["batch_size"] = min(check.check_count("batch_size", self.batch_size), X.shape[0])
+            options["batch_size"] = min(validation.check_count("batch_size", self.batch_size), X.shape[0])
             fitted = minibatch_fit_framed(key, X, self.n_components, em, **options)
         self._publish(*fitted)
         self._stream_state = None
@@ -451,7 +451,7 @@ class GaussianMixture(MixtureEstimator):
         super()._check_params(n, d)
         check_init(self._start(), covariance_type_named(self.covariance_type), n, self.n_components, d)
         if self.batch_size is not None:
-            check.check_count("batch_size", self.batch_size)
+            validation.check_count("batch_size", self.batch_size)
         check_decay(self.decay)
 
     def _start(self):

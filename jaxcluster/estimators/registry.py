@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.estimators import CLASSES
 
 Class = TypeVar("Class", bound=type)
@@ -92,7 +92,7 @@ class EstimatorRegistry(Mapping[str, type]):
         Raises:
             ValueError: an unknown name; the message lists the registered ones.
         """
-        check.check_choice("estimator", name, self)
+        validation.check_choice("estimator", name, self)
         return self[name].info
 
     def name_of(self, estimator: Any) -> str | None:

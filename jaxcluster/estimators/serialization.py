@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.types import Status
 
 Arrays = dict[str, np.ndarray]
@@ -76,7 +76,7 @@ def _encode_array(name, value, arrays):
         return {"$key": {"array": name, "impl": str(jax.random.key_impl(value))}}
     host = np.asarray(value)
     if host.dtype.names is None and (host.dtype.kind == "V" or host.dtype == np.longdouble):
-        host = check.widen(host)  # bfloat16 as float32, extended precision as float64
+        host = validation.widen(host)  # bfloat16 as float32, extended precision as float64
     if host.dtype.names is not None:
         fields = {field: encode(f"{name}.{field}", host[field], arrays) for field in host.dtype.names}
         return {"$records": {"shape": list(host.shape), "fields": fields}}

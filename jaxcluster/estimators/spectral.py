@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_dense_memory
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.estimators.base import Estimator, as_key
@@ -107,19 +107,19 @@ class _SpectralEstimator(Estimator):
     def _check_params(self, n, d):
         super()._check_params(n, d)
         if self.eigen_solver is not None:
-            check.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
+            validation.check_choice("eigen_solver", self.eigen_solver, SOLVERS)
         if not callable(self.affinity):
-            check.check_choice("affinity", self.affinity, self._affinities)
+            validation.check_choice("affinity", self.affinity, self._affinities)
         if self.gamma is not None and isinstance(self.affinity, str) and self.affinity == "rbf":
-            check.check_positive("gamma", self.gamma)
+            validation.check_positive("gamma", self.gamma)
         self._tol()
 
     def _tol(self):
         """Largest accepted residual of an eigenvector."""
         if isinstance(self.eigen_tol, str):
-            check.check_choice("eigen_tol", self.eigen_tol, ["auto"])
+            validation.check_choice("eigen_tol", self.eigen_tol, ["auto"])
             return 1e-4
-        check.check_positive("eigen_tol", self.eigen_tol, zero=True)
+        validation.check_positive("eigen_tol", self.eigen_tol, zero=True)
         return self.eigen_tol or EXACT_TOL  # 0 means "as exact as possible" in scikit-learn
 
     def _graph_input(self, X, gamma, n_neighbors):
@@ -313,12 +313,12 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_clusters(self.n_clusters, n, name="n_clusters")
-        check.check_count("n_neighbors", self.n_neighbors)
-        check.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
+        validation.check_clusters(self.n_clusters, n, name="n_clusters")
+        validation.check_count("n_neighbors", self.n_neighbors)
+        validation.check_choice("assign_labels", self.assign_labels, spectral.ASSIGNMENTS)
         kmeans.check_runs("k-means++", self.n_init)
         if self.n_components is not None:
-            check.check_count("n_components", self.n_components)
+            validation.check_count("n_components", self.n_components)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``."""
@@ -424,7 +424,7 @@ class SpectralEmbedding(_SpectralEstimator):
         X = self._rows_or_matrix(X)
         self._check_params(*X.shape)
         neighbors = max(X.shape[0] // 10, 1) if self.n_neighbors is None else self.n_neighbors
-        self.n_neighbors_ = check.check_count("n_neighbors", neighbors)
+        self.n_neighbors_ = validation.check_count("n_neighbors", neighbors)
         gamma = 1 / X.shape[1] if self.gamma is None else self.gamma
         x, options = self._graph_input(X, gamma, self.n_neighbors_)
         embedding = spectral.embed(
@@ -436,9 +436,9 @@ class SpectralEmbedding(_SpectralEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_count("n_components", self.n_components)
+        validation.check_count("n_components", self.n_components)
         if self.n_neighbors is not None:
-            check.check_count("n_neighbors", self.n_neighbors)
+            validation.check_count("n_neighbors", self.n_neighbors)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and return ``embedding_``."""

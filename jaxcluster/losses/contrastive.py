@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.losses.triplet import positive_mask
 from jaxcluster.losses.validation import (
     as_labels,
@@ -52,7 +52,7 @@ def contrastive_loss(a, b, same, *, margin=1.0, weights=None, reduction: str = "
     a, b = as_paired_samples(a=a, b=b)
     same = as_shaped(same, a.shape[:1], name="same", of="a")
     a, b, same = promote(a, b, same)
-    margin = jnp.asarray(check.check_positive("margin", margin), a.dtype)
+    margin = jnp.asarray(validation.check_positive("margin", margin), a.dtype)
     weights = as_weights(weights, a.shape[0])
     differences = zero_unweighted(a, weights) - zero_unweighted(b, weights)
     # d² for positive pairs, not length²: its gradient needs no division by d, which may be 0.
@@ -77,7 +77,7 @@ def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
     a = as_matrix(a, name="a")
     b = as_shaped(b, a.shape, name="b", of="a")
     a, b = promote(a, b)
-    temperature = jnp.asarray(check.check_positive("temperature", temperature), a.dtype)
+    temperature = jnp.asarray(validation.check_positive("temperature", temperature), a.dtype)
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
     logits = inner_products(views, views) / temperature
@@ -106,7 +106,7 @@ def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, "
     z = as_matrix(z, name="z")
     n = z.shape[0]
     labels = as_labels(labels, n)
-    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
+    temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)
     known = labels >= 0
     z = normalize(mask_rows(known, z))
     positive = positive_mask(labels)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.losses.validation import (
     as_labels,
@@ -68,7 +68,7 @@ def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
 def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
     """log q of `student_t_assignments`, finite however far a sample is from all centers."""
     z, centers = as_samples(z=z, centers=centers)
-    alpha = jnp.asarray(check.check_positive("alpha", alpha), z.dtype)
+    alpha = jnp.asarray(validation.check_positive("alpha", alpha), z.dtype)
     # A square that overflows becomes the largest finite number: the sample is then equally far from all clusters.
     scaled = jnp.minimum(squared_distances(z, centers) / alpha, jnp.finfo(z.dtype).max)
     logits = -(alpha + 1) / 2 * jnp.log1p(scaled)
@@ -136,8 +136,8 @@ def deep_clustering_loss(clustering, logits, labels, *, clustering_weight=1.0, c
     clustering = jnp.asarray(clustering)
     if clustering.ndim:
         raise ValueError(f"clustering must be a scalar, got shape {clustering.shape}. Reduce it over rows first.")
-    clustering_weight = check.check_positive("clustering_weight", clustering_weight, zero=True)
-    classification_weight = check.check_positive("classification_weight", classification_weight, zero=True)
+    clustering_weight = validation.check_positive("clustering_weight", clustering_weight, zero=True)
+    classification_weight = validation.check_positive("classification_weight", classification_weight, zero=True)
     logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     known = labels >= 0

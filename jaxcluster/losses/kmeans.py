@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
 from jaxcluster.cluster.soft_kmeans import soft_assign
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.frame import frame_of
 from jaxcluster.losses.validation import as_samples, as_shaped, as_weights, promote, reduce, zero_unweighted
 from jaxcluster.ops.differences import squared_distances, squared_excess
@@ -66,7 +66,7 @@ def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "me
         ValueError, TypeError: wrong shapes or weights, a negative variance, an unknown reduction.
     """
     x, centers = as_samples(x=x, centers=centers)
-    variance = check.check_positive("variance", variance, zero=True)
+    variance = validation.check_positive("variance", variance, zero=True)
     weights = as_weights(weights, x.shape[0])
     x = zero_unweighted(x, weights)
     nearest_center, excess = _excess_over_nearest(x, centers)
@@ -97,7 +97,7 @@ def soft_clustering_loss(
     n = z.shape[0]
     target = as_shaped(target, (n, centers.shape[0]), name="target", of="z and centers")
     z, centers, target = promote(z, centers, target)
-    temperature = jnp.asarray(check.check_positive("temperature", temperature), z.dtype)
+    temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)
     weights = as_weights(weights, n)
     target = jax.lax.stop_gradient(zero_unweighted(target, weights))
     _, excess = _excess_over_nearest(zero_unweighted(z, weights), centers)

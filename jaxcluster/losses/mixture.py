@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxcluster.cluster import gmm
 from jaxcluster.cluster.gmm.state import covariance_type_named
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.losses.validation import (
     as_matrix,
     as_paired_samples,
@@ -95,9 +95,9 @@ def mixture_nll(
 
 def _check_mixture(weights, covariances, covariance):
     """Raise ValueError for concrete parameters that no mixture has; traced ones cannot be checked."""
-    if not check.is_traced(weights) and (np.asarray(weights) < 0).any():
+    if not validation.is_traced(weights) and (np.asarray(weights) < 0).any():
         raise ValueError(f"weights={np.asarray(weights).tolist()} must not be negative.")
-    if check.is_traced(covariances) or not np.isfinite(covariances).all():
+    if validation.is_traced(covariances) or not np.isfinite(covariances).all():
         return
     variances = np.asarray(covariances, np.float64)
     if covariance in ("full", "tied"):
@@ -167,7 +167,7 @@ def vade_loss(
         ValueError, TypeError: wrong shapes or weights, an unknown likelihood, concrete data outside of [0, 1] for
             "bernoulli".
     """
-    check.check_choice("likelihood", likelihood, LIKELIHOODS)
+    validation.check_choice("likelihood", likelihood, LIKELIHOODS)
     if likelihood == "gaussian":
         x, decoded = as_paired_samples(x=x, reconstruction=reconstruction)
     else:
@@ -203,7 +203,7 @@ def _log_responsibilities(z, log_weights, means, log_variances):
 def _reconstruction_terms(likelihood, x, decoded):
     if likelihood == "gaussian":
         return jnp.sum(jnp.square(x - decoded), axis=1) / 2
-    if not check.is_traced(x):
+    if not validation.is_traced(x):
         least, greatest = np.min(np.asarray(x)), np.max(np.asarray(x))
         if not (least >= 0 and greatest <= 1):
             raise ValueError(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.sinkhorn import swav_assignments
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.losses.validation import (
     as_logits,
     as_shaped,
@@ -48,7 +48,7 @@ def swapped_prediction_loss(
     Raises:
         ValueError, TypeError: wrong shapes, weights or options.
     """
-    scores_a = check.check_matrix(scores_a, name="scores_a")
+    scores_a = validation.check_matrix(scores_a, name="scores_a")
     scores_b = check_shape(scores_b, scores_a.shape, name="scores_b", of="scores_a")
     checked = as_weights(weights, scores_a.shape[0])
     mask = None if checked is None else checked.values > 0
@@ -80,12 +80,12 @@ def swapped_prediction_from_assignments(
             f"got {len(assignments)} assignments for {len(scores)} views; expected those of the first views, at least "
             "1, and at least 2 views, so that one predicts the other."
         )
-    shape = check.check_matrix(scores[0], name="scores[0]").shape
+    shape = validation.check_matrix(scores[0], name="scores[0]").shape
     checked = [check_shape(value, shape, name=f"scores[{i}]", of="scores[0]") for i, value in enumerate(scores)]
     logits = [as_logits(value, name=f"scores[{i}]") for i, value in enumerate(checked)]
     targets = [as_shaped(q, shape, name=f"assignments[{i}]", of="scores[0]") for i, q in enumerate(assignments)]
     arrays = promote(*logits, *targets)
-    temperature = jnp.asarray(check.check_positive("temperature", temperature), arrays[0].dtype)
+    temperature = jnp.asarray(validation.check_positive("temperature", temperature), arrays[0].dtype)
     weights = as_weights(weights, shape[0])
     arrays = [zero_unweighted(array, weights) for array in arrays]
     log_probs = jax.nn.log_softmax(jnp.stack(arrays[: len(scores)]) / temperature, axis=2)

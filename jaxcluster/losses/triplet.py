@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.losses.validation import (
@@ -122,7 +122,7 @@ def pairs_from_views(n: int, views: int = 2) -> Pairs:
 
 def labels_of_views(n: int, views: int = 2) -> np.ndarray:
     """(n·views,) int32, the sample of each view: the first views of n samples, then their second views, …."""
-    return np.tile(np.arange(check.check_count("n", n), dtype=np.int32), check.check_count("views", views))
+    return np.tile(np.arange(validation.check_count("n", n), dtype=np.int32), validation.check_count("views", views))
 
 
 def triplets_from_labels(labels) -> Triplets:
@@ -190,7 +190,7 @@ def triplet_loss(
         ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
     """
     anchor, positive, negative = as_paired_samples(anchor=anchor, positive=positive, negative=negative)
-    margin = jnp.asarray(check.check_positive("margin", margin), anchor.dtype)
+    margin = jnp.asarray(validation.check_positive("margin", margin), anchor.dtype)
     weights = as_weights(weights, anchor.shape[0])
     anchor, positive, negative = (zero_unweighted(each, weights) for each in (anchor, positive, negative))
     difference = _length_difference(anchor - positive, anchor - negative, negative - positive)
@@ -221,10 +221,10 @@ def mined_triplet_loss(
         ValueError, TypeError: wrong shapes, labels that are not integers, a margin that is not positive, an unknown
             mining or reduction.
     """
-    check.check_choice("mining", mining, MINING)
-    check.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
+    validation.check_choice("mining", mining, MINING)
+    validation.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
     (z,) = as_samples(z=z)
-    margin = jnp.asarray(check.check_positive("margin", margin), z.dtype)
+    margin = jnp.asarray(validation.check_positive("margin", margin), z.dtype)
     n = z.shape[0]
     labels = as_labels(labels, n)
     z = mask_rows(labels >= 0, z)
@@ -310,7 +310,7 @@ def _masked_max(distance, mask):
 
 
 def _encode_concrete(labels, caller):
-    if check.is_traced(labels):
+    if validation.is_traced(labels):
         raise TypeError(
             f"{caller} lists indices, and how many depends on the labels: call it outside of jit. Traced labels have "
             "positive_mask and negative_mask, and mined_triplet_loss."

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, times_power_of_two
 from jaxcluster.metrics.contingency import encode
 from jaxcluster.types import Array, Bool, Float, Int
@@ -55,7 +55,7 @@ def reduce(
     Raises:
         ValueError: an unknown reduction.
     """
-    check.check_choice("reduction", reduction, (*REDUCTIONS, "nonzero"))
+    validation.check_choice("reduction", reduction, (*REDUCTIONS, "nonzero"))
     exponent = 0 if weights is None else weights.exponent
     values = jnp.ones_like(terms) if weights is None else weights.values.astype(terms.dtype)
     if mask is not None:
@@ -78,9 +78,9 @@ def as_matrix(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
     """``x`` as an (n, d) floating matrix.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.core.check.check_matrix`.
+        ValueError, TypeError: see `jaxcluster.core.validation.check_matrix`.
     """
-    x = check.check_matrix(x, name=name)
+    x = validation.check_matrix(x, name=name)
     return jnp.asarray(x, float_dtype(x.dtype))
 
 
@@ -92,7 +92,7 @@ def as_shaped(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Float[Ar
 
 def as_logits(x: Any, *, name: str = "logits") -> Float[Array, "n k"]:
     """``x`` as (n, k) logits; concrete float64 is first shifted by each row's maximum, which no softmax depends on."""
-    x = check.check_matrix(x, name=name)
+    x = validation.check_matrix(x, name=name)
     if _exceeds_precision(x):
         largest = np.max(x, axis=1, keepdims=True)
         x = x.astype(np.float64) - np.where(np.isfinite(largest), largest, 0)
@@ -105,10 +105,10 @@ def as_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
     Where all are concrete, float64 (or integers) among them, the median of the first is subtracted from each.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.core.check.check_matrix`; unequal numbers of columns.
+        ValueError, TypeError: see `jaxcluster.core.validation.check_matrix`; unequal numbers of columns.
     """
     names = list(matrices)
-    arrays = [check.check_matrix(array, name=name) for name, array in matrices.items()]
+    arrays = [validation.check_matrix(array, name=name) for name, array in matrices.items()]
     for name, array in zip(names[1:], arrays[1:], strict=True):
         if array.shape[1] != arrays[0].shape[1]:
             raise ValueError(
@@ -120,7 +120,7 @@ def as_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
 def as_paired_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
     """`as_samples` of matrices that all have the shape of the first."""
     names = list(matrices)
-    first = check.check_matrix(matrices[names[0]], name=names[0])
+    first = validation.check_matrix(matrices[names[0]], name=names[0])
     others = [check_shape(matrices[name], first.shape, name=name, of=names[0]) for name in names[1:]]
     return _center_together([first, *others])
 
@@ -140,15 +140,15 @@ def as_weights(weights: Any, n: int) -> Weights | None:
     """
     if weights is None:
         return None
-    if check.is_traced(weights):
-        weights = check.widen(jnp.asarray(weights))
+    if validation.is_traced(weights):
+        weights = validation.widen(jnp.asarray(weights))
         if weights.shape != (n,):
             raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
         return Weights(weights.astype(float_dtype(weights.dtype)))
     weights = np.asarray(weights)
     if weights.shape == (n,) and not weights.any():
-        return Weights(jnp.zeros(n, float_dtype(check.widen(weights).dtype)))
-    weights = check.check_weights(weights, n)
+        return Weights(jnp.zeros(n, float_dtype(validation.widen(weights).dtype)))
+    weights = validation.check_weights(weights, n)
     dtype, wide = float_dtype(weights.dtype), weights.astype(np.float64)
     # Divided by the largest first: the sum of weights near the limit of float64 would be infinite.
     largest = int(np.frexp(wide.max())[1])
@@ -166,7 +166,7 @@ def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels"
         TypeError: labels that are not integers (or, with k None, strings or objects); traced strings or objects.
         ValueError: another shape; concrete labels below −1, not below k, or NaN or None among objects.
     """
-    if check.is_traced(labels):
+    if validation.is_traced(labels):
         if labels.dtype.kind not in "iu":
             raise TypeError(f"{name} must be integers, -1 for not known, got dtype {labels.dtype}.")
         _check_length(labels, n, name)
@@ -214,7 +214,7 @@ def mask_rows(mask, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
 
 def check_shape(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Any:
     """``x`` as an array, half precision widened; raises ValueError unless it has this shape."""
-    x = check.widen(x if hasattr(x, "dtype") else np.asarray(x))
+    x = validation.widen(x if hasattr(x, "dtype") else np.asarray(x))
     if x.shape != shape:
         raise ValueError(f"{name} must have the shape {shape} to go with {of}, got {x.shape}.")
     return x
@@ -222,12 +222,14 @@ def check_shape(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Any:
 
 def _exceeds_precision(x):
     """True for a concrete array whose dtype has more digits than the one JAX computes in."""
-    return not check.is_traced(x) and np.promote_types(x.dtype, np.float32).itemsize > float_dtype(x.dtype).itemsize
+    return (
+        not validation.is_traced(x) and np.promote_types(x.dtype, np.float32).itemsize > float_dtype(x.dtype).itemsize
+    )
 
 
 def _center_together(arrays):
     """Subtract one origin, the lower median of up to `ORIGIN_SAMPLES` samples of the first array, from all."""
-    if not check.is_traced(arrays) and any(_exceeds_precision(array) for array in arrays):
+    if not validation.is_traced(arrays) and any(_exceeds_precision(array) for array in arrays):
         wide = [np.asarray(array, np.float64) for array in arrays]
         sample = wide[0][:: -(-len(wide[0]) // ORIGIN_SAMPLES)]
         # A median, as single far samples do not move it; +inf for NaN, as samples of weight 0 may hold anything.

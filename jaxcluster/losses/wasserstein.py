@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.losses.validation import (
     as_labels,
@@ -92,7 +92,7 @@ def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
     x = jnp.asarray(x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float_dtype(x.dtype))
     # As no score depends on another sample, the gradient of the sum holds every sample's own gradient.
-    gradients = check.widen(jax.grad(lambda x: jnp.sum(_as_scores(critic(x), "critic(x)")))(x))
+    gradients = validation.widen(jax.grad(lambda x: jnp.sum(_as_scores(critic(x), "critic(x)")))(x))
     return jnp.mean(jnp.square(length(gradients.reshape(x.shape[0], -1)) - 1))
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 
 SLOTS_PER_LABEL = 4
@@ -208,7 +208,7 @@ def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, *, labels=None, sampl
             ``labels`` in ``y_true``.
     """
     if normalize is not None:
-        check.check_choice("normalize", normalize, ["true", "pred", "all"])
+        validation.check_choice("normalize", normalize, ["true", "pred", "all"])
     true, pred = encode_pair(y_true, y_pred)
     if (true.classes.dtype.kind in "US") != (pred.classes.dtype.kind in "US") and true.codes.size:
         raise ValueError("y_true and y_pred mix strings with numbers. Encode both the same way.")
@@ -239,7 +239,7 @@ def _check_sample_weight(sample_weight, n):
     weight = np.asarray(sample_weight, np.float64)
     if weight.shape != (n,):
         raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weight.shape}.")
-    check.check_finite(weight, name="sample_weight")
+    validation.check_finite(weight, name="sample_weight")
     return weight
 
 
@@ -247,7 +247,7 @@ def _as_labels(labels, name):
     """The labels as an array of one type without missing values."""
     if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():
         _raise_missing(int(np.ma.getmaskarray(labels).sum()), "masked", name)
-    array = check.widen(np.asarray(labels))
+    array = validation.widen(np.asarray(labels))
     if array.ndim != 1:
         hint = f" Flatten it: {name}.ravel()." if array.ndim == 2 and 1 in array.shape else ""
         raise ValueError(f"{name} must be 1D: shape is {array.shape}.{hint}")

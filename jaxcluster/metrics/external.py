@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcluster.core.check import check_choice, check_positive
+from jaxcluster.core.validation import check_choice, check_positive
 from jaxcluster.metrics.contingency import (
     Contingency,
     contingency_table,

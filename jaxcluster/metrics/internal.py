@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
 from jaxcluster.core.programs import make_room
 from jaxcluster.metrics.contingency import EncodedLabels, encode
@@ -91,7 +91,7 @@ def silhouette_samples(
     if metric == PRECOMPUTED:
         distances = _check_distances(X)
         return _host_silhouettes(lambda index: distances[index], encoded).astype(dtype)
-    check.check_finite(X, name="X")
+    validation.check_finite(X, name="X")
     if X.dtype.kind != "f":
         X = translated_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
     many = X.size * len(X) > MAX_HOST_OPERATIONS
@@ -191,7 +191,7 @@ def _cluster_scatter(X, labels, name):
     """
     X, encoded = _check_samples(X, labels, name)
     X = np.asarray(X)
-    check.check_finite(X, name="X")
+    validation.check_finite(X, name="X")
     X = X if X.dtype.kind == "f" else translated_alike(X)[0]
     sample = X[np.arange(ORIGIN_SAMPLE) * len(X) // ORIGIN_SAMPLE]
     origin = np.sort(sample, axis=0)[ORIGIN_SAMPLE // 2].astype(np.float64)
@@ -265,7 +265,7 @@ def _check_samples(X, labels, name, *, count=True) -> tuple[Any, EncodedLabels]:
     Returns:
         The samples and encoded labels, of equal length, with 2 to n − 1 clusters unless ``count`` is False.
     """
-    if check.is_traced(X, labels):
+    if validation.is_traced(X, labels):
         raise TypeError(
             f"{name} needs concrete arrays: the number of clusters decides what is computed. Inside jit, vmap or "
             "grad use soft_silhouette, with one-hot rows for hard labels."
@@ -275,7 +275,7 @@ def _check_samples(X, labels, name, *, count=True) -> tuple[Any, EncodedLabels]:
             "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "
             "of distances set what is absent to what it stands for."
         )
-    X, encoded = check.check_matrix(X, name="X"), encode(labels)
+    X, encoded = validation.check_matrix(X, name="X"), encode(labels)
     n, k = encoded.codes.size, encoded.counts.size
     if X.shape[0] != n:
         raise ValueError(f"X has {X.shape[0]} rows but labels has {n} entries: inconsistent numbers of samples.")
@@ -304,7 +304,7 @@ def _check_distances(distances):
     n = distances.shape[0]
     if distances.shape != (n, n):
         raise ValueError(f"precomputed distances must be square, got shape {distances.shape}.")
-    check.check_finite(distances, name="X")
+    validation.check_finite(distances, name="X")
     distances = distances if distances.dtype.kind == "f" else distances.astype(np.float64)
     diagonal = np.abs(distances.diagonal())
     # Rounding of computed distances is tolerated, as in scikit-learn.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
@@ -115,7 +115,7 @@ def _scores(totals: Float[Array, "t k"], q: Float[Array, "t k"], mass: Float[Arr
 
 
 def _check(x, q, metric):
-    x, q = check.check_matrix(x), check.check_matrix(q, name="q")
+    x, q = validation.check_matrix(x), validation.check_matrix(q, name="q")
     n, k = q.shape
     if x.shape[0] != n:
         raise ValueError(f"x has {x.shape[0]} rows but q has {n}: pass one row of memberships a row.")
@@ -124,13 +124,13 @@ def _check(x, q, metric):
     if metric == PRECOMPUTED and x.shape != (n, n):
         raise ValueError(f"precomputed distances must have shape ({n}, {n}), got {x.shape}.")
     for name, values in (("x", x), ("q", q)):
-        if not check.is_traced(values):
-            check.check_finite(values, name=name)
-    if not check.is_traced(q) and (np.asarray(q) < 0).any():
+        if not validation.is_traced(values):
+            validation.check_finite(values, name=name)
+    if not validation.is_traced(q) and (np.asarray(q) < 0).any():
         raise ValueError(f"q must not be negative: {int((np.asarray(q) < 0).sum())} of its entries are.")
     floating = [each.dtype for each in (x, q) if each.dtype.kind == "f"]
     dtype = float_dtype(np.result_type(np.float32, *floating))
-    if metric in TRANSLATION_INVARIANT and not check.is_traced(x):
+    if metric in TRANSLATION_INVARIANT and not validation.is_traced(x):
         x = prepare(x).points.x[:n]  # a silhouette has no unit
     make_room()
     return jnp.asarray(x).astype(dtype), jnp.asarray(q).astype(dtype)

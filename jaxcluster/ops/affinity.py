@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
@@ -176,7 +176,7 @@ def as_affinity(matrix: Any, *, name: str = "affinity", any_unit: bool = False) 
     """
     if isinstance(matrix, Affinity):
         return matrix
-    if check.is_traced(matrix):
+    if validation.is_traced(matrix):
         return _traced_matrix(matrix, name, any_unit)
     weights = scale_to_unit(check_affinity(matrix, name=name))[0] if any_unit else check_affinity(matrix, name=name)
     if scipy.sparse.issparse(weights):
@@ -208,7 +208,7 @@ def scale_to_unit(weights: Any) -> tuple[Any, int]:
 
 
 def _traced_matrix(matrix, name, any_unit):
-    weights = check.check_matrix(matrix, name=name)
+    weights = validation.check_matrix(matrix, name=name)
     if weights.shape[0] != weights.shape[1]:
         raise ValueError(f"{name} must be a square matrix of the weights of all pairs of rows, got {weights.shape}.")
     weights = jnp.asarray(weights)
@@ -246,7 +246,7 @@ def unit_width(gamma: Any, exponent: Any, dtype: Any) -> Any:
 
     A concrete one is at most the root of the largest number: all weights are 0 there, and no coordinate is infinite.
     """
-    if check.is_traced(gamma, exponent):
+    if validation.is_traced(gamma, exponent):
         return times_power_of_two(jnp.sqrt(jnp.asarray(gamma, dtype)), -exponent)
     with np.errstate(over="ignore", under="ignore"):
         width = np.ldexp(np.sqrt(float(gamma)), -int(exponent))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import map_rows
 from jaxcluster.types import Array, Bool, Float, Int
@@ -47,7 +47,7 @@ DIFFERENCE_TILE = 2048
 
 def matrix_precision(precision: str | None) -> jax.lax.Precision:
     """Precision of matrix products: full by default, the platform's fastest for ``"fast"``."""
-    check.check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
+    validation.check_choice("precision", "full" if precision is None else precision, ["full", "fast"])
     return jax.lax.Precision.DEFAULT if precision == "fast" else HIGHEST
 
 
@@ -326,14 +326,14 @@ def plain_metric(metric: str | Callable, p: float = 2.0, *, also: tuple[str, ...
     names = [*METRICS, *also]
     if metric not in names:
         try:
-            check.check_choice("metric", metric, names)
+            validation.check_choice("metric", metric, names)
         except ValueError as error:
             raise ValueError(
                 f"{error} For any other pass a function of two matrices of rows, (n, d) and (m, d), that gives (n, m) "
                 "distances, or metric='precomputed' and the distances where that is taken."
             ) from None
     if metric == "minkowski":
-        check.check_positive("p", p)
+        validation.check_positive("p", p)
         if not p >= 1:
             raise ValueError(f"p={p} must be at least 1: below it Minkowski's formula is not a metric.")
         power = float(p)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space, tiles
@@ -112,11 +112,11 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     Raises:
         ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; k is not between 1 and n.
     """
-    if not check.is_traced(x):
+    if not validation.is_traced(x):
         return from_matrix(neighbor_matrix(as_metric_space(x, metric, p=p), k))
-    n, x = x.shape[0], check.widen(x)
+    n, x = x.shape[0], validation.widen(x)
     x = x.astype(float_dtype(x.dtype))
-    k = check.check_clusters(k, n, name="n_neighbors")
+    k = validation.check_clusters(k, n, name="n_neighbors")
     index, _ = k_nearest(x, k, metric=metric, p=p)
     here, there = jnp.repeat(jnp.arange(n, dtype=jnp.int32), k), index.ravel()
     rows, columns = jnp.append(here, there), jnp.append(there, here)
@@ -138,7 +138,7 @@ def radius_graph(x: Any, radius: float, *, metric: str = "euclidean", p: float =
     Raises:
         ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; a radius that is not positive.
     """
-    check.check_positive("radius", radius)
+    validation.check_positive("radius", radius)
     space, exponent = rescale_space(as_metric_space(x, metric, p=p))
     with np.errstate(over="ignore", under="ignore"):
         threshold = np.ldexp(float(radius), exponent)
@@ -189,12 +189,12 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
 def check_affinity(matrix: Any, *, name: str = "affinity") -> Any:
     """Check of a matrix of weights, as a NumPy or CSR matrix. Raises ValueError, TypeError, as `from_matrix` does."""
     sparse = scipy.sparse.issparse(matrix)
-    matrix = scipy.sparse.csr_array(matrix) if sparse else np.asarray(check.check_matrix(matrix, name=name))
+    matrix = scipy.sparse.csr_array(matrix) if sparse else np.asarray(validation.check_matrix(matrix, name=name))
     if matrix.dtype not in (np.float32, np.float64):  # booleans and unsigned integers have no difference
         matrix = matrix.astype(np.float64)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix of the weights of all pairs of rows, got {matrix.shape}.")
-    check.check_finite(matrix.data if sparse else matrix, name=name)
+    validation.check_finite(matrix.data if sparse else matrix, name=name)
     if sparse and not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

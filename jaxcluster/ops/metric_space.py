@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import translated_alike
 from jaxcluster.core.programs import make_room
 from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
@@ -118,7 +118,7 @@ def as_metric_space(
     metric = plain_metric(metric, p, also=("precomputed",))
     make_room()
     if metric == "precomputed":
-        if check.is_traced(x):
+        if validation.is_traced(x):
             concrete_rows(x)  # raises
         matrix = distance_matrix(x, symmetric=symmetric)
         return DistanceOracle(matrix.shape[0], partial(matrix_rows, matrix))
@@ -181,13 +181,13 @@ def _median_exponent(lengths):
 
 def concrete_rows(x: Any, *, name: str = "x") -> np.ndarray:
     """(n, d) finite rows on the host; raises TypeError for traced rows."""
-    if check.is_traced(x):
+    if validation.is_traced(x):
         raise TypeError(
             f"{name} is traced, and this method takes concrete rows: the number of neighbors depends on their values, "
             "and its labels have no gradient. Call it outside jit, vmap and grad."
         )
-    x = np.asarray(check.check_matrix(x, name=name))
-    check.check_finite(x, name=name)
+    x = np.asarray(validation.check_matrix(x, name=name))
+    validation.check_finite(x, name=name)
     return x
 
 

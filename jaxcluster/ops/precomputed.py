@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 
 SYMMETRY = 1e-6
@@ -43,7 +43,7 @@ def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
             matrix = matrix.copy()
             matrix.sum_duplicates()
     else:
-        matrix = np.asarray(check.check_matrix(matrix))
+        matrix = np.asarray(validation.check_matrix(matrix))
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {matrix.shape}.")
     check_values(matrix)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.core.check import check_choice
+from jaxcluster.core.validation import check_choice
 from jaxcluster.plots.maps import Plane, check_columns, draw_plane, mark_centers, plane
 from jaxcluster.plots.style import INK, NOISE, PAPER, as_float, check_labeled, color_of, is_noise, new_axes, style_axes
 

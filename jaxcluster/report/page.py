@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcluster.core.check import check_choice
 from jaxcluster.core.files import write_whole
+from jaxcluster.core.validation import check_choice
 from jaxcluster.core.words import on_page
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling

@@ -28,7 +28,7 @@ from jaxcluster.cluster.lloyd_host import (
     unresolved_of,
 )
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
@@ -120,15 +120,15 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     refuse_traced(key, x, init, tol, max_steps)
-    x = check.check_matrix(x)
-    k = check.check_clusters(k, x.shape[0])
+    x = validation.check_matrix(x)
+    k = validation.check_clusters(k, x.shape[0])
     bounds = check_sizes(size_min, size_max, x.shape[0], k)
-    check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = check.check_count("n_init", n_init)
+    runs = validation.check_count("n_init", n_init)
     # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
     prepared = prepare(x)
@@ -169,9 +169,9 @@ def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
             arguments.
     """
     refuse_traced(x, centers)
-    centers, x = check.check_matrix(centers, name="centers"), check.check_matrix(x)
-    check.check_width(x, centers.shape[1])
-    check.check_finite(centers, name="centers")
+    centers, x = validation.check_matrix(centers, name="centers"), validation.check_matrix(x)
+    validation.check_width(x, centers.shape[1])
+    validation.check_finite(centers, name="centers")
     bounds = check_sizes(size_min, size_max, x.shape[0], centers.shape[0])
     prepared = prepare(x)
     costs = squared_distances(prepared, prepared.frame.enter(centers))
@@ -193,8 +193,8 @@ def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
             costs.
     """
     refuse_traced(costs)
-    costs = np.asarray(check.check_matrix(costs, name="costs"))
-    check.check_finite(costs, name="costs")
+    costs = np.asarray(validation.check_matrix(costs, name="costs"))
+    validation.check_finite(costs, name="costs")
     n, k = costs.shape
     bounds = check_sizes(size_min, size_max, n, k)
     costs = costs if costs.dtype in (np.float32, np.float64) else costs.astype(np.float64)

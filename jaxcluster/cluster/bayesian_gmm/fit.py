@@ -40,7 +40,7 @@ from jaxcluster.cluster.gmm.init import (
     one_hot_responsibilities,
 )
 from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in_frame, wide_means
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish, times_power_of_two
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame
@@ -167,14 +167,14 @@ def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, prior_type, prior_params
 ) -> FramedFit:
     """`fit`, with its frame and its unrounded means."""
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, options.axis_name)
-    check.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, options.axis_name)
+    validation.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
     vb, covariance_type = VBOptions(options, prior_type == "dirichlet_process"), options.covariance_type
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
     prior_params = priors.check_prior(prior_params, covariance_type, x.shape[1])
-    runs = check.check_count("n_init", n_init)
+    runs = validation.check_count("n_init", n_init)
     start, state = _check_init(init, vb, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, axis_name=options.axis_name)
     points, frame = prepared.points, prepared.frame
@@ -188,7 +188,7 @@ def fit_framed(
     prior = priors.center_prior(prior_params, frame, points.x.dtype)
     fitted, far = _solve(static, key, points, frame.weight_exponent, initial, prior, traced)
     public = _finalize(options, fitted, far, x, prepared, ridge)
-    means = None if check.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
+    means = None if validation.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
     return FramedFit(public, frame, means)
 
 
@@ -196,7 +196,7 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     """The fit in the caller's coordinates and units, without the labels of padding."""
     frame, covariance_type = prepared.frame, options.covariance_type
     labels = prepared.unpad(fitted.labels)
-    traced = check.is_traced(fitted, frame, ridge)
+    traced = validation.is_traced(fitted, frame, ridge)
     if not traced and np.any(far):
         # The state is still in the frame of the fit: the identity frame leaves it there.
         identity = Frame(np.zeros(x.shape[1], np.float32))

@@ -22,7 +22,7 @@ from jaxcluster.cluster.gmm.state import (
     public_covariances,
     published_weights,
 )
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import without_derivative
@@ -89,7 +89,7 @@ class BayesianGMMState(NamedTuple):
                 frame.leave(prior.mean),
                 frame.unscale(prior.degrees_of_freedom),
                 frame.unscale(prior.covariance, length=2),
-                publish(np.asarray(ridge.reg), frame.dtype) if not check.is_traced(ridge.reg) else ridge.reg,
+                publish(np.asarray(ridge.reg), frame.dtype) if not validation.is_traced(ridge.reg) else ridge.reg,
             ),
         )
 
@@ -101,7 +101,7 @@ def plug_in(state: BayesianGMMState) -> GMMState:
 
 def shift_bound(bound: Any, shift: Any, frame: Frame) -> Published:
     """Lower bound in data units, from that in a frame and the result of `bound_shift`."""
-    if check.is_traced(bound, shift):
+    if validation.is_traced(bound, shift):
         return bound + jnp.asarray(shift).astype(bound.dtype)
     return publish(np.asarray(bound, np.float64) + np.asarray(shift, np.float64), frame.dtype)
 
@@ -116,7 +116,7 @@ def bound_shift(frame: Frame, degrees: Any, d: int) -> Any:
     """
     # The bound contains ν·log |R| of each component, with R in units of 1/length. No other term has a unit.
     log_jacobian = frame_log_jacobian(frame)
-    if check.is_traced(log_jacobian, degrees):
+    if validation.is_traced(log_jacobian, degrees):
         return jnp.asarray(log_jacobian).astype(degrees.dtype) * (d * degrees)
     return log_jacobian * d * float(degrees)
 
@@ -145,7 +145,7 @@ def posterior_in_frame(state: BayesianGMMState, frame: Frame, dtype: np.dtype, c
         degrees.reshape(() if covariance_type.name == "tied" else (k,)),
         frame.scale(covariances, length=2),
     )
-    if not check.is_traced(arrays):
+    if not validation.is_traced(arrays):
         arrays = tuple(np.asarray(each).astype(dtype) for each in arrays)
     return covariance_type, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), None)
 

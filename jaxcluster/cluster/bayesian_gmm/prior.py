@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcluster.cluster.bayesian_gmm.variational_em import Prior
 from jaxcluster.cluster.gmm import em
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.ops.gaussian import DIFFERENCES, CovarianceType
@@ -38,14 +38,14 @@ def check_prior(params: PriorParams, covariance_type: CovarianceType, d: int) ->
     for name in ("weight_concentration", "mean_precision", "degrees_of_freedom"):
         value = getattr(params, name)
         if value is not None:
-            check.check_positive(f"{name}_prior", value)
+            validation.check_positive(f"{name}_prior", value)
     # A Wishart distribution of d×d matrices has a density for more than d − 1 degrees of freedom.
     degrees = params.degrees_of_freedom
-    if degrees is not None and not check.is_traced(degrees) and not degrees > d - 1:
+    if degrees is not None and not validation.is_traced(degrees) and not degrees > d - 1:
         raise ValueError(f"degrees_of_freedom_prior={degrees} must be greater than {d - 1} for {d} columns.")
     mean = _array("mean_prior", params.mean, (d,))
     covariance = _array("covariance_prior", params.covariance, _shape(covariance_type, d))
-    if covariance is not None and not check.is_traced(covariance):
+    if covariance is not None and not validation.is_traced(covariance):
         _check_definite(covariance)
     return params._replace(mean=mean, covariance=covariance)
 
@@ -56,7 +56,7 @@ def center_prior(params: PriorParams, frame: Frame, dtype: np.dtype) -> PriorPar
     covariance = None if params.covariance is None else frame.scale(params.covariance, length=2)
 
     def as_array(value):
-        return jnp.asarray(value if check.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
+        return jnp.asarray(value if validation.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
 
     return jax.tree.map(as_array, params._replace(mean=mean, covariance=covariance))
 
@@ -130,13 +130,13 @@ def _shape(covariance_type, d):
 def _array(name, value, shape):
     if value is None:
         return None
-    value = value if check.is_traced(value) else np.asarray(value)
+    value = value if validation.is_traced(value) else np.asarray(value)
     if value.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {value.dtype}.")
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}.")
-    if not check.is_traced(value):
-        check.check_finite(value, name=name)
+    if not validation.is_traced(value):
+        validation.check_finite(value, name=name)
     return value
 
 

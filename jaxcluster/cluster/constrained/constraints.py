@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 
 MAX_COLORINGS = 100_000
 """Bound on the colorings of groups, backtracking included, that are tried in one component."""
@@ -97,7 +97,7 @@ def _shortest_chain(graph, a, b):
 def _check_pairs(name, pairs, n):
     if pairs is None:
         return np.zeros((0, 2), np.int64)
-    if check.is_traced(pairs):
+    if validation.is_traced(pairs):
         raise TypeError(f"{name} is traced: pairs decide what is searched for, so pass concrete row numbers.")
     array = np.asarray(pairs)
     if array.size == 0 and array.ndim <= 2:

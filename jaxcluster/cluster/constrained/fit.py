@@ -29,7 +29,7 @@ from jaxcluster.cluster.lloyd_host import (
     unresolved_of,
 )
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.types import Fit, Float, KeyArray, Published
@@ -131,18 +131,18 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     refuse_traced(key, x, weights, init, tol, max_steps)
-    x = check.check_matrix(x)
+    x = validation.check_matrix(x)
     n = x.shape[0]
-    k = check.check_clusters(k, n)
-    check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+    k = validation.check_clusters(k, n)
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = check.check_count("n_init", n_init)
-    weights = np.ones(n) if weights is None else check.check_weights(weights, n).astype(np.float64)
+    runs = validation.check_count("n_init", n_init)
+    weights = np.ones(n) if weights is None else validation.check_weights(weights, n).astype(np.float64)
     x = np.asarray(x)
-    check.check_finite(x)
+    validation.check_finite(x)
     groups = group_samples(must_link, cannot_link, n)
     count = len(groups.first)
     if count < k:

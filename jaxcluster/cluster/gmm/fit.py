@@ -38,7 +38,7 @@ from jaxcluster.cluster.gmm.state import (
     to_data_units,
     wide_means,
 )
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame
@@ -162,14 +162,14 @@ def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
 ) -> FramedFit:
     """`fit`, with its frame and its unrounded means."""
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, options.axis_name)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
     checked = check_init(init, options.covariance_type, x.shape[0], k, x.shape[1])
-    runs = check.check_count("n_init", n_init)
-    active = None if active is None else check.check_mask("active", active, k)
-    steps = check.check_count("max_steps", max_steps) if unroll else None
+    runs = validation.check_count("n_init", n_init)
+    active = None if active is None else validation.check_mask("active", active, k)
+    steps = validation.check_count("max_steps", max_steps) if unroll else None
     prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name)
     points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
     initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
@@ -202,8 +202,10 @@ def check_traced_options(tol, max_steps, reg_covar) -> tuple:
     Raises:
         ValueError, TypeError: ``tol``, ``max_steps`` or ``reg_covar`` is not a number >= 0.
     """
-    check.check_positive("max_steps", max_steps, zero=True)
-    return check.check_positive("tol", tol, zero=True), check.check_positive("reg_covar", reg_covar, zero=True)
+    validation.check_positive("max_steps", max_steps, zero=True)
+    return validation.check_positive("tol", tol, zero=True), validation.check_positive(
+        "reg_covar", reg_covar, zero=True
+    )
 
 
 class FrameSolution(NamedTuple):
@@ -240,7 +242,7 @@ def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: P
     """The fit in the caller's coordinates and units, without the labels of padding."""
     fitted, frame, covariance_type = solution.fit, prepared.frame, options.covariance_type
     labels, status, exact = prepared.unpad(fitted.labels), fitted.status, None
-    is_traced = check.is_traced(fitted, frame, ridge)
+    is_traced = validation.is_traced(fitted, frame, ridge)
     if not is_traced:
         labels = _with_far_labels(options, solution, x, prepared, labels)
         status, exact = correct_rounding(fitted, x, prepared, covariance_type, labels)
@@ -273,7 +275,7 @@ def _with_far_labels(options, solution, x, prepared, labels):
 
 def _public_history(fitted, n_observed, ridge, frame):
     """Mean negative log-likelihood (nats, in data units) after each step; 0 after the last step."""
-    is_traced = check.is_traced(fitted, frame, ridge)
+    is_traced = validation.is_traced(fitted, frame, ridge)
     if not is_traced and ridge.log_jacobian == 0:
         return frame.unscale(fitted.history)
     array = jnp if is_traced else np
@@ -445,15 +447,15 @@ def sweep(
     Raises:
         ValueError, TypeError: as ``gmm.fit``, or ``ks`` or ``covariances`` empty or with repetitions.
     """
-    key = check.check_key(key)
-    x = check.check_matrix(x)
-    ks = check.check_every_k(ks, x.shape[0])
+    key = validation.check_key(key)
+    x = validation.check_matrix(x)
+    ks = validation.check_every_k(ks, x.shape[0])
     covariances = (covariances,) if isinstance(covariances, str) else tuple(covariances)
     for name, values in (("ks", ks), ("covariances", covariances)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name}={list(values)} must be one or more distinct values.")
-    check.check_choice("init", init, METHODS)
-    check.check_count("n_seeds", n_seeds)
+    validation.check_choice("init", init, METHODS)
+    validation.check_count("n_seeds", n_seeds)
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     options = [em_options(covariance, precision, missing) for covariance in covariances]
     prepared = prepare(x, weights, missing=missing or None)

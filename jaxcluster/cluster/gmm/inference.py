@@ -27,7 +27,7 @@ from jaxcluster.cluster.gmm.state import (
     to_data_units,
     variances_of,
 )
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -108,7 +108,7 @@ def aic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame
 def bic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
     """Bayesian (Schwarz) information criterion −2·log L + p·log n: lower is better; see `aic`."""
     mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _total_weight(x, weights)
-    log_n = jnp.log(n) if check.is_traced(n) else math.log(n)
+    log_n = jnp.log(n) if validation.is_traced(n) else math.log(n)
     return _linear(mean, -2 * n, log_n * _n_free(state))
 
 
@@ -128,8 +128,8 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n 
     Returns:
         Samples (n_samples, n_features), and the component of each, (n_samples,) int32.
     """
-    key = check.check_key(key)
-    n = check.check_count("n", n)
+    key = validation.check_key(key)
+    n = validation.check_count("n", n)
     frame = frame_of_mixture(state)
     covariance_type, weights, means, covariances = parameters_in_frame(state, frame, float_dtype(frame.dtype))
     x, labels = _sample(covariance_type.name, n, key, weights, means, covariances)
@@ -139,7 +139,7 @@ def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n 
 def mean_log_p(posterior: FramedPosterior) -> Float[Published, ""]:
     """Weighted mean log-density of the samples (nats per sample); in float64 if concrete."""
     log_p, weight = posterior.log_p(), posterior.prepared.unpad(posterior.prepared.points.weight)
-    if check.is_traced(log_p, weight):
+    if validation.is_traced(log_p, weight):
         return jnp.sum(jnp.where(weight > 0, weight * log_p, 0)) / jnp.sum(weight)
     weight = np.asarray(weight, np.float64)
     counted = weight > 0
@@ -157,7 +157,7 @@ def _posterior(state, x, weights=None, *, missing=False, frame=None):
 
 def _linear(mean, factor, term):
     """factor·mean + term as an array: NumPy alone would return a scalar."""
-    if check.is_traced(mean, factor):
+    if validation.is_traced(mean, factor):
         return jnp.asarray(factor).astype(mean.dtype) * mean + jnp.asarray(term).astype(mean.dtype)
     return publish(np.asarray(factor * np.asarray(mean, np.float64) + term), mean.dtype)
 
@@ -166,7 +166,7 @@ def _total_weight(x, weights):
     """Number of samples, each counted by its weight."""
     if weights is None:
         return np.shape(x)[0]
-    if check.is_traced(weights):
+    if validation.is_traced(weights):
         return jnp.sum(weights)
     return float(np.sum(np.asarray(weights), dtype=np.float64))
 
@@ -240,7 +240,7 @@ class FramedPosterior(NamedTuple):
         memory.check_table(self.prepared.n, self.means.shape[0], self.prepared.dtype, "the responsibilities")
         r, far_mask = _responsibilities(self.options, self.components, self.prepared.points.x)
         r = self.prepared.unpad(r, axis=0)
-        if check.is_traced(r):
+        if validation.is_traced(r):
             return r
         index, posterior = self._far_posterior(far_mask)
         if posterior is None and r.dtype == self.prepared.dtype:
@@ -252,7 +252,7 @@ class FramedPosterior(NamedTuple):
 
     def _far_posterior(self, far_mask):
         """Indices of the samples to replace, and their posterior by `host_posterior`; or None, None."""
-        if check.is_traced(far_mask, self.components):
+        if validation.is_traced(far_mask, self.components):
             return None, None
         means = means_on_host(self.means, self.prepared.frame)
         return host_posterior(self.options, self.components, self.prepared, self.x, far_mask, means, self.outside)
@@ -260,9 +260,9 @@ class FramedPosterior(NamedTuple):
     def _n_observed(self, log_jacobian):
         """Number of observed features of each sample; that of all features if the number makes no difference."""
         x = self.prepared.points.x
-        if not self.options.missing or (not check.is_traced(log_jacobian) and log_jacobian == 0):
+        if not self.options.missing or (not validation.is_traced(log_jacobian) and log_jacobian == 0):
             return x.shape[1]
-        return jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype) if check.is_traced(x) else (~np.isnan(x)).sum(axis=1)
+        return jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype) if validation.is_traced(x) else (~np.isnan(x)).sum(axis=1)
 
 
 def rows_in_frame(
@@ -283,10 +283,10 @@ def rows_in_frame(
     Raises:
         ValueError, TypeError: wrong shapes or values, or a number of features other than that of the means.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.means.shape[1])
+    x = validation.check_matrix(x)
+    validation.check_width(x, state.means.shape[1])
     frame = frame_of_mixture(state, frame)
-    near, outside = (x, None) if check.is_traced(x, weights, frame) else _split_out_of_frame(x, frame)
+    near, outside = (x, None) if validation.is_traced(x, weights, frame) else _split_out_of_frame(x, frame)
     return prepare(near, weights, missing=missing or None, frame=frame), x, outside
 
 

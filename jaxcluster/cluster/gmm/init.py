@@ -15,7 +15,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_type_of, enter_means, to_data_units
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import shard_index
 from jaxcluster.ops.distance import HIGHEST, squared_norms
@@ -86,7 +86,7 @@ def check_init(init: Any, covariance_type: CovarianceType, n: int, k: int, d: in
             that are not symmetric positive definite.
     """
     init = _as_init(init)
-    check.check_choice("init", init.method, METHODS)
+    validation.check_choice("init", init.method, METHODS)
     if init.state is not None:
         _check_state(init.state, covariance_type, k, d)
         return GMMInit(state=init.state)
@@ -96,11 +96,11 @@ def check_init(init: Any, covariance_type: CovarianceType, n: int, k: int, d: in
         value = getattr(init, name)
         if value is None:
             continue
-        value = arrays[name] = value if check.is_traced(value) else np.asarray(value)
+        value = arrays[name] = value if validation.is_traced(value) else np.asarray(value)
         if value.shape != shape:
             raise ValueError(f"{name} of init must have shape {shape} for {covariance_type.name}, got {value.shape}.")
-        if not check.is_traced(value):
-            check.check_finite(value, name=name)
+        if not validation.is_traced(value):
+            validation.check_finite(value, name=name)
     _check_weights(arrays.get("weights"))
     _check_responsibilities(arrays.get("responsibilities"))
     _check_precisions(arrays.get("precisions"), covariance_type)
@@ -135,7 +135,7 @@ def center_init(
     def as_array(value):
         if value is None:
             return None
-        return jnp.asarray(value if check.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
+        return jnp.asarray(value if validation.is_traced(value) else np.asarray(value).astype(dtype)).astype(dtype)
 
     if init.state is not None:
         state = init.state
@@ -270,8 +270,8 @@ def mean_feature_variance(options: em.EMOptions, points: Points) -> Float[Array,
 def _inverse(covariance_type, precisions):
     """Covariances from precisions; concrete ones are inverted in float64."""
     if covariance_type.name in ("diag", "spherical"):
-        return 1 / (precisions if check.is_traced(precisions) else np.asarray(precisions, np.float64))
-    if not check.is_traced(precisions):
+        return 1 / (precisions if validation.is_traced(precisions) else np.asarray(precisions, np.float64))
+    if not validation.is_traced(precisions):
         return np.linalg.inv(np.asarray(precisions, np.float64))
     _, factor, _ = factor_dense(precisions)
     return jnp.matmul(factor.root, jnp.swapaxes(factor.root, -1, -2), precision=HIGHEST)
@@ -291,11 +291,11 @@ def _as_init(init):
         return GMMInit(**init)
     if isinstance(init, tuple):
         return GMMInit(*init)
-    return GMMInit(means=check.check_matrix(init, name="init"))
+    return GMMInit(means=validation.check_matrix(init, name="init"))
 
 
 def _check_weights(weights):
-    if weights is None or check.is_traced(weights):
+    if weights is None or validation.is_traced(weights):
         return
     if (weights < 0).any() or not np.isclose(weights.sum(), 1, atol=1e-4):
         raise ValueError(
@@ -305,7 +305,7 @@ def _check_weights(weights):
 
 
 def _check_responsibilities(r):
-    if r is None or check.is_traced(r):
+    if r is None or validation.is_traced(r):
         return
     sums = r.sum(axis=1)
     if (r < 0).any() or not np.allclose(sums, 1, atol=1e-4):
@@ -317,7 +317,7 @@ def _check_responsibilities(r):
 
 
 def _check_precisions(precisions, covariance_type):
-    if precisions is None or check.is_traced(precisions):
+    if precisions is None or validation.is_traced(precisions):
         return
     if covariance_type.name in ("diag", "spherical"):
         _raise_unless(precisions > 0, "positive")

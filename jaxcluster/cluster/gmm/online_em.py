@@ -35,7 +35,7 @@ from jaxcluster.cluster.gmm.state import (
     wide_means,
 )
 from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame
@@ -76,21 +76,21 @@ class StepwiseState(NamedTuple):
     @property
     def means(self) -> Float[Published, "*batch k d"]:
         """Means (n_components, n_features)."""
-        if check.is_traced(self):
+        if validation.is_traced(self):
             return self.frame.leave(self.frame_means)
         return publish(self.wide_means(), self.frame.dtype)
 
     @property
     def covariances(self) -> Float[Published, ...]:
         """Covariances (data units²) as in `GMMState`."""
-        if check.is_traced(self):
+        if validation.is_traced(self):
             return self.frame.unscale(self.frame_covariances, length=2)
         return publish(self._unscaled(self.frame_covariances, 2), self.frame.dtype)
 
     @property
     def reg(self) -> Float[Published, "*batch"]:
         """``reg_covar`` of the last step (data units²)."""
-        if check.is_traced(self):
+        if validation.is_traced(self):
             return self.frame.unscale(self.frame_reg, length=2)
         return publish(self._unscaled(self.frame_reg, 2), self.frame.dtype)
 
@@ -101,7 +101,7 @@ class StepwiseState(NamedTuple):
     def mixture(self) -> GMMState:
         """Mixture for `predict`, `score` and the like. Its residual is infinite: batches do not show convergence."""
         infinite = jnp.full_like(self.lower_bound, jnp.inf)
-        weights = self.weights if check.is_traced(self) else published_weights(self.weights, self.frame)
+        weights = self.weights if validation.is_traced(self) else published_weights(self.weights, self.frame)
         return GMMState(weights, self.means, self.covariances, self.lower_bound, self.collapsed, infinite)
 
     def _unscaled(self, value, length):
@@ -153,10 +153,10 @@ def init(
     Raises:
         ValueError, TypeError: as ``gmm.fit``.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k)
     options = em_options(covariance, None, missing)
-    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
+    reg_covar = validation.check_positive("reg_covar", reg_covar, zero=True)
     checked = check_init(init, options.covariance_type, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, missing=missing or None)
     frame = limit_frame(prepared.frame, reg_covar)
@@ -183,10 +183,10 @@ def partial_fit(
     Raises:
         ValueError, TypeError: wrong shapes or values, before anything is traced.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.frame_means.shape[1])
+    x = validation.check_matrix(x)
+    validation.check_width(x, state.frame_means.shape[1])
     check_decay(decay)
-    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
+    reg_covar = validation.check_positive("reg_covar", reg_covar, zero=True)
     covariance_type, _ = covariance_type_of(state.mixture())
     options = em_options(covariance_type.name, None, missing)
     prepared = prepare(x, weights, missing=missing or None, frame=limit_frame(state.frame, reg_covar))
@@ -198,7 +198,7 @@ def partial_fit(
     online, n_observed = _partial_fit(options, parameters, progress, points, decay, ridge.value)
     new_state = _public_state(options, online, state.frame)
     shift = frame_log_jacobian(state.frame, points.x.dtype)
-    if not check.is_traced(shift) and shift == 0:
+    if not validation.is_traced(shift) and shift == 0:
         return new_state
     # A batch without a bound keeps that of the state, which is in data units already.
     bound = online.lower_bound + n_observed.astype(points.x.dtype) * shift
@@ -214,7 +214,7 @@ def from_fit(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame | 
         reg_covar: of the fit (data units²).
         frame: of the fit; None for a frame about the means.
     """
-    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
+    reg_covar = validation.check_positive("reg_covar", reg_covar, zero=True)
     frame = limit_frame(frame_of_mixture(state, frame), reg_covar)
     dtype = float_dtype(frame.dtype)
     covariance_type, weights, means, covariances = parameters_in_frame(state, frame, dtype)
@@ -299,24 +299,24 @@ def minibatch_fit_framed(
     reg_covar,
 ) -> FramedFit:
     """`minibatch_fit`, with its frame and its unrounded means."""
-    key = check.check_key(key)
+    key = validation.check_key(key)
     axis_name, missing = options.axis_name, options.missing
-    x, k = check.check_samples(x, k, axis_name)
+    x, k = validation.check_samples(x, k, axis_name)
     n = x.shape[0] if axis_name is None else x.shape[0] * jax.lax.axis_size(axis_name)
-    batch_size = check.check_count("batch_size", batch_size)
+    batch_size = validation.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
-    init_size = min(max(k, check.check_count("init_size", init_size)), n if axis_name else padded_size(n))
+    init_size = min(max(k, validation.check_count("init_size", init_size)), n if axis_name else padded_size(n))
     check_decay(decay)
-    check.check_positive("max_epochs", max_epochs)
+    validation.check_positive("max_epochs", max_epochs)
     patience = jnp.inf if max_no_improvement is None else max_no_improvement
     for name, value in (("tol", tol), ("max_no_improvement", patience)):
-        check.check_positive(name, value, zero=True)
-    reg_covar = check.check_positive("reg_covar", reg_covar, zero=True)
+        validation.check_positive(name, value, zero=True)
+    reg_covar = validation.check_positive("reg_covar", reg_covar, zero=True)
     checked = check_init(init, options.covariance_type, x.shape[0], k, x.shape[1])
     prepared = prepare(x, weights, missing=missing or None, axis_name=axis_name)
     points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
     initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
-    most = max_epochs if check.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
+    most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _StaticOptions(k, checked.method, options, batch_size, init_size, history_capacity(most))
     traced = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
     solution = _minibatch_fit(static, key, points, initial, traced)
@@ -325,8 +325,8 @@ def minibatch_fit_framed(
 
 def check_decay(decay) -> None:
     """Raises ValueError unless a concrete ``decay`` lies in (0.5, 1], for which online EM converges."""
-    check.check_positive("decay", decay)
-    if not check.is_traced(decay) and not 0.5 < decay <= 1:
+    validation.check_positive("decay", decay)
+    if not validation.is_traced(decay) and not 0.5 < decay <= 1:
         raise ValueError(f"decay={decay} must be greater than 0.5 and at most 1, for online EM to converge.")
 
 
@@ -389,7 +389,7 @@ def _init_jitted(static, key, points, initial, reg):
 
 def _rescale(state, frame):
     """The state in a frame of the same origin and another exponent."""
-    if check.is_traced(state, frame):
+    if validation.is_traced(state, frame):
         return state
     exponent = int(frame.exponent) - int(state.frame.exponent)
     if exponent == 0:

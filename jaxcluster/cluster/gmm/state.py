@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType, Factor
@@ -108,7 +108,7 @@ class GMMSweep(NamedTuple):
         Returns:
             Number of components, covariance type, and index of the initialization.
         """
-        check.check_choice("criterion", criterion, ("bic", "aic"))
+        validation.check_choice("criterion", criterion, ("bic", "aic"))
         values = getattr(self, criterion)
         which_type, which_k, seed = np.unravel_index(np.nanargmin(values), values.shape)
         return int(self.ks[which_k]), self.covariances[which_type], int(seed)
@@ -118,7 +118,7 @@ def published_weights(weights: Any, frame: Frame) -> Published:
     """Mixture weights (…, k) for the caller; concrete ones sum to 1 in the caller's dtype."""
     # Computed in float32 they sum to 1 within 1e-7: too coarse for float64 data, where scikit-learn's ``weights_init``
     # rejects such weights.
-    if check.is_traced(weights, frame):
+    if validation.is_traced(weights, frame):
         return frame.unscale(weights)
     wide = np.asarray(weights, np.float64)
     total = wide.sum(axis=-1, keepdims=True)
@@ -136,7 +136,7 @@ def wide_means(means: Any, frame: Frame) -> np.ndarray:
 
 def enter_means(means: Any, frame: Frame) -> Any:
     """Means in a frame; those of `wide_means` enter without rounding in between."""
-    wide = not check.is_traced(means, frame) and np.asarray(means).dtype.itemsize > 8
+    wide = not validation.is_traced(means, frame) and np.asarray(means).dtype.itemsize > 8
     return means_on_host(means, frame) if wide else frame.enter(means)
 
 
@@ -165,7 +165,7 @@ class Ridge(NamedTuple):
     def leave(self, covariance_type: CovarianceType, covariances: Any, frame: Frame) -> Published:
         """Covariances of a fit (…), in data units² and the shape of `GMMState`."""
         leaving = frame.unscale(covariances, length=2)
-        traced = check.is_traced(self, covariances, frame)
+        traced = validation.is_traced(self, covariances, frame)
         if not traced and not self.clipped:
             return leaving
         # Subtract the clipped ridge of the frame, and add reg_covar itself in data units.
@@ -183,12 +183,12 @@ def ridge_in_frame(frame: Frame, reg: Any) -> Ridge:
     """`Ridge` of a frame; in float64 on the host if frame and ``reg`` are concrete."""
     largest = 2.0**MAX_VARIANCE_LOG2
     value = scale_in_frame(frame, reg, length=2)
-    if not check.is_traced(value):
+    if not validation.is_traced(value):
         # A clipped ridge dominates all covariances: the density per feature changes by √(value/reg), not by 2^e.
         clipped = bool(value > largest)
         log_jacobian = (math.log(largest) - math.log(reg)) / 2 if clipped else frame_log_jacobian(frame)
         return Ridge(float(reg), float(min(value, largest)), float(log_jacobian), clipped)
-    log_reg = jnp.log(jnp.where(reg > 0, reg, 1)) if check.is_traced(reg) else math.log(reg) if reg > 0 else 0.0
+    log_reg = jnp.log(jnp.where(reg > 0, reg, 1)) if validation.is_traced(reg) else math.log(reg) if reg > 0 else 0.0
     reg = jnp.asarray(reg).astype(value.dtype)
     clipped = value > largest
     clipped_jacobian = (math.log(largest) - jnp.asarray(log_reg).astype(value.dtype)) / 2
@@ -202,7 +202,7 @@ def ridge_in_frame(frame: Frame, reg: Any) -> Ridge:
 
 def limit_frame(frame: Frame, variance: Any) -> Frame:
     """Frame whose exponent is lowered until a concrete variance (data units²) is below 2^`MAX_VARIANCE_LOG2`."""
-    if check.is_traced(frame, variance) or variance == 0:
+    if validation.is_traced(frame, variance) or variance == 0:
         return frame
     highest = (MAX_VARIANCE_LOG2 - int(np.frexp(float(variance))[1])) // 2
     return frame if int(frame.exponent) <= highest else frame._replace(exponent=highest)
@@ -210,7 +210,7 @@ def limit_frame(frame: Frame, variance: Any) -> Frame:
 
 def scale_in_frame(frame: Frame, number: Any, *, length: int) -> Any:
     """Number in units of data^length, in units of a frame; a concrete number may be beyond the range of float32."""
-    if not check.is_traced(frame) or check.is_traced(number):
+    if not validation.is_traced(frame) or validation.is_traced(number):
         return frame.scale(number, length=length)
     mantissa, exponent = np.frexp(np.float64(number))
     dtype = float_dtype(frame.dtype)
@@ -219,7 +219,7 @@ def scale_in_frame(frame: Frame, number: Any, *, length: int) -> Any:
 
 def frame_log_jacobian(frame: Frame, dtype: np.dtype | None = None) -> Any:
     """Log-density in data units less that in the frame, for each feature (nats); of ``dtype`` if traced."""
-    if not check.is_traced(frame.exponent):
+    if not validation.is_traced(frame.exponent):
         return int(frame.exponent) * math.log(2)
     return jnp.asarray(frame.exponent).astype(dtype or jnp.float32) * math.log(2)
 
@@ -228,7 +228,7 @@ def to_data_units(
     log_p: Any, n_observed: Any, log_jacobian: Any, frame: Frame, *, dtype: np.dtype | None = None
 ) -> Published:
     """Log-densities (nats) in data units, from those in a frame of samples with ``n_observed`` observed features."""
-    if check.is_traced(log_p, n_observed, log_jacobian, frame):
+    if validation.is_traced(log_p, n_observed, log_jacobian, frame):
         return log_p + jnp.asarray(n_observed).astype(log_p.dtype) * jnp.asarray(log_jacobian).astype(log_p.dtype)
     if log_jacobian == 0:
         return frame.unscale(log_p, dtype=dtype)
@@ -243,7 +243,7 @@ def covariance_type_named(covariance: str) -> CovarianceType:
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
-    check.check_choice("covariance", covariance, COVARIANCE_TYPES)
+    validation.check_choice("covariance", covariance, COVARIANCE_TYPES)
     return COVARIANCE_TYPES[covariance]
 
 
@@ -262,16 +262,16 @@ def frame_of_mixture(state: Any, frame: Frame | None = None) -> Frame:
     """
     means, deviations = _means_and_deviations(state)
     if frame is None:
-        array = jnp if check.is_traced(means, deviations) else np
+        array = jnp if validation.is_traced(means, deviations) else np
         return frame_of(array.concatenate([means, means - deviations, means + deviations]))
-    return frame if check.is_traced(deviations) else limit_frame(frame, float(deviations.max()) ** 2)
+    return frame if validation.is_traced(deviations) else limit_frame(frame, float(deviations.max()) ** 2)
 
 
 def _means_and_deviations(state):
     """Means and standard deviations (k, d) of the components with a positive weight."""
     covariance_type, covariances = covariance_type_of(state)
     k, d = state.means.shape
-    if check.is_traced(state.means, state.weights, covariances):
+    if validation.is_traced(state.means, state.weights, covariances):
         values = jax.lax.stop_gradient((state.weights, state.means, covariances))
         weights, means, covariances = map(jnp.asarray, values)
         variances = jnp.maximum(variances_of(covariance_type, covariances, k, d), 0).astype(means.dtype)
@@ -291,7 +291,7 @@ def _means_and_deviations(state):
 
 def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: int) -> Any:
     """Variances of the features, (k, d), of covariances in the shape of their type."""
-    array = jnp if check.is_traced(covariances) else np
+    array = jnp if validation.is_traced(covariances) else np
     if covariance_type.name in ("full", "tied"):
         covariances = array.diagonal(covariances, axis1=-2, axis2=-1)
     if covariance_type.name == "spherical":
@@ -308,7 +308,7 @@ def parameters_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[Cova
     covariance_type, covariances = covariance_type_of(state)
     covariances = frame.scale(covariances, length=2)
     arrays = state.weights, enter_means(state.means, frame), covariances
-    if not check.is_traced(arrays):
+    if not validation.is_traced(arrays):
         arrays = (np.asarray(each).astype(dtype) for each in arrays)
     return covariance_type, *(jnp.asarray(each).astype(dtype) for each in arrays)
 

@@ -36,7 +36,7 @@ from jaxcluster.cluster.hdbscan.tree import (
     root_lambda_threshold,
     select_clusters,
 )
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.ops.metric_space import bind_metric_params
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -144,7 +144,7 @@ def _check_input(x, metric):
         return x, np.arange(x.shape[0]), np.zeros(x.shape[0], np.int32)
     rows = finite_rows(x)
     if not len(rows.x):
-        check.check_finite(check.check_matrix(x))  # raises, and counts NaN and infinity
+        validation.check_finite(validation.check_matrix(x))  # raises, and counts NaN and infinity
     return rows
 
 
@@ -161,18 +161,18 @@ def _spanning_tree(scaled, min_samples, alpha, core_alpha):
 
 def check_selection(method: str, epsilon: float, alpha: float) -> None:
     """Raise ValueError or TypeError for options of the cluster selection that are out of range."""
-    check.check_choice("cluster_selection_method", method, METHODS)
-    check.check_positive("cluster_selection_epsilon", epsilon, zero=True)
-    check.check_positive("alpha", alpha)
+    validation.check_choice("cluster_selection_method", method, METHODS)
+    validation.check_positive("cluster_selection_epsilon", epsilon, zero=True)
+    validation.check_positive("alpha", alpha)
 
 
 def check_sizes(min_cluster_size: int, min_samples: int | None, max_cluster_size: int | None) -> None:
     """Raise ValueError or TypeError for sizes of clusters or neighborhoods that are out of range."""
-    if check.check_count("min_cluster_size", min_cluster_size) < 2:
+    if validation.check_count("min_cluster_size", min_cluster_size) < 2:
         raise ValueError(f"min_cluster_size={min_cluster_size} must be at least 2: one row has no density of its own.")
     for name, value in (("min_samples", min_samples), ("max_cluster_size", max_cluster_size)):
         if value is not None:
-            check.check_count(name, value)
+            validation.check_count(name, value)
 
 
 def _check_rows(n, min_samples):

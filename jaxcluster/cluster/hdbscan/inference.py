@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcluster.cluster.hdbscan.row_input import ScaledSpace, finite_rows, scaled_space
 from jaxcluster.cluster.hdbscan.tree import MISSING, CondensedTree, HDBSCANState, apply_root_threshold, cluster_to_label
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.ops.metric_space import (
     TILE,
     MetricSpace,
@@ -79,7 +79,7 @@ def query_distances(state: HDBSCANState, x: Any = None) -> QueryDistances:
     old = state.x
     if x is not None:
         x = concrete_rows(x)
-        check.check_width(x, old.shape[1])
+        validation.check_width(x, old.shape[1])
         old, x = float64_tables(metric, old, x)
     own = scaled_space(old, metric, p)
     if x is None:
@@ -134,7 +134,7 @@ def _nearest_of_tile(state, distances):
 
 
 def _precomputed_queries(distances, n):
-    distances = np.asarray(check.check_matrix(distances))
+    distances = np.asarray(validation.check_matrix(distances))
     if distances.shape[1] != n:
         raise ValueError(
             f"x has shape {distances.shape}, but metric='precomputed' needs the distances of each new row to all {n} "
@@ -170,7 +170,7 @@ def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.nda
     if isinstance(state.metric, str) and state.metric == "precomputed":
         return _predict_finite(state, x)
     rows = finite_rows(x)
-    check.check_width(rows.x, state.x.shape[1])
+    validation.check_width(rows.x, state.x.shape[1])
     labels, strengths = rows.labels, np.where(rows.labels == MISSING, np.nan, 0)
     if len(rows.x):
         labels[rows.index], strengths[rows.index] = _predict_finite(state, rows.x)
@@ -263,7 +263,7 @@ def membership_vectors(state: HDBSCANState, x: Any = None) -> np.ndarray:
     if isinstance(state.metric, str) and state.metric == "precomputed":
         return _memberships(state, x)
     rows = finite_rows(x)
-    check.check_width(rows.x, state.x.shape[1])
+    validation.check_width(rows.x, state.x.shape[1])
     vectors = np.zeros((len(rows.labels), len(state.selected)))
     if len(rows.x):
         vectors[rows.index] = _memberships(state, rows.x)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.tree import INFINITE, MISSING
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, concrete_rows
 
 SAMPLE = 1024
@@ -40,9 +40,9 @@ def finite_rows(x: Any) -> FiniteRows:
     """Separate samples with NaN or infinity from a concrete matrix, and label them as scikit-learn does.
 
     Raises:
-        ValueError, TypeError: see `jaxcluster.core.check.check_matrix`; traced samples.
+        ValueError, TypeError: see `jaxcluster.core.validation.check_matrix`; traced samples.
     """
-    x = concrete_rows(x) if check.is_traced(x) else np.asarray(check.check_matrix(x))
+    x = concrete_rows(x) if validation.is_traced(x) else np.asarray(validation.check_matrix(x))
     finite = np.isfinite(x).all(axis=1)
     labels = np.zeros(len(x), np.int32)
     if finite.all():
@@ -58,12 +58,12 @@ def check_precomputed(x: Any) -> np.ndarray | scipy.sparse.csr_array:
     """Matrix of distances, dense or CSR, without NaN.
 
     Raises:
-        ValueError, TypeError: NaN; see `jaxcluster.core.check.check_matrix` for dense ones.
+        ValueError, TypeError: NaN; see `jaxcluster.core.validation.check_matrix` for dense ones.
     """
-    if check.is_traced(x):
+    if validation.is_traced(x):
         concrete_rows(x)  # raises
     sparse = scipy.sparse.issparse(x)
-    x = scipy.sparse.csr_array(x) if sparse else np.asarray(check.check_matrix(x))
+    x = scipy.sparse.csr_array(x) if sparse else np.asarray(validation.check_matrix(x))
     missing = int(np.isnan(x.data if sparse else x).sum())
     if missing:
         kind = "sparse" if sparse else "dense"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.ops.metric_space import bind_metric_params
 from jaxcluster.ops.spanning_tree import Tree
 
@@ -345,8 +345,8 @@ def dbscan_clustering(state: HDBSCANState, distance: float, *, min_cluster_size:
     Raises:
         ValueError, TypeError: a distance that is not a positive number, or ``min_cluster_size`` below 1.
     """
-    check.check_positive("distance", distance)
-    check.check_count("min_cluster_size", min_cluster_size)
+    validation.check_positive("distance", distance)
+    validation.check_count("min_cluster_size", min_cluster_size)
     n = len(state.merges) + 1
     joined = int(np.searchsorted(state.merges[:, 2], distance))
     parts = state.merges[:joined, :2].astype(np.int64)

@@ -32,7 +32,7 @@ from jaxcluster.cluster.kmedoids.fit import (
 from jaxcluster.cluster.kmedoids.fit import Problem as Rows
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.cluster.kmedoids.swap import Table, search
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -86,23 +86,23 @@ def clara(
     Raises:
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
     if is_precomputed(metric):
         raise ValueError("metric='precomputed' holds the distances already, and clara is there to avoid them: use fit.")
-    check.check_choice("init", init, INITS)
-    x = check.check_matrix(x)
+    validation.check_choice("init", init, INITS)
+    x = validation.check_matrix(x)
     n = x.shape[0]
-    k = check.check_clusters(k, n)
+    k = validation.check_clusters(k, n)
     size = sample_rows(sample_size, k, n)
-    check.check_count("n_samples", n_samples)
-    if weights is not None and not check.is_traced(weights):
-        check_weighty(check.check_weights(weights, n), k)
+    validation.check_count("n_samples", n_samples)
+    if weights is not None and not validation.is_traced(weights):
+        check_weighty(validation.check_weights(weights, n), k)
     given, runs = Measure(metric, float(p)), Runs(k, init, 1, history_capacity(max_steps))
-    if check.is_traced(x, weights):
+    if validation.is_traced(x, weights):
         prepared, measure = _place_traced(x, weights, metric), given
     else:
-        check.check_finite(x)
+        validation.check_finite(x)
         placed = None if callable(metric) else placed_rows(x, weights, metric)
         if placed is None:
             return _on_host(key, np.asarray(x), weights, given, k, init, n_samples, min(size, n), tol, max_steps)
@@ -186,7 +186,7 @@ def sample_rows(sample_size: int | None, k: int, n: int) -> int:
     """Rows of a sample, which may be more than there are; raises on fewer than the k clusters of n rows need."""
     if sample_size is None:
         return SAMPLE[0] + SAMPLE[1] * k
-    size, least = check.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)
+    size, least = validation.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)
     if size < least:
         raise ValueError(f"sample_size={size} must be at least {least} for k={k} clusters of {n} rows.")
     return size

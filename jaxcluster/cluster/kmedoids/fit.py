@@ -17,7 +17,7 @@ import numpy as np
 from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.starts import INITS, build, random_medoids
 from jaxcluster.cluster.kmedoids.swap import Table, search
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
@@ -150,13 +150,13 @@ def fit(
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
         MemoryError: n×n distances would not fit.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
-    x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
+    x = matrix.checked_matrix(x) if is_precomputed(metric) else validation.check_matrix(x)
     n = x.shape[0]
-    k = check.check_clusters(k, n)
+    k = validation.check_clusters(k, n)
     name, start = check_init(init, k, n, weights)
-    runs = check.check_count("n_init", n_init) if name == "random" else 1
+    runs = validation.check_count("n_init", n_init) if name == "random" else 1
     problem, measure, unit = pose(x, weights, Measure(metric, float(p)), k)
     runs = Runs(k, name, runs, history_capacity(max_steps))
     fitted = _run(runs, key, table_of(measure, problem), start, tol, max_steps)
@@ -166,15 +166,15 @@ def fit(
 def pose(x, weights, measure: Measure, k: int) -> tuple[Problem, Measure, Unit]:
     """Checked rows or distances on the device, in a unit in which most are about 1, and the metric to take there."""
     n, dtype, metric = x.shape[0], float_dtype(x.dtype), measure.metric
-    traced = check.is_traced(x, weights)
-    if weights is not None and not check.is_traced(weights):
-        weights = check.check_weights(weights, n)
+    traced = validation.is_traced(x, weights)
+    if weights is not None and not validation.is_traced(weights):
+        weights = validation.check_weights(weights, n)
         check_weighty(weights, k)
     matrix.check_memory(n, n if traced else padded_size(n), dtype, given=is_precomputed(metric))
     if traced:
         return _pose_traced(x, weights, measure, dtype)
     if not is_precomputed(metric):
-        check.check_finite(x)
+        validation.check_finite(x)
         if not callable(metric) and x.size * n > matrix.HOST_WORK and (placed := placed_rows(x, weights, metric)):
             prepared, metric = placed
             problem = Problem(prepared.points.x, None, prepared.points.weight)
@@ -237,7 +237,7 @@ def leave(fitted: Fit, x, weights, measure: Measure, unit: Unit, counts=None) ->
     """
     state, metric = fitted.state, measure.metric
     history, residual = unit.leave(fitted.history), unit.leave(state.residual)
-    if check.is_traced(fitted, x, weights):
+    if validation.is_traced(fitted, x, weights):
         taking_part = (state.medoids >= 0)[..., None]
         rows = None if is_precomputed(metric) else jnp.where(taking_part, jnp.asarray(x)[state.medoids], 0)
         rows = rows if rows is None else rows.astype(state.loss.dtype)
@@ -377,8 +377,8 @@ def is_precomputed(metric: Any) -> bool:
 
 def check_options(metric, p, tol, max_steps) -> str | Callable:
     """The metric by its plain name. Raises on options that all fits have."""
-    check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     return plain_metric(metric, p, also=(matrix.PRECOMPUTED,))
 
 
@@ -395,17 +395,17 @@ def check_init(init: Any, k: int, n: int, weights: Any) -> tuple[str, Int[Array,
         ValueError, TypeError: an unknown name; not k different row numbers; rows of weight 0.
     """
     if isinstance(init, str):
-        check.check_choice("init", init, INITS)
+        validation.check_choice("init", init, INITS)
         return init, None
     shape, dtype = np.shape(init), getattr(init, "dtype", None) or np.asarray(init).dtype
     if shape != (k,) or dtype.kind not in "iu":
         raise ValueError(
             f"init must be 'build', 'random' or ({k},) row numbers, integers, got shape {shape} of {dtype}."
         )
-    if not check.is_traced(init):
+    if not validation.is_traced(init):
         init = np.asarray(init)
         if init.min() < 0 or init.max() >= n or np.unique(init).size < k:
             raise ValueError(f"init={init.tolist()} must be {k} different row numbers from 0 to {n - 1}.")
-        if weights is not None and not check.is_traced(weights) and not (np.asarray(weights)[init] > 0).all():
+        if weights is not None and not validation.is_traced(weights) and not (np.asarray(weights)[init] > 0).all():
             raise ValueError(f"init={init.tolist()} holds rows of weight 0, which cannot be medoids. Pass others.")
     return GIVEN, jnp.asarray(init, jnp.int32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.ops.distance import (
     DIFFERENCE_COLUMNS,
     TRANSLATION_INVARIANT,
@@ -74,11 +74,11 @@ def checked_matrix(x) -> Array | np.ndarray:
             "metric='precomputed' takes dense distances here: k-medoids needs those of all pairs, and what a sparse "
             "matrix leaves out is infinite. Pass a dense matrix."
         )
-    x = check.check_matrix(x)
-    traced = check.is_traced(x)
+    x = validation.check_matrix(x)
+    traced = validation.is_traced(x)
     if not traced:
         x = np.asarray(x)
-        check.check_finite(x, name="distances")
+        validation.check_finite(x, name="distances")
     if x.shape[0] != x.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {x.shape}.")
     return x if traced else check_distances(x)

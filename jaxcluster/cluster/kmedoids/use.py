@@ -28,7 +28,7 @@ from jaxcluster.cluster.kmedoids.fit import (
     table_of,
 )
 from jaxcluster.cluster.kmedoids.starts import INITS
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import frame_of
@@ -111,10 +111,10 @@ def medoid_silhouette(
         raise ValueError("The medoid silhouette needs at least 2 medoids: with one there is no second nearest.")
     if weights is None:
         weights = np.ones(distances.shape[0])
-    elif not check.is_traced(weights):
-        weights = check.check_weights(weights, distances.shape[0])
+    elif not validation.is_traced(weights):
+        weights = validation.check_weights(weights, distances.shape[0])
         weights = weights / weights.max()
-    if not check.is_traced(distances):
+    if not validation.is_traced(distances):
         largest = float(np.max(np.asarray(distances)))
         distances = jnp.asarray(np.asarray(distances, np.float64) / (largest if largest > 0 else 1))
     return _silhouette(distances, jnp.asarray(weights).astype(distances.dtype))
@@ -145,14 +145,14 @@ def sweep(
     Raises:
         ValueError, TypeError, MemoryError: as `fit`, or ``ks`` empty, below 2 or with repetitions.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
-    x = matrix.checked_matrix(x) if is_precomputed(metric) else check.check_matrix(x)
-    ks = [check.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
+    x = matrix.checked_matrix(x) if is_precomputed(metric) else validation.check_matrix(x)
+    ks = [validation.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     if not ks or len(set(ks)) < len(ks) or min(ks) < 2:
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
-    check.check_choice("init", init, INITS)
-    runs = check.check_count("n_init", n_init) if init == "random" else 1
+    validation.check_choice("init", init, INITS)
+    runs = validation.check_count("n_init", n_init) if init == "random" else 1
     problem, measure, unit = pose(x, weights, Measure(metric, float(p)), max(ks))
     runs = Runs(max(ks), init, runs, history_capacity(max_steps))
     fits, silhouette = _sweep(measure, runs, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
@@ -174,18 +174,18 @@ def _sweep(measure, runs, key, problem, counts, tol, max_steps):
 
 def _use(medoids, x, metric, p, labels):
     metric = plain_metric(metric, p, also=(matrix.PRECOMPUTED,))
-    x = check.check_matrix(x)
+    x = validation.check_matrix(x)
     if is_precomputed(metric):
         return _from_given(medoids, x, labels)
     centers = medoids.centers if isinstance(medoids, KMedoidsState) else medoids
     if centers is None:
         raise ValueError("The medoids were found among distances, and have no rows. Pass metric='precomputed'.")
-    centers = check.check_matrix(centers, name="medoids")
-    check.check_width(x, centers.shape[1])
+    centers = validation.check_matrix(centers, name="medoids")
+    validation.check_width(x, centers.shape[1])
     if not labels:
         memory.check_table(x.shape[0], centers.shape[0], x.dtype, "the distances")
-    if not check.is_traced(x, centers):
-        check.check_finite(x)
+    if not validation.is_traced(x, centers):
+        validation.check_finite(x)
         distances = matrix.measured_from(metric, np.asarray(x), np.asarray(centers), p=p)
         return _labels_or_distances(distances, labels, published_dtype(x))
     dtype = float_dtype(np.result_type(np.float32, *(each.dtype for each in (x, centers) if each.dtype.kind == "f")))
@@ -204,15 +204,15 @@ def _labels_or_distances(distances, labels, dtype):
 def _from_given(medoids, x, labels):
     if not isinstance(medoids, KMedoidsState):
         raise TypeError("metric='precomputed' needs the state of the fit, which says which columns are medoids.")
-    if not check.is_traced(x):
-        check.check_finite(x, name="distances")
+    if not validation.is_traced(x):
+        validation.check_finite(x, name="distances")
         if (np.asarray(x) < 0).any():
             raise ValueError(f"distances must not be negative, and the least is {np.min(np.asarray(x))}.")
-    if not check.is_traced(medoids.medoids) and int(np.max(np.asarray(medoids.medoids))) >= x.shape[1]:
+    if not validation.is_traced(medoids.medoids) and int(np.max(np.asarray(medoids.medoids))) >= x.shape[1]:
         raise ValueError(
             f"x has {x.shape[1]} columns, fewer than the fit had rows. Pass the distances to all rows of the fit."
         )
-    if not check.is_traced(x, medoids.medoids):
+    if not validation.is_traced(x, medoids.medoids):
         distances = np.asarray(x)[:, np.asarray(medoids.medoids)].astype(np.float64)
         return _labels_or_distances(distances, labels, published_dtype(x))
     distances = jnp.asarray(x)[:, medoids.medoids].astype(float_dtype(x.dtype))

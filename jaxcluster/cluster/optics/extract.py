@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.types import Array, Int
 
 
@@ -45,7 +45,7 @@ def extract_dbscan(state: OPTICSState, eps: float) -> Int[Array, " n"]:
     Raises:
         ValueError: ``eps`` is negative.
     """
-    check.check_positive("eps", eps, zero=True)
+    validation.check_positive("eps", eps, zero=True)
     # A cluster begins at each core sample that is not reachable within eps.
     far, core = state.reachability > eps, state.core_distances <= eps
     labels = np.empty(len(core), np.int32)
@@ -102,7 +102,7 @@ def extract_xi(
 
 def as_count(name: str, value: float, n: int) -> int:
     """Number of samples, at least 2 and at most n, from a number or a fraction of n."""
-    check.check_positive(name, value)
+    validation.check_positive(name, value)
     if value <= 1 and not isinstance(value, (int, np.integer)):
         count = max(2, int(value * n))
     elif value < 2 or value % 1:  # inf % 1 is NaN, which is true
@@ -119,7 +119,7 @@ def as_count(name: str, value: float, n: int) -> int:
 
 def check_xi(xi: float) -> None:
     """Raise ValueError for xi outside [0, 1]."""
-    check.check_positive("xi", xi, zero=True)
+    validation.check_positive("xi", xi, zero=True)
     if not xi <= 1:
         raise ValueError(f"xi={xi} must be at most 1.")
 

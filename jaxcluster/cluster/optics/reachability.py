@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.optics.extract import OPTICSState, as_count, check_xi, extract_dbscan, extract_xi
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -84,7 +84,7 @@ def fit(
     Warns:
         UserWarning: no sample is within ``max_eps`` of a core sample.
     """
-    check.check_choice("method", method, METHODS)
+    validation.check_choice("method", method, METHODS)
     max_eps, eps = check_limits(max_eps, eps, xi)
     space = as_metric_space(x, metric, p=p, symmetric=False)
     count = as_count("min_samples", min_samples, space.n)
@@ -125,9 +125,9 @@ def check_limits(max_eps: float, eps: float | None, xi: float) -> tuple[float, f
     Raises:
         ValueError: limits out of their ranges.
     """
-    max_eps = float(check.check_positive("max_eps", max_eps, zero=True))
+    max_eps = float(validation.check_positive("max_eps", max_eps, zero=True))
     eps = max_eps if eps is None else eps
-    check.check_positive("eps", eps, zero=True)
+    validation.check_positive("eps", eps, zero=True)
     if eps > max_eps:
         raise ValueError(
             f"Specify an epsilon smaller than {max_eps}. Got {eps}: eps={eps} must be at most max_eps={max_eps}, for "

@@ -30,7 +30,7 @@ from jaxcluster.cluster.sinkhorn.problem import (
 )
 from jaxcluster.cluster.sinkhorn.solve import check_options, solve_checked, transport_of
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import fold_rows
@@ -112,8 +112,10 @@ def divergence(
         for side in (0, 1)
     ]
     values = [each.regularized_cost for each in (between, *within)]
-    masses = [jnp.sum(each) if check.is_traced(each) else np.sum(np.asarray(each, np.float64)) for each in between[2:4]]
-    if check.is_traced(values, masses):
+    masses = [
+        jnp.sum(each) if validation.is_traced(each) else np.sum(np.asarray(each, np.float64)) for each in between[2:4]
+    ]
+    if validation.is_traced(values, masses):
         entropy = between.epsilon / 2 * jnp.square(masses[0] - masses[1]) if rho is not None else 0
         return values[0] - (values[1] + values[2]) / 2 + entropy
     _warn_unconverged(between, *within)
@@ -165,29 +167,29 @@ def barycenter(
     Source: M. Cuturi and A. Doucet, Fast computation of Wasserstein barycenters, ICML 2014, algorithm 2 with a step
     of 1.
     """
-    key = check.check_key(key)
-    check.check_positive("epsilon", epsilon)
+    key = validation.check_key(key)
+    validation.check_positive("epsilon", epsilon)
     check_options(tol, max_steps, 1.0, None, None)
     check_options(inner_tol, inner_steps, 1.0, None, None)
     clouds, masses, lambdas = _check_clouds(clouds, masses, weights)
     rows, drawn = np.concatenate(clouds), np.concatenate([w * m for w, m in zip(lambdas, masses, strict=True)])
-    k = check.check_count("k", k)
+    k = validation.check_count("k", k)
     if start is None:
-        k = check.check_clusters(k, int(np.count_nonzero(drawn)))
+        k = validation.check_clusters(k, int(np.count_nonzero(drawn)))
         drawn = jnp.asarray(drawn, float_dtype(rows.dtype))
         start = rows[np.asarray(jax.random.choice(key, len(rows), (k,), replace=False, p=drawn))]
     else:
-        start = check.check_matrix(start, name="start")
+        start = validation.check_matrix(start, name="start")
         if start.shape != (k, rows.shape[1]):
             raise ValueError(f"start must have shape ({k}, {rows.shape[1]}), one row a point, got {start.shape}.")
-        check.check_finite(start, name="start")
+        validation.check_finite(start, name="start")
     # A cloud of weight 0 moves no point, and its transport need not be solved.
     clouds, masses, lambdas = zip(
         *(part for part in zip(clouds, masses, lambdas, strict=True) if part[2] > 0), strict=True
     )
     arguments = (start, clouds, masses, np.asarray(lambdas), epsilon, (tol, max_steps), (inner_tol, inner_steps))
     fitted = _fit(*arguments)
-    if check.is_traced(fitted):
+    if validation.is_traced(fitted):
         return fitted
     if int(fitted.status) in (Status.PRECISION, Status.NOT_FINITE) and fitted.state.error.dtype != np.float64:
         # The clouds on the host have all their digits, and float64 resolves costs that float32 does not.
@@ -204,19 +206,21 @@ def _check_clouds(clouds, masses, weights):
     """
     if not isinstance(clouds, Sequence) or not len(clouds):
         raise TypeError(f"clouds must be a list of at least one matrix of rows, got {type(clouds).__name__}.")
-    if check.is_traced(list(clouds), masses, weights):
+    if validation.is_traced(list(clouds), masses, weights):
         raise TypeError("barycenter takes clouds and weights as they are, not traced: call it outside of jit.")
-    clouds = [np.asarray(check.check_matrix(cloud, name=f"clouds[{i}]")) for i, cloud in enumerate(clouds)]
+    clouds = [np.asarray(validation.check_matrix(cloud, name=f"clouds[{i}]")) for i, cloud in enumerate(clouds)]
     for i, cloud in enumerate(clouds):
-        check.check_finite(cloud, name=f"clouds[{i}]")
-        check.check_width(cloud, clouds[0].shape[1], name=f"clouds[{i}]")
+        validation.check_finite(cloud, name=f"clouds[{i}]")
+        validation.check_width(cloud, clouds[0].shape[1], name=f"clouds[{i}]")
     if masses is None:
         masses = [np.ones(len(cloud)) for cloud in clouds]
     if len(masses) != len(clouds):
         raise ValueError(f"masses must hold one array of weights a cloud: {len(clouds)} are needed, got {len(masses)}.")
     named = enumerate(zip(masses, clouds, strict=True))
-    masses = [check.check_weights(mass, len(cloud), name=f"masses[{i}]").astype(float) for i, (mass, cloud) in named]
-    lambdas = np.ones(len(clouds)) if weights is None else check.check_weights(weights, len(clouds)).astype(float)
+    masses = [
+        validation.check_weights(mass, len(cloud), name=f"masses[{i}]").astype(float) for i, (mass, cloud) in named
+    ]
+    lambdas = np.ones(len(clouds)) if weights is None else validation.check_weights(weights, len(clouds)).astype(float)
     return clouds, [mass / mass.sum() for mass in masses], lambdas / lambdas.sum()
 
 
@@ -274,7 +278,7 @@ def _constant(clouds, masses, lambdas, origins):
 def _published(fitted, frame, constant, dtype):
     """Fit in the caller's coordinates."""
     state = fitted.state
-    if check.is_traced(fitted):
+    if validation.is_traced(fitted):
         squares = partial(frame.unscale, length=2)
         steps = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
         history = jnp.where(steps, squares(fitted.history) + constant, 0)

@@ -33,7 +33,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     typical_cost,
     weighted_mean,
 )
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.preparation import unpad
@@ -359,7 +359,7 @@ def _added(first, *others):
 
 def _make_problem(transport, costs):
     """Problem with costs C − f − g, which are small wherever there is mass."""
-    costs = check.check_matrix(costs, name="costs")
+    costs = validation.check_matrix(costs, name="costs")
     if costs.shape != (len(transport.f), len(transport.g)):
         raise ValueError(
             f"costs has shape {costs.shape}, and was ({len(transport.f)}, {len(transport.g)}) where it was solved for."
@@ -378,7 +378,7 @@ def _product_of(
         remedy = "Use sinkhorn.apply, or fewer rows."
         memory.check_table(checked.n, checked.m, np.float64, "the transport plan", remedy)
     v = _vectors(v, checked, transpose)
-    traced = check.is_traced(transport, v, checked.problem)
+    traced = validation.is_traced(transport, v, checked.problem)
     # Concrete float64, and exponents that float32 does not resolve, are computed in float64: it is one pass.
     if not traced and checked.problem.a.dtype != np.float64:
         published = _published_dtype(transport, v, checked)
@@ -400,8 +400,8 @@ def _vectors(v, checked, transpose):
     """Check of the vectors; concrete ones as NumPy arrays."""
     if v is None:
         return None
-    v = v if check.is_traced(v) or isinstance(v, jax.Array) else np.asarray(v)
-    v = check.widen(v)
+    v = v if validation.is_traced(v) or isinstance(v, jax.Array) else np.asarray(v)
+    v = validation.widen(v)
     along = checked.n if transpose else checked.m
     if v.ndim not in (1, 2) or v.shape[0] != along:
         raise ValueError(f"v must have shape ({along},) or ({along}, c) to be multiplied by the plan, got {v.shape}.")
@@ -414,7 +414,7 @@ def _inside(transport, checked):
     dtype = problem.a.dtype
 
     def inside(potential, rest, constant, size):
-        if check.is_traced(potential, rest, constant, problem):
+        if validation.is_traced(potential, rest, constant, problem):
             left = jnp.asarray(potential).astype(dtype) - jnp.asarray(constant).astype(dtype)
             left = times_power_of_two(left + jnp.asarray(rest).astype(dtype), -units.exponent)
         else:
@@ -435,14 +435,14 @@ def _in_tiles(transport, v, checked, transpose):
         product = _plan((cost,), problem, f, g)
         product = unpad(unpad(product, checked.n, axis=0), checked.m, axis=1)
     else:
-        vectors = jnp.asarray(v, dtype if check.is_traced(v) else float_dtype(dtype))
+        vectors = jnp.asarray(v, dtype if validation.is_traced(v) else float_dtype(dtype))
         vectors = vectors[:, None] if v.ndim == 1 else vectors
         vectors = jnp.pad(vectors, ((0, sizes[0 if transpose else 1] - vectors.shape[0]), (0, 0)))
         product = unpad(
             _product((cost, bool(transpose)), problem, f, g, vectors), checked.m if transpose else checked.n, axis=0
         )
         product = product[:, 0] if v.ndim == 1 else product
-    if check.is_traced(product, checked.units.mass):
+    if validation.is_traced(product, checked.units.mass):
         return times_power_of_two(product, checked.units.mass)
     return np.ldexp(np.asarray(product, np.float64), checked.units.mass)
 

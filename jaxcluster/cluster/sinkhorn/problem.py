@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -128,12 +128,12 @@ def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = Fals
     Raises:
         ValueError, TypeError: see `check_problem`, and rows of different widths.
     """
-    x, y = check.check_matrix(x), check.check_matrix(y, name="y")
+    x, y = validation.check_matrix(x), validation.check_matrix(y, name="y")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} columns and y has {y.shape[1]}; a cost needs both in the same space.")
     for name, rows in (("x", x), ("y", y)):
-        if not check.is_traced(rows):
-            check.check_finite(np.asarray(rows), name=name)
+        if not validation.is_traced(rows):
+            validation.check_finite(np.asarray(rows), name=name)
     sizes = len(x), len(y)
     a, b, rho_a, rho_b = check_problem(a, b, *sizes, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
     metric = distance.plain_metric(cost)
@@ -161,17 +161,19 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
         ValueError, TypeError: see `check_problem`; costs that are not 2-D, not real numbers, NaN or -inf, and where;
             a row or column of +inf alone whose weight must move.
     """
-    costs = check.check_matrix(costs, name="costs")
-    concrete = not check.is_traced(costs)
+    costs = validation.check_matrix(costs, name="costs")
+    concrete = not validation.is_traced(costs)
     if concrete:
         _check_costs(np.asarray(costs))
     n, m = costs.shape
     a, b, rho_a, rho_b = check_problem(a, b, n, m, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
     live = (
-        None if check.is_traced(a, b) else [np.ones(size, bool) if w is None else w > 0 for w, size in ((a, n), (b, m))]
+        None
+        if validation.is_traced(a, b)
+        else [np.ones(size, bool) if w is None else w > 0 for w, size in ((a, n), (b, m))]
     )
     published, dtype = published_dtype(costs), np.dtype(np.float64) if wide else float_dtype(costs.dtype)
-    if concrete and not check.is_traced(constants):
+    if concrete and not validation.is_traced(constants):
         costs = np.asarray(costs, np.float64)
         if constants is None:
             if live is not None:
@@ -180,7 +182,7 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
             exponent = _cost_exponent(costs, constants, live)
         else:
             constants = [np.asarray(each, np.float64) for each in constants]
-            exponent = 0 if check.is_traced(epsilon) else math.frexp(float(epsilon))[1]
+            exponent = 0 if validation.is_traced(epsilon) else math.frexp(float(epsilon))[1]
         with np.errstate(over="ignore", under="ignore"):
             costs = np.ldexp(costs - constants[0][:, None] - constants[1][None, :], -exponent)
         costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**MAX_COST_EXPONENT))
@@ -206,10 +208,10 @@ def check_problem(a, b, n, m, *, epsilon, rho_a, rho_b):
         ValueError, TypeError: epsilon or a penalty that is not above 0; weights that are negative, not finite, all zero
             or of the wrong shape; different sums of weights that are both fixed.
     """
-    check.check_positive("epsilon", epsilon)
+    validation.check_positive("epsilon", epsilon)
     rho_a, rho_b = _check_penalty("rho_a", rho_a), _check_penalty("rho_b", rho_b)
     a, b = _check_marginal("a", a, n), _check_marginal("b", b, m)
-    if rho_a is None and rho_b is None and not check.is_traced(a, b):
+    if rho_a is None and rho_b is None and not validation.is_traced(a, b):
         sums = [1.0 if side is None else float(np.sum(side, dtype=float)) for side in (a, b)]
         if abs(sums[0] - sums[1]) > MASS_TOLERANCE * max(sums):
             raise ValueError(
@@ -222,16 +224,16 @@ def check_problem(a, b, n, m, *, epsilon, rho_a, rho_b):
 def _check_penalty(name, rho):
     if rho is None:
         return None
-    check.check_positive(name, rho)
+    validation.check_positive(name, rho)
     # An infinite penalty fixes the marginal.
-    return None if not check.is_traced(rho) and np.isposinf(np.asarray(rho)) else rho
+    return None if not validation.is_traced(rho) and np.isposinf(np.asarray(rho)) else rho
 
 
 def _check_marginal(name, weights, n):
     if weights is None:
         return None
-    if not check.is_traced(weights):
-        return check.check_weights(weights, n, name=name)
+    if not validation.is_traced(weights):
+        return validation.check_weights(weights, n, name=name)
     if weights.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one a row, got {weights.shape}.")
     return weights
@@ -248,7 +250,7 @@ def _check_costs(costs):
             "+infinity forbids a pair; a cost of -infinity has no meaning."
         )
     if not np.isfinite(costs).all():
-        check.check_finite(np.where(np.isposinf(costs), 0, costs), name="costs")
+        validation.check_finite(np.where(np.isposinf(costs), 0, costs), name="costs")
 
 
 def _check_callable(cost: TileCost, x: Any, y: Any) -> None:
@@ -292,7 +294,7 @@ def _points_in_frame(x, y, metric):
     """
     degree = None if callable(metric) else HOMOGENEITY.get(metric)
     none = [
-        jnp.zeros((len(rows),), float_dtype(rows.dtype)) if check.is_traced(x, y) else np.zeros(len(rows))
+        jnp.zeros((len(rows),), float_dtype(rows.dtype)) if validation.is_traced(x, y) else np.zeros(len(rows))
         for rows in (x, y)
     ]
     if degree is None:
@@ -304,7 +306,7 @@ def _points_in_frame(x, y, metric):
     apart = metric == "sqeuclidean"
     right = prepare(y, frame=None if apart else left.frame)
     exponents = left.frame.exponent, right.frame.exponent
-    exponent = min(exponents) if not check.is_traced(exponents) else jnp.minimum(*map(jnp.asarray, exponents))
+    exponent = min(exponents) if not validation.is_traced(exponents) else jnp.minimum(*map(jnp.asarray, exponents))
     points = [
         times_power_of_two(each.points.x, exponent - own) for each, own in zip((left, right), exponents, strict=True)
     ]
@@ -316,7 +318,7 @@ def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
     """Constants of squared distances between points about two origins."""
     # ‖x − y‖² = ‖x̂ − ŷ‖² + c + d with x̂ and ŷ about origins that are Δ apart: c = 2x̂·Δ + Δ², d = −2ŷ·Δ. Sets that are
     # far apart then lose no digits to one common origin.
-    if not check.is_traced(x, y, left, right):
+    if not validation.is_traced(x, y, left, right):
         origins = [np.asarray(frame.origin, np.float64) for frame in (left, right)]
         apart = origins[0] - origins[1]
         with np.errstate(over="ignore"):
@@ -337,7 +339,7 @@ def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
 def _padded_rows(x):
     """Points as they are, concrete ones padded up to a bucket by copies of the first."""
     dtype = float_dtype(x.dtype)
-    if check.is_traced(x):
+    if validation.is_traced(x):
         return x.astype(dtype)
     x = np.asarray(x, dtype)
     return jnp.asarray(np.concatenate([x, np.broadcast_to(x[:1], (padded_size(len(x)) - len(x), x.shape[1]))]))
@@ -397,7 +399,7 @@ def _in_frame(rows, columns, cost, sizes, numbers, constants, exponent, publishe
 
 def _weights(a, b, sizes, padded, penalties, dtype, published):
     """Weights in the frame, weights as published, and the exponent of their unit: the sum of fixed ones."""
-    if check.is_traced(a, b):
+    if validation.is_traced(a, b):
         sides = [
             jnp.full((n,), 1 / n, dtype) if w is None else jnp.asarray(w).astype(dtype)
             for w, n in zip((a, b), sizes, strict=True)
@@ -429,7 +431,7 @@ def _mass(exponents, penalties):
 
 def scaled(value: Any, exponent: Any, dtype) -> Array:
     """Product value·2^exponent in this dtype, concrete numbers by way of float64."""
-    if check.is_traced(value, exponent):
+    if validation.is_traced(value, exponent):
         return times_power_of_two(jnp.asarray(value).astype(dtype), exponent)
     with np.errstate(over="ignore", under="ignore"):
         return jnp.asarray(np.ldexp(np.asarray(value, np.float64), exponent).astype(dtype))

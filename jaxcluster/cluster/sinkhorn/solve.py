@@ -60,7 +60,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     tile_inputs,
     typical_cost,
 )
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import MAX, fold_rows
 from jaxcluster.core.implicit import at_fixed_point, at_optimum, with_derivative_of
@@ -193,7 +193,7 @@ def transport_of(
     checked = make_problem()
     start = _check_start(start, checked.m)
     solution = solve_checked(checked, *options, start=start, symmetric=symmetric)
-    if check.is_traced(solution, start):
+    if validation.is_traced(solution, start):
         return publish_solution(jnp, checked, solution)
     if int(solution.status) in (Status.PRECISION, Status.NOT_FINITE) and checked.problem.a.dtype != np.float64:
         # Costs and potentials need more digits than float32 has; the host has them.
@@ -234,7 +234,7 @@ def solve_checked(
 def _rounding_of_constants(checked: CheckedProblem):
     """Mean rounding of the constants that are added to the potentials of points (units of the frame)."""
     problem, units = checked.problem, checked.units
-    if checked.cost is matrix_tile or not check.is_traced(units.c, units.d):
+    if checked.cost is matrix_tile or not validation.is_traced(units.c, units.d):
         # On the host they are float64. Those of a matrix are entries of it, and the rounding of their sum with a
         # potential is published as f_rest and g_rest.
         return 0.0
@@ -256,23 +256,23 @@ def check_options(tol, max_steps, omega, epsilon_decay, num_iters) -> tuple[Any,
     Raises:
         ValueError, TypeError: numbers out of range.
     """
-    tol = check.check_positive("tol", tol, zero=True)
-    max_steps = check.check_positive("max_steps", max_steps)
+    tol = validation.check_positive("tol", tol, zero=True)
+    max_steps = validation.check_positive("max_steps", max_steps)
     max_steps = int(max_steps) if isinstance(max_steps, float) and math.isfinite(max_steps) else max_steps
     numbers = []
     for name, value, most in (("omega", omega, 2), ("epsilon_decay", epsilon_decay, 1)):
         if value is not None:
-            value = check.check_positive(name, value)
-            if not check.is_traced(value) and not value < most:
+            value = validation.check_positive(name, value)
+            if not validation.is_traced(value) and not value < most:
                 raise ValueError(f"{name}={value} must be below {most}.")
         numbers.append(value)
-    return tol, max_steps, *numbers, None if num_iters is None else check.check_count("num_iters", num_iters)
+    return tol, max_steps, *numbers, None if num_iters is None else validation.check_count("num_iters", num_iters)
 
 
 def _check_start(start, m):
     if start is None:
         return None
-    start = start if check.is_traced(start) else np.asarray(start, np.float64)
+    start = start if validation.is_traced(start) else np.asarray(start, np.float64)
     if start.shape != (m,):
         raise ValueError(f"start must have shape ({m},), one potential for each row of y, got {start.shape}.")
     return start

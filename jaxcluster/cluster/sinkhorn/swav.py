@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import across
 from jaxcluster.core.iterate import trace
@@ -60,15 +60,15 @@ def swav_assignments(
 
     Source: M. Caron et al., Unsupervised learning of visual features by contrasting cluster assignments, NeurIPS 2020.
     """
-    scores = check.check_matrix(scores, name="scores")
-    check.check_positive("epsilon", epsilon)
-    num_iters = check.check_count("num_iters", num_iters)
+    scores = validation.check_matrix(scores, name="scores")
+    validation.check_positive("epsilon", epsilon)
+    num_iters = validation.check_count("num_iters", num_iters)
     n = scores.shape[0]
-    mask = jnp.ones(n, bool) if mask is None else check.check_mask("mask", mask, n)
-    if not check.is_traced(scores, mask):
-        check.check_finite(np.asarray(scores)[np.asarray(mask)], name="scores")
+    mask = jnp.ones(n, bool) if mask is None else validation.check_mask("mask", mask, n)
+    if not validation.is_traced(scores, mask):
+        validation.check_finite(np.asarray(scores)[np.asarray(mask)], name="scores")
     dtype = float_dtype(scores.dtype)
-    if check.is_traced(scores, mask):
+    if validation.is_traced(scores, mask):
         scores = scores.astype(dtype)
         # Padding may hold anything, NaN too, and no gradient may see it.
         scores = jnp.where(mask[:, None], scores, 0)

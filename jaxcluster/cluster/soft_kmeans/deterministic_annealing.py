@@ -31,7 +31,7 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     soft_update,
     variance_in_frame,
 )
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.preparation import finalize, prepare
@@ -109,16 +109,16 @@ def anneal(
     Raises:
         ValueError, TypeError: wrong shapes or values, before anything is traced.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, axis_name)
-    check.check_positive("variance", variance, zero=True)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, axis_name)
+    validation.check_positive("variance", variance, zero=True)
     if start is not None:
-        check.check_positive("start", start)
-    check.check_positive("rate", rate)
-    if not check.is_traced(rate) and not rate < 1:
+        validation.check_positive("start", start)
+    validation.check_positive("rate", rate)
+    if not validation.is_traced(rate) and not rate < 1:
         raise ValueError(f"rate={rate} must be below 1: the variance has to fall.")
-    check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     prepared = prepare(x, weights, axis_name=axis_name)
     points, dtype = prepared.points, prepared.points.x.dtype
     variance = variance_in_frame(prepared.frame, variance, dtype)

@@ -24,7 +24,7 @@ from jaxcluster.cluster.gmm.inference import map_in_place
 from jaxcluster.cluster.gmm.state import scale_in_frame
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.fold import across, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
@@ -144,11 +144,11 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    key = check.check_key(key)
-    x, k = check.check_samples(x, k, axis_name)
-    check.check_positive("variance", variance, zero=True)
-    check.check_positive("tol", tol, zero=True)
-    check.check_positive("max_steps", max_steps)
+    key = validation.check_key(key)
+    x, k = validation.check_samples(x, k, axis_name)
+    validation.check_positive("variance", variance, zero=True)
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
     prepared = prepare(x, weights, axis_name=axis_name)
@@ -199,13 +199,13 @@ def check_known(known, n: int, k: int) -> Int[Array, " n"]:
         TypeError: it does not hold integers.
         ValueError: another shape, or numbers that are no cluster's.
     """
-    if not check.is_traced(known):
+    if not validation.is_traced(known):
         known = np.asarray(known)
     if known.dtype.kind not in "iu":
         raise TypeError(f"known must hold integers, the cluster of each row or -1 for none, got dtype {known.dtype}.")
     if known.shape != (n,):
         raise ValueError(f"known must have shape ({n},), one a row, got {known.shape}.")
-    if not check.is_traced(known) and (known.min() < -1 or known.max() >= k):
+    if not validation.is_traced(known) and (known.min() < -1 or known.max() >= k):
         raise ValueError(f"known must lie between -1 (not known) and {k - 1}, got {known.min()} to {known.max()}.")
     return jnp.asarray(known, jnp.int32)
 
@@ -369,7 +369,7 @@ def finish(
 def variance_in_frame(frame: Frame, variance, dtype) -> Float[Array, ""]:
     """σ² (data units²) in a frame, at most 2^`MAX_VARIANCE_EXPONENT`."""
     inside = scale_in_frame(frame, variance, length=2)
-    if check.is_traced(inside):
+    if validation.is_traced(inside):
         return jnp.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype)
     return jnp.asarray(np.minimum(inside, 2.0**MAX_VARIANCE_EXPONENT).astype(dtype))
 
@@ -400,10 +400,10 @@ def _summary(axis_name, centers, points, known, variance):
 
 def _in_one_frame(centers, x, variance, weights, frame):
     """Centers, samples and σ² in one frame."""
-    centers = check.check_matrix(centers, name="centers")
-    x = check.check_matrix(x)
-    check.check_width(x, centers.shape[1])
-    check.check_positive("variance", variance, zero=True)
+    centers = validation.check_matrix(centers, name="centers")
+    x = validation.check_matrix(x)
+    validation.check_width(x, centers.shape[1])
+    validation.check_positive("variance", variance, zero=True)
     prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
     dtype = prepared.points.x.dtype
     return prepared.frame.enter(centers).astype(dtype), prepared, variance_in_frame(prepared.frame, variance, dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import check, memory
+from jaxcluster.core import memory, validation
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
@@ -32,20 +32,20 @@ NEIGHBOR_BYTES = 120
 def check_options(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> None:
     """Raise ValueError, TypeError for options that do not fit each other or the rows; values are not checked."""
     if not callable(affinity):
-        check.check_choice("affinity", affinity, AFFINITIES)
+        validation.check_choice("affinity", affinity, AFFINITIES)
     check_gamma(gamma)
     if isinstance(x, Affinity) and affinity != "precomputed":
         raise ValueError(f"x is an affinity already: pass affinity='precomputed', not {affinity!r}.")
     if scipy.sparse.issparse(x) and not str(affinity).startswith("precomputed"):
         raise ValueError(f"x is sparse, which affinity={affinity!r} does not take. Pass its rows dense: x.toarray().")
     n = count_samples(x)
-    if "nearest_neighbors" in str(affinity) and check.check_count("n_neighbors", n_neighbors) > n:
+    if "nearest_neighbors" in str(affinity) and validation.check_count("n_neighbors", n_neighbors) > n:
         raise ValueError(f"n_neighbors={n_neighbors} must be at most the number of rows, {n}. A row is its own first.")
 
 
 def check_gamma(gamma: Any) -> None:
     """Raise ValueError, TypeError unless a concrete γ is a positive finite number."""
-    if not check.is_traced(check.check_positive("gamma", gamma)) and np.isinf(gamma):
+    if not validation.is_traced(validation.check_positive("gamma", gamma)) and np.isinf(gamma):
         raise ValueError(f"gamma={gamma} must be finite. Scale the columns of X, so that a smaller gamma does.")
 
 
@@ -53,7 +53,7 @@ def count_samples(x: Any) -> int:
     """Number of samples."""
     if isinstance(x, Affinity):
         return x.n
-    return x.shape[0] if scipy.sparse.issparse(x) else check.check_matrix(x).shape[0]
+    return x.shape[0] if scipy.sparse.issparse(x) else validation.check_matrix(x).shape[0]
 
 
 def check_dense_memory(n: int, affinity: Any) -> None:

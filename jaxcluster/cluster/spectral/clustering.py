@@ -26,7 +26,7 @@ import numpy as np
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import count_samples
 from jaxcluster.cluster.spectral.embedding import MAX_STEPS, publish_embedding, solve_embedding
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
@@ -89,10 +89,10 @@ def fit(
         ValueError, TypeError: as `embed`; an unknown ``assign_labels``; k, ``n_init`` or ``n_components`` that do not
             fit.
     """
-    key = check.check_key(key)
-    check.check_choice("assign_labels", assign_labels, ASSIGNMENTS)
-    k = check.check_clusters(k, count_samples(x))
-    wide = k if n_components is None else check.check_count("n_components", n_components)
+    key = validation.check_key(key)
+    validation.check_choice("assign_labels", assign_labels, ASSIGNMENTS)
+    k = validation.check_clusters(k, count_samples(x))
+    wide = k if n_components is None else validation.check_count("n_components", n_components)
     if assign_labels != "kmeans" and wide != k:
         raise ValueError(
             f"assign_labels={assign_labels!r} makes a cluster of each eigenvector, so n_components={wide} must be "
@@ -131,7 +131,7 @@ def discretize(key: KeyArray, vectors: Float[Published, "n k"], *, tol=1e-6, max
     Returns:
         (n_samples,) int32 labels.
     """
-    if check.is_traced(key, vectors, tol, max_steps):
+    if validation.is_traced(key, vectors, tol, max_steps):
         return _discretize(key, vectors, tol, max_steps)
     with jax.enable_x64(True):
         return jax.device_put(np.asarray(_discretize(key, _in_unit_frame(vectors), float(tol), max_steps)))
@@ -149,7 +149,7 @@ def cluster_qr(vectors: Float[Published, "n k"]) -> Int[Array, " n"]:
     Returns:
         (n_samples,) int32 labels.
     """
-    if check.is_traced(vectors):
+    if validation.is_traced(vectors):
         exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(vectors))))
         return _cluster_qr(times_power_of_two(vectors, -exponent))
     with jax.enable_x64(True):
@@ -165,8 +165,8 @@ def status_of_kmeans(status: Int[Array, ""]) -> Int[Array, ""]:
 def _in_unit_frame(vectors):
     """Concrete vectors in float64, times a power of two that brings the largest entry near 1."""
     # They are divided by √degree, which has the unit of √weight: their squares may leave the range of a dtype.
-    vectors = np.asarray(check.check_matrix(vectors, name="vectors"), np.float64)
-    check.check_finite(vectors, name="vectors")
+    vectors = np.asarray(validation.check_matrix(vectors, name="vectors"), np.float64)
+    validation.check_finite(vectors, name="vectors")
     return jnp.asarray(np.ldexp(vectors, -np.frexp(np.abs(vectors).max())[1]))
 
 
@@ -269,7 +269,7 @@ def _cut_statistics(labels, affinity):
     Returns:
         Cuts and volumes, both over 4^exponent, sizes, and the exponent.
     """
-    if check.is_traced(labels, affinity):
+    if validation.is_traced(labels, affinity):
         raise TypeError(
             "the cut of a labeling takes concrete labels and weights: it has no gradient. "
             "jaxcluster.losses.soft_ncut is its differentiable form."

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
@@ -102,7 +102,7 @@ def embed(
     Raises:
         ValueError, TypeError: wrong shapes, values or names; weights that are not symmetric and >= 0, and where.
     """
-    key = check.check_key(key)
+    key = validation.check_key(key)
     options = {"affinity": affinity, "gamma": gamma, "n_neighbors": n_neighbors, "drop_first": drop_first}
     embedding, exponent = solve_embedding(key, x, k, **options, tol=tol, max_steps=max_steps)
     return publish_embedding(embedding, x, exponent)
@@ -115,16 +115,16 @@ def solve_embedding(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol,
         The embedding of weights over 4^exponent, for concrete rows on the host in float64; and the exponent.
     """
     check_options(x, affinity, gamma, n_neighbors)
-    n, count = count_samples(x), check.check_count("k", k) + bool(drop_first)
+    n, count = count_samples(x), validation.check_count("k", k) + bool(drop_first)
     if n < count:
         raise ValueError(
             f"n_samples={n} should be >= {count}, the eigenvectors asked for: k={k}"
             f"{' and the first, which is dropped' if drop_first else ''}. Pass a smaller k."
         )
-    check.check_positive("tol", tol)
-    check.check_positive("max_steps", max_steps)
+    validation.check_positive("tol", tol)
+    validation.check_positive("max_steps", max_steps)
     static = _Static(count, bool(drop_first))
-    if isinstance(x, Affinity) or check.is_traced(key, x, gamma, tol, max_steps):
+    if isinstance(x, Affinity) or validation.is_traced(key, x, gamma, tol, max_steps):
         return _solve(static, key, traced_affinity(x, affinity, gamma, n_neighbors), n, tol, max_steps), 0
     with jax.enable_x64(True):
         weights = padded_affinity(x, affinity, gamma, n_neighbors)

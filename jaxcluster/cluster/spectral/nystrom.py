@@ -26,7 +26,7 @@ import numpy as np
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import check_gamma
 from jaxcluster.cluster.spectral.clustering import status_of_kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish, published_dtype
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame
@@ -85,16 +85,16 @@ def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMA
     Raises:
         ValueError, TypeError: wrong shapes or values.
     """
-    key = check.check_key(key)
-    x = check.check_matrix(x)
-    m = min(check.check_count("landmarks", landmarks), x.shape[0])
-    if check.check_clusters(k, x.shape[0]) > m:
+    key = validation.check_key(key)
+    x = validation.check_matrix(x)
+    m = min(validation.check_count("landmarks", landmarks), x.shape[0])
+    if validation.check_clusters(k, x.shape[0]) > m:
         raise ValueError(f"k={k} must be at most landmarks={m}. Pass more landmarks or a smaller k.")
     check_gamma(gamma)
     kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]
-    if check.is_traced(key, x, gamma):
+    if validation.is_traced(key, x, gamma):
         prepared = prepare(x)
         state, vectors = _fitted(k, prepared, gamma, chosen)
         clusters = kmeans.fit(label_key, vectors, k, n_init=n_init)
@@ -122,9 +122,9 @@ def transform(state: NystromState, x: Any) -> Float[Published, "n k"]:
     Raises:
         ValueError, TypeError: rows of another width than those of the fit.
     """
-    x = check.check_matrix(x)
-    check.check_width(x, state.landmarks.shape[1])
-    if check.is_traced(x, state):
+    x = validation.check_matrix(x)
+    validation.check_width(x, state.landmarks.shape[1])
+    if validation.is_traced(x, state):
         return _embed(state.frame.enter(x) * state.width, _projection_of(state))
     x, dtype = concrete_rows(x), published_dtype(x)
     with jax.enable_x64(True):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.nets.layers import UpsampleConv2x, batch_norm, convolve, glorot, he
 from jaxcluster.types import Array, Float
 
@@ -116,7 +116,7 @@ class ConvNet(nnx.Module):
         options = {"strides": 2, "use_bias": False, "conv_general_dilated": convolve, "kernel_init": he, "rngs": rngs}
         self.convolutions = nnx.List([nnx.Conv(a, b, (3, 3), **options) for a, b in pairs])
         self.norms = nnx.List([batch_norm(b, rngs=rngs) for b in channels])
-        self.linear = nnx.Linear(channels[-1], check.check_count("width", width), kernel_init=glorot, rngs=rngs)
+        self.linear = nnx.Linear(channels[-1], validation.check_count("width", width), kernel_init=glorot, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each image, float32."""
@@ -137,7 +137,7 @@ def as_image_shape(shape: Any) -> tuple[int, int, int]:
     """
     if not isinstance(shape, Sequence):
         raise TypeError(f"image_shape={shape!r} must be (height, width) or (height, width, channels).")
-    shape = tuple(check.check_count("a side of image_shape", side) for side in shape)
+    shape = tuple(validation.check_count("a side of image_shape", side) for side in shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"image_shape={shape} must be (height, width) or (height, width, channels).")
     return shape if len(shape) == 3 else (*shape, 1)
@@ -189,7 +189,7 @@ def check_channels(channels: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError, TypeError: no channels; numbers below 1 or not integers.
     """
-    channels = tuple(check.check_count("a number of channels", count) for count in channels)
+    channels = tuple(validation.check_count("a number of channels", count) for count in channels)
     if not channels:
         raise ValueError("channels=() must hold at least one number of channels.")
     return channels

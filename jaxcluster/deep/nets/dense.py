@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.nets.layers import batch_norm, glorot, he
 from jaxcluster.types import Array, ArrayLike, Float
 
@@ -141,7 +141,7 @@ def mirror(widths: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_widths(widths):
-    widths = [check.check_count("a width", width) for width in widths]
+    widths = [validation.check_count("a width", width) for width in widths]
     if len(widths) < 2:
         raise ValueError(f"widths={widths} must hold at least the width of the input and that of the output.")
     return tuple(widths)

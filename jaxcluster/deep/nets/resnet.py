@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.nets.conv import as_image_shape, as_images, check_channels
 from jaxcluster.deep.nets.layers import batch_norm, convolve, glorot, he
 from jaxcluster.types import Array, Float
@@ -46,7 +46,7 @@ class ResNet(nnx.Module):
     ):
         self.image_shape = as_image_shape(image_shape)
         channels = check_channels(channels)
-        blocks = tuple(check.check_count("a number of blocks", count) for count in blocks)
+        blocks = tuple(validation.check_count("a number of blocks", count) for count in blocks)
         if len(blocks) != len(channels):
             raise ValueError(f"blocks={blocks} must hold one number for each stage, as channels={channels} does.")
         in_channels = channels[0]
@@ -58,7 +58,7 @@ class ResNet(nnx.Module):
                 self.blocks.append(Block(in_channels, out_channels, strides=strides, rngs=rngs))
                 in_channels = out_channels
         self.norm = batch_norm(in_channels, rngs=rngs)
-        self.linear = nnx.Linear(in_channels, check.check_count("width", width), kernel_init=glorot, rngs=rngs)
+        self.linear = nnx.Linear(in_channels, validation.check_count("width", width), kernel_init=glorot, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n l"]:
         """Code of each image, float32."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.types import Array, Float, KeyArray
 
 Views = Callable[[KeyArray, Float[Array, "n ..."]], Any]
@@ -58,9 +58,9 @@ class MultiCrop:
     n_local: int = 0
 
     def __post_init__(self):
-        check.check_count("n_global", self.n_global)
+        validation.check_count("n_global", self.n_global)
         if self.n_local != 0:
-            check.check_count("n_local", self.n_local)
+            validation.check_count("n_local", self.n_local)
         if (self.local_view is None) != (self.n_local == 0):
             raise ValueError(
                 f"n_local={self.n_local} and local_view={self.local_view} do not go together. Pass both a view and "

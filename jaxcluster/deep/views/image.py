@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.nets import as_image_shape, as_images
 from jaxcluster.deep.views.compose import check_fraction, check_interval
 from jaxcluster.types import Array, Float, KeyArray
@@ -71,13 +71,13 @@ class ShiftRotate(ImageView):
     def __post_init__(self):
         super().__post_init__()
         check_fraction("shift", self.shift, "a share of the image's sides")
-        check.check_positive("rotation", self.rotation, zero=True)
+        validation.check_positive("rotation", self.rotation, zero=True)
 
     def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Shifted and rotated images."""
         n, height, width, _ = images.shape
         # bfloat16 and float16 hold integers exactly up to 256 and 2048 only: too few for pixel coordinates.
-        images = check.widen(images)
+        images = validation.widen(images)
         shift_key, angle_key = jax.random.split(key)
         sides = jnp.array([height, width], images.dtype)
         shifts = jax.random.uniform(shift_key, (n, 2), images.dtype, -self.shift, self.shift) * sides[None]
@@ -148,7 +148,7 @@ class RandomResizedCrop(ImageView):
             sides = tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
             if len(sides) != 2:
                 raise ValueError(f"size={sides} must be (height, width), or one number for both.")
-            object.__setattr__(self, "size", tuple(check.check_count("a side of size", side) for side in sides))
+            object.__setattr__(self, "size", tuple(validation.check_count("a side of size", side) for side in sides))
 
     def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
         """Cropped images."""
@@ -256,7 +256,7 @@ class ColorJitter(ImageView):
 
     def __post_init__(self):
         super().__post_init__()
-        check.check_positive("brightness", self.brightness, zero=True)
+        validation.check_positive("brightness", self.brightness, zero=True)
         check_fraction("contrast", self.contrast, "by how much differences within an image may grow or shrink")
         check_fraction("saturation", self.saturation, "by how much differences from gray may grow or shrink")
         if not 0 <= self.hue <= 0.5:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep.views.compose import check_fraction
 from jaxcluster.types import Array, Float, KeyArray
 
@@ -48,7 +48,7 @@ class GaussianNoise:
     deviation: float = 0.2
 
     def __post_init__(self):
-        check.check_positive("deviation", self.deviation, zero=True)
+        validation.check_positive("deviation", self.deviation, zero=True)
 
     def __call__(self, key: KeyArray, x: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
         """Noisy rows."""

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep import nets
 from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, latent_mean, pretrain_layers
 from jaxcluster.deep.inference import eval_copy, map_module
@@ -226,19 +226,19 @@ class AutoencoderClusterer(DeepEstimator):
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
-        check.check_choice("pretrain", self.pretrain, PRETRAINING)
-        check.check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        check.check_count("n_init", self.n_init)
+        validation.check_choice("pretrain", self.pretrain, PRETRAINING)
+        validation.check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        validation.check_count("n_init", self.n_init)
         checks.check_network("decoder", self.decoder)
         if self.update_interval is not None:
-            check.check_count("update_interval", self.update_interval)
+            validation.check_count("update_interval", self.update_interval)
         if self.pretrain_epochs is not None:
             checks.check_whole("pretrain_epochs", self.pretrain_epochs)
         checks.check_number("noise", self.noise, zero=True)
         if self.noise >= 1:
             raise ValueError(f"noise={self.noise} must be in [0, 1): it is the share of entries that are set to 0.")
         if self.tol is not None:
-            check.check_positive("tol", self.tol, zero=True)
+            validation.check_positive("tol", self.tol, zero=True)
         if self.augment is True and self.image_shape is None:
             raise ValueError("augment=True shifts and turns images: pass image_shape=(height, width) of the rows too.")
         if self.augment is not None and not isinstance(self.augment, bool) and not callable(self.augment):

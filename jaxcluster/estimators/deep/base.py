@@ -16,7 +16,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.datasets.scaling import Scaling
@@ -294,20 +294,20 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
-        check.check_clusters(self.n_clusters, n, name="n_clusters")
+        validation.check_clusters(self.n_clusters, n, name="n_clusters")
         checks.check_widths("hidden", self.hidden)
-        check.check_choice("scaling", self.scaling, SCALING_CHOICES)
+        validation.check_choice("scaling", self.scaling, SCALING_CHOICES)
         for name in ("latent", "checkpoint_every"):
-            check.check_count(name, getattr(self, name))
+            validation.check_count(name, getattr(self, name))
         self._check_epochs()
         check_rate("learning_rate", self.learning_rate)
         if self.optimizer is not None:
             check_optimizer("optimizer", self.optimizer)
         if self.precision is not None:
-            check.check_choice("precision", self.precision, ("fast",))
+            validation.check_choice("precision", self.precision, ("fast",))
         if isinstance(self.batch_size, str):
-            check.check_choice("batch_size", self.batch_size, ("auto",))
-        elif check.check_count("batch_size", self.batch_size) > n:
+            validation.check_choice("batch_size", self.batch_size, ("auto",))
+        elif validation.check_count("batch_size", self.batch_size) > n:
             raise ValueError(f"batch_size={self.batch_size} is more than n_samples={n}. Pass at most {n}, or 'auto'.")
         checks.check_network("encoder", self.encoder)
         if self.image_shape is not None:
@@ -320,7 +320,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_epochs(self) -> None:
         if self.epochs is None:
             raise TypeError("epochs=None: pass the most epochs that a training may have; tol may end it earlier.")
-        check.check_count("epochs", self.epochs)
+        validation.check_count("epochs", self.epochs)
 
     def _rate(self) -> Any:
         """The rate of Adam, as `jaxcluster.deep.adam` takes it."""

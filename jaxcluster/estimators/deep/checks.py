@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.deep.nets import as_image_shape
 
@@ -20,7 +20,7 @@ MAX_CHANNELS = 4
 
 def check_number(name: str, value: Any, *, zero: bool = False, below: float | None = None) -> float:
     """``value`` as a finite float > 0, or >= 0 with ``zero``, and less than ``below``."""
-    number = float(check.check_positive(name, value, zero=zero))
+    number = float(validation.check_positive(name, value, zero=zero))
     if not math.isfinite(number):
         raise ValueError(f"{name}={value} must be finite.")
     if below is not None and number >= below:
@@ -31,7 +31,7 @@ def check_number(name: str, value: Any, *, zero: bool = False, below: float | No
 def check_whole(name: str, value: Any) -> int:
     """``value`` as an int >= 0."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return 0 if is_whole and value == 0 else check.check_count(name, value)
+    return 0 if is_whole and value == 0 else validation.check_count(name, value)
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -45,7 +45,7 @@ def check_widths(name: str, widths: Any, *, least: int = 0) -> None:
     if isinstance(widths, str) or not isinstance(widths, Sequence):
         raise TypeError(f"{name}={widths!r} must be a sequence of widths, such as (256, 256).")
     for width in widths:
-        check.check_count(f"a width in {name}", width)
+        validation.check_count(f"a width in {name}", width)
     if len(widths) < least:
         raise ValueError(f"{name}={tuple(widths)} must hold {least} width{'s' if least > 1 else ''} or more.")
 
@@ -54,7 +54,7 @@ def check_pair(name: str, pair: Any) -> tuple[int, int]:
     """``pair`` as two whole numbers, of large views and of small ones: at least one large."""
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f"{name}={pair!r} must be two numbers: of large views and of small ones.")
-    return check.check_count(f"the number of large views in {name}", pair[0]), check_whole(
+    return validation.check_count(f"the number of large views in {name}", pair[0]), check_whole(
         f"the number of small views in {name}", pair[1]
     )
 

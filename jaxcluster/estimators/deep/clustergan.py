@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from sklearn.utils.validation import check_is_fitted
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep import clustergan as nets
 from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
@@ -177,7 +177,7 @@ class ClusterGAN(SinglePhaseEstimator):
         checks.check_number("deviation", self.deviation)
         for name in ("code_weight", "cluster_weight", "penalty"):
             checks.check_number(name, getattr(self, name), zero=True)
-        check.check_count("critic_steps", self.critic_steps)
+        validation.check_count("critic_steps", self.critic_steps)
         for name in ("generator", "critic"):
             checks.check_network(name, getattr(self, name))
 

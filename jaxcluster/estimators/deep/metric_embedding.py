@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
@@ -131,9 +131,9 @@ class MetricEmbedding(AugmentationEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("loss", self.loss, ("auto", *LOSSES))
-        check.check_choice("mining", self.mining, MINING)
-        check.check_count("n_init", self.n_init)
+        validation.check_choice("loss", self.loss, ("auto", *LOSSES))
+        validation.check_choice("mining", self.mining, MINING)
+        validation.check_count("n_init", self.n_init)
         checks.check_number("margin", self.margin)
         if self.temperature is not None:
             checks.check_number("temperature", self.temperature)

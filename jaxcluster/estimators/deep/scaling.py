@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
@@ -35,8 +35,8 @@ def scaled(
     Warns:
         UserWarning: a few rows so far from the others that these hardly differ once they are scaled.
     """
-    check.check_choice("scaling", how, SCALING_CHOICES)
-    x = check.widen(x)
+    validation.check_choice("scaling", how, SCALING_CHOICES)
+    x = validation.widen(x)
     scaling = _fitted(x, how, likelihood, images)
     rows = rescaled(x, scaling)
     if scaling.shift is not None and not images:
@@ -51,7 +51,7 @@ def rescaled(x: np.ndarray, scaling: Scaling) -> np.ndarray:
         ValueError: values that float32 does not hold once they are scaled.
     """
     with np.errstate(over="ignore"):
-        rows = scaling.apply(check.widen(x)).astype(np.float32)
+        rows = scaling.apply(validation.widen(x)).astype(np.float32)
     beyond = ~np.isfinite(rows).all(axis=0)
     if beyond.any():
         columns = ", ".join(map(str, np.flatnonzero(beyond)[:8]))

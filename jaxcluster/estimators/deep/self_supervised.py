@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxcluster import deep
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep import nets
 from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_batch_covers_prototypes
@@ -89,18 +89,18 @@ class DeepCluster(AugmentationEstimator):
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
-        check.check_choice("variant", self.variant, VARIANTS)
-        check.check_count("n_init", self.n_init)
+        validation.check_choice("variant", self.variant, VARIANTS)
+        validation.check_count("n_init", self.n_init)
         checks.check_number("temperature", self.temperature)
-        if self.components is not None and check.check_count("components", self.components) > self.latent:
+        if self.components is not None and validation.check_count("components", self.components) > self.latent:
             raise ValueError(
                 f"components={self.components} is more than the {self.latent} features there are. Pass at most "
                 f"{self.latent}, or raise latent."
             )
         if self.update_interval is not None:
-            check.check_count("update_interval", self.update_interval)
+            validation.check_count("update_interval", self.update_interval)
         if self.n_pseudo is not None:
-            check.check_clusters(self.n_pseudo, n, name="n_pseudo")
+            validation.check_clusters(self.n_pseudo, n, name="n_pseudo")
         few = max(self.n_clusters, min(PSEUDO_CLASSES_PER_CLUSTER * self.n_clusters, n // ROWS_PER_PSEUDO_CLASS))
         self._n_pseudo = few if self.n_pseudo is None else self.n_pseudo
 
@@ -202,7 +202,7 @@ class SwAV(AugmentationEstimator):
         self._check_views(d)
         for name in ("n_prototypes", "projection"):
             if getattr(self, name) is not None:
-                check.check_count(name, getattr(self, name))
+                validation.check_count(name, getattr(self, name))
         for name in ("temperature", "epsilon"):
             checks.check_number(name, getattr(self, name))
         if self.queue_size is not None:

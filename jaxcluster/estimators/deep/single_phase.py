@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep import nets
 from jaxcluster.deep.autoencoder import View
 from jaxcluster.deep.inference import eval_copy
@@ -150,6 +150,6 @@ class AugmentationEstimator(SinglePhaseEstimator):
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
         if isinstance(self.views, str):
-            check.check_choice("views", self.views, ("auto",))
+            validation.check_choice("views", self.views, ("auto",))
         elif self.views is not None and not callable(self.views):
             raise TypeError(f"views={self.views!r} must be 'auto', None, or called with a key and rows.")

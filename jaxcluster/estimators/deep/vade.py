@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster import deep
 from jaxcluster.cluster import gmm
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.deep import nets
 from jaxcluster.deep.inference import eval_copy, map_module
 from jaxcluster.estimators.base import as_key
@@ -69,7 +69,7 @@ class VaDE(AutoencoderClusterer):
             ValueError, TypeError: a cluster that there is not.
         """
         check_is_fitted(self)
-        n_samples = check.check_count("n_samples", n_samples)
+        n_samples = validation.check_count("n_samples", n_samples)
         if cluster is not None and not 0 <= cluster < self.n_clusters:
             raise ValueError(f"cluster={cluster} must be from 0 to {self.n_clusters - 1}.")
         rows, labels = self.module_.sample(as_key(self.random_state), n_samples, cluster)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums, pair_minkowski_sums, tiles
 from jaxcluster.ops.neighbors.kd_blocks import BLOCK, FEW_COLUMNS, UNIT, Blocks, gaps, partition
 
@@ -56,7 +56,7 @@ def nearest_rows(
         ValueError: k is not between 1 and n.
         TypeError: ``queries`` of rows of which only the distances are known.
     """
-    k = check.check_clusters(k, space.n)
+    k = validation.check_clusters(k, space.n)
     if isinstance(space, DistanceOracle):
         if queries is not None:
             raise TypeError("queries lie nowhere where only the distances of the rows are known.")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import check
+from jaxcluster.core import validation
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.ops.distance import distances_between, metric_function
 from jaxcluster.types import Array, Float, Int
@@ -46,7 +46,7 @@ def k_nearest(
         ValueError: an unknown metric, or k that is not between 1 and the number of rows there are to choose from.
     """
     n = x.shape[0]
-    k = check.check_count("k", k)
+    k = validation.check_count("k", k)
     most = n if include_self else n - 1
     if k > most:
         raise ValueError(f"k={k} nearest rows were asked for, but a row has {most}. Ask for fewer, or pass more rows.")
