@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcluster.core import validation
+from jaxcluster.core.batching import best_of, map_runs
 from jaxcluster.core.dtypes import exponent_of
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.preparation import padded_size, prepare, unpad
-from jaxcluster.core.restart import best_of, many
 from jaxcluster.types import Fit, Status
 
 
@@ -175,7 +175,7 @@ def test_best_of_takes_the_least_and_the_earlier_of_equals():
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_many_runs_equal_a_loop(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    out = many(lambda a, b: a * b, jnp.arange(3.0), jnp.arange(3.0))
+    out = map_runs(lambda a, b: a * b, jnp.arange(3.0), jnp.arange(3.0))
     np.testing.assert_array_equal(out, [0, 1, 4])
 
 

@@ -26,12 +26,12 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import memory, validation
+from jaxcluster.core.batching import best_of, map_runs
 from jaxcluster.core.fold import across
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import without_derivative
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -295,11 +295,11 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
         return lloyd.run(centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True)
 
     if static.init == FROM_CENTERS:
-        fitted = best_of(many(run, key_or_centers))
+        fitted = best_of(map_runs(run, key_or_centers))
     elif static.runs == 1:
         fitted = run(key_or_centers)
     else:
-        fitted = best_of(many(run, jax.random.split(key_or_centers, static.runs)))
+        fitted = best_of(map_runs(run, jax.random.split(key_or_centers, static.runs)))
     pair, side = fitted.state.centers, fitted.state.assignment.labels
     children = jnp.stack([parent, s + 1])
     distance = samples.points.weight * distances_to_assigned(points.x, pair, side)

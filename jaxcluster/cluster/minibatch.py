@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import memory, validation
+from jaxcluster.core.batching import map_runs
 from jaxcluster.core.fold import MAX, across
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import finalize, padded_size, prepare
-from jaxcluster.core.restart import many
 from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
@@ -368,7 +368,7 @@ def _seed(static, key, sample, constraints):
 
     if static.runs == 1:
         return _initial_state(one(key)[0])
-    centers, inertia = many(one, jax.random.split(key, static.runs))
+    centers, inertia = map_runs(one, jax.random.split(key, static.runs))
     return _initial_state(centers[jnp.argmin(inertia)])
 
 

@@ -32,10 +32,10 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     variance_in_frame,
 )
 from jaxcluster.core import validation
+from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.fold import across, fold_rows
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import in_groups
 from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 
@@ -132,7 +132,7 @@ def anneal(
 @partial(jax.jit, static_argnums=0)
 def _anneal(static, key, points, schedule, tol, max_steps):
     best = partial(_run, static)
-    run = best if static.axis_name else in_groups(best)
+    run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, schedule, tol)), max_steps, key)
     return finish(fitted, points, None, schedule[0], static.axis_name)
 

@@ -25,12 +25,12 @@ from jaxcluster.cluster.gmm.state import scale_in_frame
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
+from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.fold import across, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import in_groups
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, squared_norms
@@ -303,7 +303,7 @@ def distances_to(
 @partial(jax.jit, static_argnums=0)
 def _fit(static, key, points, constraints, known, variance, tol, max_steps):
     best = partial(run_em, static)
-    run = best if static.axis_name else in_groups(best)
+    run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, constraints, known, variance, tol)), max_steps, key)
     return finish(fitted, points, known, variance, static.axis_name)
 
