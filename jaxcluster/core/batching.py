@@ -66,9 +66,8 @@ def map_threaded(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
     if parts == 1:
         return jax.device_get(run(*arguments))
     size = -(-count // parts)
-    order = (
-        np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
-    )  # interleaved, so that parts take equal time
+    # Interleaved, so that parts take equal time.
+    order = np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
     with ThreadPoolExecutor(parts) as pool:
         results = list(pool.map(lambda part: jax.device_get(run(*(each[part] for each in arguments))), order))
     place = np.empty(count, int)
