@@ -33,9 +33,9 @@ from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, c
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
-from jaxcluster.core.fold import across, map_rows, tile_rows
+from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.implicit import without_derivative
+from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.ops.distance import METRICS as DISTANCES
@@ -223,7 +223,7 @@ def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = No
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
     inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
-    return without_derivative(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
+    return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
 def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
@@ -369,7 +369,7 @@ def _finish(static, fitted, points, norms, constraints):
     centers = attach(axis_name, state.centers, points, mean_labels)
     labels, weight = state.assignment.labels, state.stats.weight
     squares = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
-    inertia = across(points.weight @ squares, axis_name)
+    inertia = all_reduce(points.weight @ squares, axis_name)
     empty = weight <= 0
     if constraints.active is not None:
         empty &= constraints.active

@@ -43,7 +43,7 @@ from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in_frame, wid
 from jaxcluster.core import validation
 from jaxcluster.core.batching import best_of, map_runs, vmap_in_chunks
 from jaxcluster.core.dtypes import publish, times_power_of_two
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import prepare
@@ -293,7 +293,7 @@ def _first_posterior(static, key, points, samples, init, prior):
     if init.means is not None:
         centers, responsibilities = init.means, one_hot_responsibilities(nearest(points.x, init.means)[0], k)
     else:
-        total = across(jnp.sum(points.weight), vb.em.axis_name)
+        total = all_reduce(jnp.sum(points.weight), vb.em.axis_name)
         centers, responsibilities = initial_responsibilities(
             vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k
         )

@@ -41,9 +41,9 @@ from jaxcluster.cluster.gmm.state import (
 from jaxcluster.core import validation
 from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
 from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.ops.distance import matrix_precision
@@ -345,14 +345,14 @@ def _with_posterior(options, fitted, samples, total):
     components = em.components_of(mixture)
     labels, log_p = em.label(options, components, samples.x)
     log_likelihood = samples.weight @ jnp.where(samples.weight > 0, log_p, 0)
-    log_likelihood = across(log_likelihood, options.axis_name) / total
+    log_likelihood = all_reduce(log_likelihood, options.axis_name) / total
     return fitted._replace(
         state=_Run(fitted.state, log_likelihood, far_rows(options, components, log_p)), labels=labels
     )
 
 
 def _m_step_params(options, points, reg, active):
-    total = across(jnp.sum(points.weight), options.axis_name)
+    total = all_reduce(jnp.sum(points.weight), options.axis_name)
     return em.MStepParams(total, jnp.asarray(reg, points.x.dtype), active)
 
 
@@ -364,7 +364,7 @@ def _with_gradients(static, fitted, points, traced):
     mixture, bound = state.mixture, state.lower_bound
     if static.unrolled is None:
         inputs = (points, jnp.asarray(traced.reg, points.x.dtype), traced.active)
-        parameters = at_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
+        parameters = implicit_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
         bound = with_derivative_of(partial(_bound, options), bound, parameters, *inputs)
     else:
         parameters = mixture[:3]
@@ -390,7 +390,7 @@ def mean_observed(options, points):
     if not options.missing:
         return x.shape[1]
     observed = jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype)
-    observed, total = across((weight @ observed, jnp.sum(weight)), options.axis_name)
+    observed, total = all_reduce((weight @ observed, jnp.sum(weight)), options.axis_name)
     return observed / total
 
 
