@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcluster.core import validation
+from jaxcluster.core.batching import best_of, map_runs
 from jaxcluster.core.dtypes import exponent_of
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
-from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
 from jaxcluster.core.preparation import padded_size, prepare, unpad
-from jaxcluster.core.restart import best_of, many
 from jaxcluster.types import Fit, Status
 
 
@@ -122,7 +122,7 @@ def test_rows_may_lie_side_by_side(tile):
 def test_a_fixed_point_has_the_derivative_of_its_equation():
     # s = a·s + b has s = b/(1 − a).
     def solved(a, b):
-        return at_fixed_point(lambda s, a, b: a * s + b, b / (1 - a), a, b)
+        return implicit_fixed_point(lambda s, a, b: a * s + b, b / (1 - a), a, b)
 
     a, b = jnp.float32(0.5), jnp.float32(3)
     assert solved(a, b) == 6
@@ -147,7 +147,7 @@ def test_a_fixed_point_may_be_a_tree():
 
     def value(matrix, c):
         held = {"s": jnp.asarray(solution, jnp.float32), "t": jnp.float32(reached)}
-        found = at_fixed_point(step, held, matrix, c, jnp.int32(1))
+        found = implicit_fixed_point(step, held, matrix, c, jnp.int32(1))
         return found["t"] + found["s"] @ jnp.asarray([1.0, 2, 3])
 
     np.testing.assert_allclose(value(matrix, c), reached + solution @ [1, 2, 3], rtol=1e-6)
@@ -175,7 +175,7 @@ def test_best_of_takes_the_least_and_the_earlier_of_equals():
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_many_runs_equal_a_loop(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    out = many(lambda a, b: a * b, jnp.arange(3.0), jnp.arange(3.0))
+    out = map_runs(lambda a, b: a * b, jnp.arange(3.0), jnp.arange(3.0))
     np.testing.assert_array_equal(out, [0, 1, 4])
 
 

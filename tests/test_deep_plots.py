@@ -1,4 +1,4 @@
-"""Pictures of a training and of what a network makes of rows: what is drawn is what the numbers say."""
+"""Plots of a training, of reconstructions and of generated images show the numbers that they are given."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_phase_has_its_own_curve_and_scale():
     assert [panel.get_xlabel() for panel in ax.child_axes] == ["epoch of pretraining", "epoch of clustering"]
 
 
-def test_a_share_that_falls_to_nothing_is_drawn_too():
+def test_a_fraction_that_falls_to_zero_is_drawn():
     ax = plots.training_curves(RECORDS, name="changed", title="Share of rows")
     assert lines(ax) == [([1, 2, 3], [0.5, 0.25, 0.0])]
     assert ax.get_title(loc="left") == "Share of rows"
@@ -82,7 +82,7 @@ def test_reconstructions_are_below_their_inputs():
     assert texts[16:] == ["input", "output"]
     assert sheet[1, 0].tolist() == [1, 1, 1, 1]
     assert sheet[6, 0].tolist() == [0, 0, 0, 1]
-    with pytest.raises(ValueError, match="no pairs of images"):
+    with pytest.raises(ValueError, match="not pairs of images"):
         plots.reconstructions(x, x[:, :6], (4, 3))
 
 
@@ -93,13 +93,13 @@ def test_a_line_of_samples_is_a_cluster():
     assert [text.get_text() for text in ax.texts] == ["0", "1"]
     opaque = sheet[..., 3].any(axis=1)
     assert [row.max() for row in sheet[opaque][..., 0]] == [0, 0, 1, 1]
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="not images"):
         plots.samples(rows, (3, 3))
     with pytest.raises(ValueError, match="channels"):
         plots.samples(rows, (2, 1, 2))
 
 
-def test_columns_lose_what_does_not_come_back():
+def test_reconstruction_errors_are_fractions_of_the_variance():
     x = np.random.default_rng(0).normal(size=(200, 3)) * [1, 10, 100]
     x = np.column_stack([x, np.ones(200)])
     back = np.column_stack([x[:, 0], np.full(200, x[:, 1].mean()), x[:, 2], np.zeros(200)])

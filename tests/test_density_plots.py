@@ -1,4 +1,4 @@
-"""Pictures of what the methods by density and by graphs found: what is drawn is what the numbers say."""
+"""Plots of density- and graph-based methods show the numbers that they are given."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_many_rows_share_bars_and_the_title_says_so(monkeypatch):
     assert "the highest of every 7" in title(ax)
 
 
-def test_a_bar_that_towers_above_the_others_is_cut_off():
+def test_a_bar_far_above_the_others_is_cut_off():
     heights = np.append(np.ones(64), 50.0)
     ax = plots.reachability(heights, np.arange(65), TRUTH)
     assert ax.get_ylim() == (0, pytest.approx(1.08 * neighbors.MAX_BAR_RATIO))
@@ -134,19 +134,19 @@ def test_a_bar_that_towers_above_the_others_is_cut_off():
     assert plots.reachability(heights, np.arange(65), TRUTH, eps=20.0).get_ylim()[1] == pytest.approx(1.08 * 20)
 
 
-def test_rows_that_nobody_reaches_are_drawn():
+def test_infinite_reachability_is_drawn():
     ax = plots.reachability(np.full(4, np.inf), np.arange(4), np.full(4, -1))
     assert [path.vertices[:, 1].max() for path in ax.collections[0].get_paths()] == [1.0] * 4
     assert ticks(ax) == []
 
 
 @pytest.mark.parametrize("ordering", [np.arange(64), np.r_[0, np.arange(64)]])
-def test_an_order_that_is_none_is_refused(ordering):
+def test_an_ordering_must_be_a_permutation(ordering):
     with pytest.raises(ValueError, match="hold each row once"):
         plots.reachability(np.zeros(65), ordering, TRUTH)
 
 
-def test_sorted_distances_and_the_share_below_the_radius():
+def test_sorted_distances_and_the_fraction_of_core_samples():
     distances = RNG.permutation(np.append(np.arange(1.0, 11.0), np.inf))
     ax = plots.neighbor_distances(distances, min_samples=3, eps=4.0)
     np.testing.assert_allclose(ax.lines[0].get_xydata(), np.column_stack([np.arange(10, 101, 10), np.arange(1, 11)]))
@@ -193,7 +193,7 @@ def test_a_branch_of_one_cluster_and_noise_is_the_clusters():
     assert {to_hex(line.get_color()) for line in plain.lines} == {style.INK}
 
 
-def test_small_branches_are_left_out_and_what_they_join_goes_on():
+def test_small_branches_are_left_out_and_their_merges_skipped():
     # Rows 0 to 2 are joined, then 3 and 4; row 5 joins the former, which the latter join; then comes row 6.
     merges = np.array(
         [[0, 1, 1.0, 2], [2, 7, 1.1, 3], [3, 4, 1.2, 2], [5, 8, 2.0, 4], [10, 9, 3.0, 6], [11, 6, 4.0, 7]]
@@ -287,7 +287,7 @@ def test_labels_of_another_tree_are_refused():
 # Graphs ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_widest_gap_is_named_and_what_comes_before_it_marked():
+def test_the_widest_gap_is_labeled_and_the_eigenvalues_below_it_marked():
     ax = plots.eigengap([0.5, 0.0, 0.55, 0.01, 0.02])
     assert texts(ax) == ["widest gap after 3"]
     before, after = (collection.get_offsets().data for collection in ax.collections)
@@ -297,7 +297,7 @@ def test_the_widest_gap_is_named_and_what_comes_before_it_marked():
     assert (band.get_y(), band.get_height()) == (pytest.approx(0.02), pytest.approx(0.48))
 
 
-def test_another_choice_than_the_gaps_is_told():
+def test_a_k_other_than_the_widest_gap_is_noted():
     ax = plots.eigengap([0, 0.01, 0.02, 0.5, 0.55], k=4)
     assert texts(ax) == ["widest gap after 3; 4 chosen"]
     assert len(ax.patches) == 2

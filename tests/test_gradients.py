@@ -13,7 +13,7 @@ import pytest
 from jaxcluster import bayesian_gmm, bisecting, gmm, kmeans, soft_kmeans
 from jaxcluster.cluster import kmedoids, sinkhorn
 from jaxcluster.cluster.gmm.em import TransposedPoints
-from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_memory_of_a_gradient_does_not_grow_with_the_steps(name):
 
 def test_second_derivatives_know_that_the_solution_moves():
     def solved(a, b):  # s = a·s + b
-        return at_fixed_point(lambda s, a, b: a * s + b, jax.lax.stop_gradient(b / (1 - a)), a, b)
+        return implicit_fixed_point(lambda s, a, b: a * s + b, jax.lax.stop_gradient(b / (1 - a)), a, b)
 
     found = jax.jit(jax.hessian(solved, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
     np.testing.assert_allclose(found, [[48, 4], [4, 0]], rtol=1e-4, atol=1e-4)
@@ -136,7 +136,7 @@ def test_a_hessian_of_centers_is_that_of_the_gradient(name):
 def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
     def value(a, b):
         held = {"s": jax.lax.stop_gradient(b / (1 - a)), "count": jnp.int32(3)}
-        found = at_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, held)
+        found = implicit_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, held)
         return found["s"] * found["count"]
 
     for transform in (lambda f: f, jax.jit):

@@ -35,12 +35,12 @@ def formula(p, w):
 
 
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array, as_affinity])
-def test_it_is_the_formula(weights, assignments, form):
+def test_soft_ncut_matches_the_formula(weights, assignments, form):
     p = jnp.asarray(assignments, jnp.float32)
     np.testing.assert_allclose(soft_ncut(p, form(weights)), formula(assignments, weights), rtol=1e-5)
 
 
-def test_of_a_kernel_it_is_the_formula(assignments):
+def test_soft_ncut_of_a_kernel_matches_the_formula(assignments):
     x = np.random.default_rng(2).normal(size=(N, 2))
     matrix = np.exp(-0.7 * np.square(x[:, None] - x).sum(axis=-1))
     loss = jax.jit(soft_ncut)(jnp.asarray(assignments, jnp.float32), kernel(x, 0.7))
@@ -89,7 +89,7 @@ def test_the_cut_of_labels(weights, form):
     assert spectral.ncut(5 - labels, form(weights)) == pytest.approx(spectral.ncut(labels, form(weights)), rel=1e-12)
 
 
-def test_what_is_not_connected_is_cut_for_nothing():
+def test_disconnected_components_have_cut_zero():
     matrix = np.kron(np.eye(3), np.ones((4, 4)))
     labels = np.repeat([0, 1, 2], 4)
     assert spectral.ncut(labels, matrix) == spectral.ratio_cut(labels, matrix) == 0

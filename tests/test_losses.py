@@ -1,4 +1,4 @@
-"""What all losses promise: jit and vmap change nothing, the gradient is that of differences, and it is finite on
+"""Contract of all losses: jit and vmap change nothing, the gradient is that of differences, and it is finite on
 batches that have nothing to teach: equal rows, one class, no positives, no labels, one row."""
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ WEIGHTED = {
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_rows_of_weight_zero_are_not_there_whatever_they_hold(name):
+def test_samples_of_weight_zero_are_ignored_even_if_nan(name):
     z = jnp.asarray(Z, jnp.float32)
     value_and_grad = jax.jit(jax.value_and_grad(WEIGHTED[name]))
     padded = jnp.concatenate([z[:2], jnp.full((2, D), jnp.nan), z[4:]])

@@ -24,7 +24,7 @@ def narrow(*arrays):
 
 
 def check_reductions(loss, terms):
-    """Of the function of reduction and weights, against the terms of the rows."""
+    """Check every reduction, with and without weights, against the terms of the samples."""
     np.testing.assert_allclose(loss(reduction="none"), terms, rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(loss(reduction="mean"), terms.mean(), rtol=1e-5)
     np.testing.assert_allclose(loss(reduction="sum"), terms.sum(), rtol=1e-5)

@@ -151,7 +151,7 @@ def test_the_second_derivative_of_distances_is_that_of_the_first():
         check_grads(grad, (z,), order=1, modes=["fwd"])
 
 
-def test_a_target_of_zero_adds_nothing_and_a_share_of_zero_stays_finite():
+def test_a_target_of_zero_adds_nothing_and_an_assignment_of_zero_stays_finite():
     q, p = narrow([[0.0, 1.0], [0.5, 0.5]]), narrow([[0.0, 1.0], [1.0, 0.0]])
     np.testing.assert_allclose(losses.dec_loss(q, p), np.log(2) / 2, rtol=1e-6)
     assert np.isfinite(jax.grad(losses.dec_loss)(q, p[::-1])).all()
@@ -273,7 +273,7 @@ def test_assignments_of_many_samples_in_one_program(n, k, d):
 
 
 def test_the_gradient_of_tight_clusters_is_of_differences():
-    """Of x² − 2xμ + μ² it is +.249 with respect to log σ², where (x − μ)² gives −.0007."""
+    """The gradient in log σ² is −.0007; x² − 2xμ + μ² in float32 gives +.249."""
     noise = np.where(np.arange(8) % 2, 1e-3, -1e-3)[:, None]
     means = np.array([[-10.0], [10.0]])
     z = np.repeat(means, 4, axis=0) + noise

@@ -55,7 +55,7 @@ def test_pair_and_triplet_losses_match_their_formulas(reduction, weights):
     np.testing.assert_allclose(result, reduced(np.array(triplets), of_rows, reduction), rtol=1e-5)
 
 
-def test_pairs_that_belong_together_by_a_share():
+def test_pairs_with_fractional_labels():
     whole, none = (losses.contrastive_loss(*narrow(A, B), np.full(N, y), margin=MARGIN) for y in (1, 0))
     share = losses.contrastive_loss(*narrow(A, B), np.full(N, 0.25), margin=MARGIN)
     np.testing.assert_allclose(share, 0.25 * whole + 0.75 * none, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_the_rows_of_pairs_and_triplets_are_those_of_a_loop():
 
 
 @pytest.mark.parametrize("labels", [np.zeros(4, int), np.arange(4), np.full(4, -1), [0, 0, -1, -1]])
-def test_a_batch_without_triplets_says_so(labels):
+def test_a_batch_without_triplets_counts_none(labels):
     labels, z = np.asarray(labels), jnp.asarray(A[:4], jnp.float32)
     options = [("all", "mean"), ("all", "nonzero"), ("hard", "mean"), ("semi-hard", "sum")]
     assert [int(count) for count in losses.count_triplets(labels)] == [0, 0, 0]
@@ -89,7 +89,7 @@ def test_a_batch_without_triplets_says_so(labels):
         assert losses.mined_triplet_loss(z, labels, mining=mining, reduction=reduction) == 0
 
 
-def test_very_many_triplets_are_counted_to_the_end_of_the_integers():
+def test_triplet_counts_saturate_at_the_largest_int32():
     counts = losses.count_triplets(np.arange(2100) % 2)
     assert counts.triplets == 2**31 - 1
     assert counts.pairs == 2100 * 1049
@@ -217,7 +217,7 @@ def test_bad_input_of_pairs():
         losses.mined_triplet_loss(a, LABELS, mining="semi")
     with pytest.raises(TypeError, match="labels must be integers, -1 for not known, got dtype float64"):
         losses.mined_triplet_loss(a, LABELS * 1.0)
-    with pytest.raises(ValueError, match=r"labels must have shape \(8,\), one a row, got \(7,\)"):
+    with pytest.raises(ValueError, match=r"labels must have shape \(8,\), one per row, got \(7,\)"):
         losses.supervised_contrastive_loss(a, LABELS[:7])
     with pytest.raises(ValueError, match=r"labels must be at least -1 \(not known\), got -2 to 3"):
         losses.count_triplets(LABELS - (LABELS < 0))

@@ -112,7 +112,7 @@ def test_contingency_takes_the_dtype():
     assert metrics.contingency_matrix(CLASSES, NOISY, sparse=True, dtype=np.int32).dtype == np.int32
 
 
-def test_mutual_information_of_a_given_table():
+def test_mutual_information_of_a_contingency_table():
     table = metrics.contingency_matrix(CLASSES, NOISY)
     expected = oracle.mutual_info_score(CLASSES, NOISY)
     assert metrics.mutual_info_score(None, None, contingency=table) == pytest.approx(expected, rel=1e-12)

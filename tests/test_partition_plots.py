@@ -1,4 +1,4 @@
-"""Pictures of medoids and of transport plans: what is drawn is what the numbers say."""
+"""Plots of medoids and of transport plans show the numbers that they are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots: each returns the Axes it drew on, and what it drew is what the data says."""
+"""Plots return their axes and show the data: maps, clusters, images, and colors."""
 
 from __future__ import annotations
 

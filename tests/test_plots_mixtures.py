@@ -172,7 +172,7 @@ def test_one_column_has_density_curves_and_their_sum(ax):
     np.testing.assert_allclose(curves(full)[0], total)
 
 
-def test_shares_of_the_labels_stand_in_for_weights_in_one_column(ax):
+def test_label_frequencies_replace_weights_in_one_column(ax):
     plots.ellipses(X[:, :1], LABELS, CENTERS[:, :1], np.ones((3, 1)), covariance_type="diag", ax=ax)
     np.testing.assert_allclose(curves(ax)[2][:, 1].max(), 20 / 60 * norm.pdf(0), rtol=1e-3)
     plain = plots.densities(X[:, :1], CENTERS[:, :1], np.ones((3, 1)), covariance_type="diag")

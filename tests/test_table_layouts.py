@@ -152,7 +152,7 @@ def test_layouts(text, columns):
     assert dataset.x.dtype == np.float64
 
 
-def test_a_layout_can_be_told():
+def test_layout_options_override_detection():
     text = "2019:2020\n1,5:2,5\n"
     dataset = load(write("a.csv", text), delimiter=":", decimal=",", header=True)
     np.testing.assert_array_equal(dataset.x, [[1.5, 2.5]])
@@ -192,7 +192,7 @@ def test_numbers_as_people_write_them(text, options, column):
     np.testing.assert_array_equal(load(write("a.csv", text), **options).x[:, 0], column)
 
 
-def test_a_number_that_can_be_read_in_two_ways_is_refused():
+def test_ambiguous_numbers_are_refused():
     message = complaint(write("a.csv", 'a,b\n"1,234",1\n"2,500",1\n'))
     assert "'1,234', which may be 1234 or 1.234" in message
     assert "decimal='.'" in message
@@ -253,7 +253,7 @@ def test_an_encoding_that_shows_late_is_recognized(monkeypatch):
     assert "(encoding=)" in message
 
 
-def test_encodings_can_be_told():
+def test_encoding_options_override_detection():
     data = "größe,b\n1,2\n".encode("utf-16-le")
     assert "pass encoding=utf-16-le" in complaint(write_bytes("a.csv", data))
     assert load("a.csv", encoding="utf-16-le").columns == ["größe", "b"]
@@ -285,7 +285,7 @@ def test_encodings_can_be_told():
         ('a,b\n1,"x\n2,y\n3,z\n', ["a quotation mark in line 2 or below is not closed"]),
     ],
 )
-def test_tables_that_are_none(text, words):
+def test_files_that_are_not_tables_are_refused(text, words):
     message = complaint(write("a.csv", text))
     assert all(word in message for word in words), message
     assert "Arrow" not in message
@@ -298,7 +298,7 @@ def test_a_quotation_mark_that_is_not_closed_loses_no_rows():
     assert load(write("b.csv", 'a,b\n1,"x\ny"\n2,z\n'), truth="b").y.tolist() == ["x\ny", "z"]
 
 
-def test_what_stands_behind_the_last_delimiter_is_not_lost(monkeypatch):
+def test_fields_after_the_last_delimiter_are_kept(monkeypatch):
     monkeypatch.setattr("jaxcluster.datasets.layout.SAMPLE_ROWS", 3)
     message = complaint(write("a.csv", "a,b,\n1,2,\n3,4,\n5,6,\n7,8,9\n"))
     assert "'9' in line 5" in message
@@ -333,7 +333,7 @@ def test_parquet_keeps_the_dtype_of_its_numbers():
 
 
 @pytest.mark.parametrize(("start", "words"), [(b"no", "starts with b'no"), (b"PAR1....", "truncated"), (b"", "b''")])
-def test_what_is_no_parquet(start, words):
+def test_files_that_are_not_parquet_are_refused(start, words):
     message = complaint(write_bytes("a.parquet", start))
     assert words in message
     with pytest.raises(DataError, match=r"\.parquet cannot be read as Parquet"):

@@ -26,12 +26,12 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.fold import across
+from jaxcluster.core.batching import best_of, map_runs
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.implicit import without_derivative
+from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -204,7 +204,7 @@ def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Arra
     validation.check_width(x, state.centers.shape[1])
     prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
     labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)
-    return without_derivative(prepared.unpad(labels), state, x)
+    return non_differentiable(prepared.unpad(labels), state, x)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -267,9 +267,9 @@ def _root(static, points, tol):
     # In units of the variance of all samples, for every split: that of a cluster falls with each split.
     tol = tol * mean_variance(points, norms, axis_name=axis_name)
     labels = jnp.zeros_like(points.weight, jnp.int32)
-    sums, weight = across(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
+    sums, weight = all_reduce(cluster_sums(points, labels, k, uniform=static.lloyd.uniform), axis_name)
     centers = sums / jnp.where(weight > 0, weight, 1)[:, None]
-    total = across(points.weight @ distances_to_assigned(points.x, centers, labels), axis_name)
+    total = all_reduce(points.weight @ distances_to_assigned(points.x, centers, labels), axis_name)
     inertia = jnp.zeros(k, points.x.dtype).at[0].set(total)
     parents, pairs = jnp.zeros(k - 1, jnp.int32), jnp.zeros((k - 1, 2, d), points.x.dtype)
     leaves = _Leaves(labels, centers, inertia, weight, parents, pairs, jnp.zeros(k - 1, points.x.dtype))
@@ -295,15 +295,15 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
         return lloyd.run(centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True)
 
     if static.init == FROM_CENTERS:
-        fitted = best_of(many(run, key_or_centers))
+        fitted = best_of(map_runs(run, key_or_centers))
     elif static.runs == 1:
         fitted = run(key_or_centers)
     else:
-        fitted = best_of(many(run, jax.random.split(key_or_centers, static.runs)))
+        fitted = best_of(map_runs(run, jax.random.split(key_or_centers, static.runs)))
     pair, side = fitted.state.centers, fitted.state.assignment.labels
     children = jnp.stack([parent, s + 1])
     distance = samples.points.weight * distances_to_assigned(points.x, pair, side)
-    inertia = across(jax.ops.segment_sum(distance, side, 2), axis_name)
+    inertia = all_reduce(jax.ops.segment_sum(distance, side, 2), axis_name)
     total = leaves.inertia.at[children].set(inertia)
     return _Leaves(
         labels=jnp.where(in_parent & (side == 1), s + 1, leaves.labels),

@@ -31,13 +31,13 @@ from jaxcluster.cluster.lloyd import (
 )
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
+from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
-from jaxcluster.core.fold import across, map_rows, tile_rows
+from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.implicit import without_derivative
+from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -223,7 +223,7 @@ def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = No
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
     inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
-    return without_derivative(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
+    return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
 def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
@@ -293,7 +293,7 @@ def sweep(
     run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
     # Concrete problems are split into parts that run at the same time, a core each.
     traced = validation.is_traced(key, prepared.points, tol, max_steps)
-    fits = run(counts, index) if traced else side_by_side(run, counts, index)
+    fits = run(counts, index) if traced else map_threaded(run, counts, index)
     fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
     fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
     active = np.arange(static.k) < counts.reshape(*shape, 1)
@@ -311,9 +311,9 @@ def _fit(static, key, points, constraints, tol, max_steps):
 
     def best_run(samples, constraints, tol, max_steps, key):
         run = partial(_run, static, samples, constraints, tol, max_steps)
-        return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+        return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
 
-    fitted = (best_run if static.axis_name else in_groups(best_run))(samples, constraints, tol, max_steps, key)
+    fitted = (best_run if static.axis_name else vmap_in_chunks(best_run))(samples, constraints, tol, max_steps, key)
     return _finish(static, fitted, points, samples.norms, constraints)
 
 
@@ -325,7 +325,7 @@ def _many_fits(static, total, key, points, tol, max_steps, counts, index):
         constraints = CenterConstraints(active=jnp.arange(static.k, dtype=jnp.int32) < count)
         return _fit(static, key, points, constraints, tol, max_steps)
 
-    return many(one, counts, jax.random.split(key, total)[index])
+    return map_runs(one, counts, jax.random.split(key, total)[index])
 
 
 def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_name: str | None = None) -> Fit:
@@ -369,7 +369,7 @@ def _finish(static, fitted, points, norms, constraints):
     centers = attach(axis_name, state.centers, points, mean_labels)
     labels, weight = state.assignment.labels, state.stats.weight
     squares = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
-    inertia = across(points.weight @ squares, axis_name)
+    inertia = all_reduce(points.weight @ squares, axis_name)
     empty = weight <= 0
     if constraints.active is not None:
         empty &= constraints.active

@@ -24,7 +24,7 @@ import numpy as np
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import beyond_float64
-from jaxcluster.core.fold import SUM, across, fold_rows
+from jaxcluster.core.fold import SUM, all_reduce, fold_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import iterate
 from jaxcluster.core.preparation import HOST_BLOCK
@@ -135,7 +135,7 @@ def run(
     """
     state = init_state(centers, samples, constraints, options)
     if not absolute:
-        squares = across(samples.points.weight @ samples.norms, options.axis_name)
+        squares = all_reduce(samples.points.weight @ samples.norms, options.axis_name)
         tol = tol * variance_from_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
     fit = iterate(
         lambda state: step(state, samples, constraints, options),
@@ -177,7 +177,7 @@ def step(state: LloydState, samples: Samples, constraints: CenterConstraints, op
         options=options,
     )
     changed = jnp.any((assignment.labels != state.assignment.labels) & (samples.points.weight > 0))
-    stable = across(changed.astype(jnp.int32), options.axis_name) == 0
+    stable = all_reduce(changed.astype(jnp.int32), options.axis_name) == 0
     return LloydState(centers, stats, assignment, labels, jnp.sum(squared_shifts), stable)
 
 
@@ -295,7 +295,7 @@ def relocate_empty_clusters(
         labels = _relocated_labels(labels, empty, state, points, axis_name)
         # Summed anew: subtracting a far sample from the sum of its old cluster would leave its rounding error there.
         sums, weight = cluster_sums(points, labels, empty.shape[0])
-        return LloydStats(*across((sums, weight), axis_name), stats.inertia), labels
+        return LloydStats(*all_reduce((sums, weight), axis_name), stats.inertia), labels
 
     return at_most_once(jnp.any(empty), relocate, (state.stats, state.assignment.labels))
 
@@ -328,7 +328,7 @@ def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str |
     weight = points.weight
     # Not as a product: XLA's CPU multiplies a vector and a matrix on one core.
     sums = jnp.sum(points.x * weight[:, None], axis=0)
-    return variance_from_sums(*across((jnp.sum(weight), weight @ norms, sums), axis_name))
+    return variance_from_sums(*all_reduce((jnp.sum(weight), weight @ norms, sums), axis_name))
 
 
 def variance_from_sums(
@@ -348,7 +348,7 @@ def inertia_of(
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Inertia Σ w·distance² of labels, from differences (1 − cos where ``spherical``)."""
-    return across(points.weight @ distances_to_assigned(points.x, centers, labels, spherical=spherical), axis_name)
+    return all_reduce(points.weight @ distances_to_assigned(points.x, centers, labels, spherical=spherical), axis_name)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -371,10 +371,10 @@ def _differentiable_means_jvp(axis_name, primals, tangents):
     k = centers.shape[0]
     inside = (labels >= 0) & (labels < k)
     labels = jnp.where(inside, labels, k)
-    weight = across(jax.ops.segment_sum(points.weight, labels, k), axis_name)
+    weight = all_reduce(jax.ops.segment_sum(points.weight, labels, k), axis_name)
     offset = points.x - centers[jnp.where(inside, labels, 0)]
     terms = points.weight[:, None] * tangent.x + tangent.weight[:, None] * offset
-    total = across(jax.ops.segment_sum(terms, labels, k), axis_name)
+    total = all_reduce(jax.ops.segment_sum(terms, labels, k), axis_name)
     return centers, total / jnp.where(weight > 0, weight, 1)[:, None]
 
 
@@ -383,7 +383,7 @@ def differentiable_directions(
 ) -> Float[Array, "k d"]:
     """Unit centers computed again from their samples, for their derivative; those without samples are constant."""
     sums, _ = cluster_sums(points, labels, centers.shape[0])
-    directions = normalize(across(sums, axis_name))
+    directions = normalize(all_reduce(sums, axis_name))
     return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
 
 

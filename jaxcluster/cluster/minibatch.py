@@ -25,11 +25,11 @@ import jax.numpy as jnp
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.batching import map_runs
+from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import finalize, padded_size, prepare
-from jaxcluster.core.restart import many
 from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
@@ -278,7 +278,7 @@ def _fit(static, key, points, constraints, limits):
     fitted = iterate(advance, loop, tol=0, max_steps=max_steps, capacity=static.capacity)
     state = fitted.state.state
     labels, _ = nearest(points.x, state.centers)
-    inertia = across(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
+    inertia = all_reduce(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
     status = status_with(fitted.status, objective=inertia)
     unresolved = unresolved_about_means(points, state.centers, labels) if static.narrowed else None
     return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), unresolved
@@ -368,7 +368,7 @@ def _seed(static, key, sample, constraints):
 
     if static.runs == 1:
         return _initial_state(one(key)[0])
-    centers, inertia = many(one, jax.random.split(key, static.runs))
+    centers, inertia = map_runs(one, jax.random.split(key, static.runs))
     return _initial_state(centers[jnp.argmin(inertia)])
 
 
@@ -396,7 +396,7 @@ def count_rows(weight: Float[Array, " n"], axis_name: str | None) -> Int[Array, 
     """Number of samples up to the last with a weight: padding, on one device or over many, comes after it."""
     local = weight.shape[0]
     ends = jnp.arange(1, local + 1, dtype=jnp.int32) + shard_index(axis_name) * local
-    return across(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
+    return all_reduce(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
 
 
 def update_ema(state: State, value: Float[Array, ""], alpha, *, margin=0.0, fresh=False) -> State:

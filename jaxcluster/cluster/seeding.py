@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -222,7 +222,7 @@ def kmeans_plus_plus(
         index, is_local = _draw(jax.random.fold_in(key, j), points.weight * closest, candidates, axis_name)
         rows = take_row(points.x, index, is_local, axis_name)
         squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
-        potential = across(points.weight @ squares, axis_name)
+        potential = all_reduce(points.weight @ squares, axis_name)
         best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
         return centers.at[j].set(rows[best]), squares[:, best], j + 1
 
@@ -260,7 +260,7 @@ def kmeans_parallel(
     candidates = jnp.concatenate(candidates)
     labels, _ = nearest(points.x, candidates)
     _, weight = cluster_sums(points, labels, candidates.shape[0])
-    weighted = Points(candidates, across(weight, axis_name))
+    weighted = Points(candidates, all_reduce(weight, axis_name))
     return kmeans_plus_plus(keys[-1], weighted, k, active=active, frozen=frozen)
 
 

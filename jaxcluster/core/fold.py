@@ -17,12 +17,12 @@ class Monoid(NamedTuple):
     """Associative operation on summaries, and its collective over a mapped axis."""
 
     combine: Callable[[Any, Any], Any]
-    across: Callable[[Any, str], Any]
+    all_reduce: Callable[[Any, str], Any]
 
 
-SUM = Monoid(combine=jnp.add, across=jax.lax.psum)
-MIN = Monoid(combine=jnp.minimum, across=jax.lax.pmin)
-MAX = Monoid(combine=jnp.maximum, across=jax.lax.pmax)
+SUM = Monoid(combine=jnp.add, all_reduce=jax.lax.psum)
+MIN = Monoid(combine=jnp.minimum, all_reduce=jax.lax.pmin)
+MAX = Monoid(combine=jnp.maximum, all_reduce=jax.lax.pmax)
 
 
 LINE, SHARE = 64, 16
@@ -70,7 +70,7 @@ def fold_rows(
         summary, per_row = tile_function(rows)
     else:
         summary, per_row = _fold_tiles(tile_function, rows, n, tile, monoid, axis)
-    return across(summary, axis_name, monoid), per_row
+    return all_reduce(summary, axis_name, monoid), per_row
 
 
 def map_rows(row_function: Callable[[Any], Any], rows: Any, *, tile: int | None = None) -> Any:
@@ -79,11 +79,11 @@ def map_rows(row_function: Callable[[Any], Any], rows: Any, *, tile: int | None 
     return per_row
 
 
-def across(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
+def all_reduce(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
     """Reduction of summaries over a mapped axis; the identity without one."""
     if axis_name is None:
         return summary
-    return jax.tree.map(lambda leaf: monoid.across(leaf, axis_name), summary)
+    return jax.tree.map(lambda leaf: monoid.all_reduce(leaf, axis_name), summary)
 
 
 def _fold_tiles(tile_function, rows, n, tile, monoid, axis):

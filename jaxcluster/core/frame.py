@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, publish, published_dtype, times_power_of_two
-from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.types import Array, Float, Int, Published
 
 SAMPLE, TRACED_SAMPLE = 1024, 256
@@ -224,7 +224,7 @@ def traced_frame(x, counted, axis_name, center=True):
     middle = np.arange(radii.shape[0], dtype=np.int32) == (none + radii.shape[0]) >> 1
     reach = jnp.max(jnp.where(counted, jnp.abs(x - origin[None, :]), 0), axis=1)
     # Exponents before the reductions: XLA repeats elementwise operations after a reduction in each consumer.
-    reach = across(jnp.max(exponent_of(reach)), axis_name, MAX)
+    reach = all_reduce(jnp.max(exponent_of(reach)), axis_name, MAX)
     size = jnp.where(none < radii.shape[0], jnp.sum(exponent_of(radii), where=middle, dtype=jnp.int32), reach)
     exponent = jnp.where(jnp.abs(size) <= UNSCALED_EXPONENTS, 0, -size)
     return Frame(origin, jnp.minimum(exponent, LARGEST_EXPONENT - reach))
@@ -236,7 +236,7 @@ def _gather(table, axis_name):
         return table
     gathered = jax.lax.all_gather(table, axis_name, tiled=True)
     return (
-        across(gathered.astype(jnp.int8), axis_name, MAX) > 0
+        all_reduce(gathered.astype(jnp.int8), axis_name, MAX) > 0
         if table.dtype == bool
-        else across(gathered, axis_name, MAX)
+        else all_reduce(gathered, axis_name, MAX)
     )

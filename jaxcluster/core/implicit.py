@@ -27,7 +27,7 @@ GMRES_RESTARTS = 16
 """Most restarts of GMRES."""
 
 
-def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
+def implicit_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any:
     """``solution``, with its derivative as the fixed point s = step(s, *inputs).
 
     By the implicit function theorem, ds = (I − ∂step/∂s)⁻¹·(∂step/∂inputs)·d(inputs), solved by GMRES: memory does
@@ -42,21 +42,21 @@ def at_fixed_point(step: Callable[..., Any], solution: Any, *inputs: Any) -> Any
     Returns:
         ``solution``.
     """
-    step, more = _opened(step, solution, *inputs)
-    return _at_fixed_point(step, solution, *inputs, *more)
+    step, more = _closure_convert(step, solution, *inputs)
+    return _implicit_fixed_point(step, solution, *inputs, *more)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _at_fixed_point(step, solution, *inputs):
+def _implicit_fixed_point(step, solution, *inputs):
     return solution
 
 
-@_at_fixed_point.defjvp
-def _at_fixed_point_jvp(step, primals, tangents):
+@_implicit_fixed_point.defjvp
+def _implicit_fixed_point_jvp(step, primals, tangents):
     solution, *inputs = primals
     _, *input_tangents = tangents
     # Not the bare solution: for a second derivative it has to depend on the inputs.
-    solution = _at_fixed_point(step, solution, *inputs)
+    solution = _implicit_fixed_point(step, solution, *inputs)
     leaves, tree = jax.tree.flatten(solution)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
 
@@ -96,7 +96,7 @@ def with_derivative_of(function: Callable[..., Any], value: Any, *inputs: Any) -
     The function is equal to the value but costs more to compute, or its derivative is a surrogate. Values that it
     closes over are inputs too.
     """
-    function, more = _opened(function, *inputs)
+    function, more = _closure_convert(function, *inputs)
     return _with_derivative_of(function, value, *inputs, *more)
 
 
@@ -117,10 +117,10 @@ def at_optimum(function: Callable[..., Any], value: Any, variables: Any, *inputs
     """``value``, with the derivative of ``function(variables, *inputs)`` at optimal ``variables``.
 
     By the envelope theorem the first derivative is that of the function at constant variables. The second one includes
-    the derivative of the variables by the inputs, such as that of `at_fixed_point`, which costs nothing until then.
+    the derivative of the variables by the inputs, such as that of `implicit_fixed_point`, which costs nothing until then.
     Values that the function closes over are inputs too.
     """
-    function, more = _opened(function, variables, *inputs)
+    function, more = _closure_convert(function, variables, *inputs)
     return _at_optimum(function, value, variables, *inputs, *more)
 
 
@@ -137,19 +137,19 @@ def _at_optimum_jvp(function, primals, tangents):
     return _at_optimum(function, value, variables, *inputs), derivative
 
 
-def without_derivative(labels: Any, *inputs: Any) -> Any:
+def non_differentiable(labels: Any, *inputs: Any) -> Any:
     """``labels``, whose derivative with respect to ``inputs`` raises TypeError."""
     # JAX alone would return a gradient of 0, which looks like an optimum.
-    return _without_derivative(labels, *inputs) if is_traced(inputs) else labels
+    return _non_differentiable(labels, *inputs) if is_traced(inputs) else labels
 
 
 @jax.custom_jvp
-def _without_derivative(labels, *inputs):
+def _non_differentiable(labels, *inputs):
     return labels
 
 
-@_without_derivative.defjvp
-def _without_derivative_jvp(primals, tangents):
+@_non_differentiable.defjvp
+def _non_differentiable_jvp(primals, tangents):
     raise TypeError(
         "A gradient through labels was asked for, but labels are integers, which have none. Differentiate "
         "probabilities instead: soft_kmeans.responsibilities or gmm.predict_proba, made hard by "
@@ -158,7 +158,7 @@ def _without_derivative_jvp(primals, tangents):
     )
 
 
-def _opened(function, *arguments):
+def _closure_convert(function, *arguments):
     """Closure conversion.
 
     Returns:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxcluster.core import memory, validation
 from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
-from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import (
     Frame,
     binary_exponent,
@@ -324,8 +324,8 @@ def _traced_weights(x, weights, axis_name):
         raise ValueError(f"weights must have shape ({x.shape[0]},), one a row, got {weight.shape}.")
     weight = weight.astype(x.dtype)
     constant = jax.lax.stop_gradient(weight)
-    largest = across(jnp.max(constant), axis_name, MAX)
+    largest = all_reduce(jnp.max(constant), axis_name, MAX)
     relative = constant / jnp.where(largest > 0, largest, 1)  # so that no sum overflows
-    total, count = across((jnp.sum(relative), jnp.sum((constant > 0).astype(x.dtype))), axis_name)
+    total, count = all_reduce((jnp.sum(relative), jnp.sum((constant > 0).astype(x.dtype))), axis_name)
     exponent = 1 - exponent_of(largest) - exponent_of(total / jnp.maximum(count, 1))
     return times_power_of_two(weight, exponent), exponent

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
-from jaxcluster.core.fold import MAX, across
+from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.types import Array, Bool, Fit, Int
 
 ROWS = "rows"
@@ -74,11 +74,11 @@ def take_row(rows: Array, index: Int[Array, " m"], mine: Bool[Array, " m"], axis
     taken = rows[index]
     if axis_name is None:
         return taken
-    return across(jnp.where(mine.reshape(mine.shape + (1,) * (taken.ndim - mine.ndim)), taken, 0), axis_name)
+    return all_reduce(jnp.where(mine.reshape(mine.shape + (1,) * (taken.ndim - mine.ndim)), taken, 0), axis_name)
 
 
 def gather_tables(table: Array, axis_name: str | None) -> Array:
     """Concatenation of the (m, …) tables of all devices, in order, typed as equal on every device."""
     if axis_name is None:
         return table
-    return across(jax.lax.all_gather(table, axis_name, tiled=True), axis_name, MAX)
+    return all_reduce(jax.lax.all_gather(table, axis_name, tiled=True), axis_name, MAX)

@@ -152,7 +152,7 @@ def exclude_column(
     """The chosen positions, or all, without a column that is no feature. Raises DataError if it was chosen."""
     index = column_index(column, names, width, where)
     if chosen is not None and index in chosen:
-        raise DataError(f"{where}: column {column!r} holds something else, and is one of the chosen. Drop it from one.")
+        raise DataError(f"{where}: column {column!r} is both left out and chosen. Drop it from one.")
     return [i for i in range(width) if i != index] if chosen is None else chosen
 
 
@@ -162,7 +162,7 @@ def as_labels(values: Any, where: str) -> np.ndarray:
     if values.ndim == 2 and 1 in values.shape:
         values = values.ravel()
     if values.ndim != 1 or values.size == 0:
-        raise DataError(f"{where} has shape {values.shape}; labels must be one value a row, shape (n,).")
+        raise DataError(f"{where} has shape {values.shape}; labels must be one value per row, shape (n,).")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     if values.dtype.kind not in "biufU":

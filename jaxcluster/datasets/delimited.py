@@ -325,7 +325,7 @@ def _ragged_error(path: Path, layout: Layout, ragged: Sequence[Any], good: int) 
     return DataError(
         f"{path.name}: {len(ragged):,} of {good + len(ragged):,} rows do not have {width} "
         f"field{'s' * (width > 1)}; the first is line {line}, with {fields}: {quote_cell(row)}. "
-        "Mend the file, or name what separates its fields (delimiter=)."
+        "Correct the file, or name what separates its fields (delimiter=)."
     )
 
 
@@ -354,7 +354,7 @@ def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]
     for line, _ in _rows(path, layout):
         before, start = line, before
     if "".join(lines[start:]).count('"') % 2:
-        raise DataError(f"{path.name}: a quotation mark in line {start + 1} or below is not closed. Mend the file.")
+        raise DataError(f"{path.name}: a quotation mark in line {start + 1} or below is not closed. Correct the file.")
 
 
 def _diagnose(path, form, layout, wanted, error) -> dict[int, pa.ChunkedArray] | None:

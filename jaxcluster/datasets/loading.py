@@ -152,7 +152,7 @@ def _check_text_table(name: str, form: Format) -> None:
     """Raise DataError if there are options for the layout of a file that is no text table."""
     option = next((option for option, value in form._asdict().items() if value is not None), None)
     if option is not None:
-        raise DataError(f"{name} is no text table, so that the {option} chooses nothing ({option}=). Leave it out.")
+        raise DataError(f"{name} is no text table, so that the {option} has no effect ({option}=). Leave it out.")
 
 
 def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -229,7 +229,7 @@ def _resolve(spec: str | os.PathLike, key: str | None) -> tuple[Path, str | None
             f"{path.name} {seen} and is no idx file (MNIST's format); known endings: {listing(EXTENSIONS)}."
         )
     if key is not None and _extension(path) != ".npz":
-        raise DataError(f"{path.name} is no .npz file, so key={key!r} chooses nothing. Leave it out.")
+        raise DataError(f"{path.name} is no .npz file, so key={key!r} has no effect. Leave it out.")
     return path, key
 
 

@@ -129,7 +129,7 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
         if i == 0 and table.row_names:
             raise DataError(
                 f"{where}: the header has {len(names) - 1} names, but rows have {len(names)} fields, and the first one "
-                "does not number or name the rows. Mend the header, or pass header=False."
+                "does not number or name the rows. Correct the header, or pass header=False."
             )
         break
     nameless = [str(i) for i, name in enumerate(names) if not name and i not in left_out]

@@ -112,7 +112,8 @@ def as_samples(**matrices: Any) -> list[Float[Array, "n d"]]:
     for name, array in zip(names[1:], arrays[1:], strict=True):
         if array.shape[1] != arrays[0].shape[1]:
             raise ValueError(
-                f"{name} has {array.shape[1]} columns, but {names[0]} has {arrays[0].shape[1]}. Both must be as wide."
+                f"{name} has {array.shape[1]} columns, but {names[0]} has {arrays[0].shape[1]}. "
+                "Both need the same number."
             )
     return _center_together(arrays)
 
@@ -143,7 +144,7 @@ def as_weights(weights: Any, n: int) -> Weights | None:
     if validation.is_traced(weights):
         weights = validation.widen(jnp.asarray(weights))
         if weights.shape != (n,):
-            raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+            raise ValueError(f"weights must have shape ({n},), one per row, got {weights.shape}.")
         return Weights(weights.astype(float_dtype(weights.dtype)))
     weights = np.asarray(weights)
     if weights.shape == (n,) and not weights.any():
@@ -242,7 +243,7 @@ def _center_together(arrays):
 
 def _check_length(labels, n, name):
     if labels.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), one a row, got {labels.shape}.")
+        raise ValueError(f"{name} must have shape ({n},), one per row, got {labels.shape}.")
 
 
 def _check_range(labels, k, name):

@@ -138,5 +138,5 @@ def _as_scores(scores, name):
     if scores.ndim == 2 and scores.shape[1] == 1:
         scores = scores[:, 0]
     if scores.ndim != 1 or not scores.size:
-        raise ValueError(f"{name} must have shape (n,) or (n, 1), one number a row, got {scores.shape}.")
+        raise ValueError(f"{name} must have shape (n,) or (n, 1), one number per row, got {scores.shape}.")
     return as_shaped(scores, scores.shape, name=name, of="rows")

@@ -110,7 +110,7 @@ def encode_pair(labels_true: ArrayLike, labels_pred: ArrayLike) -> tuple[Encoded
     if true.codes.size != pred.codes.size:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: [{true.codes.size}, {pred.codes.size}]. "
-            "Pass labels_true and labels_pred with one label a row."
+            "Pass labels_true and labels_pred with one label per row."
         )
     return true, pred
 
@@ -238,7 +238,7 @@ def _indices_in(order, encoded):
 def _check_sample_weight(sample_weight, n):
     weight = np.asarray(sample_weight, np.float64)
     if weight.shape != (n,):
-        raise ValueError(f"sample_weight must have shape ({n},), one a row, got {weight.shape}.")
+        raise ValueError(f"sample_weight must have shape ({n},), one per row, got {weight.shape}.")
     validation.check_finite(weight, name="sample_weight")
     return weight
 

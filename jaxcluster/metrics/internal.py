@@ -273,7 +273,7 @@ def _check_samples(X, labels, name, *, count=True) -> tuple[Any, EncodedLabels]:
     if scipy.sparse.issparse(X):
         raise TypeError(
             "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "
-            "of distances set what is absent to what it stands for."
+            "of distances fill the absent entries first."
         )
     X, encoded = validation.check_matrix(X, name="X"), encode(labels)
     n, k = encoded.codes.size, encoded.counts.size

@@ -118,7 +118,7 @@ def _check(x, q, metric):
     x, q = validation.check_matrix(x), validation.check_matrix(q, name="q")
     n, k = q.shape
     if x.shape[0] != n:
-        raise ValueError(f"x has {x.shape[0]} rows but q has {n}: pass one row of memberships a row.")
+        raise ValueError(f"x has {x.shape[0]} rows but q has {n}: pass one row of assignments per sample.")
     if k < 2:
         raise ValueError(f"q has {k} column: a silhouette compares at least 2 clusters.")
     if metric == PRECOMPUTED and x.shape != (n, n):

@@ -57,7 +57,7 @@ def fold_responsibilities(
     return fold_rows(fold_tile, rows, tile=tile, axis=-1)
 
 
-def _log_sum_exp_across(value, axis_name):
+def _log_sum_exp_all_reduce(value, axis_name):
     """Log-sum-exp over devices; -inf where all are."""
     most = jax.lax.pmax(jax.lax.stop_gradient(value), axis_name)
     most = jnp.where(jnp.isfinite(most), most, 0)
@@ -65,5 +65,5 @@ def _log_sum_exp_across(value, axis_name):
     return jnp.where(total > 0, most + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
 
 
-LOG_SUM_EXP = Monoid(combine=jnp.logaddexp, across=_log_sum_exp_across)
+LOG_SUM_EXP = Monoid(combine=jnp.logaddexp, all_reduce=_log_sum_exp_all_reduce)
 """Log-sum-exp as the reduction of `jaxcluster.core.fold.fold_rows`."""

@@ -164,7 +164,7 @@ def _checked(
     """
     means = np.asarray(means, np.float64)
     if means.ndim != 2 or means.shape[1] != x.shape[1]:
-        raise ValueError(f"means {means.shape} do not fit the rows {x.shape}: they need as many columns.")
+        raise ValueError(f"means {means.shape} do not fit the rows {x.shape}: they need the same number of columns.")
     covariances = as_covariances(covariances, covariance_type, *means.shape)
     if weights is None:
         return means, covariances, None

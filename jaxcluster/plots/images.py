@@ -44,7 +44,7 @@ def centers_as_images(
     """
     centers, shape = np.asarray(centers, np.float32), _check_shape(image_shape)
     if centers.ndim != 2 or centers.shape[1] != math.prod(shape) or not len(centers):
-        raise ValueError(f"centers {centers.shape} are no images {shape}: (k, {math.prod(shape)}) is needed.")
+        raise ValueError(f"centers {centers.shape} are not images of shape {shape}: (k, {math.prod(shape)}) is needed.")
     shown = centers[:MAX_IMAGES].reshape(-1, *shape)
     sheet, corners = _contact_sheet(shown)
     ax = _sheet(ax, sheet)
@@ -76,7 +76,7 @@ def reconstructions(
     x, reconstruction = np.asarray(x, np.float32), np.asarray(reconstruction, np.float32)
     shape = _check_shape(image_shape)
     if x.shape != reconstruction.shape or x.ndim != 2 or x.shape[1] != math.prod(shape) or not len(x):
-        raise ValueError(f"rows {x.shape} and {reconstruction.shape} are no pairs of images {shape}.")
+        raise ValueError(f"rows {x.shape} and {reconstruction.shape} are not pairs of images of shape {shape}.")
     pairs = np.concatenate([x[:MAX_PAIRS], reconstruction[:MAX_PAIRS]]).reshape(-1, *shape)
     n = len(pairs) // 2
     sheet, corners = _contact_sheet(pairs, n, gap=0.12)
@@ -109,7 +109,7 @@ def samples(
     """
     rows, shape = np.asarray(rows, np.float32), _check_shape(image_shape)
     if rows.ndim != 3 or rows.shape[2] != math.prod(shape) or not rows.size:
-        raise ValueError(f"rows {rows.shape} are no images {shape}: (k, m, {math.prod(shape)}) is needed.")
+        raise ValueError(f"rows {rows.shape} are not images of shape {shape}: (k, m, {math.prod(shape)}) is needed.")
     m, names = rows.shape[1], range(len(rows)) if names is None else names
     sheet, corners = _contact_sheet(rows[:MAX_NUMBERED].reshape(-1, *shape), m, gap=0.12)
     ax = _sheet(ax, sheet)

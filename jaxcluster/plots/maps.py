@@ -123,7 +123,9 @@ def plane(
     """
     x = as_float(x)
     if centers is not None and np.shape(centers)[1:] != x.shape[1:]:
-        raise ValueError(f"centers {np.shape(centers)} do not fit the rows {x.shape}: they need as many columns.")
+        raise ValueError(
+            f"centers {np.shape(centers)} do not fit the rows {x.shape}: they need the same number of columns."
+        )
     check_columns(columns, x.shape[1])
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not known; choose 'pca' or 'tsne'.")

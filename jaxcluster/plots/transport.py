@@ -54,7 +54,7 @@ def transport_plan(
     if (len(x), len(y)) != plan.shape or x.shape[1:] != y.shape[1:] or x.ndim != 2:
         raise ValueError(f"plan {plan.shape} does not fit rows {x.shape} and {y.shape}: (n, d) and (m, d) are needed.")
     if labels is not None and np.shape(labels) != (len(x),):
-        raise ValueError(f"labels {np.shape(labels)} do not fit {len(x)} rows: one label a row is needed.")
+        raise ValueError(f"labels {np.shape(labels)} do not fit {len(x)} rows: one label per row is needed.")
     return _lines(plan, x, y, labels, new_axes(ax, 6.4, 5.2), title)
 
 

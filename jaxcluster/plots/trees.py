@@ -105,7 +105,7 @@ def _check_linkage(linkage: Any, labels: Any, most: int) -> tuple[np.ndarray, np
         raise ValueError(f"linkage {linkage.shape} must be (n - 1, 4), the merges of at least 2 rows.")
     n = len(linkage) + 1
     if labels is not None and np.shape(labels) != (n,):
-        raise ValueError(f"labels {np.shape(labels)} do not fit {n} rows: one label a row is needed.")
+        raise ValueError(f"labels {np.shape(labels)} do not fit {n} rows: one label per row is needed.")
     if most < 2:
         raise ValueError(f"most={most} must be at least 2: there is no merge of fewer groups.")
     heights = linkage[:, 2]
@@ -229,7 +229,7 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     labels = np.asarray(labels)
     n = int(np.sum(children < parents.min())) if parents.size else 0
     if not n or labels.shape != (n,):
-        raise ValueError(f"labels {labels.shape} do not fit a tree of {n} rows: one label a row is needed.")
+        raise ValueError(f"labels {labels.shape} do not fit a tree of {n} rows: one label per row is needed.")
     bottom = _last_level(levels[children < n], levels[children >= n])
     icicles = _icicles(parents, children, np.minimum(levels, bottom), sizes, labels)
     ax = new_axes(ax, 8.0, 4.4)

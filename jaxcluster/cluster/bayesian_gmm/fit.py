@@ -41,12 +41,12 @@ from jaxcluster.cluster.gmm.init import (
 )
 from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in_frame, wide_means
 from jaxcluster.core import validation
+from jaxcluster.core.batching import best_of, map_runs, vmap_in_chunks
 from jaxcluster.core.dtypes import publish, times_power_of_two
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import prepare
-from jaxcluster.core.restart import best_of, in_groups, many
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
 
@@ -256,7 +256,7 @@ def _solve(static, key, points, weight_exponent, initial, params, traced):
     prior = priors.complete_prior(options, params, points, static.k, jnp.asarray(traced.reg).astype(dtype), row)
     points = points._replace(weight=times_power_of_two(points.weight, -weight_exponent))
     best = partial(_best_run, static)
-    run = best if options.axis_name else in_groups(best)
+    run = best if options.axis_name else vmap_in_chunks(best)
     fitted = run(points, initial, prior, traced, key)
     state = fitted.state
     components = components_of(state.posterior)
@@ -271,7 +271,7 @@ def _solve(static, key, points, weight_exponent, initial, params, traced):
 
 def _best_run(static, points, initial, prior, traced, key):
     run = partial(_run, static, points, initial, prior, traced)
-    return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+    return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
 
 
 def _run(static, points, initial, prior, traced, key):
@@ -293,7 +293,7 @@ def _first_posterior(static, key, points, samples, init, prior):
     if init.means is not None:
         centers, responsibilities = init.means, one_hot_responsibilities(nearest(points.x, init.means)[0], k)
     else:
-        total = across(jnp.sum(points.weight), vb.em.axis_name)
+        total = all_reduce(jnp.sum(points.weight), vb.em.axis_name)
         centers, responsibilities = initial_responsibilities(
             vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k
         )

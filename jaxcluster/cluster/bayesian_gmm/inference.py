@@ -25,7 +25,7 @@ from jaxcluster.cluster.gmm.state import (
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.implicit import without_derivative
+from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, Components, CovarianceType
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Published
 
@@ -185,7 +185,7 @@ def predict(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Int[Ar
     Raises:
         ValueError, TypeError: a wrong number of features; a gradient with respect to labels, which have none.
     """
-    return without_derivative(_posterior(state, x, frame=frame).labels(), state, x)
+    return non_differentiable(_posterior(state, x, frame=frame).labels(), state, x)
 
 
 def predict_proba(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Float[Published, "n k"]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcluster.cluster.bayesian_gmm.variational_em import Prior
 from jaxcluster.cluster.gmm import em
 from jaxcluster.core import validation
-from jaxcluster.core.fold import across, fold_rows
+from jaxcluster.core.fold import all_reduce, fold_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.ops.gaussian import DIFFERENCES, CovarianceType
 from jaxcluster.ops.gaussian.full import positive_definite
@@ -100,7 +100,7 @@ def complete_prior(
 def _mean_and_covariance(options, points, reg, row):
     """Mean and covariance of the data; 0 and 1 if they overflow, as then the status of the fit tells."""
     covariance_type, samples, d = options.covariance_type, em.transpose_points(points), points.x.shape[1]
-    total, sums = across((jnp.sum(points.weight), points.weight @ points.x), options.axis_name)
+    total, sums = all_reduce((jnp.sum(points.weight), points.weight @ points.x), options.axis_name)
     center = (sums / total)[None]
 
     def tile(samples):

@@ -19,7 +19,7 @@ import numpy as np
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
 from jaxcluster.core.dtypes import float_dtype
-from jaxcluster.core.fold import across, fold_rows, tile_rows
+from jaxcluster.core.fold import all_reduce, fold_rows, tile_rows
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
     COVARIANCE_TYPES,
@@ -267,7 +267,7 @@ def fold_e_step(
     # covariances with their operands, and they take twice the time.
     tile = em_tile(options, samples.weight.shape[0], *reference.shape)
     stats = fold_responsibilities(lambda samples: posterior(samples.x)[:2], contribution, samples, tile=tile)[0]
-    return across(stats, options.axis_name)
+    return all_reduce(stats, options.axis_name)
 
 
 def e_step(options: EMOptions, mixture: Mixture, reference: Float[Array, "k d"], samples: TransposedPoints) -> EMStats:

@@ -39,13 +39,13 @@ from jaxcluster.cluster.gmm.state import (
     wide_means,
 )
 from jaxcluster.core import validation
+from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
 from jaxcluster.core.preparation import Prepared, prepare
-from jaxcluster.core.restart import best_of, in_groups, many, side_by_side
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
@@ -233,7 +233,7 @@ def solve(
         fitted = _run(static, points, init, traced, key)
     else:
         best = partial(_best_run, static)
-        run = best if static.em.axis_name else in_groups(best)
+        run = best if static.em.axis_name else vmap_in_chunks(best)
         fitted = run(*jax.lax.stop_gradient((points, init, traced)), key)
     return _with_gradients(static, fitted, points, traced)
 
@@ -286,7 +286,7 @@ def _public_history(fitted, n_observed, ridge, frame):
 
 def _best_run(static, points, init, traced, key):
     run = partial(_run, static, points, init, traced)
-    return run(key) if static.runs == 1 else best_of(many(run, jax.random.split(key, static.runs)))
+    return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
 
 
 class _Run(NamedTuple):
@@ -345,14 +345,14 @@ def _with_posterior(options, fitted, samples, total):
     components = em.components_of(mixture)
     labels, log_p = em.label(options, components, samples.x)
     log_likelihood = samples.weight @ jnp.where(samples.weight > 0, log_p, 0)
-    log_likelihood = across(log_likelihood, options.axis_name) / total
+    log_likelihood = all_reduce(log_likelihood, options.axis_name) / total
     return fitted._replace(
         state=_Run(fitted.state, log_likelihood, far_rows(options, components, log_p)), labels=labels
     )
 
 
 def _m_step_params(options, points, reg, active):
-    total = across(jnp.sum(points.weight), options.axis_name)
+    total = all_reduce(jnp.sum(points.weight), options.axis_name)
     return em.MStepParams(total, jnp.asarray(reg, points.x.dtype), active)
 
 
@@ -364,7 +364,7 @@ def _with_gradients(static, fitted, points, traced):
     mixture, bound = state.mixture, state.lower_bound
     if static.unrolled is None:
         inputs = (points, jnp.asarray(traced.reg, points.x.dtype), traced.active)
-        parameters = at_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
+        parameters = implicit_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
         bound = with_derivative_of(partial(_bound, options), bound, parameters, *inputs)
     else:
         parameters = mixture[:3]
@@ -390,7 +390,7 @@ def mean_observed(options, points):
     if not options.missing:
         return x.shape[1]
     observed = jnp.sum(~jnp.isnan(x), axis=1, dtype=x.dtype)
-    observed, total = across((weight @ observed, jnp.sum(weight)), options.axis_name)
+    observed, total = all_reduce((weight @ observed, jnp.sum(weight)), options.axis_name)
     return observed / total
 
 
@@ -476,7 +476,7 @@ def _of_one_type(static, key, x, prepared, ridge, traced, ks, shape):
     total = shape[0] * shape[1]
     counts, index = np.repeat(np.asarray(ks, np.int32), shape[1]), np.arange(total)
     run = partial(_many_fits, static, total, key, prepared.points, traced)
-    solution = side_by_side(run, counts, index)
+    solution = map_threaded(run, counts, index)
     mean = np.asarray(
         to_data_units(
             solution.log_likelihood, solution.n_observed, ridge.log_jacobian, prepared.frame, dtype=np.dtype(float)
@@ -496,4 +496,4 @@ def _many_fits(static, total, key, points, traced, counts, index):
         active = jnp.arange(static.k, dtype=jnp.int32) < count
         return solve(static, key, points, CenteredInit(), traced._replace(active=active))
 
-    return many(one, counts, jax.random.split(key, total)[index])
+    return map_runs(one, counts, jax.random.split(key, total)[index])

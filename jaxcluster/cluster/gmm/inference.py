@@ -31,7 +31,7 @@ from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.implicit import with_derivative_of, without_derivative
+from jaxcluster.core.implicit import non_differentiable, with_derivative_of
 from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.ops.gaussian import Components, CovarianceType, far
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
@@ -63,7 +63,7 @@ def predict(state: GMMState, x, *, missing: bool = False, frame: Frame | None = 
     Raises:
         ValueError, TypeError: a wrong number of features; a gradient with respect to labels, which have none.
     """
-    return without_derivative(_posterior(state, x, missing=missing, frame=frame).labels(), state, x)
+    return non_differentiable(_posterior(state, x, missing=missing, frame=frame).labels(), state, x)
 
 
 def predict_proba(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, "n k"]:

@@ -37,7 +37,7 @@ from jaxcluster.cluster.gmm.state import (
 from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import padded_size, prepare
@@ -465,7 +465,7 @@ class _MinibatchState(NamedTuple):
 def _init_state(static, key, points, initial, reg):
     """Initial state from samples. Precisions of the caller get no ``reg`` added, others do."""
     reg = jnp.asarray(reg).astype(points.x.dtype)
-    params = em.MStepParams(across(jnp.sum(points.weight), static.em.axis_name), reg)
+    params = em.MStepParams(all_reduce(jnp.sum(points.weight), static.em.axis_name), reg)
     samples = em.transpose_points(points)
     mixture, collapsed = initial_mixture(static.em, static.method, key, points, samples, initial, params, static.k)
     added = reg if initial.covariances is None else jnp.zeros_like(reg)
@@ -487,7 +487,7 @@ def _solution_in_frame(static, fitted, points):
     components = em.components_of(mixture)
     labels, log_p = em.label(options, components, points.x.T)
     log_likelihood = points.weight @ jnp.where(points.weight > 0, log_p, 0)
-    log_likelihood, total = across((log_likelihood, jnp.sum(points.weight)), options.axis_name)
+    log_likelihood, total = all_reduce((log_likelihood, jnp.sum(points.weight)), options.axis_name)
     bound = log_likelihood / total
     covariances = public_covariances(options.covariance_type, mixture.covariances)
     state = GMMState(mixture.weights, mixture.means, covariances, bound, collapsed, search.change)

@@ -33,12 +33,12 @@ from jaxcluster.cluster.kmedoids.fit import Problem as Rows
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import validation
+from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
-from jaxcluster.core.restart import many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points
 
@@ -138,7 +138,7 @@ def _clara(measure, runs, n_samples, size, key, points, tol, max_steps):
         kept = fitted._replace(state=fitted.state._replace(near=None, members=None))
         return kept, index[fitted.state.medoids]
 
-    fits, medoids = many(one, jax.random.split(key, n_samples))
+    fits, medoids = map_runs(one, jax.random.split(key, n_samples))
     losses, labels = jax.lax.map(partial(_assign, measure, held), medoids)
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)

@@ -18,11 +18,11 @@ from jaxcluster.cluster.kmedoids import matrix
 from jaxcluster.cluster.kmedoids.starts import INITS, build, random_medoids
 from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import validation
+from jaxcluster.core.batching import best_of, map_runs
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, padded_size, prepare, unpad
-from jaxcluster.core.restart import best_of, many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.metric_space import (
     checked_distances,
@@ -335,7 +335,7 @@ def solve(runs: Runs, key, table: Table, start, count: Int[Array, ""], tol, max_
         medoids = starting_medoids(runs, key, table, start)
         return search(table, medoids, count, tol=tol, max_steps=max_steps, capacity=runs.capacity)
 
-    fitted = run(key) if runs.number == 1 else best_of(many(run, jax.random.split(key, runs.number)))
+    fitted = run(key) if runs.number == 1 else best_of(map_runs(run, jax.random.split(key, runs.number)))
     # What only the search needs is large.
     return fitted._replace(state=fitted.state._replace(members=None))
 

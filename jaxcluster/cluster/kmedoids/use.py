@@ -29,12 +29,12 @@ from jaxcluster.cluster.kmedoids.fit import (
 )
 from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.core import memory, validation
+from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import frame_of
-from jaxcluster.core.implicit import without_derivative
+from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity
-from jaxcluster.core.restart import many
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function, plain_metric
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
@@ -67,7 +67,7 @@ def predict(
     Raises:
         ValueError, TypeError: as `transform`; a gradient with respect to labels, which have none.
     """
-    return without_derivative(_use(medoids, x, metric, p, labels=True), medoids, x)
+    return non_differentiable(_use(medoids, x, metric, p, labels=True), medoids, x)
 
 
 def transform(
@@ -169,7 +169,7 @@ def _sweep(measure, runs, key, problem, counts, tol, max_steps):
         finished = finish(measure, runs.k, problem, fitted, fitted.state.medoids, near.labels, count)
         return finished, mean_silhouette(near.nearest, near.second, table.weight)
 
-    return many(one, counts)
+    return map_runs(one, counts)
 
 
 def _use(medoids, x, metric, p, labels):

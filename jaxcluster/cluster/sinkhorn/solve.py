@@ -63,7 +63,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import MAX, fold_rows
-from jaxcluster.core.implicit import at_fixed_point, at_optimum, with_derivative_of
+from jaxcluster.core.implicit import at_optimum, implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, trace
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Status
@@ -406,7 +406,7 @@ def _differentiable(cost, problem, f, g):
     """Potentials with implicit derivatives: at the fixed point an update leaves them as they are."""
     level = _level(problem, g)
     detached_f, detached_g = jax.lax.stop_gradient((f + level, g - level))
-    inner = at_fixed_point(partial(_next_g, cost), detached_g, problem)
+    inner = implicit_fixed_point(partial(_next_g, cost), detached_g, problem)
     outer = with_derivative_of(partial(_best_f, cost), detached_f, inner, problem)
     return _gauge(problem, outer, inner)
 

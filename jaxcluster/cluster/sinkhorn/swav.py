@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
-from jaxcluster.core.fold import across
+from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.iterate import trace
 from jaxcluster.ops.logsumexp import LOG_SUM_EXP, responsibilities
 from jaxcluster.types import Array, Float
@@ -101,10 +101,10 @@ def _assign(num_iters, axis_name, scores, largest, epsilon, mask):
     # A constant of a prototype cancels with its mass: without it one that is far from all rows keeps its digits.
     off = _max_across(jnp.max(scores + absent, axis=0), axis_name)
     logits = jnp.where(mask[:, None], scores - jnp.where(jnp.isfinite(off), off, 0)[None, :], 0) / epsilon
-    count = across(jnp.sum(mask), axis_name).astype(dtype)
+    count = all_reduce(jnp.sum(mask), axis_name).astype(dtype)
 
     def advance(state):
-        masses = across(responsibilities(logits + state.rows[:, None] + absent)[0], axis_name, LOG_SUM_EXP)
+        masses = all_reduce(responsibilities(logits + state.rows[:, None] + absent)[0], axis_name, LOG_SUM_EXP)
         masses = jnp.where(count > 0, masses, 0)
         off = jnp.sum(jnp.abs(jnp.exp(masses + state.prototypes) / jnp.maximum(count, 1) - 1 / k))
         rows = -responsibilities((logits - masses[None, :]).T)[0]

@@ -32,10 +32,10 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     variance_in_frame,
 )
 from jaxcluster.core import validation
-from jaxcluster.core.fold import across, fold_rows
+from jaxcluster.core.batching import vmap_in_chunks
+from jaxcluster.core.fold import all_reduce, fold_rows
 from jaxcluster.core.iterate import history_capacity, iterate
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import in_groups
 from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 
@@ -132,7 +132,7 @@ def anneal(
 @partial(jax.jit, static_argnums=0)
 def _anneal(static, key, points, schedule, tol, max_steps):
     best = partial(_run, static)
-    run = best if static.axis_name else in_groups(best)
+    run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, schedule, tol)), max_steps, key)
     return finish(fitted, points, None, schedule[0], static.axis_name)
 
@@ -141,8 +141,8 @@ def _run(static, points, schedule, tol, max_steps, key):
     """The whole schedule, and the fit at its end."""
     variance, start, rate = schedule
     axis_name = static.axis_name
-    total = across(jnp.sum(points.weight), axis_name)
-    mean = across(points.weight @ points.x, axis_name) / total
+    total = all_reduce(jnp.sum(points.weight), axis_name)
+    mean = all_reduce(points.weight @ points.x, axis_name) / total
     if start is None:
         key, power_key = jax.random.split(key)
         start = _largest_eigenvalue(power_key, points, mean, total, axis_name)
@@ -233,7 +233,7 @@ def _largest_eigenvalue(key, points: Points, mean, total, axis_name):
     def advance(_, carry):
         vector, _ = carry
         along = points.weight * jnp.matmul(offset, vector, precision=HIGHEST)
-        image = across(jnp.matmul(along, offset, precision=HIGHEST), axis_name) / total
+        image = all_reduce(jnp.matmul(along, offset, precision=HIGHEST), axis_name) / total
         length = jnp.linalg.norm(image)
         return image / jnp.where(length > 0, length, 1), length
 

@@ -25,12 +25,12 @@ from jaxcluster.cluster.gmm.state import scale_in_frame
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.fold import across, fold_rows, map_rows
+from jaxcluster.core.batching import vmap_in_chunks
+from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.implicit import at_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import finalize, prepare
-from jaxcluster.core.restart import in_groups
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, squared_norms
@@ -303,7 +303,7 @@ def distances_to(
 @partial(jax.jit, static_argnums=0)
 def _fit(static, key, points, constraints, known, variance, tol, max_steps):
     best = partial(run_em, static)
-    run = best if static.axis_name else in_groups(best)
+    run = best if static.axis_name else vmap_in_chunks(best)
     fitted = run(*jax.lax.stop_gradient((points, constraints, known, variance, tol)), max_steps, key)
     return finish(fitted, points, known, variance, static.axis_name)
 
@@ -354,7 +354,7 @@ def finish(
         axis_name: the mapped axis over which samples are spread.
     """
     constant, inputs = fitted.state, (points, known, variance)
-    centers = at_fixed_point(partial(_em_map, axis_name), constant.centers, *inputs)
+    centers = implicit_fixed_point(partial(_em_map, axis_name), constant.centers, *inputs)
     summary = (constant.stats.weight, constant.stats.energy)
     weight, energy = with_derivative_of(partial(_summary, axis_name), summary, centers, *inputs)
     labels, _ = nearest(jax.lax.stop_gradient(points.x), constant.centers)
@@ -383,7 +383,7 @@ def _padded_known(known, points):
 def _means_of_known(centers, points, known, axis_name):
     """Means of the known samples of each cluster, or its center where it has none."""
     k = centers.shape[0]
-    sums, weight = across(cluster_sums(points, jnp.where(known >= 0, known, k), k), axis_name)
+    sums, weight = all_reduce(cluster_sums(points, jnp.where(known >= 0, known, k), k), axis_name)
     return jnp.where(weight[:, None] > 0, sums / jnp.where(weight > 0, weight, 1)[:, None], centers)
 
 

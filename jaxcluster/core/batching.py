@@ -13,11 +13,11 @@ import numpy as np
 
 from jaxcluster.types import Fit
 
-LANES = 32
+CHUNK_LANES = 32
 """Runs that a CPU takes at once in a vmapped loop."""
 
 
-def many(run: Callable[..., Any], *arguments: Any) -> Any:
+def map_runs(run: Callable[..., Any], *arguments: Any) -> Any:
     """Map of ``run`` over the leading axis of every argument, in one program."""
     # vmap fills an accelerator. One run fills a CPU: in sequence each stops by itself and waits for no slower one.
     if jax.default_backend() == "cpu":
@@ -25,7 +25,7 @@ def many(run: Callable[..., Any], *arguments: Any) -> Any:
     return jax.vmap(run)(*arguments)
 
 
-def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
+def vmap_in_chunks(run: Callable[..., Any]) -> Callable[..., Any]:
     """Function ``run`` that vmap evaluates in chunks of lanes on a CPU.
 
     All lanes of a vmapped loop wait for the slowest. A chunk of a few dozen fills a CPU, stays in its cache, and ends
@@ -33,10 +33,10 @@ def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
     """
     if jax.default_backend() != "cpu":
         return run
-    grouped = jax.custom_batching.custom_vmap(run)
+    chunked = jax.custom_batching.custom_vmap(run)
 
-    @grouped.def_vmap
-    def by_groups(size, batched, *arguments):
+    @chunked.def_vmap
+    def by_chunks(size, batched, *arguments):
         leaves, tree = jax.tree.flatten(arguments)
         marks = jax.tree.leaves(batched)
         mapped = [leaf for leaf, mark in zip(leaves, marks, strict=True) if mark]
@@ -46,13 +46,13 @@ def in_groups(run: Callable[..., Any]) -> Callable[..., Any]:
             whole = [next(rest) if mark else leaf for leaf, mark in zip(leaves, marks, strict=True)]
             return run(*jax.tree.unflatten(tree, whole))
 
-        out = jax.lax.map(one, mapped, batch_size=LANES)
+        out = jax.lax.map(one, mapped, batch_size=CHUNK_LANES)
         return out, jax.tree.map(lambda _: True, out)
 
-    return grouped
+    return chunked
 
 
-def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
+def map_threaded(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
     """Results of a compiled ``run`` on equal parts of the leading axis of host arrays, in one thread for each core.
 
     For many small runs, which use a fraction of a core each. ``run`` maps over the leading axis of its arguments; all
@@ -66,9 +66,8 @@ def side_by_side(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
     if parts == 1:
         return jax.device_get(run(*arguments))
     size = -(-count // parts)
-    order = (
-        np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
-    )  # interleaved, so that parts take equal time
+    # Interleaved, so that parts take equal time.
+    order = np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
     with ThreadPoolExecutor(parts) as pool:
         results = list(pool.map(lambda part: jax.device_get(run(*(each[part] for each in arguments))), order))
     place = np.empty(count, int)
