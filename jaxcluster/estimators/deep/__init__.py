@@ -1,1 +1,1 @@
-"""scikit-learn's face of deep clustering, over `jaxcluster.deep`."""
+"""Deep clustering estimators with scikit-learn's interface, over `jaxcluster.deep`."""

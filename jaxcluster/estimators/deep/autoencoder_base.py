@@ -1,4 +1,4 @@
-"""The base of methods that begin with an autoencoder and k-means of its codes."""
+"""Base class of methods that start from an autoencoder and k-means of its codes."""
 
 from __future__ import annotations
 
@@ -24,42 +24,47 @@ from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.types import Array, Float, KeyArray, Status
 
 PRETRAINING = ("end-to-end", "stacked")
+"""Values of ``pretrain``."""
+
 MIN_PRETRAIN_STEPS = 2_000
-"""Of the autoencoder, at least, unless ``pretrain_epochs`` says otherwise; and passes over the rows, at least:"""
+"""Minimum number of optimizer steps of the pretraining, unless ``pretrain_epochs`` is set."""
+
 MIN_PRETRAIN_EPOCHS = 30
+"""Minimum number of epochs of the pretraining, unless ``pretrain_epochs`` is set."""
+
 MIN_UPDATE_STEPS = 30
-"""The fewest steps from one look at all rows to the next, unless ``update_interval`` says otherwise."""
+"""Minimum number of steps between updates of the targets from all samples, unless ``update_interval`` is set."""
 
 
 @dataclass(eq=False, repr=False)
 class AutoencoderClusterer(DeepEstimator):
-    """A clustering of the codes that a network gives the rows.
+    """Base of estimators that cluster the codes of an autoencoder.
 
-    An autoencoder is trained first; k-means finds clusters among its codes; then network and clusters are trained
-    together, as each method has it.
+    Phase 1 trains an autoencoder. k-means of its codes gives initial clusters. Phase 2 trains network and clusters
+    together by the loss of the method.
 
     Args:
         n_clusters, latent, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them. The papers have (500, 500, 2000), for
-            ten times the time.
-        encoder, decoder: any `nnx.Module` from (n, d) rows to (n, latent) codes, and from codes to rows, in place of
-            dense layers. They are not changed. A model with its own cannot be saved.
-        image_shape: of rows that are flat images: convolutional networks, and what ``augment=True`` needs.
-        likelihood: of a row given its code: "gaussian" (squared error), or "bernoulli" (cross-entropy) for values in
-            [0, 1].
-        scaling: "auto" (columns of deviation 1, but for those that hardly vary; nothing with "bernoulli"), "standard",
-            "minmax", "l2" or "none".
-        noise: share of entries that pretraining sets to 0 in what it encodes; 0 for a plain autoencoder.
-        augment: True for random shifts and rotations of images in all phases, or any view of rows (see
-            `jaxcluster.deep.views`); False for rows as they are.
-        pretrain: "end-to-end", or "stacked": layer by layer first.
-        pretrain_epochs: passes over the rows; None for at least 2,000 steps and 30 passes. 0 to take the networks as
-            they were passed.
-        epochs: the most epochs of the second phase: each is ``update_interval`` steps.
-        update_interval: steps from one look at all rows to the next; None for one pass over them, and at least 30.
-        optimizer: any gradient transformation of optax for the second phase, in place of Adam.
-        tol: stop when the share of rows that change their cluster between epochs is no more; None for never.
-        n_init: starts of k-means.
+        hidden: widths of the encoder's hidden layers, mirrored in the decoder. The papers use (500, 500, 2000), which
+            takes ten times as long.
+        encoder, decoder: any `nnx.Module` from (n, n_features) samples to (n, latent) codes, and from codes to samples,
+            in place of dense layers. They are not changed. A model with one cannot be saved.
+        image_shape: shape of samples that are flat images: for convolutional networks, and needed by ``augment=True``.
+        likelihood: of a sample given its code: "gaussian" (squared error), or "bernoulli" (cross-entropy) for values
+            in [0, 1].
+        scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`; none with "bernoulli"), "standard", "minmax",
+            "l2" or "none".
+        noise: fraction of input entries that pretraining sets to 0 (denoising); 0 for a plain autoencoder.
+        augment: True for random shifts and rotations of images in all phases, or any augmentation of
+            `jaxcluster.deep.views`; False for none.
+        pretrain: "end-to-end", or "stacked": layer by layer, then end-to-end.
+        pretrain_epochs: epochs of phase 1; None for at least 2,000 steps and 30 epochs; 0 for no pretraining of the
+            networks that were passed.
+        epochs: maximum number of epochs of phase 2, each of ``update_interval`` steps.
+        update_interval: steps between updates of the targets from all samples; None for one pass, and at least 30.
+        optimizer: optax gradient transformation for phase 2, in place of Adam.
+        tol: stop when at most this fraction of samples changes its label between epochs; None for never.
+        n_init: number of initializations of k-means.
 
     Attributes:
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
@@ -76,19 +81,19 @@ class AutoencoderClusterer(DeepEstimator):
     tol: float | None = 1e-3
     n_init: int = 20
 
-    # What each method has of its own.
+    # Hooks of the methods.
 
     def _start(
         self, key: KeyArray, z: Float[Array, "n l"], autoencoder: Autoencoder, rows: np.ndarray, class_codes: Any
     ) -> dict[str, Any]:
-        """Initial clusters, as `_make` takes them, from the codes of all rows and the known classes of some."""
+        """Initial clusters for `_make`, from the codes of all samples and the known classes of some."""
         return {"centers": self._kmeans(key, z).state.centers}
 
     def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
-        """The module of the second phase: with ``features``, ``assign`` and, if there is such a phase, ``loss``."""
+        """Module of phase 2, with ``features``, ``assign`` and, if there is such a phase, ``loss``."""
         raise NotImplementedError
 
-    # The whole.
+    # The fit.
 
     def _fit(self, X, class_codes):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
@@ -110,21 +115,21 @@ class AutoencoderClusterer(DeepEstimator):
         self._publish(module, trained, phase, rows, snapshots)
 
     def reconstruct(self, X: Any) -> np.ndarray:
-        """Each row as its code gives it back, (n_samples, n_features), in the units of X.
+        """Decode the codes of the samples, (n_samples, n_features), in the units of X.
 
-        It is float32 where X is, else float64.
+        The result is float32 if X is, else float64.
         """
-        module, rows = self._with_rows(X)
+        module, rows = self._module_and_rows(X)
         back = self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
         return back.astype(np.float32) if getattr(X, "dtype", None) == np.float32 else back
 
-    # Parts of the whole.
+    # Steps of the fit.
 
     def _init_module(self) -> nnx.Module:
         return self._make(self._networks(nnx.Rngs(0), self.n_features_in_), self._initial_clusters)
 
     def _networks(self, rngs: nnx.Rngs, d: int) -> Autoencoder:
-        """Untrained networks for d columns."""
+        """Untrained networks for d features."""
         encoder, decoder = self.encoder, self.decoder
         encoder = self._own_encoder(rngs, d) if encoder is None else nnx.clone(encoder)
         if decoder is not None:
@@ -147,7 +152,11 @@ class AutoencoderClusterer(DeepEstimator):
         return self.augment
 
     def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, TrainResult]]]:
-        """The trained autoencoder, and its phases with their endings; the last one may have failed."""
+        """Train the autoencoder.
+
+        Returns:
+            the autoencoder, and the results of its phases by name; the last one may be NOT_FINITE.
+        """
         batch = self._batch(len(rows))
         passes = max(MIN_PRETRAIN_EPOCHS, -(-MIN_PRETRAIN_STEPS // (len(rows) // batch)))
         epochs = passes if self.pretrain_epochs is None else self.pretrain_epochs
@@ -185,7 +194,11 @@ class AutoencoderClusterer(DeepEstimator):
         return trained.module, [*phases, ("pretrain", trained)]
 
     def _train(self, key, module, rows, class_codes, snapshots, phases) -> tuple[nnx.Module, str, TrainResult]:
-        """The module after the second phase, the name of the phase that is published, and its ending."""
+        """Train phase 2.
+
+        Returns:
+            the module, the name of the phase whose history is published, and its result.
+        """
         batch = self._batch(len(rows))
         interval = max(MIN_UPDATE_STEPS, len(rows) // batch) if self.update_interval is None else self.update_interval
         trained = train(
@@ -210,7 +223,7 @@ class AutoencoderClusterer(DeepEstimator):
         return kmeans.fit(key, z, self.n_clusters, n_init=self.n_init)
 
     def _check_codes(self, codes, phases):
-        """Raises where pretraining left nothing to go on with."""
+        """Raise ValueError if the codes after pretraining are not finite."""
         if np.isfinite(np.asarray(codes)).all():
             return
         if not phases:
@@ -245,7 +258,7 @@ class AutoencoderClusterer(DeepEstimator):
             raise TypeError(f"augment={self.augment!r} must be True, False, or called with a key and rows.")
 
     def _check_networks(self, autoencoder: Autoencoder, rows: np.ndarray) -> None:
-        """Raises where codes or what comes back of them have another width than they must."""
+        """Raise ValueError if codes or reconstructions have a wrong shape."""
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         shown = eval_copy(autoencoder)
         code = jax.eval_shape(lambda x: latent_mean(shown.encoder(x)), one)

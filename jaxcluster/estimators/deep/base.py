@@ -1,4 +1,4 @@
-"""The base of all deep estimators: a network is trained for a caller, published, used on new rows and checked."""
+"""Base class of all deep estimators: training of a network, publication, use on new samples, parameter checks."""
 
 from __future__ import annotations
 
@@ -33,46 +33,47 @@ from jaxcluster.types import Array, Float, Status
 UNRELATED_PARAMS = frozenset(
     {"epochs", "tol", "verbose", "callbacks", "checkpoint_dir", "checkpoint_every", "resume", "random_state"}
 )
-"""Parameters on which no step of a training depends, or which its checkpoints know in another way."""
+"""Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
+effect in another way."""
 
 
 @dataclass(eq=False, repr=False)
 class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
-    """A clustering of what a network makes of the rows. Rows are scaled first, so that they need not be.
+    """Base of estimators that cluster the codes (latent vectors) of a network. Samples are scaled first.
 
     Args:
         n_clusters: number of clusters.
         hidden: widths of the network's hidden layers.
-        latent: width of the code of a row.
-        encoder: any `nnx.Module` from rows to what the method wants of them, in place of the method's own network. It
-            is not changed. A model with one cannot be saved.
-        image_shape: (height, width) or (height, width, channels) of rows that are flat images: convolutional networks
-            in place of dense ones.
+        latent: dimension of the codes.
+        encoder: any `nnx.Module` from scaled samples to codes, in place of the method's own network. It is not changed.
+            A model with one cannot be saved.
+        image_shape: (height, width) or (height, width, channels) of samples that are flat images, for convolutional
+            networks in place of dense ones.
         scaling: "auto", "standard", "minmax", "l2" or "none".
-        epochs: the most epochs.
-        batch_size: rows a step; "auto" is 256, or all where there are fewer.
-        learning_rate: of Adam; or a schedule of optax, a function from steps to rates.
-        optimizer: any gradient transformation of optax in place of Adam; see `jaxcluster.deep.train`.
+        epochs: maximum number of epochs.
+        batch_size: samples per step; "auto" is 256, or n_samples if that is less.
+        learning_rate: learning rate of Adam, or an optax schedule, a function from steps to rates.
+        optimizer: optax gradient transformation in place of Adam; see `jaxcluster.deep.train`.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
-        precision: None for float32, "fast" for bfloat16 in the networks' products.
+        precision: None for float32, "fast" for bfloat16 in the matrix products of the networks.
         verbose: 1 for a progress bar.
-        callbacks: called with a `jaxcluster.deep.EpochReport` after every epoch.
-        checkpoint_dir: a folder for checkpoints and the history as JSON lines; None for none.
-        checkpoint_every: epochs from one checkpoint to the next.
-        resume: whether to go on from the newest checkpoint there: what comes out is, bit for bit, what a run that was
-            never cut short gives.
+        callbacks: functions that are called with a `jaxcluster.deep.EpochReport` after every epoch.
+        checkpoint_dir: folder for checkpoints and the history as JSON lines; None for neither.
+        checkpoint_every: epochs between checkpoints.
+        resume: True to continue from the newest checkpoint there. The result equals that of an uninterrupted run, bit
+            for bit.
 
     Attributes:
         labels_: (n_samples,) int32.
-        cluster_centers_: (n_clusters, latent), among the codes.
+        cluster_centers_: (n_clusters, latent), in the space of the codes.
         history_: (n_iter_,) loss of each epoch of the last phase.
-        epoch_history_: all that was followed, a dictionary an epoch, of all phases.
-        snapshots_: codes of some rows through the training, for pictures: "rows" are their numbers, the others go by
-            phase and epoch.
+        epoch_history_: one dictionary per epoch of all phases, with all metrics of the training.
+        snapshots_: codes of some samples during the training, for plots: "rows" holds the indices of the samples, other
+            keys name phase and epoch.
         n_iter_: epochs of the last phase.
-        status_: a `jaxcluster.types.Status`, how the training ended, EMPTY_CLUSTERS where clusters are without rows; of
-            one that failed, ``failed_step_`` is the step. The network is then the last one that gives finite codes.
+        status_: `jaxcluster.types.Status` of the training, EMPTY_CLUSTERS if some clusters have no samples. If it is
+            NOT_FINITE, ``failed_step_`` is the step, and the network is the last one with finite codes.
         n_features_in_, feature_names_in_: as in scikit-learn.
     """
 
@@ -102,40 +103,39 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     checkpoint_every: int = 10
     resume: bool = False
 
-    # What each method has of its own, besides ``fit``.
+    # Hooks of the methods.
 
     def _init_module(self) -> nnx.Module:
-        """The module of a fitted estimator before any training: ``features`` of rows, ``assign`` of these."""
+        """Untrained module of the fitted shape, with ``features`` of samples and ``assign`` of features."""
         raise NotImplementedError
 
     def _encode_labels(self, y: Any, n: int) -> Array | np.ndarray | None:
-        """What the module is told of the rows: n values, or None."""
+        """Known classes of n samples as the module takes them; None for a method that learns from none."""
         return None
 
     def _centers(self, module: nnx.Module) -> Array:
         return module.centers[...]
 
     def _fit(self, X: np.ndarray, class_codes: Any) -> None:
-        """Trains on checked rows, told of them what `_encode_labels` says, and publishes."""
+        """Train on validated samples and on the known classes of `_encode_labels`, and publish."""
         raise NotImplementedError
 
-    # Use.
+    # Methods for callers.
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> DeepEstimator:
-        """Trains the network and clusters the rows.
+        """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored, unless the method learns from labels.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another width; a
+            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another dimension; a
                 checkpoint that was changed, or is of another configuration.
 
         Warns:
-            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
-                rows.
+            ConvergenceWarning: a loss that is not finite, with the step; a collapsed training; empty clusters.
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
@@ -145,17 +145,17 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The cluster of each row, (n_samples,) int32: that with the greatest share."""
+        """Label each sample by its most probable cluster, (n_samples,) int32."""
         return np.argmax(self.predict_proba(X), axis=1).astype(np.int32)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The share of each cluster in each row, (n_samples, n_clusters); rows sum to 1."""
-        module, rows = self._with_rows(X)
+        """Compute the soft assignment of samples to clusters, (n_samples, n_clusters); rows sum to 1."""
+        module, rows = self._module_and_rows(X)
         return np.array(self._predict_proba(module, map_module(module, "features", rows)))
 
     def transform(self, X: Any) -> np.ndarray:
-        """The code of each row, (n_samples, latent); of ClusterGAN (n_samples, latent + n_clusters)."""
-        module, rows = self._with_rows(X)
+        """Compute the code of each sample, (n_samples, latent); for ClusterGAN (n_samples, latent + n_clusters)."""
+        module, rows = self._module_and_rows(X)
         return np.array(map_module(module, "features", rows))
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
@@ -164,7 +164,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     @property
     def module_(self) -> nnx.Module:
-        """The trained module, a copy, in evaluation: see `jaxcluster.deep`."""
+        """A copy of the trained module, in evaluation mode: see `jaxcluster.deep`."""
         check_is_fitted(self)
         module = with_weights(self._init_module(), self._weights)
         module.eval()
@@ -179,7 +179,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
-    # Parts of a fit.
+    # Steps of a fit.
 
     def _callbacks(self, phase: str, *more: Any, lines: bool = True) -> list[Any]:
         own = [*more, *(self.callbacks or ())]
@@ -190,7 +190,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return own
 
     def _snapshots(self, rows: np.ndarray) -> Snapshots:
-        """What takes the codes of some rows on the way, and keeps them beside the checkpoints."""
+        """Callback that records the codes of some samples, and keeps them beside the checkpoints."""
         return Snapshots(rows, None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / "snapshots")
 
     def _checkpoints(self, phase: str, **more: Any) -> Checkpoints | None:
@@ -228,7 +228,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self._warn_of_status(trained, phase, rows)
 
     def _n_empty(self) -> int:
-        """The number of clusters without rows."""
+        """Number of clusters without samples."""
         return self.n_clusters - np.unique(self.labels_).size
 
     def _warn_of_status(self, trained: TrainResult, phase: str, rows: np.ndarray) -> None:
@@ -251,18 +251,18 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         warn(f"{type(self).__name__}: {message}", ConvergenceWarning)
 
     def _empty_cluster_cause(self, rows: np.ndarray) -> str:
-        """The cause of clusters without rows, and what to do."""
+        """Cause of empty clusters, with a remedy."""
         distinct = len(np.unique(rows, axis=0))
         if distinct < self.n_clusters:
             return f": X has {distinct} distinct rows. Pass n_clusters={distinct} or fewer."
         return " after the training. Pass fewer clusters, another random_state, or more epochs."
 
     def _collapse_cause(self, phase: str) -> str:
-        """The meaning of a collapse of the method, and what to do."""
+        """Meaning of a collapse of this method, with a remedy."""
         return f"the network tells no rows apart. {self._lower_rate_advice(phase)}, or look whether X varies"
 
     def _lower_rate_advice(self, phase: str) -> str:
-        """The advice for smaller steps in a phase, by the parameter that sets them."""
+        """Advice for smaller steps in a phase, by the parameter that sets them."""
         if self.optimizer is not None and phase in ("cluster", "train"):
             return "Pass an optimizer with a lower rate, or clip its gradients by optax.clip_by_global_norm"
         if callable(self.learning_rate):
@@ -277,7 +277,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
         return super()._validate(X, reset=reset)
 
-    def _with_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
+    def _module_and_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return self.module_, rescaled(X, self.scaling_)
@@ -323,11 +323,11 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         validation.check_count("epochs", self.epochs)
 
     def _rate(self) -> Any:
-        """The rate of Adam, as `jaxcluster.deep.adam` takes it."""
+        """Learning rate as `jaxcluster.deep.adam` takes it."""
         return check_rate("learning_rate", self.learning_rate)
 
     def _check_width(self, shape: Sequence[int]) -> None:
-        """Raises where the encoder gives codes of another shape than (1, latent) for one row."""
+        """Raise ValueError unless the encoder maps one sample to a code of shape (1, latent)."""
         if tuple(shape) != (1, self.latent):
             raise ValueError(
                 f"the encoder gives codes of shape {tuple(shape)} for one row, but latent={self.latent} asks for "
@@ -336,13 +336,13 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
 
 def _describe_param(value: Any) -> Any:
-    """A parameter in words that are the same in every process."""
-    if isinstance(value, optax.GradientTransformation):  # a tuple of functions, whose addresses are others each time
+    """Description of a parameter that is the same in every process, for the configuration of checkpoints."""
+    if isinstance(value, optax.GradientTransformation):  # the repr of its functions has addresses of this process
         return "an optimizer of the caller's"
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (bool, int, float, str, list, tuple)):
         return value
     plain = value is None or dataclasses.is_dataclass(value)
-    # A function by where it is defined; a module by its class.
+    # A function is described by its qualified name, a module by its class: their reprs hold addresses too.
     return repr(value) if plain else f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"

@@ -1,4 +1,4 @@
-"""Checks of the parameters of deep estimators: all of them run before the first step of a training."""
+"""Checks of the parameters of deep estimators. All run before the first training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxcluster.core.caution import warn
 from jaxcluster.deep.nets import as_image_shape
 
 MAX_CHANNELS = 4
-"""Axes of more entries are no channels of an image file: gray, colors, or colors and opacity."""
+"""Largest number of channels of an image file: red, green, blue and opacity."""
 
 
 def check_number(name: str, value: Any, *, zero: bool = False, below: float | None = None) -> float:
@@ -30,18 +30,18 @@ def check_number(name: str, value: Any, *, zero: bool = False, below: float | No
 
 def check_whole(name: str, value: Any) -> int:
     """``value`` as an int >= 0."""
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return 0 if is_whole and value == 0 else validation.check_count(name, value)
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return 0 if is_integer and value == 0 else validation.check_count(name, value)
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raises TypeError unless ``value`` is True or False."""
+    """Raise TypeError unless ``value`` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be True or False.")
 
 
 def check_widths(name: str, widths: Any, *, least: int = 0) -> None:
-    """Raises unless ``widths`` is a sequence of counts, ``least`` or more of them."""
+    """Raise TypeError or ValueError unless ``widths`` is a sequence of at least ``least`` counts."""
     if isinstance(widths, str) or not isinstance(widths, Sequence):
         raise TypeError(f"{name}={widths!r} must be a sequence of widths, such as (256, 256).")
     for width in widths:
@@ -51,7 +51,11 @@ def check_widths(name: str, widths: Any, *, least: int = 0) -> None:
 
 
 def check_pair(name: str, pair: Any) -> tuple[int, int]:
-    """``pair`` as two whole numbers, of large views and of small ones: at least one large."""
+    """Check the numbers of large and small views.
+
+    Returns:
+        the number of large views, at least 1, and that of small ones.
+    """
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise ValueError(f"{name}={pair!r} must be two numbers: of large views and of small ones.")
     return validation.check_count(f"the number of large views in {name}", pair[0]), check_whole(
@@ -60,7 +64,7 @@ def check_pair(name: str, pair: Any) -> tuple[int, int]:
 
 
 def check_network(name: str, network: Any) -> None:
-    """Raises TypeError unless ``network`` is None or a module of Flax that can be called."""
+    """Raise TypeError unless ``network`` is None or a callable module of Flax."""
     if network is None or (isinstance(network, nnx.Module) and callable(network)):
         return
     if inspect.isclass(network):
@@ -69,7 +73,7 @@ def check_network(name: str, network: Any) -> None:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raises TypeError unless ``callbacks`` is None or several functions."""
+    """Raise TypeError unless ``callbacks`` is None or a sequence of functions."""
     if callbacks is None:
         return
     if callable(callbacks) or isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
@@ -80,7 +84,7 @@ def check_callbacks(callbacks: Any) -> None:
 
 
 def check_image_shape(image_shape: Any, d: int) -> None:
-    """Raises unless ``image_shape`` makes images of rows of d columns; warns where its channels seem to come first."""
+    """Raise ValueError unless ``image_shape`` has d entries; warn if its channels seem to come first."""
     height, width, channels = as_image_shape(image_shape)
     if height * width * channels != d:
         raise ValueError(
@@ -97,16 +101,16 @@ def check_image_shape(image_shape: Any, d: int) -> None:
 
 
 def channels_last(name: str, shape: tuple[int, int, int]) -> str:
-    """The advice for flat rows whose images have the shape (channels, height, width)."""
+    """Advice for flat images of the shape (channels, height, width)."""
     axes = ", ".join(map(str, shape))
     flat = f"{name}.reshape(-1, {axes}).transpose(0, 2, 3, 1).reshape(len({name}), -1)"
     return f"{flat} and image_shape={(*shape[1:], shape[0])}"
 
 
 def flat_images(name: str, shape: tuple[int, ...]) -> str:
-    """The advice for rows that are no rows but images: of the shape (n, height, width) or with channels.
+    """Advice for an array of images, (n, height, width) or with channels, in place of flat samples.
 
-    The shorter one of the first and the last axis of an image is that of its channels.
+    The shorter one of the first and the last axis of an image is taken for the channels.
     """
     image = shape[1:]
     flat = f"{name}.reshape(len({name}), -1), and image_shape={tuple(image)} for convolutions and views of images"

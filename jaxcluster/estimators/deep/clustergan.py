@@ -1,4 +1,4 @@
-"""Clustering in the latent space of a generative adversarial network (ClusterGAN)."""
+"""Clustering in the latent space of a generative adversarial network: `ClusterGAN`."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
 from jaxcluster.estimators.registry import register
 
 DEFAULT_BATCH_SIZE = 64
-"""Rows a move, unless ``batch_size`` says otherwise."""
+"""Samples per optimizer update for batch_size="auto"."""
 
 
 @register("clustergan", "a generator of rows, cluster by cluster, and an encoder that finds clusters again")
 @dataclass(eq=False, repr=False)
 class ClusterGAN(SinglePhaseEstimator):
-    """ClusterGAN: a generator of rows, cluster by cluster, and an encoder that finds the cluster of a row again.
+    """ClusterGAN: a generator of samples of each cluster, and an encoder that recovers noise and cluster.
 
-    A generator makes rows of noise and the one-hot of a cluster, a critic tells them from those of X, and an encoder,
-    trained with the generator, recovers noise and cluster. Rows of X are clustered by k-means among their codes: the
-    noise that the encoder finds, and its share of each cluster. Rows that are generated of cluster j are put into
-    cluster j. A step is ``critic_steps`` moves of the critic and one of the two others.
+    The generator maps noise and a one-hot cluster to a sample, the critic (Wasserstein, gradient penalty) separates
+    generated from real samples, and the encoder, trained with the generator, recovers noise and cluster. Real samples
+    are clustered by k-means of their codes, the recovered noise and cluster probabilities; generated samples of cluster
+    j get label j. A step is ``critic_steps`` updates of the critic and one of generator and encoder.
 
     Args:
         n_clusters: number of clusters.
-        hidden: widths of the hidden layers of all three networks. Those of images have one dense layer, of the last
-            width, and convolutions.
-        channels: of the convolutions, for images. The paper has (64, 128) and a dense layer of 1,024.
-        latent: width of the noise.
-        deviation: of the noise.
-        code_weight: β_n, of the mean square by which the noise that is found is off.
-        cluster_weight: β_c, of the cross-entropy of the clusters that are found. The paper has 10; with less,
-            generated rows come to look like those of X before it is settled which of them are a cluster.
-        penalty: λ, of the critic's slopes that are not 1.
-        critic_steps: moves of the critic a step.
-        encoder, generator, critic: any `nnx.Module`, in place of the method's own: from rows to
+        hidden: widths of the hidden layers of all three networks. With images: convolutions and one dense layer of the
+            last width.
+        channels: channels of the convolutions, for images. The paper uses (64, 128) and a dense layer of 1,024.
+        latent: dimension of the noise.
+        deviation: standard deviation of the noise.
+        code_weight: β_n, weight of the mean squared error of the recovered noise.
+        cluster_weight: β_c, weight of the cross-entropy of the recovered clusters. The paper uses 10; with less,
+            generated samples become realistic before the clusters are decided.
+        penalty: λ, weight of the gradient penalty of the critic, (‖gradient‖ − 1)².
+        critic_steps: updates of the critic per step.
+        encoder, generator, critic: any `nnx.Module` in place of the method's own: from samples to
             (n, latent + n_clusters) codes, the last n_clusters of them logits; from such codes, with one-hots for the
-            logits, to rows as they are scaled; and from rows to (n, 1) scores, without batch normalization. They are
-            not changed. A model with its own cannot be saved.
-        epochs: of at least 250 steps, and as many as batches make a pass over the rows; None for at least 3,000 steps
-            and 12 epochs.
-        batch_size: rows a move; "auto" is 64, or all where there are fewer.
-        learning_rate: of Adam, with moments of 0.5 and 0.9; it stays as it is. The paper has 1e-4, for many times the
+            logits, to scaled samples; and from samples to (n, 1) scores, without batch normalization. They are not
+            changed. A model with one cannot be saved.
+        epochs: number of epochs, each of at least 250 steps and one pass over the samples; None for at least 3,000
+            steps and 12 epochs.
+        batch_size: samples per update; "auto" is 64, or n_samples if that is less.
+        learning_rate: constant learning rate of Adam, with β₁ = 0.5 and β₂ = 0.9. The paper uses 1e-4, for many more
             steps.
-        image_shape, scaling, …: see `jaxcluster.estimators.deep.single_phase.SinglePhaseEstimator`.
+        image_shape, scaling, …: see `SinglePhaseEstimator`.
 
     Attributes:
-        cluster_centers_: (n_clusters, latent + n_clusters), among the codes.
+        cluster_centers_: (n_clusters, latent + n_clusters), in the space of the codes.
         labels_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`. In the records,
             "distance" is the critic's estimate of the Wasserstein distance between real and generated rows, "code" and
             "cluster" are the errors of the recovered noise and cluster.
@@ -86,31 +86,31 @@ class ClusterGAN(SinglePhaseEstimator):
     MIN_EPOCHS: ClassVar[int] = 12
 
     def sample(self, n_samples: int = 1, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Generates rows, of clusters drawn alike or of one.
+        """Generate samples, of uniformly drawn clusters or of one.
 
         Args:
-            n_samples: how many.
-            cluster: the cluster that all are of; None for any.
+            n_samples: number of samples.
+            cluster: cluster of all samples; None for any.
 
         Returns:
-            (n_samples, n_features) rows in the units of X, and the cluster of each, (n_samples,) int32.
+            (n_samples, n_features) samples in the units of X, and (n_samples,) int32 clusters.
 
         Raises:
-            ValueError, TypeError: a cluster that there is not.
+            ValueError, TypeError: a cluster that does not exist.
         """
         check_is_fitted(self)
         rows, labels = self.module_.generate(as_key(self.random_state), n_samples, cluster)
         return self.scaling_.undo(np.asarray(rows)), np.array(labels)
 
     def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
-        """Rows on the way from one cluster to another, (steps, n_features) in the units of X, all of the same noise.
+        """Interpolate between two clusters with fixed noise, (steps, n_features) in the units of X.
 
         Args:
-            a, b: the clusters of the first row and of the last.
-            steps: how many rows.
+            a, b: clusters of the first and of the last sample.
+            steps: number of samples.
 
         Raises:
-            ValueError, TypeError: clusters that there are not; steps that are no count.
+            ValueError, TypeError: clusters that do not exist; a number of steps that is no count.
         """
         check_is_fitted(self)
         return self.scaling_.undo(np.asarray(self.module_.interpolate(as_key(self.random_state), a, b, steps)))
@@ -137,7 +137,7 @@ class ClusterGAN(SinglePhaseEstimator):
         )
 
     def _table_networks(self, width, d):
-        """How generator, critic and encoder of tables are made, from ``rngs``."""
+        """Constructors of the dense generator, critic and encoder, which take ``rngs``."""
         hidden = tuple(self.hidden)
         return (
             partial(nets.DenseGenerator, (width, *hidden, d)),
@@ -191,7 +191,7 @@ class ClusterGAN(SinglePhaseEstimator):
 
 
 def _check_parts(generator: nnx.Module, critic: nnx.Module, width: int, d: int) -> None:
-    """Raises where rows that are generated have another width than X, or scores are not one a row."""
+    """Raise ValueError unless the generator gives samples of d features and the critic one score per sample."""
 
     def shape_of(module, columns):
         module = nnx.clone(module)

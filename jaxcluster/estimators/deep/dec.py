@@ -11,7 +11,6 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxcluster import deep
 from jaxcluster.cluster import kmeans, soft_kmeans
-from jaxcluster.deep.dec import JointClustering as Module
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.deep.partial_labels import encode_classes
@@ -21,10 +20,10 @@ from jaxcluster.estimators.registry import register
 @register("dec", "deep embedded clustering: codes drawn to the clusters they are surest of")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DEC(AutoencoderClusterer):
-    """Deep embedded clustering: codes are drawn to the clusters that they are surest of, until no more change theirs.
+    """Deep embedded clustering: the codes move towards their most probable clusters until labels no longer change.
 
-    Minimizes KL(P‖Q): Q shares each code out among the clusters by Student's t, P is a sharper Q of all rows, looked at
-    anew every ``update_interval`` steps.
+    Minimizes KL(P‖Q): Q is the soft assignment of codes by Student's t; P is the sharpened target distribution of all
+    samples, updated every ``update_interval`` steps.
 
     Args:
         n_clusters: number of clusters.
@@ -57,13 +56,13 @@ class DEC(AutoencoderClusterer):
 @register("idec", "DEC that goes on reconstructing the rows")
 @dataclass(eq=False, repr=False, kw_only=True)
 class IDEC(DEC):
-    """Improved deep embedded clustering: DEC that goes on reconstructing the rows.
+    """Improved deep embedded clustering: DEC that keeps the reconstruction loss.
 
     Minimizes error + γ·KL(P‖Q).
 
     Args:
         n_clusters: number of clusters.
-        gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
+        gamma: γ, weight of the divergence; the error is a mean over samples and features.
         alpha: degrees of freedom of Student's t.
         hidden, latent, …: see `AutoencoderClusterer`.
 
@@ -90,24 +89,23 @@ class IDEC(DEC):
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class JointClustering(AutoencoderClusterer):
-    """Deep clustering that is told the classes of some rows, and may find further clusters beside them.
+    """Semi-supervised deep clustering: the classes of some samples are known, and there may be further clusters.
 
-    Minimizes error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and −log of the share that the cluster of its class has
-    in a row whose class is known. Cluster j stands for ``classes_[j]``. Clusters start by k-means of all codes in which
-    rows of a known class stay with it, whatever is nearer: from the mean codes of classes, others seeded around these,
-    or from plain k-means whose clusters are given to the classes, whichever leads to less inertia. Without labels it is
-    IDEC.
+    Minimizes error + γ·KL(P‖Q) + λ·cross-entropy: IDEC's loss, and the cross-entropy of the samples of known class.
+    Cluster j is that of ``classes_[j]``. Initial clusters come from k-means of all codes with the known samples held in
+    their class, from two initializations, of which the less inertia wins: the mean codes of the classes with further
+    centers seeded around them, or plain k-means whose clusters are matched to the classes. Without labels it is IDEC.
 
     Args:
-        n_clusters: number of clusters, at least that of classes.
-        gamma: γ, the weight of the divergence; the error is a mean over rows and columns.
-        weight: λ, that of the cross-entropy, a mean over the rows of a batch whose class is known.
+        n_clusters: number of clusters, at least the number of classes.
+        gamma: γ, weight of the divergence; the error is a mean over samples and features.
+        weight: λ, weight of the cross-entropy, a mean over the samples of known class in a batch.
         alpha: degrees of freedom of Student's t.
         hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
-        labels_: (n_samples,) int32 clusters: of rows of a known class too they are what the network says.
-        classes_: the classes that were known of any row, ascending; cluster j is that of ``classes_[j]``.
+        labels_: (n_samples,) int32 clusters by the network, also for samples of known class.
+        classes_: the known classes, ascending; cluster j is that of ``classes_[j]``.
         cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Sources: X. Guo, L. Gao, X. Liu and J. Yin, Improved deep embedded clustering with local structure preservation,
@@ -128,32 +126,32 @@ class JointClustering(AutoencoderClusterer):
     alpha: float = 1.0
 
     def fit(self, X: Any, y: Any = None) -> JointClustering:
-        """Trains the network and clusters the rows.
+        """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
-            y: (n_samples,) classes, where they are known: integers, −1 for not known, or strings, None for not known.
-                None for no classes at all.
+            y: (n_samples,) known classes: integers with −1 for unknown, or strings with None for unknown. None for no
+                classes at all.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values; more classes than clusters; an encoder whose
-                codes have another width; a checkpoint that was changed, or is of another configuration.
+                codes have another dimension; a checkpoint that was changed, or is of another configuration.
 
         Warns:
-            ConvergenceWarning: a loss that is not finite, with the step, or clusters without rows.
+            ConvergenceWarning: a loss that is not finite, with the step, or empty clusters.
         """
         return super().fit(X, y)
 
     def predict_class(self, X: Any) -> np.ndarray:
-        """The class of each row, (n_samples,): that whose cluster has the greatest share, of all that have a class.
+        """Label each sample by its most probable class, (n_samples,); clusters without a class do not count.
 
         Raises:
-            ValueError: it was fitted without labels.
+            ValueError: the estimator was fitted without labels.
         """
-        shares = self.predict_proba(X)[:, : self.classes_.size]
+        probabilities = self.predict_proba(X)[:, : self.classes_.size]
         if not self.classes_.size:
             raise ValueError("JointClustering was fitted without labels, and knows no classes. Pass y to fit.")
-        return self.classes_[np.argmax(shares, axis=1)]
+        return self.classes_[np.argmax(probabilities, axis=1)]
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -184,14 +182,14 @@ class JointClustering(AutoencoderClusterer):
         return {"centers": min((fit(init=start).state for start in starts), key=lambda state: state.objective).centers}
 
     def _centers_at_class_means(self, key, z, class_codes):
-        """The mean codes of classes, and others that k-means finds around them."""
+        """Mean codes of the classes, and further centers by k-means with the means fixed."""
         means = np.stack([np.asarray(z)[class_codes == number].mean(0) for number in range(self.classes_.size)])
         if len(means) == self.n_clusters:
             return means
         return kmeans.fit(key, z, self.n_clusters, frozen=means, n_init=self.n_init).state.centers
 
     def _centers_matched_to_classes(self, key, z, class_codes):
-        """The centers of k-means, each class having that which suits most of its rows."""
+        """Centers of k-means in the order of the classes: the matching that covers most samples of known class."""
         fit = self._kmeans(key, z)
         counts = np.zeros((self.classes_.size, self.n_clusters))
         np.add.at(counts, (class_codes[class_codes >= 0], np.asarray(fit.labels)[class_codes >= 0]), 1)
@@ -200,4 +198,4 @@ class JointClustering(AutoencoderClusterer):
 
     def _make(self, autoencoder, start):
         options = {"gamma": self.gamma, "weight": self.weight, "alpha": self.alpha, "augment": self._view()}
-        return Module(autoencoder, start["centers"], **options)
+        return deep.JointClustering(autoencoder, start["centers"], **options)

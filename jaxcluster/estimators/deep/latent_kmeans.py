@@ -19,16 +19,16 @@ from jaxcluster.types import Status
 @register("autoencoder-kmeans", "k-means on the codes of an autoencoder", objective="reconstruction error")
 @dataclass(eq=False, repr=False, kw_only=True)
 class AutoencoderKMeans(AutoencoderClusterer):
-    """k-means on the codes of a (denoising) autoencoder: nothing is trained for the clusters' sake.
+    """k-means on the codes of a (denoising) autoencoder, which is trained without clusters: the baseline.
 
     Args:
         n_clusters: number of clusters.
-        hidden, latent, …: see `AutoencoderClusterer`. Options of the second
-            phase mean nothing here, and ``history_`` is that of the pretraining.
+        hidden, latent, …: see `AutoencoderClusterer`. Parameters of phase 2 have no effect; ``history_`` is that of
+            the pretraining.
 
     Attributes:
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_: see `DeepEstimator`.
-        status_: how k-means ended.
+        status_: `jaxcluster.types.Status` of k-means.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -59,13 +59,13 @@ class AutoencoderKMeans(AutoencoderClusterer):
 @register("dcn", "reconstruction and k-means of the codes, in turn")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DCN(AutoencoderClusterer):
-    """The deep clustering network: reconstruction and k-means of the codes, in turn.
+    """Deep clustering network: reconstruction and k-means of the codes, alternately.
 
-    Minimizes Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over rows; centers follow their codes.
+    Minimizes Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over samples; centers are running means of their codes.
 
     Args:
         n_clusters: number of clusters.
-        weight: λ.
+        weight: λ, weight of the distance to the centers.
         hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
@@ -92,13 +92,13 @@ class DCN(AutoencoderClusterer):
 @register("denoising-clustering", "a denoising autoencoder whose codes are drawn to k-means centers")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(AutoencoderClusterer):
-    """A denoising autoencoder that goes on denoising while k-means on all its codes draws them to their centers.
+    """Denoising autoencoder that goes on denoising while its codes move towards their k-means centers.
 
-    Minimizes error + λ·‖z − c_s‖²/v, the mean over rows, v the total variance of the codes: λ has no unit.
+    Minimizes error + λ·‖z − c_s‖²/v, the mean over samples, with v the total variance of the codes: λ has no unit.
 
     Args:
         n_clusters: number of clusters.
-        weight: λ.
+        weight: λ, weight of the distance to the centers.
         hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:

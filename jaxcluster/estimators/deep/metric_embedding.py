@@ -1,4 +1,4 @@
-"""k-means on codes that were learned from labels, from views of the rows, or from both."""
+"""Metric learning: k-means on codes that were learned from labels, from augmentations, or from both."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from jaxcluster.losses.triplet import MINING
 @register("metric-embedding", "k-means on codes that labels, or views of the rows, draw together", takes_classes=True)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetricEmbedding(AugmentationEstimator):
-    """k-means on codes that are near each other where rows are of one class, or are views of one row.
+    """k-means on codes that are close for samples of one class, and for augmented views of one sample.
 
     Args:
-        n_clusters: number of clusters; that of classes in ``y`` is another matter.
+        n_clusters: number of clusters, which may differ from that of the classes in ``y``.
         loss: "contrastive", "triplet", "nt-xent" or "supervised-contrastive": see
-            `jaxcluster.deep.metric_learning.MetricEmbedding`. "auto" is the last one where there are labels, else
-            "nt-xent", which learns from views alone.
-        views: what rows without a label learn from, and those with one too: called with a key and rows it gives two or
-            more views of them in a tuple, or one, and is then called twice. None for rows as they are; those without a
-            label take no part then.
-        margin: of "contrastive" and "triplet"; codes have length 1.
-        temperature: of the other losses; None for 0.5 of "nt-xent" and 0.1 of "supervised-contrastive".
-        mining: of triplets: "hard", or "all" or "semi-hard", which take time with the cube of the rows of a batch.
-        n_init: starts of k-means.
-        hidden, latent, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
+            `jaxcluster.deep.metric_learning.MetricEmbedding`. "auto" is the last one if there are labels, else
+            "nt-xent", which learns from views only.
+        views: function from a key and samples to a tuple of two or more augmented views, or to one view, and is then
+            called twice. None for no augmentation: samples without a label are then not used.
+        margin: margin of "contrastive" and "triplet"; codes have length 1.
+        temperature: temperature of the other losses; None for 0.5 in "nt-xent" and 0.1 in "supervised-contrastive".
+        mining: triplets that are used: "hard", or "all" or "semi-hard", which cost the cube of the batch size.
+        n_init: number of initializations of k-means.
+        hidden, latent, …: see `AugmentationEstimator`.
 
     Attributes:
-        labels_: (n_samples,) int32 clusters of k-means on the codes, whatever is known of the rows.
-        classes_: the classes that were known of any row, ascending.
+        labels_: (n_samples,) int32 clusters of k-means on the codes, also for samples of known class.
+        classes_: the known classes, ascending.
         epoch_history_: also the means of ``anchors``, views in a batch with a positive and a negative, and of
             ``triplets``, and ``barren``, the fraction of batches without any anchor.
         cluster_centers_, history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
@@ -65,20 +64,20 @@ class MetricEmbedding(AugmentationEstimator):
     MIN_EPOCH_STEPS = 5
 
     def fit(self, X: Any, y: Any = None) -> MetricEmbedding:
-        """Trains the network and clusters the rows.
+        """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
-            y: (n_samples,) classes, where they are known: integers, −1 for not known, or strings, None for not known.
-                None for no classes at all. "nt-xent" does not look at them.
+            y: (n_samples,) known classes: integers with −1 for unknown, or strings with None for unknown. None for no
+                classes at all. "nt-xent" ignores them.
 
         Raises:
             ValueError, TypeError: wrong parameters, shapes or values; neither labels nor views to learn from; an
-                encoder whose codes have another width; a checkpoint that was changed, or is of another configuration.
+                encoder with codes of another dimension; a checkpoint that was changed, or is of another configuration.
 
         Warns:
-            ConvergenceWarning: a loss that is not finite, with the step; a training that collapsed; clusters without
-                rows; batches in which no row had both a positive and a negative, with their number.
+            ConvergenceWarning: a loss that is not finite, with the step; a collapsed training; empty clusters;
+                batches in which no sample had both a positive and a negative, with their number.
         """
         return super().fit(X, y)
 
@@ -96,22 +95,22 @@ class MetricEmbedding(AugmentationEstimator):
         self.classes_, codes = np.zeros(0, np.int64), np.full(n, -1, np.int32)
         if y is not None:
             codes, self.classes_ = encode_classes(y, n)
-        told = self.classes_.size > 0 and self._loss != "nt-xent"
+        uses_labels = self.classes_.size > 0 and self._loss != "nt-xent"
         if self.views is None:
-            self._check_labels(np.bincount(codes[codes >= 0]) if told else None)
-        return codes if told else None
+            self._check_labels(np.bincount(codes[codes >= 0]) if uses_labels else None)
+        return codes if uses_labels else None
 
     def _check_labels(self, counts):
-        """Raises where the classes, of so many rows, are nothing to learn from without views."""
+        """Raise ValueError if classes with these numbers of samples give no pairs to learn from, without views."""
         if counts is None:
             raise ValueError(
                 f"loss={self._loss!r} has no labels to learn from, and views=None. Pass views='auto', or y with the "
                 "classes of some rows to a loss that learns from them."
             )
         if counts.size < 2 or counts.max() < 2:
-            seen = "knows of one class only" if counts.size < 2 else "has no class with two rows"
+            problem = "knows of one class only" if counts.size < 2 else "has no class with two rows"
             raise ValueError(
-                f"y {seen}, and views=None: no row has both a positive and a negative. Pass views='auto', or the "
+                f"y {problem}, and views=None: no row has both a positive and a negative. Pass views='auto', or the "
                 "classes of more rows."
             )
 

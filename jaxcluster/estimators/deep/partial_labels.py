@@ -1,4 +1,4 @@
-"""What a caller knows of the classes of rows, as numbers that networks are told."""
+"""Partial labels: the classes of some samples as integers, -1 where they are unknown."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import numpy as np
 HINT = "Pass one integer or string a row, with -1, or None among strings, where the class is not known."
 
 
-class Known(NamedTuple):
-    """The classes of rows, where they are known.
+class PartialLabels(NamedTuple):
+    """Known classes of samples.
 
     Attributes:
-        codes: (n,) int32 the number of each row's class in ``classes``; −1 for not known.
-        classes: (c,) the known ones, ascending.
+        codes: (n_samples,) int32 index of each sample's class in ``classes``, −1 for unknown.
+        classes: (n_classes,) the known classes, ascending.
     """
 
     codes: np.ndarray
     classes: np.ndarray
 
 
-def encode_classes(y: Any, n: int) -> Known:
-    """``y`` read as classes of n rows.
+def encode_classes(y: Any, n: int) -> PartialLabels:
+    """Encode ``y`` as the classes of n samples.
 
-    They are integers, integral floats or booleans, −1 for not known; or strings, for which −1, None or NaN stand where
-    a row has none. NaN among numbers is refused: what is not known there has a number, and NaN tends to be an accident.
+    Classes are integers, integral floats or booleans, with −1 for unknown; or strings, with −1, None or NaN for
+    unknown. NaN among numbers is refused: −1 exists for that, and NaN tends to be an accident.
 
     Raises:
-        ValueError: not one a row; integers below −1, fractions or NaN; the string "-1".
+        ValueError: another number than one per sample; integers below −1, fractions or NaN; the string "-1".
         TypeError: other values, or integers and strings together.
     """
     given = np.asarray(y)
     if given.shape != (n,):
         raise ValueError(f"y has shape {given.shape}, but X has {n} rows. {HINT}")
     if given.dtype.kind in "OUT":
-        # NumPy turns all of a list into strings where one is; what is not known is lost then.
-        class_codes, values = _objects(given if isinstance(y, np.ndarray) else np.asarray(y, object))
+        # As objects: NumPy makes strings of all entries of a list with one string, and None would be a class "None".
+        known, values = _objects(given if isinstance(y, np.ndarray) else np.asarray(y, object))
     else:
         values = _numbers(given)
-        class_codes = values != -1 if values.dtype != bool else np.ones(n, bool)
-    classes, found = np.unique(values[class_codes], return_inverse=True)
+        known = values != -1 if values.dtype != bool else np.ones(n, bool)
+    classes, codes_of_known = np.unique(values[known], return_inverse=True)
     codes = np.full(n, -1, np.int32)
-    codes[class_codes] = found
-    return Known(codes, classes)
+    codes[known] = codes_of_known
+    return PartialLabels(codes, classes)
 
 
 def _numbers(values):
-    """Integers of at least −1, or booleans."""
+    """Check numeric classes: integers of at least −1, or booleans."""
     if values.dtype.kind not in "biuf":
         raise TypeError(f"y has dtype {values.dtype}. {HINT}")
     if values.dtype.kind == "f":
@@ -56,8 +56,8 @@ def _numbers(values):
             raise ValueError(f"y holds {missing} NaN. {HINT}")
         broken = values != np.floor(values)
         if broken.any() or np.isinf(values).any():
-            what = values[broken][0] if broken.any() else "infinity"
-            raise ValueError(f"y holds {what}, which is the number of no class. {HINT}")
+            example = values[broken][0] if broken.any() else "infinity"
+            raise ValueError(f"y holds {example}, which is the number of no class. {HINT}")
         values = values.astype(np.int64)
     if values.size and values.min() < -1:
         raise ValueError(f"y holds {values.min()}: no class has a number below -1. {HINT}")
@@ -65,16 +65,20 @@ def _numbers(values):
 
 
 def _objects(values):
-    """Which values are known, and all of them as strings or integers."""
+    """Split values of mixed types.
+
+    Returns:
+        a mask of the known values, and all values as strings or integers.
+    """
     values = values.astype(object)
-    class_codes = np.array([not _missing(value) for value in values], bool)
-    kinds = {type(value).__name__ for value in values[class_codes]}
-    if all(isinstance(value, str) for value in values[class_codes]):
-        if "-1" in values[class_codes]:
+    known = np.array([not _missing(value) for value in values], bool)
+    kinds = {type(value).__name__ for value in values[known]}
+    if all(isinstance(value, str) for value in values[known]):
+        if "-1" in values[known]:
             raise ValueError(f"y holds the string '-1', which could be a class or none. {HINT}")
-        return class_codes, np.where(class_codes, values, "").astype(str)
-    if all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values[class_codes]):
-        return class_codes, _numbers(np.where(class_codes, values, -1).astype(np.int64))
+        return known, np.where(known, values, "").astype(str)
+    if all(isinstance(value, (int, np.integer)) and not isinstance(value, bool) for value in values[known]):
+        return known, _numbers(np.where(known, values, -1).astype(np.int64))
     raise TypeError(f"y holds values of type {', '.join(sorted(kinds))}. {HINT}")
 
 

@@ -1,4 +1,4 @@
-"""Rows as networks want them, whatever their units: scaled on the host in float64, then float32."""
+"""Scaling of samples for networks, independent of their units: on the host in float64, then as float32."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from jaxcluster.core import validation
 from jaxcluster.core.caution import warn
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
-UPPER_SPREAD, LOWER_SPREAD, MAX_SPREAD = 3.0, 10.0, 30.0
-"""Of the ranges of columns, their upper tenth over their median, that over their lower tenth, and the largest over the
-median: with more of one of them, columns are taken to have units apart. The largest counts too, since one column of a
-far larger unit leaves all others no variance, however many they are."""
+UPPER_SPREAD = 3.0
+"""Largest ratio of the 0.9 quantile of the features' ranges to their median, for features of one unit."""
 
-FAR_ROW_FRACTION, FAR_VARIANCE_FRACTION = 0.01, 0.99
-"""The share of the rows that may have this share of the variance of all, without a warning."""
+LOWER_SPREAD = 10.0
+"""Largest ratio of the median of the ranges to their 0.1 quantile, for features of one unit."""
+
+MAX_SPREAD = 30.0
+"""Largest ratio of the largest range to the median, for features of one unit: a single feature of a far larger unit
+leaves all others no variance, however many they are."""
+
+FAR_ROW_FRACTION = 0.01
+"""Fraction of the samples, the farthest ones, whose part of the total variance is checked."""
+
+FAR_VARIANCE_FRACTION = 0.99
+"""Part of the total variance above which these samples are warned of."""
 
 SCALING_CHOICES = ("auto", *SCALINGS)
 
@@ -22,18 +30,26 @@ SCALING_CHOICES = ("auto", *SCALINGS)
 def scaled(
     x: np.ndarray, how: str, likelihood: str = "gaussian", *, images: bool = False
 ) -> tuple[np.ndarray, Scaling]:
-    """Rows scaled for a network, float32, and the scaling itself.
+    """Scale samples for a network.
 
-    "auto" brings images to [0, 1] as a whole, so that they stay images, and leaves rows that must be in [0, 1] as they
-    are. Others are centered, and divided by one number where columns have about the same range, as pixels and counts
-    do: small variation says little there. Columns that plainly have units of their own are divided each by its
-    deviation.
+    "auto" maps images to [0, 1] by one range for all pixels, and leaves samples of a Bernoulli likelihood as they are.
+    Others are centered. Features of similar ranges, such as pixels and counts, share one divisor: a small range is
+    then information. Features that clearly have units of their own are divided each by its standard deviation.
+
+    Args:
+        x: (n_samples, n_features) finite numbers.
+        how: "auto", or a name in `jaxcluster.datasets.scaling.SCALINGS`.
+        likelihood: "gaussian" or "bernoulli", of the reconstruction.
+        images: True if samples are flat images.
+
+    Returns:
+        (n_samples, n_features) float32 scaled samples, and the scaling.
 
     Raises:
-        ValueError: an unknown ``how``; values that float32 does not hold once they are scaled.
+        ValueError: an unknown ``how``; values beyond float32 after scaling.
 
     Warns:
-        UserWarning: a few rows so far from the others that these hardly differ once they are scaled.
+        UserWarning: a few samples so far from the others that these hardly differ after scaling.
     """
     validation.check_choice("scaling", how, SCALING_CHOICES)
     x = validation.widen(x)
@@ -45,10 +61,10 @@ def scaled(
 
 
 def rescaled(x: np.ndarray, scaling: Scaling) -> np.ndarray:
-    """Rows in a scaling that was fitted before, float32.
+    """Apply a fitted scaling, as float32.
 
     Raises:
-        ValueError: values that float32 does not hold once they are scaled.
+        ValueError: values beyond float32 after scaling.
     """
     with np.errstate(over="ignore"):
         rows = scaling.apply(validation.widen(x)).astype(np.float32)
@@ -73,7 +89,7 @@ def _fitted(x, how, likelihood, images):
     if likelihood == "bernoulli":
         return scale(x, "none")[1]
     scaling = scale(x, "standard")[1]
-    # Half of each: the range of ±1e308 is beyond float64.
+    # Half of each: the range of ±1e308 itself overflows float64.
     ranges = x.max(axis=0).astype(np.float64) / 2 - x.min(axis=0).astype(np.float64) / 2
     varying = ranges > 0
     if not _share_unit(ranges[varying]):
@@ -84,10 +100,10 @@ def _fitted(x, how, likelihood, images):
 
 
 def _share_unit(ranges: np.ndarray) -> bool:
-    """Whether columns of these ranges are in the same units.
+    """True if features of these ranges are in the same unit.
 
-    Not by deviations: those of pixels differ by far more than the ranges of pixels. Quantiles lie between ranges as
-    ratios, not as differences: of two columns with ranges of 1 and 1e5 the lower tenth is 3.2.
+    Ranges, not standard deviations: those of pixels differ by far more than the ranges of pixels. Quantiles are
+    interpolated between logarithms, as ranges are compared by ratios: of ranges 1 and 1e5 the 0.1 quantile is 3.2.
     """
     if not ranges.size:
         return False

@@ -11,7 +11,6 @@ import numpy as np
 from jaxcluster import deep
 from jaxcluster.core import validation
 from jaxcluster.deep import nets
-from jaxcluster.deep.swav import SwAV as Module
 from jaxcluster.deep.swav import check_batch_covers_prototypes
 from jaxcluster.deep.views import stack_views
 from jaxcluster.estimators.deep import checks
@@ -19,35 +18,39 @@ from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
 
 VARIANTS = ("v1", "v2")
+"""Values of ``variant`` of `DeepCluster`."""
+
 PSEUDO_CLASSES_PER_CLUSTER = 3
-"""Clusters that are learned for each that is sought, unless ``n_pseudo`` says otherwise; each has at least:"""
+"""Pseudo-classes per cluster, unless ``n_pseudo`` is set. More classes than clusters make finer features."""
+
 ROWS_PER_PSEUDO_CLASS = 10
+"""Minimum number of samples per pseudo-class, unless ``n_pseudo`` is set."""
 
 
 @register("deepcluster", "a network learns to tell apart the clusters of its own features")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepCluster(AugmentationEstimator):
-    """A network learns, from random views of the rows, the clusters that k-means finds among its own features.
+    """DeepCluster: a network classifies augmented samples by pseudo-labels, the k-means clusters of its features.
 
-    At each look at all rows k-means finds new ones, several for each that is sought; until the next look they are the
-    classes of a classification. In the end k-means finds the clusters that are sought.
+    Each epoch begins with k-means of the features of all samples, into several pseudo-classes per cluster; its steps
+    train the classification. At the end k-means of the features gives the clusters.
 
     Args:
         n_clusters: number of clusters.
-        variant: "v2": spherical k-means, whose centers are what features are compared with; or "v1": k-means of
-            whitened principal components, and a fresh linear head that learns to tell its clusters apart.
-        n_pseudo: clusters that are learned; None for three for each that is sought, or fewer where there are not ten
-            rows for each.
-        update_interval: steps from one look at all rows to the next, an epoch; None for a pass over them, and at least
-            100.
-        epochs: looks, of as many steps; None for at least 2,000 steps and 30 looks.
-        components: principal components that "v1" keeps; None for a quarter of the features, at most 256.
-        temperature: of "v2", > 0, that cosines are divided by.
-        n_init: starts of the last k-means.
-        hidden, latent, views, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
+        variant: "v2": spherical k-means, whose centers are the classifier; or "v1": k-means of whitened principal
+            components, and a new linear classifier in each epoch.
+        n_pseudo: number of pseudo-classes; None for three per cluster, or fewer if that leaves less than ten samples
+            for each.
+        update_interval: steps per epoch, between updates of the pseudo-labels; None for one pass over the samples, and
+            at least 100.
+        epochs: number of epochs; None for at least 2,000 steps and 30 epochs.
+        components: principal components of "v1"; None for a quarter of the features, at most 256.
+        temperature: > 0, divisor of the cosines of "v2".
+        n_init: number of initializations of the last k-means.
+        hidden, latent, views, …: see `AugmentationEstimator`.
 
     Attributes:
-        cluster_centers_: (n_clusters, m) among the features as clusters see them: of length 1, and with "v1" whitened.
+        cluster_centers_: (n_clusters, m) in the space that is clustered: features of length 1, for "v1" whitened.
         epoch_history_: also ``accuracy``, the fraction of views that are classified right, and, for each epoch but
             the first, ``nmi``, the normalized mutual information of its clusters and those before.
         labels_, history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
@@ -106,40 +109,42 @@ class DeepCluster(AugmentationEstimator):
 
 
 PROTOTYPES_PER_CLUSTER = 5
-"""Prototypes a cluster, unless ``n_prototypes`` says otherwise; and rows a prototype, where there are so many:"""
+"""Prototypes per cluster, unless ``n_prototypes`` is set."""
+
 ROWS_PER_PROTOTYPE = 4
+"""Minimum number of samples per prototype in an assignment, batch and queue together, unless ``queue_size`` is set."""
 
 
 @register("swav", "from one view of a row the prototypes of another are predicted")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwAV(AugmentationEstimator):
-    """Clusters of rows by a network that knows a row in whatever way it is shown.
+    """SwAV: swapped prediction of cluster assignments between augmented views of a sample.
 
-    The network is trained to predict from one random view of a row which prototypes another view of it was assigned to;
-    the assignments give all prototypes equal parts. Clusters are groups of prototypes that have rows in common, so that
-    they may differ in size.
+    From one view the network predicts the prototypes that another view of the sample is assigned to, by a Sinkhorn
+    assignment that gives all prototypes equal mass. Clusters are groups of prototypes that share samples, so they may
+    differ in size.
 
     Args:
         n_clusters: number of clusters.
-        n_prototypes: None for five a cluster, or fewer where there are not four rows for each. With as many as clusters
-            each prototype is one, and clusters are drawn to equal sizes.
-        views: several views of a row, the large ones first: see
-            `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
-        crops: how many large views, which give assignments, and small ones, which only predict, "auto" stands for; of
-            other ``views`` that do not say how many are large, the first number does.
-        projection: width of the space of the prototypes, onto which a small network projects the features; None for the
+        n_prototypes: number of prototypes; None for five per cluster, or fewer if that leaves less than four samples
+            for each. If it equals n_clusters, each prototype is a cluster, and clusters tend to equal sizes.
+        views: function that gives several views of a sample, the large ones first: see `AugmentationEstimator`.
+        crops: numbers of large views, which are assigned, and of small views, which only predict, for views="auto". The
+            first number also counts the large ones of ``views`` without an attribute ``n_large``.
+        projection: dimension of the prototypes, onto which a small network projects the features; None for the
             features themselves.
-        temperature: > 0 of the predictions.
+        temperature: > 0, temperature of the predictions.
         epsilon: > 0, temperature of the assignments.
-        queue_size: embeddings of earlier rows that take part in the assignments; None for as many as make four rows a
-            prototype, 0 for none.
-        freeze_steps: steps in which the prototypes stay as they were drawn.
-        epochs: of at least 50 steps, and a pass over the rows; None for at least 2,000 steps and 30 passes.
-        hidden, latent, encoder, …: see `jaxcluster.estimators.deep.single_phase.AugmentationEstimator`.
+        queue_size: number of earlier embeddings that take part in the assignments; None for four samples per
+            prototype, 0 for no queue.
+        freeze_steps: initial steps in which the prototypes are fixed.
+        epochs: number of epochs, each of at least 50 steps and one pass over the samples; None for at least 2,000 steps
+            and 30 epochs.
+        hidden, latent, encoder, …: see `AugmentationEstimator`.
 
     Attributes:
-        prototypes_: (n_prototypes, projection) of length 1.
-        prototype_labels_: (n_prototypes,) int32 the cluster of each.
+        prototypes_: (n_prototypes, projection) unit vectors.
+        prototype_labels_: (n_prototypes,) int32 cluster of each prototype.
         cluster_centers_: (n_clusters, latent) mean features.
         labels_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
@@ -165,7 +170,7 @@ class SwAV(AugmentationEstimator):
     def _make(self, rngs, d):
         widths, views = (self.latent, self.latent, self.projection), self._views(d)
         head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
-        return Module(
+        return deep.SwAV(
             self._network(rngs, d),
             views,
             self.n_clusters,
@@ -212,22 +217,22 @@ class SwAV(AugmentationEstimator):
         check_batch_covers_prototypes(self._sizes["prototypes"], self._batch(n), self._sizes["queue"])
 
     def _check_views(self, d):
-        """Raises where a row is not shown at least twice."""
+        """Raise ValueError unless each sample has at least two views."""
         if isinstance(self.views, str):
-            views, told = sum(self.crops), f"crops={tuple(self.crops)} make"
+            views, prefix = sum(self.crops), f"crops={tuple(self.crops)} make"
         else:
             stacks = jax.eval_shape(
                 partial(stack_views, self.views), jax.random.key(0), jax.ShapeDtypeStruct((2, d), np.float32)
             )
-            views, told = sum(stack.shape[0] for stack in stacks), "views give"
+            views, prefix = sum(stack.shape[0] for stack in stacks), "views give"
         if views < 2:
             raise ValueError(
-                f"{told} {views} view of each row, and 2 are needed, so that one predicts the other. Pass views='auto' "
-                "with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_global=2."
+                f"{prefix} {views} view of each row, and 2 are needed, so that one predicts the other. Pass views="
+                "'auto' with crops=(2, 0), or a jaxcluster.deep.views.MultiCrop of a view with n_global=2."
             )
 
     def _choose_sizes(self, n):
-        """How many prototypes, and embeddings in the queue, for n rows."""
+        """Numbers of prototypes and of embeddings in the queue for n samples."""
         batch, count = self._batch(n), self.n_prototypes
         if count is None:
             seen = n if self.queue_size is None else batch + self.queue_size

@@ -24,34 +24,38 @@ from jaxcluster.estimators.deep.scaling import scaled
 
 @dataclass(eq=False, repr=False)
 class SinglePhaseEstimator(DeepEstimator):
-    """A clustering of the codes of a network that is trained in one phase.
+    """Base of estimators that train a network in one phase and cluster its codes.
 
     Args:
-        n_clusters, hidden, …: see `jaxcluster.estimators.deep.base.DeepEstimator`.
-        scaling: "auto": columns of deviation 1, but for those that hardly vary; images, with ``image_shape``, from 0 to
-            1, all pixels alike.
-        epochs: passes over the rows, or of few rows several; None for enough of them, and of steps: what is enough
-            depends on the method. The rate falls over all of them, so a run that goes on from a checkpoint has the same
+        n_clusters, hidden, …: see `DeepEstimator`.
+        scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`; images, with ``image_shape``, to [0, 1] by one
+            range), "standard", "minmax", "l2" or "none".
+        epochs: number of epochs, each of at least one pass over the samples; None for a minimum of epochs and steps
+            that depends on the method. The learning rate decays over all epochs, so a resumed run must have the same
             number.
-        learning_rate: of Adam, along a cosine to a hundredth of it; or a schedule of optax, taken as it is.
+        learning_rate: learning rate of Adam, which decays by a cosine to a hundredth; or an optax schedule, used as it
+            is.
     """
 
     _: KW_ONLY
     epochs: int | None = None
 
     MIN_STEPS: ClassVar[int] = 2_000
-    """The fewest steps, and epochs, unless ``epochs`` says otherwise."""
-    MIN_EPOCHS: ClassVar[int] = 30
-    MIN_EPOCH_STEPS: ClassVar[int] = 1
-    """The fewest steps from one look at all rows to the next: an epoch of few rows is more than a pass over them."""
+    """Minimum number of steps, unless ``epochs`` is set."""
 
-    # What each method has of its own.
+    MIN_EPOCHS: ClassVar[int] = 30
+    """Minimum number of epochs, unless ``epochs`` is set."""
+
+    MIN_EPOCH_STEPS: ClassVar[int] = 1
+    """Minimum number of steps per epoch: for few samples an epoch is several passes over them."""
+
+    # Hooks of the methods.
 
     def _make(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
         """Untrained `ClusteringModule` for d features, with ``features`` and ``assign``."""
         raise NotImplementedError
 
-    # The whole.
+    # The fit.
 
     def _fit(self, X, class_codes):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
@@ -84,7 +88,7 @@ class SinglePhaseEstimator(DeepEstimator):
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
     def _decay(self, steps: int) -> int | None:
-        """In how many of all steps the rate falls; None for a rate that stays, or an optimizer of the caller's."""
+        """Number of steps of the decay of the learning rate; None for a constant rate or the caller's optimizer."""
         return steps if self.optimizer is None and not callable(self.learning_rate) else None
 
     def _optimizer(self, decay: int | None) -> Any:
@@ -98,27 +102,30 @@ class SinglePhaseEstimator(DeepEstimator):
         return max(self.MIN_EPOCH_STEPS, n // batch)
 
 
-SWAP_RATE, SWAP_RATE_PER_COLUMN = 0.3, 0.02
-"""The share of entries that views of tables swap: the first, or the second for each column, where columns are few: then
-each of them may be what tells a row from others."""
+SWAP_RATE = 0.3
+"""Fraction of the entries that augmentations of tables swap between samples, for 15 features or more."""
+
+SWAP_RATE_PER_COLUMN = 0.02
+"""The same fraction per feature, for fewer features: of few features each may be the one that separates clusters."""
 
 CONV_CHANNELS = (32, 64, 128)
-"""Of the convolutions, each of which halves height and width; there are as many as leave images two pixels wide."""
+"""Channels of the convolutions. Each halves height and width, and as many are used as leave at least 2 pixels."""
 
 
 @dataclass(eq=False, repr=False)
 class AugmentationEstimator(SinglePhaseEstimator):
-    """A clustering by a network that is shown rows in random ways.
+    """Base of estimators whose network learns from random augmentations (views) of the samples.
 
     Args:
-        n_clusters, epochs, …: see `jaxcluster.estimators.deep.single_phase.SinglePhaseEstimator`.
-        hidden: widths of the hidden layers of the network for tables.
-        latent: width of the features.
-        encoder: rows to features, (n, latent), in place of dense layers or, with ``image_shape``, of convolutions.
-        views: called with a key and rows, which are scaled, gives a view of them or a tuple of views, as a
-            `jaxcluster.deep.views.MultiCrop` does. "auto": `jaxcluster.deep.views.image_views` where there is an
-            ``image_shape``, else `table_views`, which swap less the fewer columns there are. None for rows as they are.
-            A model with its own cannot be saved.
+        n_clusters, epochs, …: see `SinglePhaseEstimator`.
+        hidden: widths of the hidden layers of the dense network.
+        latent: dimension of the features.
+        encoder: network from samples to (n, latent) features, in place of dense layers or, with ``image_shape``, of
+            convolutions.
+        views: function from a key and scaled samples to one augmented view or a tuple of views, such as a
+            `jaxcluster.deep.views.MultiCrop`. "auto": `jaxcluster.deep.views.image_views` with an ``image_shape``, else
+            `table_views`, which swap fewer entries the fewer features there are. None for no augmentation. A model with
+            a function cannot be saved.
     """
 
     _: KW_ONLY
@@ -127,10 +134,10 @@ class AugmentationEstimator(SinglePhaseEstimator):
     views: Any = "auto"
 
     DEFAULT_CROPS: ClassVar[tuple[int, int]] = (2, 0)
-    """Large and small views of each row that "auto" stands for, unless the method has a parameter for it."""
+    """Numbers of large and small views per sample for "auto", unless the method has a parameter ``crops``."""
 
     def _network(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
-        """The encoder that was passed, or one for d columns."""
+        """The encoder that was passed, or one for d features."""
         if self.encoder is not None:
             return nnx.clone(self.encoder)
         if self.image_shape is None:
@@ -139,7 +146,7 @@ class AugmentationEstimator(SinglePhaseEstimator):
         return nets.ConvNet(self.image_shape, self.latent, channels=CONV_CHANNELS[:halvings], rngs=rngs)
 
     def _views(self, d: int) -> View | None:
-        """The views of rows of d columns."""
+        """Augmentation of samples of d features."""
         if not isinstance(self.views, str):
             return self.views
         crops = tuple(getattr(self, "crops", self.DEFAULT_CROPS))

@@ -1,4 +1,4 @@
-"""Variational deep embedding (VaDE)."""
+"""Variational deep embedding: `VaDE`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.registry import register
 
 CODE_VARIANCE_RATIO = 0.1
-"""Variance of a code given its row to begin with, as a share of that of codes in their clusters."""
+"""Initial variance of a code given its sample, as a fraction of the mean variance of codes within clusters. Small, so
+that the noise of the codes does not mix the initial clusters."""
 
 MIN_RESIDUAL_VARIANCE = 1e-6
-"""The least variance of columns given their codes to begin with; columns have about 1 in all."""
+"""Minimum initial variance of a feature given its code; scaled features have a variance of about 1."""
 
 
 @register(
@@ -33,11 +34,11 @@ MIN_RESIDUAL_VARIANCE = 1e-6
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class VaDE(AutoencoderClusterer):
-    """Variational deep embedding: a mixture of Gaussians of codes from which rows can be drawn, cluster by cluster.
+    """Variational deep embedding: an autoencoder with a Gaussian mixture as the prior of its codes; it can be sampled.
 
-    Maximizes the evidence lower bound of an autoencoder with Gaussian codes whose prior is the mixture; with
-    ``likelihood="gaussian"`` the variance of a column given its code is learned too. Pretraining
-    is that of an autoencoder on the codes' means; the mixture begins as that of the clusters of k-means among these.
+    Maximizes the evidence lower bound of a variational autoencoder; with ``likelihood="gaussian"`` the variance of a
+    feature given its code is learned too. Pretraining trains an autoencoder on the means of the codes; the initial
+    mixture is that of the k-means clusters of these means.
 
     Args:
         n_clusters: number of clusters.
@@ -45,8 +46,8 @@ class VaDE(AutoencoderClusterer):
             (mean, log-variance). ``likelihood="bernoulli"`` is the published one, for values in [0, 1].
 
     Attributes:
-        weights_: (n_clusters,) of the mixture; its means are ``cluster_centers_``.
-        variances_: (n_clusters, latent).
+        weights_: (n_clusters,) mixture weights; the means are ``cluster_centers_``.
+        variances_: (n_clusters, latent) variances of the components.
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
 
     Source: Z. Jiang, Y. Zheng, H. Tan, B. Tang and H. Zhou, Variational deep embedding: an unsupervised and generative
@@ -56,17 +57,17 @@ class VaDE(AutoencoderClusterer):
     tol: float | None = None
 
     def sample(self, n_samples: int = 1, cluster: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Draws rows, as a mixture draws its components or from one cluster.
+        """Draw samples from the mixture, or from one cluster.
 
         Args:
-            n_samples: how many.
-            cluster: the cluster that all are of; None for clusters by their weights.
+            n_samples: number of samples.
+            cluster: cluster of all samples; None to draw clusters by their weights.
 
         Returns:
-            (n_samples, n_features) expected rows in the units of X, and the cluster of each, (n_samples,) int32.
+            (n_samples, n_features) expected samples in the units of X, and (n_samples,) int32 clusters.
 
         Raises:
-            ValueError, TypeError: a cluster that there is not.
+            ValueError, TypeError: a cluster that does not exist.
         """
         check_is_fitted(self)
         n_samples = validation.check_count("n_samples", n_samples)
@@ -84,17 +85,18 @@ class VaDE(AutoencoderClusterer):
         return nets.VariationalEncoder(trunk, nets.GaussianHead(width, self.latent, rngs=rngs))
 
     def _start(self, key, z, autoencoder, rows, class_codes):
-        # The mixture of the clusters of k-means: EM would trade them for a likelihood that training changes anyway.
-        shares = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters, dtype=z.dtype)
-        start = gmm.GMMInit(responsibilities=shares)
+        # One M-step from hard assignments, no EM: EM would give up the k-means clusters for a likelihood that training
+        # changes anyway.
+        responsibilities = jax.nn.one_hot(self._kmeans(key, z).labels, self.n_clusters, dtype=z.dtype)
+        start = gmm.GMMInit(responsibilities=responsibilities)
         state = gmm.init(key, z, self.n_clusters, covariance="diag", init=start).mixture()
         head = getattr(autoencoder.encoder, "head", None)
         if isinstance(head, nets.GaussianHead):
             head.set_variance(CODE_VARIANCE_RATIO * jnp.mean(state.covariances))
         start = {"weights": state.weights, "means": state.means, "variances": state.covariances}
         if self.likelihood == "gaussian":
-            gaps = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
-            start["residual"] = max(float(np.mean(np.square(gaps))), MIN_RESIDUAL_VARIANCE)
+            residuals = rows - np.asarray(map_module(autoencoder, "reconstruct", rows))
+            start["residual"] = max(float(np.mean(np.square(residuals))), MIN_RESIDUAL_VARIANCE)
         return start
 
     def _make(self, autoencoder, start):
