@@ -19,7 +19,7 @@ from rich.text import Text
 
 from jaxcluster.cli.errors import as_options, one_line
 from jaxcluster.core import stopping
-from jaxcluster.core.words import visible
+from jaxcluster.core.messages import printable
 
 STDERR = Console(stderr=True, highlight=False)
 """One for all: what is printed while progress is shown has to go through the console that shows it."""
@@ -32,12 +32,12 @@ def stdout(quiet: bool = False) -> Console:
 
 def say(console: Console, text: str, style: str = "") -> None:
     """Lines as they are: never wrapped, so that a long path can be copied, free of markup and of control signs."""
-    console.print(Text("\n".join(map(visible, text.split("\n"))), style=style), soft_wrap=True)
+    console.print(Text("\n".join(map(printable, text.split("\n"))), style=style), soft_wrap=True)
 
 
 def complain(kind: str, message: str, style: str) -> None:
     """One line on stderr: ``Error: …`` or ``Warning: …``."""
-    text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (visible(one_line(message)), style))
+    text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (printable(one_line(message)), style))
     STDERR.print(text, soft_wrap=True)
 
 
@@ -56,9 +56,9 @@ def show_table(
     """
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(columns), pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(visible(name), justify="left" if i in text else "right", no_wrap=i not in text)
+        made.add_column(printable(name), justify="left" if i in text else "right", no_wrap=i not in text)
     for row in rows:
-        made.add_row(*(Text(visible(number(value))) for value in row))
+        made.add_row(*(Text(printable(number(value))) for value in row))
     say(console, title, "bold")
     console.print(made, "", sep="\n")
 
@@ -89,7 +89,7 @@ class Stages:
     def __call__(self, name: str, description: str) -> Iterator[None]:
         """Shows ``description`` while the block runs, and times it under ``name``."""
         stopping.look()
-        task = self._task = self._progress.add_task(visible(description), total=None)
+        task = self._task = self._progress.add_task(printable(description), total=None)
         start = time.perf_counter()
         try:
             yield
@@ -101,7 +101,7 @@ class Stages:
     def say(self, description: str) -> None:
         """Shows how far what is being done has come."""
         if self._task is not None:
-            self._progress.update(self._task, description=visible(description))
+            self._progress.update(self._task, description=printable(description))
 
 
 @contextmanager

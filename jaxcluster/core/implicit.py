@@ -117,8 +117,8 @@ def at_optimum(function: Callable[..., Any], value: Any, variables: Any, *inputs
     """``value``, with the derivative of ``function(variables, *inputs)`` at optimal ``variables``.
 
     By the envelope theorem the first derivative is that of the function at constant variables. The second one includes
-    the derivative of the variables by the inputs, such as that of `implicit_fixed_point`, which costs nothing until then.
-    Values that the function closes over are inputs too.
+    the derivative of the variables by the inputs, such as that of `implicit_fixed_point`, which costs nothing until
+    then. Values that the function closes over are inputs too.
     """
     function, more = _closure_convert(function, variables, *inputs)
     return _at_optimum(function, value, variables, *inputs, *more)

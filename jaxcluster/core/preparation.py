@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import memory, validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
 from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import (
@@ -29,6 +28,7 @@ from jaxcluster.core.frame import (
     sample_rows,
     traced_frame,
 )
+from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import make_room
 from jaxcluster.types import Fit, Points, Published
 

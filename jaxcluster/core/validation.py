@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 
 RESOLUTION = 2.0**-22
 """Resolution of a fit in float32, as a fraction of the range of a column: smaller differences do not matter."""

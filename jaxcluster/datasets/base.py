@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 
 MAX_EXACT_INTEGER = 2**53
 """Largest integer up to which float64 holds every integer."""

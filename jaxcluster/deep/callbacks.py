@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.core.caution import warn
 from jaxcluster.core.files import write_whole
+from jaxcluster.core.messages import warn
 from jaxcluster.deep.inference import map_module
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxcluster.core import stopping, validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
+from jaxcluster.core.messages import warn
 from jaxcluster.deep.batches import DeviceRows, as_rows
 from jaxcluster.deep.epoch import CAUSES, CompiledTrainer, TrainState
 from jaxcluster.deep.optimizers import adam, check_optimizer

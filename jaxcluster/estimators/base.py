@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.frame import Frame
+from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import make_room
 from jaxcluster.datasets.base import to_exact_dtype

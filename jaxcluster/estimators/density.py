@@ -17,7 +17,7 @@ from jaxcluster.cluster import dbscan, optics
 from jaxcluster.cluster.optics.extract import as_count
 from jaxcluster.cluster.optics.reachability import check_limits
 from jaxcluster.core import memory, validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status

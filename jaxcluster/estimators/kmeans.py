@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import bisecting, kmeans
 from jaxcluster.cluster.seeding import INITS
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

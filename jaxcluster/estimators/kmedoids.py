@@ -14,7 +14,7 @@ from jaxcluster.cluster import kmedoids
 from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.metric_base import MetricEstimator

@@ -10,7 +10,7 @@ from sklearn.base import ClusterMixin
 from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.ops.distance import plain_metric
 from jaxcluster.ops.metric_space import bind_metric_params

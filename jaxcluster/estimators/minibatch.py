@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
 from jaxcluster.estimators.input_tables import canonical

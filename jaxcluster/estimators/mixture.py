@@ -17,9 +17,9 @@ from jaxcluster.cluster.gmm.init import check_init
 from jaxcluster.cluster.gmm.online_em import check_decay, minibatch_fit_framed
 from jaxcluster.cluster.gmm.state import covariance_type_named, covariance_type_of
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.cluster import kmeans, spectral
 from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_dense_memory
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import published_dtype
+from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

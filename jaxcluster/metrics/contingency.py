@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 
 SLOTS_PER_LABEL = 4
 """Integers are counted in a table of their range, in O(n), while it has at most this many slots per label; otherwise

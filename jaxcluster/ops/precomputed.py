@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 
 SYMMETRY = 1e-6
 """Largest relative difference of the two entries of a pair that counts as rounding."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.core.words import visible
+from jaxcluster.core.messages import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def escape_text(text: Any) -> str:
     >>> escape_text("price in $")
     'price in \\$'
     """
-    return visible(str(text)).replace("$", r"\$")
+    return printable(str(text)).replace("$", r"\$")
 
 
 def style_axes(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxcluster.core.files import write_whole
+from jaxcluster.core.messages import valid_html
 from jaxcluster.core.validation import check_choice
-from jaxcluster.core.words import on_page
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.curves import finite_history
@@ -122,7 +122,7 @@ def write_report(
         footer=f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
     path = Path(path)
-    write_whole(path, on_page(page).encode())
+    write_whole(path, valid_html(page).encode())
     return path
 
 

@@ -37,7 +37,7 @@ from jaxcluster.cluster.hdbscan.tree import (
     select_clusters,
 )
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.ops.metric_space import bind_metric_params
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxcluster.cluster.optics.extract import OPTICSState, as_count, check_xi, extract_dbscan, extract_xi
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Fit, Status

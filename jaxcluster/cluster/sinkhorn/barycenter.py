@@ -31,11 +31,11 @@ from jaxcluster.cluster.sinkhorn.problem import (
 from jaxcluster.cluster.sinkhorn.solve import check_options, solve_checked, transport_of
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published, Status
 

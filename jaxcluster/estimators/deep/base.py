@@ -17,8 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
 from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.core.messages import warn
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
 from jaxcluster.deep.inference import map_module, weights_of, with_weights

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.deep.nets import as_image_shape
 
 MAX_CHANNELS = 4

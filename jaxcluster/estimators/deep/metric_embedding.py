@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.core import validation
-from jaxcluster.core.caution import warn
+from jaxcluster.core.messages import warn
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
 
 UPPER_SPREAD = 3.0
