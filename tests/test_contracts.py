@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.kmedoids import matrix
+from jaxcluster.cluster.kmedoids import distances
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import nearest
 from jaxcluster.sharding import fit_sharded
@@ -104,7 +104,7 @@ def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, mo
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
     monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))
-    monkeypatch.setattr(matrix, "pairs_tile", small)
+    monkeypatch.setattr(distances, "tile_divisor", small)
     together = jax.jit(jax.vmap(lambda key, x: ALGORITHMS[name].fit(key, x, K, weights=w)))(keys, batch)
     assert (len(x),) in asked
     for i, one in enumerate(eager):

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 
 from jaxcluster.cluster import kmedoids
-from jaxcluster.cluster.kmedoids import starts, swap
+from jaxcluster.cluster.kmedoids.fasterpam import WeightedDistances, build, fasterpam, swap_gains
 from jaxcluster.core import memory
 from jaxcluster.types import Status
 
@@ -54,7 +54,7 @@ def plain_pam(distances, k):
     return built, medoids
 
 
-def fasterpam(distances, medoids, weights):
+def plain_fasterpam(distances, medoids, weights):
     """FasterPAM as its source tells it, one candidate after the other, from the losses that swaps lead to."""
     medoids, candidate, quiet = list(medoids), 0, 0
     while quiet < len(distances):
@@ -84,7 +84,7 @@ def test_swaps_are_fasterpams_one_after_the_other(metric, key):
         start = np.flatnonzero(weights)[:4] if seed % 3 else start
         distances = cdist(x, x, {"manhattan": "cityblock"}.get(metric, metric))
         fit = kmedoids.fit(key, x, 4, metric=metric, init=start, weights=weights)
-        assert fit.state.medoids.tolist() == fasterpam(distances, start, weights)
+        assert fit.state.medoids.tolist() == plain_fasterpam(distances, start, weights)
 
 
 def test_medoids_and_losses_are_those_of_the_package(key):
@@ -125,13 +125,13 @@ def test_gains_are_those_of_the_swaps_made():
     distances = cdist(x, x).astype(np.float32)
     weights = np.random.default_rng(5).integers(0, 3, 70).astype(np.float32)
     medoids = np.flatnonzero(weights)[:4].astype(np.int32)
-    table = swap.Table(jnp.asarray(distances), jnp.asarray(weights))
+    table = WeightedDistances(jnp.asarray(distances), jnp.asarray(weights))
     starts = range(0, 70 - table.block + 1, 9)
 
     @jax.jit
     def gains_of(table, medoids):
-        state = swap.search(table, medoids, jnp.int32(4), tol=0, max_steps=0, capacity=1).state
-        return jax.lax.map(lambda start: swap.gains(table, state, start), jnp.asarray(starts, jnp.int32))
+        state = fasterpam(table, medoids, jnp.int32(4), tol=0, max_steps=0, capacity=1).state
+        return jax.lax.map(lambda start: swap_gains(table, state, start), jnp.asarray(starts, jnp.int32))
 
     gains = np.asarray(gains_of(table, jnp.asarray(medoids)))
     before = loss_of(distances, medoids, weights)
@@ -171,8 +171,8 @@ def test_build_is_pams_and_swaps_do_as_well(seed, key):
     x = cloud(60, seed=seed + 10)
     distances = cdist(x.astype(float), x.astype(float))
     built, medoids = plain_pam(distances, 4)
-    table = swap.Table(jnp.asarray(distances, jnp.float32), jnp.ones(60, jnp.float32))
-    assert jax.jit(starts.build, static_argnums=1)(table, 4).tolist() == built
+    table = WeightedDistances(jnp.asarray(distances, jnp.float32), jnp.ones(60, jnp.float32))
+    assert jax.jit(build, static_argnums=1)(table, 4).tolist() == built
     fit = kmedoids.fit(key, x, 4)
     # Both end where no swap helps, which may be two places: eager swaps find another way there.
     assert float(fit.state.loss) <= loss_of(distances, medoids) * 1.02

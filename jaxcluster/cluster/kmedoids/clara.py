@@ -1,7 +1,13 @@
-"""CLARA: k-medoids of samples, the best of which on all rows wins; memory does not grow with n².
+"""CLARA: k-medoids of samples of the rows, of which the least loss on all rows wins; memory grows with n, not n².
 
-Source: L. Kaufman and P. J. Rousseeuw, Clustering large data sets, Pattern Recognition in Practice II, 1986, with the
-samples drawn independently of each other so that they can be clustered side by side.
+>>> import jax, numpy as np
+>>> from jaxcluster import kmedoids
+>>> x = np.array([[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]])
+>>> kmedoids.clara(jax.random.key(0), x, 2, n_samples=1).state.loss.item()
+4.0
+
+Source: L. Kaufman and P. J. Rousseeuw, Clustering large data sets, Pattern Recognition in Practice II, 1986. Here the
+samples are drawn independently of each other, so that they can be clustered in parallel.
 """
 
 from __future__ import annotations
@@ -13,25 +19,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.kmedoids import matrix
+from jaxcluster.cluster.kmedoids.distances import BUDGET, all_pairs
+from jaxcluster.cluster.kmedoids.fasterpam import INITS, WeightedDistances, fasterpam
 from jaxcluster.cluster.kmedoids.fit import (
-    Measure,
-    Runs,
-    Unit,
-    assigned,
+    MetricSpec,
+    Problem,
+    ProblemScale,
+    SearchOptions,
+    assign_medoids,
     check_options,
-    check_weighty,
-    finish,
+    check_positive_weights,
+    finalize,
     fit,
+    initial_medoids,
     is_precomputed,
-    leave,
-    placed_rows,
-    starting_medoids,
-    unit_of,
+    problem_scale,
+    rows_in_frame,
+    to_public,
 )
-from jaxcluster.cluster.kmedoids.fit import Problem as Rows
-from jaxcluster.cluster.kmedoids.starts import INITS
-from jaxcluster.cluster.kmedoids.swap import Table, search
 from jaxcluster.core import validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype
@@ -42,11 +47,11 @@ from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points
 
-LEAST_SAMPLE = (40, 2)
-"""Rows of a sample, and how many more for each cluster, as the source has them."""
+MIN_SAMPLE = (40, 2)
+"""Least number of rows of a sample, and more for each cluster, as in the source."""
 
 SAMPLE = (80, 4)
-"""The same where nothing is asked for: twice as many, which is still quickly done and lands nearer to the optimum."""
+"""Default number: twice the source's, still fast, and nearer to the optimum."""
 
 
 def clara(
@@ -63,25 +68,25 @@ def clara(
     tol=0.0,
     max_steps=100,
 ) -> Fit:
-    """Clusters samples of the rows by FasterPAM, and all rows around the medoids that serve them best.
+    """Cluster samples of the rows by FasterPAM, and all rows by the medoids with the least loss.
 
     A pure function for named metrics: works under jit. Gradients are those of `fit`.
 
     Args:
-        key: random key for the samples.
-        x: (n, d) rows.
-        k: number of clusters, static, 1 <= k <= n.
-        n_samples: how many samples are drawn.
-        sample_size: rows of a sample, at least 40 + 2k where there are as many; None for 80 + 4k. They are drawn
-            without regard to their weights, and keep them.
+        key: random key of the samples.
+        x: (n_samples, n_features) rows.
+        k: number of clusters, static, 1 <= k <= number of rows.
+        n_samples: number of samples drawn.
+        sample_size: rows of a sample, at least 40 + 2k if there are as many; None for 80 + 4k. They are drawn without
+            regard to their weights, and keep them.
         metric: a name in `jaxcluster.ops.distance.METRICS`, or a function as in `fit`.
         p: the power of "minkowski", at least 1.
         init: "build" or "random".
         weights, tol, max_steps: as in `fit`.
 
     Returns:
-        `Fit` with a `KMedoidsState`, labels (n,) int32 and, of the winning sample, steps, status, residual and the loss
-        of the sample after each round. The loss of the state is that of all rows.
+        `Fit` with a `KMedoidsState`, labels (n_samples,) int32 and, of the best sample, steps, status, residual and the
+        loss of the sample after each round. The loss of the state is that of all rows.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names, before anything is traced.
@@ -89,7 +94,7 @@ def clara(
     key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
     if is_precomputed(metric):
-        raise ValueError("metric='precomputed' holds the distances already, and clara is there to avoid them: use fit.")
+        raise ValueError("metric='precomputed' holds all distances already, and clara avoids them: use fit.")
     validation.check_choice("init", init, INITS)
     x = validation.check_matrix(x)
     n = x.shape[0]
@@ -97,24 +102,24 @@ def clara(
     size = sample_rows(sample_size, k, n)
     validation.check_count("n_samples", n_samples)
     if weights is not None and not validation.is_traced(weights):
-        check_weighty(validation.check_weights(weights, n), k)
-    given, runs = Measure(metric, float(p)), Runs(k, init, 1, history_capacity(max_steps))
+        check_positive_weights(validation.check_weights(weights, n), k)
+    public_spec, config = MetricSpec(metric, float(p)), SearchOptions(k, init, 1, history_capacity(max_steps))
     if validation.is_traced(x, weights):
-        prepared, measure = _place_traced(x, weights, metric), given
+        prepared, spec = _prepare_traced(x, weights, metric), public_spec
     else:
         validation.check_finite(x)
-        placed = None if callable(metric) else placed_rows(x, weights, metric)
-        if placed is None:
-            return _on_host(key, np.asarray(x), weights, given, k, init, n_samples, min(size, n), tol, max_steps)
-        prepared, measure = placed[0], Measure(placed[1], float(p))
-    points, unit = prepared.points, unit_of(prepared, metric, measure.metric)
-    # Of few rows a sample takes those that fill the bucket as well, which have no weight: another n compiles nothing.
+        framed = None if callable(metric) else rows_in_frame(x, weights, metric)
+        if framed is None:
+            return _on_host(key, np.asarray(x), weights, public_spec, k, init, n_samples, min(size, n), tol, max_steps)
+        prepared, spec = framed[0], MetricSpec(framed[1], float(p))
+    points, scale = prepared.points, problem_scale(prepared, metric, spec.metric)
+    # A sample of few rows includes the bucket's padding of weight 0: another n needs no other program.
     size = min(size, points.weight.shape[0])
-    fitted = _clara(measure, runs, n_samples, size, key, points, tol, max_steps)
-    return leave(fitted, x, weights, given, unit)
+    fitted = _clara(spec, config, n_samples, size, key, points, tol, max_steps)
+    return to_public(fitted, x, weights, public_spec, scale)
 
 
-def _place_traced(x, weights, metric):
+def _prepare_traced(x, weights, metric):
     prepared = prepare(x, weights)
     if metric in TRANSLATION_INVARIANT:
         return prepared
@@ -125,68 +130,74 @@ def _place_traced(x, weights, metric):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _clara(measure, runs, n_samples, size, key, points, tol, max_steps):
-    held = jax.lax.stop_gradient(points)
+def _clara(spec, config, n_samples, size, key, points, tol, max_steps):
+    constant = jax.lax.stop_gradient(points)
 
     def one(key):
         sample_key, start_key = jax.random.split(key)
-        index = _draw(sample_key, held.weight, size)
-        table = Table(matrix.pairwise(held.x[index], *measure), held.weight[index])
-        medoids = starting_medoids(runs, start_key, table, None)
-        limits = {"tol": tol, "max_steps": max_steps, "capacity": runs.capacity}
-        fitted = search(table, medoids, jnp.int32(runs.k), **limits)
+        index = _draw(sample_key, constant.weight, size)
+        table = WeightedDistances(all_pairs(constant.x[index], *spec), constant.weight[index])
+        medoids = initial_medoids(config, start_key, table, None)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
+        fitted = fasterpam(table, medoids, jnp.int32(config.k), **limits)
         kept = fitted._replace(state=fitted.state._replace(near=None, members=None))
         return kept, index[fitted.state.medoids]
 
     fits, medoids = map_runs(one, jax.random.split(key, n_samples))
-    losses, labels = jax.lax.map(partial(_assign, measure, held), medoids)
+    losses, labels = jax.lax.map(partial(_assign_tiles, spec, constant), medoids)
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)
-    return finish(measure, runs.k, Rows(points.x, None, points.weight), fitted, medoids[best], labels[best], runs.k)
+    return finalize(
+        spec, config.k, Problem(points.x, None, points.weight), fitted, medoids[best], labels[best], config.k
+    )
 
 
 def _draw(key, weight, size):
-    """Different rows that have weight, as far as there are so many."""
+    """Different rows of positive weight, by the Gumbel top-k method; others only if there are too few."""
     noise = jax.random.gumbel(key, weight.shape, weight.dtype)
     return jax.lax.top_k(jnp.where(weight > 0, noise, -jnp.inf), size)[1]
 
 
-def _assign(measure, points, medoids):
-    """The loss of all rows around some of them, and the labels."""
+def _assign_tiles(spec, points, medoids):
+    """Assign all rows to some medoids, in tiles.
+
+    Returns:
+        The loss, and (n,) int32 labels.
+    """
     centers = points.x[medoids]
-    distances_of = metric_function(measure.metric, p=measure.p)
+    distances_of = metric_function(spec.metric, p=spec.p)
 
     def tile(rows):
         distances = distances_of(rows.x, centers)
         return jnp.sum(rows.weight * jnp.min(distances, axis=1)), jnp.argmin(distances, axis=1).astype(jnp.int32)
 
-    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), matrix.BUDGET))
+    return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), BUDGET))
 
 
-def _on_host(key, x, weights, measure, k, init, n_samples, size, tol, max_steps):
-    """The same for metrics whose distances come from the host."""
+def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
+    """CLARA for metrics whose distances are computed on the host."""
     weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     best = None
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)
         index = np.asarray(_draw(draw_key, jnp.asarray(weight > 0, jnp.float32), size))
         index = index[weight[index] > 0]
-        options = {"metric": measure.metric, "p": measure.p, "init": init, "weights": weight[index], "tol": tol}
+        options = {"metric": spec.metric, "p": spec.p, "init": init, "weights": weight[index], "tol": tol}
         fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)
         medoids = index[np.asarray(fitted.state.medoids)]
-        loss = assigned(medoids, x, weight, measure)[1]
+        loss = assign_medoids(medoids, x, weight, spec)[1]
         if best is None or loss < best[0]:
             best = loss, fitted, medoids
     _, fitted, medoids = best
     state = fitted.state._replace(medoids=jnp.asarray(medoids, jnp.int32))
-    return leave(fitted._replace(state=state), x, weights, measure, Unit(Frame(np.zeros(1)), 0))
+    return to_public(fitted._replace(state=state), x, weights, spec, ProblemScale(Frame(np.zeros(1)), 0))
 
 
 def sample_rows(sample_size: int | None, k: int, n: int) -> int:
-    """Rows of a sample, which may be more than there are; raises on fewer than the k clusters of n rows need."""
+    """Number of rows of a sample, possibly above n; raises ValueError for fewer than the source recommends."""
     if sample_size is None:
         return SAMPLE[0] + SAMPLE[1] * k
-    size, least = validation.check_count("sample_size", sample_size), min(n, LEAST_SAMPLE[0] + LEAST_SAMPLE[1] * k)
+    size, least = validation.check_count("sample_size", sample_size), min(n, MIN_SAMPLE[0] + MIN_SAMPLE[1] * k)
     if size < least:
         raise ValueError(f"sample_size={size} must be at least {least} for k={k} clusters of {n} rows.")
     return size

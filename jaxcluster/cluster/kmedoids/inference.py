@@ -1,4 +1,4 @@
-"""What medoids are used for: labels and distances of rows, the medoid silhouette, and choosing k by it.
+"""Inference with medoids: labels and distances of rows, the medoid silhouette, and the choice of k by it.
 
 Source: L. Lenssen and E. Schubert, Clustering by direct optimization of the medoid silhouette, SISAP 2022.
 """
@@ -13,21 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.kmedoids import matrix
+from jaxcluster.cluster.kmedoids.distances import BUDGET, PRECOMPUTED, check_precomputed, distance_degree, distances_to
+from jaxcluster.cluster.kmedoids.fasterpam import INITS
 from jaxcluster.cluster.kmedoids.fit import (
     KMedoidsState,
-    Measure,
-    Runs,
+    MetricSpec,
+    SearchOptions,
+    build_problem,
     check_options,
-    finish,
+    finalize,
     is_precomputed,
-    leave,
     mean_silhouette,
-    pose,
     solve,
-    table_of,
+    to_public,
+    weighted_distances,
 )
-from jaxcluster.cluster.kmedoids.starts import INITS
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
@@ -40,12 +40,12 @@ from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
 
 class Sweep(NamedTuple):
-    """Fits of several numbers of clusters.
+    """Fits for several numbers of clusters.
 
     Attributes:
         ks: (m,) numbers of clusters.
         fits: a `Fit` whose arrays have one more leading axis; of max(ks) medoids those beyond a fit's k are −1.
-        silhouette: (m,) medoid silhouette of each, in [0, 1]; higher is better.
+        silhouette: (m,) medoid silhouette of each fit, in [0, 1]; higher is better.
     """
 
     ks: np.ndarray
@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
 
     @property
     def k(self) -> int:
-        """The number of clusters with the highest medoid silhouette; the least of equals."""
+        """Number of clusters with the highest medoid silhouette; the least of equals."""
         order = np.argsort(self.ks)
         return int(self.ks[order][np.argmax(np.asarray(self.silhouette)[order])])
 
@@ -62,28 +62,29 @@ class Sweep(NamedTuple):
 def predict(
     medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
-    """Index of the nearest medoid of each row; ties go to the lower index. Arguments as of `transform`.
+    """Index of the nearest medoid of each row; ties go to the lower index. Arguments as in `transform`.
 
     Raises:
         ValueError, TypeError: as `transform`; a gradient with respect to labels, which have none.
     """
-    return non_differentiable(_use(medoids, x, metric, p, labels=True), medoids, x)
+    return non_differentiable(_infer(medoids, x, metric, p, labels=True), medoids, x)
 
 
 def transform(
     medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Float[Published, "n k"]:
-    """Distance of each row to each medoid, in the units of the metric; of concrete rows as float64 has it.
+    """(n_samples, k) distances from rows to medoids, in the units of the metric; in float64 for concrete rows.
 
     Args:
-        medoids: the state of a fit, or (k, d) rows that are the medoids.
-        x: (n, d) rows; under "precomputed" (n, m) distances from the m rows of the fit, whose state is wanted.
+        medoids: the state of a fit, or (k, n_features) rows of the medoids.
+        x: (n_samples, n_features) rows; for the metric "precomputed" (n_samples, m) distances to the m rows of the fit,
+            together with its state.
         metric, p: as in the fit.
 
     Raises:
         ValueError, TypeError: wrong shapes, values or names.
     """
-    return _use(medoids, x, metric, p, labels=False)
+    return _infer(medoids, x, metric, p, labels=False)
 
 
 def medoid_silhouette(
@@ -94,11 +95,11 @@ def medoid_silhouette(
     p: float = 2.0,
     weights=None,
 ) -> Float[Array, ""]:
-    """Mean over rows of (d₂ − d₁) / d₂, of the distances to the nearest and second nearest medoid; 1 where both are 0.
+    """Medoid silhouette: mean of (d₂ − d₁) / d₂, d₁ and d₂ the two least distances to medoids; 1 for rows with d₂ = 0.
 
     Args:
-        medoids, x, metric, p: as of `transform`; at least 2 medoids.
-        weights: (n,) non-negative row weights, or None for 1 each.
+        medoids, x, metric, p: as in `transform`; at least 2 medoids.
+        weights: (n_samples,) non-negative row weights, or None for 1 each.
 
     Returns:
         () a number in [0, 1]; higher is better.
@@ -133,60 +134,60 @@ def sweep(
     max_steps=100,
     n_init: int = 1,
 ) -> Sweep:
-    """Fits every k in ``ks`` and says how clear its clusters are, in one compile and from one table of distances.
+    """Fit every k in ``ks`` in one program, from one matrix of distances, and compute their medoid silhouettes.
 
     Args:
         ks: distinct numbers of clusters, each at least 2.
-        key, x, metric, p, init, weights, tol, max_steps, n_init: as in `fit`; starts are not given but named.
+        key, x, metric, p, init, weights, tol, max_steps, n_init: as in `fit`; ``init`` by name only.
 
     Returns:
-        A `Sweep`; its ``k`` is the number of clusters to choose.
+        A `Sweep`; its ``k`` is the best number of clusters.
 
     Raises:
         ValueError, TypeError, MemoryError: as `fit`, or ``ks`` empty, below 2 or with repetitions.
     """
     key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
-    x = matrix.checked_matrix(x) if is_precomputed(metric) else validation.check_matrix(x)
+    x = check_precomputed(x) if is_precomputed(metric) else validation.check_matrix(x)
     ks = [validation.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     if not ks or len(set(ks)) < len(ks) or min(ks) < 2:
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
     validation.check_choice("init", init, INITS)
     runs = validation.check_count("n_init", n_init) if init == "random" else 1
-    problem, measure, unit = pose(x, weights, Measure(metric, float(p)), max(ks))
-    runs = Runs(max(ks), init, runs, history_capacity(max_steps))
-    fits, silhouette = _sweep(measure, runs, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
-    return Sweep(np.asarray(ks), leave(fits, x, weights, Measure(metric, float(p)), unit, ks), silhouette)
+    problem, spec, scale = build_problem(x, weights, MetricSpec(metric, float(p)), max(ks))
+    config = SearchOptions(max(ks), init, runs, history_capacity(max_steps))
+    fits, silhouette = _sweep(spec, config, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
+    return Sweep(np.asarray(ks), to_public(fits, x, weights, MetricSpec(metric, float(p)), scale, ks), silhouette)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _sweep(measure, runs, key, problem, counts, tol, max_steps):
-    table = table_of(measure, problem)
+def _sweep(spec, config, key, problem, counts, tol, max_steps):
+    table = weighted_distances(spec, problem)
 
     def one(count):
-        fitted = solve(runs, key, table, None, count, tol, max_steps)
+        fitted = solve(config, key, table, None, count, tol, max_steps)
         near = fitted.state.near
-        finished = finish(measure, runs.k, problem, fitted, fitted.state.medoids, near.labels, count)
+        finished = finalize(spec, config.k, problem, fitted, fitted.state.medoids, near.labels, count)
         return finished, mean_silhouette(near.nearest, near.second, table.weight)
 
     return map_runs(one, counts)
 
 
-def _use(medoids, x, metric, p, labels):
-    metric = plain_metric(metric, p, also=(matrix.PRECOMPUTED,))
+def _infer(medoids, x, metric, p, labels):
+    metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     x = validation.check_matrix(x)
     if is_precomputed(metric):
-        return _from_given(medoids, x, labels)
+        return _infer_precomputed(medoids, x, labels)
     centers = medoids.centers if isinstance(medoids, KMedoidsState) else medoids
     if centers is None:
-        raise ValueError("The medoids were found among distances, and have no rows. Pass metric='precomputed'.")
+        raise ValueError("The medoids of precomputed distances have no rows. Pass metric='precomputed'.")
     centers = validation.check_matrix(centers, name="medoids")
     validation.check_width(x, centers.shape[1])
     if not labels:
         memory.check_table(x.shape[0], centers.shape[0], x.dtype, "the distances")
     if not validation.is_traced(x, centers):
         validation.check_finite(x)
-        distances = matrix.measured_from(metric, np.asarray(x), np.asarray(centers), p=p)
+        distances = distances_to(metric, np.asarray(x), np.asarray(centers), p=p)
         return _labels_or_distances(distances, labels, published_dtype(x))
     dtype = float_dtype(np.result_type(np.float32, *(each.dtype for each in (x, centers) if each.dtype.kind == "f")))
     x, centers = jnp.asarray(x).astype(dtype), jnp.asarray(centers).astype(dtype)
@@ -194,16 +195,16 @@ def _use(medoids, x, metric, p, labels):
         return _distances(metric, float(p), labels, centers, x)
     frame = frame_of(centers)
     distances = _distances(metric, float(p), labels, frame.enter(centers), frame.enter(x))
-    return distances if labels else frame.unscale(distances, length=matrix.length_of(metric))
+    return distances if labels else frame.unscale(distances, length=distance_degree(metric))
 
 
 def _labels_or_distances(distances, labels, dtype):
     return jax.device_put(distances.argmin(axis=1).astype(np.int32)) if labels else publish(distances, dtype)
 
 
-def _from_given(medoids, x, labels):
+def _infer_precomputed(medoids, x, labels):
     if not isinstance(medoids, KMedoidsState):
-        raise TypeError("metric='precomputed' needs the state of the fit, which says which columns are medoids.")
+        raise TypeError("metric='precomputed' needs the state of the fit, which holds the columns of the medoids.")
     if not validation.is_traced(x):
         validation.check_finite(x, name="distances")
         if (np.asarray(x) < 0).any():
@@ -227,7 +228,7 @@ def _distances(metric, p, labels, centers, x):
         distances = distances_of(rows, centers)
         return jnp.argmin(distances, axis=1).astype(jnp.int32) if labels else distances
 
-    return map_rows(tile, x, tile=tile_rows(x.shape[0], centers.shape[0], matrix.BUDGET))
+    return map_rows(tile, x, tile=tile_rows(x.shape[0], centers.shape[0], BUDGET))
 
 
 @jax.jit
