@@ -14,6 +14,7 @@ import jaxtyping
 import pytest
 
 import jaxcluster
+from jaxcluster import deep
 from jaxcluster.ops import distance
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +82,22 @@ def test_the_version_is_written_once():
 def test_signatures_are_checked_in_tests():
     with pytest.raises(jaxtyping.TypeCheckError):
         distance.sqeuclidean(jnp.ones((3, 2)), jnp.ones((4, 3)))
+
+
+def test_deep_methods_load_one_by_one():
+    code = "import sys; from jaxcluster.deep import DEC; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.rpartition(".")[2] for name in done.stdout.split() if name.startswith("jaxcluster.deep.")}
+    assert "dec" in loaded
+    assert not loaded & {"clustergan", "swav", "vade", "deepcluster", "metric_learning", "cluster_layer", "views"}
+
+
+@pytest.mark.parametrize("name", deep.__all__)
+def test_every_name_of_deep_resolves(name):
+    assert getattr(deep, name) is not None
+    assert name in dir(deep)
+
+
+def test_an_unknown_name_of_deep_is_answered_with_the_known_ones():
+    with pytest.raises(AttributeError, match=r"jaxcluster.deep.*DCE.*DEC"):
+        _ = deep.DCE

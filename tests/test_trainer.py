@@ -22,6 +22,7 @@ from jaxcluster.checkpoint import Checkpoints
 from jaxcluster.deep import (
     DCN,
     Autoencoder,
+    Batch,
     ClusteringModule,
     RefreshResult,
     UpdatePhase,
@@ -826,3 +827,28 @@ def test_rows_of_any_dtype_are_computed_in_float32(dtype):
     assert_same(trained, fit(Line(), x=rows, epochs=1, optimizer=PLAIN))
     with pytest.raises(TypeError, match="x has dtype object, which is not numeric"):
         fit(Line(), x=X.astype(object))
+
+
+HOOKS = [("refesh", "refresh"), ("finalise", "finalize"), ("trainables", "trainable")]
+
+
+@pytest.mark.parametrize(("name", "hook"), HOOKS)
+def test_a_misspelt_hook_fails_when_its_class_is_defined(name, hook):
+    with pytest.raises(TypeError, match=f"Bad.{name} is not a hook of ClusteringModule, and {hook} is one"):
+        type("Bad", (ClusteringModule,), {name: None})
+    assert type("Good", (ClusteringModule,), {"labels": None, "_refesh": None, hook: None})
+
+
+def test_only_clustering_modules_are_trained_and_a_loss_is_all_they_need():
+    class Bare(ClusteringModule):
+        def __init__(self):
+            self.point = nnx.Param(jnp.zeros(D))
+
+        def loss(self, batch, key):
+            return jnp.mean(jnp.square(batch.x - self.point[...][None])), {}
+
+    assert fit(Bare(), epochs=1, tol=None).labels is None
+    with pytest.raises(TypeError, match="module is a MLP. Pass a jaxcluster.deep.ClusteringModule"):
+        fit(MLP((D, 2), rngs=nnx.Rngs(0)))
+    with pytest.raises(NotImplementedError, match=r"ClusteringModule must implement loss\(batch, key\)"):
+        ClusteringModule().loss(Batch(jnp.ones((2, D))), jax.random.key(0))

@@ -137,6 +137,7 @@ def fits_on_device(size: int) -> bool:
 def gather_batch(resident: bool, chunk: Batch, rows: Any, sharding: Any = None) -> Batch:
     """One batch of a chunk, gathered on the device if samples are resident, sharded over devices by ``sharding``."""
     x, index = (None, rows) if resident else rows
+    # Positions sharded before the gather: each device then gathers its own samples only.
     if sharding is not None:
         x, index = jax.lax.with_sharding_constraint((x, index), sharding)
     target, y = jax.tree.map(lambda leaf: leaf[index], (chunk.target, chunk.y))

@@ -101,19 +101,17 @@ class ClusterGAN(LatentCenters):
     @property
     def trainable(self) -> dict[str, Any]:
         """Two parts: the critic, and its adversaries generator and encoder."""
-        return {
-            "critic": nnx.All(nnx.Param, _of_critic),
-            "players": nnx.All(nnx.Param, nnx.Not(_of_critic)),
-        }
+        return {"critic": nnx.All(nnx.Param, _of_critic), "players": nnx.All(nnx.Param, nnx.Not(_of_critic))}
 
     @property
     def update_phases(self) -> tuple[UpdatePhase, ...]:
-        """The moves of a step."""
-        return UpdatePhase("critic", "critic_loss", ("critic",), self.critic_steps), UpdatePhase(
-            "loss", "loss", ("players",)
-        )
+        """Alternating updates of a step.
 
-    # The two losses.
+        Returns:
+            The updates of the critic, then the one of generator and encoder.
+        """
+        critic = UpdatePhase("critic", "critic_loss", ("critic",), self.critic_steps)
+        return critic, UpdatePhase("loss", "loss", ("players",))
 
     def critic_loss(self, batch: Batch, key: KeyArray) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Loss of the critic on as many generated samples as real ones.
@@ -176,6 +174,7 @@ class ClusterGAN(LatentCenters):
         return jnp.eye(self.n_clusters, self.latent + self.n_clusters, k=self.latent, dtype=jnp.float32)
 
     def _is_collapsed(self, z, key) -> Bool[Array, ""]:
+        # Relative to the mean square, since codes may have any scale.
         same = jnp.mean(jnp.var(z, axis=0)) <= COLLAPSE_DEVIATION**2 * jnp.mean(jnp.square(z))
         if self.n_clusters == 1:
             return same

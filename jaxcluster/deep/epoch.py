@@ -153,6 +153,7 @@ class CompiledTrainer:
         working.train()
         if precision is not None:
             validation.check_choice("precision", precision, ("fast",))
+            # `dtype` is what layers compute in; their parameters, and the losses, stay float32.
             working.set_attributes(dtype=jnp.bfloat16, raise_if_not_found=False)
         spec = _step_spec(working, optimizer, rows)
         self.batches_per_step = max(phase.steps for phase in spec.phases)

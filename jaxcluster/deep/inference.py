@@ -45,6 +45,7 @@ def map_module(module: nnx.Module, method: str, x: Any) -> Any:
 @partial(jax.jit, static_argnames=("graphdef", "method"))
 def map_split_module(graphdef: Any, states: tuple[Any, ...], method: str, x: Any) -> Any:
     """`map_module` of a module that is split into its graph and states."""
+    # The graph is the static argument: modules of equal structure share a program, whatever their weights.
     module = nnx.merge(graphdef, *states)
     module.eval()
     return map_rows(getattr(module, method), x, tile=TILE)

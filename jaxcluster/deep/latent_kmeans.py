@@ -111,6 +111,7 @@ class DCN(LatentKMeans):
         counts = jnp.asarray(counts, jnp.int32)
         if counts.shape != self.centers.shape[:1]:
             raise ValueError(f"counts must have shape {self.centers.shape[:1]}, one a center, got {counts.shape}.")
+        # int32, since a float32 count would stop at 2²⁴.
         self.counts, self.augment = NonTrainable(counts), augment
         self.weight = float(validation.check_positive("weight", weight, zero=True))
 

@@ -142,6 +142,7 @@ class SwAV(ClusteringModule):
         self._check_batch(count_views(stacks), batch.x.shape[0])
         frozen = self.steps[...] < self.freeze_steps
         prototypes = self.prototypes[...]
+        # A `where`, not an `if`: the step number is traced. Its gradient is 0 in the branch that is not taken.
         prototypes = jnp.where(frozen, jax.lax.stop_gradient(prototypes), prototypes)
         embeddings = apply_to_views(lambda x: self.embed(self.features(x)), stacks)
         scores = apply_to_views(lambda z: inner_products(z, prototypes), [embeddings])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 from jaxcluster.core import stopping, validation
@@ -79,7 +80,7 @@ class EpochReport(NamedTuple):
 
 def train(
     key: KeyArray,
-    module: ClusteringModule,
+    module: nnx.Module,
     x: Any,
     *,
     epochs: int,
@@ -101,7 +102,7 @@ def train(
 
     Args:
         key: random key of the sample order, of the steps and of the refreshes.
-        module: see `ClusteringModule`; is not changed.
+        module: a `ClusteringModule`; is not changed.
         x: (n_samples, …) samples, NumPy or JAX; computed in float32.
         epochs: maximum number of epochs.
         optimizer: a gradient transformation of optax, with its schedule; None for Adam at 1e-3. It gets the loss of the
@@ -401,7 +402,7 @@ class CheckpointWriter:
             except OSError as error:
                 warn(
                     f"the checkpoint of epoch {len(progress.history)} could not be written ({error}). The training "
-                    "goes on, and those before it are kept.",
+                    "goes on, and those before it are kept."
                 )
                 return
             self._saved = self._id(progress)

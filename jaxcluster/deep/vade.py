@@ -57,6 +57,7 @@ class VaDE(ClusteringModule):
                 f"{means.shape}, got {weights.shape} and {variances.shape}."
             )
         self.autoencoder, self.augment = autoencoder, augment
+        # An empty component keeps a finite logit, so training can revive it.
         self.logits = nnx.Param(jnp.log(jnp.maximum(weights, 1e-6)))
         self.means, self.log_variances = nnx.Param(means), nnx.Param(jnp.log(variances))
         if residual is not None:

@@ -34,12 +34,7 @@ class ConvEncoder(nnx.Module):
     """
 
     def __init__(
-        self,
-        image_shape: Sequence[int],
-        latent: int,
-        *,
-        channels: Sequence[int] = (32, 64, 128),
-        rngs: nnx.Rngs,
+        self, image_shape: Sequence[int], latent: int, *, channels: Sequence[int] = (32, 64, 128), rngs: nnx.Rngs
     ):
         self.image_shape = as_image_shape(image_shape)
         pairs = itertools.pairwise((self.image_shape[2], *channels))
@@ -67,12 +62,7 @@ class ConvDecoder(nnx.Module):
     """
 
     def __init__(
-        self,
-        latent: int,
-        image_shape: Sequence[int],
-        *,
-        channels: Sequence[int] = (32, 64, 128),
-        rngs: nnx.Rngs,
+        self, latent: int, image_shape: Sequence[int], *, channels: Sequence[int] = (32, 64, 128), rngs: nnx.Rngs
     ):
         self.image_shape = as_image_shape(image_shape)
         size, depth = self.image_shape[:2], len(channels)

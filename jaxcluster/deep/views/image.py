@@ -25,7 +25,7 @@ from jaxcluster.types import Array, Float, KeyArray
 
 @dataclass(frozen=True)
 class ImageView:
-    """A random augmentation of images that keeps their shape. Subclasses implement `transform_images`.
+    """A random augmentation of images that keeps their shape. Subclasses implement `_transform`.
 
     Args:
         image_shape: (height, width) or (height, width, channels) of an image in a flat row. Images in the shape
@@ -43,9 +43,9 @@ class ImageView:
         Raises:
             ValueError: rows that are not images of ``image_shape``.
         """
-        return self.transform_images(key, as_images(x, self.image_shape)).astype(x.dtype).reshape(x.shape)
+        return self._transform(key, as_images(x, self.image_shape)).astype(x.dtype).reshape(x.shape)
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Apply the augmentation to images of shape (n_samples, height, width, channels)."""
         raise NotImplementedError
 
@@ -73,8 +73,7 @@ class ShiftRotate(ImageView):
         check_fraction("shift", self.shift, "a share of the image's sides")
         validation.check_positive("rotation", self.rotation, zero=True)
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Shifted and rotated images."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         n, height, width, _ = images.shape
         # bfloat16 and float16 hold integers exactly up to 256 and 2048 only: too few for pixel coordinates.
         images = validation.widen(images)
@@ -112,8 +111,7 @@ class Flip(ImageView):
         super().__post_init__()
         check_fraction("probability", self.probability, "that of an image to be mirrored")
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Images, some of them flipped."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         flipped = jax.random.bernoulli(key, self.probability, (images.shape[0], 1, 1, 1))
         return jnp.where(flipped, images[:, :, ::-1], images)
 
@@ -154,10 +152,9 @@ class RandomResizedCrop(ImageView):
         """Cropped images."""
         if self.size is None:
             return super().__call__(key, x)
-        return self.transform_images(key, as_images(x, self.image_shape)).astype(x.dtype)
+        return self._transform(key, as_images(x, self.image_shape)).astype(x.dtype)
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n a b c"]:
-        """Cropped images of the requested size."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n a b c"]:
         size = images.shape[1:3]
         boxes = sample_boxes(key, images.shape[0], size, self.scale, self.ratio)
         return crop_and_resize(images, boxes, size if self.size is None else self.size)
@@ -188,8 +185,7 @@ class RandomErasing(ImageView):
         object.__setattr__(self, "ratio", check_interval("ratio", self.ratio))
         check_fraction("probability", self.probability, "that of an image to have a box covered")
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Images, some of them with an erased box."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         n, height, width, _ = images.shape
         box_key, erase_key = jax.random.split(key)
         top, left, high, wide = sample_boxes(box_key, n, (height, width), self.scale, self.ratio).T[:, :, None]
@@ -264,8 +260,7 @@ class ColorJitter(ImageView):
         if self.saturation or self.hue:
             _check_three_channels("saturation and hue are", self.image_shape)
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Images with jittered colors."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         amounts = (self.brightness, self.contrast, self.saturation, self.hue)
         # One key for each of the four, used or not: leaving one change out does not alter the others.
         keys = jax.random.split(key, len(COLOR_CHANGES))
@@ -292,8 +287,7 @@ class Grayscale(ImageView):
         _check_three_channels("gray is", self.image_shape)
         check_fraction("probability", self.probability, "that of an image to be gray")
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-        """Images, some of them gray."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
         gray = jax.random.bernoulli(key, self.probability, (images.shape[0], 1, 1, 1))
         return jnp.where(gray, dm_pix.rgb_to_grayscale(images), images)
 
@@ -351,8 +345,7 @@ class Blur(ImageView):
         object.__setattr__(self, "sigma", check_interval("sigma", self.sigma))
         check_fraction("probability", self.probability, "that of an image to be blurred")
 
-    def transform_images(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Images, some of them blurred."""
+    def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         n = images.shape[0]
         sigma_key, blur_key = jax.random.split(key)
         sigma = jax.random.uniform(sigma_key, (n,), jnp.float32, *self.sigma)
