@@ -100,4 +100,4 @@ def test_every_name_of_deep_resolves(name):
 
 def test_an_unknown_name_of_deep_is_answered_with_the_known_ones():
     with pytest.raises(AttributeError, match=r"jaxcluster.deep.*DCE.*DEC"):
-        _ = deep.DCE
+        deep.__getattr__("DCE")
