@@ -58,7 +58,7 @@ def test_medoids_that_are_no_rows_are_refused(indices):
 
 
 def test_a_label_without_a_medoid_is_refused():
-    with pytest.raises(ValueError, match="label 2 has no medoid: 2 are given"):
+    with pytest.raises(ValueError, match="label 2 has no medoid: 2 medoids were passed"):
         plots.medoids(X, LABELS, [0, 1])
 
 

@@ -222,15 +222,17 @@ def _head(path: Path) -> tuple[bytes, bool]:
     return head[:HEAD_BYTES], len(head) <= HEAD_BYTES
 
 
-def _decode_head(name: str, head: bytes, whole: bool, given: str | None, not_utf8: bool) -> tuple[str, str, list[str]]:
+def _decode_head(
+    name: str, head: bytes, whole: bool, requested: str | None, not_utf8: bool
+) -> tuple[str, str, list[str]]:
     """Decode the start of the file.
 
     Returns:
         Encoding, text, and notes.
     """
     marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
-    if given is not None:
-        own = marked if marked and codecs.lookup(given).name in ("utf-8", "utf-16", "utf-32") else given
+    if requested is not None:
+        own = marked if marked and codecs.lookup(requested).name in ("utf-8", "utf-16", "utf-32") else requested
         tried = [own]
     elif marked:
         tried = [marked]
@@ -244,7 +246,7 @@ def _decode_head(name: str, head: bytes, whole: bool, given: str | None, not_utf
             continue
         _check_text(name, head, text)
         notes = []
-        if encoding in LEGACY_ENCODINGS and given is None:
+        if encoding in LEGACY_ENCODINGS and requested is None:
             notes = [f"{name} is not UTF-8 and is read as {encoding}; pass encoding= if its letters come out wrong."]
         return encoding, text, notes
     raise DataError(

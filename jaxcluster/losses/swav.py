@@ -31,7 +31,7 @@ from jaxcluster.types import Array, Float
 
 
 def swapped_prediction_loss(
-    scores_a, scores_b, *, temperature=0.1, epsilon=0.05, rounds: int = 3, weights=None
+    scores_a, scores_b, *, temperature=0.1, epsilon=0.05, num_iters: int = 3, weights=None
 ) -> Float[Array, ""]:
     """½·mean over samples of −Σ_j q^a_j·log softmax(s^b/τ)_j − Σ_j q^b_j·log softmax(s^a/τ)_j (nats).
 
@@ -42,7 +42,7 @@ def swapped_prediction_loss(
         scores_a, scores_b: (n_samples, n_prototypes) cosine similarities of two views of each sample to the prototypes.
         temperature: τ > 0 of the predictions. Traced.
         epsilon: > 0, entropic regularization of the assignments. Traced.
-        rounds: number of Sinkhorn iterations, static.
+        num_iters: number of Sinkhorn iterations, static.
         weights: (n_samples,) >= 0; None for 1 each. Samples of weight 0 take no part in the assignments.
 
     Raises:
@@ -54,7 +54,7 @@ def swapped_prediction_loss(
     mask = None if checked is None else checked.values > 0
     scores = (scores_a, scores_b)
     # Not narrowed before: concrete float64 keeps its digits in the assignments as in the predictions.
-    assignments = [swav_assignments(jax.lax.stop_gradient(each), epsilon, rounds, mask) for each in scores]
+    assignments = [swav_assignments(jax.lax.stop_gradient(each), epsilon, num_iters, mask) for each in scores]
     return swapped_prediction_from_assignments(assignments, scores, temperature=temperature, weights=weights)
 
 

@@ -71,7 +71,7 @@ def ellipses(
             weights = [np.mean(clustered == j) if clustered.size else 0 for j in range(len(means))]
         options = {"covariance_type": covariance_type, "weights": weights, "labels": labels, "columns": columns}
         return densities(x, means, covariances, **options, ax=ax)
-    means, covariances, weights = _checked(x, means, covariances, covariance_type, weights)
+    means, covariances, weights = _check_parameters(x, means, covariances, covariance_type, weights)
     # A component that has collapsed has NaN means; it is left out below, but PCA needs numbers.
     at = plane(x, centers=np.nan_to_num(means), random_state=random_state, columns=columns)
     spreads = project(covariances, covariance_type, len(means), at.basis)
@@ -110,7 +110,7 @@ def densities(
     if x.ndim != 2 or x.shape[1] != 1:
         raise ValueError(f"rows {x.shape} have no density to draw: one column, (n, 1), is needed.")
     check_columns(columns, 1)
-    means, covariances, weights = _checked(x, means, covariances, covariance_type, weights)
+    means, covariances, weights = _check_parameters(x, means, covariances, covariance_type, weights)
     variances = project(covariances, covariance_type, len(means), np.eye(1))
     shown = _drawable(means, variances, weights, labels, len(x)) & (variances[:, 0, 0] > 0)
     weights = np.full(len(means), 1 / len(means)) if weights is None else weights
@@ -154,7 +154,7 @@ def _curves(
     mark_centers(ax, np.column_stack([means, peaks]), clusters)
 
 
-def _checked(
+def _check_parameters(
     x: np.ndarray, means: Any, covariances: Any, covariance_type: str, weights: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Check the parameters of a mixture.

@@ -315,7 +315,7 @@ def medoids(
             f"indices {indices.tolist()} must be row numbers from 0 to {len(x) - 1}, one for each cluster."
         )
     if labels.max(initial=-1) >= len(indices):
-        raise ValueError(f"label {labels.max()} has no medoid: {len(indices)} are given, for labels from 0.")
+        raise ValueError(f"label {labels.max()} has no medoid: {len(indices)} medoids were passed, for labels from 0.")
     at = plane(x, centers=x[indices], random_state=random_state, columns=columns)
     ax = new_axes(ax, 6.4, 5.2)
     drawn = labels[at.kept]
