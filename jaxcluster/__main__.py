@@ -1,11 +1,11 @@
 """The program ``jaxcluster``, also as ``python -m jaxcluster``."""
 
-from jaxcluster.core.signals import Watch
+from jaxcluster.core.signals import SignalWatcher
 
 
 def main() -> None:
-    """Runs the command line, and ends the process."""
-    watch = Watch()
+    """Run the command line, and end the process."""
+    watch = SignalWatcher()
     watch.start()  # before the imports, which take longer than a hasty Ctrl-C
     try:
         from jaxcluster.cli import app

@@ -20,7 +20,7 @@ from jaxcluster.cli.report import report
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
-from jaxcluster.core import signals, stopping
+from jaxcluster.core import signals
 
 UsageError = typer.BadParameter.__mro__[1]
 """What wrong words on the command line raise; its module depends on the version of typer."""
@@ -47,7 +47,7 @@ class Commands(TyperGroup):
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]
         runs.WORDS.set(args)
-        stopping.leave(stopping.NOTHING)
+        signals.set_stop_message(signals.NOTHING_WRITTEN)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -65,8 +65,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            code = signals.CODES[error.signal if isinstance(error, stopping.Stopped) else signal.SIGINT]
-            complain(signals.WORDS[code], stopping.left(), "yellow")
+            code = signals.EXIT_CODES[error.signal if isinstance(error, signals.Stopped) else signal.SIGINT]
+            complain(signals.EXIT_WORDS[code], signals.stop_message(), "yellow")
             raise typer.Exit(code) from error
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcluster.cli.errors import as_options, one_line
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 from jaxcluster.core.messages import printable
 
 STDERR = Console(stderr=True, highlight=False)
@@ -88,7 +88,7 @@ class Stages:
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[None]:
         """Shows ``description`` while the block runs, and times it under ``name``."""
-        stopping.look()
+        signals.check_stopped()
         task = self._task = self._progress.add_task(printable(description), total=None)
         start = time.perf_counter()
         try:

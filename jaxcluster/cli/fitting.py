@@ -22,7 +22,7 @@ from jaxcluster.cli.known import check_learns, known_labels
 from jaxcluster.cli.parameters import takes
 from jaxcluster.cli.training import check_rows, followed, trains
 from jaxcluster.cli.unfinished import check_partial, unfinished
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
@@ -167,7 +167,7 @@ def _carry_out(stage, task, rows, settings, around, links, claim):
 def draw_report(stage: Stages, out: Path, result: Result, config: dict[str, Any]) -> None:
     """Adds the report to a run that is written."""
     again = shlex.join(["jaxcluster", "report", str(out)])
-    stopping.leave(f"the run in {out} is complete but for its report. To draw it: {again}")
+    signals.set_stop_message(f"the run in {out} is complete but for its report. To draw it: {again}")
     runs.add_report(stage, again, lambda: _write_report(out.resolve() / runs.REPORT, result, config))
 
 

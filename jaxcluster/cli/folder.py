@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 from jaxcluster.core.files import HeldError, Lock, check_regular, short_name, take_place, write_whole
 
 CONFIG = "config.json"
@@ -67,7 +67,7 @@ class Claim:
         new = self._beside / f"new{self._place.suffix}"
         try:
             yield new
-            with mistakes(), stopping.COMMIT:
+            with mistakes(), signals.COMMIT_LOCK:
                 check_file(self.out, overwrite=self._overwrite)
                 new.replace(self._place)
         finally:
@@ -287,7 +287,7 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
             raise MistakeError(f"{out} is being written by {_who(error.holder)}. Wait, or name another.") from error
         except OSError as error:
             raise MistakeError(f"{out} cannot be written to: {error.strerror}. Name another place.") from error
-        stack.enter_context(stopping.on_stop(clear))
+        stack.enter_context(signals.on_stop(clear))
         _restore(out, place, beside)
         yield Claim(out, beside, overwrite=overwrite)
 

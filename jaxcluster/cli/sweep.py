@@ -17,7 +17,7 @@ from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.inputs import Rows, Source, describe, read
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -178,7 +178,7 @@ def sweep(
             _write(folder, result, config)
         if not no_report:
             again = runs.command_line() + ("" if overwrite else " --overwrite")
-            stopping.leave(f"the results in {out} are complete but for their report. To try again: {again}")
+            signals.set_stop_message(f"the results in {out} are complete but for their report. To try again: {again}")
             add_report(stage, again, lambda: write_sweep_report(out.resolve() / runs.REPORT, result, config))
     _show(console.stdout(quiet), result, out)
 

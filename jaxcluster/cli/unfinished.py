@@ -13,7 +13,7 @@ from typing import Any
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.folder import read_sealed, write_sealed
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 from jaxcluster.core.files import short_name
 
 SETTINGS = "settings.json"
@@ -70,12 +70,12 @@ def unfinished(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Itera
 
     def leave() -> None:
         if _has_checkpoints(folder):
-            stopping.leave(f"checkpoints are kept in {folder}. To go on: {_command()}")
+            signals.set_stop_message(f"checkpoints are kept in {folder}. To go on: {_command()}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
     try:
-        with stopping.on_stop(leave):
+        with signals.on_stop(leave):
             yield folder
     except BaseException:
         leave()

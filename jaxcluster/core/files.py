@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jaxcluster.core.stopping import COMMIT
+from jaxcluster.core.signals import COMMIT_LOCK
 
 try:
     import fcntl
@@ -105,7 +105,7 @@ def take_place(new: Path, place: Path, aside: Path) -> None:
     On Linux the two folders change places in one step, so that there is a whole one at every moment. Elsewhere the old
     one goes aside first, and comes back if the other does not take its place.
     """
-    with COMMIT:
+    with COMMIT_LOCK:
         if not place.exists():
             with suppress(OSError):  # another has taken it since: see below
                 new.rename(place)
@@ -137,7 +137,7 @@ def write_whole(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{short_name(path.name)}.{secrets.token_hex(4)}")
     try:
         write_new(beside, content)
-        with COMMIT:
+        with COMMIT_LOCK:
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

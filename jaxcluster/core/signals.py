@@ -1,7 +1,11 @@
-"""How a process ends when a signal asks it to: within two seconds, whatever the main thread is doing.
+"""Graceful shutdown on SIGINT and SIGTERM, within two seconds, whatever the main thread is doing.
 
-The main thread may be inside a compiled program or the compiler for minutes, where Python runs no handler. The
-operating system's handler writes the signal's number to a socket, and a thread that reads from it sees to the end.
+Python runs signal handlers between two instructions of the main thread, also inside callbacks of JAX, the garbage
+collector or a finalizer, where an exception is printed and dropped. So the handlers here only set a flag, and long
+loops call `check_stopped` where they can be left.
+
+Inside a compiled program or the compiler Python runs no handler for minutes. There the operating system's handler
+writes the signal's number to a socket, and a thread that reads from it ends the process.
 """
 
 from __future__ import annotations
@@ -11,26 +15,128 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-from jaxcluster.core import stopping
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that request a process to stop."""
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
-"""Exit codes: 128 + the signal's number, as shells have it, and EX_TEMPFAIL of sysexits.h: run again to go on."""
+COMMIT_LOCK = threading.RLock()
+"""Lock around the renames of finished files, so that a process does not end between two of them."""
 
-WORDS = {130: "Interrupted", 75: "Terminated"}
-"""What is said of each."""
+NOTHING_WRITTEN = "nothing was written."
 
-GRACE = 0.5
-"""Seconds that the main thread has to come to its next look at the flag. Checkpoints are saved in the rest of two."""
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+"""Exit codes: 128 + the signal's number, as in shells, and EX_TEMPFAIL of sysexits.h: run again to resume."""
+
+EXIT_WORDS = {130: "Interrupted", 75: "Terminated"}
+"""Word for each exit code in messages."""
+
+GRACE_SECONDS = 0.5
+"""Seconds for the main thread to reach its next `check_stopped`; checkpoints are saved in the rest of two seconds."""
+
+_requested: int | None = None
+_stop_message = NOTHING_WRITTEN
+_hooks: list[Callable[[], None]] = []
 
 
-def last_words(code: int) -> str:
-    """What a process says that is stopped: how, and what it leaves."""
-    return f"{WORDS[code]}: {stopping.left()}\n"
+class Stopped(KeyboardInterrupt):
+    """Exception of a process that a signal requests to stop.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
 
 
-class Watch:
-    """Waits for signals, and ends the process where the main thread does not."""
+def request_stop(number: int, frame: object = None) -> None:
+    """Signal handler that sets the flag."""
+    global _requested
+    _requested = number
+
+
+def stop_requested() -> int | None:
+    """Number of the signal that requested to stop; None without one."""
+    return _requested
+
+
+def check_stopped() -> None:
+    """Raise `Stopped` if the process is requested to stop."""
+    if _requested is not None:
+        raise Stopped(_requested)
+
+
+@contextmanager
+def on_stop(hook: Callable[[], None]) -> Iterator[None]:
+    """Context in which ``hook`` is called, from another thread, if the process has to end inside the block.
+
+    It is not called when the block is left, be it by an exception.
+    """
+    _hooks.append(hook)
+    try:
+        yield
+    finally:
+        _hooks.remove(hook)
+
+
+def run_hooks() -> None:
+    """Call the hooks of all active blocks, the innermost first, in spite of exceptions."""
+    for hook in reversed(_hooks):
+        with suppress(Exception):
+            hook()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Context in which Ctrl-C sets the flag, so that the block ends at its next `check_stopped`.
+
+    A second Ctrl-C raises at once. Handlers of the caller and threads other than the main one are not changed.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def once(number: int, frame: object) -> None:
+        request_stop(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, once)
+    try:
+        yield
+        check_stopped()  # for a signal at the end of the block
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        clear_request()
+
+
+def clear_request() -> None:
+    """Clear the flag."""
+    global _requested
+    _requested = None
+
+
+def set_stop_message(message: str) -> None:
+    """Set the message on what the process leaves if it is stopped from now on."""
+    global _stop_message
+    _stop_message = message
+
+
+def stop_message() -> str:
+    """Message on what the process leaves if it is stopped."""
+    return _stop_message
+
+
+def exit_message(code: int) -> str:
+    """Message of a stopped process: the signal, and what it leaves."""
+    return f"{EXIT_WORDS[code]}: {stop_message()}\n"
+
+
+class SignalWatcher:
+    """Thread that waits for signals, and ends the process if the main thread does not."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -38,44 +144,44 @@ class Watch:
         self._wakeup.setblocking(False)
 
     def start(self) -> None:
-        """From now on signals set the flag. One that the caller of the process has switched off stays so."""
-        for number in stopping.SIGNALS:
+        """Install the handlers; a signal that the parent process ignores stays ignored."""
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, stopping.ask)
+                signal.signal(number, request_stop)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
     def end(self) -> None:
-        """The main thread is about to end the process itself."""
+        """Declare that the main thread ends the process itself."""
         self._ended.set()
 
     def _wait(self) -> None:
         first = True
         while received := self._signals.recv(1):
-            if received[0] not in CODES:
+            if received[0] not in EXIT_CODES:
                 continue
-            stopping.ask(received[0])  # at once: the main thread may be long in running its handler
+            request_stop(received[0])  # the main thread may run its handler much later
             if not first:
-                _exit(CODES[received[0]])
+                _exit(EXIT_CODES[received[0]])
             first = False
             threading.Thread(target=self._end_soon, args=(received[0],), name="stop", daemon=True).start()
 
     def _end_soon(self, number: int) -> None:
-        if self._ended.wait(GRACE):
+        if self._ended.wait(GRACE_SECONDS):
             return
-        with stopping.COMMIT:
+        with COMMIT_LOCK:
             if self._ended.is_set():
                 return
-            stopping.run_hooks()
-            sys.stderr.write(last_words(CODES[number]))
-            _exit(CODES[number])
+            run_hooks()
+            sys.stderr.write(exit_message(EXIT_CODES[number]))
+            _exit(EXIT_CODES[number])
 
 
 def _exit(code: int) -> None:
-    """Ends the process without waiting for any thread."""
+    """End the process without waiting for any thread."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # closed, or a pipe that nobody reads
+        except (OSError, ValueError):  # closed, or a pipe without a reader
             continue
     os._exit(code)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxcluster.core import stopping, validation
+from jaxcluster.core import signals, validation
 from jaxcluster.deep import optimizers
 from jaxcluster.deep.batches import DeviceRows, gather_batch, shuffled_batches, weighted_batches
 from jaxcluster.deep.inference import map_split_module
@@ -280,7 +280,7 @@ class CompiledTrainer:
         metrics = []
         state = jax.tree.map(jnp.copy, state)
         for chunk in self.rows.chunks(chunks, refresh.target):
-            stopping.look()
+            signals.check_stopped()
             state, of_chunk = _steps(self.spec, self.rows.resident, watch, state, chunk, self.step_key, last)
             metrics.append(of_chunk)
         return state, {

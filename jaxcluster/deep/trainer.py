@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
-from jaxcluster.core import stopping, validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.checkpoint import Checkpoints, fingerprint, prepare
 from jaxcluster.core.messages import warn
 from jaxcluster.deep.batches import DeviceRows, as_rows
@@ -159,7 +159,7 @@ def train(
     writer = CheckpointWriter(checkpoints, progress)
     every = 0 if checkpoints is None else checkpoints.every
     try:
-        with stopping.interruptible(), stopping.on_stop(writer.save):
+        with signals.interruptible(), signals.on_stop(writer.save):
             result = _train(trainer, limits, callbacks, progress, writer, every)
     except BaseException as error:  # KeyboardInterrupt too: a progress bar must not go on drawing itself
         if isinstance(error, KeyboardInterrupt):
@@ -188,7 +188,7 @@ def _train(trainer, limits, callbacks, progress, writer, every):
     n_collapsed, result, start = _count_collapsed(history), None, None
     while status is None:
         clock = time.perf_counter()
-        stopping.look()
+        signals.check_stopped()
         state, result = trainer.refresh(state, len(history), labels)
         if int(state.failed):
             state = state if start is None else trainer.rewind(*start, state)

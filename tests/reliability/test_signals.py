@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from jaxcluster.core import stopping
+from jaxcluster.core import signals
 
 IN_A_PROGRAM = """
 import os, signal, sys
 import jax
-from jaxcluster.core import stopping
-from jaxcluster.core.signals import Watch
+from jaxcluster.core import signals
+from jaxcluster.core.signals import SignalWatcher
 
 number = getattr(signal, sys.argv[1])
 
@@ -25,10 +25,10 @@ def save():
         os.kill(os.getpid(), number)
         signal.pause()  # a save that never ends
 
-Watch().start()
-stopping.leave("one epoch is kept.")
+SignalWatcher().start()
+signals.set_stop_message("one epoch is kept.")
 endless = jax.jit(lambda: jax.lax.while_loop(lambda i: i >= 0, lambda i: i * 0, 1)).lower().compile()
-with stopping.on_stop(save):
+with signals.on_stop(save):
     os.kill(os.getpid(), number)
     endless()
 """
@@ -54,16 +54,16 @@ def test_a_second_signal_does_not_wait_for_the_save():
     assert "Terminated" not in done.stderr
 
 
-def test_a_look_raises_what_was_asked_for():
-    stopping.look()
-    stopping.ask(signal.SIGTERM)
+def test_check_stopped_raises_the_requested_signal():
+    signals.check_stopped()
+    signals.request_stop(signal.SIGTERM)
     try:
-        with pytest.raises(stopping.Stopped) as caught:
-            stopping.look()
+        with pytest.raises(signals.Stopped) as caught:
+            signals.check_stopped()
     finally:
-        stopping.clear()
+        signals.clear_request()
     assert caught.value.signal == signal.SIGTERM
-    stopping.look()
+    signals.check_stopped()
 
 
 def test_hooks_run_from_the_innermost_and_one_that_fails_stops_none():
@@ -73,8 +73,8 @@ def test_hooks_run_from_the_innermost_and_one_that_fails_stops_none():
         called.append("fail")
         raise OSError("no space left")
 
-    with stopping.on_stop(lambda: called.append("outer")), stopping.on_stop(fail):
-        stopping.run_hooks()
+    with signals.on_stop(lambda: called.append("outer")), signals.on_stop(fail):
+        signals.run_hooks()
     assert called == ["fail", "outer"]
-    stopping.run_hooks()
+    signals.run_hooks()
     assert called == ["fail", "outer"]
