@@ -105,7 +105,7 @@ def test_what_a_killed_run_left_half_written_does_not_count_and_goes_with_the_ne
     assert saved.restore(LIKE).progress == {"next": True}
 
 
-@pytest.mark.parametrize("broken", ["_write_arrays", "_seal", "take_place"])
+@pytest.mark.parametrize("broken", ["_write_arrays", "_seal", "replace_dir"])
 def test_a_save_that_fails_leaves_what_was_there(saved, monkeypatch, broken):
     def fail(*_, **__):
         raise OSError("no space left")

@@ -493,7 +493,7 @@ def test_a_full_disk_costs_files_and_not_the_training(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("jaxcluster.deep.callbacks.write_whole", full)
+    monkeypatch.setattr("jaxcluster.deep.callbacks.write_atomic", full)
     snapshots = Snapshots(X, tmp_path / "snapshots")
     watchers = [snapshots.for_phase("pretrain", "encode"), JsonLines(tmp_path / "lines.jsonl")]
     with pytest.warns(UserWarning, match="pretrain-1.npy could not be written .*goes on without it"):

@@ -17,7 +17,7 @@ from saved_models import FILES, assert_same, rewrite
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from jaxcluster.core import files
+from jaxcluster.core import atomic
 from jaxcluster.core.frame import Frame
 from jaxcluster.estimators import ESTIMATORS, KMeans, MiniBatchKMeans, load, persistence
 from jaxcluster.estimators.serialization import decode, encode
@@ -270,7 +270,7 @@ def test_a_save_that_fails_leaves_the_older_model(fitted, model, monkeypatch, st
             return rename(self, target)
 
         monkeypatch.setattr(type(model), "rename", fail_for_the_new_folder)
-        monkeypatch.setattr(files, "_exchange", lambda a, b: False)  # as on systems that have no such step
+        monkeypatch.setattr(atomic, "_exchange", lambda a, b: False)  # as on systems that have no such step
     with pytest.raises(OSError, match="no space left"):
         fitted["bisecting-kmeans"].save(model)
     assert type(load(model)) is KMeans

@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.core import signals
-from jaxcluster.core.files import HeldError, Lock, check_regular, short_name, take_place, write_whole
+from jaxcluster.core.atomic import Lock, LockedError, check_regular, replace_dir, short_name, write_atomic
 
 CONFIG = "config.json"
 """The file that makes a folder a run: `write_config` puts it into every one, last."""
@@ -56,7 +56,7 @@ class Claim:
             yield new
             with mistakes():
                 check_folder(self.out, overwrite=self._overwrite)
-                take_place(new, self._place, aside=old)
+                replace_dir(new, self._place, backup=old)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -170,7 +170,7 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
     """Values as JSON with the SHA-256 of the rest of the text, by which `read_sealed` finds any change."""
-    write_whole(path, _sealed(values))
+    write_atomic(path, _sealed(values))
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
@@ -211,7 +211,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: Any) -> None:
     """Values as indented JSON, whole or not at all."""
-    write_whole(path, _json(values))
+    write_atomic(path, _json(values))
 
 
 def _listed(path: Path) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
             shutil.rmtree(entry, ignore_errors=True)
             with suppress(OSError):
                 entry.unlink()
-        lock.let_go()
+        lock.release()
         for folder in (beside, *parents):
             with suppress(OSError):  # something is in it: another command may have the place already
                 folder.rmdir()
@@ -281,8 +281,8 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
         stack.callback(clear)
         try:
             beside.mkdir(parents=True, exist_ok=True)
-            lock.take({"command": _command(), "began": datetime.now(UTC).isoformat(timespec="seconds")})
-        except HeldError as error:
+            lock.acquire({"command": _command(), "began": datetime.now(UTC).isoformat(timespec="seconds")})
+        except LockedError as error:
             stack.pop_all()
             raise MistakeError(f"{out} is being written by {_who(error.holder)}. Wait, or name another.") from error
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import as_options
-from jaxcluster.core.files import write_whole
+from jaxcluster.core.atomic import write_atomic
 from jaxcluster.core.messages import valid_html
 from jaxcluster.report import tables
 from jaxcluster.report.run import CLUSTERED_AS
@@ -41,4 +41,4 @@ def write_sweep_report(path: Path, result: Sweep, config: dict[str, Any]) -> Non
         body="\n".join([said, *body]),
         footer=f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}.",
     )
-    write_whole(path, valid_html(page).encode())
+    write_atomic(path, valid_html(page).encode())

@@ -14,7 +14,7 @@ from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import MistakeError, mistakes
 from jaxcluster.cli.folder import read_sealed, write_sealed
 from jaxcluster.core import signals
-from jaxcluster.core.files import short_name
+from jaxcluster.core.atomic import short_name
 
 SETTINGS = "settings.json"
 """The file that makes a folder one of these: what the command was, and what it worked on."""

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import validation
-from jaxcluster.core.files import take_place
+from jaxcluster.core.atomic import replace_dir
 
 FORMAT = "jaxcluster-checkpoint"
 FORMAT_VERSION = 1
@@ -84,7 +84,7 @@ class Checkpoints(NamedTuple):
                 "files": {str(path.relative_to(fresh)): _sha256(path.read_bytes()) for path in _files(fresh)},
             }
             (fresh / MANIFEST).write_text(_seal(content), encoding="utf-8")
-            take_place(fresh, place, aside=aside)
+            replace_dir(fresh, place, backup=aside)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcluster.core.files import check_regular
+from jaxcluster.core.atomic import check_regular
 from jaxcluster.datasets import arrays
 from jaxcluster.datasets.base import (
     DataError,

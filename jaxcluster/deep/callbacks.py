@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.core.files import write_whole
+from jaxcluster.core.atomic import write_atomic
 from jaxcluster.core.messages import warn
 from jaxcluster.deep.inference import map_module
 
@@ -83,7 +83,7 @@ class JsonLines:
         """Write the file anew, with the records of the checkpoint that the run resumes from."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _warn_on_error(self.path):
-            write_whole(self.path, "".join(map(_line, history)).encode())
+            write_atomic(self.path, "".join(map(_line, history)).encode())
 
     def __call__(self, report: EpochReport) -> None:
         """Append a line."""
@@ -171,7 +171,7 @@ class _PhaseSnapshots:
             np.save(content, codes)
             with _warn_on_error(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, content.getvalue())
+                write_atomic(path, content.getvalue())
 
     def _path(self, name: str) -> Path | None:
         folder = self._snapshots.folder

@@ -20,7 +20,7 @@ import safetensors.numpy
 import scipy.sparse
 
 import jaxcluster
-from jaxcluster.core.files import take_place
+from jaxcluster.core.atomic import replace_dir
 from jaxcluster.estimators.registry import ESTIMATORS
 from jaxcluster.estimators.serialization import Arrays, decode, encode
 from jaxcluster.types import Status
@@ -352,7 +352,7 @@ def _replace_folder(folder, files):
     try:
         for name, payload in files.items():
             _write(fresh / name, payload)
-        take_place(fresh, folder, aside=old)
+        replace_dir(fresh, folder, backup=old)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # exists only if the rename did not happen
     shutil.rmtree(old, ignore_errors=True)

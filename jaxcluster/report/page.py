@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcluster.core.files import write_whole
+from jaxcluster.core.atomic import write_atomic
 from jaxcluster.core.messages import valid_html
 from jaxcluster.core.validation import check_choice
 from jaxcluster.datasets.base import Dataset
@@ -122,7 +122,7 @@ def write_report(
         footer=f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
     path = Path(path)
-    write_whole(path, valid_html(page).encode())
+    write_atomic(path, valid_html(page).encode())
     return path
 
 

@@ -17,7 +17,7 @@ import jaxcluster as jc
 from jaxcluster.cli.errors import MistakeError
 from jaxcluster.cli.folder import claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
-from jaxcluster.core import files
+from jaxcluster.core import atomic
 
 FIT = ("fit", "kmeans")
 SILENT = ("--no-report", "--quiet")
@@ -183,14 +183,14 @@ def test_one_command_at_a_time_writes_to_a_place(folder, tmp_path):
 
 
 def test_a_lock_whose_file_was_deleted_is_taken_anew(tmp_path):
-    first, second, third = (files.Lock(tmp_path / "lock") for _ in range(3))
-    first.take({})
-    with pytest.raises(files.HeldError):
-        second.take({})
-    first.let_go()
-    second.take({})
-    with pytest.raises(files.HeldError) as held:
-        third.take({})
+    first, second, third = (atomic.Lock(tmp_path / "lock") for _ in range(3))
+    first.acquire({})
+    with pytest.raises(atomic.LockedError):
+        second.acquire({})
+    first.release()
+    second.acquire({})
+    with pytest.raises(atomic.LockedError) as held:
+        third.acquire({})
     assert held.value.holder["pid"] == os.getpid()
 
 
@@ -220,11 +220,11 @@ def test_an_old_run_that_cannot_come_back_is_not_cleared(folder, tmp_path, monke
 @pytest.mark.parametrize("step", [True, False])
 def test_folders_change_places(tmp_path, monkeypatch, step):
     if not step:
-        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda a, b: False)
     for name in ("new", "place"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("")
-    files.take_place(tmp_path / "new", tmp_path / "place", aside=tmp_path / "old")
+    atomic.replace_dir(tmp_path / "new", tmp_path / "place", backup=tmp_path / "old")
     assert {path.name: [inside.name for inside in path.iterdir()] for path in tmp_path.iterdir()} == {
         "place": ["new"],
         "old": ["place"],

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and places that one process at a time may write to."""
+"""Atomic replacement of files and folders, and locks on paths that one process at a time may write to."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-LONGEST_NAME = 200
-"""Bytes of a file's name to which something may be added. Most disks take 255."""
+MAX_NAME_BYTES = 200
+"""Longest file name in bytes to which a suffix may be added; most file systems allow 255."""
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-"""Of Linux: paths as the process has them; two names change places in one step."""
+"""Arguments of Linux's renameat2: paths relative to the working directory; exchange of two names in one step."""
 
 
-class HeldError(OSError):
-    """Another process has a place.
+class LockedError(OSError):
+    """A path is locked by another process.
 
     Attributes:
-        holder: what it said of itself; empty where that cannot be read.
+        holder: content of its lock file; empty if it cannot be read.
     """
 
     def __init__(self, path: Path, holder: dict[str, Any]) -> None:
@@ -41,41 +41,44 @@ class HeldError(OSError):
 
 
 class Lock:
-    """A place that one process at a time may have: a locked file, which the system lets go of when the process ends.
+    """Lock file of a path, which the system unlocks when the process ends.
 
-    The file says who has it. It is deleted when it is let go.
+    It contains the identity of its holder, and is deleted on release.
 
     Args:
-        path: the file.
+        path: lock file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
-    def take(self, holder: dict[str, Any]) -> None:
-        """Takes the place.
+    def acquire(self, holder: dict[str, Any]) -> None:
+        """Lock the file.
+
+        Args:
+            holder: values on the holder, written to the file.
 
         Raises:
-            HeldError: another process has it.
-            OSError: the file cannot be made.
+            LockedError: another process has the lock.
+            OSError: the file cannot be created.
         """
-        said = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
+        content = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **holder}).encode()
         while self._descriptor is None:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 _lock(descriptor, self._path)
-                with suppress(FileNotFoundError):  # deleted by the one that had it, between opening and locking
+                with suppress(FileNotFoundError):  # deleted by its last holder, between opening and locking
                     if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
                         os.ftruncate(descriptor, 0)
-                        os.write(descriptor, said)
+                        os.write(descriptor, content)
                         self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
 
-    def let_go(self) -> None:
-        """Gives the place back."""
+    def release(self) -> None:
+        """Unlock and delete the file."""
         if self._descriptor is not None:
             with suppress(OSError):
                 self._path.unlink()
@@ -93,47 +96,52 @@ def _lock(descriptor: int, path: Path) -> None:
             holder = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             holder = {}
-        raise HeldError(path, holder if isinstance(holder, dict) else {}) from None
+        raise LockedError(path, holder if isinstance(holder, dict) else {}) from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network disks have no locks
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
             raise
 
 
-def take_place(new: Path, place: Path, aside: Path) -> None:
-    """Renames a finished folder to its place. What was there goes to ``aside``, and stays where it is if that fails.
+def replace_dir(new: Path, place: Path, backup: Path) -> None:
+    """Replace a folder atomically.
 
-    On Linux the two folders change places in one step, so that there is a whole one at every moment. Elsewhere the old
-    one goes aside first, and comes back if the other does not take its place.
+    On Linux the two folders are exchanged in one step, so that a complete one exists at every moment. Elsewhere the old
+    one is renamed first, and renamed back if the replacement fails.
+
+    Args:
+        new: complete new folder.
+        place: path to replace, which need not exist.
+        backup: path for the old folder, which stays at ``place`` if the replacement fails.
     """
     with COMMIT_LOCK:
         if not place.exists():
-            with suppress(OSError):  # another has taken it since: see below
+            with suppress(OSError):  # another process has created it since: see below
                 new.rename(place)
                 return
         if _exchange(new, place):
-            with suppress(OSError):  # the new one is in its place
-                new.rename(aside)
+            with suppress(OSError):  # the replacement is done
+                new.rename(backup)
             return
         if place.exists():
-            place.rename(aside)
+            place.rename(backup)
         try:
             new.rename(place)
-        except BaseException:  # an interrupt too must not lose what was there
-            if aside.exists():
-                aside.rename(place)
+        except BaseException:  # on an interrupt too the old folder must not be lost
+            if backup.exists():
+                backup.rename(place)
             raise
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Lets two folders change places; False where the system cannot."""
+    """Exchange two folders; returns False if the system cannot."""
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     return rename is not None and rename(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, to the disk, and renames it: a reader sees the old one or the new one."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file atomically: a reader sees the old content or the new one."""
     beside = path.with_name(f".{short_name(path.name)}.{secrets.token_hex(4)}")
     try:
         write_new(beside, content)
@@ -144,7 +152,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Writes a file that is not there yet, to the disk."""
+    """Write a file that does not exist, synchronized to the disk."""
     with path.open("xb") as stream:
         stream.write(content)
         stream.flush()
@@ -152,19 +160,16 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def short_name(name: str) -> str:
-    """A file's name, to which something can be added: a long one is cut, and ends in a digest of the whole."""
+    """File name to which a suffix can be added: a long one is truncated, with a digest of the whole at its end."""
     encoded = os.fsencode(name)
-    if len(encoded) <= LONGEST_NAME:
+    if len(encoded) <= MAX_NAME_BYTES:
         return name
-    start = encoded[: LONGEST_NAME - 17].decode("utf-8", errors="ignore")
+    start = encoded[: MAX_NAME_BYTES - 17].decode("utf-8", errors="ignore")
     return f"{start}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
 def check_regular(path: Path) -> None:
-    """Raises ValueError for what is there but is no file with a length: a pipe, a socket or a device.
-
-    Reading one may wait for ever, or never come to an end.
-    """
+    """Raise ValueError for a pipe, a socket or a device: reading it may never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(
             f"{path} is a pipe, a socket or a device, not a file. Write its content to a file first, and give that."
