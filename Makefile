@@ -14,7 +14,7 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
 
 help:
 	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
-	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make test         run the tests and the examples of the docstrings (WORKERS=$(WORKERS) processes)"
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
@@ -26,7 +26,7 @@ demo: $(VENV)/.package
 	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest tests -q -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest tests jaxcluster --doctest-modules -q -n $(WORKERS) --dist worksteal
 
 notebooks: $(VENV)/.test
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks -q -n $(WORKERS)

@@ -1,8 +1,8 @@
 """The normalized cut of soft assignments, a differentiable loss.
 
->>> import numpy as np
->>> affinity = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
->>> float(soft_ncut(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), affinity))  # 1/3 + 1/1
+>>> import jax.numpy as jnp
+>>> affinity = jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+>>> float(soft_ncut(jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), affinity))  # 1/3 + 1/1
 1.3333333730697632
 """
 

@@ -2,9 +2,9 @@
 
 >>> import jax, numpy as np
 >>> from jaxcluster import bayesian_gmm
->>> x = np.array([[0.0], [1.0], [9.0], [10.0]], np.float32)
->>> bayesian_gmm.fit(jax.random.key(0), x, 2, init=x[[0, 3]]).labels.tolist()
-[0, 0, 1, 1]
+>>> x = np.array([0, 1, 2, 3, 30, 31, 32, 33], np.float32)[:, None]
+>>> bayesian_gmm.fit(jax.random.key(0), x, 2, init=x[[0, 7]]).labels.tolist()
+[0, 0, 0, 0, 1, 1, 1, 1]
 """
 
 from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit
