@@ -200,10 +200,10 @@ def assert_is_tree(tree, reach):
     np.testing.assert_array_equal(np.sort(tree.weights), np.sort(reach[best.row, best.col]))
 
 
-@pytest.mark.parametrize(("samples", "few"), [(1, 1), (6, 1), (6, spanning_tree.FEW_ROWS)])
+@pytest.mark.parametrize(("samples", "few"), [(1, 1), (6, 1), (6, spanning_tree.PRIM_ROWS)])
 @pytest.mark.parametrize("name", ROWS)
 def test_spanning_trees(name, samples, few, monkeypatch):
-    monkeypatch.setattr(spanning_tree, "FEW_ROWS", few)
+    monkeypatch.setattr(spanning_tree, "PRIM_ROWS", few)
     space = as_metric_space(ROWS[name][:300])
     distances = whole(space)
     core = np.sort(distances, axis=1)[:, min(samples, space.n) - 1]
@@ -214,7 +214,7 @@ def test_spanning_trees(name, samples, few, monkeypatch):
 @pytest.mark.parametrize("metric", ["manhattan", "sqeuclidean", "cosine"])
 @pytest.mark.parametrize("name", ["plane", "wide"])
 def test_spanning_trees_by_other_metrics(name, metric, monkeypatch):
-    monkeypatch.setattr(spanning_tree, "FEW_ROWS", 1)
+    monkeypatch.setattr(spanning_tree, "PRIM_ROWS", 1)
     space = as_metric_space(ROWS[name][:300], metric)
     distances = whole(space)
     assert_is_tree(minimum_spanning_tree(space), distances)
@@ -232,7 +232,7 @@ def test_spanning_trees_of_anything(seed, columns, digits):
     space = as_metric_space(x)
     lists = nearest_rows(space, 4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spanning_tree, "FEW_ROWS", 1)
+        patch.setattr(spanning_tree, "PRIM_ROWS", 1)
         tree = minimum_spanning_tree(space, lists[1][:, 2], neighbors=lists)
     core = lists[1][:, 2]
     assert_is_tree(tree, np.maximum(np.maximum(whole(space), core), core[:, None]))

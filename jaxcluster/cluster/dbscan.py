@@ -22,18 +22,26 @@ import scipy.sparse
 
 from jaxcluster.core import memory, validation
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows
-from jaxcluster.ops.neighbors.block_kernels import NOBODY
+from jaxcluster.ops.neighbors.block_kernels import NO_INDEX
 from jaxcluster.ops.neighbors.radius import (
     HOST_PRODUCT_COLUMNS,
-    ball_of,
     core_mask,
     exact_least_labels,
     least_labels,
-    prepare,
+    neighbor_mask,
+    prepare_blocks,
+    radius_query,
     split_weights,
-    within,
 )
-from jaxcluster.ops.neighbors.radius_pairs import BANDS, Asked, PerBlock, all_pairs, listed, pairs_of_band, without_near
+from jaxcluster.ops.neighbors.radius_pairs import (
+    BANDS,
+    BlockValue,
+    PairFilter,
+    all_pairs,
+    as_block_pairs,
+    band_pairs,
+    whole_only,
+)
 from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
@@ -102,16 +110,16 @@ def fit(
     validation.check_positive("min_samples", min_samples)
     eps, min_samples = float(eps), float(min_samples)
     if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
-        neighborhood = _graph(distance_matrix(x, symmetric=False), eps)
+        neighborhood = _graph_neighborhoods(distance_matrix(x, symmetric=False), eps)
     else:
         space = as_metric_space(x, metric, p=p, symmetric=False)
-        by_blocks = isinstance(space, MetricSpace) and not _suits_host(space, space.n)
-        neighborhood = space if by_blocks else _masks(space, eps)
+        by_blocks = isinstance(space, MetricSpace) and not _prefers_host(space, space.n)
+        neighborhood = space if by_blocks else _mask_neighborhoods(space, eps)
     weights = None if weights is None else _check_weights(weights, neighborhood.n)
     if isinstance(neighborhood, MetricSpace):
-        core, labels, rounds = _by_blocks(neighborhood, eps, min_samples, weights)
+        core, labels, rounds = _by_block_pairs(neighborhood, eps, min_samples, weights)
     else:
-        core, labels, rounds = _by_search(neighborhood, min_samples, weights)
+        core, labels, rounds = _breadth_first(neighborhood, min_samples, weights)
     # Of a matrix of distances the state keeps the rows too: they are what scikit-learn calls components.
     rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
     state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]))
@@ -141,18 +149,18 @@ def predict(
     x, components = concrete_rows(x), np.asarray(state.components)
     validation.check_width(x, components.shape[1])
     m, n = len(components), len(components) + len(x)
-    known = np.full(n, NOBODY, np.int32)
+    known = np.full(n, NO_INDEX, np.int32)
     known[:m] = np.asarray(state.component_labels)
     space = as_metric_space(np.concatenate([components, x]), metric, p=p)
     new = np.arange(n) >= m
-    if isinstance(space, MetricSpace) and not _suits_host(space, len(x)):
-        near = prepare(space.x, ball_of(space, eps))
-        placed = near.blocks.places(known, NOBODY)
-        labels = near.blocks.rows(_with_border(near, placed, near.blocks.places(new, False)), n)[m:]
+    if isinstance(space, MetricSpace) and not _prefers_host(space, len(x)):
+        data = prepare_blocks(space.x, radius_query(space, eps))
+        placed = data.blocks.to_blocks(known, NO_INDEX)
+        labels = data.blocks.rows(_label_border(data, placed, data.blocks.to_blocks(new, False)), n)[m:]
     else:
-        masks = _masks(space, eps).masks(np.flatnonzero(new))
-        labels = np.concatenate([np.where(mask, known, NOBODY).min(axis=1) for mask in masks])
-    return jnp.asarray(np.where(labels == NOBODY, -1, labels))
+        masks = _mask_neighborhoods(space, eps).masks(np.flatnonzero(new))
+        labels = np.concatenate([np.where(mask, known, NO_INDEX).min(axis=1) for mask in masks])
+    return jnp.asarray(np.where(labels == NO_INDEX, -1, labels))
 
 
 def _check_weights(weights, n):
@@ -166,7 +174,7 @@ def _check_weights(weights, n):
     return weights.astype(np.float64)
 
 
-def _suits_host(space, queries):
+def _prefers_host(space, queries):
     """Whether the host finds the neighbors of so many samples sooner than a program for them is compiled."""
     by_products = space.power == 2 and space.x.shape[1] > HOST_PRODUCT_COLUMNS and space.n**2 <= MASK
     return space.x.size * queries <= HOST_WORK * (HOST_PRODUCTS if by_products else 1)
@@ -222,11 +230,11 @@ class _Graph(NamedTuple):
         return np.unique(self.ones[index].indices)
 
 
-def _masks(space, eps):
+def _mask_neighborhoods(space, eps):
     """Neighborhoods from a space or from distances."""
     if isinstance(space, MetricSpace):
-        ball = ball_of(space, eps)
-        masks = _Masks(space.n, lambda index: within(space.x, index, ball))
+        query = radius_query(space, eps)
+        masks = _Masks(space.n, lambda index: neighbor_mask(space.x, index, query))
     else:
         masks = _Masks(space.n, lambda index: space.rows(index) <= eps)
     if space.n**2 > MASK:
@@ -235,16 +243,16 @@ def _masks(space, eps):
     return _Masks(space.n, held.__getitem__)
 
 
-def _graph(matrix, eps):
+def _graph_neighborhoods(matrix, eps):
     """Neighborhoods from sparse distances; a sample is at distance 0 of itself where the matrix does not say."""
     entries = scipy.sparse.coo_array(matrix)
     alone = np.setdiff1d(np.arange(matrix.shape[0]), entries.coords[0][entries.coords[0] == entries.coords[1]])
-    near = entries.data <= eps
-    index = tuple(np.concatenate([axis[near], alone]) for axis in entries.coords)
+    data = entries.data <= eps
+    index = tuple(np.concatenate([axis[data], alone]) for axis in entries.coords)
     return _Graph(scipy.sparse.csr_array((np.ones(len(index[0])), index), shape=matrix.shape))
 
 
-def _by_search(neighborhood, min_samples, weights):
+def _breadth_first(neighborhood, min_samples, weights):
     """Core samples, labels, and how many rounds a breadth-first search from the core samples in their order took."""
     if weights is None:
         core = neighborhood.sums(None) >= min_samples
@@ -266,75 +274,77 @@ def _by_search(neighborhood, min_samples, weights):
     return core, labels, rounds
 
 
-def _by_blocks(space: MetricSpace, eps, min_samples, weights):
+def _by_block_pairs(space: MetricSpace, eps, min_samples, weights):
     """The same, by pairs of blocks that are near each other."""
-    near = prepare(space.x, ball_of(space, eps))
-    core = core_mask(near, min_samples, weights)
+    data = prepare_blocks(space.x, radius_query(space, eps))
+    core = core_mask(data, min_samples, weights)
     if not core.any():
         return core, np.full(space.n, -1, np.int32), 0
-    labels, rounds = _merge(near, core)
-    loose = (labels == NOBODY) & (near.blocks.index >= 0)
-    return core, _numbered(near.blocks.rows(_with_border(near, labels, loose), space.n)), rounds
+    labels, rounds = _merge_clusters(data, core)
+    loose = (labels == NO_INDEX) & (data.blocks.index >= 0)
+    return core, _number_clusters(data.blocks.rows(_label_border(data, labels, loose), space.n)), rounds
 
 
-def _merge(near, core):
-    """By place, the least core sample of the cluster of each core sample, `NOBODY` elsewhere; and how many rounds."""
+def _merge_clusters(data, core):
+    """By place, the least core sample of the cluster of each core sample, `NO_INDEX` elsewhere; and how many rounds."""
     n, rounds = len(core), 0
-    labels = near.blocks.places(np.where(core, np.arange(n, dtype=np.int32), NOBODY), NOBODY)
-    is_core = labels != NOBODY
-    whole = least_labels(near, labels, is_core, without_near(all_pairs(near, _unmerged(labels))), surely=True).whole
-    labels = _join(labels, whole, n)
+    labels = data.blocks.to_blocks(np.where(core, np.arange(n, dtype=np.int32), NO_INDEX), NO_INDEX)
+    is_core = labels != NO_INDEX
+    whole = least_labels(
+        data, labels, is_core, whole_only(all_pairs(data, _unmerged_pairs(labels))), certain=True
+    ).whole
+    labels = _propagate(labels, whole, n)
     for band in range(len(BANDS)):
-        parts = pairs_of_band(near, band, _unmerged(labels))
-        least = least_labels(near, labels, is_core, parts, surely=True)
-        labels, rounds = _join(labels, np.minimum(least.labels, least.whole), n), rounds + 1
+        parts = band_pairs(data, band, _unmerged_pairs(labels))
+        least = least_labels(data, labels, is_core, parts, certain=True)
+        labels, rounds = _propagate(labels, np.minimum(least.labels, least.whole), n), rounds + 1
     # Whether samples are near each other does not change: after one more look only pairs count where some may be.
-    parts, changed = all_pairs(near, _unmerged(labels)), True
+    parts, changed = all_pairs(data, _unmerged_pairs(labels)), True
     while changed:
-        possible = least_labels(near, labels, is_core, parts, surely=False)
-        least = least_labels(near, labels, is_core, listed(possible.touching), surely=True).labels
-        joined = _join(labels, np.minimum(least, possible.whole), n)
+        possible = least_labels(data, labels, is_core, parts, certain=False)
+        least = least_labels(data, labels, is_core, as_block_pairs(possible.touching), certain=True).labels
+        joined = _propagate(labels, np.minimum(least, possible.whole), n)
         if (joined == labels).all():
             # Float32 has joined what it can. What it could not tell matters only between what is still apart.
             unclear = is_core & (possible.labels < labels)
             if unclear.any():
-                joined = _join(labels, exact_least_labels(near, labels, unclear, possible.touching), n)
+                joined = _propagate(labels, exact_least_labels(data, labels, unclear, possible.touching), n)
         changed = bool((joined != labels).any())
         labels, rounds = joined, rounds + 1
-        unmerged = _unmerged(labels)
+        unmerged = _unmerged_pairs(labels)
         pairs = possible.touching[unmerged.blocks(*possible.touching.T)]
-        parts = chain(listed(pairs), without_near(all_pairs(near, unmerged)))
+        parts = chain(as_block_pairs(pairs), whole_only(all_pairs(data, unmerged)))
     return labels, rounds
 
 
-def _unmerged(labels):
+def _unmerged_pairs(labels):
     """The pairs of blocks between which labels still differ."""
-    least, most = labels.min(axis=1), np.where(labels == NOBODY, -1, labels).max(axis=1)
+    least, most = labels.min(axis=1), np.where(labels == NO_INDEX, -1, labels).max(axis=1)
 
     def among(first, second, least, most):
         apart = (least[first] != least[second]) | (most[first] != most[second]) | (least[first] != most[first])
         return apart & (most[first] >= 0) & (most[second] >= 0)
 
-    return Asked((PerBlock(least, np.minimum), PerBlock(most, np.maximum)), among)
+    return PairFilter((BlockValue(least, np.minimum), BlockValue(most, np.maximum)), among)
 
 
-def _with_border(near, labels, loose):
+def _label_border(data, labels, loose):
     """Labels by place; those places that a mask picks take the least label of the core samples near them."""
-    core = (labels != NOBODY).any(axis=1)
-    values = PerBlock(loose.any(axis=1), np.logical_or), PerBlock(core, np.logical_or)
-    asked = Asked(values, lambda first, second, loose, core: loose[first] & core[second])
-    possible = least_labels(near, labels, loose, all_pairs(near, asked), surely=False)
-    least = least_labels(near, labels, loose, listed(possible.touching), surely=True).labels
+    core = (labels != NO_INDEX).any(axis=1)
+    values = BlockValue(loose.any(axis=1), np.logical_or), BlockValue(core, np.logical_or)
+    pair_filter = PairFilter(values, lambda first, second, loose, core: loose[first] & core[second])
+    possible = least_labels(data, labels, loose, all_pairs(data, pair_filter), certain=False)
+    least = least_labels(data, labels, loose, as_block_pairs(possible.touching), certain=True).labels
     least = np.minimum(least, possible.whole)
     unclear = loose & (possible.labels < least)
     if unclear.any():
-        least = np.minimum(least, exact_least_labels(near, labels, unclear, possible.touching))
+        least = np.minimum(least, exact_least_labels(data, labels, unclear, possible.touching))
     return np.where(loose, least, labels)
 
 
-def _join(labels, least, n):
+def _propagate(labels, least, n):
     """Every label gives way to the least that its samples meet, and that to its own, to the end of the chain."""
-    core = labels != NOBODY
+    core = labels != NO_INDEX
     parents = np.arange(n, dtype=np.int32)
     np.minimum.at(parents, labels[core], np.minimum(labels, least)[core])
     while (parents[parents] != parents).any():
@@ -344,11 +354,11 @@ def _join(labels, least, n):
     return joined
 
 
-def _numbered(labels):
+def _number_clusters(labels):
     """Clusters counted from 0 in the order of their first core samples; −1 for noise."""
     known, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.astype(np.int32)
-    return np.where(labels == NOBODY, -1, numbers) if known[-1] == NOBODY else numbers
+    return np.where(labels == NO_INDEX, -1, numbers) if known[-1] == NO_INDEX else numbers
 
 
 memory.guard_functions(__name__)

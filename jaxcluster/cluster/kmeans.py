@@ -241,7 +241,7 @@ def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = 
 
 
 def score(centers, x, *, weights=None, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, ""]:
-    """Negative inertia of samples under given centers (higher is better); arguments as in `fit` and `predict`."""
+    """Negative inertia of samples under any centers (higher is better); arguments as in `fit` and `predict`."""
     inside, prepared = _in_one_frame(centers, x, metric, weights, frame=frame)
     return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 

@@ -279,7 +279,7 @@ def refine_means(
 def relocate_empty_clusters(
     state: LloydState, points: Points, constraints: CenterConstraints, axis_name: str | None
 ) -> tuple[LloydStats, Int[Array, " n"]]:
-    """Give the e-th empty cluster the e-th farthest sample from its own center, which leaves its old cluster.
+    """Give the e-th empty cluster the sample that is e-th farthest from its own center, and take it from its cluster.
 
     Nothing is relocated where every distance is 0.
 

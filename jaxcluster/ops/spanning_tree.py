@@ -1,8 +1,13 @@
-"""The minimum spanning tree of rows under their distance, or under mutual reachability, exactly.
+"""Minimum spanning tree of rows under their distance, or under mutual reachability, exactly.
 
-By Borůvka: every part of the tree takes the lightest edge that leaves it, until there is one part. While the nearest
-rows of each row hold that edge beyond doubt, no other rows are looked at. Then pairs of blocks are: those that lie
-near enough to hold an edge lighter than the best that is known, and not wholly in one part.
+Few rows: Prim's algorithm. Many rows: Borůvka's algorithm, in which every component of the forest takes the lightest
+edge that leaves it. While k-nearest-neighbor edges certainly hold that edge, no other rows are compared. Then pairs of
+blocks are: those near enough for an edge lighter than the best known, and not wholly in one component.
+
+>>> from jaxcluster.ops.metric_space import as_metric_space
+>>> tree = minimum_spanning_tree(as_metric_space(np.array([[0.0], [1.0], [5.0]])))
+>>> tree.edges.tolist(), tree.weights.tolist()
+([[0, 1], [1, 2]], [1.0, 4.0])
 """
 
 from __future__ import annotations
@@ -15,26 +20,26 @@ from scipy.sparse import coo_array, csgraph
 from scipy.spatial.distance import cdist
 
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums
-from jaxcluster.ops.neighbors.boruvka import NEARLY, Crossings
+from jaxcluster.ops.neighbors.boruvka import SUM_TOLERANCE, CrossEdgeFinder
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 
-FEW_ROWS = 1 << 12
-"""Rows up to which a tree is grown row by row: measured on 2 cores, Borůvka is faster from 2,000 rows of 10 columns on,
-by a factor of 2 at 4,000, but compiles for seconds, and of equal edges Prim takes scikit-learn's."""
+PRIM_ROWS = 1 << 12
+"""Rows up to which Prim's algorithm runs. Measured on 2 cores, Borůvka is faster from 2,000 rows of 10 columns on, by a
+factor of 2 at 4,000, but compiles for seconds; and of equal edges Prim takes scikit-learn's."""
 
-TIED_ROWS = 1 << 14
-"""Rows up to which one with equal edges is grown row by row too: measured, 3 s of 2 columns, as scikit-learn takes."""
+TIED_PRIM_ROWS = 1 << 14
+"""Rows up to which a tree with equal edges is computed by Prim too, as in scikit-learn: measured, 3 s in 2 columns."""
 
 NEIGHBORS = 6
-"""Nearest rows that are looked at first, beyond those that core distances are measured by."""
+"""Nearest neighbors for the first steps, beyond those for the core distances."""
 
 
 class Tree(NamedTuple):
     """Edges of a spanning tree.
 
     Attributes:
-        edges: (n − 1, 2) int32 rows that each edge joins.
-        weights: (n − 1,) float64 distances; infinite where parts of the rows cannot be reached from each other.
+        edges: (n − 1, 2) int32 row numbers of the two ends.
+        weights: (n − 1,) float64 distances; infinite between components of a graph that is not connected.
     """
 
     edges: np.ndarray
@@ -47,46 +52,47 @@ def minimum_spanning_tree(
     *,
     neighbors: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Tree:
-    """The tree of least total weight that joins all rows.
+    """Spanning tree of least total weight.
 
     Args:
         space: n rows.
-        core: (n,) float64; an edge weighs the greatest of its length and the core distances of its two rows. None for
-            its length alone.
-        neighbors: what `nearest_rows` gave for these rows, if it was asked already.
+        core: (n,) float64 core distances; an edge weighs the largest of its length and those of its two rows. None for
+        its
+            length alone.
+        neighbors: result of `nearest_rows` for these rows, if known.
     """
     core = np.zeros(space.n) if core is None else core
-    if isinstance(space, DistanceOracle) or space.n <= FEW_ROWS:
-        return _grow(space, core)
+    if isinstance(space, DistanceOracle) or space.n <= PRIM_ROWS:
+        return _prim(space, core)
     forest = _Forest(space.n)
     index, distances = nearest_rows(space, min(2 * NEIGHBORS, space.n)) if neighbors is None else neighbors
-    lists = _lists(core, index, distances)
-    while forest.parts > 1 and _join_listed(forest, lists):
+    lists = _neighbor_edges(core, index, distances)
+    while forest.components > 1 and _join_by_neighbors(forest, lists):
         pass
-    if forest.parts > 1:
+    if forest.components > 1:
         with jax.enable_x64(True):
-            crossings = Crossings(space, core)
-            while forest.parts > 1:
-                _join_crossings(forest, lists, crossings)
-    if forest.tied and space.n <= TIED_ROWS:
-        return _grow(space, core)
+            finder = CrossEdgeFinder(space, core)
+            while forest.components > 1:
+                _join_by_search(forest, lists, finder)
+    if forest.tied and space.n <= TIED_PRIM_ROWS:
+        return _prim(space, core)
     return Tree(np.concatenate(forest.edges).astype(np.int32), np.concatenate(forest.weights))
 
 
-def _grow(space, core):
-    """By Prim: one row after the other, each the nearest to those before it, of equally near ones the first.
+def _prim(space, core):
+    """Prim's algorithm: next comes the row nearest to all before, the first of equally near ones, as in scikit-learn.
 
-    One row of distances is held at a time. Whatever ties there are, the order is scikit-learn's.
+    One row of distances is in memory at a time.
     """
     n = space.n
     edges, weights = np.empty((n - 1, 2), np.int32), np.empty(n - 1)
     rows, sources = np.arange(n), np.zeros(n, np.int32)
-    # Reached rows have −∞ in `best`, so that nothing is nearer, and ∞ in `edge`, so that none is chosen again.
+    # Reached rows have −∞ in `best`: nothing is nearer; and ∞ in `edge`: none is chosen again.
     best, edge, at = np.full(n, np.inf), np.full(n, np.inf), 0
     x = space.x if isinstance(space, MetricSpace) else None
     for step in range(n - 1):
         best[at], edge[at] = -np.inf, np.inf
-        if 2 * (n - 1 - step) < len(rows):  # half of them are reached: go on with the others
+        if 2 * (n - 1 - step) < len(rows):  # compact when half of the rows are reached
             kept = np.append(at, np.flatnonzero(best >= 0))
             rows, sources, best, edge, at = rows[kept], sources[kept], best[kept], edge[kept], 0
             x = None if x is None else space.x[rows]
@@ -96,65 +102,71 @@ def _grow(space, core):
         for values, new in ((best, reach), (edge, reach), (sources, rows[at])):
             np.copyto(values, new, where=nearer)
         at = int(np.argmin(edge))
-        if np.isinf(edge[at]):  # of rows at no known distance the first
+        if np.isinf(edge[at]):  # the graph is not connected: take the first row
             at = int(np.argmax(best == np.inf))
         edges[step], weights[step] = (sources[at], rows[at]), edge[at]
     return Tree(edges, weights)
 
 
 def _sums_from(x, row, power):
-    """(n,) Σ|difference|^power of one row from all: added in the order of the columns, as `minkowski_sums` does."""
+    """(n,) Minkowski sums from one row to all, added in the order of the columns as in `minkowski_sums`."""
     name = {1.0: "cityblock", 2.0: "sqeuclidean", np.inf: "chebyshev"}.get(power)
     return minkowski_sums(x[row], x, power) if name is None else cdist(x[row : row + 1], x, name)[0]
 
 
 class _Forest:
-    """A tree in the making: which part each row is in, the edges so far, and whether one could have been another.
+    """Forest of Borůvka's algorithm: component of each row, edges so far, and a flag for ties.
 
-    A part whose lightest edge weighs its length is tied where a second edge that leaves it weighs as much. Edges that
-    weigh a core distance are not looked at: `jaxcluster.cluster.hdbscan.fit` takes them in order.
+    A component whose lightest edge weighs its length is tied if a second edge that leaves it weighs as much. Edges that
+    weigh a core distance are exempt: `jaxcluster.cluster.hdbscan.fit` puts them in Prim's order.
     """
 
     def __init__(self, n):
-        self.labels, self.parts = np.arange(n), n
+        self.labels, self.components = np.arange(n), n
         self.edges, self.weights, self.tied = [], [], False
 
     def least(self, values):
-        """(parts,) least of the (n,) values of each part's rows."""
-        least = np.full(self.parts, np.inf)
+        """(components,) least of the (n,) values of each component's rows."""
+        least = np.full(self.components, np.inf)
         np.minimum.at(least, self.labels, values)
         return least
 
-    def one_each(self, rows):
-        """The first of some rows in each part."""
+    def first_per_component(self, rows):
+        """First of some rows in each component."""
         return rows[np.unique(self.labels[rows], return_index=True)[1]]
 
-    def look_for_ties(self, rows, count, long):
-        """Of rows, how many edges of the least weight of their part each has, and how many of these weigh a length."""
-        edges, lengths = (np.bincount(self.labels[rows], each, self.parts) for each in (count, long))
+    def record_ties(self, rows, count, long):
+        """Set the flag for ties.
+
+        Args:
+            rows: (m,) rows.
+            count: (m,) number of edges of each with the least weight of its component.
+            long: (m,) number of those that weigh their length.
+        """
+        edges, lengths = (np.bincount(self.labels[rows], each, self.components) for each in (count, long))
         self.tied |= bool(((edges > 1) & (lengths > 0)).any())
 
     def add(self, edges, weights):
-        """Joins parts by (m, 2) edges, one a part at most, that are the lightest of their parts; none makes a ring."""
+        """Join components by (m, 2) edges, at most one for each, the lightest that leaves it, without cycles."""
         order = np.argsort(weights, kind="stable")
         ends = np.sort(self.labels[edges[order]], axis=1).astype(np.int64)
-        _, first = np.unique(ends[:, 0] * self.parts + ends[:, 1], return_index=True)
-        # Ranks in place of weights: a weight of 0 is no edge there.
-        graph = coo_array((first + 1, tuple(ends[first].T)), shape=(self.parts, self.parts)).tocsr()
+        _, first = np.unique(ends[:, 0] * self.components + ends[:, 1], return_index=True)
+        # Ranks in place of weights: SciPy treats a weight of 0 as no edge.
+        graph = coo_array((first + 1, tuple(ends[first].T)), shape=(self.components, self.components)).tocsr()
         chosen = order[csgraph.minimum_spanning_tree(graph).data.astype(np.int64) - 1]
         self.edges.append(edges[chosen])
         self.weights.append(weights[chosen])
-        self.parts, joined = csgraph.connected_components(graph, directed=False)
+        self.components, joined = csgraph.connected_components(graph, directed=False)
         self.labels = joined[self.labels]
 
 
-class _Lists(NamedTuple):
-    """The edges of each row to those nearest to it.
+class _NeighborEdges(NamedTuple):
+    """Edges of each row to its nearest rows.
 
     Attributes:
-        index, weights: (n, k) the rows, and what the edges weigh; the lightest first.
-        long: (n, k) which of them weigh their length, and not a core distance.
-        bound: (n,) what the edge to any other row weighs at least.
+        index, weights: (n, k) rows at the other ends, and weights, lightest first.
+        long: (n, k) mask of the edges that weigh their length, and not a core distance.
+        bound: (n,) lower bound on the weight of all other edges of the row.
     """
 
     index: np.ndarray
@@ -162,58 +174,63 @@ class _Lists(NamedTuple):
     long: np.ndarray
     bound: np.ndarray
 
-    def leaving(self, labels):
-        """The lightest edge of each row that leaves its part: (n,) the other row, (n,) weights; infinite for none."""
+    def lightest_leaving(self, labels):
+        """Lightest edge of each row that leaves its component.
+
+        Returns:
+            (n,) rows at the other ends; (n,) weights, infinite for rows without such an edge.
+        """
         out = labels[self.index] != labels[:, None]
         at = out.argmax(axis=1)[:, None]
         index, weights, there = (np.take_along_axis(each, at, axis=1)[:, 0] for each in (self.index, self.weights, out))
         return index, np.where(there, weights, np.inf)
 
-    def as_light(self, labels, rows, weights):
-        """(m,) how many edges of some rows leave their parts at a weight, and how many of these weigh their length."""
+    def count_ties(self, labels, rows, weights):
+        """Edges of given weight from some rows to other components.
+
+        Returns:
+            (m,) their number; (m,) the number of those that weigh their length.
+        """
         alike = (labels[self.index[rows]] != labels[rows, None]) & (self.weights[rows] == weights[:, None])
         return alike.sum(axis=1), (alike & self.long[rows]).sum(axis=1)
 
 
-def _lists(core, index, distances):
+def _neighbor_edges(core, index, distances):
     cores = np.maximum(core[:, None], core[index])
     weights = np.maximum(cores, distances)
     order = np.argsort(weights, axis=1)
     index, weights, long = (np.take_along_axis(values, order, axis=1) for values in (index, weights, distances > cores))
     bound = np.maximum(core, distances[:, -1]) if index.shape[1] < len(core) else np.full(len(core), np.inf)
-    return _Lists(index, weights, long, bound)
+    return _NeighborEdges(index, weights, long, bound)
 
 
-def _join_listed(forest, lists):
-    """Joins the parts whose lightest edge is surely listed; whether there were any."""
-    others, weights = lists.leaving(forest.labels)
+def _join_by_neighbors(forest, lists):
+    """Join the components whose lightest edge is certainly a neighbor edge; False if there are none."""
+    others, weights = lists.lightest_leaving(forest.labels)
     lightest = forest.least(weights)
-    sure = lightest < forest.least(lists.bound)
-    rows = np.flatnonzero(sure[forest.labels] & (weights == lightest[forest.labels]))
-    forest.look_for_ties(rows, *lists.as_light(forest.labels, rows, weights[rows]))
-    rows = forest.one_each(rows)
+    certain = lightest < forest.least(lists.bound)
+    rows = np.flatnonzero(certain[forest.labels] & (weights == lightest[forest.labels]))
+    forest.record_ties(rows, *lists.count_ties(forest.labels, rows, weights[rows]))
+    rows = forest.first_per_component(rows)
     if len(rows):
         forest.add(np.stack([rows, others[rows]], axis=1), weights[rows])
     return len(rows) > 0
 
 
-def _join_crossings(forest, lists, crossings):
-    """Joins every part but the largest by its lightest edge, listed or not.
-
-    The largest is where most others end up. It would look for long for what they find.
-    """
+def _join_by_search(forest, lists, finder):
+    """Join all components by their lightest edges, from neighbor edges and a search over pairs of blocks."""
     labels = forest.labels
     small = labels != np.argmax(np.bincount(labels))
-    others, weights = lists.leaving(labels)
-    found = crossings.some(labels, small & (lists.bound <= forest.least(weights)[labels]))
+    others, weights = lists.lightest_leaving(labels)
+    found = finder.initial_bounds(labels, small & (lists.bound <= forest.least(weights)[labels]))
     known = forest.least(np.minimum(weights, found))[labels]
-    found = np.minimum(found, crossings.within(labels, np.where(small & (lists.bound <= known), known, -1)))
+    found = np.minimum(found, finder.lightest_within(labels, np.where(small & (lists.bound <= known), known, -1)))
     least = np.minimum(weights, found)
     lightest = forest.least(least)[labels]
-    rows = np.flatnonzero(small & (least <= lightest * NEARLY))
-    met, count, long = crossings.partners(labels, rows, lightest[rows])
-    forest.look_for_ties(rows, count, long)
+    rows = np.flatnonzero(small & (least <= lightest * SUM_TOLERANCE))
+    met, count, long = finder.endpoints(labels, rows, lightest[rows])
+    forest.record_ties(rows, count, long)
     unlisted = weights[rows] > lightest[rows]
     others[rows[unlisted]] = met[unlisted]
-    rows = forest.one_each(np.flatnonzero(small & (least == lightest)))
-    forest.add(np.stack([rows, others[rows]], axis=1), crossings.weights(rows, others[rows]))
+    rows = forest.first_per_component(np.flatnonzero(small & (least == lightest)))
+    forest.add(np.stack([rows, others[rows]], axis=1), finder.edge_weights(rows, others[rows]))

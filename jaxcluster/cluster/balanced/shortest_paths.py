@@ -164,10 +164,10 @@ class _ResidualNetwork:
         # Arc costs of the search: samples up to these move along a path without making it longer.
         max_cost = self.arc_cost[predecessor, nodes] if forward else self.arc_cost[nodes, predecessor]
         self.potential = self._new_potential(length, forward)
-        moved = True
-        while moved:
+        progress = True
+        while progress:
             paths = [self._path(end, predecessor, forward) for end in ends if self.excess[end]]
-            moved = sum(self._push(path, max_cost[path[1:] if forward else path[:-1]]) for path in paths) > 0
+            progress = sum(self._push(path, max_cost[path[1:] if forward else path[:-1]]) for path in paths) > 0
         if self.changed:
             self._update_arcs(sorted(self.changed))
             self.changed.clear()

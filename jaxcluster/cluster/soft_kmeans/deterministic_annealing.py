@@ -42,7 +42,7 @@ from jaxcluster.types import Array, Fit, Float, KeyArray, Points
 SPLIT_PERTURBATION = 0.1
 """Distance of a spare center from the center it is put beside, in units of σ; centers nearer than that coincide."""
 
-COINCIDENCE_RATIO = 0.05
+SHIFT_TOLERANCE = 0.05
 """Shift of all centers together below which a temperature is finished, relative to the split perturbation."""
 
 MIN_TEMPERATURE_RATIO = 1e-4
@@ -182,7 +182,7 @@ def _run_at_temperature(points, centers, cluster_weight, variance, total, max_st
 
     infinite = jnp.asarray(jnp.inf, variance.dtype)
     state = _TemperatureState(centers, cluster_weight, infinite, infinite)
-    tol = (COINCIDENCE_RATIO * SPLIT_PERTURBATION) ** 2 * variance
+    tol = (SHIFT_TOLERANCE * SPLIT_PERTURBATION) ** 2 * variance
     return iterate(step, state, tol=tol, max_steps=max_steps, capacity=1).state
 
 

@@ -1,7 +1,7 @@
-"""Dense work on pairs of blocks, on the device: one way to go over them, and the distances between their rows.
+"""Kernels on pairs of blocks, on the device: a loop over batches of pairs, and Minkowski sums between their rows.
 
-The arrays are as long as a bucket of blocks and the pairs come in groups of one length, so that other rows, or more of
-them, seldom need another program.
+Arrays are padded to a bucket of blocks, and pairs come in batches of one length, so that other rows, or more of them,
+seldom need another program.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from jaxcluster.ops.neighbors.kd_blocks import BLOCK
 from jaxcluster.types import Array, Float, Int
 
 CHUNK = 256
-"""Pairs that are compared at a time: few enough that what they need stays in a core's cache."""
+"""Pairs of a chunk in few columns: its sums stay in a core's cache."""
 
 CHUNK_COLUMNS = 16
 """Columns from which on a chunk has fewer pairs in proportion, so that few pairs cost little."""
 
 POWER_COST = 8
-"""Columns of squares that one column of other powers takes the time of."""
+"""Cost of a column of another power, in columns of squares."""
 
-GROUP = 1 << 14
-"""Pairs that are handed to the device at a time."""
+BATCH_PAIRS = 1 << 14
+"""Pairs of a batch, one call of a kernel."""
 
 UNROLLED = 16
-"""Columns that are added in one pass over the sums: the time to compile grows with them, and not with all columns."""
+"""Columns that are added in one unrolled pass: compile time grows with them, not with the number of columns."""
 
-NOBODY = np.iinfo(np.int32).max
-"""In place of a label or a number of a row, where there is none."""
+NO_INDEX = np.iinfo(np.int32).max
+"""Label or row number for none: the largest int32, neutral for minima."""
 
-LEAST_BLOCKS = 16
-"""Blocks that the fewest are padded up to."""
+MIN_BLOCKS = 16
+"""Smallest bucket of blocks."""
 
 
-class Todo(NamedTuple):
-    """Some pairs of blocks; those from ``count`` on are room."""
+class PairBatch(NamedTuple):
+    """Pairs of blocks; those from ``count`` on are padding."""
 
     pairs: Int[Array, "p 2"]
     count: Int[Array, ""]
 
 
-def room(values: np.ndarray, empty: Any) -> Array:
-    """(b, …) values of blocks on the device, and ``empty`` up to a bucket of blocks."""
-    out = np.full((padded_size(len(values), LEAST_BLOCKS), *values.shape[1:]), empty, values.dtype)
+def pad_blocks(values: np.ndarray, empty: Any) -> Array:
+    """(b, …) values of blocks on the device, padded with ``empty`` to a bucket of blocks."""
+    out = np.full((padded_size(len(values), MIN_BLOCKS), *values.shape[1:]), empty, values.dtype)
     out[: len(values)] = values
     return jax.device_put(out)
 
 
-def groups(pairs: np.ndarray) -> Iterator[Todo]:
-    """So many of (p, 2) int32 pairs at a time, with room after them."""
-    for start in range(0, len(pairs), GROUP):
-        some = pairs[start : start + GROUP]
-        padded = np.zeros((GROUP, 2), np.int32)
+def groups(pairs: np.ndarray) -> Iterator[PairBatch]:
+    """Batches of (p, 2) int32 pairs, the last one padded."""
+    for start in range(0, len(pairs), BATCH_PAIRS):
+        some = pairs[start : start + BATCH_PAIRS]
+        padded = np.zeros((BATCH_PAIRS, 2), np.int32)
         padded[: len(some)] = some
-        yield Todo(padded, np.int32(len(some)))
+        yield PairBatch(padded, np.int32(len(some)))
 
 
 def chunk_size(columns: int, power: float = 2.0) -> int:
@@ -69,63 +69,62 @@ def chunk_size(columns: int, power: float = 2.0) -> int:
     return max(min(4, CHUNK), CHUNK >> (cost // CHUNK_COLUMNS).bit_length())
 
 
-def fold_pairs(todo: Todo, chunk: Callable, start: Any, *, size: int | None = None) -> Any:
-    """Goes over pairs a chunk at a time: chunk(carry, first, second, real, at) -> carry.
+def fold_pairs(batch: PairBatch, chunk: Callable, start: Any, *, size: int | None = None) -> Any:
+    """Fold over the pairs of a batch, a chunk at a time: chunk(carry, first, second, real, at) -> carry.
 
-    ``first`` and ``second`` are the numbers of the blocks, ``real`` tells pairs from room, ``at`` is the place of the
-    chunk among the pairs.
+    ``first`` and ``second`` are block numbers, ``real`` is False for padding, ``at`` is the position of the chunk.
 
     Args:
-        todo: pairs of blocks.
+        batch: pairs of blocks.
         chunk: see above.
-        start: the carry before the first chunk.
+        start: initial carry.
         size: pairs of a chunk, a divisor of the number of pairs; None for `CHUNK`.
     """
     size = CHUNK if size is None else size
 
     def advance(carry):
         at, values = carry
-        first, second = jax.lax.dynamic_slice_in_dim(todo.pairs, at, size).T
-        return at + size, chunk(values, first, second, at + jnp.arange(size, dtype=jnp.int32) < todo.count, at)
+        first, second = jax.lax.dynamic_slice_in_dim(batch.pairs, at, size).T
+        return at + size, chunk(values, first, second, at + jnp.arange(size, dtype=jnp.int32) < batch.count, at)
 
-    return jax.lax.while_loop(lambda carry: carry[0] < todo.count, advance, (jnp.int32(0), start))[1]
+    return jax.lax.while_loop(lambda carry: carry[0] < batch.count, advance, (jnp.int32(0), start))[1]
 
 
-def sums_between(
+def pair_sums(
     power: float, rows: Float[Array, "b d w"], first: Int[Array, " c"], second: Int[Array, " c"]
 ) -> Float[Array, "c w w"]:
-    """`sums_of_blocks` of some blocks of ``rows`` (last axis) and others (middle axis)."""
-    return sums_of_blocks(power, rows[first], rows[second])
+    """`block_sums` between blocks ``first`` (last axis) and ``second`` (middle axis) of ``rows``."""
+    return block_sums(power, rows[first], rows[second])
 
 
-def sums_of_blocks(power: float, a: Float[Array, "c d w"], b: Float[Array, "c d w"]) -> Float[Array, "c w w"]:
-    """Σ|difference|^power of the rows of blocks ``a`` (last axis) from those of ``b`` (middle axis), column by column.
+def block_sums(power: float, a: Float[Array, "c d w"], b: Float[Array, "c d w"]) -> Float[Array, "c w w"]:
+    """Minkowski sums Σ|difference|^power between the rows of blocks ``a`` (last axis) and ``b`` (middle axis).
 
-    The sums are compiled into one pass with what is made of them, which a matrix product is not: measured, that is
-    faster up to 24 columns, and exact to the rounding of the differences. Beyond `UNROLLED` columns a loop takes so
-    many at a time. An infinite power is Chebyshev's: the largest difference.
+    XLA fuses these sums with their consumer, unlike a matrix product: measured, this is faster up to 24 columns, and
+    exact to the rounding of the differences. Beyond 2 × `UNROLLED` columns a loop adds `UNROLLED` at a time. An
+    infinite power is the Chebyshev distance, the largest difference.
     """
     columns = a.shape[1]
     total = jnp.zeros((a.shape[0], BLOCK, BLOCK), a.dtype)
     whole = columns - columns % UNROLLED if columns > 2 * UNROLLED else 0
 
     def some(step, total):
-        near, far = (jax.lax.dynamic_slice_in_dim(rows, step * UNROLLED, UNROLLED, axis=1) for rows in (a, b))
-        return _add_columns(power, total, near, far)
+        parts = (jax.lax.dynamic_slice_in_dim(rows, step * UNROLLED, UNROLLED, axis=1) for rows in (a, b))
+        return _add_columns(power, total, *parts)
 
     if whole:
         total = jax.lax.fori_loop(0, whole // UNROLLED, some, total)
     return _add_columns(power, total, a[:, whole:], b[:, whole:])
 
 
-def squares_by_products(
+def product_squares(
     a: Float[Array, "c d w"], b: Float[Array, "c d w"]
 ) -> tuple[Float[Array, "c w w"], Float[Array, "c w w"]]:
-    """Squared distances of the rows of blocks ``a`` (last axis) and ``b`` (middle axis), by a matrix product.
+    """Squared distances between the rows of blocks ``a`` (last axis) and ``b`` (middle axis), by a matrix product.
 
     Returns:
-        The squares ‖a‖² + ‖b‖² − 2a·b, and ‖a‖² + ‖b‖². Rounding changes the former by at most 2(d + 8) units of
-        roundoff of the latter, since (‖a‖ + ‖b‖)² is at most twice as much.
+        (c, w, w) squares ‖a‖² + ‖b‖² − 2a·b, and (c, w, w) norms ‖a‖² + ‖b‖². The rounding error of a square is at most
+        2(d + 8) units of roundoff of its norms, as (‖a‖ + ‖b‖)² is at most twice as much.
     """
     norms = jnp.sum(a * a, axis=1)[:, None, :] + jnp.sum(b * b, axis=1)[:, :, None]
     products = jax.lax.dot_general(b, a, (((1,), (1,)), ((0,), (0,))), precision=HIGHEST)

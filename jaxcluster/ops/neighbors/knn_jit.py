@@ -13,7 +13,7 @@ from jaxcluster.ops.distance import distances_between, metric_function
 from jaxcluster.types import Array, Float, Int
 
 BUDGET = 1 << 23
-"""Distances that are held at a time."""
+"""Distances of one tile."""
 
 
 def k_nearest(
@@ -25,25 +25,25 @@ def k_nearest(
     include_self: bool = True,
     tile: int | None = None,
 ) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
-    """The k nearest of n rows to each row, the nearer first; of equally near ones the lower number.
+    """k nearest of n rows for each row, nearer ones first; ties by row number.
 
-    A row is at distance 0 from itself, whatever rounding says. Rows whose distances from a third differ by less than
-    the rounding of ``x.dtype`` may change places.
+    A row is at distance 0 from itself, whatever the rounding. Rows whose distances differ by less than the rounding of
+    ``x.dtype`` may be exchanged.
 
     Args:
-        x: rows, traced or not.
-        k: how many, static; at most n, or n − 1 without the row itself.
-        metric: a name in `jaxcluster.ops.distance.METRICS`, or a function of (m, d) and (n, d) that gives (m, n) and
-            can be traced.
+        x: (n_samples, n_features) rows, traced or not.
+        k: number of neighbors, static; at most n, or n − 1 without the row itself.
+        metric: a name in `jaxcluster.ops.distance.METRICS`, or a traceable function of (m, d) and (n, d) that returns
+            (m, n).
         p: the power of "minkowski", at least 1.
-        include_self: False leaves each row out of its own neighbors.
-        tile: rows whose distances are held at a time; None for as many as fit a fixed budget. The result is the same.
+        include_self: False excludes each row from its own neighbors.
+        tile: rows of one tile; None for as many as fit a fixed budget. The result is the same.
 
     Returns:
         (n, k) int32 row numbers and (n, k) distances in the units of the metric.
 
     Raises:
-        ValueError: an unknown metric, or k that is not between 1 and the number of rows there are to choose from.
+        ValueError: an unknown metric, or k that is not between 1 and the number of possible neighbors.
     """
     n = x.shape[0]
     k = validation.check_count("k", k)
