@@ -2,9 +2,10 @@
 
 >>> import jax, numpy as np
 >>> from jaxcluster import bayesian_gmm
->>> x = np.array([0, 1, 2, 3, 30, 31, 32, 33], np.float32)[:, None]
->>> bayesian_gmm.fit(jax.random.key(0), x, 2, init=x[[0, 7]]).labels.tolist()
-[0, 0, 0, 0, 1, 1, 1, 1]
+>>> x = np.array([[0.0], [1.0], [2.0], [3.0], [30.0], [31.0], [32.0], [33.0]], np.float32)
+>>> fit = bayesian_gmm.fit(jax.random.key(0), x, 2, tol=1e-4)
+>>> sorted(np.bincount(fit.labels).tolist())
+[4, 4]
 """
 
 from jaxcluster.cluster.bayesian_gmm.fit import PRIOR_TYPES, fit
