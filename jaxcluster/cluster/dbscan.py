@@ -1,9 +1,14 @@
-"""DBSCAN: density-based clusters of core samples within a radius of each other, and noise.
+"""DBSCAN: clusters of core samples within a radius of each other, and noise.
 
-The labels are those of the usual depth-first search, to the element, but found in parallel: core samples take the least
-label around them, over and over, and what two labels meet in is one cluster. Pairs of blocks that lie wholly in one
-cluster are looked at no more, so later rounds cost little. Memory grows with the samples, however large the radius.
-Few samples, and those of which only distances are known, are searched breadth first on the host.
+The labels equal those of the usual depth-first search, but are computed in parallel by label propagation: core
+samples take the least label among their neighbors, and labels that meet are merged with pointer jumping. Pairs of
+blocks within one cluster are skipped, so later rounds cost little. Memory grows with the number of samples, for any
+radius. Few samples, and precomputed distances, are searched breadth first on the host.
+
+>>> import numpy as np
+>>> from jaxcluster import dbscan
+>>> dbscan.fit(np.array([[0.0], [1.0], [2.0], [9.0]]), eps=1.5, min_samples=2).labels.tolist()
+[0, 0, 0, -1]
 
 Source: M. Ester, H.-P. Kriegel, J. Sander and X. Xu, A density-based algorithm for discovering clusters in large
 spatial databases with noise, KDD 1996.
@@ -46,25 +51,25 @@ from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
 HOST_WORK = 1 << 24
-"""Differences, n²·d, up to which the host finds all neighbors sooner than a program for them is compiled."""
+"""Differences, n²·d, up to which the host finds all neighbors sooner than a program for them compiles."""
 
 HOST_PRODUCTS = 1 << 7
-"""The same for squares by matrix products, as a multiple: products are so much faster than differences."""
+"""Factor of `HOST_WORK` for squares by matrix products, which are that much faster than differences."""
 
 MASK = 1 << 24
-"""Pairs of samples whose neighborhood is held as a mask; of more it is found again when it is asked for."""
+"""Pairs of samples up to which the neighbor mask is stored; else it is computed on each use."""
 
 TILE = 1 << 22
-"""Distances that are held at a time."""
+"""Distances of one tile."""
 
 
 class DBSCANState(NamedTuple):
-    """Core samples, by which new samples are labeled.
+    """Core samples, the data for labels of new samples.
 
     Attributes:
         core: (n,) mask of the core samples.
-        components: (m, d) the core samples, on the host and in the dtype they came in: a float32 would be another.
-        component_labels: (m,) int32 the cluster of each.
+        components: (m, d) core samples, on the host in the dtype of the input: float32 would change distances.
+        component_labels: (m,) int32 cluster of each.
     """
 
     core: Bool[Array, " n"]
@@ -81,30 +86,32 @@ def fit(
     metric: str | Callable = "euclidean",
     p: float = 2.0,
 ) -> Fit:
-    """Clusters samples by density.
+    """Cluster samples by density.
 
-    A core sample has samples that weigh ``min_samples`` or more at a distance of at most ``eps``, itself among them.
-    Core samples at most ``eps`` apart are in one cluster; clusters are numbered by their first core sample. Another
-    sample belongs to the first cluster that has a core sample near it, or to none. There is no chance in it, and no
-    gradient.
+    A core sample has neighbors, itself included, of total weight ``min_samples`` or more within ``eps``. Core samples
+    within ``eps`` of each other share a cluster; clusters are numbered by their first core sample. A border sample
+    belongs to the first cluster with a core sample within ``eps``; all others are noise. The fit is deterministic and
+    has no gradient.
 
     Args:
-        x: (n, d) concrete samples; (n, n) distances, dense or SciPy sparse, where the metric is "precomputed". Of a
-            pair whose distance is absent or infinite on one side, the other side counts. Where both are finite and
-            differ, a warning tells so: the neighbors of a sample are those of its row, and clusters are what core
-            samples lead to, as in scikit-learn.
+        x: (n_samples, n_features) concrete samples; (n_samples, n_samples) distances, dense or SciPy sparse, for the
+        metric
+            "precomputed". If one of the two entries of a pair is missing or infinite, the other one counts for both.
+            Two different finite entries cause a warning, and the neighbors of a sample are those of its row, as in
+            scikit-learn.
         eps: radius, in the units of the metric; infinity makes all samples neighbors.
-        min_samples: weight of a neighborhood that makes its sample a core sample.
-        weights: (n,) finite weights; a weight of 2 is the sample twice, a negative one keeps its neighbors from being
-            core samples. None for 1 each. Sums are exact and rounded once to float64.
+        min_samples: least weight of the neighborhood of a core sample.
+        weights: (n_samples,) finite weights; a weight of 2 is the sample twice, a negative one inhibits its neighbors
+        from
+            being core samples. None for 1 each. Sums are exact and rounded once to float64.
         metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
 
     Returns:
-        `Fit` with a `DBSCANState`, labels (n,) int32 with −1 for noise, steps (rounds of merging, or of search), status
-        CONVERGED, and an empty history.
+        `Fit` with a `DBSCANState`, labels (n_samples,) int32 with −1 for noise, steps (rounds of merging, or of
+        search), status CONVERGED, and an empty history.
 
     Raises:
-        ValueError, TypeError: wrong shapes, values or names, NaN or infinity, or rows that are traced.
+        ValueError, TypeError: wrong shapes, values or names, NaN or infinity, or traced samples.
     """
     validation.check_positive("eps", eps)
     validation.check_positive("min_samples", min_samples)
@@ -120,7 +127,7 @@ def fit(
         core, labels, rounds = _by_block_pairs(neighborhood, eps, min_samples, weights)
     else:
         core, labels, rounds = _breadth_first(neighborhood, min_samples, weights)
-    # Of a matrix of distances the state keeps the rows too: they are what scikit-learn calls components.
+    # With precomputed distances the components are rows of the matrix, as in scikit-learn.
     rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
     state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]))
     empty = jnp.zeros((0,), jnp.float32)
@@ -130,13 +137,13 @@ def fit(
 def predict(
     state: DBSCANState, x, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
-    """The cluster of each of (n, d) samples: the first that has a core sample near it, −1 for none.
+    """Labels (n_queries,) of samples: the first cluster with a core sample within ``eps``, −1 for none.
 
     For the samples of the fit these are its labels.
 
     Args:
         state: of a fit.
-        x: concrete samples.
+        x: (n_queries, n_features) concrete samples.
         eps, metric, p: as in the fit.
 
     Raises:
@@ -145,37 +152,37 @@ def predict(
     validation.check_positive("eps", eps)
     eps = float(eps)
     if isinstance(metric, str) and metric == "precomputed":
-        raise ValueError("metric='precomputed' knows no distance of new rows. Fit rows and a metric in place of it.")
+        raise ValueError("metric='precomputed' has no distance of new rows. Fit rows and a metric in place of it.")
     x, components = concrete_rows(x), np.asarray(state.components)
     validation.check_width(x, components.shape[1])
     m, n = len(components), len(components) + len(x)
-    known = np.full(n, NO_INDEX, np.int32)
-    known[:m] = np.asarray(state.component_labels)
+    labels_of = np.full(n, NO_INDEX, np.int32)
+    labels_of[:m] = np.asarray(state.component_labels)
     space = as_metric_space(np.concatenate([components, x]), metric, p=p)
     new = np.arange(n) >= m
     if isinstance(space, MetricSpace) and not _prefers_host(space, len(x)):
         data = prepare_blocks(space.x, radius_query(space, eps))
-        placed = data.blocks.to_blocks(known, NO_INDEX)
-        labels = data.blocks.rows(_label_border(data, placed, data.blocks.to_blocks(new, False)), n)[m:]
+        by_slot = data.blocks.to_blocks(labels_of, NO_INDEX)
+        labels = data.blocks.rows(_label_border(data, by_slot, data.blocks.to_blocks(new, False)), n)[m:]
     else:
         masks = _mask_neighborhoods(space, eps).masks(np.flatnonzero(new))
-        labels = np.concatenate([np.where(mask, known, NO_INDEX).min(axis=1) for mask in masks])
+        labels = np.concatenate([np.where(mask, labels_of, NO_INDEX).min(axis=1) for mask in masks])
     return jnp.asarray(np.where(labels == NO_INDEX, -1, labels))
 
 
 def _check_weights(weights, n):
-    """(n,) finite float64 weights. They may be negative or all zero: that inhibits core samples, or leaves none."""
+    """(n,) finite float64 weights, negative ones and zeros included."""
     weights = np.asarray(weights)
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"weights must be real numbers, got dtype {weights.dtype}.")
     if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a row, got {weights.shape}.")
+        raise ValueError(f"weights must have shape ({n},), one for each row, got {weights.shape}.")
     validation.check_finite(weights, name="weights")
     return weights.astype(np.float64)
 
 
 def _prefers_host(space, queries):
-    """Whether the host finds the neighbors of so many samples sooner than a program for them is compiled."""
+    """True if the host finds the neighbors of so many queries sooner than a program for them compiles."""
     by_products = space.power == 2 and space.x.shape[1] > HOST_PRODUCT_COLUMNS and space.n**2 <= MASK
     return space.x.size * queries <= HOST_WORK * (HOST_PRODUCTS if by_products else 1)
 
@@ -192,19 +199,19 @@ class _Masks(NamedTuple):
     rows: Callable[[np.ndarray], np.ndarray]
 
     def masks(self, index):
-        """The masks of some samples, a few at a time."""
+        """Masks of some samples, in tiles."""
         step = max(1, TILE // self.n)
         return (self.rows(index[start : start + step]) for start in range(0, len(index), step))
 
     def sums(self, values):
-        """(n,) sums of (n,) values over the neighborhoods; of none, their sizes."""
+        """(n,) sums of (n,) values over the neighborhoods; without values their sizes."""
         masks = self.masks(np.arange(self.n))
         if values is None:
             return np.concatenate([np.count_nonzero(mask, axis=1) for mask in masks])
         return np.concatenate([mask.astype(np.float64) @ values for mask in masks])
 
     def reached(self, index):
-        """The samples that are neighbors of some of others."""
+        """Numbers of the samples that are neighbors of some others."""
         reached = np.zeros(self.n, bool)
         for mask in self.masks(index):
             reached |= mask.any(axis=0)
@@ -212,7 +219,7 @@ class _Masks(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """Neighborhoods of n samples as rows of a sparse matrix: those of its entries that are ones."""
+    """Neighborhoods of n samples as the stored entries of a sparse matrix of ones."""
 
     ones: scipy.sparse.csr_array
 
@@ -222,16 +229,16 @@ class _Graph(NamedTuple):
         return self.ones.shape[0]
 
     def sums(self, values):
-        """The same."""
+        """(n,) sums of (n,) values over the neighborhoods; without values their sizes."""
         return np.diff(self.ones.indptr) if values is None else self.ones @ values
 
     def reached(self, index):
-        """The same."""
+        """Numbers of the samples that are neighbors of some others."""
         return np.unique(self.ones[index].indices)
 
 
 def _mask_neighborhoods(space, eps):
-    """Neighborhoods from a space or from distances."""
+    """Neighborhoods in a metric space or by a distance oracle."""
     if isinstance(space, MetricSpace):
         query = radius_query(space, eps)
         masks = _Masks(space.n, lambda index: neighbor_mask(space.x, index, query))
@@ -239,21 +246,25 @@ def _mask_neighborhoods(space, eps):
         masks = _Masks(space.n, lambda index: space.rows(index) <= eps)
     if space.n**2 > MASK:
         return masks
-    held = np.concatenate(list(masks.masks(np.arange(space.n))))
-    return _Masks(space.n, held.__getitem__)
+    mask = np.concatenate(list(masks.masks(np.arange(space.n))))
+    return _Masks(space.n, mask.__getitem__)
 
 
 def _graph_neighborhoods(matrix, eps):
-    """Neighborhoods from sparse distances; a sample is at distance 0 of itself where the matrix does not say."""
+    """Neighborhoods in a sparse matrix of distances, with 0 for missing entries of the diagonal."""
     entries = scipy.sparse.coo_array(matrix)
     alone = np.setdiff1d(np.arange(matrix.shape[0]), entries.coords[0][entries.coords[0] == entries.coords[1]])
-    data = entries.data <= eps
-    index = tuple(np.concatenate([axis[data], alone]) for axis in entries.coords)
+    inside = entries.data <= eps
+    index = tuple(np.concatenate([axis[inside], alone]) for axis in entries.coords)
     return _Graph(scipy.sparse.csr_array((np.ones(len(index[0])), index), shape=matrix.shape))
 
 
 def _breadth_first(neighborhood, min_samples, weights):
-    """Core samples, labels, and how many rounds a breadth-first search from the core samples in their order took."""
+    """Breadth-first search from each core sample in order.
+
+    Returns:
+        (n,) mask of the core samples; (n,) int32 labels; the number of rounds.
+    """
     if weights is None:
         core = neighborhood.sums(None) >= min_samples
     else:
@@ -275,19 +286,24 @@ def _breadth_first(neighborhood, min_samples, weights):
 
 
 def _by_block_pairs(space: MetricSpace, eps, min_samples, weights):
-    """The same, by pairs of blocks that are near each other."""
+    """Core mask, labels and number of rounds, by pairs of near blocks."""
     data = prepare_blocks(space.x, radius_query(space, eps))
     core = core_mask(data, min_samples, weights)
     if not core.any():
         return core, np.full(space.n, -1, np.int32), 0
     labels, rounds = _merge_clusters(data, core)
-    loose = (labels == NO_INDEX) & (data.blocks.index >= 0)
-    return core, _number_clusters(data.blocks.rows(_label_border(data, labels, loose), space.n)), rounds
+    unlabeled = (labels == NO_INDEX) & (data.blocks.index >= 0)
+    return core, _number_clusters(data.blocks.rows(_label_border(data, labels, unlabeled), space.n)), rounds
 
 
 def _merge_clusters(data, core):
-    """By place, the least core sample of the cluster of each core sample, `NO_INDEX` elsewhere; and how many rounds."""
+    """Clusters of core samples by label propagation.
+
+    Returns:
+        (b, BLOCK) least core sample of the cluster of each core sample, `NO_INDEX` elsewhere; the number of rounds.
+    """
     n, rounds = len(core), 0
+    # A label is a row number, and the least of a cluster wins: clusters are numbered by their first core samples.
     labels = data.blocks.to_blocks(np.where(core, np.arange(n, dtype=np.int32), NO_INDEX), NO_INDEX)
     is_core = labels != NO_INDEX
     whole = least_labels(
@@ -298,19 +314,19 @@ def _merge_clusters(data, core):
         parts = band_pairs(data, band, _unmerged_pairs(labels))
         least = least_labels(data, labels, is_core, parts, certain=True)
         labels, rounds = _propagate(labels, np.minimum(least.labels, least.whole), n), rounds + 1
-    # Whether samples are near each other does not change: after one more look only pairs count where some may be.
+    # Neighbors do not change between rounds: after one pass over all pairs only those in contact are needed.
     parts, changed = all_pairs(data, _unmerged_pairs(labels)), True
     while changed:
         possible = least_labels(data, labels, is_core, parts, certain=False)
         least = least_labels(data, labels, is_core, as_block_pairs(possible.touching), certain=True).labels
-        joined = _propagate(labels, np.minimum(least, possible.whole), n)
-        if (joined == labels).all():
-            # Float32 has joined what it can. What it could not tell matters only between what is still apart.
-            unclear = is_core & (possible.labels < labels)
-            if unclear.any():
-                joined = _propagate(labels, exact_least_labels(data, labels, unclear, possible.touching), n)
-        changed = bool((joined != labels).any())
-        labels, rounds = joined, rounds + 1
+        merged = _propagate(labels, np.minimum(least, possible.whole), n)
+        if (merged == labels).all():
+            # Float32 has merged what it can. Possible neighbors matter only between clusters that still differ.
+            undecided = is_core & (possible.labels < labels)
+            if undecided.any():
+                merged = _propagate(labels, exact_least_labels(data, labels, undecided, possible.touching), n)
+        changed = bool((merged != labels).any())
+        labels, rounds = merged, rounds + 1
         unmerged = _unmerged_pairs(labels)
         pairs = possible.touching[unmerged.blocks(*possible.touching.T)]
         parts = chain(as_block_pairs(pairs), whole_only(all_pairs(data, unmerged)))
@@ -318,7 +334,7 @@ def _merge_clusters(data, core):
 
 
 def _unmerged_pairs(labels):
-    """The pairs of blocks between which labels still differ."""
+    """Filter of the pairs of blocks between which labels still differ."""
     least, most = labels.min(axis=1), np.where(labels == NO_INDEX, -1, labels).max(axis=1)
 
     def among(first, second, least, most):
@@ -328,37 +344,37 @@ def _unmerged_pairs(labels):
     return PairFilter((BlockValue(least, np.minimum), BlockValue(most, np.maximum)), among)
 
 
-def _label_border(data, labels, loose):
-    """Labels by place; those places that a mask picks take the least label of the core samples near them."""
+def _label_border(data, labels, unlabeled):
+    """Labels by slot; the slots of a mask take the least label of the core samples near them."""
     core = (labels != NO_INDEX).any(axis=1)
-    values = BlockValue(loose.any(axis=1), np.logical_or), BlockValue(core, np.logical_or)
-    pair_filter = PairFilter(values, lambda first, second, loose, core: loose[first] & core[second])
-    possible = least_labels(data, labels, loose, all_pairs(data, pair_filter), certain=False)
-    least = least_labels(data, labels, loose, as_block_pairs(possible.touching), certain=True).labels
+    values = BlockValue(unlabeled.any(axis=1), np.logical_or), BlockValue(core, np.logical_or)
+    pair_filter = PairFilter(values, lambda first, second, unlabeled, core: unlabeled[first] & core[second])
+    possible = least_labels(data, labels, unlabeled, all_pairs(data, pair_filter), certain=False)
+    least = least_labels(data, labels, unlabeled, as_block_pairs(possible.touching), certain=True).labels
     least = np.minimum(least, possible.whole)
-    unclear = loose & (possible.labels < least)
-    if unclear.any():
-        least = np.minimum(least, exact_least_labels(data, labels, unclear, possible.touching))
-    return np.where(loose, least, labels)
+    undecided = unlabeled & (possible.labels < least)
+    if undecided.any():
+        least = np.minimum(least, exact_least_labels(data, labels, undecided, possible.touching))
+    return np.where(unlabeled, least, labels)
 
 
 def _propagate(labels, least, n):
-    """Every label gives way to the least that its samples meet, and that to its own, to the end of the chain."""
+    """Labels after one round: each label is replaced by the least that its samples meet, to the end of the chain."""
     core = labels != NO_INDEX
-    parents = np.arange(n, dtype=np.int32)
+    parents = np.arange(n, dtype=np.int32)  # union-find over labels, flattened by pointer jumping
     np.minimum.at(parents, labels[core], np.minimum(labels, least)[core])
     while (parents[parents] != parents).any():
         parents = parents[parents]
-    joined = labels.copy()
-    joined[core] = parents[labels[core]]
-    return joined
+    merged = labels.copy()
+    merged[core] = parents[labels[core]]
+    return merged
 
 
 def _number_clusters(labels):
     """Clusters counted from 0 in the order of their first core samples; −1 for noise."""
-    known, numbers = np.unique(labels, return_inverse=True)
+    distinct, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.astype(np.int32)
-    return np.where(labels == NO_INDEX, -1, numbers) if known[-1] == NO_INDEX else numbers
+    return np.where(labels == NO_INDEX, -1, numbers) if distinct[-1] == NO_INDEX else numbers
 
 
 memory.guard_functions(__name__)

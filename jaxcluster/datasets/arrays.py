@@ -50,16 +50,20 @@ def read_npy(path: Path) -> np.ndarray:
         if not start.startswith(np.lib.format.MAGIC_PREFIX):
             seen = f"it starts with {start!r}, not with NumPy's magic bytes ({size} bytes in all)"
             raise DataError(f"{path.name} cannot be read as .npy: {seen}.")
-        shape, dtype = _npy_header(stream, path.name)
-        expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
-        # Checked before NumPy allocates: a damaged header may claim terabytes.
-        if seen < expected:
-            raise DataError(
-                f"{path.name} cannot be read as .npy: it is truncated: shape {shape} of {dtype} needs {expected} bytes "
-                f"of numbers, {seen} are there."
-            )
-        stream.seek(0)
-        return _restore_bfloat16(np.lib.format.read_array(stream, allow_pickle=False), path.name)
+        return _read_npy_stream(stream, size, path.name)
+
+
+def _read_npy_stream(stream: Any, size: int, where: str) -> np.ndarray:
+    """The array of an npy stream of ``size`` bytes. Raises DataError if bytes are missing."""
+    shape, dtype = _npy_header(stream, where)
+    expected, seen = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    # Checked before NumPy allocates: a damaged header may claim terabytes.
+    if seen < expected:
+        raise DataError(
+            f"{where} is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there."
+        )
+    stream.seek(0)
+    return _restore_bfloat16(np.lib.format.read_array(stream, allow_pickle=False), where)
 
 
 def _npy_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -145,18 +149,9 @@ def _npz_shapes(path: Path, archive: zipfile.ZipFile) -> dict[str, tuple[int, ..
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """One array of an archive."""
     member = name if name in archive.namelist() else f"{name}.npy"
-    where = f"{path.name}: array {name!r}"
     with _open_member(path, archive, member) as stream:
         data = stream.read()
-    stream = io.BytesIO(data)
-    shape, dtype = _npy_header(stream, where)
-    expected, seen = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if seen < expected:
-        raise DataError(
-            f"{where} is truncated: shape {shape} of {dtype} needs {expected} bytes of numbers, {seen} are there."
-        )
-    stream.seek(0)
-    return _restore_bfloat16(np.lib.format.read_array(stream, allow_pickle=False), where)
+    return _read_npy_stream(io.BytesIO(data), len(data), f"{path.name}: array {name!r}")
 
 
 @contextmanager

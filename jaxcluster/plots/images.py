@@ -49,7 +49,7 @@ def centers_as_images(
     sheet, corners = _contact_sheet(shown)
     ax = _sheet(ax, sheet)
     for number, (top, left) in enumerate(corners):
-        _title_above(ax, left + shape[1] / 2, top, number if names is None else names[number])
+        _label(ax, left + shape[1] / 2, top, number if names is None else names[number])
     more = "" if len(shown) == len(centers) else f" (the first {len(shown)} of {len(centers)})"
     return _set_title(ax, f"{title}{more}")
 
@@ -82,9 +82,9 @@ def reconstructions(
     sheet, corners = _contact_sheet(pairs, n, gap=0.12)
     ax = _sheet(ax, sheet, 9.6)
     for number, (top, left) in enumerate(corners[:n]):
-        _title_above(ax, left + shape[1] / 2, top, "" if names is None else names[number])
+        _label(ax, left + shape[1] / 2, top, "" if names is None else names[number])
     for text, (top, left) in (("input", corners[0]), ("output", corners[n])):
-        _label_left(ax, left, top + shape[0] / 2, text)
+        _label(ax, left, top + shape[0] / 2, text, left=True)
     return _set_title(ax, "Inputs and reconstructions")
 
 
@@ -114,7 +114,7 @@ def samples(
     sheet, corners = _contact_sheet(rows[:MAX_NUMBERED].reshape(-1, *shape), m, gap=0.12)
     ax = _sheet(ax, sheet)
     for name, (top, left) in zip(names, corners[::m], strict=False):
-        _label_left(ax, left, top + shape[0] / 2, name)
+        _label(ax, left, top + shape[0] / 2, name, left=True)
     more = f" (the first {MAX_NUMBERED} of {len(rows)})" if len(rows) > MAX_NUMBERED else ""
     return _set_title(ax, f"{title}{more}")
 
@@ -134,14 +134,11 @@ def _sheet(ax: Axes | None, sheet: np.ndarray, width: float = 6.4) -> Axes:
     return ax
 
 
-def _title_above(ax: Axes, x: float, y: float, name: Any) -> None:
-    style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "color": MUTED, "fontsize": 9}
-    ax.annotate(escape_text(name), (x - 0.5, y - 0.5), (0, 2), **style)
-
-
-def _label_left(ax: Axes, x: float, y: float, name: Any) -> None:
-    style = {"textcoords": "offset points", "ha": "right", "va": "center", "color": MUTED, "fontsize": 9}
-    ax.annotate(escape_text(name), (x - 0.5, y - 0.5), (-4, 0), **style)
+def _label(ax: Axes, x: float, y: float, name: Any, *, left: bool = False) -> None:
+    """Write a name above a point, or left of it; pixel i of an image reaches from i − ½ to i + ½."""
+    style = {"ha": "right", "va": "center"} if left else {"ha": "center", "va": "bottom"}
+    offset, style = (-4, 0) if left else (0, 2), {"color": MUTED, "fontsize": 9, **style}
+    ax.annotate(escape_text(name), (x - 0.5, y - 0.5), offset, textcoords="offset points", **style)
 
 
 def _set_title(ax: Axes, title: str) -> Axes:
