@@ -1,5 +1,8 @@
-"""Every functional algorithm, and every estimator as it is fitted to the blobs, registered once: the promises of
-test_contracts.py and test_estimator_contracts.py are tested on all of them."""
+"""Tables of all functional algorithms and of the settings with which each estimator finds the four blobs.
+
+The promises of test_contracts.py and test_estimator_contracts.py are tested on all of them. Facts about estimators come
+from their `jaxcluster.estimators.EstimatorInfo`.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ class Algorithm(NamedTuple):
     shift: tuple[float, ...] = (0.0,)
 
 
-DRAWN = "batches draw rows by their index, so other rows mean other batches"
+DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other batches"
 
-PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
+ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
 
 ALGORITHMS = {
     "kmeans": Algorithm(kmeans.fit),
@@ -50,18 +53,18 @@ ALGORITHMS = {
     ),
     "minibatch": Algorithm(
         partial(minibatch.fit, batch_size=64, max_epochs=5),
-        exempt={"repetition": DRAWN, "objective": "a batch says nothing of the other rows"},
+        exempt={"repetition": DRAWS_BY_INDEX, "objective": "a batch says nothing of the other rows"},
     ),
     "gmm": Algorithm(gmm.fit),
     "gmm-diag": Algorithm(partial(gmm.fit, covariance="diag", init="k-means++")),
     "bayesian-gmm": Algorithm(bayesian_gmm.fit),
     "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
-    "kmedoids": Algorithm(kmedoids.fit, exempt={"sharded": PAIRS}),
+    "kmedoids": Algorithm(kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
     "clara": Algorithm(
         kmedoids.clara,
         exempt={
-            "sharded": PAIRS,
+            "sharded": ALL_PAIRS,
             "repetition": "samples draw rows by their index, so other rows mean other samples",
             "objective": "the history is that of a sample",
         },
@@ -84,7 +87,7 @@ FINDERS = {
     "hdbscan": Finder(partial(hdbscan.fit, min_cluster_size=20)),
 }
 
-SMALL = {
+AUTOENCODER = {
     "hidden": (16,),
     "latent": 4,
     "noise": 0.0,
@@ -93,10 +96,10 @@ SMALL = {
     "batch_size": 50,
     "learning_rate": 0.005,
 }
-"""A network large enough for the four blobs."""
+"""An autoencoder large enough for the four blobs."""
 
-FEW = {"hidden": (32,), "batch_size": 50, "learning_rate": 0.01}
-"""A network that is trained in one go, for as long as it takes to find the four blobs, or nearly."""
+SINGLE_PHASE = {"hidden": (32,), "batch_size": 50, "learning_rate": 0.01}
+"""A network of a single-phase method, trained long enough to find the four blobs, or nearly."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectral": {"gamma": 0.05},
@@ -104,18 +107,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dbscan": {"eps": 3.0, "min_samples": 5},
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
     "hdbscan": {"min_cluster_size": 20},
-    **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), SMALL),
-    "clustergan": {**FEW, "latent": 4, "learning_rate": 0.002, "critic_steps": 3, "epochs": 4},
-    "deepcluster": {**FEW, "latent": 8, "update_interval": 20, "epochs": 6},
-    "swav": {**FEW, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
-    "metric-embedding": {**FEW, "latent": 8, "epochs": 20},
-    "joint-clustering": SMALL,
+    **dict.fromkeys(("autoencoder-kmeans", "denoising-clustering", "dec", "idec", "dcn", "vade"), AUTOENCODER),
+    "clustergan": {**SINGLE_PHASE, "latent": 4, "learning_rate": 0.002, "critic_steps": 3, "epochs": 4},
+    "deepcluster": {**SINGLE_PHASE, "latent": 8, "update_interval": 20, "epochs": 6},
+    "swav": {**SINGLE_PHASE, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
+    "metric-embedding": {**SINGLE_PHASE, "latent": 8, "epochs": 20},
+    "joint-clustering": AUTOENCODER,
 }
-"""What estimators must be told besides the number of clusters to find the four blobs."""
+"""Parameters besides the number of clusters with which estimators find the four blobs."""
 
 
 def make(name: str, k: int = 4, **options: Any) -> Any:
-    """The estimator of this name, ready to be fitted to the blobs: with k clusters, and a seed, where it takes them."""
+    """An unfitted estimator for the blobs, with k clusters and a seed if it has such parameters."""
     clusters = ESTIMATORS.info(name).clusters
     given = {**SETTINGS.get(name, {}), **({clusters: k} if clusters else {}), **options}
     estimator = ESTIMATORS[name](**given)
@@ -131,7 +134,7 @@ WEIGHTED = [name for name in ESTIMATORS if ESTIMATORS.info(name).takes_weights]
 PREDICTORS = [name for name in ESTIMATORS if hasattr(ESTIMATORS[name], "predict")]
 """Estimators that label new rows."""
 
-NEARLY = {"hdbscan": 0.98, "clustergan": 0.95, "deepcluster": 0.9, "swav": 0.9, "metric-embedding": 0.9}
+MIN_RAND_INDEX = {"hdbscan": 0.98, "clustergan": 0.95, "deepcluster": 0.9, "swav": 0.9, "metric-embedding": 0.9}
 """The adjusted Rand index with which methods find the four blobs, in any order of the rows, where it is not 1.
 
 A row that is farther from its neighbors than from two blobs is joined to either by an edge of the same length, and the

@@ -1,4 +1,4 @@
-"""What a saved model has to be once it is loaded."""
+"""Helpers for tests of saved models: edited files, and equality of an estimator with its saved and loaded copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILES = ("model.json", "arrays.safetensors")
 
 
 def rewrite(folder, change):
-    """Changes what model.json says and seals it again, as another version or a forger would."""
+    """Edit model.json and renew its checksum, as another version or a forger would."""
     file = folder / "model.json"
     content = json.loads(file.read_text())
     del content["sha256"]
@@ -45,7 +45,7 @@ def assert_same(one, two):
 
 
 def saved_and_loaded(estimator, x, folder):
-    """The estimator that comes back from the folder: to the bit in all that it holds and says of the rows."""
+    """Save and load an estimator; all its attributes and its results for x are equal to the bit."""
     estimator.save(folder)
     assert {file.name for file in folder.iterdir()} == set(FILES)
     back = load(folder)

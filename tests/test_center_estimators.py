@@ -91,7 +91,7 @@ def test_partial_fit_on_the_same_batches_equals_scikit_learn(blobs):
 
 
 @pytest.mark.parametrize("name", CENTERS)
-def test_separate_clusters_are_found_as_scikit_learn_finds_them(blobs, name):
+def test_separate_clusters_as_in_scikit_learn(blobs, name):
     cls = ESTIMATORS[name]
     ours = cls(4, n_init=3, random_state=0).fit(blobs.x)
     # What scikit-learn has no class for is k-means with bounds that four even blobs keep to by themselves.

@@ -69,7 +69,7 @@ def test_everything_published_is_scikit_learns(name, weighted):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_rows_of_the_fit_are_predicted_as_they_were_labeled(name):
+def test_predict_of_fitted_rows_equals_labels(name):
     x, options = SETS[name]
     estimator = DBSCAN(**options).fit(x)
     np.testing.assert_array_equal(estimator.predict(x), estimator.labels_)

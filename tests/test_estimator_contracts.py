@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from algorithms import CLUSTERERS, NEARLY, PREDICTORS, WEIGHTED, make
+from algorithms import CLUSTERERS, MIN_RAND_INDEX, PREDICTORS, WEIGHTED, make
 from saved_models import rewrite, saved_and_loaded
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -34,16 +34,16 @@ def same_partition(a, b, least: float = 1) -> bool:
 @pytest.mark.parametrize("name", CLUSTERERS)
 def test_finds_separate_blobs(fitted, blobs, name):
     labels = fitted(name).labels_
-    assert same_partition(labels, blobs.y, NEARLY.get(name, 1))
+    assert same_partition(labels, blobs.y, MIN_RAND_INDEX.get(name, 1))
     assert (labels.shape, labels.dtype) == ((300,), np.int32)
     assert labels.flags.writeable
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)
-def test_permuted_rows_have_permuted_labels_and_leave_nothing_to_the_next_fit(fitted, blobs, name):
+def test_permutation_of_rows_permutes_labels_and_refits_alike(fitted, blobs, name):
     order = np.random.default_rng(5).permutation(len(blobs.x))
     again = make(name).fit(blobs.x[order])
-    assert same_partition(fitted(name).labels_[order], again.labels_, NEARLY.get(name, 1))
+    assert same_partition(fitted(name).labels_[order], again.labels_, MIN_RAND_INDEX.get(name, 1))
     np.testing.assert_array_equal(again.fit_predict(blobs.x), fitted(name).labels_)
     assert repr(again) == repr(fitted(name))
 
@@ -94,7 +94,7 @@ def test_a_single_weight_weighs_all_rows_alike(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_the_rows_of_the_fit_are_predicted_as_they_were_labeled(fitted, blobs, name):
+def test_predict_of_fitted_rows_equals_labels(fitted, blobs, name):
     np.testing.assert_array_equal(fitted(name).predict(blobs.x), fitted(name).labels_)
 
 
@@ -107,7 +107,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_saved_model_comes_back_to_the_bit_and_can_be_fitted_again_to_a_data_frame(fitted, blobs, name, tmp_path):
+def test_save_and_load_are_exact_and_a_clone_fits_a_data_frame(fitted, blobs, name, tmp_path):
     """One of float64, which names the columns and gives the labels of float32."""
     pandas = pytest.importorskip("pandas")
     estimator = fitted(name)
@@ -155,7 +155,7 @@ def test_predict_wants_a_fit_and_its_columns(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_what_the_registry_says_is_there(fitted, name):
+def test_info_is_true_of_fitted_estimators(fitted, name):
     info, estimator = ESTIMATORS.info(name), fitted(name)
     assert {info.clusters, info.steps, info.init} - {None} <= set(estimator.get_params())
     assert hasattr(estimator, "labels_") == info.labels
@@ -195,7 +195,7 @@ def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_saved_model_without_what_it_labels_rows_by_is_refused(fitted, name, tmp_path):
+def test_saved_model_without_required_attributes_is_refused(fitted, name, tmp_path):
     assert fitted(name)._required_attributes
     fitted(name).save(tmp_path / "model")
     intact = (tmp_path / "model" / "model.json").read_text()

@@ -235,7 +235,7 @@ def test_a_fit_that_failed_is_no_fit(blobs):
         ((row for row in [[1.0], [2.0]]), "X is of type generator, not a table"),
     ],
 )
-def test_what_is_no_table(X, told):
+def test_input_that_is_no_table(X, told):
     with pytest.raises(ValueError, match=told):
         KMeans(2).fit(X)
 

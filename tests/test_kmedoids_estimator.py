@@ -141,7 +141,7 @@ def test_unusual_rows(kind, work, monkeypatch):
 
 
 @pytest.mark.parametrize("unit", [1e-40, 1e40])
-def test_the_unit_of_weights_and_of_distances_does_not_matter(unit):
+def test_units_of_weights_and_distances_do_not_matter(unit):
     weights = np.random.default_rng(0).integers(1, 4, len(PLAIN.x)).astype(float)
     distances = np.linalg.norm(PLAIN.x[:, None] - PLAIN.x, axis=2)
     plain = KMedoids(3, metric="precomputed").fit(distances, sample_weight=weights)

@@ -32,7 +32,7 @@ def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 
-def test_scikit_learn_contract_of_weights_where_chance_has_no_part():
+def test_scikit_learn_weight_contract_without_chance():
     estimator = GaussianMixture(covariance_type="diag", init_params="random_from_data")
     check_sample_weight_equivalence_on_dense_data("GaussianMixture", estimator)
 
@@ -179,7 +179,7 @@ def test_a_ridge_above_the_variance_of_the_rows_is_told(blobs):
         GaussianMixture(4, random_state=0, covariance_type="diag").fit(blobs.x.astype(np.float64) * 1e-4)
 
 
-def test_running_out_of_steps_is_warned_of_as_scikit_learn_does(blobs, start):
+def test_max_iter_warning_as_in_scikit_learn(blobs, start):
     with pytest.warns(ConvergenceWarning, match="did not converge in max_iter=1 steps"):
         estimator = GaussianMixture(4, **start["full"], max_iter=1).fit(blobs.x)
     assert not estimator.converged_
@@ -222,7 +222,7 @@ def test_bad_options_are_refused_with_a_reason(options, message):
 
 @pytest.mark.parametrize("heavy", [1e6, 1e9, 1e12])
 @pytest.mark.parametrize("name", ["full", "diag", "spherical"])
-def test_a_row_that_outweighs_all_others_collapses_a_component_whatever_its_weight(name, heavy):
+def test_dominant_weight_collapses_a_component(name, heavy):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(59, 2)) + 12 * (np.arange(59) >= 29)[:, None]
     with pytest.warns(ConvergenceWarning, match=r"component 0 of 2 collapsed"):

@@ -149,7 +149,7 @@ def test_dtypes_beyond_jax_are_saved_as_those_that_hold_them():
     assert (back.dtype, back[0]) == (jnp.float32, 1.5)
 
 
-def test_arrays_of_a_session_with_x64_keep_their_digits_in_one_without():
+def test_x64_arrays_keep_their_digits_without_x64():
     arrays = {"value": np.array([1e9 + 1 / 3])}
     back = decode({"$jax_array": "value"}, arrays)
     np.testing.assert_array_equal(back, arrays["value"])
@@ -197,7 +197,7 @@ def test_what_is_not_data_cannot_be_saved(value):
         encode("value", value, {})
 
 
-def test_a_callable_parameter_stops_the_save_before_anything_is_written(blobs, tmp_path):
+def test_callable_parameter_is_refused_before_writing(blobs, tmp_path):
     estimator = KMeans(4, init=lambda x, k, random_state: x[:k], n_init=1).fit(blobs.x)
     with pytest.raises(TypeError, match=r"init=.*of type function cannot be saved.*set_params"):
         estimator.save(tmp_path / "model")
@@ -364,7 +364,7 @@ def test_a_newer_format_asks_for_an_upgrade(model):
         load(model)
 
 
-def test_the_attributes_of_an_older_version_ask_for_another_fit(model):
+def test_older_attributes_version_is_refused(model):
     rewrite(model, lambda content: (content.pop("attributes_version"), content.update(jaxcluster_version="0.1.0")))
     with pytest.raises(ValueError, match=r"attributes version 1, written by jaxcluster 0.1.0.*Fit the estimator again"):
         load(model)
