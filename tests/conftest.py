@@ -68,7 +68,7 @@ settings.load_profile("jaxcluster")
 MEMORY_MAPS = 20_000
 """Maps from which the compiled programs are let go: each holds dozens of them, and Linux gives a process 65,530."""
 
-programs.MOST_MAPS = 2 * MEMORY_MAPS  # tests count compilations: programs go between two files, not within one
+programs.MAX_MEMORY_MAPS = 2 * MEMORY_MAPS  # tests count compilations: programs go between two files, not within one
 
 gc.set_threshold(50_000, 20, 20)  # tracing makes many objects and few cycles: looking for them took 4% of the time
 

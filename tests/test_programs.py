@@ -18,9 +18,9 @@ from jaxcluster.core import programs
 def crowded(monkeypatch):
     """A process that has too many maps, and is looked at in every call; gives how often its programs were let go."""
     cleared = []
-    monkeypatch.setattr(programs, "MOST_MAPS", -1)
-    monkeypatch.setattr(programs, "INTERVAL", 0.0)
-    monkeypatch.setattr(programs, "_next_look", 0.0)
+    monkeypatch.setattr(programs, "MAX_MEMORY_MAPS", -1)
+    monkeypatch.setattr(programs, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(programs, "_next_check", 0.0)
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
     return cleared
 
@@ -55,35 +55,35 @@ def test_nothing_is_let_go_while_something_is_traced(crowded, blobs):
 
 
 def test_programs_that_are_let_go_give_their_maps_back(monkeypatch):
-    if not programs.MAPS.exists():
+    if not programs.MAPS_FILE.exists():
         pytest.skip("no other platform than Linux counts memory maps")
     before = programs.memory_maps()
     for n in range(8):
         jax.jit(lambda x: jnp.sort(x) @ x)(jnp.ones(100 + n))
     grown = programs.memory_maps()
     assert grown > before
-    monkeypatch.setattr(programs, "MOST_MAPS", before)
-    monkeypatch.setattr(programs, "_next_look", 0.0)
-    programs.make_room()
+    monkeypatch.setattr(programs, "MAX_MEMORY_MAPS", before)
+    monkeypatch.setattr(programs, "_next_check", 0.0)
+    programs.limit_programs()
     assert programs.memory_maps() < grown
 
 
 def test_memory_of_programs_that_are_let_go_is_given_back(crowded, monkeypatch):
     trimmed = []
     monkeypatch.setattr(programs, "_trim", lambda: trimmed.append(True))
-    programs.make_room()
+    programs.limit_programs()
     assert trimmed == crowded == [True]
 
 
 def test_another_c_library_keeps_its_memory(monkeypatch):
     monkeypatch.setattr(programs.ctypes, "CDLL", lambda _: SimpleNamespace())
-    programs._trim()
+    programs._trim_heap()
 
 
 def test_a_look_is_taken_now_and_then(crowded, monkeypatch):
-    monkeypatch.setattr(programs, "INTERVAL", 1000.0)
+    monkeypatch.setattr(programs, "CHECK_SECONDS", 1000.0)
     for _ in range(3):
-        programs.make_room()
+        programs.limit_programs()
     assert len(crowded) == 1
 
 
@@ -117,7 +117,7 @@ SET_BY_NOBODY = {"jax_compilation_cache_dir": None, "jax_enable_compilation_cach
 def test_programs_are_kept_in_the_users_cache(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(programs.compilation_cache, "reset_cache", lambda: None)
-    programs.keep_on_disk()
+    programs.enable_disk_cache()
     assert settings["jax_compilation_cache_dir"] == str(tmp_path / "jaxcluster" / "xla")
     assert (tmp_path / "jaxcluster" / "xla").is_dir()
 
@@ -127,7 +127,7 @@ def test_what_the_caller_has_set_stays(settings, monkeypatch, tmp_path, given):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, value in given.items():
         setattr(programs.jax.config, name, value)
-    programs.keep_on_disk()
+    programs.enable_disk_cache()
     assert not settings
     assert not list(tmp_path.iterdir())
 
@@ -137,5 +137,5 @@ def test_a_user_without_a_home_computes_all_the_same(settings, monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(programs, "cache_folder", fail)
-    programs.keep_on_disk()
+    programs.enable_disk_cache()
     assert not settings

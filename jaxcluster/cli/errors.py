@@ -34,9 +34,9 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (*MISTAKES, RuntimeError) as error:
-        from jaxcluster.core.memory import shortage
+        from jaxcluster.core.memory import shortage_message
 
-        told = shortage(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
+        told = shortage_message(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
         if told is None:
             raise
         raise MistakeError(as_options(told)) from error

@@ -14,9 +14,9 @@ def start() -> None:
     """Starts JAX, with its persistent compilation cache on."""
     import jax
 
-    from jaxcluster.core.programs import keep_on_disk
+    from jaxcluster.core.programs import enable_disk_cache
 
-    keep_on_disk()
+    enable_disk_cache()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed

@@ -1,7 +1,7 @@
-"""Memory is asked for before it is taken: what a method will need, against what the process may have.
+"""Memory checks before allocations: bytes that a method needs, against bytes that the process may allocate.
 
-A process that takes too much is ended by the system, or by C++ in the middle of a program, without a Python exception.
-So whatever builds more than the rows themselves says here first how many bytes it needs.
+A process that allocates too much is ended by the system, or by C++ inside a program, without a Python exception. So all
+functions that allocate more than their rows call `check` first.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import jax
 import numpy as np
 import psutil
 
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 
-SMALL = 1 << 25
-"""Bytes that are not asked for: any process that runs JAX has them."""
+MIN_CHECKED_BYTES = 1 << 25
+"""Bytes below which nothing is checked: any process that runs JAX has them."""
 
 TABLE_COPIES = 3
-"""Copies of a result by row and cluster while it is computed, cut and given its dtype (measured: 1.5 to 4)."""
+"""Copies of a table by row and cluster while it is computed, unpadded and converted (measured: 1.5 to 4)."""
 
 CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux tells the limits of containers, and in which of them a process is."""
+"""Linux's folder of control groups with the limits of containers, and the file with those of a process."""
 
 UNLIMITED = 1 << 60
-"""What the first version of control groups says where there is no limit is more."""
+"""Limits from here on mean none: version 1 of control groups has a huge number for it."""
 
-FAILURES = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "IsConcrete")
-"""What the messages of XLA's exceptions hold where memory ran out."""
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc", "IsConcrete")
+"""Parts of messages of XLA's exceptions when memory runs out."""
 
-GUARDED = "_says_shortages"
-"""The attribute of a function that `guard_functions` has been through."""
+GUARD_ATTRIBUTE = "_memory_guard"
+"""Attribute of functions with a guard of `guard_functions`."""
 
 FEWER_ROWS = "Pass fewer rows or columns."
-"""The remedy where no method does with less."""
+"""Remedy where no other method needs less memory."""
 
-FEWER = "Pass fewer rows or columns, or use MiniBatchKMeans (minibatch-kmeans), which needs few at a time."
+DEFAULT_REMEDY = "Pass fewer rows or columns, or use MiniBatchKMeans (minibatch-kmeans), which needs few at a time."
 
 
-class Room(NamedTuple):
-    """Memory that may still be taken.
+class Available(NamedTuple):
+    """Available memory.
 
     Attributes:
         free: bytes.
-        where: whose they are, as the subject of a sentence.
+        where: its owner, as the subject of a sentence.
     """
 
     free: int
@@ -57,97 +57,99 @@ class Room(NamedTuple):
 
 
 def check(needed: float, what: str, remedy: str) -> None:
-    """Raises MemoryError where ``needed`` bytes are more than the process may still take.
+    """Raise MemoryError if ``needed`` bytes are more than the process may allocate.
 
     Args:
-        needed: bytes at the peak, beyond what there is already.
-        what: will take them, in the plural: the subject of the message.
-        remedy: which argument to lower, or what to use instead; a sentence.
+        needed: bytes at the peak, in addition to those in use.
+        what: name of the arrays, in the plural: the subject of the message.
+        remedy: argument to lower, or alternative; a sentence.
     """
-    if needed < SMALL:
+    if needed < MIN_CHECKED_BYTES:
         return
-    free, where = room()
+    free, where = available()
     if needed > free:
-        raise MemoryError(f"{what} take {in_words(needed)}, and {where} has {in_words(free)} left. {remedy}")
+        raise MemoryError(f"{what} take {format_bytes(needed)}, and {where} has {format_bytes(free)} left. {remedy}")
 
 
 def check_table(n: int, k: int, dtype: Any, what: str, remedy: str = "Pass the rows in parts.") -> None:
-    """`check` of a table of n rows and k columns, of which some copies exist while it is made."""
+    """`check` of a table of n rows and k columns, of which some copies exist while it is computed."""
     check(TABLE_COPIES * n * k * max(4, np.dtype(dtype).itemsize), f"{what} of {n:,} rows by {k:,}", remedy)
 
 
-def shortage(error: BaseException, remedy: str = FEWER) -> str | None:
-    """What an exception of XLA or NumPy says of memory that ran out, as a sentence; None for other exceptions."""
-    if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in FAILURES):
+def shortage_message(error: BaseException, remedy: str = DEFAULT_REMEDY) -> str | None:
+    """Message for an exception of XLA or NumPy when memory runs out, a sentence; None for other exceptions."""
+    if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in OUT_OF_MEMORY):
         return None
     if type(error) is MemoryError and error.args:
         return str(error)  # of `check`
-    free, where = room()
-    return f"this took more memory than there was: {where} has {in_words(free)} left. {remedy}"
+    free, where = available()
+    return f"this took more memory than there was: {where} has {format_bytes(free)} left. {remedy}"
 
 
 @contextmanager
-def in_one_sentence(remedy: str = FEWER) -> Iterator[None]:
-    """Around what computes: where XLA or NumPy run out of memory in spite of `check`, a MemoryError says so.
+def memory_errors(remedy: str = DEFAULT_REMEDY) -> Iterator[None]:
+    """Context that raises MemoryError with one sentence when XLA or NumPy run out of memory in spite of `check`.
 
-    Other exceptions pass unchanged, and so does a MemoryError that another block within has raised.
+    Other exceptions pass unchanged, and so does a MemoryError of such a context inside.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        told = shortage(error, remedy)
-        if told is None or error.args == (told,):
+        message = shortage_message(error, remedy)
+        if message is None or error.args == (message,):
             raise
-        raise MemoryError(told) from error
+        raise MemoryError(message) from error
 
 
-def guard_functions(module: str, remedy: str = FEWER, *, compiled: bool = True) -> None:
-    """Puts a guard around every public function of a module, each once: for the end of the module.
+def guard_functions(module: str, remedy: str = DEFAULT_REMEDY, *, compiled: bool = True) -> None:
+    """Guard every public function of a module, each once, by `limit_programs` and `memory_errors`.
 
-    The guard is `in_one_sentence`, after it has made room for the programs of the function. Public are the names in
-    the module's ``__all__``, or else the functions that it defines without an underscore.
+    It is called at the end of the module. Public are the names in its ``__all__``, or else the functions that it
+    defines without an underscore.
 
     Args:
-        module: its ``__name__``.
+        module: ``__name__`` of the module.
         remedy: as in `check`.
-        compiled: whether its functions run compiled programs. Those of a module of which only some do make room
-            themselves.
+        compiled: True if its functions run compiled programs. In modules where only some do, these call
+            `limit_programs` themselves.
     """
     names = vars(sys.modules[module])
     functions = {name: value for name, value in names.items() if isfunction(value)}
     own = [name for name, value in functions.items() if value.__module__ == module and not name.startswith("_")]
     for name in functions.keys() & names.get("__all__", own):
-        if not hasattr(functions[name], GUARDED):
+        if not hasattr(functions[name], GUARD_ATTRIBUTE):
             names[name] = _guarded(functions[name], remedy, compiled)
-            setattr(names[name], GUARDED, True)
+            setattr(names[name], GUARD_ATTRIBUTE, True)
 
 
 def _guarded(function, remedy, compiled):
     @wraps(function)
     def guarded(*args, **kwargs):
         if compiled:
-            make_room()
-        with in_one_sentence(remedy):
+            limit_programs()
+        with memory_errors(remedy):
             return function(*args, **kwargs)
 
     return guarded
 
 
-def room() -> Room:
-    """The least of what the machine, its control group, the limits of the process and the device leave."""
-    rooms = [Room(psutil.virtual_memory().available, "the machine"), *_of_control_groups(), *_of_limits()]
+def available() -> Available:
+    """Available memory: the least of the machine, its control group, the limits of the process and the device."""
+    limits = [Available(psutil.virtual_memory().available, "the machine"), *_control_group_limits(), *_process_limits()]
     device = jax.devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
-        rooms.append(Room(stats["bytes_limit"] - stats.get("bytes_in_use", 0), f"the device ({device.device_kind})"))
-    free, where = min(rooms)
-    return Room(max(0, free), where)
+        limits.append(
+            Available(stats["bytes_limit"] - stats.get("bytes_in_use", 0), f"the device ({device.device_kind})")
+        )
+    free, where = min(limits)
+    return Available(max(0, free), where)
 
 
-def in_words(size: float) -> str:
-    """Bytes as people say them.
+def format_bytes(size: float) -> str:
+    """Bytes with a unit.
 
-    >>> in_words(3.2e10)
+    >>> format_bytes(3.2e10)
     '32.0 GB'
     """
     for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB")):
@@ -156,19 +158,19 @@ def in_words(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _of_limits() -> Iterator[Room]:
-    """Of ``ulimit -v`` and ``ulimit -d``."""
+def _process_limits() -> Iterator[Available]:
+    """Available memory by ``ulimit -v`` and ``ulimit -d``."""
     process = psutil.Process()
     for name in ("RLIMIT_AS", "RLIMIT_DATA"):
         if hasattr(psutil, name):
             limit = process.rlimit(getattr(psutil, name))[0]
             if 0 <= limit < UNLIMITED:
                 used = process.memory_info().vms if name == "RLIMIT_AS" else process.memory_info().data
-                yield Room(limit - used, f"this process, by its limit {name},")
+                yield Available(limit - used, f"this process, by its limit {name},")
 
 
-def _of_control_groups() -> Iterator[Room]:
-    """Of containers and services, in either version of Linux's control groups, the outer ones too."""
+def _control_group_limits() -> Iterator[Available]:
+    """Available memory by Linux's control groups of containers and services, version 1 or 2, and their parents."""
     try:
         lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
@@ -181,17 +183,17 @@ def _of_control_groups() -> Iterator[Room]:
         limit, used = ("memory.limit_in_bytes", "memory.usage_in_bytes") if first else ("memory.max", "memory.current")
         own = base / path.lstrip("/")
         for folder in (own, *own.parents):
-            with suppress(OSError, ValueError):  # "max" stands for no limit
+            with suppress(OSError, ValueError):  # "max" means no limit
                 most = int((folder / limit).read_text())
                 if most < UNLIMITED:
                     free = most - int((folder / used).read_text()) + _reclaimable(folder)
-                    yield Room(free, "the control group (container) of this process")
+                    yield Available(free, "the control group (container) of this process")
             if folder == base:
                 break
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of files that were read and can be let go of, which count as used."""
+    """Bytes of the page cache that count as used but can be reclaimed."""
     with suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text().splitlines():
             name, _, value = line.partition(" ")

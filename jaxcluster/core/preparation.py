@@ -29,7 +29,7 @@ from jaxcluster.core.frame import (
     traced_frame,
 )
 from jaxcluster.core.messages import warn
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.types import Fit, Points, Published
 
 ALIGNMENT = 64
@@ -108,7 +108,7 @@ def prepare(
     x = validation.check_matrix(x)
     if validation.is_traced(x, weights, frame):
         return _prepare_traced(jnp.asarray(x), weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
-    make_room()
+    limit_programs()
     if weights is not None:
         weights = validation.check_weights(weights, x.shape[0])
     if isinstance(x, jax.Array) and not x.is_fully_addressable:

@@ -21,7 +21,7 @@ from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import counting
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
@@ -62,7 +62,7 @@ class Estimator(BaseEstimator):
         super().__init_subclass__(**options)
         for name, method in list(vars(cls).items()):
             if isfunction(method) and not name.startswith("_"):
-                setattr(cls, name, memory.in_one_sentence()(method))
+                setattr(cls, name, memory.memory_errors()(method))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted estimator to the folder ``path``, completely or not at all, replacing a model there.
@@ -131,7 +131,7 @@ class Estimator(BaseEstimator):
 
         Samples of a new fit are taken as they are; others are scaled as the samples of the fit were.
         """
-        make_room()
+        limit_programs()
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
             check_names(X, self.feature_names_in_)
         table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))

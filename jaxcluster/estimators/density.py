@@ -120,7 +120,7 @@ class DBSCAN(MetricEstimator):
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @available_if(_can_predict)
-    @memory.in_one_sentence()
+    @memory.memory_errors()
     def predict(self, X: Any) -> np.ndarray:
         """Label each sample, (n_samples,) int32: the first cluster with a core sample within ``eps``, -1 for none.
 

@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, tiled_silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -96,7 +96,7 @@ def silhouette_samples(
         X = translated_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
     many = X.size * len(X) > MAX_HOST_OPERATIONS
     if _is_traceable(metric, X) if callable(metric) else many and metric in DEVICE_METRICS:
-        make_room()
+        limit_programs()
         arguments, program = silhouette_arguments(X, encoded, metric, p)
         return np.asarray(tiled_silhouettes(*arguments, **program))[: len(X)].astype(dtype)
     wide = X.astype(np.float64)

@@ -19,7 +19,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.preparation import prepare
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.ops.distance import HIGHEST, TRANSLATION_INVARIANT, distances_between, metric_function, plain_metric
 from jaxcluster.types import Array, Float
 
@@ -132,5 +132,5 @@ def _check(x, q, metric):
     dtype = float_dtype(np.result_type(np.float32, *floating))
     if metric in TRANSLATION_INVARIANT and not validation.is_traced(x):
         x = prepare(x).points.x[:n]  # a silhouette has no unit
-    make_room()
+    limit_programs()
     return jnp.asarray(x).astype(dtype), jnp.asarray(q).astype(dtype)

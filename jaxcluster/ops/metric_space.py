@@ -22,7 +22,7 @@ from scipy.spatial.distance import cdist
 
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import translated_alike
-from jaxcluster.core.programs import make_room
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
 from jaxcluster.ops.precomputed import distance_matrix, matrix_rows
 
@@ -116,7 +116,7 @@ def as_metric_space(
             non-negative, with the first such entry; traced rows.
     """
     metric = plain_metric(metric, p, also=("precomputed",))
-    make_room()
+    limit_programs()
     if metric == "precomputed":
         if validation.is_traced(x):
             concrete_rows(x)  # raises

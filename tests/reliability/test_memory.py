@@ -55,15 +55,15 @@ ASKED = {
 def test_what_is_not_there_is_not_taken(prepare, monkeypatch):
     asked = prepare()
     monkeypatch.setattr(memory, "SMALL", 0)
-    monkeypatch.setattr(memory, "room", lambda: memory.Room(100, "the machine"))
+    monkeypatch.setattr(memory, "available", lambda: memory.Available(100, "the machine"))
     with pytest.raises(MemoryError, match=r"take \d+\.\d MB, and the machine has 0\.0 MB left\. \w.*\.$"):
         asked()
 
 
 def test_the_least_room_counts(monkeypatch):
-    monkeypatch.setattr(memory, "_of_limits", lambda: [memory.Room(3_000_000_000, "this process")])
-    monkeypatch.setattr(memory, "_of_control_groups", lambda: [memory.Room(2_000_000_000, "the container")])
-    assert memory.room() <= (2_000_000_000, "the container")
+    monkeypatch.setattr(memory, "_process_limits", lambda: [memory.Available(3_000_000_000, "this process")])
+    monkeypatch.setattr(memory, "_control_group_limits", lambda: [memory.Available(2_000_000_000, "the container")])
+    assert memory.available() <= (2_000_000_000, "the container")
     with pytest.raises(MemoryError, match=r"the distances of all pairs of 60,000 rows take 1[0-9]\.\d GB, and the"):
         jc.kmedoids.fit(KEY, np.zeros((60_000, 1), np.float32), 2)
 
@@ -83,7 +83,7 @@ def test_control_groups_of_either_version(tmp_path, monkeypatch, version):
     lines.write_text("4:memory:/service/job\n" if version == 1 else "1:name=systemd:/\n0::/service/job\n")
     monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
     monkeypatch.setattr(memory, "OWN_GROUPS", lines)
-    assert [room.free for room in memory._of_control_groups()] == [3000]
+    assert [room.free for room in memory._control_group_limits()] == [3000]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_control_groups_of_either_version(tmp_path, monkeypatch, version):
 )
 def test_what_runs_out_is_one_sentence(error):
     assert re.fullmatch(
-        r"this took more memory than there was: .* has .* left\. Pass fewer .*\.", memory.shortage(error)
+        r"this took more memory than there was: .* has .* left\. Pass fewer .*\.", memory.shortage_message(error)
     )
 
 
 def test_other_errors_are_no_shortage():
-    assert memory.shortage(RuntimeError("no more ink")) is None
-    assert memory.shortage(MemoryError("the distances take 1 TB.")) == "the distances take 1 TB."
+    assert memory.shortage_message(RuntimeError("no more ink")) is None
+    assert memory.shortage_message(MemoryError("the distances take 1 TB.")) == "the distances take 1 TB."
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_shortage_is_one_sentence_whoever_raises_it(raised, monkeypatch):
 FUNCTIONAL = [name for name, module in jc._MODULES.items() if ".cluster." in module]
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONAL, "metrics", "losses", "select"])
+@pytest.mark.parametrize("name", [*FUNCTIONAL, "metrics", "losses", "model_selection"])
 def test_every_public_function_says_so(name):
     module = importlib.import_module(jc._MODULES[name])
     known = getattr(module, "__all__", None) or [
@@ -131,7 +131,7 @@ def test_every_public_function_says_so(name):
     ]
     functions = [value for value in (getattr(module, each) for each in known) if isfunction(value)]
     assert functions
-    assert all(getattr(function, memory.GUARDED, False) for function in functions)
+    assert all(getattr(function, memory.GUARD_ATTRIBUTE, False) for function in functions)
 
 
 def test_a_guard_is_put_once_and_lets_all_else_pass():
