@@ -101,7 +101,7 @@ class ClusterGAN(LatentCenters):
     @property
     def trainable(self) -> dict[str, Any]:
         """Two parts: the critic, and its adversaries generator and encoder."""
-        return {"critic": nnx.All(nnx.Param, _of_critic), "players": nnx.All(nnx.Param, nnx.Not(_of_critic))}
+        return {"critic": nnx.All(nnx.Param, _is_critic), "players": nnx.All(nnx.Param, nnx.Not(_is_critic))}
 
     @property
     def update_phases(self) -> tuple[UpdatePhase, ...]:
@@ -243,7 +243,7 @@ class ClusterGAN(LatentCenters):
             raise ValueError(f"{name}={cluster} must be from 0 to {self.n_clusters - 1}.")
 
 
-def _of_critic(path, value) -> bool:
+def _is_critic(path, value) -> bool:
     """Filter of the critic's variables of a `ClusterGAN`."""
     return path[0] == "critic"
 

@@ -134,7 +134,7 @@ class MetricEmbedding(LatentCenters):
             terms.append((jnp.mean(classes < 0, dtype=z.dtype), jnp.where(classes < 0, own, -1)))
         loss, anchors, triplets = 0.0, 0, 0.0
         for weight, labels in terms:
-            # A loss without a labeled sample is a mean over none: its gradient would be NaN, so it is not taken at all.
+            # Without a labeled sample the loss is 0: the branch then saves its products of all pairs.
             loss += weight * jax.lax.cond(jnp.any(labels >= 0), self._loss_of_labels, _zero_loss, z, labels)
             counts = count_triplets(labels)
             anchors += counts.anchors

@@ -189,7 +189,7 @@ class RandomErasing(ImageView):
         n, height, width, _ = images.shape
         box_key, erase_key = jax.random.split(key)
         top, left, high, wide = sample_boxes(box_key, n, (height, width), self.scale, self.ratio).T[:, :, None]
-        # A pixel is in the box if its center is, so the expected erased area is the area of the box.
+        # A pixel is in the box if its center is.
         rows, columns = ((jnp.arange(side, dtype=jnp.float32) + 0.5)[None, :] for side in (height, width))
         down = (rows >= top) & (rows < top + high)
         across = (columns >= left) & (columns < left + wide)
