@@ -411,7 +411,7 @@ def test_wrong_input_is_told(x, options, message, key):
 
 
 def test_too_many_rows_are_told_of_clara(key, monkeypatch):
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "MIN_CHECKED_BYTES", 0)
     monkeypatch.setattr(memory, "available", lambda: memory.Available(1 << 16, "the machine"))
     with pytest.raises(MemoryError, match=r"all pairs of 200 rows take 0\.\d MB.*kmedoids\.clara"):
         kmedoids.fit(key, cloud(200), 2)

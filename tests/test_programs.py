@@ -70,7 +70,7 @@ def test_programs_that_are_let_go_give_their_maps_back(monkeypatch):
 
 def test_memory_of_programs_that_are_let_go_is_given_back(crowded, monkeypatch):
     trimmed = []
-    monkeypatch.setattr(programs, "_trim", lambda: trimmed.append(True))
+    monkeypatch.setattr(programs, "_trim_heap", lambda: trimmed.append(True))
     programs.limit_programs()
     assert trimmed == crowded == [True]
 

@@ -248,7 +248,7 @@ def test_rows_of_another_width(key):
 
 
 def test_a_matrix_that_would_not_fit_is_not_begun(key, monkeypatch):
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "MIN_CHECKED_BYTES", 0)
     monkeypatch.setattr(memory, "available", lambda: memory.Available(1000, "the machine"))
     with pytest.raises(MemoryError, match=r"all pairs of 12 rows .*affinity='nearest_neighbors'"):
         spectral.fit(key, np.ones((12, 2)), 2, affinity=lambda a, b: pytest.fail("it was called"))

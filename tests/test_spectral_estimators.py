@@ -168,7 +168,7 @@ def test_bad_input(cls, x, options, message):
 
 def test_weights_that_would_not_fit_are_not_begun(moons, monkeypatch):
     estimator = SpectralClustering(2, gamma=10.0, random_state=0).fit(moons[0])
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "MIN_CHECKED_BYTES", 0)
     monkeypatch.setattr(memory, "available", lambda: memory.Available(10**6, "the machine"))
     with pytest.raises(
         MemoryError, match=r"all pairs of 200 rows \(affinity='rbf'\) take 1\.3 MB, and the machine has 1\.0"

@@ -54,7 +54,7 @@ ASKED = {
 @pytest.mark.parametrize("prepare", ASKED.values(), ids=ASKED)
 def test_what_is_not_there_is_not_taken(prepare, monkeypatch):
     asked = prepare()
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(memory, "MIN_CHECKED_BYTES", 0)
     monkeypatch.setattr(memory, "available", lambda: memory.Available(100, "the machine"))
     with pytest.raises(MemoryError, match=r"take \d+\.\d MB, and the machine has 0\.0 MB left\. \w.*\.$"):
         asked()
