@@ -290,10 +290,10 @@ def checked_distances(
     Raises:
         ValueError: another shape, or an entry that is not a number >= 0.
     """
-    found = function(x, y)
-    distances = as_real_numbers(found)
+    value = function(x, y)
+    distances = as_real_numbers(value)
     if distances is None:
-        raise ValueError(f"metric gave {describe_value(found)} for rows of X: a distance is a number >= 0.")
+        raise ValueError(f"metric gave {describe_value(value)} for rows of X: a distance is a number >= 0.")
     if distances.shape != (len(x), len(y)):
         raise ValueError(
             f"metric gave shape {distances.shape} for matrices of {len(x)} and {len(y)} rows; ({len(x)}, {len(y)}) "
@@ -355,14 +355,14 @@ def _accepts_matrices(metric, x):
     seen = []
     for arguments, shape in (((rows[:2], rows[2:]), (2, 3)), ((rows[0], rows[-1]), ())):
         try:
-            found = metric(*arguments)
+            value = metric(*arguments)
         except WRONG_FORM_ERRORS as error:
             seen.append(error)
             continue
-        numbers = as_real_numbers(found)
+        numbers = as_real_numbers(value)
         if numbers is not None and numbers.shape == shape:
             return shape != ()
-        seen.append(describe_value(found) if numbers is None else f"shape {numbers.shape}")
+        seen.append(describe_value(value) if numbers is None else f"shape {numbers.shape}")
     matrices, pair = (each if isinstance(each, str) else repr(each) for each in seen)
     raise ValueError(
         f"metric gave {matrices} for matrices of 2 and 3 rows, and {pair} for two rows. Pass a function of two "
@@ -463,9 +463,9 @@ def bind_metric_params(
         ValueError: parameters that the metric does not take, or lacks.
     """
     params = dict(params or {})
-    known = () if callable(metric) else METRIC_PARAMETERS.get(metric, ())
-    if unknown := sorted(set(params) - set(known)):
-        takes = f"takes {' and '.join(known)}" if known else "takes none"
+    accepted = () if callable(metric) else METRIC_PARAMETERS.get(metric, ())
+    if unknown := sorted(set(params) - set(accepted)):
+        takes = f"takes {' and '.join(accepted)}" if accepted else "takes none"
         raise ValueError(f"metric_params has {', '.join(map(repr, unknown))}, but metric={metric!r} {takes}.")
     p = params.get("p", p)
     if "w" in params:

@@ -115,9 +115,9 @@ def two_sided(matrix: Any) -> Any:
         return np.where(_one_sided(matrix, mirror), mirror, matrix)
     if np.isinf(matrix.data).any():  # an infinite entry means the same as a missing one
         entries = scipy.sparse.coo_array(matrix)
-        known = ~np.isinf(entries.data)
-        index = tuple(axis[known] for axis in entries.coords)
-        matrix = scipy.sparse.csr_array((entries.data[known], index), shape=matrix.shape)
+        finite = ~np.isinf(entries.data)
+        index = tuple(axis[finite] for axis in entries.coords)
+        matrix = scipy.sparse.csr_array((entries.data[finite], index), shape=matrix.shape)
     # The pattern of stored entries, not of nonzero ones: a stored 0 is the distance of two equal rows.
     stored = scipy.sparse.csr_array((np.ones(matrix.nnz, np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
     absent = scipy.sparse.coo_array(scipy.sparse.csr_array(stored.T) > stored)

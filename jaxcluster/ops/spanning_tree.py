@@ -93,8 +93,8 @@ def _prim(space, core):
     for step in range(n - 1):
         best[at], edge[at] = -np.inf, np.inf
         if 2 * (n - 1 - step) < len(rows):  # compact when half of the rows are reached
-            kept = np.append(at, np.flatnonzero(best >= 0))
-            rows, sources, best, edge, at = rows[kept], sources[kept], best[kept], edge[kept], 0
+            remaining = np.append(at, np.flatnonzero(best >= 0))
+            rows, sources, best, edge, at = rows[remaining], sources[remaining], best[remaining], edge[remaining], 0
             x = None if x is None else space.x[rows]
         lengths = space.rows(rows[[at]])[0][rows] if x is None else space.distances(_sums_from(x, at, space.power))
         reach = np.maximum(np.maximum(lengths, core[rows]), core[rows[at]])
@@ -191,8 +191,8 @@ class _NeighborEdges(NamedTuple):
         Returns:
             (m,) their number; (m,) the number of those that weigh their length.
         """
-        alike = (labels[self.index[rows]] != labels[rows, None]) & (self.weights[rows] == weights[:, None])
-        return alike.sum(axis=1), (alike & self.long[rows]).sum(axis=1)
+        ties = (labels[self.index[rows]] != labels[rows, None]) & (self.weights[rows] == weights[:, None])
+        return ties.sum(axis=1), (ties & self.long[rows]).sum(axis=1)
 
 
 def _neighbor_edges(core, index, distances):
@@ -222,15 +222,15 @@ def _join_by_search(forest, lists, finder):
     labels = forest.labels
     small = labels != np.argmax(np.bincount(labels))
     others, weights = lists.lightest_leaving(labels)
-    found = finder.initial_bounds(labels, small & (lists.bound <= forest.least(weights)[labels]))
-    known = forest.least(np.minimum(weights, found))[labels]
-    found = np.minimum(found, finder.lightest_within(labels, np.where(small & (lists.bound <= known), known, -1)))
-    least = np.minimum(weights, found)
+    searched = finder.initial_bounds(labels, small & (lists.bound <= forest.least(weights)[labels]))
+    upper = forest.least(np.minimum(weights, searched))[labels]
+    searched = np.minimum(searched, finder.lightest_within(labels, np.where(small & (lists.bound <= upper), upper, -1)))
+    least = np.minimum(weights, searched)
     lightest = forest.least(least)[labels]
     rows = np.flatnonzero(small & (least <= lightest * SUM_TOLERANCE))
-    met, count, long = finder.endpoints(labels, rows, lightest[rows])
+    ends, count, long = finder.endpoints(labels, rows, lightest[rows])
     forest.record_ties(rows, count, long)
     unlisted = weights[rows] > lightest[rows]
-    others[rows[unlisted]] = met[unlisted]
+    others[rows[unlisted]] = ends[unlisted]
     rows = forest.first_per_component(np.flatnonzero(small & (least == lightest)))
     forest.add(np.stack([rows, others[rows]], axis=1), finder.edge_weights(rows, others[rows]))

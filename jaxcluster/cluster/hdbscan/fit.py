@@ -340,10 +340,10 @@ def _visit(starts, edges, bits, core_ranks, alternatives, firsts):
         reach, tied = lows[row] + mask, False
         for edge in edges[starts[row] : starts[row + 1]]:
             other = edge & mask
-            known = best[other]
-            if known >= 0:
+            current = best[other]
+            if current >= 0:
                 tied |= edge < reach
-                if edge < known:
+                if edge < current:
                     best[other], sources[other] = edge, row
                     heappush(heap, edge)
         if tied:

@@ -140,8 +140,8 @@ def _clara(spec, config, n_samples, size, key, points, tol, max_steps):
         medoids = initial_medoids(config, start_key, table, None)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
         fitted = fasterpam(table, medoids, jnp.int32(config.k), **limits)
-        kept = fitted._replace(state=fitted.state._replace(near=None, members=None))
-        return kept, index[fitted.state.medoids]
+        slim = fitted._replace(state=fitted.state._replace(near=None, members=None))
+        return slim, index[fitted.state.medoids]
 
     fits, medoids = map_runs(one, jax.random.split(key, n_samples))
     losses, labels = jax.lax.map(partial(_assign_tiles, spec, constant), medoids)

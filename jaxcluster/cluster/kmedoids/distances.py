@@ -46,10 +46,10 @@ def distance_degree(metric: str | Callable) -> int:
     return {"sqeuclidean": 2}.get(metric, 1 if metric in TRANSLATION_INVARIANT else 0)
 
 
-def check_memory(n: int, table: int, dtype: np.dtype, *, given: bool) -> None:
+def check_memory(n: int, table: int, dtype: np.dtype, *, precomputed: bool) -> None:
     """Raise MemoryError if the distances of n rows, in a matrix of ``table`` rows, do not fit."""
     memory.check(
-        (PRECOMPUTED_COPIES if given else COPIES) * table**2 * np.dtype(dtype).itemsize,
+        (PRECOMPUTED_COPIES if precomputed else COPIES) * table**2 * np.dtype(dtype).itemsize,
         f"the distances of all pairs of {n:,} rows",
         "Use kmedoids.clara (method='clara' of the estimator), which takes samples of the rows, or pass fewer rows.",
     )

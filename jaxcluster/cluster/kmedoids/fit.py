@@ -51,7 +51,7 @@ from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 HOST_WORK = 1 << 22
 """Differences, n²·d, up to which the host computes the distances of all pairs, in float64."""
 
-EXPLICIT = "given"
+EXPLICIT = "explicit"
 """Name of an init by row numbers."""
 
 
@@ -200,13 +200,13 @@ def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, Metric
     if weights is not None and not validation.is_traced(weights):
         weights = validation.check_weights(weights, n)
         check_positive_weights(weights, k)
-    check_memory(n, n if traced else padded_size(n), dtype, given=is_precomputed(metric))
+    check_memory(n, n if traced else padded_size(n), dtype, precomputed=is_precomputed(metric))
     if traced:
         return _build_traced(x, weights, spec, dtype)
     if not is_precomputed(metric):
         validation.check_finite(x)
-        if not callable(metric) and x.size * n > HOST_WORK and (placed := rows_in_frame(x, weights, metric)):
-            prepared, metric = placed
+        if not callable(metric) and x.size * n > HOST_WORK and (framed := rows_in_frame(x, weights, metric)):
+            prepared, metric = framed
             problem = Problem(prepared.points.x, None, prepared.points.weight)
             return problem, MetricSpec(metric, spec.p), problem_scale(prepared, spec.metric, metric)
     x = np.asarray(x)
@@ -409,8 +409,8 @@ def finalize(spec: MetricSpec, k: int, problem: Problem, fitted: Fit, medoids, l
 
 def mean_silhouette(nearest, second, weight) -> Float[Array, ""]:
     """Weighted mean over rows of 1 − nearest / second; 1 for rows where both are 0."""
-    known = second > 0
-    per_row = jnp.where(known, 1 - nearest / jnp.where(known, second, 1), 1)
+    positive = second > 0
+    per_row = jnp.where(positive, 1 - nearest / jnp.where(positive, second, 1), 1)
     return jnp.sum(weight * per_row) / jnp.sum(weight)
 
 

@@ -45,16 +45,16 @@ class CrossEdgeFinder:
     def __init__(self, space: MetricSpace, core: np.ndarray):
         self._space, self._core = space, core
         self._blocks = partition(space.x)
-        placed = self._blocks.to_blocks(space.threshold(core), np.inf)
-        self._floor = placed.min(axis=1)
+        by_slot = self._blocks.to_blocks(space.threshold(core), np.inf)
+        self._floor = by_slot.min(axis=1)
         wide = space.x.shape[1] > MAX_KD_COLUMNS and space.power == 2
         self._row_bound = _row_distances(self._blocks) if wide else None
         columns = np.swapaxes(self._blocks.x, 1, 2)
-        self._exact = pad_blocks(columns, np.inf), pad_blocks(placed, np.inf)
+        self._exact = pad_blocks(columns, np.inf), pad_blocks(by_slot, np.inf)
         self._degree = 1.0 if np.isinf(space.power) else space.power  # sums are lengths to this power
         self._scale, self._far, self._float32 = 1.0, None, self._exact
         if space.power in (1, 2, np.inf):  # other powers may leave the range of float32
-            self._make_float32(columns, placed)
+            self._make_float32(columns, by_slot)
 
     def _make_float32(self, columns, core):
         """Rows in float32 about a robust center, in a unit in which most coordinates are about 1.
@@ -83,13 +83,13 @@ class CrossEdgeFinder:
         blocks, components = self._blocks, self._block_components(labels)
         active = np.flatnonzero(blocks.to_blocks(active_rows, False).any(axis=1))
         mixed = active[components[active] < 0]
-        found = [np.stack([mixed, mixed], axis=1)]
+        pairs = [np.stack([mixed, mixed], axis=1)]
         for some, bound in self._lower_bounds(active, components):
             second = np.argpartition(bound, min(NEAREST_BLOCKS, bound.shape[1] - 1), axis=1)[:, :NEAREST_BLOCKS]
             first = np.repeat(some, second.shape[1])
-            kept = np.isfinite(np.take_along_axis(bound, second, axis=1)).ravel()
-            found.append(np.stack([first, second.ravel()], axis=1)[kept])
-        _, upper = self._error_bounds(self._lightest(labels, np.concatenate(found).astype(np.int32), self._float32))
+            finite = np.isfinite(np.take_along_axis(bound, second, axis=1)).ravel()
+            pairs.append(np.stack([first, second.ravel()], axis=1)[finite])
+        _, upper = self._error_bounds(self._lightest(labels, np.concatenate(pairs).astype(np.int32), self._float32))
         return self._space.distances(upper)
 
     def lightest_within(self, labels: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -107,8 +107,8 @@ class CrossEdgeFinder:
         np.minimum.at(least, labels, upper)
         may = lower <= np.minimum(least[labels], reach)
         reach = np.where(may, np.minimum(upper, reach), -1.0)
-        found = self._lightest(labels, self._candidate_pairs(labels, reach), self._exact)
-        return np.where(may, self._space.distances(found), np.inf)
+        sums = self._lightest(labels, self._candidate_pairs(labels, reach), self._exact)
+        return np.where(may, self._space.distances(sums), np.inf)
 
     def endpoints(
         self, labels: np.ndarray, rows: np.ndarray, weights: np.ndarray
@@ -126,10 +126,10 @@ class CrossEdgeFinder:
         """
         reach = np.full(len(labels), -1.0)
         reach[rows] = self._space.threshold(weights) * SUM_TOLERANCE
-        shape, placed = self._exact[1].shape, pad_blocks(self._blocks.to_blocks(reach, -1.0), -1.0)
+        shape, limits = self._exact[1].shape, pad_blocks(self._blocks.to_blocks(reach, -1.0), -1.0)
         ends = jnp.full(shape, NO_INDEX, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)
         for batch in groups(self._candidate_pairs(labels, reach)):
-            ends = _count_endpoints(self._space.power, *self._exact, self._label_blocks(labels), placed, batch, ends)
+            ends = _count_endpoints(self._space.power, *self._exact, self._label_blocks(labels), limits, batch, ends)
         place, count, long = (self._to_rows(each, len(labels))[rows] for each in ends)
         index = self._blocks.index.ravel()
         return np.where(count > 0, index[np.minimum(place, index.size - 1)], -1), count, long
@@ -164,11 +164,11 @@ class CrossEdgeFinder:
     def _candidate_pairs(self, labels, reach):
         """(p, 2) pairs of blocks of which the first may hold a row within its (n,) reach of another component."""
         reach = self._blocks.to_blocks(reach, -1.0).max(axis=1)
-        found = [np.empty((0, 2), np.int32)]
+        pairs = [np.empty((0, 2), np.int32)]
         for some, bound in self._lower_bounds(np.flatnonzero(reach >= 0), self._block_components(labels)):
             first, second = np.nonzero(bound <= reach[some, None] * GAP_SLACK)
-            found.append(np.stack([some[first], second], axis=1).astype(np.int32))
-        return np.concatenate(found)
+            pairs.append(np.stack([some[first], second], axis=1).astype(np.int32))
+        return np.concatenate(pairs)
 
     def _lower_bounds(self, active_rows, components):
         """Blocks in tiles, and lower bounds on the sums of their edges to all blocks; infinite within a component."""
@@ -183,15 +183,15 @@ class CrossEdgeFinder:
 
     def _block_components(self, labels):
         """(b,) component of all rows of a block; -1 if there are several."""
-        placed = self._blocks.to_blocks(labels.astype(np.int32), -1)
-        least = np.where(placed < 0, NO_INDEX, placed).min(axis=1)
-        return np.where(least == placed.max(axis=1), least, -1)
+        by_slot = self._blocks.to_blocks(labels.astype(np.int32), -1)
+        least = np.where(by_slot < 0, NO_INDEX, by_slot).min(axis=1)
+        return np.where(least == by_slot.max(axis=1), least, -1)
 
     def _label_blocks(self, labels):
         return pad_blocks(self._blocks.to_blocks(labels.astype(np.int32), -1), -1)
 
-    def _to_rows(self, placed, n):
-        return self._blocks.rows(np.asarray(placed)[: len(self._blocks.index)], n)
+    def _to_rows(self, by_slot, n):
+        return self._blocks.rows(np.asarray(by_slot)[: len(self._blocks.index)], n)
 
 
 def _center_and_unit(blocks):
@@ -240,8 +240,8 @@ def _count_endpoints(power, columns, core, labels, reach, batch, ends):
         long = reached & (sums > cores * SUM_TOLERANCE)
         least, *counts = ends
         least = least.at[first].min(jnp.min(jnp.where(reached, slots, NO_INDEX), axis=1))
-        held = (jnp.sum(each, axis=1, dtype=jnp.int32) for each in (reached, long))
-        return least, *(count.at[first].add(more) for count, more in zip(counts, held, strict=True))
+        added = (jnp.sum(each, axis=1, dtype=jnp.int32) for each in (reached, long))
+        return least, *(count.at[first].add(more) for count, more in zip(counts, added, strict=True))
 
     return fold_pairs(batch, chunk, ends, size=chunk_size(columns.shape[1], power))
 

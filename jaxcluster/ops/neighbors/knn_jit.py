@@ -58,8 +58,8 @@ def k_nearest(
         distances = distances_between(distances_of, part, x, own)
         if not include_self:
             distances = jnp.where(own, jnp.inf, distances)
-        found, index = jax.lax.top_k(-distances, k)
-        return index.astype(jnp.int32), -found
+        negative, index = jax.lax.top_k(-distances, k)
+        return index.astype(jnp.int32), -negative
 
     numbers = jnp.arange(n, dtype=jnp.int32)
     return map_rows(nearest_of, (x, numbers), tile=tile or tile_rows(n, n, BUDGET))

@@ -186,16 +186,16 @@ def core_mask(data: RadiusBlocks, at_least: float, weights: np.ndarray | None = 
 
     def add_whole(pairs):
         for part, of_certain, of_possible in zip(signed, certain, possible, strict=True):
-            given = pairs.sums(part.sum(axis=1))[:, None]
-            of_certain += given
-            of_possible += given
+            whole_sums = pairs.sums(part.sum(axis=1))[:, None]
+            of_certain += whole_sums
+            of_possible += whole_sums
 
     for band in range(len(BANDS)):
         pair_filter = PairFilter((BlockValue(wanted, np.logical_or),), lambda first, _, wanted: wanted[first])
-        found = tuple((jnp.zeros_like(value), jnp.zeros_like(value)) for value in values)
+        totals = tuple((jnp.zeros_like(value), jnp.zeros_like(value)) for value in values)
         for batch in pair_batches(data, band_pairs(data, band, pair_filter), add_whole):
-            found = _add_values(data.query.power, data.rows, values, batch, found)
-        for part, both in enumerate(found):
+            totals = _add_values(data.query.power, data.rows, values, batch, totals)
+        for part, both in enumerate(totals):
             certain[part] += np.asarray(both[0])[: len(real)]
             possible[part] += np.asarray(both[1])[: len(real)]
         lower = certain[0] * (1 - error) - underflow
@@ -343,14 +343,14 @@ def _add_values(power, rows, values, batch, sums):
         masks = _is_certain(*sums_and_error, limits), _is_possible(*sums_and_error, limits)
         out = []
         for value, (certain, possible) in zip(values, sums, strict=True):
-            given = jnp.where(real[:, None], value[second], 0)[:, :, None]
+            block_values = jnp.where(real[:, None], value[second], 0)[:, :, None]
             if value.dtype == jnp.int32:
                 # Both counts in one int32: two sums would take twice as long.
                 both = masks[0].astype(jnp.int32) + masks[1].astype(jnp.int32) * (1 << COUNT_PACKING_BITS)
-                counts = jnp.sum(both * given, axis=1, dtype=jnp.int32)
+                counts = jnp.sum(both * block_values, axis=1, dtype=jnp.int32)
                 added = counts % (1 << COUNT_PACKING_BITS), counts >> COUNT_PACKING_BITS
             else:
-                added = tuple(jnp.sum(jnp.where(each, given, 0), axis=1) for each in masks)
+                added = tuple(jnp.sum(jnp.where(each, block_values, 0), axis=1) for each in masks)
             out.append((certain.at[first].add(added[0]), possible.at[first].add(added[1])))
         return tuple(out)
 
@@ -368,11 +368,11 @@ def _least(power, rows, labels, wanted, batch, certain, least):
         least, touch, at = carry
         sums, error = _sums(power, a, b)
         inside = ~(sums + sign * error > limits[:, None, None])
-        given = jnp.where(inside & real[:, None, None], labels[second][:, :, None], NO_INDEX)
-        met = jnp.min(given, axis=1)
-        touches = jnp.any((met < NO_INDEX) & wanted[first], axis=1)
+        candidates = jnp.where(inside & real[:, None, None], labels[second][:, :, None], NO_INDEX)
+        smallest = jnp.min(candidates, axis=1)
+        touches = jnp.any((smallest < NO_INDEX) & wanted[first], axis=1)
         touch = jax.lax.dynamic_update_slice_in_dim(touch, touches, at, 0)
-        return least.at[first].min(met), touch, at + len(first)
+        return least.at[first].min(smallest), touch, at + len(first)
 
     start = least, jnp.zeros(batch.pairs.shape[0], bool), jnp.int32(0)
     least, touch, _ = _fold_batch(power, rows, batch, chunk, start)
