@@ -29,7 +29,7 @@ PRIORS = (
 
 @register(
     "bayesian-gmm",
-    "a mixture of Gaussians that empties components it does not need",
+    "Gaussian mixture by variational inference, which empties surplus components",
     objective="lower bound (up to a constant)",
 )
 class BayesianGaussianMixture(MixtureEstimator):

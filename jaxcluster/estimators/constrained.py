@@ -14,7 +14,7 @@ from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 
 
-@register("balanced-kmeans", "k-means whose clusters have one size, or sizes within bounds")
+@register("balanced-kmeans", "k-means with bounds on cluster sizes")
 class BalancedKMeans(CenterEstimator):
     """k-means with bounds on cluster sizes; by default sizes differ by at most one.
 
@@ -113,7 +113,7 @@ class BalancedKMeans(CenterEstimator):
         return self.fit(X).transform(X)
 
 
-@register("constrained-kmeans", "k-means with pairs of rows that stay together, or apart")
+@register("constrained-kmeans", "k-means with must-link and cannot-link pairs of rows")
 class ConstrainedKMeans(CenterEstimator):
     """k-means with must-link and cannot-link pairs of samples.
 

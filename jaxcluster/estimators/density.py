@@ -30,7 +30,7 @@ def _can_predict(estimator) -> bool:
     return True
 
 
-@register("dbscan", "dense regions of any shape, at a density given by a radius")
+@register("dbscan", "density-based clusters of any shape, for one radius")
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
 
@@ -173,7 +173,7 @@ class DBSCAN(MetricEstimator):
         return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels)
 
 
-@register("optics", "dense regions of any density, as valleys of an order of the rows")
+@register("optics", "reachability ordering, and clusters of any density in it")
 class OPTICS(MetricEstimator):
     """Reachability ordering of the samples, in which clusters of any density are valleys, and clusters cut from it.
 

@@ -27,7 +27,7 @@ CENTERS = ("centroid", "medoid", "both")
 """Values of ``store_centers``."""
 
 
-@register("hdbscan", "dense regions of any density, the stable parts of a hierarchy", takes_missing=True)
+@register("hdbscan", "hierarchy of density-based clusters, selected by stability", takes_missing=True)
 class HDBSCAN(MetricEstimator):
     """Hierarchical density-based clustering: clusters of any shape and density by their stability, and noise.
 

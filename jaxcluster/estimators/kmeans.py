@@ -159,7 +159,7 @@ class KMeans(CenterEstimator):
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
 
-@register("bisecting-kmeans", "k-means that splits one cluster in two until there are enough")
+@register("bisecting-kmeans", "k-means by repeated splits of one cluster in two")
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.
 

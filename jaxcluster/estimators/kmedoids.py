@@ -28,7 +28,7 @@ METHODS = ("fasterpam", "clara")
 
 @register(
     "kmedoids",
-    "clusters around rows of their own, by any metric",
+    "k-medoids: centers are rows, for any metric",
     clusters="n_clusters",
     steps="max_iter",
     init="init",

@@ -245,7 +245,7 @@ def _roots_and_precisions(covariance, covariances):
 
 @register(
     "gmm",
-    "a mixture of Gaussians by expectation-maximization",
+    "Gaussian mixture by expectation-maximization",
     objective="lower bound (nats per row)",
     takes_missing=True,
 )

@@ -185,7 +185,7 @@ class _SpectralEstimator(Estimator):
         return [f"largest residual {self.residuals_.max():.2g}"]
 
 
-@register("spectral", "a small cut of the graph of rows, by its eigenvectors", clusters="n_clusters")
+@register("spectral", "normalized graph cuts, by eigenvectors of the Laplacian", clusters="n_clusters")
 class SpectralClustering(ClusterMixin, _SpectralEstimator):
     """Spectral clustering: k-means, or another assignment, of eigenvectors of the normalized graph Laplacian.
 
@@ -358,7 +358,7 @@ def _one_weight(affinity):
     return weight
 
 
-@register("spectral-embedding", "no clusters: places by eigenvectors of a graph, in Python alone", labels=False)
+@register("spectral-embedding", "Laplacian eigenmaps: an embedding and no clusters, in Python only", labels=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.
 

@@ -25,7 +25,7 @@ DEFAULT_BATCH_SIZE = 64
 """Samples per optimizer update for batch_size="auto"."""
 
 
-@register("clustergan", "a generator of rows, cluster by cluster, and an encoder that finds clusters again")
+@register("clustergan", "adversarial network with an encoder that recovers clusters; generates rows")
 @dataclass(eq=False, repr=False)
 class ClusterGAN(SinglePhaseEstimator):
     """ClusterGAN: a generator of samples of each cluster, and an encoder that recovers noise and cluster.

@@ -17,7 +17,7 @@ from jaxcluster.estimators.deep.partial_labels import encode_classes
 from jaxcluster.estimators.registry import register
 
 
-@register("dec", "deep embedded clustering: codes drawn to the clusters they are surest of")
+@register("dec", "deep embedded clustering: soft assignments trained to a sharper target")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DEC(AutoencoderClusterer):
     """Deep embedded clustering: the codes move towards their most probable clusters until labels no longer change.
@@ -53,7 +53,7 @@ class DEC(AutoencoderClusterer):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
 
 
-@register("idec", "DEC that goes on reconstructing the rows")
+@register("idec", "DEC that keeps the reconstruction loss")
 @dataclass(eq=False, repr=False, kw_only=True)
 class IDEC(DEC):
     """Improved deep embedded clustering: DEC that keeps the reconstruction loss.
@@ -85,7 +85,7 @@ class IDEC(DEC):
 
 
 @register(
-    "joint-clustering", "clusters and classes at once, where the classes of some rows are known", takes_classes=True
+    "joint-clustering", "semi-supervised deep clustering, with the classes of some rows known", takes_classes=True
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class JointClustering(AutoencoderClusterer):

@@ -56,7 +56,7 @@ class AutoencoderKMeans(AutoencoderClusterer):
         )
 
 
-@register("dcn", "reconstruction and k-means of the codes, in turn")
+@register("dcn", "deep clustering network: alternating reconstruction and k-means of the codes")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DCN(AutoencoderClusterer):
     """Deep clustering network: reconstruction and k-means of the codes, alternately.
@@ -89,7 +89,7 @@ class DCN(AutoencoderClusterer):
         return deep.DCN(autoencoder, start["centers"], start["counts"], weight=self.weight, augment=self._view())
 
 
-@register("denoising-clustering", "a denoising autoencoder whose codes are drawn to k-means centers")
+@register("denoising-clustering", "denoising autoencoder whose codes move to k-means centers")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(AutoencoderClusterer):
     """Denoising autoencoder that goes on denoising while its codes move towards their k-means centers.

@@ -27,7 +27,7 @@ ROWS_PER_PSEUDO_CLASS = 10
 """Minimum number of samples per pseudo-class, unless ``n_pseudo`` is set."""
 
 
-@register("deepcluster", "a network learns to tell apart the clusters of its own features")
+@register("deepcluster", "network trained on pseudo-labels, the k-means clusters of its features")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepCluster(AugmentationEstimator):
     """DeepCluster: a network classifies augmented samples by pseudo-labels, the k-means clusters of its features.
@@ -115,7 +115,7 @@ ROWS_PER_PROTOTYPE = 4
 """Minimum number of samples per prototype in an assignment, batch and queue together, unless ``queue_size`` is set."""
 
 
-@register("swav", "from one view of a row the prototypes of another are predicted")
+@register("swav", "swapped prediction of prototypes between augmented views")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwAV(AugmentationEstimator):
     """SwAV: swapped prediction of cluster assignments between augmented views of a sample.

@@ -29,7 +29,7 @@ MIN_RESIDUAL_VARIANCE = 1e-6
 
 @register(
     "vade",
-    "an autoencoder whose codes are a mixture of Gaussians; draws new rows",
+    "variational autoencoder with a Gaussian mixture prior; generates rows",
     objective="negative evidence bound (nats per row)",
 )
 @dataclass(eq=False, repr=False, kw_only=True)
