@@ -55,6 +55,7 @@ __all__ = ["CLASSES", "CLASS_MODULES", *_EXPORTS]
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported on first use: every estimator module imports JAX and scikit-learn, deep ones also Flax and optax.
     return getattr(importlib.import_module(_EXPORTS[name]), name)
 
 

@@ -60,6 +60,7 @@ class Estimator(BaseEstimator):
     def __init_subclass__(cls, **options: Any) -> None:
         """Wrap every public method, so that running out of memory is one sentence, whichever library raised it."""
         super().__init_subclass__(**options)
+        # vars(cls) and not dir(cls): inherited methods are wrapped already.
         for name, method in list(vars(cls).items()):
             if isfunction(method) and not name.startswith("_"):
                 setattr(cls, name, memory.memory_errors()(method))
@@ -109,6 +110,7 @@ class Estimator(BaseEstimator):
 
     def _check_attributes(self) -> None:
         """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""
+        # The repr reads most attributes: one that cannot be shown is refused when it is loaded, not when it is printed.
         self._summary()
         frame = getattr(self, "_frame", None)
         if not isinstance(frame, (Frame, type(None))):
@@ -260,6 +262,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         key = as_key(self.random_state)
         if not callable(self.init):
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
+        # One call per run, each with its own initial centers.
         fits = [
             function(key, X, self.n_clusters, init=start, **options) for start in self._starts_from_callable(X, runs)
         ]
@@ -302,6 +305,8 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
 def empty_message(n_clusters: int, X: np.ndarray, weights: np.ndarray | None, labels: np.ndarray | None) -> str:
     """Cause of empty clusters, in words: too few distinct samples, too few of positive weight, or precision."""
+    # The first cause that explains the count is reported: duplicates, zero weights, weights below the dtype's
+    # resolution, precision.
     positive = np.ones(len(X), bool) if weights is None else weights > 0
     occupied = "fewer" if labels is None else np.unique(labels[positive]).size
     message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({n_clusters}). "
@@ -349,12 +354,16 @@ def as_key(random_state: Any) -> KeyArray:
         ValueError, TypeError: an int outside [0, 2**32 - 1], more than one key, or any other object.
     """
     if random_state is None:
+        # Entropy of the operating system, not of NumPy's global state: the caller may have seeded that one.
         return jax.random.key(np.random.SeedSequence().generate_state(1)[0])
     if random_state is np.random:
+        # The RandomState behind the functions of np.random; scikit-learn uses it for None and for the module.
         random_state = np.random.mtrand._rand
     if isinstance(random_state, np.random.RandomState):
+        # The draw advances the RandomState, so two fits with one RandomState differ, as in scikit-learn.
         return jax.random.key(random_state.randint(MAX_SEED + 1, dtype=np.uint32))
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        # np.uint32 would wrap around without an error.
         if not 0 <= random_state <= MAX_SEED:
             raise ValueError(f"random_state={random_state} must lie between 0 and {MAX_SEED}.")
         return jax.random.key(np.uint32(random_state))

@@ -190,6 +190,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         concentration = np.array(state.weight_concentration)
         self.weight_concentration_ = tuple(concentration) if concentration.ndim == 2 else concentration
         self.mean_precision_ = np.array(state.mean_precision)
+        # A tied covariance has one Wishart posterior, of which scikit-learn publishes a number.
         degrees = np.array(state.degrees_of_freedom)
         self.degrees_of_freedom_ = float(degrees[0]) if self.covariance_type == "tied" else degrees
         for name in PRIORS:

@@ -167,6 +167,7 @@ class DBSCAN(MetricEstimator):
         return {"eps": self.eps, "metric": metric, "p": p}
 
     def _state(self):
+        # New samples take the label of a core sample, never of a border sample.
         core = np.zeros(len(self.labels_), bool)
         core[self.core_sample_indices_] = True
         labels = jnp.asarray(self.labels_[core])
@@ -312,6 +313,7 @@ class OPTICS(MetricEstimator):
         self.ordering_, self.reachability_, self.core_distances_, self.predecessor_ = fit.state
         self.labels_ = np.array(fit.labels)
         if self.cluster_method == "xi":
+            # The fit returns labels only; the extraction costs little beside the ordering and is repeated.
             _, clusters = optics.extract_xi(fit.state, min_samples=self.min_samples, **by_valleys)
             # Where there are none, scikit-learn has an array of no length.
             self.cluster_hierarchy_ = clusters if len(clusters) else np.empty(0)

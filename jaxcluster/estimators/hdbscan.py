@@ -224,6 +224,7 @@ class HDBSCAN(MetricEstimator):
 
     def _check_attributes(self):
         super()._check_attributes()
+        # Predictions use indices from one array in another, so the sizes of all must agree.
         state = self._state()
         n = len(state.finite)
         if not isinstance(state.condensed, CondensedTree) or not isinstance(state.tree, Tree) or state.condensed.n != n:

@@ -76,6 +76,7 @@ def _check_table(X):
 def _describe_bad_table(X):
     """Description of the first entry of a table that is no number, with a remedy; None if there is none."""
     cells = np.asarray(X, object)
+    # An object array of one dimension is what NumPy makes of rows of different lengths.
     if cells.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in cells):
         return "X is no table: its rows have different lengths. Make them one length."
     if cells.ndim != 2:
@@ -115,6 +116,8 @@ ROW_INDEX_ATTRIBUTES = ("medoid_indices_",)
 
 def canonical_order(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(n_samples,) indices that sort samples by their first feature, ties by the second, and so on, last by weight."""
+    # np.lexsort sorts by the last key first. Weights break ties, or equal samples of different weights would keep the
+    # caller's order.
     keys = list(x.T[::-1])
     return np.lexsort(keys if weights is None else [weights, *keys])
 
@@ -143,6 +146,7 @@ def _fit_sorted(fit, bound):
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
     order = canonical_order(x, weights if np.shape(weights) == (len(x),) else None)
+    # The inverse permutation: rank[i] is the position of sample i in the sorted order.
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     arguments["X"] = _safe_indexing(arguments["X"], order)
@@ -152,6 +156,7 @@ def _fit_sorted(fit, bound):
     for name in ("must_link", "cannot_link"):
         if arguments.get(name) is not None:
             arguments[name] = rank[np.asarray(arguments[name])]
+    # The estimator sees sorted samples only; below, results per sample return to the caller's order.
     fit(*bound.args, **bound.kwargs)
     for name in PER_ROW_ATTRIBUTES:
         value = vars(estimator).get(name)

@@ -236,6 +236,7 @@ class BisectingKMeans(CenterEstimator):
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
+        # One RandomState for all splits: the callable draws other numbers at each.
         random_state = as_random_state(self.random_state) if callable(self.init) else None
 
         def starts(rows):

@@ -218,6 +218,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         """Medoids as the functions take them: samples, or with precomputed distances a state with their indices."""
         if not self._precomputed:
             return self.cluster_centers_
+        # Predictions use the indices only; the other fields complete the state.
         unknown = jax.numpy.zeros(())
         return kmedoids.KMedoidsState(jax.numpy.asarray(self.medoid_indices_), None, unknown, unknown[None], unknown)
 

@@ -87,6 +87,7 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     def _summary(self):
         """Summary of other fits; if every row is noise, that fact in place of the status."""
+        # Without any cluster, "converged" would read like success: eps or min_cluster_size is probably wrong.
         if not (self.labels_ == -1).all():
             return super()._summary()
         return f"fitted on {len(self.labels_)}×{self.n_features_in_}: no cluster, every row is noise"

@@ -134,6 +134,7 @@ class MiniBatchKMeans(CenterEstimator):
         if not self.compute_labels:
             del self.labels_
         self.n_steps_ = int(fit.steps)
+        # scikit-learn's n_iter_ counts epochs, not batches.
         self.n_iter_ = math.ceil(self.n_steps_ * batch_size / X.shape[0])
         return self
 
@@ -161,6 +162,8 @@ class MiniBatchKMeans(CenterEstimator):
             self.n_steps_, self.history_ = 0, np.zeros(0, np.asarray(state.smoothed).dtype)
         else:
             state = self._restore_stream_state()
+        # The key depends on the number of batches only: with an integer seed, a loaded model continues as the saved
+        # one.
         step_key = jax.random.fold_in(key, self.n_steps_ + 1)
         options = {"reassignment_ratio": self.reassignment_ratio, "frame": self._frame}
         state = jax.device_get(minibatch.partial_fit(step_key, state, X, weights=weights, **options))
@@ -180,6 +183,7 @@ class MiniBatchKMeans(CenterEstimator):
 
         Random batches can also leave a cluster empty by chance; that is no fault of the data and no warning.
         """
+        # A failed fit has a status of its own, which an empty cluster must not hide.
         if int(fit.status) not in (Status.CONVERGED, Status.MAX_STEPS):
             return False
         counted = np.ones(len(X), bool) if weights is None else weights > 0

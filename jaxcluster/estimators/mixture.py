@@ -95,6 +95,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         n_samples = validation.check_count("n_samples", n_samples)
         x, labels = map(np.asarray, gmm.sample(as_key(self.random_state), self._mixture(), n_samples))
+        # scikit-learn returns the samples grouped by component; a stable sort keeps the order of draws within each.
         order = np.argsort(labels, kind="stable")
         return x[order], labels[order]
 
@@ -107,7 +108,9 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _mixture(self) -> gmm.GMMState:
         """Fitted weights, means and covariances as a state of `jaxcluster.gmm`."""
+        # The functions have an axis of components, of length 1 for a tied covariance.
         covariances = self.covariances_[None] if self.covariance_type == "tied" else self.covariances_
+        # Predictions use weights, means and covariances; the other fields only complete the state.
         collapsed, dtype = np.zeros(self.weights_.shape, bool), self.weights_.dtype
         bound, zero = np.asarray(self.lower_bound_, dtype), np.zeros((), dtype)
         return gmm.GMMState(self.weights_, self._exact_means(), covariances, bound, collapsed, zero)
@@ -141,6 +144,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _check_attributes(self):
         super()._check_attributes()
+        # `covariance_type_of` checks means and covariances; weights are not part of its test.
         if np.shape(self.weights_) != (len(self.means_),):
             raise ValueError(f"weights_ are not those of {len(self.means_)} components.")
         covariance_type_of(self._mixture())
@@ -152,11 +156,13 @@ class MixtureEstimator(DensityMixin, Estimator):
         self._publish_mixture(fit.state)
         self._store_exact_means(means)
         self.labels_ = np.array(fit.labels)
+        # The functions minimize: their history is the negative lower bound.
         self.lower_bounds_ = -np.array(fit.history[: int(fit.steps)])
         self.history_ = self.lower_bounds_
         self.lower_bound_ = float(fit.state.lower_bound)
         self.n_iter_ = int(fit.steps)
         self.status_ = Status(int(fit.status))
+        # A run may reach tol although one of its components collapsed.
         reached = bool(fit.state.residual <= self.tol)
         self.converged_ = self.status_ == Status.CONVERGED or (self.status_ == Status.COLLAPSED and reached)
         self._print_history()
@@ -169,6 +175,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         covariances = state.covariances[0] if self.covariance_type == "tied" else state.covariances
         self.weights_, self.means_, self.covariances_ = map(np.array, (state.weights, state.means, covariances))
         largest = _largest_variance(self.covariance_type, self.covariances_)
+        # Below the least normal float64, variances have lost digits and a Cholesky factor is meaningless.
         if not np.finfo(np.float64).tiny <= largest < np.inf:
             raise ValueError(
                 "The variances of the columns of X are beyond float64, which holds 1e-308 to 1e308. Scale the columns."

@@ -158,6 +158,7 @@ def _load(folder):
 
 
 def _rebuild(cls, params, attributes):
+    # Constructors do not validate, as scikit-learn requires, so the type of a default stands for that of the parameter.
     defaults = cls().get_params(deep=False)
     for name, value in params.items():
         number = isinstance(defaults.get(name), (int, float)) and isinstance(value, str)
@@ -204,6 +205,7 @@ def _check_fitted(attributes, module):
         isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
     ):
         raise ValueError("labels_ are no integers, one a row.")
+    # Centers of deep methods lie in the space of the codes, of another dimension than the samples.
     of_rows = set(FEATURE_ARRAYS) | ({"cluster_centers_"} if ".deep" not in module else set())
     for name, value in attributes.items():
         if value is None:
@@ -228,6 +230,7 @@ def _is_finite(numbers):
 
 def _read_model(file):
     """Verified content of ``model.json``."""
+    # Bytes that are no UTF-8 become U+FFFD: the text then differs from what was written, and the checksum says so.
     text = _read(file, MAX_JSON_BYTES).decode("utf-8", errors="replace")
     try:
         sealed = json.loads(text)
@@ -239,6 +242,7 @@ def _read_model(file):
     if content.get("format") != FORMAT or not content.keys() >= REQUIRED_KEYS:
         raise ValueError(f"{file} is not a model of jaxcluster, or was changed: it does not hold format {FORMAT!r}.")
     try:
+        # The whole text is compared, not only the checksum: JSON readers accept duplicate keys and other spacing.
         intact = _to_json(_with_checksum(content)) == text
     except (ValueError, RecursionError):  # NaN, which the file cannot hold
         intact = False
@@ -295,6 +299,7 @@ def _read_arrays(file, content):
 def _read(file, most):
     """Bytes of a regular file of at most ``most`` bytes."""
     try:
+        # O_NOFOLLOW: no link leads out of the folder. O_NONBLOCK: a pipe without a writer does not block.
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise FileNotFoundError(
@@ -304,6 +309,7 @@ def _read(file, most):
         if file.is_symlink():
             raise ValueError(f"{file} is a link, and a model has its own files. Copy the file itself.") from error
         raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+    # Of the open file, not of its path, which another process may replace in between.
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -311,6 +317,7 @@ def _read(file, most):
     with open(descriptor, "rb") as stream:
         if not isinstance(most, int) or status.st_size > most:
             raise ValueError(f"{file} is larger than a model's can be, or was changed: {status.st_size:,} bytes.")
+        # Not to the end: the file may grow after its size was checked.
         return stream.read(status.st_size)
 
 
@@ -346,6 +353,7 @@ def _check_replaceable(folder):
 def _replace_folder(folder, files):
     """Write ``files`` to a new folder and rename it; the old folder is deleted last, or restored on failure."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # A random name: two processes that save to one path do not write to the same folder.
     mark = secrets.token_hex(4)
     fresh, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("new", "old"))
     fresh.mkdir()
@@ -362,4 +370,5 @@ def _write(file, payload):
     with open(file, "xb") as stream:
         stream.write(payload)
         stream.flush()
+        # On the disk before the folder is renamed: after a power failure no model has a half-written file.
         os.fsync(stream.fileno())

@@ -61,6 +61,7 @@ def register(name: str, title: str, **fields: Any) -> Callable[[Class], Class]:
     """
 
     def decorate(cls: Class) -> Class:
+        # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
         own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "title": title}
         cls.info = cls.info._replace(**own, takes_weights=weights, **fields)
@@ -100,6 +101,7 @@ class EstimatorRegistry(Mapping[str, type]):
         info = getattr(type(estimator), "info", None)
         if not isinstance(info, EstimatorInfo) or info.name not in CLASSES:
             return None
+        # A subclass inherits ``info``, but loading its model would give the registered class instead.
         return info.name if type(estimator) is self[info.name] else None
 
 

@@ -39,6 +39,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
     Raises:
         TypeError: a function, or another object that is not data.
     """
+    # Before int, as a Status is one.
     if isinstance(value, Status):
         return {"$status": value.name}
     if isinstance(value, os.PathLike):
@@ -55,6 +56,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return {"$named": {"class": type(value).__name__, "fields": encode(name, value._asdict(), arrays)}}
     if scipy.sparse.issparse(value):
         return _encode_sparse(name, value, arrays)
+    # A named tuple that is not listed is refused below: a plain tuple would come back as another class.
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         items = [encode(f"{name}.{i}", item, arrays) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"$tuple": items}
@@ -84,6 +86,7 @@ def _encode_array(name, value, arrays):
         return {"$strings": host.tolist()}
     if host.dtype.kind not in "fiub":
         raise TypeError(f"{name} is an array of dtype {host.dtype}, which cannot be saved. Convert it to numbers.")
+    # safetensors takes C-ordered arrays in native byte order.
     arrays[name] = np.array(host, dtype=host.dtype.newbyteorder("="), order="C")
     return {"$jax_array" if isinstance(value, jax.Array) else "$array": name}
 

@@ -69,6 +69,7 @@ class _SpectralEstimator(Estimator):
         exponent = int(np.frexp(np.abs(self._rows).max())[1])
         rows = np.ldexp(self._rows.astype(np.float64), -exponent)
         with np.errstate(over="ignore", under="ignore"):
+            # gamma in the scaled unit, but finite: ∞·0 for equal samples would be NaN, where the weight is 1.
             gamma = min(np.ldexp(float(self.gamma_), 2 * exponent), np.finfo(float).max)
             weights = np.exp(-gamma * cdist(rows, rows, "sqeuclidean"))
         return weights.astype(published_dtype(self._rows))
@@ -93,6 +94,7 @@ class _SpectralEstimator(Estimator):
         """W if it is symmetric, else ½(W + Wᵀ) with a warning, as in scikit-learn."""
         if X.shape[0] != X.shape[1]:
             return X
+        # In floating point first: W + Wᵀ of small integer dtypes overflows.
         X = X.astype(np.float32 if X.dtype == np.float32 else np.float64)
         pair = uneven_pair(scipy.sparse.csr_array(X) if scipy.sparse.issparse(X) else X)
         if pair is None:
@@ -178,6 +180,7 @@ class _SpectralEstimator(Estimator):
 
     def _weights_are_equal(self):
         """True if the second eigenvalue is n / (n − 1), its maximum, which only equal weights of all pairs reach."""
+        # For n = 2 the second eigenvalue is n / (n − 1) = 2 for any weight, so it says nothing there.
         n, further = len(self.embedding_), self.eigenvalues_[self._n_trivial :]
         return n > 2 and len(further) > 0 and further[0] * (n - 1) / n > 1 - EIGENVALUE_ROUNDING
 

@@ -98,6 +98,7 @@ class AutoencoderClusterer(DeepEstimator):
     def _fit(self, X, class_codes):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
+        # All keys are split first: skipping or resuming one phase leaves the random numbers of the others as they were.
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
@@ -107,10 +108,12 @@ class AutoencoderClusterer(DeepEstimator):
         self._check_codes(codes, phases)
         self._initial_clusters = self._start(start_key, codes, autoencoder, rows, class_codes)
         module = self._make(autoencoder, self._initial_clusters)
+        # After a failed pretraining, clusters of the last finite codes are published with its status.
         if phases and phases[-1][1].status == Status.NOT_FINITE:
             phase, trained = phases[-1]
         else:
             module, phase, trained = self._train(train_key, module, rows, class_codes, snapshots, phases)
+        # On the host, as part of the model: `_init_module` needs their shapes, also after loading.
         self._initial_clusters = {name: np.array(value) for name, value in self._initial_clusters.items()}
         self._publish(module, trained, phase, rows, snapshots)
 
@@ -158,6 +161,7 @@ class AutoencoderClusterer(DeepEstimator):
             the autoencoder, and the results of its phases by name; the last one may be NOT_FINITE.
         """
         batch = self._batch(len(rows))
+        # −(−a // b) is ⌈a / b⌉: the epochs that make MIN_PRETRAIN_STEPS steps.
         passes = max(MIN_PRETRAIN_EPOCHS, -(-MIN_PRETRAIN_STEPS // (len(rows) // batch)))
         epochs = passes if self.pretrain_epochs is None else self.pretrain_epochs
         if epochs == 0:

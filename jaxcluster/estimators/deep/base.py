@@ -166,6 +166,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def module_(self) -> nnx.Module:
         """A copy of the trained module, in evaluation mode: see `jaxcluster.deep`."""
         check_is_fitted(self)
+        # A new module each time: the caller may train or change it without changing the estimator.
         module = with_weights(self._init_module(), self._weights)
         module.eval()
         return module
@@ -223,6 +224,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.n_iter_ = len(trained.history)
         self.snapshots_ = {"rows": snapshots.rows, **snapshots.codes}
         self.status_, self.failed_step_ = trained.status, trained.failed_step
+        # Empty clusters do not hide a status that says more.
         if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._n_empty():
             self.status_ = Status.EMPTY_CLUSTERS
         self._warn_of_status(trained, phase, rows)

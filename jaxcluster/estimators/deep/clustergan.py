@@ -147,6 +147,7 @@ class ClusterGAN(SinglePhaseEstimator):
 
     def _image_networks(self, width):
         shape, sizes = self.image_shape, {"channels": tuple(self.channels), "dense": self.hidden[-1]}
+        # Images scaled to [0, 1] get a generator with a sigmoid output; values of other scalings have no bounds.
         bounded = self.scaling in ("auto", "minmax")
         return (
             partial(nets.ImageGenerator, width, shape, bounded=bounded, **sizes),

@@ -178,6 +178,7 @@ class JointClustering(AutoencoderClusterer):
             self._centers_at_class_means(key, z, class_codes),
             self._centers_matched_to_classes(key, z, class_codes),
         )
+        # Variance 0 makes soft k-means Lloyd's algorithm, in which known samples keep their class.
         fit = partial(soft_kmeans.fit, key, z, self.n_clusters, variance=0.0, known=class_codes)
         return {"centers": min((fit(init=start).state for start in starts), key=lambda state: state.objective).centers}
 
@@ -193,6 +194,7 @@ class JointClustering(AutoencoderClusterer):
         fit = self._kmeans(key, z)
         counts = np.zeros((self.classes_.size, self.n_clusters))
         np.add.at(counts, (class_codes[class_codes >= 0], np.asarray(fit.labels)[class_codes >= 0]), 1)
+        # Hungarian algorithm: one cluster per class, such that most samples of known class lie in that of their class.
         own = linear_sum_assignment(counts, maximize=True)[1]
         return fit.state.centers[np.array([*own, *np.setdiff1d(np.arange(self.n_clusters), own)])]
 

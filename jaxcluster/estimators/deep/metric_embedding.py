@@ -118,6 +118,7 @@ class MetricEmbedding(AugmentationEstimator):
 
     def _warn_of_status(self, trained, phase, rows):
         super()._warn_of_status(trained, phase, rows)
+        # Records hold cumulative steps, and ``barren`` is a fraction of the steps of one epoch.
         steps = np.diff([0, *(record["step"] for record in self.epoch_history_)])
         barren = np.array([record["barren"] for record in self.epoch_history_])
         count = round(float(np.sum(steps * barren)))

@@ -94,6 +94,7 @@ def _fitted(x, how, likelihood, images):
     varying = ranges > 0
     if not _share_unit(ranges[varying]):
         return scaling
+    # The root mean square of the factors, relative to the largest: squares of factors above 1e154 overflow.
     most = scaling.factor[varying].max()
     shared = most * np.sqrt(np.mean(np.square(scaling.factor[varying] / most)))
     return scaling._replace(factor=np.full(scaling.factor.shape, shared))
@@ -116,6 +117,7 @@ def _warn_of_far_rows(rows):
     count = max(1, int(FAR_ROW_FRACTION * len(rows)))
     if len(rows) < 1 / FAR_ROW_FRACTION or not squares.any():
         return
+    # Selection in linear time; the order of the far samples does not matter.
     far = np.argpartition(squares, -count)[-count:]
     if squares[far].sum() <= FAR_VARIANCE_FRACTION * squares.sum():
         return

@@ -235,7 +235,10 @@ class SwAV(AugmentationEstimator):
         """Numbers of prototypes and of embeddings in the queue for n samples."""
         batch, count = self._batch(n), self.n_prototypes
         if count is None:
+            # Samples that take part in one assignment: any number up to n with an automatic queue, else batch and
+            # queue.
             seen = n if self.queue_size is None else batch + self.queue_size
             count = max(self.n_clusters, 2, min(PROTOTYPES_PER_CLUSTER * self.n_clusters, seen // ROWS_PER_PROTOTYPE))
+        # The queue completes the batch to ROWS_PER_PROTOTYPE samples per prototype, or to all n.
         wanted = max(0, min(ROWS_PER_PROTOTYPE * count, n) - batch)
         return {"prototypes": count, "queue": wanted if self.queue_size is None else self.queue_size}

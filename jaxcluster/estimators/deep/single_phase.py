@@ -61,11 +61,13 @@ class SinglePhaseEstimator(DeepEstimator):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
         net_key, train_key = jax.random.split(as_key(self.random_state))
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
+        # Abstract evaluation: wrong shapes are reported before anything is computed.
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
         snapshots, batch = self._snapshots(rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
+        # The decay is part of the checkpoints' configuration: a resumed run with more epochs would be another run.
         decay = self._decay(epochs * steps)
         trained = train(
             train_key,
@@ -142,6 +144,7 @@ class AugmentationEstimator(SinglePhaseEstimator):
             return nnx.clone(self.encoder)
         if self.image_shape is None:
             return nets.Projector((d, *self.hidden, self.latent), rngs=rngs)
+        # ⌊log₂(shorter side / 2)⌋ halvings leave at least 2 pixels.
         halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
         return nets.ConvNet(self.image_shape, self.latent, channels=CONV_CHANNELS[:halvings], rngs=rngs)
 
