@@ -280,8 +280,8 @@ class GaussianMixture(MixtureEstimator):
         verbose_interval: accepted for compatibility with scikit-learn.
         missing: True to integrate out NaN cells, in the fit and for new samples.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
-        batch_size: samples per batch of stepwise EM, for at most ``max_iter`` epochs; None for EM on all samples.
-        decay: exponent of stepwise EM and `partial_fit`, in (0.5, 1]: the t-th batch has weight (t + 2)^-decay.
+        batch_size: samples per batch of online EM, for at most ``max_iter`` epochs; None for EM on all samples.
+        decay: exponent of online EM and `partial_fit`, in (0.5, 1]: the t-th batch has weight (t + 2)^-decay.
 
     Attributes:
         weights_: (n_components,).
@@ -386,7 +386,7 @@ class GaussianMixture(MixtureEstimator):
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
-        """Update the mixture by one more batch, a step of stepwise EM; the first call initializes from its batch.
+        """Update the mixture by one more batch, a step of online EM; the first call initializes from its batch.
 
         ``labels_`` and ``lower_bound_`` are then those of the batch, ``lower_bound_`` as it was before the update.
 

@@ -104,17 +104,18 @@ def m_step(
     joint = jax.tree.map(jnp.add, moments, prior_moments)
     delta = joint.first / joint.weight[:, None]
     scatter = covariance_type.covariances(joint, delta, joint.weight)
-    rows, weight = moments.weight, joint.weight
+    count, weight = moments.weight, joint.weight
+    # All components share a tied precision, and its posterior gets the mean number of samples of a component.
     if covariance_type.name == "tied":
-        rows, weight = jnp.sum(rows) / k, jnp.sum(weight) / k
+        count, weight = jnp.sum(count) / k, jnp.sum(weight) / k
 
     def each(values):
         return values.reshape(values.shape + (1,) * (scatter.ndim - values.ndim))
 
-    degrees = prior.degrees_of_freedom + rows
+    degrees = prior.degrees_of_freedom + count
     ridge = covariance_type.isotropic(prior.reg, k, d).astype(scatter.dtype)
     prior_covariance = prior.covariance.reshape((1,) * (scatter.ndim - prior.covariance.ndim) + prior.covariance.shape)
-    total = prior_covariance + each(weight) * scatter + each(rows) * ridge
+    total = prior_covariance + each(weight) * scatter + each(count) * ridge
     covariances, factor, repaired = covariance_type.factor(total / each(degrees), d)
     concentration = _concentration(options.process, moments.weight, prior.weight_concentration)
     posterior = Posterior(concentration, joint.weight, reference + delta, degrees, covariances, factor)

@@ -258,7 +258,7 @@ class FramedPosterior(NamedTuple):
         return host_posterior(self.options, self.components, self.prepared, self.x, far_mask, means, self.outside)
 
     def _n_observed(self, log_jacobian):
-        """Number of observed features of each sample; that of all features if the number makes no difference."""
+        """Number of observed features of each sample; d if none is missing, or if the log-Jacobian is 0."""
         x = self.prepared.points.x
         if not self.options.missing or (not validation.is_traced(log_jacobian) and log_jacobian == 0):
             return x.shape[1]

@@ -89,15 +89,16 @@ def posterior_by_differences(covariance_type: CovarianceType, components: Compon
 
 
 def _chunk_posterior(covariance_type, components, x):
+    """`FarPosterior` of a chunk: distances choose the nearest component, differences to it decide."""
     observed = ~np.isnan(x)
     x = np.where(observed, x, 0)
     # Samples beyond MAX_COORDINATE are scaled back along their direction: so far away only q, not μ, matters.
-    length = np.maximum(np.abs(x).max(axis=1) / MAX_COORDINATE, 1)
-    x = (x / length[:, None]).astype(np.float64)
+    scale = np.maximum(np.abs(x).max(axis=1) / MAX_COORDINATE, 1)
+    x = (x / scale[:, None]).astype(np.float64)
     candidates = [_HostComponent(covariance_type, components, j, observed) for j in range(len(components.means))]
     with np.errstate(over="ignore"):  # as good as infinitely far from a component that is a point
         squares = np.stack([np.square(each.whiten(x)).sum(axis=1) for each in candidates])
-    log_peaks = np.stack([np.broadcast_to(each.log_peak, length.shape) for each in candidates])
+    log_peaks = np.stack([np.broadcast_to(each.log_peak, scale.shape) for each in candidates])
     best = np.argmin(squares / 2 - log_peaks, axis=0)
     differences = np.empty(squares.shape)
     for j in np.unique(best):
@@ -105,11 +106,12 @@ def _chunk_posterior(covariance_type, components, x):
         for i, candidate in enumerate(candidates):
             differences[i, rows] = candidate.log_ratio(candidates[j], x[rows], rows)
     log_max = differences.max(axis=0)
+    # Softmax of the differences to the nearest component, whose own difference is 0.
     powers = np.exp(differences - log_max)
     total = powers.sum(axis=0)
     nearest = best, np.arange(len(x))
     with np.errstate(over="ignore"):
-        squares = (squares[nearest] * np.square(length)).astype(np.float64)
+        squares = (squares[nearest] * np.square(scale)).astype(np.float64)
     log_p = log_peaks[nearest] - (squares + observed.sum(axis=1) * LOG_2PI) / 2 + log_max + np.log(total)
     return FarPosterior(np.argmax(differences, axis=0).astype(np.int32), log_p, (powers / total).T)
 

@@ -90,18 +90,18 @@ def positive_definite(matrices: Float[Array, "*k d d"]) -> Bool[Array, "*k"]:
     variances = jnp.diagonal(matrices, axis1=-2, axis2=-1)
     # Pivot i is the variance less the squares of row i of the factor, each rounded by eps·variance. The bound √tiny
     # keeps the inverse variance and its square finite.
-    least = MIN_PIVOT_ULPS * jnp.finfo(matrices.dtype).eps * variances
-    return jnp.all((pivots > least) & (variances > jnp.sqrt(jnp.finfo(matrices.dtype).tiny)), axis=-1)
+    min_pivot = MIN_PIVOT_ULPS * jnp.finfo(matrices.dtype).eps * variances
+    return jnp.all((pivots > min_pivot) & (variances > jnp.sqrt(jnp.finfo(matrices.dtype).tiny)), axis=-1)
 
 
 def _ridge(covariances):
-    """Smallest tried ridge that makes each matrix positive definite; 0 for nearly all."""
+    """Ridge that makes each matrix positive definite: 0 if it is already, or a first guess doubled until it does."""
     dtype = covariances.dtype
     eye = jnp.eye(covariances.shape[-1], dtype=dtype)
     # The largest entry of all, not of the diagonal: variances that have canceled may be smaller than a covariance.
     scale = jnp.max(jnp.abs(covariances), axis=(-2, -1))
-    least = jnp.maximum(scale * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
-    start = jnp.where(jnp.isfinite(least), 2 * MIN_PIVOT_ULPS * least, 1)
+    rounding = jnp.maximum(scale * jnp.finfo(dtype).eps, jnp.sqrt(jnp.finfo(dtype).tiny))
+    first = jnp.where(jnp.isfinite(rounding), 2 * MIN_PIVOT_ULPS * rounding, 1)
     finite = jnp.all(jnp.isfinite(covariances), axis=(-2, -1))
 
     def singular(ridge):
@@ -109,14 +109,14 @@ def _ridge(covariances):
 
     def double(carry):
         ridge, bad, steps = carry
-        ridge = jnp.where(bad, jnp.maximum(2 * ridge, start), ridge)
+        ridge = jnp.where(bad, jnp.maximum(2 * ridge, first), ridge)
         return ridge, singular(ridge), steps + 1
 
     def unfinished(carry):
         _, bad, steps = carry
         return jnp.any(bad) & (steps < MAX_RIDGE_DOUBLINGS)
 
-    none = jnp.zeros_like(start)
+    none = jnp.zeros_like(first)
     return jax.lax.while_loop(unfinished, double, (none, singular(none), jnp.int32(0)))[0]
 
 
