@@ -1,1 +1,1 @@
-"""How anything is iterated, folded, restarted, spread over devices and checked."""
+"""Foundations of all algorithms: validation, frames, reductions, loops, batches, sharding, memory and checkpoints."""

@@ -77,6 +77,7 @@ def map_threaded(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
 
 def best_of(fits: Fit) -> Fit:
     """Fit of least objective along the leading axis; the first of equals."""
+    # argmin would choose a NaN first.
     objective = jnp.where(jnp.isnan(fits.state.objective), jnp.inf, fits.state.objective)
     best = jnp.argmin(objective)
     return jax.tree.map(lambda leaf: leaf[best], fits)

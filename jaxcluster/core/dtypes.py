@@ -40,6 +40,7 @@ def publish(value: Any, dtype: np.dtype) -> Published:
     Numbers beyond the range of ``dtype``, such as the inertia of samples near 1e-30 or of weights near 1e40, stay in
     float64.
     """
+    # Infinite or 0 in ``dtype``, but not in float64: such a result would be wrong in all its digits.
     wide = np.asarray(value)
     with np.errstate(over="ignore", under="ignore"):
         value = wide.astype(dtype)
@@ -93,8 +94,9 @@ def in_float64(x: np.ndarray, origin: np.ndarray | tuple[int, ...] | None = None
     if origin is None:
         return x.astype(np.float64)
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        # Differences modulo 2^64 are exact below 2^63, which float64 subtraction of such integers is not.
         column = np.array([int(value) % 2**64 for value in origin], np.uint64)
-        differences = (x.astype(np.uint64) - column).astype(np.int64)  # modulo 2^64: right where they are below 2^63
+        differences = (x.astype(np.uint64) - column).astype(np.int64)
         wide = x.astype(np.float64) - np.array(origin, np.float64)
         return np.where(np.abs(wide) > 2.0**62, wide, differences)
     return (x - np.array(origin, np.longdouble)).astype(np.float64)

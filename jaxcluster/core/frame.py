@@ -166,6 +166,8 @@ def _bound(origin, least, most):
 
 def _exponent(spread, bound):
     """Exponent that scales ``spread`` to about 1, or 0 if it is not far from 1; it keeps all numbers below 2^40."""
+    # Near 1 squares neither overflow nor underflow. A frame without scaling is the common case, and its samples need no
+    # multiplication.
     size = binary_exponent(spread)
     exponent = 0 if abs(size) <= UNSCALED_EXPONENTS else -size
     return min(exponent, LARGEST_EXPONENT - binary_exponent(bound))
@@ -186,6 +188,7 @@ def sample_rows(x, weights):
 
 def _spread_indices(n, count):
     """Sample of ``count`` of n indices, one in each of as many equal parts, at positions without a period."""
+    # One index in each part, at a golden-ratio sequence of offsets: even, and in no resonance with periodic rows.
     steps = np.arange(count)
     return np.minimum(((steps + (steps * _GOLDEN) % 1) * (n / count)).astype(np.int64), n - 1)
 
@@ -194,6 +197,7 @@ def _lower_median(sample):
     """Lower median of each column, an entry of it, NaN ignored."""
     columns = np.ascontiguousarray(sample.T)
     counts = np.maximum((~np.isnan(columns)).sum(axis=1), 1)
+    # The lower median is an entry of the column, so that x − origin is exact for entries near it.
     middle = (counts - 1) // 2
     columns = np.partition(columns, np.unique(middle), axis=1)  # NaN last
     return columns[np.arange(len(columns)), middle]

@@ -86,6 +86,7 @@ def _select(leaves, marks):
 
 
 def _solve(operator, right):
+    # Near rounding: the error of the linear solve is an error of the gradient.
     options = {"tol": 16 * float(jnp.finfo(right.dtype).eps), "restart": GMRES_RESTART, "maxiter": GMRES_RESTARTS}
     return jax.scipy.sparse.linalg.gmres(operator, right, **options)[0]
 

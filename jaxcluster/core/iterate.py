@@ -65,11 +65,13 @@ def iterate(
 
     def unfinished(carry):
         state, steps, _ = carry
+        # False for a residual or a tolerance of NaN, which therefore ends the loop.
         return (state.residual > tol) & (steps < max_steps)
 
     def advance(carry):
         state, steps, history = carry
         state = step(state)
+        # Beyond the capacity the write is dropped, and the loop goes on.
         return state, steps + 1, history.at[steps].set(state.objective, mode="drop")
 
     history = jnp.zeros((capacity,), jnp.result_type(state.objective)) if after is None else after.history

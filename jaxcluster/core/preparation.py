@@ -261,6 +261,7 @@ def _scaled_weights(weights):
     if weights is None:
         return None, 0
     weights = np.asarray(weights, np.float64)
+    # The mean relative to the largest: a sum of weights near 1e308 would overflow.
     positive = weights[weights > 0]
     largest = binary_exponent(positive.max())
     exponent = 1 - largest - binary_exponent(np.ldexp(positive, -largest).mean())
@@ -292,6 +293,7 @@ def _by_blocks(x, work):
 
 def _aligned(shape, dtype):
     """Uninitialized array on an `ALIGNMENT` boundary."""
+    # NumPy aligns to 16 bytes only; the view starts at the next boundary of a larger buffer.
     size = int(np.prod(shape)) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
