@@ -299,16 +299,16 @@ def test_every_ending_but_convergence_is_a_warning(status, capsys):
 
 def test_empty_clusters_are_put_down_to_repeated_rows_only_if_there_are(capsys):
     from jaxcluster.cli.inputs import Rows
-    from jaxcluster.cli.sweep_warnings import warn_of
+    from jaxcluster.cli.sweep_results import warn_of_status
 
     x = np.repeat(np.eye(3), 4, axis=0)
     empty = np.full((2, 1), Status.EMPTY_CLUSTERS)
-    warn_of(empty, ["3", "4"], [3, 4], Rows(None, x, None, None), by=" for k = ")
+    warn_of_status(empty, ["3", "4"], [3, 4], Rows(None, x, None, None), before=" for k = ")
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "Warning: there are fewer distinct rows than clusters for k = 4."
     assert said[1].startswith("Warning: some starts left clusters empty for k = 3, though there are enough")
     weights = np.repeat([1.0, 1, 0], 4)
-    warn_of(empty, ["3", "4"], [3, 4], Rows(None, x, None, weights), by=" for k = ")
+    warn_of_status(empty, ["3", "4"], [3, 4], Rows(None, x, None, weights), before=" for k = ")
     assert capsys.readouterr().err == "Warning: there are fewer distinct rows than clusters for k = 3, 4.\n"
 
 

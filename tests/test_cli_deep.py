@@ -11,12 +11,9 @@ import pytest
 from command_line import call, read_labels, refuse, rows_and_species
 
 import jaxcluster
-from jaxcluster.cli import deep_options
 from jaxcluster.cli.console import Stages
-from jaxcluster.cli.training import Told, phases_of
-from jaxcluster.deep.autoencoder import LIKELIHOODS
+from jaxcluster.cli.training import ConsoleProgress, phases_of
 from jaxcluster.estimators import ESTIMATORS
-from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
 
 TINY = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--epochs", 2, "--n-init", 2)
 SAME = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2, "random_state": 0}
@@ -175,15 +172,10 @@ def test_the_terminal_tells_how_far_a_training_is(flowers):
 
     model = jaxcluster.DEC(3, **SAME, pretrain="stacked", tol=None)
     listener = Listener.__new__(Listener)
-    model.set_params(callbacks=[Told("Fitting", phases_of(model), listener)]).fit(flowers)
+    model.set_params(callbacks=[ConsoleProgress("Fitting", phases_of(model), listener)]).fit(flowers)
     assert said[0] == "Fitting: layer 1 of 2, 2 epochs"
     assert re.fullmatch(r"Fitting: pretraining, epoch 2/2, loss [\d.e+-]+", said[8])
     assert re.fullmatch(r"Fitting: clustering, epoch 2/2, loss [\d.e+-]+, [\d.]+% of rows changed", said[-1])
-
-
-def test_the_choices_on_offer_are_those_of_the_library():
-    assert sorted(deep_options.Likelihood) == sorted(LIKELIHOODS)
-    assert sorted(deep_options.Pretraining) == sorted(PRETRAINING)
 
 
 def test_all_methods_are_listed():

@@ -14,8 +14,6 @@ from sklearn import metrics as oracle
 from sklearn.datasets import make_moons
 
 import jaxcluster
-from jaxcluster.cli import graph_options
-from jaxcluster.ops import distance
 
 N, EPS = 200, 0.25
 ALWAYS = {"config.json", "labels.csv", "metrics.json", "model"}
@@ -234,11 +232,3 @@ def test_spectral_clustering_has_a_graph_and_labels_no_new_rows(data, moons, tmp
     for word in ("<h2>Graph</h2>", "Least 8 eigenvalues of the Laplacian", "between clusters"):
         assert word in page
     assert "SpectralClustering cannot label new rows" in refuse("predict", tmp_path / "run", data / "moons.npy")
-
-
-def test_the_choices_on_offer_are_those_of_the_library():
-    assert sorted(graph_options.Distance) == sorted(distance.METRICS)
-    assert sorted(graph_options.Assignment) == sorted(jaxcluster.spectral.ASSIGNMENTS)
-    assert sorted(graph_options.Extraction) == sorted(jaxcluster.optics.METHODS)
-    assert sorted(graph_options.Selection) == sorted(jaxcluster.hdbscan.METHODS)
-    assert {*graph_options.Affinity} == {name for name in jaxcluster.spectral.AFFINITIES if "precomputed" not in name}

@@ -15,7 +15,7 @@ import pytest
 from jaxcluster import plots
 from jaxcluster.datasets import Dataset, load, scale
 from jaxcluster.report import Components, sections, tables, write_report
-from jaxcluster.report.scores import MEANINGS, meaning
+from jaxcluster.report.scores import SCORE_INFO, score_info
 from jaxcluster.types import Fit, Status
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -116,8 +116,8 @@ def test_scores_are_shown_with_their_meaning(page):
     for word in ("0.7163", "0.5512", "1,165,189", "3.2500", "Adjusted Rand index", "Silhouette", "My score"):
         assert word in page.text
     for name in ("adjusted_rand", "silhouette", "inertia"):
-        assert MEANINGS[name].range in page.text
-        assert MEANINGS[name].says in page.text
+        assert SCORE_INFO[name].range in page.text
+        assert SCORE_INFO[name].description in page.text
     captions = [caption for caption in ("Against the truth", "Without the truth") if caption in page.text]
     assert len(captions) == 2
 
@@ -203,8 +203,8 @@ def test_the_objective_is_called_by_its_name(iris, labels, centers, spreads, tmp
     assert "Lower bound (nats per row) over 3 steps" in page.text
     assert "inertia" not in page.text.lower()
     for name in ("log_likelihood", "bic", "aic"):
-        assert MEANINGS[name].says in page.text
-        assert not meaning(name).truth
+        assert SCORE_INFO[name].description in page.text
+        assert not score_info(name).truth
 
 
 def test_of_k_means_the_inertia_should_fall(page):
@@ -472,8 +472,8 @@ def test_scores_of_the_metrics_module_are_known():
     names = [name for name in metrics.__all__ if name.endswith("_score")] + ["clustering_accuracy"]
     assert len(names) > 10
     for name in names:
-        assert meaning(name).says, name
-    assert meaning("ari") == meaning("adjusted_rand_score") == MEANINGS["adjusted_rand"]
+        assert score_info(name).description, name
+    assert score_info("ari") == score_info("adjusted_rand_score") == SCORE_INFO["adjusted_rand"]
 
 
 @pytest.mark.parametrize(

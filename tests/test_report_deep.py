@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from jaxcluster.cli.deep_report import training_of, with_images
+from jaxcluster.cli.fit_pipeline import picture_shape
 from jaxcluster.datasets import Dataset
 from jaxcluster.estimators.deep.self_supervised import SwAV
 from jaxcluster.estimators.deep.vade import VaDE
@@ -37,7 +37,7 @@ def model(rows) -> VaDE:
 
 @pytest.fixture(scope="module")
 def told(model, rows) -> Training:
-    return training_of(model, rows)
+    return Training(**model.report_parts(rows)["training"])
 
 
 def report(folder: Path, dataset: Dataset, labels: np.ndarray, training: Training, **options) -> Page:
@@ -49,7 +49,7 @@ def report(folder: Path, dataset: Dataset, labels: np.ndarray, training: Trainin
 def test_what_the_network_makes_of_rows_is_told(model, rows, told):
     np.testing.assert_array_equal(told.codes, model.transform(rows))
     np.testing.assert_array_equal(told.moments["the end"], told.codes)
-    names = ["pretraining, epoch 1", "pretraining, epoch 2", "clustering, epoch 1", "clustering, epoch 2", "the end"]
+    names = ["pretrain-1", "pretrain-2", "cluster-1", "cluster-2", "the end"]
     assert list(told.moments) == names
     np.testing.assert_array_equal(told.returned, model.reconstruct(rows))
     assert (np.shape(told.decoded), np.shape(told.samples)) == ((2, 12), (2, 8, 12))
@@ -57,8 +57,8 @@ def test_what_the_network_makes_of_rows_is_told(model, rows, told):
 
 
 def test_images_have_a_training_with_all_its_pictures(model, rows, told, tmp_path):
-    dataset = with_images(Dataset("faces", rows), VaDE(2, image_shape=(4, 3, 1)))
-    assert dataset.image_shape == (4, 3)
+    assert picture_shape(None, (4, 3, 1)) == (4, 3)
+    dataset = Dataset("faces", rows, image_shape=(4, 3))
     page = report(tmp_path, dataset, model.labels_, told, status=Status.MAX_STEPS)
     for part in ("Training", "Embedding", "Reconstructions", "Samples"):
         assert part in page.words
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused(rows, told, tmp_path, changed, message):
 
 def test_a_network_without_a_decoder_shows_the_rows_nearest_to_prototypes(rows, tmp_path):
     model = SwAV(2, hidden=(8,), latent=2, projection=None, n_prototypes=5, epochs=1, random_state=0).fit(rows)
-    told = training_of(model, rows)
+    told = Training(**model.report_parts(rows)["training"])
     assert (told.returned, told.decoded, told.samples) == (None, None, None)
     assert (told.endless, told.epochs) == (True, 1)
     owners = {int(name.split(": ")[1]): int(name.split(":")[0]) for name in told.nearest}

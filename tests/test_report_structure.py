@@ -13,7 +13,6 @@ from sklearn.neighbors import kneighbors_graph
 from test_report import Page
 
 from jaxcluster import DBSCAN
-from jaxcluster.cli import structure
 from jaxcluster.datasets import Dataset
 from jaxcluster.report import Structure, write_report
 
@@ -75,16 +74,16 @@ def test_a_structure_of_other_rows_is_refused(found, message, tmp_path):
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 def test_the_curve_of_dbscan_is_of_the_distances_that_make_core_rows(metric, monkeypatch):
     estimator = DBSCAN(1.5, min_samples=4, metric=metric).fit(X)
-    found = structure.structure_of(estimator, X, None)
+    found = Structure(**estimator.report_parts(X)["structure"])
     core = found.neighbor_distances <= found.eps
     np.testing.assert_array_equal(np.flatnonzero(core), estimator.core_sample_indices_)
     assert (found.min_samples, found.eps) == (4, 1.5)
-    monkeypatch.setattr(structure, "CURVE_ROWS", 20)
-    some = structure.structure_of(estimator, X, None)
+    monkeypatch.setattr("jaxcluster.estimators.density.CURVE_ROWS", 20)
+    some = Structure(**estimator.report_parts(X)["structure"])
     assert some.neighbor_distances.shape == (20,)
     assert np.isin(some.neighbor_distances, found.neighbor_distances).all()
 
 
 def test_there_is_no_curve_where_neighbors_have_weights_or_are_too_few():
-    assert structure.structure_of(DBSCAN(1.5).fit(X), X, np.ones(60)) is None
-    assert structure.structure_of(DBSCAN(1.5, min_samples=61).fit(X), X, None) is None
+    assert DBSCAN(1.5).fit(X).report_parts(X, np.ones(60)) == {}
+    assert DBSCAN(1.5, min_samples=61).fit(X).report_parts(X) == {}

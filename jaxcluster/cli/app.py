@@ -1,4 +1,4 @@
-"""The application: its commands, and how it fails."""
+"""The application: its commands, and its errors and exit codes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, one_line
-from jaxcluster.cli.fit import fit
-from jaxcluster.cli.info import info
+from jaxcluster.cli.errors import UsageError, UserError, one_line
+from jaxcluster.cli.fit import Methods
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.report import report
+from jaxcluster.cli.runtime import info
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
 from jaxcluster.core import signals
 
-UsageError = typer.BadParameter.__mro__[1]
-"""What wrong words on the command line raise; its module depends on the version of typer."""
-
 
 class Commands(TyperGroup):
-    """All commands. A user's mistake is one line on stderr and exit code 2; a defect keeps its traceback.
+    """All commands. An error that a user can correct is one line on stderr, exit code 2; a defect keeps its traceback.
 
     A command that a signal stops ends with the signal's code of `jaxcluster.core.signals`.
     """
@@ -40,26 +37,30 @@ class Commands(TyperGroup):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Runs a command and exits with its code."""
+        """Run a command and exit with its code."""
         from jaxcluster.cli.console import complain, warnings_in_one_line
 
         args = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]
-        runs.WORDS.set(args)
+        runs.ARGV.set(args)
         signals.set_stop_message(signals.NOTHING_WRITTEN)
         try:
             with warnings_in_one_line():
                 code = super().main(args, prog_name, standalone_mode=False, **extra)
-        except (MistakeError, UsageError) as error:
+        except (UserError, UsageError) as error:
             if debug:
                 traceback.print_exc()
             complain("Error", message_of(error), "red")
             code = 2
         sys.exit(code if isinstance(code, int) else 0)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands, ``fit`` first: typer lists groups last."""
+        return sorted(self.commands, key=lambda name: name != "fit")
+
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command; one that is stopped says what it leaves."""
+        """Run a command; one that is stopped says what it leaves."""
         from jaxcluster.cli.console import complain
 
         try:
@@ -71,7 +72,7 @@ class Commands(TyperGroup):
 
 
 def message_of(error: Exception) -> str:
-    """One line for a mistake; where a command or option is unknown it lists the known ones."""
+    """One line for an error; for an unknown command or option it lists the known ones."""
     text = one_line(error.format_message() if isinstance(error, UsageError) else error)
     ctx = getattr(error, "ctx", None)
     if ctx is None:
@@ -80,7 +81,7 @@ def message_of(error: Exception) -> str:
         known = [option for param in ctx.command.params for option in param.opts if option.startswith("--")]
         return f"{text.rstrip('.')}. The options of {ctx.command_path} are {', '.join(known)}."
     if text.startswith("No such command"):
-        return f"{text} The commands are {', '.join(ctx.command.commands)}."
+        return f"{text} The commands are {', '.join(ctx.command.list_commands(ctx))}."
     return f"{text.rstrip('.')}. See {ctx.command_path} --help."
 
 
@@ -93,7 +94,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (fit, predict, report, score, sweep, transport, info):
+fit = typer.Typer(cls=Methods, subcommand_metavar="ALGO DATA --out DIR [OPTIONS]", rich_markup_mode="rich")
+app.add_typer(fit, name="fit")
+
+
+@fit.callback()
+def methods() -> None:
+    """Cluster the rows of a data set; write labels, model, scores and a report to a folder.
+
+    Each method has options of its own: jaxcluster fit kmeans --help shows them. For example:
+
+      jaxcluster fit kmeans digits --k 10 --out runs/digits
+    """
+
+
+for command in (predict, report, score, sweep, transport, info):
     app.command()(command)
 
 

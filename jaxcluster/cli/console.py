@@ -1,6 +1,6 @@
-"""What the command line says: tables and lines on stdout; progress, warnings and errors on stderr.
+"""Output of the command line: tables and lines on stdout; progress, warnings and errors on stderr.
 
-Without a terminal nothing moves and nothing is colored.
+Without a terminal there is no progress and no color.
 """
 
 from __future__ import annotations
@@ -22,51 +22,48 @@ from jaxcluster.core import signals
 from jaxcluster.core.messages import printable
 
 STDERR = Console(stderr=True, highlight=False)
-"""One for all: what is printed while progress is shown has to go through the console that shows it."""
+"""The only console for stderr: lines that are printed during a stage must go through the one that shows progress."""
 
 
 def stdout(quiet: bool = False) -> Console:
-    """Where results go; nowhere if quiet."""
+    """A console for results, which prints nothing if quiet."""
     return Console(quiet=quiet, highlight=False)
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Lines as they are: never wrapped, so that a long path can be copied, free of markup and of control signs."""
+    """Print lines as they are: not wrapped, so that a long path can be copied, without markup or control characters."""
     console.print(Text("\n".join(map(printable, text.split("\n"))), style=style), soft_wrap=True)
 
 
 def complain(kind: str, message: str, style: str) -> None:
-    """One line on stderr: ``Error: …`` or ``Warning: …``."""
+    """Print one line on stderr: ``Error: …`` or ``Warning: …``."""
     text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (printable(one_line(message)), style))
     STDERR.print(text, soft_wrap=True)
-
-
-def note(notes: Sequence[str], *, quiet: bool = False) -> None:
-    """What a reader decided where a file can be read in two ways, a line each on stderr."""
-    for each in () if quiet else notes:
-        complain("Note", as_options(each), "cyan")
 
 
 def show_table(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, text: Sequence[int] = (0,)
 ) -> None:
-    """Prints a title, a table and an empty line.
+    """Print a title, a table and an empty line.
 
     Columns hold numbers, to the right, but for those listed in ``text``. Columns without names have no head.
     """
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(columns), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_header=any(columns), pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(printable(name), justify="left" if i in text else "right", no_wrap=i not in text)
+        table.add_column(printable(name), justify="left" if i in text else "right", no_wrap=i not in text)
     for row in rows:
-        made.add_row(*(Text(printable(number(value))) for value in row))
+        table.add_row(*(Text(printable(number(value))) for value in row))
     say(console, title, "bold")
-    console.print(made, "", sep="\n")
+    console.print(table, "", sep="\n")
 
 
 def number(value: Any) -> str:
-    """A value as a table shows it: 4 decimals below ten thousand, thousands apart above, a dash for nothing.
+    """A value for a table: 4 decimals below 10,000, groups of thousands above, "-" for None.
 
-    Numbers too large or too small for that are written with their power of ten.
+    Floats below 5e-5, which 4 decimals would show as 0, and from 1e12 on have an exponent.
+
+    >>> number(0.5), number(12345.6), number(1e-7), number(1234), number(None)
+    ('0.5000', '12,346', '1.0000e-07', '1,234', '-')
     """
     if value is None:
         return "-"
@@ -78,16 +75,16 @@ def number(value: Any) -> str:
 
 
 class Stages:
-    """What is being done now, and how many seconds each thing took."""
+    """The current stage of a command, and the seconds that each stage took."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, *, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
-        self._progress = progress
+        self._progress, self._quiet = progress, quiet
         self._task: Any = None
 
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[None]:
-        """Shows ``description`` while the block runs, and times it under ``name``."""
+        """Show ``description`` while the block runs, and time it under ``name``."""
         signals.check_stopped()
         task = self._task = self._progress.add_task(printable(description), total=None)
         start = time.perf_counter()
@@ -98,23 +95,28 @@ class Stages:
             self._progress.remove_task(task)
             self._task = None
 
+    def note(self, notes: Sequence[str]) -> None:
+        """Print the decisions of a reader about a file that can be read in two ways, a line each on stderr."""
+        for each in () if self._quiet else notes:
+            complain("Note", as_options(each), "cyan")
+
     def say(self, description: str) -> None:
-        """Shows how far what is being done has come."""
+        """Replace the line that shows the progress of the current stage."""
         if self._task is not None:
             self._progress.update(self._task, description=printable(description))
 
 
 @contextmanager
 def stages(quiet: bool = False) -> Iterator[Stages]:
-    """Progress on a terminal's last line; it leaves nothing behind."""
+    """Progress on the last line of a terminal, cleared in the end."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=STDERR, transient=True, disable=quiet or not STDERR.is_terminal) as progress:
-        yield Stages(progress)
+        yield Stages(progress, quiet=quiet)
 
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Shows each warning meant for users as one yellow line, once."""
+    """Show each `UserWarning` of the block as one yellow line, once."""
     seen: set[str] = set()
 
     def show(message, category, filename, lineno, file=None, line=None):

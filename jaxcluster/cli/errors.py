@@ -1,4 +1,4 @@
-"""A user's mistake, told apart from a defect of the program."""
+"""Errors that a user can correct, apart from defects of the program."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MISTAKES = (ValueError, TypeError, OSError, MemoryError)
-"""What readers, checks and fits raise for wrong arguments, wrong data and missing files."""
+import typer
 
+UsageError = typer.BadParameter.__mro__[1]
+"""Raised by the parser for wrong words on the command line; its module depends on the version of typer."""
+
+CORRECTABLE = (ValueError, TypeError, OSError, MemoryError)
+"""Errors that readers, checks and fits raise for wrong arguments, wrong data and missing files."""
 
 SPELLINGS = {
     "header=True": "--header",
@@ -21,29 +25,32 @@ SPELLINGS = {
     'jax.config.update("jax_enable_x64", True)': "JAX_ENABLE_X64=1 before the command",
     "jax.config.update('jax_enable_x64', True)": "JAX_ENABLE_X64=1 before the command",
 }
-"""What the library calls its arguments and switches, and what they are called here."""
+"""Arguments and switches of the library, and the options that stand for them here."""
 
 
-class MistakeError(Exception):
-    """What a user can mend: shown as one line, exit code 2."""
+class UserError(Exception):
+    """An error that the user can correct: shown as one line, exit code 2."""
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
-    """Around what works on a user's words and data, and nothing else: a defect elsewhere keeps its traceback."""
+def user_errors() -> Iterator[None]:
+    """Turn errors of the block into `UserError`, for code that works on a user's words and data, and for no other.
+
+    A defect elsewhere keeps its traceback.
+    """
     try:
         yield
-    except (*MISTAKES, RuntimeError) as error:
+    except (*CORRECTABLE, RuntimeError) as error:
         from jaxcluster.core.memory import shortage_message
 
-        told = shortage_message(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
-        if told is None:
+        message = shortage_message(error) if isinstance(error, (MemoryError, RuntimeError)) else one_line(error)
+        if message is None:
             raise
-        raise MistakeError(as_options(told)) from error
+        raise UserError(as_options(message)) from error
 
 
 def one_line(error: BaseException | str) -> str:
-    """A message without its line breaks; the error's name where it has none, and no numbers of the system's errors."""
+    """The message of an error without line breaks; the error's name if it has none. System errors lose their number."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}."
     if isinstance(error, OSError) and error.strerror:

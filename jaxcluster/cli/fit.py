@@ -1,177 +1,186 @@
-"""``jaxcluster fit``: from a data set to labels, a model, scores and a report."""
+"""``jaxcluster fit``: from a data set to labels, a model, scores and a report, by a command for each method."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from jaxcluster.cli import deep_options as deep
-from jaxcluster.cli import graph_options as graph
 from jaxcluster.cli import options as opt
-from jaxcluster.cli import partition_options as partition
-from jaxcluster.cli.errors import mistakes
-from jaxcluster.cli.inputs import Source, read
+from jaxcluster.cli.errors import UsageError, UserError, user_errors
+from jaxcluster.cli.inputs import Source
+from jaxcluster.estimators import CLASSES
 
-OWN = {
-    *("algo", "data", "k", "out", "scale", "columns", "truth", "weights", "key", "init", "max_iter"),
-    *("header", "delimiter", "decimal", "encoding"),
-    *("must_link", "cannot_link", "labels", "tensorboard", "param", "overwrite", "no_report", "quiet"),
+FAMILIES = {
+    "partition": "Partitions",
+    "mixture": "Mixtures of Gaussians",
+    "graph": "Graphs",
+    "density": "Density",
+    "deep": "Deep clustering",
 }
-"""Arguments of `fit` that are no parameters of an estimator, or of another name with each."""
+"""Headings of the list of methods, by the family of their `EstimatorInfo`."""
 
-RENAMED = {"seed": "random_state", "covariance": "covariance_type"}
-"""Parameters whose options have a shorter name."""
+EXAMPLES = {
+    "kmeans": "flowers.csv --k 3 --truth species --out runs/flowers",
+    "minibatch-kmeans": "big.npy --k 100 --out runs/big",
+    "balanced-kmeans": "digits --k 10 --out runs/even",
+    "kmedoids": "flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers",
+    "gmm": "flowers.csv --k 3 --truth species --covariance tied --out runs/flowers",
+    "dbscan": "moons:n=1000 --eps 0.15 --out runs/moons",
+    "joint-clustering": "digits --k 10 --labels 0.1 --out runs/joint",
+}
+"""Words after the name of a method, to begin with."""
 
 
 def fit(
-    algo: Annotated[
-        str,
-        typer.Argument(metavar="ALGO", show_default=False, help="How to cluster: kmeans, or another that info lists."),
-    ],
+    method: str,
+    /,
     data: opt.Data,
     *,
-    k: Annotated[
-        int | None,
-        typer.Option(
-            "--k",
-            "-k",
-            metavar="K",
-            min=1,
-            show_default=False,
-            help="How many clusters to find; methods by density find out.",
-        ),
-    ] = None,
     out: opt.Out,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
     columns: opt.Columns = None,
     truth: opt.Truth = None,
-    weights: opt.Weights = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
     decimal: opt.Decimal = None,
     encoding: opt.Encoding = None,
-    init: opt.Init = None,
-    n_init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            rich_help_panel=opt.METHOD,
-            show_default=False,
-            help="How many starts to try; the best result is kept.",
-        ),
-    ] = None,
-    max_iter: opt.MaxIter = None,
-    tol: opt.Tol = None,
-    metric: graph.DistanceChoice = None,
-    covariance: opt.CovarianceChoice = None,
-    reg_covar: opt.RegCovar = None,
-    missing: opt.Missing = None,
-    precision: opt.PrecisionChoice = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            rich_help_panel=opt.METHOD,
-            show_default=False,
-            help="Rows in a step of minibatch-kmeans, or of the training of a network.",
-        ),
-    ] = None,
-    method: partition.MethodChoice = None,
-    size_min: partition.SizeMin = None,
-    size_max: partition.SizeMax = None,
-    must_link: partition.MustLink = None,
-    cannot_link: partition.CannotLink = None,
-    eps: graph.Eps = None,
-    min_samples: graph.MinSamples = None,
-    min_cluster_size: graph.MinClusterSize = None,
-    max_eps: graph.MaxEps = None,
-    xi: graph.Xi = None,
-    cluster_method: graph.ClusterMethod = None,
-    cluster_selection_method: graph.ClusterSelectionMethod = None,
-    affinity: graph.AffinityChoice = None,
-    n_neighbors: graph.Neighbors = None,
-    gamma: graph.Gamma = None,
-    assign_labels: graph.AssignLabels = None,
-    hidden: deep.Hidden = None,
-    latent: deep.Latent = None,
-    pretrain_epochs: deep.PretrainEpochs = None,
-    epochs: deep.Epochs = None,
-    update_interval: deep.UpdateInterval = None,
-    learning_rate: deep.LearningRate = None,
-    likelihood: deep.LikelihoodChoice = None,
-    pretrain: deep.PretrainChoice = None,
-    image_shape: deep.ImageShape = None,
-    augment: deep.Augment = None,
-    labels: deep.Labels = None,
-    checkpoint_every: deep.CheckpointEvery = None,
-    resume: deep.Resume = None,
-    tensorboard: deep.TensorBoard = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            rich_help_panel=opt.METHOD,
-            show_default=False,
-            help="Any other parameter; may be repeated. A wrong name is answered with all the right ones.",
-        ),
-    ] = None,
+    param: opt.Param = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
+    **given: Any,
 ) -> None:
-    """Cluster the rows of a data set; write labels, model, scores and a report to a folder.
+    """Run a fit as the command of a method has read it.
 
-    For example:
-
-      jaxcluster fit kmeans digits --k 10 --out runs/digits
-
-      jaxcluster fit kmeans flowers.csv --k 3 --truth species --out runs/flowers
-
-      jaxcluster fit gmm flowers.csv --k 3 --truth species --covariance tied --out runs/flowers
-
-      jaxcluster fit minibatch-kmeans big.npy --k 100 --out runs/big
-
-      jaxcluster fit kmedoids flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers
-
-      jaxcluster fit balanced-kmeans digits --k 10 --out runs/even
-
-      jaxcluster fit dbscan moons:n=1000 --eps 0.15 --out runs/moons
-
-      jaxcluster fit dec digits --k 10 --out runs/deep
-
-      jaxcluster fit joint-clustering digits --k 10 --labels 0.1 --out runs/joint
+    Args:
+        method: its name in `jaxcluster.estimators.ESTIMATORS`.
+        data: rows to cluster; all options but ``given`` are the same for every method.
+        given: the options of `jaxcluster.cli.method_options.method_parameters`; None for one that was not given.
     """
-    given = dict(locals())
     from jaxcluster.cli import console
-    from jaxcluster.cli.fitting import Task, carry_out, check, links_of, ways_of
-    from jaxcluster.cli.folder import check_folder, claimed_folder
-    from jaxcluster.cli.parameters import make_estimator
+    from jaxcluster.cli.fit_pipeline import FitTask, run_fit
+    from jaxcluster.cli.inputs import read_pairs
+    from jaxcluster.cli.method_options import make_estimator
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder
     from jaxcluster.cli.runtime import start
     from jaxcluster.cli.summary import show
 
     check_folder(out, overwrite=overwrite)
     start()
-    chosen = {RENAMED.get(name, name): value for name, value in given.items() if name not in OWN}
-    task = Task(
-        algo,
-        make_estimator(algo, chosen, clusters=k, steps=max_iter, init=init, params=param or []),
+    weights, labels, tensorboard = (given.pop(name, None) for name in ("weights", "labels", "tensorboard"))
+    links = {name: given.pop(name, None) for name in ("must_link", "cannot_link")}
+    resume = bool(given.pop("resume", None))
+    task = FitTask(
+        method,
+        make_estimator(method, given | {"random_state": seed}, param or []),
         Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
+        scale.value,
         out,
         overwrite=overwrite,
-        resume=bool(resume),
+        resume=resume,
         report=not no_report,
         tensorboard=tensorboard,
         labels=labels,
+        links={name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in links.items() if path},
     )
-    links = links_of(task, {"must_link": must_link, "cannot_link": cannot_link})
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
-        check(task)
-        with stage("read", f"Reading {data}"), mistakes():
-            rows = read(task.source, scale.value, **ways_of(task.estimator))
-        console.note(rows.dataset.notes, quiet=quiet)
-        result = carry_out(stage, task, rows, links, claim)
+        result = run_fit(stage, task, claim)
     show(console.stdout(quiet), result, out)
+
+
+class MethodCommand(TyperCommand):
+    """The command of one method: an option of another method is answered in the words of this one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the name of the method."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            from jaxcluster.cli.method_options import unknown_option
+
+            option = getattr(error, "option_name", "") if hasattr(error, "possibilities") else ""
+            message = unknown_option(self.name, option) if option else None
+            if message is None:
+                raise
+            raise UserError(message) from error
+
+
+class Methods(TyperGroup):
+    """All methods, each a command of `jaxcluster fit` with options of its own.
+
+    A method is imported when its command is called.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Find the method; options may stand before its name."""
+        if not args:
+            ctx.fail("Missing argument 'ALGO'.")
+        if args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            at = next((i for i, word in enumerate(args) if word in CLASSES), 0)
+            args = [args[at], *args[:at], *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the methods that find clusters."""
+        from jaxcluster.estimators import ESTIMATORS
+
+        return [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand:
+        """A command for the list of all, which has no options."""
+        from jaxcluster.estimators import ESTIMATORS
+
+        info = ESTIMATORS.info(cmd_name)
+        return TyperCommand(cmd_name, short_help=info.title, rich_help_panel=FAMILIES[info.family])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
+        """The command of the method that the first word names.
+
+        Returns:
+            The name, the command with its options, and the words after the name.
+
+        Raises:
+            UserError: no method of this name, or one that finds no clusters.
+        """
+        from jaxcluster.core.validation import check_choice
+        from jaxcluster.estimators import ESTIMATORS
+
+        name, *words = args
+        with user_errors():
+            check_choice("ALGO", name, ESTIMATORS)
+        info = ESTIMATORS.info(name)
+        if not info.labels:
+            raise UserError(f"{name} gives rows a place and no cluster. Use {info.class_name} in Python.")
+        return name, method_command(name), words
+
+
+def method_command(method: str) -> TyperCommand:
+    """The command of a method, with the options of `fit` and those that are derived from its estimator."""
+    from jaxcluster.cli.method_options import method_parameters
+    from jaxcluster.estimators import ESTIMATORS
+
+    def run(**values: Any) -> None:
+        fit(method, **values)
+
+    info = ESTIMATORS.info(method)
+    shared = inspect.signature(fit, eval_str=True).parameters
+    common = [each for name, each in shared.items() if name not in ("method", "given")]
+    if "random_state" not in inspect.signature(ESTIMATORS[method]).parameters:
+        # The method gives the same result with any seed: the option is accepted, and not shown.
+        hidden = Annotated[int, typer.Option(min=0, hidden=True)]
+        common = [each.replace(annotation=hidden) if each.name == "seed" else each for each in common]
+    own = method_parameters(method)
+    first = [each for each in own if each.name == info.clusters]
+    last = [each for each in common if each.name == "param"]  # below the options of the method in the same panel
+    between = [each for each in [*common[1:], *own] if each not in (*first, *last)]
+    run.__signature__ = inspect.Signature([common[0], *first, *between, *last])
+    words = EXAMPLES.get(method, f"digits{' --k 10' if info.clusters else ''} --out runs/{method}")
+    about = f"Cluster the rows of a data set: {info.title}.\n\nFor example:\n\n  jaxcluster fit {method} {words}"
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command(method, cls=MethodCommand, help=about)(run)
+    return typer.main.get_command(app)

@@ -1,4 +1,4 @@
-"""From what a user wrote to rows that are ready to cluster, and to rows that a finished run can label."""
+"""Inputs of the commands: rows, weights, partial labels and pairs, read from the words on the command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxcluster.cli.errors import UserError, user_errors
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 
 LAYOUT = ("header", "delimiter", "decimal", "encoding")
-"""Arguments of `Source` that tell the layout of a text table."""
+"""Fields of `Source` that describe the layout of a text table."""
 
 
 class Source(NamedTuple):
-    """Where rows come from, word for word; the last four tell the layout of a text table, as `datasets.Format`."""
+    """Origin of rows, word for word; the last four fields are the layout of a text table, as `datasets.Format`."""
 
     data: str
     key: str | None = None
@@ -34,7 +36,7 @@ class Source(NamedTuple):
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The options of `jaxcluster.datasets.load` that tell the layout of a text table."""
+        """The options of `jaxcluster.datasets.load` for the layout of a text table."""
         return {name: getattr(self, name) for name in LAYOUT}
 
 
@@ -43,9 +45,9 @@ class Rows(NamedTuple):
 
     Attributes:
         dataset: as read, in the data's own units.
-        x: (n, d) float32 or float64, scaled.
-        scaling: what was done to get ``x``.
-        weights: (n,), or None for 1 each.
+        x: (n_samples, n_features) float32 or float64, scaled.
+        scaling: the transformation from the data's units to ``x``.
+        weights: (n_samples,), or None for 1 each.
     """
 
     dataset: Dataset
@@ -55,13 +57,16 @@ class Rows(NamedTuple):
 
 
 def read(source: Source, how: str, *, missing: bool | None = None, metric: str | None = None) -> Rows:
-    """The rows of ``source``, scaled. Raises DataError, and ValueError for rows or weights that cannot be clustered.
+    """Rows of ``source``, scaled.
 
     Args:
         source: of the rows.
         how: one of `jaxcluster.datasets.SCALINGS`.
-        missing: True lets NaN through as missing cells; False says in the message that it can.
-        metric: that the method measures by; rows that float64 does not hold are moved if it measures differences.
+        missing: True lets NaN through as missing cells; False mentions in the message that --missing does.
+        metric: of the method. Rows that float64 does not hold are translated if the metric takes differences.
+
+    Raises:
+        DataError, ValueError: rows or weights that cannot be clustered.
     """
     from jaxcluster.core.validation import check_finite, check_weights
     from jaxcluster.datasets import scale
@@ -71,17 +76,19 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
     check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     if weights is not None:
         weights = check_weights(weights, len(dataset.x))
+    # float64 has 53 bits: integers beyond 2^53 keep all digits only as differences to one of the rows, which change no
+    # distance of a translation-invariant metric.
     movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT
     x, scaling = scale(dataset.x, how, missing=bool(missing), movable=movable)
     if scaling.origin is not None:
-        moved = ", ".join(map(str, scaling.origin[:4])) + (", …" if len(scaling.origin) > 4 else "")
-        note = f"integers beyond 2^53 are clustered as differences to those of one row: {moved}."
+        origin = ", ".join(map(str, scaling.origin[:4])) + (", …" if len(scaling.origin) > 4 else "")
+        note = f"integers beyond 2^53 are clustered as differences to those of one row: {origin}."
         dataset = dataset._replace(notes=(*dataset.notes, note))
     return Rows(dataset, x, scaling, weights)
 
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
-    """What config.json says of the data: where it came from, and enough to tell whether it is still the same."""
+    """Origin, shape and checksum of the data for config.json, enough to tell whether they are still the same."""
     import numpy as np
 
     n, d = dataset.x.shape
@@ -99,11 +106,11 @@ def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
 def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
     """New rows with the columns that a run was fitted on, unless ``source`` names others.
 
-    A table gives up the columns of the same names, in whatever order it has them; an array those at the same places.
-    The layout of a text table is that which the run was told, for a file of the same kind, unless ``source`` tells it.
+    Columns of a table are found by name, those of an array by position. A text table of the same kind as that of the
+    run has its layout too, unless ``source`` gives one.
 
     Args:
-        data: what config.json says of the run's own data; empty for a model without a run.
+        data: the entry "data" of config.json; empty for a model without a run.
         source: the new rows.
     """
     from jaxcluster.datasets import load
@@ -112,26 +119,27 @@ def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
         source = source._replace(**{name: data.get(name) for name in LAYOUT})
     columns: Any = source.columns
     if columns is None:
-        names, given = data.get("column_names"), data.get("columns")
+        names, chosen = data.get("column_names"), data.get("columns")
         if _is_table(source.data):
             parquet = _ending(str(data.get("data"))) == ".parquet"
-            columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or given
+            columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or chosen
         elif not _is_table(str(data.get("data"))):
-            columns = given
+            columns = chosen
     return load(source.data, key=source.key, columns=columns, **source.layout)
 
 
 def _same_columns(source: Source, names: list[str]) -> list[str | int]:
-    """Columns of these names: by name, those that have one in common by place, the first for the first and so on."""
+    """Columns of these names: by name, but by position where several columns share one or have none."""
     from jaxcluster.datasets.loading import column_names
 
-    there = column_names(source.data, **source.layout) or []
-    found: list[str | int] = []
+    header = column_names(source.data, **source.layout) or []
+    columns: list[str | int] = []
     for i, name in enumerate(names):
-        places = [place for place, other in enumerate(there) if other == name]
-        turn = names[:i].count(name)
-        found.append(places[turn] if (len(places) > 1 and turn < len(places)) or (not name and places) else name)
-    return found
+        positions = [position for position, other in enumerate(header) if other == name]
+        rank = names[:i].count(name)  # the first of several columns of one name stands for the first, and so on
+        by_position = (len(positions) > 1 and rank < len(positions)) or (not name and positions)
+        columns.append(positions[rank] if by_position else name)
+    return columns
 
 
 def _whole(names: list[str]) -> list[str]:
@@ -159,3 +167,79 @@ def _weighted(source: Source) -> tuple[Dataset, np.ndarray | None]:
         return dataset, None if source.weights is None else load_labels(source.weights)
     dataset = load(source.data, **chosen, leave_out=source.weights, **options)
     return dataset, load(source.data, columns=[source.weights], **options).x[:, 0]
+
+
+def partial_labels(labels: str, rows: Rows, seed: int) -> np.ndarray:
+    """Classes of some rows, (n_samples,), from a file or drawn from the truth.
+
+    The class of the other rows is -1, or None where classes are words.
+
+    Args:
+        labels: a file, or a fraction of the truth.
+        rows: of the fit.
+        seed: of the random choice of rows.
+
+    Raises:
+        UserError: a fraction outside (0, 1], or without a truth; a missing file, or one of another length.
+    """
+    fraction = _fraction(labels)
+    if fraction is None:
+        return _from_file(labels, len(rows.x))
+    import numpy as np
+
+    truth = rows.dataset.y
+    if truth is None:
+        raise UserError(f"--labels {labels} is a share of the truth, and {rows.dataset.name} has none: pass --truth.")
+    drawn = np.random.default_rng(seed).random(len(truth)).argsort() < max(1, round(fraction * len(truth)))
+    if truth.dtype.kind == "U":
+        return np.where(drawn, truth.astype(object), None)
+    if truth.dtype.kind in "iu" and truth.min() >= -1:
+        return np.where(drawn, truth, -1)
+    # Negative or fractional classes are numbered by rank, so that -1 can stand for the unknown ones.
+    return np.where(drawn, np.unique(truth, return_inverse=True)[1].ravel(), -1)
+
+
+def _fraction(labels: str) -> float | None:
+    """``labels`` as a number; None where it names a file."""
+    if Path(labels).is_file():
+        return None
+    try:
+        fraction = float(labels)
+    except ValueError:
+        raise UserError(f"--labels {labels} is neither a file that there is nor a share such as 0.1.") from None
+    if not 0 < fraction <= 1:
+        raise UserError(f"--labels {labels} is a share of the truth, and must be above 0 and at most 1.")
+    return fraction
+
+
+def _from_file(path: str, n: int) -> np.ndarray:
+    import numpy as np
+
+    from jaxcluster.datasets import load_labels
+
+    with user_errors():
+        labels = load_labels(path)
+    if labels.dtype.kind == "U":
+        labels = np.where(np.isin(labels, ("", "-1")), None, labels.astype(object))
+    if len(labels) != n:
+        raise UserError(f"--labels {path} has {len(labels):,} labels for {n:,} rows: one is needed for each.")
+    return labels
+
+
+def read_pairs(path: Path, option: str) -> np.ndarray:
+    """Pairs of row numbers in a file, (n_pairs, 2).
+
+    Raises:
+        UserError: a file that cannot be read, or does not hold two columns of whole numbers.
+    """
+    import numpy as np
+
+    from jaxcluster.datasets.loading import column_names, is_text_table, load
+
+    with user_errors():
+        names = column_names(path) or []
+        numbers = bool(names) and all(name.isdigit() for name in names)  # a first line such as 0,1 is a pair
+        pairs = load(path, header=False if numbers and is_text_table(path) else None).x
+    if pairs.shape[1] != 2 or not np.array_equal(pairs, np.round(pairs)):
+        raise UserError(f"{option} {path} must have two columns of row numbers, got shape {pairs.shape}.")
+    return pairs.astype(np.int64)

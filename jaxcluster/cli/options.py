@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ METHOD, INPUT, OUTPUT = "Method", "Input", "Output"
 
 
 class Scale(StrEnum):
-    """Ways to scale rows, as `jaxcluster.datasets.SCALINGS` has them."""
+    """Scaling of the columns or rows, as `jaxcluster.datasets.SCALINGS` has them."""
 
     none = "none"
     standard = "standard"
@@ -21,20 +21,9 @@ class Scale(StrEnum):
     l2 = "l2"
 
 
-class Covariance(StrEnum):
-    """What the components of a mixture may differ in."""
-
-    full = "full"
-    tied = "tied"
-    diag = "diag"
-    spherical = "spherical"
-
-
-class Precision(StrEnum):
-    """Of matrix products; "none" asks for nothing special, which is full float32."""
-
-    none = "none"
-    fast = "fast"
+def option(*names: str, help: str, panel: str = INPUT, **more: Any) -> Any:
+    """An option without a default to show, under a heading of the help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
 Data = Annotated[
@@ -46,85 +35,42 @@ Data = Annotated[
         "blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
     ),
 ]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", rich_help_panel=INPUT, show_default=False, help="Which array of an .npz file holds the rows."
-    ),
-]
+Key = Annotated[str | None, option(metavar="NAME", help="The array of an .npz file that holds the rows.")]
 Columns = Annotated[
     str | None,
-    typer.Option(
-        metavar="A,B,...",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="The columns to cluster, by name or by number from 0. All, unless given.",
-    ),
+    option(metavar="A,B,...", help="The columns to cluster, by name or by number from 0. All, unless given."),
 ]
 Truth = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="COLUMN|FILE",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="What holds the known classes, to compare the clusters with: a column, another array of the .npz file, "
-        "or another file. It is never clustered. Built-in sets bring their own.",
+        help="The known classes, to compare the clusters with: a column, another array of the .npz file, or another "
+        "file. They are never clustered. Built-in sets bring their own.",
     ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(
-        metavar="COLUMN|FILE",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="What holds a weight for each row: a column, which is then not clustered, or another file.",
+    option(
+        metavar="COLUMN|FILE", help="A weight for each row: a column, which is then not clustered, or another file."
     ),
 ]
 Header = Annotated[
     bool | None,
-    typer.Option(
+    option(
         "--header/--no-header",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="Whether the first line of a .csv or .tsv file holds the names of its columns. This and the next three "
-        "are found out from the first lines, unless given.",
+        help="The first line of a .csv or .tsv file holds the names of its columns. This and the next three are found "
+        "out from the first lines, unless given.",
     ),
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(
-        metavar="CHAR",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="What separates its fields: one character, or tab, semicolon, pipe, comma or blank.",
-    ),
+    option(metavar="CHAR", help="Separator of its fields: one character, or tab, semicolon, pipe, comma or blank."),
 ]
 Decimal = Annotated[
-    str | None,
-    typer.Option(
-        metavar=".|,",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="What stands before the fraction of its numbers; the other may separate thousands.",
-    ),
+    str | None, option(metavar=".|,", help="Decimal mark of its numbers; the other may separate thousands.")
 ]
 Encoding = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel=INPUT,
-        show_default=False,
-        help="Of its text, such as utf-8, utf-16, latin-1 or cp1252.",
-    ),
-]
-Missing = Annotated[
-    bool | None,
-    typer.Option(
-        "--missing",
-        rich_help_panel=METHOD,
-        show_default=False,
-        help="Fit a mixture (gmm) to rows with missing cells: these are integrated out.",
-    ),
+    str | None, option(metavar="NAME", help="Encoding of its text, such as utf-8, utf-16, latin-1 or cp1252.")
 ]
 Scaling = Annotated[
     Scale,
@@ -134,63 +80,45 @@ Scaling = Annotated[
         "l2 gives each row length 1. Use one where columns have different units.",
     ),
 ]
+MustLink = Annotated[
+    Path | None,
+    option(
+        metavar="FILE",
+        panel=METHOD,
+        help="Pairs of rows to put together: a .npy or .csv file of two columns, row numbers from 0.",
+    ),
+]
+CannotLink = Annotated[Path | None, option(metavar="FILE", panel=METHOD, help="Pairs of rows to keep apart.")]
+Labels = Annotated[
+    str | None,
+    option(
+        metavar="FILE|SHARE",
+        panel=METHOD,
+        help="Classes to learn from: a file with one a row, -1 for those not known; or a share of the truth, such as "
+        "0.1, drawn by the seed.",
+    ),
+]
+Resume = Annotated[
+    bool | None,
+    option("--resume", panel=OUTPUT, help="Go on from the checkpoints that the same command left when it stopped."),
+]
+TensorBoard = Annotated[
+    Path | None,
+    option(metavar="DIR", panel=OUTPUT, help="Write losses for TensorBoard too; needs tensorboardX."),
+]
+Param = Annotated[
+    list[str] | None,
+    option(
+        metavar="NAME=VALUE",
+        panel=METHOD,
+        help="Any other parameter; may be repeated. A wrong name is answered with all the right ones.",
+    ),
+]
 Seed = Annotated[
     int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="The same seed gives the same result again.")
 ]
-Init = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOW",
-        rich_help_panel=METHOD,
-        show_default=False,
-        help="How to start: k-means++, random or k-means||; k-medoids by build or random; a mixture by kmeans, "
-        "k-means++, random or random_from_data.",
-    ),
-]
-MaxIter = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, rich_help_panel=METHOD, show_default=False, help="The most steps to take."),
-]
-Tol = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=0,
-        rich_help_panel=METHOD,
-        show_default=False,
-        help="Stop when the centers move less: squared, as a share of the variance of the columns. A mixture stops "
-        "when a step raises the log-likelihood of a row by less.",
-    ),
-]
-CovarianceChoice = Annotated[
-    Covariance | None,
-    typer.Option(
-        "--covariance",
-        rich_help_panel=METHOD,
-        show_default=False,
-        help="The shape of a mixture's components: full is any ellipsoid, tied the same one for all, diag one along "
-        "the axes, spherical a ball.",
-    ),
-]
-RegCovar = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=0,
-        rich_help_panel=METHOD,
-        show_default=False,
-        help="What a mixture adds to every variance, so that none vanishes: in squared units of the rows.",
-    ),
-]
-PrecisionChoice = Annotated[
-    Precision | None,
-    typer.Option(
-        "--precision", rich_help_panel=METHOD, show_default=False, help="fast trades digits for speed on accelerators."
-    ),
-]
 Out = Annotated[
-    Path,
-    typer.Option(metavar="DIR", show_default=False, help="The folder to write the run to: a new one."),
+    Path, typer.Option(metavar="DIR", show_default=False, help="The folder to write the run to: a new one.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what an earlier run wrote there.")
@@ -199,6 +127,5 @@ NoReport = Annotated[
     bool, typer.Option("--no-report", rich_help_panel=OUTPUT, help="Leave out report.html: faster, for batch jobs.")
 ]
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", rich_help_panel=OUTPUT, help="Print nothing but warnings and errors."),
+    bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT, help="Print nothing but warnings and errors.")
 ]

@@ -12,7 +12,7 @@ import typer
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.inputs import Source, read_like
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def predict(
       jaxcluster predict runs/flowers new.csv --out labels.csv
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import claimed_file
+    from jaxcluster.cli.output_dir import claimed_file
     from jaxcluster.cli.runtime import start
 
     if out is not None:
@@ -73,17 +73,17 @@ def predict(
     saved = runs.find_run(model)
     start()
     with place as claim, console.stages(quiet) as stage:
-        with stage("load", f"Loading {model}"), mistakes():
+        with stage("load", f"Loading {model}"), user_errors():
             estimator = _load(saved.model)
-        with stage("read", f"Reading {data}"), mistakes():
+        with stage("read", f"Reading {data}"), user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             rows = _rows(saved.config, Source(data, key, columns, **layout), estimator)
-        console.note(rows.notes, quiet=quiet)
-        with stage("predict", f"Labeling {len(rows.x):,} rows"), mistakes(), warnings.catch_warnings():
+        stage.note(rows.notes)
+        with stage("predict", f"Labeling {len(rows.x):,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.x)
         if claim is not None:
-            with claim.file() as path, mistakes():
+            with claim.file() as path, user_errors():
                 _write(path, labels)
     printer = console.stdout(quiet)
     _show_counts(printer, rows.name, labels)
@@ -93,7 +93,7 @@ def predict(
 
 def _check_ending(out: Path) -> None:
     if out.suffix not in ENDINGS:
-        raise MistakeError(f"--out {out} must end in {' or '.join(ENDINGS)}.")
+        raise UserError(f"--out {out} must end in {' or '.join(ENDINGS)}.")
 
 
 def _load(model: Path) -> Any:
@@ -101,7 +101,7 @@ def _load(model: Path) -> Any:
 
     estimator = load(model)
     if not hasattr(estimator, "predict"):
-        raise MistakeError(f"{type(estimator).__name__} cannot label new rows. Fit another method for that.")
+        raise UserError(f"{type(estimator).__name__} cannot label new rows. Fit another method for that.")
     return estimator
 
 

@@ -1,4 +1,4 @@
-"""``jaxcluster report``: the report of a finished run, drawn once more."""
+"""``jaxcluster report``: the report of a finished run, drawn again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.cli.folder import read_sealed
+from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, read
+from jaxcluster.cli.output_dir import read_sealed
 
 
 def report(
@@ -27,39 +27,33 @@ def report(
       jaxcluster report runs/flowers
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.fitting import draw_report, ways_of
+    from jaxcluster.cli.fit_pipeline import FitResult, draw_report, reading_options
     from jaxcluster.cli.runtime import start
 
     saved = runs.find_run(run)
     if not saved.config:
-        raise MistakeError(f"{run} holds a model and no run: there is nothing to report of. Name a folder of fit.")
+        raise UserError(f"{run} holds a model and no run: there is nothing to report of. Name a folder of fit.")
     start()
     with console.stages(quiet) as stage:
-        with stage("load", f"Loading {run}"), mistakes():
+        with stage("load", f"Loading {run}"), user_errors():
             from jaxcluster.estimators import load
 
             estimator = load(saved.model)
             scores = read_sealed(saved.model.parent / runs.METRICS)
-        with stage("read", "Reading the data"), mistakes():
-            rows = _rows(saved.config, **ways_of(estimator))
+        with stage("read", "Reading the data"), user_errors():
+            rows = _rows(saved.config, **reading_options(estimator))
         estimator.input_scaling_ = None  # the rows are scaled already
-        result = _result(saved.config, estimator, rows, scores)
+        kept = {name: scores[name] for name in ("internal", "external", "silhouette_rows")}
+        result = FitResult(saved.config["algorithm"], estimator, rows, seconds=saved.config["seconds"], **kept)
         draw_report(stage, saved.model.parent, result, saved.config)
     if (saved.model.parent / runs.REPORT).exists():
         console.say(console.stdout(quiet), f"Written to {saved.model.parent / runs.REPORT}.", "bold")
 
 
-def _rows(config: dict[str, Any], **ways: Any) -> Rows:
-    """The rows of a run, scaled as they were."""
+def _rows(config: dict[str, Any], **options: Any) -> Rows:
+    """The rows of a run, scaled as they were; refused if they have changed."""
     source = Source(**{name: config["data"].get(name) for name in Source._fields})
-    rows = read(source, config["scaling"]["how"], **ways)
+    rows = read(source, config["scaling"]["how"], **options)
     if describe(source, rows.dataset)["sha256"] != config["data"]["sha256"]:
-        raise MistakeError(f"{source.data} has other rows now than when the run was fitted. Fit it again.")
+        raise UserError(f"{source.data} has other rows now than when the run was fitted. Fit it again.")
     return rows
-
-
-def _result(config: dict[str, Any], estimator: Any, rows: Rows, scores: dict[str, Any]) -> Any:
-    from jaxcluster.cli.fitting import Result
-
-    kept = {name: scores[name] for name in ("internal", "external", "silhouette_rows")}
-    return Result(config["algorithm"], estimator, rows, seconds=config["seconds"], **kept)

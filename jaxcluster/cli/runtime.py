@@ -1,4 +1,4 @@
-"""What a command runs on: versions and devices."""
+"""Versions and devices that a command runs on, and ``jaxcluster info``, which shows them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from jaxcluster.cli.errors import MistakeError, one_line
+from jaxcluster.cli.errors import UserError, one_line
 
 
 def start() -> None:
-    """Starts JAX, with its persistent compilation cache on."""
+    """Start JAX, with its persistent compilation cache on."""
     import jax
 
     from jaxcluster.core.programs import enable_disk_cache
@@ -21,11 +21,11 @@ def start() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed
         asked = os.environ.get("JAX_PLATFORMS", "")
-        raise MistakeError(f"JAX finds no device with JAX_PLATFORMS={asked!r}: {one_line(error)}.") from error
+        raise UserError(f"JAX finds no device with JAX_PLATFORMS={asked!r}: {one_line(error)}.") from error
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of what it computes with, and of Python."""
+    """Versions of this package, of the packages that it computes with, and of Python."""
     import jaxcluster
 
     installed = {name: metadata.version(name) for name in ("jax", "jaxlib", "numpy", "scikit-learn")}
@@ -33,8 +33,30 @@ def versions() -> dict[str, str]:
 
 
 def device() -> dict[str, Any]:
-    """The devices that JAX uses by default."""
+    """Backend, kind and number of the devices that JAX uses by default."""
     import jax
 
     devices = jax.devices()
     return {"backend": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices)}
+
+
+def info() -> None:
+    """Show versions, devices, algorithms and where compiled programs are kept."""
+    import jax
+
+    from jaxcluster.cli import console
+    from jaxcluster.estimators import ESTIMATORS
+
+    printer = console.stdout()
+    start()
+    devices = device()
+    facts = [
+        *versions().items(),
+        ("backend", devices["backend"]),
+        ("devices", f"{devices['count']} × {devices['kind']}"),
+        ("64-bit numbers", "on" if jax.config.jax_enable_x64 else "off"),
+    ]
+    console.show_table(printer, "What runs here", ("", ""), facts, text=(0, 1))
+    algorithms = [(name, ESTIMATORS.info(name).title) for name in ESTIMATORS]
+    console.show_table(printer, "Algorithms", ("", ""), algorithms, text=(0, 1))
+    console.say(printer, f"Compiled programs: {jax.config.jax_compilation_cache_dir or 'not kept'}")

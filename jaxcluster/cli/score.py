@@ -1,17 +1,23 @@
-"""``jaxcluster score``: clusters against known classes."""
+"""Scores of a labeling, from itself and against known classes, and ``jaxcluster score``, which compares two files."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, mistakes
-from jaxcluster.cli.folder import is_run, read_config
+from jaxcluster.cli.errors import UserError, user_errors
+from jaxcluster.cli.output_dir import is_run, read_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
 
 
 def score(
@@ -48,7 +54,7 @@ def score(
 ) -> None:
     """Compare clusters with known classes; what either are called does not matter.
 
-    What is told of the layout of a text table holds for both files, but for a labels.csv that jaxcluster wrote.
+    The layout of text tables is the same for both files, but for a labels.csv that jaxcluster wrote.
 
     For example:
 
@@ -57,40 +63,41 @@ def score(
       jaxcluster score labels.npy flowers.csv --truth-column species --json scores.json
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import claimed_file, write_json
-    from jaxcluster.cli.scores import external_scores, show_scores
+    from jaxcluster.cli.output_dir import claimed_file, write_json
     from jaxcluster.datasets import load_labels
     from jaxcluster.plots.style import is_noise
 
     place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
     with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):
-        with mistakes():
+        with user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             _check_run(labels)
-            found = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
-            known = load_labels(truth, column=truth_column, **_layout_of(truth, layout))
-        if len(found) != len(known):
-            raise MistakeError(f"{labels} has {len(found):,} labels and {truth} {len(known):,}. They must go together.")
-        scores = external_scores(known, found)
+            clusters = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
+            classes = load_labels(truth, column=truth_column, **_layout_of(truth, layout))
+        if len(clusters) != len(classes):
+            raise UserError(
+                f"{labels} has {len(clusters):,} labels and {truth} {len(classes):,}. They must go together."
+            )
+        scores = external_scores(classes, clusters)
         if claim is not None:
-            with claim.file() as path, mistakes():
+            with claim.file() as path, user_errors():
                 write_json(path, scores)
     printer = console.stdout(quiet)
-    noise = ", noise as one more cluster" if is_noise(found).any() else ""
-    show_scores(printer, f"{len(found):,} rows against the truth{noise}", scores)
+    noise = ", noise as one more cluster" if is_noise(clusters).any() else ""
+    show_scores(printer, f"{len(clusters):,} rows against the truth{noise}", scores)
     if json is not None:
         console.say(printer, f"Written to {json}.", "bold")
 
 
 def _check_run(labels: str) -> None:
-    """Where the labels are those that a run has written, that they are still the same."""
+    """Refuse the labels of a run that were changed since."""
     path = Path(labels)
     if path.name == runs.LABELS and is_run(path.parent):
         read_config(path.parent)
 
 
 def _layout_of(name: str, layout: dict[str, Any]) -> dict[str, Any]:
-    """The layout of a text table as it was told; nothing for other files, and for labels that a run has written."""
+    """The layout for a text table; nothing for other files, or for labels that a run has written."""
     from jaxcluster.datasets.loading import is_text_table
 
     if not is_text_table(name):
@@ -99,3 +106,88 @@ def _layout_of(name: str, layout: dict[str, Any]) -> dict[str, Any]:
     with path.open("rb") if path.is_file() else nullcontext() as file:
         own = file is not None and file.readline() == runs.LABELS_HEAD.encode()
     return {} if own else layout
+
+
+def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Agreement of labels with known classes, by name of the score; names of clusters and classes do not matter."""
+    from jaxcluster import metrics
+
+    functions = {
+        "accuracy": metrics.clustering_accuracy,
+        "adjusted_rand": metrics.adjusted_rand_score,
+        "adjusted_mutual_info": metrics.adjusted_mutual_info_score,
+        "normalized_mutual_info": metrics.normalized_mutual_info_score,
+        "v_measure": metrics.v_measure_score,
+        "purity": metrics.purity_score,
+    }
+    return {name: float(function(truth, labels)) for name, function in functions.items()}
+
+
+def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
+    """Silhouette, Davies–Bouldin and Calinski–Harabasz scores; NaN where one is undefined.
+
+    Noise is left out, as it is no cluster and lies between the others. The silhouette uses the metric of the estimator,
+    the other two use squared Euclidean distances, or cosine distances if the estimator does. Missing cells leave no
+    distances and so none of the three.
+
+    Args:
+        estimator: fitted to ``x``.
+        x: (n_samples, n_features).
+    """
+    import numpy as np
+
+    from jaxcluster import metrics, model_selection
+
+    labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
+    if np.isnan(x).any():
+        return dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), math.nan)
+    kept = labels >= 0
+    x, labels = x[kept], labels[kept]
+    scores = model_selection.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
+    if metric not in ("euclidean", "cosine") and not math.isnan(scores["silhouette"]):
+        rows = model_selection.sampled_rows(len(x))
+        scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
+    return scores
+
+
+def silhouette_metric(estimator: Any) -> tuple[str, float]:
+    """Metric and power of "minkowski" for silhouettes: those of the estimator, Euclidean for squared Euclidean.
+
+    Returns:
+        The name of the metric, and the power, 2 unless the estimator has another one.
+    """
+    metric = getattr(estimator, "metric", "euclidean")
+    p = getattr(estimator, "p", None)
+    return "euclidean" if metric in ("sqeuclidean", "l2") else metric, 2 if p is None else p
+
+
+def explained(estimator: Any, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores under the names by which `jaxcluster.report.scores` explains them.
+
+    ``inertia_`` is a sum of squares only for an estimator that uses squared distances.
+    """
+    name = objective_of(estimator, "inertia").replace(" ", "_")
+    return {name if key == "inertia" else key: value for key, value in scores.items()}
+
+
+def objective_of(estimator: Any, objective: str) -> str:
+    """Name of an estimator's objective: that of its registry, more precise where the metric decides it."""
+    if objective != "inertia":
+        return objective
+    if hasattr(estimator, "medoid_indices_"):
+        return "sum of distances"
+    return "sum of cosine distances" if getattr(estimator, "metric", None) == "cosine" else objective
+
+
+def finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores for JSON, which has no NaN: None where one is undefined."""
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def show_scores(console: Console, title: str, scores: Mapping[str, Any]) -> None:
+    """Print a table of scores, each with its range and the better end of it."""
+    from jaxcluster.cli.console import show_table
+    from jaxcluster.report.scores import score_info
+
+    rows = [(score_info(name).title, value, score_info(name).range) for name, value in scores.items()]
+    show_table(console, title, ("score", "value", "range"), rows, text=(0, 2))

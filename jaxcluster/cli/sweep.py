@@ -1,26 +1,29 @@
-"""``jaxcluster sweep``: many numbers of clusters, scored, so that one can be chosen."""
+"""``jaxcluster sweep``: fits and scores for many numbers of clusters, so that one can be chosen."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import html
+import inspect
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
-from importlib import import_module
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from string import Template
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxcluster.cli import graph_options as graph
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.errors import UserError, as_options, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, read
 from jaxcluster.core import signals
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from jaxcluster.cli.sweep_results import SweepResult, Table
 
 TABLE, RESULTS = "sweep.csv", "sweep.json"
 
@@ -30,60 +33,21 @@ FILES = {
     RESULTS: "the same, with those of every start and the choices",
     "config.json": "all that is needed to run this again",
 }
-"""What is in a sweep's folder, and what for."""
+"""Files in the folder of a sweep, and their purpose."""
 
+AS_FIT = "as --help of fit with the method has it"
 
-class Algo(StrEnum):
-    """What can be swept."""
-
-    kmeans = "kmeans"
-    kmedoids = "kmedoids"
-    gmm = "gmm"
-
-
-METHODS = {algo: f"jaxcluster.cli.sweep_{algo.value}" for algo in Algo}
-"""Where each is swept: a module with a function ``run`` that returns a `Sweep`."""
-
-TAKEN = {
-    Algo.kmeans: ("init", "max_steps", "tol", "metric", "precision"),
-    Algo.kmedoids: ("init", "max_steps", "tol", "metric"),
-    Algo.gmm: ("init", "max_steps", "tol", "covariances", "reg_covar", "missing", "precision"),
+OPTIONS = {
+    "init": "--init",
+    "max_steps": "--max-iter",
+    "tol": "--tol",
+    "metric": "--metric",
+    "covariances": "--covariance",
+    "reg_covar": "--reg-covar",
+    "missing": "--missing",
+    "precision": "--precision",
 }
-"""Options that mean something to each, as the library calls them."""
-
-SPELLED = {"max_steps": "--max-iter", "covariances": "--covariance", "reg_covar": "--reg-covar"}
-"""Options that are called otherwise here."""
-
-
-@runtime_checkable
-class Sweep(Protocol):
-    """A finished sweep, whatever was swept."""
-
-    rows: Rows
-    ks: list[int]
-    seeds: int
-    seconds: dict[str, float]
-
-    def lead(self) -> str:
-        """What was swept, in a sentence, for the report."""
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Lines of the table, all with the same names; None for what is undefined."""
-
-    def details(self) -> dict[str, Any]:
-        """The table with the scores of every start, and the choices; to be written as JSON."""
-
-    def shown(self) -> tuple[str, Sequence[str], Sequence[Sequence[Any]]]:
-        """A title, heads and lines for a terminal; text stands in the last column."""
-
-    def remarks(self) -> list[str]:
-        """What must be known of the scores, and what they say, in a sentence each."""
-
-    def pictures(self) -> list[str]:
-        """Figures for the report, as HTML."""
-
-    def tables(self) -> list[str]:
-        """Tables for the report, as HTML."""
+"""Options of methods, by the argument of the library's functions named ``sweep`` that each stands for."""
 
 
 def sweep(
@@ -96,19 +60,14 @@ def sweep(
         ),
     ],
     out: opt.Out,
-    algo: Annotated[Algo, typer.Option(help="What to fit: k-means, k-medoids or mixtures.")] = Algo.kmeans,
+    algo: Annotated[str, typer.Option(metavar="kmeans|kmedoids|gmm", help="The method.")] = "kmeans",
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
     columns: opt.Columns = None,
     truth: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN",
-            rich_help_panel=opt.INPUT,
-            show_default=False,
-            help="The column that holds the known classes, so that it is not clustered.",
-        ),
+        opt.option(metavar="COLUMN", help="The column that holds the known classes, so that it is not clustered."),
     ] = None,
     weights: opt.Weights = None,
     key: opt.Key = None,
@@ -116,22 +75,37 @@ def sweep(
     delimiter: opt.Delimiter = None,
     decimal: opt.Decimal = None,
     encoding: opt.Encoding = None,
-    init: opt.Init = None,
-    max_iter: opt.MaxIter = None,
-    tol: opt.Tol = None,
-    metric: graph.DistanceChoice = None,
+    init: Annotated[str | None, opt.option(metavar="NAME", panel=opt.METHOD, help=f"Start, {AS_FIT}.")] = None,
+    max_iter: Annotated[
+        int | None, opt.option(metavar="N", min=1, panel=opt.METHOD, help="The most steps of a run.")
+    ] = None,
+    tol: Annotated[float | None, opt.option(metavar="X", min=0, panel=opt.METHOD, help=f"Tolerance, {AS_FIT}.")] = None,
+    metric: Annotated[
+        str | None,
+        opt.option(metavar="NAME", panel=opt.METHOD, help=f"Metric of k-means or k-medoids, {AS_FIT}."),
+    ] = None,
     covariance: Annotated[
-        list[opt.Covariance] | None,
-        typer.Option(
+        list[str] | None,
+        opt.option(
             metavar="full|tied|diag|spherical",
-            rich_help_panel=opt.METHOD,
-            show_default=False,
-            help="A shape of a mixture's components to try; may be repeated. All four, unless given.",
+            panel=opt.METHOD,
+            help="A type of covariance of mixtures to try; may be repeated. All four, unless given.",
         ),
     ] = None,
-    reg_covar: opt.RegCovar = None,
-    missing: opt.Missing = None,
-    precision: opt.PrecisionChoice = None,
+    reg_covar: Annotated[
+        float | None,
+        opt.option(metavar="X", min=0, panel=opt.METHOD, help="Added to every variance of mixtures (data units²)."),
+    ] = None,
+    missing: Annotated[
+        bool | None,
+        opt.option(
+            "--missing", panel=opt.METHOD, help="Fit mixtures to rows with missing cells: these are integrated out."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        opt.option(metavar="none|fast", panel=opt.METHOD, help="fast trades digits for speed on accelerators."),
+    ] = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
     quiet: opt.Quiet = False,
@@ -146,48 +120,53 @@ def sweep(
 
       jaxcluster sweep iris --k 2:9 --algo kmedoids --metric manhattan --out runs/medoids
     """
-    from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_folder, claimed_folder
-    from jaxcluster.cli.run import add_report
-    from jaxcluster.cli.runtime import start
-    from jaxcluster.cli.sweep_report import write_sweep_report
+    from jaxcluster.cli import console, runtime
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder
+    from jaxcluster.cli.sweep_results import SWEEPS
 
     ks = parse_ks(k)
-    given = {
-        "init": init,
-        "max_steps": max_iter,
-        "tol": tol,
-        "metric": metric and metric.value,
-        "precision": precision.value if precision is opt.Precision.fast else None,
-        "covariances": [each.value for each in dict.fromkeys(covariance or ())] or None,
-        "reg_covar": reg_covar,
-        "missing": missing,
-    }
-    options = _taken(algo, {name: value for name, value in given.items() if value is not None})
+    given = {"init": init, "max_steps": max_iter, "tol": tol, "metric": metric, "covariances": covariance or None}
+    given |= {"reg_covar": reg_covar, "missing": missing, "precision": precision}
+    options = library_options(algo, {name: value for name, value in given.items() if value is not None})
     check_folder(out, overwrite=overwrite)
-    start()
+    runtime.start()
     source = Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding)
-    ways = {"metric": options.get("metric"), "missing": missing or (False if algo is Algo.gmm else None)}
+    reading = {"metric": options.get("metric")}
+    reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
-        with stage("read", f"Reading {data}"), mistakes():
-            rows = read(source, scale.value, **ways)
-        console.note(rows.dataset.notes, quiet=quiet)
-        result = import_module(METHODS[algo]).run(stage, rows, ks, seeds, seed, options)
-        with claim.folder() as folder, stage("write", "Writing"), mistakes():
-            config = _config(algo, result, options | {"seed": seed}, describe(source, rows.dataset))
+        with stage("read", f"Reading {data}"), user_errors():
+            rows = read(source, scale.value, **reading)
+        stage.note(rows.dataset.notes)
+        result = SWEEPS[algo](stage, rows, ks, seeds, seed, options)
+        config = {
+            "command": runs.command_line(),
+            "algorithm": algo,
+            "ks": result.ks,
+            "seeds": result.seeds,
+            "parameters": options | {"seed": seed},
+            "data": describe(source, rows.dataset),
+            "scaling": rows.scaling.to_json(),
+            "versions": runtime.versions(),
+            "device": runtime.device(),
+        }
+        with claim.folder() as folder, stage("write", "Writing"), user_errors():
+            config |= {"written": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": dict(stage.seconds)}
             _write(folder, result, config)
         if not no_report:
             again = runs.command_line() + ("" if overwrite else " --overwrite")
             signals.set_stop_message(f"the results in {out} are complete but for their report. To try again: {again}")
-            add_report(stage, again, lambda: write_sweep_report(out.resolve() / runs.REPORT, result, config))
+            runs.add_report(stage, again, lambda: write_report(out.resolve() / runs.REPORT, result, rows, config))
     _show(console.stdout(quiet), result, out)
 
 
 def parse_ks(text: str) -> list[int]:
-    """Numbers of clusters, ascending: "2:5" is 2, 3, 4, 5, "2:10:4" is 2, 6, 10, and commas join such parts.
+    """Numbers of clusters, ascending: ranges as ``start:stop`` or ``start:stop:step``, the stop included, with commas.
+
+    >>> parse_ks("2:5"), parse_ks("2:10:4"), parse_ks("2:3,9")
+    ([2, 3, 4, 5], [2, 6, 10], [2, 3, 9])
 
     Raises:
-        MistakeError: anything else, or a number below 1.
+        UserError: anything else, or a number below 1.
     """
     ks: set[int] = set()
     for part in text.split(","):
@@ -196,62 +175,120 @@ def parse_ks(text: str) -> list[int]:
         except ValueError:
             bounds = []
         if not 1 <= len(bounds) <= 3 or min(bounds) < 1:
-            raise MistakeError(f"--k {text!r} must be like 2:15 or 2,4,8: numbers of clusters, at least 1.")
+            raise UserError(f"--k {text!r} must be like 2:15 or 2,4,8: numbers of clusters, at least 1.")
         start, stop, step = (*bounds, bounds[0], 1)[:3] if len(bounds) == 1 else (*bounds, 1)[:3]
         ks.update(range(start, stop + 1, step))
     if not ks:
-        raise MistakeError(f"--k {text!r} holds no number: write the lesser one first, as in 2:15.")
+        raise UserError(f"--k {text!r} holds no number: write the lesser one first, as in 2:15.")
     return sorted(ks)
 
 
-def _taken(algo: Algo, options: Mapping[str, Any]) -> dict[str, Any]:
-    """``options``, unless one of them means nothing to the method."""
-    spelled = {name: SPELLED.get(name, f"--{name}") for taken in TAKEN.values() for name in taken}
-    for name in options:
-        if name not in TAKEN[algo]:
-            known = ", ".join(spelled[each] for each in TAKEN[algo])
-            raise MistakeError(f"{spelled[name]} means nothing to {algo.value}; what it takes is {known}.")
-    return dict(options)
+def library_arguments(method: str) -> list[str]:
+    """Arguments of `OPTIONS` that the sweep of a method takes.
+
+    Raises:
+        UserError: a method that cannot be swept.
+    """
+    import jaxcluster
+    from jaxcluster.cli.sweep_results import SWEEPS
+    from jaxcluster.core.validation import check_choice
+
+    with user_errors():
+        check_choice("--algo", method, SWEEPS)
+    taken = inspect.signature(getattr(jaxcluster, method).sweep).parameters
+    return [name for name in OPTIONS if name in taken]
 
 
-def _config(algo: Algo, result: Sweep, options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    from jaxcluster.cli import runtime
+def library_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the sweep of a method from the options that were given.
 
-    return {
-        "command": runs.command_line(),
-        "algorithm": algo.value,
-        "ks": result.ks,
-        "seeds": result.seeds,
-        "parameters": options,
-        "data": data,
-        "scaling": result.rows.scaling.to_json(),
-        "versions": runtime.versions(),
-        "device": runtime.device(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": dict(result.seconds),
-    }
+    Args:
+        method: that is swept.
+        given: values by argument.
+
+    Raises:
+        UserError: an option without a meaning for the method, or a word that it does not take.
+    """
+    from jaxcluster.core.validation import check_choice
+    from jaxcluster.estimators import ESTIMATORS
+
+    arguments, choices = library_arguments(method), ESTIMATORS.info(method).choices
+    options = {}
+    for name, value in given.items():
+        if name not in arguments:
+            known = ", ".join(OPTIONS[each] for each in arguments)
+            raise UserError(f"{OPTIONS[name]} means nothing to {method}; what it takes is {known}.")
+        words = choices.get("covariance_type" if name == "covariances" else name)
+        for word in value if isinstance(value, list) else [value]:
+            if words is not None:
+                with user_errors():
+                    check_choice(OPTIONS[name], word, words)
+        options[name] = list(dict.fromkeys(value)) if isinstance(value, list) else value
+    return {name: value for name, value in options.items() if value != "none"}
 
 
-def _write(folder: Path, result: Sweep, config: dict[str, Any]) -> None:
-    from jaxcluster.cli.folder import write_config, write_json
+def _write(folder: Path, result: SweepResult, config: dict[str, Any]) -> None:
+    from jaxcluster.cli.output_dir import write_config, write_json
 
-    lines = result.lines()
     with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+        writer = csv.DictWriter(file, result.lines[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines)
-    write_json(folder / RESULTS, result.details())
+        writer.writerows(result.lines)
+    write_json(folder / RESULTS, result.to_json())
     write_config(folder, config)
 
 
-def _show(out: Console, result: Sweep, folder: Path) -> None:
+def _show(out: Console, result: SweepResult, folder: Path) -> None:
     from jaxcluster.cli.console import say, show_table
 
-    title, heads, lines = result.shown()
+    title, heads, lines = result.shown
     show_table(out, title, heads, lines, text=(len(heads) - 1,))
-    for remark in result.remarks():
+    for remark in result.remarks:
         say(out, remark)
     say(out, f"\nWritten to {folder}:", "bold")
     for name, purpose in FILES.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
+
+
+def write_report(path: Path, result: SweepResult, rows: Rows, config: dict[str, Any]) -> None:
+    """Write the curves and scores of a sweep as one HTML file, on the template of a fit's report."""
+    from jaxcluster.core.atomic import write_atomic
+    from jaxcluster.core.messages import valid_html
+    from jaxcluster.report import tables
+    from jaxcluster.report.context import CLUSTERED_AS
+    from jaxcluster.report.figures import figure
+
+    machine = {**config["device"], **config["versions"]}
+    cards = (tables.facts(runs.summarize_config(config), "Configuration"), tables.facts(machine, "Machine"))
+    facts = "".join(f'<div class="card">{card}</div>' for card in cards)
+    remarks = html.escape(" ".join(result.remarks))
+    scaled = CLUSTERED_AS.get(rows.scaling.how)
+    notes = [as_options(note) for note in rows.dataset.notes]
+    notes += [f"All is of the rows as they were clustered: {scaled}."] if scaled else []
+    head = "".join(f'<p class="note">{html.escape(note[:1].upper() + note[1:])}</p>' for note in notes)
+    curves = "".join(figure(curve.draw, curve.description, **curve.options) for curve in result.curves)
+    body = [
+        f'<section><h2>Curves</h2><p>{remarks}</p><div class="pictures">{curves}</div></section>',
+        f"<section><h2>Scores</h2><p>Of the best start of each.</p>{''.join(map(_table, result.tables))}</section>",
+        f'<section><h2>What was run</h2><div class="columns">{facts}</div></section>',
+    ]
+    template = resources.files("jaxcluster.report").joinpath("template.html").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=html.escape(f"How many clusters in {rows.dataset.name}?"),
+        lead=html.escape(result.lead),
+        body="\n".join([head, *body]),
+        footer=f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}.",
+    )
+    write_atomic(path, valid_html(page).encode())
+
+
+def _table(table: Table) -> str:
+    """A table of a sweep as HTML."""
+    from jaxcluster.report import tables
+
+    lines = [
+        (name, ["—" if value is None else tables.number(value) for value in values]) for name, values in table.lines
+    ]
+    options = {"css": ""} if table.caption is None else {"caption": table.caption}
+    return tables.grid(table.title, table.heads, lines, **options)

@@ -12,7 +12,7 @@ import typer
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
-from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.errors import UserError, user_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,21 +97,21 @@ def transport(
       jaxcluster transport moons:n=300 circles:n=300 --epsilon 0.05 --out runs/moved
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.folder import check_folder, claimed_folder
+    from jaxcluster.cli.output_dir import check_folder, claimed_folder
     from jaxcluster.cli.runtime import start
 
     check_folder(out, overwrite=overwrite)
     start()
     options = {"cost": cost.value, "epsilon": epsilon, "rho": rho, "tol": tol, "max_steps": max_iter}
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
-        with stage("read", f"Reading {x} and {y}"), mistakes():
+        with stage("read", f"Reading {x} and {y}"), user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             both = _read(x, layout), _read(y, layout)
         for each in both:
-            console.note(each.notes, quiet=quiet)
-        with stage("fit", f"Moving {len(both[0].x):,} rows onto {len(both[1].x):,}"), mistakes():
+            stage.note(each.notes)
+        with stage("fit", f"Moving {len(both[0].x):,} rows onto {len(both[1].x):,}"), user_errors():
             moved = _move(*both, options, divergence=divergence)
-        with claim.folder() as folder, mistakes():
+        with claim.folder() as folder, user_errors():
             _write(stage, folder, moved, {"x": x, "y": y, **options})
     _show(console.stdout(quiet), moved, out)
 
@@ -133,7 +133,7 @@ def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) 
     from jaxcluster import sinkhorn
 
     if x.x.shape[1] != y.x.shape[1]:
-        raise MistakeError(
+        raise UserError(
             f"{x.name} has {x.x.shape[1]} columns and {y.name} {y.x.shape[1]}: a cost needs as many in both."
         )
     rest = {name: value for name, value in options.items() if name != "rho"}
@@ -161,7 +161,7 @@ def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -
     import numpy as np
 
     from jaxcluster.cli import runtime
-    from jaxcluster.cli.folder import write_config, write_json
+    from jaxcluster.cli.output_dir import write_config, write_json
 
     with stage("write", "Writing"):
         np.savez(folder / POTENTIALS, f=moved.transport.f, g=moved.transport.g)

@@ -116,6 +116,26 @@ class Estimator(BaseEstimator):
         if not isinstance(frame, (Frame, type(None))):
             raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
 
+    def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
+        """Scores that the fitted model gives its own rows, by name; none unless a subclass has some.
+
+        Args:
+            X: (n_samples, n_features) the rows of the fit.
+            sample_weight: (n_samples,) their weights in the fit, or None.
+        """
+        return {}
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Arguments of `jaxcluster.report.write_report` that show how the fit came to its clusters.
+
+        ``components``, ``structure`` and ``training`` are mappings with the fields of the classes of that name.
+
+        Args:
+            X: (n_samples, n_features) the rows of the fit.
+            sample_weight: (n_samples,) their weights in the fit, or None.
+        """
+        return {}
+
     def _print_history(self) -> None:
         """Print the objective of every step if the estimator has ``verbose`` and it is set."""
         if getattr(self, "verbose", False):
@@ -207,6 +227,14 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return the distance of each sample to each center."""
         return self.fit(X, sample_weight=sample_weight).transform(X)
+
+    def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
+        """The inertia, by name."""
+        return {"inertia": self.inertia_}
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The centers."""
+        return {"centers": self.cluster_centers_}
 
     def _score(self, X, weights):
         options = {"metric": self._metric, "frame": self._frame}

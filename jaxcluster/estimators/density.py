@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -20,7 +21,14 @@ from jaxcluster.core import memory, validation
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
+from jaxcluster.model_selection import sampled_rows
+from jaxcluster.ops.distance import METRICS
+from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, rescale_space
+from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Status
+
+CURVE_ROWS = 5_000
+"""Rows whose neighbor distances make the curve of a report, by which a radius is chosen."""
 
 
 def _can_predict(estimator) -> bool:
@@ -161,6 +169,21 @@ class DBSCAN(MetricEstimator):
             raise ValueError("sample_weight: all are zero. Sample weights must contain at least one non-zero number.")
         return weights
 
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The sorted distances of some rows to the neighbor that makes them core samples, for fits without weights."""
+        nearest = math.ceil(self.min_samples)
+        if sample_weight is not None or nearest > len(X):
+            return {}
+        metric, p = self._resolve_metric()
+        space, exponent = rescale_space(as_metric_space(X, metric, p=p))
+        rows = sampled_rows(len(X), CURVE_ROWS)
+        if isinstance(space, MetricSpace):
+            distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
+        else:
+            distances = nearest_rows(space, nearest)[1][rows, -1]
+        distances = np.ldexp(distances, -exponent)
+        return {"structure": {"neighbor_distances": distances, "min_samples": nearest, "eps": self.eps}}
+
     def _neighborhood(self):
         """Arguments that define the neighborhood of a sample."""
         metric, p = self._resolve_metric()
@@ -174,7 +197,11 @@ class DBSCAN(MetricEstimator):
         return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels)
 
 
-@register("optics", "reachability ordering, and clusters of any density in it")
+@register(
+    "optics",
+    "reachability ordering, and clusters of any density in it",
+    choices={"metric": METRICS, "cluster_method": optics.METHODS},
+)
 class OPTICS(MetricEstimator):
     """Reachability ordering of the samples, in which clusters of any density are valleys, and clusters cut from it.
 
@@ -268,6 +295,11 @@ class OPTICS(MetricEstimator):
         as_count("min_samples", self.min_samples, n)
         if self.min_cluster_size is not None and self.cluster_method == "xi":
             as_count("min_cluster_size", self.min_cluster_size, n)
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The reachability plot, with the distance it is cut at if it is cut at one."""
+        eps = {"eps": self.eps} if self.cluster_method == "dbscan" and self.eps is not None else {}
+        return {"structure": {"reachability": self.reachability_, "ordering": self.ordering_, **eps}}
 
     def _check_attributes(self):
         super()._check_attributes()

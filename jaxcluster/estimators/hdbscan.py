@@ -14,6 +14,7 @@ from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
+from jaxcluster.ops.distance import METRICS
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
@@ -27,7 +28,12 @@ CENTERS = ("centroid", "medoid", "both")
 """Values of ``store_centers``."""
 
 
-@register("hdbscan", "hierarchy of density-based clusters, selected by stability", takes_missing=True)
+@register(
+    "hdbscan",
+    "hierarchy of density-based clusters, selected by stability",
+    takes_missing=True,
+    choices={"metric": METRICS, "cluster_selection_method": hdbscan.METHODS},
+)
 class HDBSCAN(MetricEstimator):
     """Hierarchical density-based clustering: clusters of any shape and density by their stability, and noise.
 
@@ -192,6 +198,13 @@ class HDBSCAN(MetricEstimator):
         """
         check_is_fitted(self)
         return hdbscan.dbscan_clustering(self._state(), cut_distance, min_cluster_size=min_cluster_size)
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The condensed tree; the dendrogram too where any cluster in the tree splits."""
+        tree = self.condensed_tree_
+        splits = bool((np.asarray(tree.child_size) > 1).any())
+        merges = {"merges": self.single_linkage_tree_, "least_branch": self.min_cluster_size} if splits else {}
+        return {"structure": {"condensed_tree": tree, **merges}}
 
     def _check_params(self, n, d):
         super()._check_params(n, d)

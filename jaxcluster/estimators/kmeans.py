@@ -21,7 +21,11 @@ ALGORITHMS = ("lloyd", "elkan")
 """Values of ``algorithm``, as in scikit-learn. One iteration with its own distance bounds computes both."""
 
 
-@register("kmeans", "k-means by Lloyd's iteration, Euclidean or spherical")
+@register(
+    "kmeans",
+    "k-means by Lloyd's iteration, Euclidean or spherical",
+    choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
+)
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 

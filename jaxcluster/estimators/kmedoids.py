@@ -19,7 +19,7 @@ from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
-from jaxcluster.ops.distance import plain_metric
+from jaxcluster.ops.distance import METRICS, plain_metric
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
@@ -35,6 +35,7 @@ METHODS = ("fasterpam", "clara")
     reported=("inertia_", "n_iter_"),
     objective="sum of distances",
     family="partition",
+    choices={"metric": METRICS, "method": METHODS},
 )
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):
     """k-medoids: centers are samples, and no single swap lowers the sum of (not squared) distances to them.
@@ -139,6 +140,14 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         self.status_ = Status(int(fit.status))
         self._warn_of_status(X, weights)
         return self
+
+    def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
+        """The sum of the distances to the medoids, as the inertia."""
+        return {"inertia": self.inertia_}
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The medoids: their rows, where X had any, and their numbers."""
+        return {"centers": getattr(self, "cluster_centers_", None), "structure": {"medoids": self.medoid_indices_}}
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``."""

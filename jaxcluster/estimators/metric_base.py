@@ -12,7 +12,7 @@ from sklearn.neighbors import VALID_METRICS
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import Estimator
-from jaxcluster.ops.distance import plain_metric
+from jaxcluster.ops.distance import METRICS, plain_metric
 from jaxcluster.ops.metric_space import bind_metric_params
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
@@ -22,7 +22,7 @@ SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 class MetricEstimator(ClusterMixin, Estimator):
     """Base of estimators with a parameter ``metric`` that may be "precomputed"."""
 
-    info = Estimator.info._replace(family="density")
+    info = Estimator.info._replace(family="density", choices={"metric": METRICS})
 
     @property
     def _precomputed(self):

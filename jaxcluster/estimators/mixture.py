@@ -44,6 +44,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         init="init_params",
         reported=("lower_bound_", "n_iter_"),
         best="max",
+        choices={"covariance_type": tuple(COVARIANCE_TYPES), "precision": ("none", "fast")},
     )
 
     _functions: Any = gmm
@@ -82,6 +83,15 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         densities = self.score_samples(X).astype(np.float64)
         return float(np.average(densities, weights=self._check_weights(sample_weight, len(densities))))
+
+    def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
+        """The mean log-likelihood (nats per row), and the lower bound that a variational fit raises."""
+        return {"log_likelihood": self.score(X, sample_weight=sample_weight), "lower_bound": float(self.lower_bound_)}
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The means and the components."""
+        components = {"weights": self.weights_, "covariances": self.covariances_}
+        return {"centers": self.means_, "components": components | {"covariance_type": self.covariance_type}}
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draw samples from the mixture, in the order of their components.
@@ -427,6 +437,11 @@ class GaussianMixture(MixtureEstimator):
         if self.status_ == Status.COLLAPSED:
             self._warn_of_status(state)
         return self
+
+    def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
+        """The mean log-likelihood (nats per row) and the information criteria."""
+        criteria = {"bic": self.bic(X, sample_weight), "aic": self.aic(X, sample_weight)}
+        return {"log_likelihood": self.score(X, sample_weight=sample_weight), **criteria}
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Compute Akaike's information criterion of the samples: lower is better."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from jaxcluster.core import validation
@@ -31,6 +32,7 @@ class EstimatorInfo(NamedTuple):
         takes_weights: True if ``fit`` has a parameter ``sample_weight``.
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
         takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
+        choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
     name: str | None = None
@@ -48,6 +50,7 @@ class EstimatorInfo(NamedTuple):
     takes_weights: bool = False
     takes_classes: bool = False
     takes_missing: bool = False
+    choices: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 def register(name: str, title: str, **fields: Any) -> Callable[[Class], Class]:

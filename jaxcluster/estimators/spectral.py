@@ -35,6 +35,13 @@ EIGENVALUE_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 """Relative rounding of an eigenvalue: so close to n / (n − 1) it is that of a graph of equal weights."""
 
 
+REPORTED_ROWS = 5_000
+"""Rows up to which a report shows eigenvalues beyond the number of clusters: these need all weights at once."""
+
+FURTHER_EIGENVALUES = 6
+"""Eigenvalues beyond the number of clusters in a report, to show the gap after it."""
+
+
 class _SpectralEstimator(Estimator):
     """Base of spectral estimators: input, affinity matrix, and publication of the eigenvectors."""
 
@@ -188,7 +195,12 @@ class _SpectralEstimator(Estimator):
         return [f"largest residual {self.residuals_.max():.2g}"]
 
 
-@register("spectral", "normalized graph cuts, by eigenvectors of the Laplacian", clusters="n_clusters")
+@register(
+    "spectral",
+    "normalized graph cuts, by eigenvectors of the Laplacian",
+    clusters="n_clusters",
+    choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
+)
 class SpectralClustering(ClusterMixin, _SpectralEstimator):
     """Spectral clustering: k-means, or another assignment, of eigenvectors of the normalized graph Laplacian.
 
@@ -322,6 +334,17 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         kmeans.check_runs("k-means++", self.n_init)
         if self.n_components is not None:
             validation.check_count("n_components", self.n_components)
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The least eigenvalues of the Laplacian, a few more than there are clusters, and the graph if it is sparse."""
+        n = len(self.labels_)
+        if n > REPORTED_ROWS:
+            return {"structure": {"eigenvalues": self.eigenvalues_}}
+        weights = self.affinity_matrix_
+        wanted = min(n, len(self.eigenvalues_) + FURTHER_EIGENVALUES)
+        embedding = spectral.embed(jax.random.key(0), weights, wanted, affinity="precomputed")
+        graph = {"graph": weights} if scipy.sparse.issparse(weights) else {}
+        return {"structure": {"eigenvalues": np.asarray(embedding.eigenvalues), **graph}}
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and return ``labels_``."""

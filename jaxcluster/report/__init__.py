@@ -1,7 +1,7 @@
 """One self-contained HTML file that tells what a run did."""
 
-from jaxcluster.report.page import write_report
-from jaxcluster.report.run import Components
+from jaxcluster.report.context import Components
+from jaxcluster.report.html import write_report
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 

@@ -1,4 +1,4 @@
-"""What each score means, in a line."""
+"""Titles, ranges and descriptions of scores."""
 
 from __future__ import annotations
 
@@ -6,109 +6,109 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
-class Meaning(NamedTuple):
-    """How to read a score.
+class ScoreInfo(NamedTuple):
+    """Title, range and description of a score.
 
     Attributes:
         title: its name in words.
         range: its values, and which of them are good.
-        says: one line on what it measures.
+        description: one line on what it measures.
         truth: whether it compares with the truth.
         unit: whether it lies between 0 and 1 when it is any good, so that a bar can show it.
     """
 
     title: str
     range: str
-    says: str
+    description: str
     truth: bool = True
     unit: bool = True
 
 
-MEANINGS = {
-    "accuracy": Meaning(
+SCORE_INFO = {
+    "accuracy": ScoreInfo(
         "Accuracy",
         "0 to 1, higher is better",
         "rows of the class that their cluster is matched with",
     ),
-    "adjusted_rand": Meaning(
+    "adjusted_rand": ScoreInfo(
         "Adjusted Rand index", "-0.5 to 1, 0 is chance", "pairs of rows treated as in the truth, above chance"
     ),
-    "adjusted_mutual_info": Meaning(
+    "adjusted_mutual_info": ScoreInfo(
         "Adjusted mutual information", "up to 1, 0 is chance", "what clusters tell about the truth, above chance"
     ),
-    "normalized_mutual_info": Meaning(
+    "normalized_mutual_info": ScoreInfo(
         "Normalized mutual information", "0 to 1, higher is better", "what clusters tell about the truth, as a share"
     ),
-    "homogeneity": Meaning("Homogeneity", "0 to 1, higher is better", "whether each cluster holds one class only"),
-    "completeness": Meaning("Completeness", "0 to 1, higher is better", "whether each class lies in one cluster only"),
-    "v_measure": Meaning("V-measure", "0 to 1, higher is better", "harmonic mean of homogeneity and completeness"),
-    "fowlkes_mallows": Meaning(
+    "homogeneity": ScoreInfo("Homogeneity", "0 to 1, higher is better", "clusters that hold one class only"),
+    "completeness": ScoreInfo("Completeness", "0 to 1, higher is better", "classes that lie in one cluster only"),
+    "v_measure": ScoreInfo("V-measure", "0 to 1, higher is better", "harmonic mean of homogeneity and completeness"),
+    "fowlkes_mallows": ScoreInfo(
         "Fowlkes-Mallows", "0 to 1, higher is better", "geometric mean of pairwise precision and recall"
     ),
-    "purity": Meaning("Purity", "0 to 1, easier with more clusters", "rows of their cluster's commonest class"),
-    "rand": Meaning(
+    "purity": ScoreInfo("Purity", "0 to 1, easier with more clusters", "rows of their cluster's commonest class"),
+    "rand": ScoreInfo(
         "Rand index",
         "0 to 1, higher is better",
         "pairs of rows treated as in the truth",
     ),
-    "mutual_info": Meaning(
+    "mutual_info": ScoreInfo(
         "Mutual information", "0 up (nats), higher is better", "what clusters tell about the truth", unit=False
     ),
-    "silhouette": Meaning(
+    "silhouette": ScoreInfo(
         "Silhouette",
         "-1 to 1, higher is better",
         "how much nearer its own cluster is than the next",
         False,
     ),
-    "davies_bouldin": Meaning(
+    "davies_bouldin": ScoreInfo(
         "Davies-Bouldin",
         "0 up, lower is better",
         "how wide clusters are against their distances",
         False,
         False,
     ),
-    "calinski_harabasz": Meaning(
+    "calinski_harabasz": ScoreInfo(
         "Calinski-Harabasz", "0 up, higher is better", "spread between clusters against spread within", False, False
     ),
-    "inertia": Meaning(
+    "inertia": ScoreInfo(
         "Inertia",
         "0 up, lower is better at equal k",
         "sum of squared distances to the centers",
         False,
         False,
     ),
-    "sum_of_distances": Meaning(
+    "sum_of_distances": ScoreInfo(
         "Sum of distances",
         "0 up, lower is better at equal k",
         "distances of rows to their medoids, by the metric of the fit",
         False,
         False,
     ),
-    "sum_of_cosine_distances": Meaning(
+    "sum_of_cosine_distances": ScoreInfo(
         "Sum of cosine distances",
         "0 up, lower is better at equal k",
         "1 less the cosine between each row and its center",
         False,
         False,
     ),
-    "log_likelihood": Meaning(
+    "log_likelihood": ScoreInfo(
         "Log-likelihood",
         "nats per row, higher is better",
         "how probable the mixture makes a row, on average",
         False,
         False,
     ),
-    "lower_bound": Meaning(
+    "lower_bound": ScoreInfo(
         "Lower bound",
         "higher is better, up to a constant",
         "what the fit raises: likelihood against the prior",
         False,
         False,
     ),
-    "bic": Meaning(
+    "bic": ScoreInfo(
         "BIC", "lower is better on the same rows", "misfit, and a price for each parameter: log n", False, False
     ),
-    "aic": Meaning(
+    "aic": ScoreInfo(
         "AIC", "lower is better on the same rows", "misfit, and a price for each parameter: 2", False, False
     ),
 }
@@ -125,21 +125,21 @@ ALIASES = {
 
 
 def canonical(name: str) -> str:
-    """The name in `MEANINGS` of a score called by its function's name, without ``_score``, or by its initials."""
+    """The name in `SCORE_INFO` of a score called by its function's name, without ``_score``, or by its initials."""
     short = name.lower().replace(" ", "_").removesuffix("_score")
     return ALIASES.get(short, short)
 
 
-def meaning(name: str) -> Meaning:
+def score_info(name: str) -> ScoreInfo:
     """What the score of this name means; of an unknown one, its name in words."""
-    known = MEANINGS.get(canonical(name))
+    known = SCORE_INFO.get(canonical(name))
     words = name.replace("_", " ")
-    return known or Meaning(words[:1].upper() + words[1:], "", "", False, False)
+    return known or ScoreInfo(words[:1].upper() + words[1:], "", "", False, False)
 
 
 def split(scores: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores against the truth, and the others; each in the order of `MEANINGS`, unknown ones last."""
-    order = {name: i for i, name in enumerate(MEANINGS)}
+    """Scores against the truth, and the others; each in the order of `SCORE_INFO`, unknown ones last."""
+    order = {name: i for i, name in enumerate(SCORE_INFO)}
     ranked = sorted(scores, key=lambda name: order.get(canonical(name), len(order)))
-    against = {name: scores[name] for name in ranked if meaning(name).truth}
+    against = {name: scores[name] for name in ranked if score_info(name).truth}
     return against, {name: scores[name] for name in ranked if name not in against}

@@ -10,10 +10,9 @@ import numpy as np
 from jaxcluster import plots
 from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.report import tables
+from jaxcluster.report.context import ReportContext, machine
 from jaxcluster.report.endings import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS
-from jaxcluster.report.maps import map_pictures
-from jaxcluster.report.pictures import picture
-from jaxcluster.report.run import Run, machine
+from jaxcluster.report.figures import figure, map_figures
 from jaxcluster.report.scores import canonical, split
 from jaxcluster.report.structure import structure as parts_of_structure
 from jaxcluster.report.training import training as parts_of_training
@@ -31,7 +30,7 @@ HEADLINES = {
 """Scores worth a tile of their own, at most two of them."""
 
 
-def lead(run: Run) -> str:
+def lead(run: ReportContext) -> str:
     """The line under the title; not escaped."""
     n, d = run.dataset.x.shape
     shape = run.dataset.image_shape
@@ -43,7 +42,7 @@ def lead(run: Run) -> str:
     return f"{run.dataset.name}: {n:,} {what}{', ' if run.noise.all() else ' '}{found}.{truth}"
 
 
-def warning(run: Run) -> str:
+def warning(run: ReportContext) -> str:
     """What is wrong with a run that did not simply converge."""
     said = []
     if run.noise.all():
@@ -54,7 +53,7 @@ def warning(run: Run) -> str:
     return "".join(f'<p class="warn" role="note">{each}</p>' for each in said)
 
 
-def remarks(run: Run) -> str:
+def remarks(run: ReportContext) -> str:
     """What was decided about the data, and must be known to read what follows."""
     said = [*run.dataset.notes, *run.remarks]
     if run.missing:
@@ -62,12 +61,12 @@ def remarks(run: Run) -> str:
     return "".join(f'<p class="note">{html.escape(each[:1].upper() + each[1:])}</p>' for each in said)
 
 
-def _all_taken(run: Run) -> bool:
+def _all_taken(run: ReportContext) -> bool:
     """Whether a training took all its epochs, as it was to."""
     return run.status == Status.MAX_STEPS and run.training is not None and run.training.endless
 
 
-def tiles(run: Run) -> str:
+def tiles(run: ReportContext) -> str:
     """The few numbers one looks for first."""
     shown = {
         "rows": f"{len(run.labels):,}",
@@ -95,7 +94,7 @@ def tiles(run: Run) -> str:
     return f'<dl class="tiles">{"".join(items)}</dl>'
 
 
-def scores(run: Run) -> str:
+def scores(run: ReportContext) -> str:
     """Every score with its meaning, those against the truth first."""
     against, others = split(run.scores)
     shown = [tables.scores(against, "Against the truth")] if against else []
@@ -106,10 +105,10 @@ def scores(run: Run) -> str:
     return section("Scores", note, "\n".join(shown)) if shown else ""
 
 
-def maps(run: Run, tsne: bool | None) -> str:
+def maps(run: ReportContext, tsne: bool | None) -> str:
     """The rows in the plane, colored by cluster, and by class where the truth is known."""
     methods, occupied = _methods(run.dataset.x, tsne), run.occupied
-    shown = map_pictures(
+    shown = map_figures(
         run.dataset.x,
         run.labels,
         run.dataset.y,
@@ -129,7 +128,7 @@ def maps(run: Run, tsne: bool | None) -> str:
         said.append("A class has the color of the cluster that it is matched with, if there is one.")
     if "tsne" in methods:
         said.append("t-SNE keeps neighbors together, but distances between groups and their sizes mean little.")
-    return section("Maps", " ".join(said), pictures(shown))
+    return section("Maps", " ".join(said), figures(shown))
 
 
 def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
@@ -138,39 +137,39 @@ def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
     return ("pca", "tsne") if (d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne) else ("pca",)
 
 
-def clusters(run: Run) -> str:
+def clusters(run: ReportContext) -> str:
     """Sizes, the way of the objective, and silhouettes."""
     sizes, note = run.sizes, ""
     k = len(sizes)
     spread = f", from {sizes.min():,} to {sizes.max():,}" if k else ""
     alt = f"Bars of the rows in each of {plural(k, 'cluster')}{spread}."
-    shown = [picture(partial(plots.cluster_sizes, run.labels), alt, name="sizes")]
+    shown = [figure(partial(plots.cluster_sizes, run.labels), alt, name="sizes")]
     if run.history is not None:
         first, last = run.history[0], run.history[-1]
         alt = f"Curve of the {run.objective} over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
-        shown.append(picture(partial(plots.history, run.history, name=run.objective), alt, name="history"))
+        shown.append(figure(partial(plots.history, run.history, name=run.objective), alt, name="history"))
         note = f"Step by step the {run.objective} should {'fall' if run.best == 'min' else 'rise'}."
     if 2 <= k < sizes.sum() and not run.missing:
         note += " A silhouette is near 1 deep in a cluster, 0 on a border, negative where another cluster is nearer."
         alt = "Silhouette of each row, sorted within its cluster, and their mean."
         tall, height = len(shown) == 2, 8.98 if len(shown) == 2 else 4.2
         draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels, metric=run.metric, p=run.p)
-        shown.insert(0, picture(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
-    return section("Clusters", note.strip(), pictures(shown))
+        shown.insert(0, figure(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
+    return section("Clusters", note.strip(), figures(shown))
 
 
-def structure(run: Run) -> list[str]:
+def structure(run: ReportContext) -> list[str]:
     """The orders, trees and graphs that the method found on its way."""
-    return [section(title, note, pictures(shown)) for title, note, shown in parts_of_structure(run)]
+    return [section(title, note, figures(shown)) for title, note, shown in parts_of_structure(run)]
 
 
-def training(run: Run, tsne: bool | None) -> list[str]:
+def training(run: ReportContext, tsne: bool | None) -> list[str]:
     """How a network was trained, and what it makes of the rows."""
     methods = () if run.training is None else _methods(np.asarray(run.training.codes), tsne)
-    return [section(title, note, pictures(shown)) for title, note, shown in parts_of_training(run, methods)]
+    return [section(title, note, figures(shown)) for title, note, shown in parts_of_training(run, methods)]
 
 
-def components(run: Run) -> str:
+def components(run: ReportContext) -> str:
     """What a mixture is made of: a picture, and a table where it is few enough components to read."""
     if run.components is None:
         return ""
@@ -192,7 +191,7 @@ def components(run: Run) -> str:
     else:
         note = "Each curve is a component's density times its weight; the dashed one is their sum."
         alt = f"Density curves of {plural(k, 'component')} and their sum, over a histogram of the rows."
-    shown = pictures([picture(draw_components, alt, name="components", height=5.2 if d > 1 else 4.2)])
+    shown = figures([figure(draw_components, alt, name="components", height=5.2 if d > 1 else 4.2)])
     if k <= tables.MOST_CLUSTERS:
         spreads = deviations(as_covariances(covariances, kind, k, d), kind, k, d)
         rows = np.array([np.sum(run.labels == j) for j in range(k)])
@@ -201,7 +200,7 @@ def components(run: Run) -> str:
     return section("Components", note, shown)
 
 
-def centers(run: Run) -> str:
+def centers(run: ReportContext) -> str:
     """Centers or medoids as images where rows are images, else as numbers where they are few enough to read."""
     if run.centers is None:
         return ""
@@ -211,14 +210,14 @@ def centers(run: Run) -> str:
     centers = run.in_data_units(run.centers)
     if shape := run.dataset.image_shape:
         alt = f"The {plural(k, f'cluster {run.representative}')} as images of {by(shape)} pixels."
-        sheet = picture(partial(plots.centers_as_images, centers, shape), alt, name="centers", width=8, tight=True)
+        sheet = figure(partial(plots.centers_as_images, centers, shape), alt, name="centers", width=8, tight=True)
         return section(title, note, f'<div class="sheet">{sheet}</div>')
     if run.components is not None or k > tables.MOST_CLUSTERS or d > tables.MOST_COLUMNS:
         return ""  # a mixture's means are with its components
     return section(title, note, tables.centers(centers, run.dataset.columns, title=title, units=run.units))
 
 
-def classes(run: Run) -> str:
+def classes(run: ReportContext) -> str:
     """Clusters against the known classes."""
     if run.dataset.y is None:
         return ""
@@ -226,7 +225,7 @@ def classes(run: Run) -> str:
     return section("Clusters and classes", note, tables.contingency(run.labels, run.dataset.y))
 
 
-def particulars(run: Run) -> str:
+def run_details(run: ReportContext) -> str:
     """Configuration, data, machine and time."""
     x, columns, shape = run.dataset.x, run.dataset.columns, run.dataset.image_shape
     data = {"name": run.dataset.name, "rows": x.shape[0], "columns": x.shape[1]}
@@ -247,7 +246,7 @@ def section(title: str, note: str, content: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{note}{content}\n</section>"
 
 
-def pictures(shown: list[str]) -> str:
+def figures(shown: list[str]) -> str:
     """Pictures side by side where there is room."""
     return f'<div class="pictures{" one" if len(shown) == 1 else ""}">{"".join(shown)}</div>'
 

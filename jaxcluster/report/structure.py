@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster import plots
-from jaxcluster.report.pictures import picture
+from jaxcluster.report.figures import figure
 
 if TYPE_CHECKING:
-    from jaxcluster.report.run import Run
+    from jaxcluster.report.context import ReportContext
 
 TALL, WIDE = {"height": 5.2}, {"width": 8.0, "height": 4.4}
 """Pictures that are nearly square, and those that need room to the side."""
@@ -56,7 +56,7 @@ class Structure(NamedTuple):
             raise ValueError("reachability and ordering go together: pass both.")
 
 
-def structure(run: Run) -> list[tuple[str, str, list[str]]]:
+def structure(run: ReportContext) -> list[tuple[str, str, list[str]]]:
     """Title, note and pictures of each part that a run has something for."""
     found = run.structure
     if found is None:
@@ -70,49 +70,49 @@ def structure(run: Run) -> list[tuple[str, str, list[str]]]:
     return [(title, note, shown) for title, note, shown in parts if shown]
 
 
-def _medoids(run: Run, found: Structure) -> tuple[str, list[str]]:
+def _medoids(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
     if found.medoids is None:
         return "", []
     note = "A disc is a medoid: the row of its cluster from which the others are least far away, all together."
     draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.axes)
     alt = f"The rows as points in the plane, each joined with one of {len(run.sizes):,} medoids."
-    return note, [picture(draw, alt, name="medoids", **TALL)]
+    return note, [figure(draw, alt, name="medoids", **TALL)]
 
 
-def _density(run: Run, found: Structure) -> tuple[str, list[str]]:
+def _density(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
     """The order of OPTICS, or the distances by which a radius is chosen."""
     notes, shown = [], []
     if found.reachability is not None:
         notes.append("A valley is a region where rows lie close together; the peaks between are the ways across.")
         draw = partial(plots.reachability, found.reachability, found.ordering, run.labels, eps=found.eps)
         alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, colored by cluster."
-        shown.append(picture(draw, alt, name="reachability", **WIDE))
+        shown.append(figure(draw, alt, name="reachability", **WIDE))
     if found.neighbor_distances is not None:
         notes.append("A good radius lies where the curve begins to bend upwards; rows above the line are no core rows.")
         chosen = {"min_samples": found.min_samples, "eps": found.eps}
         draw = partial(plots.neighbor_distances, found.neighbor_distances, **chosen)
         alt = f"Curve of the sorted distances of rows to their neighbor number {found.min_samples}, and the radius."
-        shown.append(picture(draw, alt, name="neighbor-distances"))
+        shown.append(figure(draw, alt, name="neighbor-distances"))
     return " ".join(notes), shown
 
 
-def _tree(run: Run, found: Structure) -> tuple[str, list[str]]:
+def _tree(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
     notes, shown = [], []
     if found.condensed_tree is not None:
         notes.append("From above to below the density rises that rows must have; a cluster that lasts is a stable one.")
         draw = partial(plots.condensed_tree, found.condensed_tree, run.labels)
         alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones colored."
-        shown.append(picture(draw, alt, name="condensed-tree", **WIDE))
+        shown.append(figure(draw, alt, name="condensed-tree", **WIDE))
     if found.merges is not None:
         notes.append("The dendrogram joins the groups that were nearest, from below to above.")
         name = "mutual reachability" if found.condensed_tree is not None else "distance"
         draw = partial(plots.dendrogram, found.merges, run.labels, least=found.least_branch, name=name)
         alt = "The last merges of the hierarchy, their distances, and the rows in each group, colored by cluster."
-        shown.append(picture(draw, alt, name="dendrogram", **WIDE))
+        shown.append(figure(draw, alt, name="dendrogram", **WIDE))
     return " ".join(notes), shown
 
 
-def _graph(run: Run, found: Structure) -> tuple[str, list[str]]:
+def _graph(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
     notes, shown = [], []
     if found.eigenvalues is not None:
         notes.append(
@@ -120,10 +120,10 @@ def _graph(run: Run, found: Structure) -> tuple[str, list[str]]:
         )
         draw = partial(plots.eigengap, found.eigenvalues, k=len(run.sizes))
         alt = f"The least {len(np.ravel(found.eigenvalues))} eigenvalues of the Laplacian and their widest gap."
-        shown.append(picture(draw, alt, name="eigengap"))
+        shown.append(figure(draw, alt, name="eigengap"))
     if found.graph is not None:
         notes.append("Dark edges of the graph join different clusters: the fewer, the better the cut.")
         draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, found.graph, columns=run.axes)
         alt = "The rows in the plane and the edges of the graph between them, dark where they join clusters."
-        shown.append(picture(draw, alt, name="graph", **TALL))
+        shown.append(figure(draw, alt, name="graph", **TALL))
     return " ".join(notes), shown

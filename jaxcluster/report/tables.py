@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcluster.datasets.base import listing
 from jaxcluster.plots.style import color_of, colors_of, is_noise
-from jaxcluster.report.scores import meaning
+from jaxcluster.report.scores import score_info
 
 MOST_CLUSTERS, MOST_CLASSES, MOST_COLUMNS = 60, 40, 16
 
@@ -66,14 +66,14 @@ def scores(values: Mapping[str, Any], caption: str) -> str:
     """Each score with a bar where it has a scale, its range, and what it says."""
     lines = []
     for name, value in values.items():
-        known = meaning(name)
+        known = score_info(name)
         bar = ""
         if known.unit and value is not None and np.isfinite(value):
             bar = f'<span class="bar" aria-hidden="true"><span style="width:{min(max(value, 0), 1):.1%}"></span></span>'
         shown = "—" if value is None else number(value)
         lines.append(
             f'<tr><th scope="row">{html.escape(known.title)}</th><td class="number">{shown}</td><td>{bar}</td>'
-            f"<td>{html.escape(known.says)}</td><td>{html.escape(known.range)}</td></tr>"
+            f"<td>{html.escape(known.description)}</td><td>{html.escape(known.range)}</td></tr>"
         )
     head = '<th scope="col">Score</th><th scope="col" class="number">Value</th><td></td>'
     head += '<th scope="col">Measures</th><th scope="col">Range</th>'

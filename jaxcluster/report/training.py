@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster import plots
-from jaxcluster.report.maps import map_pictures
-from jaxcluster.report.pictures import picture
+from jaxcluster.plots.training import PHASES
+from jaxcluster.report.figures import figure, map_figures
 
 if TYPE_CHECKING:
-    from jaxcluster.report.run import Run
+    from jaxcluster.report.context import ReportContext
 
-MOMENTS = 6
+MAX_SNAPSHOTS = 6
 """Of those at which codes were looked at, so many are shown, spread over them."""
 
 PAIRS = 16
@@ -110,7 +110,7 @@ class Training(NamedTuple):
                 raise ValueError(f"the rows {np.shape(rows)} nearest to {name} must be (any number, {d}).")
 
 
-def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+def training(run: ReportContext, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
     """Title, note and pictures of each part, the maps of codes by ``methods``; nothing for a run without a network."""
     found = run.training
     if found is None:
@@ -125,21 +125,21 @@ def training(run: Run, methods: Sequence[str]) -> list[tuple[str, str, list[str]
     return [(title, note, shown) for title, note, shown in parts if shown]
 
 
-def _training(run: Run, found: Training) -> tuple[str, list[str]]:
+def _training(run: ReportContext, found: Training) -> tuple[str, list[str]]:
     notes, shown = [], []
     followed = {name for name in CURVES if any(_finite(record.get(name)) for record in found.records)}
     for name, curve in CURVES.items():
         if name in followed:
             notes.append(curve.note)
             draw = partial(plots.training_curves, found.records, name=name, title=curve.title)
-            shown.append(picture(draw, _told(found, name, curve.alt), name=name, width=8, height=3.8))
+            shown.append(figure(draw, _told(found, name, curve.alt), name=name, width=8, height=3.8))
     moments = _spread(found.moments)
     if len(moments) > 1:
         notes.append("The small maps show the same rows each time, colored by their cluster in the end.")
         draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(found.rows)])
         alt = f"{len(moments)} maps of the codes of {len(found.rows):,} rows: {', '.join(moments)}."
         tall = 2.9 * (-(-len(moments) // 3)) + 0.4
-        shown.append(picture(draw, alt, name="moments", width=8, height=tall))
+        shown.append(figure(draw, alt, name="moments", width=8, height=tall))
     return " ".join(note for note in notes if note), shown
 
 
@@ -159,23 +159,29 @@ def _told(found: Training, name: str, what: str) -> str:
 
 def _spread(moments: Mapping[str, Any]) -> dict[str, Any]:
     names = list(moments)
-    chosen = np.unique(np.linspace(0, len(names) - 1, min(MOMENTS, len(names))).round().astype(int))
-    return {names[i]: moments[names[i]] for i in chosen}
+    chosen = np.unique(np.linspace(0, len(names) - 1, min(MAX_SNAPSHOTS, len(names))).round().astype(int))
+    return {_moment_title(names[i]): moments[names[i]] for i in chosen}
 
 
-def _embedding(run: Run, found: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
+def _moment_title(name: str) -> str:
+    """Title of a snapshot: that of an estimator, "pretrain-5", is "pretraining, epoch 5"."""
+    phase, _, epoch = name.rpartition("-")
+    return f"{PHASES[phase]}, epoch {epoch}" if phase in PHASES else name
+
+
+def _embedding(run: ReportContext, found: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
     codes, latent = np.asarray(found.codes), np.shape(found.codes)[1]
     options = {
         "centers": np.asarray(found.centers),
         "columns": [f"code {j}" for j in range(latent)],
         "methods": methods if latent > 2 else ("pca",),
     }
-    shown = map_pictures(codes, run.labels, run.dataset.y, prefix="codes-", what="Codes", **options)
+    shown = map_figures(codes, run.labels, run.dataset.y, prefix="codes-", what="Codes", **options)
     note = f"Rows as the network has them, {latent} number{'s' if latent > 1 else ''} each; a disc is a center."
     return note, shown
 
 
-def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
+def _reconstructions(run: ReportContext, found: Training) -> tuple[str, list[str]]:
     if found.returned is None:
         return "", []
     x, returned, shape = run.dataset.x[np.asarray(found.rows)], np.asarray(found.returned), run.dataset.image_shape
@@ -187,13 +193,13 @@ def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
         height = 1.3 + 0.24 * min(x.shape[1], 24)
         return (
             "What a column loses on its way through the code; more than all where training left the decoder behind.",
-            [picture(draw, alt, name="reconstructions", height=height)],
+            [figure(draw, alt, name="reconstructions", height=height)],
         )
     chosen = _of_each(run.labels[np.asarray(found.rows)])
     draw = partial(plots.reconstructions, x[chosen], returned[chosen], shape)
     alt = f"{len(chosen)} rows as images, and below each what comes back of it."
     shown = [
-        picture(
+        figure(
             partial(draw, names=run.labels[np.asarray(found.rows)][chosen].tolist()),
             alt,
             name="reconstructions",
@@ -202,7 +208,7 @@ def _reconstructions(run: Run, found: Training) -> tuple[str, list[str]]:
     ]
     draw = partial(plots.centers_as_images, found.decoded, shape, title="Centers, decoded")
     alt = f"The images that the decoder makes of {len(found.decoded)} centers."
-    shown.append(picture(draw, alt, name="decoded", width=8, tight=True))
+    shown.append(figure(draw, alt, name="decoded", width=8, tight=True))
     return (
         "Rows on their way through the code, under the number of their cluster; and what the centers stand for.",
         shown,
@@ -218,17 +224,17 @@ def _of_each(labels: np.ndarray) -> np.ndarray:
     return first[np.argsort(labels[first], kind="stable")]
 
 
-def _samples(run: Run, found: Training) -> tuple[str, list[str]]:
+def _samples(run: ReportContext, found: Training) -> tuple[str, list[str]]:
     shape = run.dataset.image_shape
     if found.samples is None or shape is None:
         return "", []
     alt = f"{np.shape(found.samples)[1]} images drawn from each of {len(found.samples)} clusters, a line a cluster."
     draw = partial(plots.samples, found.samples, shape)
     note = "New rows that the model makes up, a line a cluster: codes drawn from it, and decoded."
-    return note, [picture(draw, alt, name="samples", width=6.4, height=6.4, tight=True)]
+    return note, [figure(draw, alt, name="samples", width=6.4, height=6.4, tight=True)]
 
 
-def _nearest(run: Run, found: Training) -> tuple[str, list[str]]:
+def _nearest(run: ReportContext, found: Training) -> tuple[str, list[str]]:
     shape = run.dataset.image_shape
     if found.nearest is None or shape is None:
         return "", []
@@ -236,4 +242,4 @@ def _nearest(run: Run, found: Training) -> tuple[str, list[str]]:
     alt = f"{rows.shape[1]} images for each of {len(rows)} lines, those nearest first: {', '.join(names)}."
     draw = partial(plots.samples, rows, shape, names=names, title=f"Nearest to each {what}")
     note = f"The rows that are nearest to each {what}: a line each, the nearest first."
-    return note, [picture(draw, alt, name="nearest", width=6.4, height=6.4, tight=True)]
+    return note, [figure(draw, alt, name="nearest", width=6.4, height=6.4, tight=True)]

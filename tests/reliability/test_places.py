@@ -14,8 +14,8 @@ import pytest
 from command_line import K, call, read_labels, refuse, rows_and_species, write_csv
 
 import jaxcluster as jc
-from jaxcluster.cli.errors import MistakeError
-from jaxcluster.cli.folder import claimed_folder, read_sealed, write_sealed
+from jaxcluster.cli.errors import UserError
+from jaxcluster.cli.output_dir import claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
 from jaxcluster.core import atomic
 
@@ -99,7 +99,7 @@ def test_every_flipped_bit_of_a_run_is_named(folder, tmp_path, name):
         damaged = bytearray(intact)
         damaged[at // 8] ^= 1 << (at % 8)
         (run / name).write_bytes(damaged)
-        with pytest.raises(MistakeError, match=rf"{name} was changed since it was written"):
+        with pytest.raises(UserError, match=rf"{name} was changed since it was written"):
             find_run(run)
     (run / name).write_bytes(intact)
     assert find_run(run).model == run / "model"

@@ -70,6 +70,10 @@ class AutoencoderClusterer(DeepEstimator):
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.
     """
 
+    info = DeepEstimator.info._replace(
+        choices={**DeepEstimator.info.choices, "likelihood": LIKELIHOODS, "pretrain": PRETRAINING}
+    )
+
     _: KW_ONLY
     decoder: Any = None
     likelihood: str = "gaussian"
@@ -125,6 +129,12 @@ class AutoencoderClusterer(DeepEstimator):
         module, rows = self._module_and_rows(X)
         back = self.scaling_.undo(np.asarray(map_module(module.autoencoder, "reconstruct", rows)))
         return back.astype(np.float32) if getattr(X, "dtype", None) == np.float32 else back
+
+    def _examples(self, X, codes):
+        """Reconstructions of rows and of centers, for the report."""
+        decoded = self.scaling_.undo(np.asarray(map_module(self.module_.autoencoder, "decode", self.cluster_centers_)))
+        rows = X[self.snapshots_["rows"]]
+        return {"centers": self.cluster_centers_, "returned": self.reconstruct(rows), "decoded": decoded}
 
     # Steps of the fit.
 

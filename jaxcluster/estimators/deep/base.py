@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optax
 from flax import nnx
+from scipy.spatial.distance import cdist
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -35,6 +36,10 @@ UNRELATED_PARAMS = frozenset(
 )
 """Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
 effect in another way."""
+
+
+EXAMPLES = 8
+"""Rows of a cluster or prototype that a report shows: the nearest ones, or new ones that the model draws."""
 
 
 @dataclass(eq=False, repr=False)
@@ -78,7 +83,12 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     """
 
     info = Estimator.info._replace(
-        family="deep", clusters="n_clusters", steps="epochs", reported=("n_iter_",), objective="loss"
+        family="deep",
+        clusters="n_clusters",
+        steps="epochs",
+        reported=("n_iter_",),
+        objective="loss",
+        choices={"scaling": SCALING_CHOICES, "precision": ("none", "fast")},
     )
 
     _required_attributes = ("labels_", "cluster_centers_", "scaling_", "_weights")
@@ -170,6 +180,32 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         module = with_weights(self._init_module(), self._weights)
         module.eval()
         return module
+
+    def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The training, and what the network makes of the rows."""
+        codes, rows = self.transform(X), self.snapshots_["rows"]
+        snapshots = {name: each for name, each in self.snapshots_.items() if name != "rows"}
+        training = {
+            "records": self.epoch_history_,
+            "codes": codes,
+            "rows": rows,
+            "moments": snapshots | {"the end": codes[rows]},
+            "endless": getattr(self, "tol", None) is None,
+        }
+        return {"training": training | self._examples(X, codes)}
+
+    def _examples(self, X: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+        """Mean codes of the clusters, and the rows nearest to each, for the report of a network without a decoder."""
+        names = np.unique(self.labels_)
+        means = np.stack([codes[self.labels_ == name].mean(axis=0) for name in names])
+        # By distance, not by responsibility: in clusters far apart the responsibilities of many rows are all 1.
+        order = np.argsort(cdist(codes, means), axis=0, kind="stable")[:EXAMPLES]
+        nearest = dict(zip(map(str, names), X[order.T], strict=True))
+        return {"centers": means, "nearest": nearest, "nearest_to": "cluster's mean code"}
+
+    def _generated(self) -> np.ndarray:
+        """(n_clusters, n_examples, n_features) new rows of each cluster, of a model that has ``sample``."""
+        return np.stack([self.sample(EXAMPLES, cluster)[0] for cluster in range(self.n_clusters)])
 
     @property
     def _n_features_out(self):

@@ -102,6 +102,9 @@ class ClusterGAN(SinglePhaseEstimator):
         rows, labels = self.module_.generate(as_key(self.random_state), n_samples, cluster)
         return self.scaling_.undo(np.asarray(rows)), np.array(labels)
 
+    def _examples(self, X, codes):
+        return super()._examples(X, codes) | {"samples": self._generated()}
+
     def interpolate(self, a: int, b: int, steps: int = 10) -> np.ndarray:
         """Interpolate between two clusters with fixed noise, (steps, n_features) in the units of X.
 

@@ -11,9 +11,11 @@ import numpy as np
 from jaxcluster import deep
 from jaxcluster.core import validation
 from jaxcluster.deep import nets
+from jaxcluster.deep.inference import map_module
 from jaxcluster.deep.swav import check_batch_covers_prototypes
 from jaxcluster.deep.views import stack_views
 from jaxcluster.estimators.deep import checks
+from jaxcluster.estimators.deep.base import EXAMPLES
 from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
 
@@ -25,6 +27,10 @@ PSEUDO_CLASSES_PER_CLUSTER = 3
 
 ROWS_PER_PSEUDO_CLASS = 10
 """Minimum number of samples per pseudo-class, unless ``n_pseudo`` is set."""
+
+
+REPORTED_PROTOTYPES = 2
+"""Prototypes of a cluster that a report shows rows of, at most."""
 
 
 @register("deepcluster", "network trained on pseudo-labels, the k-means clusters of its features")
@@ -190,6 +196,19 @@ class SwAV(AugmentationEstimator):
         super()._publish(module, trained, phase, rows, snapshots)
         self.prototypes_ = np.array(module.prototypes[...])
         self.prototype_labels_ = np.array(module.groups[...])
+
+    def _examples(self, X, codes):
+        """The rows nearest to the first prototypes of each cluster, and the mean codes of the clusters."""
+        similarities = np.asarray(map_module(self.module_, "embed", codes)) @ self.prototypes_.T
+        prototypes = {
+            f"{name}: {prototype}": prototype
+            for name in np.unique(self.labels_)
+            for prototype in np.flatnonzero(self.prototype_labels_ == name)[:REPORTED_PROTOTYPES]
+        }
+        order = np.argsort(-similarities[:, list(prototypes.values())], axis=0, kind="stable")[:EXAMPLES]
+        nearest = dict(zip(prototypes, X[order.T], strict=True))
+        noun = f"prototype, {REPORTED_PROTOTYPES} a cluster at most"
+        return super()._examples(X, codes) | {"nearest": nearest, "nearest_to": noun}
 
     def _collapse_cause(self, phase):
         return (

@@ -76,6 +76,9 @@ class VaDE(AutoencoderClusterer):
         rows, labels = self.module_.sample(as_key(self.random_state), n_samples, cluster)
         return self.scaling_.undo(np.asarray(rows)), np.array(labels)
 
+    def _examples(self, X, codes):
+        return super()._examples(X, codes) | {"samples": self._generated()}
+
     def _own_encoder(self, rngs, d):
         width = self.hidden[-1]
         if self.image_shape is not None:

@@ -21,7 +21,7 @@ from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.curves import finite_history
 from jaxcluster.plots.style import as_float
 from jaxcluster.report import sections
-from jaxcluster.report.run import Components, Run, version
+from jaxcluster.report.context import Components, ReportContext, version
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 from jaxcluster.types import Status
@@ -80,7 +80,7 @@ def write_report(
         ValueError: where labels, centers, components, structure, training and rows do not fit, or ``best`` is unknown.
     """
     check_choice("best", best, ("min", "max"))
-    run = Run(
+    run = ReportContext(
         config=config,
         scores=scores,
         dataset=dataset._replace(x=as_float(dataset.x)),
@@ -112,7 +112,7 @@ def write_report(
         sections.components(run),
         sections.centers(run),
         sections.classes(run),
-        sections.particulars(run),
+        sections.run_details(run),
     ]
     template = resources.files("jaxcluster.report").joinpath("template.html").read_text(encoding="utf-8")
     page = Template(template).substitute(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jaxcluster.cli.errors import MistakeError, mistakes
+from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.core import signals
 from jaxcluster.core.atomic import Lock, LockedError, check_regular, replace_dir, short_name, write_atomic
 
@@ -50,11 +50,11 @@ class Claim:
     def folder(self) -> Iterator[Path]:
         """A folder to fill, which takes the place when the block ends, and vanishes if it fails."""
         new, old = self._beside / "new", self._beside / "old"
-        with mistakes():
+        with user_errors():
             new.mkdir()
         try:
             yield new
-            with mistakes():
+            with user_errors():
                 check_folder(self.out, overwrite=self._overwrite)
                 replace_dir(new, self._place, backup=old)
         finally:
@@ -67,7 +67,7 @@ class Claim:
         new = self._beside / f"new{self._place.suffix}"
         try:
             yield new
-            with mistakes(), signals.COMMIT_LOCK:
+            with user_errors(), signals.COMMIT_LOCK:
                 check_file(self.out, overwrite=self._overwrite)
                 new.replace(self._place)
         finally:
@@ -79,7 +79,7 @@ def claimed_folder(out: Path, *, overwrite: bool) -> Iterator[Claim]:
     """The place of a run, for as long as the block runs.
 
     Raises:
-        MistakeError: as `check_folder`; another command writes there, or was killed while it replaced a run; a disk
+        UserError: as `check_folder`; another command writes there, or was killed while it replaced a run; a disk
             that is full, or cannot be written to.
     """
     check_folder(out, overwrite=overwrite)
@@ -99,36 +99,36 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """Refuses a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
     place = _checked_place(out)
     if Path.cwd().is_relative_to(place):
-        raise MistakeError(f"{out} is the current folder or around it. Name a new one.")
+        raise UserError(f"{out} is the current folder or around it. Name a new one.")
     if not place.exists():
         return
     if not place.is_dir():
-        raise MistakeError(f"{out} is a file. Name a folder.")
-    with mistakes():
+        raise UserError(f"{out} is a file. Name a folder.")
+    with user_errors():
         if not any(place.iterdir()):
             return
     if not is_run(place):
-        raise MistakeError(f"{out} exists and is no run of jaxcluster. Name another folder.")
+        raise UserError(f"{out} exists and is no run of jaxcluster. Name another folder.")
     if not overwrite:
-        raise MistakeError(f"{out} holds a finished run. Pass --overwrite to replace it, or name another folder.")
+        raise UserError(f"{out} holds a finished run. Pass --overwrite to replace it, or name another folder.")
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
     """Refuses a file that cannot be written, or that is there already. Writes nothing."""
     place = _checked_place(out)
     if place.is_dir():
-        raise MistakeError(f"{out} is a folder. Name a file.")
+        raise UserError(f"{out} is a folder. Name a file.")
     if place.exists() and not place.is_file():
-        raise MistakeError(f"{out} is a pipe, a socket or a device. Name a file.")
+        raise UserError(f"{out} is a pipe, a socket or a device. Name a file.")
     if place.exists() and not overwrite:
-        raise MistakeError(f"{out} exists. Pass --overwrite to replace it, or name another file.")
+        raise UserError(f"{out} exists. Pass --overwrite to replace it, or name another file.")
 
 
 def check_space(claim: Claim, needed: int) -> None:
     """Refuses a disk that has not so many bytes left for what will be written."""
     free = shutil.disk_usage(claim.out.resolve().parent).free
     if free < needed:
-        raise MistakeError(
+        raise UserError(
             f"the disk of {claim.out} has {_in_words(free)} left, and this needs about {_in_words(needed)}. Free some "
             "space, or name another --out."
         )
@@ -155,16 +155,16 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
     """What `write_sealed` wrote.
 
     Raises:
-        MistakeError: the file is missing, or not a byte for byte what was written.
+        UserError: the file is missing, or not a byte for byte what was written.
     """
     if not path.is_file():
-        raise MistakeError(f"{path} is missing: the folder was copied only in part. {remedy}")
-    with mistakes():
+        raise UserError(f"{path} is missing: the folder was copied only in part. {remedy}")
+    with user_errors():
         text = path.read_bytes()
     values = read_json(path)
     seal = values.pop(SEAL, None)
     if seal is None or _sealed(values) != text:
-        raise MistakeError(_changed(path, remedy))
+        raise UserError(_changed(path, remedy))
     return values
 
 
@@ -184,28 +184,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What `write_config` wrote, in a folder whose files are those of that time.
 
     Raises:
-        MistakeError: a file is missing, or not byte for byte what was written.
+        UserError: a file is missing, or not byte for byte what was written.
     """
     config = read_sealed(folder / CONFIG)
     files = config.get(FILES)
     if not isinstance(files, dict) or not files:
-        raise MistakeError(
+        raise UserError(
             f"{folder / CONFIG} does not list the files of the run with their SHA-256: an older version of jaxcluster "
             "wrote it, so a damaged file would not be found. Fit the run again."
         )
     for name, written in files.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise MistakeError(f"{folder / CONFIG} lists {name}, which is outside of the folder. Fit the run again.")
-        with mistakes():
+            raise UserError(f"{folder / CONFIG} lists {name}, which is outside of the folder. Fit the run again.")
+        with user_errors():
             check_regular(path)
             if not path.is_file():
-                raise MistakeError(f"{path} is missing: the folder was copied only in part. Fit the run again.")
+                raise UserError(f"{path} is missing: the folder was copied only in part. Fit the run again.")
             there = _listed(path)
         if there != written:
-            raise MistakeError(
-                f"{path} was changed since it was written: its SHA-256 does not match. Fit the run again."
-            )
+            raise UserError(f"{path} was changed since it was written: its SHA-256 does not match. Fit the run again.")
     return config
 
 
@@ -246,12 +244,12 @@ def _checked_place(out: Path) -> Path:
         pass  # there is nothing yet; the latter is told of in other words below
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a null character
         reason = getattr(error, "strerror", None) or str(error)
-        raise MistakeError(f"{out} cannot be written to: {reason}. Name another place.") from error
+        raise UserError(f"{out} cannot be written to: {reason}. Name another place.") from error
     ancestor = _existing(place.parent)
     if not ancestor.is_dir():
-        raise MistakeError(f"{ancestor} is a file, so there can be no {place}. Name another place.")
+        raise UserError(f"{ancestor} is a file, so there can be no {place}. Name another place.")
     if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise MistakeError(f"{ancestor} cannot be written to. Name another place.")
+        raise UserError(f"{ancestor} cannot be written to. Name another place.")
     return place
 
 
@@ -284,9 +282,9 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
             lock.acquire({"command": _command(), "began": datetime.now(UTC).isoformat(timespec="seconds")})
         except LockedError as error:
             stack.pop_all()
-            raise MistakeError(f"{out} is being written by {_who(error.holder)}. Wait, or name another.") from error
+            raise UserError(f"{out} is being written by {_who(error.holder)}. Wait, or name another.") from error
         except OSError as error:
-            raise MistakeError(f"{out} cannot be written to: {error.strerror}. Name another place.") from error
+            raise UserError(f"{out} cannot be written to: {error.strerror}. Name another place.") from error
         stack.enter_context(signals.on_stop(clear))
         _restore(out, place, beside)
         yield Claim(out, beside, overwrite=overwrite)
@@ -301,9 +299,9 @@ def _restore(out: Path, place: Path, beside: Path) -> None:
     if place.exists():
         shutil.rmtree(old, ignore_errors=True)
         return
-    with mistakes():
+    with user_errors():
         old.rename(place)
-    raise MistakeError(
+    raise UserError(
         f"a command that was replacing the run in {out} was killed: the old run is back in its place. Pass --overwrite "
         "to replace it, or name another folder."
     )

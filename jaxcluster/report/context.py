@@ -42,7 +42,7 @@ class Components(NamedTuple):
     covariance_type: str = "full"
 
 
-class Run(NamedTuple):
+class ReportContext(NamedTuple):
     """A run as `write_report` is told of it; the history without its padding, None where it was empty."""
 
     config: Mapping[str, Any]

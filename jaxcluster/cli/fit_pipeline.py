@@ -1,0 +1,299 @@
+"""The fit of the command line: load, fit, score, write and report."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxcluster.cli import run as runs
+from jaxcluster.cli import runtime
+from jaxcluster.cli.errors import as_options, user_errors
+from jaxcluster.cli.inputs import Rows, Source, describe, partial_labels, read
+from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
+from jaxcluster.cli.training import check_partial, check_rows, partial_run, trains_network, with_progress
+from jaxcluster.core import signals
+
+if TYPE_CHECKING:
+    from jaxcluster.cli.console import Stages
+
+BYTES, BYTES_PER_ROW = 4 << 20, 24
+"""Bytes that a run takes on the disk at least: a small model with a report, and a line of labels.csv for each row."""
+
+NOISE_IN_SCORES = "one more cluster in the scores against the truth, left out of the others"
+"""Note of a report on rows in no cluster."""
+
+
+class FitTask(NamedTuple):
+    """A fit as it was asked for.
+
+    Attributes:
+        method: name of the method.
+        estimator: unfitted, with its parameters set.
+        source: of the rows.
+        scale: one of `jaxcluster.datasets.SCALINGS`.
+        out: the folder of the run.
+        overwrite: replace another run there.
+        resume: go on from checkpoints.
+        report: write one.
+        tensorboard: a folder for TensorBoard's files, or None.
+        labels: a file of classes to learn from, or a fraction of the truth; None for none.
+        links: pairs of rows, (n_pairs, 2), by the name of the argument of ``fit`` that takes them.
+    """
+
+    method: str
+    estimator: Any
+    source: Source
+    scale: str
+    out: Path
+    overwrite: bool = False
+    resume: bool = False
+    report: bool = True
+    tensorboard: Path | None = None
+    labels: str | None = None
+    links: Mapping[str, Any] = MappingProxyType({})
+
+
+class FitResult(NamedTuple):
+    """A finished fit and its scores.
+
+    Attributes:
+        method: name of the method.
+        estimator: fitted.
+        rows: of the fit.
+        internal: scores without the truth.
+        external: scores against the truth, None without one.
+        silhouette_rows: number of rows that the silhouette is computed from.
+        seconds: by stage.
+        warned: the estimator has warned of how its fit ended.
+    """
+
+    method: str
+    estimator: Any
+    rows: Rows
+    internal: dict[str, float | None]
+    external: dict[str, float] | None
+    silhouette_rows: int
+    seconds: dict[str, float]
+    warned: bool = False
+
+    @property
+    def scores_in_words(self) -> dict[str, Any]:
+        """The scores without the truth, by the names under which they are explained."""
+        from jaxcluster.cli.score import explained
+
+        return explained(self.estimator, self.internal)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on how to read the scores."""
+        import numpy as np
+
+        remarks = []
+        if self.rows.weights is not None:
+            remarks.append("Weights count in the fit and its objective; other scores count each row once.")
+        if np.isnan(self.rows.x).any():
+            remarks.append("Rows with missing cells have no distances, so that scores by distance are left out.")
+        return remarks
+
+
+def run_fit(stage: Stages, task: FitTask, claim: Claim) -> FitResult:
+    """Load the rows, fit, score, write the run and then its report."""
+    rows = load(stage, task, claim)
+    with checkpoint_folder(task, rows) as (settings, folder):
+        warned = fit(stage, task, rows, folder)
+        result = score(stage, task, rows, warned)
+        config = write(stage, claim, result, settings)
+    if task.report:
+        draw_report(stage, task.out, result, config)
+    return result
+
+
+def load(stage: Stages, task: FitTask, claim: Claim) -> Rows:
+    """Read and scale the rows, and check that the fit can take them and the disk the run."""
+    if trains_network(task.estimator):
+        check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
+    with stage("read", f"Reading {task.source.data}"), user_errors():
+        rows = read(task.source, task.scale, **reading_options(task.estimator))
+    stage.note(rows.dataset.notes)
+    check_space(claim, BYTES + len(rows.x) * BYTES_PER_ROW)
+    if trains_network(task.estimator):
+        check_rows(task.estimator, rows)
+    return rows
+
+
+def reading_options(estimator: Any) -> dict[str, Any]:
+    """Options of `jaxcluster.cli.inputs.read`: how an estimator treats missing cells, and its metric."""
+    parameters = estimator.get_params(deep=False)
+    return {name: parameters[name] for name in ("missing", "metric") if name in parameters}
+
+
+@contextmanager
+def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any], Path | None]]:
+    """The entries of config.json that are known before the fit, and a folder for checkpoints of a training.
+
+    The folder is removed once the block has written the run, and kept if it fails.
+    """
+    if trains_network(task.estimator):
+        task.estimator.set_params(resume=False)  # of this call alone, and no part of the run
+    settings = {
+        "command": runs.command_line(),
+        "algorithm": task.method,
+        "parameters": {name: _as_json(value) for name, value in task.estimator.get_params().items()},
+        "data": describe(task.source, rows.dataset),
+        **({} if task.labels is None else {"labels": task.labels}),
+        "scaling": rows.scaling.to_json(),
+        "versions": runtime.versions(),
+        "device": runtime.device(),
+    }
+    keep = partial_run(task.out, settings, resume=task.resume) if trains_network(task.estimator) else nullcontext()
+    with keep as folder:
+        yield settings, folder
+
+
+def _as_json(value: Any) -> Any:
+    """A parameter as JSON has it, which has no word for an infinite number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
+    """Fit the estimator; True if it has warned of how the fit ended.
+
+    Args:
+        stage: shows the progress.
+        task: the estimator, and the classes and pairs that it learns from.
+        rows: to fit.
+        folder: for the checkpoints of a training; None for other methods.
+    """
+    arguments = {} if rows.weights is None else {"sample_weight": rows.weights}
+    if task.labels is not None:
+        arguments["y"] = partial_labels(task.labels, rows, task.estimator.random_state)
+    title = f"Fitting {task.method} to {len(rows.x):,} rows"
+    progress = nullcontext()
+    if folder is not None:
+        options = {"resume": task.resume, "tensorboard": task.tensorboard}
+        progress = with_progress(task.estimator, title, stage, folder, **options)
+    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress:
+        task.estimator.fit(rows.x, **arguments, **task.links)
+    return bool(warned)
+
+
+@contextmanager
+def _convergence_warnings() -> Iterator[list[str]]:
+    """Show warnings, and collect those of how the fit ended."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    warned: list[str] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*did not converge")  # `show` says it in the words of the command line
+        shown = warnings.showwarning
+
+        def listen(message, category, *where, **more):
+            if issubclass(category, ConvergenceWarning):
+                warned.append(str(message))
+            shown(message, category, *where, **more)
+
+        warnings.showwarning = listen
+        yield warned
+
+
+def score(stage: Stages, task: FitTask, rows: Rows, warned: bool) -> FitResult:
+    """Score the labels of the fitted estimator."""
+    from jaxcluster import model_selection
+    from jaxcluster.cli.score import external_scores, finite, internal_scores
+
+    estimator = task.estimator
+    with stage("score", "Scoring"):
+        scores = estimator.model_scores(rows.x, rows.weights) | internal_scores(estimator, rows.x)
+        external = None if rows.dataset.y is None else external_scores(rows.dataset.y, estimator.labels_)
+    sampled = min(int((estimator.labels_ >= 0).sum()), model_selection.SILHOUETTE_SAMPLE)
+    return FitResult(task.method, estimator, rows, finite(scores), external, sampled, stage.seconds, warned)
+
+
+def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write model, labels, history, scores and config.json to the claimed folder; the configuration as written."""
+    import numpy as np
+
+    estimator = result.estimator
+    with claim.folder() as folder, stage("write", "Writing"), user_errors():
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        config = {**settings, "written": now, "seconds": dict(result.seconds)}
+        to_save = copy(estimator)
+        to_save.input_scaling_ = result.rows.scaling
+        names = result.rows.dataset.columns
+        if names is not None and all(names) and len(set(names)) == len(names):
+            to_save.feature_names_in_ = np.array(names, dtype=object)
+        to_save.save(folder / runs.MODEL)
+        runs.write_labels(folder / runs.LABELS, estimator.labels_)
+        if trains_network(estimator):
+            runs.write_records(folder / runs.HISTORY, estimator.epoch_history_)
+        elif len(getattr(estimator, "history_", ())):
+            runs.write_history(folder / runs.HISTORY, estimator.history_)
+        clusters, noise = runs.clusters_and_noise(estimator.labels_)
+        scores = {"internal": result.internal, "external": result.external, "silhouette_rows": result.silhouette_rows}
+        write_sealed(folder / runs.METRICS, {"clusters": len(clusters), "noise_rows": noise, **scores})
+        write_config(folder, config)
+    return config
+
+
+def draw_report(stage: Stages, out: Path, result: FitResult, config: dict[str, Any]) -> None:
+    """Add the report to a run that is written."""
+    again = shlex.join(["jaxcluster", "report", str(out)])
+    signals.set_stop_message(f"the run in {out} is complete but for its report. To draw it: {again}")
+    runs.add_report(stage, again, lambda: _write_report(out.resolve() / runs.REPORT, result, config))
+
+
+def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None:
+    """Write the report, on the rows as they were clustered."""
+    from jaxcluster.cli.score import objective_of, silhouette_metric
+    from jaxcluster.report import Components, Structure, Training, write_report
+
+    estimator, rows, info = result.estimator, result.rows, result.estimator.info
+    notes = tuple(map(as_options, rows.dataset.notes))
+    dataset = rows.dataset._replace(x=rows.x, notes=notes)
+    parts = estimator.report_parts(rows.x, rows.weights)
+    for name, kind in (("components", Components), ("structure", Structure), ("training", Training)):
+        if name in parts:
+            parts[name] = kind(**parts[name])
+    if info.objective:
+        parts["status"] = estimator.status_  # methods without an objective do not iterate
+    if trains_network(estimator):
+        dataset = dataset._replace(image_shape=picture_shape(dataset.image_shape, estimator.image_shape))
+    elif info.objective:
+        objective = objective_of(estimator, info.objective)
+        parts |= {"history": estimator.history_, "objective": objective, "best": info.best}
+    metric, p = silhouette_metric(estimator)
+    write_report(
+        path,
+        title=f"{type(estimator).__name__} on {rows.dataset.name}",
+        config=runs.summarize_config(config) | ({"noise": NOISE_IN_SCORES} if -1 in estimator.labels_ else {}),
+        scores=result.scores_in_words | (result.external or {}),
+        dataset=dataset,
+        labels=estimator.labels_,
+        timing=config["seconds"],
+        scaling=rows.scaling,
+        metric=metric,
+        p=p,
+        remarks=result.remarks,
+        **parts,
+    )
+
+
+def picture_shape(known: tuple[int, ...] | None, given: Any) -> tuple[int, ...] | None:
+    """Shape of rows that are images, (height, width) or (height, width, channels); None for other rows.
+
+    Args:
+        known: that of the data set, or None.
+        given: that of the estimator, or None; 2 or more than 4 channels cannot be drawn.
+    """
+    if known is not None or given is None:
+        return known
+    shape = tuple(given[:2] if tuple(given[2:]) == (1,) else given)
+    return shape if shape[2:] in ((), (3,), (4,)) else None

@@ -1,0 +1,254 @@
+"""Options of one clustering method, derived from the signature and the docstring of its estimator."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jaxcluster.cli import options as opt
+from jaxcluster.cli.errors import UserError, user_errors
+
+if TYPE_CHECKING:
+    from jaxcluster.estimators import EstimatorInfo
+
+PYTHON_ONLY = {
+    *("callbacks", "checkpoint_dir", "critic", "decoder", "encoder", "generator", "optimizer"),
+    *("frozen", "kernel_params", "mean_prior", "means_init", "metric_params", "precisions_init", "weights_init"),
+}
+"""Parameters that hold objects or arrays, or a folder that the command line manages itself."""
+
+WITHOUT_OPTION = {"compute_labels", "random_state", "resume", "verbose", "verbose_interval", "warm_start"}
+"""Parameters that every fit sets itself (``--seed``, ``--resume``), or that mean nothing to one fit of a command."""
+
+IDLE = r"scikit-learn's sake|as in scikit-learn"
+"""Words in the text of a parameter that changes nothing here: it has no option, and --param takes it."""
+
+LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", "image_shape": "8,8"}
+"""Parameters that hold several whole numbers, and an example of each."""
+
+NONE_IS_A_WORD = {"scaling"}
+"""Parameters that take the word "none"; for all others it stands for None."""
+
+OPTION_NAMES = {"random_state": "--seed", "covariance_type": "--covariance"}
+"""Options with a shorter name than their parameter."""
+
+# Bounds that are the same for every method: an option below is refused before the rows are read.
+# The type of the bound is the type of the option.
+COUNTS = (
+    "batch_size",
+    "checkpoint_every",
+    "epochs",
+    "latent",
+    "max_iter",
+    "n_neighbors",
+    "size_max",
+    "update_interval",
+)
+MINIMUM: dict[str, float] = dict.fromkeys(COUNTS, 1) | dict.fromkeys(("pretrain_epochs", "size_min"), 0)
+MINIMUM |= dict.fromkeys(("gamma", "learning_rate", "reg_covar", "tol"), 0.0)
+
+
+def option_name(info: EstimatorInfo, parameter: str) -> str:
+    """The option of a parameter.
+
+    >>> from jaxcluster.estimators import ESTIMATORS
+    >>> info = ESTIMATORS.info("gmm")
+    >>> [option_name(info, name) for name in ("n_components", "init_params", "reg_covar")]
+    ['--k', '--init', '--reg-covar']
+    """
+    named = {info.clusters: "--k", info.init: "--init"} | OPTION_NAMES
+    return named.get(parameter, f"--{parameter.replace('_', '-')}")
+
+
+def documented(cls: type) -> dict[str, str]:
+    """The text of each parameter in the ``Args`` of a class and its bases, without markup.
+
+    >>> from jaxcluster import KMeans
+    >>> documented(KMeans)["max_iter"]
+    'The most steps of a run.'
+    """
+    texts = {}
+    for base in reversed(cls.__mro__):
+        doc = inspect.cleandoc(vars(base).get("__doc__") or "")
+        args = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
+        entries = re.findall(r"^    (\w[\w, …]*): (.*(?:\n {8}.*)*)", args[1] if args else "", re.MULTILINE)
+        for names, text in entries:
+            plain = " ".join(text.replace("`", "").split())
+            if not plain.startswith("see "):
+                texts |= dict.fromkeys(re.findall(r"\w+", names), plain[:1].upper() + plain[1:])
+    return texts
+
+
+def method_parameters(method: str) -> list[inspect.Parameter]:
+    """Parameters of the command of a method that are its own: an option for each parameter of its estimator.
+
+    Names are those of the estimator; besides there are ``weights``, ``must_link``, ``cannot_link``, ``labels``,
+    ``resume`` and ``tensorboard`` for what its ``fit`` takes, and ``max_iter`` where epochs have another name.
+    """
+    from jaxcluster.estimators import ESTIMATORS
+
+    cls, info = ESTIMATORS[method], ESTIMATORS.info(method)
+    defaults, texts = inspect.signature(cls).parameters, documented(cls)
+    annotations = {}
+    for name, parameter in defaults.items():
+        text = texts.get(name, "")
+        if name not in PYTHON_ONLY | WITHOUT_OPTION and not re.search(IDLE, text):
+            annotations[name] = _annotation(info, name, parameter.default, text)
+    if info.steps in annotations and info.steps != "max_iter":
+        same = typer.Option(metavar="N", min=1, rich_help_panel=opt.METHOD, help=f"The same as --{info.steps}.")
+        annotations["max_iter"] = Annotated[int | None, same]
+    annotations |= {"weights": opt.Weights} if info.takes_weights else {}
+    taken = inspect.signature(cls.fit).parameters
+    links = {"must_link": opt.MustLink, "cannot_link": opt.CannotLink}
+    annotations |= {name: hint for name, hint in links.items() if name in taken}
+    annotations |= {"labels": opt.Labels} if info.takes_classes else {}
+    annotations |= {"resume": opt.Resume, "tensorboard": opt.TensorBoard} if info.family == "deep" else {}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in annotations.items()]
+
+
+def _annotation(info: EstimatorInfo, name: str, default: Any, text: str) -> Any:
+    """Type, names and help of the option of a parameter."""
+    from rich.markup import escape
+
+    option, words = option_name(info, name), tuple(info.choices.get(name, ()))
+    shown = "" if default is None or default is False else f" [dim]{escape(f'[default: {_shown(default)}]')}[/dim]"
+    common: dict[str, Any] = {"rich_help_panel": opt.METHOD, "show_default": False}
+    if name == info.clusters:
+        # The estimator's default is for scikit-learn's sake: a command must say how many.
+        return Annotated[int | None, typer.Option("--k", "-k", metavar="K", min=1, help=escape(text), **common)]
+    common["help"] = escape(text) + shown
+    if isinstance(default, bool):
+        return Annotated[bool | None, typer.Option(option if not default else f"{option}/--no-{option[2:]}", **common)]
+    if name in MINIMUM:
+        least = MINIMUM[name]
+        kind, metavar = (float, "X") if isinstance(least, float) else (int, "N")
+        return Annotated[kind | None, typer.Option(option, metavar=metavar, min=least, **common)]
+    if isinstance(default, float):
+        return Annotated[float | None, typer.Option(option, metavar="X", **common)]
+    metavar = "N,N,..." if name in LIST_EXAMPLES else "N" if isinstance(default, int) else "VALUE"
+    metavar = "|".join(words) if 0 < len(words) <= 4 else metavar
+    return Annotated[str | None, typer.Option(option, metavar=metavar, **common)]
+
+
+def _shown(default: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(default, (list, tuple)):
+        return ",".join(map(str, default))
+    return "yes" if default is True else f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def make_estimator(method: str, given: Mapping[str, Any], params: Sequence[str]) -> Any:
+    """The estimator of a method with its parameters set.
+
+    Args:
+        method: its name in `jaxcluster.estimators.ESTIMATORS`.
+        given: parameters that were given by an option of their own; None for one that was not.
+        params: ``NAME=VALUE`` for any other.
+
+    Raises:
+        UserError: an unknown parameter, listing the known ones; a value of the wrong kind; no number of clusters.
+    """
+    from jaxcluster.core.validation import check_choice
+    from jaxcluster.datasets.base import unknown_name
+    from jaxcluster.estimators import ESTIMATORS
+
+    info, estimator = ESTIMATORS.info(method), ESTIMATORS[method]()
+    defaults = estimator.get_params()
+    values = {name: value for name, value in given.items() if value is not None}
+    if "random_state" not in defaults:
+        values.pop("random_state", None)  # without chance every seed gives the same result
+    if info.steps != "max_iter" and "max_iter" in values:
+        if info.steps in values:
+            raise UserError(f"{info.steps} is given twice: --{info.steps} and --max-iter.")
+        values[info.steps] = values.pop("max_iter")
+    for name, words in info.choices.items():
+        if name in values:
+            with user_errors():
+                check_choice(option_name(info, name), values[name], words)
+    for name, text in map(_split, params):
+        if name in values:
+            raise UserError(f"{name} is given twice: --param {name}={text} and an option of its own.")
+        if name in PYTHON_ONLY and name in defaults:
+            raise UserError(f"{name} can be chosen in Python alone: leave out --param {name}={text}.")
+        values[name] = text
+    if info.clusters not in (None, *values):
+        raise UserError(f"{method} needs a number of clusters: pass --k. jaxcluster sweep helps to choose one.")
+    for name, value in values.items():
+        if name not in defaults:
+            raise UserError(str(unknown_name(f"{method}: parameter", name, defaults)))
+        values[name] = parse(name, value, defaults[name]) if isinstance(value, str) else value
+    return estimator.set_params(**values)
+
+
+def unknown_option(method: str, option: str) -> str | None:
+    """The message for an option of other methods; None for one that no method has."""
+    from jaxcluster.datasets.base import unknown_name
+    from jaxcluster.estimators import ESTIMATORS
+
+    learners = " and ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_classes)
+    messages = {
+        "--k": f"{method} finds out how many clusters there are: leave out --k.",
+        "--weights": f"{method} counts each row once: leave out --weights.",
+        "--labels": f"--labels means nothing to {method}; {learners} learn from them.",
+        "--missing": f"--missing means nothing to {method}; gmm takes rows with missing cells.",
+        "--must-link": f"--must-link means nothing to {method}; constrained-kmeans takes it.",
+        "--cannot-link": f"--cannot-link means nothing to {method}; constrained-kmeans takes it.",
+        "--tensorboard": f"--tensorboard means nothing to {method}, which trains no network.",
+    }
+    if option in ("-k", *messages):
+        return messages["--k" if option == "-k" else option]
+    names = {spelled: name for name, spelled in OPTION_NAMES.items()}
+    name = names.get(option, option.lstrip("-").replace("-", "_"))
+    others = {each for other in ESTIMATORS for each in inspect.signature(ESTIMATORS[other]).parameters}
+    if name not in others:
+        return None
+    return str(unknown_name(f"{method}: parameter", name, ESTIMATORS[method]().get_params()))
+
+
+def parse(name: str, text: str, default: Any) -> Any:
+    """``text`` as the type of ``default``; "none" is None, and a number may stand for a word.
+
+    >>> parse("n_init", "10", "auto"), parse("tol", "1", 0.5), parse("max_iter", "1e3", 300)
+    (10, 1.0, 1000)
+    >>> parse("hidden", "500,100", (10,))
+    (500, 100)
+    """
+    word = text.strip().lower()
+    if word == "none":
+        return word if name in NONE_IS_A_WORD else None
+    if name in LIST_EXAMPLES:
+        return _numbers(name, text)
+    if isinstance(default, bool):
+        if word not in ("true", "false"):
+            raise UserError(f"{name}={text!r} must be true or false.")
+        return word == "true"
+    try:
+        value = float(word)
+    except ValueError:
+        if isinstance(default, (int, float)):
+            raise UserError(f"{name}={text!r} must be a number, such as {default}.") from None
+        return text
+    whole = math.isfinite(value) and value.is_integer()
+    return int(value) if whole and not isinstance(default, float) else value
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        example = LIST_EXAMPLES[name]
+        raise UserError(f"{name}={text!r} must be whole numbers with commas between them, such as {example}.") from None
+
+
+def _split(param: str) -> tuple[str, str]:
+    """Name and value of a ``--param``."""
+    name, equals, text = param.partition("=")
+    if not equals or not name:
+        raise UserError(f"--param {param!r} must be NAME=VALUE.")
+    return name.strip().replace("-", "_"), text

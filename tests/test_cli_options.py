@@ -1,0 +1,109 @@
+"""Options of the methods: derived from their estimators, shown by their help, and answered where a method has none."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from command_line import call, refuse
+
+from jaxcluster import datasets, hdbscan, kmeans, optics, spectral
+from jaxcluster.cli import options
+from jaxcluster.cli.fit import method_command
+from jaxcluster.cli.method_options import PYTHON_ONLY, documented, parse
+from jaxcluster.deep.autoencoder import LIKELIHOODS
+from jaxcluster.estimators import ESTIMATORS
+from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
+from jaxcluster.estimators.kmedoids import METHODS
+from jaxcluster.ops import distance
+from jaxcluster.ops.gaussian import COVARIANCE_TYPES
+
+FITTED = [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("10", "auto", 10),
+        ("auto", "auto", "auto"),
+        ("1", 0.5, 1.0),
+        ("1e3", 300, 1000),
+        ("None", 10, None),
+        ("TRUE", False, True),
+        ("0.25", None, 0.25),
+        ("random", "k-means++", "random"),
+    ],
+)
+def test_a_parameter_has_the_type_of_its_default(text, default, value):
+    parsed = parse("name", text, default)
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+def test_the_scalings_on_offer_are_those_of_the_library():
+    assert sorted(options.Scale) == sorted(datasets.SCALINGS)
+
+
+def choices(method: str) -> dict[str, list[str]]:
+    return {name: sorted(words) for name, words in ESTIMATORS.info(method).choices.items()}
+
+
+def test_the_choices_on_offer_are_those_of_the_library():
+    assert choices("kmeans")["metric"] == sorted(kmeans.METRICS)
+    assert choices("kmedoids")["method"] == sorted(METHODS)
+    for method in ("kmedoids", "dbscan", "optics", "hdbscan"):
+        assert choices(method)["metric"] == sorted(distance.METRICS)
+    assert choices("gmm")["covariance_type"] == choices("bayesian-gmm")["covariance_type"] == sorted(COVARIANCE_TYPES)
+    assert choices("spectral")["assign_labels"] == sorted(spectral.ASSIGNMENTS)
+    assert {*choices("spectral")["affinity"]} == {name for name in spectral.AFFINITIES if "precomputed" not in name}
+    assert choices("optics")["cluster_method"] == sorted(optics.METHODS)
+    assert choices("hdbscan")["cluster_selection_method"] == sorted(hdbscan.METHODS)
+    assert choices("dec")["likelihood"] == sorted(LIKELIHOODS)
+    assert choices("dec")["pretrain"] == sorted(PRETRAINING)
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_every_option_of_a_method_is_a_parameter_with_a_text(method):
+    cls, info, texts = ESTIMATORS[method], ESTIMATORS.info(method), documented(ESTIMATORS[method])
+    parameters = set(inspect.signature(cls).parameters)
+    assert parameters <= set(texts)
+    names = {param.name for param in method_command(method).params}
+    shared = {param.name for param in method_command("dbscan").params} - set(
+        inspect.signature(ESTIMATORS["dbscan"]).parameters
+    )
+    extras = {"must_link", "cannot_link", "weights"} | ({"labels"} if info.takes_classes else set())
+    extras |= {"resume", "tensorboard", "max_iter"} if info.family == "deep" else set()
+    assert names - shared - extras <= parameters - PYTHON_ONLY
+    assert info.clusters in (None, *names)
+    assert ("weights" in names) == ("sample_weight" in inspect.signature(cls.fit).parameters)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm", "dbscan", "dec"])
+def test_help_of_a_method_shows_its_options_and_no_others(method):
+    shown = call("fit", method, "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", shown))
+    assert ("--reg-covar" in options) == ("--covariance" in options) == (method == "gmm")
+    assert ("--eps" in options) == ("--min-samples" in options) == (method == "dbscan")
+    assert ("--latent" in options) == ("--resume" in options) == (method == "dec")
+    assert ("--seed" in options) == ("--k" in options) == (method != "dbscan")
+    default = {"kmeans": "300", "gmm": "1e-06", "dbscan": "0.5", "dec": "256,256,512"}[method]
+    assert f"[default: {default}]" in " ".join(shown.replace("│", " ").split())
+
+
+def test_help_of_fit_lists_the_methods():
+    shown = call("fit", "--help").stdout
+    for name in FITTED:
+        assert re.search(rf"^│ {name} ", shown, re.MULTILINE), name
+    assert "spectral-embedding" not in shown
+    assert "--eps" not in shown
+
+
+def test_options_may_stand_before_the_method(tmp_path):
+    call("fit", "--k", 3, "--quiet", "--no-report", "kmeans", "iris", "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "labels.csv").exists()
+
+
+def test_an_option_that_no_method_has_is_answered_with_those_of_this_one(tmp_path):
+    line = refuse("fit", "dbscan", "iris", "--nonsense", 1, "--out", tmp_path / "run")
+    assert re.search("No such option: --nonsense.*The options of jaxcluster fit dbscan are --out.*--eps", line)
