@@ -63,8 +63,8 @@ class Frame(NamedTuple):
             return times_power_of_two(x - jnp.asarray(self.origin).astype(dtype)[_leading(x)], self.exponent)
         x = np.asarray(x, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            moved = np.ldexp(x, self.exponent) - np.ldexp(np.asarray(self.origin, np.float64), self.exponent)
-            return jax.device_put(moved.astype(dtype))
+            inside = np.ldexp(x, self.exponent) - np.ldexp(np.asarray(self.origin, np.float64), self.exponent)
+            return jax.device_put(inside.astype(dtype))
 
     def leave(self, x: Any) -> Published:
         """Map coordinates (…, n_features) of this frame back to the caller's, in the dtype of results."""
@@ -72,8 +72,8 @@ class Frame(NamedTuple):
             origin = jnp.asarray(self.origin).astype(x.dtype)
             return times_power_of_two(x, -self.exponent) + origin[_leading(x)]
         with np.errstate(over="ignore", under="ignore"):
-            moved = np.ldexp(np.asarray(x, np.float64), -self.exponent) + np.asarray(self.origin, np.float64)
-            return publish(moved, self.dtype)
+            outside = np.ldexp(np.asarray(x, np.float64), -self.exponent) + np.asarray(self.origin, np.float64)
+            return publish(outside, self.dtype)
 
     def unscale(self, value: Any, *, length: int = 0, weight: int = 0, dtype: np.dtype | None = None) -> Published:
         """Convert numbers of the unit length^``length`` · weight^``weight`` to the caller's units.

@@ -231,7 +231,7 @@ def kernel(x: Any, gamma: Any, *, padded: bool = False) -> Kernel:
     Args:
         x: finite samples, traced or not.
         gamma: γ > 0, in units of 1 / data units², traced or not.
-        padded: True pads concrete samples up to a bucket.
+        padded: True pads concrete samples to `padded_size`.
     """
     # In a frame an offset or a far sample takes no digits from the others. exp(−γ‖x − y‖²) does not change if samples
     # are multiplied by c and γ by 1/c², so the unit of the samples is made the width of the kernel.

@@ -201,9 +201,9 @@ def _rayleigh_ritz(product, block, wanted, tol):
     basis = _orthonormal(_orthonormal(block))
     image = product(basis)
     small = _multiply(basis.T, image)
-    values, turn = jnp.linalg.eigh((small + small.T) / 2)
-    vectors = _multiply(basis, turn)
-    residuals = _lengths(_multiply(image, turn) - vectors * values[None, :])
+    values, rotation = jnp.linalg.eigh((small + small.T) / 2)
+    vectors = _multiply(basis, rotation)
+    residuals = _lengths(_multiply(image, rotation) - vectors * values[None, :])
     among = jnp.arange(len(values), dtype=jnp.int32) < wanted
     # Davis and Kahan: sin(angle) <= residual / gap. The gap is uncertain by the residual of the value after it.
     gap = values[wanted] - residuals[wanted] - values[wanted - 1]

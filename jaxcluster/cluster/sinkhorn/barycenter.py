@@ -269,10 +269,10 @@ def _spread(rows, weights):
 def _constant(clouds, masses, lambdas, origins):
     """Difference of Σ λ·OT between the clouds where they are and the clouds about their own origins."""
     # With Δ_i = ō − o_i, ‖c + ō − y − o_i‖² = ‖c − y‖² + 2(c − y)·Δ_i + ‖Δ_i‖², and Σ λ_i·Δ_i = 0 removes c.
-    apart = lambdas @ origins - origins
+    delta = lambdas @ origins - origins
     means = np.stack([mass @ (cloud - origin) for cloud, mass, origin in zip(clouds, masses, origins, strict=True)])
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(lambdas @ np.sum(np.square(apart) - 2 * means * apart, axis=1))
+        return float(lambdas @ np.sum(np.square(delta) - 2 * means * delta, axis=1))
 
 
 def _published(fitted, frame, constant, dtype):
@@ -382,13 +382,13 @@ def _warn_unconverged(*transports):
     """Warn of the transports that did not reach their tolerance."""
     ends = [Status(int(each.status)) for each in transports]
     names = ("from x to y", "from x to x", "from y to y")
-    left = [
+    unconverged = [
         f"{name} ended as {end.name} with sums off by {float(each.error):.2g} of the weights"
         for name, end, each in zip(names, ends, transports, strict=True)
         if end != Status.CONVERGED
     ]
-    if left:
+    if unconverged:
         warn(
-            f"The divergence may be off: the transport {'; that '.join(left)}. Raise max_steps, tol or epsilon.",
+            f"The divergence may be off: the transport {'; that '.join(unconverged)}. Raise max_steps, tol or epsilon.",
             RuntimeWarning,
         )

@@ -415,12 +415,12 @@ def _inside(transport, checked):
 
     def inside(potential, rest, constant, size):
         if validation.is_traced(potential, rest, constant, problem):
-            left = jnp.asarray(potential).astype(dtype) - jnp.asarray(constant).astype(dtype)
-            left = times_power_of_two(left + jnp.asarray(rest).astype(dtype), -units.exponent)
+            shifted = jnp.asarray(potential).astype(dtype) - jnp.asarray(constant).astype(dtype)
+            shifted = times_power_of_two(shifted + jnp.asarray(rest).astype(dtype), -units.exponent)
         else:
             wide = [np.asarray(part, np.float64) for part in (potential, constant, rest)]
-            left = scaled(wide[0] - wide[1] + wide[2], -units.exponent, dtype)
-        return jnp.pad(left + problem.epsilon * (problem.log_mass / 2), (0, size - left.shape[0]))
+            shifted = scaled(wide[0] - wide[1] + wide[2], -units.exponent, dtype)
+        return jnp.pad(shifted + problem.epsilon * (problem.log_mass / 2), (0, size - shifted.shape[0]))
 
     f = inside(transport.f, transport.f_rest, units.c, problem.a.shape[0])
     g = inside(transport.g, transport.g_rest, units.d, problem.b.shape[0])

@@ -120,7 +120,7 @@ class CheckedProblem(NamedTuple):
 
 
 def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = False) -> CheckedProblem:
-    """Checked problem between two sets of points, in a frame; concrete points are padded up to a bucket.
+    """Checked problem between two sets of points, in a frame; concrete points are padded to `padded_size`.
 
     Args:
         wide: True computes in float64.
@@ -150,7 +150,7 @@ def points_problem(x, y, *, a, b, cost, epsilon, rho_a, rho_b, wide: bool = Fals
 
 
 def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: bool = False) -> CheckedProblem:
-    """Checked problem of a cost matrix; a concrete one is padded up to a bucket by costs of 0 at weight 0.
+    """Checked problem of a cost matrix; a concrete one is padded to `padded_size` by costs of 0 at weight 0.
 
     Args:
         constants: (n,) and (m,) numbers to subtract from the costs, such as potentials; None for the least of each
@@ -303,41 +303,41 @@ def _points_in_frame(x, y, metric):
         left, right = prepare(x, unit_rows=True), prepare(y, unit_rows=True)
         return *_in_one_dtype(left.points.x, right.points.x), 0, none
     left = prepare(x, center=degree > 0)
-    apart = metric == "sqeuclidean"
-    right = prepare(y, frame=None if apart else left.frame)
+    own_origins = metric == "sqeuclidean"
+    right = prepare(y, frame=None if own_origins else left.frame)
     exponents = left.frame.exponent, right.frame.exponent
     exponent = min(exponents) if not validation.is_traced(exponents) else jnp.minimum(*map(jnp.asarray, exponents))
     points = [
         times_power_of_two(each.points.x, exponent - own) for each, own in zip((left, right), exponents, strict=True)
     ]
-    constants = _constants_apart(x, y, left.frame, right.frame, points, exponent) if apart else none
+    constants = _origin_constants(x, y, left.frame, right.frame, points, exponent) if own_origins else none
     return *_in_one_dtype(*points), -degree * exponent, constants
 
 
-def _constants_apart(x, y, left: Frame, right: Frame, points, exponent):
+def _origin_constants(x, y, left: Frame, right: Frame, points, exponent):
     """Constants of squared distances between points about two origins."""
     # ‖x − y‖² = ‖x̂ − ŷ‖² + c + d with x̂ and ŷ about origins that are Δ apart: c = 2x̂·Δ + Δ², d = −2ŷ·Δ. Sets that are
     # far apart then lose no digits to one common origin.
     if not validation.is_traced(x, y, left, right):
         origins = [np.asarray(frame.origin, np.float64) for frame in (left, right)]
-        apart = origins[0] - origins[1]
+        delta = origins[0] - origins[1]
         with np.errstate(over="ignore"):
             return (
-                2 * (np.asarray(x, np.float64) - origins[0]) @ apart + apart @ apart,
-                -2 * (np.asarray(y, np.float64) - origins[1]) @ apart,
+                2 * (np.asarray(x, np.float64) - origins[0]) @ delta + delta @ delta,
+                -2 * (np.asarray(y, np.float64) - origins[1]) @ delta,
             )
     left_points, right_points = _in_one_dtype(*points)
-    apart = jnp.asarray(left.origin).astype(left_points.dtype) - jnp.asarray(right.origin).astype(left_points.dtype)
-    apart = jax.lax.stop_gradient(times_power_of_two(apart, exponent))
+    delta = jnp.asarray(left.origin).astype(left_points.dtype) - jnp.asarray(right.origin).astype(left_points.dtype)
+    delta = jax.lax.stop_gradient(times_power_of_two(delta, exponent))
     constants = (
-        2 * distance.inner_products(left_points[: len(x)], apart[None, :])[:, 0] + jnp.sum(jnp.square(apart)),
-        -2 * distance.inner_products(right_points[: len(y)], apart[None, :])[:, 0],
+        2 * distance.inner_products(left_points[: len(x)], delta[None, :])[:, 0] + jnp.sum(jnp.square(delta)),
+        -2 * distance.inner_products(right_points[: len(y)], delta[None, :])[:, 0],
     )
     return [times_power_of_two(each, -2 * exponent) for each in constants]
 
 
 def _padded_rows(x):
-    """Points as they are, concrete ones padded up to a bucket by copies of the first."""
+    """Points as they are, concrete ones padded to `padded_size` by copies of the first."""
     dtype = float_dtype(x.dtype)
     if validation.is_traced(x):
         return x.astype(dtype)

@@ -95,7 +95,7 @@ def affinity_matrix(x: Any, affinity: str | Callable, n_neighbors: int) -> np.nd
 
 
 class PaddedAffinity(NamedTuple):
-    """Affinity of n concrete rows in float64, padded up to a bucket.
+    """Affinity of n concrete rows in float64, padded to `padded_size`.
 
     Attributes:
         affinity: weights over 4^exponent; rows from n on are padding.
