@@ -285,8 +285,8 @@ def plain_memberships(state, x=None):
     for i, (cluster, level) in enumerate(zip(clusters, levels, strict=True)):
         for j, other in enumerate(selected):
             mine, its = line(cluster), line(other)
-            neighbor_mask = cluster in its or other in mine
-            heights[i, j] = level if neighbor_mask else births[next(each for each in mine if parents[each] in its)]
+            within = cluster in its or other in mine
+            heights[i, j] = level if within else births[next(each for each in mine if parents[each] in its)]
             margin = max(last[cluster] - heights[i, j], trace if last[cluster] <= heights[i, j] else 0)
             all_scores[i, j] = np.exp(-(last[cluster] + trace) / heights[i, j]) if x is None else last[cluster] / margin
     for i in range(len(rows)):

@@ -117,15 +117,15 @@ def test_directions_of_any_length(lengths):
 
 
 @pytest.fixture(scope="module")
-def box_distances():
+def with_gaps():
     x = PLAIN["few columns"].copy()
     x[0], x[2], x[5], x[7], x[9] = [np.inf, 1], [1, np.nan], [-np.inf, np.nan], [np.inf, -np.inf], [-np.inf, -np.inf]
     with np.errstate(invalid="ignore"):
         return x, sklearn.cluster.HDBSCAN(copy=True).fit(x)
 
 
-def test_rows_that_are_not_finite_are_set_apart(box_distances):
-    x, theirs = box_distances
+def test_rows_that_are_not_finite_are_set_apart(with_gaps):
+    x, theirs = with_gaps
     fit = hdbscan.fit(x)
     np.testing.assert_array_equal(fit.labels, theirs.labels_)
     np.testing.assert_array_equal(np.flatnonzero(fit.labels < -1), [0, 2, 5, 7, 9])
@@ -145,8 +145,8 @@ def test_rows_that_are_not_finite_are_set_apart(box_distances):
     np.testing.assert_allclose(hdbscan.centroids(fit.state), hdbscan.centroids(alone), rtol=1e-12)
 
 
-def test_the_estimator_takes_rows_that_are_not_finite(box_distances, tmp_path):
-    x, theirs = box_distances
+def test_the_estimator_takes_rows_that_are_not_finite(with_gaps, tmp_path):
+    x, theirs = with_gaps
     estimator = HDBSCAN(store_centers="both").fit(x)
     np.testing.assert_array_equal(estimator.labels_, theirs.labels_)
     np.testing.assert_array_equal(estimator.dbscan_clustering(0.5), theirs.dbscan_clustering(0.5))

@@ -171,7 +171,7 @@ def plainly_condensed(merges, min_cluster_size):
         return [node] if node < n else [row for part in merges[node - n, :2] for row in below(int(part))]
 
     def cluster(node, birth):
-        all_rows, lightest_leaving, splits = frozenset(below(node)), {}, []
+        all_rows, leaving, splits = frozenset(below(node)), {}, []
         while True:
             with np.errstate(divide="ignore"):
                 level = 1 / merges[node - n, 2]
@@ -180,11 +180,11 @@ def plainly_condensed(merges, min_cluster_size):
             if len(large) == 2:
                 splits = [cluster(part, level) for part in large]
                 break
-            lightest_leaving |= {row: level for part in parts if part not in large for row in below(part)}
+            leaving |= {row: level for part in parts if part not in large for row in below(part)}
             if not large:
                 break
             (node,) = large
-        found[all_rows, birth] = (lightest_leaving, splits)
+        found[all_rows, birth] = (leaving, splits)
         return all_rows, birth
 
     found = {}
@@ -207,8 +207,8 @@ def test_the_condensed_tree_is_its_definition(x, min_cluster_size):
         assert parents[cluster] < cluster
         inside[parents[cluster]] |= inside[cluster]
     for cluster in range(tree.clusters):
-        lightest_leaving, splits = expected[frozenset(inside[cluster]), births[cluster]]
-        assert {row: levels[row] for row in np.flatnonzero(clusters == cluster).tolist()} == lightest_leaving
+        leaving, splits = expected[frozenset(inside[cluster]), births[cluster]]
+        assert {row: levels[row] for row in np.flatnonzero(clusters == cluster).tolist()} == leaving
         children = np.flatnonzero(parents == cluster)
         assert [(frozenset(inside[child]), births[child]) for child in children.tolist()] == splits
     assert sorted(tree.child.tolist()) == [row for row in range(tree.n + tree.clusters) if row != tree.n]

@@ -186,37 +186,37 @@ def all_least_labels(near, labels):
 
 def asked_of_the_host(monkeypatch):
     """How many rows the host is asked for, call by call."""
-    pair_filter, sums = [], radius.exact_sums
+    compared_rows, sums = [], radius.exact_sums
 
     def exact_sums_and_tell(near, rows, parts):
-        pair_filter.append(int(rows.sum()))
+        compared_rows.append(int(rows.sum()))
         return sums(near, rows, parts)
 
     monkeypatch.setattr(radius, "exact_sums", exact_sums_and_tell)
-    return pair_filter
+    return compared_rows
 
 
 @pytest.mark.parametrize("columns", [2, 9, 30])
 def test_float32_leaves_little_to_the_host(columns, monkeypatch):
     """Wherever the rows are: an offset, two far groups and a far row round nothing away."""
-    pair_filter = asked_of_the_host(monkeypatch)
+    compared_rows = asked_of_the_host(monkeypatch)
     x, ball = np.random.default_rng(2).normal(size=(2_000, columns)), near_ball(2.0, np.sqrt(2 * columns) * 0.7)
     counts = neighbor_mask(x, np.arange(2_000), ball).sum(axis=1)
     at_least = int(np.median(counts))
     for rows in (x, x + 1e6, np.concatenate([x, x + 1e9]), np.concatenate([x, np.full((1, columns), 1e12)])):
         moved = neighbor_mask(rows[:2_000], np.arange(2_000), ball).sum(axis=1)  # as far rows are rounded by float64
         np.testing.assert_array_equal(core_mask(prepare_blocks(rows, ball), at_least)[:2_000], moved >= at_least)
-    assert sum(pair_filter) < 800
+    assert sum(compared_rows) < 800
 
 
 def test_float32_that_tells_nothing_leaves_to_the_host_what_is_near(monkeypatch):
     """Blocks of rows that are a billion radii apart are compared with their own rows, not with all."""
-    pair_filter = asked_of_the_host(monkeypatch)
+    compared_rows = asked_of_the_host(monkeypatch)
     x = np.repeat(np.random.default_rng(2).uniform(size=(600, 1)), 2, axis=0)
     compared, sums = [], radius.query_sums
     monkeypatch.setattr(radius, "query_sums", lambda a, b, ball: compared.append(sums(a, b, ball)) or compared[-1])
     assert core_mask(prepare_blocks(x, near_ball(2.0, 1e-9)), 2).all()
-    assert 1_190 < sum(pair_filter) <= 1_200
+    assert 1_190 < sum(compared_rows) <= 1_200
     assert sum(part.size for part in compared) < 0.2 * 1_200**2
 
 

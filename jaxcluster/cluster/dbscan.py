@@ -26,7 +26,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import memory, validation
-from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows
+from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows, tiles
 from jaxcluster.ops.neighbors.block_kernels import NO_INDEX
 from jaxcluster.ops.neighbors.radius import (
     HOST_PRODUCT_COLUMNS,
@@ -58,9 +58,6 @@ HOST_PRODUCTS = 1 << 7
 
 MASK = 1 << 24
 """Pairs of samples up to which the neighbor mask is stored; else it is computed on each use."""
-
-TILE = 1 << 22
-"""Distances of one tile."""
 
 
 class DBSCANState(NamedTuple):
@@ -200,8 +197,7 @@ class _Masks(NamedTuple):
 
     def masks(self, index):
         """Masks of some samples, in tiles."""
-        step = max(1, TILE // self.n)
-        return (self.rows(index[start : start + step]) for start in range(0, len(index), step))
+        return (self.rows(index[part]) for part in tiles(len(index), self.n))
 
     def sums(self, values):
         """(n,) sums of (n,) values over the neighborhoods; without values their sizes."""

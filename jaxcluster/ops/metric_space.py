@@ -159,6 +159,7 @@ def rescale_space(space: MetricSpace | DistanceOracle) -> tuple[MetricSpace | Di
     exponent = -_median_exponent(lengths)
     if not exponent:
         return space, 0
+    # The largest coordinate limits the factor: no difference may overflow.
     exponent = min(exponent, LARGEST_EXPONENT - int(np.frexp(np.abs(space.x).max())[1]))
     degree = 1 if space.power == np.inf else round(space.power * space.root)
     with np.errstate(under="ignore"):
@@ -351,6 +352,7 @@ def standardized_rows(x: np.ndarray) -> np.ndarray:
 
 def _accepts_matrices(metric, x):
     """True for a callable that returns (2, 3) distances for 2 and 3 rows, False for a number for two rows."""
+    # The shape (2, 3) differs from that of one number, of pairs of rows, and of the transpose.
     rows = x[np.arange(5) % len(x)]
     seen = []
     for arguments, shape in (((rows[:2], rows[2:]), (2, 3)), ((rows[0], rows[-1]), ())):
@@ -408,6 +410,7 @@ def _half_squares(x, y):
 
 def _braycurtis(x, y):
     with np.errstate(invalid="ignore", divide="ignore"):
+        # 0/0 for two rows of zeros, which are equal.
         return np.nan_to_num(cdist(x, y, "braycurtis"), nan=0.0, posinf=np.inf)
 
 
@@ -419,6 +422,7 @@ def _haversine(x, y):
     latitude, longitude = (x[:, j, None] - y[:, j] for j in (0, 1))
     both = np.cos(x[:, 0])[:, None] * np.cos(y[:, 0])
     half = np.sin(latitude / 2) ** 2 + both * np.sin(longitude / 2) ** 2
+    # Rounding may bring the haversine of antipodes above 1.
     return 2 * np.arcsin(np.sqrt(np.minimum(half, 1)))
 
 

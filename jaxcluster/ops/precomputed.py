@@ -95,6 +95,7 @@ def uneven_pair(matrix: Any) -> tuple[int, int] | None:
     for index in _tiles(len(matrix)):
         part, mirror = matrix[index], matrix[:, index].T
         with np.errstate(invalid="ignore"):
+            # ∞ − ∞ is NaN: two infinite entries are equal by the second comparison.
             uneven = ~(np.abs(part - mirror) <= SYMMETRY * np.abs(part)) & (part != mirror)
         if uneven.any():
             i, j = np.argwhere(uneven)[0]

@@ -148,6 +148,7 @@ class _Forest:
 
     def add(self, edges, weights):
         """Join components by (m, 2) edges, at most one for each, the lightest that leaves it, without cycles."""
+        # Lightest edges of equal weight may close a cycle: a spanning tree of the components drops one of them.
         order = np.argsort(weights, kind="stable")
         ends = np.sort(self.labels[edges[order]], axis=1).astype(np.int64)
         _, first = np.unique(ends[:, 0] * self.components + ends[:, 1], return_index=True)
@@ -208,6 +209,7 @@ def _join_by_neighbors(forest, lists):
     """Join the components whose lightest edge is certainly a neighbor edge; False if there are none."""
     others, weights = lists.lightest_leaving(forest.labels)
     lightest = forest.least(weights)
+    # Certain: lighter than any edge that is not a neighbor edge.
     certain = lightest < forest.least(lists.bound)
     rows = np.flatnonzero(certain[forest.labels] & (weights == lightest[forest.labels]))
     forest.record_ties(rows, *lists.count_ties(forest.labels, rows, weights[rows]))
@@ -220,6 +222,7 @@ def _join_by_neighbors(forest, lists):
 def _join_by_search(forest, lists, finder):
     """Join all components by their lightest edges, from neighbor edges and a search over pairs of blocks."""
     labels = forest.labels
+    # The largest component needs no edge of its own: all others join something.
     small = labels != np.argmax(np.bincount(labels))
     others, weights = lists.lightest_leaving(labels)
     searched = finder.initial_bounds(labels, small & (lists.bound <= forest.least(weights)[labels]))

@@ -18,7 +18,6 @@ from jaxcluster.cluster.hdbscan.row_input import ScaledSpace, finite_rows, scale
 from jaxcluster.cluster.hdbscan.tree import MISSING, CondensedTree, HDBSCANState, apply_root_threshold, cluster_to_label
 from jaxcluster.core import validation
 from jaxcluster.ops.metric_space import (
-    TILE,
     MetricSpace,
     checked_distances,
     concrete_rows,
@@ -58,9 +57,8 @@ class QueryDistances(NamedTuple):
 
     def by_tiles(self, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Apply ``work`` to (t, n) distances of all m queries, a tile at a time, and concatenate the results."""
-        step = max(1, TILE // self.distances(np.arange(1)).shape[1])
-        starts = range(0, self.m, step)
-        return np.concatenate([work(self.distances(np.arange(i, min(i + step, self.m)))) for i in starts])
+        n = self.distances(np.arange(1)).shape[1]
+        return np.concatenate([work(self.distances(index)) for index in tiles(self.m, n)])
 
 
 def query_distances(state: HDBSCANState, x: Any = None) -> QueryDistances:
@@ -108,11 +106,11 @@ def nearest_reachable(state: HDBSCANState, queries: QueryDistances) -> tuple[np.
         return pairs[:, 0].astype(np.int64), pairs[:, 1]
     n, remaining = len(state.core), np.arange(queries.m)
     neighbors, reach = np.empty(queries.m, np.int64), np.empty(queries.m)
+    # Few neighbors first, and four times as many for the queries that these do not decide.
     k = min(n, 2 * state.min_samples)
     while len(remaining):
         farther = []
-        step = max(1, TILE // k)
-        for some in (remaining[start : start + step] for start in range(0, len(remaining), step)):
+        for some in (remaining[part] for part in tiles(len(remaining), k)):
             index, distances = nearest_rows(queries.fitted.space, k, queries=queries.queries[some])
             distances = queries.fitted.distances(distances)
             core = distances[:, state.min_samples - 1, None] / state.core_alpha

@@ -145,6 +145,7 @@ def _clara(spec, config, n_samples, size, key, points, tol, max_steps):
 
     fits, medoids = map_runs(one, jax.random.split(key, n_samples))
     losses, labels = jax.lax.map(partial(_assign_tiles, spec, constant), medoids)
+    # A NaN loss must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)
     return finalize(

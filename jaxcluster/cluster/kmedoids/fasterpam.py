@@ -200,6 +200,7 @@ def _round(table, state):
         scan = _scan(table, state, position, candidates)
         return _apply_swap(table, state, scan), scan.position
 
+    # A round ends at the last candidate, or after a full circle without a swap.
     state = state._replace(residual=jnp.zeros_like(state.residual))
     return jax.lax.while_loop(unfinished, advance, (state, jnp.int32(0)))[0]
 
@@ -232,6 +233,7 @@ def _apply_swap(table, state, scan):
     medoids = jnp.where(scan.improves, state.medoids.at[scan.slot].set(scan.candidate), state.medoids)
     near = nearest_two(table, medoids, state.count)
     change = table.weight * (state.near.nearest - near.nearest)
+    # The gain again, as one sum over the rows; the sum of the absolute changes is the scale of its rounding.
     fall, turnover = jnp.sum(change), jnp.sum(jnp.abs(change))
     gained = fall > ROUNDING_FACTOR * jnp.finfo(fall.dtype).eps * turnover
     medoids, near = jax.tree.map(partial(jnp.where, gained), (medoids, near), (state.medoids, state.near))

@@ -304,6 +304,7 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
         status = np.where(sound & np.array(coarse).reshape(batch), Status.PRECISION, status)
     dtype = np.dtype(np.float64) if is_precomputed(metric) and x.dtype.kind != "f" else published_dtype(x)
     with np.errstate(over="ignore"):
+        # The public dtype may overflow where float64 does not.
         finite = np.isfinite(losses.astype(dtype))
     status = jax.device_put(np.where(finite, status, Status.NOT_FINITE).astype(np.int32))
     centers = None if is_precomputed(metric) else np.where((medoids >= 0)[..., None], x[medoids], 0).astype(x.dtype)

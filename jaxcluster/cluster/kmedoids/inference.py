@@ -116,6 +116,7 @@ def medoid_silhouette(
         weights = validation.check_weights(weights, distances.shape[0])
         weights = weights / weights.max()
     if not validation.is_traced(distances):
+        # The silhouette is a ratio: divided by the largest distance, all stay within float32.
         largest = float(np.max(np.asarray(distances)))
         distances = jnp.asarray(np.asarray(distances, np.float64) / (largest if largest > 0 else 1))
     return _silhouette(distances, jnp.asarray(weights).astype(distances.dtype))

@@ -145,6 +145,7 @@ class _ReachabilityPlot:
     def __init__(self, heights, complement, min_samples):
         heights = np.append(heights, np.inf)
         with np.errstate(invalid="ignore", divide="ignore"):
+            # ∞/∞ is NaN, which is neither steep nor up nor down.
             ratio = heights[:-1] / heights[1:]
         self.heights, self._array = heights.tolist(), heights
         self.complement, self.min_samples = complement, min_samples

@@ -202,6 +202,7 @@ class _Queue:
     def improve(self, at, distances, row, core, predecessor):
         """Lower the reachability of the positions ``at`` at these distances from a row; returns the lowered ones."""
         reach = np.maximum(distances, core)
+        # Rounded before the comparison, so that ties are those of scikit-learn.
         np.around(reach, DECIMALS, out=reach)
         better = reach < self.reach[at]
         at = at[better]

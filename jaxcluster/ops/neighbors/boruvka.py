@@ -46,6 +46,7 @@ class CrossEdgeFinder:
         self._space, self._core = space, core
         self._blocks = partition(space.x)
         by_slot = self._blocks.to_blocks(space.threshold(core), np.inf)
+        # No edge weighs less than the core distance of either end.
         self._floor = by_slot.min(axis=1)
         wide = space.x.shape[1] > MAX_KD_COLUMNS and space.power == 2
         self._row_bound = _row_distances(self._blocks) if wide else None
@@ -82,6 +83,7 @@ class CrossEdgeFinder:
         """
         blocks, components = self._blocks, self._block_components(labels)
         active = np.flatnonzero(blocks.to_blocks(active_rows, False).any(axis=1))
+        # A block with rows of several components is also compared with itself.
         mixed = active[components[active] < 0]
         pairs = [np.stack([mixed, mixed], axis=1)]
         for some, bound in self._lower_bounds(active, components):
@@ -105,6 +107,7 @@ class CrossEdgeFinder:
         lower, upper = self._error_bounds(self._lightest(labels, self._candidate_pairs(labels, reach), self._float32))
         least = np.full(labels.max() + 1, np.inf)
         np.minimum.at(least, labels, upper)
+        # A row can have the lightest edge only if its lower bound is not above the least upper bound of its component.
         may = lower <= np.minimum(least[labels], reach)
         reach = np.where(may, np.minimum(upper, reach), -1.0)
         sums = self._lightest(labels, self._candidate_pairs(labels, reach), self._exact)
@@ -125,6 +128,7 @@ class CrossEdgeFinder:
             weighs its length, and not a core distance.
         """
         reach = np.full(len(labels), -1.0)
+        # The tolerance lets the edge itself pass: its weight was rounded from the sum.
         reach[rows] = self._space.threshold(weights) * SUM_TOLERANCE
         shape, limits = self._exact[1].shape, pad_blocks(self._blocks.to_blocks(reach, -1.0), -1.0)
         ends = jnp.full(shape, NO_INDEX, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32)
@@ -156,6 +160,7 @@ class CrossEdgeFinder:
             terms = (columns + 2 * degree + 8) * UNIT_ROUNDOFF
             lower = np.maximum(lengths - apart, 0) ** degree * (1 - terms)
             upper = (lengths + apart) ** degree * (1 + terms)
+        # Clipped rows have no float32 bound: anything between 0 and ∞ is possible.
         far, none = self._far >= FLOAT32_LIMIT / 2, np.isinf(sums)
         lower = np.where(far, 0, np.where(none, np.inf, lower))
         upper = np.where(far | none | (lengths >= FLOAT32_LIMIT / 2), np.inf, upper)
@@ -178,6 +183,7 @@ class CrossEdgeFinder:
             if self._row_bound is not None:
                 bound = np.maximum(bound, self._row_bound[some])
             bound = np.maximum(bound, self._floor)
+            # Blocks wholly in one component have no edge that leaves it.
             bound[(components[some, None] == components) & (components >= 0)] = np.inf
             yield some, bound
 
@@ -216,6 +222,7 @@ def _row_distances(blocks):
         squares = own[:, None] + sizes - 2 * (rows @ middle.T)
         error = 4 * (columns + 8) * np.finfo(float).eps * (own.max() + sizes)  # rounding error of a square
         nearest[block], radius[block] = squares.min(axis=0) - error, squares[:, block].max() + error[block]
+    # Triangle inequality: d(x, y) ≥ d(x, middle) − radius for every row y of the other block.
     apart = np.sqrt(np.maximum(nearest, 0)) - np.sqrt(np.maximum(radius, 0))[None, :]
     return np.square(np.maximum(np.maximum(apart, apart.T), 0)) / GAP_SLACK
 
@@ -254,5 +261,6 @@ def _edges(power, columns, core, labels, first, second, real):
         components.
     """
     sums, cores = pair_sums(power, columns, first, second), core[first][:, None, :]
+    # Padding and empty slots have the component −1, and so no edge.
     others = jnp.where(real[:, None], labels[second], -1)[:, :, None]
     return sums, jnp.maximum(cores, core[second][:, :, None]), (others >= 0) & (others != labels[first][:, None, :])

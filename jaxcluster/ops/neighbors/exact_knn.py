@@ -94,8 +94,8 @@ def _k_first(distances, k):
 
 def _by_tree(space, k, queries):
     """k nearest rows by a k-d tree. It may round sums otherwise: one more row keeps the k-th in float64."""
-    pair_filter = min(k + 1, space.n)
-    _, index = cKDTree(space.x).query(queries, k=np.arange(1, pair_filter + 1), p=space.power, workers=-1)
+    count = min(k + 1, space.n)
+    _, index = cKDTree(space.x).query(queries, k=np.arange(1, count + 1), p=space.power, workers=-1)
     return _sorted(index, minkowski_sums(queries[:, None], space.x[index], space.power), k)
 
 
@@ -135,6 +135,7 @@ def _search_blocks(home: Blocks, columns, unit, k, rows):
     closest = np.argsort(gap, kind="stable")[: FIRST_BLOCKS + -(-k // BLOCK)]
     _, _, bound = _compare(home, unit, rows, closest, k)
     limit = np.float64(bound.max()) / unit**2 * (1 + 1e-9)
+    # A block farther from the box of the queries than the largest bound holds no candidate.
     squares, index, bound = _compare(home, unit, rows, np.flatnonzero(gap <= limit), k)
     # `flatnonzero` and `divmod` are ten times as fast as `nonzero` of the matrix.
     which, column = np.divmod(np.flatnonzero((squares <= bound[:, None]) & (index >= 0)), squares.shape[1])
@@ -156,6 +157,7 @@ def _compare(home, unit, rows, blocks, k):
     a, own = _float32((rows - middle) * unit)
     b, other = _float32(np.where(index[:, None] >= 0, home.x[blocks].reshape(-1, d) - middle, 0) * unit)
     other = np.where(index >= 0, other, np.float32(np.inf))
+    # ‖a‖² + ‖b‖² − 2a·b as one matrix product, with the norms as two more columns.
     left = np.concatenate([-2 * a, own[:, None], np.ones_like(own)[:, None]], axis=1)
     right = np.concatenate([b.T, np.ones_like(other)[None], other[None]])
     squares = left @ right
@@ -178,6 +180,7 @@ def _float32(rows):
 
 def _k_nearest_candidates(which, index, sums, m, k):
     """First k of the candidates of each of m queries, which are sorted by query in ``which``."""
+    # The last key is the primary one: by query, then by sum, then by row number.
     order = np.lexsort((index, sums, which))
     first = np.searchsorted(which, np.arange(m))
     kept = order[first[:, None] + np.arange(k)]

@@ -166,5 +166,6 @@ def _median_split(columns):
     _, segments, size = columns.shape
     with np.errstate(over="ignore"):
         widest = np.argmax(columns.max(axis=2) - columns.min(axis=2), axis=0)
+    # Halves need not be sorted: a partition around the median takes linear time.
     halves = np.argpartition(columns[widest, np.arange(segments)], size // 2, axis=1)
     return (halves + size * np.arange(segments)[:, None]).ravel()

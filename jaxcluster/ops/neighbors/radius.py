@@ -77,6 +77,7 @@ def radius_query(space: MetricSpace, eps: float) -> RadiusQuery:
     if eps == np.inf:
         return RadiusQuery(space.power, np.inf, 1.0)
     degree = 1 if space.power == np.inf else round(space.power * space.root)  # a distance is a length to this power
+    # eps = scaled · 2^(exponent·degree): in the unit 2^exponent the radius is near 1.
     exponent = int(np.clip((np.frexp(eps)[1] - 1) // degree, -MAX_EXPONENT, MAX_EXPONENT))
     scaled, scale = np.ldexp(np.float64(eps), -exponent * degree), np.ldexp(1.0, -exponent)
     if space.power == np.inf:
@@ -135,6 +136,7 @@ def prepare_blocks(x: np.ndarray, query: RadiusQuery) -> RadiusBlocks:
         rows = np.where(filled, blocks.x - middle[:, None], 0)
         rows *= query.scale / query.radius
         extent = np.abs(rows).max(axis=(1, 2))
+        # Blocks beyond float32 get an infinite extent: the host compares their pairs.
         extent = np.where(extent < FLOAT32_LIMIT, extent, np.inf)
         rows = np.where(np.isfinite(extent)[:, None, None], rows, 0).astype(np.float32)
     return RadiusBlocks(blocks, query, low, high, middle, extent, pad_blocks(np.swapaxes(rows, 1, 2), 0))
@@ -152,6 +154,7 @@ def split_weights(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     exponent = int(np.clip(np.frexp(np.abs(weights).max())[1], -MAX_EXPONENT, MAX_EXPONENT))
     scale = float(np.ldexp(1.0, -exponent))
     scaled = weights.astype(np.float64) * scale
+    # |Σ| <= n < 2^bits: a sum of multiples of 2^(bits − 51) has at most 52 bits, and float64 does not round it.
     unit = np.ldexp(1.0, len(weights).bit_length() - 51)
     high = np.rint(scaled / unit) * unit
     return scale, high, scaled - high
@@ -177,6 +180,7 @@ def core_mask(data: RadiusBlocks, at_least: float, weights: np.ndarray | None = 
         scale, high, low = split_weights(weights)
         at_least = at_least * scale
         scaled = blocks.to_blocks(high + low, 0)
+        # Positive and negative weights are summed apart: without cancellation the relative error is bounded.
         signed = [np.maximum(scaled, 0), *([np.maximum(-scaled, 0)] if (scaled < 0).any() else [])]
         # Relative error of float32 sums over a block and then over all blocks, and absolute error of underflow.
         error, underflow = 2 * UNIT_ROUNDOFF * (BLOCK + len(blocks.x)), n * float(np.finfo(np.float32).tiny)
@@ -191,6 +195,7 @@ def core_mask(data: RadiusBlocks, at_least: float, weights: np.ndarray | None = 
             of_possible += whole_sums
 
     for band in range(len(BANDS)):
+        # The filter of this band excludes blocks that earlier bands decided.
         pair_filter = PairFilter((BlockValue(wanted, np.logical_or),), lambda first, _, wanted: wanted[first])
         totals = tuple((jnp.zeros_like(value), jnp.zeros_like(value)) for value in values)
         for batch in pair_batches(data, band_pairs(data, band, pair_filter), add_whole):

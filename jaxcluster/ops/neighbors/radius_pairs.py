@@ -238,6 +238,7 @@ def _far_band_pairs(data, pair_filter):
     none = np.empty(0, np.int64)
     for some in box_tiles(len(starts), len(starts)):
         gap = box_distances(low[:, some].T, high[:, some].T, low.T, high.T, data.query.power)
+        # Not `gap <= …`: a distance that overflows to NaN must keep the pair.
         first, second = np.nonzero(~(gap > data.query.threshold * GAP_SLACK))
         first += some.start
         kept = pair_filter.boxes(first, second, starts)
@@ -299,6 +300,7 @@ def _make_batch(data, pairs, size):
         exponent = 1.0 if power == np.inf else power
         certain = np.maximum(1 - length, 0) ** exponent * (1 - terms)
         possible = (1 + length) ** exponent * (1 + terms)
+    # Where float32 may overflow no row is certain (limit −1) and all are possible (limit ∞): the host decides.
     usable = (far < FLOAT32_LIMIT) & (possible < FLOAT32_LIMIT)
     batch = RadiusBatch(
         np.zeros((size, 2), np.int32),
