@@ -92,15 +92,13 @@ def fit(
 
     Args:
         x: (n_samples, n_features) concrete samples; (n_samples, n_samples) distances, dense or SciPy sparse, for the
-        metric
-            "precomputed". If one of the two entries of a pair is missing or infinite, the other one counts for both.
-            Two different finite entries cause a warning, and the neighbors of a sample are those of its row, as in
-            scikit-learn.
+            metric "precomputed". If one of the two entries of a pair is missing or infinite, the other one counts for
+            both. Two different finite entries cause a warning, and the neighbors of a sample are those of its row, as
+            in scikit-learn.
         eps: radius, in the units of the metric; infinity makes all samples neighbors.
         min_samples: least weight of the neighborhood of a core sample.
         weights: (n_samples,) finite weights; a weight of 2 is the sample twice, a negative one inhibits its neighbors
-        from
-            being core samples. None for 1 each. Sums are exact and rounded once to float64.
+            from being core samples. None for 1 each. Sums are exact and rounded once to float64.
         metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
 
     Returns:

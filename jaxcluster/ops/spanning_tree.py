@@ -57,8 +57,7 @@ def minimum_spanning_tree(
     Args:
         space: n rows.
         core: (n,) float64 core distances; an edge weighs the largest of its length and those of its two rows. None for
-        its
-            length alone.
+            its length alone.
         neighbors: result of `nearest_rows` for these rows, if known.
     """
     core = np.zeros(space.n) if core is None else core

@@ -90,7 +90,7 @@ class PairFilter(NamedTuple):
     Attributes:
         values: of each block.
         among: (first, second, *values) -> mask of pairs; for superblocks it must keep a pair that holds one of
-        interest.
+            interest.
     """
 
     values: tuple[BlockValue, ...]
@@ -159,9 +159,7 @@ class RadiusBatch(NamedTuple):
 def band_pairs(data: RadiusBlocks, band: int, pair_filter: PairFilter) -> Iterator[BlockPairs]:
     """Filtered pairs of blocks of one band, in both directions, in parts."""
     parts = (
-        _far_band_pairs(data, pair_filter)
-        if band == FAR_BAND
-        else _near_band_pairs(data, BANDS[band], BANDS[band + 1], pair_filter)
+        _far_band_pairs(data, pair_filter) if band == FAR_BAND else _near_band_pairs(data, BANDS[band], BANDS[band + 1])
     )
     for first, second, whole_boxes in parts:
         kept = pair_filter.blocks(first, second)
@@ -213,7 +211,7 @@ def pairs_per_batch(columns: int, power: float) -> int:
     return max(chunk, min(BATCH_PAIRS, SHIFT_BUDGET // columns) // chunk * chunk)
 
 
-def _near_band_pairs(data, least, most, pair_filter):
+def _near_band_pairs(data, least, most):
     """Pairs of blocks whose numbers differ by ``least`` or more and less than ``most``."""
     count = data.low.shape[1]
     offsets = np.arange(least, most)
