@@ -283,20 +283,7 @@ def minibatch_fit(
 
 
 def minibatch_fit_framed(
-    key,
-    x,
-    k,
-    options: em.EMOptions,
-    *,
-    weights,
-    batch_size,
-    init,
-    init_size,
-    max_epochs,
-    tol,
-    max_no_improvement,
-    decay,
-    reg_covar,
+    key, x, k, options, *, weights, batch_size, init, init_size, max_epochs, tol, max_no_improvement, decay, reg_covar
 ) -> FramedFit:
     """`minibatch_fit`, with its frame and its unrounded means."""
     key = validation.check_key(key)
