@@ -227,9 +227,9 @@ def rows_in_frame(x, weights, metric: str) -> tuple[Prepared, str] | None:
         return prepare(x, weights), metric
     if metric in ("cosine", "correlation"):
         # 1 − cos is half the squared distance of unit rows, which may be translated. Rows of zeros have no direction.
-        scale = unit_rows(np.asarray(x)) if metric == "cosine" else standardized_rows(np.asarray(x))
-        if scale.any(axis=1).all():
-            return prepare(np.sqrt(0.5) * scale, weights), "sqeuclidean"
+        unit = unit_rows(np.asarray(x)) if metric == "cosine" else standardized_rows(np.asarray(x))
+        if unit.any(axis=1).all():
+            return prepare(np.sqrt(0.5) * unit, weights), "sqeuclidean"
     return None
 
 
