@@ -83,16 +83,16 @@ def divergence_of(p, q):
     return (p[some] * np.log(p[some] / q[some])).sum() - p.sum() + q.sum()
 
 
-@pytest.mark.parametrize("share", [1e-3, 1e-2, 0.1, 1, 10])
+@pytest.mark.parametrize("fraction", [1e-3, 1e-2, 0.1, 1, 10])
 @pytest.mark.parametrize("wide", [False, True])
-def test_potentials_and_values_are_those_of_the_textbook(share, wide, clouds):
+def test_potentials_and_values_are_those_of_the_textbook(fraction, wide, clouds):
     x, y, a, b = clouds
     costs = squares(x, y)
     scale = costs.mean()
-    f, g, plan, cost, primal = textbook(costs, a, b, share * scale)
+    f, g, plan, cost, primal = textbook(costs, a, b, fraction * scale)
     with jax.enable_x64(wide):
-        options = {"tol": 1e-8 if wide else 2e-5, "omega": 1.5 if share < 0.1 else 1.0, **LONG}
-        solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=share * scale, **options)
+        options = {"tol": 1e-8 if wide else 2e-5, "omega": 1.5 if fraction < 0.1 else 1.0, **LONG}
+        solved = sinkhorn.solve(x, y, a=a, b=b, epsilon=fraction * scale, **options)
         close = 1e-5 if wide else 1e-3
         assert solved.f.dtype == np.float64  # published as the rows are
         assert wide is False or int(solved.status) == Status.CONVERGED
@@ -144,9 +144,9 @@ def test_costs_may_be_negative(clouds):
     x, y, a, b = clouds
     costs = squares(x, y)
     options = {"a": a, "b": b, "epsilon": 1.0, "tol": 1e-5, **SHORT}
-    plain, moved = (sinkhorn.solve_cost(costs - shift, **options) for shift in (0, 50))
-    np.testing.assert_allclose(moved.transport_cost, plain.transport_cost - 50, rtol=1e-4)
-    np.testing.assert_allclose(sinkhorn.plan_cost(moved, costs - 50), sinkhorn.plan_cost(plain, costs), atol=1e-5)
+    plain, shifted = (sinkhorn.solve_cost(costs - shift, **options) for shift in (0, 50))
+    np.testing.assert_allclose(shifted.transport_cost, plain.transport_cost - 50, rtol=1e-4)
+    np.testing.assert_allclose(sinkhorn.plan_cost(shifted, costs - 50), sinkhorn.plan_cost(plain, costs), atol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon_decay", [None, 0.5])
@@ -398,8 +398,8 @@ def test_swav_is_that_of_the_paper_and_masked_rows_are_absent():
 
 def test_swav_ends_with_equal_parts():
     scores = np.random.default_rng(0).normal(size=(32, 4))
-    shares = sinkhorn.swav_assignments(scores, 0.5, num_iters=50)
-    np.testing.assert_allclose(shares.sum(0), 8, rtol=1e-3)
+    assignments = sinkhorn.swav_assignments(scores, 0.5, num_iters=50)
+    np.testing.assert_allclose(assignments.sum(0), 8, rtol=1e-3)
 
 
 X, Y = np.zeros((4, 2)), np.ones((3, 2))
@@ -503,14 +503,14 @@ def test_a_status_of_float32_is_true_of_the_plan(apart):
     costs = squares(x.astype(float), y.astype(float))
     spread = (costs - costs.min(axis=1, keepdims=True)).max()
     run = jax.jit(lambda epsilon, tol: sinkhorn.solve(x + 0 * epsilon, y, epsilon=epsilon, tol=tol, **LONG))
-    for share in (1e-3, 1e-2, 0.1, 1):
+    for fraction in (1e-3, 1e-2, 0.1, 1):
         for tol in (1e-3, 1e-4, 1e-6):
-            solved = jax.tree.map(np.asarray, run(np.float32(share * spread), tol))
+            solved = jax.tree.map(np.asarray, run(np.float32(fraction * spread), tol))
             f, g = (np.float64(high) + low for high, low in ((solved.f, solved.f_rest), (solved.g, solved.g_rest)))
             plan = np.exp((f[:, None] + g - costs) / solved.epsilon) / costs.size
             error = np.abs(plan.sum(axis=1) * 20 - 1).mean() + np.abs(plan.sum(axis=0) * 15 - 1).mean()
             assert int(solved.status) != Status.CONVERGED or error <= tol
-            assert int(solved.status) == Status.CONVERGED or (tol < 1e-4 or share < 1e-2 or apart)
+            assert int(solved.status) == Status.CONVERGED or (tol < 1e-4 or fraction < 1e-2 or apart)
 
 
 def test_precision_is_not_reported_for_updates_that_measured_another_plan():
