@@ -80,7 +80,7 @@ class Autoencoder(ClusteringModule):
         """
         augment_key, noise_key = jax.random.split(key)
         x = apply_view(self.augment, augment_key, batch.x)
-        error = self.error(x, self.decoder(self.encoder(apply_view(self.noise, noise_key, x))))
+        error = self.error(x, self.decoder(self.encode(apply_view(self.noise, noise_key, x))))
         return error, {}
 
     def error(self, x: Float[Array, "n ..."], decoded: Float[Array, "n d"]) -> Float[Array, ""]:
