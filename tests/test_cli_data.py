@@ -287,7 +287,7 @@ class Ended:
 
 @pytest.mark.parametrize("status", Status)
 def test_every_ending_but_convergence_is_a_warning(status, capsys):
-    from jaxcluster.report.endings import SHELL
+    from jaxcluster.report.context import SHELL
 
     summary._warn_of_ending(Ended(status), warned=False)
     said = capsys.readouterr().err

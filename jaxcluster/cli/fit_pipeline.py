@@ -291,7 +291,10 @@ def picture_shape(known: tuple[int, ...] | None, given: Any) -> tuple[int, ...] 
 
     Args:
         known: that of the data set, or None.
-        given: that of the estimator, or None; 2 or more than 4 channels cannot be drawn.
+        given: that of the estimator, or None.
+
+    Returns:
+        The shape; None also for 2 or more than 4 channels, which cannot be drawn.
     """
     if known is not None or given is None:
         return known

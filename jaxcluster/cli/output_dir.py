@@ -1,7 +1,7 @@
-"""Outputs that are there whole or not at all: made in a folder beside their place, then renamed.
+"""Output folders and files, written whole or not at all: in a folder beside their place, then renamed.
 
 The folder beside, ``.NAME.jaxcluster``, is locked while a command runs, so that one at a time writes to a place. It is
-made when the command begins: a place that cannot be written to is found before the work, not after it.
+made when the command begins, so that a place that cannot be written to is reported before the work.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from jaxcluster.core import signals
 from jaxcluster.core.atomic import Lock, LockedError, check_regular, replace_dir, short_name, write_atomic
 
 CONFIG = "config.json"
-"""The file that makes a folder a run: `write_config` puts it into every one, last."""
+"""The file that makes a folder a run: `write_config` writes it last."""
 
 RESULTS = ("metrics.json", "sweep.json", "transport.json")
-"""Files of which every run has one, besides."""
+"""Further files, of which every run has one."""
 
 SEAL = "sha256"
 """The key of a sealed file's own checksum, its last."""
@@ -35,11 +35,11 @@ FILES = "files"
 
 
 class Claim:
-    """A place that this command alone writes to until it ends.
+    """A place that is locked for this command until it ends.
 
     Args:
         out: as the user wrote it.
-        beside: the folder beside it, on the same disk.
+        beside: the folder beside it, on the same disk, so that a rename is atomic.
         overwrite: whether it may take the place of another output of this command line.
     """
 
@@ -48,7 +48,7 @@ class Claim:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A folder to fill, which takes the place when the block ends, and vanishes if it fails."""
+        """A folder to fill: it replaces the place when the block ends, and is removed if the block fails."""
         new, old = self._beside / "new", self._beside / "old"
         with user_errors():
             new.mkdir()
@@ -63,7 +63,7 @@ class Claim:
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """A path to write to, which takes the place when the block ends."""
+        """A path to write to, which replaces the place when the block ends."""
         new = self._beside / f"new{self._place.suffix}"
         try:
             yield new
@@ -76,7 +76,7 @@ class Claim:
 
 @contextmanager
 def claimed_folder(out: Path, *, overwrite: bool) -> Iterator[Claim]:
-    """The place of a run, for as long as the block runs.
+    """Lock the place of a run while the block runs.
 
     Raises:
         UserError: as `check_folder`; another command writes there, or was killed while it replaced a run; a disk
@@ -89,14 +89,14 @@ def claimed_folder(out: Path, *, overwrite: bool) -> Iterator[Claim]:
 
 @contextmanager
 def claimed_file(out: Path, *, overwrite: bool) -> Iterator[Claim]:
-    """As `claimed_folder`, the place of a file."""
+    """Lock the place of a file while the block runs, as `claimed_folder` does."""
     check_file(out, overwrite=overwrite)
     with _claimed(out, overwrite=overwrite) as claim:
         yield claim
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
+    """Refuse a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
     place = _checked_place(out)
     if Path.cwd().is_relative_to(place):
         raise UserError(f"{out} is the current folder or around it. Name a new one.")
@@ -114,7 +114,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
-    """Refuses a file that cannot be written, or that is there already. Writes nothing."""
+    """Refuse a file that cannot be written, or that exists already. Writes nothing."""
     place = _checked_place(out)
     if place.is_dir():
         raise UserError(f"{out} is a folder. Name a file.")
@@ -125,7 +125,7 @@ def check_file(out: Path, *, overwrite: bool) -> None:
 
 
 def check_space(claim: Claim, needed: int) -> None:
-    """Refuses a disk that has not so many bytes left for what will be written."""
+    """Refuse a disk with less free bytes than the output needs."""
     free = shutil.disk_usage(claim.out.resolve().parent).free
     if free < needed:
         raise UserError(
@@ -135,7 +135,7 @@ def check_space(claim: Claim, needed: int) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder was written by this command line, be its config.json damaged or not."""
+    """True if this command line wrote a folder, even if its config.json is damaged."""
     config = folder / CONFIG
     return config.is_file() and (
         "jaxcluster" in (read_json(config).get("versions") or {}) or any((folder / name).is_file() for name in RESULTS)
@@ -152,10 +152,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any]:
-    """What `write_sealed` wrote.
+    """Read what `write_sealed` wrote.
 
     Raises:
-        UserError: the file is missing, or not a byte for byte what was written.
+        UserError: the file is missing, or not byte for byte what was written.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: the folder was copied only in part. {remedy}")
@@ -169,19 +169,19 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Values as JSON with the SHA-256 of the rest of the text, by which `read_sealed` finds any change."""
+    """Write values as JSON with the SHA-256 of the rest of the text, by which `read_sealed` finds any change."""
     write_atomic(path, _sealed(values))
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Writes config.json, sealed, with a list of the files that the run has so far: its last but for the report."""
+    """Write config.json, sealed, with a list of the files of the run so far. Only the report comes after it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = {path.relative_to(folder).as_posix(): _listed(path) for path in files}
     write_sealed(folder / CONFIG, {**config, FILES: listed})
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `write_config` wrote, in a folder whose files are those of that time.
+    """Read what `write_config` wrote, in a folder whose files are unchanged since.
 
     Raises:
         UserError: a file is missing, or not byte for byte what was written.
@@ -208,7 +208,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Values as indented JSON, whole or not at all."""
+    """Write values as indented JSON, whole or not at all."""
     write_atomic(path, _json(values))
 
 
@@ -236,7 +236,7 @@ def _json(values: Any) -> bytes:
 
 
 def _checked_place(out: Path) -> Path:
-    """Where ``out`` is, on a disk that could be written to."""
+    """The resolved path of ``out``; refused where nothing can be written."""
     try:
         place = out.resolve()
         os.stat(place)
@@ -291,7 +291,7 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
 
 
 def _restore(out: Path, place: Path, beside: Path) -> None:
-    """Clears what a killed command has left; the run that it was about to replace comes back."""
+    """Remove what a killed command has left; the run that it was about to replace comes back."""
     shutil.rmtree(beside / "new", ignore_errors=True)
     old = beside / "old"
     if not old.exists():

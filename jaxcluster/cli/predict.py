@@ -1,4 +1,4 @@
-"""``jaxcluster predict``: new rows into the clusters of a finished run."""
+"""``jaxcluster predict``: labels of new rows by a finished run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from jaxcluster.datasets import Dataset
 
 ENDINGS = (".csv", ".npy")
-"""What labels can be written as."""
+"""Endings of files of labels."""
 
 MOST_CLUSTERS = 30
-"""Lines of the table."""
+"""Clusters in the table, the largest ones if there are more."""
 
 
 def predict(
@@ -56,8 +56,8 @@ def predict(
 ) -> None:
     """Find the cluster of each row of a data set, with a model fitted before.
 
-    The columns and the scaling of the run are used again: give the rows in their own units. What the run was told of
-    the layout of a text table holds for the new one too, unless any of it is given.
+    The columns and the scaling of the run are used again: give the rows in their own units. A text table has the
+    layout of that of the run, unless any of it is given.
 
     For example:
 
@@ -126,7 +126,7 @@ def _write(path: Path, labels: np.ndarray) -> None:
 
 
 def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:
-    """How many rows each cluster got, the largest ones where there are many, and how many got none."""
+    """Print the number of rows of each cluster, of the largest ones if there are many, and of noise."""
     from jaxcluster.cli.console import show_table
 
     sizes, noise = runs.clusters_and_noise(labels)

@@ -64,7 +64,7 @@ def _scaled(how: str) -> list[str]:
 
 def _warn_of_ending(estimator: Any, *, trained: bool = False, warned: bool) -> None:
     """Warn of a fit that did not converge, unless the estimator has, or was to take all its epochs."""
-    from jaxcluster.report.endings import COLLAPSED_TRAINING, SHELL
+    from jaxcluster.report.context import COLLAPSED_TRAINING, SHELL
 
     status = getattr(estimator, "status_", Status.CONVERGED)
     endless = getattr(estimator, "tol", None if trained else 0) is None

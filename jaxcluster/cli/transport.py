@@ -1,4 +1,4 @@
-"""``jaxcluster transport``: what it costs to move one set of rows onto another, and which goes where."""
+"""``jaxcluster transport``: entropic optimal transport of one set of rows onto another, by Sinkhorn's iteration."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ FILES = {
     "plan.svg": "a picture of it",
     CONFIG: "all that is needed to run this again",
 }
-"""What is in the folder of a transport, and what for."""
+"""Files in the folder of a transport, and their purpose."""
 
-MOST_ENTRIES = 4_000_000
-"""Beyond so many pairs of rows the plan is not written out."""
+MAX_PLAN_ENTRIES = 4_000_000
+"""Entries of the largest plan that is written out: 16 MB in float32."""
 
-DRAWN = 400
-"""Rows of either side in the picture, drawn at random where there are more."""
+FIGURE_ROWS = 400
+"""Rows of either side in the figure, a random sample if there are more."""
 
 
 class Cost(StrEnum):
-    """What moving a row costs, as `jaxcluster.ops.distance.METRICS` has it."""
+    """Cost of moving a row, one of `jaxcluster.ops.distance.METRICS`."""
 
     sqeuclidean = "sqeuclidean"
     euclidean = "euclidean"
@@ -48,12 +48,19 @@ class Cost(StrEnum):
     cosine = "cosine"
 
 
-class Moved(NamedTuple):
-    """A finished transport: both sets of rows, the solution as NumPy arrays, the plan where it is not too large."""
+class TransportResult(NamedTuple):
+    """A finished transport.
+
+    Attributes:
+        x, y: the two sets of rows.
+        solution: of `jaxcluster.sinkhorn.solve`, as NumPy arrays.
+        plan: (n_x, n_y), None where it is too large.
+        divergence: Sinkhorn's divergence, None unless it was asked for.
+    """
 
     x: Dataset
     y: Dataset
-    transport: Any
+    solution: Any
     plan: np.ndarray | None
     divergence: float | None
 
@@ -110,14 +117,14 @@ def transport(
         for each in both:
             stage.note(each.notes)
         with stage("fit", f"Moving {len(both[0].x):,} rows onto {len(both[1].x):,}"), user_errors():
-            moved = _move(*both, options, divergence=divergence)
+            result = _move(*both, options, divergence=divergence)
         with claim.folder() as folder, user_errors():
-            _write(stage, folder, moved, {"x": x, "y": y, **options})
-    _show(console.stdout(quiet), moved, out)
+            _write(stage, folder, result, {"x": x, "y": y, **options})
+    _show(console.stdout(quiet), result, out)
 
 
 def _read(name: str, layout: dict[str, Any]) -> Dataset:
-    """The rows of a file; what is told of the layout of text tables holds for each of the two that is one."""
+    """The rows of a file; the layout is for text tables alone."""
     from jaxcluster.core.validation import check_finite
     from jaxcluster.datasets.loading import is_text_table, load
 
@@ -126,7 +133,7 @@ def _read(name: str, layout: dict[str, Any]) -> Dataset:
     return dataset
 
 
-def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) -> Moved:
+def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) -> TransportResult:
     import jax
     import numpy as np
 
@@ -140,61 +147,61 @@ def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) 
     rho = options["rho"]
     solved = sinkhorn.solve(x.x, y.x, rho_a=rho, rho_b=rho, **rest)
     plan = None
-    if len(x.x) * len(y.x) <= MOST_ENTRIES:
+    if len(x.x) * len(y.x) <= MAX_PLAN_ENTRIES:
         plan = np.asarray(sinkhorn.plan(solved, x.x, y.x, cost=options["cost"]))
     apart = float(sinkhorn.divergence(x.x, y.x, rho=rho, **rest)) if divergence else None
-    return Moved(x, y, jax.device_get(solved), plan, apart)
+    return TransportResult(x, y, jax.device_get(solved), plan, apart)
 
 
-def _numbers(moved: Moved) -> dict[str, Any]:
-    """The costs and how it ended, as JSON has them."""
+def _numbers(result: TransportResult) -> dict[str, Any]:
+    """Costs, steps and status, as JSON has them."""
     from jaxcluster.types import Status
 
-    found = moved.transport
-    costs = {name: float(getattr(found, name)) for name in ("transport_cost", "regularized_cost", "error")}
-    costs |= {} if moved.divergence is None else {"divergence": moved.divergence}
+    solution = result.solution
+    costs = {name: float(getattr(solution, name)) for name in ("transport_cost", "regularized_cost", "error")}
+    costs |= {} if result.divergence is None else {"divergence": result.divergence}
     costs = {name: value if math.isfinite(value) else None for name, value in costs.items()}
-    return {**costs, "steps": int(found.steps), "status": Status(int(found.status)).name}
+    return {**costs, "steps": int(solution.steps), "status": Status(int(solution.status)).name}
 
 
-def _write(stage: Stages, folder: Path, moved: Moved, options: dict[str, Any]) -> None:
+def _write(stage: Stages, folder: Path, result: TransportResult, options: dict[str, Any]) -> None:
     import numpy as np
 
     from jaxcluster.cli import runtime
     from jaxcluster.cli.output_dir import write_config, write_json
 
     with stage("write", "Writing"):
-        np.savez(folder / POTENTIALS, f=moved.transport.f, g=moved.transport.g)
-        write_json(folder / RESULT, _numbers(moved))
-        if moved.plan is not None:
-            np.save(folder / PLAN, moved.plan)
-            _draw(folder / "plan.svg", moved)
+        np.savez(folder / POTENTIALS, f=result.solution.f, g=result.solution.g)
+        write_json(folder / RESULT, _numbers(result))
+        if result.plan is not None:
+            np.save(folder / PLAN, result.plan)
+            _draw(folder / "plan.svg", result)
         config = {"command": runs.command_line(), "parameters": options, "versions": runtime.versions()}
         config |= {"device": runtime.device(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
         write_config(folder, config | {"seconds": dict(stage.seconds)})
 
 
-def _draw(path: Path, moved: Moved) -> None:
+def _draw(path: Path, result: TransportResult) -> None:
     from matplotlib.figure import Figure
 
     from jaxcluster import plots
     from jaxcluster.plots.style import sample_indices, subset_note
 
-    rows, columns = sample_indices(len(moved.x.x), DRAWN), sample_indices(len(moved.y.x), DRAWN, seed=1)
+    rows, columns = sample_indices(len(result.x.x), FIGURE_ROWS), sample_indices(len(result.y.x), FIGURE_ROWS, seed=1)
     figure = Figure(figsize=(7, 5.6), layout="constrained")
     ax = figure.add_subplot()
-    plots.transport_plan(moved.plan[rows][:, columns], moved.x.x[rows], moved.y.x[columns], ax=ax)
-    part = subset_note(len(rows) + len(columns), len(moved.x.x) + len(moved.y.x))
+    plots.transport_plan(result.plan[rows][:, columns], result.x.x[rows], result.y.x[columns], ax=ax)
+    part = subset_note(len(rows) + len(columns), len(result.x.x) + len(result.y.x))
     if part:
         ax.set_title(f"Part of the plan{part}", loc="left", fontsize=12, fontweight="bold")
     figure.savefig(path, metadata={"Date": None})
 
 
-def _show(out: Console, moved: Moved, folder: Path) -> None:
+def _show(out: Console, result: TransportResult, folder: Path) -> None:
     from jaxcluster.cli.console import complain, say, show_table
     from jaxcluster.types import Status
 
-    numbers = _numbers(moved)
+    numbers = _numbers(result)
     titles = {
         "transport_cost": "cost of moving",
         "regularized_cost": "the same with entropy",
@@ -203,7 +210,7 @@ def _show(out: Console, moved: Moved, folder: Path) -> None:
         "steps": "rounds",
     }
     rows = [(title, numbers[name]) for name, title in titles.items() if name in numbers]
-    title = f"{len(moved.x.x):,} rows of {moved.x.name} onto {len(moved.y.x):,} of {moved.y.name}"
+    title = f"{len(result.x.x):,} rows of {result.x.name} onto {len(result.y.x):,} of {result.y.name}"
     show_table(out, title, ("", ""), rows)
     say(out, f"Written to {folder}:", "bold")
     for name, purpose in FILES.items():

@@ -1,4 +1,4 @@
-"""What a report tells of: one run, its data, and the machine it ran on."""
+"""Context of a report: the run, its data, the machine that it ran on, and the words for its ending."""
 
 from __future__ import annotations
 
@@ -20,21 +20,64 @@ from jaxcluster.report.training import Training
 from jaxcluster.types import Status
 
 CLUSTERED_AS = {"standard": "z-scores of the columns", "minmax": "columns from 0 to 1", "l2": "rows of length 1"}
-"""What scaled rows are, in words."""
+"""Description of scaled rows."""
 
 AXES = {"standard": "z-score", "minmax": "0 to 1", "l2": "rows of length 1"}
-"""The same for an axis."""
+"""Description of scaled columns on an axis."""
 
 PACKAGES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
 
+ENDINGS = {
+    Status.CONVERGED: "converged",
+    Status.MAX_STEPS: "step limit",
+    Status.NOT_FINITE: "not finite",
+    Status.EMPTY_CLUSTERS: "empty clusters",
+    Status.COLLAPSED: "collapsed",
+    Status.PRECISION: "precision limit",
+}
+"""Status of a run, in a word or two."""
+
+WARNINGS = {
+    Status.MAX_STEPS: "The run reached its limit of steps before it had converged. Allow more steps, or a larger tol.",
+    Status.NOT_FINITE: "The run met numbers that are not finite and stopped; what follows is not to be trusted. Scale "
+    "the columns.",
+    Status.EMPTY_CLUSTERS: "Some clusters have no rows. Ask for fewer clusters, or look whether there are as many "
+    "different rows.",
+    Status.COLLAPSED: "A component lost its rows, or shrank onto too few of them to have a spread, and was kept from "
+    "vanishing. Ask for fewer components, pass a larger reg_covar, or try another covariance type.",
+    Status.PRECISION: "Some rows differ by less than the computation can tell apart, so their clusters may not be "
+    "those of exact arithmetic. Compute in float64 (jax_enable_x64), or scale the columns.",
+}
+"""Warning and remedy for each status, in words of the library."""
+
+SHELL = {
+    Status.MAX_STEPS: "the fit stopped at its limit of steps. Raise --max-iter, or --tol.",
+    Status.NOT_FINITE: "the fit met numbers that are not finite, and its result is not to be trusted. Pass --scale "
+    "standard.",
+    Status.EMPTY_CLUSTERS: "some clusters have no rows. Lower --k, or look whether there are as many different rows.",
+    Status.COLLAPSED: "a component lost its rows or its spread. Lower --k, raise --reg-covar, or try another "
+    "--covariance.",
+    Status.PRECISION: "some rows differ by less than the computation can tell apart, so their clusters may not be "
+    "those of exact arithmetic. Set JAX_ENABLE_X64=1 before the command, or pass --scale standard.",
+}
+"""The same in a line for the command line, in words of its options."""
+
+COLLAPSED_TRAINING = (
+    "The training collapsed: the network tells rows apart no more, or puts almost all of them into one cluster. Lower "
+    "the learning rate, pass gentler views, or look whether the rows vary."
+)
+
+ALL_NOISE = "Every row is noise: there is no cluster. Ask for a lower density: a larger radius, or fewer rows in it."
+
 
 class Components(NamedTuple):
-    """The mixture that a run fitted; its means are the run's centers.
+    """The fitted mixture of a run; its means are the run's centers.
 
     Attributes:
-        weights: (k,) mixing proportions.
-        covariances: (k, d, d) full, (d, d) tied, (k, d) diag or (k,) spherical, in squared units of the rows.
-        covariance_type: which of these.
+        weights: (n_components,) mixing proportions.
+        covariances: (n_components, n_features, n_features) full, (n_features, n_features) tied,
+            (n_components, n_features) diag or (n_components,) spherical, in squared units of the rows.
+        covariance_type: one of these.
     """
 
     weights: Any
@@ -43,7 +86,7 @@ class Components(NamedTuple):
 
 
 class ReportContext(NamedTuple):
-    """A run as `write_report` is told of it; the history without its padding, None where it was empty."""
+    """The arguments of `write_report`; the history without its padding, None if it was empty."""
 
     config: Mapping[str, Any]
     scores: Mapping[str, Any]
@@ -89,7 +132,7 @@ class ReportContext(NamedTuple):
 
     @property
     def noise(self) -> np.ndarray:
-        """(n,) which rows belong to no cluster."""
+        """(n_samples,) True for rows in no cluster."""
         return is_noise(self.labels)
 
     @property
@@ -100,22 +143,22 @@ class ReportContext(NamedTuple):
 
     @property
     def representative(self) -> str:
-        """What the centers are: means, or rows of the data."""
+        """Name of a center: "medoid" if it is a row of the data."""
         return "center" if self.structure is None or self.structure.medoids is None else "medoid"
 
     @property
     def missing(self) -> bool:
-        """Whether cells of the rows are missing."""
+        """True if cells of the rows are missing."""
         return bool(np.isnan(self.dataset.x).any())
 
     @property
     def clustered_as(self) -> str:
-        """What was made of the rows before they were clustered; empty where they stayed in the data's units."""
+        """Description of the rows as they were clustered; empty if they stayed in the data's units."""
         return CLUSTERED_AS.get(self.scaling.how, "") if self.scaling is not None else ""
 
     @property
     def axes(self) -> list[str] | None:
-        """Names of the columns for axes, with what was made of them; None where nothing is to be said."""
+        """Names of the columns for axes, with their scaling; None if the columns have no names and no scaling."""
         columns = self.dataset.columns
         if not self.clustered_as:
             return columns
@@ -129,11 +172,11 @@ class ReportContext(NamedTuple):
         return "of rows scaled to length 1" if lost else "in the data's units"
 
     def in_data_units(self, centers: np.ndarray) -> np.ndarray:
-        """Centers as they were clustered in the units of the data; those of rows of length 1 stay."""
+        """Centers in the units of the data; those of rows of length 1 stay as they are."""
         return centers if self.scaling is None else self.scaling.undo(centers)
 
     def deviations_in_data_units(self, deviations: np.ndarray) -> np.ndarray:
-        """The same of standard deviations."""
+        """Standard deviations in the units of the data."""
         return deviations if self.scaling is None else self.scaling.undo_deviations(deviations)
 
     @property
@@ -158,7 +201,7 @@ def machine() -> dict[str, str]:
 
 
 def version(package: str) -> str:
-    """Its version; a source tree that was never installed has none."""
+    """Version of an installed package; a source tree that was never installed has none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The page: what a report is given, which parts it has, and how it reaches the disk."""
+"""The page of a report: its sections in order, in one HTML file."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ def write_report(
     remarks: Sequence[str] = (),
     tsne: bool | None = None,
 ) -> Path:
-    """Writes one HTML file that needs no other and no network: what was run, scores, pictures and tables.
+    """Write one HTML file that needs no other and no network: configuration, scores, figures and tables.
 
     Args:
         path: where to. It is written beside it first and then renamed, so that it is there whole or not at all.
         title: what the page is called.
-        config: what was run; mappings inside are spread out.
+        config: the configuration of the run; mappings inside are spread out.
         scores: by the names of `jaxcluster.metrics`, with or without ``_score``; known ones are explained.
         dataset: the rows as they were clustered, with the truth in ``y`` if there is one.
-        labels: (n,) clusters, -1 for noise.
-        centers: (k, d), row j the center of label j.
+        labels: (n_samples,) clusters, -1 for noise.
+        centers: (n_clusters, n_features), row j the center of label j.
         components: weights and covariances of a mixture, whose means are then the centers.
-        structure: orders, trees or graphs that the method found on its way.
-        training: the network that was trained, and what it makes of the rows.
+        structure: orders, trees or graphs that the method computed its labels from.
+        training: the trained network, and its codes of the rows.
         history: the objective after each step: ``history_`` of an estimator, or a `jaxcluster.types.Fit`.
-        objective: what that is, in words.
-        best: "min" or "max", which way it should go.
-        status: how the run ended; anything but CONVERGED is pointed out.
+        objective: name of the objective.
+        best: "min" or "max", the direction in which it improves.
+        status: of the end of the run; anything but CONVERGED is pointed out.
         timing: seconds, by stage or in all.
-        scaling: what was done to the rows before they were clustered, to be undone in the tables of centers.
+        scaling: of the rows before they were clustered, undone in the tables of centers.
         metric, p: that silhouettes are of, as `jaxcluster.plots.silhouette` takes them.
         remarks: sentences on what must be known to read the page.
-        tsne: whether to draw maps by t-SNE too, which is slow; without a choice, of up to 2,500 rows.
+        tsne: draw maps by t-SNE too, which is slow; None for up to 2,500 rows.
 
     Returns:
         The path written.

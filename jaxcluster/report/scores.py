@@ -11,10 +11,10 @@ class ScoreInfo(NamedTuple):
 
     Attributes:
         title: its name in words.
-        range: its values, and which of them are good.
+        range: its values, and the better end of them.
         description: one line on what it measures.
-        truth: whether it compares with the truth.
-        unit: whether it lies between 0 and 1 when it is any good, so that a bar can show it.
+        truth: True for a comparison with the truth.
+        unit: True if it lies between 0 and 1, so that a bar can show it.
     """
 
     title: str
@@ -34,10 +34,12 @@ SCORE_INFO = {
         "Adjusted Rand index", "-0.5 to 1, 0 is chance", "pairs of rows treated as in the truth, above chance"
     ),
     "adjusted_mutual_info": ScoreInfo(
-        "Adjusted mutual information", "up to 1, 0 is chance", "what clusters tell about the truth, above chance"
+        "Adjusted mutual information", "up to 1, 0 is chance", "information of clusters about the truth, above chance"
     ),
     "normalized_mutual_info": ScoreInfo(
-        "Normalized mutual information", "0 to 1, higher is better", "what clusters tell about the truth, as a share"
+        "Normalized mutual information",
+        "0 to 1, higher is better",
+        "information of clusters about the truth, as a fraction",
     ),
     "homogeneity": ScoreInfo("Homogeneity", "0 to 1, higher is better", "clusters that hold one class only"),
     "completeness": ScoreInfo("Completeness", "0 to 1, higher is better", "classes that lie in one cluster only"),
@@ -52,7 +54,7 @@ SCORE_INFO = {
         "pairs of rows treated as in the truth",
     ),
     "mutual_info": ScoreInfo(
-        "Mutual information", "0 up (nats), higher is better", "what clusters tell about the truth", unit=False
+        "Mutual information", "0 up (nats), higher is better", "information of clusters about the truth", unit=False
     ),
     "silhouette": ScoreInfo(
         "Silhouette",
@@ -131,14 +133,21 @@ def canonical(name: str) -> str:
 
 
 def score_info(name: str) -> ScoreInfo:
-    """What the score of this name means; of an unknown one, its name in words."""
+    """Title, range and description of a score; of an unknown one, its name in words."""
     known = SCORE_INFO.get(canonical(name))
     words = name.replace("_", " ")
     return known or ScoreInfo(words[:1].upper() + words[1:], "", "", False, False)
 
 
 def split(scores: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores against the truth, and the others; each in the order of `SCORE_INFO`, unknown ones last."""
+    """Separate scores against the truth from the others.
+
+    Returns:
+        Scores against the truth, and the others; each in the order of `SCORE_INFO`, unknown ones last.
+
+    >>> split({"inertia": 9.0, "ari": 0.5})
+    ({'ari': 0.5}, {'inertia': 9.0})
+    """
     order = {name: i for i, name in enumerate(SCORE_INFO)}
     ranked = sorted(scores, key=lambda name: order.get(canonical(name), len(order)))
     against = {name: scores[name] for name in ranked if score_info(name).truth}

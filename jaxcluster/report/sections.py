@@ -1,4 +1,4 @@
-"""The parts of a report, each a piece of HTML; an empty one where the run has nothing for it."""
+"""Sections of a report, each a piece of HTML, empty if the run has nothing for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from jaxcluster import plots
 from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.report import tables
-from jaxcluster.report.context import ReportContext, machine
-from jaxcluster.report.endings import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS
+from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
 from jaxcluster.report.figures import figure, map_figures
 from jaxcluster.report.scores import canonical, split
 from jaxcluster.report.structure import structure as parts_of_structure
@@ -19,7 +18,7 @@ from jaxcluster.report.training import training as parts_of_training
 from jaxcluster.types import Status
 
 TSNE_ROWS = 2_500
-"""Beyond this t-SNE takes longer than most fits, and is left to those who ask for it."""
+"""Rows up to which t-SNE is drawn unasked: for more it takes longer than most fits."""
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -27,7 +26,7 @@ HEADLINES = {
     "normalized_mutual_info": "normalized MI",
     "silhouette": "silhouette",
 }
-"""Scores worth a tile of their own, at most two of them."""
+"""Scores that have a tile; at most two are shown."""
 
 
 def lead(run: ReportContext) -> str:
@@ -43,7 +42,7 @@ def lead(run: ReportContext) -> str:
 
 
 def warning(run: ReportContext) -> str:
-    """What is wrong with a run that did not simply converge."""
+    """Warning of a run that did not converge, or that found only noise."""
     said = []
     if run.noise.all():
         said.append(ALL_NOISE)
@@ -54,7 +53,7 @@ def warning(run: ReportContext) -> str:
 
 
 def remarks(run: ReportContext) -> str:
-    """What was decided about the data, and must be known to read what follows."""
+    """Notes on the data that must be known to read the other sections."""
     said = [*run.dataset.notes, *run.remarks]
     if run.missing:
         said.append("Missing cells are drawn at the mean of their column.")
@@ -62,7 +61,7 @@ def remarks(run: ReportContext) -> str:
 
 
 def _all_taken(run: ReportContext) -> bool:
-    """Whether a training took all its epochs, as it was to."""
+    """True for a training that took all its epochs, as it was to."""
     return run.status == Status.MAX_STEPS and run.training is not None and run.training.endless
 
 
@@ -95,7 +94,7 @@ def tiles(run: ReportContext) -> str:
 
 
 def scores(run: ReportContext) -> str:
-    """Every score with its meaning, those against the truth first."""
+    """All scores with their descriptions, those against the truth first."""
     against, others = split(run.scores)
     shown = [tables.scores(against, "Against the truth")] if against else []
     shown += [tables.scores(others, "Without the truth")] if others else []
@@ -132,13 +131,13 @@ def maps(run: ReportContext, tsne: bool | None) -> str:
 
 
 def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
-    """How rows are brought to the plane: by t-SNE too where that is asked for, or there are few."""
+    """Projections to the plane: PCA, and t-SNE if it is asked for or there are few rows."""
     n, d = x.shape
     return ("pca", "tsne") if (d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne) else ("pca",)
 
 
 def clusters(run: ReportContext) -> str:
-    """Sizes, the way of the objective, and silhouettes."""
+    """Sizes of the clusters, history of the objective, and silhouettes."""
     sizes, note = run.sizes, ""
     k = len(sizes)
     spread = f", from {sizes.min():,} to {sizes.max():,}" if k else ""
@@ -159,18 +158,18 @@ def clusters(run: ReportContext) -> str:
 
 
 def structure(run: ReportContext) -> list[str]:
-    """The orders, trees and graphs that the method found on its way."""
+    """Medoids, orders, trees and graphs that the method computes its labels from."""
     return [section(title, note, figures(shown)) for title, note, shown in parts_of_structure(run)]
 
 
 def training(run: ReportContext, tsne: bool | None) -> list[str]:
-    """How a network was trained, and what it makes of the rows."""
+    """Training of a network, and its codes of the rows."""
     methods = () if run.training is None else _methods(np.asarray(run.training.codes), tsne)
     return [section(title, note, figures(shown)) for title, note, shown in parts_of_training(run, methods)]
 
 
 def components(run: ReportContext) -> str:
-    """What a mixture is made of: a picture, and a table where it is few enough components to read."""
+    """Components of a mixture: a figure, and a table if they are few enough to read."""
     if run.components is None:
         return ""
     x, means, (weights, covariances, kind) = run.dataset.x, run.centers, run.components
@@ -218,7 +217,7 @@ def centers(run: ReportContext) -> str:
 
 
 def classes(run: ReportContext) -> str:
-    """Clusters against the known classes."""
+    """Contingency table of clusters and known classes."""
     if run.dataset.y is None:
         return ""
     note = "Each line is a cluster, darkest where most of its rows are. A cluster that is one class has one dark cell."
@@ -241,13 +240,13 @@ def run_details(run: ReportContext) -> str:
 
 
 def section(title: str, note: str, content: str) -> str:
-    """A part with its heading."""
+    """A section with its heading."""
     note = f"<p>{note}</p>\n" if note else ""
     return f"<section>\n<h2>{title}</h2>\n{note}{content}\n</section>"
 
 
 def figures(shown: list[str]) -> str:
-    """Pictures side by side where there is room."""
+    """Figures side by side where there is room."""
     return f'<div class="pictures{" one" if len(shown) == 1 else ""}">{"".join(shown)}</div>'
 
 

@@ -1,4 +1,4 @@
-"""What a method found on the way to its labels, and the part of a report that shows it."""
+"""Structures that a method computes its labels from, medoids, orders, trees and graphs, and the report of them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext
 
 TALL, WIDE = {"height": 5.2}, {"width": 8.0, "height": 4.4}
-"""Pictures that are nearly square, and those that need room to the side."""
+"""Sizes of figures that are nearly square, and of wide ones."""
 
 
 class Structure(NamedTuple):
-    """The orders, trees and graphs of a run; what its method has none of is None.
+    """Medoids, orders, trees and graphs of a run; None for those that its method does not have.
 
     Attributes:
-        reachability, ordering: (n,) the distance at which each row is reached, and the rows in the order of OPTICS.
-        neighbor_distances: (m,) distance of rows, or of a sample of them, to their min_samples-th neighbor.
-        min_samples: which neighbor that is, the row itself counted.
-        eps: the distance that clusters were taken at.
+        reachability, ordering: (n_samples,) reachability distance of each row, and the rows in the order of OPTICS.
+        neighbor_distances: (n_sampled,) distance of rows, or of a sample of them, to their min_samples-th neighbor.
+        min_samples: number of that neighbor, the row itself counted.
+        eps: radius of DBSCAN, or the distance that the reachability is cut at.
         condensed_tree: edges of HDBSCAN's tree, as `jaxcluster.plots.condensed_tree` takes them.
-        merges: (n - 1, 4) of a hierarchy, as ``scipy.cluster.hierarchy`` has them.
-        least_branch: rows of a branch of it, below which it is not shown.
-        eigenvalues: (m,) the least of a graph's Laplacian.
-        graph: (n, n) weights between rows, SciPy sparse.
-        medoids: (k,) the row that stands for each cluster.
+        merges: (n_samples - 1, 4) linkage matrix of a hierarchy, as in ``scipy.cluster.hierarchy``.
+        least_branch: rows of the smallest branch of it that is shown.
+        eigenvalues: (n_eigenvalues,) the least of a graph's Laplacian.
+        graph: (n_samples, n_samples) weights between rows, SciPy sparse.
+        medoids: (n_clusters,) number of the row that is the medoid of each cluster.
     """
 
     reachability: Any = None
@@ -46,7 +46,7 @@ class Structure(NamedTuple):
     medoids: Any = None
 
     def check(self, n: int) -> None:
-        """Raises ValueError where its parts do not fit n rows."""
+        """Raise ValueError if its parts do not fit n rows."""
         lengths = {"reachability": n, "ordering": n, "merges": n - 1, "graph": n}
         for name, length in lengths.items():
             part = getattr(self, name)

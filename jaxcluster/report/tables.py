@@ -63,7 +63,7 @@ def _flat(rows: Mapping[str, Any] | Iterable[tuple[str, Any]], prefix: str = "")
 
 
 def scores(values: Mapping[str, Any], caption: str) -> str:
-    """Each score with a bar where it has a scale, its range, and what it says."""
+    """Each score with a bar if it lies between 0 and 1, its range, and its description."""
     lines = []
     for name, value in values.items():
         known = score_info(name)

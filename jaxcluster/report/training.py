@@ -1,4 +1,4 @@
-"""How a network was trained and what it makes of rows, and the parts of a report that show it."""
+"""Training of a network and its codes of the rows, and the parts of a report that show them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext
 
 MAX_SNAPSHOTS = 6
-"""Of those at which codes were looked at, so many are shown, spread over them."""
+"""Snapshots of codes in a report at most, evenly spread over the training."""
 
 PAIRS = 16
-"""Images shown with what comes back of them."""
+"""Images shown with their reconstructions, at most."""
 
 
 class Curve(NamedTuple):
-    """What is said of a number that is followed: above its picture, to those who do not see it, and beside it."""
+    """Title, alternative text and note of the curve of a number that is recorded in every epoch."""
 
     title: str
     alt: str
@@ -55,24 +55,24 @@ CURVES = {
         "Triplets are made of views that have both.",
     ),
 }
-"""Numbers of a training that a report draws, in this order."""
+"""Recorded numbers that a report draws, in this order."""
 
 
 class Training(NamedTuple):
-    """A network that was trained, and what it makes of the rows.
+    """A trained network, and its codes of the rows.
 
     Attributes:
-        records: what was followed, a mapping an epoch: ``phase``, ``epoch``, and any of `CURVES`.
-        codes: (n, latent) of all rows, at the end.
-        centers: (k, latent) of the clusters, among the codes.
-        rows: (m,) numbers of the rows whose codes were looked at through the training.
-        moments: (m, latent) codes of these by what the moment is called, in order of time.
-        returned: (m, d) what comes back of these rows, in units of the rows; None of a network that gives none back.
-        decoded: (k, d) what the decoder makes of the centers; None likewise.
-        samples: (k, s, d) rows drawn from each cluster; None where nothing can be drawn.
-        nearest: (s, d) the rows nearest to each prototype, or to each cluster, by its name; None for none.
-        nearest_to: what they are nearest to.
-        endless: whether it was to take all its epochs, so that to have done so is no fault.
+        records: a mapping for each epoch: ``phase``, ``epoch``, and any of `CURVES`.
+        codes: (n_samples, latent) of all rows, at the end.
+        centers: (n_clusters, latent) of the clusters, among the codes.
+        rows: (n_tracked,) numbers of the rows whose codes were recorded during the training.
+        moments: (n_tracked, latent) codes of these rows by name of the snapshot, in order of time.
+        returned: (n_tracked, n_features) reconstructions of these rows, in their units; None without a decoder.
+        decoded: (n_clusters, n_features) the decoded centers; None without a decoder.
+        samples: (n_clusters, n_examples, n_features) rows drawn from each cluster; None if none can be drawn.
+        nearest: (n_examples, n_features) the rows nearest to each prototype or cluster, by its name; None for none.
+        nearest_to: name of what they are nearest to.
+        endless: True if the training was to take all its epochs, so that reaching the last one is no fault.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -89,11 +89,11 @@ class Training(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """Of the last phase."""
+        """Number of epochs of the last phase."""
         return sum(record["phase"] == self.records[-1]["phase"] for record in self.records) if self.records else 0
 
     def check(self, n: int, d: int) -> None:
-        """Raises ValueError where its parts do not fit n rows of d columns."""
+        """Raise ValueError if its parts do not fit n rows of d columns."""
         m, k, latent = len(self.rows), len(self.centers), np.shape(self.codes)[-1]
         wanted = {"codes": (n, latent), "centers": (k, latent), "returned": (m, d), "decoded": (k, d)}
         for name, shape in wanted.items():
