@@ -125,6 +125,7 @@ def warnings_in_one_line() -> Iterator[None]:
             seen.add(text)
             complain("Warning", text, "yellow")
 
+    # "always", as Python shows a warning only once for a line of code, and one line may warn of several parameters.
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show

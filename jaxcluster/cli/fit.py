@@ -175,6 +175,7 @@ def method_command(method: str) -> TyperCommand:
         hidden = Annotated[int, typer.Option(min=0, hidden=True)]
         common = [each.replace(annotation=hidden) if each.name == "seed" else each for each in common]
     own = method_parameters(method)
+    # Typer reads the signature: the number of clusters comes first in the help, the options of the method follow.
     first = [each for each in own if each.name == info.clusters]
     last = [each for each in common if each.name == "param"]  # below the options of the method in the same panel
     between = [each for each in [*common[1:], *own] if each not in (*first, *last)]

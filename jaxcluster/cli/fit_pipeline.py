@@ -225,6 +225,7 @@ def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, An
     with claim.folder() as folder, stage("write", "Writing"), user_errors():
         now = datetime.now(UTC).isoformat(timespec="seconds")
         config = {**settings, "written": now, "seconds": dict(result.seconds)}
+        # The model takes new rows in the data's units; the estimator itself goes on with scaled ones, for the report.
         to_save = copy(estimator)
         to_save.input_scaling_ = result.rows.scaling
         names = result.rows.dataset.columns
@@ -263,7 +264,8 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         if name in parts:
             parts[name] = kind(**parts[name])
     if info.objective:
-        parts["status"] = estimator.status_  # methods without an objective do not iterate
+        # Methods without an objective do not iterate: their status says nothing about convergence.
+        parts["status"] = estimator.status_
     if trains_network(estimator):
         dataset = dataset._replace(image_shape=picture_shape(dataset.image_shape, estimator.image_shape))
     elif info.objective:
@@ -286,17 +288,17 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
     )
 
 
-def picture_shape(known: tuple[int, ...] | None, given: Any) -> tuple[int, ...] | None:
+def picture_shape(of_data: tuple[int, ...] | None, of_estimator: Any) -> tuple[int, ...] | None:
     """Shape of rows that are images, (height, width) or (height, width, channels); None for other rows.
 
     Args:
-        known: that of the data set, or None.
-        given: that of the estimator, or None.
+        of_data: shape in the data set, or None.
+        of_estimator: shape in the parameters of the estimator, or None.
 
     Returns:
         The shape; None also for 2 or more than 4 channels, which cannot be drawn.
     """
-    if known is not None or given is None:
-        return known
-    shape = tuple(given[:2] if tuple(given[2:]) == (1,) else given)
+    if of_data is not None or of_estimator is None:
+        return of_data
+    shape = tuple(of_estimator[:2] if tuple(of_estimator[2:]) == (1,) else of_estimator)
     return shape if shape[2:] in ((), (3,), (4,)) else None

@@ -190,6 +190,7 @@ def partial_labels(labels: str, rows: Rows, seed: int) -> np.ndarray:
     truth = rows.dataset.y
     if truth is None:
         raise UserError(f"--labels {labels} is a share of the truth, and {rows.dataset.name} has none: pass --truth.")
+    # Ranks of random numbers: exactly this number of rows is drawn, at least one, each with equal probability.
     drawn = np.random.default_rng(seed).random(len(truth)).argsort() < max(1, round(fraction * len(truth)))
     if truth.dtype.kind == "U":
         return np.where(drawn, truth.astype(object), None)

@@ -205,6 +205,7 @@ def unknown_option(method: str, option: str) -> str | None:
         return messages["--k" if option == "-k" else option]
     names = {spelled: name for name, spelled in OPTION_NAMES.items()}
     name = names.get(option, option.lstrip("-").replace("-", "_"))
+    # Importing every method takes seconds, and happens for a wrong option alone.
     others = {each for other in ESTIMATORS for each in inspect.signature(ESTIMATORS[other]).parameters}
     if name not in others:
         return None
@@ -234,6 +235,7 @@ def parse(name: str, text: str, default: Any) -> Any:
         if isinstance(default, (int, float)):
             raise UserError(f"{name}={text!r} must be a number, such as {default}.") from None
         return text
+    # "1e3" is a whole number where the default is not a float; infinity stays a float.
     whole = math.isfinite(value) and value.is_integer()
     return int(value) if whole and not isinstance(default, float) else value
 

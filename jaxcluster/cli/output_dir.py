@@ -163,6 +163,7 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
         text = path.read_bytes()
     values = read_json(path)
     seal = values.pop(SEAL, None)
+    # Compared byte for byte: the values alone would not notice a change of white space or of the order of keys.
     if seal is None or _sealed(values) != text:
         raise UserError(_changed(path, remedy))
     return values
@@ -195,6 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     for name, written in files.items():
         path = folder / name
+        # A crafted config.json must not make a command read files elsewhere.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{folder / CONFIG} lists {name}, which is outside of the folder. Fit the run again.")
         with user_errors():
@@ -241,7 +243,7 @@ def _checked_place(out: Path) -> Path:
         place = out.resolve()
         os.stat(place)
     except (FileNotFoundError, NotADirectoryError):
-        pass  # there is nothing yet; the latter is told of in other words below
+        pass  # there is nothing yet; a file in the way has a message of its own below
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{out} cannot be written to: {reason}. Name another place.") from error
@@ -275,6 +277,7 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
             with suppress(OSError):  # something is in it: another command may have the place already
                 folder.rmdir()
 
+    # Cleared in this order also by a signal: temporary files first, then the lock, then empty folders.
     with ExitStack() as stack:
         stack.callback(clear)
         try:
@@ -314,9 +317,9 @@ def _command() -> str:
 
 
 def _who(holder: dict[str, Any]) -> str:
-    known = {"pid", "host", "command", "began"} <= holder.keys()
-    told = "process {pid} on {host} since {began} ({command})" if known else "another process"
-    return told.format(**{name: str(value) for name, value in holder.items()})
+    complete = {"pid", "host", "command", "began"} <= holder.keys()
+    words = "process {pid} on {host} since {began} ({command})" if complete else "another process"
+    return words.format(**{name: str(value) for name, value in holder.items()})
 
 
 def _in_words(size: int) -> str:

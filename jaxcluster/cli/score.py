@@ -141,9 +141,11 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
     labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
     if np.isnan(x).any():
         return dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), math.nan)
+    # Noise lies between the clusters: as a cluster of its own it would lower all three scores.
     kept = labels >= 0
     x, labels = x[kept], labels[kept]
     scores = model_selection.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
+    # The quadratic cost of a silhouette by any metric is bounded by a sample, the same one as for squared distances.
     if metric not in ("euclidean", "cosine") and not math.isnan(scores["silhouette"]):
         rows = model_selection.sampled_rows(len(x))
         scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)

@@ -188,6 +188,7 @@ def sweep_kmedoids(
     with stage("fit", f"Fitting k-medoids for {len(ks)} numbers of clusters to {len(rows.x):,} rows"), user_errors():
         swept = kmedoids.sweep(jax.random.key(seed), rows.x, ks, weights=rows.weights, n_init=seeds, **options)
         loss, status = jax.device_get((swept.fits.state.loss, swept.fits.status))
+    # Of several starts only the best one has a status.
     warn_of_status(status[:, None], list(map(str, ks)), ks, rows, before=" for k = ")
     starts = seeds if options.get("init") == "random" else 1
     return kmedoids_result(len(rows.x), ks, starts, np.asarray(loss), np.asarray(swept.silhouette), swept.k)
@@ -269,6 +270,7 @@ def gmm_result(
     by_start = {"bic": bic, "aic": aic, "log_likelihood": log_likelihood}
     # An undefined criterion is infinite, so that it is never the least.
     best = {name: np.where(np.isfinite(by_start[name]), by_start[name], np.inf) for name in CRITERIA}
+    # AIC and log-likelihood of a line are those of the start with the least BIC, so that a line is one mixture.
     start = best["bic"].argmin(axis=2)
     best = {name: values.min(axis=2) for name, values in best.items()}
     lines, starts = [], []
@@ -317,6 +319,7 @@ def _least(values: np.ndarray, ks: list[int], covariances: tuple[str, ...]) -> d
     """The k and type of covariance of the least value, the lesser k of equals; None where none is defined."""
     if not np.isfinite(values).any():
         return None
+    # The transpose runs over k first, and argmin takes the first of equals.
     j, i = divmod(int(values.T.argmin()), len(covariances))
     return {"k": ks[j], "covariance": covariances[i], "value": float(values[i, j])}
 

@@ -170,6 +170,7 @@ def partial_run(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
         UserError: settings that differ, the first of them named, or a folder that cannot be made.
     """
     folder = partial_folder(out)
+    # As they are read back: tuples become lists, so that the settings of a resumed run compare as equal.
     settings = json.loads(json.dumps(settings))
     if resume:
         _check_same(folder, read_sealed(folder / SETTINGS, RESUME_HINT), settings)

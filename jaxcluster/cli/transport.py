@@ -146,6 +146,7 @@ def _move(x: Dataset, y: Dataset, options: dict[str, Any], *, divergence: bool) 
     rest = {name: value for name, value in options.items() if name != "rho"}
     rho = options["rho"]
     solved = sinkhorn.solve(x.x, y.x, rho_a=rho, rho_b=rho, **rest)
+    # The solution holds potentials alone, O(n_x + n_y); the plan has n_x · n_y entries.
     plan = None
     if len(x.x) * len(y.x) <= MAX_PLAN_ENTRIES:
         plan = np.asarray(sinkhorn.plan(solved, x.x, y.x, cost=options["cost"]))

@@ -66,6 +66,7 @@ def inline(svg: str, alt: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="([^"]*)"', svg)[1]
     svg = re.sub(r"<svg\b[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{html.escape(alt)}">', svg, count=1)
+    # Ids and the references to them have the figure's name: matplotlib uses the same ids in every file.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in THEMED.items():

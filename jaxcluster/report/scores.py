@@ -134,9 +134,9 @@ def canonical(name: str) -> str:
 
 def score_info(name: str) -> ScoreInfo:
     """Title, range and description of a score; of an unknown one, its name in words."""
-    known = SCORE_INFO.get(canonical(name))
+    info = SCORE_INFO.get(canonical(name))
     words = name.replace("_", " ")
-    return known or ScoreInfo(words[:1].upper() + words[1:], "", "", False, False)
+    return info or ScoreInfo(words[:1].upper() + words[1:], "", "", False, False)
 
 
 def split(scores: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,8 +13,8 @@ from jaxcluster.report import tables
 from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
 from jaxcluster.report.figures import figure, map_figures
 from jaxcluster.report.scores import canonical, split
-from jaxcluster.report.structure import structure as parts_of_structure
-from jaxcluster.report.training import training as parts_of_training
+from jaxcluster.report.structure import structure_parts
+from jaxcluster.report.training import training_parts
 from jaxcluster.types import Status
 
 TSNE_ROWS = 2_500
@@ -43,21 +43,21 @@ def lead(run: ReportContext) -> str:
 
 def warning(run: ReportContext) -> str:
     """Warning of a run that did not converge, or that found only noise."""
-    said = []
+    sentences = []
     if run.noise.all():
-        said.append(ALL_NOISE)
+        sentences.append(ALL_NOISE)
     if run.status in WARNINGS and not _all_taken(run):
         trained = run.training is not None and run.status == Status.COLLAPSED
-        said.append(COLLAPSED_TRAINING if trained else WARNINGS[run.status])
-    return "".join(f'<p class="warn" role="note">{each}</p>' for each in said)
+        sentences.append(COLLAPSED_TRAINING if trained else WARNINGS[run.status])
+    return "".join(f'<p class="warn" role="note">{each}</p>' for each in sentences)
 
 
 def remarks(run: ReportContext) -> str:
     """Notes on the data that must be known to read the other sections."""
-    said = [*run.dataset.notes, *run.remarks]
+    sentences = [*run.dataset.notes, *run.remarks]
     if run.missing:
-        said.append("Missing cells are drawn at the mean of their column.")
-    return "".join(f'<p class="note">{html.escape(each[:1].upper() + each[1:])}</p>' for each in said)
+        sentences.append("Missing cells are drawn at the mean of their column.")
+    return "".join(f'<p class="note">{html.escape(each[:1].upper() + each[1:])}</p>' for each in sentences)
 
 
 def _all_taken(run: ReportContext) -> bool:
@@ -116,23 +116,24 @@ def maps(run: ReportContext, tsne: bool | None) -> str:
         columns=run.axes,
         methods=methods,
     )
-    said = []
+    sentences = []
     if run.centers is not None:
-        said.append(f"A disc is a cluster's {run.representative}.")
+        sentences.append(f"A disc is a cluster's {run.representative}.")
     elif not run.noise.all():
-        said.append("A cluster's number stands in its middle.")
+        sentences.append("A cluster's number stands in its middle.")
     if run.clustered_as:
-        said.append(f"Rows are drawn as they were clustered: {run.clustered_as}.")
+        sentences.append(f"Rows are drawn as they were clustered: {run.clustered_as}.")
     if run.dataset.y is not None and not run.noise.all():
-        said.append("A class has the color of the cluster that it is matched with, if there is one.")
+        sentences.append("A class has the color of the cluster that it is matched with, if there is one.")
     if "tsne" in methods:
-        said.append("t-SNE keeps neighbors together, but distances between groups and their sizes mean little.")
-    return section("Maps", " ".join(said), figures(shown))
+        sentences.append("t-SNE keeps neighbors together, but distances between groups and their sizes mean little.")
+    return section("Maps", " ".join(sentences), figures(shown))
 
 
 def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
     """Projections to the plane: PCA, and t-SNE if it is asked for or there are few rows."""
     n, d = x.shape
+    # t-SNE of at most two columns shows no more than the plane itself.
     return ("pca", "tsne") if (d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne) else ("pca",)
 
 
@@ -159,13 +160,13 @@ def clusters(run: ReportContext) -> str:
 
 def structure(run: ReportContext) -> list[str]:
     """Medoids, orders, trees and graphs that the method computes its labels from."""
-    return [section(title, note, figures(shown)) for title, note, shown in parts_of_structure(run)]
+    return [section(title, note, figures(shown)) for title, note, shown in structure_parts(run)]
 
 
 def training(run: ReportContext, tsne: bool | None) -> list[str]:
     """Training of a network, and its codes of the rows."""
     methods = () if run.training is None else _methods(np.asarray(run.training.codes), tsne)
-    return [section(title, note, figures(shown)) for title, note, shown in parts_of_training(run, methods)]
+    return [section(title, note, figures(shown)) for title, note, shown in training_parts(run, methods)]
 
 
 def components(run: ReportContext) -> str:

@@ -27,7 +27,7 @@ class Structure(NamedTuple):
         eps: radius of DBSCAN, or the distance that the reachability is cut at.
         condensed_tree: edges of HDBSCAN's tree, as `jaxcluster.plots.condensed_tree` takes them.
         merges: (n_samples - 1, 4) linkage matrix of a hierarchy, as in ``scipy.cluster.hierarchy``.
-        least_branch: rows of the smallest branch of it that is shown.
+        least_branch: rows of the smallest branch of it that is drawn.
         eigenvalues: (n_eigenvalues,) the least of a graph's Laplacian.
         graph: (n_samples, n_samples) weights between rows, SciPy sparse.
         medoids: (n_clusters,) number of the row that is the medoid of each cluster.
@@ -56,74 +56,74 @@ class Structure(NamedTuple):
             raise ValueError("reachability and ordering go together: pass both.")
 
 
-def structure(run: ReportContext) -> list[tuple[str, str, list[str]]]:
+def structure_parts(run: ReportContext) -> list[tuple[str, str, list[str]]]:
     """Title, note and pictures of each part that a run has something for."""
-    found = run.structure
-    if found is None:
+    structure = run.structure
+    if structure is None:
         return []
     parts = [
-        ("Medoids", *_medoids(run, found)),
-        ("Density", *_density(run, found)),
-        ("Tree", *_tree(run, found)),
-        ("Graph", *_graph(run, found)),
+        ("Medoids", *_medoids(run, structure)),
+        ("Density", *_density(run, structure)),
+        ("Tree", *_tree(run, structure)),
+        ("Graph", *_graph(run, structure)),
     ]
-    return [(title, note, shown) for title, note, shown in parts if shown]
+    return [(title, note, drawn) for title, note, drawn in parts if drawn]
 
 
-def _medoids(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
-    if found.medoids is None:
+def _medoids(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
+    if structure.medoids is None:
         return "", []
     note = "A disc is a medoid: the row of its cluster from which the others are least far away, all together."
-    draw = partial(plots.medoids, run.dataset.x, run.labels, found.medoids, columns=run.axes)
+    draw = partial(plots.medoids, run.dataset.x, run.labels, structure.medoids, columns=run.axes)
     alt = f"The rows as points in the plane, each joined with one of {len(run.sizes):,} medoids."
     return note, [figure(draw, alt, name="medoids", **TALL)]
 
 
-def _density(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
+def _density(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
     """The order of OPTICS, or the distances by which a radius is chosen."""
-    notes, shown = [], []
-    if found.reachability is not None:
+    notes, drawn = [], []
+    if structure.reachability is not None:
         notes.append("A valley is a region where rows lie close together; the peaks between are the ways across.")
-        draw = partial(plots.reachability, found.reachability, found.ordering, run.labels, eps=found.eps)
+        draw = partial(plots.reachability, structure.reachability, structure.ordering, run.labels, eps=structure.eps)
         alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, colored by cluster."
-        shown.append(figure(draw, alt, name="reachability", **WIDE))
-    if found.neighbor_distances is not None:
+        drawn.append(figure(draw, alt, name="reachability", **WIDE))
+    if structure.neighbor_distances is not None:
         notes.append("A good radius lies where the curve begins to bend upwards; rows above the line are no core rows.")
-        chosen = {"min_samples": found.min_samples, "eps": found.eps}
-        draw = partial(plots.neighbor_distances, found.neighbor_distances, **chosen)
-        alt = f"Curve of the sorted distances of rows to their neighbor number {found.min_samples}, and the radius."
-        shown.append(figure(draw, alt, name="neighbor-distances"))
-    return " ".join(notes), shown
+        chosen = {"min_samples": structure.min_samples, "eps": structure.eps}
+        draw = partial(plots.neighbor_distances, structure.neighbor_distances, **chosen)
+        alt = f"Curve of the sorted distances of rows to their neighbor number {structure.min_samples}, and the radius."
+        drawn.append(figure(draw, alt, name="neighbor-distances"))
+    return " ".join(notes), drawn
 
 
-def _tree(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
-    notes, shown = [], []
-    if found.condensed_tree is not None:
+def _tree(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
+    notes, drawn = [], []
+    if structure.condensed_tree is not None:
         notes.append("From above to below the density rises that rows must have; a cluster that lasts is a stable one.")
-        draw = partial(plots.condensed_tree, found.condensed_tree, run.labels)
+        draw = partial(plots.condensed_tree, structure.condensed_tree, run.labels)
         alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones colored."
-        shown.append(figure(draw, alt, name="condensed-tree", **WIDE))
-    if found.merges is not None:
+        drawn.append(figure(draw, alt, name="condensed-tree", **WIDE))
+    if structure.merges is not None:
         notes.append("The dendrogram joins the groups that were nearest, from below to above.")
-        name = "mutual reachability" if found.condensed_tree is not None else "distance"
-        draw = partial(plots.dendrogram, found.merges, run.labels, least=found.least_branch, name=name)
+        name = "mutual reachability" if structure.condensed_tree is not None else "distance"
+        draw = partial(plots.dendrogram, structure.merges, run.labels, least=structure.least_branch, name=name)
         alt = "The last merges of the hierarchy, their distances, and the rows in each group, colored by cluster."
-        shown.append(figure(draw, alt, name="dendrogram", **WIDE))
-    return " ".join(notes), shown
+        drawn.append(figure(draw, alt, name="dendrogram", **WIDE))
+    return " ".join(notes), drawn
 
 
-def _graph(run: ReportContext, found: Structure) -> tuple[str, list[str]]:
-    notes, shown = [], []
-    if found.eigenvalues is not None:
+def _graph(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
+    notes, drawn = [], []
+    if structure.eigenvalues is not None:
         notes.append(
             "Eigenvalues near 0 count the parts that hang together loosely: a gap after k suggests k clusters."
         )
-        draw = partial(plots.eigengap, found.eigenvalues, k=len(run.sizes))
-        alt = f"The least {len(np.ravel(found.eigenvalues))} eigenvalues of the Laplacian and their widest gap."
-        shown.append(figure(draw, alt, name="eigengap"))
-    if found.graph is not None:
+        draw = partial(plots.eigengap, structure.eigenvalues, k=len(run.sizes))
+        alt = f"The least {len(np.ravel(structure.eigenvalues))} eigenvalues of the Laplacian and their widest gap."
+        drawn.append(figure(draw, alt, name="eigengap"))
+    if structure.graph is not None:
         notes.append("Dark edges of the graph join different clusters: the fewer, the better the cut.")
-        draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, found.graph, columns=run.axes)
+        draw = partial(plots.neighbor_graph, run.dataset.x, run.labels, structure.graph, columns=run.axes)
         alt = "The rows in the plane and the edges of the graph between them, dark where they join clusters."
-        shown.append(figure(draw, alt, name="graph", **TALL))
-    return " ".join(notes), shown
+        drawn.append(figure(draw, alt, name="graph", **TALL))
+    return " ".join(notes), drawn

@@ -66,14 +66,14 @@ def scores(values: Mapping[str, Any], caption: str) -> str:
     """Each score with a bar if it lies between 0 and 1, its range, and its description."""
     lines = []
     for name, value in values.items():
-        known = score_info(name)
+        info = score_info(name)
         bar = ""
-        if known.unit and value is not None and np.isfinite(value):
+        if info.unit and value is not None and np.isfinite(value):
             bar = f'<span class="bar" aria-hidden="true"><span style="width:{min(max(value, 0), 1):.1%}"></span></span>'
         shown = "—" if value is None else number(value)
         lines.append(
-            f'<tr><th scope="row">{html.escape(known.title)}</th><td class="number">{shown}</td><td>{bar}</td>'
-            f"<td>{html.escape(known.description)}</td><td>{html.escape(known.range)}</td></tr>"
+            f'<tr><th scope="row">{html.escape(info.title)}</th><td class="number">{shown}</td><td>{bar}</td>'
+            f"<td>{html.escape(info.description)}</td><td>{html.escape(info.range)}</td></tr>"
         )
     head = '<th scope="col">Score</th><th scope="col" class="number">Value</th><td></td>'
     head += '<th scope="col">Measures</th><th scope="col">Range</th>'
@@ -139,6 +139,7 @@ def numbers(column: np.ndarray, digits: int = 4) -> list[str]:
     shown = [number(value, digits) for value in column]
     if len(set(shown)) == len(set(column.tolist())) or not np.isfinite(column).all():
         return shown
+    # Equal at 4 digits: as many decimals as resolve a tenth of the range tell them apart.
     spread = float(np.ptp(column))
     decimals = int(np.clip(1 - np.floor(np.log10(spread)), 0, 12)) if spread > 0 else 0
     return [f"{value:,.{decimals}f}" if abs(value) < 1e16 else f"{value:.17g}" for value in column.tolist()]
@@ -165,11 +166,11 @@ def components(
             [f"{mean} ± {number(spread, 3)}" for mean, spread in zip(numbers(each, 3), spread_of, strict=True)]
             for each, spread_of in zip(means.T, spreads.T, strict=True)
         ]
-        told = [list(line) for line in zip(*columns_of_cells, strict=True)]
+        cells = [list(line) for line in zip(*columns_of_cells, strict=True)]
     else:
         heads += ["typical deviation"]
-        told = [[number(value)] for value in np.sqrt(np.mean(np.square(spreads), axis=1))]
-    counted = zip(weights, rows, told, strict=True)
+        cells = [[number(value)] for value in np.sqrt(np.mean(np.square(spreads), axis=1))]
+    counted = zip(weights, rows, cells, strict=True)
     lines = ((swatch(j), [number(w), number(n), *cells]) for j, (w, n, cells) in enumerate(counted))
     return grid("Components", heads, lines, caption=caption)
 

@@ -110,34 +110,34 @@ class Training(NamedTuple):
                 raise ValueError(f"the rows {np.shape(rows)} nearest to {name} must be (any number, {d}).")
 
 
-def training(run: ReportContext, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+def training_parts(run: ReportContext, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
     """Title, note and pictures of each part, the maps of codes by ``methods``; nothing for a run without a network."""
-    found = run.training
-    if found is None:
+    training = run.training
+    if training is None:
         return []
     parts = [
-        ("Training", *_training(run, found)),
-        ("Embedding", *_embedding(run, found, methods)),
-        ("Reconstructions", *_reconstructions(run, found)),
-        ("Samples", *_samples(run, found)),
-        ("Nearest rows", *_nearest(run, found)),
+        ("Training", *_training(run, training)),
+        ("Embedding", *_embedding(run, training, methods)),
+        ("Reconstructions", *_reconstructions(run, training)),
+        ("Samples", *_samples(run, training)),
+        ("Nearest rows", *_nearest(run, training)),
     ]
     return [(title, note, shown) for title, note, shown in parts if shown]
 
 
-def _training(run: ReportContext, found: Training) -> tuple[str, list[str]]:
+def _training(run: ReportContext, training: Training) -> tuple[str, list[str]]:
     notes, shown = [], []
-    followed = {name for name in CURVES if any(_finite(record.get(name)) for record in found.records)}
+    recorded = {name for name in CURVES if any(_finite(record.get(name)) for record in training.records)}
     for name, curve in CURVES.items():
-        if name in followed:
+        if name in recorded:
             notes.append(curve.note)
-            draw = partial(plots.training_curves, found.records, name=name, title=curve.title)
-            shown.append(figure(draw, _told(found, name, curve.alt), name=name, width=8, height=3.8))
-    moments = _spread(found.moments)
+            draw = partial(plots.training_curves, training.records, name=name, title=curve.title)
+            shown.append(figure(draw, _curve_text(training, name, curve.alt), name=name, width=8, height=3.8))
+    moments = _spread(training.moments)
     if len(moments) > 1:
         notes.append("The small maps show the same rows each time, colored by their cluster in the end.")
-        draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(found.rows)])
-        alt = f"{len(moments)} maps of the codes of {len(found.rows):,} rows: {', '.join(moments)}."
+        draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(training.rows)])
+        alt = f"{len(moments)} maps of the codes of {len(training.rows):,} rows: {', '.join(moments)}."
         tall = 2.9 * (-(-len(moments) // 3)) + 0.4
         shown.append(figure(draw, alt, name="moments", width=8, height=tall))
     return " ".join(note for note in notes if note), shown
@@ -147,14 +147,14 @@ def _finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _told(found: Training, name: str, what: str) -> str:
+def _curve_text(training: Training, name: str, what: str) -> str:
     """The first and last value of each phase, in words."""
     phases: dict[str, list[float]] = {}
-    for record in found.records:
+    for record in training.records:
         if _finite(record.get(name)):
             phases.setdefault(record["phase"], []).append(record[name])
-    told = (f"{phase} from {values[0]:.4g} to {values[-1]:.4g}" for phase, values in phases.items())
-    return f"Curves of the {what} by epoch: {', '.join(told)}."
+    ranges = (f"{phase} from {values[0]:.4g} to {values[-1]:.4g}" for phase, values in phases.items())
+    return f"Curves of the {what} by epoch: {', '.join(ranges)}."
 
 
 def _spread(moments: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,10 +169,10 @@ def _moment_title(name: str) -> str:
     return f"{PHASES[phase]}, epoch {epoch}" if phase in PHASES else name
 
 
-def _embedding(run: ReportContext, found: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
-    codes, latent = np.asarray(found.codes), np.shape(found.codes)[1]
+def _embedding(run: ReportContext, training: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
+    codes, latent = np.asarray(training.codes), np.shape(training.codes)[1]
     options = {
-        "centers": np.asarray(found.centers),
+        "centers": np.asarray(training.centers),
         "columns": [f"code {j}" for j in range(latent)],
         "methods": methods if latent > 2 else ("pca",),
     }
@@ -181,10 +181,14 @@ def _embedding(run: ReportContext, found: Training, methods: Sequence[str]) -> t
     return note, shown
 
 
-def _reconstructions(run: ReportContext, found: Training) -> tuple[str, list[str]]:
-    if found.returned is None:
+def _reconstructions(run: ReportContext, training: Training) -> tuple[str, list[str]]:
+    if training.returned is None:
         return "", []
-    x, returned, shape = run.dataset.x[np.asarray(found.rows)], np.asarray(found.returned), run.dataset.image_shape
+    x, returned, shape = (
+        run.dataset.x[np.asarray(training.rows)],
+        np.asarray(training.returned),
+        run.dataset.image_shape,
+    )
     if shape is None:
         if not x.var(axis=0).any():
             return "", []
@@ -195,19 +199,19 @@ def _reconstructions(run: ReportContext, found: Training) -> tuple[str, list[str
             "What a column loses on its way through the code; more than all where training left the decoder behind.",
             [figure(draw, alt, name="reconstructions", height=height)],
         )
-    chosen = _of_each(run.labels[np.asarray(found.rows)])
+    chosen = _of_each(run.labels[np.asarray(training.rows)])
     draw = partial(plots.reconstructions, x[chosen], returned[chosen], shape)
     alt = f"{len(chosen)} rows as images, and below each what comes back of it."
     shown = [
         figure(
-            partial(draw, names=run.labels[np.asarray(found.rows)][chosen].tolist()),
+            partial(draw, names=run.labels[np.asarray(training.rows)][chosen].tolist()),
             alt,
             name="reconstructions",
             width=9.6,
         )
     ]
-    draw = partial(plots.centers_as_images, found.decoded, shape, title="Centers, decoded")
-    alt = f"The images that the decoder makes of {len(found.decoded)} centers."
+    draw = partial(plots.centers_as_images, training.decoded, shape, title="Centers, decoded")
+    alt = f"The images that the decoder makes of {len(training.decoded)} centers."
     shown.append(figure(draw, alt, name="decoded", width=8, tight=True))
     return (
         "Rows on their way through the code, under the number of their cluster; and what the centers stand for.",
@@ -224,21 +228,23 @@ def _of_each(labels: np.ndarray) -> np.ndarray:
     return first[np.argsort(labels[first], kind="stable")]
 
 
-def _samples(run: ReportContext, found: Training) -> tuple[str, list[str]]:
+def _samples(run: ReportContext, training: Training) -> tuple[str, list[str]]:
     shape = run.dataset.image_shape
-    if found.samples is None or shape is None:
+    if training.samples is None or shape is None:
         return "", []
-    alt = f"{np.shape(found.samples)[1]} images drawn from each of {len(found.samples)} clusters, a line a cluster."
-    draw = partial(plots.samples, found.samples, shape)
+    alt = (
+        f"{np.shape(training.samples)[1]} images drawn from each of {len(training.samples)} clusters, a line a cluster."
+    )
+    draw = partial(plots.samples, training.samples, shape)
     note = "New rows that the model makes up, a line a cluster: codes drawn from it, and decoded."
     return note, [figure(draw, alt, name="samples", width=6.4, height=6.4, tight=True)]
 
 
-def _nearest(run: ReportContext, found: Training) -> tuple[str, list[str]]:
+def _nearest(run: ReportContext, training: Training) -> tuple[str, list[str]]:
     shape = run.dataset.image_shape
-    if found.nearest is None or shape is None:
+    if training.nearest is None or shape is None:
         return "", []
-    rows, names, what = np.stack(list(found.nearest.values())), list(found.nearest), found.nearest_to
+    rows, names, what = np.stack(list(training.nearest.values())), list(training.nearest), training.nearest_to
     alt = f"{rows.shape[1]} images for each of {len(rows)} lines, those nearest first: {', '.join(names)}."
     draw = partial(plots.samples, rows, shape, names=names, title=f"Nearest to each {what}")
     note = f"The rows that are nearest to each {what}: a line each, the nearest first."
