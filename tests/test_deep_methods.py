@@ -318,3 +318,9 @@ def test_what_the_modules_refuse():
         VaDE(variational(), SHARES[:2], CENTERS, VARIANCES)
     with pytest.raises(TypeError, match=r"needs an encoder that returns \(mean, log-variance\)"):
         VaDE(autoencoder(), SHARES, CENTERS, VARIANCES).loss(Batch(ROWS), KEY)
+
+
+def test_an_autoencoder_decodes_the_mean_of_a_gaussian_code():
+    module = variational()
+    expected = module.error(ROWS, module.decoder(module.encode(ROWS)))
+    np.testing.assert_allclose(module.loss(Batch(ROWS), KEY)[0], expected, rtol=1e-6)

@@ -185,7 +185,7 @@ class CompiledTrainer:
         if not self.has_refresh:
             return state, EvalResult(RefreshResult(None), None, {}, False)
         z = self._features(state)
-        method = "finalize" if last else "refresh"
+        method = "finalize" if last and self.has_finalize else "refresh"
         state, result = _refresh(self.spec, method, state, z, jax.random.fold_in(self.refresh_key, epoch))
         new = None if result.labels is None else np.asarray(result.labels, np.int32)
         agreement = {} if labels is None or new is None else self.module.label_agreement(labels, new)
