@@ -245,7 +245,7 @@ def test_no_row_in_reach_is_told():
     ("options", "message"),
     [
         ({"min_samples": 0}, "min_samples=0 must be greater than 0"),
-        ({"min_samples": 1}, "min_samples=1 must be a whole number of at least 2, or a share"),
+        ({"min_samples": 1}, "min_samples=1 must be a whole number of at least 2, or a fraction"),
         ({"min_samples": 2.5}, "min_samples=2.5 must be a whole number"),
         ({"min_samples": 7}, "n_samples=6 should be >= min_samples=7"),
         ({"min_samples": np.inf}, "min_samples=inf must be a whole number"),
