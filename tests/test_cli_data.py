@@ -183,7 +183,7 @@ def test_weights_are_found_by_name_and_by_place(table):
         np.testing.assert_allclose(jaxcluster.load("run/model").cluster_centers_, expected.cluster_centers_, rtol=1e-6)
     shown = call("fit", "kmeans", "weighted.csv", "--k", 2, "--weights", "w", "--out", "run", *QUICK[1:]).stdout
     assert "Weights count in the fit and its objective; other scores count each row once." in shown
-    assert "one of the chosen" in refuse(
+    assert "is both left out and chosen" in refuse(
         "fit", "kmeans", "weighted.csv", "--k", 2, "--weights", "w", "--columns", "a,w", "--out", "new"
     )
 
