@@ -1,4 +1,4 @@
-"""How the tests of the command line call it: in this process, and without touching JAX's configuration."""
+"""Helpers of the tests of the command line, which call it in this process, and without touching JAX's configuration."""
 
 from __future__ import annotations
 

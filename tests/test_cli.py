@@ -1,4 +1,4 @@
-"""What the command line does: every file of a run, its predictions, scores and sweeps, against the library itself."""
+"""Command line: the files of a run, its predictions and scores, against the library itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def scaled() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def estimator(scaled) -> jaxcluster.KMeans:
-    """What the run should have fitted."""
+    """The estimator that the run should have fitted."""
     return jaxcluster.KMeans(K, n_init=2, random_state=3).fit(scaled)
 
 

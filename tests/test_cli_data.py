@@ -1,4 +1,4 @@
-"""What the command line makes of files that nobody looked at: long numbers, odd layouts, missing cells, any unit."""
+"""Command line on files that nobody looked at: long numbers, odd layouts, missing cells, any unit."""
 
 from __future__ import annotations
 

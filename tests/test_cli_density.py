@@ -46,7 +46,7 @@ def finished(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(moons) -> jaxcluster.DBSCAN:
-    """What that run should have fitted."""
+    """The estimator that the run should have fitted."""
     return jaxcluster.DBSCAN(EPS, min_samples=4).fit(moons[0])
 
 

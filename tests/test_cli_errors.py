@@ -1,4 +1,4 @@
-"""What the command line refuses: exit code 2, one line that helps, and not a trace on the disk."""
+"""Errors of the command line: exit code 2, one line that helps, and not a trace on the disk."""
 
 from __future__ import annotations
 

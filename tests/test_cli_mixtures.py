@@ -41,7 +41,7 @@ def mixture(flowers, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gaussians(scaled):
-    """What that run should have fitted."""
+    """The estimator that the run should have fitted."""
     return ESTIMATORS["gmm"](K, random_state=3, **MIXTURE).fit(scaled)
 
 

@@ -176,8 +176,8 @@ def objective_of(estimator: Any, objective: str) -> str:
     """Name of an estimator's objective: that of its registry, more precise where the metric decides it."""
     if objective != "inertia":
         return objective
-    if hasattr(estimator, "medoid_indices_"):
-        return "sum of distances"
+    if estimator.info.objective == "sum of distances":
+        return estimator.info.objective
     return "sum of cosine distances" if getattr(estimator, "metric", None) == "cosine" else objective
 
 
