@@ -193,6 +193,12 @@ class BisectingKMeans(CenterEstimator):
         history_: (n_iter_,) total inertia after each split.
         status_: `jaxcluster.types.Status` of the splits.
         n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> BisectingKMeans(n_clusters=2, random_state=0).fit(X).inertia_
+        16.0
     """
 
     def __init__(

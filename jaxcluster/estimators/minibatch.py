@@ -62,6 +62,12 @@ class MiniBatchKMeans(CenterEstimator):
             initial centers.
         status_: `jaxcluster.types.Status` of the iteration; MAX_STEPS after `partial_fit`.
         n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> np.bincount(MiniBatchKMeans(n_clusters=2, random_state=0).fit_predict(X)).tolist()
+        [3, 3]
     """
 
     def __init__(

@@ -236,6 +236,12 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         n_iter_, history_: steps of the eigensolver, and the sum of the least eigenvalues after each.
         status_: `jaxcluster.types.Status` of the eigensolver and of k-means.
         n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> np.bincount(SpectralClustering(n_clusters=2, gamma=0.1, random_state=0).fit_predict(X)).tolist()
+        [3, 3]
     """
 
     _affinities = (*spectral.AFFINITIES, *KERNEL_PARAMS)
@@ -407,6 +413,12 @@ class SpectralEmbedding(_SpectralEstimator):
         eigenvalues_, residuals_, n_connected_components_, n_iter_, history_: as in `SpectralClustering`.
         status_: `jaxcluster.types.Status` of the eigensolver.
         n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+        >>> SpectralEmbedding(n_components=1, affinity="rbf", random_state=0).fit_transform(X).shape
+        (6, 1)
     """
 
     def __init__(
