@@ -11,7 +11,7 @@ from command_line import call, refuse
 from jaxcluster import datasets, hdbscan, kmeans, optics, spectral
 from jaxcluster.cli import options
 from jaxcluster.cli.fit import method_command
-from jaxcluster.cli.method_options import PYTHON_ONLY, documented, parse
+from jaxcluster.cli.method_options import PYTHON_ONLY, WITHOUT_OPTION, documented, parse
 from jaxcluster.deep.autoencoder import LIKELIHOODS
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
@@ -75,6 +75,7 @@ def test_every_option_of_a_method_is_a_parameter_with_a_text(method):
     extras |= {"resume", "tensorboard", "max_iter"} if info.family == "deep" else set()
     assert names - shared - extras <= parameters - PYTHON_ONLY
     assert info.clusters in (None, *names)
+    assert not names & WITHOUT_OPTION - {"resume"}
     assert ("weights" in names) == ("sample_weight" in inspect.signature(cls.fit).parameters)
 
 

@@ -22,11 +22,12 @@ PYTHON_ONLY = {
 }
 """Parameters that hold objects or arrays, or a folder that the command line manages itself."""
 
-WITHOUT_OPTION = {"compute_labels", "random_state", "resume", "verbose", "verbose_interval", "warm_start"}
-"""Parameters that every fit sets itself (``--seed``, ``--resume``), or that mean nothing to one fit of a command."""
-
-IDLE = r"scikit-learn's sake|as in scikit-learn"
-"""Words in the text of a parameter that changes nothing here: it has no option, and --param takes it."""
+WITHOUT_OPTION = {
+    *("compute_labels", "random_state", "resume", "verbose", "verbose_interval", "warm_start"),
+    *("coef0", "copy", "copy_x", "degree", "eigen_solver", "leaf_size", "memory", "n_jobs"),
+}
+"""Parameters that every command sets itself (``--seed``, ``--resume``), that mean nothing to a single fit, or that are
+accepted for compatibility with scikit-learn and change nothing: --param takes them."""
 
 LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", "image_shape": "8,8"}
 """Parameters that hold several whole numbers, and an example of each."""
@@ -69,8 +70,8 @@ def documented(cls: type) -> dict[str, str]:
     """The text of each parameter in the ``Args`` of a class and its bases, without markup.
 
     >>> from jaxcluster import KMeans
-    >>> documented(KMeans)["max_iter"]
-    'The most steps of a run.'
+    >>> sorted(documented(KMeans))[:3]
+    ['algorithm', 'copy_x', 'frozen']
     """
     texts = {}
     for base in reversed(cls.__mro__):
@@ -94,11 +95,11 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
 
     cls, info = ESTIMATORS[method], ESTIMATORS.info(method)
     defaults, texts = inspect.signature(cls).parameters, documented(cls)
-    annotations = {}
-    for name, parameter in defaults.items():
-        text = texts.get(name, "")
-        if name not in PYTHON_ONLY | WITHOUT_OPTION and not re.search(IDLE, text):
-            annotations[name] = _annotation(info, name, parameter.default, text)
+    annotations = {
+        name: _annotation(info, name, parameter.default, texts.get(name, ""))
+        for name, parameter in defaults.items()
+        if name not in PYTHON_ONLY | WITHOUT_OPTION
+    }
     if info.steps in annotations and info.steps != "max_iter":
         same = typer.Option(metavar="N", min=1, rich_help_panel=opt.METHOD, help=f"The same as --{info.steps}.")
         annotations["max_iter"] = Annotated[int | None, same]
