@@ -1,5 +1,4 @@
-"""What is saved comes back to the bit, or not at all and with the reason; every estimator does so in
-test_estimator_contracts.py."""
+"""Saved models come back exactly, or are refused with the reason; test_estimator_contracts.py tests every estimator."""
 
 from __future__ import annotations
 
