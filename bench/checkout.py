@@ -20,7 +20,7 @@ def source(ref: str | None) -> Iterator[Path]:
         yield ROOT
         return
     with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
-        parts = ("jaxcluster", "tests/algorithms.py")
+        parts = ("jaxcluster", "tests/helpers/algorithms.py")
         archive = subprocess.run(["git", "-C", str(ROOT), "archive", ref, *parts], check=True, capture_output=True)
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
         yield Path(folder)

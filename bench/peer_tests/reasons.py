@@ -104,13 +104,13 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "cluster/test_k_means.py::test_sample_weight_init*",
         PRIVATE,
-        "It calls `_init_centroids`; a start by weights is tested in tests/test_seeding.py.",
+        "It calls `_init_centroids`; a start by weights is tested in tests/cluster/test_seeding.py.",
         "no attribute '_init_centroids'",
     ),
     Reason(
         "cluster/test_k_means.py::test_sample_weight_zero*",
         PRIVATE,
-        "It calls `_init_centroids`; a start by weights is tested in tests/test_seeding.py.",
+        "It calls `_init_centroids`; a start by weights is tested in tests/cluster/test_seeding.py.",
         "no attribute '_init_centroids'",
     ),
     Reason(
@@ -218,13 +218,13 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "mixture/test_gaussian_mixture.py::test_gaussian_mixture_n_parameters",
         PRIVATE,
-        "It calls `_n_parameters`; `bic` and `aic` are tested in tests/test_mixture_estimators.py.",
+        "It calls `_n_parameters`; `bic` and `aic` are tested in tests/estimators/test_mixture_estimators.py.",
         "no attribute '_n_parameters'",
     ),
     Reason(
         "mixture/test_gaussian_mixture.py::test_gaussian_mixture_aic_bic",
         PRIVATE,
-        "It calls `_n_parameters`; `bic` and `aic` are tested in tests/test_mixture_estimators.py.",
+        "It calls `_n_parameters`; `bic` and `aic` are tested in tests/estimators/test_mixture_estimators.py.",
         "no attribute '_n_parameters'",
     ),
     Reason(

@@ -7,4 +7,4 @@ import sys
 from bench.provenance import ROOT
 
 # The problems and the registry of algorithms are those of the tests.
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT / "tests" / "helpers"))

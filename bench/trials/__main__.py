@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     with source(options.ref) as folder:
         if options.ref:
-            sys.path[:0] = [str(folder), str(folder / "tests")]
+            sys.path[:0] = [str(folder), str(folder / "tests" / "helpers")]
         return run(options, commit)
 
 

@@ -32,7 +32,7 @@ import jaxcluster
 from jaxcluster import metrics
 from jaxcluster.estimators import ESTIMATORS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = {"config.json", "history.jsonl", "labels.csv", "metrics.json", "model", "report.html"}
 
 

@@ -278,7 +278,7 @@ def test_a_finished_run_goes_on_where_more_epochs_are_asked_for(whole, tmp_path)
 
 SCRIPT = """
     import sys
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = [sys.argv[1], sys.argv[1] + "/deep", sys.argv[1] + "/helpers"]
     import conftest  # checks signatures, as the tests do
     import test_trainer
     from jaxcluster.checkpoint import Checkpoints
@@ -289,9 +289,9 @@ SCRIPT = """
 def test_a_run_that_is_killed_goes_on_bit_for_bit(tmp_path):
     """A process that writes checkpoints all the time is killed as it does; what it left is gone on from here."""
     where = Checkpoints(tmp_path / "run", every=1)
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(Path(__file__).parent), str(where.folder)]
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(Path(__file__).parents[1]), str(where.folder)]
     with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=Path(__file__).parents[1], env=os.environ)
+        process = subprocess.Popen(command, stdout=said, stderr=said, cwd=Path(__file__).parents[2], env=os.environ)
     try:
         while not where.any():
             assert process.poll() is None, (tmp_path / "said").read_text()
