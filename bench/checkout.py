@@ -15,13 +15,15 @@ from bench.provenance import ROOT
 
 @contextmanager
 def source(ref: str | None) -> Iterator[Path]:
-    """The folder of the package: this checkout, or a temporary copy of the package and its registry at a commit."""
+    """The folder of the package: this checkout, or a temporary copy of the package and its tests at a commit."""
     if ref is None:
         yield ROOT
         return
     with tempfile.TemporaryDirectory(prefix="checkout-") as folder:
-        parts = ("jaxcluster", "tests/helpers/algorithms.py")
-        archive = subprocess.run(["git", "-C", str(ROOT), "archive", ref, *parts], check=True, capture_output=True)
+        # All tests: the registry of algorithms among them has moved between commits.
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", ref, "jaxcluster", "tests"], check=True, capture_output=True
+        )
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
         yield Path(folder)
 

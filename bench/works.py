@@ -123,7 +123,7 @@ def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
             placed,
             case.k,
             covariance=case.covariance,
-            init=jaxcluster.gmm.GMMInit(**start._asdict()),
+            init=start._asdict(),
             tol=0.0,
             max_steps=case.steps,
             reg_covar=mixtures.RIDGE,

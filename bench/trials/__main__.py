@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     with source(options.ref) as folder:
         if options.ref:
-            sys.path[:0] = [str(folder), str(folder / "tests" / "helpers")]
+            sys.path[:0] = [str(folder), str(folder / "tests" / "helpers"), str(folder / "tests")]
         return run(options, commit)
 
 
