@@ -51,7 +51,7 @@ def measure(case: Case, found: Mapping[str, str], *, folder: Path | None, repeat
 
 
 def side(first_call_s: float, answer: Answer, seconds: list[float]) -> dict[str, Any]:
-    """What is recorded of one side: its first call (with the compile), its timed calls, and what it found."""
+    """The record of one side: its first call (with compilation), its timed calls, and its result."""
     steps = {} if answer.steps is None else {"steps": answer.steps}
     return {"first_call_s": first_call_s, **summary(seconds), "value": answer.value, **steps}
 
@@ -72,7 +72,7 @@ def options_from(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def results_file(options: argparse.Namespace, name: str) -> Path | None:
-    """Where records go: as the command line says, else to the committed results, and nowhere from a quick run."""
+    """The file to append records to: ``--out`` if it is given, else the committed results; None for a quick run."""
     if options.out is not None or options.quick:
         return options.out
     return RESULTS / "memory" / name if options.memory else RESULTS / name

@@ -1,4 +1,4 @@
-"""What is timed: one line a case."""
+"""The cases that are timed, one line each."""
 
 from __future__ import annotations
 

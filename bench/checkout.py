@@ -1,4 +1,4 @@
-"""What is measured: this checkout, or a copy of a commit; and how XLA is told not to polish its programs."""
+"""The source tree to measure (this checkout, or a copy of a commit), and XLA flags for fast compilation."""
 
 from __future__ import annotations
 

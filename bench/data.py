@@ -19,7 +19,11 @@ PIXEL_NOISE = 0.1
 
 
 def blobs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) rows around k random centers, and the center that each was drawn from."""
+    """Draw samples around k random centers.
+
+    Returns:
+        The samples, (n, d), and the center that each was drawn from, (n,).
+    """
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((case.k, case.d), np.float32) * np.float32(SEPARATION / np.sqrt(2 * case.d))
     truth = rng.integers(case.k, size=case.n, dtype=np.int32)
@@ -34,7 +38,11 @@ def dense_blobs(case: Case) -> np.ndarray:
 
 
 def pixels(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) rows in [0, 1] around k random images, well apart, and the image that each was drawn from."""
+    """Draw samples in [0, 1] around k random images that are well separated.
+
+    Returns:
+        The samples, (n, d), and the image that each was drawn from, (n,).
+    """
     rng = np.random.default_rng(0)
     images = rng.random((case.k, case.d), np.float32)
     truth = rng.integers(case.k, size=case.n, dtype=np.int32)
@@ -43,12 +51,16 @@ def pixels(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def source(case: Case, folder: Path | None) -> str:
-    """Where the rows of a case come from: "generated", or the name of a set of images in ``folder``."""
+    """The source of a case's samples: "generated", or the name of a set of images in ``folder``."""
     return "generated" if folder is None or case.data is None else case.data
 
 
 def rows(case: Case, folder: Path | None) -> tuple[np.ndarray, str]:
-    """The rows of a case, and where they come from: of images, as many principal components as it has columns."""
+    """Generate the samples of a case, or read images: as many principal components as the case has features.
+
+    Returns:
+        The samples, (n, d), and their source.
+    """
     name = source(case, folder)
     if name == "generated":
         return blobs(case)[0], name
@@ -75,7 +87,11 @@ def starting_rows(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def label_pairs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Two labelings of n rows in k clusters that agree on about 70 % of them."""
+    """Two labelings of n samples in k clusters that agree on about 70 % of the samples.
+
+    Returns:
+        Both labelings, each (n,).
+    """
     rng = np.random.default_rng(0)
     truth = rng.integers(case.k, size=case.n, dtype=np.int32)
     noise = rng.integers(case.k, size=case.n, dtype=np.int32)

@@ -30,14 +30,14 @@ from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.views import image_views
 
 SHAPE, CLASSES, LATENT = (28, 28), 10, 128
-"""Of an image, the classes of a set, and the width of the features."""
+"""Height and width of an image, number of classes, and dimension of the embedding."""
 
 LOOKS = 20
 """Looks at all rows in a training, at which its curve has a point."""
 
 
 class Method(NamedTuple):
-    """How a method is made and trained; ``steps`` of it are a full training."""
+    """The constructor of a method, and its training: batch size, optimizer, and steps of a full run."""
 
     make: Any
     batch: int
@@ -113,22 +113,22 @@ def images(path: Path, rows: int | None = None, seed: int = 0) -> Images:
     return Images(x.reshape(len(x), -1)[chosen].astype(np.float32) / 255, y[chosen], training[chosen])
 
 
-def worth(features: np.ndarray, rows: Images) -> dict[str, float]:
-    """What features tell of classes: without labels by k-means, with them by a linear classifier."""
+def feature_quality(features: np.ndarray, rows: Images) -> dict[str, float]:
+    """Agreement of features with the classes: of k-means without labels, and of a linear classifier with labels."""
     features = np.asarray(features, np.float32)
-    found = np.asarray(kmeans.fit(jax.random.key(0), features, CLASSES, n_init=10).labels)
+    labels = np.asarray(kmeans.fit(jax.random.key(0), features, CLASSES, n_init=10).labels)
     scaled = StandardScaler().fit(features[rows.training]).transform(features)
     linear = LogisticRegression(max_iter=300).fit(scaled[rows.training], rows.y[rows.training])
     return {
-        "kmeans_accuracy": float(metrics.clustering_accuracy(rows.y, found)),
-        "kmeans_nmi": float(metrics.normalized_mutual_info_score(rows.y, found)),
+        "kmeans_accuracy": float(metrics.clustering_accuracy(rows.y, labels)),
+        "kmeans_nmi": float(metrics.normalized_mutual_info_score(rows.y, labels)),
         "probe": float(linear.score(scaled[~rows.training], rows.y[~rows.training])),
     }
 
 
 def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed: int, work: Path) -> dict[str, Any]:
     """The record of a run."""
-    began = time.perf_counter()
+    begin = time.perf_counter()
     data, method = images(path, rows), METHODS[name]
     module = method.make(seed)
     steps = method.steps if steps is None else steps
@@ -139,7 +139,7 @@ def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed:
         curve.append(dict(report.record) | {"nmi_with_classes": float(nmi)})
         print(curve[-1], flush=True)
 
-    ended = deep.train(
+    result = deep.train(
         jax.random.key(seed),
         module,
         data.x,
@@ -151,26 +151,26 @@ def measure(name: str, path: Path, *, rows: int | None, steps: int | None, seed:
         checkpoints=Checkpoints(work / f"{name}-{path.stem}-{len(data.x)}-{steps}-{seed}", every=5),
         resume=True,
     )
-    seconds = time.perf_counter() - began
-    trained, labels = ended.module, ended.labels
+    seconds = time.perf_counter() - begin
+    trained, labels = result.module, result.labels
     features = deep.map_module(trained, "features", data.x)
     return {
         "case": f"{name}-{path.stem}-{len(data.x)}-{seed}",
         "method": name,
         "data": path.stem,
         "n": len(data.x),
-        "steps": ended.steps,
+        "steps": result.steps,
         "full_steps": method.steps,
         "seed": seed,
         "accuracy": float(metrics.clustering_accuracy(data.y, labels)),
         "nmi": float(metrics.normalized_mutual_info_score(data.y, labels)),
         "ari": float(metrics.adjusted_rand_score(data.y, labels)),
         "features": {
-            "trained": worth(features, data),
-            "untrained": worth(deep.map_module(eval_copy(module), "features", data.x), data),
-            "pixels": worth(data.x, data),
+            "trained": feature_quality(features, data),
+            "untrained": feature_quality(deep.map_module(eval_copy(module), "features", data.x), data),
+            "pixels": feature_quality(data.x, data),
         },
-        "status": ended.status.name,
+        "status": result.status.name,
         "curve": curve,
         "seconds": round(seconds),
         "provenance": provenance({}, quick=False),
@@ -190,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     given = {name: getattr(options, name) for name in ("rows", "steps", "seed", "work")}
     record = measure(options.method, options.data, **given)
-    made = record["provenance"]
-    append(options.results / f"{made['platform']}-{made['date'][:10]}.jsonl", record)
+    origin = record["provenance"]
+    append(options.results / f"{origin['platform']}-{origin['date'][:10]}.jsonl", record)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ RETURN_FREED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def possible(platform: str) -> bool:
-    """Whether the system tells it here: Linux does of the processor's memory, nobody of an accelerator's."""
+    """True if peak memory can be measured here: Linux reports it for the CPU, no system does for an accelerator."""
     return platform == "cpu" and RESET.exists()
 
 

@@ -18,11 +18,11 @@ from bench import data
 from bench.peers import GMMX, SKLEARN, Answer, Call
 
 RIDGE = 1e-6
-"""What every side adds to the variances (scikit-learn's default)."""
+"""Constant that every side adds to the variances (scikit-learn's default)."""
 
 
 class Start(NamedTuple):
-    """Where EM starts: weights (k,), means (k, d), precisions (k, d, d), or (k, d) where they are diagonal."""
+    """Initial parameters of EM: weights (k,), means (k, d), precisions (k, d, d), or (k, d) if diagonal."""
 
     weights: np.ndarray
     means: np.ndarray
@@ -67,7 +67,7 @@ def gmmx_em(x: np.ndarray, first: Start, covariance: str, steps: int) -> Call:
     gmmx names no precision, and an accelerator's default would round its products to fewer bits than float32.
     """
     gmmx = importlib.import_module("gmmx")
-    full, placed = covariance == "full", data.place(x)
+    full, samples = covariance == "full", data.place(x)
     mixture = gmmx.GaussianMixtureModelJax.from_squeezed(
         means=first.means,
         covariances=np.linalg.inv(first.precisions) if full else 1 / first.precisions,
@@ -78,8 +78,8 @@ def gmmx_em(x: np.ndarray, first: Start, covariance: str, steps: int) -> Call:
 
     def call() -> Answer:
         with jax.default_matmul_precision("float32"):
-            fit = fitter.fit(placed, mixture)
-            labels = np.asarray(fit.gmm.predict(placed))[:, 0]
+            fit = fitter.fit(samples, mixture)
+            labels = np.asarray(fit.gmm.predict(samples))[:, 0]
         return Answer(float(fit.log_likelihood), labels, int(fit.n_iter))
 
     return call

@@ -38,10 +38,10 @@ def our_dec(case: Case, x: Any, truth: np.ndarray) -> Call:
     """DEC; the value is the ARI of its labels."""
 
     def call() -> Answer:
-        began = _pretrained(_networks(case, nets.MLP), case, x)
-        codes = deep.map_module(began.module, "encode", x)
+        pretraining = _pretrained(_networks(case, nets.MLP), case, x)
+        codes = deep.map_module(pretraining.module, "encode", x)
         start = jaxcluster.kmeans.fit(jax.random.key(1), codes, case.k, n_init=KMEANS_STARTS).state
-        return _clustered(began, deep.DEC(began.module, start.centers), case, x, truth)
+        return _clustered(pretraining, deep.DEC(pretraining.module, start.centers), case, x, truth)
 
     return call
 
@@ -50,12 +50,12 @@ def our_vade(case: Case, x: Any, truth: np.ndarray) -> Call:
     """VaDE; the value is the ARI of its labels."""
 
     def call() -> Answer:
-        began = _pretrained(_networks(case, _variational, likelihood="bernoulli"), case, x)
-        codes = deep.map_module(began.module, "encode", x)
+        pretraining = _pretrained(_networks(case, _variational, likelihood="bernoulli"), case, x)
+        codes = deep.map_module(pretraining.module, "encode", x)
         options = {"covariance": "diag", "n_init": MIXTURE_STARTS}
         start = jaxcluster.gmm.fit(jax.random.key(1), codes, case.k, **options).state
-        module = deep.VaDE(began.module, start.weights, start.means, start.covariances)
-        return _clustered(began, module, case, x, truth)
+        module = deep.VaDE(pretraining.module, start.weights, start.means, start.covariances)
+        return _clustered(pretraining, module, case, x, truth)
 
     return call
 
@@ -89,10 +89,10 @@ def _pretrained(autoencoder: deep.Autoencoder, case: Case, x: Any) -> deep.Train
     return deep.train(jax.random.key(0), autoencoder, x, **options)
 
 
-def _clustered(began: deep.TrainResult, module: nnx.Module, case: Case, x: Any, truth: np.ndarray) -> Answer:
+def _clustered(pretraining: deep.TrainResult, module: nnx.Module, case: Case, x: Any, truth: np.ndarray) -> Answer:
     options = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(CLUSTERING)}
-    ended = deep.train(jax.random.key(2), module, x, **options)
-    return Answer(ari(truth, ended.labels), steps=began.steps + ended.steps)
+    result = deep.train(jax.random.key(2), module, x, **options)
+    return Answer(ari(truth, result.labels), steps=pretraining.steps + result.steps)
 
 
 def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.ndarray, **options: Any) -> Call:
@@ -109,7 +109,7 @@ def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.nd
                 pretrain_optimizer_params={"lr": PRETRAINING},
                 clustering_optimizer_params={"lr": CLUSTERING},
                 optimizer_class=adam,
-                neural_network=_begun(network, case),
+                neural_network=_initialized(network, case),
                 embedding_size=LATENT,
                 random_state=0,
                 **options,
@@ -119,15 +119,15 @@ def _clustpy(method: str, network: type, case: Case, x: np.ndarray, truth: np.nd
     return call
 
 
-def _begun(network: type, case: Case) -> Any:
+def _initialized(network: type, case: Case) -> Any:
     """A network of ClustPy, its weights drawn as ours are: by its own draw it is far behind after as many steps."""
     nn = importlib.import_module("torch").nn
-    made = network(list(_widths(case)), activation_fn=nn.ReLU, random_state=0)
-    for layer in made.modules():
+    layers = network(list(_widths(case)), activation_fn=nn.ReLU, random_state=0)
+    for layer in layers.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-    return made
+    return layers
 
 
 def _counted_adam() -> Any:
@@ -155,5 +155,5 @@ def _widths(case: Case) -> tuple[int, ...]:
 
 
 def ari(truth: np.ndarray, labels: Any) -> float:
-    """How well clusters match what rows were drawn from."""
+    """Adjusted Rand index of labels and the true clusters."""
     return float(jaxcluster.metrics.adjusted_rand_score(truth, np.asarray(labels, np.int32)))

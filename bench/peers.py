@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Answer(NamedTuple):
-    """What one side computed: a number, and where it has them labels and the iterations it took."""
+    """The result of one side: a number, and its labels and its number of iterations if it has them."""
 
     value: float
     labels: np.ndarray | None = None
@@ -52,8 +52,8 @@ MODULES = {
 
 def installed(platform: str, *, cpu_peers: bool = True) -> dict[str, str]:
     """Version of each peer that is installed and belongs on the platform."""
-    wanted = _wanted(platform, cpu_peers)
-    return {name: _version(MODULES[name]) for name in wanted if importlib.util.find_spec(MODULES[name])}
+    names = _wanted(platform, cpu_peers)
+    return {name: _version(MODULES[name]) for name in names if importlib.util.find_spec(MODULES[name])}
 
 
 def missing(platform: str, *, cpu_peers: bool = True) -> list[str]:
@@ -114,16 +114,16 @@ def torch_lloyd(x: np.ndarray, start: np.ndarray, steps: int) -> Call:
     torch = importlib.import_module("torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("highest")
-    placed, first = torch.from_numpy(x).to(device), torch.from_numpy(start).to(device)
+    samples, first = torch.from_numpy(x).to(device), torch.from_numpy(start).to(device)
     tile = max(1, (1 << 28) // len(start))
 
     def assign(centers):
         bias = 0.5 * centers.square().sum(1)
-        tiles = (torch.addmm(bias, rows, centers.T, alpha=-1).argmin(1) for rows in placed.split(tile))
+        tiles = (torch.addmm(bias, rows, centers.T, alpha=-1).argmin(1) for rows in samples.split(tile))
         return torch.cat(list(tiles))
 
     def update(labels, centers):
-        sums = torch.zeros_like(centers).index_add_(0, labels, placed)
+        sums = torch.zeros_like(centers).index_add_(0, labels, samples)
         counts = torch.bincount(labels, minlength=len(centers))[:, None]
         return torch.where(counts > 0, sums / counts.clamp(min=1), centers)
 
@@ -134,7 +134,7 @@ def torch_lloyd(x: np.ndarray, start: np.ndarray, steps: int) -> Call:
         labels = assign(centers)
         inertia = sum(
             (rows - centers[near]).square().sum()
-            for rows, near in zip(placed.split(tile), labels.split(tile), strict=True)
+            for rows, near in zip(samples.split(tile), labels.split(tile), strict=True)
         )
         return Answer(float(inertia), labels.cpu().numpy(), steps)
 

@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, versions, device, cores, date."""
+"""Provenance of a measurement: commit, versions, device, cores, date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = ("jaxcluster", "jax", "jaxlib", "numpy", "scikit-learn")
 
 
 def provenance(peers: Mapping[str, str], *, quick: bool, commit: str | None = None) -> dict[str, Any]:
-    """What is the same for all the cases of one run.
+    """The part of a record that all cases of one run have in common.
 
     Args:
         peers: versions of the peers that are installed.

@@ -99,17 +99,17 @@ EARLY = 100
 """Shapes after which memory must be flat: programs have been let go by then, and fill it again and again."""
 
 GROWTH = 1.15
-"""How many times the most memory during the first of these shapes a process may have during the last of them."""
+"""Allowed ratio of the peak memory during the last `EARLY` shapes to that during the first `EARLY`."""
 
 SHAPED = ("kmeans", "gmm", "kmedoids", "bisecting-kmeans", "spectral", "dbscan", "hdbscan")
 """Estimators that are fitted to many shapes, if no others are named."""
 
 
 class Trial(NamedTuple):
-    """What happened: a word of `VERDICTS`, what was seen, and what was measured, by name."""
+    """The outcome of a trial: a word of `VERDICTS`, a description, and measurements by name."""
 
     verdict: str
-    seen: str = ""
+    details: str = ""
     measured: dict[str, Any] | None = None
 
 
@@ -135,7 +135,7 @@ class Bench:
     def __init__(self, folder: Path, repeats: int, seed: int, shapes: int, estimators: Sequence[str] = SHAPED) -> None:
         self.folder, self.repeats, self.shapes, self.estimators = folder, repeats, shapes, estimators
         self.random = random.Random(seed)
-        self._whole: dict[str, tuple[Path, float]] = {}
+        self._references: dict[str, tuple[Path, float]] = {}
         self._count = 0
 
     def place(self) -> Path:
@@ -145,17 +145,21 @@ class Bench:
         place.mkdir()
         return place
 
-    def whole(self, name: str) -> tuple[Path, float]:
-        """An undisturbed run, and the seconds that it takes."""
-        if name not in self._whole:
+    def reference(self, name: str) -> tuple[Path, float]:
+        """Run a command without disturbance; the run is kept for later calls.
+
+        Returns:
+            The folder of the run, and the seconds that it took.
+        """
+        if name not in self._references:
             out = self.folder / f"whole-{name}"
             for _ in range(2):  # the second finds compiled programs
                 begin = time.perf_counter()
                 done = run(*FITS[name], "--out", out, "--overwrite", "--quiet")
                 if done.code != 0:
                     raise RuntimeError(f"the undisturbed run of {name} failed: {done.stderr}")
-            self._whole[name] = out, time.perf_counter() - begin
-        return self._whole[name]
+            self._references[name] = out, time.perf_counter() - begin
+        return self._references[name]
 
 
 def start(*words: Any, program: Sequence[str] = ("-m", "jaxcluster"), **options: Any) -> subprocess.Popen:
@@ -167,8 +171,8 @@ def start(*words: Any, program: Sequence[str] = ("-m", "jaxcluster"), **options:
     )
 
 
-def ended(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
-    """What a process says in the end; one that is hung is killed."""
+def wait(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
+    """Wait for a process to end; kill it if it takes longer than ``patience`` seconds."""
     begin = time.perf_counter()
     try:
         _, stderr = process.communicate(timeout=patience)
@@ -180,7 +184,7 @@ def ended(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
 
 def run(*words: Any, **options: Any) -> Done:
     """A command from its beginning to its end."""
-    return ended(start(*words, **options))
+    return wait(start(*words, **options))
 
 
 def labels(run_folder: Path) -> str | None:
@@ -190,7 +194,7 @@ def labels(run_folder: Path) -> str | None:
 
 
 def one_line(done: Done) -> bool:
-    """Whether a command ended in one line that names a mistake."""
+    """True if a command ended with one line that names the error."""
     return done.code == 2 and bool(re.search(r"^Error: .+", done.stderr, re.MULTILINE))
 
 
@@ -206,26 +210,26 @@ def kills(bench: Bench) -> Iterator[Trial]:
 
 def _killed(bench: Bench, numbers: Sequence[signal.Signals]) -> Iterator[Trial]:
     for name, words in FITS.items():
-        whole, seconds = bench.whole(name)
+        reference, seconds = bench.reference(name)
         for number in numbers:
             for _ in range(bench.repeats):
                 out = bench.place() / "run"
                 process = start(*words, "--out", out, "--quiet")
                 time.sleep(bench.random.uniform(0.3, 1.0) * seconds)
                 process.send_signal(number)
-                done = ended(process, 20)
-                yield _verdict_of_kill(done, number, name, words, out, whole)
+                done = wait(process, 20)
+                yield _verdict_of_kill(done, number, name, words, out, reference)
                 shutil.rmtree(out.parent)
 
 
-def _verdict_of_kill(done, number, name, words, out, whole):
-    told = f"{name}, {number.name}: exit {done.code} after {done.seconds:.1f} s, {done.stderr.strip()[-300:]!r}"
+def _verdict_of_kill(done, number, name, words, out, reference):
+    report = f"{name}, {number.name}: exit {done.code} after {done.seconds:.1f} s, {done.stderr.strip()[-300:]!r}"
     if done.code is None:
-        return Trial("hung", told)
+        return Trial("hung", report)
     if done.code not in (0, STOPPED[number]):
-        return Trial("crashed", told)
+        return Trial("crashed", report)
     if number != signal.SIGKILL and done.code and done.seconds > NOTICE:
-        return Trial("hung", told)
+        return Trial("hung", report)
     if done.code == 0 or labels(out) is not None:
         again = Done(0, "")
     else:
@@ -235,30 +239,30 @@ def _verdict_of_kill(done, number, name, words, out, whole):
             resume = ("--resume",)
         again = run(*words, "--out", out, "--quiet", *resume)
     if again.code is None:
-        return Trial("hung", f"{told}; again: hung")
+        return Trial("hung", f"{report}; again: hung")
     if again.code != 0:
-        return Trial("lost" if one_line(again) else "crashed", f"{told}; again: {again.stderr[-300:]!r}")
-    if labels(out) != labels(whole):
-        return Trial("wrong", f"{told}: other labels")
-    left = sorted(entry.name for entry in out.parent.iterdir())
+        return Trial("lost" if one_line(again) else "crashed", f"{report}; again: {again.stderr[-300:]!r}")
+    if labels(out) != labels(reference):
+        return Trial("wrong", f"{report}: other labels")
+    remaining = sorted(entry.name for entry in out.parent.iterdir())
     allowed = [["run"]] if again.seconds or number != signal.SIGKILL else [["run"], [".run.jaxcluster", "run"]]
-    return Trial("survived") if left in allowed else Trial("lost", f"{told}: leaves {left}")
+    return Trial("survived") if remaining in allowed else Trial("lost", f"{report}: leaves {remaining}")
 
 
 def two_at_once(bench: Bench) -> Iterator[Trial]:
     """The same command twice at the same time, with --overwrite: one writes, the other is told who does."""
     for name, words in FITS.items():
-        whole, _ = bench.whole(name)
+        reference, _ = bench.reference(name)
         for _ in range(max(1, bench.repeats // 2)):
             out = bench.place() / "run"
             both = [start(*words, "--out", out, "--quiet", "--overwrite") for _ in range(2)]
-            done = [ended(process) for process in both]
+            done = [wait(process) for process in both]
             codes = Counter(each.code for each in done)
             if None in codes:
                 yield Trial("hung", name)
             elif any(each.code not in (0, 2) for each in done):
                 yield Trial("crashed", f"{name}: {[each.stderr[-200:] for each in done]}")
-            elif labels(out) != labels(whole):
+            elif labels(out) != labels(reference):
                 yield Trial("wrong", f"{name}: other labels")
             elif codes[2] and not any("is being written by process" in each.stderr for each in done):
                 yield Trial("lost", f"{name}: {[each.stderr[-200:] for each in done]}")
@@ -278,9 +282,9 @@ def cut_files(bench: Bench) -> Iterator[Trial]:
 
 
 def _flipped(bench: Bench, content: bytes) -> bytes:
-    changed = bytearray(content)
-    changed[bench.random.randrange(len(content))] ^= 1 << bench.random.randrange(8)
-    return bytes(changed)
+    damaged = bytearray(content)
+    damaged[bench.random.randrange(len(content))] ^= 1 << bench.random.randrange(8)
+    return bytes(damaged)
 
 
 def _damaged(bench: Bench, damage: Callable[[Bench, bytes], bytes]) -> Iterator[Trial]:
@@ -289,10 +293,10 @@ def _damaged(bench: Bench, damage: Callable[[Bench, bytes], bytes]) -> Iterator[
     from jaxcluster.cli import app
 
     for name in ("kmeans", "dec"):
-        whole, _ = bench.whole(name)
+        reference, _ = bench.reference(name)
         place = bench.place()
         out, written = place / "run", place / "labels.csv"
-        shutil.copytree(whole, out)
+        shutil.copytree(reference, out)
         CliRunner().invoke(app, ["predict", str(out), "digits", "--out", str(written), "--quiet"])
         expected = written.read_bytes()
         for file in sorted(path for path in out.rglob("*") if path.is_file()):
@@ -301,14 +305,14 @@ def _damaged(bench: Bench, damage: Callable[[Bench, bytes], bytes]) -> Iterator[
                 file.write_bytes(damage(bench, content))
                 written.unlink(missing_ok=True)
                 result = CliRunner().invoke(app, ["predict", str(out), "digits", "--out", str(written), "--quiet"])
-                told = f"{name}: {file.relative_to(out)}: {result.stderr[-200:]!r}"
+                report = f"{name}: {file.relative_to(out)}: {result.stderr[-200:]!r}"
                 if result.exit_code == 0:
                     same = written.is_file() and written.read_bytes() == expected
-                    yield Trial("survived") if same else Trial("wrong", told)
+                    yield Trial("survived") if same else Trial("wrong", report)
                 elif result.exit_code == 2 and file.name in result.stderr:
                     yield Trial("named")
                 else:
-                    yield Trial("crashed", f"{told} {result.exception!r}")
+                    yield Trial("crashed", f"{report} {result.exception!r}")
             file.write_bytes(content)
 
 
@@ -317,24 +321,24 @@ def full_disks(bench: Bench) -> Iterator[Trial]:
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
         return
     for name, words in FITS.items():
-        whole, _ = bench.whole(name)
-        size = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
+        reference, _ = bench.reference(name)
+        size = sum(path.stat().st_size for path in reference.rglob("*") if path.is_file())
         for _ in range(bench.repeats):
             with _small_disk(bench.place(), 2 * size + bench.random.randrange(size + (8 << 20))) as disk:
                 out = disk / "run"
-                shutil.copytree(whole, out)
+                shutil.copytree(reference, out)
                 before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
                 done = run(*words, "--out", out, "--quiet", "--overwrite")
                 after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-                told = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
+                report = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
                 if done.code is None:
-                    yield Trial("hung", told)
+                    yield Trial("hung", report)
                 elif done.code == 0:
-                    yield Trial("survived") if labels(out) == labels(whole) else Trial("wrong", told)
+                    yield Trial("survived") if labels(out) == labels(reference) else Trial("wrong", report)
                 elif one_line(done):
-                    yield Trial("named") if after == before else Trial("lost", told)
+                    yield Trial("named") if after == before else Trial("lost", report)
                 else:
-                    yield Trial("crashed", told)
+                    yield Trial("crashed", report)
 
 
 @contextmanager
@@ -359,13 +363,13 @@ def little_memory(bench: Bench) -> Iterator[Trial]:
         for free in (1 << 30, 3 << 29):
             program = ("-c", LIMITED.format(root=str(ROOT), free=free))
             done = run("fit", name, *words, "--no-report", "--out", bench.place() / "run", program=program)
-            told = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
+            report = f"{name}: exit {done.code}, {done.stderr[-300:]!r}"
             if done.code is None:
-                yield Trial("hung", told)
+                yield Trial("hung", report)
             elif done.code == 0:
                 yield Trial("survived")
             else:
-                yield (Trial("named") if one_line(done) and " left. " in done.stderr else Trial("crashed", told))
+                yield (Trial("named") if one_line(done) and " left. " in done.stderr else Trial("crashed", report))
 
 
 def many_shapes(bench: Bench) -> Iterator[Trial]:
@@ -384,12 +388,12 @@ def many_shapes(bench: Bench) -> Iterator[Trial]:
             continue
         measured = {"estimator": name, **json.loads(stdout)}
         early, late = measured["early_bytes"], measured["late_bytes"]
-        told = (
+        report = (
             f"{name}: {measured['maps']:,} maps at most, {early / 1e6:,.0f} MB at first, {late / 1e6:,.0f} MB at last"
         )
-        print(told, file=sys.stderr, flush=True)
+        print(report, file=sys.stderr, flush=True)
         fine = measured["maps"] < MOST_MAPS and late <= GROWTH * early
-        yield Trial("survived" if fine else "lost", told, measured)
+        yield Trial("survived" if fine else "lost", report, measured)
 
 
 KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
@@ -440,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if trial.measured:
                     measured.setdefault(kind, []).append(trial.measured)
                 if trial.verdict in BAD:
-                    print(f"{kind}: {trial.verdict}: {trial.seen}", flush=True)
+                    print(f"{kind}: {trial.verdict}: {trial.details}", flush=True)
             kinds[kind] = dict(counts)
             print(f"{kind}: {dict(counts)}", file=sys.stderr, flush=True)
     print(markdown(kinds))

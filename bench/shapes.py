@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How to make an estimator, the settings to choose from, and scikit-learn's form of it where labels must agree."""
+    """An estimator, the settings to choose from, and scikit-learn's estimator if its labels must be the same."""
 
     make: Callable[..., Any]
     settings: Callable[[Shape], Iterator[Options]]
@@ -125,7 +125,7 @@ def _one_truth(drawn):
 
 
 def measure(shape: Shape) -> dict[str, dict[str, Any]]:
-    """Of each method: its best ARI, the settings that gave it, and with them the ARI to scikit-learn's labels."""
+    """The best ARI of each method, its settings, and with these settings the ARI to scikit-learn's labels."""
     found = {}
     for name, method in METHODS.items():
         tried = []

@@ -155,10 +155,10 @@ def _deep_row(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _features_row(record: dict[str, Any]) -> tuple[str, ...]:
-    told = record["features"]
+    features = record["features"]
 
     def each(name: str) -> str:
-        trained, untrained, pixels = (told[what][name] for what in ("trained", "untrained", "pixels"))
+        trained, untrained, pixels = (features[what][name] for what in ("trained", "untrained", "pixels"))
         return f"{trained:.3f} (untrained {untrained:.3f}, pixels {pixels:.3f})"
 
     return (

@@ -13,7 +13,11 @@ SETTLE = 0.25
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds of one call, and what it returned."""
+    """Time one call.
+
+    Returns:
+        Wall-clock seconds, and the result of the call.
+    """
     gc.collect()
     time.sleep(SETTLE)
     start = time.perf_counter()

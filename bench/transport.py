@@ -18,7 +18,11 @@ from bench.peers import OTT, POT, POT_LOG, Answer, Call
 
 
 def clouds(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of n rows: normal ones, and others whose mean lies elsewhere and whose spread is less."""
+    """Draw n samples from each of two normal distributions, the second with another mean and a smaller variance.
+
+    Returns:
+        Both sets of samples, each (n, d).
+    """
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((case.n, case.d), np.float32) for _ in range(2))
     return x, np.float32(0.8) * y + np.float32(0.5)
@@ -43,7 +47,7 @@ def ott(x: np.ndarray, y: np.ndarray, epsilon: float, steps: int) -> Call:
     """OTT-JAX in the log domain, compiled as a whole, on clouds of points without tiles."""
     pointcloud = importlib.import_module("ott.geometry.pointcloud")
     linear = importlib.import_module("ott.solvers.linear")
-    placed = data.place(x), data.place(y)
+    arrays = data.place(x), data.place(y)
 
     @jax.jit
     def solve(x, y):
@@ -58,7 +62,7 @@ def ott(x: np.ndarray, y: np.ndarray, epsilon: float, steps: int) -> Call:
         out = linear.solve(geometry, **limits)
         return out.primal_cost
 
-    return lambda: Answer(float(solve(*placed)))
+    return lambda: Answer(float(solve(*arrays)))
 
 
 PEERS = {POT_LOG: partial(pot, method="sinkhorn_log"), POT: pot, OTT: ott}

@@ -1,4 +1,4 @@
-"""What each kind of case computes, on our side and on its peers': from a NumPy array to a NumPy answer.
+"""The computation of each kind of case, on our side and on its peers': from NumPy arrays to NumPy results.
 
 On an accelerator the rows lie on the device before the clock starts, on every side that runs there.
 """
@@ -37,7 +37,7 @@ class Work(NamedTuple):
     probe: Work | None = None
     data: str = "generated"
     merit: bool = False
-    """Whether chance parts the two sides, and the value is how good a result is: ours may be better, not worse."""
+    """True if the value is a quality score of a random computation: ours may be better than a peer's, but not worse."""
 
     @property
     def sides(self) -> dict[str, Call]:
@@ -57,7 +57,7 @@ def labels_differ(ours: Answer, theirs: Answer) -> float | None:
 
 
 def disagreement(ours: Answer, theirs: Answer, tolerance: float, *, merit: bool = False) -> str | None:
-    """Why two answers are not of the same computation, or None where they are; of ``merit``, see `Work`."""
+    """The reason that two results are not of the same computation, or None if they are; for ``merit`` see `Work`."""
     apart = theirs.value - ours.value if merit else abs(ours.value - theirs.value)
     if not apart <= tolerance * max(abs(theirs.value), 1e-6):
         return f"ours is {ours.value:.8g}, theirs {theirs.value:.8g}"
@@ -70,7 +70,7 @@ def disagreement(ours: Answer, theirs: Answer, tolerance: float, *, merit: bool 
 
 
 def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
-    """Of each peer: how its answer disagrees with ours, and the share of labels that differ."""
+    """Disagreement of each peer's result with ours, and the fraction of labels that differ."""
     if work.probe is None:
         return {
             name: {
@@ -79,11 +79,11 @@ def compare(work: Work, ours: Answer, theirs: Mapping[str, Answer]) -> dict[str,
             }
             for name, answer in theirs.items()
         }
-    seen = compare(work.probe, work.probe.ours(), {name: call() for name, call in work.probe.peers.items()})
+    reports = compare(work.probe, work.probe.ours(), {name: call() for name, call in work.probe.peers.items()})
     for name, answer in theirs.items():
-        whole = disagreement(ours._replace(labels=None), answer, work.tolerance)
-        seen[name]["disagreement"] = seen[name]["disagreement"] or whole
-    return seen
+        mismatch = disagreement(ours._replace(labels=None), answer, work.tolerance)
+        reports[name]["disagreement"] = reports[name]["disagreement"] or mismatch
+    return reports
 
 
 def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
@@ -94,18 +94,23 @@ def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     labels are compared after one iteration, inertia and the number of iterations after all.
     """
     x, source = data.rows(case, folder)
-    start, placed, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
+    start, samples, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
 
     def ours(steps: int) -> Answer:
-        fit = jaxcluster.kmeans.fit(key, placed, case.k, init=start, tol=0.0, max_steps=steps)
+        fit = jaxcluster.kmeans.fit(key, samples, case.k, init=start, tol=0.0, max_steps=steps)
         return Answer(float(fit.state.inertia), np.asarray(fit.labels), int(fit.steps))
 
-    def both(steps: int) -> tuple[Call, dict[str, Call]]:
+    def calls(steps: int) -> tuple[Call, dict[str, Call]]:
+        """All calls for a number of iterations.
+
+        Returns:
+            Our call, and those of the peers by name.
+        """
         return partial(ours, steps), {
             name: build(x, start, steps) for name, build in peers.LLOYD.items() if name in found
         }
 
-    return Work(*both(case.steps), probe=Work(*both(1)), data=source)
+    return Work(*calls(case.steps), probe=Work(*calls(1)), data=source)
 
 
 def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
@@ -115,12 +120,12 @@ def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     all of them. By the last step the bound still rises by more than its tolerance: one step less would be seen.
     """
     x, source = data.rows(case, folder)
-    start, placed, key = mixtures.start(x, case.k, case.covariance), data.place(x), jax.random.key(0)
+    start, samples, key = mixtures.start(x, case.k, case.covariance), data.place(x), jax.random.key(0)
 
     def ours() -> Answer:
         fit = jaxcluster.gmm.fit(
             key,
-            placed,
+            samples,
             case.k,
             covariance=case.covariance,
             init=start._asdict(),
@@ -202,10 +207,10 @@ def kmedoids(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """
     x, _ = data.blobs(case)
     start = partitions.starting_medoids(case.n, case.k)
-    placed, key = data.place(x), jax.random.key(0)
+    samples, key = data.place(x), jax.random.key(0)
 
     def ours() -> Answer:
-        fit = jaxcluster.kmedoids.fit(key, placed, case.k, init=start)
+        fit = jaxcluster.kmedoids.fit(key, samples, case.k, init=start)
         np.asarray(fit.labels)
         return Answer(float(fit.state.loss))
 
@@ -218,12 +223,12 @@ def balanced(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """Lloyd's steps with assignments to clusters of equal size, from given rows."""
     x, _ = data.blobs(case)
     sizes = (case.n // case.k, -(-case.n // case.k))
-    start, placed, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
+    start, samples, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
 
     def ours() -> Answer:
-        fit = jaxcluster.balanced.fit(key, placed, case.k, init=start, tol=0.0, max_steps=case.steps)
-        kept = np.isin(np.bincount(np.asarray(fit.labels), minlength=case.k), sizes).all()
-        return Answer(float(fit.state.inertia) if kept else np.nan)
+        fit = jaxcluster.balanced.fit(key, samples, case.k, init=start, tol=0.0, max_steps=case.steps)
+        is_balanced = np.isin(np.bincount(np.asarray(fit.labels), minlength=case.k), sizes).all()
+        return Answer(float(fit.state.inertia) if is_balanced else np.nan)
 
     theirs = {
         name: _without_labels(build(x, start, sizes, case.steps))
@@ -236,11 +241,11 @@ def balanced(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
 def sinkhorn(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """Rounds of Sinkhorn's iteration between two sets of rows, costs included, in float32."""
     x, y = transport.clouds(case)
-    placed = data.place(x), data.place(y)
+    arrays = data.place(x), data.place(y)
 
     def ours() -> Answer:
         solved = jaxcluster.sinkhorn.solve(
-            *placed, epsilon=case.eps, tol=0.0, max_steps=case.steps, epsilon_decay=None, omega=1.0
+            *arrays, epsilon=case.eps, tol=0.0, max_steps=case.steps, epsilon_decay=None, omega=1.0
         )
         return Answer(float(solved.transport_cost))
 
@@ -266,7 +271,7 @@ def trained(
 
 
 def _in_torch(module: str, name: str) -> networks.Build:
-    """What is imported only where PyTorch is installed."""
+    """A function of a module that is imported only if PyTorch is installed."""
 
     def build(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
         return getattr(importlib.import_module(f"bench.unsupervised.torch_{module}"), name)(case, x, truth)
@@ -285,11 +290,11 @@ def sweep(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     The random streams differ, so the two means agree only as samples of one distribution do.
     """
     x, source = data.rows(case, folder)
-    placed, key, ks = data.place(x), jax.random.key(0), range(2, case.k + 1)
+    samples, key, ks = data.place(x), jax.random.key(0), range(2, case.k + 1)
     tol, most = 1e-4, 100
 
     def ours() -> Answer:
-        fit = jaxcluster.kmeans.sweep(key, placed, ks, n_seeds=case.seeds, tol=tol, max_steps=most)
+        fit = jaxcluster.kmeans.sweep(key, samples, ks, n_seeds=case.seeds, tol=tol, max_steps=most)
         np.asarray(fit.labels)
         return Answer(float(np.mean(fit.state.inertia)))
 
@@ -311,7 +316,7 @@ def small(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     x = rng.standard_normal((case.problems, case.n, case.d), np.float32)
     x += 3 * rng.standard_normal((case.problems, case.k, case.d), np.float32)[:, np.arange(case.n) % case.k]
     starts = np.stack([data.starting_rows(problem, case.k) for problem in x])
-    placed, key = data.place(x), jax.random.key(0)
+    samples, key = data.place(x), jax.random.key(0)
     tol, most = 1e-4, 300
 
     @jax.jit
@@ -321,7 +326,7 @@ def small(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
         return fit.state.inertia, fit.labels
 
     def ours() -> Answer:
-        inertia, labels = fit_all(placed, starts)
+        inertia, labels = fit_all(samples, starts)
         return Answer(float(np.mean(inertia)), np.asarray(labels).ravel())
 
     def loop() -> Answer:
@@ -339,16 +344,16 @@ def score(name: str, arguments: Callable[[Case], tuple]) -> Callable[[Case, Mapp
     """A metric by its name, which is the same on both sides, of arguments made for the case."""
 
     def build(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
-        given = arguments(case)
-        placed = tuple(map(data.place, given))
+        inputs = arguments(case)
+        arrays = tuple(map(data.place, inputs))
 
         def ours() -> Answer:
-            return Answer(float(getattr(jaxcluster.metrics, name)(*placed)))
+            return Answer(float(getattr(jaxcluster.metrics, name)(*arrays)))
 
         def theirs() -> Answer:
             import sklearn.metrics
 
-            return Answer(float(getattr(sklearn.metrics, name)(*given)))
+            return Answer(float(getattr(sklearn.metrics, name)(*inputs)))
 
         return Work(ours, {SKLEARN: theirs} if SKLEARN in found else {})
 
@@ -407,5 +412,5 @@ WORKS = {
 
 
 def title(case: Case) -> str:
-    """What a case is called in the table."""
+    """The title of a case in the table."""
     return WORKS[case.work].title.format(**vars(case))

@@ -56,7 +56,7 @@ IDS = 8
 
 
 def location(file: str) -> Path:
-    """Where scikit-learn keeps one of the files."""
+    """The path of a test file in the scikit-learn package."""
     folder, name = file.rsplit("/", 1)
     return PEER / folder / "tests" / name
 
@@ -109,7 +109,7 @@ def run(file: str, folder: Path, cache: str, extra: Sequence[str], *, show: bool
 
 
 def summary(file: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is recorded of one file: counts over the tests that call our code, and the error of each that fails."""
+    """The record of one file: counts over the tests that call our code, and the error of each failing test."""
     ours = [each for each in outcomes if each["ours"] and each["outcome"] in ("passed", "failed")]
     failures = {each["test"]: each["error"] for each in ours if each["outcome"] == "failed"}
     return {

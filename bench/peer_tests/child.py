@@ -129,7 +129,7 @@ def replace_peers(plugin: Plugin) -> list[str]:
 
 
 def _first_lines(report):
-    """What a test raised, or why it was skipped, in a line."""
+    """The exception of a failed test, or the reason of a skipped one, in one line."""
     if report.passed:
         return ""
     if isinstance(report.longrepr, tuple):

@@ -45,11 +45,11 @@ class Reason(NamedTuple):
     error: str = ""
 
     def names(self, test: str) -> bool:
-        """Whether the pattern names this test."""
+        """True if the pattern matches this test."""
         return re.fullmatch(".*".join(map(re.escape, self.tests.split("*"))), test, re.DOTALL) is not None
 
     def explains(self, test: str, error: str) -> bool:
-        """Whether this is the reason of a failure."""
+        """True if this reason explains a failure."""
         return self.names(test) and self.error in error
 
 

@@ -14,7 +14,7 @@ from hard_data import Problem
 
 from bench.trials.methods import METHODS, SMALLEST, Functional, Method, large_groups
 
-RIGHT, SAID, WRONG = "right", "said", "wrong"
+RIGHT, NOT_FINAL, WRONG = "right", "said", "wrong"
 
 ROUNDING = 1e-3
 """Relative error of a number that is published; far above float32's, far below what a wrong label makes."""
@@ -160,7 +160,7 @@ def _can_be_tried(method, case):
 
 
 def _float32_holds(problem):
-    """Whether float32 tells the samples apart as they are given, before anything is subtracted."""
+    """True if float32 resolves the samples as they are given, without an offset subtracted."""
     x = np.asarray(problem.x, np.longdouble)
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32).astype(np.longdouble)
@@ -169,18 +169,22 @@ def _float32_holds(problem):
     return np.isfinite(narrow).all() and np.abs(narrow - x)[large_groups(problem)].max() <= ROUNDING * problem.unit
 
 
-class Said(Exception):
+class NotFinal(Exception):
     """Raised by a check where the method itself says that its result is not final."""
 
 
 def attempted(check: Callable[[], str]) -> tuple[str, str]:
-    """The verdict of a check that says what is wrong, or nothing."""
+    """Run a check, which returns a description of the error, or an empty string.
+
+    Returns:
+        The verdict, and the description of the error.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             wrong = check()
-        except Said as said:
-            return SAID, str(said)
+        except NotFinal as error:
+            return NOT_FINAL, str(error)
         except Exception as error:
             wrong = described(error)
     return (WRONG, wrong) if wrong else (RIGHT, "")
@@ -194,7 +198,11 @@ def described(error: Exception) -> str:
 
 
 def attempt(method: Method, case: Case) -> tuple[str, str]:
-    """The verdict on one method, and what is wrong."""
+    """Fit one method to one case and check the result.
+
+    Returns:
+        The verdict, and the description of the error.
+    """
     problem, options = case.problem, {} if case.weights is None else {"sample_weight": case.weights}
     model = method.make(problem)
     with warnings.catch_warnings(record=True) as caught:
@@ -211,12 +219,12 @@ def attempt(method: Method, case: Case) -> tuple[str, str]:
     if not wrong:
         return RIGHT, ""
     words = " ".join(str(each.message) for each in caught)
-    said = getattr(getattr(model, "status_", None), "name", "") in ("PRECISION", "NOT_FINITE")
-    return (SAID, wrong) if said else (WRONG, wrong + (f" [warned: {words[:120]}]" if words else ""))
+    reported = getattr(getattr(model, "status_", None), "name", "") in ("PRECISION", "NOT_FINITE")
+    return (NOT_FINAL, wrong) if reported else (WRONG, wrong + (f" [warned: {words[:120]}]" if words else ""))
 
 
 def complaints(method: Method, model: Any, case: Case, expected: np.ndarray) -> Iterator[str]:
-    """What is wrong with a fitted model, the labels first."""
+    """Errors of a fitted model, those of the labels first."""
     problem = case.problem
     labels = np.asarray(model.labels_)
     compared = large_groups(problem) if method.large else np.ones(len(labels), bool)
@@ -273,7 +281,7 @@ def _center_complaints(model, case, labels):
 
 
 def rounding(centers: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """How far a center may be from the mean of its samples for rounding alone, in the computation and as published."""
+    """Largest distance of a center to the mean of its samples by rounding of the computation and of the result."""
     eps = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps
     origin = np.median(np.asarray(x, np.float64), axis=0)
     offset = np.sqrt(np.square(np.asarray(centers, np.longdouble) - origin).sum(axis=1))
@@ -283,9 +291,9 @@ def rounding(centers: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _mixture_complaints(model, case):
     problem = case.problem
-    shares = np.asarray(model.predict_proba(problem.x), float)
-    if not np.allclose(shares.sum(axis=1), 1, atol=1e-4):
-        yield f"predict_proba sums to {shares.sum(axis=1).min():.3g}"
+    responsibilities = np.asarray(model.predict_proba(problem.x), float)
+    if not np.allclose(responsibilities.sum(axis=1), 1, atol=1e-4):
+        yield f"predict_proba sums to {responsibilities.sum(axis=1).min():.3g}"
     if hasattr(model, "bic"):
         options = {} if case.weights is None else {"sample_weight": case.weights}
         right = _log_likelihood(model, problem, case.weights)

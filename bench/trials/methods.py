@@ -28,7 +28,7 @@ PRIOR = "the prior is set by where the samples lie"
 
 
 class Method(NamedTuple):
-    """How one method is tried.
+    """A method under trial.
 
     Attributes:
         make: of a problem, an object with `fit`, ``labels_`` and ``status_``.
@@ -108,7 +108,7 @@ def first_pair(problem: Problem) -> list[list[int]]:
 
 
 def large_groups(problem: Problem) -> np.ndarray:
-    """Which samples are in groups of `SMALLEST` at least."""
+    """Mask of the samples in groups of at least `SMALLEST` samples."""
     return np.bincount(problem.y)[problem.y] >= SMALLEST
 
 
@@ -118,7 +118,7 @@ def count_large(problem: Problem, least: int = SMALLEST) -> int:
 
 
 def equal_sizes(problem: Problem) -> bool:
-    """Whether all groups have one size."""
+    """True if all groups have the same size."""
     return np.ptp(np.bincount(problem.y)) == 0
 
 
@@ -253,7 +253,7 @@ def _plain(problem):
 
 
 def _mixture(problem):
-    """From the samples of the start: from others it may end in an optimum where two groups share a component."""
+    """Options of a mixture; it starts at the problem's means, since another start may merge two groups."""
     return {"reg_covar": 1e-6 * problem.unit**2, "init": jc.gmm.GMMInit(means=problem.start)}
 
 

@@ -18,7 +18,7 @@ MEMORY_MAPS = 20_000
 
 
 class Outcome(NamedTuple):
-    """What came of one trial."""
+    """The outcome of one trial."""
 
     kind: str
     method: str
@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
-    """Of each kind: cases, methods, trials, and how many were right, said that they are not, or were wrong."""
+    """Number of cases, methods and trials of each kind, and of trials that were right, not final, or wrong."""
     found = {}
     for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
         of_kind = [outcome for outcome in outcomes if outcome.kind == kind]

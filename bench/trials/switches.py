@@ -145,8 +145,8 @@ def _metrics(x, y):
 
 def _differentiated(loss):
     function, floats = loss
-    value, slopes = jax.jit(jax.value_and_grad(function, argnums=tuple(range(len(floats)))))(*floats)
-    return value, slopes
+    value, gradients = jax.jit(jax.value_and_grad(function, argnums=tuple(range(len(floats)))))(*floats)
+    return value, gradients
 
 
 def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
@@ -157,7 +157,7 @@ def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
     centers = jnp.asarray(rng.normal(size=(k, d)), jnp.float32)
     labels = np.array([0, 1, 0, 1, 2, -1, 2, 0], np.int32)
     same = np.array([True, False] * 4)
-    shares = jnp.asarray(rng.dirichlet(np.ones(k), n), jnp.float32)
+    assignments = jnp.asarray(rng.dirichlet(np.ones(k), n), jnp.float32)
     logits = jnp.asarray(rng.normal(size=(n, k)), jnp.float32)
     affinity = jnp.asarray(np.exp(-hard_data.squared_distances(z, z).astype(float)), jnp.float32)
     log_weights = jnp.log(jnp.full((k,), 1 / k, jnp.float32))
@@ -171,9 +171,9 @@ def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
         "supervised_contrastive": (lambda z: losses.supervised_contrastive_loss(z, labels), (z,)),
         "kmeans": (losses.kmeans_loss, (z, centers)),
         "soft_kmeans": (partial(losses.soft_kmeans_loss, variance=0.7), (z, centers)),
-        "soft_clustering": (losses.soft_clustering_loss, (z, centers, shares)),
-        "dec": (lambda z, c: losses.dec_loss(losses.student_t_assignments(z, c), shares), (z, centers)),
-        "target_distribution": (lambda q: jnp.sum(jnp.square(losses.target_distribution(q))), (shares,)),
+        "soft_clustering": (losses.soft_clustering_loss, (z, centers, assignments)),
+        "dec": (lambda z, c: losses.dec_loss(losses.student_t_assignments(z, c), assignments), (z, centers)),
+        "target_distribution": (lambda q: jnp.sum(jnp.square(losses.target_distribution(q))), (assignments,)),
         "deep_clustering": (
             lambda z, logits: losses.deep_clustering_loss(losses.kmeans_loss(z, centers), logits, labels).loss,
             (z, logits),
@@ -188,10 +188,10 @@ def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
             ),
             (z, centers),
         ),
-        "soft_ncut": (lambda q: losses.soft_ncut(q, affinity), (shares,)),
+        "soft_ncut": (lambda q: losses.soft_ncut(q, affinity), (assignments,)),
         "swapped_prediction": (losses.swapped_prediction_loss, (logits, logits[::-1])),
         "swapped_prediction_from_assignments": (
-            lambda a, b: losses.swapped_prediction_from_assignments([shares, shares[::-1]], [a, b]),
+            lambda a, b: losses.swapped_prediction_from_assignments([assignments, assignments[::-1]], [a, b]),
             (logits, logits[::-1]),
         ),
         "wasserstein_critic": (losses.wasserstein_critic_loss, (z[:, 0], other[:, 0])),

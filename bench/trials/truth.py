@@ -12,14 +12,14 @@ import numpy as np
 from hard_data import Problem
 
 import jaxcluster as jc
-from bench.trials.kinds import Said, Trial, attempted, large_groups, lengths, rounding
+from bench.trials.kinds import NotFinal, Trial, attempted, large_groups, lengths, rounding
 from jaxcluster import sinkhorn, soft_kmeans
 from jaxcluster.types import Status
 
 KIND = "truth"
 
 NEAR_TIE = 1e-4
-"""How much farther than the nearest a center may be, relative to the squared distance, that a sample is given to."""
+"""Tolerance of an assignment: the relative excess of its squared distance over that to the nearest center."""
 
 
 def problems() -> Iterator[tuple[str, Problem, int]]:
@@ -78,10 +78,10 @@ def _lloyd(make: Callable[[int], Any], problem: Problem, k: int) -> str:
         return f"CONVERGED with {int((sizes == 0).sum())} empty clusters"
     means = hard_data.means(x, labels, k)
     spread = np.sqrt(np.array([np.square(x[labels == j] - means[j]).sum(axis=1).mean() for j in range(k)]))
-    moved = np.sqrt(np.square(means - centers).sum(axis=1))
-    wrong = moved > 1e-3 * (spread + problem.unit) + off
+    shift = np.sqrt(np.square(means - centers).sum(axis=1))
+    wrong = shift > 1e-3 * (spread + problem.unit) + off
     return (
-        f"CONVERGED, and {int(wrong.sum())} centers are not means, by {float(moved.max()):.3g}" if wrong.any() else ""
+        f"CONVERGED, and {int(wrong.sum())} centers are not means, by {float(shift.max()):.3g}" if wrong.any() else ""
     )
 
 
@@ -95,9 +95,9 @@ def _balanced(problem: Problem, k: int) -> str:
     means = hard_data.means(problem.x, model.labels_, k)
     x = np.asarray(problem.x, np.longdouble)
     variance = x.var(axis=0).mean()
-    moved = np.square(means - np.asarray(model.cluster_centers_, np.longdouble)).sum()
+    shift = np.square(means - np.asarray(model.cluster_centers_, np.longdouble)).sum()
     limit = 4 * 1e-4 * variance + np.square(rounding(model.cluster_centers_, x)).sum()
-    return "" if moved <= limit else f"CONVERGED, and the centers are {float(np.sqrt(moved)):.3g} from the means"
+    return "" if shift <= limit else f"CONVERGED, and the centers are {float(np.sqrt(shift)):.3g} from the means"
 
 
 def _medoids(options: dict[str, Any], problem: Problem, k: int) -> str:
@@ -127,12 +127,12 @@ def _soft(problem: Problem, k: int) -> str:
         return ""
     x, centers = np.asarray(problem.x, np.longdouble), np.asarray(fitted.state.centers, np.longdouble)
     logits = -hard_data.squared_distances(x, centers) / (2 * np.longdouble(variance))
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    means = shares.T @ x / np.maximum(shares.sum(axis=0), 1e-300)[:, None]
-    moved = np.square(np.where(shares.sum(axis=0)[:, None] > 1e-6, means - centers, 0)).sum()
+    responsibilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    responsibilities /= responsibilities.sum(axis=1, keepdims=True)
+    means = responsibilities.T @ x / np.maximum(responsibilities.sum(axis=0), 1e-300)[:, None]
+    shift = np.square(np.where(responsibilities.sum(axis=0)[:, None] > 1e-6, means - centers, 0)).sum()
     limit = 10 * 1e-6 * x.var(axis=0).mean() + 1e-6 * variance + np.square(rounding(centers, x)).sum()
-    return "" if moved <= limit else f"CONVERGED, and a step moves the centers by {float(np.sqrt(moved)):.3g}"
+    return "" if shift <= limit else f"CONVERGED, and a step moves the centers by {float(np.sqrt(shift)):.3g}"
 
 
 def _mixture(covariance: str, problem: Problem, k: int) -> str:
@@ -149,16 +149,16 @@ def _mixture(covariance: str, problem: Problem, k: int) -> str:
     x = ((x - origin) / unit).astype(float)
     means = ((np.asarray(model.means_, np.longdouble) - origin) / unit).astype(float)
     covariances = _whole(covariance, np.asarray(model.covariances_, np.longdouble) / np.longdouble(unit) ** 2, k, x)
-    before, shares = _expect(x, model.weights_, means, covariances)
+    before, responsibilities = _expect(x, model.weights_, means, covariances)
     if not np.isfinite(before):
         return f"CONVERGED, and the bound of the published parameters is {before}"
     shift = x.shape[1] * np.log(unit)
     if not abs(before - shift - model.lower_bound_) <= 0.01 * max(1, abs(before)):
         return f"lower_bound_ is {model.lower_bound_:.6g}; in float64 the parameters have {before - shift:.6g}"
-    counts = shares.sum(axis=0) + 1e-300
-    means = shares.T @ x / counts[:, None]
+    counts = responsibilities.sum(axis=0) + 1e-300
+    means = responsibilities.T @ x / counts[:, None]
     centered = x[:, None, :] - means
-    full = np.einsum("nk,nki,nkj->kij", shares, centered, centered) / counts[:, None, None]
+    full = np.einsum("nk,nki,nkj->kij", responsibilities, centered, centered) / counts[:, None, None]
     full = _restrict(covariance, full, counts) + 1e-3 * np.eye(x.shape[1])
     after, _ = _expect(x, counts / len(x), means, full)
     gained = after - before
@@ -232,7 +232,7 @@ def _transport(costs, a, b, epsilon):
     if int(solved.status) == Status.CONVERGED and not error <= 4e-3:
         return f"CONVERGED with an error of {float(error):.3g} in the sums of the plan"
     if int(solved.status) != Status.CONVERGED:
-        raise Said(f"{Status(int(solved.status)).name} after {int(solved.steps)} rounds")
+        raise NotFinal(f"{Status(int(solved.status)).name} after {int(solved.steps)} rounds")
     spread = max(1.0, float(np.ptp(costs[np.isfinite(costs)])))
     if not abs(float(solved.transport_cost) - float(cost)) <= 5e-3 * spread + 1e-6 * abs(float(cost)):
         return f"the cost is {float(solved.transport_cost):.8g} for {float(cost):.8g}"
@@ -246,17 +246,17 @@ def _exact_transport(costs, a, b, epsilon):
     a = np.full(n, 1 / np.longdouble(n)) if a is None else np.asarray(a, np.longdouble)
     b = np.full(m, 1 / np.longdouble(m)) if b is None else np.asarray(b, np.longdouble)
     shift = costs[np.isfinite(costs)].min()
-    moved = costs - shift
+    shifted = costs - shift
     f, g = np.zeros(n, np.longdouble), np.zeros(m, np.longdouble)
-    step = np.longdouble(max(float(moved[np.isfinite(moved)].max()), epsilon))
+    step = np.longdouble(max(float(shifted[np.isfinite(shifted)].max()), epsilon))
     while True:
         for _ in range(200 if step > epsilon else 5000):
-            f = -step * _log_sum((g - moved) / step + np.log(b), 1)
-            g = -step * _log_sum((f[:, None] - moved) / step + np.log(a)[:, None], 0)
+            f = -step * _log_sum((g - shifted) / step + np.log(b), 1)
+            g = -step * _log_sum((f[:, None] - shifted) / step + np.log(a)[:, None], 0)
         if step <= epsilon:
             break
         step = max(step / 2, np.longdouble(epsilon))
-    plan = a[:, None] * b * np.exp((f[:, None] + g - moved) / step)
+    plan = a[:, None] * b * np.exp((f[:, None] + g - shifted) / step)
     return plan, np.where(plan > 0, plan * np.where(np.isfinite(costs), costs, 0), 0).sum()
 
 

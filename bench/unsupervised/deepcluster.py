@@ -23,14 +23,14 @@ PER_CLUSTER, STARTS, RATE = 3, 10, 1e-3
 
 def ours(case: Case, x: Any, truth: np.ndarray) -> Call:
     """The first version, by whitening and a fresh head; the value is the ARI of clusters of the features at the end."""
-    how = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(RATE)}
+    options = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(RATE)}
 
     def call() -> Answer:
         rngs = nnx.Rngs(0)
         encoder = nets.Projector((case.d, *case.hidden, LATENT), rngs=rngs)
         sizes = {"n_clusters": case.k, "components": COMPONENTS, "n_init": STARTS}
         module = deep.DeepCluster(encoder, LATENT, PER_CLUSTER * case.k, rngs=rngs, **sizes)
-        ended = deep.train(jax.random.key(0), module, x, **how)
-        return Answer(ari(truth, ended.labels), steps=ended.steps)
+        result = deep.train(jax.random.key(0), module, x, **options)
+        return Answer(ari(truth, result.labels), steps=result.steps)
 
     return call

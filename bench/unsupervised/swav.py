@@ -19,29 +19,29 @@ LATENT = 64
 """Width of the features, of the layer of the head and of the space of the prototypes."""
 
 SWAPPED, DEVIATION = 0.3, 0.1
-"""Of a view: the share of entries that are swapped with those of other rows, and the deviation of the noise."""
+"""Augmentation of a view: fraction of entries swapped with those of other samples, and deviation of the noise."""
 
 TEMPERATURE, EPSILON, ROUNDS, RATE = 0.1, 0.05, 3, 1e-3
-"""Of the predictions; of the assignments, and their rounds; of Adam."""
+"""Temperature of the predictions, ε and Sinkhorn iterations of the assignments, and learning rate of Adam."""
 
 
 def ours(case: Case, x: Any, truth: np.ndarray) -> Call:
     """Two views of each row; the value is the ARI of the groups of prototypes that rows are in."""
     options = {"temperature": TEMPERATURE, "epsilon": EPSILON, "sinkhorn_iterations": ROUNDS}
     views = table_views(rate=SWAPPED, deviation=DEVIATION)
-    how = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(RATE)}
+    training = {"epochs": case.steps, "batch_size": case.batch, "optimizer": deep.adam(RATE)}
 
     def call() -> Answer:
         rngs = nnx.Rngs(0)
         encoder = nets.Projector((case.d, *case.hidden, LATENT), rngs=rngs)
         head = nets.Projector((LATENT, LATENT, LATENT), rngs=rngs)
         module = deep.SwAV(encoder, views, case.k, prototypes(case), LATENT, head=head, rngs=rngs, **options)
-        ended = deep.train(jax.random.key(0), module, x, **how)
-        return Answer(ari(truth, ended.labels), steps=ended.steps)
+        result = deep.train(jax.random.key(0), module, x, **training)
+        return Answer(ari(truth, result.labels), steps=result.steps)
 
     return call
 
 
 def prototypes(case: Case) -> int:
-    """How many there are: five a cluster, and no more than rows of a batch."""
+    """Number of prototypes: five per cluster, and no more than the samples of a batch."""
     return min(5 * case.k, case.batch)

@@ -26,41 +26,44 @@ from bench.unsupervised.clustergan import (
     image_shape,
     steps,
 )
-from bench.unsupervised.torch_parts import adam, batches, device, features, kmeans, placed
+from bench.unsupervised.torch_parts import adam, batches, device, features, kmeans, to_device
 from jaxcluster.deep.clustergan import CHANNELS, DENSE
 
-SLOPE, NARROW = 0.2, 0.02
-"""Of leaky ReLU below 0; deviation of weights to begin with."""
+NEGATIVE_SLOPE, WEIGHT_DEVIATION = 0.2, 0.02
+"""Negative slope of leaky ReLU, and standard deviation of the initial weights."""
+
+Networks = tuple[nn.Module, ...]
+"""Generator, critic and encoder."""
 
 
 def dense(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
     """`bench.unsupervised.clustergan.dense`."""
     width, hidden = LATENT + case.k, tuple(case.hidden)
 
-    def made() -> tuple[nn.Module, ...]:
+    def networks() -> Networks:
         return (
             _dense((width, *hidden, case.d), normed=True),
             _dense((case.d, *hidden, 1)),
             _dense((case.d, *hidden, width)),
         )
 
-    return _trained(made, case, x, truth)
+    return _trained(networks, case, x, truth)
 
 
 def images(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
     """`bench.unsupervised.clustergan.images`."""
     width, shape = LATENT + case.k, image_shape(case)
 
-    def made() -> tuple[nn.Module, ...]:
+    def networks() -> Networks:
         return _image_generator(width, shape), _image_reader(shape, 1), _image_reader(shape, width)
 
-    return _trained(made, case, x, truth)
+    return _trained(networks, case, x, truth)
 
 
 def _dense(widths: Sequence[int], *, normed: bool = False) -> nn.Sequential:
     layers = []
     for a, b in itertools.pairwise(widths[:-1]):
-        layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if normed else []), nn.LeakyReLU(SLOPE)]
+        layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if normed else []), nn.LeakyReLU(NEGATIVE_SLOPE)]
     return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
 
 
@@ -69,9 +72,9 @@ def _image_reader(shape: tuple[int, int], width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Unflatten(1, (1, *shape)),
         nn.Conv2d(1, first, 4, stride=2, padding=1),
-        nn.LeakyReLU(SLOPE),
+        nn.LeakyReLU(NEGATIVE_SLOPE),
         nn.Conv2d(first, second, 4, stride=2, padding=1),
-        nn.LeakyReLU(SLOPE),
+        nn.LeakyReLU(NEGATIVE_SLOPE),
         nn.Flatten(),
         *_dense((second * math.prod(_quarter(shape)), DENSE, width)),
     )
@@ -102,20 +105,20 @@ def _quarter(shape: tuple[int, int]) -> tuple[int, int]:
     return shape[0] // 4, shape[1] // 4
 
 
-def _begun(network: nn.Module) -> nn.Module:
+def _initialized(network: nn.Module) -> nn.Module:
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, std=NARROW)
+            nn.init.normal_(layer.weight, std=WEIGHT_DEVIATION)
             nn.init.zeros_(layer.bias)
     return network.to(device())
 
 
-def _trained(made: Callable[[], tuple[nn.Module, ...]], case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
-    rows = placed(x)
+def _trained(networks: Callable[[], Networks], case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
+    rows = to_device(x)
 
     def call() -> Answer:
         torch.manual_seed(0)
-        generator, critic, encoder = map(_begun, made())
+        generator, critic, encoder = map(_initialized, networks())
         sides = adam(critic, rate=RATE, b1=B1, b2=B2), adam(generator, encoder, rate=RATE, b1=B1, b2=B2)
         real = batches(rows, case.batch)
         for _ in range(steps(case)):
@@ -125,7 +128,7 @@ def _trained(made: Callable[[], tuple[nn.Module, ...]], case: Case, x: np.ndarra
             critic.requires_grad_(False)
             _move(sides[1], _players_loss(generator, critic, encoder, case))
             critic.requires_grad_(True)
-        codes = features(nn.Sequential(encoder, _Shares()), rows)
+        codes = features(nn.Sequential(encoder, _Softmax()), rows)
         return Answer(ari(truth, _clusters(codes, case.k)), steps=steps(case))
 
     return call
@@ -148,19 +151,19 @@ def _critic_loss(generator: nn.Module, critic: nn.Module, real: torch.Tensor, k:
         fake = generator(_draw(len(real), k)[0])
     gap = critic(fake).mean() - critic(real).mean()
     points = torch.lerp(fake, real, torch.rand(len(real), 1, device=device())).requires_grad_()
-    (slope,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    return gap + PENALTY * (slope.norm(dim=1) - 1).square().mean()
+    (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    return gap + PENALTY * (gradient.norm(dim=1) - 1).square().mean()
 
 
 def _players_loss(generator: nn.Module, critic: nn.Module, encoder: nn.Module, case: Case) -> torch.Tensor:
     z, labels = _draw(case.batch, case.k)
     fake = generator(z)
-    found = encoder(fake)
-    code, cluster = mse_loss(found[:, :LATENT], z[:, :LATENT]), cross_entropy(found[:, LATENT:], labels)
+    codes = encoder(fake)
+    code, cluster = mse_loss(codes[:, :LATENT], z[:, :LATENT]), cross_entropy(codes[:, LATENT:], labels)
     return WEIGHT * (code + cluster) - critic(fake).mean()
 
 
-class _Shares(nn.Module):
+class _Softmax(nn.Module):
     """Codes with the logits of clusters as shares."""
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:

@@ -14,13 +14,13 @@ from bench.cases import Case
 from bench.networks import ari
 from bench.peers import Answer, Call
 from bench.unsupervised.deepcluster import COMPONENTS, LATENT, PER_CLUSTER, RATE, STARTS
-from bench.unsupervised.torch_parts import adam, device, features, kmeans, placed, projector
+from bench.unsupervised.torch_parts import adam, device, features, kmeans, projector, to_device
 from jaxcluster.deep.deepcluster import HEAD_DEVIATION, REFRESH_LLOYD_STEPS
 
 
 def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
     """`bench.unsupervised.deepcluster.ours` with the PCA and the k-means of scikit-learn."""
-    rows, learned, per_look = placed(x), PER_CLUSTER * case.k, case.n // case.batch
+    rows, learned, per_look = to_device(x), PER_CLUSTER * case.k, case.n // case.batch
 
     def look(encoder: nn.Module, k: int, **options: Any) -> np.ndarray:
         return _clusters(features(encoder, rows), k, **options)
@@ -35,8 +35,8 @@ def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
             )
             head = _head(learned)
             head_learner = adam(head, rate=RATE)
-            for some in _evenly(labels, per_look, case.batch):
-                loss = cross_entropy(head(encoder(rows[some])), labels[some])
+            for batch in _evenly(labels, per_look, case.batch):
+                loss = cross_entropy(head(encoder(rows[batch])), labels[batch])
                 learner.zero_grad()
                 head_learner.zero_grad()
                 loss.backward()

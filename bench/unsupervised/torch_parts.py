@@ -1,4 +1,4 @@
-"""What the loops of PyTorch share: networks drawn as ours are, rows on the device, batches, Adam."""
+"""Common parts of the PyTorch loops: networks initialized as ours are, samples on the device, batches, Adam."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TILE = 4096
 
 
 def device() -> str:
-    """Where JAX runs too."""
+    """The device of PyTorch, which is the kind of device that JAX runs on too."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def placed(x: np.ndarray) -> torch.Tensor:
+def to_device(x: np.ndarray) -> torch.Tensor:
     """Rows on the device."""
     # Layers of ours take TF32 on a GPU, as is JAX's default.
     torch.set_float32_matmul_precision("high")
@@ -52,7 +52,7 @@ def projector(widths: Sequence[int]) -> nn.Sequential:
 
 @torch.no_grad()
 def features(encoder: nn.Module, x: torch.Tensor) -> np.ndarray:
-    """What a network in evaluation gives for all rows, on the host; it goes on training."""
+    """Outputs of a network in evaluation mode for all samples, on the host; training mode is restored."""
     encoder.eval()
     parts = [encoder(rows) for rows in x.split(TILE)]
     encoder.train()

@@ -23,15 +23,15 @@ from bench.unsupervised.swav import (
     TEMPERATURE,
     prototypes,
 )
-from bench.unsupervised.torch_parts import adam, batches, device, features, kmeans, placed, projector
+from bench.unsupervised.torch_parts import adam, batches, device, features, kmeans, projector, to_device
 
 STARTS = 10
-"""Of the k-means that finds clusters among the features: lightly has none of its own."""
+"""Restarts of k-means on the features: lightly has no clustering of its own."""
 
 
 def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
     """`bench.unsupervised.swav.ours`, but that clusters are those of k-means among the features."""
-    rows, loss_of = placed(x), _lightly_loss()(TEMPERATURE, ROUNDS, EPSILON)
+    rows, loss_of = to_device(x), _lightly_loss()(TEMPERATURE, ROUNDS, EPSILON)
 
     def call() -> Answer:
         torch.manual_seed(0)
@@ -44,9 +44,9 @@ def loop(case: Case, x: np.ndarray, truth: np.ndarray) -> Call:
         batch = batches(rows, case.batch)
         for _ in range(steps):
             x = next(batch)
-            seen = scores(normalize(head(encoder(torch.cat((_view(x), _view(x)))))))
+            logits = scores(normalize(head(encoder(torch.cat((_view(x), _view(x)))))))
             optimizer.zero_grad()
-            loss_of(seen.chunk(2), []).backward()
+            loss_of(logits.chunk(2), []).backward()
             optimizer.step()
             _restrain(scores)
         return Answer(ari(truth, kmeans(features(encoder, rows), case.k, n_init=STARTS).labels_), steps=steps)

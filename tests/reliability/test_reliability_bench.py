@@ -31,14 +31,14 @@ def test_the_table_adds_up():
     ],
 )
 def test_how_a_kill_is_judged(tmp_path, done, labels, verdict):
-    whole, out = tmp_path / "whole", tmp_path / "trial" / "run"
-    for folder, text in ((whole, "0,0"), (out, labels)):
+    reference, out = tmp_path / "whole", tmp_path / "trial" / "run"
+    for folder, text in ((reference, "0,0"), (out, labels)):
         folder.mkdir(parents=True)
         if text is not None:
             (folder / "labels.csv").write_text(text)
-    found = reliability._verdict_of_kill(done, signal.SIGTERM, "kmeans", (), out, whole)
-    assert isinstance(found, Trial)
-    assert found.verdict == verdict
+    trial = reliability._verdict_of_kill(done, signal.SIGTERM, "kmeans", (), out, reference)
+    assert isinstance(trial, Trial)
+    assert trial.verdict == verdict
 
 
 def test_every_kind_has_words():
