@@ -20,7 +20,7 @@ FAMILIES = {
     "density": "Density",
     "deep": "Deep clustering",
 }
-"""Headings of the list of methods, by the family of their `EstimatorInfo`."""
+"""Headings of the list of methods, by the families of `CLASSES`."""
 
 EXAMPLES = {
     "kmeans": "flowers.csv --k 3 --truth species --out runs/flowers",
@@ -113,7 +113,7 @@ class MethodCommand(TyperCommand):
 class Methods(TyperGroup):
     """All methods, each a command of `jaxcluster fit` with options of its own.
 
-    A method is imported when its command is called.
+    A method is imported when its command is called; the list of all imports none.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -127,16 +127,12 @@ class Methods(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the methods that find clusters."""
-        from jaxcluster.estimators import ESTIMATORS
-
-        return [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]
+        return [name for name, entry in CLASSES.items() if entry.labels]
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand:
         """A command for the list of all, which has no options."""
-        from jaxcluster.estimators import ESTIMATORS
-
-        info = ESTIMATORS.info(cmd_name)
-        return TyperCommand(cmd_name, short_help=info.title, rich_help_panel=FAMILIES[info.family])
+        entry = CLASSES[cmd_name]
+        return TyperCommand(cmd_name, short_help=entry.title, rich_help_panel=FAMILIES[entry.family])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
         """The command of the method that the first word names.
@@ -148,14 +144,13 @@ class Methods(TyperGroup):
             UserError: no method of this name, or one that finds no clusters.
         """
         from jaxcluster.core.validation import check_choice
-        from jaxcluster.estimators import ESTIMATORS
 
         name, *words = args
         with user_errors():
-            check_choice("ALGO", name, ESTIMATORS)
-        info = ESTIMATORS.info(name)
-        if not info.labels:
-            raise UserError(f"{name} gives rows a place and no cluster. Use {info.class_name} in Python.")
+            check_choice("ALGO", name, CLASSES)
+        location, *_, labels = CLASSES[name]
+        if not labels:
+            raise UserError(f"{name} gives rows a place and no cluster. Use {location.split(':')[1]} in Python.")
         return name, method_command(name), words
 
 

@@ -1,45 +1,102 @@
 """scikit-learn estimators over the functional algorithms: they validate, convert, call the function and publish.
 
-`ESTIMATORS` maps the names used on the command line and in saved models to classes. A class says what it is in its
-`EstimatorInfo`; the table below only says where it is defined, so that importing this package imports no algorithm.
+`ESTIMATORS` maps the names used on the command line and in saved models to classes. A class says what it takes in its
+`EstimatorInfo`; the table below holds where it is defined and what a list of methods shows, so that neither importing
+this package nor listing the methods imports an algorithm.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class ClassEntry(NamedTuple):
+    """All that is known of a class without importing it.
+
+    Attributes:
+        location: its module in this package and its name there, with a colon between.
+        family: "partition", "mixture", "graph", "density" or "deep".
+        title: a few words for a list of methods.
+        labels: True if each row gets a cluster, False for an embedding.
+    """
+
+    location: str
+    family: str
+    title: str
+    labels: bool = True
+
 
 CLASSES = {
-    "kmeans": "kmeans:KMeans",
-    "minibatch-kmeans": "minibatch:MiniBatchKMeans",
-    "bisecting-kmeans": "kmeans:BisectingKMeans",
-    "balanced-kmeans": "constrained:BalancedKMeans",
-    "constrained-kmeans": "constrained:ConstrainedKMeans",
-    "kmedoids": "kmedoids:KMedoids",
-    "gmm": "mixture:GaussianMixture",
-    "bayesian-gmm": "bayesian_mixture:BayesianGaussianMixture",
-    "spectral": "spectral:SpectralClustering",
-    "spectral-embedding": "spectral:SpectralEmbedding",
-    "dbscan": "density:DBSCAN",
-    "optics": "density:OPTICS",
-    "hdbscan": "hdbscan:HDBSCAN",
-    "autoencoder-kmeans": "deep.latent_kmeans:AutoencoderKMeans",
-    "denoising-clustering": "deep.latent_kmeans:DenoisingAutoencoderClustering",
-    "dec": "deep.dec:DEC",
-    "idec": "deep.dec:IDEC",
-    "dcn": "deep.latent_kmeans:DCN",
-    "vade": "deep.vade:VaDE",
-    "clustergan": "deep.clustergan:ClusterGAN",
-    "deepcluster": "deep.self_supervised:DeepCluster",
-    "swav": "deep.self_supervised:SwAV",
-    "metric-embedding": "deep.metric_embedding:MetricEmbedding",
-    "joint-clustering": "deep.dec:JointClustering",
+    "kmeans": ClassEntry("kmeans:KMeans", "partition", "k-means by Lloyd's iteration, Euclidean or spherical"),
+    "minibatch-kmeans": ClassEntry("minibatch:MiniBatchKMeans", "partition", "k-means on random minibatches"),
+    "bisecting-kmeans": ClassEntry(
+        "kmeans:BisectingKMeans", "partition", "k-means by repeated splits of one cluster in two"
+    ),
+    "balanced-kmeans": ClassEntry("constrained:BalancedKMeans", "partition", "k-means with bounds on cluster sizes"),
+    "constrained-kmeans": ClassEntry(
+        "constrained:ConstrainedKMeans", "partition", "k-means with must-link and cannot-link pairs of rows"
+    ),
+    "kmedoids": ClassEntry("kmedoids:KMedoids", "partition", "k-medoids: centers are rows, for any metric"),
+    "gmm": ClassEntry("mixture:GaussianMixture", "mixture", "Gaussian mixture by expectation-maximization"),
+    "bayesian-gmm": ClassEntry(
+        "bayesian_mixture:BayesianGaussianMixture",
+        "mixture",
+        "Gaussian mixture by variational inference, which empties surplus components",
+    ),
+    "spectral": ClassEntry(
+        "spectral:SpectralClustering", "graph", "normalized graph cuts, by eigenvectors of the Laplacian"
+    ),
+    "spectral-embedding": ClassEntry(
+        "spectral:SpectralEmbedding",
+        "graph",
+        "Laplacian eigenmaps: an embedding and no clusters, in Python only",
+        labels=False,
+    ),
+    "dbscan": ClassEntry("density:DBSCAN", "density", "density-based clusters of any shape, for one radius"),
+    "optics": ClassEntry("density:OPTICS", "density", "reachability ordering, and clusters of any density in it"),
+    "hdbscan": ClassEntry("hdbscan:HDBSCAN", "density", "hierarchy of density-based clusters, selected by stability"),
+    "autoencoder-kmeans": ClassEntry(
+        "deep.latent_kmeans:AutoencoderKMeans", "deep", "k-means on the codes of an autoencoder"
+    ),
+    "denoising-clustering": ClassEntry(
+        "deep.latent_kmeans:DenoisingAutoencoderClustering",
+        "deep",
+        "denoising autoencoder whose codes move to k-means centers",
+    ),
+    "dec": ClassEntry("deep.dec:DEC", "deep", "deep embedded clustering: soft assignments trained to a sharper target"),
+    "idec": ClassEntry("deep.dec:IDEC", "deep", "DEC that keeps the reconstruction loss"),
+    "dcn": ClassEntry(
+        "deep.latent_kmeans:DCN", "deep", "deep clustering network: alternating reconstruction and k-means of the codes"
+    ),
+    "vade": ClassEntry(
+        "deep.vade:VaDE", "deep", "variational autoencoder with a Gaussian mixture prior; generates rows"
+    ),
+    "clustergan": ClassEntry(
+        "deep.clustergan:ClusterGAN",
+        "deep",
+        "adversarial network with an encoder that recovers clusters; generates rows",
+    ),
+    "deepcluster": ClassEntry(
+        "deep.self_supervised:DeepCluster",
+        "deep",
+        "network trained on pseudo-labels, the k-means clusters of its features",
+    ),
+    "swav": ClassEntry("deep.self_supervised:SwAV", "deep", "swapped prediction of prototypes between augmented views"),
+    "metric-embedding": ClassEntry(
+        "deep.metric_embedding:MetricEmbedding",
+        "deep",
+        "metric learning from labels or augmented views, and k-means of the codes",
+    ),
+    "joint-clustering": ClassEntry(
+        "deep.dec:JointClustering", "deep", "semi-supervised deep clustering, with the classes of some rows known"
+    ),
 }
-"""The module and class of each registered name, in the order in which methods are listed; a test compares the table
-with the classes that `register` was applied to."""
+"""Each registered name, in the order in which methods are listed; a test compares the table with the classes that
+`register` was applied to."""
 
 CLASS_MODULES = {
-    name: f"{__name__}.{module}" for module, name in (location.split(":") for location in CLASSES.values())
+    name: f"{__name__}.{module}" for module, name in (entry.location.split(":") for entry in CLASSES.values())
 }
 """The module of each estimator class, by the name of the class."""
 
@@ -49,7 +106,7 @@ _EXPORTS = {
     "load": f"{__name__}.persistence",
 }
 
-__all__ = ["CLASSES", "CLASS_MODULES", *_EXPORTS]
+__all__ = ["CLASSES", "CLASS_MODULES", "ClassEntry", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

@@ -179,7 +179,6 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     """Base of estimators with one center per cluster: samples get the label of the nearest center."""
 
     info = Estimator.info._replace(
-        family="partition",
         clusters="n_clusters",
         steps="max_iter",
         init="init",

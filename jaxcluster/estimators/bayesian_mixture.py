@@ -29,7 +29,6 @@ PRIORS = (
 
 @register(
     "bayesian-gmm",
-    "Gaussian mixture by variational inference, which empties surplus components",
     objective="lower bound (up to a constant)",
 )
 class BayesianGaussianMixture(MixtureEstimator):

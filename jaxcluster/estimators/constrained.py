@@ -14,7 +14,7 @@ from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 
 
-@register("balanced-kmeans", "k-means with bounds on cluster sizes")
+@register("balanced-kmeans")
 class BalancedKMeans(CenterEstimator):
     """k-means with bounds on cluster sizes; by default sizes differ by at most one.
 
@@ -113,7 +113,7 @@ class BalancedKMeans(CenterEstimator):
         return self.fit(X).transform(X)
 
 
-@register("constrained-kmeans", "k-means with must-link and cannot-link pairs of rows")
+@register("constrained-kmeans")
 class ConstrainedKMeans(CenterEstimator):
     """k-means with must-link and cannot-link pairs of samples.
 

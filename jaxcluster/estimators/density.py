@@ -38,7 +38,7 @@ def _can_predict(estimator) -> bool:
     return True
 
 
-@register("dbscan", "density-based clusters of any shape, for one radius")
+@register("dbscan")
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
 
@@ -199,7 +199,6 @@ class DBSCAN(MetricEstimator):
 
 @register(
     "optics",
-    "reachability ordering, and clusters of any density in it",
     choices={"metric": METRICS, "cluster_method": optics.METHODS},
 )
 class OPTICS(MetricEstimator):

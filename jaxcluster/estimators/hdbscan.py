@@ -30,7 +30,6 @@ CENTERS = ("centroid", "medoid", "both")
 
 @register(
     "hdbscan",
-    "hierarchy of density-based clusters, selected by stability",
     takes_missing=True,
     choices={"metric": METRICS, "cluster_selection_method": hdbscan.METHODS},
 )

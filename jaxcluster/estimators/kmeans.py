@@ -23,7 +23,6 @@ ALGORITHMS = ("lloyd", "elkan")
 
 @register(
     "kmeans",
-    "k-means by Lloyd's iteration, Euclidean or spherical",
     choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
 )
 class KMeans(CenterEstimator):
@@ -163,7 +162,7 @@ class KMeans(CenterEstimator):
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
 
-@register("bisecting-kmeans", "k-means by repeated splits of one cluster in two")
+@register("bisecting-kmeans")
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.
 

@@ -28,13 +28,11 @@ METHODS = ("fasterpam", "clara")
 
 @register(
     "kmedoids",
-    "k-medoids: centers are rows, for any metric",
     clusters="n_clusters",
     steps="max_iter",
     init="init",
     reported=("inertia_", "n_iter_"),
     objective="sum of distances",
-    family="partition",
     choices={"metric": METRICS, "method": METHODS},
 )
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):

@@ -22,7 +22,7 @@ SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 class MetricEstimator(ClusterMixin, Estimator):
     """Base of estimators with a parameter ``metric`` that may be "precomputed"."""
 
-    info = Estimator.info._replace(family="density", choices={"metric": METRICS})
+    info = Estimator.info._replace(choices={"metric": METRICS})
 
     @property
     def _precomputed(self):

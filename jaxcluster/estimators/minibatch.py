@@ -24,7 +24,6 @@ AUTO_RESTARTS = 3
 
 @register(
     "minibatch-kmeans",
-    "k-means on random minibatches",
     reported=("inertia_", "n_iter_", "n_steps_"),
     objective="smoothed inertia per row",
 )

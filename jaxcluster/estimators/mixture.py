@@ -38,7 +38,6 @@ class MixtureEstimator(DensityMixin, Estimator):
     """
 
     info = Estimator.info._replace(
-        family="mixture",
         clusters="n_components",
         steps="max_iter",
         init="init_params",
@@ -262,7 +261,6 @@ def _roots_and_precisions(covariance, covariances):
 
 @register(
     "gmm",
-    "Gaussian mixture by expectation-maximization",
     objective="lower bound (nats per row)",
     takes_missing=True,
 )

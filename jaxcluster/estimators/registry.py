@@ -53,12 +53,11 @@ class EstimatorInfo(NamedTuple):
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
-def register(name: str, title: str, **fields: Any) -> Callable[[Class], Class]:
+def register(name: str, **fields: Any) -> Callable[[Class], Class]:
     """Decorate an estimator class: set its ``info`` to that of its base class with these fields replaced.
 
     Args:
-        name: the registered name.
-        title: a few words for a list of methods.
+        name: the registered name, in `CLASSES`, which holds the family, the title and ``labels`` too.
         fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name`` and
             ``takes_weights`` are read from the class itself.
     """
@@ -66,8 +65,9 @@ def register(name: str, title: str, **fields: Any) -> Callable[[Class], Class]:
     def decorate(cls: Class) -> Class:
         # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
-        own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "title": title}
-        cls.info = cls.info._replace(**own, takes_weights=weights, **fields)
+        own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "takes_weights": weights}
+        _, family, title, labels = CLASSES[name]
+        cls.info = cls.info._replace(**own, family=family, title=title, labels=labels, **fields)
         return cls
 
     return decorate
@@ -81,7 +81,7 @@ class EstimatorRegistry(Mapping[str, type]):
     """
 
     def __getitem__(self, name: str) -> type:
-        module, class_name = CLASSES[name].split(":")
+        module, class_name = CLASSES[name].location.split(":")
         return getattr(importlib.import_module(f"jaxcluster.estimators.{module}"), class_name)
 
     def __iter__(self) -> Iterator[str]:

@@ -45,7 +45,7 @@ FURTHER_EIGENVALUES = 6
 class _SpectralEstimator(Estimator):
     """Base of spectral estimators: input, affinity matrix, and publication of the eigenvectors."""
 
-    info = Estimator.info._replace(family="graph", reported=("n_iter_",), objective="sum of the least eigenvalues")
+    info = Estimator.info._replace(reported=("n_iter_",), objective="sum of the least eigenvalues")
 
     _affinities: tuple[str, ...] = spectral.AFFINITIES
     """Accepted names of ``affinity``."""
@@ -197,7 +197,6 @@ class _SpectralEstimator(Estimator):
 
 @register(
     "spectral",
-    "normalized graph cuts, by eigenvectors of the Laplacian",
     clusters="n_clusters",
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
@@ -390,7 +389,7 @@ def _one_weight(affinity):
     return weight
 
 
-@register("spectral-embedding", "Laplacian eigenmaps: an embedding and no clusters, in Python only", labels=False)
+@register("spectral-embedding")
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.
 

@@ -270,12 +270,17 @@ def test_a_process_of_its_own_keeps_what_it_compiles(words, run, tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"cache", "run"}
 
 
-def test_help_is_quick_to_come():
+@pytest.mark.parametrize("command", ["", "fit"])
+def test_help_is_quick_to_come(command):
     program = (
-        "import sys, jaxcluster; before = set(sys.modules); import jaxcluster.cli; "
-        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+        "import atexit, sys, jaxcluster; before = set(sys.modules); from jaxcluster.cli import app; "
+        "atexit.register(lambda: print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))); "
+        "app()"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "typer" in done.stdout.split()
+    words = [sys.executable, "-c", program, *command.split(), "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "typer" in loaded
     heavy = {"jax", "sklearn", "scipy", "matplotlib", "pyarrow", "pandas", "safetensors"}
-    assert not heavy & set(done.stdout.split())
+    assert not heavy & set(loaded)

@@ -17,7 +17,7 @@ FAMILIES = {"partition", "mixture", "graph", "density", "deep"}
 
 
 def registered_classes() -> dict[str, str]:
-    """The table as the classes of all modules of the package make it."""
+    """Locations of the classes of all modules of the package, by registered name."""
     table = {}
     for module in pkgutil.walk_packages(estimators.__path__, f"{estimators.__name__}."):
         for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
@@ -28,7 +28,7 @@ def registered_classes() -> dict[str, str]:
 
 
 def test_table_is_that_of_the_classes():
-    assert registered_classes() == CLASSES
+    assert registered_classes() == {name: entry.location for name, entry in CLASSES.items()}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -42,6 +42,7 @@ def test_info_is_true_of_the_class(name):
     assert info.family in FAMILIES
     assert (info.family == "deep") == (".deep." in info.module)
     assert info.title
+    assert info.labels == hasattr(cls, "fit_predict")
     assert info.best in ("min", "max")
 
 

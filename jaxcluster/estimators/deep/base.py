@@ -83,7 +83,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     """
 
     info = Estimator.info._replace(
-        family="deep",
         clusters="n_clusters",
         steps="epochs",
         reported=("n_iter_",),

@@ -25,7 +25,7 @@ DEFAULT_BATCH_SIZE = 64
 """Samples per optimizer update for batch_size="auto"."""
 
 
-@register("clustergan", "adversarial network with an encoder that recovers clusters; generates rows")
+@register("clustergan")
 @dataclass(eq=False, repr=False)
 class ClusterGAN(SinglePhaseEstimator):
     """ClusterGAN: a generator of samples of each cluster, and an encoder that recovers noise and cluster.

@@ -17,7 +17,7 @@ from jaxcluster.estimators.deep.partial_labels import encode_classes
 from jaxcluster.estimators.registry import register
 
 
-@register("dec", "deep embedded clustering: soft assignments trained to a sharper target")
+@register("dec")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DEC(AutoencoderClusterer):
     """Deep embedded clustering: the codes move towards their most probable clusters until labels no longer change.
@@ -53,7 +53,7 @@ class DEC(AutoencoderClusterer):
         return deep.DEC(autoencoder, start["centers"], alpha=self.alpha, augment=self._view())
 
 
-@register("idec", "DEC that keeps the reconstruction loss")
+@register("idec")
 @dataclass(eq=False, repr=False, kw_only=True)
 class IDEC(DEC):
     """Improved deep embedded clustering: DEC that keeps the reconstruction loss.
@@ -84,9 +84,7 @@ class IDEC(DEC):
         return deep.IDEC(autoencoder, start["centers"], **options)
 
 
-@register(
-    "joint-clustering", "semi-supervised deep clustering, with the classes of some rows known", takes_classes=True
-)
+@register("joint-clustering", takes_classes=True)
 @dataclass(eq=False, repr=False, kw_only=True)
 class JointClustering(AutoencoderClusterer):
     """Semi-supervised deep clustering: the classes of some samples are known, and there may be further clusters.

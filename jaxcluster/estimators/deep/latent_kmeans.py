@@ -16,7 +16,7 @@ from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
 
-@register("autoencoder-kmeans", "k-means on the codes of an autoencoder", objective="reconstruction error")
+@register("autoencoder-kmeans", objective="reconstruction error")
 @dataclass(eq=False, repr=False, kw_only=True)
 class AutoencoderKMeans(AutoencoderClusterer):
     """k-means on the codes of a (denoising) autoencoder, which is trained without clusters: the baseline.
@@ -56,7 +56,7 @@ class AutoencoderKMeans(AutoencoderClusterer):
         )
 
 
-@register("dcn", "deep clustering network: alternating reconstruction and k-means of the codes")
+@register("dcn")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DCN(AutoencoderClusterer):
     """Deep clustering network: reconstruction and k-means of the codes, alternately.
@@ -89,7 +89,7 @@ class DCN(AutoencoderClusterer):
         return deep.DCN(autoencoder, start["centers"], start["counts"], weight=self.weight, augment=self._view())
 
 
-@register("denoising-clustering", "denoising autoencoder whose codes move to k-means centers")
+@register("denoising-clustering")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DenoisingAutoencoderClustering(AutoencoderClusterer):
     """Denoising autoencoder that goes on denoising while its codes move towards their k-means centers.

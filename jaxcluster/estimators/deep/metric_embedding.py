@@ -19,9 +19,7 @@ from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
 
 
-@register(
-    "metric-embedding", "metric learning from labels or augmented views, and k-means of the codes", takes_classes=True
-)
+@register("metric-embedding", takes_classes=True)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetricEmbedding(AugmentationEstimator):
     """k-means on codes that are close for samples of one class, and for augmented views of one sample.

@@ -33,7 +33,7 @@ REPORTED_PROTOTYPES = 2
 """Prototypes of a cluster that a report shows rows of, at most."""
 
 
-@register("deepcluster", "network trained on pseudo-labels, the k-means clusters of its features")
+@register("deepcluster")
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepCluster(AugmentationEstimator):
     """DeepCluster: a network classifies augmented samples by pseudo-labels, the k-means clusters of its features.
@@ -121,7 +121,7 @@ ROWS_PER_PROTOTYPE = 4
 """Minimum number of samples per prototype in an assignment, batch and queue together, unless ``queue_size`` is set."""
 
 
-@register("swav", "swapped prediction of prototypes between augmented views")
+@register("swav")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwAV(AugmentationEstimator):
     """SwAV: swapped prediction of cluster assignments between augmented views of a sample.

@@ -29,7 +29,6 @@ MIN_RESIDUAL_VARIANCE = 1e-6
 
 @register(
     "vade",
-    "variational autoencoder with a Gaussian mixture prior; generates rows",
     objective="negative evidence bound (nats per row)",
 )
 @dataclass(eq=False, repr=False, kw_only=True)
