@@ -39,6 +39,9 @@ class Estimator(BaseEstimator):
     Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
     median (`jaxcluster.core.frame`). Fitted attributes have the dtype of the samples: float64 for float64 and integers,
     so that a difference of 1 at 1e9 is not lost, and float32 for float32 and half precision.
+
+    Parameters are the fields of a dataclass. Those of type Any are kept as they are, as scikit-learn's contract demands
+    of a constructor, and checked by `fit`.
     """
 
     info: ClassVar[EstimatorInfo] = EstimatorInfo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ PRIORS = (
     "bayesian-gmm",
     objective="lower bound (up to a constant)",
 )
+@dataclass(eq=False, repr=False)
 class BayesianGaussianMixture(MixtureEstimator):
     """Gaussian mixture by variational inference, with scikit-learn's parameters, attributes and methods.
 
@@ -90,48 +92,26 @@ class BayesianGaussianMixture(MixtureEstimator):
 
     _functions = bayesian_gmm
 
-    def __init__(
-        self,
-        n_components=1,
-        *,
-        covariance_type="full",
-        tol=1e-3,
-        reg_covar=1e-6,
-        max_iter=100,
-        n_init=1,
-        init_params="kmeans",
-        weight_concentration_prior_type="dirichlet_process",
-        weight_concentration_prior=None,
-        mean_precision_prior=None,
-        mean_prior=None,
-        degrees_of_freedom_prior=None,
-        covariance_prior=None,
-        random_state=None,
-        order=None,
-        warm_start=False,
-        verbose=0,
-        verbose_interval=10,
-        precision=None,
-    ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weight_concentration_prior_type = weight_concentration_prior_type
-        self.weight_concentration_prior = weight_concentration_prior
-        self.mean_precision_prior = mean_precision_prior
-        self.mean_prior = mean_prior
-        self.degrees_of_freedom_prior = degrees_of_freedom_prior
-        self.covariance_prior = covariance_prior
-        self.random_state = random_state
-        self.order = order
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.precision = precision
+    n_components: Any = 1
+    _: KW_ONLY
+    covariance_type: Any = "full"
+    tol: Any = 1e-3
+    reg_covar: Any = 1e-6
+    max_iter: Any = 100
+    n_init: Any = 1
+    init_params: Any = "kmeans"
+    weight_concentration_prior_type: Any = "dirichlet_process"
+    weight_concentration_prior: Any = None
+    mean_precision_prior: Any = None
+    mean_prior: Any = None
+    degrees_of_freedom_prior: Any = None
+    covariance_prior: Any = None
+    random_state: Any = None
+    order: Any = None
+    warm_start: Any = False
+    verbose: Any = 0
+    verbose_interval: Any = 10
+    precision: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BayesianGaussianMixture:

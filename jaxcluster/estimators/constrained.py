@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxcluster.estimators.registry import register
 
 
 @register("balanced-kmeans")
+@dataclass(eq=False, repr=False)
 class BalancedKMeans(CenterEstimator):
     """k-means with bounds on cluster sizes; by default sizes differ by at most one.
 
@@ -52,28 +54,16 @@ class BalancedKMeans(CenterEstimator):
         [3, 3]
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        size_min=None,
-        size_max=None,
-        init="k-means++",
-        n_init="auto",
-        max_iter=300,
-        tol=1e-4,
-        random_state=None,
-        order=None,
-    ):
-        self.n_clusters = n_clusters
-        self.size_min = size_min
-        self.size_max = size_max
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
-        self.order = order
+    n_clusters: Any = 8
+    _: KW_ONLY
+    size_min: Any = None
+    size_max: Any = None
+    init: Any = "k-means++"
+    n_init: Any = "auto"
+    max_iter: Any = 300
+    tol: Any = 1e-4
+    random_state: Any = None
+    order: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> BalancedKMeans:
@@ -114,6 +104,7 @@ class BalancedKMeans(CenterEstimator):
 
 
 @register("constrained-kmeans")
+@dataclass(eq=False, repr=False)
 class ConstrainedKMeans(CenterEstimator):
     """k-means with must-link and cannot-link pairs of samples.
 
@@ -149,24 +140,14 @@ class ConstrainedKMeans(CenterEstimator):
         True
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        init="k-means++",
-        n_init="auto",
-        max_iter=300,
-        tol=1e-4,
-        random_state=None,
-        order=None,
-    ):
-        self.n_clusters = n_clusters
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
-        self.order = order
+    n_clusters: Any = 8
+    _: KW_ONLY
+    init: Any = "k-means++"
+    n_init: Any = "auto"
+    max_iter: Any = 300
+    tol: Any = 1e-4
+    random_state: Any = None
+    order: Any = None
 
     @canonical
     def fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ def _can_predict(estimator) -> bool:
 
 
 @register("dbscan")
+@dataclass(eq=False, repr=False)
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
 
@@ -74,26 +76,15 @@ class DBSCAN(MetricEstimator):
 
     _required_attributes = ("labels_", "core_sample_indices_", "components_")
 
-    def __init__(
-        self,
-        eps=0.5,
-        *,
-        min_samples=5,
-        metric="euclidean",
-        metric_params=None,
-        algorithm="auto",
-        leaf_size=30,
-        p=None,
-        n_jobs=None,
-    ):
-        self.eps = eps
-        self.min_samples = min_samples
-        self.metric = metric
-        self.metric_params = metric_params
-        self.algorithm = algorithm
-        self.leaf_size = leaf_size
-        self.p = p
-        self.n_jobs = n_jobs
+    eps: Any = 0.5
+    _: KW_ONLY
+    min_samples: Any = 5
+    metric: Any = "euclidean"
+    metric_params: Any = None
+    algorithm: Any = "auto"
+    leaf_size: Any = 30
+    p: Any = None
+    n_jobs: Any = None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DBSCAN:
         """Cluster the samples.
@@ -201,6 +192,7 @@ class DBSCAN(MetricEstimator):
     "optics",
     choices={"metric": METRICS, "cluster_method": optics.METHODS},
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class OPTICS(MetricEstimator):
     """Reachability ordering of the samples, in which clusters of any density are valleys, and clusters cut from it.
 
@@ -250,38 +242,20 @@ class OPTICS(MetricEstimator):
 
     _required_attributes = ("labels_", "ordering_", "reachability_", "core_distances_", "predecessor_")
 
-    def __init__(
-        self,
-        *,
-        min_samples=5,
-        max_eps=np.inf,
-        metric="minkowski",
-        p=2,
-        metric_params=None,
-        cluster_method="xi",
-        eps=None,
-        xi=0.05,
-        predecessor_correction=True,
-        min_cluster_size=None,
-        algorithm="auto",
-        leaf_size=30,
-        memory=None,
-        n_jobs=None,
-    ):
-        self.min_samples = min_samples
-        self.max_eps = max_eps
-        self.metric = metric
-        self.p = p
-        self.metric_params = metric_params
-        self.cluster_method = cluster_method
-        self.eps = eps
-        self.xi = xi
-        self.predecessor_correction = predecessor_correction
-        self.min_cluster_size = min_cluster_size
-        self.algorithm = algorithm
-        self.leaf_size = leaf_size
-        self.memory = memory
-        self.n_jobs = n_jobs
+    min_samples: Any = 5
+    max_eps: Any = np.inf
+    metric: Any = "minkowski"
+    p: Any = 2
+    metric_params: Any = None
+    cluster_method: Any = "xi"
+    eps: Any = None
+    xi: Any = 0.05
+    predecessor_correction: Any = True
+    min_cluster_size: Any = None
+    algorithm: Any = "auto"
+    leaf_size: Any = 30
+    memory: Any = None
+    n_jobs: Any = None
 
     def _check_params(self, n, d):
         super()._check_params(n, d)

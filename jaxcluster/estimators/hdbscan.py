@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ CENTERS = ("centroid", "medoid", "both")
     takes_missing=True,
     choices={"metric": METRICS, "cluster_selection_method": hdbscan.METHODS},
 )
+@dataclass(eq=False, repr=False)
 class HDBSCAN(MetricEstimator):
     """Hierarchical density-based clustering: clusters of any shape and density by their stability, and noise.
 
@@ -87,40 +89,22 @@ class HDBSCAN(MetricEstimator):
         *("_fitted_rows", "_clusters", "_settings"),
     )
 
-    def __init__(
-        self,
-        min_cluster_size=5,
-        min_samples=None,
-        cluster_selection_epsilon=0.0,
-        max_cluster_size=None,
-        metric="euclidean",
-        metric_params=None,
-        alpha=1.0,
-        algorithm="auto",
-        leaf_size=40,
-        n_jobs=None,
-        cluster_selection_method="eom",
-        allow_single_cluster=False,
-        store_centers=None,
-        copy=True,
-        *,
-        p=2.0,
-    ):
-        self.min_cluster_size = min_cluster_size
-        self.min_samples = min_samples
-        self.cluster_selection_epsilon = cluster_selection_epsilon
-        self.max_cluster_size = max_cluster_size
-        self.metric = metric
-        self.metric_params = metric_params
-        self.alpha = alpha
-        self.algorithm = algorithm
-        self.leaf_size = leaf_size
-        self.n_jobs = n_jobs
-        self.cluster_selection_method = cluster_selection_method
-        self.allow_single_cluster = allow_single_cluster
-        self.store_centers = store_centers
-        self.copy = copy
-        self.p = p
+    min_cluster_size: Any = 5
+    min_samples: Any = None
+    cluster_selection_epsilon: Any = 0.0
+    max_cluster_size: Any = None
+    metric: Any = "euclidean"
+    metric_params: Any = None
+    alpha: Any = 1.0
+    algorithm: Any = "auto"
+    leaf_size: Any = 40
+    n_jobs: Any = None
+    cluster_selection_method: Any = "eom"
+    allow_single_cluster: Any = False
+    store_centers: Any = None
+    copy: Any = True
+    _: KW_ONLY
+    p: Any = 2.0
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ ALGORITHMS = ("lloyd", "elkan")
     "kmeans",
     choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
 )
+@dataclass(eq=False, repr=False)
 class KMeans(CenterEstimator):
     """k-means clustering with scikit-learn's parameters, attributes and methods.
 
@@ -66,36 +68,20 @@ class KMeans(CenterEstimator):
         16.0
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        init="k-means++",
-        n_init="auto",
-        max_iter=300,
-        tol=1e-4,
-        verbose=0,
-        random_state=None,
-        order=None,
-        copy_x=True,
-        algorithm="lloyd",
-        metric="sqeuclidean",
-        precision=None,
-        frozen=None,
-    ):
-        self.n_clusters = n_clusters
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.verbose = verbose
-        self.random_state = random_state
-        self.order = order
-        self.copy_x = copy_x
-        self.algorithm = algorithm
-        self.metric = metric
-        self.precision = precision
-        self.frozen = frozen
+    n_clusters: Any = 8
+    _: KW_ONLY
+    init: Any = "k-means++"
+    n_init: Any = "auto"
+    max_iter: Any = 300
+    tol: Any = 1e-4
+    verbose: Any = 0
+    random_state: Any = None
+    order: Any = None
+    copy_x: Any = True
+    algorithm: Any = "lloyd"
+    metric: Any = "sqeuclidean"
+    precision: Any = None
+    frozen: Any = None
 
     @property
     def _metric(self):
@@ -163,6 +149,7 @@ class KMeans(CenterEstimator):
 
 
 @register("bisecting-kmeans")
+@dataclass(eq=False, repr=False)
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.
 
@@ -200,32 +187,18 @@ class BisectingKMeans(CenterEstimator):
         16.0
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        init="random",
-        n_init=1,
-        random_state=None,
-        order=None,
-        max_iter=300,
-        verbose=0,
-        tol=1e-4,
-        copy_x=True,
-        algorithm="lloyd",
-        bisecting_strategy="biggest_inertia",
-    ):
-        self.n_clusters = n_clusters
-        self.init = init
-        self.n_init = n_init
-        self.random_state = random_state
-        self.order = order
-        self.max_iter = max_iter
-        self.verbose = verbose
-        self.tol = tol
-        self.copy_x = copy_x
-        self.algorithm = algorithm
-        self.bisecting_strategy = bisecting_strategy
+    n_clusters: Any = 8
+    _: KW_ONLY
+    init: Any = "random"
+    n_init: Any = 1
+    random_state: Any = None
+    order: Any = None
+    max_iter: Any = 300
+    verbose: Any = 0
+    tol: Any = 1e-4
+    copy_x: Any = True
+    algorithm: Any = "lloyd"
+    bisecting_strategy: Any = "biggest_inertia"
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:

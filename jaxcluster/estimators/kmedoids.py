@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ METHODS = ("fasterpam", "clara")
     objective="sum of distances",
     choices={"metric": METRICS, "method": METHODS},
 )
+@dataclass(eq=False, repr=False)
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):
     """k-medoids: centers are samples, and no single swap lowers the sum of (not squared) distances to them.
 
@@ -69,30 +71,17 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         [0, 3]
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        metric="euclidean",
-        p=2,
-        method="fasterpam",
-        init="build",
-        max_iter=100,
-        n_init="auto",
-        sample_size=None,
-        random_state=None,
-        order=None,
-    ):
-        self.n_clusters = n_clusters
-        self.metric = metric
-        self.p = p
-        self.method = method
-        self.init = init
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.sample_size = sample_size
-        self.random_state = random_state
-        self.order = order
+    n_clusters: Any = 8
+    _: KW_ONLY
+    metric: Any = "euclidean"
+    p: Any = 2
+    method: Any = "fasterpam"
+    init: Any = "build"
+    max_iter: Any = 100
+    n_init: Any = "auto"
+    sample_size: Any = None
+    random_state: Any = None
+    order: Any = None
 
     @property
     def _n_features_out(self):

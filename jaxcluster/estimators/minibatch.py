@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ AUTO_RESTARTS = 3
     reported=("inertia_", "n_iter_", "n_steps_"),
     objective="smoothed inertia per row",
 )
+@dataclass(eq=False, repr=False)
 class MiniBatchKMeans(CenterEstimator):
     """k-means on small random batches, with scikit-learn's parameters, attributes and methods.
 
@@ -69,36 +71,20 @@ class MiniBatchKMeans(CenterEstimator):
         [3, 3]
     """
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        init="k-means++",
-        max_iter=100,
-        batch_size=1024,
-        verbose=0,
-        compute_labels=True,
-        random_state=None,
-        order=None,
-        tol=0.0,
-        max_no_improvement=10,
-        init_size=None,
-        n_init="auto",
-        reassignment_ratio=0.01,
-    ):
-        self.n_clusters = n_clusters
-        self.init = init
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.compute_labels = compute_labels
-        self.random_state = random_state
-        self.order = order
-        self.tol = tol
-        self.max_no_improvement = max_no_improvement
-        self.init_size = init_size
-        self.n_init = n_init
-        self.reassignment_ratio = reassignment_ratio
+    n_clusters: Any = 8
+    _: KW_ONLY
+    init: Any = "k-means++"
+    max_iter: Any = 100
+    batch_size: Any = 1024
+    verbose: Any = 0
+    compute_labels: Any = True
+    random_state: Any = None
+    order: Any = None
+    tol: Any = 0.0
+    max_no_improvement: Any = 10
+    init_size: Any = None
+    n_init: Any = "auto"
+    reassignment_ratio: Any = 0.01
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -264,6 +265,7 @@ def _roots_and_precisions(covariance, covariances):
     objective="lower bound (nats per row)",
     takes_missing=True,
 )
+@dataclass(eq=False, repr=False)
 class GaussianMixture(MixtureEstimator):
     """Gaussian mixture by expectation–maximization, with scikit-learn's parameters, attributes and methods.
 
@@ -312,48 +314,26 @@ class GaussianMixture(MixtureEstimator):
         [1.0, 10.0]
     """
 
-    def __init__(
-        self,
-        n_components=1,
-        *,
-        covariance_type="full",
-        tol=1e-3,
-        reg_covar=1e-6,
-        max_iter=100,
-        n_init=1,
-        init_params="kmeans",
-        weights_init=None,
-        means_init=None,
-        precisions_init=None,
-        random_state=None,
-        order=None,
-        warm_start=False,
-        verbose=0,
-        verbose_interval=10,
-        missing=False,
-        precision=None,
-        batch_size=None,
-        decay=0.7,
-    ):
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.order = order
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.missing = missing
-        self.precision = precision
-        self.batch_size = batch_size
-        self.decay = decay
+    n_components: Any = 1
+    _: KW_ONLY
+    covariance_type: Any = "full"
+    tol: Any = 1e-3
+    reg_covar: Any = 1e-6
+    max_iter: Any = 100
+    n_init: Any = 1
+    init_params: Any = "kmeans"
+    weights_init: Any = None
+    means_init: Any = None
+    precisions_init: Any = None
+    random_state: Any = None
+    order: Any = None
+    warm_start: Any = False
+    verbose: Any = 0
+    verbose_interval: Any = 10
+    missing: Any = False
+    precision: Any = None
+    batch_size: Any = None
+    decay: Any = 0.7
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:

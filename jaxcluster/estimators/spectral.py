@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -200,6 +201,7 @@ class _SpectralEstimator(Estimator):
     clusters="n_clusters",
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
+@dataclass(eq=False, repr=False)
 class SpectralClustering(ClusterMixin, _SpectralEstimator):
     """Spectral clustering: k-means, or another assignment, of eigenvectors of the normalized graph Laplacian.
 
@@ -249,42 +251,23 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
 
     _n_trivial = 1
 
-    def __init__(
-        self,
-        n_clusters=8,
-        *,
-        eigen_solver=None,
-        n_components=None,
-        random_state=None,
-        order=None,
-        n_init=10,
-        gamma=1.0,
-        affinity="rbf",
-        n_neighbors=10,
-        eigen_tol="auto",
-        assign_labels="kmeans",
-        degree=3,
-        coef0=1,
-        kernel_params=None,
-        n_jobs=None,
-        verbose=False,
-    ):
-        self.n_clusters = n_clusters
-        self.eigen_solver = eigen_solver
-        self.n_components = n_components
-        self.random_state = random_state
-        self.order = order
-        self.n_init = n_init
-        self.gamma = gamma
-        self.affinity = affinity
-        self.n_neighbors = n_neighbors
-        self.eigen_tol = eigen_tol
-        self.assign_labels = assign_labels
-        self.degree = degree
-        self.coef0 = coef0
-        self.kernel_params = kernel_params
-        self.n_jobs = n_jobs
-        self.verbose = verbose
+    n_clusters: Any = 8
+    _: KW_ONLY
+    eigen_solver: Any = None
+    n_components: Any = None
+    random_state: Any = None
+    order: Any = None
+    n_init: Any = 10
+    gamma: Any = 1.0
+    affinity: Any = "rbf"
+    n_neighbors: Any = 10
+    eigen_tol: Any = "auto"
+    assign_labels: Any = "kmeans"
+    degree: Any = 3
+    coef0: Any = 1
+    kernel_params: Any = None
+    n_jobs: Any = None
+    verbose: Any = False
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> SpectralClustering:
@@ -390,6 +373,7 @@ def _one_weight(affinity):
 
 
 @register("spectral-embedding")
+@dataclass(eq=False, repr=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.
 
@@ -420,28 +404,16 @@ class SpectralEmbedding(_SpectralEstimator):
         (6, 1)
     """
 
-    def __init__(
-        self,
-        n_components=2,
-        *,
-        affinity="nearest_neighbors",
-        gamma=None,
-        random_state=None,
-        order=None,
-        eigen_solver=None,
-        eigen_tol="auto",
-        n_neighbors=None,
-        n_jobs=None,
-    ):
-        self.n_components = n_components
-        self.affinity = affinity
-        self.gamma = gamma
-        self.random_state = random_state
-        self.order = order
-        self.eigen_solver = eigen_solver
-        self.eigen_tol = eigen_tol
-        self.n_neighbors = n_neighbors
-        self.n_jobs = n_jobs
+    n_components: Any = 2
+    _: KW_ONLY
+    affinity: Any = "nearest_neighbors"
+    gamma: Any = None
+    random_state: Any = None
+    order: Any = None
+    eigen_solver: Any = None
+    eigen_tol: Any = "auto"
+    n_neighbors: Any = None
+    n_jobs: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None) -> SpectralEmbedding:
