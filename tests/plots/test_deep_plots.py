@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from jaxcluster import plots
 
@@ -17,12 +12,6 @@ RECORDS = [
     *({"phase": "cluster", "epoch": i, "loss": 1 + i, "changed": 0.5 / i} for i in range(1, 3)),
     {"phase": "cluster", "epoch": 3, "loss": float("nan"), "changed": 0.0},
 ]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def lines(ax) -> list[tuple[list[float], list[float]]]:

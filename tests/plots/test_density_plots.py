@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 import scipy.sparse
+from figures import texts, title
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from scipy.cluster import hierarchy
@@ -48,23 +45,9 @@ TREE = np.array(
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, -1])
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def order() -> OPTICS:
     return OPTICS(min_samples=5, cluster_method="dbscan", eps=1.5).fit(X)
-
-
-def title(ax) -> str:
-    return ax.get_title(loc="left")
-
-
-def texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.texts]
 
 
 def ticks(ax) -> list[str]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -21,12 +17,6 @@ X = RNG.normal(size=(12, 2))
 Y = RNG.normal(size=(9, 2)) + 3
 LABELS = np.array([0, 1, 2] * 4)
 PLAN = RNG.random((12, 9)) * (RNG.random((12, 9)) > 0.5)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def lines(ax) -> LineCollection:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
+from figures import texts, title
 from matplotlib.colors import to_hex
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
@@ -20,27 +16,6 @@ RNG = np.random.default_rng(0)
 CENTERS = np.array([[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 7, 0, 0, 0]], np.float32)
 LABELS = np.repeat([0, 1, 2], [30, 20, 10])
 X = (CENTERS[LABELS] + RNG.normal(size=(60, 5))).astype(np.float32)
-
-
-@pytest.fixture
-def ax():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
-def title(ax) -> str:
-    return ax.get_title(loc="left")
-
-
-def texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.texts]
 
 
 DRAWN = {

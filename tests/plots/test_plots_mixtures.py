@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
+from figures import texts, title
 from matplotlib.colors import to_hex
 from matplotlib.patches import Ellipse
 from scipy.stats import norm
@@ -43,27 +39,6 @@ def spread_out(kind: str) -> np.ndarray:
         "diag": FULL * np.eye(5),
         "spherical": np.stack([variance * np.eye(5) for variance in SPREADS["spherical"]]),
     }[kind]
-
-
-@pytest.fixture
-def ax():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
-def title(ax) -> str:
-    return ax.get_title(loc="left")
-
-
-def texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.texts]
 
 
 # Components -----------------------------------------------------------------------------------------------------
