@@ -1,4 +1,4 @@
-"""What every test shares: two host devices, checked signatures, fixed data, and a count of compilations."""
+"""Setup of all tests: two host devices, checked signatures, fixed data, and a count of compilations."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Blobs(NamedTuple):
 
 
 class Compilations:
-    """How many programs JAX has asked for since counting began, whether XLA compiled them or the cache had them."""
+    """A count of the programs that JAX requests, compiled by XLA or loaded from the cache."""
 
     def __init__(self) -> None:
         self.count = 0

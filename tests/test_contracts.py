@@ -51,8 +51,10 @@ def cloud():
 
 @pytest.fixture(scope="module")
 def repeats():
-    """How often each of the first 290 rows comes: once, twice or three times, and 320 rows in all, which are padded no
-    further than the rows themselves, so that all run in programs that other tests have compiled."""
+    """Repetitions of each of the first 290 samples: one, two or three, and 320 in all.
+
+    320 samples are padded to the same length as 300, so that all run in programs that other tests have compiled.
+    """
     return np.random.default_rng(3).permutation(np.repeat([1, 2, 3], [270, 10, 10]))
 
 
@@ -60,20 +62,20 @@ def same_partition(a, b, least: float = 1) -> bool:
     return adjusted_rand_score(np.asarray(a), np.asarray(b)) >= least
 
 
-def middles(fit):
-    """What represents the clusters: centers, or the means of a mixture."""
+def representatives(fit):
+    """Representatives of the clusters: centers, or the means of a mixture."""
     return np.asarray(fit.state.centers if hasattr(fit.state, "centers") else fit.state.means)
 
 
 def objective(fit):
-    """What the fit minimized: the inertia, or the mean negative log-likelihood of a mixture."""
+    """The minimized objective: the inertia, or the mean negative log-likelihood of a mixture."""
     return np.asarray(fit.state.inertia if hasattr(fit.state, "inertia") else fit.state.objective)
 
 
 def assert_same_fit(a, b, rtol=1e-4):
     assert np.array_equal(np.asarray(a.labels), np.asarray(b.labels))
     np.testing.assert_allclose(objective(a), objective(b), rtol=rtol)
-    np.testing.assert_allclose(middles(a), middles(b), rtol=rtol, atol=1e-4)
+    np.testing.assert_allclose(representatives(a), representatives(b), rtol=rtol, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -129,7 +131,7 @@ def test_weight_equals_repetition(name, rows, repeats, key):
     repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
     assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
     np.testing.assert_allclose(objective(weighted), objective(repeated), rtol=1e-4)
-    np.testing.assert_allclose(middles(weighted), middles(repeated), atol=1e-3)
+    np.testing.assert_allclose(representatives(weighted), representatives(repeated), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -138,7 +140,7 @@ def test_rows_of_weight_zero_do_not_count(name, rows, key):
     x = np.concatenate([rows, outliers])
     w = np.concatenate([np.ones(len(rows)), np.zeros(20)])
     fit = ALGORITHMS[name].fit(key, x, K, weights=w)
-    assert np.abs(middles(fit)).max() < 20
+    assert np.abs(representatives(fit)).max() < 20
     assert np.isfinite(objective(fit))
 
 

@@ -35,7 +35,7 @@ print(json.dumps({"before": before, "after": after, "new": new, "devices": devic
 
 @pytest.fixture(scope="module")
 def imported() -> dict:
-    """What a fresh interpreter sees before and after ``import jaxcluster``."""
+    """The state of a fresh interpreter before and after ``import jaxcluster``."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     probe = [sys.executable, "-c", PROBE]
     done = subprocess.run(probe, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

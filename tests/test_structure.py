@@ -1,4 +1,4 @@
-"""How the source is laid out: imports point down, files and functions are short, names and docstrings are plain."""
+"""Layout of the source: imports point down, files and functions are short, names and docstrings are plain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "jaxcluster"
+REPOSITORY = Path(__file__).parents[1]
+ROOT = REPOSITORY / "jaxcluster"
+
+FOLDERS = ("jaxcluster", "bench", "tests", "examples")
+"""Folders whose files obey the limits of length and the rules of docstrings."""
 
 LEVELS = (
     ("types",),
@@ -28,7 +32,7 @@ LEVELS = (
 )
 """Packages and modules that may import those of the levels above them, and of their own."""
 
-OPENERS = re.compile(r"(What|How|Where|Which|Whether|Who)\b")
+OPENERS = re.compile(r"(What|How|Where|Which|Whether|Who|From|By|Of|That|Whatever)\b")
 
 MOODS = frozenset(
     [
@@ -84,8 +88,8 @@ MOST_LINES, MOST_OF_A_FUNCTION = 500, 80
 
 
 @cache
-def trees() -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
+def trees(folder: str = "jaxcluster") -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in sorted((REPOSITORY / folder).rglob("*.py"))}
 
 
 def modules() -> dict[str, Path]:
@@ -140,9 +144,10 @@ def test_no_import_circle():
         visit(module, [])
 
 
-def test_files_and_functions_are_short():
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_files_and_functions_are_short(folder):
     long = []
-    for path, tree in trees().items():
+    for path, tree in trees(folder).items():
         lines = len(path.read_text().splitlines())
         if lines > MOST_LINES:
             long.append((path.name, lines))
@@ -166,19 +171,21 @@ def docstrings(tree: ast.Module):
                 yield ast.unparse(getattr(before, "target", None) or before.targets[0]), after.value.value
 
 
-def test_docstrings_name_the_thing_or_give_an_order():
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_name_the_thing_or_give_an_order(folder):
     assert [
         (path.name, name, text.splitlines()[0])
-        for path, tree in trees().items()
+        for path, tree in trees(folder).items()
         for name, text in docstrings(tree)
         if OPENERS.match(text.strip())
     ] == []
 
 
-def test_tuples_that_are_returned_are_described():
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_tuples_that_are_returned_are_described(folder):
     assert [
         (path.name, node.name)
-        for path, tree in trees().items()
+        for path, tree in trees(folder).items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns
         if ast.unparse(node.returns).startswith("tuple[") and "Returns:" not in (ast.get_docstring(node) or "")

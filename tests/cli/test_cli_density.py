@@ -21,7 +21,11 @@ ALWAYS = {"config.json", "labels.csv", "metrics.json", "model"}
 
 @pytest.fixture(scope="module")
 def moons() -> tuple[np.ndarray, np.ndarray]:
-    """Two moons with a few rows far from both."""
+    """Two moons and a few samples far from both.
+
+    Returns:
+        The samples, and the moon of each.
+    """
     x, y = make_moons(N, noise=0.04, random_state=0)
     x[:4] = [[4, 4], [-4, 4], [4, -4], [-4, -4]]
     return x.astype(np.float32), y

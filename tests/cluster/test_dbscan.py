@@ -92,7 +92,7 @@ def test_minkowski(p):
 
 
 def test_directions():
-    """By cosine, rows of zeros too, which are at distance 1 from all others."""
+    """The cosine metric, with samples of zeros, which are at distance 1 from all others."""
     x = make_moons(500, noise=0.1, random_state=0)[0]
     assert_same(x, 1e-4, 5, metric="cosine")
     x[::50] = 0
@@ -248,7 +248,7 @@ def test_entries_of_one_side_count_for_both(form):
 
 
 def test_a_stored_zero_is_a_distance():
-    """Of equal rows, which a graph of neighbors holds as an entry of 0."""
+    """Equal samples are neighbors: their distance in a graph is a stored 0."""
     graph = scipy.sparse.csr_array((np.array([0.0, 5.0]), ([0, 2], [1, 1])), shape=(3, 3))
     np.testing.assert_array_equal(dbscan.fit(graph, eps=1, min_samples=2, metric="precomputed").labels, [0, 0, -1])
 

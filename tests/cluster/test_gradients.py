@@ -1,5 +1,8 @@
-"""What all implicit gradients promise: they are those of the steps and of differences, of second order too, in float32
-to a thousandth, under jit and vmap, in memory that the steps do not grow; and labels refuse them."""
+"""Implicit gradients equal those of unrolled steps and of finite differences, of second order too.
+
+In float32 they do so to a thousandth, under jit and vmap, in memory that does not grow with the steps. Labels have no
+gradient and raise an error.
+"""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def test_second_derivatives_know_that_the_potentials_move(wide):
 
 
 def test_both_derivatives_of_the_divergence_with_penalties(wide):
-    """By rows, weights, ε and ρ: the gradient is that of differences, and its products are those of its own."""
+    """Gradients by samples, weights, ε and ρ equal finite differences, and so do Hessian-vector products."""
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(3, 2)), rng.normal(size=(4, 2)), [0.2, 0.5, 0.6], [0.1, 0.3, 0.2, 0.2], [0.5, 1.5]]
     numbers = np.concatenate([np.ravel(part) for part in parts])

@@ -145,7 +145,7 @@ def test_what_float64_does_not_reach_is_said():
 
 
 def test_weights_of_tiles_in_float32():
-    """By a product where rows are near each other, by differences where they are not."""
+    """Distances are taken by a matrix product for near samples, by differences for far ones."""
     x = BLOBS.x.astype(np.float32) * np.float32(GAMMA**0.5)
     far = np.concatenate([x, x + np.float32(4096)])
     weights = np.asarray(jax.jit(gaussian_weights)(far, far))

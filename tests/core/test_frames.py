@@ -31,7 +31,7 @@ from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.nearest import nearest
 
 PLAIN = blobs(k=4, size=75, d=5)
-"""Of the shape that all contracts have, so that they share their programs."""
+"""Samples of the shape that all contracts have, so that they share their programs."""
 
 DIRECTIONS = {"kmeans-cosine"}
 """Algorithms to which the origin means something, so that an offset or a far sample is another problem."""

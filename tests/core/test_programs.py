@@ -103,12 +103,12 @@ def child_that_ends():
 
 @pytest.fixture
 def settings(monkeypatch):
-    """What is asked of JAX's configuration, in a process whose caller has set nothing."""
-    asked = {}
+    """Updates of JAX's configuration, in a process whose caller has set nothing."""
+    updates = {}
     monkeypatch.setattr(
-        programs, "jax", SimpleNamespace(config=SimpleNamespace(**SET_BY_NOBODY, update=asked.__setitem__))
+        programs, "jax", SimpleNamespace(config=SimpleNamespace(**SET_BY_NOBODY, update=updates.__setitem__))
     )
-    return asked
+    return updates
 
 
 SET_BY_NOBODY = {"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": True}

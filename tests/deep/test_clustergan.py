@@ -41,8 +41,8 @@ def variables(module, *which):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(module, *which))]
 
 
-def changed(one, two, name):
-    """Whether a parameter of a part is another."""
+def parameters_differ(one, two, name):
+    """True if a parameter of a network differs between two modules."""
     return any(
         (a != b).any() for a, b in zip(*(variables(getattr(m, name), nnx.Param) for m in (one, two)), strict=True)
     )
@@ -128,8 +128,8 @@ def test_each_turn_moves_its_own_side(blobs, moving):
         update_phases = tuple(turn._replace(name="loss") for turn in made().update_phases if turn.parts == (moving,))
 
     after = fit(made(Half), blobs.x, epochs=1, steps_per_epoch=1).module
-    assert changed(made(), after, "critic") == (moving == "critic")
-    assert all(changed(made(), after, name) == (moving == "players") for name in ("generator", "encoder"))
+    assert parameters_differ(made(), after, "critic") == (moving == "critic")
+    assert all(parameters_differ(made(), after, name) == (moving == "players") for name in ("generator", "encoder"))
 
 
 def test_the_critic_has_several_moves_a_step():

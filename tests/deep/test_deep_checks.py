@@ -127,8 +127,8 @@ def test_an_optimizer_of_flax_is_told_what_to_pass(blobs):
         model.fit(blobs.x)
 
 
-def sound(model, x):
-    """What holds of any fit, also of one that failed."""
+def assert_usable(model, x):
+    """Assert properties that every fit has, also one that failed."""
     np.testing.assert_array_equal(model.predict(x), model.labels_)
     assert np.isfinite(model.transform(x)).all()
     assert np.isfinite(model.predict_proba(x)).all()
@@ -152,7 +152,7 @@ def test_a_failed_training_leaves_a_network_that_answers(blobs, name):
     with pytest.warns(ConvergenceWarning, match=message) as said:
         model = DEC(4, **CODED | {"epochs": 3}, optimizer=optimizer).fit(blobs.x)
     assert (model.status_, model.failed_step_) == (Status.NOT_FINITE, step)
-    sound(model, blobs.x)
+    assert_usable(model, blobs.x)
     advice = str(said[0].message)
     assert "Pass an optimizer with a lower rate" in advice
     assert "learning_rate" not in advice
@@ -162,7 +162,7 @@ def test_both_sides_of_a_game_are_those_before_the_failure(blobs):
     options = TINY | {"epochs": 1, "optimizer": optax.sgd(lambda step: jnp.where(step >= 3, jnp.nan, 1e-4))}
     with pytest.warns(ConvergenceWarning, match="step 1 of train; the network is that after step 0"):
         model = ClusterGAN(4, **options).fit(blobs.x)  # the fourth of five moves of the critic
-    sound(model, blobs.x)
+    assert_usable(model, blobs.x)
     assert (model.n_iter_, model.history_.size, model.epoch_history_) == (0, 0, [])
 
 

@@ -46,8 +46,8 @@ class Watched(DEC):
         return loss, {"gap": jnp.max(jnp.abs(batch.target - self.expected[batch.index]))}
 
 
-class Same(nnx.Module):
-    """What goes in comes out."""
+class Identity(nnx.Module):
+    """The identity."""
 
     def __call__(self, x):
         return x
@@ -86,13 +86,13 @@ def fit(module, **options):
 
 @pytest.fixture(scope="module")
 def trained():
-    """What is learned in four passes over the rows."""
+    """Each method, trained for four passes over the samples."""
     return {name: fit(make(name)) for name in METHODS}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_falls(name, trained):
-    """That of all rows, for the targets of the first look."""
+    """The loss of all samples, for the targets of the first refresh."""
     start = make(name)
     batch = Batch(ROWS, start.refresh(start.features(ROWS), KEY).target, jnp.arange(N))
     before = nnx.clone(start).loss(batch, KEY)[0]
@@ -268,7 +268,7 @@ def test_vade_is_its_bound(likelihood):
 
 def test_vade_draws_from_its_mixture_and_from_one_of_its_clusters():
     means = np.array([[-30, 0], [0, 30], [30, 0]], np.float32)
-    module = VaDE(Autoencoder(Same(), Same()), SHARES, means, VARIANCES)
+    module = VaDE(Autoencoder(Identity(), Identity()), SHARES, means, VARIANCES)
     for cluster in range(K):
         rows, labels = module.sample(KEY, 4000, cluster)
         np.testing.assert_array_equal(labels, np.full(4000, cluster))

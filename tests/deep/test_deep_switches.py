@@ -108,7 +108,7 @@ def kinds(tree):
 
 
 def test_no_tracer_leaks():
-    """Of a loss with a fit inside, which is differentiated through, in the loops of a training."""
+    """A loss that differentiates through a fit leaks no tracer in the loops of a training."""
     with switched(SWITCHES | LEAKS):
         traced("soft k-means layer")
 

@@ -39,7 +39,11 @@ def refuse(*words: object) -> str:
 
 
 def rows_and_species(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(N, D) rows around K centers in different units, and the name of the species of each."""
+    """Draw samples around K centers, with features in different units.
+
+    Returns:
+        The samples, (N, D), and the name of the species of each, (N,).
+    """
     rng = np.random.default_rng(seed)
     species = rng.permutation(np.arange(N) % K)
     centers = np.array([[0, 0, 0, 0], [8, 0.5, 8, 0], [0, 0.5, 8, 8]])

@@ -1,4 +1,4 @@
-"""How the tests of the readers write files and hear complaints."""
+"""Helpers for the tests of readers: writing files, and reading error messages."""
 
 from __future__ import annotations
 

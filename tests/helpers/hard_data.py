@@ -175,7 +175,11 @@ def means(x: np.ndarray, labels: np.ndarray, k: int, weights: np.ndarray | None 
 
 
 def lloyd(x: np.ndarray, start: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Labels, centers and inertia of Lloyd's iteration, run until labels repeat; no cluster may run empty."""
+    """Lloyd's iteration, run until labels repeat; no cluster may become empty.
+
+    Returns:
+        Labels, centers and inertia.
+    """
     labels, centers = None, np.asarray(start, np.longdouble)
     while True:
         squares = squared_distances(x, centers)
@@ -195,6 +199,6 @@ def inertia(x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 
 
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two labelings differ by nothing but the numbers of their clusters."""
+    """True if two labelings differ only in the numbers of their clusters."""
     pairs = np.unique(np.column_stack([np.asarray(a), np.asarray(b)]), axis=0)
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))

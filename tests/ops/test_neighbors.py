@@ -187,7 +187,7 @@ def test_other_rows_have_no_distances_that_are_not_given():
 
 
 def assert_is_tree(tree, reach):
-    """Of mutual reachability: it joins all rows, weighs what it says, and no tree weighs less."""
+    """Assert that a tree is a minimum spanning tree of the mutual reachability, with the weights of its edges."""
     n = len(reach)
     graph = scipy.sparse.coo_array((np.ones(n - 1), tuple(tree.edges.T)), shape=(n, n))
     assert csgraph.connected_components(graph, directed=False)[0] == 1

@@ -184,8 +184,8 @@ def all_least_labels(near, labels):
     ]
 
 
-def asked_of_the_host(monkeypatch):
-    """How many rows the host is asked for, call by call."""
+def record_host_rows(monkeypatch):
+    """Record the number of samples that the host compares in each call."""
     compared_rows, sums = [], radius.exact_sums
 
     def exact_sums_and_tell(near, rows, parts):
@@ -199,7 +199,7 @@ def asked_of_the_host(monkeypatch):
 @pytest.mark.parametrize("columns", [2, 9, 30])
 def test_float32_leaves_little_to_the_host(columns, monkeypatch):
     """Wherever the rows are: an offset, two far groups and a far row round nothing away."""
-    compared_rows = asked_of_the_host(monkeypatch)
+    compared_rows = record_host_rows(monkeypatch)
     x, ball = np.random.default_rng(2).normal(size=(2_000, columns)), near_ball(2.0, np.sqrt(2 * columns) * 0.7)
     counts = neighbor_mask(x, np.arange(2_000), ball).sum(axis=1)
     at_least = int(np.median(counts))
@@ -211,7 +211,7 @@ def test_float32_leaves_little_to_the_host(columns, monkeypatch):
 
 def test_float32_that_tells_nothing_leaves_to_the_host_what_is_near(monkeypatch):
     """Blocks of rows that are a billion radii apart are compared with their own rows, not with all."""
-    compared_rows = asked_of_the_host(monkeypatch)
+    compared_rows = record_host_rows(monkeypatch)
     x = np.repeat(np.random.default_rng(2).uniform(size=(600, 1)), 2, axis=0)
     compared, sums = [], radius.query_sums
     monkeypatch.setattr(radius, "query_sums", lambda a, b, ball: compared.append(sums(a, b, ball)) or compared[-1])
