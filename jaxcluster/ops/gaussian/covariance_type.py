@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ LOG_2PI = math.log(2 * math.pi)
 EXPANDED, HALF_EXPANDED, DIFFERENCES = 0, 1, 2
 """Forms of a squared Mahalanobis distance, from the cheapest to the most exact: ‖Rᵀx‖² − 2·Rᵀx·Rᵀμ + ‖Rᵀμ‖²,
 ‖Rᵀx − Rᵀμ‖², and ‖Rᵀ(x − μ)‖². Moments have the same three forms."""
+
+Form: TypeAlias = int | Int[Array, ""]
+"""Type of such a form: an int, known while a program is traced, or an array."""
 
 MAX_DIFFERENCE_TILES = 16
 """Upper bound for the memory of the differences x − μ, in multiples of the budget of a tile."""
@@ -153,9 +156,7 @@ def form_of(covariance_type: CovarianceType, means: Float[Array, "k d"], factor:
     return beyond_expanded.astype(jnp.int32) + (beyond_expanded & beyond_half_expanded).astype(jnp.int32)
 
 
-def switch_form(
-    form: int | Int[Array, ""], forms: tuple[int, ...], bodies: Sequence[Callable[..., Any]], *operands: Array
-) -> Any:
+def switch_form(form: Form, forms: tuple[int, ...], bodies: Sequence[Callable[..., Any]], *operands: Array) -> Any:
     """Result of the body of the first of ``forms`` that is at least as exact as ``form``.
 
     An int is resolved while the program is traced and leaves no branch; an array becomes a `jax.lax.switch`.

@@ -14,6 +14,7 @@ from jaxcluster.ops.gaussian.covariance_type import (
     EXPANDED,
     CovarianceType,
     Factor,
+    Form,
     Moments,
     floor_variances,
     product,
@@ -22,7 +23,7 @@ from jaxcluster.ops.gaussian.covariance_type import (
     switched_row_cost,
     with_ones,
 )
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Array, Bool, Float
 
 FORMS = (EXPANDED, DIFFERENCES)
 
@@ -39,7 +40,7 @@ def diagonal_factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Fa
 
 
 def diagonal_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
 
@@ -57,11 +58,7 @@ def diagonal_mahalanobis_sq(
 
 
 def diagonal_moments(
-    r: Float[Array, "k n"],
-    means: Float[Array, "k d"],
-    x: Float[Array, "d n"],
-    form: int | Int[Array, ""],
-    precision=HIGHEST,
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
     d = means.shape[1]
@@ -116,7 +113,7 @@ def spherical_factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Fa
 
 
 def square_distances(
-    means: Float[Array, "k d"], x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """Squared Euclidean distances (data units²), expanded or by differences; never negative.
 
@@ -138,18 +135,14 @@ def square_distances(
 
 
 def spherical_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
     return jnp.square(factor.root)[:, None] * square_distances(means, x, form, precision)
 
 
 def spherical_moments(
-    r: Float[Array, "k n"],
-    means: Float[Array, "k d"],
-    x: Float[Array, "d n"],
-    form: int | Int[Array, ""],
-    precision=HIGHEST,
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
     d = means.shape[1]

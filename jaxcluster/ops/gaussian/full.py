@@ -20,6 +20,7 @@ from jaxcluster.ops.gaussian.covariance_type import (
     HALF_EXPANDED,
     CovarianceType,
     Factor,
+    Form,
     Moments,
     isotropic,
     product,
@@ -28,7 +29,7 @@ from jaxcluster.ops.gaussian.covariance_type import (
     switched_row_cost,
     with_ones,
 )
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Array, Bool, Float
 
 MIN_PIVOT_ULPS = 4
 """Smallest squared Cholesky pivot that counts as positive, in rounding errors of the variance it is taken from."""
@@ -126,7 +127,7 @@ def _leading(matrix, like):
 
 
 def full_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
     d = means.shape[1]
@@ -150,11 +151,7 @@ def full_mahalanobis_sq(
 
 
 def full_moments(
-    r: Float[Array, "k n"],
-    means: Float[Array, "k d"],
-    x: Float[Array, "d n"],
-    form: int | Int[Array, ""],
-    precision=HIGHEST,
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
     d = means.shape[1]
@@ -213,7 +210,7 @@ FULL_COVARIANCE = CovarianceType(
 
 
 def tied_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
     relative, shared = tied_relative_mahalanobis_sq(means, factor, x, form, precision)
@@ -221,7 +218,7 @@ def tied_mahalanobis_sq(
 
 
 def tied_relative_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: int | Int[Array, ""], precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"]]:
     """Squared Mahalanobis distances less a shared term.
 
@@ -247,11 +244,7 @@ def tied_relative_mahalanobis_sq(
 
 
 def tied_moments(
-    r: Float[Array, "k n"],
-    means: Float[Array, "k d"],
-    x: Float[Array, "d n"],
-    form: int | Int[Array, ""],
-    precision=HIGHEST,
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
     weight = jnp.sum(r, axis=1)
