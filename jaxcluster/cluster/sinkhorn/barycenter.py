@@ -354,7 +354,7 @@ def _projected(cost: TileCost, problem: Problem, g):
         logits = logits_of(cost(rows[0], problem.columns), g[None, :], problem.epsilon)
         return (), jax.nn.softmax(logits + safe_log(problem.b)[None, :], axis=1) @ problem.columns
 
-    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem))[1]
 
 
 def _side(checked: CheckedProblem, side: int) -> CheckedProblem:

@@ -195,7 +195,7 @@ def plan_sums(cost: TileCost, problem: Problem, f, g) -> tuple[PlanSums, Float[A
         worth = PlanSums(a @ ((density * costs) @ problem.b), a @ (excess @ problem.b), problem.b * (a @ density))
         return worth, a * (density @ problem.b)
 
-    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))
+    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem))
 
 
 def full_cost_of(cost: TileCost, f, g, problem: Problem) -> Float[Array, ""]:
@@ -456,7 +456,7 @@ def _plan(static, problem: Problem, f, g):
         rows, a, f = rows
         return (), a[:, None] * densities(cost, problem, rows, f, g)[2] * problem.b[None, :]
 
-    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+    return fold_rows(tile, tile_inputs(problem, f), tile=tile_for(problem))[1]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -472,7 +472,7 @@ def _product(static, problem: Problem, f, g, vectors):
         return (), a[:, None] * (densities(cost, problem, rows, f, g)[2] @ (problem.b[:, None] * vectors))
 
     rows = tile_inputs(problem, f, vectors) if transpose else tile_inputs(problem, f)
-    summary, per_row = fold_rows(tile, rows, tile=tile_for(problem.a.shape[0], problem.b.shape[0]))
+    summary, per_row = fold_rows(tile, rows, tile=tile_for(problem))
     return problem.b[:, None] * summary if transpose else per_row
 
 

@@ -474,12 +474,12 @@ def all_costs(cost: TileCost, rows: Any, columns: Any) -> Float[Array, "n m"]:
     """Cost matrix, in tiles and by differences: computed once, it need not be as fast as products."""
     n, m = (jax.tree.leaves(side)[0].shape[0] for side in (rows, columns))
     function = exact_tile(cost)
-    return map_rows(jax.checkpoint(lambda rows: function(rows, columns)), rows, tile=tile_for(n, m))
+    return map_rows(jax.checkpoint(lambda rows: function(rows, columns)), rows, tile=tile_rows(n, m, TILE))
 
 
-def tile_for(n: int, m: int) -> int:
-    """Number of rows in a tile against m columns."""
-    return tile_rows(n, m, TILE)
+def tile_for(problem: Problem) -> int:
+    """Number of rows in a tile of a problem."""
+    return tile_rows(problem.a.shape[0], problem.b.shape[0], TILE)
 
 
 def split(costs: Float[Array, "t m"]) -> tuple[Float[Array, "t m"], Bool[Array, "t m"]]:

@@ -436,7 +436,7 @@ def row_log_sum(cost: TileCost, problem: Problem, g: Float[Array, " m"]) -> Floa
         logits = logits_of(cost(rows, problem.columns), g[None, :], problem.epsilon) + safe_log(problem.b)[None, :]
         return (), responsibilities(logits.T)[0]
 
-    return fold_rows(tile, problem.rows, tile=tile_for(problem.a.shape[0], problem.b.shape[0]))[1]
+    return fold_rows(tile, problem.rows, tile=tile_for(problem))[1]
 
 
 def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
@@ -446,4 +446,4 @@ def largest_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
         costs = jnp.abs(cost(rows[0], problem.columns))
         return jnp.max(jnp.where(jnp.isfinite(costs), costs, 0)), ()
 
-    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem.a.shape[0], problem.b.shape[0]), monoid=MAX)[0]
+    return fold_rows(tile, tile_inputs(problem), tile=tile_for(problem), monoid=MAX)[0]

@@ -214,7 +214,7 @@ def stable_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> Pot
         return responsibilities(bare + (f / epsilon + safe_log(a))[:, None])[0], (f, row_sum)
 
     rows = tile_inputs(problem, f, *_row_constants(problem))
-    column_sum, (new_f, row_sum) = fold_rows(tile, rows, tile=_tile(problem), monoid=LOG_SUM_EXP)
+    column_sum, (new_f, row_sum) = fold_rows(tile, rows, tile=tile_for(problem), monoid=LOG_SUM_EXP)
     return _finish(problem, g, new_f, row_sum, column_sum, epsilon, omega)
 
 
@@ -240,7 +240,7 @@ def fast_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> tuple
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 
     rows = tile_inputs(problem, f, *_row_constants(problem))
-    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=_tile(problem))
+    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=tile_for(problem))
     # What underflows in a column is below tiny times the sum of the scales.
     exact = _all(columns > least * scale, problem.b) & _all(sums > least * jnp.sum(problem.b), problem.a)
     column_sum = jnp.log(jnp.maximum(columns, jnp.finfo(f.dtype).tiny)) - g / epsilon
@@ -273,7 +273,7 @@ def kernel_update(problem: Problem, kernel: Kernel, f, g, epsilon, omega) -> tup
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 
     rows = ((kernel.powers, kernel.row_max), problem.a, f, *_row_constants(problem))
-    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=_tile(problem))
+    (columns, scale), (new_f, row_sum, sums) = fold_rows(tile, rows, tile=tile_for(problem))
     # What underflows, in the kernel or in a product with it, is below tiny times the scales and the entries.
     exact = _all(columns > least * (scale + f.shape[0]), problem.b)
     exact &= _all(sums > least * (jnp.sum(scales) + g.shape[0]), problem.a)
@@ -353,10 +353,6 @@ def _row_max(logits):
 def _all(condition, weight):
     """True if the condition holds for all but entries of weight 0, from and to which no mass moves."""
     return jnp.all(condition | ~(weight > 0))
-
-
-def _tile(problem):
-    return tile_for(problem.a.shape[0], problem.b.shape[0])
 
 
 # -- rounding ----------------------------------------------------------------------------------------------------------
