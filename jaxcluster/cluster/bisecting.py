@@ -26,7 +26,7 @@ from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.batching import best_of, map_runs
+from jaxcluster.core.batching import best_of, best_run, map_runs
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
@@ -296,10 +296,8 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
 
     if static.init == FROM_CENTERS:
         fitted = best_of(map_runs(run, key_or_centers))
-    elif static.runs == 1:
-        fitted = run(key_or_centers)
     else:
-        fitted = best_of(map_runs(run, jax.random.split(key_or_centers, static.runs)))
+        fitted = best_run(run, key_or_centers, static.runs)
     pair, side = fitted.state.centers, fitted.state.assignment.labels
     children = jnp.stack([parent, s + 1])
     distance = samples.points.weight * distances_to_assigned(points.x, pair, side)

@@ -31,7 +31,7 @@ from jaxcluster.cluster.lloyd import (
 )
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
+from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
@@ -165,20 +165,7 @@ def fit(
 
 
 def fit_framed(
-    key: KeyArray,
-    x,
-    k: int,
-    *,
-    weights=None,
-    init="k-means++",
-    n_init: int | str = 1,
-    tol=1e-4,
-    max_steps=300,
-    metric: str = "sqeuclidean",
-    precision: str | None = None,
-    frozen=None,
-    active=None,
-    axis_name: str | None = None,
+    key, x, k, *, weights, init, n_init, tol, max_steps, metric, precision, frozen, active=None, axis_name=None
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -309,11 +296,10 @@ def _fit(static, key, points, constraints, tol, max_steps):
     constant = jax.lax.stop_gradient(points)
     samples = lloyd.Samples(constant, squared_norms(constant.x))
 
-    def best_run(samples, constraints, tol, max_steps, key):
-        run = partial(_run, static, samples, constraints, tol, max_steps)
-        return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
+    def fit_best(samples, constraints, tol, max_steps, key):
+        return best_run(partial(_run, static, samples, constraints, tol, max_steps), key, static.runs)
 
-    fitted = (best_run if static.axis_name else vmap_in_chunks(best_run))(samples, constraints, tol, max_steps, key)
+    fitted = (fit_best if static.axis_name else vmap_in_chunks(fit_best))(samples, constraints, tol, max_steps, key)
     return _finish(static, fitted, points, samples.norms, constraints)
 
 

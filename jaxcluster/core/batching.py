@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.types import Fit
+from jaxcluster.types import Fit, KeyArray
 
 CHUNK_LANES = 32
 """Runs that a CPU takes at once in a vmapped loop."""
@@ -23,6 +23,11 @@ def map_runs(run: Callable[..., Any], *arguments: Any) -> Any:
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: run(*one), arguments)
     return jax.vmap(run)(*arguments)
+
+
+def best_run(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> Fit:
+    """Best of several runs, each with its part of the key; a single one has the whole key."""
+    return run(key) if runs == 1 else best_of(map_runs(run, jax.random.split(key, runs)))
 
 
 def vmap_in_chunks(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -294,7 +294,8 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
         # One call per run, each with its own initial centers.
         fits = [
-            function(key, X, self.n_clusters, init=start, **options) for start in self._starts_from_callable(X, runs)
+            function(key, X, self.n_clusters, init=start, n_init=1, **options)
+            for start in self._starts_from_callable(X, runs)
         ]
         return min(fits, key=lambda fit: float(fit[0].state.inertia))
 

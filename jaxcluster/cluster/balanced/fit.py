@@ -103,18 +103,7 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
-def fit_framed(
-    key: KeyArray,
-    x,
-    k: int,
-    *,
-    size_min=None,
-    size_max=None,
-    init="k-means++",
-    n_init: int = 1,
-    tol=1e-4,
-    max_steps=300,
-) -> tuple[Fit, Frame]:
+def fit_framed(key, x, k, *, size_min, size_max, init, n_init, tol, max_steps) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
     Returns:

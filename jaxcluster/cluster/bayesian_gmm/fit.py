@@ -39,10 +39,10 @@ from jaxcluster.cluster.gmm.init import (
     initial_responsibilities,
     one_hot_responsibilities,
 )
-from jaxcluster.cluster.gmm.state import covariance_type_of, ridge_in_frame, wide_means
+from jaxcluster.cluster.gmm.state import covariance_type_of, public_history, ridge_in_frame, wide_means
 from jaxcluster.core import validation
-from jaxcluster.core.batching import best_of, map_runs, vmap_in_chunks
-from jaxcluster.core.dtypes import publish, times_power_of_two
+from jaxcluster.core.batching import best_run, vmap_in_chunks
+from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
@@ -209,9 +209,7 @@ def _finalize(options, fitted, far, x, prepared, ridge):
     degrees = fitted.state.degrees_of_freedom
     total = degrees[0] * k if covariance_type.name == "tied" else degrees.sum()
     shift = bound_shift(frame, total, d)
-    valid = jnp.arange(fitted.history.shape[0], dtype=jnp.int32) < fitted.steps
-    history = shift_bound(fitted.history, -1 * shift, frame)
-    history = jnp.where(valid, history, 0) if traced else publish(np.where(valid, history, 0), frame.dtype)
+    history = public_history(shift_bound(fitted.history, -1 * shift, frame), fitted.steps, frame)
     public = fitted.state.leave(frame, covariance_type, ridge, shift)
     return fitted._replace(state=public, labels=labels, status=status, history=history)
 
@@ -270,8 +268,7 @@ def _solve(static, key, points, weight_exponent, initial, params, traced):
 
 
 def _best_run(static, points, initial, prior, traced, key):
-    run = partial(_run, static, points, initial, prior, traced)
-    return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
+    return best_run(partial(_run, static, points, initial, prior, traced), key, static.runs)
 
 
 def _run(static, points, initial, prior, traced, key):

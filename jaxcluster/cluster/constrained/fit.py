@@ -113,19 +113,7 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
-def fit_framed(
-    key: KeyArray,
-    x,
-    k: int,
-    *,
-    must_link=None,
-    cannot_link=None,
-    weights=None,
-    init="k-means++",
-    n_init: int = 1,
-    tol=1e-4,
-    max_steps=300,
-) -> tuple[Fit, Frame]:
+def fit_framed(key, x, k, *, must_link, cannot_link, weights, init, n_init, tol, max_steps) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
     Returns:

@@ -34,12 +34,13 @@ from jaxcluster.cluster.gmm.state import (
     Ridge,
     covariance_type_named,
     public_covariances,
+    public_history,
     ridge_in_frame,
     to_data_units,
     wide_means,
 )
 from jaxcluster.core import validation
-from jaxcluster.core.batching import best_of, map_runs, map_threaded, vmap_in_chunks
+from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -254,7 +255,9 @@ def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: P
     elif not (np.asarray(public.weights) > 0).all():
         active = (np.asarray(public.weights) > 0)[..., None]
         public = public._replace(means=publish(np.where(active, public.means, 0), frame.dtype))
-    history = _public_history(fitted, solution.n_observed, ridge, frame)
+    n_observed = (jnp if is_traced else np).asarray(solution.n_observed)[..., None]
+    history = to_data_units(fitted.history, n_observed, -1 * ridge.log_jacobian, frame)
+    history = public_history(history, fitted.steps, frame)
     fitted = fitted._replace(state=public, labels=labels, status=status, history=history)
     return FramedFit(fitted, frame, None if is_traced else wide_means(exact, frame))
 
@@ -273,20 +276,8 @@ def _with_far_labels(options, solution, x, prepared, labels):
     return labels
 
 
-def _public_history(fitted, n_observed, ridge, frame):
-    """Mean negative log-likelihood (nats, in data units) after each step; 0 after the last step."""
-    is_traced = validation.is_traced(fitted, frame, ridge)
-    if not is_traced and ridge.log_jacobian == 0:
-        return frame.unscale(fitted.history)
-    array = jnp if is_traced else np
-    valid = array.arange(fitted.history.shape[-1], dtype=np.int32) < array.asarray(fitted.steps)[..., None]
-    history = to_data_units(fitted.history, array.asarray(n_observed)[..., None], -1 * ridge.log_jacobian, frame)
-    return jnp.where(valid, history, 0) if is_traced else publish(np.where(valid, history, 0), frame.dtype)
-
-
 def _best_run(static, points, init, traced, key):
-    run = partial(_run, static, points, init, traced)
-    return run(key) if static.runs == 1 else best_of(map_runs(run, jax.random.split(key, static.runs)))
+    return best_run(partial(_run, static, points, init, traced), key, static.runs)
 
 
 class _Run(NamedTuple):

@@ -237,6 +237,15 @@ def to_data_units(
     )
 
 
+def public_history(history: Any, steps: Any, frame: Frame) -> Published:
+    """Objectives (…, capacity) of a fit for the caller: 0 after the last step, which has no other unit."""
+    traced = validation.is_traced(history, steps, frame)
+    array = jnp if traced else np
+    valid = array.arange(history.shape[-1], dtype=np.int32) < array.asarray(steps)[..., None]
+    history = array.where(valid, history, 0)
+    return history if traced else publish(history, frame.dtype)
+
+
 def covariance_type_named(covariance: str) -> CovarianceType:
     """Covariance type of this name.
 

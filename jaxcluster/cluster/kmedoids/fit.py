@@ -32,7 +32,7 @@ from jaxcluster.cluster.kmedoids.distances import (
 )
 from jaxcluster.cluster.kmedoids.fasterpam import INITS, WeightedDistances, build, fasterpam, random_medoids
 from jaxcluster.core import validation
-from jaxcluster.core.batching import best_of, map_runs
+from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
@@ -380,7 +380,7 @@ def solve(config: SearchOptions, key, table: WeightedDistances, start, count: In
         medoids = initial_medoids(config, key, table, start)
         return fasterpam(table, medoids, count, tol=tol, max_steps=max_steps, capacity=config.capacity)
 
-    fitted = run(key) if config.number == 1 else best_of(map_runs(run, jax.random.split(key, config.number)))
+    fitted = best_run(run, key, config.number)
     # The (k, n) member weights are needed by the search only.
     return fitted._replace(state=fitted.state._replace(members=None))
 
