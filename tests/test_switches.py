@@ -150,7 +150,7 @@ CALLS = {
 }
 
 
-def differentiated(name, dtypes, slopes=True):
+def differentiated(name, dtypes, gradients=True):
     """Values and gradients from arrays of each dtype, in one program: tracing is most of the time."""
     function, *arrays = DIFFERENTIABLE[name]
 
@@ -158,7 +158,7 @@ def differentiated(name, dtypes, slopes=True):
         parts = [jnp.ravel(part) for part in jax.tree.leaves(function(*arrays))]
         return sum(jnp.dot(jnp.cos(jnp.arange(part.size).astype(part.dtype)), part) for part in parts)
 
-    derived = jax.value_and_grad(value, argnums=tuple(range(len(arrays)))) if slopes else value
+    derived = jax.value_and_grad(value, argnums=tuple(range(len(arrays)))) if gradients else value
     given = [[jnp.asarray(array, dtype) for array in arrays] for dtype in dtypes]
     return jax.jit(lambda given: [derived(*arrays) for arrays in given])(given)
 
@@ -183,7 +183,7 @@ def test_results_are_those_without_the_switches(name):
     """Within rounding from float32, and from float64 within that of float32."""
     made, known = (differentiated, True) if name in DIFFERENTIABLE else (called, False)
     dtypes = [np.float32] if name in FLOAT32_ONLY else [np.float32, np.float64]
-    without = partial(made, slopes=len(dtypes) == 1) if known else made
+    without = partial(made, gradients=len(dtypes) == 1) if known else made
     expected = [np.asarray(leaf) for leaf in jax.tree.leaves(without(name, [np.float32]))]
     with switched(SWITCHES | (LEAKS if name in PASSING_ON else {})):
         results = made(name, dtypes)

@@ -139,17 +139,17 @@ def test_what_was_decided_is_said_with_the_way_to_overrule_it(table):
 def test_the_layout_can_be_told_to_every_command(table):
     call("fit", "kmeans", "plain.csv", "--k", 2, "--out", "run", *QUICK)
     expected = labels_of("run")
-    told = ("--header", "--delimiter", "semicolon", "--decimal", ",", "--encoding", "latin-1")
-    call("fit", "kmeans", "german.csv", "--k", 2, "--out", "run", *told, *QUICK)
+    layout = ("--header", "--delimiter", "semicolon", "--decimal", ",", "--encoding", "latin-1")
+    call("fit", "kmeans", "german.csv", "--k", 2, "--out", "run", *layout, *QUICK)
     np.testing.assert_array_equal(labels_of("run"), expected)
-    for words in (told, ()):  # the second time the layout is the run's
+    for words in (layout, ()):  # the second time the layout is the run's
         call("predict", "run", "german.csv", *words, "--out", "predicted.csv", "--overwrite", "--quiet")
         assert Path("predicted.csv").read_text() == Path("run", "labels.csv").read_text()
-    call("sweep", "german.csv", "--k", 2, "--seeds", 1, "--out", "swept", *told, *QUICK)
+    call("sweep", "german.csv", "--k", 2, "--seeds", 1, "--out", "swept", *layout, *QUICK)
     assert json.loads(Path("swept", "config.json").read_text())["data"]["rows"] == 30
-    moved = call("transport", "german.csv", "plain.csv", "--epsilon", 1, "--out", "moved", "--max-iter", 50)
-    assert "(größe, 2020, 2021)" not in moved.stderr
-    assert "30 rows of german.csv onto 30 of plain.csv" in moved.stdout
+    transport = call("transport", "german.csv", "plain.csv", "--epsilon", 1, "--out", "moved", "--max-iter", 50)
+    assert "(größe, 2020, 2021)" not in transport.stderr
+    assert "30 rows of german.csv onto 30 of plain.csv" in transport.stdout
 
     call("fit", "kmeans", "years.csv", "--k", 2, "--out", "run", "--no-header", *QUICK)
     assert len(labels_of("run")) == 31
@@ -290,11 +290,11 @@ def test_every_ending_but_convergence_is_a_warning(status, capsys):
     from jaxcluster.report.context import SHELL
 
     summary._warn_of_ending(Ended(status), warned=False)
-    said = capsys.readouterr().err
-    assert said == ("" if status == Status.CONVERGED else f"Warning: {SHELL[status]}\n")
+    stderr = capsys.readouterr().err
+    assert stderr == ("" if status == Status.CONVERGED else f"Warning: {SHELL[status]}\n")
     summary._warn_of_ending(Ended(status), warned=True)
     assert bool(capsys.readouterr().err) == (status == Status.MAX_STEPS)  # it alone is not said by estimators
-    assert "=" not in said.replace("JAX_ENABLE_X64=1", "")
+    assert "=" not in stderr.replace("JAX_ENABLE_X64=1", "")
 
 
 def test_empty_clusters_are_put_down_to_repeated_rows_only_if_there_are(capsys):
@@ -304,15 +304,15 @@ def test_empty_clusters_are_put_down_to_repeated_rows_only_if_there_are(capsys):
     x = np.repeat(np.eye(3), 4, axis=0)
     empty = np.full((2, 1), Status.EMPTY_CLUSTERS)
     warn_of_status(empty, ["3", "4"], [3, 4], Rows(None, x, None, None), before=" for k = ")
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "Warning: there are fewer distinct rows than clusters for k = 4."
-    assert said[1].startswith("Warning: some starts left clusters empty for k = 3, though there are enough")
+    stderr = capsys.readouterr().err.splitlines()
+    assert stderr[0] == "Warning: there are fewer distinct rows than clusters for k = 4."
+    assert stderr[1].startswith("Warning: some starts left clusters empty for k = 3, though there are enough")
     weights = np.repeat([1.0, 1, 0], 4)
     warn_of_status(empty, ["3", "4"], [3, 4], Rows(None, x, None, weights), before=" for k = ")
     assert capsys.readouterr().err == "Warning: there are fewer distinct rows than clusters for k = 3, 4.\n"
 
 
 def test_words_of_the_library_become_options():
-    said = as_options("Pass header=False, delimiter=';' or missing=True (columns=), not n_init=2.")
-    assert said == "Pass --no-header, --delimiter ';' or --missing (--columns), not n_init=2."
+    text = as_options("Pass header=False, delimiter=';' or missing=True (columns=), not n_init=2.")
+    assert text == "Pass --no-header, --delimiter ';' or --missing (--columns), not n_init=2."
     assert as_options("with jax.config.update('jax_enable_x64', True).") == "with JAX_ENABLE_X64=1 before the command."

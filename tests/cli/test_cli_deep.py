@@ -164,18 +164,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
 
 
 def test_the_terminal_tells_how_far_a_training_is(flowers):
-    said = []
+    descriptions = []
 
     class Listener(Stages):
         def say(self, description):
-            said.append(description)
+            descriptions.append(description)
 
     model = jaxcluster.DEC(3, **SAME, pretrain="stacked", tol=None)
     listener = Listener.__new__(Listener)
     model.set_params(callbacks=[ConsoleProgress("Fitting", phases_of(model), listener)]).fit(flowers)
-    assert said[0] == "Fitting: layer 1 of 2, 2 epochs"
-    assert re.fullmatch(r"Fitting: pretraining, epoch 2/2, loss [\d.e+-]+", said[8])
-    assert re.fullmatch(r"Fitting: clustering, epoch 2/2, loss [\d.e+-]+, [\d.]+% of rows changed", said[-1])
+    assert descriptions[0] == "Fitting: layer 1 of 2, 2 epochs"
+    assert re.fullmatch(r"Fitting: pretraining, epoch 2/2, loss [\d.e+-]+", descriptions[8])
+    assert re.fullmatch(r"Fitting: clustering, epoch 2/2, loss [\d.e+-]+, [\d.]+% of rows changed", descriptions[-1])
 
 
 def test_all_methods_are_listed():

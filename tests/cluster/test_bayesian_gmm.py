@@ -178,10 +178,14 @@ def test_it_stops_where_the_bound_does(covariance):
 
 @pytest.mark.parametrize("covariance", TYPES)
 def test_weight_equals_repetition(covariance):
-    half, shares, far = IRIS[::2].astype(np.float32), SHARES[::2], np.full((N // 2, D), 20, np.float32)
-    start = bayesian_gmm.GMMInit(responsibilities=np.concatenate([shares, shares]))
-    weighted = fit(np.concatenate([half, far]), covariance, init=start, weights=np.repeat([2.0, 0.0], N // 2))
-    repeated = fit(np.concatenate([half, half]), covariance, init=start)
+    every_second, responsibilities, far = (
+        IRIS[::2].astype(np.float32),
+        SHARES[::2],
+        np.full((N // 2, D), 20, np.float32),
+    )
+    start = bayesian_gmm.GMMInit(responsibilities=np.concatenate([responsibilities, responsibilities]))
+    weighted = fit(np.concatenate([every_second, far]), covariance, init=start, weights=np.repeat([2.0, 0.0], N // 2))
+    repeated = fit(np.concatenate([every_second, every_second]), covariance, init=start)
     np.testing.assert_allclose(bounds(weighted), bounds(repeated), rtol=1e-4, atol=0.05)
     np.testing.assert_allclose(weighted.state.means, repeated.state.means, rtol=1e-3)
     np.testing.assert_allclose(weighted.state.prior.covariance, repeated.state.prior.covariance, rtol=1e-4, atol=1e-4)

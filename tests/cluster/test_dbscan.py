@@ -156,7 +156,7 @@ def rows(draw):
     return x
 
 
-HARD = {
+HARD_PROBLEMS = {
     "a far row": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e12)]), np.float64),
     "a far row at the end of the range": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e200)]), np.float64),
     "an odd column": (lambda x: np.column_stack([x, np.arange(len(x)) % 2 * 1e9]), np.float64),
@@ -173,10 +173,10 @@ HARD = {
 
 
 @pytest.mark.parametrize("columns", [2, 12])
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", HARD_PROBLEMS)
 @pytest.mark.usefixtures("search")
 def test_labels_are_scikit_learns_of_hard_rows(name, columns):
-    make, dtype = HARD[name]
+    make, dtype = HARD_PROBLEMS[name]
     x = make(MOONS if columns == 2 else BLOBS).astype(dtype)
     eps = 3.0 if dtype == np.uint8 and columns == 2 else 0.12 if columns == 2 else 20.0 if dtype == np.uint8 else 4.0
     fit = dbscan.fit(x, eps=eps, min_samples=5)

@@ -19,8 +19,8 @@ from mixture_problems import (
     bounds,
     dense,
     parameters,
+    random_responsibilities,
     separate,
-    shares,
     status,
     theirs_from,
 )
@@ -49,7 +49,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 )
 def test_ten_steps_from_the_same_start(covariance, name, given, reg_covar):
     x = SETS[name]()
-    start = parameters(x, covariance) if given == "parameters" else gmm.GMMInit(responsibilities=shares())
+    start = (
+        parameters(x, covariance) if given == "parameters" else gmm.GMMInit(responsibilities=random_responsibilities())
+    )
     theirs = theirs_from(x, start, covariance, tol=0, max_iter=10, reg_covar=reg_covar)
     with jax.enable_x64(True):
         ours = gmm.fit(KEY, x, K, covariance=covariance, init=start, tol=0.0, max_steps=10, reg_covar=reg_covar)

@@ -39,7 +39,7 @@ class Hard(NamedTuple):
         return x.astype(dtype), (np.arange(N) < self.count).astype(dtype)
 
 
-HARD = st.builds(
+HARD_PROBLEMS = st.builds(
     Hard,
     seed=st.integers(0, 1000),
     count=st.sampled_from([3, 4, 7, 20, N]),
@@ -85,14 +85,14 @@ def assert_sound(covariance, problem, dtype):
 
 @pytest.mark.parametrize("covariance", TYPES)
 @settings(max_examples=25)
-@given(problem=HARD)
+@given(problem=HARD_PROBLEMS)
 def test_the_bound_never_falls(covariance, problem):
     assert_sound(covariance, problem, np.float32)
 
 
 @pytest.mark.parametrize("covariance", TYPES)
 @settings(max_examples=8)
-@given(problem=HARD)
+@given(problem=HARD_PROBLEMS)
 def test_the_bound_never_falls_in_float64(covariance, problem):
     with jax.enable_x64(True):
         assert_sound(covariance, problem, np.float64)

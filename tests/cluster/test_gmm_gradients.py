@@ -62,7 +62,7 @@ def wide(covariance):
     return lambda x, w: derived(x, w)[::-1]
 
 
-def slopes(run, h=1e-5):
+def differences(run, h=1e-5):
     """Central differences of ``run`` along DX and along DW."""
     x, w = jnp.asarray(X), jnp.asarray(W)
     along_x = (run(x + h * DX, w)[0] - run(x - h * DX, w)[0]) / (2 * h)
@@ -78,7 +78,7 @@ def test_implicit_equals_unrolled_and_differences(covariance):
     with jax.enable_x64(True):
         run = wide(covariance)
         implicit = run(X, W)[1]
-        expected = slopes(run)
+        expected = differences(run)
         np.testing.assert_allclose(along(implicit), expected, rtol=1e-5, atol=1e-8)
         np.testing.assert_allclose(implicit[1] @ W, 0, atol=1e-9)  # only ratios of weights matter
         if covariance == "tied":
@@ -91,7 +91,7 @@ def test_implicit_equals_unrolled_and_differences(covariance):
 def test_float32_gradients_under_vmap_are_right_to_a_thousandth():
     narrow = jax.jit(jax.vmap(gradient("full")))(*(np.stack([each] * 2).astype(np.float32) for each in (X, W)))
     with jax.enable_x64(True):
-        expected = np.asarray(slopes(wide("full")))[:, 0]
+        expected = np.asarray(differences(wide("full")))[:, 0]
     for lane in range(2):
         assert narrow[0].dtype == np.float32
         np.testing.assert_allclose(along([each[lane] for each in narrow]), expected, rtol=1e-3, atol=1e-3)
@@ -101,7 +101,7 @@ def test_forward_mode_equals_differences():
     with jax.enable_x64(True):
         push = jax.jit(lambda x, w, dx, dw: jax.jvp(partial(value, "diag"), (x, w), (dx, dw)))
         run = partial(push, dx=np.zeros_like(X), dw=np.zeros_like(W))
-        expected = slopes(run)
+        expected = differences(run)
         np.testing.assert_allclose(push(X, W, DX, np.zeros_like(W))[1], expected[0], rtol=1e-5)
         np.testing.assert_allclose(push(X, W, np.zeros_like(X), DW)[1], expected[1], rtol=1e-5, atol=1e-8)
 
@@ -115,7 +115,7 @@ def test_missing_cells_have_no_gradient():
         _, (dx, dw) = run(holes, W)
         assert np.isfinite(dx).all()
         assert (np.asarray(dx)[~seen] == 0).all()
-        expected = slopes(lambda x, w: run(jnp.where(seen, x, jnp.nan), w))
+        expected = differences(lambda x, w: run(jnp.where(seen, x, jnp.nan), w))
         np.testing.assert_allclose(along((dx, dw)), expected, rtol=1e-5, atol=1e-8)
 
 

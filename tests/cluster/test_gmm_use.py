@@ -141,11 +141,11 @@ def test_the_loss_has_a_gradient(covariance):
                 direction = direction + np.swapaxes(direction, 1, 2)
             step = 1e-6 * (1e-2 if i == 2 else 1)
 
-            def moved(sign, i=i, direction=direction, step=step):
+            def objective_at(sign, i=i, direction=direction, step=step):
                 return value(*at[:i], at[i] + sign * step * direction, *at[i + 1 :])
 
-            slope = (moved(1) - moved(-1)) / (2 * step)
-            np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-5, atol=1e-8)
+            difference = (objective_at(1) - objective_at(-1)) / (2 * step)
+            np.testing.assert_allclose(np.vdot(gradient, direction), difference, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("field", ["weights", "means", "covariances"])

@@ -126,34 +126,38 @@ def test_second_derivatives_know_that_the_solution_moves():
 
 @pytest.mark.parametrize("name", ["soft k-means", "k-means"])
 def test_a_hessian_of_centers_is_that_of_the_gradient(name):
-    def slope(x):  # of the square: the value is linear in the rows where labels stay as they are
+    def squared_gradient(x):  # of the square: the value is linear in the rows where labels stay as they are
         value, gradient = wide_run(name)(x)
         return 2 * value * gradient
 
     with jax.enable_x64(True):
-        _, curve = jax.jit(lambda x: jax.jvp(slope, (x,), (jnp.asarray(ALONG),)))(jnp.asarray(X))
-        expected = (slope(jnp.asarray(X + 1e-5 * ALONG)) - slope(jnp.asarray(X - 1e-5 * ALONG))) / 2e-5
+        _, curve = jax.jit(lambda x: jax.jvp(squared_gradient, (x,), (jnp.asarray(ALONG),)))(jnp.asarray(X))
+        expected = (
+            squared_gradient(jnp.asarray(X + 1e-5 * ALONG)) - squared_gradient(jnp.asarray(X - 1e-5 * ALONG))
+        ) / 2e-5
         np.testing.assert_allclose(curve, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
     def value(a, b):
-        held = {"s": jax.lax.stop_gradient(b / (1 - a)), "count": jnp.int32(3)}
-        found = implicit_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, held)
+        solution = {"s": jax.lax.stop_gradient(b / (1 - a)), "count": jnp.int32(3)}
+        found = implicit_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, solution)
         return found["s"] * found["count"]
 
     for transform in (lambda f: f, jax.jit):
-        slopes = transform(jax.grad(value, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
-        np.testing.assert_allclose(slopes, [36, 6], rtol=1e-5)
+        gradients = transform(jax.grad(value, argnums=(0, 1)))(jnp.float32(0.5), jnp.float32(3))
+        np.testing.assert_allclose(gradients, [36, 6], rtol=1e-5)
 
 
 def test_straight_through_is_hard_ahead_and_soft_behind():
-    shares = jnp.asarray([[[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], [[0.0, 0.1, 0.9], [1.0, 0.0, 0.0]]])
-    hard = soft_kmeans.straight_through(shares)
+    probabilities = jnp.asarray([[[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], [[0.0, 0.1, 0.9], [1.0, 0.0, 0.0]]])
+    hard = soft_kmeans.straight_through(probabilities)
     np.testing.assert_array_equal(hard, [[[0, 1, 0], [1, 0, 0]], [[0, 0, 1], [1, 0, 0]]])
     weights = jnp.arange(12.0).reshape(2, 2, 3)
-    slope = jax.jit(jax.grad(lambda s: jnp.sum(jnp.square(soft_kmeans.straight_through(s)) * weights)))(shares)
-    np.testing.assert_allclose(slope, 2 * hard * weights)
+    gradient = jax.jit(jax.grad(lambda s: jnp.sum(jnp.square(soft_kmeans.straight_through(s)) * weights)))(
+        probabilities
+    )
+    np.testing.assert_allclose(gradient, 2 * hard * weights)
     centers = jnp.asarray(INIT, jnp.float32)
 
     def quantized(x, choose):
@@ -194,8 +198,8 @@ def test_a_gradient_through_labels_is_refused(name):
     for transform in (jax.grad(value), jax.jit(jax.grad(value)), lambda x: jax.jvp(value, (x,), (x,))):
         with pytest.raises(TypeError, match="labels are integers.*responsibilities.*stop_gradient"):
             transform(x)
-    held = jax.jit(jax.grad(lambda x: jnp.sum(predict(jax.lax.stop_gradient(x))[:, None] * x)))(x)
-    np.testing.assert_array_equal(held, np.broadcast_to(predict(x)[:, None], x.shape))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(predict(jax.lax.stop_gradient(x))[:, None] * x)))(x)
+    np.testing.assert_array_equal(gradient, np.broadcast_to(predict(x)[:, None], x.shape))
     np.testing.assert_array_equal(jax.vmap(predict)(jnp.stack([x, x]))[1], predict(np.asarray(x)))
 
 

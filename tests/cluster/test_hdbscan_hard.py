@@ -39,7 +39,7 @@ def assert_theirs(x, *, like=None, **options):
     return fit
 
 
-HARD = {
+HARD_PROBLEMS = {
     **{f"a far row of {far:g}": lambda x, far=far: np.vstack([x, np.full(x.shape[1], far)]) for far in hard_data.FAR},
     "a column of 0 and 1e5": lambda x: np.column_stack([x, (np.arange(len(x)) % 2) * 1e5]),
     "a column of 0 and 1e9": lambda x: np.column_stack([x, (np.arange(len(x)) % 2) * 1e9]),
@@ -56,9 +56,9 @@ HARD = {
 
 
 @pytest.mark.parametrize("shape", PLAIN)
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", HARD_PROBLEMS)
 def test_hard_rows(name, shape):
-    x = HARD[name](PLAIN[shape])
+    x = HARD_PROBLEMS[name](PLAIN[shape])
     fit = assert_theirs(x)
     if name not in ("whole numbers", "copies", "booleans"):  # of rows in one place two may be in different clusters
         np.testing.assert_array_equal(hdbscan.approximate_predict(fit.state, x)[0], fit.labels)
@@ -67,12 +67,12 @@ def test_hard_rows(name, shape):
 @pytest.mark.parametrize("shape", PLAIN)
 @pytest.mark.parametrize("name", ["a far row of 1e+12", "two groups at 1e9", "whole numbers", "copies", "booleans"])
 def test_hard_rows_where_there_are_many(name, shape, boruvka):
-    assert_theirs(HARD[name](PLAIN[shape]))
+    assert_theirs(HARD_PROBLEMS[name](PLAIN[shape]))
 
 
 @pytest.mark.parametrize("metric", ["manhattan", "chebyshev"])
 def test_a_far_row_by_other_metrics_where_there_are_many(metric, boruvka):
-    assert_theirs(HARD["a far row of 1e+12"](PLAIN["few columns"]), metric=metric)
+    assert_theirs(HARD_PROBLEMS["a far row of 1e+12"](PLAIN["few columns"]), metric=metric)
 
 
 def test_two_edges_of_one_length_are_noticed(boruvka):

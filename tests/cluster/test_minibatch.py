@@ -106,8 +106,8 @@ def test_vmap_over_states(digits, key):
         state = minibatch.init(key, jnp.asarray(digits[:64]), 4)
         return minibatch.partial_fit(key, state, jnp.asarray(digits[64:128]))
 
-    moved = begin_and_go_on(keys)
-    assert moved.centers.shape == (2, 4, 64)
+    resumed = begin_and_go_on(keys)
+    assert resumed.centers.shape == (2, 4, 64)
 
 
 def test_width_is_checked(digits, key):

@@ -45,12 +45,12 @@ def whole(blobs):
     )
 
 
-def of_type(name, covariances, shares):
+def of_type(name, covariances, proportions):
     """(k, d, d) matrices as `GMMState` holds them."""
     if name == "full":
         return covariances
     if name == "tied":
-        return np.einsum("k,kij->ij", shares / shares.sum(), covariances)[None]
+        return np.einsum("k,kij->ij", proportions / proportions.sum(), covariances)[None]
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     return variances if name == "diag" else variances.mean(1)
 
@@ -71,24 +71,24 @@ def densities(x, means, covariances):
 
 def by_raw_moments(name, state, batches, decay=0.7):
     """Stepwise EM in float64 on sums of r, r·x and r·x·xᵀ: the textbook's form, which cancels in float32."""
-    shares, means = np.asarray(state.weights, float), state.wide_means().astype(float)
+    proportions, means = np.asarray(state.weights, float), state.wide_means().astype(float)
     k, d = means.shape
     covariances = dense(name, np.asarray(state.covariances, float), k, d)
-    first = shares[:, None] * means
+    first = proportions[:, None] * means
     raw = covariances - float(state.reg) * np.eye(d)
-    second = shares[:, None, None] * (raw + means[:, :, None] * means[:, None, :])
+    second = proportions[:, None, None] * (raw + means[:, :, None] * means[:, None, :])
     for t, (x, w) in enumerate(batches):
         x, w, rate = x.astype(float), w.astype(float), (t + 2) ** -decay
-        logits = densities(x, means, covariances) + np.log(shares)
+        logits = densities(x, means, covariances) + np.log(proportions)
         log_p = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
         r = np.exp(logits - log_p[:, None]) * w[:, None] / w.sum()
-        shares = (1 - rate) * shares + rate * r.sum(0)
+        proportions = (1 - rate) * proportions + rate * r.sum(0)
         first = (1 - rate) * first + rate * r.T @ x
         second = (1 - rate) * second + rate * np.einsum("nk,ni,nj->kij", r, x, x)
-        means = first / shares[:, None]
-        raw = second / shares[:, None, None] - means[:, :, None] * means[:, None, :]
-        covariances = dense(name, of_type(name, raw, shares), k, d) + REG * np.eye(d)
-    return shares, means, of_type(name, covariances, shares), w @ log_p / w.sum()
+        means = first / proportions[:, None]
+        raw = second / proportions[:, None, None] - means[:, :, None] * means[:, None, :]
+        covariances = dense(name, of_type(name, raw, proportions), k, d) + REG * np.eye(d)
+    return proportions, means, of_type(name, covariances, proportions), w @ log_p / w.sum()
 
 
 def assert_same_state(a, b, atol=1e-5):
@@ -105,10 +105,10 @@ def cut(x, *more, size=100):
 def test_batches_mix_as_the_formula_says(covariance, offset, blobs, weights, key):
     state = begin(covariance, blobs, key, offset)
     batches = cut(blobs.x + np.float32(offset), weights)
-    shares, means, covariances, bound = by_raw_moments(covariance, state, batches)
+    proportions, means, covariances, bound = by_raw_moments(covariance, state, batches)
     for rows, w in batches:
         state = gmm.partial_fit(state, rows, weights=w, reg_covar=REG)
-    np.testing.assert_allclose(state.weights, shares, atol=1e-4)
+    np.testing.assert_allclose(state.weights, proportions, atol=1e-4)
     np.testing.assert_allclose(state.wide_means(), means, atol=1e-4)
     np.testing.assert_allclose(state.covariances, covariances, atol=1e-3)
     np.testing.assert_allclose(state.lower_bound, bound, rtol=1e-4)

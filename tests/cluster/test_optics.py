@@ -119,7 +119,7 @@ def test_distances_alone(max_eps):
     np.testing.assert_array_equal(fit.state.ordering, optics.fit(x, max_eps=0.3).state.ordering)
 
 
-HARD = {
+HARD_PROBLEMS = {
     "a far row": (lambda x: np.concatenate([x, np.full((1, x.shape[1]), 1e12)]), np.float64),
     "an odd column": (lambda x: np.column_stack([x, np.arange(len(x)) % 2 * 1e9]), np.float64),
     "two far groups": (lambda x: np.concatenate([x - 1e5, x + 1e9]), np.float64),
@@ -133,9 +133,9 @@ HARD = {
 
 
 @pytest.mark.parametrize("columns", [2, 12])
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", HARD_PROBLEMS)
 def test_everything_is_scikit_learns_of_hard_rows(name, columns):
-    make, dtype = HARD[name]
+    make, dtype = HARD_PROBLEMS[name]
     x = make(SETS["moons"] if columns == 2 else WIDE).astype(dtype)
     assert_same(x, theirs(x.astype(float), algorithm="kd_tree"))
 

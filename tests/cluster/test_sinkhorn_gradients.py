@@ -120,8 +120,8 @@ def test_gradient_of_the_divergence(small):
 def test_gradient_of_products_with_the_plan(small):
     def value(inputs):
         solved = sinkhorn.solve(inputs["x"], inputs["y"], epsilon=0.5, **EXACT)
-        moved = sinkhorn.apply(solved, inputs["y"], inputs["x"], inputs["y"])
-        return jnp.sum(jnp.sin(3 * moved))
+        product = sinkhorn.apply(solved, inputs["y"], inputs["x"], inputs["y"])
+        return jnp.sum(jnp.sin(3 * product))
 
     check_gradient(derived(value), {"x": small["x"], "y": small["y"]})
 
@@ -163,8 +163,8 @@ def test_both_derivatives_of_the_divergence_with_penalties(wide):
 
     run = jax.jit(lambda numbers, direction: jax.jvp(jax.value_and_grad(value), (numbers,), (direction,)))
     for direction in (*np.eye(23)[[3, 10, 15, 19, 21, 22]], *rng.normal(size=(2, 23))):
-        (_, gradient), (slope, product) = run(numbers, direction)
+        (_, gradient), (derivative, product) = run(numbers, direction)
         up, down = (run(numbers + sign * 1e-5 * direction, direction)[0] for sign in (1, -1))
         expected = [(ahead - behind) / 2e-5 for ahead, behind in zip(up, down, strict=True)]
-        np.testing.assert_allclose([slope, gradient @ direction], expected[0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose([derivative, gradient @ direction], expected[0], rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(product, expected[1], rtol=1e-5, atol=1e-6)

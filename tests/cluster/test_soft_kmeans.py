@@ -88,8 +88,8 @@ def test_the_objective_never_rises(variance, key):
 def test_responsibilities_are_a_softmax_and_one_hot_at_variance_0(small):
     x, centers, _ = (each.astype(np.float32) for each in small)
     powers = np.exp(-((x[:, None] - centers) ** 2).sum(2) / 3)
-    shares = soft_kmeans.responsibilities(centers, x, 1.5)
-    np.testing.assert_allclose(shares, powers / powers.sum(1, keepdims=True), rtol=1e-4)
+    responsibilities = soft_kmeans.responsibilities(centers, x, 1.5)
+    np.testing.assert_allclose(responsibilities, powers / powers.sum(1, keepdims=True), rtol=1e-4)
     hard = soft_kmeans.responsibilities(centers, x, 0.0)
     np.testing.assert_array_equal(np.argmax(hard, 1), kmeans.predict(centers, x))
     twice = soft_kmeans.responsibilities(np.zeros((3, 2)), x, 0.0)

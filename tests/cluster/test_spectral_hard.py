@@ -125,10 +125,10 @@ def test_adjacency_of_other_dtypes(key, adjacency):
         assert hard_data.same_partition(spectral.fit(key, given, 3, affinity="precomputed").labels, BLOBS.y)
 
 
-HARD = ["2^60", "1e30", "1e-30", "an offset of 1e9", "an offset of 1e4 in float32", "float16"]
+HARD_PROBLEMS = ["2^60", "1e30", "1e-30", "an offset of 1e9", "an offset of 1e4 in float32", "float16"]
 
 
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", HARD_PROBLEMS)
 def test_nystrom_predicts_in_the_frame_of_its_fit(key, name):
     problem, gamma = ROWS[name]
     fit = spectral.nystrom(key, problem.x, 3, gamma=gamma, landmarks=60)
@@ -211,8 +211,8 @@ def test_kernels_beyond_float64_and_functions_that_give_no_weight_are_refused():
         ValueError, match="affinity='linear' gives weights beyond float64 for rows of entries up to .*e\\+16"
     ):
         SpectralClustering(3, affinity="linear").fit(BLOBS.x * 1e160)
-    for wrong, told in ((None, "None"), ("x", "'x'"), (np.zeros(2), r"shape \(2,\)")):
-        with pytest.raises(ValueError, match=f"affinity gave {told} for two rows"):
+    for wrong, description in ((None, "None"), ("x", "'x'"), (np.zeros(2), r"shape \(2,\)")):
+        with pytest.raises(ValueError, match=f"affinity gave {description} for two rows"):
             SpectralClustering(3, affinity=lambda a, b, wrong=wrong: wrong).fit(BLOBS.x)
 
 

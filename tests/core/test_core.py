@@ -72,8 +72,8 @@ def test_nan_is_never_convergence():
 def test_trace_agrees_with_iterate_and_differentiates():
     fit = trace(halve, START, steps=3)
     np.testing.assert_array_equal(fit.history, [4, 2, 1])
-    slope = jax.grad(lambda v: trace(halve, Halving(v, v), steps=3).state.value)(jnp.float32(8))
-    assert slope == 0.125
+    gradient = jax.grad(lambda v: trace(halve, Halving(v, v), steps=3).state.value)(jnp.float32(8))
+    assert gradient == 0.125
 
 
 @pytest.mark.parametrize(("max_steps", "capacity"), [(1, 512), (300, 512), (512, 512), (513, 1024)])
@@ -146,8 +146,8 @@ def test_a_fixed_point_may_be_a_tree():
         return {"s": matrix @ s + c * count, "t": t / 2 + jnp.sum(s) + c[0]}
 
     def value(matrix, c):
-        held = {"s": jnp.asarray(solution, jnp.float32), "t": jnp.float32(reached)}
-        found = implicit_fixed_point(step, held, matrix, c, jnp.int32(1))
+        start = {"s": jnp.asarray(solution, jnp.float32), "t": jnp.float32(reached)}
+        found = implicit_fixed_point(step, start, matrix, c, jnp.int32(1))
         return found["t"] + found["s"] @ jnp.asarray([1.0, 2, 3])
 
     np.testing.assert_allclose(value(matrix, c), reached + solution @ [1, 2, 3], rtol=1e-6)

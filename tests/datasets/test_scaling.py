@@ -95,8 +95,8 @@ def test_integers_beyond_float64_are_scaled_exactly(kind):
         again = Scaling.from_json(json.loads(json.dumps(scaling.to_json())))
         np.testing.assert_array_equal(again.apply(rows[:5]), scaled[:5])
         np.testing.assert_allclose(scaling.undo(scaled), rows.astype(np.float64), rtol=1e-15)
-    moved, scaling = scale(rows, "none")
-    np.testing.assert_array_equal(np.diff(moved, axis=0), np.diff(steps, axis=0))
+    shifted, scaling = scale(rows, "none")
+    np.testing.assert_array_equal(np.diff(shifted, axis=0), np.diff(steps, axis=0))
     if kind == "longdouble":
         beside = np.column_stack([rows, steps / 7])
         np.testing.assert_array_equal(np.diff(scale(beside, "none")[0][:, 0]), np.diff(steps[:, 0]))

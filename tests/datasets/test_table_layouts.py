@@ -35,7 +35,7 @@ def write_bytes(name: str, data: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "rows", "said"),
+    ("text", "rows", "expected"),
     [
         ("2019,2020,2021\n1.5,2,3\n4,5.5,6\n", 2, "header=False"),
         ("2019,2020,2021\n150,90,310\n90,200,280\n140,80,290\n", 3, "header=False"),
@@ -56,10 +56,10 @@ def write_bytes(name: str, data: bytes) -> str:
         ("a,2019\n1,2\n", 1, ""),
     ],
 )
-def test_numbers_in_the_first_line(text, rows, said):
+def test_numbers_in_the_first_line(text, rows, expected):
     dataset = load(write("a.csv", text))
     assert len(dataset.x) == rows
-    assert any(said in note for note in dataset.notes) == bool(said), dataset.notes
+    assert any(expected in note for note in dataset.notes) == bool(expected), dataset.notes
     assert len(load("a.csv", header=True).x) == text.count("\n") - 1
     if "a" not in text:
         forced = load("a.csv", header=False)
@@ -368,9 +368,9 @@ def test_a_damaged_file_gives_rows_or_one_line(seed):
             piece = inserted[rng.integers(len(inserted))]
             damaged = (data[:start] + piece + data[end:], data[:start] + piece + data[start:], data[:end])
             write_bytes(name, damaged[rng.integers(3)])
-            told = ""
+            message = ""
             try:
                 assert load(name).x.ndim == 2
             except DataError as error:  # and nothing else: an error of NumPy's or pyarrow's fails here
-                told = str(error)
-            assert "\n" not in told
+                message = str(error)
+            assert "\n" not in message

@@ -82,8 +82,8 @@ def test_it_solves_the_batch_and_follows_the_batches():
     again = layer(X + 1)
     np.testing.assert_allclose(again.centers, first.centers + 1, atol=1e-3)
     np.testing.assert_allclose(layer.centers[...], first.centers + 0.25, atol=1e-3)
-    settled = layer(X, use_running_average=True)
-    np.testing.assert_allclose(settled.objective, soft_kmeans.free_energy(settled.centers, X, 0.5), rtol=1e-5)
+    evaluated = layer(X, use_running_average=True)
+    np.testing.assert_allclose(evaluated.objective, soft_kmeans.free_energy(evaluated.centers, X, 0.5), rtol=1e-5)
 
 
 def test_gradients_are_those_of_the_fit():

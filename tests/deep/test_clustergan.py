@@ -87,12 +87,12 @@ def test_the_critic_minimizes_the_formula(blobs):
     share = np.asarray(jax.random.uniform(point_key, (16, 1)), float)
     first, last = (np.asarray(each.kernel[...], float) for each in module.critic.layers)
     inner = (share * x + (1 - share) * fake) @ first + np.asarray(module.critic.layers[0].bias[...], float)
-    slopes = (np.where(inner > 0, 1, 0.2) * last[:, 0]) @ first.T
-    penalty = np.mean((np.sqrt(np.sum(slopes**2, axis=1)) - 1) ** 2)
+    gradients = (np.where(inner > 0, 1, 0.2) * last[:, 0]) @ first.T
+    penalty = np.mean((np.sqrt(np.sum(gradients**2, axis=1)) - 1) ** 2)
     distance = dense(module.critic, x).mean() - dense(module.critic, fake).mean()
-    loss, followed = module.critic_loss(Batch(jnp.asarray(blobs.x[:16])), KEY)
-    np.testing.assert_allclose(followed["penalty"], penalty, rtol=1e-4)
-    np.testing.assert_allclose(followed["distance"], distance, rtol=1e-4, atol=1e-6)
+    loss, record = module.critic_loss(Batch(jnp.asarray(blobs.x[:16])), KEY)
+    np.testing.assert_allclose(record["penalty"], penalty, rtol=1e-4)
+    np.testing.assert_allclose(record["distance"], distance, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(loss, 3 * penalty - distance, rtol=1e-4)
 
 
@@ -104,9 +104,9 @@ def test_the_players_minimize_the_formula(blobs):
     code = np.mean((z[:, :L] - found[:, :L]) ** 2)
     cluster = np.mean([np.log(np.sum(np.exp(row[L:]))) - row[L + c] for row, c in zip(found, labels, strict=True)])
     adversarial = -dense(module.critic, fake).mean()
-    loss, followed = module.loss(Batch(jnp.asarray(blobs.x[:16])), KEY)
+    loss, record = module.loss(Batch(jnp.asarray(blobs.x[:16])), KEY)
     for name, value in {"code": code, "cluster": cluster, "adversarial": adversarial}.items():
-        np.testing.assert_allclose(followed[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(record[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(loss, adversarial + 2 * code + 0.5 * cluster, rtol=1e-4)
 
 
@@ -155,8 +155,8 @@ def test_clusters_are_those_of_k_means_named_by_their_one_hots(blobs, trained):
     module = nnx.clone(trained.module)
     rng = np.random.default_rng(0)
     truth = np.tile([2, 0, 3], 20)  # nothing is in cluster 1
-    shares = np.eye(K)[truth] * 0.8 + 0.05
-    z = np.concatenate([0.1 * rng.normal(size=(60, L)), shares], axis=1).astype(np.float32)
+    probabilities = np.eye(K)[truth] * 0.8 + 0.05
+    z = np.concatenate([0.1 * rng.normal(size=(60, L)), probabilities], axis=1).astype(np.float32)
     z[-1] = 3.0  # far from all others, to be had by the cluster that has no rows
     found = module.refresh(jnp.asarray(z), KEY)
     np.testing.assert_array_equal(found.labels[:-1], truth[:-1])

@@ -28,8 +28,8 @@ def test_values_and_slopes_are_those_of_a_convolution(image, kernel, stride):
 
         return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, weights)
 
-    (_, seen), slopes = value(convolve)
-    (_, expected), expected_slopes = value(jax.lax.conv_general_dilated)
+    (_, seen), gradients = value(convolve)
+    (_, expected), expected_gradients = value(jax.lax.conv_general_dilated)
     np.testing.assert_allclose(seen, expected, atol=1e-5)
-    for one, other in zip(slopes, expected_slopes, strict=True):
+    for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)

@@ -149,11 +149,11 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failed_training_leaves_a_network_that_answers(blobs, name):
     optimizer, step, message = FAILURES[name]
-    with pytest.warns(ConvergenceWarning, match=message) as said:
+    with pytest.warns(ConvergenceWarning, match=message) as warnings:
         model = DEC(4, **CODED | {"epochs": 3}, optimizer=optimizer).fit(blobs.x)
     assert (model.status_, model.failed_step_) == (Status.NOT_FINITE, step)
     assert_usable(model, blobs.x)
-    advice = str(said[0].message)
+    advice = str(warnings[0].message)
     assert "Pass an optimizer with a lower rate" in advice
     assert "learning_rate" not in advice
 

@@ -108,9 +108,9 @@ def test_the_loss_falls(name, trained):
 def test_labels_are_those_of_the_trained_module(name, trained):
     module, labels = trained[name].module, trained[name].labels
     assert labels.dtype == np.int32
-    shares = module.assign(module.features(ROWS))
-    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(labels, np.argmax(shares, axis=1))
+    assignments = module.assign(module.features(ROWS))
+    np.testing.assert_allclose(assignments.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(labels, np.argmax(assignments, axis=1))
 
 
 def test_the_target_of_dec_is_that_of_all_rows_and_holds_for_the_epoch(trained):
@@ -163,11 +163,11 @@ def test_idec_is_its_formula():
     found = module.refresh(module.features(ROWS), KEY)
     np.testing.assert_allclose(found.target, p, rtol=1e-4)
     np.testing.assert_array_equal(found.labels, squares.argmin(1))
-    loss, followed = module.loss(Batch(ROWS, found.target), KEY)
+    loss, record = module.loss(Batch(ROWS, found.target), KEY)
     error = np.mean((X - back) ** 2)
     np.testing.assert_allclose(loss, error + 0.5 * divergence, rtol=1e-5)
-    np.testing.assert_allclose(followed["reconstruction"], error, rtol=1e-5)
-    np.testing.assert_allclose(followed["clustering"], divergence, rtol=1e-4)
+    np.testing.assert_allclose(record["reconstruction"], error, rtol=1e-5)
+    np.testing.assert_allclose(record["clustering"], divergence, rtol=1e-4)
 
 
 def test_dcn_is_its_formula_and_its_centers_are_running_means():
@@ -181,9 +181,9 @@ def test_dcn_is_its_formula_and_its_centers_are_running_means():
         labels = np.sum((z[:, None] - np.asarray(module.centers[...], np.float64)) ** 2, axis=2).argmin(1)
         distance = np.mean(np.sum((z - np.asarray(module.centers[...])[labels]) ** 2, axis=1))
         error = np.mean(np.sum((some - back) ** 2, axis=1))
-        loss, followed = module.loss(Batch(jnp.asarray(some)), KEY)
+        loss, record = module.loss(Batch(jnp.asarray(some)), KEY)
         np.testing.assert_allclose(loss, error + 0.5 / 2 * distance, rtol=1e-5)
-        np.testing.assert_allclose(followed["clustering"], distance, rtol=1e-5)
+        np.testing.assert_allclose(record["clustering"], distance, rtol=1e-5)
         for row, label in zip(z, labels, strict=True):
             had[label] += 1
             expected[label] += (row - expected[label]) / had[label]
@@ -229,8 +229,8 @@ def test_code_kmeans_measures_its_clusters():
     np.testing.assert_array_equal(found.labels, squares.argmin(1))
     assert found.target is None
     np.testing.assert_allclose(module.variance[...], squares.min(1).mean() / L, rtol=1e-5)
-    shares = soft_kmeans.responsibilities(jnp.asarray(CENTERS), z, module.variance[...])
-    np.testing.assert_allclose(module.assign(z), shares, rtol=1e-6)
+    assignments = soft_kmeans.responsibilities(jnp.asarray(CENTERS), z, module.variance[...])
+    np.testing.assert_allclose(module.assign(z), assignments, rtol=1e-6)
     np.testing.assert_array_equal(module.labels(z), found.labels)
 
 
@@ -259,9 +259,9 @@ def test_vade_is_its_bound(likelihood):
     divergence = (
         np.sum(gamma * (gap.sum(2) / 2 - np.log(SHARES / gamma)), axis=1) - np.sum(1 + log_variance, axis=1) / 2
     )
-    loss, followed = module.loss(Batch(jnp.asarray(x)), KEY)
-    np.testing.assert_allclose(followed["reconstruction"], rebuilt.mean(), rtol=1e-5)
-    np.testing.assert_allclose(followed["divergence"], divergence.mean(), rtol=1e-4)
+    loss, record = module.loss(Batch(jnp.asarray(x)), KEY)
+    np.testing.assert_allclose(record["reconstruction"], rebuilt.mean(), rtol=1e-5)
+    np.testing.assert_allclose(record["divergence"], divergence.mean(), rtol=1e-4)
     np.testing.assert_allclose(loss, (rebuilt + divergence).mean(), rtol=1e-5)
     np.testing.assert_array_equal(module.features(jnp.asarray(x)), np.float32(mean))
 

@@ -131,15 +131,13 @@ def traced(name):
             assert kinds(looked) == kinds(state)
         target = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found.target)
     if overrides(trainer.module, "assign"):
-        shares = jax.eval_shape(partial(map_split_module, trainer.spec.graphdef, method="assign"), states, x=z)
-        assert shares.dtype == jnp.float32
+        assignments = jax.eval_shape(partial(map_split_module, trainer.spec.graphdef, method="assign"), states, x=z)
+        assert assignments.dtype == jnp.float32
     index = jnp.zeros((2, trainer.batches_per_step, BATCH), jnp.int32)
     (chunk,) = rows.chunks(index, target)
-    after, followed = jax.eval_shape(
-        partial(_steps, trainer.spec, True, True), state, chunk, trainer.step_key, ALL_STEPS
-    )
+    after, record = jax.eval_shape(partial(_steps, trainer.spec, True, True), state, chunk, trainer.step_key, ALL_STEPS)
     assert kinds(after) == kinds(state)
-    assert followed["loss"].dtype == jnp.float32
+    assert record["loss"].dtype == jnp.float32
 
 
 def test_a_training_runs_under_every_switch(switches):

@@ -67,9 +67,9 @@ def test_targets_are_the_clusters_of_kmeans_and_batches_show_them_equally(looked
     again = kmeans.fit(cluster_key, module.preprocess_features(z), K, metric=module.metric)
     np.testing.assert_array_equal(found.labels, again.labels)
     np.testing.assert_array_equal(found.target, found.labels)
-    shares = np.zeros(K)
-    np.add.at(shares, np.asarray(found.labels), np.asarray(found.weight, np.float64))
-    np.testing.assert_allclose(shares, 1, rtol=1e-5)
+    totals = np.zeros(K)
+    np.add.at(totals, np.asarray(found.labels), np.asarray(found.weight, np.float64))
+    np.testing.assert_allclose(totals, 1, rtol=1e-5)
     assert not found.collapsed
 
 
@@ -85,7 +85,7 @@ def test_rows_are_drawn_by_weight():
 def test_loss_is_the_cross_entropy_of_the_targets(looked):
     variant, module, z, found = looked
     batch = Batch(jnp.asarray(X[:20]), found.target[:20])
-    loss, followed = module.loss(batch, jax.random.key(0))
+    loss, record = module.loss(batch, jax.random.key(0))
     features = np.asarray(z[:20], np.float64)
     if variant == "v1":
         logits = features @ np.asarray(module.head.kernel[...], np.float64) + np.asarray(module.head.bias[...])
@@ -94,7 +94,7 @@ def test_loss_is_the_cross_entropy_of_the_targets(looked):
         logits = features @ np.asarray(module.prototypes[...], np.float64).T / 0.1
     target = np.asarray(found.target[:20])
     np.testing.assert_allclose(loss, -np.mean(log_softmax(logits)[np.arange(20), target]), rtol=1e-4)
-    assert float(followed["accuracy"]) == pytest.approx(np.mean(logits.argmax(1) == target))
+    assert float(record["accuracy"]) == pytest.approx(np.mean(logits.argmax(1) == target))
 
 
 def test_a_look_makes_the_head_anew():
@@ -128,7 +128,7 @@ def test_moments_of_the_head_begin_anew_with_it():
     state, result = trainer.refresh(trainer.initial_state, 0, None)
     state, _ = trainer.run_epoch(state, result.refresh)
     state, _ = trainer.refresh(state, 1, result.labels)
-    moments = {name: np.abs(jax.tree.leaves(opened[0].mu)[0]).max() for name, opened in state.opt_state.items()}
+    moments = {name: np.abs(jax.tree.leaves(optimizer[0].mu)[0]).max() for name, optimizer in state.opt_state.items()}
     assert moments["head"] == 0
     assert moments["encoder"] > 0
 

@@ -61,9 +61,9 @@ def test_the_loss_is_its_formula():
         "clustering": np.mean(np.sum(p * np.log(p / q), axis=1)),
         "classification": -np.mean(np.log(q[np.arange(N), Y][Y >= 0])),
     }
-    loss, followed = made.loss(batch(made, jnp.asarray(Y)), KEY)
+    loss, record = made.loss(batch(made, jnp.asarray(Y)), KEY)
     for name, value in terms.items():
-        np.testing.assert_allclose(followed[name], value, rtol=1e-4)
+        np.testing.assert_allclose(record[name], value, rtol=1e-4)
     total = terms["reconstruction"] + 0.5 * terms["clustering"] + 0.7 * terms["classification"]
     np.testing.assert_allclose(loss, total, rtol=1e-5)
 
@@ -75,22 +75,22 @@ def learned(made, given):
 
 def test_without_labels_it_is_idec():
     made = module()
-    loss, slopes = learned(IDEC(made.autoencoder, CENTERS, gamma=0.5, alpha=2.0), batch(made, None))
+    loss, gradients = learned(IDEC(made.autoencoder, CENTERS, gamma=0.5, alpha=2.0), batch(made, None))
     for y in (None, jnp.full(N, -1)):
         found, own = learned(made, batch(made, y))
         np.testing.assert_allclose(found, loss, rtol=1e-6)
-        for one, two in zip(*map(jax.tree.leaves, (own, slopes)), strict=True):
+        for one, two in zip(*map(jax.tree.leaves, (own, gradients)), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
 
 
 def test_labels_draw_codes_to_the_centers_of_their_classes():
     made = module(weight=5.0)
     given = batch(made, jnp.asarray(Y))
-    slopes = learned(made, given)[1]["centers"][...]
-    assert np.abs(np.asarray(slopes)).max() > 0
-    moved = module(weight=5.0)
-    moved.centers[...] = made.centers[...] - 0.1 * slopes
-    assert moved.loss(given, KEY)[1]["classification"] < made.loss(given, KEY)[1]["classification"]
+    gradients = learned(made, given)[1]["centers"][...]
+    assert np.abs(np.asarray(gradients)).max() > 0
+    updated = module(weight=5.0)
+    updated.centers[...] = made.centers[...] - 0.1 * gradients
+    assert updated.loss(given, KEY)[1]["classification"] < made.loss(given, KEY)[1]["classification"]
 
 
 def test_the_module_refuses_a_negative_weight():
@@ -104,13 +104,13 @@ def digits():
     x, truth = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(x))
-    learned, held = order[:1200], order[1200:]
+    learned, test = order[:1200], order[1200:]
     known = np.full(1200, None, object)
     for digit in range(10):
         some = np.flatnonzero(truth[learned] == digit)[:10]
         known[some] = "digit " + str(digit)
     pretrained = AutoencoderKMeans(10, hidden=(64, 128), pretrain_epochs=60, n_init=4, random_state=0).fit(x[learned])
-    return x[learned], x[held], truth[held], known, pretrained.module_.autoencoder
+    return x[learned], x[test], truth[test], known, pretrained.module_.autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +123,21 @@ def fitted(digits):
 
 def test_a_hundred_labels_beat_none(digits, fitted):
     """On rows that were not learned from, by 5 of 100."""
-    _, held, truth, _, _ = digits
-    with_labels, without = (metrics.clustering_accuracy(truth, model.predict(held)) for model in fitted)
+    _, test, truth, _, _ = digits
+    with_labels, without = (metrics.clustering_accuracy(truth, model.predict(test)) for model in fitted)
     assert with_labels >= without + 0.05
     assert with_labels >= 0.85
 
 
 def test_clusters_stand_for_classes(digits, fitted):
-    x, held, truth, known, _ = digits
+    x, test, truth, known, _ = digits
     model = fitted[0]
     np.testing.assert_array_equal(model.classes_, [f"digit {digit}" for digit in range(10)])
-    np.testing.assert_array_equal(model.classes_[model.predict(held)], model.predict_class(held))
+    np.testing.assert_array_equal(model.classes_[model.predict(test)], model.predict_class(test))
     named = np.array([f"digit {digit}" for digit in truth])
-    assert np.mean(model.predict_class(held) == named) >= 0.85
-    told = np.array([value is not None for value in known])
-    assert np.mean(model.classes_[model.labels_[told]] == known[told]) >= 0.95
+    assert np.mean(model.predict_class(test) == named) >= 0.85
+    labeled = np.array([value is not None for value in known])
+    assert np.mean(model.classes_[model.labels_[labeled]] == known[labeled]) >= 0.95
     np.testing.assert_array_equal(model.predict(x), model.labels_)
 
 

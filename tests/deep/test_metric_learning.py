@@ -128,9 +128,9 @@ def test_rows_of_no_label_are_not_pushed_from_those_with_one():
     made = module("contrastive")
     labels = jnp.array([0, 0, 1, -1])
     rows = jnp.asarray(X[:4])
-    slope = jax.grad(lambda x: made.loss(Batch(x, y=labels), KEY)[0])
-    np.testing.assert_allclose(slope(rows)[:3], slope(rows.at[3].add(5.0))[:3], rtol=1e-4, atol=1e-6)
-    assert np.abs(slope(rows)[3]).max() > 0  # its own views are drawn together
+    gradient = jax.grad(lambda x: made.loss(Batch(x, y=labels), KEY)[0])
+    np.testing.assert_allclose(gradient(rows)[:3], gradient(rows.at[3].add(5.0))[:3], rtol=1e-4, atol=1e-6)
+    assert np.abs(gradient(rows)[3]).max() > 0  # its own views are drawn together
 
 
 def test_views_of_other_sizes_go_through_the_network_too():
@@ -152,14 +152,14 @@ def test_views_of_other_sizes_go_through_the_network_too():
 def test_what_a_batch_had_to_learn_from_is_counted():
     labels = np.array([0, 0, 1, -1, 2, -1, -1, -1, -1, -1, -1, -1])
     made = module("triplet", views=None)
-    _, followed = made.loss(Batch(jnp.asarray(X), y=jnp.asarray(labels)), KEY)
-    assert {name: float(value) for name, value in followed.items()} == {"anchors": 2, "triplets": 4, "barren": 0}
+    _, record = made.loss(Batch(jnp.asarray(X), y=jnp.asarray(labels)), KEY)
+    assert {name: float(value) for name, value in record.items()} == {"anchors": 2, "triplets": 4, "barren": 0}
     for barren in (np.arange(N), np.zeros(N, int), np.full(N, -1)):
-        loss, followed = made.loss(Batch(jnp.asarray(X), y=jnp.asarray(barren)), KEY)
-        assert (float(loss), float(followed["anchors"]), float(followed["barren"])) == (0, 0, 1)
-    _, followed = module("nt-xent").loss(Batch(jnp.asarray(X)), KEY)
-    assert float(followed["anchors"]) == 3 * N
-    assert float(followed["triplets"]) == 3 * N * 2 * (3 * N - 3)
+        loss, record = made.loss(Batch(jnp.asarray(X), y=jnp.asarray(barren)), KEY)
+        assert (float(loss), float(record["anchors"]), float(record["barren"])) == (0, 0, 1)
+    _, record = module("nt-xent").loss(Batch(jnp.asarray(X)), KEY)
+    assert float(record["anchors"]) == 3 * N
+    assert float(record["triplets"]) == 3 * N * 2 * (3 * N - 3)
 
 
 def test_clusters_are_spherical():
@@ -170,8 +170,8 @@ def test_clusters_are_spherical():
     np.testing.assert_allclose(np.sum(np.square(made.centers[...]), axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(labels, np.argmax(made.assign(z), axis=1))
     np.testing.assert_array_equal(labels, np.argmax(np.asarray(z) @ np.asarray(made.centers[...]).T, axis=1))
-    shares = soft_kmeans.responsibilities(made.centers[...], z, made.variance[...])
-    np.testing.assert_allclose(made.assign(z), shares, rtol=1e-6)
+    assignments = soft_kmeans.responsibilities(made.centers[...], z, made.variance[...])
+    np.testing.assert_allclose(made.assign(z), assignments, rtol=1e-6)
 
 
 def test_temperatures_are_those_of_the_papers():
@@ -205,8 +205,8 @@ def digits():
     """Rows to learn from and others, and their digits."""
     x, truth = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
-    learned, held = order[:1200], order[1200:]
-    return x[learned], truth[learned], x[held], truth[held]
+    learned, test = order[:1200], order[1200:]
+    return x[learned], truth[learned], x[test], truth[test]
 
 
 def embedding(**options):
@@ -299,11 +299,11 @@ def test_batches_without_any_positive_are_counted(blobs):
     few = np.full(300, -1)
     few[:4] = [0, 0, 1, 1]
     options = TINY | {"batch_size": 10, "views": None, "loss": "triplet"}
-    with pytest.warns(ConvergenceWarning, match=r"in (\d+) of 60 batches no row had both a positive and a") as said:
+    with pytest.warns(ConvergenceWarning, match=r"in (\d+) of 60 batches no row had both a positive and a") as warnings:
         model = MetricEmbedding(4, **options).fit(blobs.x, few)
     count = sum(30 * record["barren"] for record in model.epoch_history_)
     assert 30 < count <= 60
-    assert f"in {count:.0f} of 60 batches" in str(said[0].message)
+    assert f"in {count:.0f} of 60 batches" in str(warnings[0].message)
 
 
 @pytest.mark.parametrize(

@@ -176,16 +176,16 @@ def test_the_same_key_gives_the_same_run(trained):
 
 def test_labels_are_those_of_groups_of_prototypes(trained):
     module, labels = trained[2].module, trained[2].labels
-    shares = np.array(module.assign(module.features(jnp.asarray(X))))
-    np.testing.assert_array_equal(shares.argmax(1), labels)
-    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+    assignments = np.array(module.assign(module.features(jnp.asarray(X))))
+    np.testing.assert_array_equal(assignments.argmax(1), labels)
+    np.testing.assert_allclose(assignments.sum(1), 1, rtol=1e-5)
     z = np.array(module.features(jnp.asarray(X)))
     for cluster in np.unique(labels):
         np.testing.assert_allclose(module.centers[...][cluster], z[labels == cluster].mean(0), atol=1e-5)
     scores = np.array(module.embed(jnp.asarray(z)) @ module.prototypes[...].T) / 0.05
     each = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     groups = np.array(module.groups[...])
-    np.testing.assert_allclose(shares[:, 1], each[:, groups == 1].sum(1), atol=1e-5)
+    np.testing.assert_allclose(assignments[:, 1], each[:, groups == 1].sum(1), atol=1e-5)
 
 
 def test_training_on_two_devices_is_training_on_one(trained):
@@ -208,11 +208,11 @@ def test_assignments_of_rows_on_two_devices_are_those_of_one():
     single = lambda scores, mask: sinkhorn.swav_assignments(scores, 0.05, 3, mask)  # noqa: E731
     for present in (mask, mask | True, mask & False):
         np.testing.assert_allclose(spread(scores, present), single(scores, present), atol=1e-5)
-    slopes = [
+    gradients = [
         jax.grad(lambda scores, f=f: jnp.sum(jnp.sin(5 * f(scores, jnp.asarray(mask)))))(jnp.asarray(scores))
         for f in (spread, single)
     ]
-    np.testing.assert_allclose(*slopes, atol=1e-3)
+    np.testing.assert_allclose(*gradients, atol=1e-3)
 
 
 # Collapse.

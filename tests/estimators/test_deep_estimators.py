@@ -107,9 +107,9 @@ def test_a_mixture_of_codes_beats_pixels(digits):
 @pytest.mark.parametrize("method", [DEC, VaDE])
 def test_units_of_the_rows_do_not_matter(blobs, tiny, method):
     model = tiny(method)
-    moved = method(4, **TINY, tol=None).fit(1e4 * blobs.x.astype(np.float64) + 1e5)
-    assert np.mean(model.labels_ == moved.labels_) > 0.97
-    back = moved.reconstruct(1e4 * blobs.x[:5].astype(np.float64) + 1e5)
+    rescaled = method(4, **TINY, tol=None).fit(1e4 * blobs.x.astype(np.float64) + 1e5)
+    assert np.mean(model.labels_ == rescaled.labels_) > 0.97
+    back = rescaled.reconstruct(1e4 * blobs.x[:5].astype(np.float64) + 1e5)
     np.testing.assert_allclose((back - 1e5) / 1e4, model.reconstruct(blobs.x[:5]), atol=0.05)
 
 
@@ -237,8 +237,8 @@ def test_bfloat16_comes_near(blobs, tiny):
 
 def test_views_are_taken_as_they_are(blobs):
     options = TINY | {"pretrain_epochs": 0}
-    plain, moved = (DEC(4, **options, augment=view).fit(blobs.x) for view in (False, GaussianNoise(0.5)))
-    assert plain.history_[0] != moved.history_[0]
+    plain, augmented = (DEC(4, **options, augment=view).fit(blobs.x) for view in (False, GaussianNoise(0.5)))
+    assert plain.history_[0] != augmented.history_[0]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_a_fit_that_failed_is_no_fit(blobs):
 
 
 @pytest.mark.parametrize(
-    ("X", "told"),
+    ("X", "message"),
     [
         (None, "X is None, not a table. Pass rows by columns"),
         ("rows.csv", "X is of type str, not a table"),
@@ -235,8 +235,8 @@ def test_a_fit_that_failed_is_no_fit(blobs):
         ((row for row in [[1.0], [2.0]]), "X is of type generator, not a table"),
     ],
 )
-def test_input_that_is_no_table(X, told):
-    with pytest.raises(ValueError, match=told):
+def test_input_that_is_no_table(X, message):
+    with pytest.raises(ValueError, match=message):
         KMeans(2).fit(X)
 
 
@@ -252,13 +252,13 @@ def test_columns_in_another_order_are_named_in_one_sentence():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(np.eye(3), columns=["a", "b", "c"])
     model = KMeans(2, random_state=0).fit(table)
-    for wrong, told in (
+    for wrong, message in (
         (table[["b", "a", "c"]], "the columns come as 'b', 'a', 'c', not as 'a', 'b', 'c'. Pass X"),
         (table[["a"]], "'b', 'c' missing. Pass the columns of the fit"),
         (table.rename(columns={"b": "d"}), "'b' missing and 'd' new. Pass the columns of the fit"),
         (table.assign(d=1.0), r"'d' new. Pass X\[list\(model.feature_names_in_\)\]"),
     ):
-        with pytest.raises(ValueError, match=f"^The feature names should match .* during fit: {told}") as error:
+        with pytest.raises(ValueError, match=f"^The feature names should match .* during fit: {message}") as error:
             model.predict(wrong)
         assert "\n" not in str(error.value)
     np.testing.assert_array_equal(model.predict(table), model.labels_)

@@ -77,9 +77,9 @@ def test_what_the_data_do_not_allow_is_said():
 def test_weights_too_far_apart_are_not_called_duplicates():
     x = np.random.default_rng(0).normal(size=(59, 2))
     weights = np.where(np.arange(59) == 3, 1e45, 1.0)
-    with pytest.warns(ConvergenceWarning, match="Only 1 of 59 distinct rows count: the other weights") as told:
+    with pytest.warns(ConvergenceWarning, match="Only 1 of 59 distinct rows count: the other weights") as warnings:
         KMedoids(3).fit(x, sample_weight=weights)
-    assert not any("duplicate" in str(each.message) for each in told)
+    assert not any("duplicate" in str(each.message) for each in warnings)
     with pytest.warns(ConvergenceWarning, match="duplicate points in X. X has 2 distinct rows of positive weight"):
         KMedoids(3).fit(np.repeat(x[:2], 5, axis=0))
 

@@ -135,8 +135,8 @@ def test_the_frame_of_a_fit_comes_back_to_the_bit():
     back = decode(json.loads(json.dumps(encode("_frame", frame, arrays))), arrays)
     assert isinstance(back, Frame)
     assert_same(back, frame)
-    moved = np.random.default_rng(0).normal(size=(4, 2)) + 1.7e9
-    np.testing.assert_array_equal(back.enter(moved), frame.enter(moved))
+    far = np.random.default_rng(0).normal(size=(4, 2)) + 1.7e9
+    np.testing.assert_array_equal(back.enter(far), frame.enter(far))
 
 
 def test_dtypes_beyond_jax_are_saved_as_those_that_hold_them():

@@ -61,8 +61,8 @@ class Prototypes(nnx.Module):
         if self.layer is not None:
             prototypes = self.layer(z, known=episode.known).centers
         else:
-            shares = jax.nn.one_hot(episode.known, WAYS)
-            prototypes = shares.T @ z / jnp.sum(shares, axis=0)[:, None]
+            members = jax.nn.one_hot(episode.known, WAYS)
+            prototypes = members.T @ z / jnp.sum(members, axis=0)[:, None]
         gaps = self.features(episode.queries)[:, None] - prototypes
         return -jnp.sum(jnp.square(gaps), axis=2) / (2 * jnp.exp(self.log_variance[...]))
 

@@ -60,7 +60,7 @@ def parameters(x, covariance, seed=0, k=K):
     return gmm.GMMInit(means, rng.dirichlet(np.full(k, 5.0)), precisions)
 
 
-def shares(n=N, k=K, seed=0):
+def random_responsibilities(n=N, k=K, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(k), size=n)
 
 

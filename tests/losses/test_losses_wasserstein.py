@@ -50,11 +50,11 @@ def test_scores_are_compared_by_their_means():
 def test_each_pair_of_rows_has_a_point_of_its_own_between_them(key):
     real, fake = narrow(REAL, FAKE)
     points = losses.points_between(key, real, fake)
-    shares = np.asarray((points - fake) / (real - fake))
-    np.testing.assert_allclose(shares, np.broadcast_to(shares[:, :1], shares.shape), rtol=1e-3)
-    assert shares.min() >= 0
-    assert shares.max() <= 1
-    assert np.unique(shares[:, 0].round(4)).size == N
+    fractions = np.asarray((points - fake) / (real - fake))
+    np.testing.assert_allclose(fractions, np.broadcast_to(fractions[:, :1], fractions.shape), rtol=1e-3)
+    assert fractions.min() >= 0
+    assert fractions.max() <= 1
+    assert np.unique(fractions[:, 0].round(4)).size == N
     images = losses.points_between(key, real.reshape(N, D, 1, 1), fake.reshape(N, D, 1, 1))
     np.testing.assert_array_equal(images.reshape(N, D), points)
 

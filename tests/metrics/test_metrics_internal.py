@@ -123,9 +123,9 @@ def test_precomputed_distances_are_checked():
 @pytest.mark.parametrize("offset", [1e4, 1e6])
 @pytest.mark.parametrize("name", SCORES)
 def test_an_offset_costs_no_digits(name, offset):
-    moved = X + np.float32(offset)
-    near = moved.astype(np.float64) - offset
-    assert getattr(metrics, name)(moved, Y) == pytest.approx(getattr(oracle, name)(near, Y), rel=1e-5)
+    shifted = X + np.float32(offset)
+    near = shifted.astype(np.float64) - offset
+    assert getattr(metrics, name)(shifted, Y) == pytest.approx(getattr(oracle, name)(near, Y), rel=1e-5)
     # In float64 an offset leaves the digits of the rows alone, though they are computed in float32.
     wide = X.astype(np.float64) + 100 * offset
     assert getattr(metrics, name)(wide, Y) == pytest.approx(getattr(oracle, name)(X.astype(np.float64), Y), rel=1e-5)
@@ -133,9 +133,11 @@ def test_an_offset_costs_no_digits(name, offset):
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
 def test_offset_silhouettes_row_by_row(metric):
-    moved = X + np.float32(1e4)
+    shifted = X + np.float32(1e4)
     named = "cityblock" if metric == "manhattan" else metric
-    np.testing.assert_allclose(metrics.silhouette_samples(moved, Y, metric=metric), exact(moved, Y, named), atol=1e-5)
+    np.testing.assert_allclose(
+        metrics.silhouette_samples(shifted, Y, metric=metric), exact(shifted, Y, named), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
@@ -451,9 +453,9 @@ def test_callables_that_jax_cannot_trace():
         np.testing.assert_allclose(
             metrics.silhouette_samples(rows, labels, metric=metric), exact(rows, labels), atol=1e-6
         )
-    moved = X.astype(float) + 1e9  # float32 would not tell these rows apart
-    result = metrics.silhouette_samples(moved, Y, metric=lambda a, b: np.abs(a[:, None] - b).max(axis=2))
-    np.testing.assert_allclose(result, exact(long_double(moved), Y, "chebyshev"), atol=1e-6)
+    shifted = X.astype(float) + 1e9  # float32 would not tell these rows apart
+    result = metrics.silhouette_samples(shifted, Y, metric=lambda a, b: np.abs(a[:, None] - b).max(axis=2))
+    np.testing.assert_allclose(result, exact(long_double(shifted), Y, "chebyshev"), atol=1e-6)
     assert expected.shape == result.shape
 
 

@@ -89,9 +89,9 @@ def test_gradients_equal_finite_differences(metric):
             for at in np.ndindex(expected.shape):
                 ends = []
                 for sign in (1, -1):
-                    moved = [x.copy(), q.copy()]
-                    moved[argument][at] += sign * step
-                    ends.append(float(compiled(*moved)))
+                    arguments = [x.copy(), q.copy()]
+                    arguments[argument][at] += sign * step
+                    ends.append(float(compiled(*arguments)))
                 expected[at] = (ends[0] - ends[1]) / (2 * step)
             if metric == "precomputed" and argument == 0:
                 np.fill_diagonal(expected, 0)

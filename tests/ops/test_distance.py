@@ -162,9 +162,9 @@ def test_the_gradient_beside_large_distances(kind):
     apart = x[:, None].astype(float) - x[None]
     expected = 2 * np.einsum("ij,ijd->id", np.float64(weight + weight.T), apart)
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
-    _, moved = jax.jit(lambda x, along: jax.jvp(lambda x: distance.sqeuclidean(x, x), (x,), (along,)))(x, x[::-1])
+    _, tangent = jax.jit(lambda x, along: jax.jvp(lambda x: distance.sqeuclidean(x, x), (x,), (along,)))(x, x[::-1])
     expected = 2 * np.einsum("ijd,ijd->ij", apart, apart[::-1, ::-1])
-    np.testing.assert_allclose(moved, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max() * (kind == "near"))
+    np.testing.assert_allclose(tangent, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max() * (kind == "near"))
 
 
 def test_small_angles():

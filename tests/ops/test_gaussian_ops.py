@@ -68,7 +68,7 @@ def exact_moments(name, r, about, x):
     return r.sum(axis=1), np.einsum("kn,kni->ki", r, difference), layout[name](second)
 
 
-def shares(n=N, k=K, seed=2):
+def random_responsibilities(n=N, k=K, seed=2):
     return np.random.default_rng(seed).dirichlet(np.ones(k), size=n).T.astype(np.float32)
 
 
@@ -107,7 +107,7 @@ def test_one_column_and_one_component(name):
 @pytest.mark.parametrize("d", [40, 47])
 def test_many_columns(d):
     x, means = rows_and_means(d=d)
-    covariances, r = covariances_of("full", d=d), shares()
+    covariances, r = covariances_of("full", d=d), random_responsibilities()
     got, _ = densities("full", means, covariances, x.T, jnp.int32(DIFFERENCES))
     expected = exact_log_densities(x, means, dense_of("full", covariances, d=d))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
@@ -139,7 +139,7 @@ def test_differences_keep_tight_clusters_that_lie_far_apart(name):
 @pytest.mark.parametrize("name", COVARIANCE_TYPES)
 def test_moments_agree_with_numpy(name, form):
     x, means = rows_and_means()
-    r = shares()
+    r = random_responsibilities()
     got = moments(name, r, means, x.T, jnp.int32(FORMS[form]))
     for a, b in zip(got, exact_moments(name, r, means, x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
@@ -166,7 +166,7 @@ def test_moments_of_tight_clusters_that_lie_far_apart(name):
 @pytest.mark.parametrize("name", COVARIANCE_TYPES)
 def test_covariances_are_those_of_weighted_rows(name):
     x, means = rows_and_means()
-    r = shares()
+    r = random_responsibilities()
     covariance_type = COVARIANCE_TYPES[name]
     found = moments(name, r, means, x.T, jnp.int32(DIFFERENCES))
     delta = found.first / found.weight[:, None]
@@ -313,7 +313,7 @@ def holes(x, share=0.3, seed=4):
 def test_missing_cells_are_integrated_out(name):
     x, means = rows_and_means()
     x = holes(x)
-    covariances, r = covariances_of(name), shares()
+    covariances, r = covariances_of(name), random_responsibilities()
     about = means + np.float32(0.25)
     covariance_type = COVARIANCE_TYPES[name]
     logs = jax.jit(partial(missing.log_densities, covariance_type))(means, covariances, x.T)
@@ -344,7 +344,7 @@ def test_missing_cells_are_integrated_out(name):
 @pytest.mark.parametrize("name", COVARIANCE_TYPES)
 def test_nothing_missing_is_the_plain_density(name):
     x, means = rows_and_means()
-    covariances, r = covariances_of(name), shares()
+    covariances, r = covariances_of(name), random_responsibilities()
     covariance_type = COVARIANCE_TYPES[name]
     logs = jax.jit(partial(missing.log_densities, covariance_type))(means, covariances, x.T)
     np.testing.assert_allclose(logs, exact_log_densities(x, means, dense_of(name, covariances)), rtol=1e-4, atol=1e-4)
@@ -375,8 +375,8 @@ def test_an_impossible_row_is_nobodys():
     log_sum, r = responsibilities(logits)
     np.testing.assert_array_equal(log_sum, [-np.inf, 0])
     np.testing.assert_array_equal(r, [[0, 1], [0, 0]])
-    slope = jax.grad(lambda logits: responsibilities(logits)[0][1])(logits)
-    np.testing.assert_array_equal(slope, [[0, 1], [0, 0]])
+    gradient = jax.grad(lambda logits: responsibilities(logits)[0][1])(logits)
+    np.testing.assert_array_equal(gradient, [[0, 1], [0, 0]])
 
 
 @pytest.mark.parametrize("tile", [7, 60])
@@ -394,5 +394,5 @@ def test_folded_responsibilities_do_not_depend_on_the_tile(tile):
     np.testing.assert_allclose(log_likelihood, jnp.sum(log_sum), rtol=1e-5)
     np.testing.assert_allclose(mass, jnp.sum(r, axis=1), rtol=1e-5)
     np.testing.assert_allclose(per_row, log_sum, rtol=1e-6)
-    slope = jax.jit(jax.grad(lambda logits: total(logits, tile)[0][0]))(logits)
-    np.testing.assert_allclose(slope, r, rtol=1e-5, atol=1e-7)
+    gradient = jax.jit(jax.grad(lambda logits: total(logits, tile)[0][0]))(logits)
+    np.testing.assert_allclose(gradient, r, rtol=1e-5, atol=1e-7)

@@ -136,8 +136,8 @@ def test_no_list_grows_with_the_radius():
     """However many pairs of blocks are near each other, only some are held at a time."""
     x = np.random.default_rng(1).uniform(size=(50_000, 3))
     near = prepare_blocks(x, near_ball(2.0, 0.6))
-    held = [len(part.near) + len(part.whole) for part in all_pairs(near, EVERYTHING)]
-    assert max(held) <= radius_pairs.BOX_PAIRS < sum(held) / 3
+    sizes = [len(part.near) + len(part.whole) for part in all_pairs(near, EVERYTHING)]
+    assert max(sizes) <= radius_pairs.BOX_PAIRS < sum(sizes) / 3
 
 
 def test_few_blocks_are_near_each_other_in_few_columns():
@@ -173,11 +173,11 @@ def test_counts_sums_and_least_labels(name, power):
 
 def all_least_labels(near, labels):
     """Least labels near each row: of sure and of possible neighbors, and exactly."""
-    placed = near.blocks.to_blocks(labels, NO_INDEX)
+    block_labels = near.blocks.to_blocks(labels, NO_INDEX)
     everywhere = near.blocks.index >= 0
-    possible = least_labels(near, placed, everywhere, all_pairs(near, EVERYTHING), certain=False)
-    certain = least_labels(near, placed, everywhere, as_block_pairs(possible.touching), certain=True)
-    exact = exact_least_labels(near, placed, everywhere, possible.touching)
+    possible = least_labels(near, block_labels, everywhere, all_pairs(near, EVERYTHING), certain=False)
+    certain = least_labels(near, block_labels, everywhere, as_block_pairs(possible.touching), certain=True)
+    exact = exact_least_labels(near, block_labels, everywhere, possible.touching)
     return [
         near.blocks.rows(np.minimum(each, possible.whole), len(labels))
         for each in (certain.labels, possible.labels, exact)
@@ -204,8 +204,8 @@ def test_float32_leaves_little_to_the_host(columns, monkeypatch):
     counts = neighbor_mask(x, np.arange(2_000), ball).sum(axis=1)
     at_least = int(np.median(counts))
     for rows in (x, x + 1e6, np.concatenate([x, x + 1e9]), np.concatenate([x, np.full((1, columns), 1e12)])):
-        moved = neighbor_mask(rows[:2_000], np.arange(2_000), ball).sum(axis=1)  # as far rows are rounded by float64
-        np.testing.assert_array_equal(core_mask(prepare_blocks(rows, ball), at_least)[:2_000], moved >= at_least)
+        rounded = neighbor_mask(rows[:2_000], np.arange(2_000), ball).sum(axis=1)  # as float64 rounds far rows
+        np.testing.assert_array_equal(core_mask(prepare_blocks(rows, ball), at_least)[:2_000], rounded >= at_least)
     assert sum(compared_rows) < 800
 
 

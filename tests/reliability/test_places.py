@@ -111,9 +111,9 @@ def test_a_missing_or_short_file_of_a_run_is_named(folder, tmp_path, name):
     intact = (run / name).read_bytes()
     for content in (None, b"", intact[:-1], intact + b"\n"):
         (run / name).unlink() if content is None else (run / name).write_bytes(content)
-        told = refuse("predict", run, folder / "flowers.csv")
-        assert re.search(rf"{name} (is missing|was changed).*Fit the run again\.", told)
-        assert told == refuse("report", run)
+        message = refuse("predict", run, folder / "flowers.csv")
+        assert re.search(rf"{name} (is missing|was changed).*Fit the run again\.", message)
+        assert message == refuse("report", run)
 
 
 def test_damaged_labels_of_a_run_are_not_scored(folder, tmp_path):
@@ -189,9 +189,9 @@ def test_a_lock_whose_file_was_deleted_is_taken_anew(tmp_path):
         second.acquire({})
     first.release()
     second.acquire({})
-    with pytest.raises(atomic.LockedError) as held:
+    with pytest.raises(atomic.LockedError) as error:
         third.acquire({})
-    assert held.value.holder["pid"] == os.getpid()
+    assert error.value.holder["pid"] == os.getpid()
 
 
 def test_a_run_that_a_killed_command_had_set_aside_comes_back(folder, tmp_path):

@@ -36,7 +36,7 @@ def model(rows) -> VaDE:
 
 
 @pytest.fixture(scope="module")
-def told(model, rows) -> Training:
+def training(model, rows) -> Training:
     return Training(**model.report_parts(rows)["training"])
 
 
@@ -46,20 +46,20 @@ def report(folder: Path, dataset: Dataset, labels: np.ndarray, training: Trainin
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_what_the_network_makes_of_rows_is_told(model, rows, told):
-    np.testing.assert_array_equal(told.codes, model.transform(rows))
-    np.testing.assert_array_equal(told.moments["the end"], told.codes)
+def test_what_the_network_makes_of_rows_is_told(model, rows, training):
+    np.testing.assert_array_equal(training.codes, model.transform(rows))
+    np.testing.assert_array_equal(training.moments["the end"], training.codes)
     names = ["pretrain-1", "pretrain-2", "cluster-1", "cluster-2", "the end"]
-    assert list(told.moments) == names
-    np.testing.assert_array_equal(told.returned, model.reconstruct(rows))
-    assert (np.shape(told.decoded), np.shape(told.samples)) == ((2, 12), (2, 8, 12))
-    assert (told.endless, told.epochs) == (True, 2)
+    assert list(training.moments) == names
+    np.testing.assert_array_equal(training.returned, model.reconstruct(rows))
+    assert (np.shape(training.decoded), np.shape(training.samples)) == ((2, 12), (2, 8, 12))
+    assert (training.endless, training.epochs) == (True, 2)
 
 
-def test_images_have_a_training_with_all_its_pictures(model, rows, told, tmp_path):
+def test_images_have_a_training_with_all_its_pictures(model, rows, training, tmp_path):
     assert picture_shape(None, (4, 3, 1)) == (4, 3)
     dataset = Dataset("faces", rows, image_shape=(4, 3))
-    page = report(tmp_path, dataset, model.labels_, told, status=Status.MAX_STEPS)
+    page = report(tmp_path, dataset, model.labels_, training, status=Status.MAX_STEPS)
     for part in ("Training", "Embedding", "Reconstructions", "Samples"):
         assert part in page.words
     pictures = [svg["aria-label"] for svg in page.all("svg")]
@@ -77,9 +77,9 @@ def test_images_have_a_training_with_all_its_pictures(model, rows, told, tmp_pat
     assert not any(line.get("class") == "warn" for line in page.all("p"))
 
 
-def test_rows_of_a_table_have_the_errors_of_their_columns(model, rows, told, tmp_path):
+def test_rows_of_a_table_have_the_errors_of_their_columns(model, rows, training, tmp_path):
     dataset = Dataset("table", rows, np.arange(60) % 2)
-    page = report(tmp_path, dataset, model.labels_, told._replace(endless=False), status=Status.MAX_STEPS)
+    page = report(tmp_path, dataset, model.labels_, training._replace(endless=False), status=Status.MAX_STEPS)
     pictures = [svg["aria-label"] for svg in page.all("svg")]
     assert any("share of each column's variance that does not come back" in picture for picture in pictures)
     assert any(picture.startswith("Codes by class") for picture in pictures)
@@ -103,31 +103,33 @@ def test_a_run_without_a_network_has_no_such_parts(rows, tmp_path):
         ({"samples": np.zeros((2, 12))}, r"samples \(2, 12\) must be \(any number, any number, 12\)"),
     ],
 )
-def test_what_does_not_fit_is_refused(rows, told, tmp_path, changed, message):
+def test_what_does_not_fit_is_refused(rows, training, tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
-        report(tmp_path, Dataset("table", rows), np.zeros(60, int), told._replace(**changed))
+        report(tmp_path, Dataset("table", rows), np.zeros(60, int), training._replace(**changed))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_network_without_a_decoder_shows_the_rows_nearest_to_prototypes(rows, tmp_path):
     model = SwAV(2, hidden=(8,), latent=2, projection=None, n_prototypes=5, epochs=1, random_state=0).fit(rows)
-    told = Training(**model.report_parts(rows)["training"])
-    assert (told.returned, told.decoded, told.samples) == (None, None, None)
-    assert (told.endless, told.epochs) == (True, 1)
-    owners = {int(name.split(": ")[1]): int(name.split(":")[0]) for name in told.nearest}
+    training = Training(**model.report_parts(rows)["training"])
+    assert (training.returned, training.decoded, training.samples) == (None, None, None)
+    assert (training.endless, training.epochs) == (True, 1)
+    owners = {int(name.split(": ")[1]): int(name.split(":")[0]) for name in training.nearest}
     assert all(model.prototype_labels_[prototype] == owner for prototype, owner in owners.items())
-    name, nearest = next(iter(told.nearest.items()))
-    scores = np.asarray(model.module_.embed(jnp.asarray(told.codes))) @ model.prototypes_[int(name.split(": ")[1])]
+    name, nearest = next(iter(training.nearest.items()))
+    scores = np.asarray(model.module_.embed(jnp.asarray(training.codes))) @ model.prototypes_[int(name.split(": ")[1])]
     np.testing.assert_array_equal(nearest[0], rows[scores.argmax()])
-    page = report(tmp_path, Dataset("faces", rows, image_shape=(4, 3)), model.labels_, told, status=Status.MAX_STEPS)
+    page = report(
+        tmp_path, Dataset("faces", rows, image_shape=(4, 3)), model.labels_, training, status=Status.MAX_STEPS
+    )
     assert "Nearest rows" in page.words
     assert "Reconstructions" not in page.words
 
 
-def test_numbers_that_are_followed_have_their_curves(rows, told, tmp_path):
+def test_numbers_that_are_followed_have_their_curves(rows, training, tmp_path):
     records = [{"phase": "train", "epoch": i, "loss": 1.0 / i, "nmi": 1 - 1 / i, "critic": -1.0} for i in (1, 2, 3)]
     dataset = Dataset("rows", rows)
-    page = report(tmp_path, dataset, np.arange(60) % 2, told._replace(records=records), status=Status.MAX_STEPS)
+    page = report(tmp_path, dataset, np.arange(60) % 2, training._replace(records=records), status=Status.MAX_STEPS)
     pictures = [svg["aria-label"] for svg in page.all("svg")]
     assert any("normalized mutual information of the clusters" in picture for picture in pictures)
     assert any("critic's loss" in picture for picture in pictures)

@@ -38,8 +38,8 @@ STRUCTURES = {
 
 
 def write(path, **options) -> str:
-    told = {"title": "t", "config": {}, "scores": {}, "dataset": Dataset("rows", X), "labels": LABELS}
-    return write_report(path, **told, **options).read_text(encoding="utf-8")
+    parts = {"title": "t", "config": {}, "scores": {}, "dataset": Dataset("rows", X), "labels": LABELS}
+    return write_report(path, **parts, **options).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
