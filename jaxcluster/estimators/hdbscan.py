@@ -202,13 +202,13 @@ class HDBSCAN(MetricEstimator):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         if not isinstance(self.metric_params, (dict, type(None))):
             raise TypeError(f"metric_params must be None or a dict, got {self.metric_params!r}.")
-        self._check_metric()
         tree = TREES.get(self.algorithm)
         if tree is not None and self.metric not in tree.valid_metrics:
             raise ValueError(
                 f"{self.metric} is not a valid metric for a {tree.__name__}-based algorithm. Please select a different "
                 "metric. algorithm='auto' takes every metric."
             )
+        self._check_metric()
         if self.store_centers is None:
             return
         validation.check_choice("store_centers", self.store_centers, CENTERS)

@@ -16,6 +16,7 @@ by differences. Samples near the origin of a frame need no refinement, and pay o
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -189,16 +190,19 @@ def elkan_bounds(
     return DistanceBounds(lower, jax.lax.cond(loose, computed, lambda: upper))
 
 
+@partial(jax.jit, static_argnums=3)  # an iteration calls it twice: traced and lowered once
 def _unrolled(x, centers, active, unit):
     labels = distance = None
-    k, d = centers.shape
     norms = squared_norms(x) if unit else None
-    for j in range(k):
+    # Unstacked once: tracing an index takes longer than tracing all the arithmetic of a term.
+    columns = jnp.unstack(x, axis=1)
+    for j, center in enumerate(jnp.unstack(centers)):
+        pairs = zip(columns, jnp.unstack(center), strict=True)
         if unit:
             # ‖c‖² = 1 exactly, so that a sample of zeros is as far from all centers.
-            to_j = norms + 1 - 2 * sum(x[:, i] * centers[j, i] for i in range(d))
+            to_j = norms + 1 - 2 * reduce(jnp.add, (column * entry for column, entry in pairs))
         else:
-            to_j = sum(jnp.square(x[:, i] - centers[j, i]) for i in range(d))
+            to_j = reduce(jnp.add, (jnp.square(column - entry) for column, entry in pairs))
         if active is not None:
             to_j = jnp.where(active[j], to_j, jnp.inf)
         if labels is None:
