@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
 
-__all__ = ["Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Published", "Status"]
+__all__ = ["Absent", "Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Published", "Status"]
 
-Published: TypeAlias = Array | np.ndarray
+if TYPE_CHECKING:
+    # Any in place of NumPy's class: a checker would ask every caller which of the two it has, and few need to know.
+    Published: TypeAlias = Array | Any
+else:
+    Published: TypeAlias = Array | np.ndarray
 """Array of a result: JAX's, or NumPy's where it is float64 and JAX computes in float32."""
+
+if TYPE_CHECKING:
+    Absent: TypeAlias = Any
+else:
+    Absent: TypeAlias = None
+"""None, of a value that is there wherever it is used: the options of a method decide, which checkers cannot see."""
 
 KeyArray: TypeAlias = Key[Array, ""] | UInt32[Array, " _"]
 """JAX random key: a typed key (``jax.random.key``) or the older raw pair of words."""
@@ -70,7 +80,7 @@ class Fit(NamedTuple):
     """
 
     state: Any
-    labels: Int[Array, "*batch n"] | None
+    labels: Int[Array, "*batch n"] | Absent
     steps: Int[Array, "*batch"]
     status: Int[Array, "*batch"]
     history: Float[Array, "*batch capacity"]
@@ -81,7 +91,7 @@ class Fit(NamedTuple):
         if self.labels is not None:
             parts.append(f"labels {tuple(getattr(self.labels, 'shape', ()))}")
         steps, status = self.steps, self.status
-        if any(isinstance(each, jax.core.Tracer) or getattr(each, "shape", None) != () for each in (steps, status)):
+        if any(isinstance(each, Tracer) or getattr(each, "shape", None) != () for each in (steps, status)):
             parts.append(f"steps and status of shape {tuple(getattr(steps, 'shape', ()))}")
         else:
             parts += [f"{int(steps)} step{'' if int(steps) == 1 else 's'}", Status(int(status)).name]

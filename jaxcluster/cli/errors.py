@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import typer
 
-UsageError = typer.BadParameter.__mro__[1]
-"""Raised by the parser for wrong words on the command line; its module depends on the version of typer."""
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""Raised by the parser for wrong words on the command line; its module depends on the version of typer. For type
+checkers it is a subclass of it."""
 
 CORRECTABLE = (ValueError, TypeError, OSError, MemoryError)
 """Errors that readers, checks and fits raise for wrong arguments, wrong data and missing files."""

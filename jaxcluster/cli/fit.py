@@ -154,7 +154,7 @@ class Methods(TyperGroup):
         return name, method_command(name), words
 
 
-def method_command(method: str) -> TyperCommand:
+def method_command(method: str) -> Any:
     """The command of a method, with the options of `fit` and those that are derived from its estimator."""
     from jaxcluster.cli.method_options import method_parameters
     from jaxcluster.estimators import ESTIMATORS

@@ -98,7 +98,7 @@ def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
         "rows": n,
         "width": d,
         "column_names": dataset.columns,
-        "sha256": hashlib.sha256(np.ascontiguousarray(dataset.x)).hexdigest(),
+        "sha256": hashlib.sha256(np.ascontiguousarray(dataset.x).data).hexdigest(),
         **({"notes": list(dataset.notes)} if dataset.notes else {}),
     }
 
@@ -193,7 +193,7 @@ def partial_labels(labels: str, rows: Rows, seed: int) -> np.ndarray:
     # Ranks of random numbers: exactly this number of rows is drawn, at least one, each with equal probability.
     drawn = np.random.default_rng(seed).random(len(truth)).argsort() < max(1, round(fraction * len(truth)))
     if truth.dtype.kind == "U":
-        return np.where(drawn, truth.astype(object), None)
+        return np.where(drawn, truth.astype(object), np.array(None))
     if truth.dtype.kind in "iu" and truth.min() >= -1:
         return np.where(drawn, truth, -1)
     # Negative or fractional classes are numbered by rank, so that -1 can stand for the unknown ones.
@@ -221,7 +221,7 @@ def _from_file(path: str, n: int) -> np.ndarray:
     with user_errors():
         labels = load_labels(path)
     if labels.dtype.kind == "U":
-        labels = np.where(np.isin(labels, ("", "-1")), None, labels.astype(object))
+        labels = np.where(np.isin(labels, ("", "-1")), np.array(None), labels.astype(object))
     if len(labels) != n:
         raise UserError(f"--labels {path} has {len(labels):,} labels for {n:,} rows: one is needed for each.")
     return labels

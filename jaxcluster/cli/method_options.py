@@ -50,8 +50,11 @@ COUNTS = (
     "size_max",
     "update_interval",
 )
-MINIMUM: dict[str, float] = dict.fromkeys(COUNTS, 1) | dict.fromkeys(("pretrain_epochs", "size_min"), 0)
-MINIMUM |= dict.fromkeys(("gamma", "learning_rate", "reg_covar", "tol"), 0.0)
+MINIMUM: dict[str, float] = {
+    **dict.fromkeys(COUNTS, 1),
+    **dict.fromkeys(("pretrain_epochs", "size_min"), 0),
+    **dict.fromkeys(("gamma", "learning_rate", "reg_covar", "tol"), 0.0),
+}
 
 
 def option_name(info: EstimatorInfo, parameter: str) -> str:
@@ -187,7 +190,7 @@ def make_estimator(method: str, given: Mapping[str, Any], params: Sequence[str])
     return estimator.set_params(**values)
 
 
-def unknown_option(method: str, option: str) -> str | None:
+def unknown_option(method: str | None, option: str) -> str | None:
     """The message for an option of other methods; None for one that no method has."""
     from jaxcluster.datasets.base import unknown_name
     from jaxcluster.estimators import ESTIMATORS

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,7 +169,7 @@ def read_sealed(path: Path, remedy: str = "Fit the run again.") -> dict[str, Any
     return values
 
 
-def write_sealed(path: Path, values: dict[str, Any]) -> None:
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
     """Write values as JSON with the SHA-256 of the rest of the text, by which `read_sealed` finds any change."""
     write_atomic(path, _sealed(values))
 
@@ -223,7 +223,7 @@ def _changed(path: Path, remedy: str) -> str:
     return f"{path} was changed since it was written: its SHA-256 does not match. {remedy}"
 
 
-def _sealed(values: dict[str, Any]) -> bytes:
+def _sealed(values: Mapping[str, Any]) -> bytes:
     return _json({**values, SEAL: hashlib.sha256(_json(values)).hexdigest()})
 
 

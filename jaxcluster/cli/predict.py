@@ -130,7 +130,7 @@ def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:
     from jaxcluster.cli.console import show_table
 
     sizes, noise = runs.clusters_and_noise(labels)
-    shown = sorted(sorted(sizes, key=sizes.get, reverse=True)[:MOST_CLUSTERS])
+    shown = sorted(sorted(sizes, key=sizes.__getitem__, reverse=True)[:MOST_CLUSTERS])
     rows = [(str(cluster), sizes[cluster], f"{sizes[cluster] / len(labels):.1%}") for cluster in shown]
     rows += [("noise", noise, f"{noise / len(labels):.1%}")] if noise else []
     which = "" if len(shown) == len(sizes) else f", the {len(shown)} largest of {len(sizes):,} clusters"

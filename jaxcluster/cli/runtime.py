@@ -54,9 +54,9 @@ def info() -> None:
         *versions().items(),
         ("backend", devices["backend"]),
         ("devices", f"{devices['count']} × {devices['kind']}"),
-        ("64-bit numbers", "on" if jax.config.jax_enable_x64 else "off"),
+        ("64-bit numbers", "on" if jax.config.values["jax_enable_x64"] else "off"),
     ]
     console.show_table(printer, "What runs here", ("", ""), facts, text=(0, 1))
     algorithms = [(name, ESTIMATORS.info(name).title) for name in ESTIMATORS]
     console.show_table(printer, "Algorithms", ("", ""), algorithms, text=(0, 1))
-    console.say(printer, f"Compiled programs: {jax.config.jax_compilation_cache_dir or 'not kept'}")
+    console.say(printer, f"Compiled programs: {jax.config.values['jax_compilation_cache_dir'] or 'not kept'}")

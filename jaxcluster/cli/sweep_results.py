@@ -330,7 +330,7 @@ def _rules(choices: dict[str, dict[str, Any] | None], k: int) -> list[str]:
     return [f"{CRITERIA[rule]} ({choice['covariance']})" for rule, choice in chosen.items()]
 
 
-def _gmm_advice(choices: dict[str, dict[str, Any] | None], ks: list[int]) -> list[str]:
+def _gmm_advice(choices: dict[str, Any], ks: list[int]) -> list[str]:
     """Sentences on where the criteria are least, and whether that is at the end of the range."""
     if choices["bic"] is None:
         return ["No mixture has a BIC that is a number, so there is nothing to choose by."]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from jaxcluster.cli.console import Stages
     from jaxcluster.datasets import Dataset
+    from jaxcluster.types import Absent
 
 RESULT, POTENTIALS, PLAN, CONFIG = "transport.json", "potentials.npz", "plan.npy", "config.json"
 
@@ -61,7 +62,7 @@ class TransportResult(NamedTuple):
     x: Dataset
     y: Dataset
     solution: Any
-    plan: np.ndarray | None
+    plan: np.ndarray | Absent
     divergence: float | None
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
 __all__ = ["STRATEGIES", "BisectingState", "fit", "fit_framed", "predict"]
 
@@ -61,11 +61,11 @@ class BisectingState(NamedTuple):
         pairs: (k-1, 2, d) the two centers of each split.
     """
 
-    centers: Float[Array, "*batch k d"]
-    inertia: Float[Array, "*batch"]
-    weight: Float[Array, "*batch k"]
-    parents: Int[Array, "*batch splits"]
-    pairs: Float[Array, "*batch splits 2 d"]
+    centers: Float[Published, "*batch k d"]
+    inertia: Float[Published, "*batch"]
+    weight: Float[Published, "*batch k"]
+    parents: Int[Published, "*batch splits"]
+    pairs: Float[Published, "*batch splits 2 d"]
 
     @property
     def objective(self) -> Float[Array, "*batch"]:
@@ -108,15 +108,15 @@ class _Static(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    weights=None,
+    weights: Any = None,
     strategy: str = "biggest_inertia",
     init: str = "random",
     n_init: int = 1,
-    tol=1e-4,
-    max_steps=300,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
     axis_name: str | None = None,
 ) -> Fit:
     """Cluster samples by k - 1 splits in two.
@@ -145,16 +145,16 @@ def fit(
 
 def fit_framed(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    weights,
-    strategy,
+    weights: Any,
+    strategy: Any,
     init: str | Callable[[np.ndarray], np.ndarray],
-    n_init,
-    tol,
-    max_steps,
-    axis_name=None,
+    n_init: Any,
+    tol: Any,
+    max_steps: Any,
+    axis_name: str | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -186,7 +186,7 @@ def fit_framed(
     return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
 
 
-def predict(state: BisectingState, x, *, frame: Frame | None = None) -> Int[Array, " n"]:
+def predict(state: BisectingState, x: Any, *, frame: Frame | None = None) -> Int[Array, " n"]:
     """Labels of samples that descend the tree of splits, as the samples of the fit did.
 
     Args:

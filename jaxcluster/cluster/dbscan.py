@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,11 +75,11 @@ class DBSCANState(NamedTuple):
 
 
 def fit(
-    x,
+    x: Any,
     *,
     eps: float,
     min_samples: float = 5,
-    weights=None,
+    weights: Any = None,
     metric: str | Callable = "euclidean",
     p: float = 2.0,
 ) -> Fit:
@@ -130,7 +130,7 @@ def fit(
 
 
 def predict(
-    state: DBSCANState, x, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
+    state: DBSCANState, x: Any, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
     """Labels (n_queries,) of samples: the first cluster with a core sample within ``eps``, −1 for none.
 
@@ -213,9 +213,9 @@ class _Masks(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """Neighborhoods of n samples as the stored entries of a sparse matrix of ones."""
+    """Neighborhoods of n samples as the stored entries of a CSR matrix of ones."""
 
-    ones: scipy.sparse.csr_array
+    ones: Any
 
     @property
     def n(self):

@@ -15,7 +15,7 @@ spherical form.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,18 +113,18 @@ class _Static(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    weights=None,
-    init="k-means++",
+    weights: Any = None,
+    init: Any = "k-means++",
     n_init: int | str = 1,
-    tol=1e-4,
-    max_steps=300,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
     metric: str = "sqeuclidean",
     precision: str | None = None,
-    frozen=None,
-    active=None,
+    frozen: Any = None,
+    active: Any = None,
     axis_name: str | None = None,
 ) -> Fit:
     """Cluster samples around k centers that minimize the inertia.
@@ -165,7 +165,20 @@ def fit(
 
 
 def fit_framed(
-    key, x, k, *, weights, init, n_init, tol, max_steps, metric, precision, frozen, active=None, axis_name=None
+    key: Any,
+    x: Any,
+    k: Any,
+    *,
+    weights: Any,
+    init: Any,
+    n_init: Any,
+    tol: Any,
+    max_steps: Any,
+    metric: Any,
+    precision: Any,
+    frozen: Any,
+    active: Any = None,
+    axis_name: str | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -194,7 +207,7 @@ def fit_framed(
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
-def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
+def predict(centers: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
     """Index of the nearest center of each sample; ties go to the lower index.
 
     Args:
@@ -213,7 +226,9 @@ def predict(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = No
     return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
 
 
-def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, "n k"]:
+def transform(
+    centers: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None
+) -> Float[Published, "n k"]:
     """Distance of each sample to each center: Euclidean (data units), or 1 − cos under the cosine metric.
 
     Arguments as in `predict`.
@@ -227,7 +242,9 @@ def transform(centers, x, *, metric: str = "sqeuclidean", frame: Frame | None = 
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
-def score(centers, x, *, weights=None, metric: str = "sqeuclidean", frame: Frame | None = None) -> Float[Published, ""]:
+def score(
+    centers: Any, x: Any, *, weights: Any = None, metric: str = "sqeuclidean", frame: Frame | None = None
+) -> Float[Published, ""]:
     """Negative inertia of samples under any centers (higher is better); arguments as in `fit` and `predict`."""
     inside, prepared = _in_one_frame(centers, x, metric, weights, frame=frame)
     return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
@@ -235,14 +252,14 @@ def score(centers, x, *, weights=None, metric: str = "sqeuclidean", frame: Frame
 
 def sweep(
     key: KeyArray,
-    x,
-    ks,
+    x: Any,
+    ks: Any,
     *,
     n_seeds: int = 1,
-    weights=None,
+    weights: Any = None,
     init: str = "k-means++",
-    tol=1e-4,
-    max_steps=300,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
     metric: str = "sqeuclidean",
     precision: str | None = None,
 ) -> Fit:

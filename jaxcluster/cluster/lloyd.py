@@ -32,7 +32,7 @@ from jaxcluster.core.shard import gather_tables, shard_index
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, at_most_once, distances_to_assigned, normalize, squared_norms
 from jaxcluster.ops.nearest import Nearest, elkan_bounds, nearest_tile, tile_size
-from jaxcluster.types import Array, Bool, Fit, Float, Int, Points, Status
+from jaxcluster.types import Absent, Array, Bool, Fit, Float, Int, Points, Status
 
 MAX_MEAN_ERROR = 1e-4
 """Bound on the rounding error of a mean, relative to the root mean squared distance; above it `refine_means` runs."""
@@ -186,7 +186,7 @@ def assignment_step(
     samples: Samples,
     *,
     prev: Nearest | None = None,
-    shifts: Float[Array, " k"] | None = None,
+    shifts: Float[Array, " k"] | Absent = None,
     active: Bool[Array, " k"] | None = None,
     options: LloydOptions,
 ) -> tuple[LloydStats, Nearest]:
@@ -295,7 +295,8 @@ def relocate_empty_clusters(
         labels = _relocated_labels(labels, empty, state, points, axis_name)
         # Summed anew: subtracting a far sample from the sum of its old cluster would leave its rounding error there.
         sums, weight = cluster_sums(points, labels, empty.shape[0])
-        return LloydStats(*all_reduce((sums, weight), axis_name), stats.inertia), labels
+        sums, weight = all_reduce((sums, weight), axis_name)
+        return LloydStats(sums, weight, stats.inertia), labels
 
     return at_most_once(jnp.any(empty), relocate, (state.stats, state.assignment.labels))
 
@@ -445,7 +446,7 @@ def with_precision_status(fitted: Fit, x: Any, frame: Frame, unresolved: Any, *,
         unit = (
             np.ldexp(np.asarray(each, np.float64), frame.exponent) for each in (x[rows], centers[fit], frame.origin)
         )
-        if _is_decided_by_rounding(labels[fit][rows], *unit, nearest):
+        if _is_decided_by_rounding(labels[fit][rows], *unit, nearest=nearest):
             status[fit] = Status.PRECISION
     if beyond_float64(x):
         for fit in map(tuple, np.argwhere(sound)):

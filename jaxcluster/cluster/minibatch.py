@@ -17,7 +17,7 @@ True
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +34,11 @@ from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 __all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "step"]
 
-State = TypeVar("State")
+State = TypeVar("State", bound=Any)
 
 REASSIGNMENT_PERIOD = 10
 """Samples per center between two reassignments of rare centers, as in scikit-learn."""
@@ -62,14 +62,14 @@ class MiniBatchState(NamedTuple):
         shift: () Σ‖Δc‖² of the last batch (data units²).
     """
 
-    centers: Float[Array, "*batch k d"]
-    counts: Float[Array, "*batch k"]
-    since_redraw: Int[Array, "*batch"]
-    inertia: Float[Array, "*batch"]
-    smoothed: Float[Array, "*batch"]
-    least: Float[Array, "*batch"]
-    stale: Int[Array, "*batch"]
-    shift: Float[Array, "*batch"]
+    centers: Float[Published, "*batch k d"]
+    counts: Float[Published, "*batch k"]
+    since_redraw: Int[Published, "*batch"]
+    inertia: Float[Published, "*batch"]
+    smoothed: Float[Published, "*batch"]
+    least: Float[Published, "*batch"]
+    stale: Int[Published, "*batch"]
+    shift: Float[Published, "*batch"]
 
     def enter(self, frame: Frame) -> MiniBatchState:
         """The same state in a frame."""
@@ -111,18 +111,18 @@ class _Static(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    weights=None,
+    weights: Any = None,
     batch_size: int = 1024,
-    init="k-means++",
+    init: Any = "k-means++",
     n_init: int = 1,
-    max_epochs=100,
-    tol=0.0,
-    max_no_improvement=10,
+    max_epochs: Any = 100,
+    tol: Any = 0.0,
+    max_no_improvement: Any = 10,
     init_size: int | None = None,
-    reassignment_ratio=0.01,
+    reassignment_ratio: Any = 0.01,
     axis_name: str | None = None,
 ) -> Fit:
     """Cluster samples by small batches drawn with replacement; takes a few passes where Lloyd takes many.
@@ -156,19 +156,19 @@ def fit(
 
 def fit_framed(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    weights,
-    batch_size,
-    init,
-    n_init,
-    max_epochs,
-    tol,
-    max_no_improvement,
-    init_size,
-    reassignment_ratio,
-    axis_name=None,
+    weights: Any,
+    batch_size: Any,
+    init: Any,
+    n_init: Any,
+    max_epochs: Any,
+    tol: Any,
+    max_no_improvement: Any,
+    init_size: Any,
+    reassignment_ratio: Any,
+    axis_name: str | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -201,7 +201,14 @@ def fit_framed(
 
 
 def init(
-    key: KeyArray, x, k: int, *, weights=None, init="k-means++", n_init: int = 1, frame: Frame | None = None
+    key: KeyArray,
+    x: Any,
+    k: int,
+    *,
+    weights: Any = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    frame: Frame | None = None,
 ) -> MiniBatchState:
     """Initial state for `partial_fit`, its centers seeded from the first batch x (n_samples, n_features).
 
@@ -218,10 +225,10 @@ def init(
 def partial_fit(
     key: KeyArray,
     state: MiniBatchState,
-    x,
+    x: Any,
     *,
-    weights=None,
-    reassignment_ratio=0.01,
+    weights: Any = None,
+    reassignment_ratio: Any = 0.01,
     frame: Frame | None = None,
 ) -> MiniBatchState:
     """State after one more batch, whose samples are averaged into their nearest centers.
@@ -301,7 +308,7 @@ class _LoopState(NamedTuple):
 
 
 def step(
-    key: KeyArray, state: MiniBatchState, batch: Points, *, n, n_rows, reassignment_ratio
+    key: KeyArray, state: MiniBatchState, batch: Points, *, n: Any, n_rows: Any, reassignment_ratio: Any
 ) -> tuple[MiniBatchState, Float[Array, ""]]:
     """One step on a batch, in the frame of its samples.
 
@@ -399,7 +406,7 @@ def count_rows(weight: Float[Array, " n"], axis_name: str | None) -> Int[Array, 
     return all_reduce(jnp.max(jnp.where(weight > 0, ends, 0)), axis_name, MAX)
 
 
-def update_ema(state: State, value: Float[Array, ""], alpha, *, margin=0.0, fresh=False) -> State:
+def update_ema(state: State, value: Float[Array, ""], alpha, *, margin: Any = 0.0, fresh: Any = False) -> State:
     """Fold a batch's value, of which less is better, into the exponential moving average and the early stopping.
 
     Args:

@@ -20,7 +20,7 @@ from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import normalize, refined_sqeuclidean
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points, Published
+from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points, Published
 
 INITS = ("k-means++", "random", "k-means||")
 
@@ -49,7 +49,7 @@ class CenterConstraints(NamedTuple):
 
     initial: Any = None
     frozen: Any = None
-    movable: Bool[Array, " k"] | None = None
+    movable: Bool[Array, " k"] | Absent = None
     active: Bool[Array, " k"] | None = None
 
     def enter(self, frame: Frame, spherical: bool = False) -> CenterConstraints:
@@ -247,11 +247,12 @@ def kmeans_parallel(
     Source: B. Bahmani et al., Scalable K-Means++, VLDB 2012, with a fixed number of draws in each round.
     """
     keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
-    first = frozen
     if frozen is None:
-        first = take_row(points.x, *_draw(keys[0], points.weight, 1, axis_name), axis_name)
-    _, closest = nearest(points.x, first)
-    candidates = [first]
+        first_centers = take_row(points.x, *_draw(keys[0], points.weight, 1, axis_name), axis_name)
+    else:
+        first_centers = frozen
+    _, closest = nearest(points.x, first_centers)
+    candidates = [first_centers]
     for round_key in keys[1:-1]:
         index, is_local = _draw(round_key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
         rows = take_row(points.x, index, is_local, axis_name)

@@ -7,14 +7,29 @@ recorded in the history.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxcluster.types import Array, Fit, Float, Int, Status
 
-State = TypeVar("State")
+
+@runtime_checkable
+class LoopState(Protocol):
+    """State of a loop: a NamedTuple of arrays with these two scalars."""
+
+    @property
+    def residual(self) -> Any:
+        """Number that stops the loop."""
+
+    @property
+    def objective(self) -> Any:
+        """Number that the history records."""
+
+
+State = TypeVar("State", bound=LoopState)
 
 DEFAULT_CAPACITY = 512
 """Least length of a history."""
@@ -22,7 +37,7 @@ DEFAULT_CAPACITY = 512
 
 def history_capacity(max_steps) -> int:
     """Static length of a history: a power of two, so that another ``max_steps`` rarely compiles another program."""
-    if isinstance(max_steps, jax.core.Tracer):
+    if isinstance(max_steps, Tracer):
         return DEFAULT_CAPACITY
     return max(DEFAULT_CAPACITY, 1 << (int(max_steps) - 1).bit_length())
 
@@ -33,7 +48,9 @@ def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
     return jnp.where(jnp.isnan(residual) | jnp.isnan(tol), Status.NOT_FINITE, finished).astype(jnp.int32)
 
 
-def status_with(status, *, objective: Float[Array, ""], incomplete=False, collapsed=False) -> Int[Array, ""]:
+def status_with(
+    status: Any, *, objective: Float[Array, ""], incomplete: Any = False, collapsed: Any = False
+) -> Int[Array, ""]:
     """Status of a finished fit: ``status``, unless clusters are empty or collapsed or the objective is not finite."""
     status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, status)
     status = jnp.where(collapsed & (status != Status.NOT_FINITE), Status.COLLAPSED, status)

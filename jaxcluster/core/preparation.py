@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
@@ -150,7 +151,7 @@ def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
     """First n entries of a padded per-sample result; sliced on the host, where another n compiles nothing."""
     if per_row.shape[axis] == n:
         return per_row
-    if isinstance(per_row, jax.core.Tracer):
+    if isinstance(per_row, Tracer):
         return jax.lax.slice_in_dim(per_row, 0, n, axis=axis)
     kept = [slice(None)] * per_row.ndim
     kept[axis] = slice(n)
@@ -182,7 +183,7 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
             "Weights should differ by less than 1e38."
         )
     unit_weights = bool((weight[:n] == 1).all())  # equal weights share the program without weights
-    points = jax.device_put(Points(out, weight), device)
+    points = Points(*jax.device_put((out, weight), device))
     return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
 
 
@@ -193,12 +194,12 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
     sample, fitted_frame = sample_rows(x, weights), frame
     long, finite = x.dtype.kind in "iu" and x.dtype.itemsize == 8, np.isfinite(sample).all()
     extremes = _range(x, missing, every_column=fitted_frame is None) if long or not finite else None
-    own = center_and_spread(sample, x, center) if fitted_frame is None else None
+    origin, spread = center_and_spread(sample, x, center) if fitted_frame is None else (None, None)
 
     def frame_between(least, most):
         if fitted_frame is not None:
             return frame_reaching(fitted_frame, least, most)
-        return frame_about(*own, least, most, published)
+        return frame_about(origin, spread, least, most, published)
 
     def enter(frame, wide=None):
         origin = np.asarray(frame.origin)

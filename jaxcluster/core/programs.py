@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
 MAPS_FILE = Path("/proc/self/maps")
@@ -54,7 +55,7 @@ def limit_programs() -> None:
     if time.monotonic() < _next_check or not _lock.acquire(blocking=False):
         return
     try:
-        if memory_maps() > MAX_MEMORY_MAPS and not isinstance(jnp.zeros(()), jax.core.Tracer):
+        if memory_maps() > MAX_MEMORY_MAPS and not isinstance(jnp.zeros(()), Tracer):
             jax.clear_caches()
             gc.collect()  # programs are in reference cycles
             _trim_heap()
@@ -69,7 +70,8 @@ def enable_disk_cache() -> None:
     A cache that the caller has set (``JAX_COMPILATION_CACHE_DIR``) or disabled (``JAX_ENABLE_COMPILATION_CACHE=false``)
     is not changed, and there is none if the folder is not writable.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
         return
     try:
         folder = cache_folder()

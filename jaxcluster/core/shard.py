@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,15 @@ ROWS = "rows"
 """Name of the mesh axis of the samples."""
 
 
-def row_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def row_mesh(devices: list[Any] | None = None) -> Mesh:
     """Mesh with one axis, "rows", over the devices; None for all devices."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (ROWS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def fit_sharded(fit: Callable[..., Fit], key, x, k: int, *, weights=None, mesh: Mesh | None = None, **options) -> Fit:
+def fit_sharded(
+    fit: Callable[..., Fit], key: Any, x: Any, k: int, *, weights: Any = None, mesh: Mesh | None = None, **options: Any
+) -> Fit:
     """Fit with the samples sharded over the devices of a mesh.
 
     It calls ``fit(key, x, k, weights=, axis_name=, **options)`` on each device. The samples are padded with weight 0 to
@@ -53,7 +56,7 @@ def fit_sharded(fit: Callable[..., Fit], key, x, k: int, *, weights=None, mesh: 
     rows, whole = PartitionSpec(axis), PartitionSpec()
     x = jax.device_put(np.pad(np.asarray(x), ((0, short), (0, 0))), NamedSharding(mesh, rows))
     weights = jax.device_put(np.pad(weights, (0, short)), NamedSharding(mesh, rows))
-    specs = Fit(state=whole, labels=rows, steps=whole, status=whole, history=whole)
+    specs = Fit._make([whole, rows, whole, whole, whole])  # state, labels, steps, status, history
     local = partial(_local_fit, fit, k=k, axis_name=axis, options=options)
     spread = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(whole, rows, rows), out_specs=specs))
     fitted = spread(key, x, weights)

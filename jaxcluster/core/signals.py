@@ -26,7 +26,7 @@ COMMIT_LOCK = threading.RLock()
 
 NOTHING_WRITTEN = "nothing was written."
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 75}
 """Exit codes: 128 + the signal's number, as in shells, and EX_TEMPFAIL of sysexits.h: run again to resume."""
 
 EXIT_WORDS = {130: "Interrupted", 75: "Terminated"}

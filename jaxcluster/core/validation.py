@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxcluster.core.messages import warn
+from jaxcluster.types import Published
 
 RESOLUTION = 2.0**-22
 """Resolution of a fit in float32, as a fraction of the range of a column: smaller differences do not matter."""
@@ -18,7 +20,7 @@ RESOLUTION = 2.0**-22
 
 def is_traced(*values: Any) -> bool:
     """True if any of the values is traced, so that only its shape and dtype can be checked."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
@@ -45,7 +47,7 @@ def check_positive(name: str, value: Any, *, zero: bool = False) -> Any:
     number = np.asarray(value)  # in NumPy: inside a jit the comparison of a concrete JAX array would be traced
     if not (number >= 0 if zero else number > 0):
         raise ValueError(f"{name}={value} must be {'at least 0' if zero else 'greater than 0'}.")
-    return value if isinstance(value, jax.Array) else float(value)
+    return value if isinstance(value, jax.Array) else float(number)
 
 
 def check_count(name: str, value: Any) -> int:
@@ -57,7 +59,7 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def check_key(key: Any) -> jax.Array:
+def check_key(key: Any) -> Published:
     """Check of one random key of JAX, typed or an old-style pair of words."""
     words = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1
     if words or (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):

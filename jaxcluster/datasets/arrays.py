@@ -226,7 +226,7 @@ def array_dataset(
     if truth is not None:
         index = column_index(truth, None, width, f"{name}: truth:")
         y = as_labels(array.reshape(x.shape)[:, index], f"{name}: column {index}")
-        if columns is not None:
+        if columns is not None and chosen is not None:
             check_disjoint(chosen, index, name)
         chosen = [i for i in (range(width) if chosen is None else chosen) if i != index]
     if chosen is not None:

@@ -255,6 +255,13 @@ def _rounds_long_integers(array, narrow):
     )
 
 
+def arrow_compute() -> Any:
+    """Arrow's functions of columns. pyarrow defines them when it is imported, so type checkers do not see them."""
+    from pyarrow import compute
+
+    return compute
+
+
 def open_arrow_stream(path: Path) -> Any:
     """The bytes of a file as a pyarrow stream, unzipped if its name ends in .gz."""
     import pyarrow as pa

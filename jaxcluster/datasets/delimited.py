@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, listing, open_arrow_stream
+from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, arrow_compute, listing, open_arrow_stream
 from jaxcluster.datasets.layout import GROUPED, MISSING, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
 from jaxcluster.datasets.tables import CHOOSE_HINT, Table, integers_with_nan, title_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from jaxcluster.types import Absent
 
 MAX_BLOCK_BYTES = 2**31 - 1
 """Largest block of bytes that pyarrow parses at a time."""
@@ -79,7 +81,7 @@ def _is_plain(layout: Layout, column: int) -> bool:
 
 def _parse(
     path: Path, form: Format, layout: Layout, wanted: Sequence[int], numbers: Collection[int]
-) -> dict[int, pa.ChunkedArray] | None:
+) -> dict[int, pa.ChunkedArray] | Absent:
     """The wanted columns, those in ``numbers`` as float64, the others as text; None if a cell is no number.
 
     Raises:
@@ -171,7 +173,7 @@ def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArr
     Raises:
         DataError: naming every column with a cell that is no number, and the line of the first such cell.
     """
-    from pyarrow import compute
+    compute = arrow_compute()
 
     cells = {i: _trimmed(column) for i, column in cells.items()}
     decimal = layout.decimal or _decimal(path, layout, cells)
@@ -196,7 +198,7 @@ def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArr
 
 def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Cells without surrounding blanks; missing values are null."""
-    from pyarrow import compute
+    compute = arrow_compute()
 
     column = compute.utf8_trim_whitespace(column)
     return compute.if_else(compute.is_in(column, value_set=_strings(MISSING)), None, column)
@@ -214,7 +216,7 @@ def _decimal(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -
     Raises:
         DataError: only ambiguous cells such as 1,234, which may be above a thousand or just above one.
     """
-    from pyarrow import compute
+    compute = arrow_compute()
 
     marked = []
     for i, column in cells.items():
@@ -239,7 +241,8 @@ def _column_title(path: Path, layout: Layout, column: int) -> str:
 def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, grouped: Collection[str]) -> pa.ChunkedArray:
     """Cells of numbers as float64, or as integers that float64 does not hold."""
     import pyarrow as pa
-    from pyarrow import compute
+
+    compute = arrow_compute()
 
     if grouped:
         for mark in (("," if decimal == "." else "."), " ", "\u00a0", "\u202f", "'", "’"):
@@ -277,7 +280,7 @@ def _not_numeric_error(
     path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], bad: Mapping[int, str], decimal: str
 ) -> DataError:
     """The error for columns that are not numeric, with the first such cell of each and its line."""
-    from pyarrow import compute
+    compute = arrow_compute()
 
     rows = {i: compute.index(cells[i], cell).as_py() for i, cell in bad.items()}
     lines = _line_numbers(path, layout, set(rows.values()))
@@ -331,7 +334,7 @@ def _ragged_error(path: Path, layout: Layout, ragged: Sequence[Any], good: int) 
 
 def _check_blank(path: Path, layout: Layout, column: pa.ChunkedArray) -> None:
     """Raise DataError if a row has a field after the last delimiter after all."""
-    from pyarrow import compute
+    compute = arrow_compute()
 
     filled = compute.index(compute.equal(compute.utf8_trim_whitespace(column), ""), False).as_py()
     if filled >= 0:
@@ -344,7 +347,7 @@ def _check_blank(path: Path, layout: Layout, column: pa.ChunkedArray) -> None:
 
 def _check_quotes(path: Path, layout: Layout, columns: Iterable[pa.ChunkedArray]) -> None:
     """Raise DataError if an unclosed quotation mark has swallowed the rest of the file."""
-    from pyarrow import compute
+    compute = arrow_compute()
 
     if not any(compute.any(compute.match_substring(column, "\n")).as_py() for column in columns):
         return

@@ -291,7 +291,7 @@ def _delimiter(text: str, decimal: str | None) -> str:
             rows = [row for _, row in _sample(text, delimiter, "", whole=True)]
         except DataError:
             continue
-        if delimiter == decimal and not any(decimal in field for row in rows for field in row):
+        if delimiter == decimal and not any(delimiter in field for row in rows for field in row):
             # No field is quoted, so that this delimiter would split numbers at their decimal mark.
             continue
         score = _fitness(rows, delimiter)

@@ -12,7 +12,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def load_labels(
     form = Format(header, delimiter, decimal, encoding)
     if isinstance(spec, str) and is_builtin(spec):
         _check_text_table(spec, form)
-        return builtin(spec).y
+        return np.asarray(builtin(spec).y)
     path, key = _resolve(spec, key)
     table = _table(path, form)
     if table is not None:
@@ -182,7 +182,7 @@ def _extension(path: Path) -> str:
     return ("".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
-def _names_file(truth: str | int | os.PathLike) -> bool:
+def _names_file(truth: str | int | os.PathLike) -> TypeGuard[str | os.PathLike]:
     """True if a truth is another file: by its extension, or an idx file."""
     if isinstance(truth, (int, np.integer)):
         return False
@@ -333,11 +333,12 @@ def _generate(name: str, spec: str, options: dict[str, Any]) -> Dataset:
 
     n, seed = options["n"], options["seed"]
     if name == "blobs":
-        x, y = datasets.make_blobs(n, options["d"], centers=options["k"], cluster_std=options["std"], random_state=seed)
+        shape = {"centers": options["k"], "cluster_std": options["std"], "random_state": seed}
+        x, y = datasets.make_blobs(n, options["d"], **shape)[:2]
     elif name == "moons":
         x, y = datasets.make_moons(n, noise=options["noise"], random_state=seed)
     else:
         if options["factor"] >= 1:
             raise DataError(f"circles: factor={options['factor']} must be less than 1: the inner circle's radius.")
         x, y = datasets.make_circles(n, noise=options["noise"], factor=options["factor"], random_state=seed)
-    return Dataset(name=spec, x=x, y=y)
+    return Dataset(name=spec, x=np.asarray(x), y=np.asarray(y))

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxcluster.core.dtypes import in_float64
 from jaxcluster.datasets.base import DataError, to_exact_dtype, unknown_name
+from jaxcluster.types import Absent
 
 SCALINGS = ("standard", "minmax", "l2", "none")
 
@@ -33,7 +34,7 @@ class Scaling(NamedTuple):
 
     how: str
     shift: np.ndarray | None = None
-    factor: np.ndarray | None = None
+    factor: np.ndarray | Absent = None
     origin: tuple[int, ...] | None = None
 
     def apply(self, x: np.ndarray) -> np.ndarray:

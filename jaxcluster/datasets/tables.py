@@ -17,6 +17,7 @@ import numpy as np
 from jaxcluster.datasets.base import (
     DataError,
     Dataset,
+    arrow_compute,
     arrow_source,
     as_labels,
     check_disjoint,
@@ -141,7 +142,8 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
 def _index_kind(column: pa.ChunkedArray) -> str | None:
     """A phrase for a note on a column of distinct integers, or of words only; None for other columns."""
     import pyarrow as pa
-    from pyarrow import compute
+
+    compute = arrow_compute()
 
     if column.null_count or pa.types.is_floating(column.type) or pa.types.is_nested(column.type):
         return None
@@ -229,7 +231,8 @@ def _matrix(where: str, columns: Sequence[tuple[str, pa.ChunkedArray]]) -> tuple
 def _block(where: str, column: pa.ChunkedArray) -> np.ndarray:
     """(n,) numbers, or (n, width) of a column of lists; missing values are NaN."""
     import pyarrow as pa
-    from pyarrow import compute
+
+    compute = arrow_compute()
 
     if not pa.types.is_nested(column.type):
         return _numbers(where, column)
@@ -259,7 +262,8 @@ def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
 def integers_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Integers with missing values as float64, which has NaN. Raises DataError if that rounds them."""
     import pyarrow as pa
-    from pyarrow import compute
+
+    compute = arrow_compute()
 
     numbers = column.cast(pa.float64(), safe=False)
     if not compute.all(compute.equal(numbers.cast(column.type, safe=False), column)).as_py():
@@ -273,7 +277,8 @@ def integers_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
     """(n,) labels; text of only integers, or only numbers, becomes those numbers."""
     import pyarrow as pa
-    from pyarrow import compute
+
+    compute = arrow_compute()
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

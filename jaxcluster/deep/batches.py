@@ -97,7 +97,7 @@ class DeviceRows:
         self.resident = fits_on_device(self.n * self.bytes_per_row) if resident is None else resident
         self.batch_sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
         self._replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        self.x = self.replicate(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
+        self.x: Any = self.replicate(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
         self.y = None if y is None else self.replicate(jnp.asarray(y))
 
     def replicate(self, tree: Any) -> Any:
@@ -109,8 +109,7 @@ class DeviceRows:
         if self.resident:
             yield Batch(self.x, target, self.replicate(rows), self.y)
             return
-        rows = np.asarray(rows)
-        for piece in np.array_split(rows, self._pieces(len(rows), rows.size)):
+        for piece in np.array_split(np.asarray(rows), self._pieces(len(rows), rows.size)):
             x, index = self.replicate((jax.device_put(self.x[piece].astype(np.float32)), jnp.asarray(piece)))
             yield Batch(x, target, index, self.y)
 
@@ -141,4 +140,4 @@ def gather_batch(resident: bool, chunk: Batch, rows: Any, sharding: Any = None) 
     if sharding is not None:
         x, index = jax.lax.with_sharding_constraint((x, index), sharding)
     target, y = jax.tree.map(lambda leaf: leaf[index], (chunk.target, chunk.y))
-    return Batch(chunk.x[index] if resident else x, target, index, y)
+    return Batch(chunk.x[index] if x is None else x, target, index, y)

@@ -103,7 +103,7 @@ class TensorBoard:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  # optional
         except ImportError as error:
             raise ImportError("TensorBoard needs tensorboardX: pip install 'jaxcluster[tensorboard]'.") from error
         self._writer = SummaryWriter(os.fspath(folder))

@@ -14,7 +14,7 @@ NeurIPS 2017, for centers that follow the batches by a moving average.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,9 @@ class ClusterLayer(nnx.Module):
         """σ² of soft k-means."""
         return jnp.exp(self.log_variance[...])
 
-    def __call__(self, z, *, weights=None, known=None, use_running_average: bool | None = None) -> Clustered:
+    def __call__(
+        self, z: Any, *, weights: Any = None, known: Any = None, use_running_average: bool | None = None
+    ) -> Clustered:
         """Cluster features.
 
         Args:

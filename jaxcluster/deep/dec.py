@@ -9,6 +9,8 @@ classification and segmentation, IEEE Access 7 (2019) (the cross-entropy of `Joi
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -94,7 +96,7 @@ class IDEC(DEC):
         ValueError: centers of another shape; an alpha or gamma out of range.
     """
 
-    trainable = nnx.Param
+    trainable: Any = nnx.Param
 
     def __init__(
         self,

@@ -168,9 +168,10 @@ class DeepCluster(PseudoLabels):
         cluster_key, head_key = jax.random.split(key)
         self.whiten(z)
         labels = self._fit_pseudo_labels(cluster_key, z).labels
-        kernel = self.head.kernel
+        kernel, bias = self.head.kernel, self.head.bias
         kernel[...] = HEAD_DEVIATION * jax.random.normal(head_key, kernel.shape, kernel.dtype)
-        self.head.bias[...] = jnp.zeros_like(self.head.bias[...])
+        if bias is not None:
+            bias[...] = jnp.zeros_like(bias[...])
         return self._refresh_result(z, labels)
 
     def whiten(self, z: Float[Array, "n l"]) -> None:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,8 @@ from flax import nnx
 
 from jaxcluster.core.fold import map_rows
 from jaxcluster.deep.batches import DeviceRows, as_rows
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 TILE = 4096
 """Rows in a network's batch at inference."""
@@ -51,7 +53,7 @@ def map_split_module(graphdef: Any, states: tuple[Any, ...], method: str, x: Any
     return map_rows(getattr(module, method), x, tile=TILE)
 
 
-def eval_copy(module: nnx.Module) -> nnx.Module:
+def eval_copy(module: Module) -> Module:
     """A copy of a module in evaluation mode."""
     copy = nnx.clone(module)
     copy.eval()

@@ -9,6 +9,8 @@ P. Khosla et al., Supervised contrastive learning, NeurIPS 2020 ("supervised-con
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -127,9 +129,9 @@ class MetricEmbedding(LatentCenters):
         codes = apply_to_views(self.features, self._stacks(key, batch.x))
         views, n, latent = codes.shape
         z, own = codes.reshape(-1, latent), jnp.asarray(labels_of_views(n, views))
-        has_labels = batch.y is not None and self.kind != "nt-xent"
-        classes = jnp.tile(batch.y, views) if has_labels else jnp.full_like(own, -1)
-        terms = [(1.0, classes)] if has_labels else []
+        known = None if self.kind == "nt-xent" else batch.y
+        classes = jnp.full_like(own, -1) if known is None else jnp.tile(known, views)
+        terms: list[tuple[Any, Array]] = [] if known is None else [(1.0, classes)]
         if self.views is not None:
             terms.append((jnp.mean(classes < 0, dtype=z.dtype), jnp.where(classes < 0, own, -1)))
         loss, anchors, triplets = 0.0, 0, 0.0
@@ -139,7 +141,12 @@ class MetricEmbedding(LatentCenters):
             counts = count_triplets(labels)
             anchors += counts.anchors
             triplets += jnp.float32(counts.triplets)
-        return loss, {"anchors": jnp.float32(anchors), "triplets": triplets, "barren": jnp.float32(anchors == 0)}
+        metrics = {
+            "anchors": jnp.float32(anchors),
+            "triplets": jnp.float32(triplets),
+            "barren": jnp.float32(anchors == 0),
+        }
+        return jnp.asarray(loss), metrics
 
     def _loss_of_labels(self, z: Float[Array, "n l"], labels: Int[Array, " n"]) -> Float[Array, ""]:
         """Loss of codes with class labels; −1 leaves a code out."""

@@ -178,5 +178,5 @@ def _averaged(y, z, b1):
     return (y - (1 - b1) * z.astype(y.dtype)) / b1
 
 
-def _sum_of_squares(tree):
+def _sum_of_squares(tree) -> Any:
     return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))

@@ -205,8 +205,8 @@ def _train(trainer, limits, callbacks, progress, writer, every):
         state, means = trainer.run_epoch(*start)
         if int(state.failed):
             state, status = trainer.rewind(*start, state), Status.NOT_FINITE
-        if means is None:  # the first step of the epoch failed
-            break
+            if means is None:  # the first step of the epoch failed
+                break
         record = {"epoch": len(history) + 1, "step": int(state.step), **means, **result.agreement}
         record |= {"collapsed": 1.0} if result.collapsed else {}
         history.append(record | {"seconds": round(time.perf_counter() - clock, 3)})

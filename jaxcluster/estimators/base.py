@@ -9,6 +9,7 @@ from inspect import isfunction
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -27,7 +28,7 @@ from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
 from jaxcluster.estimators.input_tables import CANONICAL, check_names, numeric_table
 from jaxcluster.estimators.registry import EstimatorInfo
-from jaxcluster.types import Fit, KeyArray, Status
+from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
@@ -52,6 +53,13 @@ class Estimator(BaseEstimator):
 
     _required_attributes: tuple[str, ...] = ()
     """Fitted attributes that labels are computed from: a saved model without them is refused."""
+
+    # Set by `fit`, here and in the subclasses; a class without a value has no attribute of the name.
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    history_: np.ndarray
+    status_: Status
+    scaling_: Scaling
 
     input_scaling_: Scaling | None = None
     """Scaling that the command line applied to the samples before the fit; None for models fitted in Python.
@@ -195,6 +203,19 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     _frame: Frame | None = None
     """Origin and unit of the last fit, in which samples are compared with its centers."""
 
+    # Parameters and attributes that every subclass has.
+    n_clusters: Any
+    init: Any
+    n_init: Any
+    max_iter: Any
+    tol: Any
+    random_state: Any
+    n_iter_: int
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> CenterEstimator:
+        """Fit to the samples."""
+        raise NotImplementedError
+
     @property
     def _n_features_out(self):
         return self.cluster_centers_.shape[0]
@@ -279,7 +300,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """Initial centers of each run from a callable ``init``, called with scikit-learn's signature."""
         return self._call_init(X, runs, self.n_clusters, as_random_state(self.random_state))
 
-    def _call_init(self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState) -> list[np.ndarray]:
+    def _call_init(
+        self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState | Absent
+    ) -> list[np.ndarray]:
         starts = [np.asarray(self.init(X, k, random_state=random_state)) for _ in range(runs)]
         for start in starts:
             check_centers(start, None, None, k, X.shape[1])
@@ -415,8 +438,8 @@ def as_random_state(random_state: Any) -> np.random.RandomState:
     return np.random.RandomState(np.asarray(jax.random.key_data(as_key(random_state))).ravel())
 
 
-def _as_typed_key(key):
-    if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+def _as_typed_key(key) -> Any:
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         typed = key
     elif key.dtype == np.uint32 and key.ndim:
         typed = jax.random.wrap_key_data(key)

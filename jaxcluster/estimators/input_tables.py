@@ -145,7 +145,7 @@ def _fit_sorted(fit, bound):
     x = estimator._validate(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
-    order = canonical_order(x, weights if np.shape(weights) == (len(x),) else None)
+    order = canonical_order(x, None if weights is None or weights.shape != (len(x),) else weights)
     # The inverse permutation: rank[i] is the position of sample i in the sorted order.
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

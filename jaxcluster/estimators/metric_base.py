@@ -24,6 +24,15 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     info = Estimator.info._replace(choices={"metric": METRICS})
 
+    # Parameters and attributes that every subclass has, and those of `_check_search`.
+    metric: Any
+    metric_params: Any
+    p: Any
+    algorithm: Any
+    leaf_size: Any
+    n_jobs: Any
+    labels_: np.ndarray
+
     @property
     def _precomputed(self):
         return isinstance(self.metric, str) and self.metric == "precomputed"

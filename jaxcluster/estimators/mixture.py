@@ -25,7 +25,7 @@ from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
-from jaxcluster.types import Fit, Status
+from jaxcluster.types import Absent, Fit, Status
 
 MAX_LOWER_BOUNDS = 10_000
 """Number of batches of `partial_fit` whose lower bounds are kept: a stream has no end, and memory has."""
@@ -53,6 +53,24 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     _frame: Frame | None = None
     """Origin and unit of the last fit, in which samples are compared with its components."""
+
+    # Parameters that every subclass has.
+    n_components: Any
+    covariance_type: Any
+    tol: Any
+    reg_covar: Any
+    max_iter: Any
+    n_init: Any
+    init_params: Any
+    random_state: Any
+    precision: Any
+
+    _stream_state: dict[str, Any] | None
+    """State of `partial_fit` after the last batch; None after a fit."""
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureEstimator:
+        """Fit to the samples."""
+        raise NotImplementedError
 
     @property
     def _takes_missing(self):
@@ -136,7 +154,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _exact_means(self):
         """``means_`` with their rounding errors added back, unless ``means_`` was replaced since the fit."""
-        if not np.array_equal(getattr(self, "_published_means", None), self.means_):
+        if not np.array_equal(getattr(self, "_published_means", ()), self.means_):
             return self.means_
         return self.means_.astype(np.longdouble) + self._means_residual
 
@@ -159,7 +177,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             raise ValueError(f"weights_ are not those of {len(self.means_)} components.")
         covariance_type_of(self._mixture())
 
-    def _publish(self, fit: Fit, frame: Frame, means: np.ndarray) -> Fit:
+    def _publish(self, fit: Fit, frame: Frame, means: np.ndarray | Absent) -> Fit:
         """Set the fitted attributes that all mixtures have; return the fit as NumPy arrays."""
         fit = jax.device_get(fit)
         self._frame = frame
@@ -393,7 +411,7 @@ class GaussianMixture(MixtureEstimator):
         X = self._validate(X, reset=first)
         self._check_params(X.shape[0] if first else self.n_components, X.shape[1])
         weights = self._check_weights(sample_weight, X.shape[0])
-        options = self._shared_options() | {"weights": weights}
+        options: dict[str, Any] = {**self._shared_options(), "weights": weights}
         if first:
             key = as_key(self.random_state)
             state = gmm.init(key, X, self.n_components, init=self._start(), **options)

@@ -186,11 +186,10 @@ def _rebuild(cls, params, attributes):
 def _check_params(cls, params, attributes):
     """Raise on parameters that contradict the fitted attributes, such as those set after the fit."""
     per_row = attributes.get("labels_", attributes.get("embedding_"))
-    per_sample = per_row is not None and not hasattr(
-        cls, "partial_fit"
-    )  # partial_fit keeps only the labels of its last batch
+    # partial_fit keeps only the labels of its last batch.
+    n = MAX_ROWS if per_row is None or hasattr(cls, "partial_fit") else len(per_row)
     # On a copy: some estimators store values that they derive from the parameters.
-    cls(**params)._check_params(len(per_row) if per_sample else MAX_ROWS, attributes["n_features_in_"])
+    cls(**params)._check_params(n, attributes["n_features_in_"])
 
 
 def _check_fitted(attributes, module):

@@ -46,7 +46,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
         return os.fspath(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, np.longdouble):
+    if type(value) is np.longdouble:
         return encode(name, float(value), arrays)  # its item() is a longdouble again, not a float
     if isinstance(value, np.generic):
         return encode(name, value.item(), arrays)
@@ -73,7 +73,7 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
 
 
 def _encode_array(name, value, arrays):
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         arrays[name] = np.asarray(jax.random.key_data(value))
         return {"$key": {"array": name, "impl": str(jax.random.key_impl(value))}}
     host = np.asarray(value)
@@ -100,7 +100,7 @@ def _encode_sparse(name, value, arrays):
     else:
         entries = value.tocoo()
         parts = {"data": entries.data, "row": entries.row, "col": entries.col}
-    kind = "array" if isinstance(value, scipy.sparse.sparray) else "matrix"
+    kind = "array" if issubclass(type(value), scipy.sparse.sparray) else "matrix"
     described = {"format": value.format, "kind": kind, "shape": list(value.shape)}
     return {"$sparse": described | {key: encode(f"{name}.{key}", part, arrays) for key, part in parts.items()}}
 

@@ -24,7 +24,7 @@ from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.metric_space import as_real_numbers, describe_value, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
-from jaxcluster.types import Status
+from jaxcluster.types import Absent, Status
 
 SOLVERS = ("arpack", "lobpcg", "amg")
 """Eigensolvers of scikit-learn. One solver is used here, whichever is named."""
@@ -55,6 +55,14 @@ class _SpectralEstimator(Estimator):
 
     _n_trivial = 0
     """Number of published eigenvalues that are 0 by construction: the first one, or none."""
+
+    # Parameters that both subclasses have, and the graph of the last fit: its rows for "rbf", else its weights.
+    affinity: Any
+    gamma: Any
+    eigen_solver: Any
+    eigen_tol: Any
+    _rows: np.ndarray | Absent
+    _weights: Any
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -132,7 +140,7 @@ class _SpectralEstimator(Estimator):
         validation.check_positive("eigen_tol", self.eigen_tol, zero=True)
         return self.eigen_tol or EXACT_TOL  # 0 means "as exact as possible" in scikit-learn
 
-    def _graph_input(self, X, gamma, n_neighbors):
+    def _graph_input(self, X, gamma, n_neighbors) -> tuple[Any, dict[str, Any]]:
         """Input of the function and its options: the samples for "rbf", else the affinity matrix, which is stored."""
         self._rows, self._weights, self.gamma_ = None, None, gamma
         if self.affinity == "rbf":
@@ -358,7 +366,7 @@ class SpectralClustering(ClusterMixin, _SpectralEstimator):
         return affinity_matrix(weights, "precomputed", 1)
 
 
-def _one_weight(affinity):
+def _one_weight(affinity) -> Any:
     """The caller's function of two samples, with a check that its weight is a real number."""
 
     def weight(a, b, **params):

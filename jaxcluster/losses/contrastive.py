@@ -12,6 +12,8 @@ ICML 2020; P. Khosla et al., Supervised contrastive learning, NeurIPS 2020, L_ou
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -33,7 +35,9 @@ from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.types import Array, Float
 
 
-def contrastive_loss(a, b, same, *, margin=1.0, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
+def contrastive_loss(
+    a: Any, b: Any, same: Any, *, margin: Any = 1.0, weights: Any = None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
     """½·[y·d² + (1 − y)·max(0, m − d)²] of each pair, d its Euclidean distance and y = 1 for a positive pair.
 
     A pair of equal samples has gradient 0, also a negative one: no direction increases its distance first.
@@ -61,7 +65,7 @@ def contrastive_loss(a, b, same, *, margin=1.0, weights=None, reduction: str = "
     return reduce((same * squares + (1 - same) * jnp.square(hinge)) / 2, reduction, weights=weights)
 
 
-def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
+def nt_xent_loss(a: Any, b: Any, *, temperature: Any = 0.5) -> Float[Array, ""]:
     """NT-Xent: the mean over all 2n views of −log[exp(s_ij/τ) / Σ_{l≠i} exp(s_il/τ)], j the other view of i.
 
     s is the cosine similarity. A batch of one sample has no negatives, and loss 0. A view of zeros has cosine 0 to all,
@@ -87,7 +91,7 @@ def nt_xent_loss(a, b, *, temperature=0.5) -> Float[Array, ""]:
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - positive)
 
 
-def supervised_contrastive_loss(z, labels, *, temperature=0.1) -> Float[Array, ""]:
+def supervised_contrastive_loss(z: Any, labels: Any, *, temperature: Any = 0.1) -> Float[Array, ""]:
     """The mean over samples i of −1/|P_i|·Σ_{p∈P_i} log[exp(s_ip/τ) / Σ_{l≠i} exp(s_il/τ)], s the cosine similarity.
 
     P_i are the other samples with the label of i. Samples without positives are left out of the mean, but stay in the

@@ -14,7 +14,7 @@ classification and segmentation, IEEE Access 7 (2019), for the cross-entropy bes
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class JointTerms(NamedTuple):
     classification: Float[Array, ""]
 
 
-def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
+def student_t_assignments(z: Any, centers: Any, *, alpha: Any = 1.0) -> Float[Array, "n k"]:
     """Soft assignments q_ij ∝ (1 + ‖z_i − μ_j‖²/α)^(−(α+1)/2), (n_samples, n_clusters); rows sum to 1.
 
     Args:
@@ -65,7 +65,7 @@ def student_t_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
     return jnp.exp(student_t_log_assignments(z, centers, alpha=alpha))
 
 
-def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
+def student_t_log_assignments(z: Any, centers: Any, *, alpha: Any = 1.0) -> Float[Array, "n k"]:
     """log q of `student_t_assignments`, finite however far a sample is from all centers."""
     z, centers = as_samples(z=z, centers=centers)
     alpha = jnp.asarray(validation.check_positive("alpha", alpha), z.dtype)
@@ -75,7 +75,7 @@ def student_t_log_assignments(z, centers, *, alpha=1.0) -> Float[Array, "n k"]:
     return jax.nn.log_softmax(logits, axis=1)
 
 
-def target_distribution(q, *, weights=None) -> Float[Array, "n k"]:
+def target_distribution(q: Any, *, weights: Any = None) -> Float[Array, "n k"]:
     """p_ij ∝ q_ij² / f_j with the soft cluster size f_j = Σ_i w_i·q_ij; (n_samples, n_clusters), rows sum to 1.
 
     The square emphasizes confident assignments, and f keeps large clusters from growing. Pass the assignments of the
@@ -98,7 +98,7 @@ def target_distribution(q, *, weights=None) -> Float[Array, "n k"]:
     return unnormalized / jnp.where(total > 0, total, 1)
 
 
-def dec_loss(q, p, *, weights=None) -> Float[Array, ""]:
+def dec_loss(q: Any, p: Any, *, weights: Any = None) -> Float[Array, ""]:
     """KL(P‖Q), the mean over samples of Σ_j p_ij·log(p_ij/q_ij) (nats), with 0·log 0 = 0.
 
     P is a constant, also where it was computed from q: the gradient is that of q alone.
@@ -121,7 +121,9 @@ def dec_loss(q, p, *, weights=None) -> Float[Array, ""]:
     return reduce(jnp.sum(terms, axis=1), weights=weights)
 
 
-def deep_clustering_loss(clustering, logits, labels, *, clustering_weight=1.0, classification_weight=1.0) -> JointTerms:
+def deep_clustering_loss(
+    clustering: Any, logits: Any, labels: Any, *, clustering_weight: Any = 1.0, classification_weight: Any = 1.0
+) -> JointTerms:
     """clustering_weight·L + classification_weight·mean[−log softmax(logits)_label], over the labeled samples.
 
     Args:

@@ -11,6 +11,8 @@ sufficiency, Annals of Mathematical Statistics 22 (1951).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
@@ -25,7 +27,7 @@ from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Float
 
 
-def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
+def kmeans_loss(x: Any, centers: Any, *, weights: Any = None, reduction: str = "mean") -> Float[Array, "*n"]:
     """min_j ‖x − μ_j‖² of each sample (data units²); the "sum" is the inertia.
 
     Labels are constants: the gradient of a sample goes to its nearest center alone. That is the exact gradient wherever
@@ -49,7 +51,9 @@ def kmeans_loss(x, centers, *, weights=None, reduction: str = "mean") -> Float[A
     return reduce(distances_to_assigned(x, centers, labels), reduction, weights=weights)
 
 
-def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "mean") -> Float[Array, "*n"]:
+def soft_kmeans_loss(
+    x: Any, centers: Any, *, variance: Any, weights: Any = None, reduction: str = "mean"
+) -> Float[Array, "*n"]:
     """−2σ²·log[(1/k)·Σ_j exp(−‖x − μ_j‖²/2σ²)] of each sample (data units²), its free energy.
 
     The "sum" is the objective of ``soft_kmeans.fit``, ``soft_kmeans.free_energy``. As σ² → 0 it tends to `kmeans_loss`,
@@ -75,7 +79,7 @@ def soft_kmeans_loss(x, centers, *, variance, weights=None, reduction: str = "me
 
 
 def soft_clustering_loss(
-    z, centers, target, *, temperature=1.0, weights=None, reduction: str = "mean"
+    z: Any, centers: Any, target: Any, *, temperature: Any = 1.0, weights: Any = None, reduction: str = "mean"
 ) -> Float[Array, "*n"]:
     """KL(t‖r) = Σ_j t_j·log(t_j/r_j) of each sample (nats), r = softmax(−‖z − μ‖²/T), with 0·log 0 = 0.
 

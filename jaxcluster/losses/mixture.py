@@ -11,7 +11,7 @@ Zhou, Variational deep embedding: an unsupervised and generative approach to clu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,14 @@ class VadeTerms(NamedTuple):
 
 
 def mixture_nll(
-    x, weights, means, covariances, *, covariance: str = "full", row_weights=None, reduction: str = "mean"
+    x: Any,
+    weights: Any,
+    means: Any,
+    covariances: Any,
+    *,
+    covariance: str = "full",
+    row_weights: Any = None,
+    reduction: str = "mean",
 ) -> Float[Array, "*n"]:
     """−log Σ_j π_j·N(x|μ_j, Σ_j) of each sample (nats), differentiable in x and the mixture.
 
@@ -110,7 +117,7 @@ def _check_mixture(weights, covariances, covariance):
         )
 
 
-def vade_responsibilities(z, log_weights, means, log_variances) -> Float[Array, "n k"]:
+def vade_responsibilities(z: Any, log_weights: Any, means: Any, log_variances: Any) -> Float[Array, "n k"]:
     """γ_ic = π_c·N(z_i|μ_c, σ²_c) / Σ_c' π_c'·N(z_i|μ_c', σ²_c'), (n_samples, n_clusters); rows sum to 1.
 
     Args:
@@ -128,17 +135,17 @@ def vade_responsibilities(z, log_weights, means, log_variances) -> Float[Array, 
 
 
 def vade_loss(
-    x,
-    reconstruction,
-    mean,
-    log_variance,
+    x: Any,
+    reconstruction: Any,
+    mean: Any,
+    log_variance: Any,
     *,
-    z,
-    log_weights,
-    means,
-    log_variances,
+    z: Any,
+    log_weights: Any,
+    means: Any,
+    log_variances: Any,
     likelihood: str = "bernoulli",
-    weights=None,
+    weights: Any = None,
 ) -> VadeTerms:
     """The negative evidence lower bound, to be minimized; a sum over features, a mean over samples.
 

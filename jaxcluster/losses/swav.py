@@ -31,7 +31,13 @@ from jaxcluster.types import Array, Float
 
 
 def swapped_prediction_loss(
-    scores_a, scores_b, *, temperature=0.1, epsilon=0.05, num_iters: int = 3, weights=None
+    scores_a: Any,
+    scores_b: Any,
+    *,
+    temperature: Any = 0.1,
+    epsilon: Any = 0.05,
+    num_iters: int = 3,
+    weights: Any = None,
 ) -> Float[Array, ""]:
     """½·mean over samples of −Σ_j q^a_j·log softmax(s^b/τ)_j − Σ_j q^b_j·log softmax(s^a/τ)_j (nats).
 
@@ -59,7 +65,7 @@ def swapped_prediction_loss(
 
 
 def swapped_prediction_from_assignments(
-    assignments: Sequence[Any] | Array, scores: Sequence[Any] | Array, *, temperature=0.1, weights=None
+    assignments: Sequence[Any] | Array, scores: Sequence[Any] | Array, *, temperature: Any = 0.1, weights: Any = None
 ) -> Float[Array, ""]:
     """The swapped prediction loss of precomputed assignments, also of more views than have them (multi-crop).
 

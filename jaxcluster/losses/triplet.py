@@ -16,7 +16,7 @@ mining and the mean of the non-zero terms.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ class _Anchors(NamedTuple):
     negative: Bool[Array, "t n"]
 
 
-def pairs_from_labels(labels) -> Pairs:
+def pairs_from_labels(labels: Any) -> Pairs:
     """All pairs of samples with known labels, for `contrastive_loss(z[first], z[second], same)`.
 
     Args:
@@ -125,7 +125,7 @@ def labels_of_views(n: int, views: int = 2) -> np.ndarray:
     return np.tile(np.arange(validation.check_count("n", n), dtype=np.int32), validation.check_count("views", views))
 
 
-def triplets_from_labels(labels) -> Triplets:
+def triplets_from_labels(labels: Any) -> Triplets:
     """All triplets, for `triplet_loss(z[anchor], z[positive], z[negative])`; up to n³/4 of n samples.
 
     Args:
@@ -141,21 +141,21 @@ def triplets_from_labels(labels) -> Triplets:
     return Triplets(anchor[pair], positive[pair], negative)
 
 
-def positive_mask(labels) -> Bool[Array, "n n"]:
+def positive_mask(labels: Any) -> Bool[Array, "n n"]:
     """Mask of pairs of two different samples with the same, known label. Labels may be traced."""
     labels = as_labels(labels, np.size(labels))
     distinct = ~jnp.eye(labels.shape[0], dtype=bool)
     return (labels[:, None] == labels[None, :]) & (labels >= 0)[None, :] & distinct
 
 
-def negative_mask(labels) -> Bool[Array, "n n"]:
+def negative_mask(labels: Any) -> Bool[Array, "n n"]:
     """Mask of pairs of samples with different, known labels. Labels may be traced."""
     labels = as_labels(labels, np.size(labels))
     known = labels >= 0
     return (labels[:, None] != labels[None, :]) & known[None, :] & known[:, None]
 
 
-def count_triplets(labels) -> TripletCounts:
+def count_triplets(labels: Any) -> TripletCounts:
     """Number of anchors, pairs and triplets that the labels of a batch give; see `TripletCounts`. May be traced.
 
     Args:
@@ -175,7 +175,7 @@ def count_triplets(labels) -> TripletCounts:
 
 
 def triplet_loss(
-    anchor, positive, negative, *, margin=1.0, weights=None, reduction: str = "mean"
+    anchor: Any, positive: Any, negative: Any, *, margin: Any = 1.0, weights: Any = None, reduction: str = "mean"
 ) -> Float[Array, "*n"]:
     """max(0, d(a, p) − d(a, n) + m) of each triplet, d the Euclidean distance.
 
@@ -198,7 +198,7 @@ def triplet_loss(
 
 
 def mined_triplet_loss(
-    z, labels, *, margin=1.0, mining: str = "semi-hard", reduction: str = "nonzero"
+    z: Any, labels: Any, *, margin: Any = 1.0, mining: str = "semi-hard", reduction: str = "nonzero"
 ) -> Float[Array, ""]:
     """The triplet loss of triplets that are mined from a batch, also under jit.
 

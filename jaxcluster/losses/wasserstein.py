@@ -37,7 +37,7 @@ from jaxcluster.ops.differences import length
 from jaxcluster.types import Array, Float, KeyArray
 
 
-def wasserstein_critic_loss(real_scores, fake_scores) -> Float[Array, ""]:
+def wasserstein_critic_loss(real_scores: Any, fake_scores: Any) -> Float[Array, ""]:
     """mean D(x̃) − mean D(x): the negative of the critic's estimate of the Wasserstein distance, without a penalty.
 
     Args:
@@ -51,7 +51,7 @@ def wasserstein_critic_loss(real_scores, fake_scores) -> Float[Array, ""]:
     return jnp.mean(fake) - jnp.mean(real)
 
 
-def wasserstein_generator_loss(fake_scores) -> Float[Array, ""]:
+def wasserstein_generator_loss(fake_scores: Any) -> Float[Array, ""]:
     """−mean D(x̃) of generated samples, (n_samples,) or (n_samples, 1) scores.
 
     Raises:
@@ -60,7 +60,7 @@ def wasserstein_generator_loss(fake_scores) -> Float[Array, ""]:
     return -jnp.mean(_as_scores(fake_scores, "fake_scores"))
 
 
-def points_between(key: KeyArray, real, fake) -> Float[Array, "n ..."]:
+def points_between(key: KeyArray, real: Any, fake: Any) -> Float[Array, "n ..."]:
     """Random interpolates x̂ = ε·x + (1 − ε)·x̃ with ε uniform in [0, 1), one for each pair of samples.
 
     Args:
@@ -76,7 +76,7 @@ def points_between(key: KeyArray, real, fake) -> Float[Array, "n ..."]:
     return epsilon * real + (1 - epsilon) * fake
 
 
-def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
+def gradient_penalty(critic: Callable[[Any], Any], x: Any) -> Float[Array, ""]:
     """Mean over samples of (‖∇_x D(x)‖ − 1)², the Euclidean norm over all entries of a sample.
 
     Multiply it by the penalty weight, λ = 10 in the papers. Where ∇_x is 0 the norm has gradient 0, not NaN.
@@ -96,7 +96,7 @@ def gradient_penalty(critic: Callable[[Any], Any], x) -> Float[Array, ""]:
     return jnp.mean(jnp.square(length(gradients.reshape(x.shape[0], -1)) - 1))
 
 
-def noise_recovery_loss(noise, estimate, *, weights=None) -> Float[Array, ""]:
+def noise_recovery_loss(noise: Any, estimate: Any, *, weights: Any = None) -> Float[Array, ""]:
     """Mean over samples of ‖z_n − ẑ_n‖², the error of the noise that the encoder recovers from generated samples.
 
     Args:
@@ -113,7 +113,7 @@ def noise_recovery_loss(noise, estimate, *, weights=None) -> Float[Array, ""]:
     return reduce(jnp.sum(jnp.square(difference), axis=1), weights=weights)
 
 
-def cluster_recovery_loss(labels, logits, *, weights=None) -> Float[Array, ""]:
+def cluster_recovery_loss(labels: Any, logits: Any, *, weights: Any = None) -> Float[Array, ""]:
     """Mean over samples of −log softmax(ẑ_c)_c, the cross-entropy (nats) of the cluster a sample was generated from.
 
     Args:

@@ -135,7 +135,9 @@ def contingency_table(labels_true: ArrayLike, labels_pred: ArrayLike) -> Conting
     return cross_tabulate(*encode_pair(labels_true, labels_pred))
 
 
-def contingency_matrix(labels_true: ArrayLike, labels_pred: ArrayLike, *, eps=None, sparse=False, dtype=np.int64):
+def contingency_matrix(
+    labels_true: ArrayLike, labels_pred: ArrayLike, *, eps: Any = None, sparse: Any = False, dtype: Any = np.int64
+):
     """Number of samples of each true class in each predicted cluster.
 
     Args:
@@ -189,7 +191,9 @@ def pair_confusion_matrix(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.
     return np.array(pair_counts(contingency_table(labels_true, labels_pred)), np.int64).reshape(2, 2)
 
 
-def confusion_matrix(y_true: ArrayLike, y_pred: ArrayLike, *, labels=None, sample_weight=None, normalize=None):
+def confusion_matrix(
+    y_true: ArrayLike, y_pred: ArrayLike, *, labels: Any = None, sample_weight: Any = None, normalize: Any = None
+):
     """Number of samples of class i that are labeled j, over one list of labels for both.
 
     Clusters have arbitrary names: rename them by `optimal_matching` first, or use `contingency_matrix`.
@@ -243,7 +247,7 @@ def _check_sample_weight(sample_weight, n):
     return weight
 
 
-def _as_labels(labels, name):
+def _as_labels(labels, name) -> np.ndarray:
     """The labels as an array of one type without missing values."""
     if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():
         _raise_missing(int(np.ma.getmaskarray(labels).sum()), "masked", name)
@@ -267,7 +271,7 @@ def _as_labels(labels, name):
             raise ValueError(
                 f"{name} contains infinity: {_count_values(int(np.isinf(array).sum()))}. {SINGLE_TYPE_HINT}"
             )
-        if not np.array_equal(array, np.floor(array.real)):
+        if not np.array_equal(array, np.floor(np.real(array))):
             warn(f"{name} holds fractions: clustering metrics expect discrete labels.", UserWarning)
     return array
 
@@ -285,7 +289,9 @@ def _narrow_objects(labels, name):
             raise ValueError(f"{name} mix strings with other values, such as {other!r}. {SINGLE_TYPE_HINT}")
         if some:
             return np.array(values)
-    if all(isinstance(value, numbers.Real) and (abs(value) < 2**63 or abs(value) == math.inf) for value in values):
+    if all(
+        issubclass(type(value), numbers.Real) and (abs(value) < 2**63 or abs(value) == math.inf) for value in values
+    ):
         return np.array(values)
     # Integers beyond 64 bits, which NumPy would round, and other objects are compared by Python.
     return labels

@@ -10,6 +10,7 @@ agree perfectly: 1. Unequal lengths, and labels that are not 1-D, raise ValueErr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,7 @@ from jaxcluster.metrics.contingency import (
     encode_pair,
     pair_counts,
 )
+from jaxcluster.types import Absent
 
 MAX_INT64_SAMPLES = 3_037_000_499
 """Largest number of samples whose square is within int64: ⌊√(2⁶³ − 1)⌋."""
@@ -116,7 +118,9 @@ def optimal_matching(labels_true: ArrayLike, labels_pred: ArrayLike) -> dict:
     return dict(zip(pred.classes[clusters].tolist(), true.classes[classes].tolist(), strict=True))
 
 
-def mutual_info_score(labels_true: ArrayLike | None, labels_pred: ArrayLike | None, *, contingency=None) -> float:
+def mutual_info_score(
+    labels_true: ArrayLike | Absent, labels_pred: ArrayLike | Absent, *, contingency: Any = None
+) -> float:
     """Mutual information of the labelings (nats), at least 0.
 
     Args:

@@ -26,7 +26,7 @@ from jaxcluster.core.preparation import padded_size
 from jaxcluster.metrics.contingency import EncodedLabels
 from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
 from jaxcluster.ops.metric_space import standardized_rows, unit_rows
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Array, Bool, Float, Int, Published
 
 BLOCK_SIZES = (32, 64, 128, 256)
 """Samples of one cluster per block: the largest size that an average cluster fills."""
@@ -62,10 +62,10 @@ class BlockLayout(NamedTuple):
         size: samples of each cluster.
     """
 
-    index: Int[Array, " slots"]
-    owner: Int[Array, " blocks"]
-    first: Int[Array, " clusters_and_1"]
-    size: Int[Array, " clusters"]
+    index: Int[Published, " slots"]
+    owner: Int[Published, " blocks"]
+    first: Int[Published, " clusters_and_1"]
+    size: Int[Published, " clusters"]
 
 
 class CenteredSamples(NamedTuple):
@@ -79,23 +79,23 @@ class CenteredSamples(NamedTuple):
         unit: () a cosine distance of 1 in the unit of x.
     """
 
-    x: Float[Array, "n d"]
-    label: Int[Array, " n"]
-    high: Float[Array, "k d"]
-    low: Float[Array, "k d"]
-    is_zero: Bool[Array, " n"] | None
-    unit: Float[Array, ""]
+    x: Float[Published, "n d"]
+    label: Int[Published, " n"]
+    high: Float[Published, "k d"]
+    low: Float[Published, "k d"]
+    is_zero: Bool[Published, " n"] | None
+    unit: Float[Published, ""]
 
 
 class SampleTile(NamedTuple):
     """A tile of samples with their indices, clusters (−1 for padding) and cluster origins; see `CenteredSamples`."""
 
-    x: Float[Array, "t d"]
-    index: Int[Array, " t"]
-    label: Int[Array, " t"]
-    high: Float[Array, "t d"]
-    low: Float[Array, "t d"]
-    is_zero: Bool[Array, " t"] | None
+    x: Float[Published, "t d"]
+    index: Int[Published, " t"]
+    label: Int[Published, " t"]
+    high: Float[Published, "t d"]
+    low: Float[Published, "t d"]
+    is_zero: Bool[Published, " t"] | None
 
     def centered_on(self, rows: CenteredSamples, cluster: Int[Array, ""]) -> Float[Array, "t d"]:
         """The samples relative to the origin of a cluster."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,7 @@ def rayleigh(
     return values, _lengths(image - vectors * values[None, :])
 
 
-def status_of(residuals: Float[Array, " k"], tol, status: Int[Array, ""] | None = None) -> Int[Array, ""]:
+def status_of(residuals: Float[Array, " k"], tol: Any, status: Any = None) -> Int[Array, ""]:
     """`Status` of eigenpairs by their residuals, after an iteration with ``status``, or None for a dense one."""
     # An iteration may have converged by its own residuals, and the returned vectors have larger ones, by rounding.
     status = jnp.int32(Status.CONVERGED) if status is None else status

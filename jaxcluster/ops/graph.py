@@ -114,7 +114,7 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     """
     if not validation.is_traced(x):
         return from_matrix(neighbor_matrix(as_metric_space(x, metric, p=p), k))
-    n, x = x.shape[0], validation.widen(x)
+    n, x = x.shape[0], jnp.asarray(validation.widen(x))
     x = x.astype(float_dtype(x.dtype))
     k = validation.check_clusters(k, n, name="n_neighbors")
     index, _ = k_nearest(x, k, metric=metric, p=p)
@@ -233,7 +233,7 @@ def components(affinity: Any) -> Int[Array, " n"]:
     return jax.lax.while_loop(lambda carry: carry[1], join, (rows, jnp.array(True)))[0]
 
 
-def _gather_product(columns, weights, v):
+def _gather_product(columns, weights, v) -> Any:
     """Product Σ_j weights_ij · v[columns_ij] of all rows."""
     # A Python loop over the slots: XLA fuses it into one loop, and would not fuse a sum over an axis.
     total = 0

@@ -71,7 +71,7 @@ class MetricSpace(NamedTuple):
         scaled = sums if self.scale == 1 else sums * self.scale
         return np.sqrt(scaled) if self.root == 0.5 else scaled**self.root if self.root != 1 else scaled
 
-    def threshold(self, distances):
+    def threshold(self, distances: Any) -> Any:
         """Minkowski sums at given distances, the inverse of `distances`; infinite beyond float64."""
         with np.errstate(over="ignore"):
             return np.float64(distances) ** (1 / self.root) / self.scale
@@ -205,7 +205,7 @@ def pair_minkowski_sums(
     return _add_up(((x[first], y[second]) for x, y in zip(a, b, strict=True)), power)
 
 
-def _add_up(columns, power):
+def _add_up(columns, power) -> Any:
     total = 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         for a, b in columns:

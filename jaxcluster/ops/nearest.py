@@ -32,7 +32,7 @@ from jaxcluster.ops.distance import (
     inner_products,
     squared_norms,
 )
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Absent, Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
 """Centers × features up to which distances are written out; compile time grows with it."""
@@ -84,8 +84,8 @@ class Nearest(NamedTuple):
     """
 
     labels: Int[Array, "*batch n"]
-    distance: Float[Array, "*batch n"] | None
-    error: Float[Array, "*batch n"] | None
+    distance: Float[Array, "*batch n"] | Absent
+    error: Float[Array, "*batch n"] | Absent
 
 
 class DistanceBounds(NamedTuple):
@@ -193,7 +193,7 @@ def elkan_bounds(
 @partial(jax.jit, static_argnums=3)  # an iteration calls it twice: traced and lowered once
 def _unrolled(x, centers, active, unit):
     labels = distance = None
-    norms = squared_norms(x) if unit else None
+    norms = squared_norms(x) if unit else 0
     # Unstacked once: tracing an index takes longer than tracing all the arithmetic of a term.
     columns = jnp.unstack(x, axis=1)
     for j, center in enumerate(jnp.unstack(centers)):
@@ -205,7 +205,7 @@ def _unrolled(x, centers, active, unit):
             to_j = reduce(jnp.add, (jnp.square(column - entry) for column, entry in pairs))
         if active is not None:
             to_j = jnp.where(active[j], to_j, jnp.inf)
-        if labels is None:
+        if labels is None or distance is None:
             labels, distance = jnp.zeros(to_j.shape, jnp.int32), to_j
         else:
             labels, distance = jnp.where(to_j < distance, j, labels), jnp.minimum(to_j, distance)

@@ -152,7 +152,7 @@ def matrix_rows(matrix: Any, index: np.ndarray) -> np.ndarray:
     if not scipy.sparse.issparse(matrix):
         return matrix[index].astype(np.float64)
     part = scipy.sparse.coo_array(matrix[index])
-    out = np.full(part.shape, np.inf)
+    out = np.full((len(index), matrix.shape[1]), np.inf)
     out[np.arange(len(index)), index] = 0
     out[part.row, part.col] = part.data
     return out

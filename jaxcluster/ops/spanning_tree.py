@@ -12,7 +12,7 @@ blocks are: those near enough for an edge lighter than the best known, and not w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -109,7 +109,8 @@ def _prim(space, core):
 
 def _sums_from(x, row, power):
     """(n,) Minkowski sums from one row to all, added in the order of the columns as in `minkowski_sums`."""
-    name = {1.0: "cityblock", 2.0: "sqeuclidean", np.inf: "chebyshev"}.get(power)
+    names: dict[float, Any] = {1.0: "cityblock", 2.0: "sqeuclidean", np.inf: "chebyshev"}
+    name = names.get(power)
     return minkowski_sums(x[row], x, power) if name is None else cdist(x[row : row + 1], x, name)[0]
 
 

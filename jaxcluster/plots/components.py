@@ -146,7 +146,8 @@ def _curves(
     for cluster, curve in zip(clusters.tolist(), curves.T, strict=True):
         ax.plot(grid, curve, color=color_of(cluster), linewidth=2)
     # The histogram decides the height. The peak of a narrow component, 1/(σ√2π), may be far higher.
-    top = 1.12 * min(max(bars.max(), curves.sum(1).max(initial=0)), MAX_CURVE_RATIO * bars.max())
+    highest = float(np.max(bars))
+    top = 1.12 * min(max(highest, curves.sum(1).max(initial=0)), MAX_CURVE_RATIO * highest)
     ax.set(xlim=(low, high), ylim=(0, top))
     ax.grid(False, axis="x")
     # Discs of peaks that are cut off stay inside the axes.
@@ -176,11 +177,11 @@ def _check_parameters(
 
 def _drawable(means: np.ndarray, spreads: np.ndarray, weights: np.ndarray | None, labels: Any, n: int) -> np.ndarray:
     """(k,) mask of the components that are finite and describe any of n samples."""
-    finite = np.isfinite(means).all(1) & np.isfinite(spreads).all((1, 2))
+    finite = np.asarray(np.isfinite(means).all(1) & np.isfinite(spreads).all((1, 2)))
     if weights is None:
         return finite
     labeled = False if labels is None else np.isin(np.arange(len(means)), labels)
-    return finite & (labeled | (weights * n >= MIN_ROWS))
+    return np.asarray(finite & (labeled | (weights * n >= MIN_ROWS)))
 
 
 def _left_out(shown: np.ndarray) -> str:

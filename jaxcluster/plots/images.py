@@ -160,14 +160,14 @@ def _contact_sheet(
         (height, width, 4) sheet, and the (top, left) corner of each image.
     """
     k, h, w = images.shape[:3]
-    across = min(k, max(5, math.ceil(math.sqrt(2 * k)))) if across is None else across
-    down = -(-k // across)
+    columns = min(k, max(5, math.ceil(math.sqrt(2 * k)))) if across is None else across
+    down = -(-k // columns)
     # One gray scale for all images, so that they can be compared.
     low, high = np.nanmin(images), np.nanmax(images)
     images = (images - low) / (high - low if high > low else 1)
     gap_x, gap_y = max(1, round(0.12 * w)), max(1, round(gap * h))
-    sheet = np.zeros((down * (h + gap_y), across * (w + gap_x) - gap_x, 4), np.float32)
-    corners = [(gap_y + i // across * (h + gap_y), i % across * (w + gap_x)) for i in range(k)]
+    sheet = np.zeros((down * (h + gap_y), columns * (w + gap_x) - gap_x, 4), np.float32)
+    corners = [(gap_y + i // columns * (h + gap_y), i % columns * (w + gap_x)) for i in range(k)]
     for image, (top, left) in zip(images, corners, strict=True):
         place = sheet[top : top + h, left : left + w]
         place[..., 3] = 1

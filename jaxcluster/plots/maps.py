@@ -38,6 +38,8 @@ from jaxcluster.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from jaxcluster.types import Absent
+
 METHODS = ("pca", "tsne")
 
 MAX_PCA_ROWS, MAX_TSNE_ROWS, MAX_GRAPH_ROWS = 20_000, 5_000, 2_000
@@ -67,7 +69,7 @@ class Plane(NamedTuple):
     points: np.ndarray
     centers: np.ndarray
     clusters: np.ndarray
-    basis: np.ndarray | None
+    basis: np.ndarray | Absent
     title: str
     xlabel: str = ""
     ylabel: str = ""
@@ -207,8 +209,9 @@ def _pca(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, s
     with np.errstate(invalid="ignore"):
         pca = PCA(2, random_state=seed).fit(rows[:n])
     ratios = np.nan_to_num(pca.explained_variance_ratio_)
-    names = [f"component {j} ({ratio:.1%} of the variance)" for j, ratio in enumerate(ratios, 1)]
-    return pca.transform(rows) * size, pca.components_.T, "Clusters on the principal plane", *names
+    xlabel, ylabel = (f"component {j} ({ratio:.1%} of the variance)" for j, ratio in enumerate(ratios, 1))
+    basis = np.asarray(pca.components_).T
+    return pca.transform(rows) * size, basis, "Clusters on the principal plane", xlabel, ylabel
 
 
 def _tsne(rows: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, None, str, str, str]:
@@ -240,7 +243,7 @@ def _unchanged(
     if rows.shape[1] == 1:
         jitter = np.random.default_rng(seed).uniform(-1, 1, len(rows)) * (np.arange(len(rows)) < n)
         return np.column_stack([rows, jitter]), basis, "Clusters", names[0], ""
-    return rows, basis, "Clusters", *names
+    return rows, basis, "Clusters", names[0], names[1]
 
 
 def scatter_points(ax: Axes, points: np.ndarray, labels: np.ndarray, colors: Mapping[Any, str] | None = None) -> None:
@@ -260,7 +263,7 @@ def scatter_points(ax: Axes, points: np.ndarray, labels: np.ndarray, colors: Map
     if noise.any():
         ax.scatter(*points[noise].T, color=NOISE, label=f"noise, {noise.mean():.1%} of rows", **style)
         legend = ax.legend(loc="best", frameon=False, fontsize=9, labelcolor=MUTED)
-        legend.legend_handles[0].set_sizes([30])
+        legend.legend_handles[0].set(sizes=[30])  # pyright: ignore[reportOptionalMemberAccess]  # it is the noise
     rest = np.random.default_rng(0).permutation(np.flatnonzero(~noise))
     if rest.size:
         ax.scatter(*points[rest].T, c=[colors[label] for label in labels[rest].tolist()], **style)
@@ -323,7 +326,7 @@ def medoids(
     if len(clustered) <= MAX_SPOKES:
         ends = np.stack([at.points[clustered], at.centers[drawn[clustered]]], axis=1)
         colors = [color_of(label) for label in drawn[clustered].tolist()]
-        ax.add_collection(LineCollection(ends, colors=colors, linewidths=0.7, alpha=0.35, zorder=0.9))
+        ax.add_collection(LineCollection(list(ends), colors=colors, linewidths=0.7, alpha=0.35, zorder=0.9))
     return draw_plane(at, labels, ax, title=at.title.replace("Clusters", "Medoids and their rows", 1))
 
 
@@ -365,7 +368,7 @@ def neighbor_graph(
     # Many opaque edges would hide the samples.
     faint = float(np.clip(1_500 / max(1, between.sum()), 0.15, 0.9))
     for chosen, color, width, alpha in ((~between, NOISE, 0.6, 0.8), (between, INK, 0.9, faint)):
-        lines = LineCollection(at.points[ends[chosen]], colors=color, linewidths=width, alpha=alpha, zorder=0.9)
+        lines = LineCollection(list(at.points[ends[chosen]]), colors=color, linewidths=width, alpha=alpha, zorder=0.9)
         lines.set_rasterized(len(ends) > 500)
         ax.add_collection(lines)
     title = f"Graph of {len(ends):,} edges, {between.sum():,} between clusters" + subset_note(len(kept), n)

@@ -68,7 +68,8 @@ def training_curves(
     width = (1 - 0.16 * (len(phases) - 1)) / len(phases)
     for i, (phase, curve) in enumerate(phases.items()):
         panel = ax.inset_axes((i * (width + 0.16), 0, width, 0.94))
-        _curve(panel, *np.array(curve).T, color_of(i))
+        epochs, values = np.array(curve).T
+        _curve(panel, epochs, values, color_of(i))
         style_axes(panel, "", f"epoch of {PHASES.get(phase, phase)}", name if i == 0 else "")
     return ax
 

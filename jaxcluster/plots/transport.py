@@ -89,7 +89,7 @@ def _lines(plan: np.ndarray, x: np.ndarray, y: np.ndarray, labels: Any, ax: Axes
     # At least 0.03: lighter lines could not be seen.
     alpha = np.clip(0.75 * mass / plan.max(), 0.03, 0.75) if mass.size else []
     ends = np.stack([points[from_row], others[to_row]], axis=1)
-    ax.add_collection(LineCollection(ends, colors=colors[from_row], alpha=alpha, linewidths=0.9, zorder=0.9))
+    ax.add_collection(LineCollection(list(ends), colors=colors[from_row], alpha=alpha, linewidths=0.9, zorder=0.9))
     ax.scatter(*points.T, s=26, c=colors, linewidths=0, zorder=2, label="x")
     ax.scatter(*others.T, s=30, facecolors="none", edgecolors=INK, linewidths=1.1, zorder=2, label="y")
     ax.legend(loc="best", frameon=False, fontsize=9.5, labelcolor=MUTED)
@@ -111,4 +111,5 @@ def _heaviest(plan: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mass = plan.ravel()[order]
     count = int(np.searchsorted(np.cumsum(mass), SHOWN_MASS * plan.sum())) + 1
     order = order[:count][plan.ravel()[order[:count]] > 0][::-1]
-    return *np.unravel_index(order, plan.shape), plan.ravel()[order]
+    rows, columns = np.unravel_index(order, plan.shape)
+    return rows, columns, plan.ravel()[order]

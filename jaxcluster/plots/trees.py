@@ -158,8 +158,9 @@ def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
             branches += 1
         else:
             part_of[node] = other if one is None else one
-        if part_of[node] is not None:
-            ends[part_of[node]] = node
+        branch = part_of[node]
+        if branch is not None:
+            ends[branch] = node
     # Merges were numbered from n, as the number of leaves was unknown; they now follow the leaves.
     last = [ends[branch] for branch in sorted(ends)]
     table = np.array(merges).reshape(-1, 4)

@@ -116,19 +116,19 @@ class ReportContext(NamedTuple):
         if self.centers is not None and (self.centers.ndim != 2 or self.centers.shape[1] != d):
             raise ValueError(f"centers {self.centers.shape} do not fit the rows {(n, d)}: they need {d} columns.")
         if self.components is not None:
-            self._check_components(d)
+            self._check_components(self.components, d)
         if self.structure is not None:
             self.structure.check(n)
         if self.training is not None:
             self.training.check(n, d)
 
-    def _check_components(self, d: int) -> None:
+    def _check_components(self, components: Components, d: int) -> None:
         if self.centers is None:
             raise ValueError("components have no means: pass them as centers.")
         k = len(self.centers)
-        if np.shape(self.components.weights) != (k,):
-            raise ValueError(f"weights {np.shape(self.components.weights)} do not fit {k} centers: one each is needed.")
-        as_covariances(self.components.covariances, self.components.covariance_type, k, d)
+        if np.shape(components.weights) != (k,):
+            raise ValueError(f"weights {np.shape(components.weights)} do not fit {k} centers: one each is needed.")
+        as_covariances(components.covariances, components.covariance_type, k, d)
 
     @property
     def noise(self) -> np.ndarray:
@@ -160,7 +160,7 @@ class ReportContext(NamedTuple):
     def axes(self) -> list[str] | None:
         """Names of the columns for axes, with their scaling; None if the columns have no names and no scaling."""
         columns = self.dataset.columns
-        if not self.clustered_as:
+        if self.scaling is None or not self.clustered_as:
             return columns
         columns = [f"column {j}" for j in range(self.dataset.x.shape[1])] if columns is None else columns
         return [f"{name} ({AXES[self.scaling.how]})" for name in columns]

@@ -64,7 +64,7 @@ def inline(svg: str, alt: str, name: str) -> str:
     """An SVG file as part of an HTML page: no prolog, metadata or size, ids of its own, and the colors of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    box = next(re.finditer(r'viewBox="([^"]*)"', svg))[1]
     svg = re.sub(r"<svg\b[^>]*>", f'<svg viewBox="{box}" role="img" aria-label="{html.escape(alt)}">', svg, count=1)
     # Ids and the references to them have the figure's name: matplotlib uses the same ids in every file.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

@@ -46,7 +46,7 @@ def warning(run: ReportContext) -> str:
     sentences = []
     if run.noise.all():
         sentences.append(ALL_NOISE)
-    if run.status in WARNINGS and not _all_taken(run):
+    if run.status is not None and run.status in WARNINGS and not _all_taken(run):
         trained = run.training is not None and run.status == Status.COLLAPSED
         sentences.append(COLLAPSED_TRAINING if trained else WARNINGS[run.status])
     return "".join(f'<p class="warn" role="note">{each}</p>' for each in sentences)
@@ -72,7 +72,7 @@ def tiles(run: ReportContext) -> str:
         "columns": f"{run.dataset.x.shape[1]:,}",
         "clusters": f"{len(run.sizes):,}",
     }
-    if run.components is not None and len(run.centers) != len(run.sizes):
+    if run.components is not None and run.centers is not None and len(run.centers) != len(run.sizes):
         shown["components"] = f"{len(run.centers):,}"
     if run.noise.any():
         shown["noise"] = f"{run.noise.mean():.1%}"
@@ -171,7 +171,7 @@ def training(run: ReportContext, tsne: bool | None) -> list[str]:
 
 def components(run: ReportContext) -> str:
     """Components of a mixture: a figure, and a table if they are few enough to read."""
-    if run.components is None:
+    if run.components is None or run.centers is None:
         return ""
     x, means, (weights, covariances, kind) = run.dataset.x, run.centers, run.components
     k, d = means.shape

@@ -13,7 +13,8 @@ from jaxcluster.report.figures import figure
 if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext
 
-TALL, WIDE = {"height": 5.2}, {"width": 8.0, "height": 4.4}
+TALL: dict[str, Any] = {"height": 5.2}
+WIDE: dict[str, Any] = {"width": 8.0, "height": 4.4}
 """Sizes of figures that are nearly square, and of wide ones."""
 
 

@@ -262,11 +262,11 @@ def check_sizes(size_min: Any, size_max: Any, n: int, k: int) -> SizeBounds:
     """
     if size_min is None and size_max is None:
         return SizeBounds(n, np.full(k, n // k), np.full(k, -(-n // k)))
-    lower = _check_bound("size_min", 0 if size_min is None else size_min, k)
-    upper = _check_bound("size_max", n if size_max is None else size_max, k)
+    least, most = 0 if size_min is None else size_min, n if size_max is None else size_max
+    lower, upper = _check_bound("size_min", least, k), _check_bound("size_max", most, k)
     if (lower > upper).any():
         at = int(np.argmax(lower > upper))
-        where = "" if np.ndim(size_min) == np.ndim(size_max) == 0 else f" for cluster {at}"
+        where = "" if np.ndim(least) == np.ndim(most) == 0 else f" for cluster {at}"
         raise ValueError(f"size_min={lower[at]} must not exceed size_max={upper[at]}{where}.")
     if (total := int(upper.sum())) < n:
         raise ValueError(

@@ -8,7 +8,7 @@ MSR-TR-2000-65, for the iteration; see `dual_newton` and `shortest_paths` for th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,15 +62,15 @@ class BalancedState(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    size_min=None,
-    size_max=None,
-    init="k-means++",
+    size_min: Any = None,
+    size_max: Any = None,
+    init: Any = "k-means++",
     n_init: int = 1,
-    tol=1e-4,
-    max_steps=300,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
 ) -> Fit:
     """Cluster samples around k centers that minimize the inertia under bounds on the cluster sizes.
 
@@ -103,7 +103,9 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
-def fit_framed(key, x, k, *, size_min, size_max, init, n_init, tol, max_steps) -> tuple[Fit, Frame]:
+def fit_framed(
+    key: Any, x: Any, k: Any, *, size_min: Any, size_max: Any, init: Any, n_init: Any, tol: Any, max_steps: Any
+) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
     Returns:
@@ -139,7 +141,7 @@ def fit_framed(key, x, k, *, size_min, size_max, init, n_init, tol, max_steps) -
     return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
 
 
-def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+def assign(x: Any, centers: Any, *, size_min: Any = None, size_max: Any = None) -> Int[Array, " n"]:
     """Labels of least Σ‖x − c‖² (data units²) among all whose sizes are within the bounds: exact, not rounded.
 
     Holds the (n_samples, k) squared distances, in float32, or in float64 for float64 samples under JAX's x64 mode.
@@ -167,7 +169,7 @@ def assign(x, centers, *, size_min=None, size_max=None) -> Int[Array, " n"]:
     return jax.device_put(solve_assignment(costs, bounds, np.zeros(len(centers)))[0])
 
 
-def assign_cost(costs, *, size_min=None, size_max=None) -> Int[Array, " n"]:
+def assign_cost(costs: Any, *, size_min: Any = None, size_max: Any = None) -> Int[Array, " n"]:
     """Labels of least Σ_i costs[i, label_i] among all whose sizes are within the bounds: exact, in float64.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,22 +89,22 @@ class InitialState(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
     covariance: str = "full",
-    weights=None,
-    init="kmeans",
+    weights: Any = None,
+    init: Any = "kmeans",
     n_init: int = 1,
-    tol=1e-3,
-    max_steps=100,
-    reg_covar=1e-6,
+    tol: Any = 1e-3,
+    max_steps: Any = 100,
+    reg_covar: Any = 1e-6,
     weight_concentration_prior_type: str = "dirichlet_process",
-    weight_concentration_prior=None,
-    mean_precision_prior=None,
-    mean_prior=None,
-    degrees_of_freedom_prior=None,
-    covariance_prior=None,
+    weight_concentration_prior: Any = None,
+    mean_precision_prior: Any = None,
+    mean_prior: Any = None,
+    degrees_of_freedom_prior: Any = None,
+    covariance_prior: Any = None,
     precision: str | None = None,
     axis_name: str | None = None,
 ) -> Fit:

@@ -147,7 +147,7 @@ def posterior_in_frame(state: BayesianGMMState, frame: Frame, dtype: np.dtype, c
     )
     if not validation.is_traced(arrays):
         arrays = tuple(np.asarray(each).astype(dtype) for each in arrays)
-    return covariance_type, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), None)
+    return covariance_type, Posterior(*(jnp.asarray(each).astype(dtype) for each in arrays), factor=None)
 
 
 def with_factor(covariance_type: CovarianceType, posterior: Posterior) -> Posterior:
@@ -174,7 +174,7 @@ def state_in_frame(
     )
 
 
-def predict(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Int[Array, " n"]:
+def predict(state: BayesianGMMState, x: Any, *, frame: Frame | None = None) -> Int[Array, " n"]:
     """Most probable component of each sample, (n_samples,); ties go to the lower index.
 
     Args:
@@ -188,12 +188,12 @@ def predict(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Int[Ar
     return non_differentiable(_posterior(state, x, frame=frame).labels(), state, x)
 
 
-def predict_proba(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Float[Published, "n k"]:
+def predict_proba(state: BayesianGMMState, x: Any, *, frame: Frame | None = None) -> Float[Published, "n k"]:
     """Responsibilities (n_samples, n_components), which sum to 1 for each sample; see `predict`."""
     return _posterior(state, x, frame=frame).responsibilities()
 
 
-def score_samples(state: BayesianGMMState, x, *, frame: Frame | None = None) -> Float[Published, " n"]:
+def score_samples(state: BayesianGMMState, x: Any, *, frame: Frame | None = None) -> Float[Published, " n"]:
     """Variational counterpart of the log-density of each sample: log Σ exp E log(weight·density) (nats), (n_samples,).
 
     It is below the log-density, by less the more samples the posterior rests on. See `predict`.
@@ -201,7 +201,7 @@ def score_samples(state: BayesianGMMState, x, *, frame: Frame | None = None) -> 
     return _posterior(state, x, frame=frame).log_p()
 
 
-def score(state: BayesianGMMState, x, *, weights=None, frame: Frame | None = None) -> Float[Published, ""]:
+def score(state: BayesianGMMState, x: Any, *, weights: Any = None, frame: Frame | None = None) -> Float[Published, ""]:
     """Weighted mean of `score_samples` (nats per sample): higher is better. ``weights`` is (n_samples,), or None."""
     return mean_log_p(_posterior(state, x, weights, frame=frame))
 

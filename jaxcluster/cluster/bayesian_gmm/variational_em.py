@@ -21,7 +21,7 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.ops.gaussian import DIFFERENCES, Components, Factor, Moments
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
-from jaxcluster.types import Array, Bool, Float, Published
+from jaxcluster.types import Absent, Array, Bool, Float, Published
 
 STIRLING_COEFFICIENTS = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 """Coefficients of 1/z, 1/z³, … in Stirling's series of log Γ(z): B_2j/(2j·(2j − 1)) with the Bernoulli numbers B."""
@@ -82,7 +82,7 @@ class Posterior(NamedTuple):
     means: Float[Array, "k d"]
     degrees_of_freedom: Float[Array, "*k"]
     covariances: Array
-    factor: Factor | None
+    factor: Factor | Absent
 
 
 def m_step(

@@ -9,7 +9,7 @@ ICML 2001, for the problem.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,16 +67,16 @@ class ConstrainedState(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    must_link=None,
-    cannot_link=None,
-    weights=None,
-    init="k-means++",
+    must_link: Any = None,
+    cannot_link: Any = None,
+    weights: Any = None,
+    init: Any = "k-means++",
     n_init: int = 1,
-    tol=1e-4,
-    max_steps=300,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
 ) -> Fit:
     """Cluster samples around k centers that minimize the inertia under must-link and cannot-link pairs.
 
@@ -113,7 +113,19 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
-def fit_framed(key, x, k, *, must_link, cannot_link, weights, init, n_init, tol, max_steps) -> tuple[Fit, Frame]:
+def fit_framed(
+    key: Any,
+    x: Any,
+    k: Any,
+    *,
+    must_link: Any,
+    cannot_link: Any,
+    weights: Any,
+    init: Any,
+    n_init: Any,
+    tol: Any,
+    max_steps: Any,
+) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
     Returns:

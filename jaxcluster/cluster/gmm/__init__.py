@@ -12,7 +12,6 @@ from jaxcluster.cluster.gmm.fit import fit, lower_bounds, sweep
 from jaxcluster.cluster.gmm.inference import (
     aic,
     bic,
-    n_parameters,
     negative_log_likelihood,
     predict,
     predict_proba,
@@ -22,7 +21,7 @@ from jaxcluster.cluster.gmm.inference import (
 )
 from jaxcluster.cluster.gmm.init import METHODS, GMMInit
 from jaxcluster.cluster.gmm.online_em import StepwiseState, from_fit, init, minibatch_fit, partial_fit
-from jaxcluster.cluster.gmm.state import GMMState, GMMSweep
+from jaxcluster.cluster.gmm.state import GMMState, GMMSweep, n_parameters
 from jaxcluster.core.memory import guard_functions
 
 __all__ = [

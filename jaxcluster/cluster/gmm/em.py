@@ -32,7 +32,7 @@ from jaxcluster.ops.gaussian import (
     missing,
 )
 from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
-from jaxcluster.types import Array, Bool, Float, Int, Points, Status
+from jaxcluster.types import Absent, Array, Bool, Float, Int, Points, Status
 
 CPU_TILE, DEVICE_TILE = 1 << 20, 1 << 26
 """Numbers held of a tile: as many as fit a CPU's cache, and as many as fill an accelerator."""
@@ -228,7 +228,7 @@ def components_of(mixture: Mixture) -> Components:
 
 
 def moments_about(
-    options: EMOptions, mixture: Mixture | None, reference: Float[Array, "k d"], form: int | Int[Array, ""]
+    options: EMOptions, mixture: Mixture | Absent, reference: Float[Array, "k d"], form: int | Int[Array, ""]
 ) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
     """Function from (weighted responsibilities, samples) to moments about a reference; NaN values by the mixture."""
     if options.missing:

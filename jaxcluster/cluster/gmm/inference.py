@@ -19,10 +19,10 @@ import numpy as np
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import (
     GMMState,
-    covariance_type_of,
     frame_log_jacobian,
     frame_of_mixture,
     means_on_host,
+    n_parameters_of,
     parameters_in_frame,
     to_data_units,
     variances_of,
@@ -51,7 +51,7 @@ MAX_ROUNDING_RATIO = 0.05
 adds less than (1/20)² = 1/400 to the variance."""
 
 
-def predict(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Int[Array, " n"]:
+def predict(state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None) -> Int[Array, " n"]:
     """Most probable component of each sample, (n_samples,); ties go to the lower index.
 
     Args:
@@ -66,18 +66,22 @@ def predict(state: GMMState, x, *, missing: bool = False, frame: Frame | None = 
     return non_differentiable(_posterior(state, x, missing=missing, frame=frame).labels(), state, x)
 
 
-def predict_proba(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, "n k"]:
+def predict_proba(
+    state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, "n k"]:
     """Responsibilities (n_samples, n_components): probability of each component given the sample; see `predict`."""
     return _posterior(state, x, missing=missing, frame=frame).responsibilities()
 
 
-def score_samples(state: GMMState, x, *, missing: bool = False, frame: Frame | None = None) -> Float[Published, " n"]:
+def score_samples(
+    state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, " n"]:
     """Log-density of each sample (nats), (n_samples,), of its observed features if some are missing; see `predict`."""
     return _posterior(state, x, missing=missing, frame=frame).log_p()
 
 
 def score(
-    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+    state: GMMState, x: Any, *, weights: Any = None, missing: bool = False, frame: Frame | None = None
 ) -> Float[Published, ""]:
     """Weighted mean log-density of the samples (nats per sample): higher is better.
 
@@ -89,7 +93,7 @@ def score(
 
 
 def negative_log_likelihood(
-    state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None
+    state: GMMState, x: Any, *, weights: Any = None, missing: bool = False, frame: Frame | None = None
 ) -> Float[Published, ""]:
     """Weighted mean negative log-density of the samples (nats per sample): a loss.
 
@@ -99,22 +103,21 @@ def negative_log_likelihood(
     return _linear(score(state, x, weights=weights, missing=missing, frame=frame), -1.0, 0.0)
 
 
-def aic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
+def aic(
+    state: GMMState, x: Any, *, weights: Any = None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
     """Akaike information criterion −2·log L + 2·p: lower is better. A sample of weight w counts w times."""
     mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _total_weight(x, weights)
-    return _linear(mean, -2 * n, 2.0 * _n_free(state))
+    return _linear(mean, -2 * n, 2.0 * n_parameters_of(state))
 
 
-def bic(state: GMMState, x, *, weights=None, missing: bool = False, frame: Frame | None = None) -> Float[Published, ""]:
+def bic(
+    state: GMMState, x: Any, *, weights: Any = None, missing: bool = False, frame: Frame | None = None
+) -> Float[Published, ""]:
     """Bayesian (Schwarz) information criterion −2·log L + p·log n: lower is better; see `aic`."""
     mean, n = score(state, x, weights=weights, missing=missing, frame=frame), _total_weight(x, weights)
     log_n = jnp.log(n) if validation.is_traced(n) else math.log(n)
-    return _linear(mean, -2 * n, log_n * _n_free(state))
-
-
-def n_parameters(covariance: str, k: int, d: int) -> int:
-    """Number of free parameters: covariances, means, and k − 1 weights."""
-    return em.EMOptions(covariance).covariance_type.n_parameters(k, d) + k * d + k - 1
+    return _linear(mean, -2 * n, log_n * n_parameters_of(state))
 
 
 def sample(key: KeyArray, state: GMMState, n: int) -> tuple[Float[Published, "n d"], Int[Array, " n"]]:
@@ -169,11 +172,6 @@ def _total_weight(x, weights):
     if validation.is_traced(weights):
         return jnp.sum(weights)
     return float(np.sum(np.asarray(weights), dtype=np.float64))
-
-
-def _n_free(state):
-    covariance_type, _ = covariance_type_of(state)
-    return n_parameters(covariance_type.name, *state.means.shape)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

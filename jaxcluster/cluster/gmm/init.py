@@ -22,7 +22,7 @@ from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.ops.gaussian import CovarianceType
 from jaxcluster.ops.gaussian.full import factor_dense
 from jaxcluster.ops.nearest import nearest
-from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Points
+from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 """Initialization methods by name; scikit-learn's ``init_params``."""
@@ -61,9 +61,9 @@ class CenteredInit(NamedTuple):
         previous_bound: () lower bound of the fit that is continued (nats per sample).
     """
 
-    means: Float[Array, "k d"] | None = None
-    weights: Float[Array, " k"] | None = None
-    covariances: Array | None = None
+    means: Float[Array, "k d"] | Absent = None
+    weights: Float[Array, " k"] | Absent = None
+    covariances: Array | Absent = None
     responsibilities: Float[Array, "k n"] | None = None
     previous_bound: Float[Array, ""] | None = None
 

@@ -11,7 +11,7 @@ Sources: O. Cappé and E. Moulines, On-line expectation–maximization algorithm
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,13 +134,13 @@ class _StaticOptions(NamedTuple):
 
 def init(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
     covariance: str = "full",
-    weights=None,
-    init="kmeans",
-    reg_covar=1e-6,
+    weights: Any = None,
+    init: Any = "kmeans",
+    reg_covar: Any = 1e-6,
     missing: bool = False,
 ) -> StepwiseState:
     """State of online EM after its first batch, on which the mixture is initialized.
@@ -169,7 +169,7 @@ def init(
 
 
 def partial_fit(
-    state: StepwiseState, x, *, weights=None, decay=0.7, reg_covar=1e-6, missing: bool = False
+    state: StepwiseState, x: Any, *, weights: Any = None, decay: Any = 0.7, reg_covar: Any = 1e-6, missing: bool = False
 ) -> StepwiseState:
     """State after one more batch. A batch of total weight 0, or with a bound that is not finite, changes no parameter.
 
@@ -205,7 +205,7 @@ def partial_fit(
     return new_state._replace(lower_bound=jnp.where(jnp.sum(points.weight) > 0, bound, online.lower_bound))
 
 
-def from_fit(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame | None = None) -> StepwiseState:
+def from_fit(state: GMMState, *, steps: int = 0, reg_covar: Any = 1e-6, frame: Frame | None = None) -> StepwiseState:
     """State of online EM from a fitted mixture, for `partial_fit`.
 
     Args:
@@ -226,19 +226,19 @@ def from_fit(state: GMMState, *, steps: int = 0, reg_covar=1e-6, frame: Frame | 
 
 def minibatch_fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
     covariance: str = "full",
-    weights=None,
+    weights: Any = None,
     batch_size: int = 1024,
-    init="kmeans",
+    init: Any = "kmeans",
     init_size: int | None = None,
-    max_epochs=20,
-    tol=1e-3,
-    max_no_improvement=10,
-    decay=0.7,
-    reg_covar=1e-6,
+    max_epochs: Any = 20,
+    tol: Any = 1e-3,
+    max_no_improvement: Any = 10,
+    decay: Any = 0.7,
+    reg_covar: Any = 1e-6,
     missing: bool = False,
     precision: str | None = None,
     axis_name: str | None = None,

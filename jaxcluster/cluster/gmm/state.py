@@ -256,6 +256,17 @@ def covariance_type_named(covariance: str) -> CovarianceType:
     return COVARIANCE_TYPES[covariance]
 
 
+def n_parameters(covariance: str, k: int, d: int) -> int:
+    """Number of free parameters: covariances, means, and k − 1 weights."""
+    return covariance_type_named(covariance).n_parameters(k, d) + k * d + k - 1
+
+
+def n_parameters_of(state: GMMState) -> int:
+    """Number of free parameters of a mixture."""
+    covariance_type, _ = covariance_type_of(state)
+    return n_parameters(covariance_type.name, *state.means.shape)
+
+
 def public_covariances(covariance_type: CovarianceType, covariances: Array) -> Array:
     """Covariances in the shape of `GMMState`: (1, d, d) if tied."""
     return covariances[None] if covariance_type.name == "tied" else covariances
@@ -319,7 +330,8 @@ def parameters_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[Cova
     arrays = state.weights, enter_means(state.means, frame), covariances
     if not validation.is_traced(arrays):
         arrays = (np.asarray(each).astype(dtype) for each in arrays)
-    return covariance_type, *(jnp.asarray(each).astype(dtype) for each in arrays)
+    weights, means, covariances = (jnp.asarray(each).astype(dtype) for each in arrays)
+    return covariance_type, weights, means, covariances
 
 
 def covariance_type_of(state: GMMState) -> tuple[CovarianceType, Published]:

@@ -26,6 +26,7 @@ from jaxcluster.ops.metric_space import (
     tiles,
 )
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
+from jaxcluster.types import Absent
 
 DENSITY_EPS = 1e-8
 """Added to densities in denominators, relative to the greatest finite λ at which a cluster ends."""
@@ -43,13 +44,12 @@ class QueryDistances(NamedTuple):
 
     m: int
     fitted: ScaledSpace | None
-    queries: np.ndarray | None
-    distances: Callable[[np.ndarray], np.ndarray] | None
+    queries: np.ndarray | Absent
+    distances: Callable[[np.ndarray], np.ndarray] | Absent
 
     def least(self, groups: list[np.ndarray]) -> np.ndarray:
         """(m, k) distances of the queries to the nearest of each of k groups of fitted samples."""
-        if self.fitted is not None:
-            space = self.fitted.space
+        if self.fitted is not None and isinstance(space := self.fitted.space, MetricSpace):
             parts = [space._replace(x=space.x[group]) for group in groups]
             nearest = [nearest_rows(part, 1, queries=self.queries)[1] for part in parts]
             return self.fitted.distances(np.column_stack(nearest))

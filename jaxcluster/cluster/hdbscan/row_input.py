@@ -54,7 +54,7 @@ def finite_rows(x: Any) -> FiniteRows:
     return FiniteRows(x[finite], np.flatnonzero(finite), labels)
 
 
-def check_precomputed(x: Any) -> np.ndarray | scipy.sparse.csr_array:
+def check_precomputed(x: Any) -> Any:
     """Matrix of distances, dense or CSR, without NaN.
 
     Raises:

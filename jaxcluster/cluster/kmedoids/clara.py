@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ SAMPLE = (80, 4)
 
 def clara(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
     n_samples: int = 5,
@@ -64,9 +65,9 @@ def clara(
     metric: str | Callable = "euclidean",
     p: float = 2.0,
     init: str = "build",
-    weights=None,
-    tol=0.0,
-    max_steps=100,
+    weights: Any = None,
+    tol: Any = 0.0,
+    max_steps: Any = 100,
 ) -> Fit:
     """Cluster samples of the rows by FasterPAM, and all rows by the medoids with the least loss.
 
@@ -178,7 +179,7 @@ def _assign_tiles(spec, points, medoids):
 def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
     """CLARA for metrics whose distances are computed on the host."""
     weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
-    best = None
+    tried = []
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)
         index = np.asarray(_draw(draw_key, jnp.asarray(weight > 0, jnp.float32), size))
@@ -186,10 +187,8 @@ def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
         options = {"metric": spec.metric, "p": spec.p, "init": init, "weights": weight[index], "tol": tol}
         fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)
         medoids = index[np.asarray(fitted.state.medoids)]
-        loss = assign_medoids(medoids, x, weight, spec)[1]
-        if best is None or loss < best[0]:
-            best = loss, fitted, medoids
-    _, fitted, medoids = best
+        tried.append((assign_medoids(medoids, x, weight, spec)[1], fitted, medoids))
+    _, fitted, medoids = min(tried, key=lambda each: each[0])
     state = fitted.state._replace(medoids=jnp.asarray(medoids, jnp.int32))
     return to_public(fitted._replace(state=state), x, weights, spec, ProblemScale(Frame(np.zeros(1)), 0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxcluster.ops.distance import (
 )
 from jaxcluster.ops.metric_space import checked_distances, float64_tables, host_distance, tiles
 from jaxcluster.ops.precomputed import check_distances
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Float, Int, Published
 
 COPIES, PRECOMPUTED_COPIES = 1.2, 3
 """Peak memory of a fit in matrices of all pairs, measured: with computed and with precomputed distances."""
@@ -43,7 +44,7 @@ LARGEST_EXPONENT = 80
 
 def distance_degree(metric: str | Callable) -> int:
     """Degree of distances in the unit of the rows: 2 for squares, 0 for angles and the like."""
-    return {"sqeuclidean": 2}.get(metric, 1 if metric in TRANSLATION_INVARIANT else 0)
+    return 2 if metric == "sqeuclidean" else int(metric in TRANSLATION_INVARIANT)
 
 
 def check_memory(n: int, table: int, dtype: np.dtype, *, precomputed: bool) -> None:
@@ -55,7 +56,7 @@ def check_memory(n: int, table: int, dtype: np.dtype, *, precomputed: bool) -> N
     )
 
 
-def check_precomputed(x) -> Array | np.ndarray:
+def check_precomputed(x: Any) -> Published:
     """(n, n) finite, symmetric, non-negative distances; of traced ones only the shape is checked.
 
     Raises:

@@ -46,7 +46,7 @@ from jaxcluster.ops.metric_space import (
     tiles,
     unit_rows,
 )
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
+from jaxcluster.types import Absent, Array, Fit, Float, Int, KeyArray, Published, Status
 
 HOST_WORK = 1 << 22
 """Differences, n²·d, up to which the host computes the distances of all pairs, in float64."""
@@ -128,22 +128,22 @@ class Problem(NamedTuple):
         weight: (n,) row weights.
     """
 
-    x: Float[Array, "n d"] | None
-    distances: Float[Array, "n n"] | None
+    x: Float[Array, "n d"] | Absent
+    distances: Float[Array, "n n"] | Absent
     weight: Float[Array, " n"]
 
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
     metric: str | Callable = "euclidean",
     p: float = 2.0,
-    init="build",
-    weights=None,
-    tol=0.0,
-    max_steps=100,
+    init: Any = "build",
+    weights: Any = None,
+    tol: Any = 0.0,
+    max_steps: Any = 100,
     n_init: int = 1,
 ) -> Fit:
     """Cluster samples around k of them, to a local optimum of swaps of one medoid (FasterPAM).
@@ -233,7 +233,7 @@ def rows_in_frame(x, weights, metric: str) -> tuple[Prepared, str] | None:
     return None
 
 
-def problem_scale(prepared: Prepared, metric: str, inside: str) -> ProblemScale:
+def problem_scale(prepared: Prepared, metric: str | Callable, inside: str | Callable) -> ProblemScale:
     """Scale of rows in a frame, where ``inside`` is computed in place of ``metric``."""
     return ProblemScale(prepared.frame, distance_degree(inside), prepared.narrowed and metric in TRANSLATION_INVARIANT)
 
@@ -245,8 +245,8 @@ def _build_traced(x, weights, spec, dtype):
         problem = Problem(prepared.points.x, None, prepared.points.weight)
         return problem, spec, ProblemScale(prepared.frame, distance_degree(metric))
     weight = jnp.ones_like(x[:, 0]) if weights is None else jnp.asarray(weights).astype(dtype)
-    points = Points(None, x) if is_precomputed(metric) else Points(x, None)
-    return Problem(*points, weight), spec, ProblemScale(Frame(jnp.zeros((1,), dtype)), 0)
+    rows, table = (None, x) if is_precomputed(metric) else (x, None)
+    return Problem(rows, table, weight), spec, ProblemScale(Frame(jnp.zeros((1,), dtype)), 0)
 
 
 def _distances_of_rows(x, spec):

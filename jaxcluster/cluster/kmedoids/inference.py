@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ class Sweep(NamedTuple):
 
 
 def predict(
-    medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
+    medoids: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
     """Index of the nearest medoid of each row; ties go to the lower index. Arguments as in `transform`.
 
@@ -71,7 +71,7 @@ def predict(
 
 
 def transform(
-    medoids: KMedoidsState | Array | np.ndarray, x, *, metric: str | Callable = "euclidean", p: float = 2.0
+    medoids: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Float[Published, "n k"]:
     """(n_samples, k) distances from rows to medoids, in the units of the metric; in float64 for concrete rows.
 
@@ -89,11 +89,11 @@ def transform(
 
 def medoid_silhouette(
     medoids: KMedoidsState | Array | np.ndarray,
-    x,
+    x: Any,
     *,
     metric: str | Callable = "euclidean",
     p: float = 2.0,
-    weights=None,
+    weights: Any = None,
 ) -> Float[Array, ""]:
     """Medoid silhouette: mean of (d₂ − d₁) / d₂, d₁ and d₂ the two least distances to medoids; 1 for rows with d₂ = 0.
 
@@ -124,15 +124,15 @@ def medoid_silhouette(
 
 def sweep(
     key: KeyArray,
-    x,
-    ks,
+    x: Any,
+    ks: Any,
     *,
     metric: str | Callable = "euclidean",
     p: float = 2.0,
     init: str = "build",
-    weights=None,
-    tol=0.0,
-    max_steps=100,
+    weights: Any = None,
+    tol: Any = 0.0,
+    max_steps: Any = 100,
     n_init: int = 1,
 ) -> Sweep:
     """Fit every k in ``ks`` in one program, from one matrix of distances, and compute their medoid silhouettes.

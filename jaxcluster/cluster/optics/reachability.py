@@ -17,7 +17,7 @@ structure, SIGMOD 1999.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,7 @@ STALE = 0.2
 
 
 def fit(
-    x,
+    x: Any,
     *,
     min_samples: float = 5,
     max_eps: float = np.inf,
@@ -99,8 +99,8 @@ def fit(
     np.around(core, DECIMALS, out=core)
     order = compute_ordering(space, core, reach)
     with np.errstate(over="ignore", under="ignore"):  # squares of long distances are infinite in the unit of the rows
-        lengths = [np.ldexp(each, -exponent) for each in (order.reachability, core)]
-    state = OPTICSState(order.ordering, *lengths, order.predecessor)
+        reachability, core = np.ldexp(order.reachability, -exponent), np.ldexp(core, -exponent)
+    state = OPTICSState(order.ordering, reachability, core, order.predecessor)
     if np.isinf(order.reachability).all() and space.n > 1:
         warn(
             f"All reachability values are inf. Set a larger max_eps. No row is within max_eps={max_eps} of a core row: "
@@ -237,7 +237,7 @@ class _SpaceQueue(_Queue):
         at = self.improve(at, self.space.distances(sums[at]), row, core, predecessor)
         self.bound[at] = self.space.threshold(self.reach[at]) * SLACK
 
-    def _sums(self, x):
+    def _sums(self, x) -> Any:
         power, total = self.space.power, None
         for column, value in zip(self.columns, x, strict=True):
             difference = column - value

@@ -60,18 +60,18 @@ class BarycenterState(NamedTuple):
 
 
 def divergence(
-    x,
-    y,
+    x: Any,
+    y: Any,
     *,
-    a=None,
-    b=None,
+    a: Any = None,
+    b: Any = None,
     cost: str | Callable = "sqeuclidean",
-    epsilon,
-    rho=None,
-    tol=1e-3,
-    max_steps=5000,
-    omega=None,
-    epsilon_decay=0.5,
+    epsilon: Any,
+    rho: Any = None,
+    tol: Any = 1e-3,
+    max_steps: Any = 5000,
+    omega: Any = None,
+    epsilon_decay: Any = 0.5,
 ) -> Array | np.ndarray:
     """Sinkhorn divergence OT(x, y) − (OT(x, x) + OT(y, y))/2 + (ε/2)·(Σa − Σb)² of two weighted point clouds.
 
@@ -129,14 +129,14 @@ def barycenter(
     clouds: Sequence[Any],
     k: int,
     *,
-    weights=None,
+    weights: Any = None,
     masses: Sequence[Any] | None = None,
-    start=None,
-    epsilon,
-    tol=1e-4,
-    max_steps=50,
-    inner_tol=1e-3,
-    inner_steps=500,
+    start: Any = None,
+    epsilon: Any,
+    tol: Any = 1e-4,
+    max_steps: Any = 50,
+    inner_tol: Any = 1e-3,
+    inner_steps: Any = 500,
 ) -> Fit:
     """Wasserstein barycenter: k points of weight 1/k whose mean entropic transport cost to the clouds is least.
 
@@ -287,7 +287,7 @@ def _published(fitted, frame, constant, dtype):
             state=BarycenterState(centers, objective, squares(residual), state.error), history=history
         )
 
-    def squares(value, constant=0.0):
+    def squares(value, constant: Any = 0.0):
         with np.errstate(over="ignore", under="ignore"):
             return publish(np.ldexp(np.asarray(value, np.float64), -2 * frame.exponent) + constant, dtype)
 

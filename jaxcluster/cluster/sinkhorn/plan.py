@@ -100,7 +100,7 @@ class Solution(NamedTuple):
     history: Float[Array, " capacity"]
 
 
-def plan(transport: Transport, x, y, *, cost: str | Callable = "sqeuclidean") -> Array | np.ndarray:
+def plan(transport: Transport, x: Any, y: Any, *, cost: str | Callable = "sqeuclidean") -> Array | np.ndarray:
     """Transport plan between the points that were solved for.
 
     Args:
@@ -119,13 +119,13 @@ def plan(transport: Transport, x, y, *, cost: str | Callable = "sqeuclidean") ->
     return _product_of(transport, None, partial(points_problem, x, y, cost=cost), False)
 
 
-def plan_cost(transport: Transport, costs) -> Array | np.ndarray:
+def plan_cost(transport: Transport, costs: Any) -> Array | np.ndarray:
     """Transport plan (n, m) of a problem that was solved by its (n, m) cost matrix; see `plan`."""
     return _product_of(transport, None, _make_problem(transport, costs), False)
 
 
 def apply(
-    transport: Transport, v, x, y, *, cost: str | Callable = "sqeuclidean", transpose: bool = False
+    transport: Transport, v: Any, x: Any, y: Any, *, cost: str | Callable = "sqeuclidean", transpose: bool = False
 ) -> Array | np.ndarray:
     """Product P·v or Pᵀ·v of the plan, which exists in tiles only. Differentiable.
 
@@ -146,7 +146,7 @@ def apply(
     return _product_of(transport, v, partial(points_problem, x, y, cost=cost), transpose)
 
 
-def apply_cost(transport: Transport, v, costs, *, transpose: bool = False) -> Array | np.ndarray:
+def apply_cost(transport: Transport, v: Any, costs: Any, *, transpose: bool = False) -> Array | np.ndarray:
     """`apply` for a problem that was solved by its (n, m) cost matrix."""
     return _product_of(transport, v, _make_problem(transport, costs), transpose)
 
@@ -220,7 +220,8 @@ def dual_objective(problem: Problem, f, g, excess) -> Float[Array, ""]:
 
 def dual_objective_of(cost: TileCost, potentials, problem: Problem) -> Float[Array, ""]:
     """`dual_objective` of potentials (f, g), as a function of the problem."""
-    return dual_objective(problem, *potentials, plan_sums(cost, problem, *potentials)[0].excess)
+    f, g = potentials
+    return dual_objective(problem, f, g, plan_sums(cost, problem, f, g)[0].excess)
 
 
 def plan_marginal_error(problem: Problem, f, g, rows: Array, columns: Array) -> Float[Array, ""]:
@@ -343,7 +344,7 @@ def publish_solution(xp, checked: CheckedProblem, solution: Solution) -> Transpo
     )
 
 
-def _added(first, *others):
+def _added(first, *others) -> tuple[Any, Any]:
     """Sum and its rounding error (D. E. Knuth, The art of computer programming, 4.2.2, theorem B)."""
     total, rest = first, 0
     for other in others:

@@ -22,7 +22,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import differences, distance
-from jaxcluster.types import Array, Bool, Float
+from jaxcluster.types import Absent, Array, Bool, Float
 
 TILE = 1 << 19
 """Elements of a tile: its costs and its part of the plan pass through a core's cache together."""
@@ -72,8 +72,8 @@ class Problem(NamedTuple):
     epsilon: Float[Array, ""]
     rho_a: Float[Array, ""] | None
     rho_b: Float[Array, ""] | None
-    constant_a: Float[Array, " n"] | None
-    constant_b: Float[Array, " m"] | None
+    constant_a: Float[Array, " n"] | Absent
+    constant_b: Float[Array, " m"] | Absent
     log_mass: Float[Array, ""]
 
     def full_f(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -261,7 +261,7 @@ def _check_callable(cost: TileCost, x: Any, y: Any) -> None:
 
     result = jax.eval_shape(cost, rows(x, 2), rows(y, 3))
     shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
-    if shape != (2, 3) or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != (2, 3) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"cost must map (t, d) and (m, d) rows to (t, m) real costs; of (2, d) and (3, d) it made "
             f"shape {shape} of {dtype}."
@@ -380,21 +380,20 @@ def _cost_exponent(costs, constants, live):
 
 def _in_frame(rows, columns, cost, sizes, numbers, constants, exponent, published):
     """Checked problem with its weights and strengths in the frame of its costs."""
-    a, b, epsilon, rho_a, rho_b = numbers
+    a, b, epsilon, *strengths = numbers
     dtype = jax.tree.leaves(rows)[0].dtype
     padded = rows.shape[0], (rows.shape[1] if cost is matrix_tile else columns.shape[0])
-    weights, own, mass = _weights(a, b, sizes, padded, (rho_a, rho_b), dtype, published)
+    (a_inside, b_inside), (a, b), mass = _weights(a, b, sizes, padded, strengths, dtype, published)
     inside = jnp.maximum(scaled(epsilon, -exponent, dtype), jnp.finfo(dtype).tiny)
-    penalties = [None if rho is None else scaled(rho, -exponent, dtype) for rho in (rho_a, rho_b)]
-    constants_inside = [
+    rho_a, rho_b = (None if rho is None else scaled(rho, -exponent, dtype) for rho in strengths)
+    constant_a, constant_b = (
         None if rho is None else _padded(scaled(constant, -exponent, dtype), size)
-        for rho, constant, size in zip(penalties, constants, padded, strict=True)
-    ]
-    log_mass = jnp.asarray(mass).astype(dtype) * math.log(2)
-    units = Units(*constants, exponent, mass, *own, epsilon, np.dtype(published))
-    return CheckedProblem(
-        Problem(rows, columns, *weights, inside, *penalties, *constants_inside, log_mass), cost, *sizes, units
+        for rho, constant, size in zip((rho_a, rho_b), constants, padded, strict=True)
     )
+    log_mass = jnp.asarray(mass).astype(dtype) * math.log(2)
+    problem = Problem(rows, columns, a_inside, b_inside, inside, rho_a, rho_b, constant_a, constant_b, log_mass)
+    (c, d), (n, m) = constants, sizes
+    return CheckedProblem(problem, cost, n, m, Units(c, d, exponent, mass, a, b, epsilon, np.dtype(published)))
 
 
 def _weights(a, b, sizes, padded, penalties, dtype, published):

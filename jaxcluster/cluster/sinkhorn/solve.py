@@ -74,21 +74,21 @@ of float32."""
 
 
 def solve(
-    x,
-    y,
+    x: Any,
+    y: Any,
     *,
-    a=None,
-    b=None,
+    a: Any = None,
+    b: Any = None,
     cost: str | Callable = "sqeuclidean",
-    epsilon,
-    rho_a=None,
-    rho_b=None,
-    tol=1e-3,
-    max_steps=5000,
-    omega=None,
-    epsilon_decay=0.5,
+    epsilon: Any,
+    rho_a: Any = None,
+    rho_b: Any = None,
+    tol: Any = 1e-3,
+    max_steps: Any = 5000,
+    omega: Any = None,
+    epsilon_decay: Any = 0.5,
     num_iters: int | None = None,
-    start=None,
+    start: Any = None,
 ) -> Transport:
     """Entropic optimal transport of n weighted points onto m others; the cost matrix exists in tiles only.
 
@@ -137,19 +137,19 @@ def solve(
 
 
 def solve_cost(
-    costs,
+    costs: Any,
     *,
-    a=None,
-    b=None,
-    epsilon,
-    rho_a=None,
-    rho_b=None,
-    tol=1e-3,
-    max_steps=5000,
-    omega=None,
-    epsilon_decay=0.5,
+    a: Any = None,
+    b: Any = None,
+    epsilon: Any,
+    rho_a: Any = None,
+    rho_b: Any = None,
+    tol: Any = 1e-3,
+    max_steps: Any = 5000,
+    omega: Any = None,
+    epsilon_decay: Any = 0.5,
     num_iters: int | None = None,
-    start=None,
+    start: Any = None,
 ) -> Transport:
     """`solve` for an (n, m) matrix of costs of either sign; differentiable with respect to them too.
 
@@ -206,12 +206,12 @@ def transport_of(
 
 def solve_checked(
     checked: CheckedProblem,
-    tol,
-    max_steps,
-    omega=None,
-    epsilon_decay=0.5,
-    num_iters=None,
-    start=None,
+    tol: Any,
+    max_steps: Any,
+    omega: Any = None,
+    epsilon_decay: Any = 0.5,
+    num_iters: Any = None,
+    start: Any = None,
     *,
     symmetric: bool = False,
 ) -> Solution:

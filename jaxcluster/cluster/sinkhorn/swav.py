@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class _PotentialState(NamedTuple):
 
 
 def swav_assignments(
-    scores, epsilon=0.05, num_iters: int = 3, mask=None, *, axis_name: str | None = None
+    scores: Any, epsilon: Any = 0.05, num_iters: int = 3, mask: Any = None, *, axis_name: str | None = None
 ) -> Float[Array, "n k"]:
     """Soft assignments of samples to k prototypes, after a few Sinkhorn iterations that balance the prototypes.
 

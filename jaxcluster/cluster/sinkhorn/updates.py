@@ -31,7 +31,7 @@ from jaxcluster.cluster.sinkhorn.problem import (
 )
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.ops.logsumexp import LOG_SUM_EXP, responsibilities
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Absent, Array, Bool, Float, Int
 
 COST_SAMPLE = 64
 """Rows, and as many columns, whose costs set the ε of the first iteration."""
@@ -68,7 +68,7 @@ class Options(NamedTuple):
     """Static options: each choice compiles a program of its own."""
 
     cost: TileCost
-    num_iters: int | None
+    num_iters: int | Absent
     symmetric: bool
     annealed: bool
     adaptive: bool
@@ -210,7 +210,7 @@ def stable_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> Pot
         rows, a, f, *constant = rows
         bare = logits_of(cost(rows, problem.columns), jnp.zeros_like(g)[None, :], epsilon)
         row_sum = responsibilities((bare + (g / epsilon + safe_log(problem.b))[None, :]).T)[0]
-        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega)
+        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega=omega)
         return responsibilities(bare + (f / epsilon + safe_log(a))[:, None])[0], (f, row_sum)
 
     rows = tile_inputs(problem, f, *_row_constants(problem))
@@ -235,7 +235,7 @@ def fast_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> tuple
         powers = jnp.exp(logits - most[:, None])
         sums = powers @ problem.b
         row_sum = most + jnp.log(jnp.maximum(sums, least))
-        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega)
+        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega=omega)
         scale = a * jnp.exp(jnp.minimum(f / epsilon + most, top))
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 
@@ -268,7 +268,7 @@ def kernel_update(problem: Problem, kernel: Kernel, f, g, epsilon, omega) -> tup
         (powers, most), a, f, *constant = rows
         sums = powers @ scales
         row_sum = most + jnp.log(jnp.maximum(sums, least))
-        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega)
+        f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega=omega)
         scale = a * jnp.exp(jnp.minimum(f / epsilon + most, top))
         return (scale @ powers, jnp.sum(scale)), (f, row_sum, sums)
 

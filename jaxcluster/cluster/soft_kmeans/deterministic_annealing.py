@@ -13,7 +13,7 @@ optimization problems, Proc. IEEE 86 (1998), for the weights.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,15 +75,15 @@ class _ScheduleState(NamedTuple):
 
 def anneal(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    variance,
-    start=None,
-    rate=0.9,
-    weights=None,
-    tol=1e-4,
-    max_steps=300,
+    variance: Any,
+    start: Any = None,
+    rate: Any = 0.9,
+    weights: Any = None,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
     axis_name: str | None = None,
 ) -> Fit:
     """Soft k-means from the centers that deterministic annealing leads to, which hardly depend on the key.

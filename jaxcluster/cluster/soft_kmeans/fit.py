@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,15 +105,15 @@ class Static(NamedTuple):
 
 def fit(
     key: KeyArray,
-    x,
+    x: Any,
     k: int,
     *,
-    variance,
-    weights=None,
-    init="k-means++",
-    known=None,
-    tol=1e-4,
-    max_steps=300,
+    variance: Any,
+    weights: Any = None,
+    init: Any = "k-means++",
+    known: Any = None,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
     axis_name: str | None = None,
 ) -> Fit:
     """Fit k centers of soft clusters by EM from one initialization.
@@ -162,7 +162,9 @@ def fit(
     return with_precision_status(fitted, x, frame, unresolved)
 
 
-def free_energy(centers, x, variance, *, weights=None, known=None, frame: Frame | None = None) -> Float[Published, ""]:
+def free_energy(
+    centers: Any, x: Any, variance: Any, *, weights: Any = None, known: Any = None, frame: Frame | None = None
+) -> Float[Published, ""]:
     """Free energy −2σ²·Σ w·log((1/k)·Σ_j exp(−‖x − c_j‖²/2σ²)) (data units²), which `fit` minimizes, of any centers.
 
     A sample of a known cluster counts with that cluster's term of the sum alone. Differentiable in centers, x, variance
@@ -179,7 +181,7 @@ def free_energy(centers, x, variance, *, weights=None, known=None, frame: Frame 
     return prepared.unscale(_energy(inside, prepared.points, known, variance), length=2, weight=1)
 
 
-def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Float[Published, "n k"]:
+def responsibilities(centers: Any, x: Any, variance: Any, *, frame: Frame | None = None) -> Float[Published, "n k"]:
     """Responsibilities of k centers for samples; one-hot at variance 0, ties to the lower index.
 
     Differentiable with respect to centers, x and variance; arguments as in `free_energy`.
@@ -192,7 +194,7 @@ def responsibilities(centers, x, variance, *, frame: Frame | None = None) -> Flo
     return prepared.unscale(prepared.unpad(_responsibilities(inside, prepared.points.x, variance), axis=0))
 
 
-def check_known(known, n: int, k: int) -> Int[Array, " n"]:
+def check_known(known: Any, n: int, k: int) -> Int[Array, " n"]:
     """``known`` as an int32 array of n clusters below k, −1 for none.
 
     Raises:

@@ -112,8 +112,8 @@ def padded_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: i
     """Padded affinity of concrete rows, under ``jax.enable_x64(True)``."""
     if affinity == "rbf":
         x = concrete_rows(x)
-        affinity = kernel(x.astype(np.float64), gamma, padded=True)
-        return PaddedAffinity(_dense_kernel(affinity) if affinity.n**2 <= MAX_DENSE_KERNEL else affinity, len(x), 0)
+        weights = kernel(x.astype(np.float64), gamma, padded=True)
+        return PaddedAffinity(_dense_kernel(weights) if weights.n**2 <= MAX_DENSE_KERNEL else weights, len(x), 0)
     weights, exponent = scale_to_unit(affinity_matrix(x, affinity, n_neighbors))
     n, rows = weights.shape[0], padded_size(weights.shape[0])
     if scipy.sparse.issparse(weights):

@@ -60,13 +60,13 @@ def fit(
     k: int,
     *,
     affinity: str | Callable = "rbf",
-    gamma=1.0,
+    gamma: Any = 1.0,
     n_neighbors: int = 10,
     n_components: int | None = None,
     assign_labels: str = "kmeans",
     n_init: int | str = 10,
-    tol=1e-4,
-    max_steps=MAX_STEPS,
+    tol: Any = 1e-4,
+    max_steps: Any = MAX_STEPS,
 ) -> Fit:
     """Spectral clustering: clusters with little weight between them, an approximately minimal normalized cut.
 
@@ -116,7 +116,9 @@ def fit(
     return Fit(embedding, labels, embedding.steps, status, embedding.history)
 
 
-def discretize(key: KeyArray, vectors: Float[Published, "n k"], *, tol=1e-6, max_steps=30) -> Int[Array, " n"]:
+def discretize(
+    key: KeyArray, vectors: Float[Published, "n k"], *, tol: Any = 1e-6, max_steps: Any = 30
+) -> Int[Array, " n"]:
     """Labels of an embedding by the rotation of its rows that is nearest to cluster indicators.
 
     Rows are scaled to length 1. The initial axes are nearly orthogonal rows, beginning with a random one. Works under

@@ -68,11 +68,11 @@ def embed(
     k: int,
     *,
     affinity: str | Callable = "rbf",
-    gamma=1.0,
+    gamma: Any = 1.0,
     n_neighbors: int = 10,
     drop_first: bool = False,
-    tol=1e-4,
-    max_steps=MAX_STEPS,
+    tol: Any = 1e-4,
+    max_steps: Any = MAX_STEPS,
 ) -> Embedding:
     """Spectral embedding: the k smallest eigenvectors of L = I − D^-½WD^-½, W without its diagonal, over √degree.
 

@@ -65,7 +65,9 @@ class NystromState(NamedTuple):
     centers: Float[Published, "k k"]
 
 
-def nystrom(key: KeyArray, x: Any, k: int, *, gamma=1.0, landmarks: int = LANDMARKS, n_init: int | str = 10) -> Fit:
+def nystrom(
+    key: KeyArray, x: Any, k: int, *, gamma: Any = 1.0, landmarks: int = LANDMARKS, n_init: int | str = 10
+) -> Fit:
     """Nyström approximation of `fit` with affinity "rbf" and k-means, in time and memory linear in n_samples.
 
     Unlike in other affinities the diagonal of the weights remains, as a part of the approximation. A row far from all
@@ -156,9 +158,9 @@ def _fitted(k, prepared, gamma, chosen):
     points, frame = prepared.points, prepared.frame
     width = unit_width(gamma, frame.exponent, points.x.dtype)
     x = points.x * width
-    arrays, eigenvalues, vectors = _solve(k, x, x[chosen], points.weight)
+    (landmarks, mix, projection), eigenvalues, vectors = _solve(k, x, x[chosen], points.weight)
     centers = jnp.zeros((k, k), points.x.dtype)
-    return NystromState(frame, width, *arrays, eigenvalues, centers), vectors
+    return NystromState(frame, width, landmarks, mix, projection, eigenvalues, centers), vectors
 
 
 @partial(jax.jit, static_argnums=0)

@@ -133,7 +133,7 @@ def as_image_shape(shape: Any) -> tuple[int, int, int]:
     return shape if len(shape) == 3 else (*shape, 1)
 
 
-def as_images(x: Any, image_shape: tuple[int, int, int]) -> Any:
+def as_images(x: Any, image_shape: Sequence[int]) -> Any:
     """Rows as images (n_samples, height, width, channels).
 
     Flat rows (n_samples, n_features) get the shape ``image_shape``. Images (n_samples, height, width, channels), or

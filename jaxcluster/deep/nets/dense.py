@@ -106,8 +106,10 @@ class GaussianHead(nnx.Module):
 
     def set_variance(self, variance: ArrayLike) -> None:
         """Make ``variance`` the initial variance of every code: one by random weights may blur all clusters."""
-        self.log_variance.kernel[...] = jnp.zeros_like(self.log_variance.kernel[...])
-        self.log_variance.bias[...] = jnp.full_like(self.log_variance.bias[...], jnp.log(variance))
+        kernel, bias = self.log_variance.kernel, self.log_variance.bias
+        kernel[...] = jnp.zeros_like(kernel[...])
+        if bias is not None:
+            bias[...] = jnp.full_like(bias[...], jnp.log(variance))
 
 
 class VariationalEncoder(nnx.Module):

@@ -40,7 +40,7 @@ def batch_norm(width: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
     )
 
 
-def promote_to_float32(arrays: tuple[Any, ...], *, dtype: Any = None) -> tuple[Any, ...]:
+def promote_to_float32(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
     """Arrays in float32, whatever the output ``dtype`` of the layer.
 
     Returns:
@@ -122,9 +122,11 @@ class UpsampleConv2x(nnx.Module):
         windows = x @ _by_blocks(kernel).transpose(2, 0, 1, 3).reshape(in_channels, 16 * out_channels)
         windows = windows.reshape(n, height, width, 4, 4 * out_channels)
         # Windows overlap by half: as blocks of 2×2 pixels they are four images, added with offsets of one block.
-        blocks = sum(
-            jnp.pad(windows[:, :, :, s], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0)))
-            for s, (i, j) in enumerate(BLOCK_OFFSETS)
+        blocks = jnp.asarray(
+            sum(
+                jnp.pad(windows[:, :, :, s], ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0)))
+                for s, (i, j) in enumerate(BLOCK_OFFSETS)
+            )
         )
         blocks = blocks.reshape(n, height + 1, width + 1, 2, 2, out_channels).transpose(0, 1, 3, 2, 4, 5)
         images = blocks.reshape(n, 2 * height + 2, 2 * width + 2, out_channels)

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import dm_pix
 import jax
@@ -157,7 +158,7 @@ class RandomResizedCrop(ImageView):
     def _transform(self, key: KeyArray, images: Float[Array, "n h w c"]) -> Float[Array, "n a b c"]:
         size = images.shape[1:3]
         boxes = sample_boxes(key, images.shape[0], size, self.scale, self.ratio)
-        return crop_and_resize(images, boxes, size if self.size is None else self.size)
+        return crop_and_resize(images, boxes, size if self.size is None else cast("Sequence[int]", self.size))
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ class Grayscale(ImageView):
 
 def adjust_contrast(images: Float[Array, "n h w c"], change: Float[Array, "n 1 1 1"]) -> Float[Array, "n h w c"]:
     """Differences from each channel's mean, multiplied by 1 + ``change``."""
-    return dm_pix.adjust_contrast(images, 1 + change)
+    return jnp.asarray(dm_pix.adjust_contrast(images, 1 + change))
 
 
 def adjust_saturation(images: Float[Array, "n h w 3"], change: Float[Array, "n 1 1 1"]) -> Float[Array, "n h w 3"]:
@@ -313,7 +314,12 @@ def adjust_hue(images: Float[Array, "n h w 3"], change: Float[Array, "n 1 1 1"])
         return least + dm_pix.adjust_hue(images - least, change[..., 0])
 
 
-COLOR_CHANGES = (dm_pix.adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+COLOR_CHANGES: tuple[Callable[..., Any], ...] = (
+    dm_pix.adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    adjust_hue,
+)
 
 
 def _check_three_channels(what, image_shape):

@@ -93,7 +93,7 @@ class AutoencoderClusterer(DeepEstimator):
         """Initial clusters for `_make`, from the codes of all samples and the known classes of some."""
         return {"centers": self._kmeans(key, z).state.centers}
 
-    def _make(self, autoencoder: Autoencoder, start: dict[str, Array]) -> nnx.Module:
+    def _make(self, autoencoder: Autoencoder, start: dict[str, Any]) -> nnx.Module:
         """Module of phase 2, with ``features``, ``assign`` and, if there is such a phase, ``loss``."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class AutoencoderClusterer(DeepEstimator):
 
     # Steps of the fit.
 
-    def _init_module(self) -> nnx.Module:
+    def _init_module(self) -> Any:
         return self._make(self._networks(nnx.Rngs(0), self.n_features_in_), self._initial_clusters)
 
     def _networks(self, rngs: nnx.Rngs, d: int) -> Autoencoder:
@@ -161,7 +161,7 @@ class AutoencoderClusterer(DeepEstimator):
 
     def _view(self):
         if isinstance(self.augment, bool):
-            return ShiftRotate(tuple(self.image_shape)) if self.augment else None
+            return ShiftRotate(tuple(self.image_shape or ())) if self.augment else None
         return self.augment
 
     def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, TrainResult]]]:

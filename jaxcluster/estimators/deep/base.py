@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optax
@@ -29,7 +29,7 @@ from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled
 from jaxcluster.estimators.input_tables import canonical
-from jaxcluster.types import Array, Float, Status
+from jaxcluster.types import Absent, Array, Float, Status
 
 UNRELATED_PARAMS = frozenset(
     {"epochs", "tol", "verbose", "callbacks", "checkpoint_dir", "checkpoint_every", "resume", "random_state"}
@@ -99,7 +99,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     encoder: Any = None
     image_shape: Sequence[int] | None = None
     scaling: str = "auto"
-    epochs: int | None = 100
+    epochs: int | Absent = 100
     batch_size: int | str = "auto"
     learning_rate: Any = 1e-3
     optimizer: Any = None
@@ -114,7 +114,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # Hooks of the methods.
 
-    def _init_module(self) -> nnx.Module:
+    sample: ClassVar[Callable[..., Any]]
+    """Draw samples, for methods that generate some."""
+
+    def _init_module(self) -> Any:
         """Untrained module of the fitted shape, with ``features`` of samples and ``assign`` of features."""
         raise NotImplementedError
 
@@ -122,7 +125,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Known classes of n samples as the module takes them; None for a method that learns from none."""
         return None
 
-    def _centers(self, module: nnx.Module) -> Array:
+    def _centers(self, module: Any) -> Array:
         return module.centers[...]
 
     def _fit(self, X: np.ndarray, class_codes: Any) -> None:
@@ -172,7 +175,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self.fit(X, y).labels_
 
     @property
-    def module_(self) -> nnx.Module:
+    def module_(self) -> Any:
         """A copy of the trained module, in evaluation mode: see `jaxcluster.deep`."""
         check_is_fitted(self)
         # A new module each time: the caller may train or change it without changing the estimator.
@@ -248,9 +251,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _append_history(self, phase: str, trained: TrainResult) -> None:
         self.epoch_history_ += [{"phase": phase, **record} for record in trained.history]
 
-    def _publish(
-        self, module: nnx.Module, trained: TrainResult, phase: str, rows: np.ndarray, snapshots: Snapshots
-    ) -> None:
+    def _publish(self, module: Any, trained: TrainResult, phase: str, rows: np.ndarray, snapshots: Snapshots) -> None:
         codes = map_module(module, "features", rows)
         self.labels_ = np.argmax(np.asarray(self._predict_proba(module, codes)), axis=1).astype(np.int32)
         self.cluster_centers_ = np.array(self._centers(module))
@@ -314,7 +315,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
         return super()._validate(X, reset=reset)
 
-    def _module_and_rows(self, X: Any) -> tuple[nnx.Module, np.ndarray]:
+    def _module_and_rows(self, X: Any) -> tuple[Any, np.ndarray]:
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         return self.module_, rescaled(X, self.scaling_)
@@ -327,7 +328,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             raise ValueError("scaling_ or the weights of the network are not those of a fit.")
 
     def _batch(self, n: int) -> int:
-        return min(256, n) if self.batch_size == "auto" else self.batch_size
+        return min(256, n) if isinstance(self.batch_size, str) else self.batch_size
 
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)

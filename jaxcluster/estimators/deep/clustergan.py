@@ -126,10 +126,13 @@ class ClusterGAN(SinglePhaseEstimator):
         width = self.latent + self.n_clusters
         makers = self._image_networks(width) if self.image_shape is not None else self._table_networks(width, d)
         given = self.generator, self.critic, self.encoder
-        parts = [make(rngs=rngs) if own is None else nnx.clone(own) for own, make in zip(given, makers, strict=True)]
-        _check_parts(*parts[:2], width, d)
+        networks = [make(rngs=rngs) if own is None else nnx.clone(own) for own, make in zip(given, makers, strict=True)]
+        generator, critic, encoder = networks
+        _check_parts(generator, critic, width, d)
         return ClusterGANModule(
-            *parts,
+            generator,
+            critic,
+            encoder,
             self.n_clusters,
             latent=self.latent,
             deviation=self.deviation,

@@ -174,8 +174,8 @@ class SwAV(AugmentationEstimator):
     MIN_EPOCH_STEPS = 50
 
     def _make(self, rngs, d):
-        widths, views = (self.latent, self.latent, self.projection), self._views(d)
-        head = None if self.projection is None else nets.Projector(widths, rngs=rngs)
+        views, width = self._views(d), self.projection
+        head = None if width is None else nets.Projector((self.latent, self.latent, width), rngs=rngs)
         return deep.SwAV(
             self._network(rngs, d),
             views,
@@ -183,7 +183,7 @@ class SwAV(AugmentationEstimator):
             self._sizes["prototypes"],
             self.latent,
             head=head,
-            width=self.projection,
+            width=width,
             n_global=getattr(views, "n_global", self.crops[0]),
             temperature=self.temperature,
             epsilon=self.epsilon,

@@ -12,11 +12,10 @@ from flax import nnx
 
 from jaxcluster.core import validation
 from jaxcluster.deep import nets
-from jaxcluster.deep.autoencoder import View
 from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
-from jaxcluster.deep.views import image_views, table_views
+from jaxcluster.deep.views import Views, image_views, table_views
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.scaling import scaled
@@ -51,7 +50,7 @@ class SinglePhaseEstimator(DeepEstimator):
 
     # Hooks of the methods.
 
-    def _make(self, rngs: nnx.Rngs, d: int) -> nnx.Module:
+    def _make(self, rngs: nnx.Rngs, d: int) -> Any:
         """Untrained `ClusteringModule` for d features, with ``features`` and ``assign``."""
         raise NotImplementedError
 
@@ -86,7 +85,7 @@ class SinglePhaseEstimator(DeepEstimator):
         self._append_history("train", trained)
         self._publish(trained.module, trained, "train", rows, snapshots)
 
-    def _init_module(self) -> nnx.Module:
+    def _init_module(self) -> Any:
         return self._make(nnx.Rngs(0), self.n_features_in_)
 
     def _decay(self, steps: int) -> int | None:
@@ -148,7 +147,7 @@ class AugmentationEstimator(SinglePhaseEstimator):
         halvings = max(1, (min(nets.as_image_shape(self.image_shape)[:2]) // 2).bit_length() - 1)
         return nets.ConvNet(self.image_shape, self.latent, channels=CONV_CHANNELS[:halvings], rngs=rngs)
 
-    def _views(self, d: int) -> View | None:
+    def _views(self, d: int) -> Views | None:
         """Augmentation of samples of d features."""
         if not isinstance(self.views, str):
             return self.views

@@ -161,10 +161,10 @@ def switch_form(form: Form, forms: tuple[int, ...], bodies: Sequence[Callable[..
 
     An int is resolved while the program is traced and leaves no branch; an array becomes a `jax.lax.switch`.
     """
-    beyond = [form > other for other in forms[:-1]]
     if isinstance(form, int):
-        return bodies[sum(beyond)](*operands)
-    return jax.lax.switch(jnp.sum(jnp.stack(beyond), dtype=jnp.int32), bodies, *operands)
+        return bodies[sum(form > other for other in forms[:-1])](*operands)
+    beyond = jnp.stack([form > other for other in forms[:-1]])
+    return jax.lax.switch(jnp.sum(beyond, dtype=jnp.int32), bodies, *operands)
 
 
 def switched_row_cost(features: int, k: int, d: int) -> int:

@@ -11,7 +11,7 @@ comparison for each sample.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -129,7 +129,7 @@ class _HostComponent:
         self.root = root if covariance_type.name == "tied" else root[j]
         if covariance_type.name == "spherical":
             self.root = np.broadcast_to(self.root, self.mean.shape)
-        self.log_peak = float(components.log_weights[j]) + float(
+        self.log_peak: Any = float(components.log_weights[j]) + float(
             log_det if covariance_type.name == "tied" else log_det[j]
         )
         if observed.all():

@@ -16,7 +16,7 @@ import numpy as np
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.neighbors.kd_blocks import BLOCK
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Float, Int, Published
 
 CHUNK = 256
 """Pairs of a chunk in few columns: its sums stay in a core's cache."""
@@ -43,8 +43,8 @@ MIN_BLOCKS = 16
 class PairBatch(NamedTuple):
     """Pairs of blocks; those from ``count`` on are padding."""
 
-    pairs: Int[Array, "p 2"]
-    count: Int[Array, ""]
+    pairs: Int[Published, "p 2"]
+    count: Int[Published, ""]
 
 
 def pad_blocks(values: np.ndarray, empty: Any) -> Array:

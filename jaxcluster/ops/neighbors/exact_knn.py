@@ -15,7 +15,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without a stub
 from threadpoolctl import threadpool_limits
 
 from jaxcluster.core import validation
@@ -66,7 +66,8 @@ def nearest_rows(
         if queries is not None:
             raise TypeError("queries need a metric space: a distance oracle holds distances, not coordinates.")
         parts = [_k_first(space.rows(index), k) for index in tiles(space.n)]
-        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        numbers, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return numbers, distances
     queries = space.x if queries is None else np.asarray(queries, np.float64)
     if not _sums_are_finite(space, queries):
         parts = [

@@ -11,7 +11,7 @@ host.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,14 +59,14 @@ class Blocks(NamedTuple):
     low: np.ndarray
     high: np.ndarray
 
-    def rows(self, values: np.ndarray, n: int) -> np.ndarray:
+    def rows(self, values: Any, n: int) -> np.ndarray:
         """Values (b, BLOCK) of slots, in the order of the n rows."""
         out = np.empty(n, values.dtype)
         filled = self.index >= 0
         out[self.index[filled]] = values[filled]
         return out
 
-    def to_blocks(self, values: np.ndarray, empty) -> np.ndarray:
+    def to_blocks(self, values: Any, empty: Any) -> np.ndarray:
         """Values (n,) of rows, by slot (b, BLOCK); ``empty`` for slots without a row."""
         return np.where(self.index >= 0, values[self.index], np.asarray(empty, values.dtype))
 

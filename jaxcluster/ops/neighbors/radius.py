@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -267,7 +267,7 @@ def least_labels(
     on_device, mask = pad_blocks(labels, NO_INDEX), pad_blocks(wanted, False)
     least = jnp.full_like(on_device, NO_INDEX)
     of_blocks, of_whole = labels.min(axis=1), np.full(len(labels), NO_INDEX, labels.dtype)
-    touching = [np.empty((0, 2), np.int32)]
+    touching: list[Any] = [np.empty((0, 2), np.int32)]
 
     def fold_whole(pairs):
         np.minimum(of_whole, pairs.least(of_blocks, NO_INDEX), out=of_whole)

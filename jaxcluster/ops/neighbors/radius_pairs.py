@@ -7,7 +7,7 @@ wholly within the radius, one comparison decides a thousand pairs. The list of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from jaxcluster.ops.neighbors.kd_blocks import (
     box_distances,
     box_tiles,
 )
-from jaxcluster.types import Array, Float, Int
+from jaxcluster.types import Array, Float, Int, Published
 
 BANDS = (0, 1, 2, SUPERBLOCK // 4 + 1, SUPERBLOCK + 1)
 """Offsets between two block numbers at which each band begins. Near blocks come first: their result saves others."""
@@ -80,7 +80,7 @@ class RadiusBlocks(NamedTuple):
 class BlockValue(NamedTuple):
     """Value of each block that a filter of pairs depends on, and its reduction over the blocks of a superblock."""
 
-    values: np.ndarray
+    values: Any
     reduce: np.ufunc
 
 
@@ -150,10 +150,10 @@ class RadiusBatch(NamedTuple):
         count: () int32 number of pairs.
     """
 
-    pairs: Int[Array, "p 2"]
-    shift: Float[Array, "p d"]
-    limits: Float[Array, "p 2"]
-    count: Int[Array, ""]
+    pairs: Int[Published, "p 2"]
+    shift: Float[Published, "p d"]
+    limits: Float[Published, "p 2"]
+    count: Int[Published, ""]
 
 
 def band_pairs(data: RadiusBlocks, band: int, pair_filter: PairFilter) -> Iterator[BlockPairs]:
