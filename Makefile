@@ -9,7 +9,7 @@ BIN  := $(VENV)/bin
 DEMO := runs/demo
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
 
-.PHONY: help demo test notebooks lint format bench bench-table clean
+.PHONY: help demo test notebooks lint types format bench bench-table clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test         run the tests and the examples of the docstrings (WORKERS=$(WORKERS) processes)"
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make lint         check style and formatting; make format mends what it can"
+	@echo "make types        check the types of the package"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
 	@echo "make bench-table  write the tables of README and bench/README from bench/results"
 	@echo "make clean        remove $(VENV), runs and caches"
@@ -34,6 +35,9 @@ notebooks: $(VENV)/.test
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.test
 	@$(BIN)/ruff check --fix .
