@@ -13,3 +13,7 @@
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
 
 __all__ = ["Checkpoint", "Checkpoints"]
+
+
+def __dir__() -> list[str]:
+    return __all__

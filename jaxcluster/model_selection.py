@@ -18,11 +18,29 @@ from jaxcluster.core import memory, validation
 from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.types import Fit
 
+__all__ = [
+    "MIN_ELBOW_DISTANCE",
+    "RULES",
+    "SILHOUETTE_SAMPLE",
+    "SweepScores",
+    "choose_k",
+    "elbow",
+    "highest",
+    "internal_scores",
+    "lowest",
+    "sampled_rows",
+    "score_sweep",
+]
+
 SILHOUETTE_SAMPLE = 10_000
 """Default number of samples of a silhouette, whose cost grows with its square."""
 
 MIN_ELBOW_DISTANCE = 0.05
 """Least distance of an elbow from the chord of its curve, as a fraction of the height of the curve."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class SweepScores(NamedTuple):

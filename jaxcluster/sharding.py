@@ -10,3 +10,7 @@
 from jaxcluster.core.shard import ROWS, fit_sharded, row_mesh
 
 __all__ = ["ROWS", "fit_sharded", "row_mesh"]
+
+
+def __dir__() -> list[str]:
+    return __all__

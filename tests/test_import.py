@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
 import jaxtyping
@@ -31,6 +36,39 @@ jax.config.update("jax_num_cpu_devices", 3)
 devices = jax.local_device_count(backend="cpu")
 print(json.dumps({"before": before, "after": after, "new": new, "devices": devices}))
 """
+
+
+@cache
+def public_modules() -> list[ModuleType]:
+    """The package, its public modules, and the modules that these list."""
+    modules = [jaxcluster]
+    for module in modules:
+        listed = [getattr(module, name) for name in module.__all__]
+        modules += [each for each in listed if inspect.ismodule(each) and each not in modules]
+    return modules
+
+
+def own_members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties of a class that the package defines, and what calls and makes its objects."""
+    for base in cls.__mro__:
+        if base.__module__.startswith("jaxcluster."):
+            for name, member in vars(base).items():
+                function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+                if inspect.isfunction(function) and (name in ("__init__", "__call__") or not name.startswith("_")):
+                    yield f"{base.__module__}.{base.__qualname__}.{name}", function
+
+
+def public_functions() -> dict[str, Any]:
+    """Functions, methods and properties that are public, by their full name."""
+    functions = {}
+    for module in public_modules():
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                functions |= dict(own_members(value))
+            elif inspect.isfunction(value):
+                functions[f"{module.__name__}.{name}"] = value
+    return functions
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +102,28 @@ def test_import_loads_nothing_heavy(imported):
 def test_every_public_name_resolves(name):
     assert getattr(jaxcluster, name) is not None
     assert name in dir(jaxcluster)
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_a_module_shows_what_it_promises(module):
+    assert sorted(dir(module)) == sorted(module.__all__)
+
+
+def test_public_functions_are_annotated():
+    assert len(public_functions()) > 400
+    bare = {}
+    for name, function in public_functions().items():
+        signature = inspect.signature(function)
+        missing = [
+            each.name
+            for i, each in enumerate(signature.parameters.values())
+            if each.annotation is each.empty and not (i == 0 and each.name in ("self", "cls"))
+        ]
+        if signature.return_annotation is signature.empty and not name.endswith(".__init__"):
+            missing.append("return")
+        if missing:
+            bare[name] = missing
+    assert bare == {}
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_one():

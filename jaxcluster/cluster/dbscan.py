@@ -50,6 +50,8 @@ from jaxcluster.ops.neighbors.radius_pairs import (
 from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.types import Array, Bool, Fit, Int, Status
 
+__all__ = ["DBSCANState", "fit", "predict"]
+
 HOST_WORK = 1 << 24
 """Differences, n²·d, up to which the host finds all neighbors sooner than a program for them compiles."""
 
@@ -58,6 +60,10 @@ HOST_PRODUCTS = 1 << 7
 
 MASK = 1 << 24
 """Pairs of samples up to which the neighbor mask is stored; else it is computed on each use."""
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class DBSCANState(NamedTuple):

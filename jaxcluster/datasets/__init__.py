@@ -19,3 +19,7 @@ __all__ = [
     "load_labels",
     "scale",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

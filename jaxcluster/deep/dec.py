@@ -52,7 +52,7 @@ class DEC(ClusteringModule):
         self.alpha, self.augment = float(alpha), augment
 
     @property
-    def trainable(self):
+    def trainable(self) -> Any:
         """All parameters without the decoder, which the loss does not depend on."""
         return nnx.All(nnx.Param, nnx.Not(nnx.PathContains("decoder")))
 

@@ -81,4 +81,9 @@ __all__ = [
     "wasserstein_generator_loss",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__, FEWER_ROWS)

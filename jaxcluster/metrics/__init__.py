@@ -54,4 +54,9 @@ __all__ = [
     "v_measure_score",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__, FEWER_ROWS, compiled=False)

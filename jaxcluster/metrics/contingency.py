@@ -137,7 +137,7 @@ def contingency_table(labels_true: ArrayLike, labels_pred: ArrayLike) -> Conting
 
 def contingency_matrix(
     labels_true: ArrayLike, labels_pred: ArrayLike, *, eps: Any = None, sparse: Any = False, dtype: Any = np.int64
-):
+) -> Any:
     """Number of samples of each true class in each predicted cluster.
 
     Args:
@@ -193,7 +193,7 @@ def pair_confusion_matrix(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.
 
 def confusion_matrix(
     y_true: ArrayLike, y_pred: ArrayLike, *, labels: Any = None, sample_weight: Any = None, normalize: Any = None
-):
+) -> np.ndarray:
     """Number of samples of class i that are labeled j, over one list of labels for both.
 
     Clusters have arbitrary names: rename them by `optimal_matching` first, or use `contingency_matrix`.

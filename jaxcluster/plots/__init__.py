@@ -41,3 +41,7 @@ __all__ = [
     "training_curves",
     "transport_plan",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,3 +6,7 @@ from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 
 __all__ = ["Components", "Structure", "Training", "write_report"]
+
+
+def __dir__() -> list[str]:
+    return __all__

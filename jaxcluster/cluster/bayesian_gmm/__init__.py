@@ -36,4 +36,9 @@ __all__ = [
     "score_samples",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

@@ -13,4 +13,9 @@ from jaxcluster.core.memory import guard_functions
 
 __all__ = ["ConstrainedState", "fit", "fit_framed", "predict", "transform"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

@@ -48,4 +48,9 @@ __all__ = [
     "sweep",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

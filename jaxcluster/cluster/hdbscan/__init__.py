@@ -27,4 +27,9 @@ __all__ = [
     "stabilities",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

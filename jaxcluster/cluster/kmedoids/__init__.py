@@ -8,4 +8,9 @@ from jaxcluster.core.memory import guard_functions
 
 __all__ = ["INITS", "KMedoidsState", "Sweep", "clara", "fit", "medoid_silhouette", "predict", "sweep", "transform"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

@@ -6,4 +6,9 @@ from jaxcluster.core.memory import guard_functions
 
 __all__ = ["METHODS", "OPTICSState", "extract_dbscan", "extract_xi", "fit"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

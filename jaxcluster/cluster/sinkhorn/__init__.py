@@ -20,4 +20,9 @@ __all__ = [
     "swav_assignments",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__, FEWER_ROWS)

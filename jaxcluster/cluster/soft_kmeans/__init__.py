@@ -41,4 +41,9 @@ __all__ = [
     "straight_through",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

@@ -22,4 +22,9 @@ __all__ = [
     "transform",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 guard_functions(__name__)

@@ -23,3 +23,7 @@ __all__ = [
     "downsampled_size",
     "mirror",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -47,3 +47,7 @@ __all__ = [
     "stack_views",
     "table_views",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
