@@ -11,18 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxcluster import (
-    bayesian_gmm,
-    bisecting,
-    dbscan,
-    gmm,
-    hdbscan,
-    kmeans,
-    kmedoids,
-    minibatch,
-    optics,
-    soft_kmeans,
-)
+import jaxcluster as jc
 from jaxcluster.estimators import ESTIMATORS
 
 
@@ -40,29 +29,29 @@ DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other bat
 ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
 
 ALGORITHMS = {
-    "kmeans": Algorithm(kmeans.fit),
+    "kmeans": Algorithm(jc.kmeans.fit),
     "kmeans-cosine": Algorithm(
-        partial(kmeans.fit, metric="cosine"),
+        partial(jc.kmeans.fit, metric="cosine"),
         exempt={"offset": "directions are taken from the origin, so an offset is another problem"},
         shift=(-8.0, -8.0, -8.0, 0.0, 0.0),
     ),
-    "kmeans-restarts": Algorithm(partial(kmeans.fit, n_init=3)),
+    "kmeans-restarts": Algorithm(partial(jc.kmeans.fit, n_init=3)),
     "kmeans-parallel": Algorithm(
-        partial(kmeans.fit, init="k-means||"),
+        partial(jc.kmeans.fit, init="k-means||"),
         exempt={"repetition": "its draws are by mass, but each is of a row, and repeated rows are other rows"},
     ),
     "minibatch": Algorithm(
-        partial(minibatch.fit, batch_size=64, max_epochs=5),
+        partial(jc.minibatch.fit, batch_size=64, max_epochs=5),
         exempt={"repetition": DRAWS_BY_INDEX, "objective": "a batch says nothing of the other rows"},
     ),
-    "gmm": Algorithm(gmm.fit),
-    "gmm-diag": Algorithm(partial(gmm.fit, covariance="diag", init="k-means++")),
-    "bayesian-gmm": Algorithm(bayesian_gmm.fit),
-    "soft-kmeans": Algorithm(partial(soft_kmeans.fit, variance=1.0)),
-    "bisecting": Algorithm(partial(bisecting.fit, init="k-means++")),
-    "kmedoids": Algorithm(kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
+    "gmm": Algorithm(jc.gmm.fit),
+    "gmm-diag": Algorithm(partial(jc.gmm.fit, covariance="diag", init="k-means++")),
+    "bayesian-gmm": Algorithm(jc.bayesian_gmm.fit),
+    "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0)),
+    "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++")),
+    "kmedoids": Algorithm(jc.kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
     "clara": Algorithm(
-        kmedoids.clara,
+        jc.kmedoids.clara,
         exempt={
             "sharded": ALL_PAIRS,
             "repetition": "samples draw rows by their index, so other rows mean other samples",
@@ -81,10 +70,10 @@ class Finder(NamedTuple):
 
 
 FINDERS = {
-    "dbscan": Finder(partial(dbscan.fit, eps=3.0), weighted=True),
-    "dbscan-minkowski": Finder(partial(dbscan.fit, eps=2.4, metric="minkowski", p=3.0), weighted=True),
-    "optics": Finder(partial(optics.fit, method="dbscan", eps=3.0)),
-    "hdbscan": Finder(partial(hdbscan.fit, min_cluster_size=20)),
+    "dbscan": Finder(partial(jc.dbscan.fit, eps=3.0), weighted=True),
+    "dbscan-minkowski": Finder(partial(jc.dbscan.fit, eps=2.4, metric="minkowski", p=3.0), weighted=True),
+    "optics": Finder(partial(jc.optics.fit, method="dbscan", eps=3.0)),
+    "hdbscan": Finder(partial(jc.hdbscan.fit, min_cluster_size=20)),
 }
 
 AUTOENCODER = {
