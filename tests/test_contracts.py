@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import ALGORITHMS, FINDERS, MIN_RAND_INDEX
+from algorithms import ALGORITHMS, FINDERS, MIN_RAND_INDEX, TRANSPORTS
 from sklearn.metrics import adjusted_rand_score
+from transport_problems import LONG, SHORT, random_clouds
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
@@ -27,7 +28,11 @@ def promised(promise: str) -> list[str]:
     return [name for name, algorithm in ALGORITHMS.items() if promise not in algorithm.exempt]
 
 
-TRACED = [name for name in ALGORITHMS if name != "kmeans"]
+def taking(argument: str) -> list[str]:
+    return [name for name, algorithm in ALGORITHMS.items() if algorithm.takes(argument)]
+
+
+TRACED = [name for name in promised("traced") if name != "kmeans"]
 """Algorithms that are compiled inside another program. Of k-means those are its variants: one run by k-means||, one run
 by k-means++ of directions, and three runs by k-means++ of rows, each of them what the plain one does."""
 
@@ -62,14 +67,23 @@ def same_partition(a, b, least: float = 1) -> bool:
     return adjusted_rand_score(np.asarray(a), np.asarray(b)) >= least
 
 
+def first_of(state, *attributes):
+    return np.asarray(next(getattr(state, name) for name in attributes if hasattr(state, name)))
+
+
 def representatives(fit):
-    """Representatives of the clusters: centers, or the means of a mixture."""
-    return np.asarray(fit.state.centers if hasattr(fit.state, "centers") else fit.state.means)
+    """Representatives of the clusters: centers, the means of a mixture, or the eigenvalues of an embedding."""
+    return first_of(fit.state, "centers", "means", "eigenvalues")
 
 
 def objective(fit):
-    """The minimized objective: the inertia, or the mean negative log-likelihood of a mixture."""
-    return np.asarray(fit.state.inertia if hasattr(fit.state, "inertia") else fit.state.objective)
+    """The minimized objective: inertia, mean negative log-likelihood of a mixture, or sum of the eigenvalues."""
+    return first_of(fit.state, "inertia", "objective", "eigenvalues").sum()
+
+
+def weighted(name, weights):
+    """The argument ``weights`` for an algorithm that has one, and none for the others."""
+    return {"weights": weights} if ALGORITHMS[name].takes("weights") else {}
 
 
 def assert_same_fit(a, b, rtol=1e-4):
@@ -91,10 +105,10 @@ def test_finds_separate_blobs(name, rows, blobs, key):
 def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, monkeypatch):
     # Eager rows are padded and centered on the host, traced rows are not: two ways to one answer.
     # No other test traces this number of rows, so neither finds what the other has traced.
-    x, w = rows[:293], weights[:293]
+    x, options = rows[:293], weighted(name, weights[:293])
     keys = jax.random.split(key, 3)
     batch = np.float32([1.0, 2.0, 0.5])[:, None, None] * x
-    eager = [ALGORITHMS[name].fit(keys[i], batch[i], K, weights=w) for i in range(3)]
+    eager = [ALGORITHMS[name].fit(keys[i], batch[i], K, **options) for i in range(3)]
     asked = []
 
     def small(*shape):
@@ -107,13 +121,13 @@ def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, mo
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
     monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))
     monkeypatch.setattr(distances, "tile_divisor", small)
-    together = jax.jit(jax.vmap(lambda key, x: ALGORITHMS[name].fit(key, x, K, weights=w)))(keys, batch)
+    together = jax.jit(jax.vmap(lambda key, x: ALGORITHMS[name].fit(key, x, K, **options)))(keys, batch)
     assert (len(x),) in asked
     for i, one in enumerate(eager):
         assert_same_fit(one, jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
-@pytest.mark.parametrize("name", [name for name in promised("sharded") if name in TRACED])
+@pytest.mark.parametrize("name", [name for name in taking("axis_name") if name in TRACED])
 def test_sharded_equals_single(name, rows, weights, key):
     n = 300 if name == "kmeans-restarts" else 299  # divide evenly, and do not
     x, w = rows[:n], weights[:n]
@@ -123,18 +137,18 @@ def test_sharded_equals_single(name, rows, weights, key):
     assert_same_fit(single, sharded)
 
 
-@pytest.mark.parametrize("name", promised("repetition"))
+@pytest.mark.parametrize("name", [name for name in promised("repetition") if name in taking("weights")])
 def test_weight_equals_repetition(name, rows, repeats, key):
     rows = rows[: len(repeats)]
     assert padded_size(len(rows)) == padded_size(int(repeats.sum())) == padded_size(300)
-    weighted = ALGORITHMS[name].fit(key, rows, K, weights=repeats)
+    single = ALGORITHMS[name].fit(key, rows, K, weights=repeats)
     repeated = ALGORITHMS[name].fit(key, np.repeat(rows, repeats, axis=0), K)
-    assert np.array_equal(np.repeat(np.asarray(weighted.labels), repeats), np.asarray(repeated.labels))
-    np.testing.assert_allclose(objective(weighted), objective(repeated), rtol=1e-4)
-    np.testing.assert_allclose(representatives(weighted), representatives(repeated), atol=1e-3)
+    assert np.array_equal(np.repeat(np.asarray(single.labels), repeats), np.asarray(repeated.labels))
+    np.testing.assert_allclose(objective(single), objective(repeated), rtol=1e-4)
+    np.testing.assert_allclose(representatives(single), representatives(repeated), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", taking("weights"))
 def test_rows_of_weight_zero_do_not_count(name, rows, key):
     outliers = np.full((20, rows.shape[1]), 500, np.float32) * np.arange(1, 21, dtype=np.float32)[:, None]
     x = np.concatenate([rows, outliers])
@@ -150,7 +164,8 @@ def test_dtype_is_kept(name, dtype, rows, key):
     with jax.enable_x64(True):
         x = rows.astype(dtype)
         assert prepare(x).points.x.dtype == dtype
-        fit = jax.eval_shape(lambda x: ALGORITHMS[name].fit(key, x, K), x)  # dtypes are known before XLA compiles
+        run = partial(ALGORITHMS[name].fit, key, k=K)
+        fit = jax.eval_shape(run, x) if name in promised("traced") else run(x)  # known before XLA compiles
         assert {leaf.dtype for leaf in jax.tree.leaves(fit) if leaf.dtype.kind == "f"} == {np.dtype(dtype)}
         assert fit.labels.dtype == np.int32
 
@@ -195,12 +210,16 @@ def test_same_key_same_answer(name, cloud, key):
     )
 
 
-@pytest.mark.parametrize("name", [*ALGORITHMS, *FINDERS])
+@pytest.mark.parametrize("name", [*ALGORITHMS, *FINDERS, *TRANSPORTS])
 def test_memory_that_runs_out_is_one_sentence(name, blobs, key, monkeypatch):
     def fail(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    fit = partial(ALGORITHMS[name].fit, key, blobs.x, K) if name in ALGORITHMS else partial(FINDERS[name].fit, blobs.x)
+    fit = {
+        **{name: partial(each.fit, key, blobs.x, K) for name, each in ALGORITHMS.items()},
+        **{name: partial(each.fit, blobs.x) for name, each in FINDERS.items()},
+        **{name: partial(solve, blobs.x, blobs.x) for name, solve in TRANSPORTS.items()},
+    }[name]
     monkeypatch.setattr(jax, "device_put", fail)
     with pytest.raises(
         MemoryError, match=r"^this took more memory than there was: .* left\. Pass fewer rows"
@@ -215,28 +234,36 @@ def test_offset_of_ten_thousand(name, blobs, key):
     assert same_partition(fit.labels, blobs.y)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+BAD_INPUT = [
+    (np.ones(5, np.float32), 2, {}, "2-D"),
+    (np.ones((0, 2), np.float32), 1, {}, "no rows"),
+    (np.ones((3, 0), np.float32), 1, {}, "no columns"),
+    (np.array([["a", "b"]]), 1, {}, "not numeric"),
+    ([[1, 2], [3]], 1, {}, "rows have different lengths"),
+    (np.ones((3, 2)) * 1j, 1, {}, "Complex data not supported"),
+    (np.ma.masked_equal(np.eye(3), 1), 1, {}, "masked array with 3 masked entries"),
+    (np.array([[1, np.nan], [np.inf, 2]]), 1, {}, "1 NaN and 1 infinity values in columns 0, 1"),
+    (np.ones((3, 2)), 4, {}, r"n_samples=3 should be >= k=4"),
+    (np.ones((3, 2)), 0, {}, "k=0 must be at least 1"),
+    (np.ones((3, 2)), 2, {"weights": [1, -1, 1]}, "must not be negative: 1 are"),
+    (np.ones((3, 2)), 2, {"weights": [0, 0, 0]}, "weights: all are zero"),
+    (np.ones((3, 2)), 2, {"weights": [1, 1]}, r"shape \(3,\)"),
+    (np.ones((3, 2)), 2, {"tol": -1.0}, "tol=-1.0 must be at least 0"),
+    (np.ones((3, 2)), 2, {"init": "kmeans++"}, r"init='kmeans\+\+' is not known; choose one of '"),
+]
+
+
 @pytest.mark.parametrize(
-    ("x", "k", "options", "message"),
+    ("name", "case"),
     [
-        (np.ones(5, np.float32), 2, {}, "2-D"),
-        (np.ones((0, 2), np.float32), 1, {}, "no rows"),
-        (np.ones((3, 0), np.float32), 1, {}, "no columns"),
-        (np.array([["a", "b"]]), 1, {}, "not numeric"),
-        ([[1, 2], [3]], 1, {}, "rows have different lengths"),
-        (np.ones((3, 2)) * 1j, 1, {}, "Complex data not supported"),
-        (np.ma.masked_equal(np.eye(3), 1), 1, {}, "masked array with 3 masked entries"),
-        (np.array([[1, np.nan], [np.inf, 2]]), 1, {}, "1 NaN and 1 infinity values in columns 0, 1"),
-        (np.ones((3, 2)), 4, {}, r"n_samples=3 should be >= k=4"),
-        (np.ones((3, 2)), 0, {}, "k=0 must be at least 1"),
-        (np.ones((3, 2)), 2, {"weights": [1, -1, 1]}, "must not be negative: 1 are"),
-        (np.ones((3, 2)), 2, {"weights": [0, 0, 0]}, "weights: all are zero"),
-        (np.ones((3, 2)), 2, {"weights": [1, 1]}, r"shape \(3,\)"),
-        (np.ones((3, 2)), 2, {"tol": -1.0}, "tol=-1.0 must be at least 0"),
-        (np.ones((3, 2)), 2, {"init": "kmeans++"}, r"init='kmeans\+\+' is not known; choose one of '"),
+        (name, i)
+        for name, each in ALGORITHMS.items()
+        for i, (_, _, options, _) in enumerate(BAD_INPUT)
+        if each.takes(*options)
     ],
 )
-def test_bad_input(name, x, k, options, message, key):
+def test_bad_input(name, case, key):
+    x, k, options, message = BAD_INPUT[case]
     with pytest.raises((ValueError, TypeError), match=message):
         ALGORITHMS[name].fit(key, x, k, **options)
 
@@ -285,12 +312,13 @@ def test_weights_of_finders_equal_repetition(name, blobs, repeats):
     assert same_partition(np.repeat(np.asarray(weighted.labels), repeats), repeated.labels)
 
 
-@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("name", [*FINDERS, *(name for name in ALGORITHMS if name not in promised("traced"))])
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap], ids=["jit", "grad", "vmap"])
-def test_finders_say_why_they_take_no_traced_rows(name, blobs, transform):
+def test_methods_say_why_they_take_no_traced_rows(name, blobs, transform, key):
     rows = jnp.asarray(blobs.x)[None] if transform is jax.vmap else jnp.asarray(blobs.x)
+    fit = FINDERS[name].fit if name in FINDERS else partial(ALGORITHMS[name].fit, key, k=K)
     with pytest.raises(TypeError, match="takes concrete rows.*labels have no gradient.*outside jit, vmap and grad"):
-        transform(lambda x: FINDERS[name].fit(x).labels.sum().astype(float))(rows)
+        transform(lambda x: fit(x).labels.sum().astype(float))(rows)
 
 
 @pytest.mark.parametrize("name", FINDERS)
@@ -324,3 +352,61 @@ def test_finders_refuse_bad_rows(name, x, message):
 def test_finders_refuse_bad_options(name, blobs, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         FINDERS[name].fit(blobs.x, **options)
+
+
+# Transport between two clouds ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    return random_clouds()
+
+
+def assert_same_transport(one, two, order=slice(None)):
+    np.testing.assert_allclose(np.asarray(one.f)[order], two.f, atol=1e-3)
+    np.testing.assert_allclose(one.regularized_cost, two.regularized_cost, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_transport_under_jit_and_vmap(name, clouds):
+    x, y, _, _ = (jnp.asarray(each, jnp.float32) for each in clouds)
+    many = jnp.stack([x, x[::-1] * 1.3, x + 1])
+    run = partial(TRANSPORTS[name], y=y, tol=1e-5, **SHORT)
+    batched = jax.jit(jax.vmap(run))(many)
+    for i, one in enumerate(many):
+        assert_same_transport(run(one), jax.tree.map(lambda leaf, i=i: leaf[i], batched))
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_transport_does_not_depend_on_order_and_origin(name, clouds):
+    x, y, a, b = clouds
+    order = np.random.default_rng(5).permutation(len(x))
+    plain = TRANSPORTS[name](x, y, a=a, b=b, tol=1e-5, **SHORT)
+    assert_same_transport(plain, TRANSPORTS[name](x + 1e5, y + 1e5, a=a, b=b, tol=1e-5, **SHORT))
+    assert_same_transport(plain, TRANSPORTS[name](x[order], y, a=a[order], b=b, tol=1e-5, **SHORT), order)
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_transported_weight_equals_repetition(name, clouds):
+    x, y, _, b = clouds
+    counts = np.arange(20) % 3 + 1
+    repeated = TRANSPORTS[name](np.repeat(x, counts, axis=0), y, b=b, tol=1e-5, **SHORT)
+    single = TRANSPORTS[name](x, y, a=counts / counts.sum(), b=b, tol=1e-5, **SHORT)
+    assert_same_transport(single, repeated, np.repeat(np.arange(20), counts))
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_of_transport_is_kept(name, dtype, clouds):
+    with jax.enable_x64(True):
+        solved = jax.eval_shape(TRANSPORTS[name], *(each.astype(dtype) for each in clouds[:2]))
+        assert {leaf.dtype for leaf in jax.tree.leaves(solved) if leaf.dtype.kind == "f"} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_second_transport_compiles_nothing(name, clouds, compiles):
+    x, y, _, _ = clouds
+    TRANSPORTS[name](x, y, omega=1.0, max_steps=4100)
+    with compiles() as seen:
+        TRANSPORTS[name](x[:-2], y[:-1], **{"epsilon": 0.4, "tol": 1e-4, "omega": 1.2, "epsilon_decay": 0.7, **LONG})
+    assert seen.count == 0

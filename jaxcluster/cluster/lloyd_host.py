@@ -123,9 +123,9 @@ def refuse_traced(*values: Any) -> None:
     """Raise TypeError where a value is traced."""
     if validation.is_traced(*values):
         raise TypeError(
-            "Rows that are traced cannot be assigned under constraints: the search is no program of fixed shape, and "
-            "labels have no gradient. Call this outside jit, vmap and grad, or take sinkhorn.solve, whose soft plan "
-            "with given column weights can be traced and differentiated."
+            "An argument is traced, and this method takes concrete rows: its search for an assignment under "
+            "constraints is no program of fixed shape, and its labels have no gradient. Call it outside jit, vmap and "
+            "grad, or take sinkhorn.solve, whose soft plan with given column weights can be traced and differentiated."
         )
 
 

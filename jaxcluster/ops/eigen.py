@@ -209,7 +209,9 @@ def _rayleigh_ritz(product, block, wanted, tol):
     gap = values[wanted] - residuals[wanted] - values[wanted - 1]
     least = jnp.minimum(jnp.finfo(block.dtype).eps ** 0.75, tol)
     allowed = jnp.clip(MAX_ANGLE * gap, least, tol)
-    residual = jnp.max(jnp.where(among, residuals, 0)) * (tol / allowed)
+    # A tolerance of 0 allows nothing and stops nowhere: 0/0 would end the iteration as not finite.
+    strictness = jnp.where(allowed > 0, tol / jnp.where(allowed > 0, allowed, 1), 1)
+    residual = jnp.max(jnp.where(among, residuals, 0)) * strictness
     return SubspaceState(vectors, values, residuals, jnp.sum(jnp.where(among, values, 0)), residual)
 
 

@@ -6,6 +6,7 @@ from their `jaxcluster.estimators.EstimatorInfo`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -16,17 +17,24 @@ from jaxcluster.estimators import ESTIMATORS
 
 
 class Algorithm(NamedTuple):
-    """A fit(key, x, k, *, weights=None, axis_name=None, tol=…) -> Fit; the promises it cannot make, with the reason of
-    each; and what is added to the shared rows, where the origin means something to it."""
+    """A fit(key, x, k, *, tol=…) -> Fit, with ``weights``, ``init`` and ``axis_name`` where it has them; the promises
+    it cannot make, with the reason of each; and what is added to the shared rows, where the origin means something to
+    it."""
 
     fit: Callable[..., Any]
     exempt: Mapping[str, str] = MappingProxyType({})
     shift: tuple[float, ...] = (0.0,)
 
+    def takes(self, *arguments: str) -> bool:
+        """True if the fit has arguments of these names."""
+        return set(arguments) <= inspect.signature(self.fit).parameters.keys()
+
 
 DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other batches"
 
 ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
+
+ON_HOST = "its assignments have no fixed shape, so that they are computed on the host"
 
 ALGORITHMS = {
     "kmeans": Algorithm(jc.kmeans.fit),
@@ -58,6 +66,12 @@ ALGORITHMS = {
             "objective": "the history is that of a sample",
         },
     ),
+    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST}),
+    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}),
+    "spectral": Algorithm(
+        partial(jc.spectral.fit, gamma=0.05),
+        exempt={"objective": "so few rows are decomposed whole, without an iteration"},
+    ),
 }
 
 
@@ -75,6 +89,12 @@ FINDERS = {
     "optics": Finder(partial(jc.optics.fit, method="dbscan", eps=3.0)),
     "hdbscan": Finder(partial(jc.hdbscan.fit, min_cluster_size=20)),
 }
+
+TRANSPORTS = {
+    "sinkhorn": partial(jc.sinkhorn.solve, epsilon=0.5),
+    "sinkhorn-penalty": partial(jc.sinkhorn.solve, epsilon=0.5, rho_a=2.0),
+}
+"""Each a solve(x, y, *, a=None, b=None, tol=…, max_steps=…) -> Transport of two weighted clouds."""
 
 AUTOENCODER = {
     "hidden": (16,),

@@ -387,7 +387,7 @@ def _in_frame(rows, columns, cost, sizes, numbers, constants, exponent, publishe
     inside = jnp.maximum(scaled(epsilon, -exponent, dtype), jnp.finfo(dtype).tiny)
     rho_a, rho_b = (None if rho is None else scaled(rho, -exponent, dtype) for rho in strengths)
     constant_a, constant_b = (
-        None if rho is None else _padded(scaled(constant, -exponent, dtype), size)
+        None if rho is None else scaled(_padded(constant, size), -exponent, dtype)
         for rho, constant, size in zip((rho_a, rho_b), constants, padded, strict=True)
     )
     log_mass = jnp.asarray(mass).astype(dtype) * math.log(2)
@@ -437,7 +437,9 @@ def scaled(value: Any, exponent: Any, dtype) -> Array:
 
 
 def _padded(values, size):
-    return jnp.pad(values, (0, size - values.shape[0]))
+    # Concrete values on the host: jnp.pad would compile a program for each number of them.
+    pad = jnp.pad if isinstance(values, jax.Array) else np.pad
+    return pad(values, (0, size - values.shape[0]))
 
 
 # -- costs -------------------------------------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ def embed(
         gamma: γ of "rbf", in units of 1 / data units². Traced.
         n_neighbors: number of neighbors in a graph of neighbors, static, at most n_samples.
         drop_first: True leaves out the first eigenvector, constant for a connected graph, and returns the next k.
-        tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`.
+        tol: largest residual; smaller where eigenvalues are close, see `jaxcluster.ops.eigen.smallest_eigenpairs`. 0
+            takes all steps.
         max_steps: most steps of the eigensolver.
 
     Returns:
@@ -121,7 +122,7 @@ def solve_embedding(key, x, k, *, affinity, gamma, n_neighbors, drop_first, tol,
             f"n_samples={n} should be >= {count}, the eigenvectors asked for: k={k}"
             f"{' and the first, which is dropped' if drop_first else ''}. Pass a smaller k."
         )
-    validation.check_positive("tol", tol)
+    validation.check_positive("tol", tol, zero=True)
     validation.check_positive("max_steps", max_steps)
     static = _Static(count, bool(drop_first))
     if isinstance(x, Affinity) or validation.is_traced(key, x, gamma, tol, max_steps):
