@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
 
-__all__ = ["Absent", "Array", "ArrayLike", "Bool", "Fit", "Float", "Int", "KeyArray", "Points", "Published", "Status"]
+__all__ = [
+    "Absent",
+    "Algorithm",
+    "Array",
+    "ArrayLike",
+    "Bool",
+    "Fit",
+    "Float",
+    "Int",
+    "KeyArray",
+    "Points",
+    "Published",
+    "Status",
+]
 
 if TYPE_CHECKING:
     # Any in place of NumPy's class: a checker would ask every caller which of the two it has, and few need to know.
@@ -68,6 +81,8 @@ class Status(enum.IntEnum):
     PRECISION = 5
 
 
+# Not Generic[State], though Python allows it of a NamedTuple: beartype 0.23 refuses the class under the import hook of
+# jaxtyping, with which the tests run.
 class Fit(NamedTuple):
     """Result of an iteration.
 
@@ -96,3 +111,40 @@ class Fit(NamedTuple):
         else:
             parts += [f"{int(steps)} step{'' if int(steps) == 1 else 's'}", Status(int(status)).name]
         return f"Fit({', '.join(parts)})"
+
+
+class Algorithm(Protocol):
+    """Protocol of the functional algorithms: each is a module with these functions.
+
+    Samples, keys and states are passed by position, all else by name. A state is a NamedTuple of arrays, and all
+    numbers that `predict` and `score` need are in it. Words and functions are not, as no array holds them: a
+    ``metric`` with its ``p`` and the ``missing`` of mixtures are passed again where a fit had them.
+
+    Deviations, with their reasons:
+
+    - dbscan, hdbscan and optics: ``fit(x)``. They draw nothing, so there is no key, and they find k.
+    - optics: no `predict`. Reachabilities are those of the samples of the fit in their order.
+    - hdbscan: `approximate_predict(state, x)` in place of `predict`, with probabilities: new samples might have changed
+      the tree, so that labels of a fit need not be repeated.
+    - spectral: `predict` takes the state of `nystrom`. The embedding of `fit` is defined on its own samples.
+    - bisecting, dbscan, hdbscan, kmedoids, optics, spectral: no `score`. They have no objective of new samples, or that
+      of the nearest center, which is not the one they descend to; `transform` of kmedoids has the distances.
+    - soft_kmeans: `free_energy(centers, x, variance)` in place of `score`, which has a gradient with respect to the
+      variance.
+    - sinkhorn: ``solve(x, y)``. Transport has two clouds of samples and no labels.
+    """
+
+    @staticmethod
+    def fit(key: KeyArray, x: Any, k: int, **options: Any) -> Fit:
+        """Fit k clusters to (n_samples, n_features) samples."""
+        ...
+
+    @staticmethod
+    def predict(state: Any, x: Any, **options: Any) -> Int[Array, " n"]:
+        """Label samples as the fit with this state would."""
+        ...
+
+    @staticmethod
+    def score(state: Any, x: Any, **options: Any) -> Float[Published, ""]:
+        """Objective of samples under this state; higher is better."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from functools import partial
 
@@ -13,13 +14,14 @@ from algorithms import ALGORITHMS, FINDERS, MIN_RAND_INDEX, TRANSPORTS
 from sklearn.metrics import adjusted_rand_score
 from transport_problems import LONG, SHORT, random_clouds
 
+import jaxcluster as jc
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import distances
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import nearest
 from jaxcluster.sharding import fit_sharded
-from jaxcluster.types import Status
+from jaxcluster.types import Algorithm, Status
 
 K = 4
 
@@ -99,6 +101,36 @@ def test_finds_separate_blobs(name, rows, blobs, key):
     assert fit.labels.shape == (len(rows),)
     assert fit.labels.dtype == jnp.int32
     assert np.asarray(fit.labels).max() < K
+    if name in promised("predict"):
+        np.testing.assert_array_equal(ALGORITHMS[name].predict(fit.state, rows), fit.labels)
+
+
+WITHOUT = {
+    **dict.fromkeys(("bisecting", "dbscan", "kmedoids", "soft_kmeans", "spectral"), ("score",)),
+    **dict.fromkeys(("hdbscan", "optics"), ("predict", "score")),
+}
+"""Functions of the protocol that modules do not have; the protocol holds the reasons."""
+
+
+def parameters(function):
+    """Names of the parameters that are passed by position; all others can be passed by name only."""
+    named = inspect.signature(function).parameters.values()
+    return [each.name for each in named if each.kind != each.KEYWORD_ONLY]
+
+
+@pytest.mark.parametrize("name", [name for name in jc._MODULES if jc._MODULES[name].startswith("jaxcluster.cluster.")])
+def test_functional_modules_follow_the_protocol(name):
+    module = getattr(jc, name)
+    assert name in Algorithm.__doc__ or name not in WITHOUT
+    if name == "sinkhorn":
+        assert "sinkhorn: ``solve(x, y)``" in Algorithm.__doc__
+        assert parameters(module.solve) == ["x", "y"]
+        return
+    assert parameters(module.fit) == (["x"] if name in FINDERS else ["key", "x", "k"])
+    assert inspect.signature(module.fit).return_annotation == "Fit"
+    for function in {"predict", "score"} - {*WITHOUT.get(name, ())}:
+        assert parameters(getattr(module, function)) == ["state", "x"]
+    assert not any(hasattr(module, function) for function in WITHOUT.get(name, ()))
 
 
 @pytest.mark.parametrize("name", TRACED)

@@ -48,7 +48,7 @@ from jaxcluster.ops.neighbors.radius_pairs import (
     whole_only,
 )
 from jaxcluster.ops.precomputed import distance_matrix
-from jaxcluster.types import Array, Bool, Fit, Int, Status
+from jaxcluster.types import Array, Bool, Fit, Float, Int, Status
 
 __all__ = ["DBSCANState", "fit", "predict"]
 
@@ -73,11 +73,13 @@ class DBSCANState(NamedTuple):
         core: (n,) mask of the core samples.
         components: (m, d) core samples, on the host in the dtype of the input: float32 would change distances.
         component_labels: (m,) int32 cluster of each.
+        eps: () float64 radius of the fit, in the units of the metric.
     """
 
     core: Bool[Array, " n"]
     components: np.ndarray
     component_labels: Int[Array, " m"]
+    eps: Float[np.ndarray, ""]
 
 
 def fit(
@@ -130,28 +132,25 @@ def fit(
         core, labels, rounds = _breadth_first(neighborhood, min_samples, weights)
     # With precomputed distances the components are rows of the matrix, as in scikit-learn.
     rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
-    state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]))
+    state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]), np.asarray(eps))
     empty = jnp.zeros((0,), jnp.float32)
     return Fit(state, jax.device_put(labels), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
 
 
-def predict(
-    state: DBSCANState, x: Any, *, eps: float, metric: str | Callable = "euclidean", p: float = 2.0
-) -> Int[Array, " n"]:
-    """Labels (n_queries,) of samples: the first cluster with a core sample within ``eps``, −1 for none.
+def predict(state: DBSCANState, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0) -> Int[Array, " n"]:
+    """Labels (n_queries,) of samples: the first cluster with a core sample within ``state.eps``, −1 for none.
 
     For the samples of the fit these are its labels.
 
     Args:
         state: of a fit.
         x: (n_queries, n_features) concrete samples.
-        eps, metric, p: as in the fit.
+        metric, p: as in the fit.
 
     Raises:
         ValueError: the metric is "precomputed", or see `fit`.
     """
-    validation.check_positive("eps", eps)
-    eps = float(eps)
+    eps = float(state.eps)
     if isinstance(metric, str) and metric == "precomputed":
         raise ValueError("metric='precomputed' has no distance of new rows. Fit rows and a metric in place of it.")
     x, components = concrete_rows(x), np.asarray(state.components)

@@ -207,11 +207,11 @@ def fit_framed(
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
-def predict(centers: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
+def predict(state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
     """Index of the nearest center of each sample; ties go to the lower index.
 
     Args:
-        centers: (k, n_features) in the caller's coordinates.
+        state: of a fit; or any (k, n_features) centers, in the caller's coordinates.
         x: (n_samples, n_features).
         metric: as in `fit`.
         frame: of the fit that the centers are from; None for one about the centers.
@@ -222,12 +222,12 @@ def predict(centers: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame |
     Raises:
         ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
     """
-    inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
-    return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), centers, x)
+    inside, prepared = _in_one_frame(state, x, metric, frame=frame)
+    return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), _centers_of(state), x)
 
 
 def transform(
-    centers: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None
+    state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None
 ) -> Float[Published, "n k"]:
     """Distance of each sample to each center: Euclidean (data units), or 1 − cos under the cosine metric.
 
@@ -236,17 +236,17 @@ def transform(
     Returns:
         (n_samples, k) distances; concrete ones have the dtype of x, float64 too.
     """
-    inside, prepared = _in_one_frame(centers, x, metric, frame=frame)
+    inside, prepared = _in_one_frame(state, x, metric, frame=frame)
     memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
     distances = prepared.unpad(_transform(inside, prepared.points.x, metric), axis=0)
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
 def score(
-    centers: Any, x: Any, *, weights: Any = None, metric: str = "sqeuclidean", frame: Frame | None = None
+    state: Any, x: Any, *, weights: Any = None, metric: str = "sqeuclidean", frame: Frame | None = None
 ) -> Float[Published, ""]:
-    """Negative inertia of samples under any centers (higher is better); arguments as in `fit` and `predict`."""
-    inside, prepared = _in_one_frame(centers, x, metric, weights, frame=frame)
+    """Negative inertia of samples (higher is better); arguments as in `fit` and `predict`."""
+    inside, prepared = _in_one_frame(state, x, metric, weights, frame=frame)
     return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 
 
@@ -400,10 +400,15 @@ def _zero_inactive(centers, active):
     return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)
 
 
-def _in_one_frame(centers, x, metric, weights=None, frame=None):
+def _centers_of(state):
+    """Centers of the state of a fit, or the centers themselves."""
+    return getattr(state, "centers", state)
+
+
+def _in_one_frame(state, x, metric, weights=None, frame=None):
     """Centers and samples in one frame."""
     validation.check_choice("metric", metric, METRICS)
-    centers = validation.check_matrix(centers, name="centers")
+    centers = validation.check_matrix(_centers_of(state), name="centers")
     x = validation.check_matrix(x)
     validation.check_width(x, centers.shape[1])
     if metric == "cosine":

@@ -6,7 +6,7 @@ The learning rate of a center is thus 1/N_j per sample. The iteration stops by e
 smoothed inertia of the batches has not fallen for some batches.
 
 Source: D. Sculley, Web-scale k-means clustering, WWW 2010; the reassignment of rare centers and the stopping rule are
-those of scikit-learn.
+those of scikit-learn. `predict`, `score` and `transform` are those of k-means.
 
 >>> import jax, jax.numpy as jnp
 >>> x = jnp.array([[0.0], [1.0], [9.0], [10.0]])
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxcluster.cluster.kmeans import predict, score, transform
 from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import memory, validation
@@ -36,7 +37,7 @@ from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
-__all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "step"]
+__all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "predict", "score", "step", "transform"]
 
 State = TypeVar("State", bound=Any)
 

@@ -106,7 +106,9 @@ class DBSCAN(MetricEstimator):
         X = self._rows_or_distances(X, reset=True)
         self._check_params(*X.shape)
         weights = self._check_signed_weights(sample_weight, X.shape[0])
-        fit = dbscan.fit(X, min_samples=self.min_samples, weights=weights, **self._neighborhood())
+        metric, p = self._resolve_metric()
+        options = {"eps": self.eps, "min_samples": self.min_samples, "weights": weights, "metric": metric, "p": p}
+        fit = dbscan.fit(X, **options)
         self.labels_ = np.array(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
         components = fit.state.components
@@ -127,7 +129,8 @@ class DBSCAN(MetricEstimator):
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(dbscan.predict(self._state(), X, **self._neighborhood()))
+        metric, p = self._resolve_metric()
+        return np.array(dbscan.predict(self._state(), X, metric=metric, p=p))
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -175,17 +178,12 @@ class DBSCAN(MetricEstimator):
         distances = np.ldexp(distances, -exponent)
         return {"structure": {"neighbor_distances": distances, "min_samples": nearest, "eps": self.eps}}
 
-    def _neighborhood(self):
-        """Arguments that define the neighborhood of a sample."""
-        metric, p = self._resolve_metric()
-        return {"eps": self.eps, "metric": metric, "p": p}
-
     def _state(self):
         # New samples take the label of a core sample, never of a border sample.
         core = np.zeros(len(self.labels_), bool)
         core[self.core_sample_indices_] = True
         labels = jnp.asarray(self.labels_[core])
-        return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels)
+        return dbscan.DBSCANState(jnp.asarray(core), self.components_, labels, np.asarray(self.eps, np.float64))
 
 
 @register(

@@ -33,7 +33,7 @@ def assert_same(x, eps, min_samples, weights=None, **options):
     np.testing.assert_array_equal(fit.labels, expected.labels_)
     np.testing.assert_array_equal(np.flatnonzero(fit.state.core), expected.core_sample_indices_)
     if fit.state.core.any():
-        np.testing.assert_array_equal(dbscan.predict(fit.state, x, eps=eps, **options), expected.labels_)
+        np.testing.assert_array_equal(dbscan.predict(fit.state, x, **options), expected.labels_)
     return fit
 
 
@@ -115,10 +115,10 @@ def test_distances_alone(eps, monkeypatch):
             np.testing.assert_array_equal(fit.labels, expected)
         fit = dbscan.fit(x, eps=eps, min_samples=5, weights=w, metric=pairwise_distances)
         np.testing.assert_array_equal(fit.labels, expected)
-    again = dbscan.predict(fit.state, x, eps=eps, metric=pairwise_distances)
+    again = dbscan.predict(fit.state, x, metric=pairwise_distances)
     np.testing.assert_array_equal(again, expected)
     with pytest.raises(ValueError, match="no distance of new rows"):
-        dbscan.predict(fit.state, x, eps=eps, metric="precomputed")
+        dbscan.predict(fit.state, x, metric="precomputed")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8])
@@ -182,7 +182,7 @@ def test_labels_are_scikit_learns_of_hard_rows(name, columns):
     fit = dbscan.fit(x, eps=eps, min_samples=5)
     expected = sklearn.cluster.DBSCAN(eps=eps, algorithm="kd_tree").fit(x.astype(float)).labels_
     np.testing.assert_array_equal(fit.labels, expected)
-    np.testing.assert_array_equal(dbscan.predict(fit.state, x, eps=eps), expected)
+    np.testing.assert_array_equal(dbscan.predict(fit.state, x), expected)
 
 
 @pytest.mark.parametrize("unit", [2.0**-60, 2.0**60, 1e-30, 1e30, 1e-200, 1e200])
@@ -294,15 +294,15 @@ def test_labels_are_scikit_learns_on_anything(x, eps, min_samples):
 def test_new_rows_take_the_first_cluster_near_them():
     x = np.array([[0.0], [0.1], [0.2], [2.0], [2.1], [2.2]])
     state = dbscan.fit(x, eps=0.25, min_samples=3).state
-    np.testing.assert_array_equal(dbscan.predict(state, [[0.3], [1.1], [1.9], [9.0]], eps=0.25), [0, -1, 1, -1])
-    np.testing.assert_array_equal(dbscan.predict(state, [[1.1]], eps=1.0), [0])
+    np.testing.assert_array_equal(dbscan.predict(state, [[0.3], [1.1], [1.9], [9.0]]), [0, -1, 1, -1])
+    np.testing.assert_array_equal(dbscan.predict(state._replace(eps=np.asarray(1.0)), [[1.1]]), [0])
 
 
 def test_no_core_row_is_all_noise():
     fit = dbscan.fit(np.eye(3), eps=0.1, min_samples=2)
     assert (np.asarray(fit.labels) == -1).all()
     assert fit.state.components.shape == (0, 3)
-    np.testing.assert_array_equal(dbscan.predict(fit.state, np.eye(3), eps=0.1), [-1, -1, -1])
+    np.testing.assert_array_equal(dbscan.predict(fit.state, np.eye(3)), [-1, -1, -1])
 
 
 def test_another_radius_compiles_nothing(compiles):
@@ -337,7 +337,7 @@ def test_bad_input(x, options, message):
 def test_rows_of_another_width():
     state = dbscan.fit(np.eye(3), eps=2.0, min_samples=1).state
     with pytest.raises(ValueError, match="x has 2 columns, but the model was fitted on 3"):
-        dbscan.predict(state, np.ones((1, 2)), eps=2.0)
+        dbscan.predict(state, np.ones((1, 2)))
 
 
 @pytest.mark.parametrize("transform", [jax.jit, jax.grad], ids=["jit", "grad"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import jaxcluster as jc
@@ -24,6 +24,18 @@ class Algorithm(NamedTuple):
     fit: Callable[..., Any]
     exempt: Mapping[str, str] = MappingProxyType({})
     shift: tuple[float, ...] = (0.0,)
+
+    @property
+    def module(self) -> ModuleType:
+        """The public module of the fit."""
+        function = getattr(self.fit, "func", self.fit)
+        return getattr(jc, function.__module__.split(".")[2])
+
+    def predict(self, state: Any, x: Any) -> Any:
+        """Labels by the module's predict, with the options that it shares with the fit."""
+        options = getattr(self.fit, "keywords", {})
+        shared = options.keys() & inspect.signature(self.module.predict).parameters.keys()
+        return self.module.predict(state, x, **{name: options[name] for name in shared})
 
     def takes(self, *arguments: str) -> bool:
         """True if the fit has arguments of these names."""
@@ -70,7 +82,10 @@ ALGORITHMS = {
     "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}),
     "spectral": Algorithm(
         partial(jc.spectral.fit, gamma=0.05),
-        exempt={"objective": "so few rows are decomposed whole, without an iteration"},
+        exempt={
+            "objective": "so few rows are decomposed whole, without an iteration",
+            "predict": "an embedding is of its own rows; the state of nystrom predicts",
+        },
     ),
 }
 

@@ -8,10 +8,10 @@ True
 """
 
 from jaxcluster.cluster.constrained.fit import ConstrainedState, fit, fit_framed
-from jaxcluster.cluster.kmeans import predict, transform
+from jaxcluster.cluster.kmeans import predict, score, transform
 from jaxcluster.core.memory import guard_functions
 
-__all__ = ["ConstrainedState", "fit", "fit_framed", "predict", "transform"]
+__all__ = ["ConstrainedState", "fit", "fit_framed", "predict", "score", "transform"]
 
 
 def __dir__() -> list[str]:

@@ -60,23 +60,23 @@ class Sweep(NamedTuple):
 
 
 def predict(
-    medoids: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
+    state: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Int[Array, " n"]:
     """Index of the nearest medoid of each row; ties go to the lower index. Arguments as in `transform`.
 
     Raises:
         ValueError, TypeError: as `transform`; a gradient with respect to labels, which have none.
     """
-    return non_differentiable(_infer(medoids, x, metric, p, labels=True), medoids, x)
+    return non_differentiable(_infer(state, x, metric, p, labels=True), state, x)
 
 
 def transform(
-    medoids: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
+    state: KMedoidsState | Array | np.ndarray, x: Any, *, metric: str | Callable = "euclidean", p: float = 2.0
 ) -> Float[Published, "n k"]:
     """(n_samples, k) distances from rows to medoids, in the units of the metric; in float64 for concrete rows.
 
     Args:
-        medoids: the state of a fit, or (k, n_features) rows of the medoids.
+        state: of a fit, or (k, n_features) rows of the medoids.
         x: (n_samples, n_features) rows; for the metric "precomputed" (n_samples, m) distances to the m rows of the fit,
             together with its state.
         metric, p: as in the fit.
@@ -84,11 +84,11 @@ def transform(
     Raises:
         ValueError, TypeError: wrong shapes, values or names.
     """
-    return _infer(medoids, x, metric, p, labels=False)
+    return _infer(state, x, metric, p, labels=False)
 
 
 def medoid_silhouette(
-    medoids: KMedoidsState | Array | np.ndarray,
+    state: KMedoidsState | Array | np.ndarray,
     x: Any,
     *,
     metric: str | Callable = "euclidean",
@@ -98,7 +98,7 @@ def medoid_silhouette(
     """Medoid silhouette: mean of (d₂ − d₁) / d₂, d₁ and d₂ the two least distances to medoids; 1 for rows with d₂ = 0.
 
     Args:
-        medoids, x, metric, p: as in `transform`; at least 2 medoids.
+        state, x, metric, p: as in `transform`; at least 2 medoids.
         weights: (n_samples,) non-negative row weights, or None for 1 each.
 
     Returns:
@@ -107,7 +107,7 @@ def medoid_silhouette(
     Raises:
         ValueError, TypeError: fewer than 2 medoids, or as `transform`.
     """
-    distances = transform(medoids, x, metric=metric, p=p)
+    distances = transform(state, x, metric=metric, p=p)
     if distances.shape[1] < 2:
         raise ValueError("The medoid silhouette needs at least 2 medoids: with one there is no second nearest.")
     if weights is None:
@@ -174,12 +174,12 @@ def _sweep(spec, config, key, problem, counts, tol, max_steps):
     return map_runs(one, counts)
 
 
-def _infer(medoids, x, metric, p, labels):
+def _infer(state, x, metric, p, labels):
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     x = validation.check_matrix(x)
     if is_precomputed(metric):
-        return _infer_precomputed(medoids, x, labels)
-    centers = medoids.centers if isinstance(medoids, KMedoidsState) else medoids
+        return _infer_precomputed(state, x, labels)
+    centers = state.centers if isinstance(state, KMedoidsState) else state
     if centers is None:
         raise ValueError("The medoids of precomputed distances have no rows. Pass metric='precomputed'.")
     centers = validation.check_matrix(centers, name="medoids")

@@ -2,7 +2,7 @@
 
 Responsibilities are the softmax of −‖x − c‖²/2σ², and each center becomes the mean of the samples by them. As σ² → 0
 the softmax becomes the argmin and the steps become Lloyd's: k-means is the small-variance limit of a mixture. Here
-σ² = 0 is that limit itself.
+σ² = 0 is that limit itself. The largest responsibility is that of the nearest center, so `predict` is that of k-means.
 
 Sources: C. M. Bishop, Pattern Recognition and Machine Learning (2006), 9.3.2; B. Kulis and M. I. Jordan, Revisiting
 k-means: new algorithms via Bayesian nonparametrics, ICML 2012.
@@ -12,6 +12,7 @@ k-means: new algorithms via Bayesian nonparametrics, ICML 2012.
 [[0.5, 0.5]]
 """
 
+from jaxcluster.cluster.kmeans import predict
 from jaxcluster.cluster.soft_kmeans.deterministic_annealing import anneal
 from jaxcluster.cluster.soft_kmeans.fit import (
     SoftKMeansState,
@@ -34,6 +35,7 @@ __all__ = [
     "check_known",
     "fit",
     "free_energy",
+    "predict",
     "responsibilities",
     "soft_assign",
     "soft_stats",
