@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import ALGORITHMS, FINDERS, MIN_RAND_INDEX, TRANSPORTS
+from algorithms import ALGORITHMS, FINDERS, MIN_RAND_INDEX, TRANSPORTS, taking
 from sklearn.metrics import adjusted_rand_score
 from transport_problems import LONG, SHORT, random_clouds
 
@@ -28,10 +28,6 @@ K = 4
 
 def promised(promise: str) -> list[str]:
     return [name for name, algorithm in ALGORITHMS.items() if promise not in algorithm.exempt]
-
-
-def taking(argument: str) -> list[str]:
-    return [name for name, algorithm in ALGORITHMS.items() if algorithm.takes(argument)]
 
 
 TRACED = [name for name in promised("traced") if name != "kmeans"]

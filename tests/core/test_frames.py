@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from algorithms import ALGORITHMS, FINDERS
+from algorithms import ALGORITHMS, FINDERS, taking
 from hard_data import (
     FAR,
     FLOATS,
@@ -36,8 +36,9 @@ PLAIN = blobs(k=4, size=75, d=5)
 DIRECTIONS = {"kmeans-cosine"}
 """Algorithms to which the origin means something, so that an offset or a far sample is another problem."""
 
-UNITLESS = {name for name in ALGORITHMS if name not in {"soft-kmeans", "gmm", "gmm-diag", "bayesian-gmm"}}
-"""Algorithms without a parameter in the unit of the samples, such as a variance that is added."""
+UNITLESS = {*ALGORITHMS} - {"soft-kmeans", "gmm", "gmm-diag", "bayesian-gmm", "spectral"}
+"""Algorithms without a parameter in the unit of the samples, such as a variance that is added or the width of a
+kernel."""
 
 PLACED = [name for name in ALGORITHMS if name not in DIRECTIONS]
 
@@ -140,7 +141,8 @@ def test_a_fit_writes_no_distances():
 # Promises of every algorithm ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PLACED)
+# Spectral clustering begins with float64 whatever the dtype: forty of its fits would show no more.
+@pytest.mark.parametrize("name", [name for name in PLACED if name != "spectral"])
 def test_any_dtype_gives_the_labels_of_float64(name):
     for dtype in (*FLOATS, *INTEGERS):
         problem = in_dtype(PLAIN, dtype)
@@ -161,7 +163,7 @@ def test_the_unit_of_the_samples_is_no_matter(name):
 
 
 # A prior counts as so many samples: of a Bayesian mixture the unit of the weights says how many there are.
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "bayesian-gmm"])
+@pytest.mark.parametrize("name", [name for name in taking("weights") if name != "bayesian-gmm"])
 def test_the_unit_of_the_weights_is_no_matter(name):
     x = PLAIN.x + (8 if name in DIRECTIONS else 0)
     weights = (np.full(len(x), unit) for unit in (1.0, 1e-40, 1e40))
@@ -252,7 +254,8 @@ def test_all_switches_of_jax_may_be_on(name):
     with switched(STRICT):
         assert int(fit(x).status) != Status.NOT_FINITE
     with switched(STRICT | IN_64_BITS | LEAKS):
-        assert jax.eval_shape(fit, x).labels.shape == (len(x),)
+        labels = jax.eval_shape(fit, x).labels if "traced" not in ALGORITHMS[name].exempt else fit(x).labels
+        assert labels.shape == (len(x),)
 
 
 # Truth in statuses -------------------------------------------------------------------------------------------------

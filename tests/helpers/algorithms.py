@@ -90,6 +90,11 @@ ALGORITHMS = {
 }
 
 
+def taking(argument: str) -> list[str]:
+    """Algorithms whose fit has an argument of this name."""
+    return [name for name, algorithm in ALGORITHMS.items() if algorithm.takes(argument)]
+
+
 class Finder(NamedTuple):
     """A fit(x) -> Fit of concrete rows that finds out how many clusters there are, without chance, set so that it finds
     the four blobs; and whether it takes ``weights``."""

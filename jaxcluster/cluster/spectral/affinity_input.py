@@ -14,7 +14,7 @@ from jaxcluster.core import memory, validation
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
-from jaxcluster.ops.metric_space import as_metric_space, concrete_rows
+from jaxcluster.ops.metric_space import as_metric_space, concrete_rows, float64_tables
 
 AFFINITIES = ("rbf", "nearest_neighbors", "precomputed", "precomputed_nearest_neighbors")
 """Affinities by name."""
@@ -111,8 +111,9 @@ class PaddedAffinity(NamedTuple):
 def padded_affinity(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int) -> PaddedAffinity:
     """Padded affinity of concrete rows, under ``jax.enable_x64(True)``."""
     if affinity == "rbf":
-        x = concrete_rows(x)
-        weights = kernel(x.astype(np.float64), gamma, padded=True)
+        # Not astype(float64): integers beyond 2^53 keep their differences.
+        (x,) = float64_tables("sqeuclidean", concrete_rows(x))
+        weights = kernel(x, gamma, padded=True)
         return PaddedAffinity(_dense_kernel(weights) if weights.n**2 <= MAX_DENSE_KERNEL else weights, len(x), 0)
     weights, exponent = scale_to_unit(affinity_matrix(x, affinity, n_neighbors))
     n, rows = weights.shape[0], padded_size(weights.shape[0])
