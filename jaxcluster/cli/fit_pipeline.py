@@ -18,7 +18,7 @@ from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, partial_labels, read
 from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
-from jaxcluster.cli.training import check_partial, check_rows, partial_run, trains_network, with_progress
+from jaxcluster.cli.training import check_partial, check_rows, partial_run, run_arguments, trains_network
 from jaxcluster.core import signals
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any
 
     The folder is removed once the block has written the run, and kept if it fails.
     """
-    if trains_network(task.estimator):
-        task.estimator.set_params(resume=False)  # of this call alone, and no part of the run
     settings = {
         "command": runs.command_line(),
         "algorithm": task.method,
@@ -176,11 +174,10 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     if task.labels is not None:
         arguments["y"] = partial_labels(task.labels, rows, task.estimator.random_state)
     title = f"Fitting {task.method} to {len(rows.x):,} rows"
-    progress = nullcontext()
     if folder is not None:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
-        progress = with_progress(task.estimator, title, stage, folder, **options)
-    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress:
+        arguments |= run_arguments(task.estimator, title, stage, folder, **options)
+    with stage("fit", title), user_errors(), _convergence_warnings() as warned:
         task.estimator.fit(rows.x, **arguments, **task.links)
     return bool(warned)
 

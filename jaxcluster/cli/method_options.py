@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from jaxcluster.estimators import EstimatorInfo
 
 PYTHON_ONLY = {
-    *("callbacks", "checkpoint_dir", "critic", "decoder", "encoder", "generator", "optimizer"),
+    *("critic", "decoder", "encoder", "generator", "optimizer"),
     *("frozen", "kernel_params", "mean_prior", "means_init", "metric_params", "precisions_init", "weights_init"),
 }
-"""Parameters that hold objects or arrays, or a folder that the command line manages itself."""
+"""Parameters that hold objects or arrays."""
 
 WITHOUT_OPTION = {
-    *("compute_labels", "random_state", "resume", "verbose", "verbose_interval", "warm_start"),
+    *("compute_labels", "random_state", "verbose", "verbose_interval", "warm_start"),
     *("coef0", "copy", "copy_x", "degree", "eigen_solver", "leaf_size", "memory", "n_jobs"),
 }
-"""Parameters that every command sets itself (``--seed``, ``--resume``), that mean nothing to a single fit, or that are
+"""Parameters that every command sets itself (``--seed``), that mean nothing to a single fit, or that are
 accepted for compatibility with scikit-learn and change nothing: --param takes them."""
 
 LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", "image_shape": "8,8"}
@@ -203,6 +203,7 @@ def unknown_option(method: str | None, option: str) -> str | None:
         "--missing": f"--missing means nothing to {method}; gmm takes rows with missing cells.",
         "--must-link": f"--must-link means nothing to {method}; constrained-kmeans takes it.",
         "--cannot-link": f"--cannot-link means nothing to {method}; constrained-kmeans takes it.",
+        "--resume": f"--resume means nothing to {method}, which trains no network.",
         "--tensorboard": f"--tensorboard means nothing to {method}, which trains no network.",
     }
     if option in ("-k", *messages):

@@ -52,23 +52,15 @@ def check_rows(estimator: Any, rows: Rows) -> None:
         )
 
 
-@contextmanager
-def with_progress(
+def run_arguments(
     estimator: Any, title: str, stage: Stages, folder: Path, *, resume: bool, tensorboard: Path | None
-) -> Iterator[None]:
-    """Around ``fit``: checkpoints go to ``folder``, and the terminal shows the progress of the training.
-
-    Afterwards the estimator has its own parameters again, and can be saved.
-    """
+) -> dict[str, Any]:
+    """Arguments of ``fit``: checkpoints go to ``folder``, and the terminal shows the progress of the training."""
     phases = phases_of(estimator)
     callbacks: list[Any] = [ConsoleProgress(title, phases, stage)]
     if tensorboard is not None:
         callbacks.append(TensorBoardPhases(tensorboard, phases))
-    estimator.set_params(callbacks=callbacks, checkpoint_dir=str(folder), resume=resume)
-    try:
-        yield
-    finally:
-        estimator.set_params(callbacks=None, checkpoint_dir=None, resume=False)
+    return {"callbacks": callbacks, "checkpoint_dir": folder, "resume": resume}
 
 
 def phase_with_clusters(estimator: Any) -> bool:

@@ -33,9 +33,6 @@ ATTRIBUTES_VERSION = 3
 
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
-PATH_PARAMS = ("checkpoint_dir",)
-"""Parameters that are paths on the machine of the fit: they are not saved."""
-
 MAX_JSON_BYTES = 1 << 30
 """Largest model.json that is read, in bytes. All large values are in the arrays file."""
 
@@ -111,7 +108,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         "attributes_version": ATTRIBUTES_VERSION,
         "jaxcluster_version": jaxcluster.__version__,
         "estimator": name,
-        "params": {key: encode(key, None if key in PATH_PARAMS else value, arrays) for key, value in params.items()},
+        "params": {key: encode(key, value, arrays) for key, value in params.items()},
         "attributes": {key: encode(key, value, arrays) for key, value in fitted.items()},
         "arrays": _array_specs(arrays),
     }
@@ -164,8 +161,6 @@ def _rebuild(cls, params, attributes):
         number = isinstance(defaults.get(name), (int, float)) and isinstance(value, str)
         if number and value not in NUMBER_WORDS:
             raise ValueError(f"the parameter {name} is {value!r}, and should be a number.")
-    if any(params.get(name) is not None for name in PATH_PARAMS):
-        raise ValueError(f"it names a folder of another machine in {', '.join(PATH_PARAMS)}.")
     estimator = cls(**params)
     missing = [
         name for name in estimator._required_attributes if isinstance(attributes.get(name), (type(None), str, bool))

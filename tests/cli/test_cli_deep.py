@@ -95,13 +95,13 @@ def test_a_training_that_was_to_take_all_its_epochs_is_no_fault(data, tmp_path):
         (("dec", *TINY, "--hidden", "wide"), "hidden='wide' must be whole numbers with commas"),
         (("dec", *TINY, "--augment"), "--augment .* pass --image-shape too"),
         (("dec", *TINY, "--max-iter", 3), "epochs is given twice: --epochs and --max-iter"),
-        (("dec", *TINY, "--param", "checkpoint_dir=x"), "checkpoint_dir can be chosen in Python alone"),
+        (("dec", *TINY, "--param", "checkpoint_dir=x"), "dec: parameter 'checkpoint_dir' is not known"),
         (("dec", *TINY, "--init", "random"), "dec: parameter 'init' is not known"),
         (("dec", *TINY, "--weights", "0"), "dec counts each row once"),
         (("dec", *TINY, "--resume"), "--resume finds nothing to go on from"),
         (("dec", *TINY[2:]), "dec needs a number of clusters"),
         (("kmeans", "--k", 3, "--hidden", "8"), "kmeans: parameter 'hidden' is not known; there are: algorithm"),
-        (("kmeans", "--k", 3, "--resume"), "kmeans: parameter 'resume' is not known"),
+        (("kmeans", "--k", 3, "--resume"), "--resume means nothing to kmeans, which trains no network"),
         (("kmeans", "--k", 3, "--tensorboard", "t"), "--tensorboard means nothing to kmeans"),
         (("swav", "--k", 3, "--labels", 0.5), "--labels means nothing to swav; metric-embedding and joint-clustering"),
         (("joint-clustering", *TINY, "--labels", 1.5), "--labels 1.5 is a share of the truth, and must be above 0"),
@@ -172,7 +172,7 @@ def test_the_terminal_tells_how_far_a_training_is(flowers):
 
     model = jaxcluster.DEC(3, **SAME, pretrain="stacked", tol=None)
     listener = Listener.__new__(Listener)
-    model.set_params(callbacks=[ConsoleProgress("Fitting", phases_of(model), listener)]).fit(flowers)
+    model.fit(flowers, callbacks=[ConsoleProgress("Fitting", phases_of(model), listener)])
     assert descriptions[0] == "Fitting: layer 1 of 2, 2 epochs"
     assert re.fullmatch(r"Fitting: pretraining, epoch 2/2, loss [\d.e+-]+", descriptions[8])
     assert re.fullmatch(r"Fitting: clustering, epoch 2/2, loss [\d.e+-]+, [\d.]+% of rows changed", descriptions[-1])

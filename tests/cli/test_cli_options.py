@@ -75,7 +75,7 @@ def test_every_option_of_a_method_is_a_parameter_with_a_text(method):
     extras |= {"resume", "tensorboard", "max_iter"} if info.family == "deep" else set()
     assert names - shared - extras <= parameters - PYTHON_ONLY
     assert info.clusters in (None, *names)
-    assert not names & WITHOUT_OPTION - {"resume"}
+    assert not names & WITHOUT_OPTION
     assert ("weights" in names) == ("sample_weight" in inspect.signature(cls.fit).parameters)
 
 

@@ -49,11 +49,14 @@ OF_ALL = [
     ({"encoder": nets.MLP}, TypeError, "encoder is the class MLP. Pass a network"),
     ({"encoder": "mlp"}, TypeError, "encoder='mlp' of type str must be None or a flax.nnx.Module"),
     ({"image_shape": 5}, TypeError, "image_shape=5 must be"),
-    ({"callbacks": print}, TypeError, "must be a list of functions"),
-    ({"callbacks": [3]}, TypeError, "3 in callbacks cannot be called"),
     ({"checkpoint_every": 0}, ValueError, "checkpoint_every=0 must be at least 1"),
-    ({"checkpoint_dir": 3}, TypeError, "checkpoint_dir=3 must be None or the path"),
-    ({"resume": "no"}, TypeError, "resume='no' must be True or False"),
+]
+
+OF_A_RUN = [
+    ({"callbacks": print}, "must be a list of functions"),
+    ({"callbacks": [3]}, "3 in callbacks cannot be called"),
+    ({"checkpoint_dir": 3}, "checkpoint_dir=3 must be None or the path"),
+    ({"resume": "no"}, "resume='no' must be True or False"),
 ]
 
 OF_SOME = [
@@ -102,17 +105,24 @@ def never(report):
 
 
 def refused(method, options, error, message, x):
-    options = {"callbacks": [never], **options}
     # By set_params, since the tests check the types of arguments that are passed to a constructor.
     model = method(4, **TINY).set_params(**options)
     with pytest.raises(error, match=message):
-        model.fit(x)
+        model.fit(x, callbacks=[never])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_parameters_of_all_methods_are_checked_before_the_first_step(blobs, method):
     for options, error, message in OF_ALL:
         refused(method, options, error, message, blobs.x)
+
+
+@pytest.mark.parametrize("method", [DEC, SwAV, JointClustering, MetricEmbedding])
+def test_arguments_of_a_run_are_checked_and_no_parameters(blobs, method):
+    for arguments, message in OF_A_RUN:
+        assert not arguments.keys() & method().get_params().keys()
+        with pytest.raises(TypeError, match=message):
+            method(4, **TINY).fit(blobs.x, **{"callbacks": [never], **arguments})
 
 
 def test_parameters_of_a_method_are_checked_before_the_first_step(blobs):

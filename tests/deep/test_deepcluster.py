@@ -204,9 +204,9 @@ def test_what_cannot_be_is_refused(blobs, options, says):
 
 
 def test_a_rate_that_falls_goes_on_for_as_many_epochs(blobs, tmp_path):
-    DeepCluster(4, **SMALL, checkpoint_dir=tmp_path).fit(blobs.x)
+    DeepCluster(4, **SMALL).fit(blobs.x, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="decay_steps is 10 there and 15 here"):
-        DeepCluster(4, **{**SMALL, "epochs": 3}, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
+        DeepCluster(4, **{**SMALL, "epochs": 3}).fit(blobs.x, checkpoint_dir=tmp_path, resume=True)
 
 
 def test_images_as_images_are_told_how_to_come():

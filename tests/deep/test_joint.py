@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from jaxcluster import metrics
@@ -180,12 +181,12 @@ def test_all_rows_may_be_known_or_none(blobs):
 
 
 def test_a_run_goes_on_only_with_the_same_labels(blobs, tmp_path):
-    options = SMALL | {"tol": None, "checkpoint_dir": tmp_path, "checkpoint_every": 1}
-    whole = JointClustering(4, **options).fit(blobs.x, blobs.y)
-    again = JointClustering(4, **options | {"resume": True}).fit(blobs.x, blobs.y)
+    model = JointClustering(4, **SMALL | {"tol": None, "checkpoint_every": 1})
+    whole = clone(model).fit(blobs.x, blobs.y, checkpoint_dir=tmp_path)
+    again = clone(model).fit(blobs.x, blobs.y, checkpoint_dir=tmp_path, resume=True)
     np.testing.assert_array_equal(again.transform(blobs.x), whole.transform(blobs.x))
     with pytest.raises(ValueError, match="another configuration: y is"):
-        JointClustering(4, **options | {"resume": True}).fit(blobs.x, np.where(blobs.y == 0, -1, blobs.y))
+        model.fit(blobs.x, np.where(blobs.y == 0, -1, blobs.y), checkpoint_dir=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
+from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxcluster import (
@@ -171,8 +172,9 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
 
     options, whole = TINY | {"tol": None, "checkpoint_every": 1}, tiny(method)
     with pytest.raises(CutError):
-        method(4, **options, checkpoint_dir=tmp_path, callbacks=[cut]).fit(blobs.x)
-    resumed = method(4, **options, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
+        method(4, **options).fit(blobs.x, checkpoint_dir=tmp_path, callbacks=[cut])
+    steps = Pipeline([("scale", "passthrough"), ("deep", method(4, **options))])
+    resumed = steps.fit(blobs.x, deep__checkpoint_dir=tmp_path, deep__resume=True)["deep"]
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
     for name, value in whole._weights.items():
         np.testing.assert_array_equal(resumed._weights[name], value)
@@ -181,7 +183,7 @@ def test_a_run_cut_short_goes_on_to_the_same_end(blobs, tiny, method, tmp_path):
     for name, codes in whole.snapshots_.items():
         np.testing.assert_array_equal(resumed.snapshots_[name], codes)
     with pytest.raises(ValueError, match=r"another configuration: latent is 2 there and 3 here"):
-        method(4, **options | {"latent": 3}, checkpoint_dir=tmp_path, resume=True).fit(blobs.x)
+        method(4, **options | {"latent": 3}).fit(blobs.x, checkpoint_dir=tmp_path, resume=True)
 
 
 def test_saved_models_draw_and_predict_alike(blobs, tiny, tmp_path):
@@ -223,7 +225,7 @@ def test_any_module_may_encode(blobs, tmp_path):
 
 
 def test_layers_may_be_trained_one_by_one(blobs, tmp_path):
-    model = DEC(4, **TINY, pretrain="stacked", checkpoint_dir=tmp_path).fit(blobs.x)
+    model = DEC(4, **TINY, pretrain="stacked").fit(blobs.x, checkpoint_dir=tmp_path)
     phases = [record["phase"] for record in model.epoch_history_]
     assert phases[:9] == ["layer-0"] * 3 + ["layer-1"] * 3 + ["pretrain"] * 3
     assert {path.name for path in tmp_path.iterdir()} >= {"layers", "pretrain", "cluster", "cluster.jsonl"}

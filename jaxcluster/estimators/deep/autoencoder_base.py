@@ -99,15 +99,15 @@ class AutoencoderClusterer(DeepEstimator):
 
     # The fit.
 
-    def _fit(self, X, class_codes):
+    def _fit(self, X, class_codes, run):
         rows, self.scaling_ = scaled(X, self.scaling, self.likelihood)
         check_likelihood(self.likelihood, rows)
         # All keys are split first: skipping or resuming one phase leaves the random numbers of the others as they were.
         net_key, pretrain_key, start_key, train_key = jax.random.split(as_key(self.random_state), 4)
         autoencoder = self._networks(nnx.Rngs(net_key), rows.shape[1])
         self._check_networks(autoencoder, rows)
-        snapshots = self._snapshots(rows)
-        autoencoder, phases = self._pretrain(pretrain_key, autoencoder, rows, snapshots)
+        snapshots = self._snapshots(run, rows)
+        autoencoder, phases = self._pretrain(pretrain_key, autoencoder, rows, snapshots, run)
         codes = map_module(autoencoder, "encode", rows)
         self._check_codes(codes, phases)
         self._initial_clusters = self._start(start_key, codes, autoencoder, rows, class_codes)
@@ -116,7 +116,7 @@ class AutoencoderClusterer(DeepEstimator):
         if phases and phases[-1][1].status == Status.NOT_FINITE:
             phase, trained = phases[-1]
         else:
-            module, phase, trained = self._train(train_key, module, rows, class_codes, snapshots, phases)
+            module, phase, trained = self._train(train_key, module, rows, class_codes, snapshots, phases, run)
         # On the host, as part of the model: `_init_module` needs their shapes, also after loading.
         self._initial_clusters = {name: np.array(value) for name, value in self._initial_clusters.items()}
         self._publish(module, trained, phase, rows, snapshots)
@@ -164,7 +164,7 @@ class AutoencoderClusterer(DeepEstimator):
             return ShiftRotate(tuple(self.image_shape or ())) if self.augment else None
         return self.augment
 
-    def _pretrain(self, key, autoencoder, rows, snapshots) -> tuple[Autoencoder, list[tuple[str, TrainResult]]]:
+    def _pretrain(self, key, autoencoder, rows, snapshots, run) -> tuple[Autoencoder, list[tuple[str, TrainResult]]]:
         """Train the autoencoder.
 
         Returns:
@@ -177,7 +177,7 @@ class AutoencoderClusterer(DeepEstimator):
         if epochs == 0:
             return autoencoder, []
         layers_key, whole_key = jax.random.split(key)
-        options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": self.resume}
+        options = {"epochs": epochs, "batch_size": batch, "precision": self.precision, "resume": run.resume}
         phases = []
         if self.pretrain == "stacked":
             autoencoder, layers = pretrain_layers(
@@ -186,8 +186,8 @@ class AutoencoderClusterer(DeepEstimator):
                 rows,
                 noise=autoencoder.noise,
                 optimizer=adam(self._rate()),
-                callbacks=self._callbacks("layers", lines=False),
-                checkpoints=self._checkpoints("layers"),
+                callbacks=self._callbacks(run, "layers", lines=False),
+                checkpoints=self._checkpoints(run, "layers"),
                 **options,
             )
             phases = [(f"layer-{i}", trained) for i, trained in enumerate(layers)]
@@ -200,14 +200,14 @@ class AutoencoderClusterer(DeepEstimator):
             autoencoder,
             rows,
             optimizer=adam(self._rate(), decay_steps=epochs * (len(rows) // batch)),
-            callbacks=self._callbacks("pretrain", snapshots.for_phase("pretrain", "encode")),
-            checkpoints=self._checkpoints("pretrain"),
+            callbacks=self._callbacks(run, "pretrain", snapshots.for_phase("pretrain", "encode")),
+            checkpoints=self._checkpoints(run, "pretrain"),
             **options,
         )
         self._append_history("pretrain", trained)
         return trained.module, [*phases, ("pretrain", trained)]
 
-    def _train(self, key, module, rows, class_codes, snapshots, phases) -> tuple[nnx.Module, str, TrainResult]:
+    def _train(self, key, module, rows, class_codes, snapshots, phases, run) -> tuple[nnx.Module, str, TrainResult]:
         """Train phase 2.
 
         Returns:
@@ -226,9 +226,9 @@ class AutoencoderClusterer(DeepEstimator):
             steps_per_epoch=interval,
             tol=self.tol,
             precision=self.precision,
-            callbacks=self._callbacks("cluster", snapshots.for_phase("cluster", "features")),
-            checkpoints=self._checkpoints("cluster"),
-            resume=self.resume,
+            callbacks=self._callbacks(run, "cluster", snapshots.for_phase("cluster", "features")),
+            checkpoints=self._checkpoints(run, "cluster"),
+            resume=run.resume,
         )
         self._append_history("cluster", trained)
         return trained.module, "cluster", trained

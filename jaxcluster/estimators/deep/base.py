@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,9 +29,7 @@ from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Absent, Array, Float, Status
 
-UNRELATED_PARAMS = frozenset(
-    {"epochs", "tol", "verbose", "callbacks", "checkpoint_dir", "checkpoint_every", "resume", "random_state"}
-)
+UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state"})
 """Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
 effect in another way."""
 
@@ -63,11 +59,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         precision: None for float32, "fast" for bfloat16 in the matrix products of the networks.
         verbose: 1 for a progress bar.
-        callbacks: functions that are called with a `jaxcluster.deep.EpochReport` after every epoch.
-        checkpoint_dir: folder for checkpoints and the history as JSON lines; None for neither.
-        checkpoint_every: epochs between checkpoints.
-        resume: True to continue from the newest checkpoint there. The result equals that of an uninterrupted run, bit
-            for bit.
+        checkpoint_every: epochs between checkpoints, in the folder that `fit` is given.
 
     Attributes:
         labels_: (n_samples,) int32.
@@ -107,10 +99,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     order: str | None = None
     precision: str | None = None
     verbose: int = 0
-    callbacks: Sequence[Callable[..., Any]] | None = None
-    checkpoint_dir: str | os.PathLike | None = None
     checkpoint_every: int = 10
-    resume: bool = False
 
     # Hooks of the methods.
 
@@ -128,22 +117,28 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _centers(self, module: Any) -> Array:
         return module.centers[...]
 
-    def _fit(self, X: np.ndarray, class_codes: Any) -> None:
+    def _fit(self, X: np.ndarray, class_codes: Any, run: checks.TrainingRun) -> None:
         """Train on validated samples and on the known classes of `_encode_labels`, and publish."""
         raise NotImplementedError
 
     # Methods for callers.
 
     @canonical
-    def fit(self, X: Any, y: Any = None) -> DeepEstimator:
+    def fit(
+        self, X: Any, y: Any = None, *, callbacks: Any = None, checkpoint_dir: Any = None, resume: Any = False
+    ) -> DeepEstimator:
         """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: ignored, unless the method learns from labels.
+            callbacks: functions that are called with a `jaxcluster.deep.EpochReport` after every epoch.
+            checkpoint_dir: folder for checkpoints and the history as JSON lines; None for neither.
+            resume: True to continue from the newest checkpoint there. The result equals that of an uninterrupted run,
+                bit for bit.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; an encoder whose codes have another dimension; a
+            ValueError, TypeError: wrong arguments, shapes or values; an encoder whose codes have another dimension; a
                 checkpoint that was changed, or is of another configuration.
 
         Warns:
@@ -151,9 +146,10 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
+        run = checks.training_run(callbacks, checkpoint_dir, resume)
         class_codes = self._encode_labels(y, X.shape[0])
         self.epoch_history_, self.failed_step_ = [], None
-        self._fit(X, class_codes)
+        self._fit(X, class_codes, run)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -170,9 +166,9 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         module, rows = self._module_and_rows(X)
         return np.array(map_module(module, "features", rows))
 
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit, and return ``labels_``."""
-        return self.fit(X, y).labels_
+    def fit_predict(self, X: Any, y: Any = None, **run: Any) -> np.ndarray:
+        """Fit, with arguments of `fit`, and return ``labels_``."""
+        return self.fit(X, y, **run).labels_
 
     @property
     def module_(self) -> Any:
@@ -220,30 +216,28 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # Steps of a fit.
 
-    def _callbacks(self, phase: str, *more: Any, lines: bool = True) -> list[Any]:
-        own = [*more, *(self.callbacks or ())]
+    def _callbacks(self, run: checks.TrainingRun, phase: str, *more: Any, lines: bool = True) -> list[Any]:
+        own = [*more, *run.callbacks]
         if self.verbose:
             own.append(ProgressBar(f"{type(self).__name__}: {phase}"))
-        if self.checkpoint_dir is not None and lines:
-            own.append(JsonLines(Path(self.checkpoint_dir) / f"{phase}.jsonl"))
+        if run.folder is not None and lines:
+            own.append(JsonLines(run.folder / f"{phase}.jsonl"))
         return own
 
-    def _snapshots(self, rows: np.ndarray) -> Snapshots:
+    def _snapshots(self, run: checks.TrainingRun, rows: np.ndarray) -> Snapshots:
         """Callback that records the codes of some samples, and keeps them beside the checkpoints."""
-        return Snapshots(rows, None if self.checkpoint_dir is None else Path(self.checkpoint_dir) / "snapshots")
+        return Snapshots(rows, None if run.folder is None else run.folder / "snapshots")
 
-    def _checkpoints(self, phase: str, **more: Any) -> Checkpoints | None:
-        if self.checkpoint_dir is None:
+    def _checkpoints(self, run: checks.TrainingRun, phase: str, **more: Any) -> Checkpoints | None:
+        if run.folder is None:
             return None
         config = {
             name: _describe_param(value)
             for name, value in self.get_params(deep=False).items()
             if name not in UNRELATED_PARAMS
         }
-        folder = Path(self.checkpoint_dir) / phase
-        return Checkpoints(
-            folder, every=self.checkpoint_every, config={"method": type(self).__name__, **config, **more}
-        )
+        config |= {"method": type(self).__name__, **more}
+        return Checkpoints(run.folder / phase, every=self.checkpoint_every, config=config)
 
     def _predict_proba(self, module: nnx.Module, z: Float[Array, "n l"]) -> Float[Array, "n k"]:
         return map_module(module, "assign", z)
@@ -350,10 +344,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         checks.check_network("encoder", self.encoder)
         if self.image_shape is not None:
             checks.check_image_shape(self.image_shape, d)
-        checks.check_callbacks(self.callbacks)
-        checks.check_flag("resume", self.resume)
-        if self.checkpoint_dir is not None and not isinstance(self.checkpoint_dir, (str, os.PathLike)):
-            raise TypeError(f"checkpoint_dir={self.checkpoint_dir!r} must be None or the path of a folder.")
 
     def _check_epochs(self) -> None:
         if self.epochs is None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -70,6 +72,29 @@ def check_network(name: str, network: Any) -> None:
     if inspect.isclass(network):
         raise TypeError(f"{name} is the class {network.__qualname__}. Pass a network, made with its widths and rngs.")
     raise TypeError(f"{name}={network!r} of type {type(network).__qualname__} must be None or a flax.nnx.Module.")
+
+
+class TrainingRun(NamedTuple):
+    """Arguments of one training, which are no parameters of its model.
+
+    Attributes:
+        callbacks: functions that are called with an `EpochReport` after every epoch.
+        folder: for checkpoints and the history; None for neither.
+        resume: True to continue from the newest checkpoint there.
+    """
+
+    callbacks: tuple[Callable[..., Any], ...] = ()
+    folder: Path | None = None
+    resume: bool = False
+
+
+def training_run(callbacks: Any, checkpoint_dir: Any, resume: Any) -> TrainingRun:
+    """Arguments of a training; raises TypeError for those of another type."""
+    check_callbacks(callbacks)
+    check_flag("resume", resume)
+    if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, os.PathLike)):
+        raise TypeError(f"checkpoint_dir={checkpoint_dir!r} must be None or the path of a folder.")
+    return TrainingRun(tuple(callbacks or ()), None if checkpoint_dir is None else Path(checkpoint_dir), resume)
 
 
 def check_callbacks(callbacks: Any) -> None:

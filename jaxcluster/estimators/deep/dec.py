@@ -123,22 +123,25 @@ class JointClustering(AutoencoderClusterer):
     weight: float = 1.0
     alpha: float = 1.0
 
-    def fit(self, X: Any, y: Any = None) -> JointClustering:
+    def fit(
+        self, X: Any, y: Any = None, *, callbacks: Any = None, checkpoint_dir: Any = None, resume: Any = False
+    ) -> JointClustering:
         """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: (n_samples,) known classes: integers with −1 for unknown, or strings with None for unknown. None for no
                 classes at all.
+            callbacks, checkpoint_dir, resume: see `DeepEstimator.fit`.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; more classes than clusters; an encoder whose
+            ValueError, TypeError: wrong arguments, shapes or values; more classes than clusters; an encoder whose
                 codes have another dimension; a checkpoint that was changed, or is of another configuration.
 
         Warns:
             ConvergenceWarning: a loss that is not finite, with the step, or empty clusters.
         """
-        return super().fit(X, y)
+        return super().fit(X, y, callbacks=callbacks, checkpoint_dir=checkpoint_dir, resume=resume)
 
     def predict_class(self, X: Any) -> np.ndarray:
         """Label each sample by its most probable class, (n_samples,); clusters without a class do not count.

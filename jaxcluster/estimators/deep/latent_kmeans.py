@@ -44,7 +44,7 @@ class AutoencoderKMeans(AutoencoderClusterer):
     def _make(self, autoencoder, start):
         return LatentKMeans(autoencoder, start["centers"])
 
-    def _train(self, key, module, rows, class_codes, snapshots, phases):
+    def _train(self, key, module, rows, class_codes, snapshots, phases, run):
         z = map_module(module, "features", rows)
         module.update_variance(z, module.labels(z))
         phase, trained = phases[-1] if phases else ("pretrain", None)

@@ -63,23 +63,26 @@ class MetricEmbedding(AugmentationEstimator):
 
     MIN_EPOCH_STEPS = 5
 
-    def fit(self, X: Any, y: Any = None) -> MetricEmbedding:
+    def fit(
+        self, X: Any, y: Any = None, *, callbacks: Any = None, checkpoint_dir: Any = None, resume: Any = False
+    ) -> MetricEmbedding:
         """Train the network and cluster the samples.
 
         Args:
             X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
             y: (n_samples,) known classes: integers with −1 for unknown, or strings with None for unknown. None for no
                 classes at all. "nt-xent" ignores them.
+            callbacks, checkpoint_dir, resume: see `DeepEstimator.fit`.
 
         Raises:
-            ValueError, TypeError: wrong parameters, shapes or values; neither labels nor views to learn from; an
+            ValueError, TypeError: wrong arguments, shapes or values; neither labels nor views to learn from; an
                 encoder with codes of another dimension; a checkpoint that was changed, or is of another configuration.
 
         Warns:
             ConvergenceWarning: a loss that is not finite, with the step; a collapsed training; empty clusters;
                 batches in which no sample had both a positive and a negative, with their number.
         """
-        return super().fit(X, y)
+        return super().fit(X, y, callbacks=callbacks, checkpoint_dir=checkpoint_dir, resume=resume)
 
     def _make(self, rngs, d):
         options = {"margin": self.margin, "temperature": self.temperature, "mining": self.mining, "n_init": self.n_init}

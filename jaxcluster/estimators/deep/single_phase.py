@@ -56,14 +56,14 @@ class SinglePhaseEstimator(DeepEstimator):
 
     # The fit.
 
-    def _fit(self, X, class_codes):
+    def _fit(self, X, class_codes, run):
         rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
         net_key, train_key = jax.random.split(as_key(self.random_state))
         module = self._make(nnx.Rngs(net_key), rows.shape[1])
         # Abstract evaluation: wrong shapes are reported before anything is computed.
         one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
         self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
-        snapshots, batch = self._snapshots(rows), self._batch(len(rows))
+        snapshots, batch = self._snapshots(run, rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
         # The decay is part of the checkpoints' configuration: a resumed run with more epochs would be another run.
@@ -78,9 +78,9 @@ class SinglePhaseEstimator(DeepEstimator):
             batch_size=batch,
             steps_per_epoch=steps,
             precision=self.precision,
-            callbacks=self._callbacks("train", snapshots.for_phase("train", "features")),
-            checkpoints=self._checkpoints("train", decay_steps=decay),
-            resume=self.resume,
+            callbacks=self._callbacks(run, "train", snapshots.for_phase("train", "features")),
+            checkpoints=self._checkpoints(run, "train", decay_steps=decay),
+            resume=run.resume,
         )
         self._append_history("train", trained)
         self._publish(trained.module, trained, "train", rows, snapshots)
