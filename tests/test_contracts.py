@@ -132,7 +132,7 @@ def test_functional_modules_follow_the_protocol(name):
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_jit_and_vmap_equal_eager_whatever_the_tile(name, rows, weights, key, monkeypatch):
+def test_jit_and_vmap_equal_eager_in_any_tile(name, rows, weights, key, monkeypatch):
     # Eager rows are padded and centered on the host, traced rows are not: two ways to one answer.
     # No other test traces this number of rows, so neither finds what the other has traced.
     x, options = rows[:293], weighted(name, weights[:293])
@@ -309,7 +309,7 @@ def test_finders_find_separate_blobs(name, blobs):
 
 
 @pytest.mark.parametrize("name", FINDERS)
-def test_finders_give_the_same_labels_in_any_order_of_the_rows(name, blobs):
+def test_finders_label_alike_in_any_order(name, blobs):
     order = np.random.default_rng(5).permutation(300)
     labels, permuted = FINDERS[name].fit(blobs.x).labels, FINDERS[name].fit(blobs.x[order]).labels
     assert same_partition(np.asarray(labels)[order], permuted, MIN_RAND_INDEX.get(name, 1))
@@ -407,7 +407,7 @@ def test_transport_under_jit_and_vmap(name, clouds):
 
 @pytest.mark.parametrize("name", TRANSPORTS)
 @pytest.mark.parametrize("wide", [False, True])
-def test_transport_does_not_depend_on_order_and_origin(name, wide, clouds):
+def test_transport_is_alike_in_any_order_and_origin(name, wide, clouds):
     x, y, a, b = clouds
     order = np.random.default_rng(5).permutation(len(x))
     solve = partial(TRANSPORTS[name], b=b, tol=1e-10 if wide else 1e-5, **SHORT)

@@ -19,7 +19,7 @@ CONTRACTS = (
     "tests/test_estimator_contracts.py",
     "tests/test_import.py::test_every_public_name_resolves",
     "tests/estimators/test_registry.py::test_info_is_true_of_the_class",
-    "tests/cli/test_cli_options.py::test_every_option_of_a_method_is_a_parameter_with_a_text",
+    "tests/cli/test_cli_options.py::test_every_option_is_a_parameter_with_a_text",
 )
 
 COMPILED = ("sharded", "vmap")

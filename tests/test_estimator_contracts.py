@@ -40,7 +40,7 @@ def test_finds_separate_blobs(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)
-def test_permutation_of_rows_permutes_labels_and_refits_alike(fitted, blobs, name):
+def test_permuting_rows_permutes_labels_and_refits(fitted, blobs, name):
     order = np.random.default_rng(5).permutation(len(blobs.x))
     again = make(name).fit(blobs.x[order])
     assert same_partition(fitted(name).labels_[order], again.labels_, MIN_RAND_INDEX.get(name, 1))
@@ -99,7 +99,7 @@ def test_predict_of_fitted_rows_equals_labels(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
+def test_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
     new = blobs.x + np.float32(0.25)  # as many as in the fit: only that of one row is another program
     together = fitted(name).predict(new)
     assert together.dtype == np.int32
@@ -107,7 +107,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_save_and_load_are_exact_and_a_clone_fits_a_data_frame(fitted, blobs, name, tmp_path):
+def test_save_and_load_are_exact_and_a_clone_fits(fitted, blobs, name, tmp_path):
     """One of float64, which names the columns and gives the labels of float32."""
     pandas = pytest.importorskip("pandas")
     estimator = fitted(name)
@@ -195,7 +195,7 @@ def test_a_saved_model_with_a_wrong_option_is_refused(fitted, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_saved_model_without_required_attributes_is_refused(fitted, name, tmp_path):
+def test_model_without_required_attributes_is_refused(fitted, name, tmp_path):
     assert fitted(name)._required_attributes
     fitted(name).save(tmp_path / "model")
     intact = (tmp_path / "model" / "model.json").read_text()

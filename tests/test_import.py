@@ -126,7 +126,7 @@ def test_public_functions_are_annotated():
     assert bare == {}
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_known_one():
+def test_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(AttributeError, match=r"jaxcluster.*KMaens.*KMeans"):
         _ = jaxcluster.KMaens
 
@@ -158,6 +158,6 @@ def test_every_name_of_deep_resolves(name):
     assert name in dir(deep)
 
 
-def test_an_unknown_name_of_deep_is_answered_with_the_known_ones():
+def test_unknown_name_of_deep_is_answered():
     with pytest.raises(AttributeError, match=r"jaxcluster.deep.*DCE.*DEC"):
         deep.__getattr__("DCE")

@@ -126,7 +126,7 @@ def test_cosine_scores_look_at_directions_alone(blobs):
     assert scores == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_silhouette_is_of_a_sample_where_there_are_many_rows(blobs):
+def test_silhouette_of_many_rows_is_of_a_sample(blobs):
     rows = model_selection.sampled_rows(300, 100, 3)
     assert len(np.unique(rows)) == 100
     assert set(rows) <= set(range(300))

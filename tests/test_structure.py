@@ -84,7 +84,7 @@ MOODS = frozenset(
 )
 """Names that say nothing to a reader of the literature: participles, moods, and words of another field."""
 
-MOST_LINES, MOST_OF_A_FUNCTION = 500, 80
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_OF_A_TEST_NAME = 500, 80, 50
 
 
 @cache
@@ -200,6 +200,14 @@ def names(tree: ast.Module):
             yield node.arg.lstrip("_")
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id.lstrip("_")
+
+
+def test_names_of_tests_are_short():
+    """A name that can be typed after -k."""
+    named = {
+        node.name for tree in trees("tests").values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    }
+    assert [name for name in sorted(named) if name.startswith("test_") and len(name) > MOST_OF_A_TEST_NAME] == []
 
 
 def test_names_are_those_of_the_field():

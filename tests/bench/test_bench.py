@@ -24,7 +24,7 @@ PROVENANCE = {"date", "quick", "commit", "dirty", "versions", "python", "platfor
 
 
 @pytest.mark.usefixtures("tiny_cases")
-def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
+def test_case_runs_from_command_line_to_record(tmp_path, capsys):
     out = tmp_path / "deep" / "run.jsonl"
     assert bench.main(["--quick", "--only", "lloyd-k32", "small", "--repeats", "2", "--out", str(out)]) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
@@ -47,7 +47,7 @@ def test_a_case_runs_from_the_command_line_to_its_record(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("tiny_cases")
-def test_both_forms_of_a_mixture_take_the_same_steps_on_every_side(tmp_path):
+def test_both_forms_of_a_mixture_take_the_same_steps(tmp_path):
     out = tmp_path / "run.jsonl"
     assert bench.main(["--quick", "--only", "em-full-16", "em-diag-64", "--out", str(out)]) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
@@ -60,7 +60,7 @@ def test_both_forms_of_a_mixture_take_the_same_steps_on_every_side(tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_cases")
-def test_a_peer_that_computes_something_else_gets_no_ratio(monkeypatch, capsys):
+def test_peer_of_another_problem_gets_no_ratio(monkeypatch, capsys):
     def other(x, start, steps):
         return lambda: peers.sklearn_lloyd(x, start, steps)()._replace(value=1.0)
 
@@ -82,7 +82,7 @@ def test_a_missing_peer_is_named_and_left_out(monkeypatch, capsys):
     assert SKLEARN in output.out
 
 
-def test_an_unknown_case_is_answered_with_the_known_ones(capsys):
+def test_unknown_case_is_answered_with_known_ones(capsys):
     assert bench.main(["--only", "llyod"]) == 2
     assert "lloyd-k32" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_every_case_is_well_formed():
 
 
 @pytest.mark.parametrize(("name", "module"), [(FAISS, "faiss"), (INTELEX, "sklearnex"), (TORCH, "torch")])
-def test_the_optional_peers_compute_what_scikit_learn_does(name, module):
+def test_optional_peers_agree_with_scikit_learn(name, module):
     pytest.importorskip(module)
     x, _ = data.blobs(TINY)
     start = data.starting_rows(x, TINY.k)
@@ -157,7 +157,7 @@ def test_clusters_are_numbered_alike_on_every_side():
 
 @pytest.mark.usefixtures("tiny_cases")
 @pytest.mark.parametrize("name", ["dbscan-2", "hdbscan-20k", "optics", "spectral-5k"])
-def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
+def test_density_and_graph_methods_agree_with_peers(name, tmp_path):
     out = tmp_path / "run.jsonl"
     assert bench.main(["--quick", "--only", name, "--out", str(out)]) == 0
     (entry,) = map(json.loads, out.read_text().splitlines())
@@ -165,7 +165,7 @@ def test_methods_by_density_and_graphs_agree_with_their_peers(name, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_cases")
-def test_partitions_and_transport_agree_with_their_peers(tmp_path):
+def test_partitions_and_transport_agree_with_peers(tmp_path):
     out = tmp_path / "run.jsonl"
     assert bench.main(["--quick", "--only", "kmedoids-k10", "balanced", "sinkhorn", "--out", str(out)]) == 0
     entries = [json.loads(line) for line in out.read_text().splitlines()]
@@ -175,7 +175,7 @@ def test_partitions_and_transport_agree_with_their_peers(tmp_path):
         assert {peer["disagreement"] for peer in entry["peers"].values()} <= {None}
 
 
-def test_networks_are_trained_for_as_many_steps_as_the_case_says():
+def test_networks_are_trained_for_the_cases_steps():
     case = Case("tiny", "vade", n=400, d=16, k=4, steps=2, batch=40, hidden=(16,))
     x, _ = data.pixels(case)
     assert x.min() >= 0
@@ -188,7 +188,7 @@ def test_networks_are_trained_for_as_many_steps_as_the_case_says():
 
 
 @pytest.mark.parametrize("name", ["clustergan", "swav", "deepcluster"])
-def test_networks_without_labels_are_trained_for_the_steps_that_the_loops_take(name):
+def test_networks_without_labels_take_the_loops_steps(name):
     """A step of ClusterGAN takes five batches for its critic; a step of the others takes one batch."""
     case = Case("tiny", name, n=200, d=9, k=2, steps=2, batch=20, hidden=(8,))
     work = WORKS[name].build(case, {}, None)
@@ -201,7 +201,7 @@ def test_networks_without_labels_are_trained_for_the_steps_that_the_loops_take(n
         assert clustergan.steps(case) == answer.steps
 
 
-def test_loops_of_pytorch_are_imported_where_it_is_installed(monkeypatch):
+def test_pytorch_loops_are_imported_if_installed(monkeypatch):
     imports = []
     loops = types.SimpleNamespace(loop=lambda case, x, truth: lambda: Answer(1.0, steps=len(x)))
     monkeypatch.setattr(works.importlib, "import_module", lambda name: imports.append(name) or loops)

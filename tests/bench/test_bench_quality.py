@@ -18,7 +18,7 @@ from bench.trials import kinds, methods
 from jaxcluster.types import Status
 
 
-def test_shapes_are_measured_at_the_best_of_their_settings(tmp_path, monkeypatch, capsys):
+def test_shapes_are_measured_at_their_best_settings(tmp_path, monkeypatch, capsys):
     two_methods = {name: shapes.METHODS[name] for name in ("k-means", "DBSCAN")}
     monkeypatch.setattr(shapes, "METHODS", two_methods)
     x = np.r_[np.arange(40.0), 100 + 2 * np.arange(40.0)][:, None] * np.ones(2)
@@ -34,7 +34,7 @@ def test_shapes_are_measured_at_the_best_of_their_settings(tmp_path, monkeypatch
     assert shapes.Shape(x, truths[1:]).score(np.r_[np.zeros(40), np.arange(40)]) == 1
 
 
-def test_a_failure_of_a_peers_test_needs_a_reason_for_its_error(monkeypatch):
+def test_failure_of_a_peers_test_needs_a_reason(monkeypatch):
     reason = Reason("cluster/test_optics.py::test_a[*csr_*", SPARSE, "Not yet.", "Sparse data")
     monkeypatch.setattr(peer_tests, "REASONS", (reason, reason._replace(tests="cluster/test_optics.py::test_gone")))
     outcomes = [
@@ -77,7 +77,7 @@ def test_scikit_learns_tests_run_on_our_classes(capsys):
         peer_tests.main(["--only", "no_such_file"])
 
 
-def test_the_docs_show_the_committed_records_of_scikit_learns_tests():
+def test_docs_show_records_of_scikit_learns_tests():
     assert page.PAGE.read_text() == page.page(read(peer_tests.FOLDER))
 
 

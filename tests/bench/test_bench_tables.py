@@ -10,7 +10,7 @@ from bench.peers import GMMX, SKLEARN
 from bench.records import append, published
 
 
-def test_the_table_shows_the_latest_full_run_of_each_case():
+def test_table_shows_the_latest_run_of_each_case():
     records = [
         record("one", date="2025-01-02", peer=0.6),
         record("one", date="2025-01-01"),

@@ -80,7 +80,7 @@ def test_the_labels_are_the_estimators(run, estimator):
     np.testing.assert_array_equal(read_labels(run / "labels.csv"), estimator.labels_)
 
 
-def test_the_model_loads_and_takes_rows_in_their_own_units(run, estimator):
+def test_loaded_model_takes_rows_in_their_units(run, estimator):
     model = jaxcluster.load(run / "model")
     np.testing.assert_allclose(model.cluster_centers_, estimator.cluster_centers_, atol=1e-5)
     rows = pandas.DataFrame(rows_and_species()[0], columns=NAMES)
@@ -147,7 +147,7 @@ def test_the_report_is_one_page(run):
     assert "</html>" in page
 
 
-def test_what_is_printed_fits_a_terminal_and_is_plain_without_one(finished):
+def test_output_fits_a_terminal_and_is_plain_elsewhere(finished):
     run, result = finished
     lines = [line for line in result.stdout.splitlines() if str(run) not in line]
     assert max(map(len, lines)) <= 80
@@ -159,7 +159,7 @@ def test_what_is_printed_fits_a_terminal_and_is_plain_without_one(finished):
     assert any(line.startswith("Accuracy") and shown in line for line in lines)
 
 
-def test_predict_takes_the_columns_and_the_scaling_of_the_run(run, estimator, tmp_path):
+def test_predict_takes_columns_and_scaling_of_the_run(run, estimator, tmp_path):
     x, _ = rows_and_species(seed=1)
     shuffled = {name: x[:, NAMES.index(name)] for name in reversed(NAMES)}
     new = write_csv(tmp_path / "new.csv", {"note": np.array(["?"] * N), **shuffled})

@@ -123,7 +123,7 @@ def table() -> np.ndarray:
     return rows
 
 
-def test_what_was_decided_is_said_with_the_way_to_overrule_it(table):
+def test_decisions_are_told_with_their_override(table):
     result = call("fit", "kmeans", "index.csv", "--k", 2, "--out", "run", "--no-report")
     first, second = result.stderr.splitlines()
     assert first.startswith("Note: the first line (2019, 2020, 2021) is taken for the names of columns; pass --no-head")
@@ -297,7 +297,7 @@ def test_every_ending_but_convergence_is_a_warning(status, capsys):
     assert "=" not in stderr.replace("JAX_ENABLE_X64=1", "")
 
 
-def test_empty_clusters_are_put_down_to_repeated_rows_only_if_there_are(capsys):
+def test_empty_clusters_and_repeated_rows(capsys):
     from jaxcluster.cli.inputs import Rows
     from jaxcluster.cli.sweep_results import warn_of_status
 

@@ -72,7 +72,7 @@ def test_max_iter_is_epochs(data, tmp_path):
     assert result.stderr == "Warning: the fit stopped at its limit of epochs. Raise --epochs, or --tol.\n"
 
 
-def test_a_training_that_was_to_take_all_its_epochs_is_no_fault(data, tmp_path):
+def test_training_of_all_epochs_is_no_fault(data, tmp_path):
     words = ("--scale", "minmax", "--likelihood", "bernoulli", "--out", tmp_path / "run")
     result = call("fit", "vade", data, *TINY, *words)
     assert "trained for 2 epochs." in result.stdout
@@ -155,7 +155,7 @@ def test_an_unfinished_run_can_be_begun_afresh(cut_short, data):
     assert [entry.name for entry in out.parent.iterdir()] == ["run"]
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(data, tmp_path):
+def test_folder_of_something_else_is_left_alone(data, tmp_path):
     (tmp_path / "run.partial").mkdir()
     (tmp_path / "run.partial" / "thesis").write_text("one")
     line = refuse("fit", "dec", data, *TINY, "--out", tmp_path / "run", "--overwrite")

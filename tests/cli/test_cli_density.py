@@ -76,7 +76,7 @@ def test_the_summary_says_what_was_found(finished, expected):
     assert max(len(line) for line in finished[1].stdout.splitlines() if str(finished[0]) not in line) <= 80
 
 
-def test_scores_leave_noise_out_or_take_it_for_a_cluster(finished, expected, moons):
+def test_scores_without_noise_or_with_it_as_a_cluster(finished, expected, moons):
     (x, y), labels, scores = moons, expected.labels_, read_json(finished[0] / "metrics.json")
     kept = labels >= 0
     assert (scores["clusters"], scores["noise_rows"], scores["silhouette_rows"]) == (2, 4, N - 4)
@@ -99,7 +99,7 @@ def test_score_says_what_noise_counts_as(finished, data):
     assert "noise" not in call("score", data / "truth.npy", data / "truth.npy").stdout
 
 
-def test_the_silhouette_is_of_the_distances_of_the_method(data, moons, tmp_path):
+def test_silhouette_is_of_the_methods_distances(data, moons, tmp_path):
     words = ("--eps", 0.3, "--metric", "manhattan", "--quiet", "--no-report", "--seed", 5)
     call("fit", "dbscan", data / "moons.npy", *words, "--out", tmp_path / "run")
     labels = jaxcluster.DBSCAN(0.3, metric="manhattan").fit_predict(moons[0])
@@ -167,7 +167,7 @@ def test_words_that_make_no_sense(data, tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_optics_leaves_its_order_and_labels_no_new_rows(data, moons, tmp_path):
+def test_optics_run_leaves_its_order(data, moons, tmp_path):
     words = ("--min-samples", "0.02", "--cluster-method", "dbscan", "--eps", EPS, "--max-eps", 2)
     result = call("fit", "optics", data / "moons.npy", *words, "--out", tmp_path / "run")
     chosen = {"min_samples": 0.02, "cluster_method": "dbscan", "eps": EPS, "max_eps": 2.0}
@@ -222,7 +222,7 @@ def test_an_infinite_parameter_is_told(data, tmp_path):
     assert jaxcluster.load(tmp_path / "run" / "model").max_eps == np.inf
 
 
-def test_spectral_clustering_has_a_graph_and_labels_no_new_rows(data, moons, tmp_path):
+def test_spectral_run_has_a_graph(data, moons, tmp_path):
     words = ("--k", 2, "--affinity", "nearest_neighbors", "--n-neighbors", 8, "--assign-labels", "cluster_qr")
     result = call("fit", "spectral", data / "moons.npy", *words, "--out", tmp_path / "run")
     chosen = {"affinity": "nearest_neighbors", "n_neighbors": 8, "assign_labels": "cluster_qr", "random_state": 0}

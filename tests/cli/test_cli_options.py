@@ -40,7 +40,7 @@ def test_a_parameter_has_the_type_of_its_default(text, default, value):
     assert (parsed, type(parsed)) == (value, type(value))
 
 
-def test_the_scalings_on_offer_are_those_of_the_library():
+def test_scalings_on_offer_are_the_librarys():
     assert sorted(options.Scale) == sorted(datasets.SCALINGS)
 
 
@@ -63,7 +63,7 @@ def test_the_choices_on_offer_are_those_of_the_library():
 
 
 @pytest.mark.parametrize("method", FITTED)
-def test_every_option_of_a_method_is_a_parameter_with_a_text(method):
+def test_every_option_is_a_parameter_with_a_text(method):
     cls, info, texts = ESTIMATORS[method], ESTIMATORS.info(method), documented(ESTIMATORS[method])
     parameters = set(inspect.signature(cls).parameters)
     assert parameters <= set(texts)
@@ -80,7 +80,7 @@ def test_every_option_of_a_method_is_a_parameter_with_a_text(method):
 
 
 @pytest.mark.parametrize("method", ["kmeans", "gmm", "dbscan", "dec"])
-def test_help_of_a_method_shows_its_options_and_no_others(method):
+def test_help_of_a_method_shows_its_own_options(method):
     shown = call("fit", method, "--help").stdout
     assert max(map(len, shown.splitlines())) <= 80
     options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", shown))
@@ -105,6 +105,6 @@ def test_options_may_stand_before_the_method(tmp_path):
     assert (tmp_path / "run" / "labels.csv").exists()
 
 
-def test_an_option_that_no_method_has_is_answered_with_those_of_this_one(tmp_path):
+def test_unknown_option_is_answered_with_known_ones(tmp_path):
     line = refuse("fit", "dbscan", "iris", "--nonsense", 1, "--out", tmp_path / "run")
     assert re.search("No such option: --nonsense.*The options of jaxcluster fit dbscan are --out.*--eps", line)

@@ -70,7 +70,7 @@ def mixtures(flowers, tmp_path_factory):
     return out, call("sweep", *data, *words, "--out", out)
 
 
-def test_a_sweep_of_mixtures_finds_the_number_of_components(mixtures, scaled):
+def test_sweep_of_mixtures_finds_the_number(mixtures, scaled):
     out, ks = mixtures[0], [1, 2, 3, 4]
     assert {entry.name for entry in out.iterdir()} == {"config.json", "report.html", "sweep.csv", "sweep.json"}
     with (out / "sweep.csv").open() as file:

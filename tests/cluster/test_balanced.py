@@ -82,7 +82,7 @@ def test_no_labels_of_such_sizes_cost_less(problem):
 
 
 @given(problems(), st.integers(0, 2**16))
-def test_dual_variables_prove_the_optimum_from_any_start(problem, seed):
+def test_duals_prove_the_optimum_from_any_start(problem, seed):
     costs, least, most = problem
     bounds = check_sizes(least, most, *costs.shape)
     start = np.random.default_rng(seed).normal(size=costs.shape[1]) * 3
@@ -117,7 +117,7 @@ def test_newton_leaves_few_rows_to_move():
     np.testing.assert_array_equal(again, duals)
 
 
-def test_assignment_by_duals_is_the_least_and_the_second_least():
+def test_least_and_second_least_costs_by_duals():
     costs, duals = np.random.default_rng(0).normal(size=(50, 6)), np.linspace(-1, 1, 6)
     assignment = dual_newton.assign_by_duals(costs, duals)
     reduced = np.sort(costs - duals, axis=1)

@@ -48,7 +48,7 @@ def test_barycenter_of_translates_is_their_mean(key):
     assert (np.diff(history) < 1e-2).all()
 
 
-def test_barycenter_takes_clouds_of_any_size_and_weight(key):
+def test_barycenter_of_clouds_of_any_size_and_weight(key):
     rng = np.random.default_rng(0)
     left, right, third = rng.normal(size=(50, 2)), rng.normal(6, 1, size=(20, 2)), rng.normal(3, 1, size=(50, 2))
     masses = [np.r_[np.ones(20), np.zeros(30)], np.ones(20), np.ones(50)]
@@ -88,14 +88,14 @@ def test_a_far_row_does_not_spoil_a_barycenter(key):
     np.testing.assert_allclose(fitted.state.centers[:-1], plain.state.centers, atol=1e-2)
 
 
-def test_a_barycenter_whose_transports_did_not_converge_says_so(key, clouds):
+def test_unconverged_barycenter_says_so(key, clouds):
     x, y, _, _ = clouds
     short = sinkhorn.barycenter(key, [x, y], 5, epsilon=0.01, inner_steps=1, max_steps=3)
     assert int(short.status) == Status.MAX_STEPS
     assert float(short.state.error) > 1e-3
 
 
-def test_swav_is_that_of_the_paper_and_masked_rows_are_absent():
+def test_swav_is_the_papers_without_masked_rows():
     rng = np.random.default_rng(0)
     scores = rng.uniform(-1, 1, size=(24, 5))
     seen = sinkhorn.swav_assignments(scores[:20])

@@ -102,7 +102,7 @@ def test_small_components_are_solved_exactly(seed, k):
 
 
 @pytest.mark.parametrize("branches", [1, 40])
-def test_without_time_to_search_pairs_are_kept_and_nothing_is_lost(branches, monkeypatch):
+def test_pairs_are_kept_without_time_to_search(branches, monkeypatch):
     monkeypatch.setattr(branch_and_bound, "MAX_BRANCHES", branches)
     rng = np.random.default_rng(3)
     _, cannot = planted(50, 4, 120, seed=3)

@@ -137,7 +137,7 @@ def test_weights(scale):
     assert int(repeated.state.core.sum()) == weights[np.asarray(weighted.state.core)].sum() / scale
 
 
-def test_a_weight_that_float32_would_round_up_to_the_least():
+def test_weight_below_the_least_float32():
     x, weights = np.array([[0.0], [5.0], [9.0]]), np.array([1, 1 - 1e-12, 2])
     assert np.float32(weights[1]) == 1
     fit = assert_same(x, 1.0, 1, weights)

@@ -127,7 +127,7 @@ def from_parameters(x, covariance, **options):
 
 
 @pytest.mark.parametrize("covariance", TYPES)
-def test_weights_are_repetitions_and_rows_without_any_do_not_count(covariance):
+def test_weights_are_repetitions_and_0_does_not_count(covariance):
     half = N // 2
     x = separate()[0][:half]
     repeats = 1 + np.random.default_rng(0).multinomial(N - half, np.full(half, 1 / half))
@@ -142,7 +142,7 @@ def test_weights_are_repetitions_and_rows_without_any_do_not_count(covariance):
 
 
 @pytest.mark.parametrize("covariance", ["tied", "spherical"])  # the others: test_contracts.py
-def test_vmap_equals_a_loop_and_jit_equals_eager_whatever_the_tile(covariance, monkeypatch):
+def test_vmap_and_jit_equal_eager_in_any_tile(covariance, monkeypatch):
     batch = np.stack([separate(seed=seed, deviation=2.0)[0] for seed in range(3)]) + np.float32([[[0]], [[1]], [[50]]])
     means = batch[:, :K]
     given = parameters(batch[0], covariance)

@@ -88,7 +88,7 @@ def test_implicit_equals_unrolled_and_differences(covariance):
                 np.testing.assert_allclose(a[0], b, rtol=1e-6, atol=1e-8)
 
 
-def test_float32_gradients_under_vmap_are_right_to_a_thousandth():
+def test_float32_gradients_under_vmap():
     narrow = jax.jit(jax.vmap(gradient("full")))(*(np.stack([each] * 2).astype(np.float32) for each in (X, W)))
     with jax.enable_x64(True):
         expected = np.asarray(differences(wide("full")))[:, 0]
@@ -119,7 +119,7 @@ def test_missing_cells_have_no_gradient():
         np.testing.assert_allclose(along((dx, dw)), expected, rtol=1e-5, atol=1e-8)
 
 
-def test_memory_of_a_gradient_does_not_grow_with_the_steps():
+def test_gradient_memory_does_not_grow_with_steps():
     def temps(steps, unroll=False):
         x, w = jnp.asarray(X, jnp.float32), jnp.asarray(W, jnp.float32)
         compiled = jax.jit(gradient("spherical", unroll=unroll, max_steps=steps)).lower(x, w).compile()

@@ -81,7 +81,7 @@ def test_a_state_of_another_type_is_no_start():
 
 @pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
 @pytest.mark.parametrize("covariance", TYPES)
-def test_more_components_than_distinct_rows_is_a_status(covariance, reg_covar):
+def test_more_components_than_distinct_rows(covariance, reg_covar):
     x = np.repeat(np.eye(2, D, dtype=np.float32) * 3, N // 2, axis=0)
     fit = gmm.fit(KEY, x, K, covariance=covariance, reg_covar=reg_covar)
     assert status(fit) is Status.COLLAPSED
@@ -95,7 +95,7 @@ def test_more_components_than_distinct_rows_is_a_status(covariance, reg_covar):
 
 
 @pytest.mark.parametrize("covariance", TYPES)
-def test_one_collapsing_component_leaves_the_others_alone(covariance):
+def test_collapsing_component_leaves_the_others(covariance):
     x, y = separate()
     x[y == 1] = x[y == 1][0]
     fit = gmm.fit(KEY, x, K, covariance=covariance)

@@ -149,7 +149,7 @@ def test_the_loss_has_a_gradient(covariance):
 
 
 @pytest.mark.parametrize("field", ["weights", "means", "covariances"])
-def test_the_loss_has_a_gradient_with_respect_to_one_part_of_a_state(field):
+def test_loss_has_a_gradient_of_one_part_of_a_state(field):
     x = SETS["iris"]().astype(np.float32)
     state = gmm.fit(KEY, x, K, covariance="diag").state
     gradient = jax.grad(lambda part: gmm.negative_log_likelihood(state._replace(**{field: part}), x))

@@ -81,7 +81,7 @@ def wide_run(name):
 
 
 @pytest.mark.parametrize("name", IMPLICIT)
-def test_implicit_gradients_are_those_of_the_steps_and_of_differences(name):
+def test_implicit_gradients_are_those_of_the_steps(name):
     implicit, unrolled = IMPLICIT[name]
     with jax.enable_x64(True):
         run = wide_run(name)
@@ -98,7 +98,7 @@ def test_implicit_gradients_are_those_of_the_steps_and_of_differences(name):
 
 
 @pytest.mark.parametrize("name", ["soft k-means", "k-means", "transport"])
-def test_memory_of_a_gradient_does_not_grow_with_the_steps(name):
+def test_gradient_memory_does_not_grow_with_steps(name):
     def temps(function, **limit):
         compiled = jax.jit(jax.grad(partial(function, **limit))).lower(jnp.asarray(X, jnp.float32)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -111,7 +111,7 @@ def test_memory_of_a_gradient_does_not_grow_with_the_steps(name):
         assert temps(implicit, num_iters=1000) > 10 * few
 
 
-def test_second_derivatives_know_that_the_solution_moves():
+def test_second_derivatives_move_the_solution():
     def solved(a, b):  # s = a·s + b
         return implicit_fixed_point(lambda s, a, b: a * s + b, jax.lax.stop_gradient(b / (1 - a)), a, b)
 
@@ -138,7 +138,7 @@ def test_a_hessian_of_centers_is_that_of_the_gradient(name):
         np.testing.assert_allclose(curve, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
+def test_states_with_counts_and_steps_with_closures():
     def value(a, b):
         solution = {"s": jax.lax.stop_gradient(b / (1 - a)), "count": jnp.int32(3)}
         found = implicit_fixed_point(lambda state: {"s": a * state["s"] + b, "count": state["count"]}, solution)
@@ -149,7 +149,7 @@ def test_a_state_may_hold_counts_and_the_step_may_close_over_inputs():
         np.testing.assert_allclose(gradients, [36, 6], rtol=1e-5)
 
 
-def test_straight_through_is_hard_ahead_and_soft_behind():
+def test_straight_through_is_hard_with_soft_gradient():
     probabilities = jnp.asarray([[[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], [[0.0, 0.1, 0.9], [1.0, 0.0, 0.0]]])
     hard = soft_kmeans.straight_through(probabilities)
     np.testing.assert_array_equal(hard, [[[0, 1, 0], [1, 0, 0]], [[0, 0, 1], [1, 0, 0]]])
@@ -203,6 +203,6 @@ def test_a_gradient_through_labels_is_refused(name):
     np.testing.assert_array_equal(jax.vmap(predict)(jnp.stack([x, x]))[1], predict(np.asarray(x)))
 
 
-def test_labels_refuse_a_gradient_with_respect_to_the_model_too():
+def test_labels_refuse_gradients_of_the_model():
     with pytest.raises(TypeError, match="labels are integers"):
         jax.grad(lambda centers: jnp.sum(kmeans.predict(centers, X) * 1.0))(jnp.asarray(INIT))

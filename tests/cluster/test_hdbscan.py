@@ -121,7 +121,7 @@ def in_two_parts():
     return distances
 
 
-def test_distances_of_two_parts_are_joined_at_infinity_and_it_says_so():
+def test_disconnected_parts_are_joined_at_infinity():
     with pytest.warns(UserWarning, match="2 parts with no known distance"):
         fit = hdbscan.fit(in_two_parts(), min_cluster_size=4, metric="precomputed")
     with pytest.warns(UserWarning, match="infinity"):
@@ -155,7 +155,7 @@ def test_clusters_do_not_split_below_epsilon():
     np.testing.assert_array_equal(labels, np.zeros(32))
 
 
-def test_rows_below_the_density_of_epsilon_are_noise_where_all_are_one_cluster():
+def test_rows_below_epsilon_of_one_cluster_are_noise():
     x = np.append(np.arange(20) * 0.1, 9.0)[:, None]
     options = {"min_cluster_size": 5, "allow_single_cluster": True}
     fit = hdbscan.fit(x, cluster_selection_epsilon=1.0, **options)
@@ -182,7 +182,7 @@ def plainly_met(state, x):
     return np.where(reach == least[:, None], distances, np.inf).argmin(axis=1), 1 / least
 
 
-def test_new_rows_are_where_the_row_is_that_they_reach_first(split):
+def test_new_rows_join_the_row_they_reach_first(split):
     state, x = split
     tree = state.condensed
     parents, births = tree.parents_and_births()
@@ -224,7 +224,7 @@ def test_a_new_row_without_direction_is_far_from_all():
     assert labels[1] >= 0
 
 
-def test_a_far_row_that_is_dense_enough_is_reached_before_nearer_ones():
+def test_dense_far_row_is_reached_before_nearer_ones():
     """The four rows that are looked at first are thin, and what is dense lies just beyond them."""
     thin = np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 1.4], [0.0, -1.4]])
     dense = np.array([[-1.5, 0.0]]) + 1e-3 * np.random.default_rng(0).normal(size=(20, 2))
@@ -252,7 +252,7 @@ def test_outlier_scores_are_glosh(split):
     assert 0 < expected.max() < 1
 
 
-def test_a_lone_row_scores_highest_and_copies_score_nothing():
+def test_lone_row_scores_highest_and_copies_zero():
     x = np.concatenate([np.zeros((9, 2)), make_blobs(50, 2, centers=[[5, 5]], random_state=0)[0], [[40.0, 40.0]]])
     scores = hdbscan.outlier_scores(hdbscan.fit(x).state)
     assert scores.argmax() == len(x) - 1

@@ -71,7 +71,7 @@ def test_hard_rows_where_there_are_many(name, shape, boruvka):
 
 
 @pytest.mark.parametrize("metric", ["manhattan", "chebyshev"])
-def test_a_far_row_by_other_metrics_where_there_are_many(metric, boruvka):
+def test_far_row_among_many_by_other_metrics(metric, boruvka):
     assert_theirs(HARD_PROBLEMS["a far row of 1e+12"](PLAIN["few columns"]), metric=metric)
 
 
@@ -199,7 +199,7 @@ def test_distances_that_are_not_symmetric_are_refused():
         hdbscan.fit(distances, metric="precomputed")
 
 
-def test_a_row_with_few_known_distances_is_told_from_parts():
+def test_row_with_few_known_distances():
     few = scipy.sparse.csr_array(np.diag(np.ones(9), 1) + np.diag(np.ones(9), -1))
     with pytest.raises(ValueError, match="points with fewer than 5 neighbors at a known distance"):
         hdbscan.fit(few, metric="precomputed")

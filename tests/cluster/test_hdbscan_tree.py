@@ -78,7 +78,7 @@ def test_the_spanning_tree_weighs_what_scipys_does(name, min_samples):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.7])
-def test_alpha_divides_distances_but_not_core_distances(alpha):
+def test_alpha_divides_distances_not_core_distances(alpha):
     x = SETS["moons"]
     reach, core = mutual_reachability(x, 4, alpha)
     state = hdbscan.fit(x, min_samples=4, alpha=alpha).state
@@ -143,7 +143,7 @@ def test_a_tree_that_has_grown_is_kept():
 
 
 @given(x=rows(), min_samples=st.integers(1, 6), min_cluster_size=st.integers(2, 7))
-def test_clusters_at_every_density_are_the_large_components(x, min_samples, min_cluster_size):
+def test_clusters_at_a_density_are_large_components(x, min_samples, min_cluster_size):
     """The definition, whatever the order of ties: rows connected by mutual reachability up to the distance."""
     assume(len(x) >= min_cluster_size)  # fewer are one cluster nevertheless
     min_samples = min(min_samples, len(x))
@@ -250,7 +250,7 @@ def test_the_most_stable_clusters_are_selected(allow_single_cluster, x, min_clus
 
 
 @given(x=rows(), min_cluster_size=st.integers(2, 5), epsilon=st.sampled_from([0.05, 0.3, 1.0, 2.0]))
-def test_leaves_that_begin_below_epsilon_give_way_to_what_does_not(x, min_cluster_size, epsilon):
+def test_leaves_below_epsilon_give_way(x, min_cluster_size, epsilon):
     tree = hdbscan.fit(x, min_samples=min(3, len(x)), min_cluster_size=min_cluster_size).state.condensed
     parents, births = tree.parents_and_births()
     leaves = [cluster for cluster in range(1, tree.clusters) if cluster not in parents]

@@ -282,7 +282,7 @@ def test_vmap_equals_a_loop():
         assert_same(kmedoids.fit(keys[i], x[i], 4, init="random"), jax.tree.map(lambda leaf, i=i: leaf[i], together))
 
 
-def test_the_gradient_is_that_of_the_loss_at_fixed_labels(key):
+def test_gradient_is_that_of_the_loss_at_fixed_labels(key):
     x = jnp.asarray(cloud(40))
 
     def loss_and_fit(x):

@@ -89,7 +89,7 @@ def test_partial_fit_continues_a_fit(digits, key):
     np.testing.assert_allclose(state.counts.sum(), fit.state.counts.sum() + 200, rtol=1e-6)
 
 
-def test_partial_fit_compiles_once_for_batches_of_one_bucket(digits, key, compiles):
+def test_partial_fit_compiles_once_for_a_bucket(digits, key, compiles):
     state = minibatch.init(key, digits[:100], 5)
     state = minibatch.partial_fit(key, state, digits[:100])
     with compiles() as seen:

@@ -219,7 +219,7 @@ def test_everything_is_scikit_learns_on_anything(x, options):
 
 @pytest.mark.parametrize("d", [9, 20])
 @pytest.mark.parametrize("min_samples", [2, 50])
-def test_with_a_tree_it_is_scikit_learns_of_many_columns_and_neighbors(d, min_samples):
+def test_tree_search_is_scikit_learns(d, min_samples):
     """Left to itself, scikit-learn expands the square there."""
     x = np.random.default_rng(d).normal(size=(80, d))
     assert_same(x, theirs(x, min_samples=min_samples, algorithm="kd_tree"), min_samples=min_samples)

@@ -25,7 +25,7 @@ def clouds():
 
 @pytest.mark.parametrize("fraction", [1e-3, 1e-2, 0.1, 1, 10])
 @pytest.mark.parametrize("wide", [False, True])
-def test_potentials_and_values_are_those_of_the_textbook(fraction, wide, clouds):
+def test_potentials_and_values_are_the_textbooks(fraction, wide, clouds):
     x, y, a, b = clouds
     costs = squares(x, y)
     scale = costs.mean()

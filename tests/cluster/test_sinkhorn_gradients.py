@@ -94,7 +94,7 @@ def test_gradients_of_a_matrix(small):
     np.testing.assert_allclose(derivative({"costs": costs})[0]["costs"][0], plan, atol=1e-8)
 
 
-def test_gradients_of_concrete_weights_with_zeros_are_finite(small):
+def test_gradients_of_zero_weights_are_finite(small):
     a = small["a"].copy()
     a[2] = 0
     a /= a.sum()
@@ -138,7 +138,7 @@ def test_gradient_of_swav_assignments(wide):
     assert (derivative({"scores": scores})[0]["scores"][6:] == 0).all()
 
 
-def test_second_derivatives_know_that_the_potentials_move(wide):
+def test_second_derivatives_move_the_potentials(wide):
     """The Hessian is that of differences of the gradient, cross terms included."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 2)), rng.normal(size=(3, 2))
@@ -150,7 +150,7 @@ def test_second_derivatives_know_that_the_potentials_move(wide):
         np.testing.assert_allclose(hessian[i], expected, atol=1e-7)
 
 
-def test_both_derivatives_of_the_divergence_with_penalties(wide):
+def test_derivatives_of_the_divergence_with_penalties(wide):
     """Gradients by samples, weights, ε and ρ equal finite differences, and so do Hessian-vector products."""
     rng = np.random.default_rng(0)
     parts = [rng.normal(size=(3, 2)), rng.normal(size=(4, 2)), [0.2, 0.5, 0.6], [0.1, 0.3, 0.2, 0.2], [0.5, 1.5]]

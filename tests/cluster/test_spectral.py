@@ -250,7 +250,7 @@ def test_a_matrix_that_would_not_fit_is_not_begun(key, monkeypatch):
         spectral.fit(key, np.ones((12, 2)), 2, affinity=lambda a, b: pytest.fail("it was called"))
 
 
-def test_more_rows_than_are_decomposed_whole_are_iterated_on(key):
+def test_many_rows_are_iterated_on(key):
     x = make_moons(600, noise=0.13, random_state=0)[0]
     embedding = spectral.embed(key, x, 2, affinity="nearest_neighbors")
     steps = int(embedding.steps)

@@ -93,7 +93,7 @@ def test_there_is_nothing_to_restore_before_the_first(tmp_path):
     assert not empty.folder.exists()
 
 
-def test_what_a_killed_run_left_half_written_does_not_count_and_goes_with_the_next(saved):
+def test_killed_run_is_ignored_and_cleared(saved):
     left = saved.folder / ".checkpoint-0000000009.0badcafe.new"
     shutil.copytree(newest(saved), left)
     (saved.folder / "history.jsonl").write_text("{}\n")
@@ -135,7 +135,7 @@ def test_the_newest_two_stay(tmp_path):
     assert not kept.any()
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_the_file_named(saved):
+def test_flipped_bit_is_found_and_the_file_named(saved):
     files = [path for path in newest(saved).rglob("*") if path.is_file()]
     assert len(files) > 2
     assert any(path.is_relative_to(newest(saved) / ARRAYS) for path in files)
@@ -165,7 +165,7 @@ def test_every_byte_of_the_manifest_counts(saved):
             saved.restore(LIKE)
 
 
-def test_a_missing_file_is_named_and_the_checkpoint_before_can_be_gone_back_to(saved):
+def test_missing_file_is_named_and_older_one_used(saved):
     saved.save(5, STATE, {})
     for file in [path for path in newest(saved).rglob("*") if path.is_file()]:
         payload = file.read_bytes()
@@ -186,7 +186,7 @@ def test_a_missing_file_is_named_and_the_checkpoint_before_can_be_gone_back_to(s
         ({"more": 1}, "more is None there and 1 here"),
     ],
 )
-def test_another_configuration_is_refused_by_the_field_that_differs(saved, change, words):
+def test_another_configuration_is_refused_by_field(saved, change, words):
     with pytest.raises(ValueError, match=f"belongs to another configuration: {words}. Use the same again"):
         saved._replace(config={**CONFIG, **change}).restore(LIKE)
 

@@ -119,7 +119,7 @@ def test_rows_may_lie_side_by_side(tile):
     np.testing.assert_array_equal(per_row["index"], weight)
 
 
-def test_a_fixed_point_has_the_derivative_of_its_equation():
+def test_fixed_point_has_its_equations_derivative():
     # s = a·s + b has s = b/(1 − a).
     def solved(a, b):
         return implicit_fixed_point(lambda s, a, b: a * s + b, b / (1 - a), a, b)
@@ -157,7 +157,7 @@ def test_a_fixed_point_may_be_a_tree():
     np.testing.assert_allclose(of_matrix, np.outer(adjoint, solution), rtol=1e-4, atol=1e-5)
 
 
-def test_a_value_may_take_the_derivative_of_another_function():
+def test_value_with_the_derivative_of_another_function():
     def value(x):
         return with_derivative_of(jnp.sin, jnp.float32(7), x)
 
@@ -166,7 +166,7 @@ def test_a_value_may_take_the_derivative_of_another_function():
     np.testing.assert_allclose(jax.jit(jax.grad(jax.grad(value)))(jnp.float32(0.5)), -np.sin(0.5), rtol=1e-6)
 
 
-def test_best_of_takes_the_least_and_the_earlier_of_equals():
+def test_best_of_takes_the_earlier_of_equals():
     state = Halving(jnp.asarray([3.0, 1.0, jnp.nan, 1.0]), jnp.zeros(4))
     fits = Fit(state, None, jnp.arange(4), jnp.zeros(4, jnp.int32), jnp.zeros((4, 2)))
     assert int(best_of(fits).steps) == 1
@@ -253,7 +253,7 @@ def test_numbers_of_every_type_are_one_to_a_program(value, compiles):
     assert (float(doubled), seen.count) == (4, 0)
 
 
-def test_a_large_finite_matrix_passes_though_its_sum_overflows():
+def test_finite_matrix_with_overflowing_sum_passes():
     validation.check_finite(np.full((4, 2), 3e38, np.float32))
 
 

@@ -58,7 +58,7 @@ def test_the_origin_is_among_most_samples():
 
 
 @pytest.mark.parametrize("unit", [1.0, 2.0**-60, 2.0**60, 1e-30, 1e30, 1e-300, 1e300])
-def test_samples_in_a_frame_are_near_1_and_leave_it_as_they_were(unit):
+def test_samples_in_a_frame_are_near_1(unit):
     x = PLAIN.x * unit
     prepared = prepare(x)
     inside = np.asarray(prepared.points.x)[: len(x)]
@@ -66,7 +66,7 @@ def test_samples_in_a_frame_are_near_1_and_leave_it_as_they_were(unit):
     np.testing.assert_allclose(prepared.frame.leave(inside), x, rtol=1e-6, atol=1e-6 * unit)
 
 
-def test_integers_beyond_double_precision_keep_their_differences():
+def test_integers_beyond_float64_keep_differences():
     x = 10**18 + np.arange(5).reshape(-1, 1)
     inside = np.asarray(prepare(x).points.x)[:5, 0]
     np.testing.assert_array_equal(np.diff(inside), 1)
@@ -94,7 +94,7 @@ def test_results_have_the_dtype_of_the_samples():
     assert prepare(jnp.ones((3, 2), jnp.int32)).dtype == np.float32
 
 
-def test_numbers_beyond_float32_are_published_in_float64():
+def test_numbers_beyond_float32_become_float64():
     frame = Frame(np.zeros(2, np.float32), exponent=100)
     assert frame.unscale(jnp.float32(1), length=2).dtype == np.float64
     np.testing.assert_allclose(frame.unscale(jnp.float32(1), length=2), 2.0**-200, rtol=1e-12)
@@ -208,7 +208,7 @@ def test_far_groups_are_told_apart(name):
 
 
 @pytest.mark.parametrize("name", FINDERS)
-def test_finders_do_not_mind_dtypes_units_and_far_samples(name):
+def test_finders_in_any_dtype_unit_and_far_samples(name):
     fit = FINDERS[name].fit
     for dtype in (np.float16, np.float64, np.longdouble, np.int64):
         problem = in_dtype(PLAIN, dtype)
@@ -222,7 +222,7 @@ def test_finders_do_not_mind_dtypes_units_and_far_samples(name):
 
 
 @pytest.mark.parametrize("name", [*PLACED, *FINDERS])
-def test_integers_of_more_digits_than_float64_keep_their_labels(name):
+def test_integers_beyond_float64_keep_their_labels(name):
     near = np.round(4 * PLAIN.x).astype(np.int64)
     for x in (near + 2**62, (near + 2**62).astype(np.uint64) + np.uint64(2**62)):
         if name in FINDERS:
@@ -233,7 +233,7 @@ def test_integers_of_more_digits_than_float64_keep_their_labels(name):
 
 
 @pytest.mark.parametrize("model", [KMeans(4, random_state=0), KMedoids(4, random_state=0), HDBSCAN()], ids=repr)
-def test_integers_of_more_digits_than_float64_are_predicted_or_a_status(model):
+def test_integers_beyond_float64_are_predicted(model):
     x = np.round(4 * PLAIN.x).astype(np.int64) + 2**62
     if isinstance(model, KMeans):  # float64 holds no centers so near each other
         with pytest.warns(match="subtract what integers beyond 2\\^53 have in common"):
@@ -269,7 +269,7 @@ def test_converged_means_a_fixed_point_in_float64():
         np.testing.assert_array_equal(fit.labels, squares.argmin(axis=1))
 
 
-def test_samples_beyond_float32_are_a_status_with_a_remedy():
+def test_samples_beyond_float32_have_a_remedy():
     problem = two_far_groups(PLAIN, 1e9)
     fit = kmeans.fit(jax.random.key(0), problem.x, 4)
     assert int(fit.status) == Status.PRECISION
@@ -287,7 +287,7 @@ def test_duplicates_far_away_have_lost_nothing():
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e9, 1e12])
-def test_predict_transform_and_score_are_those_of_the_fit(offset):
+def test_predict_transform_and_score_of_a_fit(offset):
     problem = with_far_sample(at(PLAIN, offset), offset + 1e6)
     model = KMeans(problem.k, init=problem.start, n_init=1).fit(problem.x)
     np.testing.assert_array_equal(model.predict(problem.x), model.labels_)

@@ -68,7 +68,7 @@ def test_programs_that_are_let_go_give_their_maps_back(monkeypatch):
     assert programs.memory_maps() < grown
 
 
-def test_memory_of_programs_that_are_let_go_is_given_back(crowded, monkeypatch):
+def test_memory_of_dropped_programs_is_given_back(crowded, monkeypatch):
     trimmed = []
     monkeypatch.setattr(programs, "_trim_heap", lambda: trimmed.append(True))
     programs.limit_programs()

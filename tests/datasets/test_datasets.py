@@ -46,7 +46,7 @@ def test_class_names_are_kept():
 
 
 @pytest.mark.parametrize("spec", ["blobs:n=60,d=3,k=4,std=0.5", "moons:n=60,noise=0.1", "circles:n=6e1,factor=0.3"])
-def test_generated_sets_follow_their_options_and_their_seed(spec):
+def test_generated_sets_follow_options_and_seed(spec):
     dataset = load(spec)
     assert dataset.x.shape == (60, 3 if "d=3" in spec else 2)
     assert dataset.x.dtype == np.float64

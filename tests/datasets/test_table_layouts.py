@@ -68,7 +68,7 @@ def test_numbers_in_the_first_line(text, rows, expected):
         assert not forced.notes
 
 
-def test_words_over_words_are_names_unless_they_come_again():
+def test_words_over_words_are_names_unless_repeated():
     write("a.csv", "country,2019,2020\nFrance,1,2\nSpain,3,4\n")
     dataset = load("a.csv", truth="country")
     assert dataset.columns == ["2019", "2020"]
@@ -109,7 +109,7 @@ def test_row_names_of_r_are_left_out():
         assert any("left out" in note for note in dataset.notes)
 
 
-def test_a_column_without_a_name_that_is_no_index_is_data():
+def test_unnamed_column_that_is_no_index_is_data():
     dataset = load(write("a.csv", ",a\n1.5,1\n1.5,2\n"))
     np.testing.assert_array_equal(dataset.x, [[1.5, 1], [1.5, 2]])
     assert "column 0 without a name" in dataset.notes[0]
@@ -292,7 +292,7 @@ def test_files_that_are_not_tables_are_refused(text, words):
     assert "CSV column #" not in message
 
 
-def test_a_quotation_mark_that_is_not_closed_loses_no_rows():
+def test_unclosed_quotation_mark_loses_no_rows():
     message = complaint(write("a.csv", 'a,b\n1,"x\n2,y\n3,z\n'), truth="b")
     assert "a quotation mark in line 2 or below is not closed" in message
     assert load(write("b.csv", 'a,b\n1,"x\ny"\n2,z\n'), truth="b").y.tolist() == ["x\ny", "z"]

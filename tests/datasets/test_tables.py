@@ -82,7 +82,7 @@ def test_rows_longer_than_a_block_are_read(folder, monkeypatch):
     np.testing.assert_array_equal(load("a.csv").x, np.tile(row, (3, 1)))
 
 
-def test_a_fraction_far_down_a_column_of_integers_is_read(folder):
+def test_late_fraction_in_integer_column_is_read(folder):
     write("a.csv", "a,b\n" + "1,2\n" * 300_000 + "1.5,2\n")
     dataset = load("a.csv")
     assert dataset.x.shape == (300_001, 2)

@@ -55,7 +55,7 @@ def plain():
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
-def test_an_autoencoder_has_the_error_of_its_likelihood(likelihood):
+def test_autoencoder_has_the_error_of_its_likelihood(likelihood):
     module = autoencoder(likelihood)
     x = jax.nn.sigmoid(ROWS)
     raw = np.asarray(module.decoder(module.encode(x)), np.float64)
@@ -68,7 +68,7 @@ def test_an_autoencoder_has_the_error_of_its_likelihood(likelihood):
     assert np.isfinite(module.error(x, jnp.full((N, D), 500.0)))
 
 
-def test_noise_spoils_what_is_encoded_and_a_view_what_is_to_come_back_too():
+def test_noise_is_on_inputs_and_views_on_targets_too():
     view, noise = (lambda key, x: 2 * x), (lambda key, x: x + 1)
     module = autoencoder(noise=noise, augment=view)
     x = 2 * X
@@ -132,7 +132,7 @@ def test_layers_need_networks_that_have_them():
 # The use of modules
 
 
-def test_modules_take_rows_in_tiles_and_in_pieces_from_the_host(monkeypatch):
+def test_modules_take_rows_in_tiles(monkeypatch):
     module = autoencoder()
     whole = module.encode(ROWS)
     np.testing.assert_allclose(map_module(module, "encode", X), whole, rtol=1e-5, atol=1e-6)

@@ -151,7 +151,7 @@ def test_the_same_key_gives_the_same_run(blobs, trained, compiles):
 # Clusters.
 
 
-def test_clusters_are_those_of_k_means_named_by_their_one_hots(blobs, trained):
+def test_clusters_are_k_means_named_by_one_hots(blobs, trained):
     module = nnx.clone(trained.module)
     rng = np.random.default_rng(0)
     truth = np.tile([2, 0, 3], 20)  # nothing is in cluster 1
@@ -191,12 +191,12 @@ def collapsed(module, x):
     return bool(module.refresh(module.features(jnp.asarray(x)), KEY).collapsed)
 
 
-def test_untrained_and_trained_networks_are_no_collapse(blobs, trained):
+def test_untrained_and_trained_are_no_collapse(blobs, trained):
     assert not collapsed(made(), blobs.x)
     assert not collapsed(trained.module, blobs.x)
 
 
-def test_a_settled_encoder_that_knows_one_cluster_is_a_collapse(blobs):
+def test_encoder_of_one_cluster_is_a_collapse(blobs):
     module = made()
     module.encoder.layers[-1].bias[...] = jnp.zeros(L + K).at[L + 2].set(9.0)
     assert not collapsed(module, blobs.x)
@@ -204,7 +204,7 @@ def test_a_settled_encoder_that_knows_one_cluster_is_a_collapse(blobs):
     assert collapsed(module, blobs.x)
 
 
-def test_codes_or_draws_that_are_all_alike_are_a_collapse(blobs):
+def test_equal_codes_or_draws_are_a_collapse(blobs):
     module = made()
     assert collapsed(module, np.ones((20, D)))
     noise_alone = made()
@@ -296,7 +296,7 @@ def test_training_beats_the_same_network_untrained(digits, of_digits):
     assert reached >= before + MARGIN
 
 
-def test_what_is_generated_of_a_cluster_is_put_there_again(of_digits):
+def test_generated_rows_are_of_their_cluster(of_digits):
     for cluster in (0, 7):
         rows, labels = of_digits.sample(50, cluster=cluster)
         assert (labels == cluster).all()

@@ -112,20 +112,20 @@ def refused(method, options, error, message, x):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_parameters_of_all_methods_are_checked_before_the_first_step(blobs, method):
+def test_parameters_of_all_methods_are_checked_first(blobs, method):
     for options, error, message in OF_ALL:
         refused(method, options, error, message, blobs.x)
 
 
 @pytest.mark.parametrize("method", [DEC, SwAV, JointClustering, MetricEmbedding])
-def test_arguments_of_a_run_are_checked_and_no_parameters(blobs, method):
+def test_arguments_of_a_run_are_checked(blobs, method):
     for arguments, message in OF_A_RUN:
         assert not arguments.keys() & method().get_params().keys()
         with pytest.raises(TypeError, match=message):
             method(4, **TINY).fit(blobs.x, **{"callbacks": [never], **arguments})
 
 
-def test_parameters_of_a_method_are_checked_before_the_first_step(blobs):
+def test_parameters_of_a_method_are_checked_first(blobs):
     for method, options, error, message in OF_SOME:
         refused(method, options, error, message, blobs.x)
 
@@ -157,7 +157,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failed_training_leaves_a_network_that_answers(blobs, name):
+def test_failed_training_leaves_a_usable_network(blobs, name):
     optimizer, step, message = FAILURES[name]
     with pytest.warns(ConvergenceWarning, match=message) as warnings:
         model = DEC(4, **CODED | {"epochs": 3}, optimizer=optimizer).fit(blobs.x)
@@ -168,7 +168,7 @@ def test_a_failed_training_leaves_a_network_that_answers(blobs, name):
     assert "learning_rate" not in advice
 
 
-def test_both_sides_of_a_game_are_those_before_the_failure(blobs):
+def test_failure_restores_both_sides_of_a_game(blobs):
     options = TINY | {"epochs": 1, "optimizer": optax.sgd(lambda step: jnp.where(step >= 3, jnp.nan, 1e-4))}
     with pytest.warns(ConvergenceWarning, match="step 1 of train; the network is that after step 0"):
         model = ClusterGAN(4, **options).fit(blobs.x)  # the fourth of five moves of the critic
@@ -198,7 +198,7 @@ def test_a_schedule_is_a_rate(blobs):
     assert not np.array_equal(constant.history_, falling.history_)
 
 
-def test_clusters_without_rows_are_a_status_with_its_cause():
+def test_empty_clusters_are_a_status_with_a_cause():
     x = np.repeat(np.array([[0.0, 0.0], [1.0, 5.0], [9.0, 2.0]]), 20, axis=0)
     with pytest.warns(ConvergenceWarning, match=r"clusters have no rows: X has 3 distinct rows. Pass n_clusters=3 or"):
         model = AutoencoderKMeans(4, **TINY, pretrain_epochs=1, n_init=1).fit(x)
@@ -227,7 +227,7 @@ def test_images_are_told_the_shape_that_they_have(shape, advice):
         check_image_shape((*shape[2:], shape[1]), flat.shape[1])
 
 
-def test_an_image_shape_with_the_channels_first_is_told():
+def test_image_shape_with_channels_first_warns():
     with pytest.warns(UserWarning, match=r"read as \(height, width, channels\): 3×32 pixels of 24 .*\(32, 24, 3\)"):
         check_image_shape((3, 32, 24), 3 * 32 * 24)
     with pytest.raises(ValueError, match="with the channels first"):

@@ -113,7 +113,7 @@ def test_labels_are_those_of_the_trained_module(name, trained):
     np.testing.assert_array_equal(labels, np.argmax(assignments, axis=1))
 
 
-def test_the_target_of_dec_is_that_of_all_rows_and_holds_for_the_epoch(trained):
+def test_target_of_dec_is_of_all_rows_for_an_epoch(trained):
     module, record = make("DEC"), trained["DEC"].history[0]
     assert record["gap"] < 1e-5
     found = module.refresh(module.features(ROWS), KEY)
@@ -122,7 +122,7 @@ def test_the_target_of_dec_is_that_of_all_rows_and_holds_for_the_epoch(trained):
     assert np.abs(of_batch - found.target[:BATCH]).max() > 1e-2  # no per-batch target would pass
 
 
-def test_dec_leaves_the_decoder_as_it_is_and_idec_does_not(trained):
+def test_dec_leaves_the_decoder_and_idec_does_not(trained):
     for name, same in (("DEC", True), ("IDEC", False)):
         old, new = make(name).autoencoder, trained[name].module.autoencoder
         for part in ("encoder", "decoder"):
@@ -170,7 +170,7 @@ def test_idec_is_its_formula():
     np.testing.assert_allclose(record["clustering"], divergence, rtol=1e-4)
 
 
-def test_dcn_is_its_formula_and_its_centers_are_running_means():
+def test_dcn_is_its_formula_with_running_means():
     """As if rows came one after the other; a center that has had no row stays where it is."""
     centers = np.concatenate([CENTERS, [[50.0, 50.0]]]).astype(np.float32)
     counts = np.array([4, 1, 0, 0])
@@ -202,7 +202,7 @@ def test_centers_of_dcn_move_by_their_rule_alone(trained):
     assert "centers" in rest
 
 
-def test_denoising_clustering_is_its_formula_and_refreshes_by_kmeans():
+def test_denoising_clustering_is_its_formula():
     module = make("denoising")
     z = module.features(ROWS)
     expected = kmeans.fit(KEY, z, K, init=CENTERS)
@@ -266,7 +266,7 @@ def test_vade_is_its_bound(likelihood):
     np.testing.assert_array_equal(module.features(jnp.asarray(x)), np.float32(mean))
 
 
-def test_vade_draws_from_its_mixture_and_from_one_of_its_clusters():
+def test_vade_draws_from_mixture_and_clusters():
     means = np.array([[-30, 0], [0, 30], [30, 0]], np.float32)
     module = VaDE(Autoencoder(Identity(), Identity()), SHARES, means, VARIANCES)
     for cluster in range(K):
@@ -320,7 +320,7 @@ def test_what_the_modules_refuse():
         VaDE(autoencoder(), SHARES, CENTERS, VARIANCES).loss(Batch(ROWS), KEY)
 
 
-def test_an_autoencoder_decodes_the_mean_of_a_gaussian_code():
+def test_autoencoder_decodes_the_mean_of_its_code():
     module = variational()
     expected = module.error(ROWS, module.decoder(module.encode(ROWS)))
     np.testing.assert_allclose(module.loss(Batch(ROWS), KEY)[0], expected, rtol=1e-6)

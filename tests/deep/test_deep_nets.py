@@ -32,7 +32,7 @@ def test_mlp_is_its_layers():
         nets.MLP((4, 0, 2), rngs=nnx.Rngs(0))
 
 
-def test_a_variational_encoder_gives_mean_and_log_variance():
+def test_variational_encoder_has_mean_and_log_variance():
     rngs = nnx.Rngs(0)
     net = nets.VariationalEncoder(nets.MLP((D, 6), rngs=rngs), nets.GaussianHead(6, L, rngs=rngs))
     mean, log_variance = net(ROWS)
@@ -118,7 +118,7 @@ def test_batch_normalization_is_its_formula():
     np.testing.assert_allclose(net(features), expected(mean, variance), rtol=1e-3, atol=1e-3)
 
 
-def test_evaluation_is_by_running_statistics_and_changes_nothing(trained_once):
+def test_evaluation_is_by_running_statistics(trained_once):
     net, outputs, statistics = trained_once
     assert (outputs.shape, outputs.dtype) == ((8, L), jnp.float32)
     before = jax.tree.leaves(nnx.state(net, nnx.BatchStat))
@@ -152,7 +152,7 @@ def test_rows_on_two_devices_are_one_batch(trained_once):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
-def test_layers_in_bfloat16_give_float32_and_keep_their_statistics(trained_once):
+def test_layers_in_bfloat16_give_float32(trained_once):
     net, outputs, statistics = trained_once
     fast = nnx.clone(net)
     fast.set_attributes(dtype=jnp.bfloat16, raise_if_not_found=False)
@@ -165,7 +165,7 @@ def test_layers_in_bfloat16_give_float32_and_keep_their_statistics(trained_once)
         np.testing.assert_allclose(b, a, atol=0.02)
 
 
-def test_a_running_mean_is_not_rounded_to_the_layers_dtype():
+def test_running_mean_keeps_its_own_dtype():
     norm = normed_layers.batch_norm(1, rngs=nnx.Rngs(0))
     norm.eval()
     norm.set_attributes(dtype=jnp.bfloat16)
@@ -176,7 +176,7 @@ def test_a_running_mean_is_not_rounded_to_the_layers_dtype():
 
 
 @pytest.mark.parametrize("name", ["ConvNet", "ResNet"])
-def test_networks_with_a_pooled_code_take_images_of_any_size(name):
+def test_pooled_networks_take_images_of_any_size(name):
     net = normed(name)
     net.eval()
     graphdef, state = nnx.split(net)
@@ -218,7 +218,7 @@ def test_what_networks_with_batch_normalization_refuse():
         nets.Projector((4,), rngs=rngs)
 
 
-def test_training_moves_statistics_and_leaves_evaluation_to_them():
+def test_training_moves_the_statistics_of_evaluation():
     rngs = nnx.Rngs(0)
     module = Autoencoder(nets.Projector((D, 6, L), rngs=rngs), nets.MLP((L, 6, D), rngs=rngs))
     found = train(KEY, module, X, **OPTIONS).module

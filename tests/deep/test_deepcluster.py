@@ -61,7 +61,7 @@ def test_whitened_components_have_variance_one():
     np.testing.assert_allclose(np.abs(y[:, :2]), np.abs(first / first.std(0)), rtol=2e-3, atol=2e-3)
 
 
-def test_targets_are_the_clusters_of_kmeans_and_batches_show_them_equally(looked):
+def test_targets_are_kmeans_and_batches_are_balanced(looked):
     variant, module, z, found = looked
     cluster_key = jax.random.split(jax.random.key(3))[0] if variant == "v1" else jax.random.key(3)
     again = kmeans.fit(cluster_key, module.preprocess_features(z), K, metric=module.metric)
@@ -175,7 +175,7 @@ def test_digits_beat_the_untrained_network(variant):
     assert metrics.clustering_accuracy(data.target, model.labels_) > before + 0.08
 
 
-def test_a_saved_model_labels_alike_and_few_features_keep_two_components(tmp_path, blobs):
+def test_saved_model_labels_alike_with_few_features(tmp_path, blobs):
     for variant, latent in (("v1", 3), ("v2", 8)):
         model = DeepCluster(4, variant=variant, **SMALL | {"latent": latent}).fit(blobs.x)
         model.save(tmp_path / variant)

@@ -111,7 +111,7 @@ def test_a_crop_to_fewer_pixels_is_smoothed():
     np.testing.assert_allclose(small, 0.5, atol=0.05)
 
 
-def test_boxes_lie_within_the_image_and_have_their_shares_and_ratios():
+def test_boxes_lie_within_the_image():
     found = np.asarray(sample_boxes(KEY, 2000, (20, 30), (0.1, 0.5), (0.5, 2.0)), np.float64)
     (top, left), (height, width) = found.T[:2], found.T[2:]
     assert min(top.min(), left.min()) > -1e-4
@@ -170,7 +170,7 @@ def test_what_views_of_boxes_refuse():
 # Color and blur
 
 
-def test_brightness_is_added_and_contrast_is_about_the_mean():
+def test_brightness_and_contrast():
     images = np.asarray(IMAGES, np.float64).reshape(6, *SHAPE)
     added = np.asarray(apply_view(ColorJitter(SHAPE, 0.5, 0.0), KEY, IMAGES)).reshape(images.shape) - images
     np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1, :1], added.shape), atol=1e-6)
@@ -231,7 +231,7 @@ def test_what_views_of_color_refuse():
             ColorJitter(COLORED, **{name: 1.5})
 
 
-def test_a_blur_is_a_gaussian_mean_that_keeps_constants():
+def test_blur_is_a_gaussian_mean_that_keeps_constants():
     flat = jnp.full((6, 70), 3.0)
     np.testing.assert_allclose(apply_view(Blur(SHAPE, probability=1.0), KEY, flat), flat, rtol=1e-6)
     sigma = np.array([0.05, 0.5, 1.0, 1.5, 2.0, 3.0])

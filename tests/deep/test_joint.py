@@ -84,7 +84,7 @@ def test_without_labels_it_is_idec():
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
 
 
-def test_labels_draw_codes_to_the_centers_of_their_classes():
+def test_labels_draw_codes_to_their_centers():
     made = module(weight=5.0)
     given = batch(made, jnp.asarray(Y))
     gradients = learned(made, given)[1]["centers"][...]
@@ -148,7 +148,7 @@ def test_without_labels_there_are_no_classes(digits, fitted):
         fitted[1].predict_class(digits[0])
 
 
-def test_classes_that_are_not_known_of_any_row_get_clusters_of_their_own(blobs):
+def test_unknown_classes_get_their_own_clusters(blobs):
     """Two of four blobs are told of: all rows of the other two are found, in clusters that stand for no class."""
     y = np.where((np.arange(300) % 5 == 0) & (blobs.y >= 2), 10 * blobs.y, -1)
     model = JointClustering(4, **SMALL).fit(blobs.x, y)
@@ -159,7 +159,7 @@ def test_classes_that_are_not_known_of_any_row_get_clusters_of_their_own(blobs):
     assert (model.predict_class(blobs.x[blobs.y == 2]) == 20).mean() > 0.95
 
 
-def test_rows_of_known_classes_stay_in_their_clusters_at_the_start(blobs):
+def test_known_rows_start_in_their_clusters(blobs):
     """One row a class, its mean code far from that of its class: k-means with all rows comes to the class itself."""
     y = np.full(300, -1)
     for cluster in range(4):

@@ -123,7 +123,7 @@ def test_triplets_are_mined_as_it_is_told(mining):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_rows_of_no_label_are_not_pushed_from_those_with_one():
+def test_unlabeled_rows_are_not_pushed_away():
     """The position of an unlabeled sample does not change the gradients of labeled ones."""
     made = module("contrastive")
     labels = jnp.array([0, 0, 1, -1])
@@ -133,7 +133,7 @@ def test_rows_of_no_label_are_not_pushed_from_those_with_one():
     assert np.abs(gradient(rows)[3]).max() > 0  # its own views are drawn together
 
 
-def test_views_of_other_sizes_go_through_the_network_too():
+def test_views_of_other_sizes_pass_the_network():
     class Folded(nnx.Module):
         def __init__(self):
             self.layer = nnx.Linear(2, L, rngs=nnx.Rngs(0))
@@ -265,7 +265,7 @@ def test_attributes_have_their_shapes(blobs, tiny):
     assert tiny[2].classes_.size == 0
 
 
-def test_numbers_and_names_of_classes_are_learned_alike(blobs, tiny):
+def test_numbers_and_names_of_classes_are_alike(blobs, tiny):
     one, two, plain = tiny
     np.testing.assert_array_equal(one.transform(blobs.x), two.transform(blobs.x))
     assert not np.array_equal(one.transform(blobs.x), plain.transform(blobs.x))
@@ -323,6 +323,6 @@ def test_batches_without_any_positive_are_counted(blobs):
         ({"margin": 0.0}, None, ValueError, "margin=0.0 must be greater than 0"),
     ],
 )
-def test_what_cannot_be_learned_from_is_answered_in_full(blobs, options, y, error, message):
+def test_unusable_labels_are_answered_in_full(blobs, options, y, error, message):
     with pytest.raises(error, match=message):
         MetricEmbedding(4, **TINY | options).fit(blobs.x, y)

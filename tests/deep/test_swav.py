@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_the_paper_without_a_queue():
 
 
 @pytest.mark.parametrize(("queue_from", "first"), [(0, 2), (3, 3)])
-def test_a_queue_takes_part_once_it_is_full_and_its_time_has_come(queue_from, first):
+def test_queue_takes_part_once_full_and_due(queue_from, first):
     """Two batches fill it: from the third batch on, number 2, it may take part."""
     module = make(queue_from=queue_from)
     losses, after = batches(module, 4)
@@ -126,7 +126,7 @@ def test_a_queue_takes_part_once_it_is_full_and_its_time_has_come(queue_from, fi
     assert int(after.queued[...]) == QUEUE
 
 
-def test_a_queue_that_is_shorter_than_a_batch_holds_its_first_rows():
+def test_queue_shorter_than_a_batch():
     module = make(queue_size=10)
     _, after = batches(module, 2)
     expected = [embedded(module, view)[:10] for view in Shown()(None, np.float64(X[BATCH : 2 * BATCH]))[:2]]
@@ -195,7 +195,7 @@ def test_training_on_two_devices_is_training_on_one(trained):
     np.testing.assert_allclose(spread.module.queue[...], trained[2].module.queue[...], atol=1e-3)
 
 
-def test_assignments_of_rows_on_two_devices_are_those_of_one():
+def test_assignments_on_two_devices_are_those_of_one():
     scores = np.random.default_rng(1).uniform(-1, 1, size=(24, 5)).astype(np.float32)
     mask = np.arange(24) < 10  # the second device has no row that exists
     rows = PartitionSpec(ROWS)
@@ -257,7 +257,7 @@ def test_a_collapse_is_told_and_no_nan(spoil):
     assert np.isfinite([record["loss"] for record in ended.history]).all()
 
 
-def test_all_rows_at_one_prototype_are_a_collapse_once_a_network_has_learned(key):
+def test_all_rows_at_one_prototype_are_a_collapse(key):
     module = make(NOISY)
     away = -jnp.abs(jax.random.normal(key, (PROTOTYPES - 1, LATENT)))
     module.head = None
@@ -293,7 +293,7 @@ def test_prototypes_that_share_rows_are_a_cluster(key):
     np.testing.assert_array_equal(merge_prototypes(key, found, 6), np.arange(6))
 
 
-def test_a_prototype_without_rows_is_no_cluster_of_its_own(key):
+def test_prototype_without_rows_is_no_cluster(key):
     prototypes = on_circle([0.0, 0.2, 1.1, 1.3, 3.0])
     found = prototype_statistics(on_circle(np.r_[np.linspace(0, 0.2, 50), np.linspace(1.1, 1.3, 50)]), prototypes, 0.01)
     np.testing.assert_array_equal(found.counts[4], 0)
@@ -375,7 +375,7 @@ def test_a_wrong_module_is_answered_in_full():
         make(queue_size=-1)
 
 
-def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
+def test_digits_are_better_than_untrained(digits):
     x, truth = digits
     options = {"hidden": (128,), "latent": 32, "projection": 32, "random_state": 0}
     model = SwAVClusterer(10, **options, epochs=10).fit(x)
@@ -386,7 +386,7 @@ def test_digits_are_told_apart_better_than_by_the_untrained_network(digits):
     assert metrics.clustering_accuracy(truth, model.labels_) >= bare + 0.3
 
 
-def test_clusters_may_differ_in_size_where_each_has_several_prototypes():
+def test_several_prototypes_allow_unequal_clusters():
     x, truth = make_blobs(n_samples=[900, 350, 150, 100], n_features=8, cluster_std=2.5, random_state=1)
     options = {"hidden": (64,), "latent": 16, "projection": 16, "epochs": 6, "random_state": 0}
     labels = SwAVClusterer(4, **options, n_prototypes=20).fit(x).labels_

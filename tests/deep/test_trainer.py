@@ -52,12 +52,12 @@ def test_batches_cover_every_row_once_a_pass(n, batch, steps):
     assert not np.array_equal(other, at_once)
 
 
-def test_all_rows_have_their_turn_where_a_pass_leaves_some_out():
+def test_all_rows_have_their_turn_over_passes():
     rows = shuffled_batches(jax.random.key(0), jnp.int32(0), steps=40, n=15, batch=8)
     assert set(np.unique(rows)) == set(range(15))
 
 
-def test_steps_see_the_rows_of_their_index_and_their_targets():
+def test_steps_see_their_rows_and_targets():
     class Looks(Line):
         def loss(self, batch, key):
             gap = jnp.abs(batch.x - data[batch.index]).max() + jnp.abs(batch.target - jnp.square(batch.x)).max()
@@ -88,7 +88,7 @@ def test_steps_are_those_of_gradient_descent():
     assert int(trained.module.steps[...]) == 2 * steps
 
 
-def test_it_stops_when_few_rows_change_and_labels_are_those_of_the_module(tmp_path):
+def test_training_stops_when_few_labels_change(tmp_path):
     options = {"tol": 0.02, "epochs": 100, "optimizer": PLAIN, "checkpoints": Checkpoints(tmp_path)}
     trained = fit(Line(), **options)
     assert trained.status is Status.CONVERGED
@@ -151,7 +151,7 @@ def test_a_callback_stops_it_and_all_of_them_are_told():
     assert first.events[-1] == "cut"
 
 
-def test_fast_is_bfloat16_with_parameters_and_loss_in_float32():
+def test_fast_keeps_parameters_and_loss_in_float32():
     seen = {}
 
     class Watched(Regular):
@@ -256,7 +256,7 @@ EXTRA = {
 
 
 @pytest.mark.parametrize("name", EXTRA)
-def test_optimizers_with_further_arguments_are_those_of_optax(name):
+def test_optimizers_with_further_arguments(name):
     optimizer = EXTRA[name]
     module = Line()
     trained = fit(module, optimizer=optimizer, batch_size=N, steps_per_epoch=5, epochs=1)
@@ -289,7 +289,7 @@ def test_what_is_no_optimizer_is_answered_with_one(make, message):
         fit(Line(), optimizer=make())
 
 
-def test_a_batch_is_no_more_than_the_rows_unless_it_is_asked_for():
+def test_default_batch_is_at_most_the_rows():
     trained = train(jax.random.key(0), Line(), X, epochs=2, optimizer=PLAIN)
     assert trained.steps == 2
     assert_same(trained, fit(Line(), epochs=2, optimizer=PLAIN, batch_size=N))

@@ -28,7 +28,7 @@ class Concluded(Line):
         return RefreshResult(jnp.int32(z[:, 0] + self.point[...][0] > 1))
 
 
-def test_a_module_may_conclude_in_place_of_the_last_look(tmp_path):
+def test_module_may_conclude_in_place_of_last_refresh(tmp_path):
     options = {"epochs": 3, "batch_size": 10, "checkpoints": Checkpoints(tmp_path, every=1)}
     looks = []
     follow = lambda report: looks.append((report.labels, report.module().mark[...]))  # noqa: E731
@@ -124,7 +124,7 @@ def test_what_a_module_asks_for_is_done():
     assert "changed" not in trained.history[1]
 
 
-def test_what_cannot_be_told_apart_ends_after_three_looks_or_at_the_end():
+def test_collapse_ends_after_three_refreshes():
     trained = fit(OnSphere(collapsed=True), epochs=9)
     assert (trained.status, len(trained.history)) == (Status.COLLAPSED, 2)
     assert [record["collapsed"] for record in trained.history] == [1.0, 1.0]
@@ -141,7 +141,7 @@ def test_what_is_known_must_be_of_each_row():
         fit(OnSphere(), y=np.zeros(3))
 
 
-def test_a_step_whose_second_turn_fails_is_undone_in_whole():
+def test_step_with_a_failed_second_turn_is_undone():
     trained = fit(Players(spoil=True), optimizer=PLAIN, epochs=1, steps_per_epoch=2)
     assert (float(trained.module.hare[...]), trained.steps, trained.history) == (0, 0, ())
 
@@ -159,13 +159,13 @@ HOOKS = [("refesh", "refresh"), ("finalise", "finalize"), ("trainables", "traina
 
 
 @pytest.mark.parametrize(("name", "hook"), HOOKS)
-def test_a_misspelt_hook_fails_when_its_class_is_defined(name, hook):
+def test_misspelt_hook_fails_at_class_definition(name, hook):
     with pytest.raises(TypeError, match=f"Bad.{name} is not a hook of ClusteringModule, and {hook} is one"):
         type("Bad", (ClusteringModule,), {name: None})
     assert type("Good", (ClusteringModule,), {"labels": None, "_refesh": None, hook: None})
 
 
-def test_only_clustering_modules_are_trained_and_a_loss_is_all_they_need():
+def test_only_clustering_modules_are_trained():
     class Bare(ClusteringModule):
         def __init__(self):
             self.point = nnx.Param(jnp.zeros(D))

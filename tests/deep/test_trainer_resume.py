@@ -45,7 +45,7 @@ def whole(request):
     return make, fit(make())
 
 
-def test_the_loss_falls_and_the_module_that_was_passed_is_as_it_was(whole):
+def test_loss_falls_and_passed_module_is_unchanged(whole):
     make, _ = whole
     module = make()
     before, graph = bits(module), nnx.graphdef(module)
@@ -102,7 +102,7 @@ def test_a_run_cut_at_any_epoch_goes_on_bit_for_bit(whole, tmp_path):
         assert epochs.numbers == list(range(epoch, EPOCHS + 1))
 
 
-def test_a_run_cut_twice_goes_on_and_a_finished_one_comes_back(whole, tmp_path):
+def test_run_cut_twice_goes_on(whole, tmp_path):
     make, trained = whole
     where = Checkpoints(tmp_path, every=1)
     for epoch in (2, 3):
@@ -124,7 +124,7 @@ def test_a_run_cut_twice_goes_on_and_a_finished_one_comes_back(whole, tmp_path):
         fit(make(), checkpoints=where, resume=True, optimizer=PLAIN)
 
 
-def test_ctrl_c_is_answered_between_epochs_and_keeps_the_last_one(whole, tmp_path):
+def test_ctrl_c_keeps_the_last_epoch(whole, tmp_path):
     make, trained = whole
     where = Checkpoints(tmp_path, every=EPOCHS + 1)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -139,7 +139,7 @@ def test_ctrl_c_is_answered_between_epochs_and_keeps_the_last_one(whole, tmp_pat
     assert epochs.numbers == list(range(2, EPOCHS + 1))
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_training(whole, tmp_path, monkeypatch):
+def test_full_disk_costs_a_checkpoint_not_the_training(whole, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -150,7 +150,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_training(whole, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_run_goes_on_where_more_epochs_are_asked_for(whole, tmp_path):
+def test_finished_run_goes_on_for_more_epochs(whole, tmp_path):
     make, trained = whole
     where = Checkpoints(tmp_path)
     fit(make(), checkpoints=where, epochs=2)

@@ -65,7 +65,7 @@ def copied(view):
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=type_name)
-def test_views_are_safe_under_jit_and_vmap_and_equal_ones_are_one_program(view, compiles):
+def test_views_under_jit_and_vmap_share_programs(view, compiles):
     keys = jax.random.split(KEY, 2)
     first = keys[0]
     both = jnp.stack([COLORS, COLORS + 1])
@@ -83,7 +83,7 @@ def test_views_are_safe_under_jit_and_vmap_and_equal_ones_are_one_program(view, 
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=type_name)
-def test_rows_that_are_equal_are_changed_each_in_its_own_way(view):
+def test_equal_rows_are_augmented_differently(view):
     # Swaps with equal rows change nothing: every row gets a number of its own added.
     x = jnp.tile(COLORS[:1], (6, 1)) + jnp.arange(6.0)[:, None] * isinstance(view, (FeatureCorruption, Mixup))
     changes = np.asarray(apply_view(view, KEY, x) - x)
@@ -167,7 +167,7 @@ NUMBERED = jnp.arange(40.0)[:, None] + jnp.arange(50) / 100
 """Row i and column j hold i + j/100."""
 
 
-def test_swaps_take_the_columns_value_of_another_row_at_their_rate():
+def test_swaps_take_values_of_other_rows_at_their_rate():
     for rate in (0.3, 1.0):
         swapped = np.asarray(apply_view(FeatureCorruption(rate), KEY, NUMBERED))
         rows, columns = np.floor(swapped + 1e-3), (swapped % 1) * 100
@@ -184,7 +184,7 @@ def test_swaps_take_the_columns_value_of_another_row_at_their_rate():
         FeatureCorruption(1.5)
 
 
-def test_mixing_moves_rows_a_part_of_the_way_to_another():
+def test_mixing_moves_rows_towards_another():
     x = jax.random.normal(KEY, (12, 6))
     mixed = np.asarray(apply_view(Mixup(0.4), KEY, x), np.float64)
     rows = np.asarray(x, np.float64)
@@ -219,7 +219,7 @@ def test_a_chain_is_its_views_each_with_its_key():
             Chain(*views)
 
 
-def test_several_views_are_the_large_ones_first_with_keys_of_their_own():
+def test_large_views_are_first_with_their_own_keys():
     global_view, local_view = GaussianNoise(0.1), RandomResizedCrop(SHAPE, (0.2, 0.4), size=3)
     views = MultiCrop(global_view, local_view, n_global=2, n_local=3)
     found = apply_view(views, KEY, IMAGES)
@@ -246,7 +246,7 @@ def wider(key, x):
         (MultiCrop(GaussianNoise(0.1), Masking(0.2), n_global=2, n_local=1), [(2, 6, 70), (1, 6, 70)]),
     ],
 )
-def test_views_go_through_a_network_by_shape_and_come_out_in_their_order(views, expected):
+def test_views_go_through_a_network_by_shape(views, expected):
     def network(x):
         return jnp.stack([jnp.sum(x, axis=1), x[:, 0]], axis=1)
 

@@ -53,7 +53,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_kmeans_from_the_same_start_equals_scikit_learn(case, weighted):
+def test_kmeans_of_the_same_start_is_scikit_learns(case, weighted):
     x, weights, init, k = case
     weights = weights if weighted else None
     ours = KMeans(k, init=init, n_init=1).fit(x, sample_weight=weights)
@@ -77,7 +77,7 @@ def test_attributes_have_scikit_learns_types(blobs, name):
         assert ours.flags.writeable
 
 
-def test_partial_fit_on_the_same_batches_equals_scikit_learn(blobs):
+def test_partial_fit_equals_scikit_learn(blobs):
     options = {"init": blobs.x[:4], "n_init": 1, "reassignment_ratio": 0.0}
     ours, theirs = MiniBatchKMeans(4, **options), sklearn.cluster.MiniBatchKMeans(4, **options)
     weights = np.random.default_rng(2).uniform(0.5, 2, 300)
@@ -173,7 +173,7 @@ def test_a_callable_is_called_as_scikit_learn_calls_it(blobs, cls):
     np.testing.assert_array_equal(clone(estimator).fit(blobs.x).labels_, estimator.labels_)
 
 
-def test_each_split_starts_from_what_a_callable_returns(blobs):
+def test_each_split_starts_from_a_callable(blobs):
     X = blobs.x.astype(np.float64)
     clusters = []
 
@@ -265,7 +265,7 @@ def test_squares_beyond_float32_are_no_matter(blobs):
     np.testing.assert_allclose(estimator.inertia_ * 1e-74, KMeans(4, random_state=0).fit(blobs.x).inertia_, rtol=1e-5)
 
 
-def test_running_out_of_steps_is_a_status_and_no_warning(blobs):
+def test_max_steps_is_a_status_and_no_warning(blobs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimator = KMeans(4, init=blobs.x[:4], n_init=1, max_iter=1).fit(blobs.x)

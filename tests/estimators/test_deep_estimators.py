@@ -129,14 +129,14 @@ def test_columns_of_one_unit_keep_their_shares():
     np.testing.assert_array_equal(scaled(constant, "auto", "gaussian")[0][:, 4], 0)
 
 
-def test_pixels_that_hardly_ever_light_up_are_not_scaled_up():
+def test_rarely_lit_pixels_are_not_scaled_up():
     x = np.random.default_rng(0).uniform(0, 255, (300, 9))
     x[:, :6] = np.where(np.arange(300)[:, None] % 50 == np.arange(6), x[:, :6], 0)
     x[0] = 255
     assert np.unique(scaled(x, "auto")[1].factor).size == 1
 
 
-def test_columns_of_small_units_count_beside_many_of_large_ones():
+def test_columns_of_small_units_count():
     x = np.random.default_rng(0).normal(size=(300, 10)) * np.where(np.arange(10) < 3, 1, 1000)
     np.testing.assert_allclose(scaled(x, "auto")[0].std(0), 1, rtol=1e-5)
 

@@ -69,7 +69,7 @@ def test_a_bad_seed_is_refused(blobs, seed, message):
     [np.float64, np.float32, np.float16, jnp.asarray, np.ndarray.tolist, np.asfortranarray],
     ids=lambda convert: convert.__name__,
 )
-def test_any_matrix_gives_the_same_clusters_in_its_dtype(blobs, convert):
+def test_any_matrix_has_the_same_clusters_in_its_dtype(blobs, convert):
     x = np.round(blobs.x)
     estimator = KMeans(4, random_state=0).fit(convert(x))
     np.testing.assert_array_equal(estimator.labels_, KMeans(4, random_state=0).fit(x).labels_)
@@ -248,7 +248,7 @@ def test_columns_of_a_data_frame():
         KMeans(2).fit(pandas.DataFrame(np.eye(3), columns=["a", "b", "a"]))
 
 
-def test_columns_in_another_order_are_named_in_one_sentence():
+def test_reordered_columns_are_named_in_one_sentence():
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(np.eye(3), columns=["a", "b", "c"])
     model = KMeans(2, random_state=0).fit(table)

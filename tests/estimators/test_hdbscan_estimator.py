@@ -97,7 +97,7 @@ def test_x_may_change_after_the_fit():
     np.testing.assert_array_equal(estimator.predict(BLOBS), before)
 
 
-def test_parameters_set_after_the_fit_wait_for_the_next(fitted):
+def test_parameters_set_after_a_fit_wait_for_the_next(fitted):
     estimator = HDBSCAN(10).fit(BLOBS).set_params(metric="manhattan", alpha=3.0, min_samples=2)
     np.testing.assert_array_equal(estimator.predict(BLOBS + 0.1), fitted.predict(BLOBS + 0.1))
 

@@ -74,7 +74,7 @@ def test_what_the_data_do_not_allow_is_said():
 
 
 @pytest.mark.filterwarnings("ignore:58 weights are positive, but too small")
-def test_weights_too_far_apart_are_not_called_duplicates():
+def test_weights_far_apart_are_not_called_duplicates():
     x = np.random.default_rng(0).normal(size=(59, 2))
     weights = np.where(np.arange(59) == 3, 1e45, 1.0)
     with pytest.warns(ConvergenceWarning, match="Only 1 of 59 distinct rows count: the other weights") as warnings:

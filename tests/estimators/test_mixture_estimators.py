@@ -109,7 +109,7 @@ def test_samples_are_of_the_mixture(blobs, start, name):
     assert abs(estimator.score(x) - estimator.score(blobs.x)) < 0.2
 
 
-def test_missing_cells_are_let_through_on_request_alone(blobs):
+def test_missing_cells_pass_on_request_alone(blobs):
     x = np.where(np.random.default_rng(0).random(blobs.x.shape) < 0.1, np.nan, blobs.x)
     with pytest.raises(ValueError, match=r"NaN values in columns 0, 1, 2, 3, 4.*or pass missing=True"):
         GaussianMixture(4).fit(x)
@@ -174,7 +174,7 @@ def test_the_unit_of_the_rows_does_not_matter(blobs, unit, dtype):
     np.testing.assert_allclose(estimator.score(scaled) + shift, plain.score(blobs.x), atol=1e-3)
 
 
-def test_a_ridge_above_the_variance_of_the_rows_is_told(blobs):
+def test_ridge_above_the_variance_warns(blobs):
     with pytest.warns(ConvergenceWarning, match="reg_covar=1e-06 is more than the variance of the rows in every comp"):
         GaussianMixture(4, random_state=0, covariance_type="diag").fit(blobs.x.astype(np.float64) * 1e-4)
 
@@ -234,7 +234,7 @@ def test_dominant_weight_collapses_a_component(name, heavy):
 
 
 @pytest.mark.parametrize("make", [GaussianMixture, BayesianGaussianMixture])
-def test_published_weights_are_a_start_for_scikit_learn(make, blobs):
+def test_published_weights_start_scikit_learn(make, blobs):
     for dtype in (np.float32, np.float64):
         weights = make(4, random_state=0).fit(blobs.x.astype(dtype)).weights_
         assert weights.dtype == dtype

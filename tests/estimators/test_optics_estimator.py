@@ -43,7 +43,7 @@ def test_everything_published_is_scikit_learns(options):
 
 
 @pytest.mark.filterwarnings("ignore:No row is within", "ignore:All reachability values")
-def test_without_clusters_the_hierarchy_is_scikit_learns():
+def test_hierarchy_without_clusters_is_scikit_learns():
     x = load_iris().data
     ours, theirs = (each(max_eps=0.01).fit(x) for each in (OPTICS, sklearn.cluster.OPTICS))
     assert len(theirs.cluster_hierarchy_) == 0

@@ -139,7 +139,7 @@ def test_the_frame_of_a_fit_comes_back_to_the_bit():
     np.testing.assert_array_equal(back.enter(far), frame.enter(far))
 
 
-def test_dtypes_beyond_jax_are_saved_as_those_that_hold_them():
+def test_dtypes_beyond_jax_are_saved():
     arrays = {}
     back = decode(encode("value", np.array([1 / 3], np.longdouble), arrays), arrays)
     assert (back.dtype, back[0]) == (np.float64, 1 / 3)
@@ -205,7 +205,7 @@ def test_callable_parameter_is_refused_before_writing(blobs, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "model").labels_, estimator.labels_)
 
 
-def test_only_fitted_estimators_of_registered_classes_are_saved(blobs, fitted, tmp_path):
+def test_only_fitted_registered_estimators_are_saved(blobs, fitted, tmp_path):
     with pytest.raises(NotFittedError):
         KMeans().save(tmp_path / "model")
 
@@ -217,7 +217,7 @@ def test_only_fitted_estimators_of_registered_classes_are_saved(blobs, fitted, t
     assert not list(tmp_path.iterdir())
 
 
-def test_a_save_replaces_an_older_model_and_makes_parents(fitted, tmp_path):
+def test_save_replaces_a_model_and_makes_parents(fitted, tmp_path):
     path = tmp_path / "runs" / "a"
     fitted["kmeans"].save(path)
     fitted["bisecting-kmeans"].save(str(path))
@@ -345,13 +345,13 @@ def test_files_of_two_models_do_not_mix(fitted, model, tmp_path):
         load(model)
 
 
-def test_an_unknown_class_is_answered_with_the_known_ones(model):
+def test_unknown_class_is_answered_with_known_ones(model):
     rewrite(model, lambda content: content.update(estimator="kmedians"))
     with pytest.raises(ValueError, match="unknown estimator 'kmedians'; those known are kmeans, minibatch-kmeans"):
         load(model)
 
 
-def test_a_description_with_a_part_missing_is_not_a_model(model):
+def test_incomplete_description_is_not_a_model(model):
     rewrite(model, lambda content: content.pop("files"))
     with pytest.raises(ValueError, match=r"model.json is not a model"):
         load(model)

@@ -78,7 +78,7 @@ def test_embeddings_are_scikit_learns(moons, name):
     assert getattr(ours, "n_neighbors_", None) == (options.get("n_neighbors") or 20)
 
 
-def test_functions_are_called_as_scikit_learn_calls_them(moons):
+def test_functions_are_called_like_scikit_learns(moons):
     x, calls = moons[0][:30], []
 
     def pair(a, b):

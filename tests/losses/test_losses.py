@@ -109,7 +109,7 @@ def value_and_grad_of(loss):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_jit_and_vmap_change_nothing_and_gradients_are_finite(name):
+def test_jit_vmap_and_finite_gradients(name):
     loss = LOSSES[name]
     cases = [(tuple(jnp.asarray(each, jnp.float32) for each in floats), y) for floats, y in CASES.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
@@ -174,7 +174,7 @@ WEIGHTED = {
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_samples_of_weight_zero_are_ignored_even_if_nan(name):
+def test_nan_samples_of_weight_zero_are_ignored(name):
     z = jnp.asarray(Z, jnp.float32)
     value_and_grad = jax.jit(jax.value_and_grad(WEIGHTED[name]))
     padded = jnp.concatenate([z[:2], jnp.full((2, D), jnp.nan), z[4:]])

@@ -39,7 +39,7 @@ def test_k_means_is_the_formula_and_the_score():
     np.testing.assert_allclose(inertia, -kmeans.score(centers, x, weights=WEIGHTS), rtol=1e-6)
 
 
-def test_the_gradient_of_k_means_pulls_each_center_to_its_rows():
+def test_gradient_of_k_means_pulls_centers_to_rows():
     grad = jax.grad(lambda centers: losses.kmeans_loss(jnp.asarray(X, jnp.float32), centers, reduction="sum"))
     own = np.eye(K)[SQUARES.argmin(axis=1)]
     expected = 2 * (own.sum(axis=0)[:, None] * CENTERS - own.T @ X)
@@ -54,7 +54,7 @@ def test_k_means_far_from_the_origin():
 
 
 @pytest.mark.parametrize("variance", [0.7, 1e-3])
-def test_soft_k_means_is_the_formula_and_the_free_energy(variance):
+def test_soft_k_means_is_the_formula(variance):
     least = SQUARES.min(axis=1)
     powers = np.exp(-(SQUARES - least[:, None]) / (2 * variance))
     terms = least - 2 * variance * np.log(powers.mean(axis=1))
@@ -181,7 +181,7 @@ def test_swapped_prediction_is_the_formula():
     np.testing.assert_allclose(losses.swapped_prediction_loss(*narrow(a, b), **options), terms.mean(), rtol=1e-5)
 
 
-def test_the_assignments_of_swapped_prediction_are_constants():
+def test_swapped_assignments_are_constant():
     def loss_of_assignments(a, b, assignments):
         return losses.swapped_prediction_from_assignments(assignments, [a, b])
 
@@ -193,7 +193,7 @@ def test_the_assignments_of_swapped_prediction_are_constants():
     assert not any(grad.any() for grad in jax.grad(loss_of_assignments, argnums=2)(a, b, assignments))
 
 
-def test_crops_predict_the_assignments_of_the_first_views():
+def test_crops_predict_assignments_of_first_views():
     assignments = RNG.dirichlet(np.ones(K), (2, N))
     terms = np.zeros((2, N))
     for i in range(2):

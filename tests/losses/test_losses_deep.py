@@ -130,7 +130,7 @@ def test_dec_far_from_all_centers_and_at_one():
     assert heavy[1, 0] < -80  # a share of 0 in float32
 
 
-def test_an_offset_does_not_change_the_gradients_of_dec():
+def test_offset_does_not_change_gradients_of_dec():
     z, centers = (np.asarray(array + 1e4, np.float32) for array in (Z, CENTERS))
     near = tuple(each.astype(float) - 1e4 for each in (z, centers))
     p = formula_of_target(formula_of_assignments(*near, 1.0), np.ones(N))
@@ -144,14 +144,14 @@ def test_an_offset_does_not_change_the_gradients_of_dec():
         np.testing.assert_allclose(far, close, rtol=1e-4, atol=1e-6)
 
 
-def test_the_second_derivative_of_distances_is_that_of_the_first():
+def test_second_derivative_of_distances():
     with jax.enable_x64(True):
         z, centers = jnp.asarray(Z), jnp.asarray(CENTERS)
         grad = jax.jit(jax.grad(lambda z: jnp.sum(losses.student_t_assignments(z, centers)[:, 0])))
         check_grads(grad, (z,), order=1, modes=["fwd"])
 
 
-def test_a_target_of_zero_adds_nothing_and_an_assignment_of_zero_stays_finite():
+def test_zero_target_and_zero_assignment():
     q, p = narrow([[0.0, 1.0], [0.5, 0.5]]), narrow([[0.0, 1.0], [1.0, 0.0]])
     np.testing.assert_allclose(losses.dec_loss(q, p), np.log(2) / 2, rtol=1e-6)
     assert np.isfinite(jax.grad(losses.dec_loss)(q, p[::-1])).all()
@@ -179,7 +179,7 @@ def test_vade_is_the_formula(likelihood):
     np.testing.assert_allclose(weighted.loss, WEIGHTS @ (rebuilt + divergence) / WEIGHTS.sum(), rtol=1e-5)
 
 
-def test_a_prior_of_one_cluster_is_that_of_a_variational_autoencoder():
+def test_prior_of_one_cluster_is_that_of_a_vae():
     prior = {"log_weights": jnp.zeros(1), "means": jnp.zeros((1, D)), "log_variances": jnp.zeros((1, D))}
     terms = losses.vade_loss(*narrow((X, LOGITS, MEAN, LOG_VARIANCE)), z=narrow(Z), **prior)
     kl = np.sum(np.exp(LOG_VARIANCE) + MEAN**2 - 1 - LOG_VARIANCE, axis=1) / 2
@@ -272,7 +272,7 @@ def test_assignments_of_many_samples_in_one_program(n, k, d):
     np.testing.assert_allclose(jax.jit(losses.vade_responsibilities)(*rows), expected, atol=1e-5)
 
 
-def test_the_gradient_of_tight_clusters_is_of_differences():
+def test_gradient_of_tight_clusters_is_of_differences():
     """The gradient in log σ² is −.0007; x² − 2xμ + μ² in float32 gives +.249."""
     noise = np.where(np.arange(8) % 2, 1e-3, -1e-3)[:, None]
     means = np.array([[-10.0], [10.0]])

@@ -61,7 +61,7 @@ def test_pairs_with_fractional_labels():
     np.testing.assert_allclose(share, 0.25 * whole + 0.75 * none, rtol=1e-6)
 
 
-def test_the_rows_of_pairs_and_triplets_are_those_of_a_loop():
+def test_pairs_and_triplets_are_those_of_a_loop():
     known = [i for i in range(N) if LABELS[i] >= 0]
     pairs = losses.pairs_from_labels(LABELS)
     expected = [(i, j, LABELS[i] == LABELS[j]) for i, j in combinations(known, 2)]
@@ -241,7 +241,7 @@ def test_labels_of_any_width_strings_and_objects():
         losses.pairs_from_labels(np.array([1.0, np.nan], object))
 
 
-def test_rows_of_any_length_have_the_gradient_of_their_direction():
+def test_gradient_of_directions_of_any_length():
     a, b = A * 1e-13, B * 1e-13
     grad = jax.jit(jax.grad(losses.nt_xent_loss))
     np.testing.assert_allclose(grad(*narrow(a, b)) * 1e-13, grad(*narrow(A, B)), atol=1e-6)

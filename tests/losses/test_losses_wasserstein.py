@@ -47,7 +47,7 @@ def test_scores_are_compared_by_their_means():
     np.testing.assert_allclose(losses.wasserstein_generator_loss(*narrow(fake)), -np.mean(fake), rtol=1e-5)
 
 
-def test_each_pair_of_rows_has_a_point_of_its_own_between_them(key):
+def test_each_pair_has_its_own_point_between(key):
     real, fake = narrow(REAL, FAKE)
     points = losses.points_between(key, real, fake)
     fractions = np.asarray((points - fake) / (real - fake))
@@ -68,7 +68,7 @@ def test_the_penalty_is_the_formula():
     np.testing.assert_allclose(images, expected, rtol=1e-5)
 
 
-def test_unit_gradient_norm_has_no_penalty_and_a_flat_critic_a_finite_gradient():
+def test_penalty_of_unit_norm_and_of_a_flat_critic():
     unit = jnp.asarray([0.6, 0.0, 0.8])
     np.testing.assert_allclose(losses.gradient_penalty(lambda x: x @ unit, *narrow(REAL)), 0, atol=1e-12)
 

@@ -232,7 +232,7 @@ def test_expected_information_of_a_large_table():
     assert result == pytest.approx(expected, rel=1e-7)
 
 
-def test_expected_information_does_not_depend_on_the_chunks(monkeypatch):
+def test_expected_information_is_alike_in_any_chunks(monkeypatch):
     rows, cols = np.array([5, 17, 300, 42]), np.array([100, 200, 60, 4])
     whole = expected_information(rows, cols)
     monkeypatch.setattr(external, "CHUNK_TERMS", 1)
@@ -397,7 +397,7 @@ def test_missing_values_of_pandas_are_refused():
         assert metrics.adjusted_rand_score(series[[0, 2, 3]], [1, 1, 0]) == 1
 
 
-def test_objects_are_numbers_or_strings_if_they_all_are():
+def test_objects_that_are_numbers_or_strings():
     for labels in (
         np.array([1, 0, 1, 0], object),
         np.array([1.0, 0, True, False], object),

@@ -161,7 +161,7 @@ def test_the_unit_does_not_matter(name, unit):
 
 
 @pytest.mark.parametrize("copies", [1, 2])
-def test_a_row_is_at_distance_zero_from_itself_and_its_copies(copies):
+def test_distance_to_copies_is_zero(copies):
     # Of the few distances within a cluster those that should be 0 would weigh if they were only nearly 0.
     x = np.repeat(RNG.normal(size=(40, 64)).astype(np.float32) + 30, copies, axis=0)
     labels = np.arange(len(x)) // (2 * copies)

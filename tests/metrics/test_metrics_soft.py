@@ -107,7 +107,7 @@ def test_gradients_are_finite_where_distances_vanish():
             assert np.isfinite(gradient).all()
 
 
-def test_climbing_the_soft_silhouette_separates_clusters():
+def test_ascent_of_soft_silhouette_separates_clusters():
     def score(logits):
         return metrics.soft_silhouette(X, jax.nn.softmax(logits))
 
@@ -140,7 +140,7 @@ def test_padding_changes_nothing():
     assert float(result) == pytest.approx(float(metrics.soft_silhouette(X, SOFT)), abs=1e-6)
 
 
-def test_soft_silhouettes_and_their_gradient_never_build_all_distances():
+def test_soft_silhouettes_never_hold_all_distances():
     n, k = 8192, 4
     x, q = jax.ShapeDtypeStruct((n, 16), jnp.float32), jax.ShapeDtypeStruct((n, k), jnp.float32)
     for program in (metrics.soft_silhouette, jax.grad(metrics.soft_silhouette, argnums=(0, 1))):

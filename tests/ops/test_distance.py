@@ -94,7 +94,7 @@ def test_minkowski_with_any_power(p):
     assert np.isfinite(gradient[1]).all()
 
 
-def test_the_gradient_of_minkowski_is_that_of_its_formula():
+def test_gradient_of_minkowski_is_its_formula():
     x, y = rows("minkowski", 5, 4), rows("minkowski", 6, 4, seed=1)
     gradient = jax.jit(jax.grad(lambda x: distance.minkowski(x, jnp.asarray(y), p=3.0).sum()))(x)
     apart = x[:, None].astype(float) - y[None]
@@ -181,7 +181,7 @@ def test_small_angles():
     np.testing.assert_allclose(jax.jit(distance.correlation)(shifted, shifted), expected, atol=1e-6)
 
 
-def test_conventions_for_rows_without_a_direction_or_an_entry():
+def test_rows_without_direction_or_entry():
     x = np.float32([[0, 0, 0], [2, 2, 2], [1, 0, 3]])
     names = ("correlation", "cosine", "canberra", "braycurtis", "jaccard")
     run = jax.jit(lambda x, y: {name: distance.metric_function(name)(x, y) for name in names})

@@ -114,7 +114,7 @@ def test_running_out_of_steps_is_a_status():
 
 
 @pytest.mark.parametrize("n", [60, N])
-def test_a_status_is_that_of_the_residuals_that_are_given(n):
+def test_status_is_that_of_the_residuals(n):
     found = solve(with_spectrum(np.linspace(0, 2, n))[0], 3, tol=1e-18, max_steps=4)
     assert found.residuals.max() > 1e-18
     assert Status(int(found.status)) in (Status.PRECISION, Status.MAX_STEPS)

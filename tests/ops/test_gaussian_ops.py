@@ -118,7 +118,7 @@ def test_many_columns(d):
 
 
 @pytest.mark.parametrize("name", COVARIANCE_TYPES)
-def test_differences_keep_tight_clusters_that_lie_far_apart(name):
+def test_differences_keep_tight_far_clusters(name):
     # Ten thousand standard deviations: the squares of products differ by 1e8 of their own rounding errors.
     x, means = rows_and_means(distance=10, deviation=1e-3)
     covariances = covariances_of(name, scale=1e-6)
@@ -234,7 +234,7 @@ invert_lower = jax.jit(full.invert_lower)
 
 
 @pytest.mark.parametrize("case", SINGULAR)
-def test_singular_matrices_are_repaired_and_pointed_out(case):
+def test_singular_matrices_are_repaired_and_flagged(case):
     assert_repaired(SINGULAR[case], np.float32)
 
 
@@ -260,7 +260,7 @@ def assert_repaired(matrix, dtype):
     assert ridge[0, 0] <= 2 * least + 1e-4 * max(np.abs(matrix).max(), 1e-12)
 
 
-def test_a_matrix_that_is_not_finite_stops_no_other_and_stays_what_it_is():
+def test_nonfinite_matrix_leaves_the_others_alone():
     both = jnp.stack([jnp.eye(D), jnp.full((D, D), jnp.nan), jnp.zeros((D, D))])
     kept, factor, repaired = factor_dense(both)
     np.testing.assert_array_equal(repaired, [False, False, True])
@@ -380,7 +380,7 @@ def test_an_impossible_row_is_nobodys():
 
 
 @pytest.mark.parametrize("tile", [7, 60])
-def test_folded_responsibilities_do_not_depend_on_the_tile(tile):
+def test_folded_responsibilities_in_any_tile(tile):
     logits = jnp.asarray(np.random.default_rng(6).normal(size=(K, N)), jnp.float32)
 
     def total(logits, tile):

@@ -47,7 +47,7 @@ def pair(request):
     return AFFINITIES[request.param]()
 
 
-def test_products_degrees_and_scaling_are_those_of_the_matrix(pair):
+def test_products_and_degrees_are_the_matrixs(pair):
     affinity, matrix = pair
     rng = np.random.default_rng(2)
     v, scale = rng.normal(size=(affinity.n, 3)).astype(np.float32), rng.random(affinity.n).astype(np.float32)
@@ -90,7 +90,7 @@ def test_neighbors_are_scikit_learns(traced):
     np.testing.assert_allclose(dense(build(x)), (ones + ones.T) / 2)
 
 
-def test_neighbors_of_duplicates_may_leave_out_the_row_itself():
+def test_neighbors_of_duplicates():
     x = np.zeros((6, 2), np.float32)
     ones = np.zeros((6, 6))
     ones[:, :2] = 1

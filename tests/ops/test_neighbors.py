@@ -181,7 +181,7 @@ def test_more_neighbors_than_rows(k):
         nearest_rows(as_metric_space(np.eye(3)), k)
 
 
-def test_other_rows_have_no_distances_that_are_not_given():
+def test_precomputed_distances_of_other_rows():
     with pytest.raises(TypeError, match="queries need a metric space"):
         nearest_rows(as_metric_space(np.zeros((3, 3)), "precomputed"), 1, queries=np.eye(3))
 

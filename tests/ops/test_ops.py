@@ -50,7 +50,7 @@ def test_distances_agree_with_scipy(name, d, offset):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_is_at_distance_zero_with_a_finite_gradient(name):
+def test_zero_distance_has_a_finite_gradient(name):
     x = jnp.asarray([[1.0, 2.0, 3.0, 4.0, 5.0]])
     function = distance.metric_function(name, **NAMES[name])
     found, gradient = jax.jit(jax.value_and_grad(lambda y: function(x, y).sum()))(x)

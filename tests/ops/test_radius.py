@@ -90,7 +90,7 @@ def test_a_partition_holds_every_row_once_in_its_box(name):
 
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
 @pytest.mark.parametrize("far", [0.0, 1e12])
-def test_in_many_columns_blocks_hold_what_belongs_together(scale, far):
+def test_blocks_of_many_columns_hold_neighbors(scale, far):
     truth = np.arange(2_000) % 7
     x = 30 * RNG.normal(size=(7, 16))[truth] + RNG.normal(size=(2_000, 16))
     x[0] += far
@@ -118,7 +118,7 @@ def test_pairs_hold_all_near_rows_once(name, power):
         assert inside[np.ix_(block_of == first, block_of == second)].all()
 
 
-def test_blocks_that_are_wholly_near_are_not_looked_into():
+def test_wholly_near_blocks_are_skipped():
     x = np.random.default_rng(1).uniform(size=(9_000, 2))
     near = prepare_blocks(x, near_ball(2.0, 1.5))
     pairs, whole = expanded(near)
@@ -209,7 +209,7 @@ def test_float32_leaves_little_to_the_host(columns, monkeypatch):
     assert sum(compared_rows) < 800
 
 
-def test_float32_that_tells_nothing_leaves_to_the_host_what_is_near(monkeypatch):
+def test_host_decides_beyond_float32(monkeypatch):
     """Blocks of rows that are a billion radii apart are compared with their own rows, not with all."""
     compared_rows = record_host_rows(monkeypatch)
     x = np.repeat(np.random.default_rng(2).uniform(size=(600, 1)), 2, axis=0)

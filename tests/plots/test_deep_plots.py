@@ -88,7 +88,7 @@ def test_a_line_of_samples_is_a_cluster():
         plots.samples(rows, (2, 1, 2))
 
 
-def test_reconstruction_errors_are_fractions_of_the_variance():
+def test_reconstruction_errors_are_relative():
     x = np.random.default_rng(0).normal(size=(200, 3)) * [1, 10, 100]
     x = np.column_stack([x, np.ones(200)])
     back = np.column_stack([x[:, 0], np.full(200, x[:, 1].mean()), x[:, 2], np.zeros(200)])

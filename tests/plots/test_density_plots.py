@@ -81,7 +81,7 @@ def test_draws_on_the_axes_given_or_makes_one(draw):
 # Reachability ---------------------------------------------------------------------------------------------------
 
 
-def test_a_bar_for_each_row_in_order_in_the_color_of_its_cluster(order):
+def test_bars_of_rows_have_the_color_of_their_cluster(order):
     ax = plots.reachability(order.reachability_, order.ordering_, order.labels_, eps=1.5)
     (bars,) = ax.collections
     labels = order.labels_[order.ordering_]
@@ -129,7 +129,7 @@ def test_an_ordering_must_be_a_permutation(ordering):
         plots.reachability(np.zeros(65), ordering, TRUTH)
 
 
-def test_sorted_distances_and_the_fraction_of_core_samples():
+def test_sorted_distances_and_core_fraction():
     distances = RNG.permutation(np.append(np.arange(1.0, 11.0), np.inf))
     ax = plots.neighbor_distances(distances, min_samples=3, eps=4.0)
     np.testing.assert_allclose(ax.lines[0].get_xydata(), np.column_stack([np.arange(10, 101, 10), np.arange(1, 11)]))
@@ -151,7 +151,7 @@ def test_sorted_distances_and_the_fraction_of_core_samples():
 # Trees ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_dendrogram_shows_the_last_merges_in_the_colors_of_clusters():
+def test_dendrogram_has_last_merges_in_cluster_colors():
     merges = linkage(X, "average")
     ax = plots.dendrogram(merges, TRUTH, most=12)
     heights = sorted(line.get_ydata()[0] for line in ax.lines if np.ptp(line.get_ydata()) == 0)
@@ -163,7 +163,7 @@ def test_a_dendrogram_shows_the_last_merges_in_the_colors_of_clusters():
     assert "the last 11 of 64 merges" in title(ax)
 
 
-def test_a_branch_of_one_cluster_and_noise_is_the_clusters():
+def test_branch_of_one_cluster_and_noise():
     merges = np.array([[0, 1, 1.0, 2], [2, 4, 2.0, 3], [3, 5, np.inf, 4]])
     ax = plots.dendrogram(merges, np.array([1, 1, -1, 0]), name="mutual reachability")
     bars = {to_hex(line.get_color()): line.get_ydata()[0] for line in ax.lines if np.ptp(line.get_ydata()) == 0}
@@ -176,7 +176,7 @@ def test_a_branch_of_one_cluster_and_noise_is_the_clusters():
     assert {to_hex(line.get_color()) for line in plain.lines} == {style.INK}
 
 
-def test_small_branches_are_left_out_and_their_merges_skipped():
+def test_small_branches_and_merges_are_skipped():
     # Rows 0 to 2 are joined, then 3 and 4; row 5 joins the former, which the latter join; then comes row 6.
     merges = np.array(
         [[0, 1, 1.0, 2], [2, 7, 1.1, 3], [3, 4, 1.2, 2], [5, 8, 2.0, 4], [10, 9, 3.0, 6], [11, 6, 4.0, 7]]
@@ -194,7 +194,7 @@ def test_small_branches_are_left_out_and_their_merges_skipped():
 
 
 @pytest.mark.parametrize("least", [2, 5, 9])
-def test_the_merges_of_large_branches_are_those_of_the_hierarchy(least):
+def test_merges_of_large_branches_are_the_hierarchys(least):
     merges = linkage(X)
     rows = np.concatenate([np.ones(65), merges[:, 3]])
     large = (rows[merges[:, :2].astype(int)] >= least).all(1)
@@ -222,7 +222,7 @@ def test_wrong_dendrograms_are_refused(options, message):
 
 
 @pytest.mark.parametrize("kind", ["records", "object"])
-def test_icicles_are_as_wide_as_clusters_have_rows_and_as_long_as_they_last(kind):
+def test_icicles_show_sizes_and_lifetimes(kind):
     tree = TREE if kind == "records" else SimpleNamespace(**{name: TREE[name] for name in TREE.dtype.names})
     ax = plots.condensed_tree(tree, LABELS)
     (icicles,) = ax.collections
@@ -238,7 +238,7 @@ def test_icicles_are_as_wide_as_clusters_have_rows_and_as_long_as_they_last(kind
     assert sorted(texts(ax)) == ["0", "1"]
 
 
-def test_the_parts_of_a_cluster_lie_side_by_side_within_it():
+def test_parts_of_a_cluster_lie_side_by_side():
     result = trees._icicles(*trees._fields(TREE), LABELS)
     root, parts = result[0], sorted(result[1:], key=lambda icicle: icicle.left[0])
     assert (root.left[0], root.right[0]) == (0, 8)
@@ -247,7 +247,7 @@ def test_the_parts_of_a_cluster_lie_side_by_side_within_it():
     assert parts[1].right[0] <= root.right[-1]
 
 
-def test_clusters_below_a_selected_one_have_its_color_and_those_above_none():
+def test_colors_below_and_above_selected_clusters():
     labels = np.where(LABELS >= 0, 0, -1)
     assert [icicle.label for icicle in trees._icicles(*trees._fields(TREE), labels)] == [-1, 0, 0]
     ax = plots.condensed_tree(TREE, np.zeros(8, int))
@@ -270,7 +270,7 @@ def test_labels_of_another_tree_are_refused():
 # Graphs ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_widest_gap_is_labeled_and_the_eigenvalues_below_it_marked():
+def test_widest_eigenvalue_gap_is_labeled():
     ax = plots.eigengap([0.5, 0.0, 0.55, 0.01, 0.02])
     assert texts(ax) == ["widest gap after 3"]
     before, after = (collection.get_offsets().data for collection in ax.collections)
@@ -304,7 +304,7 @@ def edges(ax) -> list[set]:
 
 
 @pytest.mark.parametrize("graph", ["number", "sparse", "dense", "one direction"])
-def test_every_edge_is_drawn_once_those_that_are_cut_dark(graph):
+def test_every_edge_is_drawn_once_and_cut_ones_dark(graph):
     neighbors = kneighbors_graph(X, 12)
     either = neighbors + neighbors.T
     given = {

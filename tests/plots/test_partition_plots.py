@@ -52,7 +52,7 @@ def test_a_label_without_a_medoid_is_refused():
         plots.medoids(X, LABELS, [0, 1])
 
 
-def test_lines_carry_nearly_all_of_the_mass_and_the_heaviest_lie_on_top():
+def test_lines_carry_nearly_all_of_the_mass():
     ax = plots.transport_plan(PLAN, X, Y, labels=LABELS)
     result = lines(ax)
     ends = np.array(result.get_segments())
@@ -73,7 +73,7 @@ def test_a_plan_of_many_entries_shows_the_heaviest(monkeypatch):
     assert f"{np.sort(PLAN, axis=None)[-5:].sum() / PLAN.sum():.0%} of the mass" in ax.get_title("left")
 
 
-def test_without_rows_the_plan_is_a_picture_of_the_matrix():
+def test_plan_without_rows_is_a_picture_of_the_matrix():
     ax = plots.transport_plan(PLAN)
     np.testing.assert_array_equal(ax.images[0].get_array(), PLAN)
     assert ax.get_title("left") == "Plan of 12 rows onto 9"

@@ -57,7 +57,7 @@ def test_pca_map_is_scikit_learns_with_its_variance(ax):
     assert texts(ax) == ["0", "1", "2"]
 
 
-def test_two_columns_are_drawn_as_they_are_each_in_its_clusters_color(ax):
+def test_two_columns_are_drawn_in_cluster_colors(ax):
     plots.clusters_2d(X[:, :2], LABELS, ax=ax, columns=["length", "width"])
     (points,) = ax.collections
     pairs = zip(points.get_offsets(), points.get_facecolors(), strict=True)
@@ -183,7 +183,7 @@ def test_silhouette_of_many_rows_is_of_a_sample(ax, monkeypatch):
 
 
 @pytest.mark.parametrize("labels", [np.zeros(60, int), np.arange(60), np.full(60, -1)])
-def test_silhouette_needs_two_clusters_and_fewer_than_rows(labels):
+def test_silhouette_needs_two_to_n_minus_1_clusters(labels):
     with pytest.raises(ValueError, match="2 to n - 1"):
         plots.silhouette(X, labels)
 
@@ -269,7 +269,7 @@ def test_rows_of_any_dtype_are_drawn(ax, dtype):
     assert plots.silhouette(x, LABELS).get_xlabel() == "silhouette"
 
 
-def test_missing_cells_are_drawn_at_the_mean_of_their_column(ax):
+def test_missing_cells_are_drawn_at_column_means(ax):
     x = X[:, :2].astype(np.float64)
     x[3, 1] = np.nan
     at = maps.plane(x)
@@ -278,7 +278,7 @@ def test_missing_cells_are_drawn_at_the_mean_of_their_column(ax):
     plots.densities(x[:, 1:], CENTERS[:, :1], np.ones(3), covariance_type="spherical", ax=ax)
 
 
-def test_a_class_has_the_color_of_the_cluster_it_is_matched_with():
+def test_class_has_the_color_of_its_matched_cluster():
     labels = np.repeat([0, 1, 2, -1], [10, 20, 30, 5])
     truth = np.array(["c"] * 9 + ["a"] * 21 + ["b"] * 25 + ["d"] * 10)
     colors = style.colors_like(truth, labels)

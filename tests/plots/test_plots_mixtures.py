@@ -65,7 +65,7 @@ def assert_outlines(ax, means: np.ndarray, spreads: np.ndarray, clusters=(0, 1, 
 
 
 @pytest.mark.parametrize("kind", SPREADS)
-def test_ellipses_are_the_eigenvectors_of_each_covariance(ax, kind):
+def test_ellipses_are_eigenvectors_of_covariances(ax, kind):
     at = (slice(None), slice(2), slice(2)) if kind == "full" else np.s_[:2, :2] if kind == "tied" else np.s_[..., :2]
     spreads = SPREADS[kind] if kind == "spherical" else SPREADS[kind][at]
     plots.ellipses(X[:, :2], LABELS, CENTERS[:, :2], spreads, covariance_type=kind, weights=WEIGHTS, ax=ax)
@@ -75,7 +75,7 @@ def test_ellipses_are_the_eigenvectors_of_each_covariance(ax, kind):
 
 
 @pytest.mark.parametrize("kind", SPREADS)
-def test_ellipses_of_many_columns_are_those_of_the_marginal_in_the_principal_plane(ax, kind):
+def test_ellipses_of_many_columns_are_marginals(ax, kind):
     plots.ellipses(X, LABELS, CENTERS, SPREADS[kind], covariance_type=kind, weights=WEIGHTS, ax=ax)
     pca = PCA(2).fit(X)
     assert_outlines(ax, pca.transform(CENTERS), pca.components_ @ spread_out(kind) @ pca.components_.T)
@@ -83,7 +83,7 @@ def test_ellipses_of_many_columns_are_those_of_the_marginal_in_the_principal_pla
     assert [len(collection.get_offsets()) for collection in ax.collections] == [60, 3]
 
 
-def test_ellipses_lie_within_the_axes_unless_they_are_far_beyond_the_rows(ax):
+def test_ellipses_lie_within_the_axes(ax):
     x, means, labels = X[:, :2], CENTERS[:, :2], np.zeros(60, int)
     plots.ellipses(x, labels, means[:1], np.diag([4.0, 9.0])[None], ax=ax)
     low, high = ax.get_xlim()
@@ -94,7 +94,7 @@ def test_ellipses_lie_within_the_axes_unless_they_are_far_beyond_the_rows(ax):
     assert np.ptp(made.get_xlim()) < 1.2 * (1 + 2 * components.MAX_OVERHANG) * width
 
 
-def test_components_without_rows_or_finite_numbers_are_left_out_and_the_title_says_so(ax):
+def test_empty_or_nonfinite_components_are_left_out(ax):
     means, labels = CENTERS[:, :2], np.where(LABELS == 1, 0, LABELS)
     spreads = FULL[:, :2, :2].copy()
     empty = np.array([0.78, 0.02, 0.2])  # the weight of little more than a row, and no label
@@ -147,7 +147,7 @@ def test_one_column_has_density_curves_and_their_sum(ax):
     np.testing.assert_allclose(curves(full)[0], total)
 
 
-def test_label_frequencies_replace_weights_in_one_column(ax):
+def test_label_frequencies_replace_weights(ax):
     plots.ellipses(X[:, :1], LABELS, CENTERS[:, :1], np.ones((3, 1)), covariance_type="diag", ax=ax)
     np.testing.assert_allclose(curves(ax)[2][:, 1].max(), 20 / 60 * norm.pdf(0), rtol=1e-3)
     plain = plots.densities(X[:, :1], CENTERS[:, :1], np.ones((3, 1)), covariance_type="diag")
@@ -195,7 +195,7 @@ def test_densities_are_of_one_column():
 
 
 @pytest.mark.parametrize("kind", SPREADS)
-def test_covariances_of_every_type_are_projected_and_read_alike(kind):
+def test_covariances_of_every_type_are_projected_alike(kind):
     values = components.as_covariances(SPREADS[kind], kind, 3, 5)
     basis = np.linalg.qr(RNG.normal(size=(5, 2)))[0]
     expected = basis.T @ spread_out(kind) @ basis
@@ -225,7 +225,7 @@ def test_a_curve_without_a_bend_has_no_elbow(ax, inertias):
     assert not ax.texts
 
 
-def test_several_seeds_are_dots_and_the_best_of_them_a_line(ax):
+def test_seeds_are_dots_and_the_best_a_line(ax):
     inertias = np.array([[9.0, 8.0], [3.0, 4.0], [2.0, 2.5]])
     plots.elbow([1, 2, 3], inertias, ax=ax)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [8, 3, 2])
@@ -245,7 +245,7 @@ def test_sweep_marks_the_best(ax, best, k):
 CRITERIA = {"full": [[30.0, 31.0], [12.0, 11.0], [14.0, 14.0]], "tied": [[30.0, 30.0], [20.0, 22.0], [10.0, np.nan]]}
 
 
-def test_information_criteria_have_a_line_each_and_the_least_of_all_is_marked(ax):
+def test_information_criteria_mark_the_least(ax):
     plots.information_criteria([3, 1, 2], {name: [v[2], v[0], v[1]] for name, v in CRITERIA.items()}, ax=ax)
     full, tied, at, mark = ax.lines
     np.testing.assert_array_equal(full.get_xydata(), [[1, 30], [2, 11], [3, 14]])

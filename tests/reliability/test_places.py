@@ -42,14 +42,14 @@ def fit(folder, out, *more):
     return (*FIT, folder / "flowers.csv", "--k", K, "--truth", "species", *SILENT, "--out", out, *more)
 
 
-def test_names_are_drawn_letter_by_letter_and_no_command_reaches_the_terminal(folder):
+def test_names_are_drawn_without_commands(folder):
     page = (folder / "run" / "report.html").read_text()
     assert "$x^{$" in page
     assert "\x1b" not in page
     assert "<b>width</b>" not in page
 
 
-def test_a_saved_model_scales_new_rows_as_those_of_its_run(folder):
+def test_saved_model_scales_new_rows_like_its_run(folder):
     rows, _ = rows_and_species()
     model = jc.load(folder / "run" / "model")
     with pytest.warns(UserWarning, match="does not have valid feature names"):
@@ -142,7 +142,7 @@ def test_a_run_whose_files_are_not_listed_is_refused(folder, tmp_path, files, me
     assert message in refuse("predict", run, folder / "flowers.csv")
 
 
-def test_a_report_that_fails_costs_no_fit_and_can_be_drawn_again(folder, tmp_path, monkeypatch):
+def test_failed_report_can_be_drawn_again(folder, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no more ink")
 
@@ -194,7 +194,7 @@ def test_a_lock_whose_file_was_deleted_is_taken_anew(tmp_path):
     assert error.value.holder["pid"] == os.getpid()
 
 
-def test_a_run_that_a_killed_command_had_set_aside_comes_back(folder, tmp_path):
+def test_run_set_aside_by_a_killed_command_comes_back(folder, tmp_path):
     beside = tmp_path / ".run.jaxcluster"
     shutil.copytree(folder / "run", beside / "old")
     (beside / "new").mkdir()
@@ -204,7 +204,7 @@ def test_a_run_that_a_killed_command_had_set_aside_comes_back(folder, tmp_path):
     call("predict", tmp_path / "run", folder / "flowers.csv", "--quiet")
 
 
-def test_an_old_run_that_cannot_come_back_is_not_cleared(folder, tmp_path, monkeypatch):
+def test_old_run_that_cannot_come_back_is_kept(folder, tmp_path, monkeypatch):
     def fail(self, target):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

@@ -42,7 +42,7 @@ def start(*words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(("name", "code", "word"), [("SIGTERM", 75, "Terminated"), ("SIGINT", 130, "Interrupted")])
-def test_a_signal_ends_a_process_that_is_inside_a_compiled_program(name, code, word):
+def test_signal_ends_a_process_in_a_compiled_program(name, code, word):
     done = start(name)
     assert (done.returncode, done.stdout) == (code, "saved\n")
     assert done.stderr.endswith(f"{word}: one epoch is kept.\n")
@@ -66,7 +66,7 @@ def test_check_stopped_raises_the_requested_signal():
     signals.check_stopped()
 
 
-def test_hooks_run_from_the_innermost_and_one_that_fails_stops_none():
+def test_hooks_run_from_the_innermost():
     called = []
 
     def fail():

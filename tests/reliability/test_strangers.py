@@ -175,7 +175,7 @@ def test_a_place_of_a_run_is_neither_saved_nor_loaded(blobs, tmp_path):
         load(tmp_path / "model")
 
 
-def test_a_model_that_is_saved_again_while_it_is_loaded(model, saved, monkeypatch, blobs):
+def test_model_saved_again_while_it_is_loaded(model, saved, monkeypatch, blobs):
     read_arrays = persistence._read_arrays
 
     def replaced_first(file, content):

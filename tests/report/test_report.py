@@ -242,7 +242,7 @@ def test_many_columns_or_components_are_told_shortly(tmp_path):
     assert not any(table.get("class") == "grid" for table in page.all("table"))
 
 
-def test_empty_components_are_counted_but_not_on_the_maps(iris, labels, centers, spreads, tmp_path):
+def test_empty_components_are_counted_but_not_drawn(iris, labels, centers, spreads, tmp_path):
     five = np.concatenate([np.full((2, 4), 9.0), centers])
     components = Components([0, 0, 0.3, 0.5, 0.2], np.concatenate([spreads[:2], spreads]))
     page = mixture_report(tmp_path / "r.html", iris, labels + 2, five, components)
@@ -280,7 +280,7 @@ def test_every_ending_has_words():
 
 
 @pytest.mark.parametrize(("how", "axis"), [("standard", "z-score"), ("minmax", "0 to 1"), ("l2", "rows of length 1")])
-def test_centers_are_in_the_units_of_the_data_and_axes_say_what_they_are(iris, labels, centers, how, axis, tmp_path):
+def test_centers_are_in_data_units_with_named_axes(iris, labels, centers, how, axis, tmp_path):
     dataset = iris._replace(x=iris.x[:, :2] + 1e4, columns=list(iris.columns[:2]))
     scaled, scaling = scale(dataset.x, how)
     means = np.stack([scaled[labels == j].mean(0) for j in range(3)])
@@ -295,7 +295,7 @@ def test_centers_are_in_the_units_of_the_data_and_axes_say_what_they_are(iris, l
     assert "as they were clustered" in page.text
 
 
-def test_deviations_of_components_are_in_the_units_of_the_data(iris, labels, tmp_path):
+def test_deviations_are_in_data_units(iris, labels, tmp_path):
     scaled, scaling = scale(iris.x * 1000, "standard")
     means = np.stack([scaled[labels == j].mean(0) for j in range(3)])
     covariances = np.stack([np.cov(scaled[labels == j].T) for j in range(3)])
@@ -305,7 +305,7 @@ def test_deviations_of_components_are_in_the_units_of_the_data(iris, labels, tmp
     assert f"{tables.number(rows.mean(), 3)} ± {tables.number(rows.std(ddof=1), 3)}" in page.words
 
 
-def test_centers_that_differ_far_behind_the_point_are_told_apart():
+def test_centers_with_late_differences_are_told_apart():
     assert tables.numbers(np.array([1_700_000_030.95, 1_700_000_031.0])) == ["1,700,000,030.950", "1,700,000,031.000"]
     assert tables.numbers(np.array([1e12, 1e12 + 60])) == ["1,000,000,000,000", "1,000,000,000,060"]
     assert tables.numbers(np.array([5.0, 5.0])) == ["5.0000", "5.0000"]
@@ -370,13 +370,13 @@ def _lines(labels, truth) -> list[str]:
     return re.findall(r"<tr>.*?</tr>", tables.contingency(labels, truth))
 
 
-def test_contingency_is_ordered_by_commonest_class_with_noise_last():
+def test_contingency_order_by_class_with_noise_last():
     lines = _lines(np.array([-1, 0, 0, 1, 2, 2]), np.array(["a", "c", "c", "b", "a", "a"]))
     heads = [re.search(r"</span>(\w+)</th>", line)[1] for line in lines[1:-1]]
     assert heads == ["2", "1", "0", "noise"]
 
 
-def test_contingency_escapes_classes_and_gives_up_on_too_many():
+def test_contingency_escapes_and_limits_classes():
     assert "<b>" not in tables.contingency(np.array([0, 0]), np.array(["<b>", "x"]))
     assert "too many" in tables.contingency(np.zeros(100, int), np.arange(100))
 

@@ -77,7 +77,7 @@ def test_images_have_a_training_with_all_its_pictures(model, rows, training, tmp
     assert not any(line.get("class") == "warn" for line in page.all("p"))
 
 
-def test_rows_of_a_table_have_the_errors_of_their_columns(model, rows, training, tmp_path):
+def test_errors_of_a_table_name_columns(model, rows, training, tmp_path):
     dataset = Dataset("table", rows, np.arange(60) % 2)
     page = report(tmp_path, dataset, model.labels_, training._replace(endless=False), status=Status.MAX_STEPS)
     pictures = [svg["aria-label"] for svg in page.all("svg")]
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused(rows, training, tmp_path, changed, message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_without_a_decoder_shows_the_rows_nearest_to_prototypes(rows, tmp_path):
+def test_network_without_decoder_shows_nearest_rows(rows, tmp_path):
     model = SwAV(2, hidden=(8,), latent=2, projection=None, n_prototypes=5, epochs=1, random_state=0).fit(rows)
     training = Training(**model.report_parts(rows)["training"])
     assert (training.returned, training.decoded, training.samples) == (None, None, None)

@@ -72,7 +72,7 @@ def test_a_structure_of_other_rows_is_refused(found, message, tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
-def test_the_curve_of_dbscan_is_of_the_distances_that_make_core_rows(metric, monkeypatch):
+def test_curve_of_dbscan_is_of_core_distances(metric, monkeypatch):
     estimator = DBSCAN(1.5, min_samples=4, metric=metric).fit(X)
     found = Structure(**estimator.report_parts(X)["structure"])
     core = found.neighbor_distances <= found.eps
@@ -84,6 +84,6 @@ def test_the_curve_of_dbscan_is_of_the_distances_that_make_core_rows(metric, mon
     assert np.isin(some.neighbor_distances, found.neighbor_distances).all()
 
 
-def test_there_is_no_curve_where_neighbors_have_weights_or_are_too_few():
+def test_no_curve_for_weighted_or_too_few_neighbors():
     assert DBSCAN(1.5).fit(X).report_parts(X, np.ones(60)) == {}
     assert DBSCAN(1.5, min_samples=61).fit(X).report_parts(X) == {}
