@@ -182,11 +182,16 @@ def sample_rows(x, weights):
     """Sample of rows of positive weight, spread over all of them without a period."""
     rows = None if weights is None else np.flatnonzero(weights)
     n = x.shape[0] if rows is None else len(rows)
-    index = _spread_indices(n, min(n, SAMPLE, max(TRACED_SAMPLE, SAMPLED_NUMBERS // x.shape[1])))
+    index = spread_indices(n, sample_size(n, x.shape[1]))
     return x[index if rows is None else rows[index]]
 
 
-def _spread_indices(n, count):
+def sample_size(n: int, d: int) -> int:
+    """Number of rows, of n, whose median is the origin of a frame."""
+    return min(n, SAMPLE, max(TRACED_SAMPLE, SAMPLED_NUMBERS // d))
+
+
+def spread_indices(n, count):
     """Sample of ``count`` of n indices, one in each of as many equal parts, at positions without a period."""
     # One index in each part, at a golden-ratio sequence of offsets: even, and in no resonance with periodic rows.
     steps = np.arange(count)
@@ -216,7 +221,7 @@ def _typical(radii):
 
 def traced_frame(x, counted, axis_name, center=True):
     """Frame of traced samples, by the entries where ``counted`` is True."""
-    index = _spread_indices(x.shape[0], min(x.shape[0], TRACED_SAMPLE))
+    index = spread_indices(x.shape[0], min(x.shape[0], TRACED_SAMPLE))
     sample, counts = _gather(x[index], axis_name), _gather(counted[index], axis_name)
     infinite = jnp.asarray(jnp.inf, x.dtype)
     columns = jnp.sort(jnp.where(counts, sample, infinite).T, axis=1)

@@ -164,17 +164,17 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
     n, d = x.shape
     dtype = float_dtype(x.dtype)
     memory.check(FIT_COPIES * x.size * dtype.itemsize, f"{n:,} rows of {d:,} columns", "Pass fewer of them.")
-    weights, weight_exponent = _scaled_weights(weights)
-    out = _aligned((padded_size(n), d), dtype)
+    weights, weight_exponent = scaled_weights(weights)
+    out = aligned((padded_size(n), d), dtype)
     if unit_rows:
         _range(x, missing)
-        frame, exponents = Frame(np.zeros(d, published)), _row_exponents(x)
-        _by_blocks(x, lambda rows: _enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
+        frame, exponents = Frame(np.zeros(d, published)), row_exponents(x)
+        _by_blocks(x, lambda rows: enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
     else:
         frame = _enter_rows(x, weights, center, missing, frame, published, out)
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
-    weight = _aligned(out.shape[:1], dtype)
+    weight = aligned(out.shape[:1], dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
     if weights is not None and (lost := int(((weights > 0) & (weight[:n] < np.finfo(dtype).tiny)).sum())):
@@ -206,7 +206,7 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
 
         def block(rows):
             samples = x[rows] if wide is None else x[rows].astype(wide)
-            _enter_block(samples, origin, frame.exponent, out[rows])
+            enter_block(samples, origin, frame.exponent, out[rows])
             return samples.min(), samples.max()
 
         return _by_blocks(x, block)
@@ -223,7 +223,7 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
     return frame
 
 
-def _enter_block(x, origin, exponent, out):
+def enter_block(x, origin, exponent, out):
     """Write (x − origin)·2^exponent into ``out``."""
     # Large numbers are scaled down before the subtraction, which could overflow, and small ones up after it.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -257,7 +257,7 @@ def _range(x, missing, *, every_column=True, by_block=None):
     return (observed.min(), observed.max()) if observed.size else (0.0, 0.0)
 
 
-def _scaled_weights(weights):
+def scaled_weights(weights):
     """Weights scaled so that the mean of the positive ones is near 1, in float64, and the exponent of the scale."""
     if weights is None:
         return None, 0
@@ -271,11 +271,11 @@ def _scaled_weights(weights):
 
 def counting(weights: Any, dtype: np.dtype) -> np.ndarray:
     """Mask (n,) of concrete weights that do not underflow to 0 in a frame of this dtype."""
-    scaled, _ = _scaled_weights(weights)
+    scaled, _ = scaled_weights(weights)
     return scaled >= np.finfo(dtype).tiny
 
 
-def _row_exponents(x):
+def row_exponents(x):
     """Exponent for each sample that scales its largest absolute coordinate into [1/2, 1)."""
     most = np.concatenate(_by_blocks(x, lambda rows: np.nanmax(np.abs(x[rows].astype(float)), axis=1)))
     return -np.frexp(most)[1]
@@ -292,7 +292,7 @@ def _by_blocks(x, work):
         return list(pool.map(work, blocks))
 
 
-def _aligned(shape, dtype):
+def aligned(shape, dtype):
     """Uninitialized array on an `ALIGNMENT` boundary."""
     # NumPy aligns to 16 bytes only; the view starts at the next boundary of a larger buffer.
     size = int(np.prod(shape)) * dtype.itemsize

@@ -403,13 +403,31 @@ def step(options: EMOptions, samples: TransposedPoints, params: MStepParams, sta
         params: of the M-step.
         state: before the step.
     """
-    mixture, collapsed, log_likelihood = recentered_m_step(
+    update = recentered_m_step(
         options,
         lambda reference: e_step(options, state.mixture, reference, samples),
         state.mixture.means,
         state.mixture,
         params,
     )
+    return accept(options, params, state, *update)
+
+
+def accept(
+    options: EMOptions,
+    params: MStepParams,
+    state: EMState,
+    mixture: Mixture,
+    collapsed: Bool[Array, " k"],
+    log_likelihood: Float[Array, ""],
+) -> EMState:
+    """State after an M-step, or that before it if the bound fell or is not finite.
+
+    Args:
+        options, params: of the step.
+        state: before the step.
+        mixture, collapsed, log_likelihood: results of `recentered_m_step`.
+    """
     bound = log_likelihood / params.total
     not_finite = ~jnp.isfinite(bound)
     # reg_covar makes the M-step inexact, so it may lower the bound by ``cost``. This is granted only to one that

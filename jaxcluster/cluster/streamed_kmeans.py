@@ -1,0 +1,319 @@
+"""k-means of a row source: Lloyd's iteration with the samples read block by block, the same steps as in memory.
+
+Each step is one pass over the source. The host keeps sums in float64, the centers, and the label of each sample; see
+`jaxcluster.core.streaming`. Initial centers are found on a sample of the rows, or by k-means‖ in a few passes.
+
+>>> import numpy as np
+>>> from jaxcluster.core.sources import ArraySource
+>>> x = np.array([[0.0], [1.0], [9.0], [10.0]])
+>>> fit, _ = fit_framed(jax.random.key(0), ArraySource(x), 2)
+>>> np.sort(fit.state.centers, axis=0).tolist()
+[[0.5], [9.5]]
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.cluster import lloyd
+from jaxcluster.cluster.lloyd import LloydOptions, LloydStats, Samples
+from jaxcluster.cluster.seeding import (
+    FROM_CENTERS,
+    OVERSAMPLING,
+    PARALLEL_ROUNDS,
+    CenterConstraints,
+    check_centers,
+    kmeans_plus_plus,
+    seed_centers,
+)
+from jaxcluster.core import validation
+from jaxcluster.core.dtypes import publish
+from jaxcluster.core.frame import Frame
+from jaxcluster.core.sources import RowSource
+from jaxcluster.core.streaming import BLOCK_BYTES, Stream, evenly
+from jaxcluster.ops.cluster_sums import cluster_sums
+from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
+from jaxcluster.ops.nearest import nearest
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
+
+class StreamedState(NamedTuple):
+    """A finished k-means in the caller's units: the fields of `kmeans.KMeansState`."""
+
+    centers: np.ndarray
+    inertia: np.ndarray
+    weight: np.ndarray
+    residual: np.ndarray
+
+    @property
+    def objective(self) -> np.ndarray:
+        """The inertia."""
+        return self.inertia
+
+
+class _Step(NamedTuple):
+    """Centers, and the assignment of all samples to them, on the host."""
+
+    centers: np.ndarray
+    stats: LloydStats
+    labels: np.ndarray
+    shift: float = np.inf
+    stable: bool = False
+
+
+def fit_framed(
+    key: KeyArray,
+    source: RowSource,
+    k: int,
+    *,
+    weights: Any = None,
+    init: Any = "k-means++",
+    n_init: int = 1,
+    tol: Any = 1e-4,
+    max_steps: Any = 300,
+    metric: str = "sqeuclidean",
+    precision: str | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Fit, Frame]:
+    """Cluster the rows of a source around k centers that minimize the inertia.
+
+    Args:
+        key: random key of the initialization.
+        source: (n_samples, n_features) rows.
+        k: number of clusters.
+        weights: (n_samples,) non-negative weights in memory, or None for 1 each.
+        init: "k-means++" or "random" on a sample of `streaming.SAMPLED_ROWS` rows, "k-means||" in five passes over all
+            rows, or (k, n_features) centers.
+        n_init: runs from different initial centers; the one of least inertia is returned.
+        tol, max_steps, metric, precision: as in `kmeans.fit`.
+        block_bytes: bytes of a block on the device.
+
+    Returns:
+        `Fit` with NumPy arrays: a `StreamedState`, labels, steps, status and history; and its frame.
+
+    Raises:
+        ValueError, TypeError: as `kmeans.fit`; `SourceError` for a source that changes or cannot be read.
+        MemoryError: see `Stream`.
+    """
+    k = validation.check_clusters(k, source.shape[0])
+    name, constraints = check_centers(init, None, None, k, source.shape[1])
+    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    spherical = metric == "cosine"
+    stream = Stream(source, weights, unit_rows=spherical, block_bytes=block_bytes, seed=seed)
+    options = LloydOptions(spherical, stream.unit_weights, matrix_precision(precision))
+    inside = constraints.enter(stream.frame, spherical)
+    best = None
+    for run in range(1 if name == FROM_CENTERS else n_init):
+        run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
+        centers = inside.initial if name == FROM_CENTERS else _seeds(run_key, stream, k, name, options)
+        fitted = _run(stream, np.asarray(centers), options, float(tol), int(max_steps))
+        if best is None or fitted.state.inertia < best.state.inertia:
+            best = fitted
+    return _published(best, stream, options), stream.frame
+
+
+def _run(stream, centers, options, tol, max_steps):
+    """One run from initial centers: a `Fit` in the frame, its state a `StreamedState` without the weights' unit."""
+    (stats, squares), labels = stream.fold(partial(_assign, options), centers)
+    state = _Step(centers, stats, labels)
+    if not options.spherical:
+        tol *= float(lloyd.variance_from_sums(stats.weight.sum(), squares, stats.sums.sum(axis=0)))
+    steps, history = 0, []
+    while _residual(state) > tol and steps < max_steps:
+        state = _advance(stream, state, options)
+        steps += 1
+        history.append(float(state.stats.inertia))
+    if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd.run` counts
+        steps += 1
+        history.append(float(state.stats.inertia))
+    residual = _residual(state)
+    status = Status.NOT_FINITE if np.isnan(residual) else Status.CONVERGED if residual <= tol else Status.MAX_STEPS
+    (inertia, _), unresolved = stream.fold(partial(_evaluate, options), state.centers, per_row=(state.labels,))
+    weight = state.stats.weight
+    if not np.isfinite(inertia):
+        status = Status.NOT_FINITE
+    elif (weight <= 0).any():
+        status = Status.EMPTY_CLUSTERS
+    public = StreamedState(state.centers, np.asarray(inertia), weight, np.asarray(residual))
+    return Fit(public, (state.labels, unresolved), np.int32(steps), np.int32(status), np.array(history))
+
+
+def _advance(stream, state, options):
+    """The next step: relocate empty clusters, update the centers, assign the samples."""
+    stats, labels = _relocate(stream, state, options)
+    centers = np.asarray(_update(options, stats, state.centers), state.centers.dtype)
+    if not options.spherical and _is_rounded(centers, stats):
+        (sums, weight), _ = stream.fold(_differences, centers, per_row=(labels,))
+        centers = (centers + sums / np.where(weight > 0, weight, 1)[:, None]).astype(centers.dtype)
+    (stats, _), assigned = stream.fold(partial(_assign, options), centers)
+    changed = assigned != state.labels
+    if stream.weights is not None:
+        changed &= stream.weights > 0
+    shift = float(np.square(centers.astype(np.float64) - state.centers).sum())
+    return _Step(centers, stats, assigned, shift, not changed.any())
+
+
+def _residual(state):
+    return 0.0 if state.stable else state.shift
+
+
+def _update(options, stats, centers):
+    """`lloyd.update_step` in float64, on the host."""
+    means = stats.sums / np.where(stats.weight > 0, stats.weight, 1)[:, None]
+    updated = stats.weight > 0
+    if options.spherical:
+        lengths = np.sqrt(np.square(means).sum(axis=1))
+        updated &= lengths > 0
+        means = means / np.where(lengths > 0, lengths, 1)[:, None]
+    return np.where(updated[:, None], means, centers)
+
+
+def _is_rounded(means, stats):
+    """True if sums of x are too rounded for the spread: the condition of `lloyd.refine_means`."""
+    spread = np.sqrt(stats.inertia / stats.weight.sum())
+    largest = np.sqrt(np.square(means.astype(np.float64)).sum(axis=1).max())
+    return np.finfo(means.dtype).eps * largest > lloyd.MAX_MEAN_ERROR * spread
+
+
+def _relocate(stream, state, options):
+    """Statistics and labels after each empty cluster got one of the samples that are farthest from their centers."""
+    empty = np.flatnonzero(state.stats.weight <= 0)
+    if not len(empty):
+        return state.stats, state.labels
+    count = min(len(empty), stream.block_rows)
+    _, distance = stream.fold(_distances, state.centers, per_row=(state.labels,))
+    if stream.weights is not None:
+        distance = np.where(stream.weights > 0, distance, -1)
+    farthest = np.argsort(-distance, kind="stable")[:count]
+    farthest = farthest[distance[farthest] > 0]
+    if not len(farthest):
+        return state.stats, state.labels
+    labels = state.labels.copy()
+    labels[farthest] = empty[: len(farthest)]
+    (sums, weight), _ = stream.fold(partial(_sums, options, state.centers.shape[0]), per_row=(labels,))
+    return LloydStats(sums, weight, state.stats.inertia), labels
+
+
+def _seeds(key, stream, k, name, options):
+    if name == "k-means||":
+        return _parallel_seeds(key, stream, k, options)
+    return _seeds_of_sample(name, k, options.spherical, key, stream.sample_points())
+
+
+def _parallel_seeds(key, stream, k, options):
+    """k-means‖ (see `seeding.kmeans_parallel`): each round is a pass that draws 2k samples by w·D²."""
+    keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
+    drawn = OVERSAMPLING * k
+    candidates = np.zeros((1 + PARALLEL_ROUNDS * drawn, stream.d), stream.compute_dtype)
+    candidates[0] = np.asarray(_seeds_of_sample("random", 1, options.spherical, keys[0], stream.sample_points()))[0]
+    count = 1
+    for round_key in keys[1:-1]:
+        scores, rows = [], []
+        for index, block in enumerate(stream.blocks()):
+            active = np.arange(len(candidates)) < count
+            found = _draw(options, min(drawn, stream.block_rows), block.points, candidates, active, round_key, index)
+            scores.append(np.asarray(found[0]))
+            rows.append(np.asarray(found[1]))
+        scores, rows = np.concatenate(scores), np.concatenate(rows)
+        best = np.argsort(-scores, kind="stable")[:drawn]
+        best = best[np.isfinite(scores[best])]
+        candidates[count : count + len(best)] = rows[best]
+        count += len(best)
+    active = np.arange(len(candidates)) < count
+    weight, _ = stream.fold(partial(_counts, options), candidates, active)
+    weighted = Points(jnp.asarray(candidates), jnp.asarray(weight, stream.compute_dtype))
+    return _seeds_of_candidates(k, keys[-1], weighted)
+
+
+def _published(fitted, stream, options):
+    """The fit in the caller's coordinates and units, with the status PRECISION where rounding decided labels."""
+    frame, length = stream.frame, 0 if options.spherical else 2
+    labels, unresolved = fitted.labels
+    unscale = partial(frame.unscale, dtype=np.dtype(np.float64))
+    state = StreamedState(
+        np.asarray(frame.leave(fitted.state.centers)),
+        np.asarray(unscale(fitted.state.inertia, length=length, weight=1)),
+        np.asarray(unscale(fitted.state.weight, weight=1)),
+        np.asarray(unscale(fitted.state.residual, length=length)),
+    )
+    history = np.asarray(unscale(fitted.history, length=length, weight=1))
+    public = Fit(state, labels, fitted.steps, fitted.status, history)
+    rows = np.flatnonzero(unresolved)
+    if options.spherical or not stream.narrowed or not len(rows):
+        return public
+    rows = evenly(rows)
+    some = public._replace(labels=labels[rows])
+    compared = lloyd.with_precision_status(some, stream.rows(rows), frame, np.ones(len(rows), bool))
+    return public._replace(status=np.int32(compared.status))
+
+
+# Kernels: one block of samples -----------------------------------------------------------------------------------------
+
+
+def _directions(options, points):
+    return Points(normalize(points.x), points.weight) if options.spherical else points
+
+
+@partial(jax.jit, static_argnums=0)
+def _assign(options: LloydOptions, points: Points, centers: Float[Array, "k d"]) -> Any:
+    points = _directions(options, points)
+    norms = squared_norms(points.x)
+    stats, assignment = lloyd.assignment_step(centers, Samples(points, norms), options=options)
+    return (stats, points.weight @ norms), assignment.labels
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(options: LloydOptions, points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
+    points = _directions(options, points)
+    squares = distances_to_assigned(points.x, centers, labels, spherical=options.spherical)
+    return (points.weight @ squares, 0), lloyd.unresolved_samples(points.weight, squared_norms(points.x), squares)
+
+
+@jax.jit
+def _differences(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
+    return cluster_sums(Points(points.x - centers[labels], points.weight), labels, centers.shape[0]), ()
+
+
+@jax.jit
+def _distances(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
+    return (), distances_to_assigned(points.x, centers, labels)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums(options: LloydOptions, k: int, points: Points, labels: Int[Array, " n"]) -> Any:
+    return cluster_sums(_directions(options, points), labels, k), ()
+
+
+@partial(jax.jit, static_argnums=0)
+def _counts(options: LloydOptions, points: Points, candidates: Float[Array, "m d"], active: Any) -> Any:
+    points = _directions(options, points)
+    labels, _ = nearest(points.x, candidates, active=active)
+    return cluster_sums(points, labels, candidates.shape[0])[1], ()
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw(options, count, points, candidates, active, key, index):
+    """The ``count`` samples of a block with the largest log(w·D²) plus Gumbel noise, and these scores.
+
+    The largest of all blocks are draws by w·D² without replacement, however the rows are cut into blocks.
+    """
+    points = _directions(options, points)
+    _, closest = nearest(points.x, candidates, active=active)
+    noise = jax.random.gumbel(jax.random.fold_in(key, index), closest.shape, closest.dtype)
+    score, rows = jax.lax.top_k(jnp.log(points.weight * closest) + noise, count)
+    return score, points.x[rows]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _seeds_of_sample(name: str, k: int, spherical: bool, key: KeyArray, points: Points) -> Float[Array, "k d"]:
+    points = Points(normalize(points.x), points.weight) if spherical else points
+    return seed_centers(key, points, k, init=name)
+
+
+@partial(jax.jit, static_argnums=0)
+def _seeds_of_candidates(k: int, key: KeyArray, points: Points) -> Float[Array, "k d"]:
+    return kmeans_plus_plus(key, points, k)

@@ -1,0 +1,231 @@
+"""Passes over a row source: blocks in one frame, read and placed on the device while the one before is computed.
+
+All blocks are padded to one size, so that each pass is one compiled program. Sums over blocks are made in float64 on
+the host, where a sum of many blocks is not rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcluster.core import memory, validation
+from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, float_dtype
+from jaxcluster.core.frame import Frame, center_and_spread, frame_about, frame_reaching, sample_size, spread_indices
+from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
+from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sources import RowSource, SourceError
+from jaxcluster.types import Points
+
+BLOCK_BYTES = 1 << 25
+"""Bytes of a block of rows on the device: large enough that a pass waits for no call, and small beside any memory."""
+
+BLOCKS_AT_ONCE = 6
+"""Copies of a block at the peak of a pass: read, in the frame, computed, and temporaries (measured)."""
+
+EXAMINED_ROWS = 1 << 14
+"""Samples, of those whose result rounding may have changed, that are examined on the host."""
+
+SAMPLED_ROWS = 1 << 16
+"""Rows of the sample on which initial centers are found, or all rows if there are fewer."""
+
+
+class Block(NamedTuple):
+    """A block of samples on the device.
+
+    Attributes:
+        rows: indices of its samples in the source.
+        points: padded samples in the frame.
+    """
+
+    rows: slice
+    points: Points
+
+
+def evenly(index: np.ndarray, count: int = EXAMINED_ROWS) -> np.ndarray:
+    """At most ``count`` of the entries, spread evenly."""
+    return index[np.linspace(0, len(index) - 1, min(len(index), count)).astype(int)]
+
+
+class Stream:
+    """A source of rows in a frame, which is read block by block in every pass.
+
+    Making one reads the source once: it checks that all values are finite, finds the frame, and keeps a sample.
+
+    Args:
+        source: the rows.
+        weights: (n_samples,) weights in memory, or None for 1 each.
+        unit_rows: True if only directions matter (cosine).
+        missing: True accepts NaN as missing values.
+        frame: frame of a fit, for new rows; None for one of their own.
+        block_bytes: bytes of a block on the device.
+        seed: of the sample.
+
+    Attributes:
+        n, d: numbers of samples and of features.
+        frame: of all samples.
+        dtype: of results.
+        narrowed: True if samples may have lost digits, as JAX computes in float32.
+        unit_weights: True if every weight is 1.
+        sample: (at most `SAMPLED_ROWS`, n_features) distinct samples, in their order.
+        sample_weight: their weights in the frame.
+
+    Raises:
+        ValueError, TypeError: values that are not finite, weights of a wrong shape or sign; `SourceError`.
+        MemoryError: blocks, labels and weights are more than the process may allocate.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        weights: Any = None,
+        *,
+        unit_rows: bool = False,
+        missing: bool | None = None,
+        frame: Frame | None = None,
+        block_bytes: int = BLOCK_BYTES,
+        seed: Any = 0,
+    ) -> None:
+        limit_programs()
+        self.source, (self.n, self.d) = source, source.shape
+        self.kind = validation.widen(np.empty(0, source.dtype)).dtype
+        self.compute_dtype = float_dtype(self.kind)
+        self.dtype = np.dtype(np.float32 if self.kind.kind == "f" and self.kind.itemsize <= 4 else np.float64)
+        self.narrowed = self.compute_dtype.itemsize < self.kind.itemsize
+        weights = None if weights is None else validation.check_weights(weights, self.n)
+        self.weights, exponent = scaled_weights(weights)
+        self.unit_weights = self.weights is None or bool((self.weights == 1).all())
+        row_bytes = self.d * self.compute_dtype.itemsize
+        self.block_rows = padded_size(min(self.n, max(1, block_bytes // row_bytes)))
+        needed = BLOCKS_AT_ONCE * self.block_rows * row_bytes + 12 * self.n
+        memory.check(needed, f"blocks of {self.block_rows:,} rows", "Lower block_bytes.")
+        self.unit_rows, self.missing, self.fingerprint = unit_rows, missing, source.fingerprint()
+        self.frame = self._scan(frame, exponent, np.random.default_rng(seed))
+
+    def _scan(self, frame, weight_exponent, rng):
+        """The frame, from one pass over the source, which also draws the sample."""
+        counted = np.arange(self.n) if self.weights is None else np.flatnonzero(self.weights)
+        middle = counted[spread_indices(len(counted), sample_size(len(counted), self.d))]
+        size = min(len(counted), SAMPLED_ROWS)
+        drawn = counted if size == len(counted) else np.sort(rng.choice(counted, size, replace=False, shuffle=False))
+        middle_rows, drawn_rows, least, most, start = [], [], np.inf, -np.inf, 0
+        for x in self._read():
+            validation.check_finite(x, name=self.source.name, missing=self.missing, columns=self.source.columns)
+            least, most = np.fmin(least, np.fmin.reduce(x, axis=None)), np.fmax(most, np.fmax.reduce(x, axis=None))
+            for wanted, found in ((middle, middle_rows), (drawn, drawn_rows)):
+                here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(x))]
+                found.append(x[here - start])
+            start += len(x)
+        self.sample = np.concatenate(drawn_rows)
+        self.sample_weight = np.ones(size) if self.weights is None else self.weights[drawn]
+        if self.kind.kind in "iu" and max(abs(int(least)), abs(int(most))) > MAX_EXACT_INTEGER:
+            raise ValueError(
+                f"{self.source.name} has integers beyond 2^53, which float64 rounds. Subtract one row from all before."
+            )
+        if self.unit_rows:
+            frame = Frame(np.zeros(self.d, self.dtype))
+        elif frame is None:
+            origin, spread = center_and_spread(np.concatenate(middle_rows), self.sample, True)
+            frame = frame_about(origin, spread, least, most, self.dtype)
+        else:
+            frame = frame_reaching(frame, least, most)
+        return frame._replace(weight_exponent=weight_exponent)
+
+    def _read(self):
+        for block in self.source.blocks(self.block_rows):
+            yield validation.widen(np.asarray(block))
+
+    def enter(self, x: np.ndarray, weight: np.ndarray | None, size: int) -> Points:
+        """Samples in the frame and their weights, padded to ``size`` rows, on the device."""
+        out, weights = aligned((size, self.d), self.compute_dtype), aligned((size,), self.compute_dtype)
+        n = len(x)
+        exponent = row_exponents(x)[:, None] if self.unit_rows else self.frame.exponent
+        enter_block(x, np.asarray(self.frame.origin), exponent, out[:n])
+        weights[:n] = 1 if weight is None else weight
+        out[n:], weights[n:] = 0, 0
+        return jax.device_put(Points(out, weights))
+
+    def sample_points(self) -> Points:
+        """The sample in the frame."""
+        return self.enter(self.sample, self.sample_weight, padded_size(len(self.sample)))
+
+    def blocks(self) -> Iterator[Block]:
+        """One pass over the source; the next block is read while the caller uses this one.
+
+        Raises:
+            SourceError: the source is not what it was when the stream was made.
+        """
+        if self.source.fingerprint() != self.fingerprint:
+            raise SourceError(f"{self.source.name} changed between two passes. Begin again from the rows as they are.")
+        blocks, start = self._read(), 0
+
+        def following():
+            nonlocal start
+            x = next(blocks, None)
+            if x is None:
+                return None
+            rows = slice(start, start + len(x))
+            start = rows.stop
+            weight = None if self.weights is None else self.weights[rows]
+            return Block(rows, self.enter(x, weight, self.block_rows))
+
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(following)
+            while (block := coming.result()) is not None:
+                coming = reader.submit(following)
+                yield block
+
+    def fold(self, kernel: Callable[..., tuple[Any, Any]], *arguments: Any, per_row: Any = ()) -> tuple[Any, Any]:
+        """Sums of ``kernel`` over all blocks, and its results by sample.
+
+        Args:
+            kernel: (points, *arguments, *parts of ``per_row``) -> (summary, per-row results), compiled.
+            arguments: the same for each block.
+            per_row: tuple of (n_samples,) arrays of which each block gets its part, padded with 0.
+
+        Returns:
+            The summaries added up in float64, and the per-row results, each (n_samples, …).
+        """
+        total, out, pending = None, None, None
+
+        def add(rows, summary, results):
+            nonlocal total, out
+            summary = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), summary)
+            total = summary if total is None else jax.tree.map(np.add, total, summary)
+            if out is None:
+                out = jax.tree.map(lambda leaf: np.empty((self.n, *leaf.shape[1:]), leaf.dtype), results)
+            for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(results), strict=True):
+                whole[rows] = np.asarray(part)[: rows.stop - rows.start]
+
+        for block in self.blocks():
+            parts = (self._padded(values[block.rows]) for values in per_row)
+            result = kernel(block.points, *arguments, *parts)
+            # The block before is taken from the device only now, while this one is computed.
+            if pending is not None:
+                add(*pending)
+            pending = (block.rows, *result)
+        add(*pending)
+        return total, out
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        """Samples by their indices, in order, from one pass over the source."""
+        found, start = [], 0
+        for x in self._read():
+            here = index[np.searchsorted(index, start) : np.searchsorted(index, start + len(x))]
+            found.append(x[here - start])
+            start += len(x)
+        return np.concatenate(found)
+
+    def points_of(self, index: np.ndarray, x: np.ndarray) -> Points:
+        """Samples x of these indices, in the frame."""
+        weight = None if self.weights is None else self.weights[index]
+        return self.enter(x, weight, padded_size(len(index)))
+
+    def _padded(self, values):
+        padded = np.zeros((self.block_rows, *values.shape[1:]), values.dtype)
+        padded[: len(values)] = values
+        return padded

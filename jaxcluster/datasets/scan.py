@@ -1,0 +1,305 @@
+"""Sources of rows in files: `scan` makes them, and reads nothing but headers.
+
+>>> import numpy as np
+>>> source = scan([np.zeros((3, 2)), np.ones((2, 2))])
+>>> source.shape, [len(block) for block in source.blocks(4)]
+((5, 2), [4, 1])
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcluster.core import validation
+from jaxcluster.core.sources import ArraySource, RowSource, SourceError, digest
+from jaxcluster.datasets.base import DataError, DataNotFoundError, column_index, listing, split_columns
+
+SUFFIXES = (".npy", ".parquet")
+
+
+def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -> RowSource:
+    """A source of rows that are read block by block, and never all held in memory.
+
+    Args:
+        data: a path to an .npy or .parquet file, a folder of such files, a pattern such as ``"rows/*.npy"``, a list of
+            paths; an array, also a memory-mapped one; an iterable of (rows, n_features) blocks that can be iterated
+            over again, or a function without arguments that returns a new iterator at each call.
+        columns: names or indices of the columns of Parquet files to read; None for all.
+
+    Returns:
+        `RowSource`, taken wherever the samples of a method that streams are.
+
+    Raises:
+        DataError: no such file, a file of another kind, files that do not agree.
+        TypeError: a generator, which can be read only once.
+    """
+    if isinstance(data, RowSource):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return _files(_paths(Path(data)), columns, str(data))
+    if isinstance(data, Sequence) and data and all(isinstance(each, (str, os.PathLike)) for each in data):
+        return _files([Path(each) for each in data], columns, f"{len(data)} files")
+    if columns is not None:
+        raise ValueError("columns= chooses columns of Parquet files, and these are none.")
+    if isinstance(data, np.memmap) and data.flags.c_contiguous and isinstance(data.filename, (str, os.PathLike)):
+        # Read, not mapped: pages of a map count as memory of the process.
+        return ArrayFile(Path(data.filename), data.shape, data.dtype, data.offset)
+    if hasattr(data, "shape") and hasattr(data, "dtype"):
+        return ArraySource(validation.check_matrix(np.asarray(data), name="data"))
+    if isinstance(data, Iterator):
+        raise TypeError(
+            "data is an iterator, which can be read only once, and a fit reads rows several times. Pass a function that "
+            "returns a new one: scan(lambda: blocks())."
+        )
+    if isinstance(data, Iterable) or callable(data):
+        return BlockSource(data)
+    raise TypeError(f"data must be a path, an array or blocks of rows, got {type(data).__name__}.")
+
+
+class ArrayFile(RowSource):
+    """Rows of a binary file, as in an .npy file."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> None:
+        if len(shape) != 2 or 0 in shape:
+            raise DataError(f"{path} holds an array of shape {shape}; rows and columns are needed.")
+        self.path, self.name, self.shape, self.dtype, self.offset = path, str(path), shape, np.dtype(dtype), offset
+        needed = offset + shape[0] * self.row_bytes
+        if (size := path.stat().st_size) < needed:
+            raise DataError(f"{path} is cut: it declares {needed:,} bytes and has {size:,}.")
+        self.seen = _stamp(path)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.shape[1] * self.dtype.itemsize
+
+    def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
+        """Blocks read by one system call each."""
+        _check_unchanged(self.path, self.seen)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + start * self.row_bytes)
+            for first in range(start, stop, rows):
+                count = min(rows, stop - first)
+                block = np.empty((count, self.shape[1]), self.dtype)
+                if _read_into(file, memoryview(block).cast("B")) < block.nbytes:
+                    raise SourceError(f"{self.name} ends before its last row: it was cut while it was read.")
+                yield block
+
+    def fingerprint(self) -> str:
+        """Digest of path, size and time of change."""
+        return digest(self.name, self.shape, self.dtype, self.seen)
+
+
+class ParquetFile(RowSource):
+    """Numeric columns of a Parquet file."""
+
+    def __init__(self, path: Path, columns: Any) -> None:
+        self.path, self.name, self.seen = path, str(path), _stamp(path)
+        with self._opened() as file:
+            schema, n = file.schema_arrow, file.metadata.num_rows
+        names = list(schema.names)
+        if columns is not None:
+            names = [names[column_index(each, names, len(names), self.name)] for each in split_columns(columns)]
+        types = [schema.field(name).type for name in names]
+        text = [name for name, each in zip(names, types, strict=True) if not _is_numeric(each)]
+        if text:
+            raise DataError(f"{path} has columns that are not numbers: {listing(text)}. Choose others by columns=.")
+        if not names or n == 0:
+            raise DataError(f"{path} has {n:,} rows and {len(names)} columns; at least one of each is needed.")
+        self.columns, self.shape = tuple(names), (n, len(names))
+        kinds = {each.to_pandas_dtype() for each in types}
+        self.dtype = np.dtype(np.float32) if kinds <= {np.float16, np.float32} else np.dtype(np.float64)
+
+    def _opened(self):
+        from pyarrow import ArrowException, parquet
+
+        try:
+            return parquet.ParquetFile(self.path, page_checksum_verification=True)
+        except (ArrowException, OSError) as error:
+            raise DataError(f"{self.path} is no readable Parquet file: {str(error).splitlines()[0]}") from error
+
+    def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
+        """Blocks of the row groups that hold the samples."""
+        from pyarrow import ArrowException
+
+        _check_unchanged(self.path, self.seen)
+        with self._opened() as file:
+            groups, first = _row_groups(file.metadata, start, stop)
+            left = stop - start
+            try:
+                for batch in file.iter_batches(rows, groups, list(self.columns)):
+                    block = self._block(batch)[start - first if start > first else 0 :]
+                    first += batch.num_rows
+                    if len(block) and left:
+                        yield block[:left]
+                        left -= min(left, len(block))
+            except (ArrowException, OSError) as error:
+                raise SourceError(f"{self.name} cannot be read: {str(error).splitlines()[0]}") from error
+
+    def _block(self, batch):
+        block = np.empty((batch.num_rows, self.shape[1]), self.dtype)
+        for j, column in enumerate(batch.columns):
+            block[:, j] = column.to_numpy(zero_copy_only=False)
+        return block
+
+    def fingerprint(self) -> str:
+        """Digest of path, size, time of change and columns."""
+        return digest(self.name, self.shape, self.columns, self.seen)
+
+
+class ChainedSource(RowSource):
+    """Sources one after the other."""
+
+    def __init__(self, sources: Sequence[RowSource], name: str) -> None:
+        widths = {source.shape[1] for source in sources}
+        if len(widths) > 1:
+            odd = next(each for each in sources if each.shape[1] != sources[0].shape[1])
+            raise DataError(f"{odd.name} has {odd.shape[1]} columns, and {sources[0].name} {sources[0].shape[1]}.")
+        for source in sources:
+            if source.columns != sources[0].columns:
+                raise DataError(f"{source.name} and {sources[0].name} have other columns, or in another order.")
+        self.sources, self.name, self.columns = tuple(sources), name, sources[0].columns
+        self.shape = (sum(source.shape[0] for source in sources), sources[0].shape[1])
+        self.dtype = np.result_type(*(source.dtype for source in sources))
+
+    def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
+        """Blocks of the sources that hold the samples."""
+        first = 0
+        for source in self.sources:
+            n = source.shape[0]
+            here = max(0, start - first), min(n, stop - first)
+            if here[0] < here[1]:
+                for block in source.read(*here, rows):
+                    yield block.astype(self.dtype, copy=False)
+            first += n
+
+    def fingerprint(self) -> str:
+        """Digest of those of the sources."""
+        return digest(*(source.fingerprint() for source in self.sources))
+
+
+class BlockSource(RowSource):
+    """Blocks of rows of an iterable, which is iterated over at each pass. A first pass counts them."""
+
+    def __init__(self, blocks: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        self._blocks, self.name = blocks, "blocks"
+        shapes, dtypes = [], set()
+        for block in self._iterate():
+            shapes.append(block.shape)
+            dtypes.add(block.dtype)
+        if not shapes:
+            raise ValueError("data has no blocks of rows.")
+        if len({shape[1] for shape in shapes}) > 1:
+            raise ValueError(f"blocks have different numbers of columns: {listing(sorted({d for _, d in shapes}))}.")
+        self.shape, self.dtype = (sum(n for n, _ in shapes), shapes[0][1]), np.result_type(*dtypes)
+
+    def _iterate(self):
+        for block in self._blocks() if callable(self._blocks) else self._blocks:
+            yield np.asarray(validation.check_matrix(np.asarray(block), name="a block"))
+
+    def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
+        """The blocks themselves, cut at ``start`` and ``stop``."""
+        first = 0
+        for block in self._iterate():
+            part = block[max(0, start - first) : max(0, stop - first)]
+            first += len(block)
+            if len(part):
+                yield part.astype(self.dtype, copy=False)
+
+    def fingerprint(self) -> str:
+        """Digest of the shape and the first block."""
+        return digest(self.shape, self.dtype, next(self._iterate()).tobytes())
+
+
+def _paths(path: Path) -> list[Path]:
+    """Files that a path, a folder or a pattern names."""
+    if path.is_dir():
+        found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        if not found:
+            raise DataError(f"{path} holds no file that ends in {' or '.join(SUFFIXES)}.")
+        return found
+    if path.exists():
+        return [path]
+    found = sorted(map(Path, glob.glob(str(path))))
+    if not found:
+        raise DataNotFoundError(f"{path} does not exist.")
+    return found
+
+
+def _files(paths: Sequence[Path], columns: Any, name: str) -> RowSource:
+    sources = [_file(path, columns) for path in paths]
+    return sources[0] if len(sources) == 1 else ChainedSource(sources, name)
+
+
+def _file(path: Path, columns: Any) -> RowSource:
+    if not path.exists():
+        raise DataNotFoundError(f"{path} does not exist.")
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file.")
+    if path.suffix == ".parquet":
+        return ParquetFile(path, columns)
+    if path.suffix != ".npy":
+        raise DataError(f"{path}: rows are read from files that end in {' or '.join(SUFFIXES)}.")
+    if columns is not None:
+        raise DataError(f"{path} has no named columns; columns= is for Parquet files.")
+    return _npy_file(path)
+
+
+def _npy_file(path: Path) -> RowSource:
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = header(file)
+        except ValueError as error:
+            raise DataError(f"{path} is no .npy file: {str(error).splitlines()[0]}") from error
+        if dtype.hasobject or dtype.kind not in "fiub":
+            raise DataError(f"{path} holds {dtype}, which are no numbers.")
+        if fortran and len(shape) == 2 and min(shape) > 1:
+            raise DataError(
+                f"{path} is stored column by column, and rows cannot be read from it in blocks. Store it again by "
+                "numpy.save(path, numpy.ascontiguousarray(x))."
+            )
+        return ArrayFile(path, shape, dtype, file.tell())
+
+
+def _row_groups(metadata, start, stop):
+    """Indices of the row groups with samples from ``start`` to ``stop``, and the index of their first sample."""
+    ends = np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+    begins = np.concatenate([[0], ends[:-1]])
+    groups = np.flatnonzero((ends > start) & (begins < stop))
+    return groups.tolist(), int(begins[groups[0]]) if len(groups) else start
+
+
+def _is_numeric(arrow_type) -> bool:
+    from pyarrow import types
+
+    return types.is_integer(arrow_type) or types.is_floating(arrow_type) or types.is_boolean(arrow_type)
+
+
+def _read_into(file, buffer) -> int:
+    """Bytes read into the buffer; fewer than it has only at the end of the file."""
+    total = 0
+    while total < len(buffer) and (count := file.readinto(buffer[total:])):
+        total += count
+    return total
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _check_unchanged(path: Path, seen: tuple[int, int]) -> None:
+    try:
+        now = _stamp(path)
+    except OSError as error:
+        raise SourceError(f"{path} is no longer there; it was when the fit began.") from error
+    if now != seen:
+        raise SourceError(f"{path} changed between two passes of the fit. Begin again from the file as it is now.")
