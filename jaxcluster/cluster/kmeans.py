@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster import lloyd
+from jaxcluster.cluster import lloyd, streamed_kmeans
 from jaxcluster.cluster.lloyd import (
     differentiable_directions,
     differentiable_means,
@@ -38,6 +38,8 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.sources import RowSource
+from jaxcluster.core.streaming import over_blocks, rows_of_block
 from jaxcluster.ops.distance import METRICS as DISTANCES
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -134,7 +136,7 @@ def fit(
 
     Args:
         key: random key for the initialization.
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), or a source of rows (`jaxcluster.datasets.scan`), read in one pass a step.
         k: number of clusters, static, 1 <= k <= n_samples.
         weights: (n_samples,) non-negative sample weights; a sample of weight 0 is labeled but does not count. None for
             1 each.
@@ -186,9 +188,16 @@ def fit_framed(
         The fit, and the frame in which it was computed.
     """
     key = validation.check_key(key)
-    x, k = validation.check_samples(x, k, axis_name)
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
+    if isinstance(x, RowSource):
+        if not (frozen is None and active is None and axis_name is None):
+            raise ValueError("frozen=, active= and axis_name= are not supported for a source of rows.")
+        runs = check_runs(init if isinstance(init, str) else FROM_CENTERS, n_init)
+        options = {"weights": weights, "init": init, "n_init": runs, "metric": metric, "precision": precision}
+        fitted, frame = streamed_kmeans.fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)
+        return fitted._replace(state=KMeansState(*fitted.state)), frame
+    x, k = validation.check_samples(x, k, axis_name)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
@@ -207,12 +216,13 @@ def fit_framed(
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
 
+@over_blocks
 def predict(state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
     """Index of the nearest center of each sample; ties go to the lower index.
 
     Args:
         state: of a fit; or any (k, n_features) centers, in the caller's coordinates.
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), or a source of rows.
         metric: as in `fit`.
         frame: of the fit that the centers are from; None for one about the centers.
 
@@ -226,6 +236,7 @@ def predict(state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | N
     return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), _centers_of(state), x)
 
 
+@over_blocks
 def transform(
     state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None
 ) -> Float[Published, "n k"]:
@@ -246,6 +257,14 @@ def score(
     state: Any, x: Any, *, weights: Any = None, metric: str = "sqeuclidean", frame: Frame | None = None
 ) -> Float[Published, ""]:
     """Negative inertia of samples (higher is better); arguments as in `fit` and `predict`."""
+    if isinstance(x, RowSource):
+        total, start = 0.0, 0
+        for block in x.blocks(rows_of_block(x)):
+            part = None if weights is None else np.asarray(weights)[start : start + len(block)]
+            start += len(block)
+            if part is None or part.any():
+                total += float(score(state, block, weights=part, metric=metric, frame=frame))
+        return np.asarray(total)
     inside, prepared = _in_one_frame(state, x, metric, weights, frame=frame)
     return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 

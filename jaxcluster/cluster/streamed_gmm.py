@@ -31,12 +31,11 @@ from jaxcluster.cluster.gmm.inference import (
 )
 from jaxcluster.cluster.gmm.init import CenteredInit, center_init, check_init, initial_mixture, mean_feature_variance
 from jaxcluster.cluster.gmm.state import GMMState, public_covariances, ridge_in_frame, to_data_units, wide_means
-from jaxcluster.cluster.lloyd import variance_from_sums
 from jaxcluster.core import validation
 from jaxcluster.core.iterate import status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import BLOCK_BYTES, Stream, evenly
+from jaxcluster.core.streaming import Stream, evenly, mean_variance
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.types import Array, Fit, Float, KeyArray, Points, Status
 
@@ -55,7 +54,7 @@ def fit_framed(
     tol: Any = 1e-3,
     max_steps: Any = 100,
     reg_covar: Any = 1e-6,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> FramedFit:
     """Fit a mixture of k Gaussians to the rows of a source.
 
@@ -68,7 +67,7 @@ def fit_framed(
         init: as in `gmm.fit`, on a sample of `streaming.SAMPLED_ROWS` rows; not responsibilities.
         n_init: number of initializations, of which the fit with the highest lower bound is returned.
         tol, max_steps, reg_covar: as in `gmm.fit`.
-        block_bytes: bytes of a block on the device.
+        block_bytes: bytes of a block on the device; None for `streaming.BLOCK_BYTES`.
 
     Returns:
         `FramedFit` with NumPy arrays.
@@ -93,7 +92,9 @@ def fit_framed(
     for run in range(1 if initial.complete else n_init):
         run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
         start = _initial(options, checked.method, k, run_key, sample, initial, params.reg)
-        fitted = _run(stream, options, params, em.init_state(*start, initial.previous_bound), float(tol), int(max_steps))
+        fitted = _run(
+            stream, options, params, em.init_state(*start, initial.previous_bound), float(tol), int(max_steps)
+        )
         if best is None or fitted[0].state.lower_bound > best[0].state.lower_bound:
             best = fitted
     return _published(stream, options, ridge, *best, n_observed)
@@ -103,13 +104,11 @@ def _parameters(stream, options, reg):
     """Parameters of the M-step, and the mean number of observed features, from one pass."""
     (total, counts, *sums), _ = stream.fold(partial(_moments, options))
     (weight, norms, first), (unweighted, plain_norms, plain_first), observed = total, counts, sums[0]
-    variance = float(variance_from_sums(weight, norms, first))
-    plain = float(variance_from_sums(unweighted, plain_norms, plain_first))
+    variance = mean_variance(weight, norms, first)
+    plain = mean_variance(unweighted, plain_norms, plain_first)
     dtype = stream.compute_dtype
     params = em.MStepParams(*(jnp.asarray(value, dtype) for value in (weight, reg)), None)
-    params = params._replace(
-        variance=jnp.asarray(variance, dtype), unweighted_variance=jnp.asarray(plain, dtype)
-    )
+    params = params._replace(variance=jnp.asarray(variance, dtype), unweighted_variance=jnp.asarray(plain, dtype))
     return params, stream.d if not options.missing else float(observed / weight)
 
 
@@ -152,7 +151,7 @@ def _published(stream, options, ridge, fitted, log_likelihood, far, n_observed):
     """The fit in the caller's coordinates and units."""
     frame, covariance_type = stream.frame, options.covariance_type
     state, labels = fitted.state, _with_far_labels(stream, options, fitted, far)
-    index = _suspects(stream, covariance_type, state, labels)
+    index = _examined(stream)
     status, means = np.asarray(fitted.status), np.asarray(state.means, np.float64)
     if len(index):
         x = stream.rows(index)
@@ -184,8 +183,8 @@ def _with_far_labels(stream, options, fitted, far):
     return labels
 
 
-def _suspects(stream, covariance_type, state, labels):
-    """Some samples of positive weight of the components that may have lost digits in the frame."""
+def _examined(stream):
+    """Indices of samples of positive weight, spread evenly, in which rounding is examined; none without rounding."""
     if not stream.narrowed:
         return np.empty(0, int)
     return evenly(np.arange(stream.n) if stream.weights is None else np.flatnonzero(stream.weights))

@@ -26,20 +26,19 @@ from jaxcluster.cluster.seeding import (
     FROM_CENTERS,
     OVERSAMPLING,
     PARALLEL_ROUNDS,
-    CenterConstraints,
     check_centers,
     kmeans_plus_plus,
     seed_centers,
 )
 from jaxcluster.core import validation
-from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import BLOCK_BYTES, Stream, evenly
+from jaxcluster.core.streaming import Stream, evenly, mean_variance
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Status
+
 
 class StreamedState(NamedTuple):
     """A finished k-means in the caller's units: the fields of `kmeans.KMeansState`."""
@@ -77,7 +76,7 @@ def fit_framed(
     max_steps: Any = 300,
     metric: str = "sqeuclidean",
     precision: str | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> tuple[Fit, Frame]:
     """Cluster the rows of a source around k centers that minimize the inertia.
 
@@ -90,7 +89,7 @@ def fit_framed(
             rows, or (k, n_features) centers.
         n_init: runs from different initial centers; the one of least inertia is returned.
         tol, max_steps, metric, precision: as in `kmeans.fit`.
-        block_bytes: bytes of a block on the device.
+        block_bytes: bytes of a block on the device; None for `streaming.BLOCK_BYTES`.
 
     Returns:
         `Fit` with NumPy arrays: a `StreamedState`, labels, steps, status and history; and its frame.
@@ -121,7 +120,7 @@ def _run(stream, centers, options, tol, max_steps):
     (stats, squares), labels = stream.fold(partial(_assign, options), centers)
     state = _Step(centers, stats, labels)
     if not options.spherical:
-        tol *= float(lloyd.variance_from_sums(stats.weight.sum(), squares, stats.sums.sum(axis=0)))
+        tol *= mean_variance(stats.weight.sum(), squares, stats.sums.sum(axis=0))
     steps, history = 0, []
     while _residual(state) > tol and steps < max_steps:
         state = _advance(stream, state, options)
@@ -251,7 +250,7 @@ def _published(fitted, stream, options):
     return public._replace(status=np.int32(compared.status))
 
 
-# Kernels: one block of samples -----------------------------------------------------------------------------------------
+# Kernels: one block of samples ----------------------------------------------------------------------------------------
 
 
 def _directions(options, points):

@@ -50,7 +50,9 @@ class RowSource(ABC):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.shape[0]:,} rows of {self.shape[1]:,} columns, {self.dtype})"
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.shape[0]:,} rows of {self.shape[1]:,} columns, {self.dtype})"
+        )
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """Blocks of ``rows`` samples each, the last one of the rest.

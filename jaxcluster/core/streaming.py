@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,25 @@ SAMPLED_ROWS = 1 << 16
 """Rows of the sample on which initial centers are found, or all rows if there are fewer."""
 
 
+def over_blocks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function of (model, samples, …) with one result by sample: of a source it is computed by blocks."""
+
+    @wraps(method)
+    def for_samples_or_source(model, x, *arguments, **options):
+        if not isinstance(x, RowSource):
+            return method(model, x, *arguments, **options)
+        blocks = x.blocks(rows_of_block(x))
+        return np.concatenate([np.asarray(method(model, block, *arguments, **options)) for block in blocks])
+
+    return for_samples_or_source
+
+
+def rows_of_block(source: RowSource, block_bytes: int | None = None) -> int:
+    """Number of rows in a block of ``block_bytes``, by default `BLOCK_BYTES`."""
+    row_bytes = source.shape[1] * float_dtype(source.dtype).itemsize
+    return padded_size(min(source.shape[0], max(1, (block_bytes or BLOCK_BYTES) // row_bytes)))
+
+
 class Block(NamedTuple):
     """A block of samples on the device.
 
@@ -44,6 +64,11 @@ class Block(NamedTuple):
 
     rows: slice
     points: Points
+
+
+def mean_variance(total: Any, squares: Any, sums: Any) -> float:
+    """Mean variance of the features from Σ w, Σ w·‖x‖² and Σ w·x of a `Stream.fold`."""
+    return max(0.0, float(squares / total - np.square(sums / total).sum())) / len(sums)
 
 
 def evenly(index: np.ndarray, count: int = EXAMINED_ROWS) -> np.ndarray:
@@ -62,7 +87,7 @@ class Stream:
         unit_rows: True if only directions matter (cosine).
         missing: True accepts NaN as missing values.
         frame: frame of a fit, for new rows; None for one of their own.
-        block_bytes: bytes of a block on the device.
+        block_bytes: bytes of a block on the device; None for `streaming.BLOCK_BYTES`.
         seed: of the sample.
 
     Attributes:
@@ -87,7 +112,7 @@ class Stream:
         unit_rows: bool = False,
         missing: bool | None = None,
         frame: Frame | None = None,
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int | None = None,
         seed: Any = 0,
     ) -> None:
         limit_programs()
@@ -99,9 +124,8 @@ class Stream:
         weights = None if weights is None else validation.check_weights(weights, self.n)
         self.weights, exponent = scaled_weights(weights)
         self.unit_weights = self.weights is None or bool((self.weights == 1).all())
-        row_bytes = self.d * self.compute_dtype.itemsize
-        self.block_rows = padded_size(min(self.n, max(1, block_bytes // row_bytes)))
-        needed = BLOCKS_AT_ONCE * self.block_rows * row_bytes + 12 * self.n
+        self.block_rows = rows_of_block(source, block_bytes)
+        needed = BLOCKS_AT_ONCE * self.block_rows * self.d * self.compute_dtype.itemsize + 12 * self.n
         memory.check(needed, f"blocks of {self.block_rows:,} rows", "Lower block_bytes.")
         self.unit_rows, self.missing, self.fingerprint = unit_rows, missing, source.fingerprint()
         self.frame = self._scan(frame, exponent, np.random.default_rng(seed))

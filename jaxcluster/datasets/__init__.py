@@ -7,6 +7,7 @@
 from jaxcluster.datasets.base import DataError, DataNotFoundError, Dataset
 from jaxcluster.datasets.loading import builtin_names, load, load_labels
 from jaxcluster.datasets.scaling import SCALINGS, Scaling, scale
+from jaxcluster.datasets.scan import scan
 
 __all__ = [
     "SCALINGS",
@@ -18,6 +19,7 @@ __all__ = [
     "load",
     "load_labels",
     "scale",
+    "scan",
 ]
 
 

@@ -54,8 +54,8 @@ def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -
         return ArraySource(validation.check_matrix(np.asarray(data), name="data"))
     if isinstance(data, Iterator):
         raise TypeError(
-            "data is an iterator, which can be read only once, and a fit reads rows several times. Pass a function that "
-            "returns a new one: scan(lambda: blocks())."
+            "data is an iterator, which can be read only once, and a fit reads rows several times. Pass a function "
+            "that returns a new one: scan(lambda: blocks())."
         )
     if isinstance(data, Iterable) or callable(data):
         return BlockSource(data)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from inspect import isfunction
 from typing import Any, ClassVar
 
@@ -23,6 +24,8 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sources import RowSource
+from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
@@ -32,6 +35,29 @@ from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
+
+
+def _of_rows_or_source(method):
+    """A method by sample that takes a source of rows too, and computes its result block by block."""
+    by_blocks = over_blocks(method)
+
+    @wraps(method)
+    def of_rows_or_source(self, X, *arguments, **options):
+        if not isinstance(X, RowSource):
+            return method(self, X, *arguments, **options)
+        check_is_fitted(self)
+        if hasattr(self, "feature_names_in_"):
+            check_names(X, self.feature_names_in_)
+        with warnings.catch_warnings():
+            # The names were compared: blocks are arrays without any.
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            return by_blocks(self, X, *arguments, **options)
+
+    return of_rows_or_source
+
+
+PER_SAMPLE_METHODS = ("predict", "transform", "predict_proba", "score_samples")
+"""Methods with one result for each sample, which compute those of a source of rows block by block."""
 
 
 class Estimator(BaseEstimator):
@@ -74,6 +100,7 @@ class Estimator(BaseEstimator):
         # vars(cls) and not dir(cls): inherited methods are wrapped already.
         for name, method in list(vars(cls).items()):
             if isfunction(method) and not name.startswith("_"):
+                method = _of_rows_or_source(method) if name in PER_SAMPLE_METHODS else method
                 setattr(cls, name, memory.memory_errors()(method))
 
     def save(self, path: str | os.PathLike) -> None:
@@ -153,11 +180,32 @@ class Estimator(BaseEstimator):
             for step, objective in enumerate(self.history_, start=1):
                 print(f"{type(self).__name__} step {step}: {objective:.6g}")
 
-    def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
-        """Samples as a NumPy array of finite numbers. ``reset`` stores their features, else they are compared."""
+    def _validate(self, X: Any, *, reset: bool) -> Any:
+        """Samples as a NumPy array of finite numbers. ``reset`` stores their features, else they are compared.
+
+        A source of rows is returned as it is; the fit checks its blocks.
+        """
+        if isinstance(X, RowSource):
+            return self._validate_source(X, reset)
         X = self._to_numeric(X, reset=reset)
         validation.check_finite(X, name="X", missing=self._takes_missing)
         return X
+
+    def _validate_source(self, source: RowSource, reset: bool) -> Any:
+        if not self.info.takes_sources:
+            raise TypeError(
+                f"{type(self).__name__} needs all rows in memory, and X is a source of rows. Pass "
+                "np.concatenate(list(X.blocks(65536))), or fit KMeans or GaussianMixture, which read rows in blocks."
+            )
+        if self.input_scaling_ is not None and not reset:
+            raise TypeError("the model scales its rows, which a source does not support: pass the rows in memory.")
+        vars(self).pop("input_scaling_", None)
+        if reset:
+            self.n_features_in_ = source.shape[1]
+            vars(self).pop("feature_names_in_", None)
+            if source.columns is not None:
+                self.feature_names_in_ = np.array(source.columns, object)
+        return source
 
     def _to_numeric(self, X: Any, **options: Any) -> Any:
         """A table or matrix as numbers, finite or not, checked by scikit-learn's ``validate_data`` with ``options``.
@@ -309,7 +357,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return starts
 
     def _fit_from_starts(
-        self, function: Callable[..., tuple[Fit, Frame]], X: np.ndarray, runs: int, **options: Any
+        self, function: Callable[..., tuple[Fit, Frame]], X: Any, runs: int, **options: Any
     ) -> tuple[Fit, Frame]:
         """Fit by ``function``; with a callable ``init`` the run of the least inertia among those from its centers."""
         key = as_key(self.random_state)
@@ -322,7 +370,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         ]
         return min(fits, key=lambda fit: float(fit[0].state.inertia))
 
-    def _publish(self, fit: Fit, frame: Frame | None, X: np.ndarray, weights: np.ndarray | None) -> Fit:
+    def _publish(self, fit: Fit, frame: Frame | None, X: Any, weights: np.ndarray | None) -> Fit:
         """Set the fitted attributes that all methods with centers have; return the fit as NumPy arrays."""
         fit = jax.device_get(fit)
         self._frame = frame
@@ -352,6 +400,10 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         warn(message, ConvergenceWarning)
 
     def _empty_message(self, X, weights):
+        if isinstance(X, RowSource):
+            return (
+                f"Number of distinct clusters found smaller than n_clusters ({self.n_clusters}). Pass fewer clusters."
+            )
         # partial_fit keeps no labels of earlier batches, and compute_labels=False none at all.
         labels = self.labels_ if len(getattr(self, "labels_", ())) == len(X) else None
         return empty_message(self.n_clusters, X, weights, labels)

@@ -15,6 +15,7 @@ import scipy.sparse
 from sklearn.utils import _safe_indexing
 
 from jaxcluster.core import validation
+from jaxcluster.core.sources import RowSource
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -142,6 +143,8 @@ def _fit_sorted(fit, bound):
         raise ValueError(
             "order='canonical' sorts rows by their values, and precomputed ones have none. Pass order=None."
         )
+    if isinstance(arguments["X"], RowSource):
+        raise ValueError("order='canonical' sorts rows in memory. Pass order=None for a source of rows.")
     x = estimator._validate(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)

@@ -12,6 +12,7 @@ from jaxcluster.cluster import bisecting, kmeans
 from jaxcluster.cluster.seeding import INITS
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.sources import RowSource
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
@@ -24,6 +25,7 @@ ALGORITHMS = ("lloyd", "elkan")
 
 @register(
     "kmeans",
+    takes_sources=True,
     choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
 )
 @dataclass(eq=False, repr=False)
@@ -92,7 +94,8 @@ class KMeans(CenterEstimator):
         """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or a source of rows (`jaxcluster.datasets.scan`), which
+                is read block by block in every step; sparse matrices are refused.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
@@ -104,6 +107,8 @@ class KMeans(CenterEstimator):
         """
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
+        if isinstance(X, RowSource) and (callable(self.init) or self.frozen is not None):
+            raise ValueError("init= as a function and frozen= are not supported for a source of rows.")
         if self.algorithm == "elkan" and self.n_clusters == 1:
             warn(
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",

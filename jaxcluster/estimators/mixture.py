@@ -21,6 +21,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
+from jaxcluster.core.sources import RowSource
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
@@ -282,6 +283,7 @@ def _roots_and_precisions(covariance, covariances):
     "gmm",
     objective="lower bound (nats per row)",
     takes_missing=True,
+    takes_sources=True,
 )
 @dataclass(eq=False, repr=False)
 class GaussianMixture(MixtureEstimator):
@@ -358,7 +360,8 @@ class GaussianMixture(MixtureEstimator):
         """Fit the mixture to the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, or a source of rows (`jaxcluster.datasets.scan`), which
+                is read block by block in every step, without batch_size; sparse matrices are refused.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each; weight 2 equals the sample twice.
 
@@ -380,6 +383,8 @@ class GaussianMixture(MixtureEstimator):
         }
         em = em_options(self.covariance_type, self.precision, self.missing)
         key = as_key(self.random_state)
+        if isinstance(X, RowSource) and self.batch_size is not None:
+            raise ValueError("batch_size= draws batches of rows in memory: pass None for a source of rows.")
         if self.batch_size is None:
             options |= {"n_init": self.n_init, "max_steps": self.max_iter}
             fitted = fit_framed(key, X, self.n_components, em, **options)

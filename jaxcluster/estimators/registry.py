@@ -32,6 +32,7 @@ class EstimatorInfo(NamedTuple):
         takes_weights: True if ``fit`` has a parameter ``sample_weight``.
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
         takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
+        takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
         choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
@@ -50,6 +51,7 @@ class EstimatorInfo(NamedTuple):
     takes_weights: bool = False
     takes_classes: bool = False
     takes_missing: bool = False
+    takes_sources: bool = False
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
 
 

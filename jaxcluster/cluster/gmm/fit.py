@@ -47,6 +47,7 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
 from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.sources import RowSource
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
@@ -108,7 +109,7 @@ def fit(
 
     Args:
         key: random key of the initialization.
-        x: (n_samples, n_features) data.
+        x: (n_samples, n_features) data, or a source of rows (`jaxcluster.datasets.scan`), read in one pass a step.
         k: number of components, static, 1 <= k <= n.
         covariance: "full", "tied" (one matrix for all), "diag" or "spherical". Static.
         weights: (n_samples,) non-negative sample weights; a weight of 2 is the sample twice. None for 1 each.
@@ -164,6 +165,13 @@ def fit_framed(
 ) -> FramedFit:
     """`fit`, with its frame and its unrounded means."""
     key = validation.check_key(key)
+    if isinstance(x, RowSource):
+        from jaxcluster.cluster.streamed_gmm import fit_framed as fit_source  # which imports this module
+
+        if active is not None or unroll or options.axis_name is not None:
+            raise ValueError("active=, unroll= and axis_name= are not supported for a source of rows.")
+        starts = {"weights": weights, "init": init, "n_init": validation.check_count("n_init", n_init)}
+        return fit_source(key, x, k, options, **starts, tol=tol, max_steps=max_steps, reg_covar=reg_covar)
     x, k = validation.check_samples(x, k, options.axis_name)
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)

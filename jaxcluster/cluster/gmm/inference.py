@@ -33,6 +33,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable, with_derivative_of
 from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.streaming import over_blocks
 from jaxcluster.ops.gaussian import Components, CovarianceType, far
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published, Status
@@ -51,6 +52,7 @@ MAX_ROUNDING_RATIO = 0.05
 adds less than (1/20)² = 1/400 to the variance."""
 
 
+@over_blocks
 def predict(state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None) -> Int[Array, " n"]:
     """Most probable component of each sample, (n_samples,); ties go to the lower index.
 
@@ -66,6 +68,7 @@ def predict(state: GMMState, x: Any, *, missing: bool = False, frame: Frame | No
     return non_differentiable(_posterior(state, x, missing=missing, frame=frame).labels(), state, x)
 
 
+@over_blocks
 def predict_proba(
     state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None
 ) -> Float[Published, "n k"]:
@@ -73,6 +76,7 @@ def predict_proba(
     return _posterior(state, x, missing=missing, frame=frame).responsibilities()
 
 
+@over_blocks
 def score_samples(
     state: GMMState, x: Any, *, missing: bool = False, frame: Frame | None = None
 ) -> Float[Published, " n"]:

@@ -1,0 +1,123 @@
+"""Row sources: files, arrays and blocks give the same rows in blocks of any size, and say what is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxcluster.core.sources import SourceError
+from jaxcluster.core.streaming import Stream
+from jaxcluster.datasets import scan
+from jaxcluster.datasets.base import DataError
+
+X = np.random.default_rng(0).normal(size=(101, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with the rows in two .npy files, in a Parquet file of small row groups, and in files of no use."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = tmp_path_factory.mktemp("rows")
+    (path / "parts").mkdir()
+    np.save(path / "parts" / "0.npy", X[:40])
+    np.save(path / "parts" / "1.npy", X[40:])
+    np.save(path / "wide.npy", X.repeat(2, axis=1))
+    np.save(path / "columns.npy", np.asfortranarray(X))
+    np.save(path / "line.npy", X[:, 0])
+    np.save(path / "text.npy", X.astype(str))
+    parquet.write_table(pa.table({name: X[:, j] for j, name in enumerate("abc")}), path / "x.parquet", row_group_size=7)
+    parquet.write_table(pa.table({"a": ["x", "y"]}), path / "text.parquet")
+    (path / "cut.npy").write_bytes((path / "wide.npy").read_bytes()[:-5])
+    (path / "broken.parquet").write_bytes(b"PAR1 and nothing else")
+    return path
+
+
+def blocks_of_a_list():
+    """Blocks of several sizes."""
+    return [X[:1], X[1:60], X[60:]]
+
+
+SOURCES = {
+    "array": lambda folder: scan(X),
+    "folder": lambda folder: scan(folder / "parts"),
+    "pattern": lambda folder: scan(str(folder / "parts" / "*.npy")),
+    "list": lambda folder: scan([folder / "parts" / "0.npy", folder / "parts" / "1.npy"]),
+    "parquet": lambda folder: scan(folder / "x.parquet"),
+    "blocks": lambda folder: scan(blocks_of_a_list()),
+    "function": lambda folder: scan(lambda: iter(blocks_of_a_list())),
+    "map": lambda folder: scan(np.load(folder / "wide.npy", mmap_mode="r")),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_blocks_are_the_rows_in_order(name, folder):
+    source = SOURCES[name](folder)
+    x = X.repeat(2, axis=1) if name == "map" else X
+    assert (source.shape, source.dtype) == (x.shape, x.dtype)
+    for rows in (1, 13, 101, 500):
+        blocks = list(source.blocks(rows))
+        np.testing.assert_array_equal(np.concatenate(blocks), x)
+        assert {len(block) for block in blocks[:-1]} <= {rows}
+    parts = [np.concatenate(list(source.part(i, 4).blocks(8))) for i in range(4)]
+    np.testing.assert_array_equal(np.concatenate(parts), x)
+    assert source.fingerprint() == SOURCES[name](folder).fingerprint() != source.part(0, 2).fingerprint()
+
+
+def test_columns_of_parquet_are_chosen_by_name(folder):
+    source = scan(folder / "x.parquet", columns="c,0")
+    assert source.columns == ("c", "a")
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks(10))), X[:, [2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.npy", "does not exist"),
+        ("columns.npy", "column by column"),
+        ("line.npy", "rows and columns are needed"),
+        ("text.npy", "no numbers"),
+        ("text.parquet", "not numbers: a"),
+        ("cut.npy", "is cut"),
+        ("broken.parquet", "no readable Parquet file"),
+        ("", "no readable Parquet file"),
+    ],
+)
+def test_files_that_are_no_rows_are_named(name, message, folder):
+    with pytest.raises(DataError, match=message) as error:
+        scan(folder / name)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_generator_is_refused_with_the_remedy():
+    with pytest.raises(TypeError, match="scan\\(lambda"):
+        scan(iter([X]))
+
+
+def test_a_change_between_two_passes_is_named(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    stream = Stream(scan(tmp_path / "x.npy"))
+    np.save(tmp_path / "x.npy", X[:50])
+    with pytest.raises(SourceError, match="changed between two passes"):
+        next(stream.blocks())
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(SourceError, match="no longer there"):
+        next(stream.source.blocks(10))
+
+
+def test_fewer_rows_in_a_later_pass_are_named():
+    passes = iter([blocks_of_a_list(), blocks_of_a_list()[:2]])
+    source = scan(lambda: next(passes))
+    with pytest.raises(SourceError, match="gave 60 rows, not its 101"):
+        list(source.blocks(16))
+
+
+def test_values_that_are_not_finite_are_named():
+    x = X.copy()
+    x[70, 1] = np.nan
+    with pytest.raises(ValueError, match="1 NaN values in column 1"):
+        Stream(scan([x[:50], x[50:]]))
+    with pytest.raises(ValueError, match="beyond 2\\^53"):
+        Stream(scan(np.array([[2**60], [2**60 + 1]])))
