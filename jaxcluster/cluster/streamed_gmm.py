@@ -35,9 +35,9 @@ from jaxcluster.core import validation
 from jaxcluster.core.iterate import status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import Stream, evenly, mean_variance
+from jaxcluster.core.streaming import Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.distance import squared_norms
-from jaxcluster.types import Array, Fit, Float, KeyArray, Points, Status
+from jaxcluster.types import Array, Float, KeyArray, Points, Status
 
 __all__ = ["em_options", "fit_framed"]
 
@@ -88,16 +88,22 @@ def fit_framed(
     sample = stream.sample_points()
     initial = center_init(checked, stream.frame, options.covariance_type, ridge, sample)
     params, n_observed = _parameters(stream, options, ridge.value)
-    best = None
+    best: Any = None
     for run in range(1 if initial.complete else n_init):
         run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
-        start = _initial(options, checked.method, k, run_key, sample, initial, params.reg)
+        mixture, collapsed = _initial(options, checked.method, k, run_key, sample, initial, params.reg)
         fitted = _run(
-            stream, options, params, em.init_state(*start, initial.previous_bound), float(tol), int(max_steps)
+            stream,
+            options,
+            params,
+            em.init_state(mixture, collapsed, initial.previous_bound),
+            float(tol),
+            int(max_steps),
         )
         if best is None or fitted[0].state.lower_bound > best[0].state.lower_bound:
             best = fitted
-    return _published(stream, options, ridge, *best, n_observed)
+    fitted, _, far = best
+    return _published(stream, options, ridge, fitted, far, n_observed)
 
 
 def _parameters(stream, options, reg):
@@ -107,7 +113,7 @@ def _parameters(stream, options, reg):
     variance = mean_variance(weight, norms, first)
     plain = mean_variance(unweighted, plain_norms, plain_first)
     dtype = stream.compute_dtype
-    params = em.MStepParams(*(jnp.asarray(value, dtype) for value in (weight, reg)), None)
+    params = em.MStepParams(jnp.asarray(weight, dtype), jnp.asarray(reg, dtype))
     params = params._replace(variance=jnp.asarray(variance, dtype), unweighted_variance=jnp.asarray(plain, dtype))
     return params, stream.d if not options.missing else float(observed / weight)
 
@@ -130,8 +136,7 @@ def _run(stream, options, params, state, tol, max_steps):
             break
         state = state._replace(residual=jnp.asarray(change, stream.compute_dtype))
     public, status = _finish(options, state, jnp.int32(steps), jnp.asarray(log_likelihood, stream.compute_dtype), tol)
-    fitted = Fit(public, labels, np.int32(steps), np.int32(status), np.array(history))
-    return jax.device_get(fitted), log_likelihood, far
+    return jax.device_get(host_fit(public, labels, steps, status, history)), log_likelihood, far
 
 
 def _step(stream, options, params, state):
@@ -147,7 +152,7 @@ def _step(stream, options, params, state):
     return _accept(options, params, state, *update)
 
 
-def _published(stream, options, ridge, fitted, log_likelihood, far, n_observed):
+def _published(stream, options, ridge, fitted, far, n_observed):
     """The fit in the caller's coordinates and units."""
     frame, covariance_type = stream.frame, options.covariance_type
     state, labels = fitted.state, _with_far_labels(stream, options, fitted, far)
@@ -160,8 +165,7 @@ def _published(stream, options, ridge, fitted, log_likelihood, far, n_observed):
         status, means = correct_rounding(fitted, x, prepared, covariance_type, labels[index])
     public = state._replace(means=means).leave(frame, covariance_type, ridge, n_observed)
     history = to_data_units(fitted.history, n_observed, -1 * ridge.log_jacobian, frame, dtype=np.dtype(float))
-    fitted = Fit(public, labels, fitted.steps, np.int32(status), np.asarray(history))
-    return FramedFit(fitted, frame, wide_means(means, frame))
+    return FramedFit(host_fit(public, labels, fitted.steps, status, history), frame, wide_means(means, frame))
 
 
 def _with_far_labels(stream, options, fitted, far):

@@ -33,7 +33,7 @@ from jaxcluster.cluster.seeding import (
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import Stream, evenly, mean_variance
+from jaxcluster.core.streaming import Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -137,8 +137,8 @@ def _run(stream, centers, options, tol, max_steps):
         status = Status.NOT_FINITE
     elif (weight <= 0).any():
         status = Status.EMPTY_CLUSTERS
-    public = StreamedState(state.centers, np.asarray(inertia), weight, np.asarray(residual))
-    return Fit(public, (state.labels, unresolved), np.int32(steps), np.int32(status), np.array(history))
+    public = StreamedState(state.centers, np.asarray(inertia), np.asarray(weight), np.asarray(residual))
+    return host_fit(public, (state.labels, unresolved), steps, status, history)
 
 
 def _advance(stream, state, options):
@@ -240,14 +240,14 @@ def _published(fitted, stream, options):
         np.asarray(unscale(fitted.state.residual, length=length)),
     )
     history = np.asarray(unscale(fitted.history, length=length, weight=1))
-    public = Fit(state, labels, fitted.steps, fitted.status, history)
+    public = host_fit(state, labels, fitted.steps, fitted.status, history)
     rows = np.flatnonzero(unresolved)
     if options.spherical or not stream.narrowed or not len(rows):
         return public
     rows = evenly(rows)
     some = public._replace(labels=labels[rows])
     compared = lloyd.with_precision_status(some, stream.rows(rows), frame, np.ones(len(rows), bool))
-    return public._replace(status=np.int32(compared.status))
+    return public._replace(status=compared.status)
 
 
 # Kernels: one block of samples ----------------------------------------------------------------------------------------

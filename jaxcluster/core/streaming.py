@@ -20,7 +20,7 @@ from jaxcluster.core.frame import Frame, center_and_spread, frame_about, frame_r
 from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource, SourceError
-from jaxcluster.types import Points
+from jaxcluster.types import Fit, Points
 
 BLOCK_BYTES = 1 << 25
 """Bytes of a block of rows on the device: large enough that a pass waits for no call, and small beside any memory."""
@@ -64,6 +64,12 @@ class Block(NamedTuple):
 
     rows: slice
     points: Points
+
+
+def host_fit(state: Any, labels: Any, steps: Any, status: Any, history: Any) -> Fit:
+    """A `Fit` of NumPy arrays."""
+    numbers: Any = (np.int32(steps), np.int32(status), np.asarray(history))
+    return Fit(state, labels, *numbers)
 
 
 def mean_variance(total: Any, squares: Any, sums: Any) -> float:
@@ -214,7 +220,8 @@ class Stream:
         Returns:
             The summaries added up in float64, and the per-row results, each (n_samples, …).
         """
-        total, out, pending = None, None, None
+        total, out = None, None
+        pending: Any = None
 
         def add(rows, summary, results):
             nonlocal total, out

@@ -58,7 +58,8 @@ def scan(data: Any, *, columns: str | int | Sequence[str | int] | None = None) -
             "that returns a new one: scan(lambda: blocks())."
         )
     if isinstance(data, Iterable) or callable(data):
-        return BlockSource(data)
+        blocks: Any = data
+        return BlockSource(blocks)
     raise TypeError(f"data must be a path, an array or blocks of rows, got {type(data).__name__}.")
 
 
@@ -87,7 +88,7 @@ class ArrayFile(RowSource):
             for first in range(start, stop, rows):
                 count = min(rows, stop - first)
                 block = np.empty((count, self.shape[1]), self.dtype)
-                if _read_into(file, memoryview(block).cast("B")) < block.nbytes:
+                if _read_into(file, memoryview(block.data).cast("B")) < block.nbytes:
                     raise SourceError(f"{self.name} ends before its last row: it was cut while it was read.")
                 yield block
 
@@ -101,7 +102,7 @@ class ParquetFile(RowSource):
 
     def __init__(self, path: Path, columns: Any) -> None:
         self.path, self.name, self.seen = path, str(path), _stamp(path)
-        with self._opened() as file:
+        with self._open() as file:
             schema, n = file.schema_arrow, file.metadata.num_rows
         names = list(schema.names)
         if columns is not None:
@@ -116,7 +117,7 @@ class ParquetFile(RowSource):
         kinds = {each.to_pandas_dtype() for each in types}
         self.dtype = np.dtype(np.float32) if kinds <= {np.float16, np.float32} else np.dtype(np.float64)
 
-    def _opened(self):
+    def _open(self):
         from pyarrow import ArrowException, parquet
 
         try:
@@ -129,11 +130,11 @@ class ParquetFile(RowSource):
         from pyarrow import ArrowException
 
         _check_unchanged(self.path, self.seen)
-        with self._opened() as file:
+        with self._open() as file:
             groups, first = _row_groups(file.metadata, start, stop)
             left = stop - start
             try:
-                for batch in file.iter_batches(rows, groups, list(self.columns)):
+                for batch in file.iter_batches(rows, groups, list(self.columns or ())):
                     block = self._block(batch)[start - first if start > first else 0 :]
                     first += batch.num_rows
                     if len(block) and left:
