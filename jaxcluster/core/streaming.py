@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
+from inspect import signature
 from typing import Any, NamedTuple
 
 import jax
@@ -37,15 +38,21 @@ SAMPLED_ROWS = 1 << 16
 
 def over_blocks(method: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function of (model, samples, …) with one result by sample: of a source it is computed by blocks."""
+    parameters = signature(method)
+    samples = list(parameters.parameters)[1]
 
     @wraps(method)
-    def for_samples_or_source(model, x, *arguments, **options):
-        if not isinstance(x, RowSource):
-            return method(model, x, *arguments, **options)
-        blocks = x.blocks(rows_of_block(x))
-        return np.concatenate([np.asarray(method(model, block, *arguments, **options)) for block in blocks])
+    def of_samples_or_source(*arguments, **options):
+        if not any(isinstance(value, RowSource) for value in (*arguments, *options.values())):
+            return method(*arguments, **options)
+        bound = parameters.bind(*arguments, **options)
+        source, results = bound.arguments[samples], []
+        for block in source.blocks(rows_of_block(source)):
+            bound.arguments[samples] = block
+            results.append(np.asarray(method(*bound.args, **bound.kwargs)))
+        return np.concatenate(results)
 
-    return for_samples_or_source
+    return of_samples_or_source
 
 
 def rows_of_block(source: RowSource, block_bytes: int | None = None) -> int:

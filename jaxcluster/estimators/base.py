@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from inspect import isfunction
 from typing import Any, ClassVar
 
@@ -25,35 +24,15 @@ from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
-from jaxcluster.estimators.input_tables import CANONICAL, check_names, numeric_table
+from jaxcluster.estimators.input_tables import CANONICAL, check_names, numeric_table, of_samples_or_source
 from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
-
-
-def _of_rows_or_source(method):
-    """A method by sample that takes a source of rows too, and computes its result block by block."""
-    by_blocks = over_blocks(method)
-
-    @wraps(method)
-    def of_rows_or_source(self, X, *arguments, **options):
-        if not isinstance(X, RowSource):
-            return method(self, X, *arguments, **options)
-        check_is_fitted(self)
-        if hasattr(self, "feature_names_in_"):
-            check_names(X, self.feature_names_in_)
-        with warnings.catch_warnings():
-            # The names were compared: blocks are arrays without any.
-            warnings.filterwarnings("ignore", "X does not have valid feature names")
-            return by_blocks(self, X, *arguments, **options)
-
-    return of_rows_or_source
 
 
 PER_SAMPLE_METHODS = ("predict", "transform", "predict_proba", "score_samples")
@@ -100,7 +79,7 @@ class Estimator(BaseEstimator):
         # vars(cls) and not dir(cls): inherited methods are wrapped already.
         for name, method in list(vars(cls).items()):
             if isfunction(method) and not name.startswith("_"):
-                method = _of_rows_or_source(method) if name in PER_SAMPLE_METHODS else method
+                method = of_samples_or_source(method) if name in PER_SAMPLE_METHODS else method
                 setattr(cls, name, memory.memory_errors()(method))
 
     def save(self, path: str | os.PathLike) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
@@ -13,9 +14,11 @@ import jax
 import numpy as np
 import scipy.sparse
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import validation
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.streaming import over_blocks
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -51,6 +54,25 @@ def check_names(X: Any, known: Iterable[str]) -> None:
     cause = " and ".join(differences) or f"the columns come as {_quote_names(names)}, not as {_quote_names(known)}"
     remedy = "Pass the columns of the fit" if missing else "Pass X[list(model.feature_names_in_)]"
     raise ValueError(f"The feature names should match those that were passed during fit: {cause}. {remedy}.")
+
+
+def of_samples_or_source(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a method with one result by sample: that of a source of rows is computed block by block."""
+    by_blocks = over_blocks(method)
+
+    @functools.wraps(method)
+    def checked(self, X, *arguments, **options):
+        if not isinstance(X, RowSource):
+            return method(self, X, *arguments, **options)
+        check_is_fitted(self)
+        if hasattr(self, "feature_names_in_"):
+            check_names(X, self.feature_names_in_)
+        with warnings.catch_warnings():
+            # The names were compared: blocks are arrays without any.
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            return by_blocks(self, X, *arguments, **options)
+
+    return checked
 
 
 def _quote_names(names):

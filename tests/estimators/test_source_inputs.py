@@ -54,7 +54,7 @@ def test_a_fit_is_that_of_the_rows_in_memory(name):
     np.testing.assert_allclose(model.score(source), model.score(x), rtol=1e-6)
 
 
-def test_parallel_seeds_and_several_runs_find_the_clusters():
+def test_parallel_seeds_and_runs_find_the_clusters():
     truth = jc.KMeans(4, init=CENTERS).fit(X).labels_
     for options in ({"init": "k-means||", "n_init": 3}, {"init": "random", "n_init": 4}):
         model = jc.KMeans(4, random_state=1, **options).fit(ArraySource(X))

@@ -396,7 +396,7 @@ def _in_frame(rows, columns, cost, sizes, numbers, constants, exponent, publishe
     return CheckedProblem(problem, cost, n, m, Units(c, d, exponent, mass, a, b, epsilon, np.dtype(published)))
 
 
-def _weights(a, b, sizes, padded, penalties, dtype, published):
+def _weights(a, b, sizes, padded, penalties, dtype, published) -> tuple[Any, Any, Any]:
     """Weights in the frame, weights as published, and the exponent of their unit: the sum of fixed ones."""
     if validation.is_traced(a, b):
         sides = [
