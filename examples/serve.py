@@ -1,4 +1,4 @@
-"""A service in miniature: a saved model labels rows that arrive in lots of mixed sizes, from several threads.
+"""A service in miniature: a saved model labels rows that arrive in batches of mixed sizes, from several threads.
 
     python examples/serve.py --requests 1000000
 
@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from jaxcluster.core.programs import memory_maps
 LARGEST = 1000
 """Rows of the largest request."""
 
+PARTS = 10
+"""Lines that are printed, each after as many requests."""
+
 
 class Service:
-    """A model that any number of threads may ask.
+    """A model that any number of threads may call.
 
     Args:
         model: the folder of a saved model, or ``model`` within a run of ``jaxcluster fit``.
@@ -37,6 +41,8 @@ class Service:
     def __init__(self, model: Path, largest: int = LARGEST) -> None:
         self.model = jaxcluster.load(model)
         self.width = self.model.n_features_in_
+        # Rows without names: those of the fit may have had some, and every request would be warned of.
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
         for size in range(1, largest + 1):  # sizes that share a program cost microseconds once it is there
             self.predict(np.zeros((size, self.width), np.float32))
 
@@ -46,7 +52,7 @@ class Service:
 
 
 def ask(service: Service, requests: int, seed: int, expected: dict[int, np.ndarray], rows: np.ndarray) -> int:
-    """Sends requests of random sizes, and compares the answers with those of one thread alone; how many were wrong."""
+    """Number of wrong answers to requests of random sizes, beside those of one thread alone."""
     rng, wrong = np.random.default_rng(seed), 0
     for _ in range(requests):
         size = int(rng.integers(1, LARGEST + 1))
@@ -61,22 +67,27 @@ def saved_model(folder: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Runs the service against its own requests, and prints what it takes."""
+    """Run the service against its own requests, and print its rate and its memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a saved model; without it one of the digits is fitted")
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=100_000, help="number of requests, at least 10 for each thread")
+    parser.add_argument("--threads", type=int, default=4, help="number of threads that send requests")
     options = parser.parse_args(arguments)
+    if options.threads < 1 or options.requests < PARTS * options.threads:
+        parser.error(f"--threads must be at least 1, and --requests at least {PARTS} for each thread.")
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        service = Service(options.model or saved_model(Path(folder)))
+        try:
+            service = Service(options.model or saved_model(Path(folder)))
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
     print(f"warm after {time.perf_counter() - begin:.1f} s")
     rows = np.random.default_rng(0).normal(8, 5, size=(LARGEST, service.width)).astype(np.float32)
     expected = {LARGEST: service.predict(rows)}
-    process, wrong, parts = psutil.Process(), 0, 10
-    share = max(1, options.requests // (parts * options.threads))
+    process, wrong = psutil.Process(), 0
+    share = options.requests // (PARTS * options.threads)
     with ThreadPoolExecutor(options.threads) as threads:
-        for part in range(parts):
+        for part in range(PARTS):
             begin = time.perf_counter()
             seeds = range(part * options.threads, (part + 1) * options.threads)
             wrong += sum(threads.map(lambda seed: ask(service, share, seed, expected, rows), seeds))

@@ -310,7 +310,7 @@ def open_parquet(path: Path) -> Table:
         # Checksums, as a damaged page can otherwise decode to wrong numbers without an error.
         file = parquet.ParquetFile(arrow_source(path), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged_error(path, error) from error
+        raise _damaged_error(path) from error
     names = list(file.schema_arrow.names)
     return Table(path, names, partial(_read, path, file, names))
 
@@ -328,7 +328,7 @@ def _read(
     try:
         table = file.read(columns=chosen if unique else None)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged_error(path, error) from error
+        raise _damaged_error(path) from error
     columns = {i: table.column(names[i] if unique else i) for i in wanted}
     return {i: _plain(column) if i in text else column for i, column in columns.items()}
 
@@ -340,7 +340,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _damaged_error(path: Path, error: Exception) -> DataError:
+def _damaged_error(path: Path) -> DataError:
     """The error for a file that pyarrow cannot read, with the common reasons."""
     size = path.stat().st_size
     with path.open("rb") as stream:

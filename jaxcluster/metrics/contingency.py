@@ -82,9 +82,15 @@ def encode(labels: ArrayLike, name: str = "labels") -> EncodedLabels:
     An array of objects is treated as numbers, or as strings, if all its elements are.
 
     Raises:
+        TypeError: traced labels.
         ValueError: not one-dimensional; NaN, None, infinity or another mark of a missing value among the labels; labels
             that cannot be ordered, such as strings beside numbers.
     """
+    if validation.is_traced(labels):
+        raise TypeError(
+            f"{name} are traced, and scores of labels need concrete ones: the number of clusters decides what is "
+            "computed. Compute the score outside of jit, vmap and grad."
+        )
     labels = _as_labels(labels, name)
     if labels.dtype.kind in "bui" and labels.size:
         low, high = int(labels.min()), int(labels.max())

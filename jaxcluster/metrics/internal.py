@@ -131,6 +131,7 @@ def silhouette_score(
     Raises:
         ValueError, TypeError: as `silhouette_samples`, of the subset.
     """
+    _check_concrete(X, labels, "silhouette_score")
     if sample_size is not None:
         X, _ = _check_samples(X, labels, "silhouette_score", count=False)
         rows = _draw_indices(X.shape[0], sample_size, random_state)
@@ -259,17 +260,21 @@ def _host_silhouettes(distances_of, encoded):
     return out
 
 
+def _check_concrete(X, labels, name):
+    if validation.is_traced(X, labels):
+        raise TypeError(
+            f"{name} needs concrete arrays: the number of clusters decides what is computed. Inside jit, vmap or "
+            "grad use soft_silhouette, with one-hot rows for hard labels."
+        )
+
+
 def _check_samples(X, labels, name, *, count=True) -> tuple[Any, EncodedLabels]:
     """Check samples and labels.
 
     Returns:
         The samples and encoded labels, of equal length, with 2 to n − 1 clusters unless ``count`` is False.
     """
-    if validation.is_traced(X, labels):
-        raise TypeError(
-            f"{name} needs concrete arrays: the number of clusters decides what is computed. Inside jit, vmap or "
-            "grad use soft_silhouette, with one-hot rows for hard labels."
-        )
+    _check_concrete(X, labels, name)
     if scipy.sparse.issparse(X):
         raise TypeError(
             "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "

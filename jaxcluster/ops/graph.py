@@ -17,7 +17,7 @@ import scipy.sparse
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
-from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space, tiles
+from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.ops.neighbors.knn_jit import k_nearest
 from jaxcluster.ops.precomputed import check_distances
@@ -130,20 +130,6 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     slots = jnp.zeros((lines, TRACED_WIDTH), jnp.int32).at[at].set(columns)
     slot_weights = jnp.zeros((lines, TRACED_WIDTH), x.dtype).at[at].set(weights)
     return _as_graph(slots, slot_weights, jnp.zeros((lines,), jnp.int32).at[at[0]].set(rows), diagonal)
-
-
-def radius_graph(x: Any, radius: float, *, metric: str = "euclidean", p: float = 2.0) -> Graph:
-    """Graph with edges of weight 1 between concrete rows at most ``radius`` apart, by float64 distances.
-
-    Raises:
-        ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; a radius that is not positive.
-    """
-    validation.check_positive("radius", radius)
-    space, exponent = rescale_space(as_metric_space(x, metric, p=p))
-    with np.errstate(over="ignore", under="ignore"):
-        threshold = np.ldexp(float(radius), exponent)
-    near = [scipy.sparse.csr_array((space.rows(index) <= threshold).astype(float)) for index in tiles(space.n)]
-    return from_matrix(scipy.sparse.csr_array(scipy.sparse.vstack(near)))
 
 
 def symmetrized(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

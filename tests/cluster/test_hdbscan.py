@@ -370,7 +370,7 @@ def test_bad_input(x, options, message):
     [
         (lambda state: hdbscan.approximate_predict(state, np.ones((2, 3))), "x has 3 columns.*fitted on 2"),
         (lambda state: hdbscan.membership_vectors(state, [[np.inf]]), "x has 1 columns.*fitted on 2"),
-        (lambda state: hdbscan.dbscan_clustering(state, 0.0), "distance=0.0 must be greater than 0"),
+        (lambda state: hdbscan.dbscan_clustering(state, 0.0), "cut_distance=0.0 must be greater than 0"),
         (
             lambda state: hdbscan.dbscan_clustering(state, 1.0, min_cluster_size=0),
             "min_cluster_size=0 must be at least 1",

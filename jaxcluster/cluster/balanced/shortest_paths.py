@@ -82,9 +82,11 @@ class _ResidualNetwork:
 
     def augment(self) -> None:
         """Find shortest paths from excess to deficit, with candidates enough, and move samples along them."""
-        while not self._is_exact(*(paths := self._shortest_paths())):
+        length, predecessor, forward = self._shortest_paths()
+        while not self._is_exact(length, forward):
             self._select_candidates(CANDIDATE_GROWTH * len(self.rows))
-        self._augment_along(*paths)
+            length, predecessor, forward = self._shortest_paths()
+        self._augment_along(length, predecessor, forward)
 
     def _select_candidates(self, count):
         """Make about ``count`` samples of the smallest margins candidates; all of them where that is most of them."""
@@ -117,7 +119,7 @@ class _ResidualNetwork:
         self.arc_cost[i, k] = np.where(self.target[i] < self.bounds.upper[i], 0, np.inf)
         self.arc_cost[k, i] = np.where(self.target[i] > self.bounds.lower[i], 0, np.inf)
 
-    def _is_exact(self, length, predecessor, forward):
+    def _is_exact(self, length, forward):
         """True if potentials changed by these lengths leave all samples that are no candidates where they are."""
         if self.max_margin == np.inf:
             return True

@@ -330,12 +330,12 @@ def apply_root_threshold(labels: np.ndarray, lambdas: np.ndarray, selected: np.n
 # --- DBSCAN cut
 
 
-def dbscan_clustering(state: HDBSCANState, distance: float, *, min_cluster_size: int = 5) -> np.ndarray:
-    """Clusters at one distance, those of DBSCAN without border points: single linkage cut below ``distance``.
+def dbscan_clustering(state: HDBSCANState, cut_distance: float, *, min_cluster_size: int = 5) -> np.ndarray:
+    """Clusters at one distance, those of DBSCAN without border points: single linkage cut below ``cut_distance``.
 
     Args:
         state: of a fit on n samples.
-        distance: cut distance of mutual reachability, in the units of the metric.
+        cut_distance: of mutual reachability, in the units of the metric.
         min_cluster_size: smallest number of samples of a cluster; smaller ones are noise.
 
     Returns:
@@ -343,12 +343,12 @@ def dbscan_clustering(state: HDBSCANState, distance: float, *, min_cluster_size:
         numbering of scikit-learn's ``dbscan_clustering``.
 
     Raises:
-        ValueError, TypeError: a distance that is not a positive number, or ``min_cluster_size`` below 1.
+        ValueError, TypeError: a ``cut_distance`` that is not a positive number, or ``min_cluster_size`` below 1.
     """
-    validation.check_positive("distance", distance)
+    validation.check_positive("cut_distance", cut_distance)
     validation.check_count("min_cluster_size", min_cluster_size)
     n = len(state.merges) + 1
-    joined = int(np.searchsorted(state.merges[:, 2], distance))
+    joined = int(np.searchsorted(state.merges[:, 2], cut_distance))
     parts = state.merges[:joined, :2].astype(np.int64)
     parent = np.arange(n + joined)
     parent[parts.ravel()] = np.repeat(np.arange(n, n + joined), 2)
