@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from jaxcluster.cli import run as runs
+from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
 from jaxcluster.cli.predict import predict
@@ -82,6 +83,8 @@ def message_of(error: Exception) -> str:
         return f"{text.rstrip('.')}. The options of {ctx.command_path} are {', '.join(known)}."
     if text.startswith("No such command"):
         return f"{text} The commands are {', '.join(ctx.command.list_commands(ctx))}."
+    if "unexpected extra argument" in text:
+        text = f"{text.rstrip('.')}. One DATA is read: put quotation marks around a pattern of files."
     return f"{text.rstrip('.')}. See {ctx.command_path} --help."
 
 
@@ -108,7 +111,7 @@ def methods() -> None:
     """
 
 
-for command in (predict, report, score, sweep, transport, info):
+for command in (predict, embed, report, score, sweep, transport, info):
     app.command()(command)
 
 

@@ -18,6 +18,8 @@ CORRECTABLE = (ValueError, TypeError, OSError, MemoryError)
 """Errors that readers, checks and fits raise for wrong arguments, wrong data and missing files."""
 
 SPELLINGS = {
+    "--row-id": "--id",
+    "encode=": "--encode ",
     "header=True": "--header",
     "header=False": "--no-header",
     "missing=True": "--missing",

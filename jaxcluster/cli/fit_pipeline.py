@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, user_errors
-from jaxcluster.cli.inputs import Rows, Source, describe, partial_labels, read
+from jaxcluster.cli.inputs import Rows, Source, describe, imputation_entry, partial_labels, read
 from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
 from jaxcluster.cli.training import check_partial, check_rows, partial_run, run_arguments, trains_network
 from jaxcluster.core import signals
@@ -24,7 +24,7 @@ from jaxcluster.core import signals
 if TYPE_CHECKING:
     from jaxcluster.cli.console import Stages
 
-BYTES, BYTES_PER_ROW = 4 << 20, 24
+BYTES, BYTES_PER_ROW = 4 << 20, 48
 """Bytes that a run takes on the disk at least: a small model with a report, and a line of labels.csv for each row."""
 
 NOISE_IN_SCORES = "one more cluster in the scores against the truth, left out of the others"
@@ -148,6 +148,7 @@ def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any
         "data": describe(task.source, rows.dataset),
         **({} if task.labels is None else {"labels": task.labels}),
         "scaling": rows.scaling.to_json(),
+        **imputation_entry(rows),
         "versions": runtime.versions(),
         "device": runtime.device(),
     }
@@ -218,18 +219,23 @@ def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, An
     """Write model, labels, history, scores and config.json to the claimed folder; the configuration as written."""
     import numpy as np
 
+    from jaxcluster.cli.row_columns import fit_columns
+
     estimator = result.estimator
     with claim.folder() as folder, stage("write", "Writing"), user_errors():
         now = datetime.now(UTC).isoformat(timespec="seconds")
         config = {**settings, "written": now, "seconds": dict(result.seconds)}
         # The model takes new rows in the data's units; the estimator itself goes on with scaled ones, for the report.
         to_save = copy(estimator)
-        to_save.input_scaling_ = result.rows.scaling
-        names = result.rows.dataset.columns
+        rows = result.rows
+        steps = {"scaling": rows.scaling, "imputation": rows.imputation, "encoding": rows.encoding}
+        vars(to_save).update({f"input_{name}_": step for name, step in steps.items() if step is not None})
+        names = rows.dataset.columns
         if names is not None and all(names) and len(set(names)) == len(names):
             to_save.feature_names_in_ = np.array(names, dtype=object)
         to_save.save(folder / runs.MODEL)
-        runs.write_labels(folder / runs.LABELS, estimator.labels_)
+        columns = runs.row_names(rows.dataset) | {"label": estimator.labels_} | fit_columns(estimator, rows.x)
+        runs.write_columns(folder / runs.LABELS, columns)
         if trains_network(estimator):
             runs.write_records(folder / runs.HISTORY, estimator.epoch_history_)
         elif len(getattr(estimator, "history_", ())):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,16 +16,32 @@ from jaxcluster.cli.errors import UserError, user_errors
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxcluster.datasets import Dataset, Scaling
+    from jaxcluster.datasets import Dataset, Encoding, Imputation, Scaling
 
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
+IMPUTE_HINT = "Fill them (--impute median), leave out their columns (--drop), or drop those rows first"
+"""Advice on missing cells, in words of the command line."""
+
+STDIN = "-"
+"""Word for a table on standard input."""
+
+STREAM_STARTS = {
+    b"PAR1": ".parquet",
+    b"PK": ".xlsx",
+    b"\x1f\x8b": ".csv.gz",
+    b"\x28\xb5\x2f\xfd": ".csv.zst",
+    b"{": ".jsonl",
+}
+"""Endings of files by their first bytes, for standard input; other bytes are a text table."""
 
 LAYOUT = ("header", "delimiter", "decimal", "encoding")
 """Fields of `Source` that describe the layout of a text table."""
 
 
 class Source(NamedTuple):
-    """Origin of rows, word for word; the last four fields are the layout of a text table, as `datasets.Format`."""
+    """Origin of rows, word for word: the arguments of `datasets.load`, the imputation, and the layout of a text table.
+
+    The options of a command have the same names.
+    """
 
     data: str
     key: str | None = None
@@ -33,6 +52,12 @@ class Source(NamedTuple):
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    drop: str | None = None
+    row_id: str | None = None
+    encode: Sequence[str] | None = None
+    dates: bool = False
+    na: Sequence[str] | None = None
+    impute: str | None = None
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -45,15 +70,23 @@ class Rows(NamedTuple):
 
     Attributes:
         dataset: as read, in the data's own units.
-        x: (n_samples, n_features) float32 or float64, scaled.
+        x: (n_samples, n_features) float32 or float64, imputed and scaled.
         scaling: the transformation from the data's units to ``x``.
         weights: (n_samples,), or None for 1 each.
+        imputation: of missing cells, before the scaling, or None.
     """
 
     dataset: Dataset
     x: np.ndarray
     scaling: Scaling
     weights: np.ndarray | None
+    imputation: Imputation | None = None
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """The encoding of new rows: with an imputation a word that these rows lack is a missing cell."""
+        encoding = self.dataset.encoding
+        return encoding if encoding is None else encoding._replace(lenient=self.imputation is not None)
 
 
 def read(source: Source, how: str, *, missing: bool | None = None, metric: str | None = None) -> Rows:
@@ -69,22 +102,56 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
         DataError, ValueError: rows or weights that cannot be clustered.
     """
     from jaxcluster.core.validation import check_finite, check_weights
-    from jaxcluster.datasets import scale
+    from jaxcluster.datasets import impute, scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 
-    dataset, weights = _weighted(source)
-    check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
+    if source.impute is not None and missing:
+        raise UserError("--impute fills the cells that --missing integrates out: leave one of them out.")
+    with on_disk(source) as file:
+        dataset, weights = _weighted(file)
+    allowed = True if source.impute is not None else missing
+    try:
+        check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns)
+    except ValueError as error:
+        raise ValueError(str(error).replace("Drop or impute those rows first", IMPUTE_HINT)) from error
+    x, imputation = dataset.x, None
+    if source.impute is not None:
+        codes = zip(dataset.encoding.columns, dataset.encoding.slices(), strict=True) if dataset.encoding else ()
+        groups = [at for code, at in codes if code.kind == "onehot"]
+        x, imputation = impute(x, source.impute, groups=groups, columns=dataset.columns)
     if weights is not None:
         weights = check_weights(weights, len(dataset.x))
     # float64 has 53 bits: integers beyond 2^53 keep all digits only as differences to one of the rows, which change no
     # distance of a translation-invariant metric.
     movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT
-    x, scaling = scale(dataset.x, how, missing=bool(missing), movable=movable)
+    x, scaling = scale(x, how, missing=bool(missing), movable=movable)
     if scaling.origin is not None:
         origin = ", ".join(map(str, scaling.origin[:4])) + (", …" if len(scaling.origin) > 4 else "")
         note = f"integers beyond 2^53 are clustered as differences to those of one row: {origin}."
         dataset = dataset._replace(notes=(*dataset.notes, note))
-    return Rows(dataset, x, scaling, weights)
+    return Rows(dataset, x, scaling, weights, imputation)
+
+
+@contextmanager
+def on_disk(source: Source) -> Iterator[Source]:
+    """``source`` with standard input written to a file, which is removed when the block ends.
+
+    Raises:
+        UserError: nothing on standard input.
+    """
+    if source.data != STDIN:
+        yield source
+        return
+    if sys.stdin.isatty():
+        raise UserError("- is a table on standard input, and there is none: write jaxcluster behind a pipe, or < FILE.")
+    content = sys.stdin.buffer.read()
+    if not content.strip():
+        raise UserError("standard input is empty: there is no table.")
+    ending = next((kind for start, kind in STREAM_STARTS.items() if content.startswith(start)), ".csv")
+    with tempfile.TemporaryDirectory(prefix="jaxcluster-") as folder:
+        path = Path(folder, f"stdin{ending}")
+        path.write_bytes(content)
+        yield source._replace(data=str(path))
 
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
@@ -98,12 +165,21 @@ def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
         "rows": n,
         "width": d,
         "column_names": dataset.columns,
+        **({} if dataset.id_name is None else {"id_name": dataset.id_name}),
+        **({} if dataset.encoding is None else {"codes": [code._asdict() for code in dataset.encoding.columns]}),
         "sha256": hashlib.sha256(np.ascontiguousarray(dataset.x).data).hexdigest(),
         **({"notes": list(dataset.notes)} if dataset.notes else {}),
     }
 
 
-def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
+def imputation_entry(rows: Rows) -> dict[str, Any]:
+    """The entry of config.json on the imputation; none without one. The rows of "knn" are in the model alone."""
+    if rows.imputation is None:
+        return {}
+    return {"imputation": {"how": rows.imputation.how, "values": rows.imputation.values.tolist()}}
+
+
+def read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None = None) -> Dataset:
     """New rows with the columns that a run was fitted on, unless ``source`` names others.
 
     Columns of a table are found by name, those of an array by position. A text table of the same kind as that of the
@@ -112,27 +188,44 @@ def read_like(data: Mapping[str, Any], source: Source) -> Dataset:
     Args:
         data: the entry "data" of config.json; empty for a model without a run.
         source: the new rows.
+        encoding: of the rows of the run, or None.
     """
+    with on_disk(source) as file:
+        return _read_like(data, file, encoding)
+
+
+def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None) -> Dataset:
     from jaxcluster.datasets import load
+    from jaxcluster.datasets.loading import column_names
 
     if _ending(source.data) == _ending(str(data.get("data"))) and all(each is None for each in source.layout.values()):
         source = source._replace(**{name: data.get(name) for name in LAYOUT})
     columns: Any = source.columns
     if columns is None:
         names, chosen = data.get("column_names"), data.get("columns")
-        if _is_table(source.data):
+        if encoding is not None:
+            columns = encoding.names
+        elif _is_table(source.data):
             parquet = _ending(str(data.get("data"))) == ".parquet"
             columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or chosen
         elif not _is_table(str(data.get("data"))):
             columns = chosen
-    return load(source.data, key=source.key, columns=columns, **source.layout)
+    options = {"key": source.key, "na": source.na or data.get("na"), **source.layout}
+    row_id = source.row_id
+    if row_id is None and _is_table(source.data):
+        # The names of rows of the run, if the new rows have them.
+        names = column_names(source.data, key=source.key, **source.layout) or []
+        row_id = data.get("id_name") if data.get("id_name") in names else None
+    if not _is_table(source.data):
+        options["na"] = source.na
+    return load(source.data, columns=columns, row_id=row_id, encode=encoding, **options)
 
 
 def _same_columns(source: Source, names: list[str]) -> list[str | int]:
     """Columns of these names: by name, but by position where several columns share one or have none."""
     from jaxcluster.datasets.loading import column_names
 
-    header = column_names(source.data, **source.layout) or []
+    header = column_names(source.data, key=source.key, **source.layout) or []
     columns: list[str | int] = []
     for i, name in enumerate(names):
         positions = [position for position, other in enumerate(header) if other == name]
@@ -149,23 +242,31 @@ def _whole(names: list[str]) -> list[str]:
 
 
 def _is_table(spec: str) -> bool:
-    return _ending(spec) in TABLE_ENDINGS
+    from jaxcluster.datasets.loading import TABLE_EXTENSIONS
+
+    return spec == STDIN or _ending(spec) in TABLE_EXTENSIONS
 
 
 def _ending(spec: str) -> str:
-    return Path(Path(spec).name.lower().removesuffix(".gz")).suffix
+    """Ending of a file without that of its compression."""
+    from jaxcluster.datasets.base import COMPRESSIONS, extension
+
+    packed = extension(Path(spec))
+    return next((packed.removesuffix(each) for each in COMPRESSIONS if packed.endswith(each)), packed)
 
 
 def _weighted(source: Source) -> tuple[Dataset, np.ndarray | None]:
     """The rows, and the weights from another file or from a column that is then not among the rows."""
     from jaxcluster.datasets import load, load_labels
+    from jaxcluster.datasets.base import split_columns
 
-    options = {"key": source.key, **source.layout}
-    chosen = {"columns": source.columns, "truth": source.truth}
+    options = {"key": source.key, "na": source.na, **source.layout}
+    chosen = {name: getattr(source, name) for name in ("columns", "truth", "row_id", "encode", "dates")}
+    drop = split_columns(source.drop or "")
     if source.weights is None or Path(source.weights).is_file():
-        dataset = load(source.data, **chosen, **options)
+        dataset = load(source.data, **chosen, drop=drop or None, **options)
         return dataset, None if source.weights is None else load_labels(source.weights)
-    dataset = load(source.data, **chosen, leave_out=source.weights, **options)
+    dataset = load(source.data, **chosen, drop=[*drop, source.weights], **options)
     return dataset, load(source.data, columns=[source.weights], **options).x[:, 0]
 
 

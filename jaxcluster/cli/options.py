@@ -21,6 +21,14 @@ class Scale(StrEnum):
     l2 = "l2"
 
 
+class Imputing(StrEnum):
+    """Imputation of missing cells, as `jaxcluster.datasets.IMPUTATIONS` has them."""
+
+    mean = "mean"
+    median = "median"
+    knn = "knn"
+
+
 def option(*names: str, help: str, panel: str = INPUT, **more: Any) -> Any:
     """An option without a default to show, under a heading of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
@@ -31,14 +39,56 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A .npy, .npz, .csv, .tsv, .parquet or idx file, or a built-in set: digits, iris, wine, breast_cancer, "
-        "blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
+        help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx or idx file, text also packed (.gz, .zst, .bz2, .xz); "
+        "a pattern of tables in quotation marks, 'part-*.csv'; - for a table on standard input; or a built-in set: "
+        "digits, iris, wine, breast_cancer, blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
     ),
 ]
-Key = Annotated[str | None, option(metavar="NAME", help="The array of an .npz file that holds the rows.")]
+Key = Annotated[
+    str | None,
+    option(metavar="NAME", help="The array of an .npz file that holds the rows, or the sheet of an .xlsx file."),
+]
 Columns = Annotated[
     str | None,
     option(metavar="A,B,...", help="The columns to cluster, by name or by number from 0. All, unless given."),
+]
+Drop = Annotated[
+    str | None, option("--drop", metavar="A,B,...", help="Columns to leave out, by name or by number from 0.")
+]
+RowId = Annotated[
+    str | None,
+    option(
+        "--id", metavar="COLUMN", help="The column that names the rows: the first one of labels.csv, and not clustered."
+    ),
+]
+Encode = Annotated[
+    list[str] | None,
+    option(
+        "--encode",
+        metavar="onehot|ordinal|COLUMN=CODE",
+        help="Make numbers of columns of words: onehot gives each word a column of 0 and 1, ordinal numbers the words. "
+        "For one column: COLUMN=onehot, or its order, 'size=small<medium<large'. May be repeated.",
+    ),
+]
+Dates = Annotated[
+    bool, option("--dates", help="Take columns of dates as days since 1970-01-01. They are an error otherwise.")
+]
+NA = Annotated[
+    list[str] | None,
+    option(
+        "--na",
+        metavar="CELL",
+        help="A cell that is a missing value, besides the usual ones (empty, NA, nan, null, ...), such as ? or -999. "
+        "May be repeated.",
+    ),
+]
+Impute = Annotated[
+    Imputing | None,
+    option(
+        "--impute",
+        help="Fill missing cells: by the mean or the median of their column, or by the mean of the nearest rows (knn). "
+        "Words get the frequencies of their column, with median its most frequent one.",
+    ),
 ]
 Truth = Annotated[
     str | None,
@@ -58,8 +108,8 @@ Header = Annotated[
     bool | None,
     option(
         "--header/--no-header",
-        help="The first line of a .csv or .tsv file holds the names of its columns. This and the next three are found "
-        "out from the first lines, unless given.",
+        help="The first line of a .csv or .tsv file holds the names of its columns. This, --delimiter, --decimal and "
+        "--encoding are found out from the first lines, unless given.",
     ),
 ]
 Delimiter = Annotated[

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jaxcluster.datasets import Dataset
 
-ENDINGS = (".csv", ".npy")
+ENDINGS = (".csv", ".npy", ".parquet")
 """Endings of files of labels."""
 
 MOST_CLUSTERS = 30
@@ -42,10 +42,25 @@ def predict(
             metavar="FILE",
             rich_help_panel=opt.OUTPUT,
             show_default=False,
-            help="Write the cluster of each row here: .csv or .npy.",
+            help="Write the cluster of each row here: .csv, .parquet or .npy.",
         ),
     ] = None,
+    proba: Annotated[
+        bool, opt.option("--proba", panel=opt.OUTPUT, help="Add the probability of each cluster.")
+    ] = False,
+    distances: Annotated[
+        bool,
+        opt.option("--distances", panel=opt.OUTPUT, help="Add the distance to the center, in the units of the fit."),
+    ] = False,
+    transform: Annotated[
+        bool,
+        opt.option(
+            "--transform", panel=opt.OUTPUT, help="Add the codes of a network, or the distances to all centers."
+        ),
+    ] = False,
     columns: opt.Columns = None,
+    row_id: opt.RowId = None,
+    na: opt.NA = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
@@ -56,19 +71,25 @@ def predict(
 ) -> None:
     """Find the cluster of each row of a data set, with a model fitted before.
 
-    The columns and the scaling of the run are used again: give the rows in their own units. A text table has the
-    layout of that of the run, unless any of it is given.
+    The columns, codes, imputation and scaling of the run are used again: give the rows in their own units and words. A
+    text table has the layout of that of the run, unless any of it is given.
 
     For example:
 
       jaxcluster predict runs/flowers new.csv --out labels.csv
+
+      jaxcluster predict runs/flowers new.csv --out labels.parquet --distances
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.output_dir import claimed_file
+    from jaxcluster.cli.row_columns import new_columns
     from jaxcluster.cli.runtime import start
 
+    added = {"proba": proba, "transform": transform, "distance": distances}
     if out is not None:
-        _check_ending(out)
+        check_ending(out)
+    if any(added.values()) and (out is None or out.suffix == ".npy"):
+        raise UserError("--proba, --distances and --transform add columns to a table: pass --out FILE.csv or .parquet.")
     place = nullcontext() if out is None else claimed_file(out, overwrite=overwrite)
     saved = runs.find_run(model)
     start()
@@ -77,23 +98,25 @@ def predict(
             estimator = _load(saved.model)
         with stage("read", f"Reading {data}"), user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            rows = _rows(saved.config, Source(data, key, columns, **layout), estimator)
+            rows = rows_like(saved.config, Source(data, key, columns, row_id=row_id, na=na, **layout), estimator)
         stage.note(rows.notes)
         with stage("predict", f"Labeling {len(rows.x):,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.x)
+            more = new_columns(estimator, rows.x, labels, **added)
         if claim is not None:
             with claim.file() as path, user_errors():
-                _write(path, labels)
+                _write(path, runs.row_names(rows) | {"label": labels} | more)
     printer = console.stdout(quiet)
     _show_counts(printer, rows.name, labels)
     if out is not None:
         console.say(printer, f"Written to {out}.", "bold")
 
 
-def _check_ending(out: Path) -> None:
+def check_ending(out: Path) -> None:
+    """Refuse a file of another kind than those of `ENDINGS`."""
     if out.suffix not in ENDINGS:
-        raise UserError(f"--out {out} must end in {' or '.join(ENDINGS)}.")
+        raise UserError(f"--out {out} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
 
 
 def _load(model: Path) -> Any:
@@ -105,24 +128,24 @@ def _load(model: Path) -> Any:
     return estimator
 
 
-def _rows(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
-    """The new rows, in their own units: the model scales them as those of the run were."""
+def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
+    """New rows, in their own units: the model imputes and scales them as those of the run were."""
     from jaxcluster.core.validation import check_finite, check_width
 
-    dataset = read_like(config.get("data", {}), source)
+    dataset = read_like(config.get("data", {}), source, estimator.input_encoding_)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
-    missing = True if getattr(estimator, "missing", False) else None
+    missing = True if getattr(estimator, "missing", False) or estimator.input_imputation_ is not None else None
     check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     return dataset
 
 
-def _write(path: Path, labels: np.ndarray) -> None:
+def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
     if path.suffix == ".npy":
-        np.save(path, labels)
+        np.save(path, columns["label"])
     else:
-        runs.write_labels(path, labels)
+        runs.write_columns(path, columns)
 
 
 def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, user_errors
-from jaxcluster.cli.inputs import Rows, Source, describe, read
+from jaxcluster.cli.inputs import STDIN, Rows, Source, describe, read
 from jaxcluster.cli.output_dir import read_sealed
 
 
@@ -37,12 +37,14 @@ def report(
     with console.stages(quiet) as stage:
         with stage("load", f"Loading {run}"), user_errors():
             from jaxcluster.estimators import load
+            from jaxcluster.estimators.base import INPUT_STEPS
 
             estimator = load(saved.model)
             scores = read_sealed(saved.model.parent / runs.METRICS)
         with stage("read", "Reading the data"), user_errors():
-            rows = _rows(saved.config, **reading_options(estimator))
-        estimator.input_scaling_ = None  # the rows are scaled already
+            rows = rows_of_run(saved.config, **reading_options(estimator))
+        for name in INPUT_STEPS:
+            vars(estimator).pop(name, None)  # the rows are encoded, imputed and scaled already
         kept = {name: scores[name] for name in ("internal", "external", "silhouette_rows")}
         result = FitResult(saved.config["algorithm"], estimator, rows, seconds=saved.config["seconds"], **kept)
         draw_report(stage, saved.model.parent, result, saved.config)
@@ -50,9 +52,11 @@ def report(
         console.say(console.stdout(quiet), f"Written to {saved.model.parent / runs.REPORT}.", "bold")
 
 
-def _rows(config: dict[str, Any], **options: Any) -> Rows:
-    """The rows of a run, scaled as they were; refused if they have changed."""
+def rows_of_run(config: dict[str, Any], **options: Any) -> Rows:
+    """The rows of a run, imputed and scaled as they were; refused if they have changed."""
     source = Source(**{name: config["data"].get(name) for name in Source._fields})
+    if source.data == STDIN:
+        raise UserError("the rows of this run came on standard input, and are not kept. Fit a file of them.")
     rows = read(source, config["scaling"]["how"], **options)
     if describe(source, rows.dataset)["sha256"] != config["data"]["sha256"]:
         raise UserError(f"{source.data} has other rows now than when the run was fitted. Fit it again.")

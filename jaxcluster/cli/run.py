@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shlex
@@ -17,18 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxcluster.cli.console import Stages
+    from jaxcluster.datasets import Dataset
 
 MODEL, LABELS, METRICS, HISTORY, REPORT = "model", "labels.csv", "metrics.json", "history.jsonl", "report.html"
-
-LABELS_HEAD = "row,label\n"
-"""The first line of the file of labels."""
 
 ARGV: ContextVar[Sequence[str]] = ContextVar("ARGV", default=())
 """Words on the command line after ``jaxcluster``."""
 
+RESERVED = ("label", "probability", "outlier_score", "distance")
+"""Columns of labels.csv behind the name of the row."""
+
 FILES = {
     REPORT: "scores and pictures: open it in a browser",
-    LABELS: "the cluster of each row",
+    LABELS: "the cluster of each row, and how sure that is",
     f"{MODEL}/": "for jaxcluster predict, and jaxcluster.load in Python",
     METRICS: "the scores above",
     HISTORY: "the objective, step by step or epoch by epoch",
@@ -88,17 +90,51 @@ def command_line() -> str:
 
 def summarize_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a configuration that a report shows: the choices of the user, and the data."""
-    data = {name: value for name, value in config["data"].items() if value is not None and name != "column_names"}
+    hidden = ("column_names", "codes", *([] if config["data"].get("dates") else ["dates"]))
+    data = {name: value for name, value in config["data"].items() if value not in (None, []) and name not in hidden}
     parameters = {name: value for name, value in config["parameters"].items() if value is not None}
     chosen = {name: config[name] for name in ("command", "algorithm", "ks", "seeds") if name in config}
     return chosen | {"parameters": parameters, "data": data, "scaling": config["scaling"]["how"]}
 
 
-def write_labels(path: Path, labels: np.ndarray) -> None:
-    """Write a line for each row: its number from 0, and its cluster."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(LABELS_HEAD)
-        file.writelines(f"{row},{label}\n" for row, label in enumerate(labels.tolist()))
+def row_names(dataset: Dataset) -> dict[str, np.ndarray]:
+    """The first column of labels.csv: the names of the rows under that of their column, or their numbers from 0."""
+    import numpy as np
+
+    if dataset.ids is None:
+        return {"row": np.arange(len(dataset.x))}
+    # Joined with the table by its own name, unless that is one of the columns beside it.
+    return {"id" if dataset.id_name in RESERVED else dataset.id_name: dataset.ids}
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns of equal length to a .csv or .parquet file; a number that is not finite is an empty cell of CSV."""
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table(dict(columns)), path)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*map(_cells, columns.values()), strict=True))
+
+
+def _cells(column: np.ndarray) -> list[Any]:
+    """Cells of a column for CSV: floats by 7 digits, as many as float32 has."""
+    if column.dtype.kind != "f":
+        return column.tolist()
+    return [f"{value:.7g}" if math.isfinite(value) else "" for value in column.tolist()]
+
+
+def is_labels_file(path: Path) -> bool:
+    """True for a file that `write_columns` wrote with a label behind the name of each row."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])[1:2] == ["label"]
+    except (OSError, UnicodeError, csv.Error):
+        return False
 
 
 def write_history(path: Path, history: Iterable[Any]) -> None:

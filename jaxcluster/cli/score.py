@@ -102,10 +102,7 @@ def _layout_of(name: str, layout: dict[str, Any]) -> dict[str, Any]:
 
     if not is_text_table(name):
         return {}
-    path = Path(name)
-    with path.open("rb") if path.is_file() else nullcontext() as file:
-        own = file is not None and file.readline() == runs.LABELS_HEAD.encode()
-    return {} if own else layout
+    return {} if runs.is_labels_file(Path(name)) else layout
 
 
 def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, as_options, user_errors
-from jaxcluster.cli.inputs import Rows, Source, describe, read
+from jaxcluster.cli.inputs import Rows, Source, describe, imputation_entry, read
 from jaxcluster.core import signals
 
 if TYPE_CHECKING:
@@ -64,12 +64,18 @@ def sweep(
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
+    impute: opt.Impute = None,
     columns: opt.Columns = None,
+    drop: opt.Drop = None,
+    row_id: opt.RowId = None,
     truth: Annotated[
         str | None,
         opt.option(metavar="COLUMN", help="The column that holds the known classes, so that it is not clustered."),
     ] = None,
     weights: opt.Weights = None,
+    encode: opt.Encode = None,
+    dates: opt.Dates = False,
+    na: opt.NA = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
@@ -123,6 +129,8 @@ def sweep(
     from jaxcluster.cli import console, runtime
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
     from jaxcluster.cli.sweep_results import SWEEPS
+    from jaxcluster.cli.table_checks import check_columns
+    from jaxcluster.estimators import ESTIMATORS
 
     ks = parse_ks(k)
     given = {"init": init, "max_steps": max_iter, "tol": tol, "metric": metric, "covariances": covariance or None}
@@ -130,7 +138,10 @@ def sweep(
     options = library_options(algo, {name: value for name, value in given.items() if value is not None})
     check_folder(out, overwrite=overwrite)
     runtime.start()
-    source = Source(data, key, columns, truth, weights, header, delimiter, decimal, encoding)
+    source = Source(
+        *(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
+        *(drop, row_id, encode, dates, na, impute and impute.value),
+    )
     reading = {"metric": options.get("metric")}
     reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
@@ -146,6 +157,7 @@ def sweep(
             "parameters": options | {"seed": seed},
             "data": describe(source, rows.dataset),
             "scaling": rows.scaling.to_json(),
+            **imputation_entry(rows),
             "versions": runtime.versions(),
             "device": runtime.device(),
         }
@@ -157,6 +169,7 @@ def sweep(
             signals.set_stop_message(f"the results in {out} are complete but for their report. To try again: {again}")
             runs.add_report(stage, again, lambda: write_report(out.resolve() / runs.REPORT, result, rows, config))
     _show(console.stdout(quiet), result, out)
+    check_columns(rows, max(ks), info=ESTIMATORS.info(algo), metric=options.get("metric"))
 
 
 def parse_ks(text: str) -> list[int]:

@@ -28,7 +28,7 @@ from jaxcluster.datasets.base import (
     check_disjoint,
     choose_columns,
     column_index,
-    exclude_column,
+    exclude_columns,
     is_index,
     listing,
     to_exact_dtype,
@@ -212,17 +212,17 @@ def _gunzip(data: bytes) -> tuple[bytes, bool]:
 
 
 def array_dataset(
-    name: str, array: np.ndarray, *, columns: Any, truth: Any, leave_out: Any, y: np.ndarray | None
+    name: str, array: np.ndarray, *, columns: Any, truth: Any, drop: Any, y: np.ndarray | None
 ) -> Dataset:
     """The `Dataset` of an (n, d) array, or of (n, h, w[, c]) images.
 
-    ``truth`` and ``leave_out`` are indices of columns that hold classes, or are no features.
+    ``truth`` and ``drop`` are indices of columns that hold classes, or are no features.
     """
     x, image_shape = as_samples(array, name)
     width = x.shape[1]
     chosen = choose_columns(columns, None, width, name)
-    if leave_out is not None:
-        chosen = exclude_column(leave_out, chosen, None, width, name)
+    if drop is not None:
+        chosen = exclude_columns(drop, chosen, None, width, name)
     if truth is not None:
         index = column_index(truth, None, width, f"{name}: truth:")
         y = as_labels(array.reshape(x.shape)[:, index], f"{name}: column {index}")

@@ -15,11 +15,17 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxcluster.core.messages import warn
+
+if TYPE_CHECKING:
+    from jaxcluster.datasets.encoding import Encoding
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+"""Compressions of text files, by the ending of the name."""
 
 MAX_EXACT_INTEGER = 2**53
 """Largest integer up to which float64 holds every integer."""
@@ -47,6 +53,9 @@ class Dataset(NamedTuple):
         columns: n_features column names, or None if the file has none.
         image_shape: (h, w) or (h, w, c) if a sample is a flattened image, else None.
         notes: one sentence for each decision of the reader about an ambiguous file.
+        ids: (n_samples,) the column of a table that names its rows, text or numbers; None without one.
+        id_name: name of that column.
+        encoding: of a table's columns of words and dates as numbers; None where all columns hold numbers.
     """
 
     name: str
@@ -55,6 +64,9 @@ class Dataset(NamedTuple):
     columns: list[str] | None = None
     image_shape: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    ids: np.ndarray | None = None
+    id_name: str | None = None
+    encoding: Encoding | None = None
 
 
 class Format(NamedTuple):
@@ -66,12 +78,14 @@ class Format(NamedTuple):
             blanks and tabs.
         decimal: decimal mark, "." or ","; the other may then separate thousands.
         encoding: Python's name of the text encoding.
+        na: cells that are missing values, besides the usual ones.
     """
 
     header: bool | None = None
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    na: tuple[str, ...] | None = None
 
 
 def listing(values: Iterable[Any], limit: int = 20) -> str:
@@ -146,14 +160,19 @@ def check_disjoint(chosen: list[int], truth: int | None, where: str) -> list[int
     return chosen
 
 
-def exclude_column(
-    column: str | int, chosen: list[int] | None, names: Sequence[str] | None, width: int, where: str
+def exclude_columns(
+    left_out: str | int | Sequence[str | int],
+    chosen: list[int] | None,
+    names: Sequence[str] | None,
+    width: int,
+    where: str,
 ) -> list[int]:
-    """The chosen positions, or all, without a column that is no feature. Raises DataError if it was chosen."""
-    index = column_index(column, names, width, where)
-    if chosen is not None and index in chosen:
-        raise DataError(f"{where}: column {column!r} is both left out and chosen. Drop it from one.")
-    return [i for i in range(width) if i != index] if chosen is None else chosen
+    """The chosen positions, or all, without columns that are no features. Raises DataError if one was chosen."""
+    columns = {column_index(column, names, width, where): column for column in split_columns(left_out)}
+    for index in [] if chosen is None else chosen:
+        if index in columns:
+            raise DataError(f"{where}: column {columns[index]!r} is both left out and chosen. Drop it from one.")
+    return [i for i in range(width) if i not in columns] if chosen is None else chosen
 
 
 def as_labels(values: Any, where: str) -> np.ndarray:
@@ -263,10 +282,28 @@ def arrow_compute() -> Any:
 
 
 def open_arrow_stream(path: Path) -> Any:
-    """The bytes of a file as a pyarrow stream, unzipped if its name ends in .gz."""
+    """The bytes of a file as a pyarrow stream, unpacked if its name ends as those of `COMPRESSIONS` do.
+
+    Raises:
+        OSError: a file of xz that cannot be unpacked; others raise it when they are read.
+    """
     import pyarrow as pa
 
-    return pa.input_stream(arrow_source(path), compression="gzip" if path.suffix.lower() == ".gz" else None)
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    if compression != "xz":
+        return pa.input_stream(arrow_source(path), compression=compression)
+    import lzma
+
+    # Arrow does not know xz, so that the whole file is unpacked.
+    try:
+        return pa.BufferReader(lzma.decompress(path.read_bytes()))
+    except lzma.LZMAError as error:
+        raise OSError(f"{path.name} is damaged or truncated") from error
+
+
+def extension(path: Path) -> str:
+    """Ending of a name in lower case; ".csv.gz" of a compressed file."""
+    return ("".join(path.suffixes[-2:]) if path.suffix.lower() in COMPRESSIONS else path.suffix).lower()
 
 
 def arrow_source(path: Path) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, arrow_compute, listing, open_arrow_stream
-from jaxcluster.datasets.layout import GROUPED, MISSING, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
+from jaxcluster.datasets.layout import GROUPED, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
 from jaxcluster.datasets.tables import CHOOSE_HINT, Table, integers_with_nan, title_of
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ MAX_CELL_CHARACTERS = 40
 
 
 def open_csv(path: Path, form: Format) -> Table:
-    """Open a text table, gzipped or not, with the layout in ``form`` or detected from the first lines."""
+    """Open a text table, compressed or not, with the layout in ``form`` or detected from the first lines."""
     layout = sniff(path, form)
     return Table(path, layout.names, partial(_read, path, form, layout), layout.notes, layout.row_names)
 
 
 def _read(
-    path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int]
+    path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int], *, mixed: bool = False
 ) -> dict[int, pa.ChunkedArray]:
     """The wanted columns by position, those in ``text`` as text, the others as numbers.
+
+    With ``mixed`` a column that holds something else than numbers comes as text too, its missing cells null.
 
     Plain numbers are parsed by pyarrow. If that fails all columns are read as text and converted here: because of
     decimal commas, thousands separators, words for missing values, or a cell that is no number.
@@ -62,13 +64,13 @@ def _read(
     if columns is None:
         cells = _parse(path, form, layout, wanted, [])
         _check_quotes(path, layout, cells.values())
-        return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric})}
+        return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric}, mixed=mixed)}
     _check_quotes(path, layout, [columns[i] for i in wanted if i in text])
     long = [i for i in plain if _beyond_exact(columns[i])]
     # float64 has rounded them. They are read again as text, and become 64-bit integers.
     if long:
         parsed = _parse(path, form, layout, long, [])
-        columns |= {i: _integers(_column_title(path, layout, i), parsed[i]) or columns[i] for i in long}
+        columns |= {i: _integers(_column_title(path, layout, i), parsed[i], layout.missing) or columns[i] for i in long}
     return columns
 
 
@@ -76,7 +78,7 @@ def _is_plain(layout: Layout, column: int) -> bool:
     """True if pyarrow can parse the sampled cells of a column as numbers."""
     cells = (row[column].strip() for row in layout.sample if column < len(row))
     pattern = NUMBER[layout.decimal or "."]
-    return all(cell in MISSING or pattern.fullmatch(cell) for cell in cells)
+    return all(cell in layout.missing or pattern.fullmatch(cell) for cell in cells)
 
 
 def _parse(
@@ -101,7 +103,7 @@ def _parse(
     convert = csv.ConvertOptions(
         include_columns=[names[i] for i in wanted] + names[len(layout.names) :],
         column_types={name: pa.float64() if i in numbers else pa.string() for i, name in enumerate(names)},
-        null_values=sorted(MISSING),
+        null_values=sorted(layout.missing),
         decimal_point=layout.decimal or ".",
     )
     rewritten = _is_rewritten(layout)
@@ -133,12 +135,12 @@ def _parse(
 
 
 def _bytes(path: Path) -> bytes:
-    """The whole file, unzipped."""
+    """The whole file, unpacked."""
     try:
         with open_arrow_stream(path) as stream:
             return stream.read()
     except OSError as error:
-        raise DataError(f"{path.name} cannot be unzipped ({path.stat().st_size} bytes). Is it truncated?") from error
+        raise DataError(f"{path.name} cannot be unpacked ({path.stat().st_size} bytes). Is it truncated?") from error
 
 
 def _is_rewritten(layout: Layout) -> bool:
@@ -147,7 +149,7 @@ def _is_rewritten(layout: Layout) -> bool:
 
 
 def _open_stream(path: Path, layout: Layout) -> Any:
-    """The bytes of the file, unzipped, with a delimiter that pyarrow supports."""
+    """The bytes of the file, unpacked, with a delimiter that pyarrow supports."""
     import pyarrow as pa
 
     if not _is_rewritten(layout):
@@ -167,21 +169,27 @@ def _quoted(field: str) -> str:
 # Numbers ------------------------------------------------------------------------------------------------------------
 
 
-def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray]) -> dict[int, pa.ChunkedArray]:
-    """Columns of text as float64, or as integers that float64 does not hold.
+def _parse_numbers(
+    path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], *, mixed: bool = False
+) -> dict[int, pa.ChunkedArray]:
+    """Columns of text as float64, or as integers that float64 does not hold; with ``mixed`` others as they are.
 
     Raises:
         DataError: naming every column with a cell that is no number, and the line of the first such cell.
     """
+    import pyarrow as pa
+
     compute = arrow_compute()
 
-    cells = {i: _trimmed(column) for i, column in cells.items()}
+    cells = {i: _trimmed(column, layout.missing) for i, column in cells.items()}
     decimal = layout.decimal or _decimal(path, layout, cells)
     parsed, bad = {}, {}
     for i, column in cells.items():
         words = compute.utf8_lower(column)
         if compute.all(compute.is_in(words.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
-            parsed[i] = compute.equal(words, "true")
+            # A column without any cell is no column of truth values.
+            known = column.null_count < len(column)
+            parsed[i] = compute.equal(words, "true") if known else words.cast(pa.float64())
             continue
         # Patterns run on all cells in Arrow; only distinct cells that are no plain numbers come to Python.
         numbers = compute.match_substring_regex(column, f"^(?:{NUMBER[decimal].pattern})$", ignore_case=True)
@@ -190,18 +198,18 @@ def _parse_numbers(path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArr
         if len(grouped) < len(compute.unique(others)):
             bad[i] = next(cell for cell in others.to_pylist() if cell not in set(grouped))
             continue
-        parsed[i] = _as_numbers(_column_title(path, layout, i), column, decimal, set(grouped))
-    if bad:
+        parsed[i] = _as_numbers(_column_title(path, layout, i), column, decimal, set(grouped), layout.missing)
+    if bad and not mixed:
         raise _not_numeric_error(path, layout, cells, bad, decimal)
-    return parsed
+    return {**parsed, **{i: cells[i] for i in bad}}
 
 
-def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _trimmed(column: pa.ChunkedArray, missing: Collection[str]) -> pa.ChunkedArray:
     """Cells without surrounding blanks; missing values are null."""
     compute = arrow_compute()
 
     column = compute.utf8_trim_whitespace(column)
-    return compute.if_else(compute.is_in(column, value_set=_strings(MISSING)), None, column)
+    return compute.if_else(compute.is_in(column, value_set=_strings(missing)), None, column)
 
 
 def _strings(values: Iterable[str]) -> pa.Array:
@@ -238,7 +246,9 @@ def _column_title(path: Path, layout: Layout, column: int) -> str:
     return f"{path.name}: column {title_of(layout.names, column)}"
 
 
-def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, grouped: Collection[str]) -> pa.ChunkedArray:
+def _as_numbers(
+    where: str, column: pa.ChunkedArray, decimal: str, grouped: Collection[str], missing: Collection[str]
+) -> pa.ChunkedArray:
     """Cells of numbers as float64, or as integers that float64 does not hold."""
     import pyarrow as pa
 
@@ -250,7 +260,7 @@ def _as_numbers(where: str, column: pa.ChunkedArray, decimal: str, grouped: Coll
     if decimal == ",":
         column = compute.replace_substring(column, ",", ".")
     numbers = compute.replace_substring_regex(column, r"^\+", "").cast(pa.float64())
-    return (_integers(where, column) if _beyond_exact(numbers) else None) or numbers
+    return (_integers(where, column, missing) if _beyond_exact(numbers) else None) or numbers
 
 
 def _beyond_exact(column: pa.ChunkedArray) -> bool:
@@ -259,11 +269,11 @@ def _beyond_exact(column: pa.ChunkedArray) -> bool:
     return bool((np.abs(values[np.isfinite(values)]) > MAX_EXACT_INTEGER).any())
 
 
-def _integers(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _integers(where: str, column: pa.ChunkedArray, missing: Collection[str]) -> pa.ChunkedArray | None:
     """Text as 64-bit integers; None for other text, or larger integers."""
     import pyarrow as pa
 
-    column = _trimmed(column)
+    column = _trimmed(column, missing)
     for kind in (pa.int64(), pa.uint64()):
         try:
             integers = column.cast(kind)

@@ -14,12 +14,12 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxcluster.datasets.base import DataError, Format, listing, open_arrow_stream
+from jaxcluster.datasets.base import COMPRESSIONS, DataError, Format, listing, open_arrow_stream
 
 HEAD_BYTES = 1 << 24
 """Bytes that are read to detect the layout, 16 MiB: enough for some hundred thousand columns."""
@@ -86,6 +86,7 @@ class Layout(NamedTuple):
         row_names: True if rows have a first field that the header has no name for.
         sample: the first rows.
         notes: decisions about an ambiguous file.
+        missing: cells that are missing values.
     """
 
     encoding: str
@@ -98,6 +99,7 @@ class Layout(NamedTuple):
     row_names: bool
     sample: list[list[str]]
     notes: tuple[str, ...]
+    missing: frozenset[str] = MISSING
 
 
 def check_format(form: Format) -> Format:
@@ -140,12 +142,13 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
         DataError: an empty file, or one that is not text.
     """
     form = check_format(form)
+    missing = MISSING.union(form.na or ())
     head, whole = _head(path)
     encoding, text, notes = _decode_head(path.name, head, whole, form.encoding, not_utf8)
     if not text.strip():
         raise DataError(f"{path.name} is empty.")
     text, before, marked = _skip_separator_line(text)
-    delimiter = form.delimiter or marked or _delimiter(text, form.decimal)
+    delimiter = form.delimiter or marked or _delimiter(text, form.decimal, missing)
     rows = _sample(text, delimiter, path.name, whole)
     # Up to 4 bytes per character, and rows below that may be twice as long.
     block = max(MIN_BLOCK_BYTES, 8 * max((len("".join(row)) for _, row in rows[:2]), default=0))
@@ -154,7 +157,7 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
         raise DataError(f"{path.name} is empty.")
     (line, first), below = rows[0], [row for _, row in rows[1:]]
     decimal = form.decimal or _decimal(below or [first])
-    header, note = (form.header, None) if form.header is not None else _is_header(first, below, decimal or ".")
+    header, note = (form.header, None) if form.header is not None else _is_header(first, below, decimal or ".", missing)
     notes = [*notes, note] if note else notes
     if not header:
         below = [first, *below]
@@ -176,7 +179,7 @@ def sniff(path: Path, form: Format, *, not_utf8: bool = False) -> Layout:
         # The row names are not distinct: the comma is the decimal mark of a single column instead.
         names, row_names, delimiter, decimal = names[1:], False, ";", ","
         below = [[",".join(row)] for row in below]
-    return Layout(encoding, delimiter, decimal, names, skip, block, blank_end, row_names, below, tuple(notes))
+    return Layout(encoding, delimiter, decimal, names, skip, block, blank_end, row_names, below, tuple(notes), missing)
 
 
 def numbered_rows(text: str, delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -217,7 +220,8 @@ def _head(path: Path) -> tuple[bytes, bool]:
         with open_arrow_stream(path) as stream:
             head = stream.read(HEAD_BYTES + 1)
     except OSError as error:
-        zipped = " as a gzipped file; is it truncated?" if path.suffix.lower() == ".gz" else "."
+        compression = COMPRESSIONS.get(path.suffix.lower())
+        zipped = f" as a file packed by {compression}; is it truncated?" if compression else "."
         raise DataError(f"{path.name} cannot be read ({path.stat().st_size} bytes){zipped}") from error
     return head[:HEAD_BYTES], len(head) <= HEAD_BYTES
 
@@ -283,7 +287,7 @@ def _skip_separator_line(text: str) -> tuple[str, int, str | None]:
     return text[match.end() :], len(match[0].splitlines()), match[1]
 
 
-def _delimiter(text: str, decimal: str | None) -> str:
+def _delimiter(text: str, decimal: str | None, missing: Collection[str]) -> str:
     """The delimiter with the most regular rows and the most numbers."""
     best, chosen = 0.0, ";" if decimal == "," else ","
     for delimiter in DELIMITERS.values():
@@ -294,7 +298,7 @@ def _delimiter(text: str, decimal: str | None) -> str:
         if delimiter == decimal and not any(delimiter in field for row in rows for field in row):
             # No field is quoted, so that this delimiter would split numbers at their decimal mark.
             continue
-        score = _fitness(rows, delimiter)
+        score = _fitness(rows, delimiter, missing)
         if score > best:
             best, chosen = score, delimiter
     return chosen
@@ -316,7 +320,7 @@ def _most_common_length(rows: Sequence[list[str]]) -> int:
     return Counter(map(len, rows)).most_common(1)[0][0]
 
 
-def _fitness(rows: list[list[str]], delimiter: str) -> float:
+def _fitness(rows: list[list[str]], delimiter: str, missing: Collection[str] = MISSING) -> float:
     """Score of a delimiter: fraction of rows of the most common length, weighted by numbers and a fitting header.
 
     0 for a single column.
@@ -327,7 +331,7 @@ def _fitness(rows: list[list[str]], delimiter: str) -> float:
         return 0.0
     count = sum(len(row) == width for row in below)
     fields = [field for row in below if len(row) == width for field in row]
-    numbers = sum(field.strip() in MISSING or is_number(field) or is_number(field, ",") for field in fields)
+    numbers = sum(field.strip() in missing or is_number(field) or is_number(field, ",") for field in fields)
     if delimiter == " " and not numbers:
         return 0.0  # words with blanks between them are sentences, not fields
     # A header may lack a name for row names (0.75); other lengths speak against the delimiter. Without any number the
@@ -357,7 +361,9 @@ def _requires_mark(field: str, mark: str) -> bool:
 # Header -------------------------------------------------------------------------------------------------------------
 
 
-def _is_header(first: list[str], below: list[list[str]], decimal: str) -> tuple[bool, str | None]:
+def _is_header(
+    first: list[str], below: list[list[str]], decimal: str, missing: Collection[str] = MISSING
+) -> tuple[bool, str | None]:
     """Decide if the first row holds column names.
 
     It does if it has a word over a column of numbers. Words over words are names unless they recur below. Numbers are
@@ -369,7 +375,7 @@ def _is_header(first: list[str], below: list[list[str]], decimal: str) -> tuple[
     fields = [field.strip().removeprefix("#").strip() for field in first]
     extra = int(bool(below) and _most_common_length(below) == len(fields) + 1)
     columns = [[row[i + extra].strip() for row in below if i + extra < len(row)] for i in range(len(fields))]
-    columns = [[cell for cell in column if cell not in MISSING] for column in columns]
+    columns = [[cell for cell in column if cell not in missing] for column in columns]
     words = [i for i, field in enumerate(fields) if _is_word(field)]
     numbers = [i for i, field in enumerate(fields) if is_number(field, decimal)]
     if any(columns[i] and all(is_number(cell, decimal) for cell in columns[i]) for i in words):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -19,6 +19,7 @@ import numpy as np
 from jaxcluster.core.atomic import check_regular
 from jaxcluster.datasets import arrays
 from jaxcluster.datasets.base import (
+    COMPRESSIONS,
     DataError,
     DataNotFoundError,
     Dataset,
@@ -27,15 +28,20 @@ from jaxcluster.datasets.base import (
     check_lengths,
     choose_columns,
     did_you_mean,
-    exclude_column,
+    exclude_columns,
+    extension,
     listing,
     unknown_name,
 )
 from jaxcluster.datasets.delimited import open_csv
+from jaxcluster.datasets.encoding import Encoding, rules
+from jaxcluster.datasets.files import join_tables, matching_files, open_excel, open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
 
-TEXT_EXTENSIONS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-EXTENSIONS = (".npy", ".npz", *TEXT_EXTENSIONS, ".parquet")
+TEXT_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
+JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
+TABLE_EXTENSIONS = (*TEXT_EXTENSIONS, *JSON_EXTENSIONS, ".parquet", ".xlsx")
+EXTENSIONS = (".npy", ".npz", *TABLE_EXTENSIONS)
 
 Columns = str | int | Sequence[str | int]
 
@@ -46,7 +52,11 @@ def load(
     key: str | None = None,
     columns: Columns | None = None,
     truth: str | int | None = None,
-    leave_out: str | int | None = None,
+    drop: Columns | None = None,
+    row_id: str | int | None = None,
+    encode: str | Sequence[str] | Encoding | None = None,
+    dates: bool = False,
+    na: Sequence[str] | None = None,
     header: bool | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -55,45 +65,64 @@ def load(
     """Load a data set, with the numbers of the file unchanged: see `Dataset`.
 
     Args:
-        spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), .csv, .tsv, .parquet or idx file, or a
-            built-in set: digits, iris, wine, breast_cancer, blobs, moons, circles, the last three with options, as
-            ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
-        key: the array of an .npz file; optional if it holds only one besides the truth.
+        spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), idx, .csv, .tsv, .jsonl, .parquet or .xlsx
+            file, text also with .gz, .zst, .bz2 or .xz behind; a pattern of tables with the same columns, as
+            ``part-*.csv``; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons, circles, the last three
+            with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
+        key: the array of an .npz file, or the sheet of an .xlsx file; optional if it holds only one besides the truth.
         columns: the columns to cluster, by name or index; a string is split at its commas. By default all, except a
             first one that numbers or names the rows.
         truth: the known classes: a column by name or index, another array of the .npz file, or another file. They are
             never features.
-        leave_out: a column of something else, such as weights, that is no feature.
+        drop: columns of something else, such as weights, that are no features.
+        row_id: the column of a table that names its rows, and is no feature.
+        encode: "onehot" or "ordinal" for the columns of words of a table, or such texts as "NAME=onehot" and
+            "NAME=small<large" for single ones; or the `Dataset.encoding` of another table. Columns of words are an
+            error otherwise.
+        dates: take columns of dates as days since 1970-01-01. They are an error otherwise.
+        na: cells that are missing values, besides the usual ones (empty, NA, nan, null, ...).
         header: of a text table: True if its first line holds the column names.
         delimiter: of its fields: one character, or tab, semicolon, pipe, comma or blank.
         decimal: its decimal mark, "." or ",".
-        encoding: of its text. All four are detected from the first lines by default; `Dataset.notes` tells how an
+        encoding: of its text. These four are detected from the first lines by default; `Dataset.notes` tells how an
             ambiguous file was read.
 
     Raises:
         DataError: a mistake in the request or the file; DataNotFoundError if the file does not exist.
     """
-    form = Format(header, delimiter, decimal, encoding)
+    form = Format(header, delimiter, decimal, encoding, None if na is None else tuple(na))
+    of_table = {"row_id": row_id, "encode": encode, "dates": dates}
     if isinstance(spec, str) and is_builtin(spec):
         if truth is not None or key is not None:
             raise DataError(f"{spec} is built in and brings its own truth: leave truth and key out.")
         _check_text_table(spec, form)
-        return _with_columns(builtin(spec), columns, leave_out)
+        _check_table(spec, of_table | {"na": na})
+        return _with_columns(builtin(spec), columns, drop)
     path, key = _resolve(spec, key)
     y = None
     if truth is not None and _names_file(truth):
         y, truth = load_labels(truth), None
-    table = _table(path, form)
+    table = _table(path, form, key)
     if table is not None:
-        dataset = table_dataset(table, columns=columns, truth=truth, leave_out=leave_out)
+        if encode is not None and not isinstance(encode, Encoding):
+            of_table["encode"] = rules(*([encode] if isinstance(encode, str) else encode))
+        dataset = table_dataset(table, columns=columns, truth=truth, drop=drop, na=tuple(na or ()), **of_table)
         dataset = dataset if y is None else dataset._replace(y=y)
     else:
+        _check_table(path.name, of_table | {"na": na})
         array, named = _read_array(path, key, truth)
         if named is not None:
             y, truth = as_labels(named, f"{path.name}: array {truth!r}"), None
         name = f"{path.name}:{key}" if key else path.name
-        dataset = arrays.array_dataset(name, array, columns=columns, truth=truth, leave_out=leave_out, y=y)
+        dataset = arrays.array_dataset(name, array, columns=columns, truth=truth, drop=drop, y=y)
     return check_lengths(dataset, path.name)
+
+
+def _check_table(name: str, options: Mapping[str, Any]) -> None:
+    """Raise DataError if there are options of a table for something else."""
+    option = next((option for option, value in options.items() if value not in (None, False)), None)
+    if option is not None:
+        raise DataError(f"{name} is no table, so that {option} has no effect ({option}=). Leave it out.")
 
 
 def load_labels(
@@ -121,36 +150,46 @@ def load_labels(
         _check_text_table(spec, form)
         return np.asarray(builtin(spec).y)
     path, key = _resolve(spec, key)
-    table = _table(path, form)
+    table = _table(path, form, key)
     if table is not None:
         return table_labels(table, column)
     return as_labels(_read_array(path, key)[0], path.name)
 
 
-def column_names(spec: str | os.PathLike, **form: Any) -> list[str] | None:
+def column_names(spec: str | os.PathLike, *, key: str | None = None, **form: Any) -> list[str] | None:
     """Column names of a table, read with the options of `load`; None for other files."""
     if isinstance(spec, str) and is_builtin(spec):
         return None
-    table = _table(_resolve(spec, None)[0], Format(**form))
+    path, key = _resolve(spec, key)
+    table = _table(path, Format(**form), key)
     return None if table is None else table.names
 
 
 def is_text_table(spec: str | os.PathLike) -> bool:
     """True if ``spec`` is a text table, by its extension."""
-    return _extension(Path(spec)) in TEXT_EXTENSIONS
+    return extension(Path(spec)) in TEXT_EXTENSIONS
 
 
-def _table(path: Path, form: Format) -> Table | None:
-    """The opened table, or None for a file of arrays."""
-    if _extension(path) in TEXT_EXTENSIONS:
+def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
+    """The opened table, of several files if the path is a pattern, or None for a file of arrays."""
+    if paths := matching_files(str(path)):
+        tables = [_table(each, form, key) for each in paths]
+        if None in tables:
+            raise DataError(f"{path} stands for several files, which must be tables: {listing(TABLE_EXTENSIONS)}.")
+        return join_tables(str(path), tables)
+    if extension(path) in TEXT_EXTENSIONS:
         return open_csv(path, form)
     _check_text_table(path.name, form)
-    return open_parquet(path) if _extension(path) == ".parquet" else None
+    if extension(path) in JSON_EXTENSIONS:
+        return open_json_lines(path)
+    if extension(path) == ".xlsx":
+        return open_excel(path, key, form.na)
+    return open_parquet(path) if extension(path) == ".parquet" else None
 
 
 def _check_text_table(name: str, form: Format) -> None:
     """Raise DataError if there are options for the layout of a file that is no text table."""
-    option = next((option for option, value in form._asdict().items() if value is not None), None)
+    option = next((option for option, value in form._replace(na=None)._asdict().items() if value is not None), None)
     if option is not None:
         raise DataError(f"{name} is no text table, so that the {option} has no effect ({option}=). Leave it out.")
 
@@ -161,25 +200,20 @@ def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> 
     Returns:
         The array, and the truth if that is another array of the same file.
     """
-    if _extension(path) == ".npz":
+    if extension(path) == ".npz":
         return arrays.read_npz(path, key, truth)
-    return (arrays.read_npy(path) if _extension(path) == ".npy" else arrays.read_idx(path)), None
+    return (arrays.read_npy(path) if extension(path) == ".npy" else arrays.read_idx(path)), None
 
 
-def _with_columns(dataset: Dataset, columns: Columns | None, leave_out: str | int | None) -> Dataset:
+def _with_columns(dataset: Dataset, columns: Columns | None, drop: Columns | None) -> Dataset:
     width = dataset.x.shape[1]
     chosen = choose_columns(columns, dataset.columns, width, dataset.name)
-    if leave_out is not None:
-        chosen = exclude_column(leave_out, chosen, dataset.columns, width, dataset.name)
+    if drop is not None:
+        chosen = exclude_columns(drop, chosen, dataset.columns, width, dataset.name)
     if chosen is None:
         return dataset
     names = dataset.columns and [dataset.columns[i] for i in chosen]
     return dataset._replace(x=dataset.x[:, chosen], columns=names, image_shape=None)
-
-
-def _extension(path: Path) -> str:
-    """Extension in lower case; ".csv.gz" of a zipped file."""
-    return ("".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
 def _names_file(truth: str | int | os.PathLike) -> TypeGuard[str | os.PathLike]:
@@ -187,7 +221,7 @@ def _names_file(truth: str | int | os.PathLike) -> TypeGuard[str | os.PathLike]:
     if isinstance(truth, (int, np.integer)):
         return False
     path = Path(_split(truth)[0])
-    return _extension(path) in EXTENSIONS or (path.is_file() and arrays.is_idx(path))
+    return extension(path) in EXTENSIONS or (path.is_file() and arrays.is_idx(path))
 
 
 def _split(spec: str | os.PathLike) -> tuple[str, str | None]:
@@ -215,22 +249,31 @@ def _resolve(spec: str | os.PathLike, key: str | None) -> tuple[Path, str | None
     if inline is not None and key not in (None, inline):
         raise DataError(f"{spec} names the array {inline!r}, but key={key!r} another. Give one of them.")
     path, key = Path(text), inline or key
+    if paths := matching_files(text):
+        for each in paths:
+            _check_file(each, key)
+        return path, key
     if not path.exists():
         raise _not_found_error(path)
+    _check_file(path, key)
+    return path, key
+
+
+def _check_file(path: Path, key: str | None) -> None:
+    """Raise DataError for a path that is no file of a known kind, and for a key of a file without any."""
     try:
         check_regular(path)
     except ValueError as error:
         raise DataError(str(error)) from error
     if path.is_dir():
         raise DataError(f"{path} is a folder{_suggest_files(path)}. Name a file.")
-    if _extension(path) not in EXTENSIONS and not arrays.is_idx(path):
+    if extension(path) not in EXTENSIONS and not arrays.is_idx(path):
         seen = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
         raise DataError(
             f"{path.name} {seen} and is no idx file (MNIST's format); known endings: {listing(EXTENSIONS)}."
         )
-    if key is not None and _extension(path) != ".npz":
-        raise DataError(f"{path.name} is no .npz file, so key={key!r} has no effect. Leave it out.")
-    return path, key
+    if key is not None and extension(path) not in (".npz", ".xlsx"):
+        raise DataError(f"{path.name} is no .npz or .xlsx file, so key={key!r} has no effect. Leave it out.")
 
 
 def _not_found_error(path: Path) -> DataError:
@@ -252,7 +295,7 @@ def _suggest_files(folder: Path, name: str | None = None, *, others: bool = True
     files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     if near := difflib.get_close_matches(name, files, n=3) if name else []:
         return f" (with a name like it: {listing(near)})"
-    readable = [file for file in files if others and _extension(Path(file)) in EXTENSIONS]
+    readable = [file for file in files if others and extension(Path(file)) in EXTENSIONS]
     return f" (the folder holds: {listing(readable, 8)})" if readable else ""
 
 

@@ -23,10 +23,13 @@ from jaxcluster.datasets.base import (
     check_disjoint,
     choose_columns,
     column_index,
-    exclude_column,
+    exclude_columns,
     listing,
+    split_columns,
     stack_columns,
 )
+from jaxcluster.datasets.encoding import Encoding, Rules, encode_column, fit_encoding
+from jaxcluster.datasets.layout import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +46,10 @@ UNNAMED = re.compile(r"|Unnamed: 0(\.\d+)*")
 PARQUET_MAGIC = b"PAR1"
 """First and last bytes of every Parquet file."""
 
-CHOOSE_HINT = "Choose the columns to cluster (columns=), or name the one that holds the truth (truth=)."
+CHOOSE_HINT = (
+    "Choose the columns to cluster (columns=), leave some out (drop=), name the one that holds the truth (truth=), "
+    "encode words (encode=), or take dates as numbers of days (dates=)."
+)
 
 
 class Table(NamedTuple):
@@ -53,55 +59,180 @@ class Table(NamedTuple):
         path: of the file.
         names: of the columns, "" for one without a name.
         read: ``read(wanted, text)`` returns the columns at the wanted positions, by position; those in ``text`` remain
-            text, the others are parsed as numbers if the file has no types.
+            text, the others are parsed as numbers if the file has no types. With ``mixed=True`` columns that hold
+            something else come as text too.
         notes: decisions about the layout of the file.
         row_names: True if the header has no name for the first column.
+        first: the first of several files that are read as one table; None for a single one.
     """
 
     path: Any
     names: list[str]
-    read: Callable[[Iterable[int], Collection[int]], Mapping[int, pa.ChunkedArray]]
+    read: Callable[..., Mapping[int, pa.ChunkedArray]]
     notes: tuple[str, ...] = ()
     row_names: bool = False
+    first: Table | None = None
 
 
-def table_dataset(table: Table, *, columns: Any = None, truth: Any = None, leave_out: Any = None) -> Dataset:
-    """The `Dataset` of the chosen columns, with the truth column as labels; ``leave_out`` is neither.
+def table_dataset(
+    table: Table,
+    *,
+    columns: Any = None,
+    truth: Any = None,
+    drop: Any = None,
+    row_id: Any = None,
+    encode: Rules | Encoding | None = None,
+    dates: bool = False,
+    na: Sequence[str] = (),
+) -> Dataset:
+    """The `Dataset` of the chosen columns, with the truth column as labels; ``drop`` and ``row_id`` are neither.
 
     By default all columns but the truth and those that only number or name the rows, which a note tells; see
     `_row_names`. Raises DataError for unknown columns, and for chosen ones that are not numeric, naming all of them.
+
+    Args:
+        table: opened.
+        columns, truth, drop, row_id: columns by name or position.
+        encode: wishes for the codes of columns of words, or the encoding of a fit.
+        dates: take columns of dates as numbers of days.
+        na: cells that are missing values.
     """
     names, where, notes = table.names, table.path.name, list(table.notes)
     index = None if truth is None else column_index(truth, names, len(names), where)
-    chosen = choose_columns(columns, names, len(names), where)
-    if leave_out is not None:
-        rest = exclude_column(leave_out, chosen, names, len(names), where)
-    if chosen is None:
-        left_out, row_notes = _row_names(table, index)
-        notes += row_notes
-        rest = range(len(names)) if leave_out is None else rest
-        chosen = [i for i in rest if i != index and i not in left_out]
-    if not chosen:
-        raise DataError(f"{where} has no column left to cluster; it holds {listing(names)}.")
-    check_disjoint(chosen, index, where)
-    data = table.read([*chosen, *([] if index is None else [index])], () if index is None else (index,))
-    check_numeric(where, names, {i: data[i] for i in chosen})
-    x, widths = _matrix(where, [(title_of(names, i), data[i]) for i in chosen])
+    chosen, own = _chosen_columns(table, columns, index, drop, row_id)
+    notes += own
+    at_id = None if row_id is None else column_index(row_id, names, len(names), where)
+    text = [i for i in (index, at_id) if i is not None]
+    mixed = isinstance(encode, Encoding) or dates or encode is not None
+    data = dict(table.read([*chosen, *text], text, mixed=mixed))
+    features = {i: _without_markers(data[i], na) for i in chosen}
+    encoding = None
+    if isinstance(encode, Encoding):
+        encoding = encode
+    elif mixed:
+        named = {_name_of(names, i): column for i, column in features.items()}
+        if len(named) < len(features):
+            raise DataError(f"{where} has several columns of one name, which cannot be encoded. Rename them.")
+        encoding, own = fit_encoding(where, named, encode or Rules(None, {}), dates=dates, width=_width)
+        notes += own
+        encoding = encoding if any(code.kind not in ("number", "boolean") for code in encoding.columns) else None
+    if encoding is None:
+        check_numeric(where, names, features)
+        titled = [(title_of(names, i), column) for i, column in features.items()]
+        x, widths = _matrix(where, titled)
+        feature_names = _feature_names([names[i] for i in chosen], widths)
+    else:
+        x, own = _encoded_matrix(where, encoding, list(features.values()))
+        notes, feature_names = [*notes, *own], encoding.features
     y = None
     if index is not None:
         y = _labels(data[index], f"{where}: column {title_of(names, index)}")
         notes += _missing_class_notes(y, title_of(names, index))
-    # A column of lists has one name per element.
-    feature_names = [
+    dataset = Dataset(where, x, y, feature_names, notes=tuple(notes), encoding=encoding)
+    if at_id is None:
+        return dataset
+    ids = _labels(data[at_id], f"{where}: column {title_of(names, at_id)}")
+    repeated = len(ids) - len(np.unique(ids))
+    note = f"column {title_of(names, at_id)} names rows, and {repeated:,} of its {len(ids):,} names are repeated."
+    return dataset._replace(ids=ids, id_name=_name_of(names, at_id), notes=(*notes, *([note] if repeated else [])))
+
+
+def _chosen_columns(
+    table: Table, columns: Any, truth: int | None, drop: Any, row_id: Any
+) -> tuple[list[int], list[str]]:
+    """Find the columns to cluster.
+
+    Returns:
+        Their positions, and notes on those that are left out.
+    """
+    names, where, notes = table.names, table.path.name, []
+    chosen = choose_columns(columns, names, len(names), where)
+    out = [*([] if drop is None else split_columns(drop)), *([] if row_id is None else [row_id])]
+    rest = exclude_columns(out, chosen, names, len(names), where) if out else range(len(names))
+    if chosen is None:
+        # Columns that are left out by name need no note, and their names may be repeated.
+        left_out, notes = _row_names(table, truth, rest)
+        chosen = [i for i in rest if i != truth and i not in left_out]
+    if not chosen:
+        raise DataError(f"{where} has no column left to cluster; it holds {listing(names)}.")
+    return check_disjoint(chosen, truth, where), notes
+
+
+def _name_of(names: Sequence[str], column: int) -> str:
+    """Name of a column, its position if it has none."""
+    return names[column] or str(column)
+
+
+def _feature_names(names: Sequence[str], widths: Sequence[int | None]) -> list[str]:
+    """Names of features: a column of lists has one per element."""
+    return [
         name if width is None else f"{name}[{j}]"
-        for name, width in zip((names[i] for i in chosen), widths, strict=True)
+        for name, width in zip(names, widths, strict=True)
         for j in range(width or 1)
     ]
-    return Dataset(where, x, y, feature_names, notes=tuple(notes))
 
 
-def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
-    """Find the columns that number or name the rows.
+def _without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArray:
+    """A column of which the cells that stand for missing values are null."""
+    import pyarrow as pa
+    from pyarrow import compute, types
+
+    if not na or types.is_nested(column.type):
+        return column
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        marked = compute.is_in(compute.utf8_trim_whitespace(column), value_set=pa.array(sorted(na), column.type))
+    elif types.is_floating(column.type) or types.is_integer(column.type):
+        numbers = [float(marker) for marker in na if is_number(marker)]
+        marked = compute.is_in(column.cast(pa.float64(), safe=False), value_set=pa.array(numbers, pa.float64()))
+    else:
+        return column
+    return compute.if_else(marked, None, column)
+
+
+def _encoded_matrix(where: str, encoding: Encoding, columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, list[str]]:
+    """Encode the columns of a table, in the order of the encoding.
+
+    Returns:
+        (n, d) numbers, NaN for missing cells, and notes on words that the fit has not seen.
+    """
+    if not len(columns[0]):
+        raise DataError(f"{where} has no rows, only the columns {listing(encoding.names)}.")
+    if len(columns) != len(encoding.columns):
+        raise DataError(
+            f"{where}: {len(columns)} columns were chosen, and the model was fitted on {listing(encoding.names)}."
+        )
+    blocks, notes = [], []
+    for code, column in zip(encoding.columns, columns, strict=True):
+        title = f"{where}: column {code.name!r}"
+        block, own = encode_column(title, code, column, numbers=_block, lenient=encoding.lenient)
+        if (1 if block.ndim == 1 else block.shape[1]) != code.width:
+            raise DataError(f"{title} holds lists of another length than those of the fit, {code.width}.")
+        blocks.append(block)
+        notes += own
+    return stack_columns(blocks, encoding.names, where), notes
+
+
+def encode_table(X: Any, encoding: Encoding, where: str = "X") -> np.ndarray:
+    """(n, d) features of a table of pandas or Arrow with the columns of an encoding, and perhaps others.
+
+    Raises:
+        DataError: cells that the encoding has no number for.
+    """
+    import pyarrow as pa
+
+    table = X if isinstance(X, pa.Table) else pa.Table.from_pandas(X[encoding.names], preserve_index=False)
+    return _encoded_matrix(where, encoding, [plain(table.column(name)) for name in encoding.names])[0]
+
+
+def _width(column: pa.ChunkedArray) -> int:
+    """Number of features of a column of numbers, or of lists of them."""
+    import pyarrow as pa
+
+    return _block("the column", column[:1]).shape[1] if pa.types.is_nested(column.type) and len(column) else 1
+
+
+def _row_names(table: Table, truth: int | None, rest: Collection[int]) -> tuple[set[int], list[str]]:
+    """Find the columns among ``rest`` that number or name the rows.
 
     These are pandas' stored index, and leading columns without a name (or with pandas' name for none) of words only, or
     of distinct integers.
@@ -113,10 +244,11 @@ def _row_names(table: Table, truth: int | None) -> tuple[set[int], list[str]]:
         DataError: a header without a name for the first column, if this one does not name rows.
     """
     names, where = table.names, table.path.name
-    left_out = {i for i, name in enumerate(names) if PANDAS_INDEX.fullmatch(name)}
+    table = table.first or table  # rows of several files may be numbered from 0 in each
+    left_out = {i for i in rest if PANDAS_INDEX.fullmatch(names[i])}
     notes = [f"column {title_of(names, i)} is the index that pandas stored, and is left out." for i in left_out]
     for i, name in enumerate(names):
-        if i == truth or not UNNAMED.fullmatch(name) or i == len(names) - 1:
+        if i == truth or i not in rest or not UNNAMED.fullmatch(name) or i == len(names) - 1:
             break
         kind = _index_kind(table.read([i], (i,))[i])
         # pandas nests its unnamed indices: several leading columns may number the rows.
@@ -316,7 +448,7 @@ def open_parquet(path: Path) -> Table:
 
 
 def _read(
-    path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int]
+    path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int], *, mixed: bool = False
 ) -> dict[int, pa.ChunkedArray]:
     """The wanted columns by position. If several share a name the whole file is read: pyarrow chooses by name."""
     import pyarrow as pa
@@ -330,10 +462,10 @@ def _read(
     except (pa.ArrowException, OSError) as error:
         raise _damaged_error(path) from error
     columns = {i: table.column(names[i] if unique else i) for i in wanted}
-    return {i: _plain(column) if i in text else column for i, column in columns.items()}
+    return {i: plain(column) if mixed or i in text else column for i, column in columns.items()}
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A dictionary-encoded column (categories) as its values."""
     import pyarrow as pa
 

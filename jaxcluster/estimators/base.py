@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from inspect import isfunction
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,22 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
-from jaxcluster.estimators.input_tables import CANONICAL, check_names, numeric_table, of_samples_or_source
+from jaxcluster.estimators.input_tables import (
+    CANONICAL,
+    check_names,
+    encoded_table,
+    numeric_table,
+    of_samples_or_source,
+)
 from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.types import Absent, Fit, KeyArray, Status
+
+if TYPE_CHECKING:
+    from jaxcluster.datasets.encoding import Encoding
+    from jaxcluster.datasets.imputation import Imputation
+
+INPUT_STEPS = ("input_encoding_", "input_imputation_", "input_scaling_")
+"""Attributes of what the command line does to samples before a fit, in that order."""
 
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
@@ -71,6 +84,16 @@ class Estimator(BaseEstimator):
 
     New samples are passed in their original units and are scaled in the same way. Centers and other fitted values are
     in the units of the scaled samples: ``input_scaling_.undo(model.cluster_centers_)`` has them in the original units.
+    """
+
+    input_imputation_: Imputation | None = None
+    """Imputation that the command line applied before the scaling; missing cells of new samples are filled by it."""
+
+    input_encoding_: Encoding | None = None
+    """Codes of words and dates that the command line gave the columns of a table before the imputation.
+
+    New samples are passed as numbers, one column for each of ``feature_names_in_``, or as a table of pandas or Arrow
+    with the columns ``input_encoding_.names``, which is encoded in the same way.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -189,20 +212,24 @@ class Estimator(BaseEstimator):
     def _to_numeric(self, X: Any, **options: Any) -> Any:
         """A table or matrix as numbers, finite or not, checked by scikit-learn's ``validate_data`` with ``options``.
 
-        Samples of a new fit are taken as they are; others are scaled as the samples of the fit were.
+        Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
+        if not options.get("reset", True) and self.input_encoding_ is not None:
+            X = encoded_table(X, self.input_encoding_)
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
             check_names(X, self.feature_names_in_)
         table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
         if options.get("reset", True):
-            vars(self).pop("input_scaling_", None)
+            for name in INPUT_STEPS:
+                vars(self).pop(name, None)
             return table
-        scaling = self.input_scaling_
-        if scaling is None:
-            return table
-        # The origin is subtracted from the caller's own dtype: integers beyond 2^53 lose digits in float64.
-        return scaling.apply(table if scaling.origin is None else to_exact_dtype(np.asarray(X)))
+        scaling, imputation = self.input_scaling_, self.input_imputation_
+        if scaling is not None and scaling.origin is not None:
+            # The origin is subtracted from the caller's own dtype: integers beyond 2^53 lose digits in float64.
+            table = to_exact_dtype(np.asarray(X))
+        table = table if imputation is None else imputation.apply(table)
+        return table if scaling is None else scaling.apply(table)
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:

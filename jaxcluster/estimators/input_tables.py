@@ -8,7 +8,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import validation
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.streaming import over_blocks
+
+if TYPE_CHECKING:
+    from jaxcluster.datasets.encoding import Encoding
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -39,6 +42,21 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
         raise
     return validation.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
+
+
+def encoded_table(X: Any, encoding: Encoding) -> Any:
+    """Features of a table with the columns of an encoding, under their names; any other ``X`` as it is."""
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    if names is None or not set(encoding.names) <= set(names) or list(names) == encoding.features:
+        return X
+    from jaxcluster.datasets.tables import encode_table
+
+    features = encode_table(X, encoding)
+    if hasattr(X, "column_names"):
+        import pyarrow as pa
+
+        return pa.table(dict(zip(encoding.features, features.T, strict=True)))
+    return type(X)(features, columns=encoding.features)
 
 
 def check_names(X: Any, known: Iterable[str]) -> None:

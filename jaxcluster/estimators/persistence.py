@@ -211,6 +211,8 @@ def _check_fitted(attributes, module):
         if name in of_rows and (np.ndim(value) != 2 or value.shape[1] != width):
             raise ValueError(f"{name} has shape {np.shape(value)}, not one of {width} columns.")
         parts = value._asdict() if name in ("_frame", "input_scaling_") and hasattr(value, "_asdict") else {}
+        if name in ("input_imputation_", "input_encoding_"):
+            value.check(width)
         parts = value if name == "_weights" and isinstance(value, dict) else parts
         for part, numbers in parts.items():
             if not ((numbers is None and name != "_frame") or part == "how" or _is_finite(numbers)):

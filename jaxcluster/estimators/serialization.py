@@ -21,8 +21,11 @@ from jaxcluster.types import Status
 Arrays = dict[str, np.ndarray]
 
 NAMED_TUPLES = {
+    "ColumnCode": "jaxcluster.datasets.encoding",
     "CondensedTree": "jaxcluster.cluster.hdbscan.tree",
+    "Encoding": "jaxcluster.datasets.encoding",
     "Frame": "jaxcluster.core.frame",
+    "Imputation": "jaxcluster.datasets.imputation",
     "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",
 }

@@ -18,6 +18,7 @@ from command_line import (
     D,
     K,
     N,
+    assert_same_labels,
     call,
     read_json,
     read_labels,
@@ -193,7 +194,7 @@ def test_predict_takes_lists_in_a_column_of_parquet(scaled, tmp_path):
     words = ("--columns", "embedding", "--truth", "class", "--no-report")
     call("fit", "kmeans", tmp_path / "x.parquet", "--k", K, *words, "--out", tmp_path / "run")
     call("predict", tmp_path / "run", tmp_path / "x.parquet", "--out", tmp_path / "labels.csv")
-    assert (tmp_path / "labels.csv").read_text() == (tmp_path / "run" / "labels.csv").read_text()
+    assert_same_labels(tmp_path / "labels.csv", tmp_path / "run" / "labels.csv")
 
 
 def test_score_compares_two_files(run, flowers, estimator, tmp_path):

@@ -129,7 +129,7 @@ def cut_short(data, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxcluster.cli.run.write_labels", fail)
+        patch.setattr("jaxcluster.cli.run.write_columns", fail)
         result = call("fit", "dec", data, *TINY, "--out", out, code=130)
     return out, result
 

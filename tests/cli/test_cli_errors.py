@@ -9,7 +9,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from command_line import NAMES, D, K, N, call, refuse, rows_and_species, write_csv
+from command_line import NAMES, D, K, N, assert_same_labels, call, refuse, rows_and_species, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fti",), "'fti'.*fit, predict, report, score, sweep, transport, info"),
+        (("fti",), "'fti'.*fit, predict, embed, profile, report, score, sweep, transport, info"),
         (("fit",), "Missing argument 'ALGO'"),
         (("fit", "kmaens", "iris", *FIT), "'kmaens' is not known.*'bisecting-kmeans'.*Did you mean 'kmeans'"),
         (("fit", "kmeans", "irsi", *FIT), "'irsi' is neither a built-in set nor a file.*iris"),
@@ -166,7 +166,7 @@ def test_commands_that_make_no_sense(empty, words, message):
     [
         (("wide.npy",), f"wide.npy has {2 * D} columns, but the model was fitted on {D}"),
         (("holes.npy",), "1 NaN and 2 infinity"),
-        ((GOOD, "--out", "labels.txt"), "must end in .csv or .npy"),
+        ((GOOD, "--out", "labels.txt"), "must end in .csv, .npy or .parquet"),
         ((GOOD, "--columns", "0,1"), f"has 2 columns, but the model was fitted on {D}"),
     ],
 )
@@ -222,7 +222,7 @@ def test_files_are_replaced_only_when_asked_to(data, run, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert_matches(refuse(*words[:-1], tmp_path / "folder.csv", "--overwrite"), "folder.csv is a folder")
     call(*words, "--overwrite")
-    assert out.read_text() == (run / "labels.csv").read_text()
+    assert_same_labels(out, run / "labels.csv")
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -235,7 +235,7 @@ def test_a_run_that_fails_in_the_end_leaves_no_trace(data, run, tmp_path, monkey
     if finished:
         shutil.copytree(run, out)
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    monkeypatch.setattr("jaxcluster.cli.run.write_labels", fail)
+    monkeypatch.setattr("jaxcluster.cli.run.write_columns", fail)
     result = call("fit", "kmeans", data / GOOD, "--k", K, "--out", out, "--overwrite", code=code)
     assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
     assert "Written" not in result.stdout
@@ -249,11 +249,14 @@ def test_what_the_data_do_not_allow_is_a_warning(data, tmp_path):
     silent = ("--out", tmp_path / "run", "--overwrite", "--no-report", "--quiet")
     result = call("fit", "kmeans", data / "repeated.npy", "--k", K, *silent)
     assert result.stdout == ""
-    assert_matches(result.stderr, rf"\AWarning: .*distinct clusters \({K - 1}\).*\n\Z")
+    repeated = r"Warning: column 1 holds .*\nWarning: .* rows repeat another one\..*--weights\)\.\n\Z"
+    assert_matches(result.stderr, rf"\AWarning: .*distinct clusters \({K - 1}\).*\n{repeated}")
     result = call("sweep", data / "repeated.npy", "--k", "2,3", "--seeds", 1, *silent)
-    assert_matches(result.stderr, r"\AWarning: .*fewer distinct rows than clusters for k = 3\.\n\Z")
+    assert_matches(result.stderr, rf"\AWarning: .*fewer distinct rows than clusters for k = 3\.\n{repeated}")
     result = call("fit", "kmeans", data / GOOD, "--k", K, "--max-iter", 1, *silent)
-    assert result.stderr == "Warning: the fit stopped at its limit of steps. Raise --max-iter, or --tol.\n"
+    units, ending = result.stderr.splitlines()
+    assert_matches(units, r"\AWarning: column 1 holds 9\d\.\d% of the variance.*Pass --scale standard")
+    assert ending == "Warning: the fit stopped at its limit of steps. Raise --max-iter, or --tol."
     few = ("--algo", "gmm", "--covariance", "diag", "--k", "2,3", "--max-iter", 1)
     result = call("sweep", data / GOOD, "--scale", "standard", *few, *silent)
     assert_matches(result.stderr, r"\AWarning: some .* limit of steps, with k = 2 diag, k = 3 diag\. Raise --max-iter")

@@ -66,6 +66,11 @@ def read_labels(path: Path) -> np.ndarray:
     return np.array([int(row["label"]) for row in rows])
 
 
+def assert_same_labels(path: Path | str, other: Path | str) -> None:
+    """Two files of labels agree, whatever stands beside the labels."""
+    np.testing.assert_array_equal(read_labels(Path(path)), read_labels(Path(other)))
+
+
 def write_flowers(folder: Path) -> Path:
     """A table of numbers in different units, and a column of text that holds the truth."""
     x, species = rows_and_species()

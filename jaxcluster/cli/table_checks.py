@@ -1,0 +1,90 @@
+"""Warnings after a fit of rows that say little: rows in which one column decides all, repeated rows, constant columns, few rows a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jaxcluster.cli.console import complain
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxcluster.cli.inputs import Rows
+    from jaxcluster.estimators import EstimatorInfo
+
+DOMINANT_SHARE = 0.95
+"""Share of the variance of all columns from which one column decides the distances alone."""
+
+REPEATED_SHARE, MOST_COMPARED_ROWS = 0.05, 200_000
+"""Share of rows that repeat another from which this is said, and rows up to which they are compared."""
+
+FEW_ROWS = 5
+"""Rows a cluster below which clusters follow single rows."""
+
+FREE_OF_UNITS = ("canberra", "correlation", "hamming", "haversine", "jaccard", "precomputed")
+"""Metrics that do not depend on the unit of a column, or have no columns."""
+
+MOST_NAMES = 8
+
+
+def check_columns(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any = None) -> None:
+    """Print a warning, with its remedy, for each thing about the rows that makes clusters say little.
+
+    Args:
+        rows: to cluster.
+        k: number of clusters, the greatest of a sweep; None where the method finds it.
+        info: of the method.
+        metric: of the fit.
+    """
+    # Mixtures and networks fit the unit of each column, or have a scaling of their own.
+    units = rows.scaling.how == "none" and info.family not in ("mixture", "deep") and metric not in FREE_OF_UNITS
+    for warning in column_warnings(rows, k, units=units and rows.dataset.image_shape is None):
+        complain("Warning", warning, "yellow")
+
+
+def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
+    """The warnings of `check_columns`; ``units`` is true where those of the columns matter."""
+    import numpy as np
+
+    warnings = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.nanmin(rows.x, axis=0), np.nanmax(rows.x, axis=0)
+        varies = low < high
+        # In units of the greatest range: squares of large or small numbers would over- or underflow.
+        width = np.max(high - low)
+        variance = np.nanvar((rows.x - low) / (width if width > 0 else 1), axis=0)
+    if units and varies.sum() > 1 and variance.max() > DOMINANT_SHARE * variance.sum():
+        name, share = _title(rows, int(variance.argmax())), variance.max() / variance.sum()
+        warnings.append(
+            f"column {name} holds {share:.1%} of the variance of all columns, and decides the clusters alone. Pass "
+            "--scale standard where columns have different units."
+        )
+    constant = [] if rows.dataset.image_shape else np.flatnonzero(~varies).tolist()
+    if constant and len(constant) < rows.x.shape[1]:
+        names = ", ".join(_title(rows, j) for j in constant[:MOST_NAMES]) + " …" * (len(constant) > MOST_NAMES)
+        plural = "s" * (len(constant) > 1)
+        warnings.append(
+            f"column{plural} {names} {'are' if plural else 'is'} constant and tells no rows apart (--drop)."
+        )
+    repeated = _repeated(rows.x)
+    if repeated > REPEATED_SHARE * len(rows.x):
+        warnings.append(
+            f"{repeated:,} of {len(rows.x):,} rows repeat another one. Leave copies out, or give each row once with "
+            "its count as a weight (--weights)."
+        )
+    if k is not None and len(rows.x) < FEW_ROWS * k:
+        warnings.append(
+            f"{len(rows.x):,} rows in {k:,} clusters are {len(rows.x) / k:.1f} in each: clusters follow single rows. "
+            "Take a smaller --k."
+        )
+    return warnings
+
+
+def _title(rows: Rows, column: int) -> str:
+    columns = rows.dataset.columns
+    return str(column) if columns is None else repr(columns[column])
+
+
+def _repeated(x: np.ndarray) -> int:
+    """Number of rows that repeat an earlier one; 0 for more rows than are compared."""
+    return 0 if len(x) > MOST_COMPARED_ROWS else len(x) - len({row.tobytes() for row in x})
