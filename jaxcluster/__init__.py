@@ -46,6 +46,7 @@ _OBJECTS = {
     "Points": "jaxcluster.types",
     "Status": "jaxcluster.types",
     "load": "jaxcluster.estimators",
+    "profile": "jaxcluster.report.profiles",
 }
 """Public objects, and the module each lives in."""
 

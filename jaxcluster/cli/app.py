@@ -16,6 +16,7 @@ from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
 from jaxcluster.cli.predict import predict
+from jaxcluster.cli.profile import profile
 from jaxcluster.cli.report import report
 from jaxcluster.cli.runtime import info
 from jaxcluster.cli.score import score
@@ -111,7 +112,7 @@ def methods() -> None:
     """
 
 
-for command in (predict, embed, report, score, sweep, transport, info):
+for command in (predict, embed, profile, report, score, sweep, transport, info):
     app.command()(command)
 
 

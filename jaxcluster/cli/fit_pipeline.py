@@ -256,8 +256,9 @@ def draw_report(stage: Stages, out: Path, result: FitResult, config: dict[str, A
 
 def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None:
     """Write the report, on the rows as they were clustered."""
-    from jaxcluster.cli.score import objective_of, silhouette_metric
+    from jaxcluster.cli.score import objective_of
     from jaxcluster.report import Components, Structure, Training, write_report
+    from jaxcluster.report.scores import silhouette_metric
 
     estimator, rows, info = result.estimator, result.rows, result.estimator.info
     notes = tuple(map(as_options, rows.dataset.notes))
@@ -287,8 +288,20 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         metric=metric,
         p=p,
         remarks=result.remarks,
+        profile=profile_of(estimator, rows),
         **parts,
     )
+
+
+def profile_of(estimator: Any, rows: Rows) -> Any:
+    """Profile of the clusters of a run in the units and words of its table; None for images and for noise alone."""
+    from jaxcluster import profile
+
+    dataset = rows.dataset
+    if dataset.image_shape is not None or not (estimator.labels_ >= 0).any():
+        return None
+    table = dataset.x if dataset.encoding is None else dataset.encoding.decode(dataset.x)
+    return profile(estimator, rows.x, table=table, columns=dataset.columns, ids=dataset.ids)
 
 
 def picture_shape(of_data: tuple[int, ...] | None, of_estimator: Any) -> tuple[int, ...] | None:

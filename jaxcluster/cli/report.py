@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.inputs import STDIN, Rows, Source, describe, read
 from jaxcluster.cli.output_dir import read_sealed
+
+if TYPE_CHECKING:
+    from jaxcluster.cli.console import Stages
 
 
 def report(
@@ -27,7 +30,7 @@ def report(
       jaxcluster report runs/flowers
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.fit_pipeline import FitResult, draw_report, reading_options
+    from jaxcluster.cli.fit_pipeline import FitResult, draw_report
     from jaxcluster.cli.runtime import start
 
     saved = runs.find_run(run)
@@ -35,21 +38,36 @@ def report(
         raise UserError(f"{run} holds a model and no run: there is nothing to report of. Name a folder of fit.")
     start()
     with console.stages(quiet) as stage:
-        with stage("load", f"Loading {run}"), user_errors():
-            from jaxcluster.estimators import load
-            from jaxcluster.estimators.base import INPUT_STEPS
-
-            estimator = load(saved.model)
+        estimator, rows = load_run(stage, run, saved)
+        with user_errors():
             scores = read_sealed(saved.model.parent / runs.METRICS)
-        with stage("read", "Reading the data"), user_errors():
-            rows = rows_of_run(saved.config, **reading_options(estimator))
-        for name in INPUT_STEPS:
-            vars(estimator).pop(name, None)  # the rows are encoded, imputed and scaled already
         kept = {name: scores[name] for name in ("internal", "external", "silhouette_rows")}
         result = FitResult(saved.config["algorithm"], estimator, rows, seconds=saved.config["seconds"], **kept)
         draw_report(stage, saved.model.parent, result, saved.config)
     if (saved.model.parent / runs.REPORT).exists():
         console.say(console.stdout(quiet), f"Written to {saved.model.parent / runs.REPORT}.", "bold")
+
+
+def load_run(stage: Stages, run: Path, saved: runs.SavedRun) -> tuple[Any, Rows]:
+    """Load a run as `jaxcluster fit` had it.
+
+    Returns:
+        The fitted estimator, which takes rows as they were clustered, and the rows.
+
+    Raises:
+        UserError: a damaged model, or rows that have changed.
+    """
+    from jaxcluster.cli.fit_pipeline import reading_options
+    from jaxcluster.estimators import load
+    from jaxcluster.estimators.base import INPUT_STEPS
+
+    with stage("load", f"Loading {run}"), user_errors():
+        estimator = load(saved.model)
+    with stage("read", "Reading the data"), user_errors():
+        rows = rows_of_run(saved.config, **reading_options(estimator))
+    for name in (*INPUT_STEPS, "feature_names_in_"):
+        vars(estimator).pop(name, None)  # the rows are an array, and encoded, imputed and scaled already
+    return estimator, rows
 
 
 def rows_of_run(config: dict[str, Any], **options: Any) -> Rows:

@@ -134,6 +134,7 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
     import numpy as np
 
     from jaxcluster import metrics, model_selection
+    from jaxcluster.report.scores import silhouette_metric
 
     labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
     if np.isnan(x).any():
@@ -147,17 +148,6 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
         rows = model_selection.sampled_rows(len(x))
         scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
     return scores
-
-
-def silhouette_metric(estimator: Any) -> tuple[str, float]:
-    """Metric and power of "minkowski" for silhouettes: those of the estimator, Euclidean for squared Euclidean.
-
-    Returns:
-        The name of the metric, and the power, 2 unless the estimator has another one.
-    """
-    metric = getattr(estimator, "metric", "euclidean")
-    p = getattr(estimator, "p", None)
-    return "euclidean" if metric in ("sqeuclidean", "l2") else metric, 2 if p is None else p
 
 
 def explained(estimator: Any, scores: Mapping[str, Any]) -> dict[str, Any]:

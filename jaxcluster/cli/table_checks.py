@@ -1,4 +1,4 @@
-"""Warnings after a fit of rows that say little: rows in which one column decides all, repeated rows, constant columns, few rows a cluster."""
+"""Warnings on rows that make clusters say little: columns that decide alone or are constant, copies, few rows."""
 
 from __future__ import annotations
 

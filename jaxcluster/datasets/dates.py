@@ -75,6 +75,19 @@ def _days(cell: str, day_first: bool, where: str) -> float:
     raise DataError(f"{where} holds {cell!r} among dates, which is none. Correct or empty it, or leave the column out.")
 
 
+def date_text(number: float) -> str:
+    """The date of a number of days since 1970-01-01, with the time if it is not midnight.
+
+    >>> date_text(1.0), date_text(0.5)
+    ('1970-01-02', '1970-01-01 12:00')
+    """
+    try:
+        moment = EPOCH + timedelta(days=number)
+    except OverflowError:
+        return f"day {number:.15g}"
+    return f"{moment:%Y-%m-%d}" if moment.time() == EPOCH.time() else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def is_dates(column: pa.ChunkedArray) -> bool:
     """True for a column of dates or times, or of text in the form of dates for the most part."""
     from pyarrow import types

@@ -84,18 +84,27 @@ class Encoding(NamedTuple):
         if len(self.features) != width or sum(code.width for code in self.columns) != width:
             raise DataError(f"an encoding as {len(self.features)} features does not fit {width} columns.")
 
-    def words(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns of words, read back from features: (n_samples,) objects by name, None for a missing cell."""
-        shown = {}
-        for column, at in zip(self.columns, self.slices(), strict=True):
-            if column.kind in CODES:
-                block = np.asarray(x[:, at], np.float64)
-                missing = np.isnan(block).any(axis=1)
-                filled = np.where(missing[:, None], 0, block)
-                index = filled.argmax(axis=1) if column.kind == "onehot" else np.rint(filled[:, 0]).astype(int)
-                words = np.array(column.categories, object)[index]
-                shown[column.name] = np.where(missing, None, words)
-        return shown
+    def decode(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of the table, read back from features: words as objects, None for a missing cell, and dates.
+
+        Features that were imputed give the likeliest word.
+        """
+        columns = {}
+        for code, at in zip(self.columns, self.slices(), strict=True):
+            block = np.asarray(x[:, at], np.float64)
+            missing = np.isnan(block).any(axis=1)
+            filled = np.where(missing[:, None], 0, block)
+            if code.kind in CODES:
+                index = filled.argmax(axis=1) if code.kind == "onehot" else np.rint(filled[:, 0]).astype(int)
+                columns[code.name] = np.where(missing, None, np.array(code.categories, object)[index])
+            elif code.kind == "boolean":
+                columns[code.name] = np.where(missing, None, np.where(filled[:, 0] >= 0.5, "true", "false"))
+            elif code.kind == "days":
+                moments = np.rint(filled[:, 0] * 86_400_000).astype("datetime64[ms]")
+                columns[code.name] = np.where(missing, np.datetime64("NaT"), moments)
+            else:
+                columns |= dict(zip(code.features, block.T, strict=True))
+        return columns
 
 
 class Rules(NamedTuple):

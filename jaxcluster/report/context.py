@@ -15,6 +15,7 @@ from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.components import as_covariances
 from jaxcluster.plots.style import is_noise
+from jaxcluster.report.profiles import Profile
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 from jaxcluster.types import Status
@@ -105,6 +106,7 @@ class ReportContext(NamedTuple):
     metric: str = "euclidean"
     p: float = 2
     remarks: Sequence[str] = ()
+    profile: Profile | None = None
 
     def check(self) -> None:
         """Raises ValueError where labels, truth, centers, components, structure, training and rows do not fit."""

@@ -22,6 +22,7 @@ from jaxcluster.plots.curves import finite_history
 from jaxcluster.plots.style import as_float
 from jaxcluster.report import sections
 from jaxcluster.report.context import Components, ReportContext, version
+from jaxcluster.report.profiles import Profile
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 from jaxcluster.types import Status
@@ -48,6 +49,7 @@ def write_report(
     metric: str = "euclidean",
     p: float = 2,
     remarks: Sequence[str] = (),
+    profile: Profile | None = None,
     tsne: bool | None = None,
 ) -> Path:
     """Write one HTML file that needs no other and no network: configuration, scores, figures and tables.
@@ -71,6 +73,7 @@ def write_report(
         scaling: of the rows before they were clustered, undone in the tables of centers.
         metric, p: that silhouettes are of, as `jaxcluster.plots.silhouette` takes them.
         remarks: sentences on what must be known to read the page.
+        profile: of the clusters.
         tsne: draw maps by t-SNE too, which is slow; None for up to 2,500 rows.
 
     Returns:
@@ -98,6 +101,7 @@ def write_report(
         metric=metric,
         p=p,
         remarks=remarks,
+        profile=profile,
     )
     run.check()
     parts = [
@@ -107,6 +111,7 @@ def write_report(
         sections.scores(run),
         sections.maps(run, tsne),
         sections.clusters(run),
+        sections.profiles(run),
         *sections.training(run, tsne),
         *sections.structure(run),
         sections.components(run),

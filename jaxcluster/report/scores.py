@@ -152,3 +152,14 @@ def split(scores: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     ranked = sorted(scores, key=lambda name: order.get(canonical(name), len(order)))
     against = {name: scores[name] for name in ranked if score_info(name).truth}
     return against, {name: scores[name] for name in ranked if name not in against}
+
+
+def silhouette_metric(estimator: Any) -> tuple[str, float]:
+    """Metric and power of "minkowski" for silhouettes: those of the estimator, Euclidean for squared Euclidean.
+
+    Returns:
+        The name of the metric, and the power, 2 unless the estimator has another one.
+    """
+    metric = getattr(estimator, "metric", "euclidean")
+    p = getattr(estimator, "p", None)
+    return "euclidean" if metric in ("sqeuclidean", "l2") else metric, 2 if p is None else p

@@ -12,6 +12,7 @@ from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.report import tables
 from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
 from jaxcluster.report.figures import figure, map_figures
+from jaxcluster.report.profile_view import as_html, headline
 from jaxcluster.report.scores import canonical, split
 from jaxcluster.report.structure import structure_parts
 from jaxcluster.report.training import training_parts
@@ -156,6 +157,17 @@ def clusters(run: ReportContext) -> str:
         draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels, metric=run.metric, p=run.p)
         shown.insert(0, figure(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
     return section("Clusters", note.strip(), figures(shown))
+
+
+def profiles(run: ReportContext) -> str:
+    """Rows, means, rules and words of each cluster."""
+    if run.profile is None:
+        return ""
+    note = (
+        "A difference is that of the means of a cluster and of all other rows, in standard deviations (sd) of all. "
+        "A border row has the least silhouette; a typical row is nearest to the mean of its cluster."
+    )
+    return section("What the clusters are", f"{html.escape(headline(run.profile))} {note}", as_html(run.profile))
 
 
 def structure(run: ReportContext) -> list[str]:

@@ -145,6 +145,7 @@ def test_the_report_is_one_page(run):
     assert page.startswith("<!DOCTYPE html>")
     assert "KMeans on flowers.csv" in page
     assert "--scale standard" in page
+    assert "<h2>What the clusters are</h2>" in page
     assert "</html>" in page
 
 

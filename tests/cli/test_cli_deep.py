@@ -61,6 +61,10 @@ def test_a_saved_run_labels_new_rows(finished, flowers, tmp_path):
     np.save(tmp_path / "new.npy", flowers[::7])
     call("predict", finished[0], tmp_path / "new.npy", "--out", tmp_path / "labels.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), read_labels(finished[0] / "labels.csv")[::7])
+    call("embed", finished[0], tmp_path / "new.npy", "--out", tmp_path / "codes.npy")
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "codes.npy"), jaxcluster.load(finished[0] / "model").transform(flowers[::7])
+    )
 
 
 def test_max_iter_is_epochs(data, tmp_path):

@@ -197,6 +197,9 @@ def test_hdbscan_leaves_its_trees_and_labels_new_rows(data, moons, tmp_path):
     expected = jaxcluster.HDBSCAN(12, **chosen).fit(moons[0])
     np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), expected.labels_)
     assert read_json(tmp_path / "run" / "config.json")["parameters"] == expected.get_params()
+    columns = np.loadtxt(tmp_path / "run" / "labels.csv", delimiter=",", skiprows=1, usecols=(2, 3)).T
+    assert (tmp_path / "run" / "labels.csv").read_text().startswith("row,label,probability,outlier_score\n")
+    np.testing.assert_allclose(columns, [expected.probabilities_, expected.outlier_scores_], atol=1e-6)
     assert f"{np.sum(expected.labels_ == -1)} rows are noise" in result.stdout
     page = (tmp_path / "run" / "report.html").read_text()
     for word in ("<h2>Tree</h2>", "Condensed tree of", "of groups of at least 12 rows", "mutual reachability"):

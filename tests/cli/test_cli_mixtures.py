@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from command_line import D, K, N, assert_same_labels, call, read_json, read_labels, standardized_rows, write_flowers
 
@@ -79,9 +80,14 @@ def test_the_report_of_a_mixture_shows_its_components(mixture):
     assert "inertia" not in page
 
 
-def test_predict_takes_a_mixture(mixture, flowers, tmp_path):
-    call("predict", mixture[0], flowers, "--out", tmp_path / "labels.csv")
+def test_predict_takes_a_mixture(mixture, flowers, gaussians, scaled, tmp_path):
+    call("predict", mixture[0], flowers, "--proba", "--out", tmp_path / "labels.csv")
     assert_same_labels(tmp_path / "labels.csv", mixture[0] / "labels.csv")
+    proba = gaussians.predict_proba(scaled)
+    predicted, fitted = pandas.read_csv(tmp_path / "labels.csv"), pandas.read_csv(mixture[0] / "labels.csv")
+    assert list(fitted) == ["row", "label", "probability"]
+    np.testing.assert_allclose(fitted["probability"], proba.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(predicted[[f"probability_{j}" for j in range(K)]], proba, atol=1e-4)
 
 
 def test_a_variational_mixture_has_a_lower_bound(flowers, scaled, tmp_path):

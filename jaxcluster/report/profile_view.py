@@ -1,0 +1,122 @@
+"""Profiles as text for a terminal and as HTML for a report or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxcluster.datasets.dates import date_text
+from jaxcluster.report import tables
+
+if TYPE_CHECKING:
+    from jaxcluster.report.profiles import ClusterProfile, Difference, Profile, Row
+
+SHOWN, SHOWN_COLUMNS = 4, 12
+"""Differences and words of a cluster that are shown, and columns of the table of centers."""
+
+CLUSTERS_IN_FULL = 30
+"""Clusters that are described one by one on a page; a table has all of them."""
+
+
+def headline(profile: Profile) -> str:
+    """One sentence on all clusters."""
+    k = len(profile.clusters)
+    words = f"{profile.n_rows:,} rows in {k:,} cluster{'s' * (k != 1)}"
+    words += f", {profile.noise:,} in none" if profile.noise else ""
+    words += "" if profile.silhouette is None else f"; silhouette {profile.silhouette:.2f}"
+    if profile.accuracy is None:
+        return f"{words}."
+    return f"{words}. A tree of depth {profile.depth} finds the cluster of {profile.accuracy:.0%} of their rows."
+
+
+def as_text(profile: Profile) -> str:
+    """The profile for a terminal."""
+    parts = [headline(profile)]
+    for cluster in profile.clusters:
+        silhouette = "" if cluster.silhouette is None else f", silhouette {cluster.silhouette:.2f}"
+        lines = [f"\nCluster {cluster.label}: {cluster.size:,} rows ({cluster.share:.1%}){silhouette}"]
+        lines += [f"  {name:9} {text}" for name, texts in _facts(cluster, profile) for text in texts]
+        parts += lines
+    return "\n".join(parts)
+
+
+def as_html(profile: Profile) -> str:
+    """The profile as tables and cards; all text of the data is escaped."""
+    heads = ["cluster", "rows", "share", "silhouette", "set apart by"]
+    lines = (
+        (
+            tables.swatch(cluster.label),
+            [
+                f"{cluster.size:,}",
+                f"{cluster.share:.1%}",
+                "—" if cluster.silhouette is None else f"{cluster.silhouette:.3f}",
+                ", ".join(f"{each.column} {_sign(each)}" for each in cluster.differences[:2]),
+            ],
+        )
+        for cluster in profile.clusters
+    )
+    cards = "".join(_card(cluster, profile) for cluster in profile.clusters[:CLUSTERS_IN_FULL])
+    return f'{tables.grid("Profiles", heads, lines)}{_centers(profile)}<div class="columns">{cards}</div>'
+
+
+def _card(cluster: ClusterProfile, profile: Profile) -> str:
+    facts = [(name, "; ".join(texts)) for name, texts in _facts(cluster, profile)]
+    return f'<div class="card">{tables.facts(facts, f"Cluster {cluster.label}")}</div>'
+
+
+def _centers(profile: Profile) -> str:
+    """Means of the columns of numbers, of as many columns as can be read."""
+    columns = list(profile.clusters[0].center)
+    if not columns or len(columns) > SHOWN_COLUMNS:
+        return ""
+    lines = (
+        (
+            tables.swatch(cluster.label),
+            [_value(name, value, profile) for name, value in cluster.center.items()],
+        )
+        for cluster in profile.clusters
+    )
+    return tables.grid("Means", ["cluster", *columns], lines, caption="Means, in the data's units")
+
+
+def _value(column: str, value: float | None, profile: Profile, digits: int = 4) -> str:
+    """A mean in the units of its column."""
+    if value is None:
+        return "—"
+    return date_text(round(value)) if column in profile.dates else tables.number(value, digits)
+
+
+def _facts(cluster: ClusterProfile, profile: Profile) -> list[tuple[str, Sequence[str]]]:
+    """Lines on a cluster by their heads; those that are empty are left out."""
+    words = [
+        f"{name}: " + ", ".join(f"{each.word} {each.cluster:.0%} (of all {each.all:.0%})" for each in shares[:SHOWN])
+        for name, shares in cluster.words.items()
+        if shares
+    ]
+    facts: list[tuple[str, Sequence[str]]] = [
+        ("apart by", [_difference(each, cluster, profile) for each in cluster.differences[:SHOWN]]),
+        ("words", words),
+        ("rule", [str(rule) for rule in cluster.rules[:2]]),
+        ("typical", _names(cluster.typical)),
+        ("border", _names(cluster.border)),
+        ("outliers", _names(cluster.outliers)),
+    ]
+    return [(name, texts) for name, texts in facts if texts]
+
+
+def _sign(each: Difference) -> str:
+    return f"{each.difference:+.1f} sd"
+
+
+def _difference(each: Difference, cluster: ClusterProfile, profile: Profile) -> str:
+    word = each.column not in cluster.center
+    center, rest = (
+        f"{value:.0%}" if word else _value(each.column, value, profile, 3) for value in (each.center, each.rest)
+    )
+    return f"{each.column} {center} (rest {rest}, {_sign(each)})"
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Names of rows on one line, or their numbers; nothing for no rows."""
+    shown: list[Any] = [f"row {row.row}" if row.name is None else row.name for row in rows]
+    return [", ".join(map(str, shown))] if shown else []

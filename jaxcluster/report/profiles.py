@@ -1,0 +1,390 @@
+"""Profiles of clusters: what a person asks of each one, in the units and words of the data.
+
+>>> from jaxcluster import KMeans, profile
+>>> x = np.array([[0.0, 5.0], [0.1, 6.0], [9.0, 5.0], [9.1, 6.0]])
+>>> found = profile(KMeans(2, random_state=0).fit(x), x, columns=["length", "width"])
+>>> [(each.size, each.rules[0].conditions[0].column) for each in found.clusters]
+[(2, 'length'), (2, 'length')]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcluster import metrics, model_selection
+from jaxcluster.datasets.base import DataError
+from jaxcluster.estimators.base import Estimator
+from jaxcluster.ops.metric_space import unit_rows
+from jaxcluster.report.rules import Rule, fit_rules
+from jaxcluster.report.scores import silhouette_metric
+
+MOST_DIFFERENCES, MOST_WORDS = 10, 20
+"""Columns of `ClusterProfile.differences`, and words of a column that are counted one by one."""
+
+OUTLIER_RANGES = 1.5
+"""Interquartile ranges above the third quartile of the distances from which a row is an outlier (Tukey's fences)."""
+
+TILE_ENTRIES = 1 << 24
+"""Entries of the differences of rows to their centers that are held at a time."""
+
+
+class Difference(NamedTuple):
+    """A column in which a cluster differs from the other rows.
+
+    Attributes:
+        column: name; ``column=word`` for the share of a word.
+        center: mean of the cluster, in the units of the table, or share of the word in it.
+        rest: mean of all other rows.
+        difference: (center − rest) / standard deviation of all rows.
+    """
+
+    column: str
+    center: float
+    rest: float
+    difference: float
+
+
+class Share(NamedTuple):
+    """Share of a word among the cells of a column that are not missing, in a cluster and in all rows."""
+
+    word: str
+    cluster: float
+    all: float
+
+
+class Row(NamedTuple):
+    """A row of the table: number from 0, its name or None, and the number that it was chosen by."""
+
+    row: int
+    name: Any
+    value: float
+
+
+@dataclass(frozen=True)
+class ClusterProfile:
+    """Profile of one cluster.
+
+    Attributes:
+        label: of the cluster.
+        size: number of rows.
+        share: of all rows, noise included.
+        silhouette: mean silhouette of its rows; None where it is not defined.
+        center: mean of each column of numbers, in the units of the table, missing cells apart.
+        differences: columns that set it apart, the greatest difference first.
+        words: shares of the words of each column, the commonest in the cluster first.
+        rules: leaves of the tree in which it is the commonest cluster, the largest first.
+        typical: rows nearest to the mean of the cluster, and their distance as clustered.
+        border: rows of the least silhouette, and that silhouette.
+        outliers: rows far from the others: by HDBSCAN's outlier score, else by the distance to the mean of the cluster
+            (above Q3 + 1.5 IQR of the cluster), with that number.
+    """
+
+    label: int
+    size: int
+    share: float
+    silhouette: float | None
+    center: dict[str, float | None]
+    differences: list[Difference]
+    words: dict[str, list[Share]]
+    rules: list[Rule]
+    typical: list[Row]
+    border: list[Row]
+    outliers: list[Row]
+
+
+@dataclass(frozen=True, repr=False)
+class Profile:
+    """Profile of all clusters; ``print`` shows it as text, a notebook as a table.
+
+    Attributes:
+        clusters: in the order of their labels.
+        n_rows: number of rows.
+        noise: number of rows in no cluster.
+        silhouette: mean silhouette of rows in clusters; None where it is not defined.
+        depth: of the tree; 0 without one.
+        accuracy: share of rows in clusters that the tree puts into their own.
+        dates: columns whose numbers are days since 1970-01-01.
+    """
+
+    clusters: list[ClusterProfile]
+    n_rows: int
+    noise: int
+    silhouette: float | None
+    depth: int
+    accuracy: float | None
+    dates: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and text, for JSON."""
+        shown = asdict(self)
+        for plain, cluster in zip(shown["clusters"], self.clusters, strict=True):
+            plain["differences"] = [each._asdict() for each in cluster.differences]
+            plain["words"] = {name: [each._asdict() for each in shares] for name, shares in cluster.words.items()}
+            plain["rules"] = [each.to_dict() for each in cluster.rules]
+            for name in ("typical", "border", "outliers"):
+                plain[name] = [each._asdict() for each in getattr(cluster, name)]
+        return shown
+
+    def __repr__(self) -> str:
+        return f"<Profile of {self.n_rows:,} rows in {len(self.clusters):,} clusters; print shows it>"
+
+    def __str__(self) -> str:
+        from jaxcluster.report.profile_view import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from jaxcluster.report.profile_view import as_html
+
+        return as_html(self)
+
+
+def profile(
+    model: Any,
+    X: Any,
+    *,
+    labels: Any = None,
+    table: Any = None,
+    columns: Sequence[str] | None = None,
+    ids: Any = None,
+    depth: int | None = None,
+    n_rows: int = 3,
+) -> Profile:
+    """Profile of the clusters of a fitted estimator.
+
+    Each row counts once, whatever its weight. Noise is in no cluster, and among "all rows" of shares and differences.
+
+    Args:
+        model: fitted estimator.
+        X: (n_samples, n_features) the rows of the fit; others with ``labels``. Silhouettes and distances are of the
+            rows as the model clusters them.
+        labels: (n_samples,) clusters of the rows, -1 for noise; ``model.labels_`` by default.
+        table: the same rows as a person reads them, in place of ``X``: a table of pandas, a mapping of columns by name,
+            or an array. Columns of words are counted, those of numbers averaged.
+        columns: names of the columns of an array.
+        ids: (n_samples,) names of the rows.
+        depth: of the tree of rules; 2 for up to 3 clusters, else 3.
+        n_rows: most typical rows, border rows and outliers of a cluster.
+
+    Returns:
+        `Profile`.
+
+    Raises:
+        ValueError: labels, names or a table of another number of rows; rows without a cluster at all.
+    """
+    labels = np.asarray(model.labels_ if labels is None else labels)
+    numbers, words, dates = readable_columns(model, X if table is None else table, columns)
+    n = len(labels)
+    lengths = {"X": np.shape(X)[0], "ids": n if ids is None else len(ids)}
+    lengths |= {f"column {name!r} of the table": len(column) for name, column in {**numbers, **words}.items()}
+    for name, length in lengths.items():
+        if length != n:
+            raise DataError(f"{name} has {length:,} rows for {n:,} labels: one each is needed. New rows need labels=.")
+    names = np.unique(labels[labels >= 0]).tolist()
+    if not names:
+        raise DataError("every row is noise: there is no cluster to profile.")
+    space, silhouettes = _space(model, X), _silhouettes(model, X, labels)
+    distances = _distances(space, labels)
+    features = {**numbers, **_indicators(words)}
+    depth = (2 if len(names) <= 3 else 3) if depth is None else depth
+    rules, accuracy = fit_rules(features, words, dates, labels, depth) if len(names) > 1 else ([], None)
+    scores = getattr(model, "outlier_scores_", None)
+    scores = scores if scores is not None and len(scores) == n else None
+    clusters = []
+    for name in names:
+        inside = labels == name
+        own = silhouettes[inside]
+        clusters.append(
+            ClusterProfile(
+                label=name,
+                size=int(inside.sum()),
+                share=float(inside.mean()),
+                silhouette=float(np.nanmean(own)) if np.isfinite(own).any() else None,
+                center={each: _mean(column[inside]) for each, column in numbers.items()},
+                differences=_differences(features, inside),
+                words={each: _shares(column, inside) for each, column in words.items()},
+                rules=sorted((rule for rule in rules if rule.label == name), key=lambda rule: -rule.own),
+                typical=_rows(np.flatnonzero(inside), distances, ids, n_rows),
+                border=_rows(np.flatnonzero(inside & np.isfinite(silhouettes)), silhouettes, ids, n_rows),
+                outliers=_outliers(np.flatnonzero(inside), distances, scores, ids, n_rows),
+            )
+        )
+    kept = silhouettes[np.isfinite(silhouettes)]
+    mean = float(kept.mean()) if kept.size else None
+    return Profile(clusters, n, int((labels < 0).sum()), mean, depth if rules else 0, accuracy, sorted(dates))
+
+
+class Columns(NamedTuple):
+    """Columns of a table by kind.
+
+    Attributes:
+        numbers: float64 by name, NaN for missing cells; dates are days since 1970-01-01.
+        words: objects by name, None for missing cells.
+        dates: names of the numbers that are dates.
+    """
+
+    numbers: dict[str, np.ndarray]
+    words: dict[str, np.ndarray]
+    dates: frozenset[str]
+
+
+def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = None) -> Columns:
+    """Columns of a table of pandas, a mapping of columns, or an array.
+
+    Args:
+        model: fitted estimator, whose names and codes of columns an array has.
+        table: (n_samples, n_features).
+        columns: names of the columns of an array.
+
+    Raises:
+        ValueError: another number of names than columns.
+    """
+    if not isinstance(table, Mapping) and not hasattr(table, "columns"):
+        table = _named_array(model, np.asarray(table), columns)
+    named = table if isinstance(table, Mapping) else {str(name): table[name] for name in table.columns}
+    numbers, words, dates = {}, {}, set()
+    for name, column in named.items():
+        values = np.asarray(column)
+        if values.dtype.kind in "iuf":
+            numbers[name] = values.astype(np.float64)
+        elif values.dtype.kind == "M":
+            moments = values.astype("datetime64[ms]")
+            numbers[name] = np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 86_400_000)
+            dates.add(name)
+        elif values.dtype.kind == "b":
+            words[name] = np.where(values, "true", "false").astype(object)
+        else:
+            words[name] = np.array([None if _is_missing(cell) else str(cell) for cell in values], object)
+    return Columns(numbers, words, frozenset(dates))
+
+
+def _is_missing(cell: Any) -> bool:
+    """True for None, NaN and pandas' NA, which is equal to nothing."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def _named_array(model: Any, x: np.ndarray, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
+    encoding, names = getattr(model, "input_encoding_", None), columns
+    if encoding is not None and x.shape[1] == len(encoding.features):
+        return encoding.decode(x)
+    if names is None:
+        known = getattr(model, "feature_names_in_", ())
+        names = known if len(known) == x.shape[1] else [f"column {j}" for j in range(x.shape[1])]
+    if len(names) != x.shape[1]:
+        raise DataError(f"{len(names)} names do not fit {x.shape[1]} columns: one each is needed.")
+    # Names may repeat in a file.
+    repeated = len(set(names)) < len(names)
+    return {f"{name} ({j})" if repeated else str(name): x[:, j] for j, name in enumerate(names)}
+
+
+def _space(model: Any, X: Any) -> np.ndarray | None:
+    """(n_samples, n_coordinates) rows as they are clustered: codes of a network; None for a matrix of distances."""
+    if silhouette_metric(model)[0] == "precomputed":
+        return None
+    if getattr(getattr(model, "info", None), "family", "") == "deep":
+        return np.asarray(model.transform(X), np.float64)
+    x = np.asarray(_clustered(model, X), np.float64)
+    if silhouette_metric(model)[0] == "cosine":
+        x = np.asarray(unit_rows(x), np.float64)
+    means = np.nanmean(x, axis=0) if np.isnan(x).any() else 0
+    return np.where(np.isnan(x), means, x)
+
+
+def _clustered(model: Any, X: Any) -> Any:
+    """Rows in the units in which the model clusters them."""
+    return model._to_numeric(X, reset=False) if isinstance(model, Estimator) else np.asarray(X)
+
+
+def _silhouettes(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:
+    """(n_samples,) silhouettes, NaN for noise, for rows that were not drawn, and where they are not defined."""
+    shown = np.full(len(labels), np.nan)
+    metric, p = silhouette_metric(model)
+    inside = np.flatnonzero(labels >= 0)
+    rows = inside[model_selection.sampled_rows(len(inside))]
+    x = np.asarray(_clustered(model, X))
+    if np.isnan(x).any() or not 2 <= len(np.unique(labels[rows])) < len(rows):
+        return shown
+    x = x[np.ix_(rows, rows)] if metric == "precomputed" else x[rows]
+    shown[rows] = metrics.silhouette_samples(x, labels[rows], metric=metric, p=p)
+    return shown
+
+
+def _distances(space: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    """(n_samples,) Euclidean distance to the mean of the cluster; NaN for noise and without coordinates."""
+    distances = np.full(len(labels), np.nan)
+    for name in [] if space is None else np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == name)
+        step = max(1, TILE_ENTRIES // space.shape[1])
+        origin = space[rows[0]]  # sums of numbers near 1e9 would lose the digits that differ
+        mean = sum((space[rows[i : i + step]] - origin).sum(axis=0) for i in range(0, len(rows), step)) / len(rows)
+        for i in range(0, len(rows), step):
+            at = rows[i : i + step]
+            distances[at] = np.linalg.norm(space[at] - origin - mean, axis=1)
+    return distances
+
+
+def _indicators(words: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A column of 0 and 1 for each of the commonest words, NaN for missing cells."""
+    columns = {}
+    for name, column in words.items():
+        missing = np.array([cell is None for cell in column])
+        distinct, counts = np.unique(column[~missing].astype(str), return_counts=True)
+        # Of two words one says all.
+        chosen = distinct[-1:] if len(distinct) == 2 else distinct[np.argsort(-counts, kind="stable")][:MOST_WORDS]
+        for word in chosen.tolist():
+            columns[f"{name}={word}"] = np.where(missing, np.nan, (column == word).astype(np.float64))
+    return columns
+
+
+def _mean(cells: np.ndarray) -> float | None:
+    """Mean of the cells that are not missing, relative to one of them; None where all are."""
+    known = cells[np.isfinite(cells)]
+    return float(known[0] + (known - known[0]).mean()) if known.size else None
+
+
+def _differences(features: Mapping[str, np.ndarray], inside: np.ndarray) -> list[Difference]:
+    found = []
+    for name, column in features.items():
+        center, rest = _mean(column[inside]), _mean(column[~inside])
+        known = column[np.isfinite(column)]
+        width = float(np.ptp(known)) if known.size else 0.0
+        if center is None or rest is None or not width > 0:
+            continue
+        # In units of the range: squares of large or small numbers would over- or underflow.
+        deviation = float(np.std((known - known[0]) / width)) * width
+        found.append(Difference(name, center, rest, (center - rest) / deviation))
+    return sorted(found, key=lambda each: -abs(each.difference))[:MOST_DIFFERENCES]
+
+
+def _shares(column: np.ndarray, inside: np.ndarray) -> list[Share]:
+    known = np.array([cell is not None for cell in column])
+    own, everything = column[inside & known].astype(str), column[known].astype(str)
+    words, counts = np.unique(own, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_DIFFERENCES]
+    return [
+        Share(word, float(count / len(own)), float((everything == word).mean()))
+        for word, count in zip(words[order].tolist(), counts[order], strict=True)
+    ]
+
+
+def _rows(rows: np.ndarray, values: np.ndarray, ids: Any, most: int) -> list[Row]:
+    """The rows with the least values."""
+    rows = rows[np.isfinite(values[rows])]
+    chosen = rows[np.argsort(values[rows], kind="stable")[:most]]
+    names = [None] * len(chosen) if ids is None else np.asarray(ids)[chosen].tolist()
+    return [Row(*each) for each in zip(chosen.tolist(), names, values[chosen].tolist(), strict=True)]
+
+
+def _outliers(rows: np.ndarray, distances: np.ndarray, scores: Any, ids: Any, most: int) -> list[Row]:
+    """Rows above Tukey's upper fence of their cluster, the farthest first."""
+    values = distances if scores is None else np.asarray(scores, np.float64)
+    known = rows[np.isfinite(values[rows])]
+    if not len(known):
+        return []
+    first, third = np.quantile(values[known], [0.25, 0.75])
+    far = known[values[known] > third + OUTLIER_RANGES * (third - first)]
+    return [each._replace(value=-each.value) for each in _rows(far, -values, ids, most)]
