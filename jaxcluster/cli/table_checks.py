@@ -54,7 +54,7 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
         width = np.max(high - low)
         variance = np.nanvar((rows.x - low) / (width if width > 0 else 1), axis=0)
     if units and varies.sum() > 1 and variance.max() > DOMINANT_SHARE * variance.sum():
-        name, share = _title(rows, int(variance.argmax())), variance.max() / variance.sum()
+        name, share = _title(rows, int(variance.argmax())), np.floor(1000 * variance.max() / variance.sum()) / 1000
         warnings.append(
             f"column {name} holds {share:.1%} of the variance of all columns, and decides the clusters alone. Pass "
             "--scale standard where columns have different units."

@@ -89,9 +89,9 @@ def _value(column: str, value: float | None, profile: Profile, digits: int = 4) 
 def _facts(cluster: ClusterProfile, profile: Profile) -> list[tuple[str, Sequence[str]]]:
     """Lines on a cluster by their heads; those that are empty are left out."""
     words = [
-        f"{name}: " + ", ".join(f"{each.word} {each.cluster:.0%} (of all {each.all:.0%})" for each in shares[:SHOWN])
-        for name, shares in cluster.words.items()
-        if shares
+        f"{name}: " + ", ".join(f"{each.word} {each.cluster:.0%} (of all {each.all:.0%})" for each in counted[:SHOWN])
+        for name, counted in cluster.words.items()
+        if counted
     ]
     facts: list[tuple[str, Sequence[str]]] = [
         ("apart by", [_difference(each, cluster, profile) for each in cluster.differences[:SHOWN]]),

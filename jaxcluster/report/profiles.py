@@ -123,7 +123,7 @@ class Profile:
         shown = asdict(self)
         for plain, cluster in zip(shown["clusters"], self.clusters, strict=True):
             plain["differences"] = [each._asdict() for each in cluster.differences]
-            plain["words"] = {name: [each._asdict() for each in shares] for name, shares in cluster.words.items()}
+            plain["words"] = {name: [each._asdict() for each in counted] for name, counted in cluster.words.items()}
             plain["rules"] = [each.to_dict() for each in cluster.rules]
             for name in ("typical", "border", "outliers"):
                 plain[name] = [each._asdict() for each in getattr(cluster, name)]

@@ -42,6 +42,10 @@ class Condition(NamedTuple):
         return f"{self.column} <= {up_to}" if above is None else f"{self.column} > {above}"
 
 
+Path = tuple[Condition, ...]
+"""Conditions from the root of a tree to a node."""
+
+
 class Rule(NamedTuple):
     """A leaf of the tree.
 
@@ -54,7 +58,7 @@ class Rule(NamedTuple):
     """
 
     label: int
-    conditions: tuple[Condition, ...]
+    conditions: Path
     own: int
     size: int
     cluster_size: int
@@ -101,7 +105,7 @@ def fit_rules(
     tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(x[rows], labels[rows]).tree_
     rules = []
 
-    def narrowed(path: tuple[Condition, ...], name: str, **bounds: float) -> tuple[Condition, ...]:
+    def narrowed(path: Path, name: str, **bounds: float) -> Path:
         """Conditions with one more, joined with that on the same column."""
         column = next((each for each in words if name not in words and name.startswith(f"{each}=")), None)
         if column is not None:
@@ -111,7 +115,7 @@ def fit_rules(
             return (*path, Condition(name, **bounds, is_date=name in dates))
         return tuple(each._replace(**bounds) if each is earlier else each for each in path)
 
-    def visit(node: int, mask: np.ndarray, path: tuple[Condition, ...]) -> None:
+    def visit(node: int, mask: np.ndarray, path: Path) -> None:
         if tree.children_left[node] < 0:
             if path and mask.any():
                 names, counts = np.unique(labels[mask], return_counts=True)

@@ -25,7 +25,11 @@ COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^jaxcluster .*", PAGE
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """The folder in which all commands of the page were run, and what each printed."""
+    """Run all commands of the page.
+
+    Returns:
+        The folder, and what each command printed.
+    """
     folder = tmp_path_factory.mktemp("walk")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -175,7 +179,7 @@ def warnings_of(x: np.ndarray, k: int | None = 2, **options: bool) -> list[str]:
 def test_rows_that_say_little_are_warned_of():
     x = np.random.default_rng(0).normal(size=(60, 3))
     assert warnings_of(x) == []
-    assert warnings_of(x * [1, 100, 1])[0].startswith("column 'c1' holds 100.0% of the variance of all columns")
+    assert warnings_of(x * [1, 100, 1])[0].startswith("column 'c1' holds 99.9% of the variance of all columns")
     assert warnings_of(x * [1, 100, 1], units=False) == []
     assert warnings_of(x * [1, 0, 1])[0].startswith("column 'c1' is constant")
     assert warnings_of(x[np.arange(60) % 50])[0].startswith("10 of 60 rows repeat another one")
