@@ -84,7 +84,7 @@ def _coordinates(estimator: Any, rows: Dataset, data: dict[str, Any]) -> dict[st
 
     if hasattr(estimator, "transform") or not hasattr(estimator, "embedding_"):
         return coordinates(estimator, rows.x)
-    if hashlib.sha256(np.ascontiguousarray(rows.x)).hexdigest() != data.get("sha256"):
+    if hashlib.sha256(np.ascontiguousarray(rows.x).data).hexdigest() != data.get("sha256"):
         raise UserError(f"{type(estimator).__name__} has coordinates of the rows of its fit alone: name their file.")
     return {f"code_{j}": column for j, column in enumerate(estimator.embedding_.T)}
 

@@ -101,7 +101,7 @@ def row_names(dataset: Dataset) -> dict[str, np.ndarray]:
     """The first column of labels.csv: the names of the rows under that of their column, or their numbers from 0."""
     import numpy as np
 
-    if dataset.ids is None:
+    if dataset.ids is None or dataset.id_name is None:
         return {"row": np.arange(len(dataset.x))}
     # Joined with the table by its own name, unless that is one of the columns beside it.
     return {"id" if dataset.id_name in RESERVED else dataset.id_name: dataset.ids}

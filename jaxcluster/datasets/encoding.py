@@ -92,19 +92,26 @@ class Encoding(NamedTuple):
         columns = {}
         for code, at in zip(self.columns, self.slices(), strict=True):
             block = np.asarray(x[:, at], np.float64)
-            missing = np.isnan(block).any(axis=1)
+            missing = np.asarray(np.isnan(block).any(axis=1))
             filled = np.where(missing[:, None], 0, block)
             if code.kind in CODES:
                 index = filled.argmax(axis=1) if code.kind == "onehot" else np.rint(filled[:, 0]).astype(int)
-                columns[code.name] = np.where(missing, None, np.array(code.categories, object)[index])
+                columns[code.name] = _with_none(np.array(code.categories, object)[index], missing)
             elif code.kind == "boolean":
-                columns[code.name] = np.where(missing, None, np.where(filled[:, 0] >= 0.5, "true", "false"))
+                columns[code.name] = _with_none(np.where(filled[:, 0] >= 0.5, "true", "false"), missing)
             elif code.kind == "days":
                 moments = np.rint(filled[:, 0] * 86_400_000).astype("datetime64[ms]")
                 columns[code.name] = np.where(missing, np.datetime64("NaT"), moments)
             else:
                 columns |= dict(zip(code.features, block.T, strict=True))
         return columns
+
+
+def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Words as objects, None where they are missing."""
+    words = words.astype(object)
+    words[missing] = None
+    return words
 
 
 class Rules(NamedTuple):

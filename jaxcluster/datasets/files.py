@@ -45,7 +45,7 @@ def open_excel(path: Path, sheet: str | None, na: Sequence[str] | None) -> Table
         DataError: a file that is no .xlsx, several sheets without a choice, or a missing openpyxl.
     """
     try:
-        import openpyxl
+        import openpyxl  # pyright: ignore[reportMissingModuleSource]  # of the extra "tables"
     except ImportError as error:
         raise DataError(f"{path.name} needs openpyxl: pip install 'jaxcluster[tables]', or save it as .csv.") from error
     try:

@@ -53,9 +53,10 @@ class Imputation(NamedTuple):
         if not len(rows):
             return x
         filled = x.copy()
-        values = (
-            np.broadcast_to(self.values, (len(rows), x.shape[1])) if self.rows is None else self._neighbors(x[rows])
-        )
+        if self.rows is None or self.scaling is None:
+            values = np.broadcast_to(self.values, (len(rows), x.shape[1]))
+        else:
+            values = self.scaling.undo(_neighbors(self.rows, self.scaling.apply(x[rows])))
         filled[rows] = np.where(holes[rows], values, x[rows])
         return filled
 
@@ -67,12 +68,13 @@ class Imputation(NamedTuple):
         if self.how not in IMPUTATIONS or (self.how == "knn") != (rows is not None) or not fits or not donors:
             raise DataError(f"an imputation by {self.how!r} does not fit {width} columns, or holds NaN or infinity.")
 
-    def _neighbors(self, x: np.ndarray) -> np.ndarray:
-        """(n, n_features) rows filled by the means of their neighbors, in the units of the data."""
-        from sklearn.impute import KNNImputer
 
-        imputer = KNNImputer(n_neighbors=min(N_NEIGHBORS, len(self.rows)), keep_empty_features=True).fit(self.rows)
-        return self.scaling.undo(imputer.transform(np.asarray(self.scaling.apply(x), np.float64)))
+def _neighbors(donors: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(n, n_features) rows, filled by the means of the nearest donors that have the cell."""
+    from sklearn.impute import KNNImputer
+
+    imputer = KNNImputer(n_neighbors=min(N_NEIGHBORS, len(donors)), keep_empty_features=True).fit(donors)
+    return np.asarray(imputer.transform(np.asarray(x, np.float64)))
 
 
 def impute(

@@ -176,7 +176,7 @@ def _table(path: Path, form: Format, key: str | None = None) -> Table | None:
         tables = [_table(each, form, key) for each in paths]
         if None in tables:
             raise DataError(f"{path} stands for several files, which must be tables: {listing(TABLE_EXTENSIONS)}.")
-        return join_tables(str(path), tables)
+        return join_tables(str(path), [table for table in tables if table is not None])
     if extension(path) in TEXT_EXTENSIONS:
         return open_csv(path, form)
     _check_text_table(path.name, form)

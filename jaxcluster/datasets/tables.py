@@ -175,8 +175,9 @@ def _feature_names(names: Sequence[str], widths: Sequence[int | None]) -> list[s
 def _without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArray:
     """A column of which the cells that stand for missing values are null."""
     import pyarrow as pa
-    from pyarrow import compute, types
+    from pyarrow import types
 
+    compute = arrow_compute()
     if not na or types.is_nested(column.type):
         return column
     if types.is_string(column.type) or types.is_large_string(column.type):

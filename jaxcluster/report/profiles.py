@@ -316,7 +316,9 @@ def _silhouettes(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:
 def _distances(space: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
     """(n_samples,) Euclidean distance to the mean of the cluster; NaN for noise and without coordinates."""
     distances = np.full(len(labels), np.nan)
-    for name in [] if space is None else np.unique(labels[labels >= 0]):
+    if space is None:
+        return distances
+    for name in np.unique(labels[labels >= 0]):
         rows = np.flatnonzero(labels == name)
         step = max(1, TILE_ENTRIES // space.shape[1])
         origin = space[rows[0]]  # sums of numbers near 1e9 would lose the digits that differ

@@ -105,7 +105,7 @@ def fit_rules(
     tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(x[rows], labels[rows]).tree_
     rules = []
 
-    def narrowed(path: Path, name: str, **bounds: float) -> Path:
+    def narrowed(path: Path, name: str, **bounds: Any) -> Path:
         """Conditions with one more, joined with that on the same column."""
         column = next((each for each in words if name not in words and name.startswith(f"{each}=")), None)
         if column is not None:
