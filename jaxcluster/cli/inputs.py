@@ -201,6 +201,8 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
     if _ending(source.data) == _ending(str(data.get("data"))) and all(each is None for each in source.layout.values()):
         source = source._replace(**{name: data.get(name) for name in LAYOUT})
     columns: Any = source.columns
+    if not _is_table(source.data):
+        encoding = None  # an array holds the features
     if columns is None:
         names, chosen = data.get("column_names"), data.get("columns")
         if encoding is not None:

@@ -46,13 +46,13 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
     """The warnings of `check_columns`; ``units`` is true where those of the columns matter."""
     import numpy as np
 
-    warnings = []
-    with np.errstate(over="ignore", invalid="ignore"):
-        low, high = np.nanmin(rows.x, axis=0), np.nanmax(rows.x, axis=0)
-        varies = low < high
-        # In units of the greatest range: squares of large or small numbers would over- or underflow.
-        width = np.max(high - low)
-        variance = np.nanvar((rows.x - low) / (width if width > 0 else 1), axis=0)
+    warnings, x = [], rows.x
+    low, high = np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0)
+    varies = low < high
+    # In units of the greatest range: squares of large or small numbers would over- or underflow.
+    width = np.max(np.where(varies, high - low, 0))
+    sample = x[:: max(1, len(x) // MOST_COMPARED_ROWS)]
+    variance = np.where(varies, np.nanvar((sample - low) / (width or 1), axis=0), 0)
     if units and varies.sum() > 1 and variance.max() > DOMINANT_SHARE * variance.sum():
         name, share = _title(rows, int(variance.argmax())), np.floor(1000 * variance.max() / variance.sum()) / 1000
         warnings.append(
@@ -87,4 +87,4 @@ def _title(rows: Rows, column: int) -> str:
 
 def _repeated(x: np.ndarray) -> int:
     """Number of rows that repeat an earlier one; 0 for more rows than are compared."""
-    return 0 if len(x) > MOST_COMPARED_ROWS else len(x) - len({row.tobytes() for row in x})
+    return 0 if len(x) > MOST_COMPARED_ROWS else len(x) - len({hash(row.tobytes()) for row in x})

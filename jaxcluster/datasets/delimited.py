@@ -45,11 +45,11 @@ def open_csv(path: Path, form: Format) -> Table:
 
 
 def _read(
-    path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int], *, mixed: bool = False
+    path: Path, form: Format, layout: Layout, wanted: Iterable[int], text: Collection[int], *, words: bool = False
 ) -> dict[int, pa.ChunkedArray]:
     """The wanted columns by position, those in ``text`` as text, the others as numbers.
 
-    With ``mixed`` a column that holds something else than numbers comes as text too, its missing cells null.
+    With ``words`` a column that holds something else than numbers comes as text too, its missing cells null.
 
     Plain numbers are parsed by pyarrow. If that fails all columns are read as text and converted here: because of
     decimal commas, thousands separators, words for missing values, or a cell that is no number.
@@ -64,7 +64,7 @@ def _read(
     if columns is None:
         cells = _parse(path, form, layout, wanted, [])
         _check_quotes(path, layout, cells.values())
-        return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric}, mixed=mixed)}
+        return {**cells, **_parse_numbers(path, layout, {i: cells[i] for i in numeric}, words=words)}
     _check_quotes(path, layout, [columns[i] for i in wanted if i in text])
     long = [i for i in plain if _beyond_exact(columns[i])]
     # float64 has rounded them. They are read again as text, and become 64-bit integers.
@@ -170,9 +170,9 @@ def _quoted(field: str) -> str:
 
 
 def _parse_numbers(
-    path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], *, mixed: bool = False
+    path: Path, layout: Layout, cells: Mapping[int, pa.ChunkedArray], *, words: bool = False
 ) -> dict[int, pa.ChunkedArray]:
-    """Columns of text as float64, or as integers that float64 does not hold; with ``mixed`` others as they are.
+    """Columns of text as float64, or as integers that float64 does not hold; with ``words`` others as they are.
 
     Raises:
         DataError: naming every column with a cell that is no number, and the line of the first such cell.
@@ -185,11 +185,11 @@ def _parse_numbers(
     decimal = layout.decimal or _decimal(path, layout, cells)
     parsed, bad = {}, {}
     for i, column in cells.items():
-        words = compute.utf8_lower(column)
-        if compute.all(compute.is_in(words.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
+        lower = compute.utf8_lower(column)
+        if compute.all(compute.is_in(lower.drop_null(), value_set=_strings(TRUTH_VALUES))).as_py():
             # A column without any cell is no column of truth values.
             known = column.null_count < len(column)
-            parsed[i] = compute.equal(words, "true") if known else words.cast(pa.float64())
+            parsed[i] = compute.equal(lower, "true") if known else lower.cast(pa.float64())
             continue
         # Patterns run on all cells in Arrow; only distinct cells that are no plain numbers come to Python.
         numbers = compute.match_substring_regex(column, f"^(?:{NUMBER[decimal].pattern})$", ignore_case=True)
@@ -199,7 +199,7 @@ def _parse_numbers(
             bad[i] = next(cell for cell in others.to_pylist() if cell not in set(grouped))
             continue
         parsed[i] = _as_numbers(_column_title(path, layout, i), column, decimal, set(grouped), layout.missing)
-    if bad and not mixed:
+    if bad and not words:
         raise _not_numeric_error(path, layout, cells, bad, decimal)
     return {**parsed, **{i: cells[i] for i in bad}}
 

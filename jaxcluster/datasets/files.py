@@ -83,15 +83,15 @@ def _typed(cells: list[Any], missing: Collection[str]) -> pa.ChunkedArray:
     if kinds <= {datetime, date}:
         days = [datetime(c.year, c.month, c.day) if type(c) is date else c for c in cells]
         return pa.chunked_array([pa.array(days, pa.timestamp("us"))])
-    words = [f"{cell:.0f}" if isinstance(cell, float) and cell.is_integer() else cell for cell in cells]
-    return pa.chunked_array([pa.array([None if word is None else str(word) for word in words], pa.string())])
+    shown = [f"{cell:.0f}" if isinstance(cell, float) and cell.is_integer() else cell for cell in cells]
+    return pa.chunked_array([pa.array([None if word is None else str(word) for word in shown], pa.string())])
 
 
 def arrow_table(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> Table:
     """A `Table` of columns in memory."""
 
-    def read(wanted: Iterable[int], text: Collection[int], *, mixed: bool = False) -> dict[int, pa.ChunkedArray]:
-        return {i: plain(columns[i]) if mixed or i in text else columns[i] for i in wanted}
+    def read(wanted: Iterable[int], text: Collection[int], *, words: bool = False) -> dict[int, pa.ChunkedArray]:
+        return {i: plain(columns[i]) if words or i in text else columns[i] for i in wanted}
 
     return Table(path, list(names), read)
 
@@ -127,28 +127,28 @@ def join_tables(pattern: str, tables: Sequence[Table]) -> Table:
 
 
 def _read_all(
-    tables: Sequence[Table], wanted: Iterable[int], text: Collection[int], *, mixed: bool = False
+    tables: Sequence[Table], wanted: Iterable[int], text: Collection[int], *, words: bool = False
 ) -> Mapping[int, pa.ChunkedArray]:
     """The wanted columns of all tables, one below the other."""
     wanted = list(dict.fromkeys(wanted))
-    found = [_read_by_name(table, tables[0].names, wanted, text, mixed=mixed) for table in tables]
+    found = [_read_by_name(table, tables[0].names, wanted, text, words=words) for table in tables]
     # A column of numbers in one file may hold words in another: it is one of words in all.
-    words = {i for i in wanted if i not in text and len({_is_text(each[i].type) for each in found}) > 1}
-    if words:
-        again = [_read_by_name(table, tables[0].names, sorted(words), words, mixed=True) for table in tables]
+    other = {i for i in wanted if i not in text and len({_is_text(each[i].type) for each in found}) > 1}
+    if other:
+        again = [_read_by_name(table, tables[0].names, sorted(other), other, words=True) for table in tables]
         found = [{**each, **more} for each, more in zip(found, again, strict=True)]
     return {i: _stacked([each[i] for each in found]) for i in wanted}
 
 
 def _read_by_name(
-    table: Table, names: list[str], wanted: list[int], text: Collection[int], *, mixed: bool
+    table: Table, names: list[str], wanted: list[int], text: Collection[int], *, words: bool
 ) -> dict[int, pa.ChunkedArray]:
     """Columns of a table by their positions in another one of the same names."""
     positions = {}
     for i in wanted:
         same = [j for j, name in enumerate(table.names) if name == names[i]]
         positions[i] = same[names[:i].count(names[i])]
-    columns = table.read(positions.values(), {positions[i] for i in wanted if i in text}, mixed=mixed)
+    columns = table.read(positions.values(), {positions[i] for i in wanted if i in text}, words=words)
     return {i: columns[j] for i, j in positions.items()}
 
 

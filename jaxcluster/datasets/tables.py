@@ -59,7 +59,7 @@ class Table(NamedTuple):
         path: of the file.
         names: of the columns, "" for one without a name.
         read: ``read(wanted, text)`` returns the columns at the wanted positions, by position; those in ``text`` remain
-            text, the others are parsed as numbers if the file has no types. With ``mixed=True`` columns that hold
+            text, the others are parsed as numbers if the file has no types. With ``words=True`` columns that hold
             something else come as text too.
         notes: decisions about the layout of the file.
         row_names: True if the header has no name for the first column.
@@ -103,13 +103,13 @@ def table_dataset(
     notes += own
     at_id = None if row_id is None else column_index(row_id, names, len(names), where)
     text = [i for i in (index, at_id) if i is not None]
-    mixed = isinstance(encode, Encoding) or dates or encode is not None
-    data = dict(table.read([*chosen, *text], text, mixed=mixed))
+    words = isinstance(encode, Encoding) or dates or encode is not None
+    data = dict(table.read([*chosen, *text], text, words=words))
     features = {i: _without_markers(data[i], na) for i in chosen}
     encoding = None
     if isinstance(encode, Encoding):
         encoding = encode
-    elif mixed:
+    elif words:
         named = {_name_of(names, i): column for i, column in features.items()}
         if len(named) < len(features):
             raise DataError(f"{where} has several columns of one name, which cannot be encoded. Rename them.")
@@ -449,7 +449,7 @@ def open_parquet(path: Path) -> Table:
 
 
 def _read(
-    path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int], *, mixed: bool = False
+    path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int], *, words: bool = False
 ) -> dict[int, pa.ChunkedArray]:
     """The wanted columns by position. If several share a name the whole file is read: pyarrow chooses by name."""
     import pyarrow as pa
@@ -463,7 +463,7 @@ def _read(
     except (pa.ArrowException, OSError) as error:
         raise _damaged_error(path) from error
     columns = {i: table.column(names[i] if unique else i) for i in wanted}
-    return {i: plain(column) if mixed or i in text else column for i, column in columns.items()}
+    return {i: plain(column) if words or i in text else column for i, column in columns.items()}
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -194,8 +194,12 @@ def profile(
     rules, accuracy = fit_rules(features, words, dates, labels, depth) if len(names) > 1 else ([], None)
     scores = getattr(model, "outlier_scores_", None)
     scores = scores if scores is not None and len(scores) == n else None
+    k = len(names)
+    codes = np.where(labels < 0, k, np.searchsorted(names, labels))
+    means = {each: _means(column, codes, k) for each, column in features.items()}
+    shares_of = {each: _word_shares(column, codes, k) for each, column in words.items()}
     clusters = []
-    for name in names:
+    for j, name in enumerate(names):
         inside = labels == name
         own = silhouettes[inside]
         clusters.append(
@@ -204,9 +208,9 @@ def profile(
                 size=int(inside.sum()),
                 share=float(inside.mean()),
                 silhouette=float(np.nanmean(own)) if np.isfinite(own).any() else None,
-                center={each: _mean(column[inside]) for each, column in numbers.items()},
-                differences=_differences(features, inside),
-                words={each: _shares(column, inside) for each, column in words.items()},
+                center={each: _finite(means[each].cluster[j]) for each in numbers},
+                differences=_differences(means, j),
+                words={each: counted[j] for each, counted in shares_of.items()},
                 rules=sorted((rule for rule in rules if rule.label == name), key=lambda rule: -rule.own),
                 typical=_rows(np.flatnonzero(inside), distances, ids, n_rows),
                 border=_rows(np.flatnonzero(inside & np.isfinite(silhouettes)), silhouettes, ids, n_rows),
@@ -342,34 +346,70 @@ def _indicators(words: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return columns
 
 
-def _mean(cells: np.ndarray) -> float | None:
-    """Mean of the cells that are not missing, relative to one of them; None where all are."""
-    known = cells[np.isfinite(cells)]
-    return float(known[0] + (known - known[0]).mean()) if known.size else None
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
-def _differences(features: Mapping[str, np.ndarray], inside: np.ndarray) -> list[Difference]:
+class Means(NamedTuple):
+    """Means of a column.
+
+    Attributes:
+        cluster: (n_clusters,) of the cells of each cluster that are not missing, NaN where all are.
+        rest: (n_clusters,) of all other cells.
+        deviation: standard deviation of all cells; 0 for a constant column.
+    """
+
+    cluster: np.ndarray
+    rest: np.ndarray
+    deviation: float
+
+
+def _means(column: np.ndarray, codes: np.ndarray, k: int) -> Means:
+    """Means of a column, in one pass over its cells; code k stands for noise."""
+    known = np.isfinite(column)
+    cells, codes = column[known], codes[known]
+    if not cells.size:
+        return Means(np.full(k, np.nan), np.full(k, np.nan), 0.0)
+    # Relative to a cell of the same cluster: sums of numbers near 1e9 would lose the digits that differ.
+    origins = np.zeros(k + 1)
+    origins[codes] = cells
+    counts = np.bincount(codes, minlength=k + 1)
+    with np.errstate(invalid="ignore"):  # clusters without any cell have no mean
+        means = origins + np.bincount(codes, cells - origins[codes], minlength=k + 1) / counts
+    # Sums of those before and those behind: the sum of all would lose its digits where a far cluster is subtracted.
+    parts = np.where(counts > 0, counts * (means - cells[0]), 0.0)
+    others = np.r_[0.0, np.cumsum(parts[:-1])] + np.r_[np.cumsum(parts[:0:-1])[::-1], 0.0]
+    with np.errstate(invalid="ignore"):
+        rest = cells[0] + others / (len(cells) - counts)
+    # In units of the range: squares of large or small numbers would over- or underflow.
+    width = float(np.ptp(cells))
+    deviation = float(np.std((cells - cells[0]) / width)) * width if width > 0 else 0.0
+    return Means(means[:k], rest[:k], deviation)
+
+
+def _differences(means: Mapping[str, Means], cluster: int) -> list[Difference]:
     found = []
-    for name, column in features.items():
-        center, rest = _mean(column[inside]), _mean(column[~inside])
-        known = column[np.isfinite(column)]
-        width = float(np.ptp(known)) if known.size else 0.0
-        if center is None or rest is None or not width > 0:
-            continue
-        # In units of the range: squares of large or small numbers would over- or underflow.
-        deviation = float(np.std((known - known[0]) / width)) * width
-        found.append(Difference(name, center, rest, (center - rest) / deviation))
+    for name, column in means.items():
+        center, rest = float(column.cluster[cluster]), float(column.rest[cluster])
+        if column.deviation > 0 and np.isfinite(center) and np.isfinite(rest):
+            found.append(Difference(name, center, rest, (center - rest) / column.deviation))
     return sorted(found, key=lambda each: -abs(each.difference))[:MOST_DIFFERENCES]
 
 
-def _shares(column: np.ndarray, inside: np.ndarray) -> list[Share]:
+def _word_shares(column: np.ndarray, codes: np.ndarray, k: int) -> list[list[Share]]:
+    """Shares of the words of a column in each cluster, the commonest first; code k stands for noise."""
     known = np.array([cell is not None for cell in column])
-    own, everything = column[inside & known].astype(str), column[known].astype(str)
-    words, counts = np.unique(own, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MOST_DIFFERENCES]
+    words, index = np.unique(column[known].astype(str), return_inverse=True)
+    m = len(words)
+    counts = np.bincount(codes[known] * m + index.ravel(), minlength=(k + 1) * m).reshape(k + 1, m)
+    everything = counts.sum(axis=0) / max(1, counts.sum())
     return [
-        Share(word, float(count / len(own)), float((everything == word).mean()))
-        for word, count in zip(words[order].tolist(), counts[order], strict=True)
+        [
+            Share(str(words[i]), float(own[i] / own.sum()), float(everything[i]))
+            for i in np.argsort(-own, kind="stable")[:MOST_DIFFERENCES]
+            if own[i]
+        ]
+        for own in counts[:k]
     ]
 
 

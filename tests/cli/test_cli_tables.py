@@ -80,6 +80,10 @@ def test_the_model_takes_features_and_tables(folder):
     np.testing.assert_array_equal(model.predict(pd.DataFrame(encoded(model), columns=model.feature_names_in_)), labels)
     assert model.input_imputation_.how == "median"
     assert np.isnan(encoded(model)).any()
+    model.save("again")
+    again = jaxcluster.load("again")
+    assert (again.input_encoding_, again.input_imputation_.how) == (model.input_encoding_, "median")
+    np.testing.assert_array_equal(again.predict(table), labels)
     model.input_encoding_ = model.input_encoding_._replace(lenient=False)
     with pytest.raises(ValueError, match="'soil' holds 'chalk', which the fit has not seen"):
         model.predict(table.assign(soil="chalk"))
@@ -93,6 +97,13 @@ def test_predict_repeats_the_labels(folder):
     pd.testing.assert_frame_equal(
         pd.read_csv("distances.csv")[["distance_1"]], again[["distance_1"]], rtol=1e-5, check_dtype=False
     )
+
+
+def test_features_are_predicted_as_an_array(folder):
+    labels = pd.read_csv("runs/wines/labels.csv")["label"]
+    np.save("features.npy", encoded(jaxcluster.load("runs/wines/model")))
+    call("predict", "runs/wines", "features.npy", "--out", "features.csv", "--overwrite", "--quiet")
+    np.testing.assert_array_equal(pd.read_csv("features.csv")["label"], labels)
 
 
 def test_new_rows_come_on_standard_input_and_with_new_words(folder, monkeypatch):

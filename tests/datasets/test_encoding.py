@@ -75,6 +75,15 @@ def test_new_rows_have_the_codes_of_the_fit():
     )
 
 
+def test_an_encoding_from_a_file_is_checked():
+    encoding = load("a.csv", **WORDS).encoding
+    encoding.check(8)
+    wrong = encoding._replace(columns=(encoding.columns[0]._replace(kind="pickle"), *encoding.columns[1:]))
+    for each, width in ((encoding, 7), (wrong, 8), (encoding._replace(columns=encoding.columns[1:]), 8)):
+        with pytest.raises(ValueError, match="no code that is known|does not fit"):
+            each.check(width)
+
+
 def test_an_order_that_nobody_gave_is_said():
     notes = load("a.csv", row_id="name", drop="day", encode="ordinal").notes
     assert notes[1].startswith("column 'size' is numbered by the alphabet: large=0, small=1; pass encode='size=A<B<C'")
