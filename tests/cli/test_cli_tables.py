@@ -106,7 +106,7 @@ def test_features_are_predicted_as_an_array(folder):
     np.testing.assert_array_equal(pd.read_csv("features.csv")["label"], labels)
 
 
-def test_new_rows_come_on_standard_input_and_with_new_words(folder, monkeypatch):
+def test_new_rows_on_standard_input_with_new_words(folder, monkeypatch):
     text = Path("wines.csv").read_text()
     rows = text.replace("clay", "chalk").splitlines(keepends=True)[:20]
 

@@ -173,7 +173,7 @@ def test_imputation_is_that_of_scikit_learn(how, dtype):
         imputation.check(3)
 
 
-def test_missing_words_get_frequencies_or_the_most_frequent():
+def test_missing_words_get_frequencies():
     words = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [np.nan] * 3])
     np.testing.assert_allclose(impute(words, "mean", groups=[slice(0, 3)])[0][4], [0.5, 0.25, 0.25])
     np.testing.assert_array_equal(impute(words, "median", groups=[slice(0, 3)])[0][4], [1, 0, 0])

@@ -152,7 +152,7 @@ def test_one_cluster_and_a_matrix_of_distances(labels, x):
     assert found.clusters[0].typical == []
 
 
-def test_an_estimator_is_profiled_in_the_units_of_its_table(blobs):
+def test_an_estimator_has_the_names_of_its_table(blobs):
     frame = pd.DataFrame(blobs.x, columns=list("abcde"))
     model = jc.KMeans(4, random_state=0).fit(frame)
     found = jc.profile(model, frame)
