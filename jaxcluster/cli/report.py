@@ -59,7 +59,7 @@ def load_run(stage: Stages, run: Path, saved: runs.SavedRun) -> tuple[Any, Rows]
     """
     from jaxcluster.cli.fit_pipeline import reading_options
     from jaxcluster.estimators import load
-    from jaxcluster.estimators.base import INPUT_STEPS
+    from jaxcluster.estimators.input_tables import INPUT_STEPS
 
     with stage("load", f"Loading {run}"), user_errors():
         estimator = load(saved.model)

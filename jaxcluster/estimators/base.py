@@ -24,13 +24,14 @@ from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
-from jaxcluster.datasets.base import to_exact_dtype
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
+    INPUT_STEPS,
     check_names,
     encoded_table,
+    imputed_and_scaled,
     numeric_table,
     of_samples_or_source,
 )
@@ -41,12 +42,8 @@ if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
     from jaxcluster.datasets.imputation import Imputation
 
-INPUT_STEPS = ("input_encoding_", "input_imputation_", "input_scaling_")
-"""Attributes of what the command line does to samples before a fit, in that order."""
-
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
-
 
 PER_SAMPLE_METHODS = ("predict", "transform", "predict_proba", "score_samples")
 """Methods with one result for each sample, which compute those of a source of rows block by block."""
@@ -90,10 +87,8 @@ class Estimator(BaseEstimator):
     """Imputation that the command line applied before the scaling; missing cells of new samples are filled by it."""
 
     input_encoding_: Encoding | None = None
-    """Codes of words and dates that the command line gave the columns of a table before the imputation.
-
-    New samples are passed as numbers, one column for each of ``feature_names_in_``, or as a table of pandas or Arrow
-    with the columns ``input_encoding_.names``, which is encoded in the same way.
+    """Codes that the command line gave words and dates before the imputation. New samples are passed as numbers, one
+    column for each of ``feature_names_in_``, or as a table of pandas or Arrow with the columns of ``input_encoding_``.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -201,8 +196,9 @@ class Estimator(BaseEstimator):
             )
         if self.input_scaling_ is not None and not reset:
             raise TypeError("the model scales its rows, which a source does not support: pass the rows in memory.")
-        vars(self).pop("input_scaling_", None)
         if reset:
+            for name in INPUT_STEPS:
+                vars(self).pop(name, None)
             self.n_features_in_ = source.shape[1]
             vars(self).pop("feature_names_in_", None)
             if source.columns is not None:
@@ -224,12 +220,7 @@ class Estimator(BaseEstimator):
             for name in INPUT_STEPS:
                 vars(self).pop(name, None)
             return table
-        scaling, imputation = self.input_scaling_, self.input_imputation_
-        if scaling is not None and scaling.origin is not None:
-            # The origin is subtracted from the caller's own dtype: integers beyond 2^53 lose digits in float64.
-            table = to_exact_dtype(np.asarray(X))
-        table = table if imputation is None else imputation.apply(table)
-        return table if scaling is None else scaling.apply(table)
+        return imputed_and_scaled(table, X, self.input_imputation_, self.input_scaling_)
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:

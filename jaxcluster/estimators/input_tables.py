@@ -19,9 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 from jaxcluster.core import validation
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.streaming import over_blocks
+from jaxcluster.datasets.base import to_exact_dtype
 
 if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
+    from jaxcluster.datasets.imputation import Imputation
+    from jaxcluster.datasets.scaling import Scaling
+
+INPUT_STEPS = ("input_encoding_", "input_imputation_", "input_scaling_")
+"""Attributes of what the command line does to samples before a fit, in that order."""
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -57,6 +63,21 @@ def encoded_table(X: Any, encoding: Encoding) -> Any:
 
         return pa.table(dict(zip(encoding.features, features.T, strict=True)))
     return type(X)(features, columns=encoding.features)
+
+
+def imputed_and_scaled(table: Any, X: Any, imputation: Imputation | None, scaling: Scaling | None) -> Any:
+    """Samples in the units of a fit of the command line.
+
+    Args:
+        table: (n_samples, n_features) numbers.
+        X: the same in the caller's dtype.
+        imputation, scaling: of the fit, or None.
+    """
+    if scaling is not None and scaling.origin is not None:
+        # The origin is subtracted from the caller's own dtype: integers beyond 2^53 lose digits in float64.
+        table = to_exact_dtype(np.asarray(X))
+    table = table if imputation is None else imputation.apply(table)
+    return table if scaling is None else scaling.apply(table)
 
 
 def check_names(X: Any, known: Iterable[str]) -> None:
