@@ -45,8 +45,10 @@ _OBJECTS = {
     "Fit": "jaxcluster.types",
     "Points": "jaxcluster.types",
     "Status": "jaxcluster.types",
+    "SparseRows": "jaxcluster.core.sparse_rows",
     "load": "jaxcluster.estimators",
     "profile": "jaxcluster.report.profiles",
+    "sparse_rows": "jaxcluster.core.sparse_input",
 }
 """Public objects, and the module each lives in."""
 

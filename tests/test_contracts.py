@@ -146,7 +146,7 @@ def test_jit_and_vmap_equal_eager_in_any_tile(name, rows, weights, key, monkeypa
         return 37
 
     for module in (lloyd, nearest):
-        monkeypatch.setattr(module, "tile_size", lambda n, k, d, dtype: small(n))
+        monkeypatch.setattr(module, "tile_size", lambda x, k: small(x.shape[0]))
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name
     monkeypatch.setattr(clara, "tile_rows", lambda n, columns, budget: small(n))

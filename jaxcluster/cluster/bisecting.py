@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
-from jaxcluster.cluster.lloyd import mean_variance, unresolved_samples, with_precision_status
+from jaxcluster.cluster.lloyd import mean_variance
+from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import best_of, best_run, map_runs
@@ -32,9 +33,11 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.rows import distances_to_assigned, squared_norms
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published, Status
 
 __all__ = ["STRATEGIES", "BisectingState", "fit", "fit_framed", "predict"]
@@ -123,7 +126,7 @@ def fit(
 
     Args:
         key: random key for the initializations of the splits.
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), dense or sparse as in ``kmeans.fit``.
         k: number of clusters, static, 1 <= k <= n_samples.
         weights: (n_samples,) non-negative sample weights, or None for 1 each.
         strategy: cluster to split next, that of "biggest_inertia" or the "largest_cluster" by weight.
@@ -167,7 +170,7 @@ def fit_framed(
         The fit, and the frame in which it was computed.
     """
     key = validation.check_key(key)
-    x, k = validation.check_samples(x, k, axis_name)
+    x, k = check_sparse_samples(x, k, axis_name)
     validation.check_choice("strategy", strategy, STRATEGIES)
     if not callable(init):
         validation.check_choice("init", init, INITS)
@@ -179,7 +182,9 @@ def fit_framed(
     name = FROM_CENTERS if callable(init) else init
     static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     if callable(init):
-        fitted, unresolved = _fit_by_splits(static, init, np.asarray(x), prepared, tol, max_steps)
+        fitted, unresolved = _fit_by_splits(
+            static, init, x if is_sparse(x) else np.asarray(x), prepared, tol, max_steps
+        )
     else:
         fitted, unresolved = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
@@ -200,7 +205,7 @@ def predict(state: BisectingState, x: Any, *, frame: Frame | None = None) -> Int
     Raises:
         ValueError, TypeError: another number of features; a gradient with respect to labels, which have none.
     """
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     validation.check_width(x, state.centers.shape[1])
     prepared = prepare(x, frame=frame_of(state.centers) if frame is None else frame)
     labels = _predict(state.parents, prepared.frame.enter(state.pairs), prepared.points.x)

@@ -26,6 +26,8 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import memory, validation
+from jaxcluster.core.sparse_input import as_csr, check_rows
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows, tiles
 from jaxcluster.ops.neighbors.block_kernels import NO_INDEX
 from jaxcluster.ops.neighbors.radius import (
@@ -99,8 +101,9 @@ def fit(
     has no gradient.
 
     Args:
-        x: (n_samples, n_features) concrete samples; (n_samples, n_samples) distances, dense or SciPy sparse, for the
-            metric "precomputed". If one of the two entries of a pair is missing or infinite, the other one counts for
+        x: (n_samples, n_features) concrete samples, also sparse for Euclidean and cosine distances; or (n_samples,
+            n_samples) distances, dense or SciPy sparse, for the metric "precomputed". If one of the two entries of a
+            pair is missing or infinite, the other one counts for
             both. Two different finite entries cause a warning, and the neighbors of a sample are those of its row, as
             in scikit-learn.
         eps: radius, in the units of the metric; infinity makes all samples neighbors.
@@ -131,7 +134,10 @@ def fit(
     else:
         core, labels, rounds = _breadth_first(neighborhood, min_samples, weights)
     # With precomputed distances the components are rows of the matrix, as in scikit-learn.
-    rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
+    if metric == "precomputed":
+        rows = x.tocsr() if scipy.sparse.issparse(x) else np.asarray(x)
+    else:
+        rows = as_csr(x) if is_sparse(x) else np.asarray(x)
     state = DBSCANState(jax.device_put(core), rows[core], jax.device_put(labels[core]), np.asarray(eps))
     empty = jnp.zeros((0,), jnp.float32)
     return Fit(state, jax.device_put(labels), jnp.int32(rounds), jnp.int32(Status.CONVERGED), empty)
@@ -153,14 +159,19 @@ def predict(state: DBSCANState, x: Any, *, metric: str | Callable = "euclidean",
     eps = float(state.eps)
     if isinstance(metric, str) and metric == "precomputed":
         raise ValueError("metric='precomputed' has no distance of new rows. Fit rows and a metric in place of it.")
-    x, components = concrete_rows(x), np.asarray(state.components)
+    components = state.components
+    x = check_rows(x) if is_sparse(x) else concrete_rows(x)
     validation.check_width(x, components.shape[1])
-    m, n = len(components), len(components) + len(x)
+    m, n = components.shape[0], components.shape[0] + x.shape[0]
     labels_of = np.full(n, NO_INDEX, np.int32)
     labels_of[:m] = np.asarray(state.component_labels)
-    space = as_metric_space(np.concatenate([components, x]), metric, p=p)
+    if is_sparse(x) or is_sparse(components):
+        both = scipy.sparse.vstack([scipy.sparse.csr_array(part) for part in (components, x)])
+    else:
+        both = np.concatenate([np.asarray(components), x])
+    space = as_metric_space(both, metric, p=p)
     new = np.arange(n) >= m
-    if isinstance(space, MetricSpace) and not _prefers_host(space, len(x)):
+    if isinstance(space, MetricSpace) and not _prefers_host(space, n - m):
         data = prepare_blocks(space.x, radius_query(space, eps))
         by_slot = data.blocks.to_blocks(labels_of, NO_INDEX)
         labels = data.blocks.rows(_label_border(data, by_slot, data.blocks.to_blocks(new, False)), n)[m:]

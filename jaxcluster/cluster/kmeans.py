@@ -22,27 +22,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd, streamed_kmeans
-from jaxcluster.cluster.lloyd import (
-    differentiable_directions,
-    differentiable_means,
-    inertia_of,
-    unresolved_samples,
-    with_precision_status,
-)
+from jaxcluster.cluster.lloyd import differentiable_directions, differentiable_means, inertia_of
+from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.implicit import non_differentiable
+from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
+from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.core.streaming import over_blocks, rows_of_block
-from jaxcluster.ops.distance import METRICS as DISTANCES
-from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
+from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.rows import distances_to_assigned, distances_to_centers, normalize, squared_norms
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 __all__ = ["METRICS", "KMeansState", "fit", "fit_framed", "predict", "score", "sweep", "transform"]
@@ -136,7 +133,9 @@ def fit(
 
     Args:
         key: random key for the initialization.
-        x: (n_samples, n_features), or a source of rows (`jaxcluster.datasets.scan`), read in one pass a step.
+        x: (n_samples, n_features), dense or sparse: SciPy's formats, BCOO and BCSR of JAX, and `SparseRows`, which can
+            be traced. Sparse rows are not centered, are not spread over devices and give no gradient. Or a source of
+            rows (`jaxcluster.datasets.scan`), read in one pass a step.
         k: number of clusters, static, 1 <= k <= n_samples.
         weights: (n_samples,) non-negative sample weights; a sample of weight 0 is labeled but does not count. None for
             1 each.
@@ -197,7 +196,7 @@ def fit_framed(
         options = {"weights": weights, "init": init, "n_init": runs, "metric": metric, "precision": precision}
         fitted, frame = streamed_kmeans.fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)
         return fitted._replace(state=KMeansState(*fitted.state)), frame
-    x, k = validation.check_samples(x, k, axis_name)
+    x, k = check_sparse_samples(x, k, axis_name)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
@@ -222,7 +221,7 @@ def predict(state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | N
 
     Args:
         state: of a fit; or any (k, n_features) centers, in the caller's coordinates.
-        x: (n_samples, n_features), or a source of rows.
+        x: (n_samples, n_features), dense or sparse, or a source of rows.
         metric: as in `fit`.
         frame: of the fit that the centers are from; None for one about the centers.
 
@@ -299,7 +298,7 @@ def sweep(
         ValueError, TypeError: as `fit`, or ``ks`` empty or with repetitions.
     """
     key = validation.check_key(key)
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     ks = validation.check_every_k(ks, x.shape[0])
     if not ks or len(set(ks)) < len(ks):
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters.")
@@ -387,8 +386,11 @@ def _finish(static, fitted, points, norms, constraints):
     mean_labels = state.prev_labels
     if constraints.movable is not None:
         mean_labels = jnp.where(constraints.movable[mean_labels], mean_labels, static.k)
-    attach = differentiable_directions if static.spherical else differentiable_means
-    centers = attach(axis_name, state.centers, points, mean_labels)
+    if isinstance(points.x, SparseRows):
+        centers = non_differentiable(state.centers, points, message=NO_GRADIENT_OF_SPARSE_ROWS)
+    else:
+        attach = differentiable_directions if static.spherical else differentiable_means
+        centers = attach(axis_name, state.centers, points, mean_labels)
     labels, weight = state.assignment.labels, state.stats.weight
     squares = distances_to_assigned(points.x, centers, labels, spherical=static.spherical)
     inertia = all_reduce(points.weight @ squares, axis_name)
@@ -428,7 +430,7 @@ def _in_one_frame(state, x, metric, weights=None, frame=None):
     """Centers and samples in one frame."""
     validation.check_choice("metric", metric, METRICS)
     centers = validation.check_matrix(_centers_of(state), name="centers")
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     validation.check_width(x, centers.shape[1])
     if metric == "cosine":
         # Directions have no origin to be centered about, and unit vectors no scale.
@@ -447,9 +449,9 @@ def _predict(centers, x, metric):
 
 @partial(jax.jit, static_argnums=2)
 def _transform(centers, x, metric):
-    distances = DISTANCES["euclidean" if metric == "sqeuclidean" else metric]
+    metric = "euclidean" if metric == "sqeuclidean" else metric
     tile = tile_rows(x.shape[0], centers.shape[0], TRANSFORM_TILE)
-    return map_rows(lambda rows: distances(rows, centers), x, tile=tile)
+    return map_rows(lambda rows: distances_to_centers(rows, centers, metric), x, tile=tile)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -15,37 +15,27 @@ centered first (`core.frame`), and what is still too rounded is computed again f
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcluster.cluster.seeding import CenterConstraints
-from jaxcluster.core import validation
-from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.fold import SUM, all_reduce, fold_rows
-from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import iterate
-from jaxcluster.core.preparation import HOST_BLOCK
 from jaxcluster.core.shard import gather_tables, shard_index
-from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import HIGHEST, at_most_once, distances_to_assigned, normalize, squared_norms
+from jaxcluster.core.sparse_rows import SparseRows
+from jaxcluster.ops.cluster_sums import cluster_offsets, cluster_sums, total_sum
+from jaxcluster.ops.distance import HIGHEST, at_most_once
 from jaxcluster.ops.nearest import Nearest, elkan_bounds, nearest_tile, tile_size
-from jaxcluster.types import Absent, Array, Bool, Fit, Float, Int, Points, Status
+from jaxcluster.ops.rows import distances_to_assigned, normalize, squared_norms
+from jaxcluster.types import Absent, Array, Bool, Fit, Float, Int, Points
 
 MAX_MEAN_ERROR = 1e-4
 """Bound on the rounding error of a mean, relative to the root mean squared distance; above it `refine_means` runs."""
 
 REFINEMENT_TILE = 2048
 """Samples whose differences from their centers are held at once."""
-
-LABEL_TOLERANCE = 1e-4
-"""Relative difference of two distances below which either center may have the sample."""
-
-MAX_ROUNDING_RATIO = 0.05
-"""Bound on the rounding of a sample's coordinates relative to its distance to its center: above it the sample is
-unresolved."""
 
 
 class LloydOptions(NamedTuple):
@@ -203,7 +193,7 @@ def assignment_step(
     Returns:
         The statistics, the same on every device, and the nearest center of each sample.
     """
-    k, d = centers.shape
+    k = centers.shape[0]
 
     def tile(samples_and_prev):
         (points, norms), prev = samples_and_prev
@@ -217,7 +207,9 @@ def assignment_step(
             precision=options.precision,
             unit=options.spherical,
         )
-        sums, weight = cluster_sums(points, assignment.labels, k, uniform=options.uniform)
+        sums = weight = ()
+        if not isinstance(points.x, SparseRows):
+            sums, weight = cluster_sums(points, assignment.labels, k, uniform=options.uniform)
         distance = assignment.distance
         if options.spherical:
             # ‖x − c‖²/2 = 1 − cos for unit vectors (norm 1); a sample of zeros (norm 0) counts as 1 − cos = 1.
@@ -227,8 +219,13 @@ def assignment_step(
             assignment = assignment._replace(distance=None)
         return LloydStats(sums, weight, points.weight @ distance), assignment
 
-    size = tile_size(samples.norms.shape[0], k, d, samples.norms.dtype)
-    return fold_rows(tile, (samples, prev), tile=size, monoid=SUM, axis_name=options.axis_name)
+    size = tile_size(samples.points.x, k)
+    stats, assignment = fold_rows(tile, (samples, prev), tile=size, monoid=SUM, axis_name=options.axis_name)
+    if isinstance(samples.points.x, SparseRows):
+        # After the tiles: (k, d) sums of each tile would cost more than its few entries.
+        sums, weight = cluster_sums(samples.points, assignment.labels, k, uniform=options.uniform)
+        stats = stats._replace(sums=sums, weight=weight)
+    return stats, assignment
 
 
 def update_step(
@@ -258,16 +255,11 @@ def refine_means(
     Sums of x are rounded by eps·‖c‖, sums of x − c by eps times the spread. The pass over the samples is taken only
     where eps·max‖c‖ is above `MAX_MEAN_ERROR` of the spread, which float32 needs to tell clusters apart.
     """
-    k = means.shape[0]
     spread = jnp.sqrt(stats.inertia / jnp.sum(stats.weight))
     rounded = jnp.finfo(means.dtype).eps * jnp.sqrt(jnp.max(squared_norms(means))) > MAX_MEAN_ERROR * spread
 
-    def tile(rows):
-        (x, weight), labels = rows
-        return cluster_sums(Points(x - means[labels], weight), labels, k), ()
-
     def refine(means):
-        sums, weight = fold_rows(tile, (points, labels), tile=REFINEMENT_TILE, axis_name=axis_name)[0]
+        sums, weight = all_reduce(cluster_offsets(points, means, labels, tile=REFINEMENT_TILE), axis_name)
         delta = sums / jnp.where(weight > 0, weight, 1)[:, None]
         if constraints.movable is not None:
             delta = jnp.where(constraints.movable[:, None], delta, 0)
@@ -327,9 +319,7 @@ def mean_variance(points: Points, norms: Float[Array, " n"], *, axis_name: str |
         axis_name: the mapped axis over which samples are spread.
     """
     weight = points.weight
-    # Not as a product: XLA's CPU multiplies a vector and a matrix on one core.
-    sums = jnp.sum(points.x * weight[:, None], axis=0)
-    return variance_from_sums(*all_reduce((jnp.sum(weight), weight @ norms, sums), axis_name))
+    return variance_from_sums(*all_reduce((jnp.sum(weight), weight @ norms, total_sum(points)), axis_name))
 
 
 def variance_from_sums(
@@ -386,103 +376,3 @@ def differentiable_directions(
     sums, _ = cluster_sums(points, labels, centers.shape[0])
     directions = normalize(all_reduce(sums, axis_name))
     return jnp.where(jnp.any(directions != 0, axis=1, keepdims=True), directions, centers)
-
-
-# Status PRECISION: labels that rounding to float32 may have decided --------------------------------------------------
-
-
-def unresolved_samples(
-    weight: Float[Array, " n"], norms: Float[Array, " n"], squared_distances: Float[Array, " n"]
-) -> Bool[Array, " n"]:
-    """Mask of the samples rounded by more than `MAX_ROUNDING_RATIO` of the distance to their center.
-
-    On the way into the frame each coordinate of a sample is rounded by at most eps/2 of itself, and so is its center's.
-    `with_precision_status` looks at these samples again.
-
-    Args:
-        weight: (n,) sample weights.
-        norms: (n,) squared norms.
-        squared_distances: (n,) squared distances to the assigned centers.
-    """
-    return (jnp.finfo(norms.dtype).eps * jnp.sqrt(norms) > MAX_ROUNDING_RATIO * jnp.sqrt(squared_distances)) & (
-        weight > 0
-    )
-
-
-@jax.jit
-def unresolved_about_means(points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
-    """`unresolved_samples` about the means of the clusters, for centers that may be far from them.
-
-    A running mean, or a mean of soft assignments, adds up the rounding of many steps.
-    """
-    offsets = Points(points.x - centers[labels], points.weight)
-    sums, weight = cluster_sums(offsets, labels, centers.shape[0])
-    means = centers + sums / jnp.where(weight > 0, weight, 1)[:, None]
-    return unresolved_samples(points.weight, squared_norms(points.x), distances_to_assigned(points.x, means, labels))
-
-
-def with_precision_status(fitted: Fit, x: Any, frame: Frame, unresolved: Any, *, nearest: bool = True) -> Fit:
-    """A finished fit, its status PRECISION where rounding decided labels or may have.
-
-    Unresolved samples are compared again on the host, in the precision of the caller. Rounding decided a label where
-    another center is nearer, and may have where samples of one cluster differ by less than their rounding. For
-    integers beyond 2⁵³ the labels are right, but float64 may not hold centers that tell new samples apart.
-
-    Args:
-        fitted: in the caller's coordinates, with labels (…, n) and centers (…, k, n_features).
-        x: (n, n_features) samples of the caller.
-        frame: of the fit.
-        unresolved: (…, n) mask of `unresolved_samples`, or None where samples were not rounded.
-        nearest: whether each label should be that of the nearest center.
-    """
-    if unresolved is None or validation.is_traced(fitted, unresolved):
-        return fitted
-    x, unresolved, status = np.asarray(x), np.asarray(unresolved), np.array(fitted.status)
-    labels, centers = np.asarray(fitted.labels), np.asarray(fitted.state.centers, np.float64)
-    sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
-    for fit in map(tuple, np.argwhere(sound & unresolved.any(axis=-1))):
-        rows = np.flatnonzero(unresolved[fit][: len(x)])
-        # In the unit of the frame: the squares of lengths near 1e160 are infinite.
-        unit = (
-            np.ldexp(np.asarray(each, np.float64), frame.exponent) for each in (x[rows], centers[fit], frame.origin)
-        )
-        if _is_decided_by_rounding(labels[fit][rows], *unit, nearest=nearest):
-            status[fit] = Status.PRECISION
-    if beyond_float64(x):
-        for fit in map(tuple, np.argwhere(sound)):
-            if np.spacing(np.abs(centers[fit]).max()) > MAX_ROUNDING_RATIO * _min_separation(centers[fit]):
-                status[fit] = Status.PRECISION
-    return fitted._replace(status=jax.device_put(status.astype(np.int32)))
-
-
-def _is_decided_by_rounding(labels, x, centers, origin, nearest):
-    order = np.argsort(labels, kind="stable")
-    x, labels = x[order], labels[order]
-    rounding = np.finfo(np.float32).eps * np.sqrt(np.square(x - origin).sum(axis=1))
-    starts, sizes = np.unique(labels, return_index=True, return_counts=True)[1:]
-    means = np.add.reduceat(x, starts, axis=0) / sizes[:, None]
-    # Of samples whose rounding exceeds their distance to the mean nothing but noise is left. It cannot have decided
-    # anything where all of them in a cluster are equal.
-    severe = rounding > np.sqrt(np.square(x - np.repeat(means, sizes, axis=0)).sum(axis=1))
-    if severe.any():
-        starts = np.flatnonzero(np.diff(labels[severe], prepend=-1))
-        upper, lower = (ufunc.reduceat(x[severe], starts, axis=0) for ufunc in (np.maximum, np.minimum))
-        if (upper != lower).any():
-            return True
-    if not nearest:
-        return False
-    assigned = np.sqrt(np.square(x - centers[labels]).sum(axis=1)) * (1 - LABEL_TOLERANCE)
-    blocks = (slice(start, start + HOST_BLOCK) for start in range(0, len(x), HOST_BLOCK))
-    return any((_min_distances(x[rows], centers) < assigned[rows]).any() for rows in blocks)
-
-
-def _min_distances(x, centers):
-    """Distance of each sample to the nearest center, from differences, one center after the other."""
-    return np.sqrt(np.min([np.square(x - center).sum(axis=1) for center in centers], axis=0))
-
-
-def _min_separation(centers):
-    """Least distance between two centers; infinite for one center."""
-    return min(
-        (_min_distances(centers[j + 1 :], centers[j][None]).min() for j in range(len(centers) - 1)), default=np.inf
-    )

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.lloyd import inertia_of, mean_variance, unresolved_about_means
+from jaxcluster.cluster.lloyd import inertia_of, mean_variance
+from jaxcluster.cluster.precision import unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
 from jaxcluster.core import memory, validation
 from jaxcluster.core.iterate import history_capacity, status_with
@@ -89,7 +90,7 @@ def padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> 
 
 
 def unresolved_of(prepared: Prepared, run: HostLloydState) -> Bool[Array, " n"] | None:
-    """Mask of `lloyd.unresolved_samples`, or None where the frame rounded none."""
+    """Mask of `precision.unresolved_samples`, or None where the frame rounded none."""
     if not prepared.narrowed:
         return None
     return unresolved_about_means(prepared.points, run.centers, _padded(run.labels, prepared))

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.kmeans import predict, score, transform
-from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
+from jaxcluster.cluster.lloyd import mean_variance
+from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import map_runs
@@ -32,9 +33,11 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import history_capacity, iterate, status_with
 from jaxcluster.core.preparation import finalize, padded_size, prepare
 from jaxcluster.core.shard import shard_index, take_row
+from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
+from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.rows import distances_to_assigned, squared_norms
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 __all__ = ["MiniBatchState", "fit", "fit_framed", "init", "partial_fit", "predict", "score", "step", "transform"]
@@ -130,7 +133,7 @@ def fit(
 
     Args:
         key: random key for the initialization and the batches.
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), dense or sparse as in ``kmeans.fit``.
         k: number of clusters, static, 1 <= k <= n_samples.
         weights: (n_samples,) non-negative sample weights, or None for 1 each.
         batch_size: samples in a batch, static.
@@ -177,7 +180,7 @@ def fit_framed(
         The fit, and the frame in which it was computed.
     """
     key = validation.check_key(key)
-    x, k = validation.check_samples(x, k, axis_name)
+    x, k = check_sparse_samples(x, k, axis_name)
     n_local = x.shape[0]
     n = n_local if axis_name is None else n_local * jax.lax.axis_size(axis_name)
     batch_size = validation.check_count("batch_size", batch_size)
@@ -215,7 +218,7 @@ def init(
 
     Arguments as in `fit` and `partial_fit`.
     """
-    x, k = validation.check_samples(x, k)
+    x, k = check_sparse_samples(x, k)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
     prepared = prepare(x, weights, frame=frame)
@@ -237,12 +240,12 @@ def partial_fit(
     Args:
         key: random key for the reassignment of rare centers.
         state: from `init`, `fit` or an earlier call.
-        x: (n_samples, n_features), any number of samples.
+        x: (n_samples, n_features), any number of samples, dense or sparse.
         weights: (n_samples,) non-negative, or None.
         reassignment_ratio: as in `fit`.
         frame: of the first batch; None for one about the centers.
     """
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     validation.check_width(x, state.centers.shape[1])
     validation.check_positive("reassignment_ratio", reassignment_ratio, zero=True)
     prepared = prepare(x, weights, frame=frame_of(state.centers) if frame is None else frame)
@@ -397,6 +400,8 @@ def draw_batch(key: KeyArray, points: Points, size: int, n: Int[Array, ""], axis
     index = drawn - shard_index(axis_name) * local
     is_local = (index >= 0) & (index < local)
     index = jnp.clip(index, 0, local - 1)
+    if isinstance(points.x, SparseRows):
+        return Points(points.x.take(index), points.weight[index])
     return Points(*(take_row(rows, index, is_local, axis_name) for rows in points))
 
 

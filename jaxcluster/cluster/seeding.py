@@ -18,8 +18,8 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
-from jaxcluster.ops.distance import normalize, refined_sqeuclidean
 from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.rows import distances_to_few, normalize
 from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points, Published
 
 INITS = ("k-means++", "random", "k-means||")
@@ -271,7 +271,7 @@ def _distances_to_drawn(x, rows, index, is_local):
     The distance of a drawn sample to itself is exactly 0: a rounded one could have it drawn again.
     """
     same = is_local[None, :] & (jnp.arange(x.shape[0], dtype=index.dtype)[:, None] == index[None, :])
-    return refined_sqeuclidean(x, rows, None, same)
+    return distances_to_few(x, rows, same)
 
 
 def _draw(

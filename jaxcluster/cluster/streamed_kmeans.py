@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.lloyd import LloydOptions, LloydStats, Samples
+from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import (
     FROM_CENTERS,
     OVERSAMPLING,
@@ -246,7 +247,7 @@ def _published(fitted, stream, options):
         return public
     rows = evenly(rows)
     some = public._replace(labels=labels[rows])
-    compared = lloyd.with_precision_status(some, stream.rows(rows), frame, np.ones(len(rows), bool))
+    compared = with_precision_status(some, stream.rows(rows), frame, np.ones(len(rows), bool))
     return public._replace(status=compared.status)
 
 
@@ -269,7 +270,7 @@ def _assign(options: LloydOptions, points: Points, centers: Float[Array, "k d"])
 def _evaluate(options: LloydOptions, points: Points, centers: Float[Array, "k d"], labels: Int[Array, " n"]) -> Any:
     points = _directions(options, points)
     squares = distances_to_assigned(points.x, centers, labels, spherical=options.spherical)
-    return (points.weight @ squares, 0), lloyd.unresolved_samples(points.weight, squared_norms(points.x), squares)
+    return (points.weight @ squares, 0), unresolved_samples(points.weight, squared_norms(points.x), squares)
 
 
 @jax.jit

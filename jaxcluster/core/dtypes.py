@@ -80,7 +80,9 @@ def _power_of_two(exponent, dtype):
 def beyond_float64(x: np.ndarray) -> bool:
     """True if some entry is an integer that float64 may round."""
     return (
-        x.dtype.kind in "iu" and x.dtype.itemsize == 8 and max(abs(int(x.min())), abs(int(x.max()))) > MAX_EXACT_INTEGER
+        x.dtype.kind in "iu"
+        and x.dtype.itemsize == 8
+        and max(abs(int(x.min(initial=0))), abs(int(x.max(initial=0)))) > MAX_EXACT_INTEGER
     )
 
 

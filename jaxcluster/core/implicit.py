@@ -138,25 +138,34 @@ def _at_optimum_jvp(function, primals, tangents):
     return _at_optimum(function, value, variables, *inputs), derivative
 
 
-def non_differentiable(labels: Any, *inputs: Any) -> Any:
-    """``labels``, whose derivative with respect to ``inputs`` raises TypeError."""
+NO_GRADIENT_OF_LABELS = (
+    "A gradient through labels was asked for, but labels are integers, which have none. Differentiate probabilities "
+    "instead: soft_kmeans.responsibilities or gmm.predict_proba, made hard by soft_kmeans.straight_through if need be. "
+    "If the labels are meant as constants, pass jax.lax.stop_gradient of the rows and of the model to predict."
+)
+"""Error where a gradient goes through labels."""
+
+NO_GRADIENT_OF_SPARSE_ROWS = (
+    "A gradient through a fit of sparse rows was asked for, which has none. Fit dense rows, or pass "
+    "jax.lax.stop_gradient of the rows and weights if the fit is meant as a constant."
+)
+"""Error where a gradient goes through a fit of sparse rows."""
+
+
+def non_differentiable(value: Any, *inputs: Any, message: str = NO_GRADIENT_OF_LABELS) -> Any:
+    """``value``, whose derivative with respect to ``inputs`` raises TypeError with the message."""
     # JAX alone would return a gradient of 0, which looks like an optimum.
-    return _non_differentiable(labels, *inputs) if is_traced(inputs) else labels
+    return _non_differentiable(message, value, *inputs) if is_traced(inputs) else value
 
 
-@jax.custom_jvp
-def _non_differentiable(labels, *inputs):
-    return labels
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _non_differentiable(message, value, *inputs):
+    return value
 
 
 @_non_differentiable.defjvp
-def _non_differentiable_jvp(primals, tangents):
-    raise TypeError(
-        "A gradient through labels was asked for, but labels are integers, which have none. Differentiate "
-        "probabilities instead: soft_kmeans.responsibilities or gmm.predict_proba, made hard by "
-        "soft_kmeans.straight_through if need be. If the labels are meant as constants, pass jax.lax.stop_gradient of "
-        "the rows and of the model to predict."
-    )
+def _non_differentiable_jvp(message, primals, tangents):
+    raise TypeError(message)
 
 
 def _closure_convert(function, *arguments):

@@ -23,6 +23,12 @@ from jaxcluster.core.programs import limit_programs
 MIN_CHECKED_BYTES = 1 << 25
 """Bytes below which nothing is checked: any process that runs JAX has them."""
 
+CENTER_COPIES = 12
+"""Copies of centers in a fit: in the loop, their transposes and sums, and in float64 out of the frame (measured)."""
+
+FEWER_COLUMNS = "Pass fewer clusters or columns: TruncatedSVD or HashingVectorizer of scikit-learn have fewer."
+"""Remedy for centers that do not fit."""
+
 TABLE_COPIES = 3
 """Copies of a table by row and cluster while it is computed, unpadded and converted (measured: 1.5 to 4)."""
 
@@ -74,6 +80,11 @@ def check(needed: float, what: str, remedy: str) -> None:
 def check_table(n: int, k: int, dtype: Any, what: str, remedy: str = "Pass the rows in parts.") -> None:
     """`check` of a table of n rows and k columns, of which some copies exist while it is computed."""
     check(TABLE_COPIES * n * k * max(4, np.dtype(dtype).itemsize), f"{what} of {n:,} rows by {k:,}", remedy)
+
+
+def check_centers(k: int, d: int, dtype: Any) -> None:
+    """`check` of k dense centers of d columns, of which a fit has several copies: sparse rows may have many columns."""
+    check(CENTER_COPIES * k * d * np.dtype(dtype).itemsize, f"{k:,} centers of {d:,} columns", FEWER_COLUMNS)
 
 
 def shortage_message(error: BaseException, remedy: str = DEFAULT_REMEDY) -> str | None:

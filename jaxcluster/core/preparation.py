@@ -31,6 +31,8 @@ from jaxcluster.core.frame import (
 )
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sparse_input import check_rows, check_values, pack
+from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.types import Fit, Points, Published
 
 ALIGNMENT = 64
@@ -47,6 +49,10 @@ BLOCK_NUMBERS = 1 << 20
 
 FIT_COPIES = 4
 """Copies of the rows at the peak of a fit: in their frame, on the device, and in tiles (measured)."""
+
+
+SPARSE_COPIES = 3
+"""Copies of the entries of sparse rows, of 12 bytes, while they are prepared."""
 
 
 class Prepared(NamedTuple):
@@ -91,8 +97,9 @@ def prepare(
     """Check of samples, traced or not, and their coordinates in a frame.
 
     Args:
-        x: (n_samples, n_features) real numbers. Concrete samples are padded to `padded_size`, so that another number of
-            them compiles nothing; traced samples are not padded.
+        x: (n_samples, n_features) real numbers, dense or sparse. Concrete samples are padded to `padded_size`, so that
+            another number of them compiles nothing; traced samples are not padded. Sparse ones are scaled but never
+            centered, which would fill them.
         weights: (n_samples,) weights >= 0, or None for 1 each.
         center: False keeps the origin of the caller.
         missing: True accepts NaN as missing values; see `validation.check_finite`.
@@ -106,12 +113,15 @@ def prepare(
     Raises:
         ValueError, TypeError: see `jaxcluster.core.validation`.
     """
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     if validation.is_traced(x, weights, frame):
-        return _prepare_traced(jnp.asarray(x), weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
+        x = x if isinstance(x, SparseRows) else _traced_rows(x)
+        return _prepare_traced(x, weights, center and not unit_rows, missing, axis_name, frame, unit_rows)
     limit_programs()
     if weights is not None:
         weights = validation.check_weights(weights, x.shape[0])
+    if is_sparse(x):
+        return _prepare_sparse(x, weights, frame, unit_rows)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
     device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
@@ -174,7 +184,14 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
         frame = _enter_rows(x, weights, center, missing, frame, published, out)
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
-    weight = aligned(out.shape[:1], dtype)
+    weight, unit_weights = _padded_weights(weights, n, dtype)
+    points = Points(*jax.device_put((out, weight), device))
+    return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
+
+
+def _padded_weights(weights, n, dtype):
+    """Weights with padding, and True if every sample weighs 1: equal weights share the program without weights."""
+    weight = aligned((padded_size(n),), dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
     if weights is not None and (lost := int(((weights > 0) & (weight[:n] < np.finfo(dtype).tiny)).sum())):
@@ -182,8 +199,34 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
             f"{lost:,} weights are positive, but too small beside the largest for {dtype}: they count as 0. "
             "Weights should differ by less than 1e38."
         )
-    unit_weights = bool((weight[:n] == 1).all())  # equal weights share the program without weights
-    points = Points(*jax.device_put((out, weight), device))
+    return weight, bool((weight[:n] == 1).all())
+
+
+def _prepare_sparse(x, weights, frame, unit_rows):
+    """Canonical CSR rows times a power of two: one of the frame, or one for each row."""
+    n, d = x.shape
+    check_values(x)
+    memory.check(SPARSE_COPIES * 12 * x.nnz, f"{x.nnz:,} entries of sparse rows", "Pass fewer rows.")
+    dtype, published = float_dtype(x.dtype), published_dtype(x.data)
+    values = x.data.astype(np.float64)
+    lengths = np.diff(x.indptr)
+    largest = np.zeros(n)
+    largest[lengths > 0] = np.maximum.reduceat(np.abs(values), x.indptr[:-1][lengths > 0]) if len(values) else 0
+    least, most = values.min(initial=0), values.max(initial=0)
+    if unit_rows:
+        exponent, frame = np.repeat(-np.frexp(largest)[1], lengths), Frame(np.zeros(d, published))
+    else:
+        if frame is None:
+            _, spread = center_and_spread(sample_rows(largest[:, None], weights), largest[:, None], center=False)
+            frame = frame_about(np.zeros(d), spread, least, most, published)
+        frame = frame_reaching(frame._replace(origin=np.zeros(d, frame.dtype)), least, most)
+        exponent = frame.exponent
+    with np.errstate(under="ignore"):
+        values = np.ldexp(values, exponent).astype(dtype)
+    weights, weight_exponent = scaled_weights(weights)
+    weight, unit_weights = _padded_weights(weights, n, dtype)
+    points = Points(*jax.device_put((pack(x, values, len(weight), padded_size), weight)))
+    frame = frame._replace(weight_exponent=weight_exponent)
     return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
 
 
@@ -301,11 +344,21 @@ def aligned(shape, dtype):
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def _traced_rows(x):
+    """Device form of samples that are computed with inside a trace; concrete CSR ones are constants there."""
+    if not is_sparse(x):
+        return jnp.asarray(x)
+    check_values(x)
+    return jax.tree.map(jnp.asarray, pack(x, x.data.astype(float_dtype(x.dtype)), x.shape[0]))
+
+
 def _prepare_traced(x, weights, center, missing, axis_name, frame, unit_rows):
     n, d = x.shape
     dtype = float_dtype(x.dtype if frame is None else np.result_type(x.dtype, frame.dtype))
     x = x.astype(dtype)
-    weight, weight_exponent = _traced_weights(x, weights, axis_name)
+    if isinstance(x, SparseRows):
+        return _prepare_traced_sparse(x, weights, frame, unit_rows)
+    weight, weight_exponent = _traced_weights(x[:, 0], weights, axis_name)
     if unit_rows:
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
         points = Points(times_power_of_two(x, -exponent_of(largest)), weight)
@@ -319,16 +372,32 @@ def _prepare_traced(x, weights, center, missing, axis_name, frame, unit_rows):
     return Prepared(Points(frame.enter(x), weight), frame, n, weights is None, dtype)
 
 
-def _traced_weights(x, weights, axis_name):
+def _prepare_traced_sparse(x, weights, frame, unit_rows):
+    largest = x.largest()
+    weight, weight_exponent = _traced_weights(largest, weights, None)
+    if unit_rows:
+        x = x.scaled(times_power_of_two(jnp.ones_like(largest), -exponent_of(largest)))
+        exponent = 0
+    elif frame is None:
+        exponent = traced_frame(largest[:, None], jnp.ones_like(largest, bool)[:, None], None, center=False).exponent
+    else:
+        exponent = frame.exponent
+    if not unit_rows:
+        x = x.map_values(lambda values: times_power_of_two(values, exponent))
+    frame = Frame(jnp.zeros((x.shape[1],), x.dtype), exponent, weight_exponent)
+    return Prepared(Points(x, weight), frame, x.shape[0], weights is None, x.dtype)
+
+
+def _traced_weights(like, weights, axis_name):
     if weights is None:
-        return jnp.ones_like(x[:, 0]), 0
+        return jnp.ones_like(like), 0
     weight = jnp.asarray(weights)
-    if weight.shape != (x.shape[0],):
-        raise ValueError(f"weights must have shape ({x.shape[0]},), one a row, got {weight.shape}.")
-    weight = weight.astype(x.dtype)
+    if weight.shape != like.shape:
+        raise ValueError(f"weights must have shape ({like.shape[0]},), one a row, got {weight.shape}.")
+    weight = weight.astype(like.dtype)
     constant = jax.lax.stop_gradient(weight)
     largest = all_reduce(jnp.max(constant), axis_name, MAX)
     relative = constant / jnp.where(largest > 0, largest, 1)  # so that no sum overflows
-    total, count = all_reduce((jnp.sum(relative), jnp.sum((constant > 0).astype(x.dtype))), axis_name)
+    total, count = all_reduce((jnp.sum(relative), jnp.sum((constant > 0).astype(like.dtype))), axis_name)
     exponent = 1 - exponent_of(largest) - exponent_of(total / jnp.maximum(count, 1))
     return times_power_of_two(weight, exponent), exponent

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, all_reduce
+from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.types import Array, Bool, Fit, Int
 
 ROWS = "rows"
@@ -72,7 +73,9 @@ def shard_index(axis_name: str | None) -> Int[Array, ""]:
     return jnp.int32(0) if axis_name is None else jax.lax.axis_index(axis_name)
 
 
-def take_row(rows: Array, index: Int[Array, " m"], mine: Bool[Array, " m"], axis_name: str | None) -> Array:
+def take_row(
+    rows: Array | SparseRows, index: Int[Array, " m"], mine: Bool[Array, " m"], axis_name: str | None
+) -> Array:
     """Rows ``rows[index]``, on every device, each from the one device where ``mine`` is True."""
     taken = rows[index]
     if axis_name is None:

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxcluster.core.memory import format_bytes
 from jaxcluster.core.messages import warn
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.types import Published
 
 RESOLUTION = 2.0**-22
@@ -114,8 +116,10 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
     """Check of an array of real numbers of any shape; see `widen`.
 
     Raises:
-        ValueError, TypeError: rows of different lengths, a mask, complex numbers, dates, text.
+        ValueError, TypeError: rows of different lengths, a mask, complex numbers, dates, text, a sparse matrix.
     """
+    if is_sparse(x):
+        raise TypeError(f"{name} is sparse, and dense rows are wanted here. {dense_remedy(x, name)}")
     if np.ma.isMaskedArray(x):
         if np.ma.is_masked(x):
             raise ValueError(
@@ -141,6 +145,13 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
     if x.dtype.kind == "c":
         raise ValueError(f"{name} is complex ({x.dtype}). Complex data not supported: pass its real parts.")
     return x
+
+
+def dense_remedy(x: Any, name: str) -> str:
+    """Remedies, in sentences, where a sparse matrix is not taken."""
+    size = format_bytes(8.0 * np.prod(x.shape, dtype=float))
+    dense = f"todense(), which takes {size}" if not hasattr(x, "toarray") else f"toarray(), which takes {size}"
+    return f"Pass {name}.{dense}, or fewer columns, such as those of sklearn.decomposition.TruncatedSVD."
 
 
 def widen(x: Any) -> Any:

@@ -19,19 +19,25 @@ class ClassEntry(NamedTuple):
         family: "partition", "mixture", "graph", "density" or "deep".
         title: a few words for a list of methods.
         labels: True if each row gets a cluster, False for an embedding.
+        sparse: True if rows may be sparse.
     """
 
     location: str
     family: str
     title: str
     labels: bool = True
+    sparse: bool = False
 
 
 CLASSES = {
-    "kmeans": ClassEntry("kmeans:KMeans", "partition", "k-means by Lloyd's iteration, Euclidean or spherical"),
-    "minibatch-kmeans": ClassEntry("minibatch:MiniBatchKMeans", "partition", "k-means on random minibatches"),
+    "kmeans": ClassEntry(
+        "kmeans:KMeans", "partition", "k-means by Lloyd's iteration, Euclidean or spherical", sparse=True
+    ),
+    "minibatch-kmeans": ClassEntry(
+        "minibatch:MiniBatchKMeans", "partition", "k-means on random minibatches", sparse=True
+    ),
     "bisecting-kmeans": ClassEntry(
-        "kmeans:BisectingKMeans", "partition", "k-means by repeated splits of one cluster in two"
+        "kmeans:BisectingKMeans", "partition", "k-means by repeated splits of one cluster in two", sparse=True
     ),
     "balanced-kmeans": ClassEntry("constrained:BalancedKMeans", "partition", "k-means with bounds on cluster sizes"),
     "constrained-kmeans": ClassEntry(
@@ -53,8 +59,12 @@ CLASSES = {
         "Laplacian eigenmaps: an embedding and no clusters, in Python only",
         labels=False,
     ),
-    "dbscan": ClassEntry("density:DBSCAN", "density", "density-based clusters of any shape, for one radius"),
-    "optics": ClassEntry("density:OPTICS", "density", "reachability ordering, and clusters of any density in it"),
+    "dbscan": ClassEntry(
+        "density:DBSCAN", "density", "density-based clusters of any shape, for one radius", sparse=True
+    ),
+    "optics": ClassEntry(
+        "density:OPTICS", "density", "reachability ordering, and clusters of any density in it", sparse=True
+    ),
     "hdbscan": ClassEntry("hdbscan:HDBSCAN", "density", "hierarchy of density-based clusters, selected by stability"),
     "autoencoder-kmeans": ClassEntry(
         "deep.latent_kmeans:AutoencoderKMeans", "deep", "k-means on the codes of an autoencoder"

@@ -18,14 +18,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import memory, validation
-from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
-from jaxcluster.core.preparation import counting
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_input import as_csr, check_values
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.estimators import persistence
+from jaxcluster.estimators import CLASSES, persistence
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
     INPUT_STEPS,
@@ -36,6 +36,7 @@ from jaxcluster.estimators.input_tables import (
     of_samples_or_source,
 )
 from jaxcluster.estimators.registry import EstimatorInfo
+from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 if TYPE_CHECKING:
@@ -178,14 +179,19 @@ class Estimator(BaseEstimator):
                 print(f"{type(self).__name__} step {step}: {objective:.6g}")
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        """Samples as a NumPy array of finite numbers. ``reset`` stores their features, else they are compared.
+        """Samples as a NumPy array of finite numbers, or a CSR matrix of them where the class takes sparse rows.
 
-        A source of rows is returned as it is; the fit checks its blocks.
+        ``reset`` stores their features, else they are compared. A source of rows is returned as it is; the fit checks
+        its blocks.
         """
         if isinstance(X, RowSource):
             return self._validate_source(X, reset)
-        X = self._to_numeric(X, reset=reset)
-        validation.check_finite(X, name="X", missing=self._takes_missing)
+        if not (self.info.takes_sparse and is_sparse(X)):
+            X = self._to_numeric(X, reset=reset)
+            validation.check_finite(X, name="X", missing=self._takes_missing)
+            return X
+        X = self._to_numeric(as_csr(X, name="X"), reset=reset, accept_sparse="csr")
+        check_values(X, name="X")
         return X
 
     def _validate_source(self, source: RowSource, reset: bool) -> Any:
@@ -211,6 +217,8 @@ class Estimator(BaseEstimator):
         Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
+        if is_sparse(X):
+            self._check_sparse(X, **options)
         if not options.get("reset", True) and self.input_encoding_ is not None:
             X = encoded_table(X, self.input_encoding_)
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
@@ -221,6 +229,21 @@ class Estimator(BaseEstimator):
                 vars(self).pop(name, None)
             return table
         return imputed_and_scaled(table, X, self.input_imputation_, self.input_scaling_)
+
+    def _check_sparse(self, X, *, reset=True, accept_sparse=False, **_):
+        """Raise TypeError, with what to do, where a sparse matrix is not taken."""
+        name = type(self).__name__
+        if not accept_sparse:
+            others = ", ".join(entry.location.split(":")[1] for entry in CLASSES.values() if entry.sparse)
+            raise TypeError(
+                f"Sparse data was passed for X, and {name} takes dense rows. {validation.dense_remedy(X, 'X')} "
+                f"Or take a method for sparse rows: {others}."
+            )
+        if not reset and any(getattr(self, step) is not None for step in INPUT_STEPS):
+            raise TypeError(
+                f"Sparse data was passed for X, and this {name} was fitted on columns that were changed before. "
+                f"{validation.dense_remedy(X, 'X')}"
+            )
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
@@ -268,6 +291,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = self.info.takes_sparse
         return tags
 
     def predict(self, X: Any) -> np.ndarray:
@@ -341,13 +365,11 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         )
         return 1
 
-    def _starts_from_callable(self, X: np.ndarray, runs: int) -> list[np.ndarray]:
+    def _starts_from_callable(self, X: Any, runs: int) -> list[np.ndarray]:
         """Initial centers of each run from a callable ``init``, called with scikit-learn's signature."""
         return self._call_init(X, runs, self.n_clusters, as_random_state(self.random_state))
 
-    def _call_init(
-        self, X: np.ndarray, runs: int, k: int, random_state: np.random.RandomState | Absent
-    ) -> list[np.ndarray]:
+    def _call_init(self, X: Any, runs: int, k: int, random_state: np.random.RandomState | Absent) -> list[np.ndarray]:
         starts = [np.asarray(self.init(X, k, random_state=random_state)) for _ in range(runs)]
         for start in starts:
             check_centers(start, None, None, k, X.shape[1])
@@ -402,50 +424,8 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
                 f"Number of distinct clusters found smaller than n_clusters ({self.n_clusters}). Pass fewer clusters."
             )
         # partial_fit keeps no labels of earlier batches, and compute_labels=False none at all.
-        labels = self.labels_ if len(getattr(self, "labels_", ())) == len(X) else None
+        labels = self.labels_ if len(getattr(self, "labels_", ())) == X.shape[0] else None
         return empty_message(self.n_clusters, X, weights, labels)
-
-
-def empty_message(n_clusters: int, X: np.ndarray, weights: np.ndarray | None, labels: np.ndarray | None) -> str:
-    """Cause of empty clusters, in words: too few distinct samples, too few of positive weight, or precision."""
-    # The first cause that explains the count is reported: duplicates, zero weights, weights below the dtype's
-    # resolution, precision.
-    positive = np.ones(len(X), bool) if weights is None else weights > 0
-    occupied = "fewer" if labels is None else np.unique(labels[positive]).size
-    message = f"Number of distinct clusters ({occupied}) found smaller than n_clusters ({n_clusters}). "
-    distinct = distinct_rows(X, positive)
-    if distinct < n_clusters and distinct < positive.sum():
-        return message + (
-            f"Possibly due to duplicate points in X. X has {distinct} distinct row{'' if distinct == 1 else 's'} "
-            "of positive weight: pass fewer clusters."
-        )
-    if distinct < n_clusters:
-        return message + f"Only {distinct} row{' has' if distinct == 1 else 's have'} a positive sample_weight."
-    dtype = float_dtype(X.dtype)
-    counted = positive if weights is None else counting(weights, dtype)
-    if (heavy := distinct_rows(X, counted)) < n_clusters:
-        return message + (
-            f"Only {heavy} of {distinct} distinct rows count: the other weights are too small beside the largest for "
-            f"{dtype}. Pass weights that differ by less than 1e38, or fewer clusters."
-        )
-    return message + (
-        f"X has {distinct} distinct rows, so some cannot be told apart in the precision of the computation, or "
-        "were never nearest to a center: scale the columns, pass another init, or compute in float64 with "
-        "jax.config.update('jax_enable_x64', True)."
-    )
-
-
-def distinct_rows(X: np.ndarray, counted: np.ndarray) -> int:
-    """Number of distinct rows among those that the mask ``counted`` selects."""
-    return len(np.unique(X[counted], axis=0))
-
-
-PRECISION_MESSAGE = (
-    "Rows of X differ by less than float32 can tell apart beside their distance from the other rows, so labels may not "
-    "be those of exact arithmetic. Scale the columns, drop rows that are far away, subtract what integers beyond 2^53 "
-    "have in common, or compute in float64 with jax.config.update('jax_enable_x64', True)."
-)
-"""Warning of a fit whose status is PRECISION, with its remedies."""
 
 
 def as_key(random_state: Any) -> KeyArray:

@@ -92,7 +92,7 @@ class DBSCAN(MetricEstimator):
         Args:
             X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed distances. Entries
                 that a sparse matrix does not store are infinite, and an entry of only one side of a pair counts for
-                both; other sparse matrices are refused.
+                both. Sparse samples are taken for Euclidean and cosine distances.
             y: ignored.
             sample_weight: (n_samples,) weights, or None for 1 each; weight 2 equals the sample twice, a negative weight
                 keeps its neighbors from being core samples.
@@ -284,7 +284,7 @@ class OPTICS(MetricEstimator):
         Args:
             X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) precomputed distances. Entries
                 that a sparse matrix does not store are infinite, and an entry of only one side of a pair counts for
-                both; other sparse matrices are refused.
+                both. Sparse samples are taken for Euclidean and cosine distances.
             y: ignored.
 
         Raises:

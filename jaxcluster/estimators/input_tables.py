@@ -8,6 +8,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import validation
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
 
@@ -176,12 +178,24 @@ ROW_INDEX_ATTRIBUTES = ("medoid_indices_",)
 """Fitted attributes that hold indices of samples."""
 
 
-def canonical_order(x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(n_samples,) indices that sort samples by their first feature, ties by the second, and so on, last by weight."""
+def canonical_order(x: Any, weights: np.ndarray | None = None) -> np.ndarray:
+    """(n_samples,) indices that sort samples by their first feature, ties by the second, and so on, last by weight.
+
+    Sparse samples are sorted by the bytes of their columns and entries.
+    """
+    if is_sparse(x):
+        keys = list(zip(row_bytes(x), np.zeros(x.shape[0]) if weights is None else weights, strict=True))
+        return np.array(sorted(range(x.shape[0]), key=keys.__getitem__))
     # np.lexsort sorts by the last key first. Weights break ties, or equal samples of different weights would keep the
     # caller's order.
     keys = list(x.T[::-1])
     return np.lexsort(keys if weights is None else [weights, *keys])
+
+
+def row_bytes(x: scipy.sparse.csr_array) -> list[tuple[bytes, bytes]]:
+    """Columns and entries of each row of a canonical CSR matrix as bytes: equal for equal rows."""
+    ends = list(pairwise(x.indptr))
+    return [(x.indices[start:end].tobytes(), x.data[start:end].tobytes()) for start, end in ends]
 
 
 def canonical(fit: Callable[..., Any]) -> Callable[..., Any]:
@@ -209,13 +223,14 @@ def _fit_sorted(fit, bound):
     x = estimator._validate(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
-    order = canonical_order(x, None if weights is None or weights.shape != (len(x),) else weights)
+    n = x.shape[0]
+    order = canonical_order(x, None if weights is None or weights.shape != (n,) else weights)
     # The inverse permutation: rank[i] is the position of sample i in the sorted order.
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    arguments["X"] = _safe_indexing(arguments["X"], order)
+    arguments["X"] = x[order] if is_sparse(x) else _safe_indexing(arguments["X"], order)
     for name in ("y", "sample_weight"):
-        if np.shape(arguments.get(name))[:1] == (len(x),):
+        if np.shape(arguments.get(name))[:1] == (n,):
             arguments[name] = np.asarray(arguments[name])[order]
     for name in ("must_link", "cannot_link"):
         if arguments.get(name) is not None:

@@ -94,8 +94,8 @@ class KMeans(CenterEstimator):
         """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or a source of rows (`jaxcluster.datasets.scan`), which
-                is read block by block in every step; sparse matrices are refused.
+            X: (n_samples, n_features) array-like, DataFrame or sparse matrix, or a source of rows
+                (`jaxcluster.datasets.scan`), which is read block by block in every step.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
@@ -210,7 +210,7 @@ class BisectingKMeans(CenterEstimator):
         """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            X: (n_samples, n_features) array-like, DataFrame or sparse matrix.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 

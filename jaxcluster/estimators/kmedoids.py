@@ -16,10 +16,11 @@ from jaxcluster.cluster.kmedoids.clara import sample_rows
 from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
-from jaxcluster.estimators.base import PRECISION_MESSAGE, as_key, empty_message
+from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.metric_base import MetricEstimator
 from jaxcluster.estimators.registry import register
+from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.ops.distance import METRICS, plain_metric
 from jaxcluster.types import Status
 

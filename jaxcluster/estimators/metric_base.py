@@ -40,7 +40,8 @@ class MetricEstimator(ClusterMixin, Estimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         inputs = tags.input_tags
-        inputs.pairwise = inputs.sparse = inputs.positive_only = self._precomputed
+        inputs.pairwise = inputs.positive_only = self._precomputed
+        inputs.sparse = self._precomputed or self.info.takes_sparse
         return tags
 
     def _rows_or_distances(self, X: Any, *, reset: bool) -> Any:

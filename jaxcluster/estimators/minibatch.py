@@ -14,9 +14,10 @@ from jaxcluster.cluster import kmeans, minibatch
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import prepare
-from jaxcluster.estimators.base import CenterEstimator, as_key, distinct_rows
+from jaxcluster.estimators.base import CenterEstimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
+from jaxcluster.estimators.status_messages import distinct_rows
 from jaxcluster.types import Status
 
 AUTO_RESTARTS = 3
@@ -91,7 +92,7 @@ class MiniBatchKMeans(CenterEstimator):
         """Cluster the samples by random batches.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame; sparse matrices are refused.
+            X: (n_samples, n_features) array-like, DataFrame or sparse matrix.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 
@@ -177,7 +178,7 @@ class MiniBatchKMeans(CenterEstimator):
         # A failed fit has a status of its own, which an empty cluster must not hide.
         if int(fit.status) not in (Status.CONVERGED, Status.MAX_STEPS):
             return False
-        counted = np.ones(len(X), bool) if weights is None else weights > 0
+        counted = np.ones(X.shape[0], bool) if weights is None else weights > 0
         if np.unique(np.asarray(fit.labels)[counted]).size == self.n_clusters:
             return False
         return distinct_rows(X, counted) < self.n_clusters

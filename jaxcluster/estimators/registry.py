@@ -33,6 +33,7 @@ class EstimatorInfo(NamedTuple):
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
         takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
+        takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
         choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
@@ -52,6 +53,7 @@ class EstimatorInfo(NamedTuple):
     takes_classes: bool = False
     takes_missing: bool = False
     takes_sources: bool = False
+    takes_sparse: bool = False
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
@@ -59,7 +61,7 @@ def register(name: str, **fields: Any) -> Callable[[Class], Class]:
     """Decorate an estimator class: set its ``info`` to that of its base class with these fields replaced.
 
     Args:
-        name: the registered name, in `CLASSES`, which holds the family, the title and ``labels`` too.
+        name: the registered name, in `CLASSES`, which holds the family, the title, ``labels`` and ``sparse`` too.
         fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name`` and
             ``takes_weights`` are read from the class itself.
     """
@@ -68,8 +70,9 @@ def register(name: str, **fields: Any) -> Callable[[Class], Class]:
         # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
         own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "takes_weights": weights}
-        _, family, title, labels = CLASSES[name]
-        cls.info = cls.info._replace(**own, family=family, title=title, labels=labels, **fields)
+        _, family, title, labels, sparse = CLASSES[name]
+        own |= {"family": family, "title": title, "labels": labels, "takes_sparse": sparse}
+        cls.info = cls.info._replace(**own, **fields)
         return cls
 
     return decorate

@@ -27,10 +27,13 @@ from numpy.typing import ArrayLike
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sparse_input import check_rows
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, tiled_silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.metric_space import checked_distances, host_distance
+from jaxcluster.ops.sparse_distance import distances_to_all
 
 PRECOMPUTED = "precomputed"
 
@@ -80,13 +83,16 @@ def silhouette_samples(
     Raises:
         ValueError: samples or distances that are not finite, labels of another length, fewer than 2 clusters or as many
             as samples, an unknown metric, or a callable that returns other shapes or numbers that are not >= 0.
-        TypeError: samples that are not numeric, sparse, or traced.
+        TypeError: samples that are not numeric or are traced; sparse ones with another metric than "euclidean",
+            "sqeuclidean" or "cosine".
 
     Source: Rousseeuw, Silhouettes, 1987.
     """
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
-    X, encoded = _check_samples(X, labels, "silhouette_samples")
+    X, encoded = _check_samples(X, labels, "silhouette_samples", sparse=metric != PRECOMPUTED)
+    if is_sparse(X):
+        return _host_silhouettes(distances_to_all(X, metric), encoded).astype(published_dtype(X.data))
     X = np.asarray(X)
     if metric == PRECOMPUTED:
         distances = _check_distances(X)
@@ -133,9 +139,9 @@ def silhouette_score(
     """
     _check_concrete(X, labels, "silhouette_score")
     if sample_size is not None:
-        X, _ = _check_samples(X, labels, "silhouette_score", count=False)
+        X, _ = _check_samples(X, labels, "silhouette_score", count=False, sparse=metric != PRECOMPUTED)
         rows = _draw_indices(X.shape[0], sample_size, random_state)
-        X, labels = np.asarray(X)[rows], np.asarray(labels)[rows]
+        X, labels = (X if is_sparse(X) else np.asarray(X))[rows], np.asarray(labels)[rows]
         X = X[:, rows] if isinstance(metric, str) and metric == PRECOMPUTED else X
     return float(np.mean(silhouette_samples(X, labels, metric=metric, p=p), dtype=np.float64))
 
@@ -268,19 +274,19 @@ def _check_concrete(X, labels, name):
         )
 
 
-def _check_samples(X, labels, name, *, count=True) -> tuple[Any, EncodedLabels]:
+def _check_samples(X, labels, name, *, count=True, sparse=False) -> tuple[Any, EncodedLabels]:
     """Check samples and labels.
 
     Returns:
         The samples and encoded labels, of equal length, with 2 to n − 1 clusters unless ``count`` is False.
     """
     _check_concrete(X, labels, name)
-    if scipy.sparse.issparse(X):
+    if is_sparse(X) and not sparse:
         raise TypeError(
             "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "
             "of distances fill the absent entries first."
         )
-    X, encoded = validation.check_matrix(X, name="X"), encode(labels)
+    X, encoded = check_rows(X, name="X"), encode(labels)
     n, k = encoded.codes.size, encoded.counts.size
     if X.shape[0] != n:
         raise ValueError(f"X has {X.shape[0]} rows but labels has {n} entries: inconsistent numbers of samples.")

@@ -74,7 +74,7 @@ def sqeuclidean(
         same: (n, m) mask of pairs that are one row, at distance 0.
     """
     if x.shape[1] <= DIFFERENCE_COLUMNS:
-        squares = _squared_differences(x, y)
+        squares = squared_differences(x, y)
         return squares if same is None else jnp.where(same, 0, squares)
     return refined_sqeuclidean(x, y, _origin(y), same)
 
@@ -111,7 +111,7 @@ def refined_sqeuclidean(
     squares = squares if same is None else jnp.where(same, 0, squares)
     rounded = _is_rounded(squares, norms, squared_norms(shifted_y), same)
     # From x and y themselves: the shift to the origin has rounded the others.
-    squares = at_most_once(rounded, lambda squares: _squared_differences(x, y), squares)
+    squares = at_most_once(rounded, lambda squares: squared_differences(x, y), squares)
     return squares if same is None else jnp.where(same, 0, squares)
 
 
@@ -211,7 +211,7 @@ def _half_squares(x, y, same):
     zero = ~(jnp.any(x != 0, axis=1)[:, None] & jnp.any(y != 0, axis=1)[None, :])
     # No origin is nearer to unit rows than 0. Pairs with a row of zeros need no differences.
     exact = zero if same is None else same | zero
-    squares = _squared_differences(x, y) if x.shape[1] <= DIFFERENCE_COLUMNS else refined_sqeuclidean(x, y, None, exact)
+    squares = squared_differences(x, y) if x.shape[1] <= DIFFERENCE_COLUMNS else refined_sqeuclidean(x, y, None, exact)
     distances = jnp.where(zero, 1, jnp.minimum(squares / 2, 2))
     return distances if same is None else jnp.where(same, 0, distances)
 
@@ -467,7 +467,8 @@ def over_columns(
     return jax.lax.fori_loop(0, (d - first) // COLUMN_GROUP, advance, group(0, first))
 
 
-def _squared_differences(x, y):
+def squared_differences(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """Squared distances from differences (data units²)."""
     return over_columns(lambda a, b: jnp.square(a - b), (x,), (y,))
 
 

@@ -23,8 +23,10 @@ from scipy.spatial.distance import cdist
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import translated_alike
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
 from jaxcluster.ops.precomputed import distance_matrix, matrix_rows
+from jaxcluster.ops.sparse_distance import distances_to_all
 
 HostDistance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(m, d) rows, (n, d) rows -> (m, n) float64 distances."""
@@ -99,9 +101,9 @@ def as_metric_space(
     """Metric space of rows under a metric.
 
     Args:
-        x: (n_samples, n_features) finite concrete rows, or (n_samples, n_samples) distances, dense or SciPy sparse, for
-            the metric "precomputed". A missing entry of a sparse matrix is infinite, and 0 on the diagonal. If one of
-            the two entries of a pair is missing or infinite, the other one counts for both.
+        x: (n_samples, n_features) finite concrete rows, also sparse for metrics in `jaxcluster.ops.sparse_distance`; or
+            (n_samples, n_samples) distances, dense or SciPy sparse, for the metric "precomputed". A missing entry of a
+            sparse matrix is infinite, and 0 on the diagonal. A missing or infinite entry of a pair is as the other one.
         metric: a name in `jaxcluster.ops.distance.METRICS`, "precomputed", or a function of two matrices of rows,
             (m, d) and (n, d), that returns (m, n) distances, or of two rows that returns a number.
         p: the power of "minkowski", at least 1.
@@ -122,6 +124,8 @@ def as_metric_space(
             concrete_rows(x)  # raises
         matrix = distance_matrix(x, symmetric=symmetric)
         return DistanceOracle(matrix.shape[0], partial(matrix_rows, matrix))
+    if is_sparse(x):
+        return DistanceOracle(x.shape[0], distances_to_all(x, metric))
     x = concrete_rows(x)
     if callable(metric):
         function = host_distance(metric, x)
@@ -233,8 +237,6 @@ def _pairwise(metric, rows, p=2.0):
 
     return DistanceOracle(len(rows), distances)
 
-
-# --- callables and named metrics
 
 WRONG_FORM_ERRORS = (TypeError, ValueError, IndexError, AttributeError)
 """Errors of a function of two rows that is called with matrices, or the other way round."""

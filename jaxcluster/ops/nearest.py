@@ -22,16 +22,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.fold import map_rows, tile_rows
+from jaxcluster.core.fold import fold_selected, map_rows, tile_rows, zeros_like
+from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.distance import (
     HIGHEST,
     RELATIVE_ERROR,
     at_most_once,
-    distances_to_assigned,
     expanded_sqeuclidean,
-    inner_products,
-    squared_norms,
 )
+from jaxcluster.ops.rows import Rows, distances_to_assigned, inner_products, squared_norms
 from jaxcluster.types import Absent, Array, Bool, Float, Int
 
 UNROLLED_TERMS = 64
@@ -54,6 +53,9 @@ FUSED_ELEMENTS, CACHED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 21, 1 << 26
 """Distances in a tile: fused into their minimum on a CPU and never written (cutting rows into tiles copies them), kept
 in its cache, and enough to fill an accelerator."""
 
+SPARSE_ELEMENTS = 1 << 24
+"""Distances of sparse rows in a tile on a CPU, 64 MB, which are written: more tiles would take longer to compile."""
+
 DISTANCES_PER_COORDINATE = 16
 """Distances that a tile may hold for each coordinate of its copied rows: 2²⁴ coordinates, 64 MB, in a fused tile."""
 
@@ -63,12 +65,6 @@ refined. Steps are that wide only while centers make long moves."""
 
 SEPARATION_TILE = 1 << 22
 """Squared distances between centers that are held at once."""
-
-CHUNK_ELEMENTS = 1 << 16
-"""Coordinates of the samples that are compared with all centers at a time: as many as a core's cache holds."""
-
-SELECTION_GROUP = 32
-"""Samples in a group whose selected ones are counted together."""
 
 DIFFERENCE_MARGIN = 1 + 1e-4
 """Factor on a distance that covers the rounding of differences, a few eps for each of thousands of features."""
@@ -96,7 +92,7 @@ class DistanceBounds(NamedTuple):
 
 
 def nearest(
-    x: Float[Array, "n d"],
+    x: Rows,
     centers: Float[Array, "k d"],
     *,
     active: Bool[Array, " k"] | None = None,
@@ -109,7 +105,7 @@ def nearest(
     puts the origin among them first.
 
     Args:
-        x: (n, d) samples.
+        x: (n, d) samples, dense or sparse.
         centers: (k, d).
         active: (k,) mask of the centers that take part; None for all.
         precision: of matrix products.
@@ -118,28 +114,31 @@ def nearest(
     Returns:
         (n,) int32 labels and (n,) squared distances (data units²).
     """
-    k, d = centers.shape
+    k = centers.shape[0]
 
     def assign(rows):
         assignment = nearest_tile(rows, centers, active=active, precision=precision, unit=unit)
         return assignment.labels, assignment.distance
 
-    return map_rows(assign, x, tile=tile_size(x.shape[0], k, d, x.dtype))
+    return map_rows(assign, x, tile=tile_size(x, k))
 
 
-def tile_size(n: int, k: int, d: int, dtype) -> int:
-    """Number of samples, of n, that `nearest_tile` should get at once."""
+def tile_size(x: Rows, k: int) -> int:
+    """Number of samples that `nearest_tile` should get at once for k centers."""
+    n, d = x.shape
+    on_cpu = jax.default_backend() == "cpu"
+    if isinstance(x, SparseRows):
+        return tile_rows(n, max(k, x.values.shape[1]), SPARSE_ELEMENTS if on_cpu else DEVICE_ELEMENTS)
     if k * d <= UNROLLED_TERMS:
         return n
-    on_cpu = jax.default_backend() == "cpu"
-    fused = on_cpu and dtype == jnp.float32 and k <= PACKED_CENTERS
+    fused = on_cpu and x.dtype == jnp.float32 and k <= PACKED_CENTERS
     budget = FUSED_ELEMENTS if fused else CACHED_ELEMENTS if on_cpu else DEVICE_ELEMENTS
     # One of several tiles is a copy of its rows, which wide rows make larger than the distances of a fused tile.
     return n if n * k <= budget else tile_rows(n, max(k, DISTANCES_PER_COORDINATE * d), budget)
 
 
 def nearest_tile(
-    x: Float[Array, "n d"],
+    x: Rows,
     centers: Float[Array, "k d"],
     *,
     active: Bool[Array, " k"] | None = None,
@@ -158,7 +157,7 @@ def nearest_tile(
             which their rounded norms would not say.
     """
     k, d = centers.shape
-    if k * d <= UNROLLED_TERMS:
+    if k * d <= UNROLLED_TERMS and not isinstance(x, SparseRows):
         return _unrolled(x, centers, active, unit)
     norms = squared_norms(x) if norms is None else norms
     bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
@@ -227,7 +226,7 @@ def _by_expansion(x, centers, norms, bias, bounds, precision):
         return _packed(x, norms, bias, doubled, bounds, precision)
 
     few = k <= DIRECT_CENTERS and x.shape[0] * k <= CACHED_ELEMENTS
-    if few or x.dtype != jnp.float32 or k > PACKED_CENTERS:
+    if few or isinstance(x, SparseRows) or x.dtype != jnp.float32 or k > PACKED_CENTERS:
         return _direct(x, norms, bias, doubled, precision)
     return jax.lax.platform_dependent(x, norms, bias, doubled, bounds, cpu=packed, default=direct)
 
@@ -278,7 +277,7 @@ def rounding_bound(norms: Float[Array, "*n"], distance: Float[Array, "*n"]) -> F
 
 def refine(
     assignment: Nearest,
-    x: Float[Array, "n d"],
+    x: Rows,
     centers: Float[Array, "k d"],
     norms: Float[Array, " n"],
     *,
@@ -308,9 +307,9 @@ def refine(
             new_labels, squares = nearest_by_differences(rows, centers, active)
             return labels.at[index].set(new_labels, mode="drop"), distance.at[index].set(squares, mode="drop")
 
-        distance, unsure = _by_chunks(rounded, x, remeasure, (distance, rounded & ~rounded), often=True)
+        distance, unsure = fold_selected(rounded, x, remeasure, (distance, rounded & ~rounded), often=True)
         labels, distance = at_most_once(
-            jnp.any(unsure), lambda carry: _by_chunks(unsure, x, compare_with_all, carry), (labels, distance)
+            jnp.any(unsure), lambda carry: fold_selected(unsure, x, compare_with_all, carry), (labels, distance)
         )
         exact = 16 * jnp.finfo(x.dtype).eps * distance
         return Nearest(labels, distance, None if error is None else jnp.where(rounded, exact, error))
@@ -354,55 +353,5 @@ def nearest_by_differences(
         squares = squares if active is None else jnp.where(active[j], squares, infinite)
         return jnp.where(squares < least, j.astype(jnp.int32), labels), jnp.minimum(squares, least)
 
-    zero = _zeros_like(x[:, 0])
+    zero = zeros_like(x[:, 0])
     return jax.lax.fori_loop(0, centers.shape[0], compare, (zero.astype(jnp.int32), zero + infinite))
-
-
-def _by_chunks(selected, x, update, carry, *, often=False):
-    """``update(index, samples, carry)`` for the selected samples, a chunk at a time; an index of n stands for none.
-
-    Args:
-        often: few selected samples are listed by groups, in an eighth of the time but with a longer compile. It pays
-            where every fit has a few, as the samples at which centers start.
-    """
-    n, d = x.shape
-    size = min(n, max(128, CHUNK_ELEMENTS // d))
-    count = jnp.sum(selected, dtype=jnp.int32)
-    empty = jnp.full((n + size,), n, jnp.int32)
-
-    def list_few():
-        return jax.lax.dynamic_update_slice(empty, _first_selected(selected, size), (jnp.int32(0),))
-
-    def list_many():
-        place = jnp.where(selected, jnp.cumsum(selected.astype(jnp.int32)) - 1, n + size)
-        return empty.at[place].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
-
-    rows = jax.lax.cond(count <= size, list_few, list_many) if often else list_many()
-
-    def advance(carry):
-        chunk, carry = carry
-        index = jax.lax.dynamic_slice_in_dim(rows, chunk * size, size)
-        return chunk + 1, update(index, x[jnp.minimum(index, n - 1)], carry)
-
-    return jax.lax.while_loop(lambda carry: carry[0] * size < count, advance, (_zeros_like(count), carry))[1]
-
-
-def _first_selected(selected, size):
-    """(size,) indices of the first selected samples, and n where there are no more.
-
-    Counts are summed over groups of samples, which are far fewer than samples.
-    """
-    n = selected.shape[0]
-    groups = jnp.pad(selected, (0, -n % SELECTION_GROUP)).reshape(-1, SELECTION_GROUP)
-    ends = jnp.cumsum(jnp.sum(groups, axis=1, dtype=jnp.int32))
-    rank = jnp.arange(size, dtype=jnp.int32)
-    group = jnp.searchsorted(ends, rank, side="right").astype(jnp.int32)
-    before = jnp.where(group > 0, ends[jnp.maximum(group - 1, 0)], 0)
-    passed = jnp.cumsum(groups[jnp.minimum(group, len(groups) - 1)], axis=1, dtype=jnp.int32)
-    place = jnp.argmax(passed > (rank - before)[:, None], axis=1).astype(jnp.int32)
-    return jnp.where(rank < ends[-1], group * SELECTION_GROUP + place, n)
-
-
-def _zeros_like(value):
-    """Zeros that vary over the devices of a mapped axis where the value does, as the carry of a loop must."""
-    return jnp.where(value == 0, 0, 0).astype(value.dtype)

@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.balanced.shortest_paths import solve_assignment
-from jaxcluster.cluster.lloyd import with_precision_status
 from jaxcluster.cluster.lloyd_host import (
     check_costs,
     final_status,
@@ -27,6 +26,7 @@ from jaxcluster.cluster.lloyd_host import (
     squared_distances,
     unresolved_of,
 )
+from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame

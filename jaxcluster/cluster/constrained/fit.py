@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxcluster.cluster.constrained.branch_and_bound import Component, conflict_components, label_component
 from jaxcluster.cluster.constrained.constraints import group_samples
-from jaxcluster.cluster.lloyd import with_precision_status
 from jaxcluster.cluster.lloyd_host import (
     check_costs,
     final_status,
@@ -28,6 +27,7 @@ from jaxcluster.cluster.lloyd_host import (
     squared_distances,
     unresolved_of,
 )
+from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame

@@ -22,7 +22,8 @@ import numpy as np
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.inference import map_in_place
 from jaxcluster.cluster.gmm.state import scale_in_frame
-from jaxcluster.cluster.lloyd import mean_variance, unresolved_about_means, with_precision_status
+from jaxcluster.cluster.lloyd import mean_variance
+from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, validation
 from jaxcluster.core.batching import vmap_in_chunks
