@@ -69,6 +69,8 @@ class Status(enum.IntEnum):
     COLLAPSED: a component of a mixture lost its samples or its variance, which was bounded from below; or the features
     of a network became constant.
 
+    INTERRUPTED: Ctrl-C ended the iteration; the result is the best state so far.
+
     PRECISION: samples differ by less than the computation resolves, so that the result may differ from that of exact
     arithmetic. Scale the columns, or compute in float64 with ``jax.config.update("jax_enable_x64", True)``.
     """
@@ -79,6 +81,7 @@ class Status(enum.IntEnum):
     EMPTY_CLUSTERS = 3
     COLLAPSED = 4
     PRECISION = 5
+    INTERRUPTED = 6
 
 
 # Not Generic[State], though Python allows it of a NamedTuple: beartype 0.23 refuses the class under the import hook of

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,13 +175,24 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     arguments = {} if rows.weights is None else {"sample_weight": rows.weights}
     if task.labels is not None:
         arguments["y"] = partial_labels(task.labels, rows, task.estimator.random_state)
+    from jaxcluster.core import chunks
+
     title = f"Fitting {task.method} to {len(rows.x):,} rows"
+    progress = chunks.watching(partial(_show_steps, stage, title, task.estimator.info.objective), short=False)
     if folder is not None:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
         arguments |= run_arguments(task.estimator, title, stage, folder, **options)
-    with stage("fit", title), user_errors(), _convergence_warnings() as warned:
+    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress:
         task.estimator.fit(rows.x, **arguments, **task.links)
     return bool(warned)
+
+
+def _show_steps(stage: Stages, title: str, objective: str | None, progress: Any) -> None:
+    """Show the progress of a fit in chunks."""
+    from jaxcluster.estimators.progress import left_in_words
+
+    value = f", {objective} {progress.objectives[-1]:.6g}" if len(progress.objectives) else ""
+    stage.say(f"{title}: {left_in_words(progress)}{value}")
 
 
 @contextmanager

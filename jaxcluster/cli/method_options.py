@@ -99,7 +99,7 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
     cls, info = ESTIMATORS[method], ESTIMATORS.info(method)
     defaults, texts = inspect.signature(cls).parameters, documented(cls)
     annotations = {
-        name: _annotation(info, name, parameter.default, texts.get(name, ""))
+        name: _annotation(info, name, default_of(info, name, parameter.default), texts.get(name, ""))
         for name, parameter in defaults.items()
         if name not in PYTHON_ONLY | WITHOUT_OPTION
     }
@@ -114,6 +114,15 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
     annotations |= {"resume": opt.Resume, "tensorboard": opt.TensorBoard} if info.family == "deep" else {}
     kind = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in annotations.items()]
+
+
+def default_of(info: EstimatorInfo, parameter: str, default: Any) -> Any:
+    """Default of a parameter on the command line, where ``default`` is that of the class.
+
+    Several starts cost a multiple of one fit and find better optima, and a command waits for the compiler longer than
+    for them. The class keeps scikit-learn's default.
+    """
+    return info.starts if parameter == "n_init" and info.starts is not None else default
 
 
 def _annotation(info: EstimatorInfo, name: str, default: Any, text: str) -> Any:
@@ -183,6 +192,8 @@ def make_estimator(method: str, given: Mapping[str, Any], params: Sequence[str])
         values[name] = text
     if info.clusters not in (None, *values):
         raise UserError(f"{method} needs a number of clusters: pass --k. jaxcluster sweep helps to choose one.")
+    if "n_init" in defaults:
+        values.setdefault("n_init", default_of(info, "n_init", defaults["n_init"]))
     for name, value in values.items():
         if name not in defaults:
             raise UserError(str(unknown_name(f"{method}: parameter", name, defaults)))

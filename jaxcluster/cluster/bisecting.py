@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster import lloyd
+from jaxcluster.cluster import lloyd, lloyd_run
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_of, best_run, map_runs
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame, frame_of
@@ -146,6 +146,7 @@ def fit(
     return fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: KeyArray,
     x: Any,
@@ -182,9 +183,10 @@ def fit_framed(
     name = FROM_CENTERS if callable(init) else init
     static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
     if callable(init):
-        fitted, unresolved = _fit_by_splits(
-            static, init, x if is_sparse(x) else np.asarray(x), prepared, tol, max_steps
-        )
+        rows = x if is_sparse(x) else np.asarray(x)
+        fitted, unresolved = _fit_by_splits(static, init, rows, prepared, tol, max_steps)
+    elif chunks.is_long(2 * (k - 1) * runs * prepared.points.x.size, max_steps, key, prepared.points, tol):
+        fitted, unresolved = _fit_in_chunks(static, key, prepared.points, tol, max_steps)
     else:
         fitted, unresolved = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
@@ -223,6 +225,23 @@ def _fit(static, key, points, tol, max_steps):
     if static.k > 1:
         leaves = jax.lax.fori_loop(0, static.k - 1, split, leaves)
     return _finish(static, points, norms, leaves)
+
+
+def _fit_in_chunks(static, key, points, tol, max_steps):
+    """`_fit` of concrete samples, a call for each split. Where Ctrl-C ends it the clusters that remain are empty."""
+    norms, tol, leaves = _root(static, points, tol)
+    for s in range(static.k - 1):
+        if signals.interrupted():
+            fitted, unresolved = _finish(static, points, norms, leaves)
+            return fitted._replace(steps=jnp.int32(s), status=jnp.int32(Status.INTERRUPTED)), unresolved
+        leaves = _compiled_split(static, key, points, norms, leaves, jnp.int32(s), tol, max_steps)
+    return _finish(static, points, norms, leaves)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_split(static, key, points, norms, leaves, s, tol, max_steps):
+    parent = _worst(static, leaves)
+    return _split(static, jax.random.fold_in(key, s), points, norms, leaves, parent, s, tol, max_steps)
 
 
 def _fit_by_splits(static, init, x, prepared, tol, max_steps):
@@ -297,7 +316,7 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
         if static.init != FROM_CENTERS:
             centers = seed_centers(key_or_centers, samples.points, 2, init=static.init, axis_name=axis_name)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-        return lloyd.run(centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True)
+        return lloyd_run.run(centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True)
 
     if static.init == FROM_CENTERS:
         fitted = best_of(map_runs(run, key_or_centers))

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import memory, validation
+from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.sparse_input import as_csr, check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows, tiles
@@ -84,6 +84,7 @@ class DBSCANState(NamedTuple):
     eps: Float[np.ndarray, ""]
 
 
+@signals.interruptible()
 def fit(
     x: Any,
     *,

@@ -21,11 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster import lloyd, streamed_kmeans
+from jaxcluster.cluster import lloyd, lloyd_run, streamed_kmeans
+from jaxcluster.cluster.kmeans_state import KMeansState
 from jaxcluster.cluster.lloyd import differentiable_directions, differentiable_means, inertia_of
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
-from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, check_centers, seed_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.cluster.seeding import (
+    FROM_CENTERS,
+    INITS,
+    CenterConstraints,
+    check_centers,
+    seed_centers,
+    seed_in_chunks,
+)
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
@@ -55,37 +63,6 @@ AUTO_RESTARTS = 10
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class KMeansState(NamedTuple):
-    """A finished k-means.
-
-    Attributes:
-        centers: (k, d) cluster centers; unit rows under the cosine metric.
-        inertia: () Σ w·‖x − c‖² (data units²), or Σ w·(1 − cos) under the cosine metric.
-        weight: (k,) total weight of the samples of each cluster.
-        residual: () Σ‖Δc‖² of the last step (data units²); 0 if it changed no label.
-    """
-
-    centers: Float[Array, "*batch k d"]
-    inertia: Float[Array, "*batch"]
-    weight: Float[Array, "*batch k"]
-    residual: Float[Array, "*batch"]
-
-    @property
-    def objective(self) -> Float[Array, "*batch"]:
-        """The inertia, by which runs are compared."""
-        return self.inertia
-
-    def leave(self, frame: Frame, *, spherical: bool = False) -> KMeansState:
-        """The same state out of the frame of its fit."""
-        length = 0 if spherical else 2
-        return KMeansState(
-            frame.leave(self.centers),
-            frame.unscale(self.inertia, length=length, weight=1),
-            frame.unscale(self.weight, weight=1),
-            frame.unscale(self.residual, length=length),
-        )
 
 
 class _Static(NamedTuple):
@@ -165,6 +142,7 @@ def fit(
     return fit_framed(key, x, k, **options)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: Any,
     x: Any,
@@ -203,7 +181,11 @@ def fit_framed(
     capacity = history_capacity(max_steps)
     static = _Static(k, name, runs, metric, precision, prepared.unit_weights, prepared.narrowed, capacity, axis_name)
     inside = constraints.enter(prepared.frame, static.spherical)
-    fitted, unresolved = _fit(static, key, prepared.points, inside, tol, max_steps)
+    arguments = key, prepared.points, inside, tol, max_steps
+    if chunks.is_long(runs * prepared.points.x.size * k, max_steps, *arguments):
+        fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **_units(metric)))
+    else:
+        fitted, unresolved = _fit(static, *arguments)
     fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
     centers = fitted.state.centers
     if constraints.movable is not None and not static.spherical:
@@ -338,6 +320,20 @@ def _fit(static, key, points, constraints, tol, max_steps):
     return _finish(static, fitted, points, samples.norms, constraints)
 
 
+def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
+    """`_fit` of concrete samples, one start after the other, which Ctrl-C can end."""
+    points, samples = _compiled_samples(static, points)
+    run = partial(_run_in_chunks, static, samples, constraints, tol, max_steps, shown=shown)
+    fitted = chunks.best_of_starts(run, key, static.runs)
+    return _compiled_finish(static, fitted, points, samples.norms, constraints)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_samples(static, points):
+    points = _directions(points, static.spherical)
+    return points, lloyd.Samples(points, squared_norms(points.x))
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _many_fits(static, total, key, points, tol, max_steps, counts, index):
     """Fits of several (k, key): ``counts`` centers are active, and ``index`` says which of ``total`` keys is used."""
@@ -369,6 +365,23 @@ def run_in_frame(key: KeyArray, points: Points, k: int, *, active=None, axis_nam
     return _run(static, samples, CenterConstraints(active=active), 1e-4, 300, key)
 
 
+def run_in_chunks(key: KeyArray, points: Points, k: int, *, active=None) -> Fit:
+    """`run_in_frame` of concrete samples, which Ctrl-C can end."""
+    static = _Static(k, "k-means++", 1, "sqeuclidean", None, False, False, DEFAULT_CAPACITY)
+    _, samples = _compiled_samples(static, points)
+    return _run_in_chunks(static, samples, CenterConstraints(active=active), 1e-4, 300, key)
+
+
+def _run_in_chunks(static, samples, constraints, tol, max_steps, key, shown=None):
+    """`_run` of concrete samples."""
+    centers = constraints.initial
+    if centers is None:
+        options = {"active": constraints.active, "frozen": constraints.frozen}
+        centers = seed_in_chunks(key, samples.points, static.k, init=static.init, **options)
+    limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
+    return lloyd_run.run_in_chunks(centers, samples, constraints, **limits, options=static.lloyd, shown=shown)
+
+
 def _run(static, samples, constraints, tol, max_steps, key):
     """One run from one initialization, on centered samples; its state is a `LloydState`."""
     centers = constraints.initial
@@ -376,7 +389,7 @@ def _run(static, samples, constraints, tol, max_steps, key):
         options = {"active": constraints.active, "frozen": constraints.frozen, "axis_name": static.axis_name}
         centers = seed_centers(key, samples.points, static.k, init=static.init, **options)
     limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-    return lloyd.run(centers, samples, constraints, **limits, options=static.lloyd)
+    return lloyd_run.run(centers, samples, constraints, **limits, options=static.lloyd)
 
 
 def _finish(static, fitted, points, norms, constraints):
@@ -403,6 +416,9 @@ def _finish(static, fitted, points, norms, constraints):
     if static.narrowed and not static.spherical:
         unresolved = unresolved_samples(points.weight, norms, squares)
     return Fit(public, labels, fitted.steps, status, fitted.history), unresolved
+
+
+_compiled_finish = jax.jit(_finish, static_argnums=0)
 
 
 def _directions(points, spherical):

@@ -15,21 +15,20 @@ centered first (`core.frame`), and what is still too rounded is computed again f
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.seeding import CenterConstraints
 from jaxcluster.core.fold import SUM, all_reduce, fold_rows
-from jaxcluster.core.iterate import iterate
 from jaxcluster.core.shard import gather_tables, shard_index
 from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.cluster_sums import cluster_offsets, cluster_sums, total_sum
 from jaxcluster.ops.distance import HIGHEST, at_most_once
 from jaxcluster.ops.nearest import Nearest, elkan_bounds, nearest_tile, tile_size
 from jaxcluster.ops.rows import distances_to_assigned, normalize, squared_norms
-from jaxcluster.types import Absent, Array, Bool, Fit, Float, Int, Points
+from jaxcluster.types import Absent, Array, Bool, Float, Int, Points
 
 MAX_MEAN_ERROR = 1e-4
 """Bound on the rounding error of a mean, relative to the root mean squared distance; above it `refine_means` runs."""
@@ -100,48 +99,6 @@ class LloydState(NamedTuple):
         return jnp.where(self.stable, 0, 1) * self.shift
 
 
-def run(
-    centers: Float[Array, "k d"],
-    samples: Samples,
-    constraints: CenterConstraints,
-    *,
-    tol,
-    max_steps,
-    capacity: int,
-    options: LloydOptions,
-    absolute: bool = False,
-) -> Fit:
-    """Iterate from initial centers until no label changes or the shift is at most ``tol``.
-
-    Args:
-        centers: (k, d) initial centers.
-        samples: in the frame of the centers.
-        constraints: frozen and inactive centers.
-        tol: in units of the mean variance of the features, or in data units² where ``absolute``.
-        max_steps: maximum number of steps.
-        capacity: static length of the history.
-        options: static options.
-        absolute: the unit of ``tol``.
-    """
-    state = init_state(centers, samples, constraints, options)
-    if not absolute:
-        squares = all_reduce(samples.points.weight @ samples.norms, options.axis_name)
-        tol = tol * variance_from_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
-    fit = iterate(
-        lambda state: step(state, samples, constraints, options),
-        state,
-        tol=tol,
-        max_steps=max_steps,
-        capacity=capacity,
-    )
-    # Other libraries take one more step to find that no label changes. It is counted, so that numbers of steps agree,
-    # but not computed.
-    state = fit.state
-    more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
-    history = fit.history.at[jnp.where(more, fit.steps, capacity)].set(state.objective, mode="drop")
-    return fit._replace(steps=fit.steps + more.astype(jnp.int32), history=history)
-
-
 def init_state(
     centers: Float[Array, "k d"], samples: Samples, constraints: CenterConstraints, options: LloydOptions
 ) -> LloydState:
@@ -207,7 +164,8 @@ def assignment_step(
             precision=options.precision,
             unit=options.spherical,
         )
-        sums = weight = ()
+        sums: Any = ()
+        weight: Any = ()
         if not isinstance(points.x, SparseRows):
             sums, weight = cluster_sums(points, assignment.labels, k, uniform=options.uniform)
         distance = assignment.distance

@@ -16,7 +16,7 @@ import numpy as np
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means
 from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -63,12 +63,19 @@ def run_lloyd(
         max_steps: maximum number of steps of a run.
 
     Returns:
-        The run of least inertia, and its status.
+        The run of least inertia, and its status; Ctrl-C ends the runs with the best so far.
     """
     limit = float(tol) * float(_variance(prepared.points))
-    runs = [_run(prepared, assign, start, limit, max_steps) for start in starts]
+    runs = []
+    for start in starts:
+        runs.append(_run(prepared, assign, start, limit, max_steps))
+        if signals.interrupted():
+            break
     # NaN compares as neither less nor greater: such a run must not win by coming first.
     best = min(runs, key=lambda run: run.inertia if np.isfinite(run.inertia) else np.inf)
+    unfinished = any(run.residual > limit and len(run.history) < max_steps for run in runs)
+    if unfinished or len(runs) < len(starts):
+        return best, jnp.int32(Status.INTERRUPTED)
     return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
 
 
@@ -133,7 +140,7 @@ def refuse_traced(*values: Any) -> None:
 def _run(prepared, assign, centers, limit, max_steps):
     labels, warm_start = assign(centers, None)
     run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
-    while len(run.history) < max_steps and run.residual > limit:
+    while len(run.history) < max_steps and run.residual > limit and not signals.interrupted():
         centers, shift = _means(prepared.unit_weights, prepared.points, _padded(run.labels, prepared), run.centers)
         labels, warm_start = assign(centers, run.warm_start)
         inertia = _inertia_of(prepared, centers, labels)

@@ -26,11 +26,11 @@ from jaxcluster.cluster.kmeans import predict, score, transform
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS, check_centers, seed_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import begin, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, padded_size, prepare
 from jaxcluster.core.shard import shard_index, take_row
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
@@ -158,6 +158,7 @@ def fit(
     return fit_framed(key, x, k, reassignment_ratio=reassignment_ratio, axis_name=axis_name, **options)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: KeyArray,
     x: Any,
@@ -199,7 +200,10 @@ def fit_framed(
     )
     patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)
-    fitted, unresolved = _fit(static, key, prepared.points, constraints.enter(prepared.frame), limits)
+    arguments = static, key, prepared.points, constraints.enter(prepared.frame), limits
+    work = batch_size * x.shape[1] * k
+    shown = partial(prepared.unscale, length=2)
+    fitted, unresolved = _fit(*arguments, work=work, max_steps=most, shown=shown)
     fitted = finalize(fitted, prepared, MiniBatchState.leave, length=2)
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 
@@ -264,35 +268,40 @@ def _partial_fit(key, state, points, n, reassignment_ratio):
     return step(key, state, points, n=n, n_rows=n, reassignment_ratio=reassignment_ratio)[0]
 
 
-@partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, constraints, limits):
+def _start(static, key, points, constraints, limits):
     tol, max_epochs, patience, reassignment_ratio = limits
     n = count_rows(points.weight, static.axis_name)
     max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n.astype(jnp.float32) / static.batch_size)).astype(jnp.int32))
     init_key, batch_key = jax.random.split(key)
     sample_key, seed_key = jax.random.split(init_key)
     sample = draw_batch(sample_key, points, static.init_size, n, static.axis_name)
-    norms = squared_norms(points.x)
-    tol = tol * mean_variance(points, norms, axis_name=static.axis_name)
-
-    def advance(loop):
-        draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, loop.steps))
-        batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
-        size = jnp.int32(static.batch_size)
-        state, value = step(reassign_key, loop.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
-        converged = (state.shift <= tol) & (tol > 0) & (loop.steps > 0)
-        done = converged | (state.stale.astype(patience.dtype) >= patience)
-        return _LoopState(state, loop.steps + 1, loop_residual(done, state.shift), value)
-
+    tol = tol * mean_variance(points, squared_norms(points.x), axis_name=static.axis_name)
     one = jnp.ones((), points.x.dtype)
     loop = _LoopState(_seed(static, seed_key, sample, constraints), jnp.int32(0), one, one)
-    fitted = iterate(advance, loop, tol=0, max_steps=max_steps, capacity=static.capacity)
+    operands = batch_key, points, n, tol, patience, reassignment_ratio
+    return operands, begin(loop, static.capacity), 0, max_steps
+
+
+def _batch_step(static, batch_key, points, n, tol, patience, reassignment_ratio, loop):
+    draw_key, reassign_key = jax.random.split(jax.random.fold_in(batch_key, loop.steps))
+    batch = draw_batch(draw_key, points, static.batch_size, n, static.axis_name)
+    size = jnp.int32(static.batch_size)
+    state, value = step(reassign_key, loop.state, batch, n=n, n_rows=size, reassignment_ratio=reassignment_ratio)
+    converged = (state.shift <= tol) & (tol > 0) & (loop.steps > 0)
+    done = converged | (state.stale.astype(patience.dtype) >= patience)
+    return _LoopState(state, loop.steps + 1, loop_residual(done, state.shift), value)
+
+
+def _end(static, fitted, operands, key, points, constraints, limits):
     state = fitted.state.state
     labels, _ = nearest(points.x, state.centers)
     inertia = all_reduce(points.weight @ distances_to_assigned(points.x, state.centers, labels), static.axis_name)
     status = status_with(fitted.status, objective=inertia)
     unresolved = unresolved_about_means(points, state.centers, labels) if static.narrowed else None
     return fitted._replace(state=state._replace(inertia=inertia), labels=labels, status=status), unresolved
+
+
+_fit = chunks.Loop(_start, _batch_step, _end)
 
 
 class _LoopState(NamedTuple):

@@ -85,7 +85,7 @@ def with_precision_status(fitted: Fit, x: Any, frame: Frame, unresolved: Any, *,
         for some, *numbers in parts:
             # In the unit of the frame: the squares of lengths near 1e160 are infinite.
             unit = (np.ldexp(np.asarray(each, np.float64), frame.exponent) for each in numbers)
-            if _is_decided_by_rounding(some, *unit, nearest):
+            if _is_decided_by_rounding(some, *unit, nearest=nearest):
                 status[fit] = Status.PRECISION
                 break
     if beyond_float64(x.data if sparse else x):

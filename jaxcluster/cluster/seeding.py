@@ -6,21 +6,23 @@ Every draw is by sample weight, so padding (weight 0) is never drawn and does no
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
+from jaxcluster.core.iterate import advance, begin
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.rows import distances_to_few, normalize
-from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points, Published
+from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points, Published, Status
 
 INITS = ("k-means++", "random", "k-means||")
 
@@ -184,6 +186,27 @@ def random_rows(
     return centers if frozen is None else jnp.concatenate([frozen, centers])[:k]
 
 
+def seed_in_chunks(
+    key: KeyArray,
+    points: Points,
+    k: int,
+    *,
+    init: str,
+    active: Bool[Array, " k"] | None = None,
+    frozen: Float[Array, "m d"] | None = None,
+) -> Float[Array, "k d"]:
+    """`seed_centers` of concrete samples in chunks. Where Ctrl-C ends them, random samples take the places left."""
+    if init != "k-means++":
+        return _compiled_seeds(key, points, k, init=init, active=active, frozen=frozen)
+    tried, fit = _compiled_first_center(key, points, k, active, frozen, None)
+    step = chunks.bind(_add_center, None, key, points, tried)
+    seeded = chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * _candidates(k))
+    if int(seeded.status) != Status.INTERRUPTED:
+        return seeded.state.centers
+    rest = _compiled_seeds(key, points, k, init="random", active=active, frozen=frozen)
+    return jnp.where(jnp.arange(k)[:, None] < seeded.state.number, seeded.state.centers, rest)
+
+
 def kmeans_plus_plus(
     key: KeyArray,
     points: Points,
@@ -203,10 +226,42 @@ def kmeans_plus_plus(
 
     Source: D. Arthur and S. Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007.
     """
+    tried, fit = _first_center(key, points, k, active, frozen, axis_name)
+    add = partial(_add_center, axis_name, key, points, tried)
+    return advance(add, fit, tol=0, max_steps=k).state.centers
+
+
+class SeedingState(NamedTuple):
+    """State of k-means++.
+
+    Attributes:
+        centers: (k, d), those to come 0.
+        closest: (n,) squared distance of each sample to its nearest center.
+        number: () int32 number of centers so far.
+        wanted: () int32 number of centers to seed.
+    """
+
+    centers: Float[Array, "*batch k d"]
+    closest: Float[Array, "*batch n"]
+    number: Int[Array, "*batch"]
+    wanted: Int[Array, "*batch"]
+
+    @property
+    def residual(self) -> Float[Array, "*batch"]:
+        """Number of centers to come."""
+        return (self.wanted - self.number).astype(self.centers.dtype)
+
+    @property
+    def objective(self) -> Float[Array, "*batch"]:
+        """0: no history is kept."""
+        return jnp.zeros_like(self.residual)
+
+
+def _first_center(key, points, k, active, frozen, axis_name):
+    """Mask of the candidates that are tried for each center, and the seeding before its first step."""
     n_active = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
     # The number of candidates must be static, so it follows k; of them 2 + ⌊ln n_active⌋ are tried.
-    candidates = 2 + int(math.log(k))
-    tried = jnp.arange(candidates, dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(jnp.int32)
+    tried = jnp.arange(_candidates(k), dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(jnp.int32)
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
     if frozen is None:
         draw = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
@@ -216,19 +271,25 @@ def kmeans_plus_plus(
         first = frozen
         _, closest = nearest(points.x, frozen)
     centers = centers.at[: first.shape[0]].set(first)
+    return tried, begin(SeedingState(centers, closest, jnp.int32(first.shape[0]), n_active), 1)
 
-    def add(carry):
-        centers, closest, j = carry
-        index, is_local = _draw(jax.random.fold_in(key, j), points.weight * closest, candidates, axis_name)
-        rows = take_row(points.x, index, is_local, axis_name)
-        squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
-        potential = all_reduce(points.weight @ squares, axis_name)
-        best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
-        return centers.at[j].set(rows[best]), squares[:, best], j + 1
 
-    # A while loop, as the number of active centers is traced.
-    carry = (centers, closest, jnp.int32(first.shape[0]))
-    return jax.lax.while_loop(lambda carry: carry[2] < n_active, add, carry)[0]
+def _add_center(axis_name, key, points, tried, state):
+    centers, closest, j, _ = state
+    index, is_local = _draw(jax.random.fold_in(key, j), points.weight * closest, tried.shape[0], axis_name)
+    rows = take_row(points.x, index, is_local, axis_name)
+    squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
+    potential = all_reduce(points.weight @ squares, axis_name)
+    best = jnp.argmin(jnp.where(tried, potential, jnp.inf))
+    return state._replace(centers=centers.at[j].set(rows[best]), closest=squares[:, best], number=j + 1)
+
+
+def _candidates(k):
+    return 2 + int(math.log(k))
+
+
+_compiled_seeds = jax.jit(seed_centers, static_argnums=2, static_argnames="init")
+_compiled_first_center = jax.jit(_first_center, static_argnums=(2, 5))
 
 
 def kmeans_parallel(

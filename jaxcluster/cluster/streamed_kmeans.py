@@ -127,7 +127,7 @@ def _run(stream, centers, options, tol, max_steps):
         state = _advance(stream, state, options)
         steps += 1
         history.append(float(state.stats.inertia))
-    if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd.run` counts
+    if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd_run.run` counts
         steps += 1
         history.append(float(state.stats.inertia))
     residual = _residual(state)

@@ -51,9 +51,13 @@ def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:
 def status_with(
     status: Any, *, objective: Float[Array, ""], incomplete: Any = False, collapsed: Any = False
 ) -> Int[Array, ""]:
-    """Status of a finished fit: ``status``, unless clusters are empty or collapsed or the objective is not finite."""
-    status = jnp.where(incomplete, Status.EMPTY_CLUSTERS, status)
-    status = jnp.where(collapsed & (status != Status.NOT_FINITE), Status.COLLAPSED, status)
+    """Status of a finished fit: ``status``, unless clusters are empty or collapsed or the objective is not finite.
+
+    That of an interrupted fit remains: a step more may fill its clusters.
+    """
+    ended = status != Status.INTERRUPTED
+    status = jnp.where(incomplete & ended, Status.EMPTY_CLUSTERS, status)
+    status = jnp.where(collapsed & ended & (status != Status.NOT_FINITE), Status.COLLAPSED, status)
     return jnp.where(jnp.isfinite(objective), status, Status.NOT_FINITE).astype(jnp.int32)
 
 
@@ -79,21 +83,31 @@ def iterate(
     Returns:
         `Fit` without labels.
     """
+    fit = begin(state, capacity) if after is None else after._replace(state=state, labels=None)
+    return advance(step, fit, tol=tol, max_steps=max_steps)
+
+
+def begin(state: LoopState, capacity: int = DEFAULT_CAPACITY) -> Fit:
+    """Fit of no steps, for `advance`: its status is MAX_STEPS."""
+    history = jnp.zeros((capacity,), jnp.result_type(state.objective))
+    return Fit(state, None, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
+
+
+def advance(step: Callable[[State], State], fit: Fit, *, tol, max_steps) -> Fit:
+    """A fit with the steps of `iterate` that are left to it, up to number ``max_steps``."""
 
     def unfinished(carry):
         state, steps, _ = carry
         # False for a residual or a tolerance of NaN, which therefore ends the loop.
         return (state.residual > tol) & (steps < max_steps)
 
-    def advance(carry):
+    def one_step(carry):
         state, steps, history = carry
         state = step(state)
         # Beyond the capacity the write is dropped, and the loop goes on.
         return state, steps + 1, history.at[steps].set(state.objective, mode="drop")
 
-    history = jnp.zeros((capacity,), jnp.result_type(state.objective)) if after is None else after.history
-    steps = jnp.int32(0) if after is None else after.steps
-    state, steps, history = jax.lax.while_loop(unfinished, advance, (state, steps, history))
+    state, steps, history = jax.lax.while_loop(unfinished, one_step, (fit.state, fit.steps, fit.history))
     return Fit(state, None, steps, status_of(state.residual, tol), history)
 
 

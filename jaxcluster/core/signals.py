@@ -10,13 +10,17 @@ writes the signal's number to a socket, and a thread that reads from it ends the
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from jaxcluster.core.messages import warn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that request a process to stop."""
@@ -35,7 +39,19 @@ EXIT_WORDS = {130: "Interrupted", 75: "Terminated"}
 GRACE_SECONDS = 0.5
 """Seconds for the main thread to reach its next `check_stopped`; checkpoints are saved in the rest of two seconds."""
 
+SECOND_PRESS_SECONDS = 2.0
+"""Seconds after Ctrl-C in which another one raises KeyboardInterrupt, also in the next fit of a loop over fits."""
+
+INTERRUPTED_MESSAGE = (
+    "Ctrl-C ended the fit early: its result is the best state so far, and its status INTERRUPTED. Press Ctrl-C twice "
+    "to leave a program that fits again and again."
+)
+"""Warning of a fit that Ctrl-C ended."""
+
 _requested: int | None = None
+_keeps_result = False
+_answered = False
+_last_press = -math.inf
 _stop_message = NOTHING_WRITTEN
 _hooks: list[Callable[[], None]] = []
 
@@ -111,6 +127,42 @@ def interruptible() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         clear_request()
+
+
+@contextmanager
+def keeping_result() -> Iterator[None]:
+    """Context of a fit that Ctrl-C ends early, with its best state so far and a warning, where it asks `interrupted`.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. In such a context, in that of a process with handlers of its own
+    and in other threads than the main one nothing changes.
+    """
+    global _keeps_result, _answered, _last_press
+    in_main = threading.current_thread() is threading.main_thread()
+    pressed_again = time.monotonic() - _last_press < SECOND_PRESS_SECONDS
+    if not in_main or pressed_again or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    _keeps_result, _answered = True, False
+    try:
+        with interruptible():
+            yield
+            if _answered:
+                _last_press = time.monotonic()
+                clear_request()
+                warn(INTERRUPTED_MESSAGE)
+    finally:
+        _keeps_result = False
+
+
+def interrupted() -> bool:
+    """True if Ctrl-C asks the fit to end with what it has; raises `Stopped` where it asks the whole process to end."""
+    global _answered
+    if _requested is None:
+        return False
+    if not _keeps_result:
+        check_stopped()
+    _answered = True
+    return True
 
 
 def clear_request() -> None:

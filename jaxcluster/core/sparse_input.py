@@ -36,7 +36,7 @@ def sparse_rows(x: Any) -> SparseRows:
     """
     matrix = as_csr(x if is_sparse(x) else scipy.sparse.csr_array(np.asarray(validation.check_matrix(x))))
     check_values(matrix)
-    return jax.device_put(pack(matrix, matrix.data.astype(float_dtype(matrix.dtype)), matrix.shape[0]))
+    return jax.device_put(pack(matrix, matrix.data.astype(float_dtype(matrix.dtype)), shape_of(matrix)[0]))
 
 
 def as_csr(x: Any, *, name: str = "x") -> scipy.sparse.csr_array:
@@ -130,6 +130,15 @@ def check_values(matrix: scipy.sparse.csr_array, *, name: str = "x") -> None:
     )
 
 
+def shape_of(matrix: Any) -> tuple[int, int]:
+    """Shape of a SciPy matrix, whose stubs say that it may be None.
+
+    Returns:
+        The numbers of rows and of columns.
+    """
+    return matrix.shape
+
+
 def pack(
     matrix: scipy.sparse.csr_array, values: np.ndarray, rows: int, tail: Any = lambda pieces: pieces
 ) -> SparseRows:
@@ -141,7 +150,7 @@ def pack(
         rows: number of rows with padding, at least n.
         tail: number of pieces -> number with padding.
     """
-    lengths = np.diff(matrix.indptr)
+    (_, d), lengths = shape_of(matrix), np.diff(matrix.indptr)
     width = _width(lengths)
     pieces = -(-np.maximum(lengths - width, 0) // TAIL_WIDTH)
     total = int(pieces.sum())
@@ -151,22 +160,17 @@ def pack(
     counts[: len(pieces)], starts[: len(pieces)] = pieces, np.cumsum(pieces) - pieces
     within = np.arange(width) < lengths[:, None]
     if not total:
-        return SparseRows(
-            *(_filled(entries, within, rows) for entries in (matrix.indices.astype(np.int32), values)),
-            starts,
-            counts,
-            *_no_tail(values.dtype),
-            matrix.shape[1],
-        )
+        columns, entries = (_filled(each, within, rows) for each in (matrix.indices.astype(np.int32), values))
+        return SparseRows(columns, entries, starts, counts, *_no_tail(values.dtype), n_columns=d)
     place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
     head = place < width
     last = np.repeat(lengths[pieces > 0] - width, pieces[pieces > 0])  # entries of the row in the tail
     number = np.arange(total) - np.repeat(starts[: len(pieces)], pieces)
     in_piece = np.arange(TAIL_WIDTH) < (last - TAIL_WIDTH * number)[:, None]
     tables = matrix.indices.astype(np.int32), values
-    heads = (_filled(entries[head], within, rows) for entries in tables)
-    tails = (_filled(entries[~head], in_piece, padded) for entries in tables)
-    return SparseRows(*heads, starts, counts, *tails, matrix.shape[1])
+    columns, entries = (_filled(each[head], within, rows) for each in tables)
+    tail_columns, tail_values = (_filled(each[~head], in_piece, padded) for each in tables)
+    return SparseRows(columns, entries, starts, counts, tail_columns, tail_values, n_columns=d)
 
 
 def _filled(entries, within, rows):

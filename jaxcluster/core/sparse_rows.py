@@ -69,6 +69,11 @@ class SparseRows:
         return self.values.shape[0], self.n_columns
 
     @property
+    def size(self) -> int:
+        """Number of entries that are held, padding included."""
+        return self.values.size + self.tail_values.size
+
+    @property
     def ndim(self) -> int:
         """2."""
         return 2

@@ -184,7 +184,8 @@ class Stream:
         enter_block(x, np.asarray(self.frame.origin), exponent, out[:n])
         weights[:n] = 1 if weight is None else weight
         out[n:], weights[n:] = 0, 0
-        return jax.device_put(Points(out, weights))
+        arrays: Any = (out, weights)
+        return jax.device_put(Points(*arrays))
 
     def sample_points(self) -> Points:
         """The sample in the frame."""

@@ -10,6 +10,8 @@ import io
 import json
 import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +30,14 @@ SNAPSHOT_ROWS = 1_000
 """Greatest number of samples in a snapshot."""
 
 
+LINE_SECONDS = 2.0
+"""Least time, in seconds, between two lines of a progress that is no terminal's."""
+
+
 class ProgressBar:
     """Progress bar of epochs on stderr, with the loss and the fraction of samples that changed their cluster.
+
+    Where stderr is no terminal, as in a notebook, it is a line now and then.
 
     Args:
         title: name of the training.
@@ -38,6 +46,7 @@ class ProgressBar:
     def __init__(self, title: str = "Training") -> None:
         self.title = title
         self._progress: Any = None
+        self._line, self._next_line = "", 0.0
 
     def on_train_begin(self, history: list[dict[str, float]], epochs: int) -> None:
         """Show the bar."""
@@ -51,13 +60,19 @@ class ProgressBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[record]}", markup=False),
         )
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        # As text in a notebook too: widgets need another package.
+        console = Console(stderr=True, force_jupyter=False)
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._progress.start()
         self._task = self._progress.add_task(self.title, total=epochs, completed=len(history), record="")
 
     def __call__(self, report: EpochReport) -> None:
         """Advance the bar."""
-        self._progress.update(self._task, completed=len(report.history), record=format_record(report.record))
+        record = format_record(report.record)
+        self._line = f"{self.title}: {len(report.history):,}/{report.epochs:,}, {record}"
+        if time.monotonic() >= self._next_line:
+            self._print_line()
+        self._progress.update(self._task, completed=len(report.history), record=record)
 
     def on_train_end(self, result: TrainResult) -> None:
         """Stop the bar, and leave it on the terminal."""
@@ -67,6 +82,13 @@ class ProgressBar:
         """Stop the bar, and leave it on the terminal."""
         if self._progress is not None:
             self._progress.stop()
+            self._print_line()
+
+    def _print_line(self):
+        """Print the last epoch, unless it has been printed or is on the bar of a terminal."""
+        if self._progress.disable and self._line:
+            print(self._line, file=sys.stderr, flush=True)
+        self._line, self._next_line = "", time.monotonic() + LINE_SECONDS
 
 
 class JsonLines:

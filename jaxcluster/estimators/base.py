@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
@@ -35,6 +35,7 @@ from jaxcluster.estimators.input_tables import (
     numeric_table,
     of_samples_or_source,
 )
+from jaxcluster.estimators.progress import PrintsSteps
 from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.types import Absent, Fit, KeyArray, Status
@@ -50,7 +51,7 @@ PER_SAMPLE_METHODS = ("predict", "transform", "predict_proba", "score_samples")
 """Methods with one result for each sample, which compute those of a source of rows block by block."""
 
 
-class Estimator(BaseEstimator):
+class Estimator(PrintsSteps, BaseEstimator):
     """Base of all estimators: conversion to and from the functions of `jaxcluster.cluster`.
 
     Samples are computed in float32, or in float64 if they are float64 and JAX's x64 mode is on, relative to their
@@ -171,12 +172,6 @@ class Estimator(BaseEstimator):
             sample_weight: (n_samples,) their weights in the fit, or None.
         """
         return {}
-
-    def _print_history(self) -> None:
-        """Print the objective of every step if the estimator has ``verbose`` and it is set."""
-        if getattr(self, "verbose", False):
-            for step, objective in enumerate(self.history_, start=1):
-                print(f"{type(self).__name__} step {step}: {objective:.6g}")
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
         """Samples as a NumPy array of finite numbers, or a CSR matrix of them where the class takes sparse rows.
@@ -383,11 +378,14 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         if not callable(self.init):
             return function(key, X, self.n_clusters, init=self.init, n_init=runs, **options)
         # One call per run, each with its own initial centers.
-        fits = [
-            function(key, X, self.n_clusters, init=start, n_init=1, **options)
-            for start in self._starts_from_callable(X, runs)
-        ]
-        return min(fits, key=lambda fit: float(fit[0].state.inertia))
+        fits = []
+        with signals.keeping_result():
+            for start in self._starts_from_callable(X, runs):
+                fits.append(function(key, X, self.n_clusters, init=start, n_init=1, **options))
+                if signals.interrupted():
+                    break
+        fit, frame = min(fits, key=lambda fit: float(fit[0].state.inertia))
+        return (fit._replace(status=fits[-1][0].status) if len(fits) < runs else fit), frame
 
     def _publish(self, fit: Fit, frame: Frame | None, X: Any, weights: np.ndarray | None) -> Fit:
         """Set the fitted attributes that all methods with centers have; return the fit as NumPy arrays."""

@@ -57,7 +57,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         warm_start: initialize by the last fit, if there is one.
-        verbose: print the lower bound of every step after the fit.
+        verbose: print the lower bound of every step as the fit goes on, and the time that is left at most.
         verbose_interval: accepted for compatibility with scikit-learn.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
 
@@ -132,20 +132,21 @@ class BayesianGaussianMixture(MixtureEstimator):
         warm = self.warm_start and self.__sklearn_is_fitted__()
         X = self._validate(X, reset=True)
         self._check_params(*X.shape)
-        fitted = fit_framed(
-            as_key(self.random_state),
-            X,
-            self.n_components,
-            em_options(self.covariance_type, self.precision, False),
-            weights=self._check_weights(sample_weight, X.shape[0]),
-            init=self._state() if warm else self.init_params,
-            n_init=self.n_init,
-            tol=self.tol,
-            max_steps=self.max_iter,
-            reg_covar=self.reg_covar,
-            prior_type=self.weight_concentration_prior_type,
-            prior_params=self._priors(),
-        )
+        with self._printed_live():
+            fitted = fit_framed(
+                as_key(self.random_state),
+                X,
+                self.n_components,
+                em_options(self.covariance_type, self.precision, False),
+                weights=self._check_weights(sample_weight, X.shape[0]),
+                init=self._state() if warm else self.init_params,
+                n_init=self.n_init,
+                tol=self.tol,
+                max_steps=self.max_iter,
+                reg_covar=self.reg_covar,
+                prior_type=self.weight_concentration_prior_type,
+                prior_params=self._priors(),
+            )
         self._publish(*fitted)
         return self
 

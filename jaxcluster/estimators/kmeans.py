@@ -26,6 +26,7 @@ ALGORITHMS = ("lloyd", "elkan")
 @register(
     "kmeans",
     takes_sources=True,
+    starts=10,
     choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
 )
 @dataclass(eq=False, repr=False)
@@ -43,7 +44,7 @@ class KMeans(CenterEstimator):
             is "random" or a callable, else 1.
         max_iter: maximum number of steps of a run.
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features.
-        verbose: print the inertia of every step after the fit.
+        verbose: print the inertia of every step, of each start, as the fit goes on, and the time that is left at most.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         copy_x: accepted for compatibility with scikit-learn; X is never changed.
@@ -116,7 +117,8 @@ class KMeans(CenterEstimator):
             )
         weights = self._check_weights(sample_weight, X.shape[0])
         runs = self._n_runs(auto=kmeans.AUTO_RESTARTS)
-        fit, frame = self._best_fit(X, weights, runs)
+        with self._printed_live():
+            fit, frame = self._best_fit(X, weights, runs)
         fit = self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)
         self._print_convergence(float(fit.state.residual))
@@ -128,12 +130,11 @@ class KMeans(CenterEstimator):
         validation.check_choice("metric", self.metric, kmeans.METRICS)
         matrix_precision(self.precision)
 
-    def _print_history(self):
-        """Print the inertia of every step in scikit-learn's format, if ``verbose`` is set."""
-        if self.verbose:
-            print("Initialization complete")
-            for step, inertia in enumerate(self.history_):
-                print(f"Iteration {step}, inertia {inertia:.6g}.")
+    _start_line = "Initialization complete"
+
+    def _step_line(self, step, objective):
+        """Line of a step in scikit-learn's format."""
+        return f"Iteration {step}, inertia {objective:.6g}."
 
     def _print_convergence(self, shift):
         if not self.verbose or self.status_ != Status.CONVERGED:

@@ -27,6 +27,7 @@ AUTO_RESTARTS = 3
 @register(
     "minibatch-kmeans",
     reported=("inertia_", "n_iter_", "n_steps_"),
+    starts=10,
     objective="smoothed inertia per row",
 )
 @dataclass(eq=False, repr=False)
@@ -42,7 +43,7 @@ class MiniBatchKMeans(CenterEstimator):
             ``init(X, n_clusters, random_state)`` that returns them.
         max_iter: maximum number of epochs (passes over the samples).
         batch_size: samples per batch, at most n_samples.
-        verbose: print the smoothed inertia of every batch after the fit.
+        verbose: print the smoothed inertia of every batch as the fit goes on, and the time that is left at most.
         compute_labels: True to keep ``labels_``; in `partial_fit` also to compute labels and inertia.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
@@ -106,19 +107,20 @@ class MiniBatchKMeans(CenterEstimator):
         self._check_params(*X.shape)
         weights = self._check_weights(sample_weight, X.shape[0])
         batch_size = min(self.batch_size, X.shape[0])
-        fit, frame = minibatch.fit_framed(
-            as_key(self.random_state),
-            X,
-            self.n_clusters,
-            weights=weights,
-            batch_size=batch_size,
-            max_epochs=self.max_iter,
-            tol=self.tol,
-            max_no_improvement=self.max_no_improvement,
-            init_size=self._n_init_rows(),
-            reassignment_ratio=self.reassignment_ratio,
-            **self._start(X, weights),
-        )
+        with self._printed_live():
+            fit, frame = minibatch.fit_framed(
+                as_key(self.random_state),
+                X,
+                self.n_clusters,
+                weights=weights,
+                batch_size=batch_size,
+                max_epochs=self.max_iter,
+                tol=self.tol,
+                max_no_improvement=self.max_no_improvement,
+                init_size=self._n_init_rows(),
+                reassignment_ratio=self.reassignment_ratio,
+                **self._start(X, weights),
+            )
         self._store_stream_state(fit.state)
         if self._lacks_distinct_rows(fit, X, weights):
             fit = fit._replace(status=jax.numpy.int32(Status.EMPTY_CLUSTERS))
@@ -183,13 +185,13 @@ class MiniBatchKMeans(CenterEstimator):
             return False
         return distinct_rows(X, counted) < self.n_clusters
 
+    def _step_line(self, step, objective):
+        return f"Minibatch step {step + 1}: ewa inertia: {objective:.6g}"
+
     def _print_history(self):
-        """Print the smoothed inertia of every batch and the stopping criterion, if ``verbose`` is set."""
-        if not self.verbose:
-            return
-        for step, inertia in enumerate(self.history_, start=1):
-            print(f"Minibatch step {step}: ewa inertia: {inertia:.6g}")
-        if self.status_ == Status.CONVERGED:
+        """Print the smoothed inertia of batches that were not shown, and the criterion, if ``verbose`` is set."""
+        super()._print_history()
+        if self.verbose and self.status_ == Status.CONVERGED:
             reason = "lack of improvement in inertia" if self._lacks_improvement() else "small centers change"
             print(f"Converged ({reason}) at step {len(self.history_)}")
 

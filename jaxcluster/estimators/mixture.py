@@ -230,7 +230,7 @@ class MixtureEstimator(DensityMixin, Estimator):
                 f"is no more than reg_covar={self.reg_covar} or rounding. Pass fewer components, a larger reg_covar, "
                 "columns of a larger scale, or covariance_type='diag'."
             )
-        elif not self.converged_ and self.max_iter > 0:
+        elif self.status_ == Status.MAX_STEPS and self.max_iter > 0:
             message = (
                 f"{type(self).__name__} did not converge in max_iter={self.max_iter} steps. Raise max_iter or tol, or "
                 "look for degenerate data."
@@ -282,6 +282,7 @@ def _roots_and_precisions(covariance, covariances):
 
 @register(
     "gmm",
+    starts=3,
     objective="lower bound (nats per row)",
     takes_missing=True,
     takes_sources=True,
@@ -307,7 +308,7 @@ class GaussianMixture(MixtureEstimator):
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
         order: None, or "canonical" to fit the samples sorted by value: permuted samples then have the same labels.
         warm_start: initialize by the mixture of the last fit, if there is one.
-        verbose: print the lower bound of every step after the fit.
+        verbose: print the lower bound of every step as the fit goes on, and the time that is left at most.
         verbose_interval: accepted for compatibility with scikit-learn.
         missing: True to integrate out NaN cells, in the fit and for new samples.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
@@ -388,11 +389,13 @@ class GaussianMixture(MixtureEstimator):
             raise ValueError("batch_size= draws batches of rows in memory: pass None for a source of rows.")
         if self.batch_size is None:
             options |= {"n_init": self.n_init, "max_steps": self.max_iter}
-            fitted = fit_framed(key, X, self.n_components, em, **options)
+            with self._printed_live():
+                fitted = fit_framed(key, X, self.n_components, em, **options)
         else:
             options |= {"decay": self.decay, "max_epochs": self.max_iter, "init_size": None, "max_no_improvement": 10}
             options["batch_size"] = min(validation.check_count("batch_size", self.batch_size), X.shape[0])
-            fitted = minibatch_fit_framed(key, X, self.n_components, em, **options)
+            with self._printed_live():
+                fitted = minibatch_fit_framed(key, X, self.n_components, em, **options)
         self._publish(*fitted)
         self._stream_state = None
         return self

@@ -25,6 +25,7 @@ class EstimatorInfo(NamedTuple):
         clusters: the parameter that holds the number of clusters; None where the method finds it, or needs none.
         steps: the parameter that bounds the steps or epochs; None where there is none.
         init: the parameter that chooses the initialization; None where there is none.
+        starts: ``n_init`` of a fit of the command line, where it is not the default of the class.
         reported: fitted scalar attributes worth showing, in order.
         objective: what ``history_`` holds, in words; None where there is no history.
         best: "min" or "max", the direction in which the objective improves.
@@ -45,6 +46,7 @@ class EstimatorInfo(NamedTuple):
     clusters: str | None = None
     steps: str | None = None
     init: str | None = None
+    starts: int | None = None
     reported: tuple[str, ...] = ()
     objective: str | None = None
     best: str = "min"

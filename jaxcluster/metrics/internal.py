@@ -30,7 +30,7 @@ from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.metrics.contingency import EncodedLabels, encode
-from jaxcluster.metrics.silhouette import silhouette_arguments, tiled_silhouettes
+from jaxcluster.metrics.silhouette import silhouette_arguments, silhouettes
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.metric_space import checked_distances, host_distance
 from jaxcluster.ops.sparse_distance import distances_to_all
@@ -104,7 +104,7 @@ def silhouette_samples(
     if _is_traceable(metric, X) if callable(metric) else many and metric in DEVICE_METRICS:
         limit_programs()
         arguments, program = silhouette_arguments(X, encoded, metric, p)
-        return np.asarray(tiled_silhouettes(*arguments, **program))[: len(X)].astype(dtype)
+        return silhouettes(*arguments, **program)[: len(X)].astype(dtype)
     wide = X.astype(np.float64)
     distance = partial(checked_distances, host_distance(metric, wide, p=p))
 

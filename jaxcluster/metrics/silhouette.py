@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core import chunks
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.preparation import padded_size
@@ -222,12 +223,28 @@ def _block_layout(encoded, order, block, capacity, blocks):
     return BlockLayout(index, owner, first, size)
 
 
+def silhouettes(rows: CenteredSamples, layout: BlockLayout, k: Any, tiles: Any, *, tile: int, **program: Any) -> Any:
+    """`tiled_silhouettes` on the host, (n,), computed in parts between which Ctrl-C raises KeyboardInterrupt."""
+    rows, layout = jax.device_put((rows, layout))
+    out = np.zeros(rows.x.shape[0], rows.x.dtype)
+
+    def run(first, stop):
+        part = np.asarray(tiled_silhouettes(rows, layout, k, np.int32(stop), np.int32(first), tile=tile, **program))
+        # The last tile of all reaches to the last row.
+        done = slice(first * tile, stop * tile)
+        out[done] = part[done]
+
+    chunks.in_parts(run, int(tiles), work=tile * rows.x.size)
+    return out
+
+
 @partial(jax.jit, static_argnames=("metric", "p", "block", "tile"))
 def tiled_silhouettes(
     rows: CenteredSamples,
     layout: BlockLayout,
     k: Int[Array, ""],
     tiles: Int[Array, ""],
+    first: Int[Array, ""] | int = 0,
     *,
     metric: str | Callable,
     p: float,
@@ -240,6 +257,7 @@ def tiled_silhouettes(
         rows: the samples; labels are in [0, k).
         layout: the samples by cluster.
         k, tiles: numbers of clusters and of tiles.
+        first: number of the first tile to compute; silhouettes of the tiles before it are 0.
         metric: as in `silhouette_arguments`; "refined" is "euclidean" for clusters with far groups.
         p: Minkowski's power.
         block: samples per block of the layout.
@@ -263,7 +281,7 @@ def tiled_silhouettes(
         samples = SampleTile(cut(rows.x), index, label, rows.high[label], rows.low[label], is_zero)
         return jax.lax.dynamic_update_slice_in_dim(out, _tile_scores(sums_to, samples, layout.size, k), start, 0)
 
-    return jax.lax.fori_loop(0, tiles, update_tile, jnp.zeros_like(rows.x[:, 0]))
+    return jax.lax.fori_loop(first, tiles, update_tile, jnp.zeros_like(rows.x[:, 0]))
 
 
 def _tile_scores(sums_to, rows, size, k):

@@ -75,7 +75,8 @@ def cluster_offsets(
         return cluster_sums(Points(x - centers[labels], weight), labels, centers.shape[0]), ()
 
     if isinstance(points.x, SparseRows):
-        tile = tile_rows(*points.x.shape, DENSE_TILE)
+        n, d = points.x.shape
+        tile = tile_rows(n, d, DENSE_TILE)
     return fold_rows(of_tile, (points, labels), tile=tile)[0]
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.distance import HIGHEST
-from jaxcluster.types import Array, Float, Int, KeyArray, Status
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Status
 
 MAX_DENSE_ROWS = 512
 """Number of rows up to which the operator is a dense matrix, decomposed by LAPACK."""
@@ -112,18 +112,31 @@ def smallest_eigenpairs(
         `Eigenpairs`.
     """
     null = jnp.zeros((start.shape[0], 1), start.dtype) if null is None else null
-    wanted = k - jnp.sum(jnp.any(null != 0, axis=0), dtype=jnp.int32)
-    if start.shape[0] == start.shape[1]:
-        vectors, fit = _all_eigenvectors(product, null, upper), None
-    else:
-        step = partial(_step, product, null, wanted, upper, tol)
-        fit = iterate(step, _initial_state(start, wanted, upper), tol=tol, max_steps=max_steps)
-        vectors = fit.state.vectors
+    wanted = count_wanted(k, null)
+    if is_dense(start):
+        return eigenpairs_of(product, k, null, wanted, tol, all_eigenvectors(product, null, upper))
+    state = initial_state(start, wanted, upper)
+    fit = iterate(partial(step, product, null, wanted, upper, tol), state, tol=tol, max_steps=max_steps)
+    return eigenpairs_of(product, k, null, wanted, tol, fit.state.vectors, fit)
+
+
+def is_dense(start: Float[Array, "n b"]) -> bool:
+    """True if the block has a column for each row, for a dense decomposition in place of an iteration."""
+    return start.shape[0] == start.shape[1]
+
+
+def count_wanted(k: int, null: Float[Array, "n m"]) -> Int[Array, ""]:
+    """Number of the k eigenpairs that are not given by ``null``, as `smallest_eigenpairs` takes it."""
+    return k - jnp.sum(jnp.any(null != 0, axis=0), dtype=jnp.int32)
+
+
+def eigenpairs_of(product, k: int, null, wanted, tol, vectors: Float[Array, "n b"], fit: Fit | None = None):
+    """`Eigenpairs` of an iteration that has ended, or of a dense decomposition, which has no ``fit``."""
     place = jnp.arange(k, dtype=jnp.int32) - (k - wanted)
     place = jnp.where(place < 0, jnp.arange(k, dtype=jnp.int32), null.shape[1] + place)
     vectors = jnp.concatenate([null, vectors], axis=1)[:, place]
     values, residuals = rayleigh(product, vectors)
-    steps, history = (jnp.int32(0), jnp.zeros((0,), start.dtype)) if fit is None else (fit.steps, fit.history)
+    steps, history = (jnp.int32(0), jnp.zeros((0,), vectors.dtype)) if fit is None else (fit.steps, fit.history)
     status = status_of(residuals, tol, None if fit is None else fit.status)
     return Eigenpairs(values, vectors, residuals, steps, status, history)
 
@@ -155,20 +168,21 @@ def random_start(key: KeyArray, n: int, k: int, dtype) -> Float[Array, "n b"]:
     return jax.random.normal(key, (n, block_width(k, n)), dtype)
 
 
-def _all_eigenvectors(product, null, upper):
+def all_eigenvectors(product, null, upper):
     """All eigenvectors of the operator, ascending, those of ``null`` last."""
     matrix = product(jnp.eye(null.shape[0], dtype=null.dtype)) + 2 * upper * _multiply(null, null.T)
     return jnp.linalg.eigh((matrix + matrix.T) / 2)[1]
 
 
-def _initial_state(start, wanted, upper):
+def initial_state(start, wanted, upper):
     """State before the first step: the filter takes the spectrum for evenly distributed."""
     values = jnp.linspace(0, upper / 2, start.shape[1], dtype=start.dtype)
     residual = jnp.where(wanted > 0, jnp.inf, 0.0).astype(start.dtype)
     return SubspaceState(start, values, jnp.full_like(values, jnp.inf), jnp.sum(values), residual)
 
 
-def _step(product, null, wanted, upper, tol, state):
+def step(product, null, wanted, upper, tol, state: SubspaceState) -> SubspaceState:
+    """One step of the iteration: filter the block, and take its Ritz vectors."""
     block = _chebyshev_filter(product, state, upper)
     return _rayleigh_ritz(product, block - _multiply(null, _multiply(null.T, block)), wanted, tol)
 

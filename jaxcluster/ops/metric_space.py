@@ -4,7 +4,6 @@ The distance of two rows of a `MetricSpace` is a function of Σ|difference|^powe
 by their bounding boxes. A `DistanceOracle` knows distances only and is asked for a few rows at a time. The definitions
 of the metrics are those of `jaxcluster.ops.distance`.
 
->>> import numpy as np
 >>> space = as_metric_space(np.array([[0.0, 0.0], [3.0, 4.0]]))
 >>> space.rows(np.array([0])).tolist()
 [[0.0, 5.0]]
@@ -12,7 +11,7 @@ of the metrics are those of `jaxcluster.ops.distance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import translated_alike
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sparse_rows import is_sparse
@@ -38,7 +37,7 @@ PLAIN_EXPONENTS = (-30, 40)
 """Range of the exponent of the typical length in which no unit is changed: distances are rounded as in scikit-learn."""
 
 LARGEST_EXPONENT = 1000
-"""Bound on the exponent of a rescaled coordinate: differences of coordinates up to 2¹⁰⁰⁰ are finite in float64."""
+"""Bound on the exponent of a rescaled coordinate: differences up to 2¹⁰⁰⁰ are finite in float64."""
 
 SIZE_ROWS = 1024
 """Number of sampled rows for the typical length."""
@@ -101,9 +100,9 @@ def as_metric_space(
     """Metric space of rows under a metric.
 
     Args:
-        x: (n_samples, n_features) finite concrete rows, also sparse for metrics in `jaxcluster.ops.sparse_distance`; or
-            (n_samples, n_samples) distances, dense or SciPy sparse, for the metric "precomputed". A missing entry of a
-            sparse matrix is infinite, and 0 on the diagonal. A missing or infinite entry of a pair is as the other one.
+        x: (n_samples, n_features) finite concrete rows, sparse ones for metrics in `jaxcluster.ops.sparse_distance`; or
+            (n_samples, n_samples) distances, dense or sparse, for the metric "precomputed". A missing entry of a sparse
+            matrix is infinite, 0 on the diagonal; a missing or infinite entry of a pair is as the other one.
         metric: a name in `jaxcluster.ops.distance.METRICS`, "precomputed", or a function of two matrices of rows,
             (m, d) and (n, d), that returns (m, n) distances, or of two rows that returns a number.
         p: the power of "minkowski", at least 1.
@@ -221,10 +220,12 @@ def _add_up(columns, power) -> Any:
     return total
 
 
-def tiles(n: int, others: int | None = None) -> list[np.ndarray]:
-    """Row numbers in groups whose distances to all n rows, or to ``others`` rows, fit `TILE`."""
+def tiles(n: int, others: int | None = None) -> Iterator[np.ndarray]:
+    """Row numbers in groups whose distances to all n rows, or to ``others`` rows, fit `TILE`; each looks for Ctrl-C."""
     step = max(1, TILE // (n if others is None else others))
-    return [np.arange(start, min(start + step, n)) for start in range(0, n, step)]
+    for start in range(0, n, step):
+        signals.check_stopped()
+        yield np.arange(start, min(start + step, n))
 
 
 def _pairwise(metric, rows, p=2.0):

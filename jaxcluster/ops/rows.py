@@ -61,7 +61,7 @@ def squared_norms(x: Rows) -> Float[Array, " n"]:
     return _entry_sums(x, lambda _, columns, values: jnp.square(values))
 
 
-def normalize(x: Rows) -> Rows:
+def normalize(x: Rows) -> Any:
     """Rows scaled to length 1; rows of zeros stay zero. Sparse ones are near 1 already, by `prepare`."""
     if not isinstance(x, SparseRows):
         return distance.normalize(x)

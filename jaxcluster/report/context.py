@@ -35,6 +35,7 @@ ENDINGS = {
     Status.EMPTY_CLUSTERS: "empty clusters",
     Status.COLLAPSED: "collapsed",
     Status.PRECISION: "precision limit",
+    Status.INTERRUPTED: "interrupted",
 }
 """Status of a run, in a word or two."""
 
@@ -48,6 +49,7 @@ WARNINGS = {
     "vanishing. Ask for fewer components, pass a larger reg_covar, or try another covariance type.",
     Status.PRECISION: "Some rows differ by less than the computation can tell apart, so their clusters may not be "
     "those of exact arithmetic. Compute in float64 (jax_enable_x64), or scale the columns.",
+    Status.INTERRUPTED: "Ctrl-C ended the run before it had converged: what follows is its best state so far.",
 }
 """Warning and remedy for each status, in words of the library."""
 
@@ -60,6 +62,7 @@ SHELL = {
     "--covariance.",
     Status.PRECISION: "some rows differ by less than the computation can tell apart, so their clusters may not be "
     "those of exact arithmetic. Set JAX_ENABLE_X64=1 before the command, or pass --scale standard.",
+    Status.INTERRUPTED: "Ctrl-C ended the fit before it had converged.",
 }
 """The same in a line for the command line, in words of its options."""
 

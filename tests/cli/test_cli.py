@@ -210,8 +210,8 @@ def test_score_compares_two_files(run, flowers, estimator, tmp_path):
 def test_weights_from_a_column_are_not_clustered(scaled, tmp_path):
     weights = np.random.default_rng(2).integers(0, 3, N).astype(np.float32)
     weights[rows_and_species()[1] == "rose"] = 0
-    expected = jaxcluster.KMeans(K, random_state=0).fit(scaled, sample_weight=weights)
-    assert np.any(expected.labels_ != jaxcluster.KMeans(K, random_state=0).fit(scaled).labels_)
+    expected = jaxcluster.KMeans(K, n_init=10, random_state=0).fit(scaled, sample_weight=weights)
+    assert np.any(expected.labels_ != jaxcluster.KMeans(K, n_init=10, random_state=0).fit(scaled).labels_)
     table = write_csv(tmp_path / "x.csv", {"w": weights, **dict(zip(NAMES, scaled.T, strict=True))})
     np.save(tmp_path / "x.npy", np.column_stack([scaled[:, :2], weights, scaled[:, 2:], np.arange(N) % 2]))
     np.save(tmp_path / "w.npy", weights)
@@ -236,7 +236,7 @@ def test_options_and_parameters_reach_the_estimator(scaled, tmp_path):
     assert (chosen["batch_size"], chosen["max_no_improvement"], chosen["init_size"]) == (64, 7, None)
 
     call("fit", "kmeans", tmp_path / "x.npy", *common, "--metric", "cosine", "--tol", "0.5", "--max-iter", 7)
-    expected = jaxcluster.KMeans(K, random_state=0, metric="cosine", tol=0.5, max_iter=7).fit(scaled)
+    expected = jaxcluster.KMeans(K, n_init=10, random_state=0, metric="cosine", tol=0.5, max_iter=7).fit(scaled)
     np.testing.assert_array_equal(read_labels(tmp_path / "run" / "labels.csv"), expected.labels_)
     silhouette = read_json(tmp_path / "run" / "metrics.json")["internal"]["silhouette"]
     assert silhouette == pytest.approx(oracle.silhouette_score(scaled, expected.labels_, metric="cosine"), abs=1e-5)

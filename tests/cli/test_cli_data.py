@@ -177,7 +177,7 @@ def test_weights_are_found_by_name_and_by_place(table):
     weights = np.r_[np.ones(29), 500]
     frame = pd.DataFrame(np.column_stack([table, weights]), columns=["a", "b", "c", "w"])
     frame.to_csv("weighted.csv")
-    expected = jaxcluster.KMeans(2, random_state=0).fit(table, sample_weight=weights)
+    expected = jaxcluster.KMeans(2, n_init=10, random_state=0).fit(table, sample_weight=weights)
     for words in (("--weights", "w"), ("--weights", 4), ("--weights", -1, "--columns", "a,b,c")):
         call("fit", "kmeans", "weighted.csv", "--k", 2, *words, "--out", "run", *QUICK)
         np.testing.assert_allclose(jaxcluster.load("run/model").cluster_centers_, expected.cluster_centers_, rtol=1e-6)

@@ -43,7 +43,7 @@ def mixture(flowers, tmp_path_factory):
 @pytest.fixture(scope="module")
 def gaussians(scaled):
     """The estimator that the run should have fitted."""
-    return ESTIMATORS["gmm"](K, random_state=3, **MIXTURE).fit(scaled)
+    return ESTIMATORS["gmm"](K, n_init=3, random_state=3, **MIXTURE).fit(scaled)
 
 
 def test_a_mixture_leaves_the_files_of_any_run(mixture, gaussians, scaled):
@@ -109,7 +109,7 @@ def test_weights_count_in_the_scores_of_a_mixture(scaled, tmp_path):
     np.save(tmp_path / "w.npy", weights)
     given = ("--weights", tmp_path / "w.npy", "--quiet", "--no-report")
     call("fit", "gmm", tmp_path / "x.npy", "--k", K, *MIXTURE_OPTIONS, *given, "--out", tmp_path / "run")
-    expected = ESTIMATORS["gmm"](K, random_state=0, **MIXTURE).fit(scaled, sample_weight=weights)
+    expected = ESTIMATORS["gmm"](K, n_init=3, random_state=0, **MIXTURE).fit(scaled, sample_weight=weights)
     scores = read_json(tmp_path / "run" / "metrics.json")["internal"]
     log_p = expected.score_samples(scaled)
     assert scores["log_likelihood"] == pytest.approx(np.average(log_p, weights=weights), rel=1e-4)

@@ -11,7 +11,7 @@ from command_line import call, refuse
 from jaxcluster import datasets, hdbscan, kmeans, optics, spectral
 from jaxcluster.cli import options
 from jaxcluster.cli.fit import method_command
-from jaxcluster.cli.method_options import PYTHON_ONLY, WITHOUT_OPTION, documented, parse
+from jaxcluster.cli.method_options import PYTHON_ONLY, WITHOUT_OPTION, documented, make_estimator, parse
 from jaxcluster.deep.autoencoder import LIKELIHOODS
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
@@ -108,3 +108,12 @@ def test_options_may_stand_before_the_method(tmp_path):
 def test_unknown_option_is_answered_with_known_ones(tmp_path):
     line = refuse("fit", "dbscan", "iris", "--nonsense", 1, "--out", tmp_path / "run")
     assert re.search("No such option: --nonsense.*The options of jaxcluster fit dbscan are --out.*--eps", line)
+
+
+def test_a_command_takes_several_starts():
+    assert make_estimator("kmeans", {"n_clusters": 3}, []).n_init == 10
+    assert make_estimator("gmm", {"n_components": 3}, []).n_init == 3
+    assert make_estimator("kmeans", {"n_clusters": 3, "n_init": "auto"}, []).n_init == "auto"
+    assert make_estimator("kmeans", {"n_clusters": 3}, ["n-init=2"]).n_init == 2
+    assert make_estimator("balanced-kmeans", {"n_clusters": 3}, []).n_init == "auto"
+    assert "[default: 10]" in next(param.help for param in method_command("kmeans").params if param.name == "n_init")

@@ -28,7 +28,7 @@ from jaxcluster.cluster.lloyd_host import (
 )
 from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
@@ -103,6 +103,7 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: Any, x: Any, k: Any, *, size_min: Any, size_max: Any, init: Any, n_init: Any, tol: Any, max_steps: Any
 ) -> tuple[Fit, Frame]:

@@ -29,6 +29,7 @@ from jaxcluster.cluster.bayesian_gmm.variational_em import (
     step,
 )
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.em_run import step_work
 from jaxcluster.cluster.gmm.fit import FramedFit, check_traced_options, em_options
 from jaxcluster.cluster.gmm.inference import correct_rounding, far_rows, host_posterior, replace_at
 from jaxcluster.cluster.gmm.init import (
@@ -36,16 +37,17 @@ from jaxcluster.cluster.gmm.init import (
     GMMInit,
     center_init,
     check_init,
+    cluster_in_chunks,
     initial_responsibilities,
     one_hot_responsibilities,
 )
 from jaxcluster.cluster.gmm.state import covariance_type_of, public_history, ridge_in_frame, wide_means
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run, vmap_in_chunks
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
 from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
@@ -163,6 +165,7 @@ def fit(
     ).fit
 
 
+@signals.keeping_result()
 def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, prior_type, prior_params
 ) -> FramedFit:
@@ -186,7 +189,13 @@ def fit_framed(
     static = StaticOptions(vb, k, start.method, 1 if _is_deterministic(initial) else runs, history_capacity(max_steps))
     traced = TracedOptions(tol, max_steps, ridge.value)
     prior = priors.center_prior(prior_params, frame, points.x.dtype)
-    fitted, far = _solve(static, key, points, frame.weight_exponent, initial, prior, traced)
+    arguments = key, points, frame.weight_exponent, initial, prior, traced
+    work = static.runs * step_work(options, points.x.shape, k)
+    if chunks.is_long(work, max_steps, *arguments):
+        # What observers see is up to a constant, as the last one is.
+        fitted, far = _solve_in_chunks(static, *arguments, np.negative)
+    else:
+        fitted, far = _solve(static, *arguments)
     public = _finalize(options, fitted, far, x, prepared, ridge)
     means = None if validation.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
     return FramedFit(public, frame, means)
@@ -248,15 +257,41 @@ def _is_deterministic(initial):
 @partial(jax.jit, static_argnums=0)
 def _solve(static, key, points, weight_exponent, initial, params, traced):
     """Fit in the frame, its state a `BayesianGMMState`, and the mask of far samples."""
+    options = static.vb.em
+    points, prior = _complete_prior(static, points, weight_exponent, params, traced)
+    best = partial(_best_run, static)
+    run = best if options.axis_name else vmap_in_chunks(best)
+    return _end(static, run(points, initial, prior, traced, key), points, prior, traced)
+
+
+def _solve_in_chunks(static, key, points, weight_exponent, initial, params, traced, shown):
+    """`_solve` of concrete samples, one start after the other, which Ctrl-C can end."""
+    points, prior = _compiled_prior(static, points, weight_exponent, params, traced)
+    options, k = static.vb.em, static.k
+
+    def run(key):
+        clustering = None
+        if initial.posterior is None:
+            clustering = cluster_in_chunks(options, static.method, key, points, initial.init, None, k)
+        samples, fit = _compiled_start(static, points, initial, prior, key, clustering)
+        work = step_work(options, points.x.shape, k)
+        limits = {"tol": traced.tol, "max_steps": traced.max_steps}
+        return chunks.resume(chunks.bind(step, static.vb, samples, prior), fit, **limits, work=work, shown=shown)
+
+    return _compiled_end(static, chunks.best_of_starts(run, key, static.runs), points, prior, traced)
+
+
+def _complete_prior(static, points, weight_exponent, params, traced):
+    """Samples with the weights of the caller, and the prior."""
     options, dtype = static.vb.em, points.x.dtype
     # The priors are added to weights as counts of samples, so the frame's power of two is removed from the weights.
     row = times_power_of_two(jnp.ones((), dtype), weight_exponent)
     prior = priors.complete_prior(options, params, points, static.k, jnp.asarray(traced.reg).astype(dtype), row)
-    points = points._replace(weight=times_power_of_two(points.weight, -weight_exponent))
-    best = partial(_best_run, static)
-    run = best if options.axis_name else vmap_in_chunks(best)
-    fitted = run(points, initial, prior, traced, key)
-    state = fitted.state
+    return points._replace(weight=times_power_of_two(points.weight, -weight_exponent)), prior
+
+
+def _end(static, fitted, points, prior, traced):
+    options, state = static.vb.em, fitted.state
     components = components_of(state.posterior)
     labels, log_p = em.label(options, components, points.x.T)
     # Without any step the bound is -inf; the status must not be NOT_FINITE for that.
@@ -273,18 +308,26 @@ def _best_run(static, points, initial, prior, traced, key):
 
 def _run(static, points, initial, prior, traced, key):
     """One run from one initialization; its state is a `VBState`."""
+    samples, fit = _start(static, points, initial, prior, key)
+    return advance(partial(step, static.vb, samples, prior), fit, tol=traced.tol, max_steps=traced.max_steps)
+
+
+def _start(static, points, initial, prior, key, clustering=None):
     samples = em.transpose_points(points)
     if initial.posterior is None:
-        posterior, collapsed = _first_posterior(static, key, points, samples, initial.init, prior)
+        posterior, collapsed = _first_posterior(static, key, points, samples, initial.init, prior, clustering)
     else:
         posterior = with_factor(static.vb.em.covariance_type, initial.posterior)
         collapsed = jnp.zeros((static.k,), bool)
-    advance = partial(step, static.vb, samples, prior)
-    state = init_state(posterior, collapsed)
-    return iterate(advance, state, tol=traced.tol, max_steps=traced.max_steps, capacity=static.capacity)
+    return samples, begin(init_state(posterior, collapsed), static.capacity)
 
 
-def _first_posterior(static, key, points, samples, init, prior):
+_compiled_prior = jax.jit(_complete_prior, static_argnums=0)
+_compiled_start = jax.jit(_start, static_argnums=0)
+_compiled_end = jax.jit(_end, static_argnums=0)
+
+
+def _first_posterior(static, key, points, samples, init, prior, clustering):
     """Posterior of the initial responsibilities; that of no samples if their moments overflow."""
     vb, k = static.vb, static.k
     if init.means is not None:
@@ -292,7 +335,7 @@ def _first_posterior(static, key, points, samples, init, prior):
     else:
         total = all_reduce(jnp.sum(points.weight), vb.em.axis_name)
         centers, responsibilities = initial_responsibilities(
-            vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k
+            vb.em, static.method, key, points, init, em.MStepParams(total, prior.reg), k, clustering
         )
 
     # No mixture is known yet (None), but there are no missing values that would need one.

@@ -29,7 +29,7 @@ from jaxcluster.cluster.lloyd_host import (
 )
 from jaxcluster.cluster.precision import with_precision_status
 from jaxcluster.cluster.seeding import check_centers
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.types import Fit, Float, KeyArray, Published
@@ -113,6 +113,7 @@ def fit(
     return fit_framed(key, x, k, **options, tol=tol, max_steps=max_steps)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: Any,
     x: Any,

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm import em, em_run
+from jaxcluster.cluster.gmm.em_run import StaticOptions, TracedOptions, m_step_params
 from jaxcluster.cluster.gmm.inference import (
     correct_rounding,
-    far_rows,
     host_posterior,
     mixture_components,
     replace_at,
@@ -23,8 +23,6 @@ from jaxcluster.cluster.gmm.init import (
     CenteredInit,
     center_init,
     check_init,
-    initial_mixture,
-    mean_feature_variance,
 )
 from jaxcluster.cluster.gmm.state import (
     GMMState,
@@ -39,47 +37,18 @@ from jaxcluster.cluster.gmm.state import (
     to_data_units,
     wide_means,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
-from jaxcluster.core.iterate import history_capacity, iterate, status_with, trace
+from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.core.sources import RowSource
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
-from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points, Status
-
-
-class StaticOptions(NamedTuple):
-    """Options that change the compiled program.
-
-    Attributes:
-        k: number of components.
-        method: initialization method.
-        runs: number of initializations.
-        em: options of a step.
-        capacity: length of the history.
-        unrolled: number of steps to differentiate through; None for implicit differentiation.
-    """
-
-    k: int
-    method: str
-    runs: int
-    em: em.EMOptions
-    capacity: int
-    unrolled: int | None = None
-
-
-class TracedOptions(NamedTuple):
-    """Options that are traced; ``reg`` is in units of the frame."""
-
-    tol: float | Float[Array, ""]
-    max_steps: int | Array
-    reg: float | Float[Array, ""]
-    active: Bool[Array, " k"] | None
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points
 
 
 def fit(
@@ -160,6 +129,7 @@ class FramedFit(NamedTuple):
     means: np.ndarray | None
 
 
+@signals.keeping_result()
 def fit_framed(
     key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
 ) -> FramedFit:
@@ -185,7 +155,17 @@ def fit_framed(
     static = StaticOptions(
         k, checked.method, 1 if initial.complete else runs, options, history_capacity(max_steps), steps
     )
-    solution = solve(static, key, points, initial, TracedOptions(tol, max_steps, ridge.value, active))
+    arguments = key, points, initial, TracedOptions(tol, max_steps, ridge.value, active)
+    work = static.runs * em_run.step_work(options, points.x.shape, k)
+    if steps is None and chunks.is_long(work, max_steps, *arguments):
+
+        def shown(history):
+            n_observed = mean_observed(options, points)
+            return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, prepared.frame)
+
+        solution = solve_in_chunks(static, *arguments, shown)
+    else:
+        solution = solve(static, *arguments)
     return finalize(options, solution, x, prepared, ridge)
 
 
@@ -233,15 +213,27 @@ class FrameSolution(NamedTuple):
     far: Bool[Array, "*batch n"]
 
 
+def solve_in_chunks(
+    static: StaticOptions, key: KeyArray, points: Points, init: CenteredInit, traced: TracedOptions, shown: Any
+) -> FrameSolution:
+    """`solve` of concrete samples, one start after the other, which Ctrl-C can end."""
+    run = partial(em_run.run_in_chunks, static, points, init, traced, shown=shown)
+    fitted = chunks.best_of_starts(run, key, static.runs)
+    return _compiled_end(static, fitted, points, traced)
+
+
 @partial(jax.jit, static_argnums=0)
 def solve(
     static: StaticOptions, key: KeyArray, points: Points, init: CenteredInit, traced: TracedOptions
 ) -> FrameSolution:
     """Fit of samples in a frame."""
     if static.unrolled is not None:
-        fitted = _run(static, points, init, traced, key)
+        fitted = em_run.run(static, points, init, traced, key)
     else:
-        best = partial(_best_run, static)
+
+        def best(points, init, traced, key):
+            return best_run(partial(em_run.run, static, points, init, traced), key, static.runs)
+
         run = best if static.em.axis_name else vmap_in_chunks(best)
         fitted = run(*jax.lax.stop_gradient((points, init, traced)), key)
     return _with_gradients(static, fitted, points, traced)
@@ -284,77 +276,6 @@ def _with_far_labels(options, solution, x, prepared, labels):
     return labels
 
 
-def _best_run(static, points, init, traced, key):
-    return best_run(partial(_run, static, points, init, traced), key, static.runs)
-
-
-class _Run(NamedTuple):
-    """State of EM, the mean log-density of a sample under its mixture (nats), and the mask of far samples."""
-
-    em: em.EMState
-    log_likelihood: Float[Array, "*batch"]
-    far: Bool[Array, "*batch n"]
-
-    @property
-    def objective(self):
-        return self.em.objective
-
-
-def _run(static, points, init, traced, key):
-    """One run of EM from one initialization; its state is a `_Run`."""
-    samples = em.transpose_points(points)
-    params = _m_step_params(static.em, points, traced.reg, traced.active)
-    unweighted = points._replace(weight=(points.weight > 0).astype(points.x.dtype))
-    params = params._replace(
-        variance=mean_feature_variance(static.em, points),
-        unweighted_variance=mean_feature_variance(static.em, unweighted),
-    )
-    options = static.em._replace(differentiable=static.unrolled is not None)
-    mixture, collapsed = initial_mixture(options, static.method, key, points, samples, init, params, static.k)
-    advance = partial(em.step, options, samples, params)
-    state = em.init_state(mixture, collapsed, init.previous_bound)
-    if static.unrolled is not None:
-        fitted = trace(advance, state, steps=static.unrolled)
-        return _with_posterior(options, fitted, samples, params.total)
-
-    # EM stops at a small change of the bound, which is that of the mixture before the last M-step. The final E-step,
-    # for the labels, gives the bound of the last mixture. After a plateau it may be much higher: then EM continues.
-    def continue_em(carry):
-        run, _ = carry
-        stopping = {"tol": traced.tol, "max_steps": traced.max_steps, "capacity": static.capacity}
-        run = iterate(advance, run.state.em, after=run, **stopping)
-        run = _with_posterior(options, run, samples, params.total)
-        state = run.state.em
-        change = jnp.abs(run.state.log_likelihood - state.lower_bound)
-        unfinished = change > traced.tol + em.bound_slack(state.lower_bound)
-        unfinished &= (run.status == Status.CONVERGED) & (state.bound_decrease == 0)
-        state = state._replace(residual=jnp.where(unfinished, change, state.residual))
-        return run._replace(state=run.state._replace(em=state)), unfinished
-
-    # Zeros that vary over the devices of a mapped axis if the samples do, as while_loop under shard_map demands.
-    labels = jnp.where(points.weight > 0, 0, 0).astype(jnp.int32)
-    history = jnp.zeros((static.capacity,), points.x.dtype)
-    empty = Fit(_Run(state, state.lower_bound, labels > 0), labels, jnp.int32(0), jnp.int32(Status.MAX_STEPS), history)
-    return jax.lax.while_loop(lambda carry: carry[1], continue_em, (empty, jnp.asarray(True)))[0]
-
-
-def _with_posterior(options, fitted, samples, total):
-    """The fit with the labels of all samples and their mean log-density under its last mixture."""
-    mixture, samples, total = jax.lax.stop_gradient((fitted.state.mixture, samples, total))
-    components = em.components_of(mixture)
-    labels, log_p = em.label(options, components, samples.x)
-    log_likelihood = samples.weight @ jnp.where(samples.weight > 0, log_p, 0)
-    log_likelihood = all_reduce(log_likelihood, options.axis_name) / total
-    return fitted._replace(
-        state=_Run(fitted.state, log_likelihood, far_rows(options, components, log_p)), labels=labels
-    )
-
-
-def _m_step_params(options, points, reg, active):
-    total = all_reduce(jnp.sum(points.weight), options.axis_name)
-    return em.MStepParams(total, jnp.asarray(reg, points.x.dtype), active)
-
-
 def _with_gradients(static, fitted, points, traced):
     """A run in its frame with its status, and with gradients by the implicit function theorem unless unrolled."""
     # At a fixed point θ = EM(θ, x), so dθ = (I − ∂EM/∂θ)⁻¹·∂EM/∂x·dx. The bound is stationary in θ at a maximum of
@@ -383,6 +304,9 @@ def _with_gradients(static, fitted, points, traced):
     )
 
 
+_compiled_end = jax.jit(_with_gradients, static_argnums=0)
+
+
 def mean_observed(options, points):
     """Weighted mean number of observed features of a sample."""
     x, weight = jax.lax.stop_gradient(points)
@@ -397,14 +321,14 @@ def _em_map(options, parameters, points, reg, active):
     """One EM step as a differentiable function of parameters and data."""
     mixture = _mixture_of(options, parameters)
     options = options._replace(differentiable=True)
-    params = _m_step_params(options, points, reg, active)
+    params = m_step_params(options, points, reg, active)
     stats = em.e_step(options, mixture, jax.lax.stop_gradient(mixture.means), em.transpose_points(points))
     return em.m_step(options, stats.moments, jax.lax.stop_gradient(mixture.means), mixture, params)[0][:3]
 
 
 def _bound(options, parameters, points, reg, active):
     mixture = _mixture_of(options, parameters)
-    params = _m_step_params(options, points, reg, active)
+    params = m_step_params(options, points, reg, active)
     stats = em.e_step(options, mixture, mixture.means, em.transpose_points(points))
     return stats.log_likelihood / params.total
 

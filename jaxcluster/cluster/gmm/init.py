@@ -13,7 +13,7 @@ import numpy as np
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import GMMState, Mixture, Ridge, covariance_type_of, enter_means, to_data_units
-from jaxcluster.cluster.lloyd import mean_variance
+from jaxcluster.cluster.lloyd import LloydState, mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
@@ -168,8 +168,9 @@ def initial_mixture(
     init: CenteredInit,
     params: em.MStepParams,
     k: int,
+    clustering: LloydState | None = None,
 ) -> tuple[Mixture, Bool[Array, " k"]]:
-    """Mixture of the initial parameters.
+    """Mixture of the initial parameters; ``clustering`` is that of the method "kmeans", where it is known.
 
     Returns:
         The mixture, and the mask (k,) of the components that were kept from collapsing.
@@ -179,7 +180,7 @@ def initial_mixture(
     if init.complete:
         covariances, factor, repaired = covariance_type.factor(init.covariances, d)
         return Mixture(init.weights, init.means, covariances, factor), jnp.zeros((k,), bool) | repaired
-    centers, responsibilities = initial_responsibilities(options, method, key, points, init, params, k)
+    centers, responsibilities = initial_responsibilities(options, method, key, points, init, params, k, clustering)
     broad = _broad_mixture(options, points, params, centers)
     mixture, collapsed, _ = em.recentered_m_step(
         options,
@@ -203,32 +204,57 @@ def initial_responsibilities(
     init: CenteredInit,
     params: em.MStepParams,
     k: int,
+    clustering: LloydState | None = None,
 ) -> tuple[Float[Array, "k d"], em.TiledResponsibilities]:
     """Initial responsibilities: those of ``init``, random ones, or one-hot ones of nearest means or of a clustering.
+
+    ``clustering`` is that of the method "kmeans", where it is known.
 
     Returns:
         Centers (k, d) near the means that follow, and the responsibilities.
     """
-    x, weight = points
+    x = points.x
     origin = jnp.zeros((k, x.shape[1]), x.dtype)
     if init.responsibilities is not None:
         return origin, em.TiledResponsibilities(init.responsibilities, lambda r: r)
     if method == "random":
         return origin, _random_responsibilities(key, points, k, params.active, options.axis_name)
-    # The clustering takes missing values as 0, the origin of the frame, and has no gradient.
-    filled = jnp.where(jnp.isnan(x), 0, x) if options.missing else x
-    points = jax.lax.stop_gradient(Points(filled, weight))
+    points = _filled(options, points)
     masks = {"active": params.active, "axis_name": options.axis_name}
     if init.means is not None:
         return init.means, one_hot_responsibilities(nearest(points.x, init.means, active=params.active)[0], k)
     if method == "kmeans":
-        state = kmeans.run_in_frame(key, points, k, **masks).state
+        state = kmeans.run_in_frame(key, points, k, **masks).state if clustering is None else clustering
         return state.centers, one_hot_responsibilities(state.assignment.labels, k)
     if method == "k-means++":
         centers = kmeans_plus_plus(key, points, k, **masks)
     else:
         centers = random_rows(key, points, k, axis_name=options.axis_name)
     return centers, one_hot_responsibilities(nearest(points.x, centers, active=params.active)[0], k)
+
+
+def cluster_in_chunks(
+    options: em.EMOptions,
+    method: str,
+    key: KeyArray,
+    points: Points,
+    init: CenteredInit,
+    active: Bool[Array, " k"] | None,
+    k: int,
+) -> LloydState | None:
+    """The clustering of `initial_responsibilities` for concrete samples, which Ctrl-C can end; None for none."""
+    if method != "kmeans" or init.complete or init.means is not None or init.responsibilities is not None:
+        return None
+    return kmeans.run_in_chunks(key, _compiled_filled(options, points), k, active=active).state
+
+
+def _filled(options, points):
+    """Samples for a clustering: missing values are 0, the origin of the frame, and there is no gradient."""
+    x, weight = points
+    return jax.lax.stop_gradient(Points(jnp.where(jnp.isnan(x), 0, x) if options.missing else x, weight))
+
+
+_compiled_filled = jax.jit(_filled, static_argnums=0)
 
 
 def one_hot_responsibilities(labels: Int[Array, " n"], k: int) -> em.TiledResponsibilities:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.em_run import step_work
 from jaxcluster.cluster.gmm.fit import FramedFit, FrameSolution, em_options, finalize, mean_observed
 from jaxcluster.cluster.gmm.inference import far_rows
 from jaxcluster.cluster.gmm.init import center_init, check_init, initial_mixture
@@ -32,14 +33,15 @@ from jaxcluster.cluster.gmm.state import (
     public_covariances,
     published_weights,
     ridge_in_frame,
+    to_data_units,
     wide_means,
 )
 from jaxcluster.cluster.minibatch import count_rows, draw_batch, loop_residual, update_ema
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import begin, history_capacity, status_with
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import CovarianceType, Moments
@@ -282,6 +284,7 @@ def minibatch_fit(
     ).fit
 
 
+@signals.keeping_result()
 def minibatch_fit_framed(
     key, x, k, options, *, weights, batch_size, init, init_size, max_epochs, tol, max_no_improvement, decay, reg_covar
 ) -> FramedFit:
@@ -306,7 +309,12 @@ def minibatch_fit_framed(
     most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _StaticOptions(k, checked.method, options, batch_size, init_size, history_capacity(most))
     traced = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
-    solution = _minibatch_fit(static, key, points, initial, traced)
+    work = step_work(options, (batch_size, x.shape[1]), k)
+
+    def shown(history):
+        return -to_data_units(history, mean_observed(options, points), -1 * ridge.log_jacobian, prepared.frame)
+
+    solution = _minibatch_fit(static, key, points, initial, traced, work=work, max_steps=most, shown=shown)
     return finalize(options, solution, x, prepared, ridge)
 
 
@@ -404,34 +412,33 @@ def _partial_fit(options, parameters, progress, points, decay, reg):
     return online, jnp.asarray(n_observed)
 
 
-@partial(jax.jit, static_argnums=0)
-def _minibatch_fit(static, key, points, initial, traced):
+def _start(static, key, points, initial, traced):
     tol, max_epochs, patience, decay, reg = traced
-    options, dtype = static.em._replace(axis_name=None), points.x.dtype
+    dtype = points.x.dtype
     n = count_rows(points.weight, static.em.axis_name)
     max_steps = jnp.maximum(1, jnp.floor(max_epochs * (n / static.batch_size)).astype(jnp.int32))
     # Weight of a batch in the moving average, as in scikit-learn's MiniBatchKMeans: a span of n/batch_size batches.
     alpha = jnp.minimum(2 * static.batch_size / (n + 1), 1).astype(dtype)
     init_key, batch_key = jax.random.split(key)
-
-    def advance(search):
-        online = search.online
-        draw_key = jax.random.fold_in(batch_key, online.steps)
-        batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
-        rate = step_size(online.steps, decay, dtype)
-        online = step(options, online, em.transpose_points(batch), rate, jnp.asarray(reg).astype(dtype))
-        updated = update_ema(search._replace(online=online), -online.lower_bound, alpha, margin=tol)
-        # The first smoothed bound has no change; inf − inf would be NaN.
-        previous = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
-        change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(updated.smoothed - previous))
-        residual = loop_residual(updated.stale.astype(patience.dtype) >= patience, updated.smoothed)
-        return updated._replace(change=change, residual=residual)
-
     online = _init_on_subset(static, init_key, points, n, initial, reg)
     infinite, one = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
     search = _MinibatchState(online, infinite, infinite, jnp.int32(0), infinite, one)
-    fitted = iterate(advance, search, tol=0, max_steps=max_steps, capacity=static.capacity)
-    return _solution_in_frame(static, fitted, points)
+    operands = batch_key, points, n, alpha, tol, patience, decay, reg
+    return operands, begin(search, static.capacity), 0, max_steps
+
+
+def _batch_step(static, batch_key, points, n, alpha, tol, patience, decay, reg, search):
+    options, dtype, online = static.em._replace(axis_name=None), points.x.dtype, search.online
+    draw_key = jax.random.fold_in(batch_key, online.steps)
+    batch = draw_batch(draw_key, points, static.batch_size, n, static.em.axis_name)
+    rate = step_size(online.steps, decay, dtype)
+    online = step(options, online, em.transpose_points(batch), rate, jnp.asarray(reg).astype(dtype))
+    updated = update_ema(search._replace(online=online), -online.lower_bound, alpha, margin=tol)
+    # The first smoothed bound has no change; inf − inf would be NaN.
+    previous = jnp.where(jnp.isinf(search.smoothed), 0, search.smoothed)
+    change = jnp.where(jnp.isinf(search.smoothed), jnp.inf, jnp.abs(updated.smoothed - previous))
+    residual = loop_residual(updated.stale.astype(patience.dtype) >= patience, updated.smoothed)
+    return updated._replace(change=change, residual=residual)
 
 
 class _MinibatchState(NamedTuple):
@@ -467,7 +474,7 @@ def _init_on_subset(static, key, points, n, initial, reg):
     return _init_state(static._replace(em=static.em._replace(axis_name=None)), init_key, sample, initial, reg)
 
 
-def _solution_in_frame(static, fitted, points):
+def _end(static, fitted, operands, key, points, initial, traced):
     """The fit in its frame, with labels and the lower bound of all samples."""
     options, search = static.em, fitted.state
     mixture, collapsed = search.online.mixture, search.online.collapsed
@@ -481,6 +488,9 @@ def _solution_in_frame(static, fitted, points):
     status = status_with(fitted.status, objective=bound, collapsed=jnp.any(collapsed))
     fit = Fit(state, labels, fitted.steps, status, fitted.history)
     return FrameSolution(fit, bound, mean_observed(options, points), far_rows(options, components, log_p))
+
+
+_minibatch_fit = chunks.Loop(_start, _batch_step, _end)
 
 
 def _public_state(options, online, frame):

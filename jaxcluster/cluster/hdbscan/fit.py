@@ -36,7 +36,7 @@ from jaxcluster.cluster.hdbscan.tree import (
     root_lambda_threshold,
     select_clusters,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
 from jaxcluster.ops.metric_space import bind_metric_params
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -44,6 +44,7 @@ from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
 
 
+@signals.interruptible()
 def fit(
     x: Any,
     *,

@@ -20,9 +20,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core.iterate import iterate
+from jaxcluster.core import chunks
+from jaxcluster.core.iterate import begin, iterate, status_of
 from jaxcluster.ops.distance import HIGHEST, inner_products
-from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Status
 
 CPU_BLOCK = 16
 """Candidates of a block on a CPU: enough for a matrix product, few enough for its cache. A swap discards the gains of
@@ -36,6 +37,9 @@ MEDOID_GROUP = 4
 
 ROUNDING_FACTOR = 16
 """Least gain of a swap, in units of roundoff of the sum: rounding alone could make swaps cycle."""
+
+MAX_SWAPS = 2**31 - 1
+"""Limit of a search that its rounds limit."""
 
 INITS = ("build", "random")
 """Initializations of the medoids."""
@@ -134,6 +138,68 @@ def fasterpam(
     start = _state_of(table, medoids, count, nearest_two(table, medoids, count))
     limits = {"tol": tol * start.loss, "max_steps": max_steps, "capacity": capacity}
     return iterate(lambda state: _round(table, state), start, **limits)
+
+
+class SwapLoop(NamedTuple):
+    """A search whose steps are swaps, as a round may take longer than an answer to Ctrl-C should.
+
+    Attributes:
+        search: the state; its residual is that of the round so far.
+        position: () int32 next candidate of the round.
+        rounds: () int32 number of rounds that have ended.
+        history: (capacity,) loss after each round.
+        residual: () 1 until the search has ended, then 0.
+    """
+
+    search: SwapState
+    position: Int[Array, ""]
+    rounds: Int[Array, ""]
+    history: Float[Array, " capacity"]
+    residual: Float[Array, ""]
+
+    @property
+    def objective(self) -> Float[Array, ""]:
+        """The loss."""
+        return self.search.loss
+
+
+def fasterpam_in_chunks(
+    table: WeightedDistances, medoids: Int[Array, " k"], count: Int[Array, ""], *, tol, max_steps, capacity: int
+) -> Fit:
+    """`fasterpam` of a concrete table, with the same result. Ctrl-C ends it between two swaps."""
+    fit, limit = _compiled_start(capacity, table, medoids, count, tol)
+    step = chunks.bind(_swap_step, None, table, limit, jnp.int32(max_steps))
+    work = table.distances.size * medoids.shape[0]
+    return _compiled_end(chunks.resume(step, fit, tol=0, max_steps=MAX_SWAPS, work=work), limit)
+
+
+def _start(capacity, table, medoids, count, tol):
+    search = _state_of(table, medoids, count, nearest_two(table, medoids, count))
+    none, one = jnp.int32(0), jnp.ones_like(search.loss)
+    return begin(SwapLoop(search, none, none, jnp.zeros((capacity,), one.dtype), one), 1), tol * search.loss
+
+
+def _swap_step(static, table, tol, max_rounds, state):
+    candidates = table.candidates()
+    search = state.search._replace(residual=jnp.where(state.position == 0, 0, state.search.residual))
+    scan = _scan(table, search, state.position, candidates)
+    search = _apply_swap(table, search, scan)
+    over = (scan.position >= candidates) | (search.since_swap >= candidates)
+    rounds = state.rounds + over.astype(jnp.int32)
+    at = jnp.where(over, state.rounds, state.history.shape[0])
+    done = over & (~(search.residual > tol) | (rounds >= max_rounds))
+    position, residual = jnp.where(over, 0, scan.position), jnp.where(done, 0, jnp.ones_like(state.residual))
+    return SwapLoop(search, position, rounds, state.history.at[at].set(search.loss, mode="drop"), residual)
+
+
+def _end(fit, tol):
+    search, _, rounds, history, _ = fit.state
+    status = jnp.where(fit.status == Status.INTERRUPTED, fit.status, status_of(search.residual, tol))
+    return Fit(search, None, rounds, status, history)
+
+
+_compiled_start = jax.jit(_start, static_argnums=0)
+_compiled_end = jax.jit(_end)
 
 
 def nearest_two(table: WeightedDistances, medoids: Int[Array, " k"], count: Int[Array, ""]) -> NearestTwo:

@@ -30,8 +30,15 @@ from jaxcluster.cluster.kmedoids.distances import (
     host_matrix,
     medoid_distances,
 )
-from jaxcluster.cluster.kmedoids.fasterpam import INITS, WeightedDistances, build, fasterpam, random_medoids
-from jaxcluster.core import validation
+from jaxcluster.cluster.kmedoids.fasterpam import (
+    INITS,
+    WeightedDistances,
+    build,
+    fasterpam,
+    fasterpam_in_chunks,
+    random_medoids,
+)
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
@@ -133,6 +140,7 @@ class Problem(NamedTuple):
     weight: Float[Array, " n"]
 
 
+@signals.keeping_result()
 def fit(
     key: KeyArray,
     x: Any,
@@ -185,7 +193,9 @@ def fit(
     runs = validation.check_count("n_init", n_init) if name == "random" else 1
     problem, spec, scale = build_problem(x, weights, MetricSpec(metric, float(p)), k)
     config = SearchOptions(k, name, runs, history_capacity(max_steps))
-    fitted = _run(config, key, weighted_distances(spec, problem), start, tol, max_steps)
+    arguments = key, weighted_distances(spec, problem), start, tol, max_steps
+    long = chunks.is_long(runs * n * n * k, max_steps, *arguments[:-1])
+    fitted = _run_in_chunks(config, *arguments) if long else _run(config, *arguments)
     return to_public(_finalize(spec, config, problem, fitted), x, weights, MetricSpec(metric, float(p)), scale)
 
 
@@ -367,6 +377,18 @@ def _run(config, key, table, start, tol, max_steps):
     return solve(config, key, table, start, jnp.int32(config.k), tol, max_steps)
 
 
+def _run_in_chunks(config, key, table, start, tol, max_steps):
+    """`_run` of a concrete table, one start after the other, which Ctrl-C can end."""
+
+    def run(key):
+        medoids = _compiled_medoids(config._replace(number=1), key, table, start)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
+        return fasterpam_in_chunks(table, medoids, jnp.int32(config.k), **limits)
+
+    fitted = chunks.best_of_starts(run, key, config.number)
+    return fitted._replace(state=fitted.state._replace(members=None))
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _finalize(spec, config, problem, fitted):
     medoids, labels = fitted.state.medoids, fitted.state.near.labels
@@ -390,6 +412,9 @@ def initial_medoids(config: SearchOptions, key, table: WeightedDistances, start)
     if config.init == EXPLICIT:
         return start
     return build(table, config.k) if config.init == "build" else random_medoids(key, table.weight, config.k)
+
+
+_compiled_medoids = jax.jit(initial_medoids, static_argnums=0)
 
 
 def finalize(spec: MetricSpec, k: int, problem: Problem, fitted: Fit, medoids, labels, count) -> Fit:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.optics.extract import OPTICSState, as_count, check_xi, extract_dbscan, extract_xi
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -42,6 +42,7 @@ STALE = 0.2
 """Fraction of visited rows among the active ones above which the active ones are compacted."""
 
 
+@signals.interruptible()
 def fit(
     x: Any,
     *,
@@ -157,6 +158,7 @@ def compute_ordering(space: MetricSpace | DistanceOracle, core: np.ndarray, max_
     n = space.n
     ordering, reachability, predecessor = np.empty(n, np.int64), np.full(n, np.inf), np.full(n, -1, np.int64)
     for step in range(n):
+        signals.check_stopped()
         row, reachability[step] = queue.pop()
         ordering[step] = row
         if core[row] < np.inf:

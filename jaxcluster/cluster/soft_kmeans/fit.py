@@ -25,12 +25,12 @@ from jaxcluster.cluster.gmm.state import scale_in_frame
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means, with_precision_status
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.fold import all_reduce, fold_rows, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -104,6 +104,7 @@ class Static(NamedTuple):
     axis_name: str | None
 
 
+@signals.keeping_result()
 def fit(
     key: KeyArray,
     x: Any,
@@ -157,7 +158,13 @@ def fit(
     known = _padded_known(known, points)
     static = Static(k, name, history_capacity(max_steps), axis_name)
     variance = variance_in_frame(frame, variance, points.x.dtype)
-    fitted = _fit(static, key, points, constraints.enter(frame), known, variance, tol, max_steps)
+    arguments = key, points, constraints.enter(frame), known, variance, tol, max_steps
+    work = 4 * points.x.size * k  # distances, their exponentials and two sums
+    if chunks.is_long(work, max_steps, *arguments):
+        shown = partial(prepared.unscale, length=2, weight=1)
+        fitted = _long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
+    else:
+        fitted = _fit(static, *arguments)
     unresolved = unresolved_about_means(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
     fitted = finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
     return with_precision_status(fitted, x, frame, unresolved)
@@ -322,6 +329,11 @@ def run_em(
     key: KeyArray,
 ) -> Fit:
     """EM in a frame, from the initial centers of ``constraints`` or seeded ones; its state is an `EMState`."""
+    operands, fit, tol, max_steps = _start(static, key, points, constraints, known, variance, tol, max_steps)
+    return advance(partial(_step, static, *operands), fit, tol=tol, max_steps=max_steps)
+
+
+def _start(static, key, points, constraints, known, variance, tol, max_steps):
     axis_name = static.axis_name
     centers = constraints.initial
     if centers is None:
@@ -329,15 +341,22 @@ def run_em(
         centers = centers if known is None else _means_of_known(centers, points, known, axis_name)
     columns = em.transpose_points(points)
     tol = tol * mean_variance(points, squared_norms(points.x), axis_name=axis_name)
-
-    def step(state):
-        centers = soft_update(state.stats, state.centers)
-        stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
-        return EMState(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
-
     stats = soft_stats(centers, columns, variance, known=known, axis_name=axis_name)
     state = EMState(centers, stats, jnp.asarray(jnp.inf, centers.dtype))
-    return iterate(step, state, tol=tol, max_steps=max_steps, capacity=static.capacity)
+    return (columns, known, variance), begin(state, static.capacity), tol, max_steps
+
+
+def _step(static, columns, known, variance, state):
+    centers = soft_update(state.stats, state.centers)
+    stats = soft_stats(centers, columns, variance, known=known, axis_name=static.axis_name)
+    return EMState(centers, stats, jnp.sum(jnp.square(centers - state.centers)))
+
+
+def _end(static, fitted, operands, key, points, constraints, known, variance, tol, max_steps):
+    return finish(fitted, points, known, variance, static.axis_name)
+
+
+_long_fit = chunks.Loop(_start, _step, _end)
 
 
 def finish(

@@ -26,7 +26,7 @@ import numpy as np
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.spectral.affinity_input import count_samples
 from jaxcluster.cluster.spectral.embedding import MAX_STEPS, publish_embedding, solve_embedding
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.iterate import iterate
 from jaxcluster.ops.affinity import Affinity, as_affinity, cut_and_volume, scale_to_unit
@@ -54,6 +54,7 @@ class RotationState(NamedTuple):
     residual: Float[Array, ""]
 
 
+@signals.keeping_result()
 def fit(
     key: KeyArray,
     x: Any,

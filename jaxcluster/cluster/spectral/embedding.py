@@ -19,12 +19,16 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import publish, published_dtype
+from jaxcluster.core.iterate import begin
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components
 from jaxcluster.types import Array, Float, Int, KeyArray, Published
+
+FILTER_DEGREE = 16
+"""Products with the affinity in a step, about: the degree of the filter is chosen anew in each."""
 
 MAX_EIGENVALUE = 2.0
 """Upper bound of the eigenvalues of a normalized Laplacian."""
@@ -62,6 +66,7 @@ class Embedding(NamedTuple):
     history: Float[Published, " capacity"]
 
 
+@signals.keeping_result()
 def embed(
     key: KeyArray,
     x: Any,
@@ -149,21 +154,55 @@ class _Static(NamedTuple):
     drop_first: bool
 
 
-@partial(jax.jit, static_argnums=0)
 def _solve(static, key, affinity, n, tol, max_steps):
     """Embedding of an affinity whose rows from n on are padding."""
+    width = eigen.block_width(static.count, affinity.n)
+    if width == affinity.n:
+        return _dense_solve(static, key, affinity, n, tol, max_steps)
+    # A step multiplies by the affinity as often as the degree of its filter.
+    work = FILTER_DEGREE * width * sum(leaf.size for leaf in jax.tree.leaves(affinity))
+    return _iterative_solve(static, key, affinity, n, tol, max_steps, work=work, max_steps=max_steps)
+
+
+def _start(static, key, affinity, n, tol, max_steps):
     present = jnp.arange(affinity.n, dtype=jnp.int32) < n
     operator = laplacian(affinity, present)
     null, n_components = _null_vectors(affinity, operator.sqrt_degrees, static.count)
     start = eigen.random_start(key, affinity.n, static.count, operator.sqrt_degrees.dtype)
     start = jnp.where(present[:, None], start, 0)
-    limits = {"upper": MAX_EIGENVALUE, "null": null, "tol": tol, "max_steps": max_steps}
-    pairs = eigen.smallest_eigenpairs(operator.product, start, static.count, **limits)
+    wanted = eigen.count_wanted(static.count, null)
+    state = eigen.initial_state(start, wanted, MAX_EIGENVALUE)
+    return (operator, null, n_components, wanted, tol), begin(state), tol, max_steps
+
+
+def _step(static, operator, null, n_components, wanted, tol, state):
+    return eigen.step(operator.product, null, wanted, MAX_EIGENVALUE, tol, state)
+
+
+def _end(static, fit, operands, *arguments):
+    operator, null, n_components, wanted, tol = operands
+    vectors = fit.state.vectors
+    pairs = eigen.eigenpairs_of(operator.product, static.count, null, wanted, tol, vectors, fit)
+    return _embedding(static, operator, pairs, n_components, tol)
+
+
+@partial(jax.jit, static_argnums=0)
+def _dense_solve(static, key, affinity, n, tol, max_steps):
+    (operator, null, n_components, wanted, tol), _, _, _ = _start(static, key, affinity, n, tol, max_steps)
+    vectors = eigen.all_eigenvectors(operator.product, null, MAX_EIGENVALUE)
+    pairs = eigen.eigenpairs_of(operator.product, static.count, null, wanted, tol, vectors)
+    return _embedding(static, operator, pairs, n_components, tol)
+
+
+def _embedding(static, operator, pairs, n_components, tol):
     vectors, values, residuals = _smooth_small_entries(operator, pairs)
     status = eigen.status_of(residuals, tol, pairs.status)
     kept = slice(int(static.drop_first), None)
     vectors = _with_positive_peaks(vectors / operator.sqrt_degrees[:, None])[:, kept]
     return Embedding(vectors, values[kept], residuals[kept], n_components, pairs.steps, status, pairs.history)
+
+
+_iterative_solve = chunks.Loop(_start, _step, _end)
 
 
 def _smooth_small_entries(operator, pairs):

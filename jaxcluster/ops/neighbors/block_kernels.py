@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core import signals
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.neighbors.kd_blocks import BLOCK
@@ -57,6 +58,7 @@ def pad_blocks(values: np.ndarray, empty: Any) -> Array:
 def groups(pairs: np.ndarray) -> Iterator[PairBatch]:
     """Batches of (p, 2) int32 pairs, the last one padded."""
     for start in range(0, len(pairs), BATCH_PAIRS):
+        signals.check_stopped()
         some = pairs[start : start + BATCH_PAIRS]
         padded = np.zeros((BATCH_PAIRS, 2), np.int32)
         padded[: len(some)] = some

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.core import signals
 from jaxcluster.ops.neighbors.block_kernels import BATCH_PAIRS, chunk_size
 from jaxcluster.ops.neighbors.kd_blocks import (
     BOX_PAIRS,
@@ -287,6 +288,7 @@ def _make_batch(data, pairs, size):
     coordinate is off by at most u·(2|a| + 2|shift| + |b| + 1), u = 2⁻²⁴. By Minkowski's inequality the length is off by
     that times d^(1/power); the terms of the sum and its additions add a relative error of (d + 2·power + 8)·u.
     """
+    signals.check_stopped()
     power, columns = data.query.power, data.middle.shape[1]
     first, second = pairs.T
     with np.errstate(over="ignore", invalid="ignore"):

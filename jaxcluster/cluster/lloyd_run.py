@@ -1,0 +1,95 @@
+"""Runs of Lloyd's iteration from initial centers, in one program or in chunks that Ctrl-C can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcluster.cluster import lloyd
+from jaxcluster.cluster.lloyd import LloydOptions, LloydState, Samples, variance_from_sums
+from jaxcluster.cluster.seeding import CenterConstraints
+from jaxcluster.core import chunks
+from jaxcluster.core.fold import all_reduce
+from jaxcluster.core.iterate import advance, begin
+from jaxcluster.types import Array, Fit, Float
+
+
+def run(
+    centers: Float[Array, "k d"],
+    samples: Samples,
+    constraints: CenterConstraints,
+    *,
+    tol,
+    max_steps,
+    capacity: int,
+    options: LloydOptions,
+    absolute: bool = False,
+) -> Fit:
+    """Iterate from initial centers until no label changes or the shift is at most ``tol``.
+
+    Args:
+        centers: (k, d) initial centers.
+        samples: in the frame of the centers.
+        constraints: frozen and inactive centers.
+        tol: in units of the mean variance of the features, or in data units² where ``absolute``.
+        max_steps: maximum number of steps.
+        capacity: static length of the history.
+        options: static options.
+        absolute: the unit of ``tol``.
+    """
+    fit, limit = _start(options, capacity, absolute, centers, samples, constraints, tol)
+    fit = advance(partial(_step, options, samples, constraints), fit, tol=limit, max_steps=max_steps)
+    return _with_last_step(fit, limit, max_steps)
+
+
+def run_in_chunks(
+    centers: Float[Array, "k d"],
+    samples: Samples,
+    constraints: CenterConstraints,
+    *,
+    tol,
+    max_steps,
+    capacity: int,
+    options: LloydOptions,
+    shown: Callable[..., Any] | None = None,
+) -> Fit:
+    """`run` of concrete arrays; the arguments are those of `run`, and ``shown`` that of `chunks.resume`."""
+    fit, limit = _compiled_start(options, capacity, False, centers, samples, constraints, tol)
+    step = chunks.bind(_step, options, samples, constraints)
+    work = step_work(samples, centers.shape[0])
+    fit = chunks.resume(step, fit, tol=limit, max_steps=max_steps, work=work, shown=shown)
+    return _compiled_last_step(fit, limit, max_steps)
+
+
+def step_work(samples: Samples, k: int) -> int:
+    """Products and sums of a step that computes every distance."""
+    return samples.points.x.size * k
+
+
+def _start(options, capacity, absolute, centers, samples, constraints, tol):
+    """The fit before the first step, and the tolerance in the units of its residual."""
+    state = lloyd.init_state(centers, samples, constraints, options)
+    if not absolute:
+        squares = all_reduce(samples.points.weight @ samples.norms, options.axis_name)
+        tol = tol * variance_from_sums(jnp.sum(state.stats.weight), squares, jnp.sum(state.stats.sums, axis=0))
+    return begin(state, capacity), tol
+
+
+def _step(options: LloydOptions, samples: Samples, constraints: CenterConstraints, state: LloydState) -> LloydState:
+    return lloyd.step(state, samples, constraints, options)
+
+
+def _with_last_step(fit, tol, max_steps):
+    """The fit with the step by which other libraries find that no label changes: counted, but not computed."""
+    state, capacity = fit.state, fit.history.shape[-1]
+    more = state.stable & (state.shift > tol) & (fit.steps < max_steps)
+    history = fit.history.at[jnp.where(more, fit.steps, capacity)].set(state.objective, mode="drop")
+    return fit._replace(steps=fit.steps + more.astype(jnp.int32), history=history)
+
+
+_compiled_start = jax.jit(_start, static_argnums=(0, 1, 2))
+_compiled_last_step = jax.jit(_with_last_step)

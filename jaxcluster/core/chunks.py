@@ -1,0 +1,246 @@
+"""Loops on concrete arrays in chunks of compiled steps, between which Ctrl-C is answered and progress is shown.
+
+A compiled loop listens to nothing until it returns. So a long one runs as many calls of one program, which takes the
+number of steps as an argument: a chunk lasts about `CHUNK_SECONDS`, by the time that the chunk before has taken. The
+steps are the same, so that the result is, bit by bit, that of one call. Traced loops and short ones are one call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.core import signals, validation
+from jaxcluster.core.iterate import advance
+from jaxcluster.types import Fit, KeyArray, Status
+
+SHORT_WORK = 1 << 34
+"""Products and sums of a fit that always ends within about a second on two cores: it is one compiled program."""
+
+FIRST_WORK = 1 << 29
+"""Products and sums of the first chunk, whose time is not known yet: at most about 0.2 seconds on two cores."""
+
+CHUNK_SECONDS = 0.3
+"""Time of a chunk: short enough for an answer within a second, long enough for its call to cost nothing."""
+
+MAX_GROWTH = 16
+"""Largest factor between the steps of two chunks: the first one's time may be that of the compiler."""
+
+
+class Step(NamedTuple):
+    """Step function with its static options; with `jax.tree_util.Partial` and its operands it is an argument of jit.
+
+    Attributes:
+        function: (static, *operands, state) -> state.
+        static: hashable options.
+    """
+
+    function: Callable[..., Any]
+    static: Any
+
+    def __call__(self, *operands: Any) -> Any:
+        """The state after a step."""
+        return self.function(self.static, *operands)
+
+
+class Progress(NamedTuple):
+    """Progress of a loop after a chunk.
+
+    Attributes:
+        steps: number of steps so far.
+        max_steps: largest number of steps.
+        objectives: the objective after each step of the chunk, in the caller's units.
+        seconds_left: time of the steps that are left, if all are taken; None after the last step, and after the first
+            chunk, whose time may be that of the compiler.
+    """
+
+    steps: int
+    max_steps: int
+    objectives: np.ndarray
+    seconds_left: float | None
+
+
+Observer = Callable[[Progress], object]
+
+_observers: list[tuple[Observer, bool]] = []
+
+
+@contextmanager
+def watching(observer: Observer, *, short: bool = True) -> Iterator[None]:
+    """Context in which ``observer`` is called after every chunk, with ``short`` also of fits that need no chunks."""
+    _observers.append((observer, short))
+    try:
+        yield
+    finally:
+        _observers.remove((observer, short))
+
+
+def bind(function: Callable[..., Any], static: Any, *operands: Any) -> jax.tree_util.Partial:
+    """Step ``state -> function(static, *operands, state)`` that finds its compiled program again."""
+    return jax.tree_util.Partial(Step(function, static), *operands)
+
+
+def is_long(work: float, max_steps: Any, *arguments: Any) -> bool:
+    """True for a fit of concrete arguments that may take longer than an answer to Ctrl-C should.
+
+    Args:
+        work: products and sums of a step, of all starts together.
+        max_steps: largest number of steps.
+        arguments: of the fit. One that is watched counts as long.
+    """
+    if validation.is_traced(max_steps, *arguments):
+        return False
+    return work * max_steps > SHORT_WORK or any(short for _, short in _observers)
+
+
+def resume(
+    step: jax.tree_util.Partial,
+    fit: Fit,
+    *,
+    tol: Any,
+    max_steps: Any,
+    work: float = 0,
+    shown: Callable[[np.ndarray], Any] | None = None,
+) -> Fit:
+    """Iteration of a fit until it converges or has taken ``max_steps`` steps.
+
+    Args:
+        step: made by `bind`.
+        fit: made by `jaxcluster.core.iterate.begin`, or a fit to continue.
+        tol: tolerance, in the units of the residual; traced.
+        max_steps: most steps; traced.
+        work: products and sums of a step, from which the first chunk is chosen.
+        shown: history in the frame -> in the caller's units; None for a loop that observers are not told of.
+
+    Returns:
+        The fit. Where Ctrl-C ended it before it had converged, its status is INTERRUPTED.
+    """
+    if validation.is_traced(step, fit, tol, max_steps):
+        return advance(step, fit, tol=tol, max_steps=max_steps)
+    budget = max(1, int(FIRST_WORK // max(work, 1)))
+    steps, most, unfinished = int(fit.steps), int(max_steps), True
+    while unfinished:
+        if signals.interrupted():
+            return fit._replace(status=_interrupted(fit.status))
+        start, before = time.perf_counter(), steps
+        fit = _chunk(step, fit, tol, min(most, steps + budget))
+        steps, status = int(fit.steps), int(fit.status)
+        unfinished = status == Status.MAX_STEPS and steps < most
+        seconds = time.perf_counter() - start
+        if _observers and shown is not None:
+            left = (most - steps) * seconds / max(1, steps - before) if unfinished and before else None
+            progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
+            for observer, _ in tuple(_observers):
+                observer(progress)
+        budget = _next_budget(budget, seconds)
+    return fit
+
+
+def in_parts(run: Callable[[int, int], object], count: int, work: float) -> None:
+    """Calls of ``run`` on parts of a range, between which Ctrl-C raises KeyboardInterrupt.
+
+    Args:
+        run: (start, stop) -> anything; it returns when its part is done.
+        count: length of the range.
+        work: products and sums of one of its elements.
+    """
+    start, budget = 0, max(1, int(FIRST_WORK // max(work, 1)))
+    while start < count:
+        signals.check_stopped()
+        stop, before = min(count, start + budget), time.perf_counter()
+        run(start, stop)
+        start, budget = stop, _next_budget(budget, time.perf_counter() - before)
+
+
+def _next_budget(budget, seconds):
+    """Number of steps that last `CHUNK_SECONDS`, where ``budget`` steps took ``seconds``."""
+    return max(1, int(budget * min(MAX_GROWTH, CHUNK_SECONDS / max(seconds, 1e-6))))
+
+
+class Loop:
+    """Fit of three parts, in one program or in chunks that Ctrl-C can end.
+
+    Args:
+        start: (static, *arguments) -> operands of the step, fit made by `iterate.begin`, tolerance, most steps.
+        step: (static, *operands, state) -> state.
+        end: (static, fit, operands, *arguments) -> result.
+    """
+
+    def __init__(self, start: Callable[..., Any], step: Callable[..., Any], end: Callable[..., Any]) -> None:
+        self._start, self._step, self._end = start, step, end
+        self._compiled_start = jax.jit(start, static_argnums=0)
+        self._compiled_end = jax.jit(end, static_argnums=0)
+        self._compiled = jax.jit(self.whole, static_argnums=0)
+
+    def __call__(
+        self,
+        static: Any,
+        *arguments: Any,
+        work: float,
+        max_steps: Any,
+        shown: Callable[[np.ndarray], Any] | None = None,
+    ) -> Any:
+        """The result.
+
+        Args:
+            static: hashable options.
+            arguments: traced, or concrete.
+            work: products and sums of a step.
+            max_steps: most steps, or an upper bound.
+            shown: as in `resume`.
+        """
+        if not is_long(work, max_steps, *arguments):
+            return self._compiled(static, *arguments)
+        operands, fit, tol, most = self._compiled_start(static, *arguments)
+        step = bind(self._step, static, *operands)
+        fit = resume(step, fit, tol=tol, max_steps=most, work=work, shown=shown)
+        return self._compiled_end(static, fit, operands, *arguments)
+
+    def whole(self, static: Any, *arguments: Any) -> Any:
+        """The result as one traced loop."""
+        operands, fit, tol, most = self._start(static, *arguments)
+        fit = advance(partial(self._step, static, *operands), fit, tol=tol, max_steps=most)
+        return self._end(static, fit, operands, *arguments)
+
+
+def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> Fit:
+    """Best of several runs, one after the other, as `batching.best_run` has it; Ctrl-C ends them with the best so far.
+
+    Args:
+        run: key -> fit whose state has an ``objective``; a run that is not finite loses.
+        key: random key; a single run has the whole of it.
+        runs: their number.
+    """
+    if runs == 1:
+        return run(key)
+    fits: list[Fit] = []
+    for i in range(runs):
+        fits = [*fits, run(_key_of_run(key, runs, i))]
+        best = min(fits, key=lambda fit: float(np.nan_to_num(fit.state.objective, nan=np.inf)))  # the first of equals
+        if signals.interrupted():
+            return best._replace(status=_interrupted(best.status))
+        fits = [best]
+    return fits[0]
+
+
+@partial(jax.jit, static_argnums=1)
+def _key_of_run(key, runs, i):
+    return jax.random.split(key, runs)[i]
+
+
+@jax.jit
+def _chunk(step, fit, tol, limit):
+    return advance(step, fit, tol=tol, max_steps=limit)
+
+
+@jax.jit
+def _interrupted(status):
+    """INTERRUPTED, unless the fit has failed already."""
+    return jnp.where(status == Status.NOT_FINITE, status, Status.INTERRUPTED).astype(jnp.int32)
