@@ -43,7 +43,7 @@ SIZE_ROWS = 1024
 """Number of sampled rows for the typical length."""
 
 SIZE_DISTANCES = 1 << 16
-"""Number of sampled distances for the typical length of a `DistanceOracle`."""
+"""Number of sampled distances for that of a `DistanceOracle`."""
 
 LARGEST_SUMMED_POWER = 8.0
 """Largest finite power of a `MetricSpace`: differences up to 10³⁰ stay below 10³⁰⁸, the limit of float64."""
@@ -83,10 +83,9 @@ class MetricSpace(NamedTuple):
 
 
 class DistanceOracle(NamedTuple):
-    """Distances without coordinates.
+    """Distances of n rows without coordinates.
 
     Attributes:
-        n: number of rows.
         rows: (m,) row numbers -> (m, n) float64 distances to all rows; infinite for missing entries.
     """
 
