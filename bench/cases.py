@@ -97,6 +97,8 @@ CASES = (
     Case("kmedoids-k10", "kmedoids", n=5_000, d=16, k=10, repeats=5, target=MEDOIDS),
     Case("kmedoids-k100", "kmedoids", n=5_000, d=16, k=100, repeats=5, target=MEDOIDS),
     Case("kmedoids-20k", "kmedoids", n=20_000, d=16, k=20, repeats=3, target=MEDOIDS),
+    Case("kprototypes", "kprototypes", n=20_000, d=12, k=10, repeats=3),
+    Case("gower-medoids", "gower_medoids", n=5_000, d=12, k=10, repeats=3),
     Case("sinkhorn", "sinkhorn", n=2_048, d=32, eps=5.0, steps=100, repeats=3, target=TRANSPORT),
     Case("sinkhorn-50k", "sinkhorn", n=50_000, d=32, eps=5.0, steps=3, repeats=1, without=(POT, POT_LOG, OTT)),
     Case("balanced", "balanced", n=10_000, d=16, k=100, steps=10, repeats=1, target={"cpu": {CONSTRAINED: 20}}),

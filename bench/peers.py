@@ -30,6 +30,7 @@ CLUSTPY, LIGHTLY = "ClustPy", "lightly"
 LOOP = "PyTorch loop"
 WANG, FAST_HDBSCAN = "dbscan (Wang, Gu, Shun)", "fast_hdbscan"
 KMEDOIDS, CONSTRAINED = "kmedoids", "k-means-constrained"
+KMODES, GOWER = "kmodes", "gower"
 POT, POT_LOG, OTT = "POT", "POT, log domain", "OTT-JAX"
 MODULES = {
     SKLEARN: "sklearn",
@@ -40,6 +41,8 @@ MODULES = {
     FAST_HDBSCAN: "fast_hdbscan",
     KMEDOIDS: "kmedoids",
     CONSTRAINED: "k_means_constrained",
+    KMODES: "kmodes",
+    GOWER: "gower",
     POT: "ot",
     POT_LOG: "ot",
     OTT: "ott",

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import jaxcluster
-from bench import data, density, mixtures, networks, partitions, peers, transport
+from bench import categories, data, density, mixtures, networks, partitions, peers, transport
 from bench.cases import Case
 from bench.peers import CLUSTPY, LIGHTLY, LOOP, SKLEARN, Answer, Call
 from bench.unsupervised import clustergan, deepcluster, swav
@@ -219,6 +219,40 @@ def kmedoids(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(ours, theirs, tolerance=0.01)
 
 
+def kprototypes(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """k-prototypes from given rows, until no label changes.
+
+    The peer updates a prototype after each row that it moves: inertias are compared, within one percent.
+    """
+    rows = categories.mixed(case)
+    start, key = categories.first_of_each(rows, case.k), jax.random.key(0)
+    init = rows.numbers[start], rows.codes[start]
+    counts = (categories.CATEGORIES,) * rows.codes.shape[1]
+
+    def ours() -> Answer:
+        fit = jaxcluster.kprototypes.fit(
+            key, rows.numbers, case.k, codes=rows.codes, gamma=categories.GAMMA, init=init, tol=0.0, n_categories=counts
+        )
+        np.asarray(fit.labels)
+        return Answer(float(fit.state.inertia))
+
+    theirs = {name: build(rows, start) for name, build in categories.PROTOTYPES.items() if name in found}
+    return Work(ours, theirs, tolerance=0.01)
+
+
+def gower_medoids(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """k-medoids by Gower's distance from given rows of a table, distances included."""
+    rows = categories.mixed(case)
+    start, table = categories.first_of_each(rows, case.k), rows.table
+    options = {"metric": "gower", "metric_params": {"categorical": rows.categorical}, "init": start}
+
+    def ours() -> Answer:
+        return Answer(jaxcluster.KMedoids(case.k, **options).fit(table).inertia_)
+
+    theirs = {name: build(rows, start) for name, build in categories.MEDOIDS.items() if name in found}
+    return Work(ours, {name: call for name, call in theirs.items() if call is not None}, tolerance=0.01)
+
+
 def balanced(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """Lloyd's steps with assignments to clusters of equal size, from given rows."""
     x, _ = data.blobs(case)
@@ -376,6 +410,8 @@ WORKS = {
     "spectral": Kind("Spectral clustering, {n:,}×{d}, k = {k}", spectral),
     "nystrom": Kind("Spectral clustering by Nyström, {n:,}×{d}, k = {k}", nystrom),
     "kmedoids": Kind("k-medoids, {n:,}×{d}, k = {k}", kmedoids),
+    "kprototypes": Kind("k-prototypes, {n:,}×{d}, half of them categories, k = {k}", kprototypes),
+    "gower_medoids": Kind("k-medoids by Gower, {n:,}×{d}, half of them categories, k = {k}", gower_medoids),
     "sinkhorn": Kind("Sinkhorn ×{steps}, {n:,}² of {d} columns, ε = {eps}", sinkhorn),
     "balanced": Kind("Balanced k-means ×{steps}, {n:,}×{d}, k = {k}", balanced),
     "dec": Kind(

@@ -26,6 +26,8 @@ _MODULES = {
     "hdbscan": "jaxcluster.cluster.hdbscan",
     "kmeans": "jaxcluster.cluster.kmeans",
     "kmedoids": "jaxcluster.cluster.kmedoids",
+    "kmodes": "jaxcluster.cluster.kmodes",
+    "kprototypes": "jaxcluster.cluster.kprototypes",
     "losses": "jaxcluster.losses",
     "metrics": "jaxcluster.metrics",
     "minibatch": "jaxcluster.cluster.minibatch",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Num, UInt32
 
 __all__ = [
     "Absent",
@@ -19,6 +19,7 @@ __all__ = [
     "Float",
     "Int",
     "KeyArray",
+    "Num",
     "Points",
     "Published",
     "Status",

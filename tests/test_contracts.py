@@ -19,6 +19,7 @@ import jaxcluster as jc
 from jaxcluster.cluster import lloyd
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.kmedoids import distances
+from jaxcluster.cluster.kprototypes import iteration
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.ops import nearest
 from jaxcluster.sharding import fit_sharded
@@ -145,7 +146,7 @@ def test_jit_and_vmap_equal_eager_in_any_tile(name, rows, weights, key, monkeypa
         asked.append(shape)
         return 37
 
-    for module in (lloyd, nearest):
+    for module in (lloyd, nearest, iteration):
         monkeypatch.setattr(module, "tile_size", lambda x, k: small(x.shape[0]))
     monkeypatch.setattr(em, "em_tile", lambda options, n, k, d: small(n))
     clara = sys.modules["jaxcluster.cluster.kmedoids.clara"]  # beside a function of its name

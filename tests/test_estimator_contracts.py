@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from algorithms import CLUSTERERS, MIN_RAND_INDEX, PREDICTORS, WEIGHTED, make
+from algorithms import CLUSTERERS, MIN_RAND_INDEX, PREDICTORS, WEIGHTED, make, rows_of
 from saved_models import rewrite, saved_and_loaded
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -24,7 +24,12 @@ IDLE = {"random_state", "verbose", "verbose_interval", "p", "decay", "degree", "
 @pytest.fixture(scope="module")
 def fitted(blobs):
     """The fitted estimator of a name: each is fitted once a process, by the first test that asks for it."""
-    return cache(lambda name: make(name).fit(blobs.x))
+    return cache(lambda name: make(name).fit(rows_of(name, blobs.x)))
+
+
+@pytest.fixture
+def rows(blobs, request):
+    return rows_of(request.getfixturevalue("name"), blobs.x)
 
 
 def same_partition(a, b, least: float = 1) -> bool:
@@ -40,22 +45,22 @@ def test_finds_separate_blobs(fitted, blobs, name):
 
 
 @pytest.mark.parametrize("name", CLUSTERERS)
-def test_permuting_rows_permutes_labels_and_refits(fitted, blobs, name):
-    order = np.random.default_rng(5).permutation(len(blobs.x))
-    again = make(name).fit(blobs.x[order])
+def test_permuting_rows_permutes_labels_and_refits(fitted, rows, name):
+    order = np.random.default_rng(5).permutation(len(rows))
+    again = make(name).fit(rows[order])
     assert same_partition(fitted(name).labels_[order], again.labels_, MIN_RAND_INDEX.get(name, 1))
-    np.testing.assert_array_equal(again.fit_predict(blobs.x), fitted(name).labels_)
+    np.testing.assert_array_equal(again.fit_predict(rows), fitted(name).labels_)
     assert repr(again) == repr(fitted(name))
 
 
 @pytest.mark.parametrize("name", [name for name in CLUSTERERS if "order" in ESTIMATORS[name]().get_params()])
-def test_sorted_rows_have_the_same_labels_in_any_order(blobs, name):
-    order = np.random.default_rng(5).permutation(len(blobs.x))
-    given = make(name, order="canonical").fit(blobs.x)
-    permuted = make(name, order="canonical").fit(blobs.x[order])
+def test_sorted_rows_have_the_same_labels_in_any_order(rows, name):
+    order = np.random.default_rng(5).permutation(len(rows))
+    given = make(name, order="canonical").fit(rows)
+    permuted = make(name, order="canonical").fit(rows[order])
     np.testing.assert_array_equal(permuted.labels_, given.labels_[order])
     if hasattr(given, "medoid_indices_"):
-        np.testing.assert_array_equal(blobs.x[given.medoid_indices_], given.cluster_centers_)
+        np.testing.assert_array_equal(rows[given.medoid_indices_], given.cluster_centers_)
         np.testing.assert_array_equal(order[permuted.medoid_indices_], given.medoid_indices_)
     if hasattr(given, "snapshots_"):
         np.testing.assert_array_equal(order[permuted.snapshots_["rows"]], given.snapshots_["rows"])
@@ -79,46 +84,46 @@ def test_what_goes_with_rows_is_sorted_with_them(blobs):
 
 
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
-def test_weight_equals_repetition(blobs, name):
+def test_weight_equals_repetition(rows, name):
     # 320 rows in all, which are padded no further than the 300 of the other tests: nothing is compiled for them.
     weights = np.random.default_rng(3).permutation(np.repeat([1, 2, 3], [270, 10, 10]))
-    x = blobs.x[: len(weights)]
+    x = rows[: len(weights)]
     weighted = make(name).fit(x, sample_weight=weights)
     repeated = make(name).fit(np.repeat(x, weights, axis=0))
     assert same_partition(np.repeat(weighted.labels_, weights), repeated.labels_)
 
 
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)
-def test_a_single_weight_weighs_all_rows_alike(fitted, blobs, name):
-    np.testing.assert_array_equal(make(name).fit(blobs.x, sample_weight=1.0).labels_, fitted(name).labels_)
+def test_a_single_weight_weighs_all_rows_alike(fitted, rows, name):
+    np.testing.assert_array_equal(make(name).fit(rows, sample_weight=1.0).labels_, fitted(name).labels_)
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_predict_of_fitted_rows_equals_labels(fitted, blobs, name):
-    np.testing.assert_array_equal(fitted(name).predict(blobs.x), fitted(name).labels_)
+def test_predict_of_fitted_rows_equals_labels(fitted, rows, name):
+    np.testing.assert_array_equal(fitted(name).predict(rows), fitted(name).labels_)
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_row_is_predicted_alike_alone_and_among_others(fitted, blobs, name):
-    new = blobs.x + np.float32(0.25)  # as many as in the fit: only that of one row is another program
+    new = rows_of(name, blobs.x + np.float32(0.25))  # as many as in the fit: only that of one row is another program
     together = fitted(name).predict(new)
     assert together.dtype == np.int32
     np.testing.assert_array_equal([fitted(name).predict(row[None])[0] for row in new[::40]], together[::40])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_save_and_load_are_exact_and_a_clone_fits(fitted, blobs, name, tmp_path):
+def test_save_and_load_are_exact_and_a_clone_fits(fitted, rows, name, tmp_path):
     """One of float64, which names the columns and gives the labels of float32."""
     pandas = pytest.importorskip("pandas")
     estimator = fitted(name)
-    back = saved_and_loaded(estimator, blobs.x, tmp_path / "model")
-    frame = pandas.DataFrame(blobs.x.astype(np.float64), columns=list("abcde"))
+    back = saved_and_loaded(estimator, rows, tmp_path / "model")
+    frame = pandas.DataFrame(rows.astype(np.float64), columns=list("abcde"))
     again = clone(back).fit(frame)
     assert again.feature_names_in_.tolist() == list("abcde")
     if name in CLUSTERERS:
         np.testing.assert_array_equal(again.labels_, estimator.labels_)
     else:
-        np.testing.assert_array_equal(again.fit(blobs.x).embedding_, estimator.embedding_)
+        np.testing.assert_array_equal(again.fit(rows).embedding_, estimator.embedding_)
     if name in PREDICTORS:
         np.testing.assert_array_equal(again.predict(frame), estimator.labels_)
 
@@ -137,21 +142,21 @@ def test_the_repr_says_that_it_was_fitted(fitted, name):
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_predict_wants_a_fit_and_its_columns(fitted, blobs, name):
+def test_predict_wants_a_fit_and_its_columns(fitted, rows, name):
     names = ("predict", "transform", "score", "predict_proba", "score_samples", "bic", "approximate_predict")
     fresh, of_a_fit = (
         [getattr(each, method) for method in names if hasattr(each, method)] for each in (make(name), fitted(name))
     )
     for method in fresh:
         with pytest.raises(NotFittedError, match="not fitted yet"):
-            method(blobs.x)
+            method(rows)
     for method in of_a_fit:
         with pytest.raises(ValueError, match=f"X has 3 features, but {type(fitted(name)).__name__} is expecting 5"):
-            method(blobs.x[:, :3])
+            method(rows[:, :3])
         if name == "hdbscan":  # NaN rows have a label of their own
             continue
         with pytest.raises(ValueError, match="X contains 1 NaN value"):
-            method(np.where(np.arange(5) == 2, np.nan, blobs.x[:1]))
+            method(np.where(np.arange(5) == 2, np.nan, rows[:1]))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -176,10 +181,10 @@ WRONG = [*wrong_options(str, "wrnog"), *wrong_options((int, float), -1)]
 
 
 @pytest.mark.parametrize(("name", "option"), WRONG)
-def test_a_wrong_option_is_named(blobs, name, option):
+def test_a_wrong_option_is_named(rows, name, option):
     ((parameter, value),) = option.items()
     with pytest.raises((ValueError, TypeError), match=rf"\b{parameter}\b.*{value}"):
-        make(name).set_params(**option).fit(blobs.x)
+        make(name).set_params(**option).fit(rows)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -217,24 +222,24 @@ def test_model_without_required_attributes_is_refused(fitted, name, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name in CLUSTERERS if "hidden" not in ESTIMATORS[name]().get_params()])
-def test_no_number_overflows_unseen_in_any_unit(blobs, name):
+def test_no_number_overflows_unseen_in_any_unit(rows, name):
     # As many rows as in the other tests: all fits run the programs that are compiled for these.
-    rows = blobs.x.astype(np.float64)
-    rows[-1] = 1e6
+    far = rows.astype(np.float64)
+    far[-1] = 1e6
     options = {"affinity": "nearest_neighbors"} if name == "spectral" else {}
     plain = make(name, **options)
     in_variances = hasattr(plain, "reg_covar")
-    labels = None if in_variances else clone(plain).fit(rows).labels_
+    labels = None if in_variances else clone(plain).fit(far).labels_
     for unit in (2.0**531, 2.0**-664):  # 1e160 and 1e-200
         estimator = make(name, **options, **({"eps": plain.eps * unit} if hasattr(plain, "eps") else {}))
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             if in_variances and unit > 1:
                 with pytest.raises(ValueError, match="variances of the columns of X are beyond float64"):
-                    estimator.fit(rows * unit)
+                    estimator.fit(far * unit)
                 continue
-            estimator.fit(rows * unit)
+            estimator.fit(far * unit)
             for method in {"predict", "transform", "score"} & set(dir(estimator)):
-                getattr(estimator, method)(rows * unit)
+                getattr(estimator, method)(far * unit)
         if not in_variances:
             np.testing.assert_array_equal(estimator.labels_, labels)

@@ -83,7 +83,7 @@ def _coordinates(estimator: Any, rows: Dataset, data: dict[str, Any]) -> dict[st
     from jaxcluster.cli.row_columns import coordinates
 
     if hasattr(estimator, "transform") or not hasattr(estimator, "embedding_"):
-        return coordinates(estimator, rows.x)
+        return coordinates(estimator, rows.samples)
     if hashlib.sha256(np.ascontiguousarray(rows.x).data).hexdigest() != data.get("sha256"):
         raise UserError(f"{type(estimator).__name__} has coordinates of the rows of its fit alone: name their file.")
     return {f"code_{j}": column for j, column in enumerate(estimator.embedding_.T)}

@@ -101,7 +101,11 @@ class FitResult(NamedTuple):
         if self.rows.weights is not None:
             remarks.append("Weights count in the fit and its objective; other scores count each row once.")
         if np.isnan(self.rows.x).any():
-            remarks.append("Rows with missing cells have no distances, so that scores by distance are left out.")
+            by_gower = getattr(self.estimator, "metric", None) == "gower"
+            what = "means" if by_gower else "distances"
+            remarks.append(
+                f"Rows with missing cells have no {what}, so that scores by {what.removesuffix('s')} are left out."
+            )
         return remarks
 
 
@@ -131,9 +135,14 @@ def load(stage: Stages, task: FitTask, claim: Claim) -> Rows:
 
 
 def reading_options(estimator: Any) -> dict[str, Any]:
-    """Options of `jaxcluster.cli.inputs.read`: how an estimator treats missing cells, and its metric."""
+    """Options of `jaxcluster.cli.inputs.read`: how an estimator treats missing cells and text, and its metric."""
     parameters = estimator.get_params(deep=False)
-    return {name: parameters[name] for name in ("missing", "metric") if name in parameters}
+    options = {name: parameters[name] for name in ("missing", "metric") if name in parameters}
+    categories = estimator.reading_options()
+    if categories is None:
+        return options
+    by_gower = parameters.get("metric") == "gower"  # whose terms leave missing cells out
+    return options | {"categories": categories, "missing": True if by_gower else None}
 
 
 @contextmanager
@@ -183,7 +192,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
         arguments |= run_arguments(task.estimator, title, stage, folder, **options)
     with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress:
-        task.estimator.fit(rows.x, **arguments, **task.links)
+        task.estimator.fit(rows.samples, **arguments, **task.links)
     return bool(warned)
 
 
@@ -221,7 +230,8 @@ def score(stage: Stages, task: FitTask, rows: Rows, warned: bool) -> FitResult:
 
     estimator = task.estimator
     with stage("score", "Scoring"):
-        scores = estimator.model_scores(rows.x, rows.weights) | internal_scores(estimator, rows.x)
+        x = rows.x if rows.cells is None else estimator.embed(rows.cells)[0]
+        scores = estimator.model_scores(rows.samples, rows.weights) | internal_scores(estimator, x, rows.cells)
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, estimator.labels_)
     sampled = min(int((estimator.labels_ >= 0).sum()), model_selection.SILHOUETTE_SAMPLE)
     return FitResult(task.method, estimator, rows, finite(scores), external, sampled, stage.seconds, warned)
@@ -246,7 +256,7 @@ def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, An
         if names is not None and all(names) and len(set(names)) == len(names):
             to_save.feature_names_in_ = np.array(names, dtype=object)
         to_save.save(folder / runs.MODEL)
-        columns = runs.row_names(rows.dataset) | {"label": estimator.labels_} | fit_columns(estimator, rows.x)
+        columns = runs.row_names(rows.dataset) | {"label": estimator.labels_} | fit_columns(estimator, rows.samples)
         runs.write_columns(folder / runs.LABELS, columns)
         if trains_network(estimator):
             runs.write_records(folder / runs.HISTORY, estimator.epoch_history_)
@@ -274,8 +284,16 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
 
     estimator, rows, info = result.estimator, result.rows, result.estimator.info
     notes = tuple(map(as_options, rows.dataset.notes))
-    dataset = rows.dataset._replace(x=rows.x, notes=notes)
-    parts = estimator.report_parts(rows.x, rows.weights)
+    dataset, scaling = rows.dataset._replace(x=rows.x, notes=notes), rows.scaling
+    parts = estimator.report_parts(rows.samples, rows.weights)
+    remarks = result.remarks
+    if rows.cells is not None:
+        x, names = estimator.embed(rows.cells)
+        dataset, scaling = dataset._replace(x=x, columns=names), None
+        remarks = [*remarks, "Categories are drawn as columns of two values, at the distances of the method."]
+        if hasattr(estimator, "center_rows"):
+            parts["center_rows"] = estimator.center_rows(rows.scaling)
+            parts["center_columns"] = rows.dataset.columns
     for name, kind in (("components", Components), ("structure", Structure), ("training", Training)):
         if name in parts:
             parts[name] = kind(**parts[name])
@@ -296,10 +314,10 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         dataset=dataset,
         labels=estimator.labels_,
         timing=config["seconds"],
-        scaling=rows.scaling,
+        scaling=scaling,
         metric=metric,
         p=p,
-        remarks=result.remarks,
+        remarks=remarks,
         profile=profile_of(estimator, rows),
         **parts,
     )
@@ -307,13 +325,21 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
 
 def profile_of(estimator: Any, rows: Rows) -> Any:
     """Profile of the clusters of a run in the units and words of its table; None for images and for noise alone."""
+    import numpy as np
+
     from jaxcluster import profile
+    from jaxcluster.datasets.categories import read_mixed
+    from jaxcluster.datasets.dates import as_moments
 
     dataset = rows.dataset
     if dataset.image_shape is not None or not (estimator.labels_ >= 0).any():
         return None
-    table = dataset.x if dataset.encoding is None else dataset.encoding.decode(dataset.x)
-    return profile(estimator, rows.x, table=table, columns=dataset.columns, ids=dataset.ids)
+    table: Any = dataset.x if dataset.encoding is None else dataset.encoding.decode(dataset.x)
+    if rows.cells is not None:
+        columns, cells = read_mixed(dataset.samples, **estimator.reading_options(), missing=True)
+        table = columns.by_name(cells)
+        table |= {name: as_moments(table[name]) for name in dataset.dates if table[name].dtype == np.float64}
+    return profile(estimator, rows.samples, table=table, columns=dataset.columns, ids=dataset.ids)
 
 
 def picture_shape(of_data: tuple[int, ...] | None, of_estimator: Any) -> tuple[int, ...] | None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 IMPUTE_HINT = "Fill them (--impute median), leave out their columns (--drop), or drop those rows first"
 """Advice on missing cells, in words of the command line."""
 
+CATEGORIES_HINT = "Leave out their columns (--drop), drop those rows, or write a word for 'missing' there first"
+"""The same for a method that takes categories."""
+
 STDIN = "-"
 """Word for a table on standard input."""
 
@@ -74,6 +77,7 @@ class Rows(NamedTuple):
         scaling: the transformation from the data's units to ``x``.
         weights: (n_samples,), or None for 1 each.
         imputation: of missing cells, before the scaling, or None.
+        cells: table of numbers, scaled, and of categories, for a method that takes these; ``x`` then holds their codes.
     """
 
     dataset: Dataset
@@ -81,6 +85,12 @@ class Rows(NamedTuple):
     scaling: Scaling
     weights: np.ndarray | None
     imputation: Imputation | None = None
+    cells: Any = None
+
+    @property
+    def samples(self) -> Any:
+        """Samples for an estimator: the cells, or ``x`` without any."""
+        return self.x if self.cells is None else self.cells
 
     @property
     def encoding(self) -> Encoding | None:
@@ -89,7 +99,14 @@ class Rows(NamedTuple):
         return encoding if encoding is None else encoding._replace(lenient=self.imputation is not None)
 
 
-def read(source: Source, how: str, *, missing: bool | None = None, metric: str | None = None) -> Rows:
+def read(
+    source: Source,
+    how: str,
+    *,
+    missing: bool | None = None,
+    metric: str | None = None,
+    categories: Mapping[str, Any] | None = None,
+) -> Rows:
     """Rows of ``source``, scaled.
 
     Args:
@@ -97,6 +114,7 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
         how: one of `jaxcluster.datasets.SCALINGS`.
         missing: True lets NaN through as missing cells; False mentions in the message that --missing does.
         metric: of the method. Rows that float64 does not hold are translated if the metric takes differences.
+        categories: options of `jaxcluster.datasets.categories.read_mixed` for a method that takes categories.
 
     Raises:
         DataError, ValueError: rows or weights that cannot be clustered.
@@ -105,15 +123,21 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
     from jaxcluster.datasets import impute, scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 
+    if categories is not None:
+        _check_words(source, missing)
     if source.impute is not None and missing:
         raise UserError("--impute fills the cells that --missing integrates out: leave one of them out.")
     with on_disk(source) as file:
-        dataset, weights = _weighted(file)
+        dataset, weights = _weighted(file, categories is not None)
     allowed = True if source.impute is not None else missing
     try:
         check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns)
     except ValueError as error:
-        raise ValueError(str(error).replace("Drop or impute those rows first", IMPUTE_HINT)) from error
+        hint = IMPUTE_HINT if categories is None else CATEGORIES_HINT
+        raise ValueError(str(error).replace("Drop or impute those rows first", hint)) from error
+    if categories is not None:
+        weights = weights if weights is None else check_weights(weights, len(dataset.x))
+        return _mixed_rows(dataset, weights, how, dict(categories))
     x, imputation = dataset.x, None
     if source.impute is not None:
         codes = zip(dataset.encoding.columns, dataset.encoding.slices(), strict=True) if dataset.encoding else ()
@@ -130,6 +154,17 @@ def read(source: Source, how: str, *, missing: bool | None = None, metric: str |
         note = f"integers beyond 2^53 are clustered as differences to those of one row: {origin}."
         dataset = dataset._replace(notes=(*dataset.notes, note))
     return Rows(dataset, x, scaling, weights, imputation)
+
+
+def _check_words(source: Source, missing: bool | None) -> None:
+    """Raise UserError for codes and imputation of rows that a method takes with their words."""
+    if source.encode is not None:
+        raise UserError("--encode turns words into numbers, and this method takes the words: leave --encode out.")
+    if source.impute is not None and missing:
+        raise UserError("--impute fills missing cells, which Gower's distance takes as they are: leave --impute out.")
+    if source.impute is not None:
+        remedy = f"leave --impute out. {CATEGORIES_HINT}"
+        raise UserError(f"--impute fills columns of numbers, and this method takes words: {remedy}.")
 
 
 @contextmanager
@@ -154,11 +189,38 @@ def on_disk(source: Source) -> Iterator[Source]:
         yield source._replace(data=str(path))
 
 
+def _mixed_rows(dataset: Dataset, weights: np.ndarray | None, how: str, options: dict[str, Any]) -> Rows:
+    """Rows for a method that takes categories, with its columns of numbers scaled."""
+    import numpy as np
+    import pyarrow as pa
+
+    from jaxcluster.datasets import Scaling, scale
+    from jaxcluster.datasets.categories import read_mixed
+
+    cells: Any = dataset.x if dataset.cells is None else dataset.cells
+    columns, table = read_mixed(cells, **options, missing=True, name=dataset.name)
+    x, scaling = np.array(dataset.x, np.float64), Scaling("none")
+    if how != "none" and columns.numeric:
+        numbers, scaling = scale(table.numbers, how, missing=True)
+        x[:, columns.numeric] = numbers
+        for i, j in enumerate(columns.numeric):
+            if dataset.cells is None:
+                cells = np.asarray(x)
+            else:
+                cells = cells.set_column(j, cells.column_names[j], pa.array(numbers[:, i], from_pandas=True))
+    return Rows(dataset, x, scaling, weights, cells=cells)
+
+
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
     """Origin, shape and checksum of the data for config.json, enough to tell whether they are still the same."""
     import numpy as np
 
+    from jaxcluster.datasets.categories import read_mixed
+
     n, d = dataset.x.shape
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.x).data)
+    if dataset.cells is not None:  # the rows hold codes of its text
+        digest.update(repr(read_mixed(dataset.cells, missing=True)[0].categories).encode())
     return {
         **source._asdict(),
         "name": dataset.name,
@@ -167,7 +229,7 @@ def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
         "column_names": dataset.columns,
         **({} if dataset.id_name is None else {"id_name": dataset.id_name}),
         **({} if dataset.encoding is None else {"codes": [code._asdict() for code in dataset.encoding.columns]}),
-        "sha256": hashlib.sha256(np.ascontiguousarray(dataset.x).data).hexdigest(),
+        "sha256": digest.hexdigest(),
         **({"notes": list(dataset.notes)} if dataset.notes else {}),
     }
 
@@ -179,7 +241,9 @@ def imputation_entry(rows: Rows) -> dict[str, Any]:
     return {"imputation": {"how": rows.imputation.how, "values": rows.imputation.values.tolist()}}
 
 
-def read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None = None) -> Dataset:
+def read_like(
+    data: Mapping[str, Any], source: Source, encoding: Encoding | None = None, *, categories: bool = False
+) -> Dataset:
     """New rows with the columns that a run was fitted on, unless ``source`` names others.
 
     Columns of a table are found by name, those of an array by position. A text table of the same kind as that of the
@@ -189,12 +253,13 @@ def read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None
         data: the entry "data" of config.json; empty for a model without a run.
         source: the new rows.
         encoding: of the rows of the run, or None.
+        categories: the model takes columns of words.
     """
     with on_disk(source) as file:
-        return _read_like(data, file, encoding)
+        return _read_like(data, file, encoding, categories)
 
 
-def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None) -> Dataset:
+def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None, categories: bool) -> Dataset:
     from jaxcluster.datasets import load
     from jaxcluster.datasets.loading import column_names
 
@@ -213,14 +278,15 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
         elif not _is_table(str(data.get("data"))):
             columns = chosen
     options = {"key": source.key, "na": source.na or data.get("na"), **source.layout}
+    options["dates"] = categories and bool(data.get("dates"))
     row_id = source.row_id
     if row_id is None and _is_table(source.data):
         # The names of rows of the run, if the new rows have them.
         names = column_names(source.data, key=source.key, **source.layout) or []
         row_id = data.get("id_name") if data.get("id_name") in names else None
     if not _is_table(source.data):
-        options["na"] = source.na
-    return load(source.data, columns=columns, row_id=row_id, encode=encoding, **options)
+        options |= {"na": source.na, "dates": False}
+    return load(source.data, columns=columns, row_id=row_id, encode=encoding, categories=categories, **options)
 
 
 def _same_columns(source: Source, names: list[str]) -> list[str | int]:
@@ -257,13 +323,14 @@ def _ending(spec: str) -> str:
     return next((packed.removesuffix(each) for each in COMPRESSIONS if packed.endswith(each)), packed)
 
 
-def _weighted(source: Source) -> tuple[Dataset, np.ndarray | None]:
+def _weighted(source: Source, categories: bool) -> tuple[Dataset, np.ndarray | None]:
     """The rows, and the weights from another file or from a column that is then not among the rows."""
     from jaxcluster.datasets import load, load_labels
     from jaxcluster.datasets.base import split_columns
 
     options = {"key": source.key, "na": source.na, **source.layout}
     chosen = {name: getattr(source, name) for name in ("columns", "truth", "row_id", "encode", "dates")}
+    chosen["categories"] = categories
     drop = split_columns(source.drop or "")
     if source.weights is None or Path(source.weights).is_file():
         dataset = load(source.data, **chosen, drop=drop or None, **options)

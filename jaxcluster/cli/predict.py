@@ -102,8 +102,8 @@ def predict(
         stage.note(rows.notes)
         with stage("predict", f"Labeling {len(rows.x):,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
-            labels = estimator.predict(rows.x)
-            more = new_columns(estimator, rows.x, labels, **added)
+            labels = estimator.predict(rows.samples)
+            more = new_columns(estimator, rows.samples, labels, **added)
         if claim is not None:
             with claim.file() as path, user_errors():
                 _write(path, runs.row_names(rows) | {"label": labels} | more)
@@ -132,9 +132,12 @@ def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Data
     """New rows, in their own units: the model imputes and scales them as those of the run were."""
     from jaxcluster.core.validation import check_finite, check_width
 
-    dataset = read_like(config.get("data", {}), source, estimator.input_encoding_)
+    categories = estimator.reading_options() is not None
+    dataset = read_like(config.get("data", {}), source, estimator.input_encoding_, categories=categories)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
-    missing = True if getattr(estimator, "missing", False) or estimator.input_imputation_ is not None else None
+    fills = getattr(estimator, "missing", False) or estimator.input_imputation_ is not None
+    by_gower = categories and getattr(estimator, "metric", None) == "gower"  # whose terms leave missing cells out
+    missing = True if fills or by_gower else None
     check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     return dataset
 

@@ -65,7 +65,8 @@ def load_run(stage: Stages, run: Path, saved: runs.SavedRun) -> tuple[Any, Rows]
         estimator = load(saved.model)
     with stage("read", "Reading the data"), user_errors():
         rows = rows_of_run(saved.config, **reading_options(estimator))
-    for name in (*INPUT_STEPS, "feature_names_in_"):
+    names = () if hasattr(rows.cells, "column_names") else ("feature_names_in_",)
+    for name in (*INPUT_STEPS, *names):
         vars(estimator).pop(name, None)  # the rows are an array, and encoded, imputed and scaled already
     return estimator, rows
 

@@ -12,7 +12,7 @@ MOST_ENTRIES = 1 << 24
 """Entries of a matrix of rows by clusters that is computed at a time."""
 
 
-def fit_columns(estimator: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+def fit_columns(estimator: Any, x: Any) -> dict[str, np.ndarray]:
     """Columns of labels.csv that a fitted method has for its own rows.
 
     ``probability`` is that of the label, ``outlier_score`` that of HDBSCAN, and ``distance`` that to the center or
@@ -20,7 +20,7 @@ def fit_columns(estimator: Any, x: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
         estimator: fitted to ``x``, without scaling and imputation of its own.
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), or a table of Arrow for a method that takes categories.
     """
     columns = {}
     if hasattr(estimator, "probabilities_"):
@@ -43,10 +43,10 @@ def has_distances(estimator: Any) -> bool:
     )
 
 
-def distances(estimator: Any, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def distances(estimator: Any, x: Any, labels: np.ndarray) -> np.ndarray:
     """(n_samples,) distance of each row to the center of its label."""
 
-    def to_own(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    def to_own(rows: Any, own: np.ndarray) -> np.ndarray:
         return np.take_along_axis(estimator.transform(rows), own[:, None].astype(np.intp), axis=1)[:, 0]
 
     return _by_rows(to_own, x, _width(estimator), labels)
@@ -56,10 +56,11 @@ def _width(estimator: Any) -> int:
     return int(getattr(estimator, estimator.info.clusters or "", None) or 1)
 
 
-def _by_rows(function: Any, x: np.ndarray, width: int, *more: np.ndarray) -> np.ndarray:
+def _by_rows(function: Any, x: Any, width: int, *more: np.ndarray) -> np.ndarray:
     """Results of a function of rows, computed for so many at a time that a matrix of rows by clusters is small."""
     step = max(1, MOST_ENTRIES // max(1, width))
-    parts = [function(x[i : i + step], *(each[i : i + step] for each in more)) for i in range(0, len(x), step)]
+    part = x.slice if hasattr(x, "column_names") else lambda start, length: x[start : start + length]  # Arrow's tables
+    parts = [function(part(i, step), *(each[i : i + step] for each in more)) for i in range(0, len(x), step)]
     return np.concatenate(parts)
 
 

@@ -120,16 +120,17 @@ def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(function(truth, labels)) for name, function in functions.items()}
 
 
-def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
+def internal_scores(estimator: Any, x: np.ndarray, cells: Any = None) -> dict[str, float]:
     """Silhouette, Davies–Bouldin and Calinski–Harabasz scores; NaN where one is undefined.
 
     Noise is left out, as it is no cluster and lies between the others. The silhouette uses the metric of the estimator,
     the other two use squared Euclidean distances, or cosine distances if the estimator does. Missing cells leave no
-    distances and so none of the three.
+    distances and so none of the three, but for the silhouette by Gower's distance, which leaves such cells out.
 
     Args:
-        estimator: fitted to ``x``.
-        x: (n_samples, n_features).
+        estimator: fitted to ``x``, or to ``cells``.
+        x: (n_samples, n_features); of a table with categories the embedded rows.
+        cells: table that Gower's distance is of, or None.
     """
     import numpy as np
 
@@ -138,7 +139,8 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
 
     labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
     if np.isnan(x).any():
-        return dict.fromkeys(("silhouette", "davies_bouldin", "calinski_harabasz"), math.nan)
+        silhouette = math.nan if cells is None else _gower_silhouette(estimator, cells)
+        return {"silhouette": silhouette, "davies_bouldin": math.nan, "calinski_harabasz": math.nan}
     # Noise lies between the clusters: as a cluster of its own it would lower all three scores.
     kept = labels >= 0
     x, labels = x[kept], labels[kept]
@@ -148,6 +150,22 @@ def internal_scores(estimator: Any, x: np.ndarray) -> dict[str, float]:
         rows = model_selection.sampled_rows(len(x))
         scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
     return scores
+
+
+def _gower_silhouette(estimator: Any, cells: Any) -> float:
+    """Mean silhouette by Gower's distance of the rows in clusters, or of a sample of them; NaN where undefined."""
+    import numpy as np
+    import pyarrow as pa
+
+    from jaxcluster import metrics, model_selection
+
+    kept = np.flatnonzero(estimator.labels_ >= 0)
+    kept = kept[model_selection.sampled_rows(len(kept))]
+    labels = estimator.labels_[kept]
+    if not 2 <= len(np.unique(labels)) < len(labels):
+        return math.nan
+    rows = cells.take(pa.array(kept)) if isinstance(cells, pa.Table) else cells[kept]
+    return metrics.silhouette_score(rows, labels, metric="gower", **estimator.reading_options())
 
 
 def explained(estimator: Any, scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +181,7 @@ def objective_of(estimator: Any, objective: str) -> str:
     """Name of an estimator's objective: that of its registry, more precise where the metric decides it."""
     if objective != "inertia":
         return objective
-    if estimator.info.objective == "sum of distances":
+    if str(estimator.info.objective).startswith("sum of"):
         return estimator.info.objective
     return "sum of cosine distances" if getattr(estimator, "metric", None) == "cosine" else objective
 

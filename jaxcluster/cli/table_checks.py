@@ -36,6 +36,8 @@ def check_columns(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any
         info: of the method.
         metric: of the fit.
     """
+    if rows.cells is not None:
+        return  # distances of categories have no variance
     # Mixtures and networks fit the unit of each column, or have a scaling of their own.
     units = rows.scaling.how == "none" and info.family not in ("mixture", "deep") and metric not in FREE_OF_UNITS
     for warning in column_warnings(rows, k, units=units and rows.dataset.image_shape is None):

@@ -242,7 +242,8 @@ def relocate_empty_clusters(
 
     def relocate(carry):
         stats, labels = carry
-        labels = _relocated_labels(labels, empty, state, points, axis_name)
+        distance = distances_to_assigned(points.x, state.centers, labels)
+        labels = relocated_labels(labels, empty, jnp.where(points.weight > 0, distance, -1), axis_name)
         # Summed anew: subtracting a far sample from the sum of its old cluster would leave its rounding error there.
         sums, weight = cluster_sums(points, labels, empty.shape[0])
         sums, weight = all_reduce((sums, weight), axis_name)
@@ -251,9 +252,11 @@ def relocate_empty_clusters(
     return at_most_once(jnp.any(empty), relocate, (state.stats, state.assignment.labels))
 
 
-def _relocated_labels(labels, empty, state, points, axis_name):
+def relocated_labels(
+    labels: Int[Array, " n"], empty: Bool[Array, " k"], distance: Float[Array, " n"], axis_name: str | None
+) -> Int[Array, " n"]:
+    """Labels after the e-th empty cluster has taken the sample of e-th largest positive distance to its own center."""
     n, k = labels.shape[0], empty.shape[0]
-    distance = jnp.where(points.weight > 0, distances_to_assigned(points.x, state.centers, labels), -1)
     local_distance, local_row = jax.lax.top_k(distance, min(k, n))
     owner = jnp.full_like(local_row, 0) + shard_index(axis_name)
     far_distance, row, owner = (gather_tables(table, axis_name) for table in (local_distance, local_row, owner))

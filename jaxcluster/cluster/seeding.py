@@ -169,21 +169,33 @@ def random_rows(
     frozen: Float[Array, "m d"] | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, "k d"]:
-    """k distinct samples drawn by weight without replacement (the Gumbel top-k trick).
+    """k distinct samples drawn by weight without replacement; see `draw_distinct`."""
+    centers = draw_distinct(key, points.weight, points.x, k, axis_name)
+    return centers if frozen is None else jnp.concatenate([frozen, centers])[:k]
+
+
+def draw_distinct(key: KeyArray, weight: Float[Array, " n"], rows: Any, k: int, axis_name: str | None) -> Any:
+    """k distinct rows drawn by weight without replacement (the Gumbel top-k trick).
+
+    Args:
+        key: random key.
+        weight: (n,) weights.
+        rows: pytree of arrays with n rows.
+        k: number of rows.
+        axis_name: the mapped axis over which the rows are spread, or None.
 
     Source: W. Kool et al., Stochastic Beams and Where to Find Them, ICML 2019.
     """
-    n = points.weight.shape[0]
+    n = weight.shape[0]
     shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     # Noise for the samples of all devices, of which each takes its part: sharding changes no draw.
-    noise = jax.random.gumbel(key, (shards * n,), points.x.dtype)
+    noise = jax.random.gumbel(key, (shards * n,), weight.dtype)
     noise = jax.lax.dynamic_slice_in_dim(noise, shard_index(axis_name) * n, n)
     # log 0 = −inf: a sample of weight 0 is drawn only where fewer than k have any weight.
-    score, local = jax.lax.top_k(jnp.log(points.weight) + noise, min(k, n))
+    score, local = jax.lax.top_k(jnp.log(weight) + noise, min(k, n))
     scores = gather_tables(score, axis_name)
     _, drawn = jax.lax.top_k(scores, k)
-    centers = gather_tables(points.x[local], axis_name)[drawn]
-    return centers if frozen is None else jnp.concatenate([frozen, centers])[:k]
+    return jax.tree.map(lambda leaf: gather_tables(leaf[local], axis_name)[drawn], rows)
 
 
 def seed_in_chunks(
@@ -264,7 +276,7 @@ def _first_center(key, points, k, active, frozen, axis_name):
     tried = jnp.arange(_candidates(k), dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(jnp.int32)
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
     if frozen is None:
-        draw = _draw(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
+        draw = draw_by_mass(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
         first = take_row(points.x, *draw, axis_name)
         closest = _distances_to_drawn(points.x, first, *draw)[:, 0]
     else:
@@ -276,7 +288,7 @@ def _first_center(key, points, k, active, frozen, axis_name):
 
 def _add_center(axis_name, key, points, tried, state):
     centers, closest, j, _ = state
-    index, is_local = _draw(jax.random.fold_in(key, j), points.weight * closest, tried.shape[0], axis_name)
+    index, is_local = draw_by_mass(jax.random.fold_in(key, j), points.weight * closest, tried.shape[0], axis_name)
     rows = take_row(points.x, index, is_local, axis_name)
     squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
     potential = all_reduce(points.weight @ squares, axis_name)
@@ -309,13 +321,13 @@ def kmeans_parallel(
     """
     keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
     if frozen is None:
-        first_centers = take_row(points.x, *_draw(keys[0], points.weight, 1, axis_name), axis_name)
+        first_centers = take_row(points.x, *draw_by_mass(keys[0], points.weight, 1, axis_name), axis_name)
     else:
         first_centers = frozen
     _, closest = nearest(points.x, first_centers)
     candidates = [first_centers]
     for round_key in keys[1:-1]:
-        index, is_local = _draw(round_key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
+        index, is_local = draw_by_mass(round_key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
         rows = take_row(points.x, index, is_local, axis_name)
         closest = jnp.minimum(closest, nearest(points.x, rows)[1])
         candidates.append(rows)
@@ -335,7 +347,7 @@ def _distances_to_drawn(x, rows, index, is_local):
     return distances_to_few(x, rows, same)
 
 
-def _draw(
+def draw_by_mass(
     key: KeyArray, mass: Float[Array, " n"], count: int, axis_name: str | None
 ) -> tuple[Int[Array, " count"], Bool[Array, " count"]]:
     """Draw ``count`` samples with replacement, with probability in proportion to ``mass``, by inverting its sums.

@@ -56,6 +56,9 @@ class Dataset(NamedTuple):
         ids: (n_samples,) the column of a table that names its rows, text or numbers; None without one.
         id_name: name of that column.
         encoding: of a table's columns of words and dates as numbers; None where all columns hold numbers.
+        cells: Arrow table of the columns with their words, where the reader was asked for it; ``x`` then holds codes of
+            the words. None for data of numbers alone.
+        dates: names of the columns of the cells that are dates as days since 1970-01-01.
     """
 
     name: str
@@ -67,6 +70,13 @@ class Dataset(NamedTuple):
     ids: np.ndarray | None = None
     id_name: str | None = None
     encoding: Encoding | None = None
+    cells: Any = None
+    dates: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> Any:
+        """Samples for an estimator: the cells, or ``x`` without any."""
+        return self.x if self.cells is None else self.cells
 
 
 class Format(NamedTuple):

@@ -75,6 +75,13 @@ def _days(cell: str, day_first: bool, where: str) -> float:
     raise DataError(f"{where} holds {cell!r} among dates, which is none. Correct or empty it, or leave the column out.")
 
 
+def as_moments(numbers: np.ndarray) -> np.ndarray:
+    """(n,) datetime64 of numbers of days since 1970-01-01, to the millisecond; NaT for NaN."""
+    missing = np.isnan(numbers)
+    moments = np.rint(np.where(missing, 0, numbers) * 86_400_000).astype("datetime64[ms]")
+    return np.where(missing, np.datetime64("NaT"), moments)
+
+
 def date_text(number: float) -> str:
     """The date of a number of days since 1970-01-01, with the time if it is not midnight.
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, arrow_compute, listing, open_arrow_stream
+from jaxcluster.datasets.columns import CHOOSE_HINT, integers_with_nan, title_of
 from jaxcluster.datasets.layout import GROUPED, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
-from jaxcluster.datasets.tables import CHOOSE_HINT, Table, integers_with_nan, title_of
+from jaxcluster.datasets.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster.datasets.base import DataError, did_you_mean, listing
-from jaxcluster.datasets.dates import as_days, is_dates
+from jaxcluster.datasets.dates import as_days, as_moments, is_dates
 from jaxcluster.datasets.layout import is_number
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ class Encoding(NamedTuple):
             elif code.kind == "boolean":
                 columns[code.name] = _with_none(np.where(filled[:, 0] >= 0.5, "true", "false"), missing)
             elif code.kind == "days":
-                moments = np.rint(filled[:, 0] * 86_400_000).astype("datetime64[ms]")
-                columns[code.name] = np.where(missing, np.datetime64("NaT"), moments)
+                columns[code.name] = as_moments(block[:, 0])
             else:
                 columns |= dict(zip(code.features, block.T, strict=True))
         return columns

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxcluster.datasets.base import DataError, listing, open_arrow_stream
+from jaxcluster.datasets.columns import plain
 from jaxcluster.datasets.layout import MISSING
-from jaxcluster.datasets.tables import Table, plain
+from jaxcluster.datasets.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

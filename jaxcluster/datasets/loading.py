@@ -61,6 +61,7 @@ def load(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    categories: bool = False,
 ) -> Dataset:
     """Load a data set, with the numbers of the file unchanged: see `Dataset`.
 
@@ -86,10 +87,13 @@ def load(
         decimal: its decimal mark, "." or ",".
         encoding: of its text. These four are detected from the first lines by default; `Dataset.notes` tells how an
             ambiguous file was read.
+        categories: True to keep columns of words, in `Dataset.cells`, for methods that take them.
 
     Raises:
         DataError: a mistake in the request or the file; DataNotFoundError if the file does not exist.
     """
+    if categories and encode is not None:
+        raise DataError("categories=True keeps the words that encode= turns into numbers. Leave one of them out.")
     form = Format(header, delimiter, decimal, encoding, None if na is None else tuple(na))
     of_table = {"row_id": row_id, "encode": encode, "dates": dates}
     if isinstance(spec, str) and is_builtin(spec):
@@ -106,7 +110,8 @@ def load(
     if table is not None:
         if encode is not None and not isinstance(encode, Encoding):
             of_table["encode"] = rules(*([encode] if isinstance(encode, str) else encode))
-        dataset = table_dataset(table, columns=columns, truth=truth, drop=drop, na=tuple(na or ()), **of_table)
+        chosen = {"columns": columns, "truth": truth, "drop": drop, "na": tuple(na or ()), "categories": categories}
+        dataset = table_dataset(table, **chosen, **of_table)
         dataset = dataset if y is None else dataset._replace(y=y)
     else:
         _check_table(path.name, of_table | {"na": na})

@@ -1,7 +1,8 @@
 """Tables: samples and labels from chosen columns, and the Parquet reader.
 
->>> title_of(["length", ""], 1)
-'number 1, without a name'
+>>> table = Table(Path("t.csv"), ["a", "y"], lambda wanted, text, words: {})
+>>> table.names
+['a', 'y']
 """
 
 from __future__ import annotations
@@ -28,8 +29,19 @@ from jaxcluster.datasets.base import (
     split_columns,
     stack_columns,
 )
+from jaxcluster.datasets.categories import is_categorical, read_mixed
+from jaxcluster.datasets.columns import (
+    check_numeric,
+    feature_names,
+    number_block,
+    number_matrix,
+    plain,
+    title_of,
+    width_of,
+    without_markers,
+)
+from jaxcluster.datasets.dates import as_days, is_dates
 from jaxcluster.datasets.encoding import Encoding, Rules, encode_column, fit_encoding
-from jaxcluster.datasets.layout import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,11 +57,6 @@ UNNAMED = re.compile(r"|Unnamed: 0(\.\d+)*")
 
 PARQUET_MAGIC = b"PAR1"
 """First and last bytes of every Parquet file."""
-
-CHOOSE_HINT = (
-    "Choose the columns to cluster (columns=), leave some out (drop=), name the one that holds the truth (truth=), "
-    "encode words (encode=), or take dates as numbers of days (dates=)."
-)
 
 
 class Table(NamedTuple):
@@ -84,6 +91,7 @@ def table_dataset(
     encode: Rules | Encoding | None = None,
     dates: bool = False,
     na: Sequence[str] = (),
+    categories: bool = False,
 ) -> Dataset:
     """The `Dataset` of the chosen columns, with the truth column as labels; ``drop`` and ``row_id`` are neither.
 
@@ -96,45 +104,100 @@ def table_dataset(
         encode: wishes for the codes of columns of words, or the encoding of a fit.
         dates: take columns of dates as numbers of days.
         na: cells that are missing values.
+        categories: keep columns of words, in `Dataset.cells`.
     """
-    names, where, notes = table.names, table.path.name, list(table.notes)
+    names, where = table.names, table.path.name
     index = None if truth is None else column_index(truth, names, len(names), where)
-    chosen, own = _chosen_columns(table, columns, index, drop, row_id)
-    notes += own
+    chosen, notes = _chosen_columns(table, columns, index, drop, row_id)
     at_id = None if row_id is None else column_index(row_id, names, len(names), where)
     text = [i for i in (index, at_id) if i is not None]
-    words = isinstance(encode, Encoding) or dates or encode is not None
-    data = dict(table.read([*chosen, *text], text, words=words))
-    features = {i: _without_markers(data[i], na) for i in chosen}
-    encoding = None
-    if isinstance(encode, Encoding):
-        encoding = encode
-    elif words:
-        named = {_name_of(names, i): column for i, column in features.items()}
-        if len(named) < len(features):
-            raise DataError(f"{where} has several columns of one name, which cannot be encoded. Rename them.")
-        encoding, own = fit_encoding(where, named, encode or Rules(None, {}), dates=dates, width=_width)
-        notes += own
-        encoding = encoding if any(code.kind not in ("number", "boolean") for code in encoding.columns) else None
-    if encoding is None:
-        check_numeric(where, names, features)
-        titled = [(title_of(names, i), column) for i, column in features.items()]
-        x, widths = _matrix(where, titled)
-        feature_names = _feature_names([names[i] for i in chosen], widths)
+    data = dict(table.read([*chosen, *text], text, words=categories or dates or encode is not None))
+    features = {i: without_markers(data[i], na) for i in chosen}
+    if categories:
+        dataset = _mixed_dataset(where, names, features, dates=dates)
+    elif dates or encode is not None:
+        dataset = _encoded_dataset(where, names, features, encode, dates=dates)
     else:
-        x, own = _encoded_matrix(where, encoding, list(features.values()))
-        notes, feature_names = [*notes, *own], encoding.features
+        dataset = _numeric_dataset(where, names, features)
     y = None
     if index is not None:
         y = _labels(data[index], f"{where}: column {title_of(names, index)}")
         notes += _missing_class_notes(y, title_of(names, index))
-    dataset = Dataset(where, x, y, feature_names, notes=tuple(notes), encoding=encoding)
+    dataset = dataset._replace(y=y, notes=(*table.notes, *notes, *dataset.notes))
     if at_id is None:
         return dataset
     ids = _labels(data[at_id], f"{where}: column {title_of(names, at_id)}")
     repeated = len(ids) - len(np.unique(ids))
     note = f"column {title_of(names, at_id)} names rows, and {repeated:,} of its {len(ids):,} names are repeated."
-    return dataset._replace(ids=ids, id_name=_name_of(names, at_id), notes=(*notes, *([note] if repeated else [])))
+    notes = [*dataset.notes, *([note] if repeated else [])]
+    return dataset._replace(ids=ids, id_name=_name_of(names, at_id), notes=tuple(notes))
+
+
+def _numeric_dataset(where: str, names: Sequence[str], features: Mapping[int, pa.ChunkedArray]) -> Dataset:
+    """The samples of columns of numbers, by position."""
+    check_numeric(where, names, features)
+    x, widths = number_matrix(where, [(title_of(names, i), column) for i, column in features.items()])
+    return Dataset(where, x, columns=feature_names([names[i] for i in features], widths))
+
+
+def _encoded_dataset(
+    where: str,
+    names: Sequence[str],
+    features: Mapping[int, pa.ChunkedArray],
+    encode: Rules | Encoding | None,
+    *,
+    dates: bool,
+) -> Dataset:
+    """The samples of columns of numbers, words and dates; those of numbers alone have no encoding."""
+    notes: list[str] = []
+    if isinstance(encode, Encoding):
+        encoding = encode
+    else:
+        named = {_name_of(names, i): column for i, column in features.items()}
+        if len(named) < len(features):
+            raise DataError(f"{where} has several columns of one name, which cannot be encoded. Rename them.")
+        encoding, notes = fit_encoding(where, named, encode or Rules(None, {}), dates=dates, width=width_of)
+        if all(code.kind in ("number", "boolean") for code in encoding.columns):
+            return _numeric_dataset(where, names, features)._replace(notes=tuple(notes))
+    x, own = _encoded_matrix(where, encoding, list(features.values()))
+    return Dataset(where, x, columns=encoding.features, notes=(*notes, *own), encoding=encoding)
+
+
+def _mixed_dataset(
+    where: str, names: Sequence[str], features: Mapping[int, pa.ChunkedArray], *, dates: bool
+) -> Dataset:
+    """The samples of columns of numbers and of words, with the words in its cells; dates are words or days."""
+    import pyarrow as pa
+
+    cells: dict[str, Any] = {}
+    notes: list[str] = []
+    of_dates: list[str] = []
+    for i, column in features.items():
+        title = title_of(names, i)
+        if is_dates(column) and dates:
+            of_dates.append(names[i])
+            days = as_days(column, f"{where}: column {title}")
+            column = pa.chunked_array([pa.array(days, from_pandas=True)])
+        elif is_dates(column) and is_categorical(column):
+            notes.append(f"column {title} holds dates, and each is a category; they can be numbers of days (dates=).")
+        if is_categorical(column):
+            parts: dict[str, Any] = {names[i]: column}
+        else:
+            check_numeric(where, names, {i: column})
+            x, widths = number_matrix(where, [(title, column)])
+            parts = dict(zip(feature_names([names[i]], widths), x.T, strict=True))
+            parts = {name: pa.array(part, from_pandas=True) for name, part in parts.items()}
+        if repeated := sorted(cells.keys() & parts.keys()):
+            raise DataError(f"{where} has more than one column {repeated[0]!r}. Rename them, or drop one (drop=).")
+        cells |= parts
+    table = pa.table(cells)
+    if not len(table):
+        raise DataError(f"{where} has no rows, only the columns {listing(cells)}.")
+    columns, read = read_mixed(table, missing=True, name=where)
+    x = np.empty((len(table), columns.width))
+    x[:, columns.numeric] = read.numbers
+    x[:, list(columns.categorical)] = np.where(read.codes < 0, np.nan, read.codes)
+    return Dataset(where, x, columns=list(cells), notes=tuple(notes), cells=table, dates=tuple(of_dates))
 
 
 def _chosen_columns(
@@ -163,33 +226,6 @@ def _name_of(names: Sequence[str], column: int) -> str:
     return names[column] or str(column)
 
 
-def _feature_names(names: Sequence[str], widths: Sequence[int | None]) -> list[str]:
-    """Names of features: a column of lists has one per element."""
-    return [
-        name if width is None else f"{name}[{j}]"
-        for name, width in zip(names, widths, strict=True)
-        for j in range(width or 1)
-    ]
-
-
-def _without_markers(column: pa.ChunkedArray, na: Sequence[str]) -> pa.ChunkedArray:
-    """A column of which the cells that stand for missing values are null."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    compute = arrow_compute()
-    if not na or types.is_nested(column.type):
-        return column
-    if types.is_string(column.type) or types.is_large_string(column.type):
-        marked = compute.is_in(compute.utf8_trim_whitespace(column), value_set=pa.array(sorted(na), column.type))
-    elif types.is_floating(column.type) or types.is_integer(column.type):
-        numbers = [float(marker) for marker in na if is_number(marker)]
-        marked = compute.is_in(column.cast(pa.float64(), safe=False), value_set=pa.array(numbers, pa.float64()))
-    else:
-        return column
-    return compute.if_else(marked, None, column)
-
-
 def _encoded_matrix(where: str, encoding: Encoding, columns: Sequence[pa.ChunkedArray]) -> tuple[np.ndarray, list[str]]:
     """Encode the columns of a table, in the order of the encoding.
 
@@ -205,7 +241,7 @@ def _encoded_matrix(where: str, encoding: Encoding, columns: Sequence[pa.Chunked
     blocks, notes = [], []
     for code, column in zip(encoding.columns, columns, strict=True):
         title = f"{where}: column {code.name!r}"
-        block, own = encode_column(title, code, column, numbers=_block, lenient=encoding.lenient)
+        block, own = encode_column(title, code, column, numbers=number_block, lenient=encoding.lenient)
         if (1 if block.ndim == 1 else block.shape[1]) != code.width:
             raise DataError(f"{title} holds lists of another length than those of the fit, {code.width}.")
         blocks.append(block)
@@ -223,13 +259,6 @@ def encode_table(X: Any, encoding: Encoding, where: str = "X") -> np.ndarray:
 
     table = X if isinstance(X, pa.Table) else pa.Table.from_pandas(X[encoding.names], preserve_index=False)
     return _encoded_matrix(where, encoding, [plain(table.column(name)) for name in encoding.names])[0]
-
-
-def _width(column: pa.ChunkedArray) -> int:
-    """Number of features of a column of numbers, or of lists of them."""
-    import pyarrow as pa
-
-    return _block("the column", column[:1]).shape[1] if pa.types.is_nested(column.type) and len(column) else 1
 
 
 def _row_names(table: Table, truth: int | None, rest: Collection[int]) -> tuple[set[int], list[str]]:
@@ -293,11 +322,6 @@ def _index_kind(column: pa.ChunkedArray) -> str | None:
     return f"numbers the rows ({column[0].as_py()}, …, {column[-1].as_py()})" if distinct else None
 
 
-def title_of(names: Sequence[str], column: int) -> str:
-    """A column in a message: its name, or its position if it has none."""
-    return repr(names[column]) if names[column] else f"number {column}, without a name"
-
-
 def _missing_class_notes(y: np.ndarray, title: str) -> list[str]:
     """Notes on labels that may stand for missing ones."""
     if y.dtype.kind != "U":
@@ -318,93 +342,6 @@ def table_labels(table: Table, column: str | int | None = None) -> np.ndarray:
         column = likely[0]
     index = column_index(column, names, len(names), where)
     return _labels(table.read([index], (index,))[index], f"{where}: column {title_of(names, index)}")
-
-
-def check_numeric(where: str, names: Sequence[str], columns: Mapping[int, pa.ChunkedArray | pa.Array]) -> None:
-    """Raise DataError naming every column that is not numeric, with its first value that is no number."""
-    bad = [(title_of(names, i), column) for i, column in columns.items() if not _is_numeric(column.type)]
-    if not bad:
-        return
-    seen = listing(f"{title} (holds {_first_text(column)})" for title, column in bad)
-    raise DataError(f"{where}: not numeric: column{'s' if len(bad) > 1 else ''} {seen}. {CHOOSE_HINT}")
-
-
-def _first_text(column: Any) -> str:
-    for value in column:
-        try:
-            float(value.as_py())
-        except (TypeError, ValueError):
-            if value.is_valid:
-                return repr(str(value) if len(str(value)) <= 40 else str(value)[:40] + "…")
-    return str(column.type)
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    from pyarrow import types
-
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _is_numeric(kind.value_type)
-    numeric = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null)
-    return any(is_kind(kind) for is_kind in numeric)
-
-
-def _matrix(where: str, columns: Sequence[tuple[str, pa.ChunkedArray]]) -> tuple[np.ndarray, list[int | None]]:
-    """Stack columns to a matrix.
-
-    Returns:
-        (n, d) numbers, and the width of each column of lists (None for a plain column).
-    """
-    if not len(columns[0][1]):
-        raise DataError(f"{where} has no rows, only the columns {listing(name for name, _ in columns)}.")
-    blocks = [_block(f"{where}: column {name}", column) for name, column in columns]
-    widths = [None if block.ndim == 1 else block.shape[1] for block in blocks]
-    return stack_columns(blocks, [name for name, _ in columns], where), widths
-
-
-def _block(where: str, column: pa.ChunkedArray) -> np.ndarray:
-    """(n,) numbers, or (n, width) of a column of lists; missing values are NaN."""
-    import pyarrow as pa
-
-    compute = arrow_compute()
-
-    if not pa.types.is_nested(column.type):
-        return _numbers(where, column)
-    lengths = compute.unique(compute.list_value_length(column)).to_pylist()
-    if None in lengths:
-        row = compute.index(column.is_null(), True).as_py()
-        raise DataError(f"{where} has {column.null_count} missing lists, the first in row {row}. Fill or drop them.")
-    if len(lengths) != 1 or not lengths[0]:
-        raise DataError(f"{where} holds lists of different lengths: {listing(lengths)}. They must be equally long.")
-    return _block(where, compute.list_flatten(column)).reshape(len(column), -1)
-
-
-def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers in the dtype of the file; float64 for decimals and columns with missing values."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.uint8())
-    elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        column = column.cast(pa.float64(), safe=False)
-    if column.null_count and pa.types.is_integer(column.type):
-        column = integers_with_nan(where, column)
-    return column.to_numpy()
-
-
-def integers_with_nan(where: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Integers with missing values as float64, which has NaN. Raises DataError if that rounds them."""
-    import pyarrow as pa
-
-    compute = arrow_compute()
-
-    numbers = column.cast(pa.float64(), safe=False)
-    if not compute.all(compute.equal(numbers.cast(column.type, safe=False), column)).as_py():
-        raise DataError(
-            f"{where} has missing cells beside integers beyond 2^53, which no number with a missing value holds. Fill "
-            "or drop those rows."
-        )
-    return numbers
 
 
 def _labels(column: pa.ChunkedArray, where: str) -> np.ndarray:
@@ -451,7 +388,10 @@ def open_parquet(path: Path) -> Table:
 def _read(
     path: Path, file: Any, names: list[str], wanted: Iterable[int], text: Collection[int], *, words: bool = False
 ) -> dict[int, pa.ChunkedArray]:
-    """The wanted columns by position. If several share a name the whole file is read: pyarrow chooses by name."""
+    """The wanted columns by position, with ``words`` or in ``text`` categories as their values.
+
+    If several share a name the whole file is read: pyarrow chooses by name.
+    """
     import pyarrow as pa
 
     wanted = list(dict.fromkeys(wanted))
@@ -464,13 +404,6 @@ def _read(
         raise _damaged_error(path) from error
     columns = {i: table.column(names[i] if unique else i) for i in wanted}
     return {i: plain(column) if words or i in text else column for i, column in columns.items()}
-
-
-def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A dictionary-encoded column (categories) as its values."""
-    import pyarrow as pa
-
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _damaged_error(path: Path) -> DataError:

@@ -44,6 +44,10 @@ CLASSES = {
         "constrained:ConstrainedKMeans", "partition", "k-means with must-link and cannot-link pairs of rows"
     ),
     "kmedoids": ClassEntry("kmedoids:KMedoids", "partition", "k-medoids: centers are rows, for any metric"),
+    "kmodes": ClassEntry("categorical:KModes", "partition", "k-modes: categorical columns, centers are modes"),
+    "kprototypes": ClassEntry(
+        "categorical:KPrototypes", "partition", "k-prototypes: columns of numbers and of categories"
+    ),
     "gmm": ClassEntry("mixture:GaussianMixture", "mixture", "Gaussian mixture by expectation-maximization"),
     "bayesian-gmm": ClassEntry(
         "bayesian_mixture:BayesianGaussianMixture",

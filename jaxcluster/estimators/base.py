@@ -31,6 +31,7 @@ from jaxcluster.estimators.input_tables import (
     INPUT_STEPS,
     check_names,
     encoded_table,
+    forget_steps,
     imputed_and_scaled,
     numeric_table,
     of_samples_or_source,
@@ -96,8 +97,7 @@ class Estimator(PrintsSteps, BaseEstimator):
     def __init_subclass__(cls, **options: Any) -> None:
         """Wrap every public method, so that running out of memory is one sentence, whichever library raised it."""
         super().__init_subclass__(**options)
-        # vars(cls) and not dir(cls): inherited methods are wrapped already.
-        for name, method in list(vars(cls).items()):
+        for name, method in list(vars(cls).items()):  # dir(cls) has inherited ones, which are wrapped already
             if isfunction(method) and not name.startswith("_"):
                 method = of_samples_or_source(method) if name in PER_SAMPLE_METHODS else method
                 setattr(cls, name, memory.memory_errors()(method))
@@ -162,6 +162,10 @@ class Estimator(PrintsSteps, BaseEstimator):
         """
         return {}
 
+    def reading_options(self) -> dict[str, Any] | None:
+        """Options of `jaxcluster.datasets.categories.read_mixed` for the samples; None where all must be numbers."""
+        return None
+
     def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Arguments of `jaxcluster.report.write_report` that show how the fit came to its clusters.
 
@@ -198,8 +202,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         if self.input_scaling_ is not None and not reset:
             raise TypeError("the model scales its rows, which a source does not support: pass the rows in memory.")
         if reset:
-            for name in INPUT_STEPS:
-                vars(self).pop(name, None)
+            forget_steps(self)
             self.n_features_in_ = source.shape[1]
             vars(self).pop("feature_names_in_", None)
             if source.columns is not None:
@@ -220,8 +223,7 @@ class Estimator(PrintsSteps, BaseEstimator):
             check_names(X, self.feature_names_in_)
         table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
         if options.get("reset", True):
-            for name in INPUT_STEPS:
-                vars(self).pop(name, None)
+            forget_steps(self)
             return table
         return imputed_and_scaled(table, X, self.input_imputation_, self.input_scaling_)
 

@@ -20,10 +20,9 @@ from jaxcluster.cluster.optics.extract import as_count
 from jaxcluster.cluster.optics.reachability import check_limits
 from jaxcluster.core import memory, validation
 from jaxcluster.core.messages import warn
-from jaxcluster.estimators.metric_base import MetricEstimator
+from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.model_selection import sampled_rows
-from jaxcluster.ops.distance import METRICS
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, rescale_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Status
@@ -52,16 +51,19 @@ class DBSCAN(MetricEstimator):
         eps: maximum distance between neighbors, in the units of the metric.
         min_samples: minimum total weight of the samples within ``eps`` of a core sample, itself included.
         metric: a name that `jaxcluster.dbscan.fit` accepts, such as "euclidean", "seuclidean", "mahalanobis" or one of
-            SciPy's boolean metrics; "precomputed" if X holds distances; or a function from two samples to their
-            distance, or from two matrices (m, d) and (n, d) to (m, n) distances.
-        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+            SciPy's boolean metrics; "precomputed" if X holds distances; "gower" for a table of numbers and categories
+            that may have missing cells; or a function from two samples to their distance, or from two matrices (m, d)
+            and (n, d) to (m, n) distances.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn; for "gower"
+            ``{"categorical": …}``, the categorical columns by position or name, if their types do not say.
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, n_jobs: as in scikit-learn.
         p: power of "minkowski", at least 1, if ``metric_params`` has none; None for 2.
 
     Attributes:
         core_sample_indices_: (n_core,) ascending indices of the core samples.
-        components_: (n_core, n_features) the core samples; sparse for a sparse matrix of distances.
+        components_: (n_core, n_features) the core samples; sparse for a sparse matrix of distances, encoded for
+            "gower".
         labels_: (n_samples,) int32, -1 for noise; clusters are numbered by their first core sample.
         status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates. All samples may be noise; the repr says
             so.
@@ -128,7 +130,7 @@ class DBSCAN(MetricEstimator):
         For the samples of the fit these are ``labels_``.
         """
         check_is_fitted(self)
-        X = self._validate(X, reset=False)
+        X = self._rows_or_distances(X, reset=False)
         metric, p = self._resolve_metric()
         return np.array(dbscan.predict(self._state(), X, metric=metric, p=p))
 
@@ -168,6 +170,7 @@ class DBSCAN(MetricEstimator):
         nearest = math.ceil(self.min_samples)
         if sample_weight is not None or nearest > len(X):
             return {}
+        X = self._encode(X, reset=False) if self._by_gower else X
         metric, p = self._resolve_metric()
         space, exponent = rescale_space(as_metric_space(X, metric, p=p))
         rows = sampled_rows(len(X), CURVE_ROWS)
@@ -188,7 +191,7 @@ class DBSCAN(MetricEstimator):
 
 @register(
     "optics",
-    choices={"metric": METRICS, "cluster_method": optics.METHODS},
+    choices={"metric": METRIC_CHOICES, "cluster_method": optics.METHODS},
 )
 @dataclass(eq=False, repr=False, kw_only=True)
 class OPTICS(MetricEstimator):
@@ -205,10 +208,12 @@ class OPTICS(MetricEstimator):
             n_samples.
         max_eps: maximum reachability, in the units of the metric.
         metric: a name that `jaxcluster.optics.fit` accepts, such as "euclidean", "seuclidean", "mahalanobis" or one of
-            SciPy's boolean metrics; "precomputed" if X holds distances; or a function from two samples to their
-            distance, or from two matrices (m, d) and (n, d) to (m, n) distances.
+            SciPy's boolean metrics; "precomputed" if X holds distances; "gower" for a table of numbers and categories
+            that may have missing cells; or a function from two samples to their distance, or from two matrices (m, d)
+            and (n, d) to (m, n) distances.
         p: power of "minkowski", at least 1, if ``metric_params`` has none.
-        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn; for "gower"
+            ``{"categorical": …}``, the categorical columns by position or name, if their types do not say.
         cluster_method: "xi" for the valleys of the reachability plot, "dbscan" for a cut at one distance.
         eps: distance of the cut by "dbscan"; None for ``max_eps``.
         xi: for "xi", the minimum relative change of reachability between successive samples that is steep, in [0, 1].

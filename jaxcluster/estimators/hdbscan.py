@@ -13,9 +13,9 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
-from jaxcluster.estimators.metric_base import MetricEstimator
+from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
-from jaxcluster.ops.distance import METRICS
+from jaxcluster.ops.gower import gower
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
 
@@ -32,7 +32,7 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
-    choices={"metric": METRICS, "cluster_selection_method": hdbscan.METHODS},
+    choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )
 @dataclass(eq=False, repr=False)
 class HDBSCAN(MetricEstimator):
@@ -50,9 +50,10 @@ class HDBSCAN(MetricEstimator):
         cluster_selection_epsilon: minimum distance of a split, in the units of the metric.
         max_cluster_size: maximum number of samples of a cluster, where "eom" can choose; None for no bound.
         metric: a name that `jaxcluster.hdbscan.fit` accepts, such as "euclidean"; "precomputed" if X holds distances;
-            or a function from two samples to their distance, or from two matrices (m, d) and (n, d) to (m, n)
-            distances.
-        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn.
+            "gower" for a table of numbers and categories that may have missing cells; or a function from two samples
+            to their distance, or from two matrices (m, d) and (n, d) to (m, n) distances.
+        metric_params: None, or parameters of the metric: ``{"p": …}`` or ``{"V": …}``, as in scikit-learn; for "gower"
+            ``{"categorical": …}``, the categorical columns by position or name, if their types do not say.
         alpha: divisor of distances, and of core distances where scikit-learn divides them.
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, n_jobs, copy: as in scikit-learn.
@@ -73,7 +74,8 @@ class HDBSCAN(MetricEstimator):
         minimum_spanning_tree_: ``edges`` (n_finite - 1, 2) and their ``weights``, by mutual reachability.
         core_distances_: (n_finite,) distance to the ``min_samples``-th nearest sample.
         finite_: (n_finite,) indices of the finite samples, which the trees number.
-        centroids_, medoids_: (n_clusters, n_features), if ``store_centers`` asks for them.
+        centroids_, medoids_: (n_clusters, n_features), if ``store_centers`` asks for them; medoids are encoded for
+            "gower".
         status_: `jaxcluster.types.Status`, always CONVERGED: nothing iterates.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
@@ -138,8 +140,8 @@ class HDBSCAN(MetricEstimator):
             max_cluster_size=self.max_cluster_size,
             allow_single_cluster=self.allow_single_cluster,
             alpha=self.alpha,
-            metric=self.metric,
-            metric_params=self.metric_params,
+            metric=gower if self._by_gower else self.metric,
+            metric_params=None if self._by_gower else self.metric_params,
             p=self.p,
         )
         self._publish(fit.state)
@@ -212,6 +214,8 @@ class HDBSCAN(MetricEstimator):
         if self.store_centers is None:
             return
         validation.check_choice("store_centers", self.store_centers, CENTERS)
+        if self._by_gower and self.store_centers != "medoid":
+            raise ValueError("metric='gower' has no centroids: pass store_centers='medoid'.")
         if self._precomputed:
             raise ValueError(
                 "Cannot store centers when using a precomputed distance matrix. Rows of which only distances are known "
@@ -233,6 +237,8 @@ class HDBSCAN(MetricEstimator):
 
     def _rows_or_distances(self, X, *, reset):
         """Samples, possibly with NaN or infinity, or distances, as a NumPy or CSR array."""
+        if self._by_gower:
+            return self._encode(X, reset=reset)
         return self._to_numeric(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
 
     def _publish(self, state):
@@ -248,6 +254,8 @@ class HDBSCAN(MetricEstimator):
         # Samples are copied, for the caller may change X after the fit; n² distances are too many to copy.
         self._fitted_rows = state.x if self._precomputed else np.array(state.x)
         self._settings = {name: getattr(state, name) for name in ("metric", "params", "p", "alpha", "min_samples")}
+        if self._by_gower:
+            self._settings["metric"] = self.metric  # a function cannot be saved
         if self.store_centers in ("centroid", "both"):
             self.centroids_ = hdbscan.centroids(state)
         if self.store_centers in ("medoid", "both"):
@@ -255,6 +263,7 @@ class HDBSCAN(MetricEstimator):
 
     def _state(self):
         check_is_fitted(self)
+        settings: dict[str, Any] = self._settings | ({"metric": gower} if self._by_gower else {})
         return hdbscan.HDBSCANState(
             tree=self.minimum_spanning_tree_,
             merges=self.single_linkage_tree_,
@@ -264,5 +273,5 @@ class HDBSCAN(MetricEstimator):
             core=self.core_distances_,
             x=self._fitted_rows,
             **self._clusters,
-            **self._settings,
+            **settings,
         )

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import scipy.sparse
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import validation
+from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 INPUT_STEPS = ("input_encoding_", "input_imputation_", "input_scaling_")
 """Attributes of what the command line does to samples before a fit, in that order."""
+
+
+def forget_steps(estimator: Any) -> None:
+    """Remove what the command line does to samples, before a fit of others."""
+    for name in INPUT_STEPS:
+        vars(estimator).pop(name, None)
 
 
 def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
@@ -114,6 +121,21 @@ def of_samples_or_source(method: Callable[..., Any]) -> Callable[..., Any]:
             return by_blocks(self, X, *arguments, **options)
 
     return checked
+
+
+def check_mixed_table(estimator: Any, X: Any, *, reset: bool) -> None:
+    """Check the shape and the names of a table of any cells; ``reset`` stores them, else they are compared."""
+    limit_programs()
+    if reset:
+        forget_steps(estimator)
+    table: Any = X
+    if isinstance(X, RowSource):
+        estimator._validate_source(X, reset)
+    _check_table(table)
+    if not reset and hasattr(estimator, "feature_names_in_"):
+        check_names(table, estimator.feature_names_in_)
+    if len(getattr(table, "shape", (0, 0))) == 2:  # the readers of tables refuse other shapes
+        validate_data(estimator, table, reset=reset, skip_check_array=True)
 
 
 def _quote_names(names):
@@ -220,7 +242,8 @@ def _fit_sorted(fit, bound):
         )
     if isinstance(arguments["X"], RowSource):
         raise ValueError("order='canonical' sorts rows in memory. Pass order=None for a source of rows.")
-    x = estimator._validate(arguments["X"], reset=True)
+    read = getattr(estimator, "_rows_or_distances", estimator._validate)
+    x = read(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
     n = x.shape[0]

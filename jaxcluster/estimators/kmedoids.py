@@ -18,10 +18,9 @@ from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.input_tables import canonical
-from jaxcluster.estimators.metric_base import MetricEstimator
+from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
-from jaxcluster.ops.distance import METRICS, plain_metric
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")
@@ -35,7 +34,7 @@ METHODS = ("fasterpam", "clara")
     init="init",
     reported=("inertia_", "n_iter_"),
     objective="sum of distances",
-    choices={"metric": METRICS, "method": METHODS},
+    choices={"metric": METRIC_CHOICES, "method": METHODS},
 )
 @dataclass(eq=False, repr=False)
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimator):
@@ -43,8 +42,11 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     Args:
         n_clusters: number of clusters.
-        metric: a name in `jaxcluster.ops.distance.METRICS`; "precomputed" if X holds distances; or a symmetric
-            function from two matrices (m, d) and (n, d) to (m, n) distances, or from two samples to their distance.
+        metric: a name in `jaxcluster.ops.distance.METRICS`; "precomputed" if X holds distances; "gower" for a table of
+            numbers and categories that may have missing cells; or a symmetric function from two matrices (m, d) and
+            (n, d) to (m, n) distances, or from two samples to their distance.
+        metric_params: None, or parameters of the metric: for "gower" ``{"categorical": …}``, the categorical columns by
+            position or name, if their types do not say; others as in `DBSCAN`.
         p: power of "minkowski", at least 1; other metrics ignore it.
         method: "fasterpam", which stores the distances of all pairs, or "clara", which searches in subsamples.
         init: "build" (greedy), "random", or for "fasterpam" (n_clusters,) distinct indices of samples.
@@ -57,7 +59,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     Attributes:
         medoid_indices_: (n_clusters,) int32 indices of the medoids.
-        cluster_centers_: (n_clusters, n_features) the medoids; missing with precomputed distances.
+        cluster_centers_: (n_clusters, n_features) the medoids; missing with precomputed distances, and for "gower",
+            whose medoids are the rows ``medoid_indices_`` of X.
         labels_: (n_samples,) int32.
         inertia_: Σ w·d(x, medoid), in the units of the metric, not squared.
         n_iter_: rounds of the best run.
@@ -83,6 +86,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
     sample_size: Any = None
     random_state: Any = None
     order: Any = None
+    metric_params: Any = None
 
     @property
     def _n_features_out(self):
@@ -117,10 +121,12 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         weights = self._check_weights(sample_weight, X.shape[0])
         fit = jax.device_get(self._call_function(X, weights))
         self.medoid_indices_ = np.array(fit.state.medoids)
-        if fit.state.centers is not None:
+        for name in ("cluster_centers_", "_medoid_rows"):
+            vars(self).pop(name, None)
+        if self._by_gower:
+            self._medoid_rows = np.array(fit.state.centers)
+        elif fit.state.centers is not None:
             self.cluster_centers_ = np.array(fit.state.centers)
-        elif hasattr(self, "cluster_centers_"):
-            del self.cluster_centers_
         self.labels_ = np.array(fit.labels)
         self.inertia_ = float(fit.state.loss)
         self.n_iter_ = int(fit.steps)
@@ -152,13 +158,13 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         """
         check_is_fitted(self)
         X = self._rows_or_distances(X, reset=False)
-        return np.array(kmedoids.predict(self._medoids(), X, metric=self.metric, p=self.p))
+        return np.array(kmedoids.predict(self._medoids(), X, **self._metric_options()))
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute the distance of each sample to each medoid, (n_samples, n_clusters), in the units of the metric."""
         check_is_fitted(self)
         X = self._rows_or_distances(X, reset=False)
-        return np.array(kmedoids.transform(self._medoids(), X, metric=self.metric, p=self.p))
+        return np.array(kmedoids.transform(self._medoids(), X, **self._metric_options()))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Compute the negative sum of distances to the nearest medoid: higher is better."""
@@ -168,12 +174,14 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     def _rows_or_distances(self, X, *, reset):
         """Samples as finite numbers; a matrix of distances is checked by the functions."""
+        if self._by_gower:
+            return self._encode(X, reset=reset)
         if not self._precomputed:
             return self._validate(X, reset=reset)
         return self._to_numeric(X, reset=reset)
 
     def _call_function(self, X, weights):
-        key, options = as_key(self.random_state), {"metric": self.metric, "p": self.p, "init": self.init}
+        key, options = as_key(self.random_state), {**self._metric_options(), "init": self.init}
         options.update(weights=weights, max_steps=self.max_iter)
         if self.method == "clara":
             runs = self._n_runs(auto=5)
@@ -186,7 +194,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         validation.check_choice("method", self.method, METHODS)
         validation.check_count("max_iter", self.max_iter)
         k = validation.check_clusters(self.n_clusters, n, name="n_clusters")
-        plain_metric(self.metric, self.p, also=("precomputed",))
+        self._check_metric()
         if self.method == "clara":
             validation.check_choice("init", self.init, kmedoids.INITS)
             sample_rows(self.sample_size, k, n)
@@ -200,10 +208,13 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         whole = isinstance(medoids, np.ndarray) and medoids.ndim == 1 and medoids.dtype.kind in "iu"
         if not whole or not ((medoids >= 0) & (medoids < n)).all():
             raise ValueError(f"medoid_indices_ are not numbers of the {n} rows.")
+        if self._by_gower and np.shape(self._medoid_rows) != (len(medoids), self.n_features_in_):
+            raise ValueError(f"_medoid_rows are not those of {len(medoids)} medoids.")
 
     @property
     def _required_attributes(self):
-        return ("medoid_indices_",) if self._precomputed else ("medoid_indices_", "cluster_centers_")
+        rows = () if self._precomputed else ("_gower", "_medoid_rows") if self._by_gower else ("cluster_centers_",)
+        return ("medoid_indices_", *rows)
 
     def _n_runs(self, *, auto):
         if isinstance(self.n_init, str):
@@ -211,10 +222,14 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
             return auto
         return validation.check_count("n_init", self.n_init)
 
+    def _metric_options(self):
+        metric, p = self._resolve_metric()
+        return {"metric": metric, "p": p}
+
     def _medoids(self):
         """Medoids as the functions take them: samples, or with precomputed distances a state with their indices."""
         if not self._precomputed:
-            return self.cluster_centers_
+            return self._medoid_rows if self._by_gower else self.cluster_centers_
         # Predictions use the indices only; the other fields complete the state.
         unknown = jax.numpy.zeros(())
         return kmedoids.KMedoidsState(jax.numpy.asarray(self.medoid_indices_), None, unknown, unknown[None], unknown)

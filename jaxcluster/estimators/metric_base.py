@@ -11,18 +11,29 @@ from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
+from jaxcluster.datasets.gower import GowerScale, encode_gower
 from jaxcluster.estimators.base import Estimator
-from jaxcluster.ops.distance import METRICS, plain_metric
+from jaxcluster.estimators.input_tables import check_mixed_table
+from jaxcluster.ops.distance import GOWER, METRICS, plain_metric
+from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.types import Absent
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 """Neighbor searches of scikit-learn. One exact search is used here, whichever is named."""
 
 
-class MetricEstimator(ClusterMixin, Estimator):
-    """Base of estimators with a parameter ``metric`` that may be "precomputed"."""
+METRIC_CHOICES = (*METRICS, GOWER)
+"""Names of metrics that the estimators take."""
 
-    info = Estimator.info._replace(choices={"metric": METRICS})
+
+class MetricEstimator(ClusterMixin, Estimator):
+    """Base of estimators with a parameter ``metric`` that may be "precomputed", or "gower" for tables of any cells."""
+
+    info = Estimator.info._replace(choices={"metric": METRIC_CHOICES})
+
+    _gower: GowerScale | Absent = None
+    """Columns and ranges of the last fit by Gower's distance."""
 
     # Parameters and attributes that every subclass has, and those of `_check_search`.
     metric: Any
@@ -37,18 +48,46 @@ class MetricEstimator(ClusterMixin, Estimator):
     def _precomputed(self):
         return isinstance(self.metric, str) and self.metric == "precomputed"
 
+    @property
+    def _by_gower(self):
+        return isinstance(self.metric, str) and self.metric == GOWER
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         inputs = tags.input_tags
         inputs.pairwise = inputs.positive_only = self._precomputed
         inputs.sparse = self._precomputed or self.info.takes_sparse
+        inputs.categorical = inputs.string = inputs.allow_nan = self._by_gower
         return tags
 
     def _rows_or_distances(self, X: Any, *, reset: bool) -> Any:
         """Samples of a fit as finite numbers; distances, dense or sparse, may be infinite and are checked later."""
+        if self._by_gower:
+            return self._encode(X, reset=reset)
         if not self._precomputed:
             return self._validate(X, reset=reset)
         return self._to_numeric(X, reset=reset, accept_sparse="csr")
+
+    def _encode(self, X: Any, *, reset: bool) -> np.ndarray:
+        """Rows of a table encoded for Gower's distance; ``reset`` stores columns and ranges, else those are used."""
+        check_mixed_table(self, X, reset=reset)
+        if not reset:
+            return encode_gower(X, like=self._gower)[1]
+        self._gower, rows = encode_gower(X, **(self.reading_options() or {}))
+        return rows
+
+    def reading_options(self) -> dict[str, Any] | None:
+        """The columns that ``metric_params`` names, for Gower's distance."""
+        params = self.metric_params if isinstance(self.metric_params, dict) else {}
+        return {"categorical": params.get("categorical")} if self._by_gower else None
+
+    def embed(self, X: Any) -> tuple[np.ndarray, list[str]]:
+        """Embed samples so that sums of absolute differences are Gower's distances: columns of 0 and ½ for categories.
+
+        Returns:
+            (n_samples, n_columns) numbers, NaN for missing cells, and the names of their columns.
+        """
+        return self._gower.embed(self._encode(X, reset=False))
 
     def _check_search(self) -> None:
         """Raise on keywords of the neighbor search that scikit-learn refuses too; they change nothing here."""
@@ -71,7 +110,7 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     def _check_metric(self) -> None:
         """Raise ValueError or TypeError on an unknown metric, and on parameters that it does not take."""
-        metric, p = bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
+        metric, p = self._bind_metric()
         plain_metric(metric, p, also=("precomputed",))
 
     def _resolve_metric(self) -> tuple[str | Callable, float]:
@@ -88,7 +127,24 @@ class MetricEstimator(ClusterMixin, Estimator):
                 "Parameter p is found in metric_params. The corresponding parameter from __init__ is ignored.",
                 SyntaxWarning,
             )
-        return bind_metric_params(self.metric, self.metric_params, 2.0 if self.p is None else self.p)
+        return self._bind_metric()
+
+    def _bind_metric(self):
+        """Metric with its parameters, and the power; Gower's are in the encoded rows."""
+        params, p = self.metric_params, 2.0 if self.p is None else self.p
+        if not self._by_gower:
+            return bind_metric_params(self.metric, params, p)
+        if not isinstance(params, (dict, type(None))):
+            raise TypeError(f"metric_params must be None or a dict, got {params!r}.")
+        if unknown := sorted(set(params or {}) - {"categorical"}):
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"metric_params has {names}, but metric='gower' takes categorical.")
+        return gower, p
+
+    def _check_attributes(self):
+        super()._check_attributes()
+        if self._by_gower and not isinstance(self._gower, GowerScale):
+            raise ValueError(f"_gower is {self._gower!r}, not the columns of a fit.")
 
     def _summary_metrics(self):
         clusters, noise = np.unique(self.labels_[self.labels_ >= 0]).size, int(np.sum(self.labels_ < 0))

@@ -35,6 +35,7 @@ class EstimatorInfo(NamedTuple):
         takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
+        takes_categories: True if columns may hold text, whatever the parameters.
         choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
@@ -56,6 +57,7 @@ class EstimatorInfo(NamedTuple):
     takes_missing: bool = False
     takes_sources: bool = False
     takes_sparse: bool = False
+    takes_categories: bool = False
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
 
 

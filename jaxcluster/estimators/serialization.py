@@ -25,7 +25,9 @@ NAMED_TUPLES = {
     "CondensedTree": "jaxcluster.cluster.hdbscan.tree",
     "Encoding": "jaxcluster.datasets.encoding",
     "Frame": "jaxcluster.core.frame",
+    "GowerScale": "jaxcluster.datasets.gower",
     "Imputation": "jaxcluster.datasets.imputation",
+    "MixedColumns": "jaxcluster.datasets.categories",
     "Scaling": "jaxcluster.datasets.scaling",
     "Tree": "jaxcluster.ops.spanning_tree",
 }

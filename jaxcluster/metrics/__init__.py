@@ -21,6 +21,7 @@ from jaxcluster.metrics.external import (
     rand_score,
     v_measure_score,
 )
+from jaxcluster.metrics.gower import gower_distances, gower_rows
 from jaxcluster.metrics.internal import (
     calinski_harabasz_score,
     davies_bouldin_score,
@@ -39,6 +40,8 @@ __all__ = [
     "contingency_matrix",
     "davies_bouldin_score",
     "fowlkes_mallows_score",
+    "gower_distances",
+    "gower_rows",
     "homogeneity_completeness_v_measure",
     "homogeneity_score",
     "mutual_info_score",

@@ -29,9 +29,11 @@ from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alik
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.datasets.gower import encode_gower
 from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, silhouettes
-from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
+from jaxcluster.ops.distance import GOWER, TRANSLATION_INVARIANT, plain_metric
+from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import checked_distances, host_distance
 from jaxcluster.ops.sparse_distance import distances_to_all
 
@@ -60,7 +62,7 @@ BLOCK_ELEMENTS = 1 << 18
 
 
 def silhouette_samples(
-    X: Any, labels: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0
+    X: Any, labels: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0, categorical: Any = None
 ) -> np.ndarray:
     """The silhouette of each sample: (b − a) / max(a, b), in [−1, 1].
 
@@ -71,10 +73,12 @@ def silhouette_samples(
         X: (n_samples, n_features), or (n_samples, n_samples) distances with a zero diagonal if ``metric`` is
             "precomputed".
         labels: (n_samples,) cluster labels, 2 to n_samples − 1 distinct ones.
-        metric: a name in ``ops.distance.METRICS``, "precomputed", or a function of two matrices, (n, d) and (m, d),
-            that returns (n, m) distances, or of two samples that returns a number. A function of matrices that JAX can
-            trace is compiled if the dtype it computes in holds the samples exactly; others run on the host.
+        metric: a name in ``ops.distance.METRICS``, "precomputed", "gower" for a table of numbers and categories that
+            may have missing cells, or a function of two matrices, (n, d) and (m, d), that returns (n, m) distances, or
+            of two samples that returns a number. A function of matrices that JAX can trace is compiled if the dtype it
+            computes in holds the samples exactly; others run on the host.
         p: Minkowski's power.
+        categorical: for "gower", the categorical columns, as in `jaxcluster.metrics.gower_distances`.
 
     Returns:
         (n_samples,) silhouettes, float64 for float64 and integer samples in NumPy, else in the dtype of the samples; 0
@@ -88,6 +92,7 @@ def silhouette_samples(
 
     Source: Rousseeuw, Silhouettes, 1987.
     """
+    X, metric = _encode_tables(X, metric, categorical)
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
     X, encoded = _check_samples(X, labels, "silhouette_samples", sparse=metric != PRECOMPUTED)
@@ -125,11 +130,12 @@ def silhouette_score(
     sample_size: int | None = None,
     random_state: Any = None,
     p: float = 2.0,
+    categorical: Any = None,
 ) -> float:
     """The mean silhouette of all samples, or of a random subset, in [−1, 1]: higher is better.
 
     Args:
-        X, labels, metric, p: as for `silhouette_samples`.
+        X, labels, metric, p, categorical: as for `silhouette_samples`. Ranges of columns are those of all samples.
         sample_size: size of a subset drawn without replacement; None for all samples.
         random_state: of the subset: an int (draws the subset of scikit-learn), a NumPy generator, a JAX key, or None
             for another one each time.
@@ -138,6 +144,7 @@ def silhouette_score(
         ValueError, TypeError: as `silhouette_samples`, of the subset.
     """
     _check_concrete(X, labels, "silhouette_score")
+    X, metric = _encode_tables(X, metric, categorical)
     if sample_size is not None:
         X, _ = _check_samples(X, labels, "silhouette_score", count=False, sparse=metric != PRECOMPUTED)
         rows = _draw_indices(X.shape[0], sample_size, random_state)
@@ -272,6 +279,15 @@ def _check_concrete(X, labels, name):
             f"{name} needs concrete arrays: the number of clusters decides what is computed. Inside jit, vmap or "
             "grad use soft_silhouette, with one-hot rows for hard labels."
         )
+
+
+def _encode_tables(X, metric, categorical):
+    """Encoded rows and Gower's distance for the metric "gower"; X and the metric themselves for any other."""
+    if isinstance(metric, str) and metric == GOWER:
+        return encode_gower(X, categorical=categorical)[1], gower
+    if categorical is not None:
+        raise ValueError(f"categorical= is for metric='gower', and metric is {metric!r}. Leave it out.")
+    return X, metric
 
 
 def _check_samples(X, labels, name, *, count=True, sparse=False) -> tuple[Any, EncodedLabels]:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
 from jaxcluster.core.fold import map_rows
-from jaxcluster.types import Array, Bool, Float, Int
+from jaxcluster.types import Array, Bool, Float, Int, Num
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Precision of matrix products in full float32: accelerators round their factors to fewer bits by default."""
@@ -303,6 +303,9 @@ METRICS: dict[str, Callable[..., Float[Array, "n m"]]] = {
     "haversine": haversine,
 }
 
+GOWER = "gower"
+"""Metric of tables of numbers and categories, by the functions of `jaxcluster.ops.gower` on encoded rows."""
+
 REFINED = (sqeuclidean, euclidean, cosine, correlation)
 """Functions with an argument ``same``: without it a row's distance to itself has them compute all by differences."""
 
@@ -324,6 +327,11 @@ def plain_metric(metric: str | Callable, p: float = 2.0, *, also: tuple[str, ...
     if callable(metric):
         return metric
     names = [*METRICS, *also]
+    if metric == GOWER and GOWER not in also:
+        raise ValueError(
+            "metric='gower' is for tables, in the estimators and the silhouettes. In a function pass the rows "
+            "jaxcluster.metrics.gower_rows(table) and metric=jaxcluster.ops.gower.gower."
+        )
     if metric not in names:
         try:
             validation.check_choice("metric", metric, names)
@@ -435,7 +443,7 @@ def _near_one(x):
 
 
 def over_columns(
-    term: Callable[..., Any], x: tuple[Float[Array, "n d"], ...], y: tuple[Float[Array, "m d"], ...], combine=jnp.add
+    term: Callable[..., Any], x: tuple[Num[Array, "n d"], ...], y: tuple[Num[Array, "m d"], ...], combine=jnp.add
 ) -> Any:
     """Combine ``term`` of each pair of columns: Σ_j term(x_j, y_j) for the default.
 

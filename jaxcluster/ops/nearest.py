@@ -17,7 +17,7 @@ by differences. Samples near the origin of a frame need no refinement, and pay o
 from __future__ import annotations
 
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -123,8 +123,13 @@ def nearest(
     return map_rows(assign, x, tile=tile_size(x, k))
 
 
-def tile_size(x: Rows, k: int) -> int:
-    """Number of samples that `nearest_tile` should get at once for k centers."""
+def tile_size(x: Any, k: int) -> int:
+    """Number of samples that `nearest_tile` should get at once for k centers.
+
+    Args:
+        x: rows of either kind, or their `jax.ShapeDtypeStruct`.
+        k: number of centers.
+    """
     n, d = x.shape
     on_cpu = jax.default_backend() == "cpu"
     if isinstance(x, SparseRows):

@@ -312,7 +312,7 @@ def medoids(
     from matplotlib.collections import LineCollection
 
     x, labels = check_labeled(x, labels)
-    indices = np.asarray(indices)
+    x, indices = impute_means(x), np.asarray(indices)
     if indices.ndim != 1 or indices.dtype.kind not in "iu" or not ((indices >= 0) & (indices < len(x))).all():
         raise ValueError(
             f"indices {indices.tolist()} must be row numbers from 0 to {len(x) - 1}, one for each cluster."

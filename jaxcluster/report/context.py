@@ -110,6 +110,8 @@ class ReportContext(NamedTuple):
     p: float = 2
     remarks: Sequence[str] = ()
     profile: Profile | None = None
+    center_rows: np.ndarray | None = None
+    center_columns: Sequence[str] | None = None
 
     def check(self) -> None:
         """Raises ValueError where labels, truth, centers, components, structure, training and rows do not fit."""

@@ -50,6 +50,8 @@ def write_report(
     p: float = 2,
     remarks: Sequence[str] = (),
     profile: Profile | None = None,
+    center_rows: Any = None,
+    center_columns: Sequence[str] | None = None,
     tsne: bool | None = None,
 ) -> Path:
     """Write one HTML file that needs no other and no network: configuration, scores, figures and tables.
@@ -74,6 +76,9 @@ def write_report(
         metric, p: that silhouettes are of, as `jaxcluster.plots.silhouette` takes them.
         remarks: sentences on what must be known to read the page.
         profile: of the clusters.
+        center_rows: (n_clusters, n) centers as the table shows them, where ``centers`` are drawn in other columns, as
+            categories are; None for ``centers``.
+        center_columns: names of its columns.
         tsne: draw maps by t-SNE too, which is slow; None for up to 2,500 rows.
 
     Returns:
@@ -102,6 +107,8 @@ def write_report(
         p=p,
         remarks=remarks,
         profile=profile,
+        center_rows=center_rows,
+        center_columns=center_columns,
     )
     run.check()
     parts = [

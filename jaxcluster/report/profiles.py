@@ -300,7 +300,10 @@ def _space(model: Any, X: Any) -> np.ndarray | None:
 
 def _clustered(model: Any, X: Any) -> Any:
     """Rows in the units in which the model clusters them."""
-    return model._to_numeric(X, reset=False) if isinstance(model, Estimator) else np.asarray(X)
+    if not isinstance(model, Estimator):
+        return np.asarray(X)
+    mixed: Any = None if model.reading_options() is None else model
+    return model._to_numeric(X, reset=False) if mixed is None else mixed.embed(X)[0]
 
 
 def _silhouettes(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:

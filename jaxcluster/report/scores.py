@@ -86,6 +86,20 @@ SCORE_INFO = {
         False,
         False,
     ),
+    "sum_of_mismatches": ScoreInfo(
+        "Sum of mismatches",
+        "0 up, lower is better at equal k",
+        "columns in which rows differ from the mode of their cluster",
+        False,
+        False,
+    ),
+    "sum_of_costs": ScoreInfo(
+        "Sum of costs",
+        "0 up, lower is better at equal k",
+        "squared distances to the means, and a cost for each category that differs from the mode",
+        False,
+        False,
+    ),
     "sum_of_cosine_distances": ScoreInfo(
         "Sum of cosine distances",
         "0 up, lower is better at equal k",
@@ -162,4 +176,6 @@ def silhouette_metric(estimator: Any) -> tuple[str, float]:
     """
     metric = getattr(estimator, "metric", "euclidean")
     p = getattr(estimator, "p", None)
+    if metric == "gower":  # of embedded rows
+        return "manhattan", 2
     return "euclidean" if metric in ("sqeuclidean", "l2") else metric, 2 if p is None else p

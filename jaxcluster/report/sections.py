@@ -216,9 +216,13 @@ def centers(run: ReportContext) -> str:
     """Centers or medoids as images where rows are images, else as numbers where they are few enough to read."""
     if run.centers is None:
         return ""
-    k, d = run.centers.shape
+    k, d = np.shape(run.centers if run.center_rows is None else run.center_rows)
     title, noun = f"{run.representative.capitalize()}s", "image" if run.dataset.image_shape else "row"
     note = "The center of each cluster." if title == "Centers" else f"The {noun} that stands for each cluster."
+    if run.center_rows is not None:
+        shown = k <= tables.MOST_CLUSTERS and d <= tables.MOST_COLUMNS
+        note = "The means and the commonest categories of each cluster."
+        return section(title, note, tables.centers(run.center_rows, run.center_columns)) if shown else ""
     centers = run.in_data_units(run.centers)
     if shape := run.dataset.image_shape:
         alt = f"The {plural(k, f'cluster {run.representative}')} as images of {by(shape)} pixels."

@@ -127,11 +127,18 @@ def _cell(count: int, share: float) -> str:
 def centers(
     values: np.ndarray, columns: Sequence[str] | None, *, title: str = "Centers", units: str = "in the data's units"
 ) -> str:
-    """The centers as numbers, for data of few columns."""
+    """The centers as numbers and categories, for data of few columns."""
     heads = ["cluster", *_names(columns, values.shape[1])]
-    cells = zip(*(numbers(column) for column in np.asarray(values).T), strict=True)
+    cells = zip(*(_words_or_numbers(column) for column in np.asarray(values).T), strict=True)
     lines = ((swatch(j), list(line)) for j, line in enumerate(cells))
     return grid(title, heads, lines, caption=f"{title}, {units}")
+
+
+def _words_or_numbers(column: np.ndarray) -> list[str]:
+    """Cells of a column of numbers, or of categories as they are."""
+    if column.dtype.kind != "O" or all(isinstance(cell, float) for cell in column):
+        return numbers(column.astype(float))
+    return [str(cell) for cell in column]
 
 
 def numbers(column: np.ndarray, digits: int = 4) -> list[str]:

@@ -52,7 +52,7 @@ def test_the_choices_on_offer_are_those_of_the_library():
     assert choices("kmeans")["metric"] == sorted(kmeans.METRICS)
     assert choices("kmedoids")["method"] == sorted(METHODS)
     for method in ("kmedoids", "dbscan", "optics", "hdbscan"):
-        assert choices(method)["metric"] == sorted(distance.METRICS)
+        assert choices(method)["metric"] == sorted([*distance.METRICS, "gower"])
     assert choices("gmm")["covariance_type"] == choices("bayesian-gmm")["covariance_type"] == sorted(COVARIANCE_TYPES)
     assert choices("spectral")["assign_labels"] == sorted(spectral.ASSIGNMENTS)
     assert {*choices("spectral")["affinity"]} == {name for name in spectral.AFFINITIES if "precomputed" not in name}

@@ -64,7 +64,7 @@ def test_rows_are_drawn_by_mass(blocks):
     mass = np.zeros(n, np.float32)
     drawn_rows = np.linspace(0, n - 1, 6).astype(int)
     mass[drawn_rows] = [1, 2, 3, 0, 4, 10]
-    index, mine = seeding._draw(jax.random.key(0), jnp.asarray(mass), 4000, None)
+    index, mine = seeding.draw_by_mass(jax.random.key(0), jnp.asarray(mass), 4000, None)
     assert np.asarray(mine).all()
     counts = np.bincount(np.asarray(index), minlength=n)
     assert counts.sum() == counts[drawn_rows].sum() == 4000

@@ -12,7 +12,10 @@ from functools import partial
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import jaxcluster as jc
+from jaxcluster.core import validation
 from jaxcluster.estimators import ESTIMATORS
 
 
@@ -42,6 +45,17 @@ class Algorithm(NamedTuple):
         return set(arguments) <= inspect.signature(self.fit).parameters.keys()
 
 
+def fit_mixed(key, x, k, **options):
+    """k-prototypes of all columns as numbers, and of the halves that the first two columns lie in as categories."""
+    x = validation.check_matrix(x)
+    halves = (validation.check_numeric(x)[:, :2] > 4.5).astype(np.int32)
+    return jc.kprototypes.fit(
+        key, x, k, codes=halves, n_categories=(2,) * halves.shape[1], **{"init": "cao", **options}
+    )
+
+
+fit_mixed.__signature__ = inspect.signature(jc.kprototypes.fit)
+
 DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other batches"
 
 ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
@@ -69,6 +83,7 @@ ALGORITHMS = {
     "bayesian-gmm": Algorithm(jc.bayesian_gmm.fit),
     "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0)),
     "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++")),
+    "kprototypes": Algorithm(fit_mixed, exempt={"predict": "it takes the codes of the categories too"}),
     "kmedoids": Algorithm(jc.kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
     "clara": Algorithm(
         jc.kmedoids.clara,
@@ -152,6 +167,11 @@ def make(name: str, k: int = 4, **options: Any) -> Any:
     given = {**SETTINGS.get(name, {}), **({clusters: k} if clusters else {}), **options}
     estimator = ESTIMATORS[name](**given)
     return estimator.set_params(random_state=0) if "random_state" in estimator.get_params() else estimator
+
+
+def rows_of(name: str, x: np.ndarray) -> np.ndarray:
+    """The rows of the blobs for an estimator: for one of categories alone, the halves that the entries lie in."""
+    return np.clip(np.round(x / 9), 0, 1) if name == "kmodes" else x
 
 
 CLUSTERERS = [name for name in ESTIMATORS if ESTIMATORS.info(name).labels]

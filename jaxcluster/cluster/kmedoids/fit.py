@@ -45,6 +45,7 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, padded_size, prepare, unpad
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
+from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import (
     checked_distances,
     float64_tables,
@@ -222,6 +223,10 @@ def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, Metric
     x = np.asarray(x)
     weighted = prepare(np.zeros((n, 1), dtype), weights)
     size = weighted.points.weight.shape[0]
+    if metric is gower and x.size * n > HOST_WORK:
+        # Encoded rows are in [0, 1], or whole numbers: float32 distances are off by at most 1e-7.
+        rows = jax.device_put(np.pad(x.astype(np.float32), ((0, size - n), (0, 0))))
+        return Problem(rows, None, weighted.points.weight), spec, ProblemScale(weighted.frame, 0)
     table, exponent = host_matrix(_distances_of_rows(x, spec), n, size, dtype)
     frame = weighted.frame._replace(exponent=exponent)
     return Problem(None, table, weighted.points.weight), spec, ProblemScale(frame, 1)
