@@ -157,9 +157,10 @@ class Methods(TyperGroup):
         name, *words = args
         with user_errors():
             check_choice("ALGO", name, CLASSES)
-        location, *_, labels = CLASSES[name]
-        if not labels:
-            raise UserError(f"{name} gives rows a place and no cluster. Use {location.split(':')[1]} in Python.")
+        entry = CLASSES[name]
+        if not entry.labels:
+            class_name = entry.location.split(":")[1]
+            raise UserError(f"{name} gives rows a place and no cluster. Use {class_name} in Python.")
         return name, method_command(name), words
 
 

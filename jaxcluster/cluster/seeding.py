@@ -19,6 +19,7 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.ops.rows import distances_to_few, normalize
@@ -195,7 +196,8 @@ def draw_distinct(key: KeyArray, weight: Float[Array, " n"], rows: Any, k: int, 
     score, local = jax.lax.top_k(jnp.log(weight) + noise, min(k, n))
     scores = gather_tables(score, axis_name)
     _, drawn = jax.lax.top_k(scores, k)
-    return jax.tree.map(lambda leaf: gather_tables(leaf[local], axis_name)[drawn], rows)
+    # A few sparse rows are a dense matrix.
+    return jax.tree.map(lambda leaf: gather_tables(leaf[local], axis_name)[drawn], rows, is_leaf=is_sparse)
 
 
 def seed_in_chunks(
