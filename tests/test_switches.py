@@ -135,6 +135,8 @@ def transport_gradients(dtype):
 CALLS = {
     **{name: lambda dtype, name=name: getattr(metrics, name)(LABELS, PREDICTED) for name in EXTERNAL},
     **{name: lambda dtype, name=name: getattr(metrics, name)(BLOBS.astype(dtype), PREDICTED) for name in INTERNAL},
+    "gower_distances": lambda dtype: metrics.gower_distances(BLOBS.astype(dtype)),
+    "gower_rows": lambda dtype: metrics.gower_rows(BLOBS.astype(dtype)),
     "transport": transport,
     "gradients of transport": transport_gradients,
     "divergence": lambda dtype: sinkhorn.divergence(X.astype(dtype), OTHER.astype(dtype), epsilon=0.5, **SOLVED),

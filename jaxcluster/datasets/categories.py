@@ -339,7 +339,12 @@ def _number_column(column, where):
     else:  # pandas' nullable numbers
         values = column.to_numpy(dtype=float, na_value=np.nan) if column.isna().any() else column.to_numpy()
     if values.dtype.kind == "O":
-        values = np.array([np.nan if _is_missing(cell) else cell for cell in values], float)
+        try:
+            values = np.array([np.nan if _is_missing(cell) else cell for cell in values], float)
+        except OverflowError as error:
+            raise ValueError(
+                f"{where} has integers beyond float64. Pass smaller numbers, such as differences or logarithms."
+            ) from error
     values = widen(values)
     if values.dtype.kind not in "biuf":
         raise TypeError(

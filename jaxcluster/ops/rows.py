@@ -7,7 +7,7 @@ computed again from differences, row by row, as for dense rows (`ops.nearest`).
 >>> import numpy as np
 >>> from jaxcluster.core.sparse_input import sparse_rows
 >>> x = sparse_rows(np.array([[0.0, 3.0, 4.0]]))
->>> squared_norms(x).tolist(), inner_products(x, np.eye(3, dtype=np.float32)).tolist()
+>>> squared_norms(x).tolist(), inner_products(x, jnp.eye(3)).tolist()
 ([25.0], [[0.0, 3.0, 4.0]])
 """
 

@@ -106,7 +106,7 @@ def settings(monkeypatch):
     """Updates of JAX's configuration, in a process whose caller has set nothing."""
     updates = {}
     monkeypatch.setattr(
-        programs, "jax", SimpleNamespace(config=SimpleNamespace(**SET_BY_NOBODY, update=updates.__setitem__))
+        programs, "jax", SimpleNamespace(config=SimpleNamespace(values={**SET_BY_NOBODY}, update=updates.__setitem__))
     )
     return updates
 
@@ -126,7 +126,7 @@ def test_programs_are_kept_in_the_users_cache(settings, monkeypatch, tmp_path):
 def test_what_the_caller_has_set_stays(settings, monkeypatch, tmp_path, given):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, value in given.items():
-        setattr(programs.jax.config, name, value)
+        programs.jax.config.values[name] = value
     programs.enable_disk_cache()
     assert not settings
     assert not list(tmp_path.iterdir())
