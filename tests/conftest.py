@@ -74,6 +74,9 @@ gc.set_threshold(50_000, 20, 20)  # tracing makes many objects and few cycles: l
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+"""Files without tests or examples: as modules of the examples they would all have one name."""
+
 
 class Blobs(NamedTuple):
     """Generated rows, the cluster each came from, and the centers they were drawn around."""
