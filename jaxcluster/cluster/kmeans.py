@@ -182,7 +182,7 @@ def fit_framed(
     static = _Static(k, name, runs, metric, precision, prepared.unit_weights, prepared.narrowed, capacity, axis_name)
     inside = constraints.enter(prepared.frame, static.spherical)
     arguments = key, prepared.points, inside, tol, max_steps
-    if chunks.is_long(runs * prepared.points.x.size * k, max_steps, *arguments):
+    if chunks.is_long(runs * prepared.points.x.size * (k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
         fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **_units(metric)))
     else:
         fitted, unresolved = _fit(static, *arguments)

@@ -21,7 +21,7 @@ from jaxcluster.core import signals, validation
 from jaxcluster.core.iterate import advance
 from jaxcluster.types import Fit, KeyArray, Status
 
-SHORT_WORK = 1 << 34
+SHORT_WORK = 1 << 36
 """Products and sums of a fit that always ends within about a second on two cores: it is one compiled program."""
 
 FIRST_WORK = 1 << 29

@@ -105,7 +105,7 @@ def step_work(options: em.EMOptions, shape: tuple[int, ...], k: int) -> int:
     """Products and sums of a step on samples of the shape (n, d)."""
     n, d = shape
     dense = options.covariance in ("full", "tied")
-    return n * d * k * (2 * d if dense else 4)
+    return n * d * k * (4 * d if dense else 8)
 
 
 def m_step_params(options: em.EMOptions, points: Points, reg: Any, active: Any) -> em.MStepParams:
