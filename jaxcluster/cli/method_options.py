@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from jaxcluster.estimators import EstimatorInfo
 
 PYTHON_ONLY = {
-    *("critic", "decoder", "encoder", "generator", "optimizer"),
+    *("compute_labels", "critic", "decoder", "encoder", "generator", "optimizer"),
     *("frozen", "kernel_params", "mean_prior", "means_init", "metric_params", "precisions_init", "weights_init"),
 }
-"""Parameters that hold objects or arrays."""
+"""Parameters that hold objects or arrays, or without which a run has no labels."""
 
 WITHOUT_OPTION = {
-    *("compute_labels", "random_state", "verbose", "verbose_interval", "warm_start"),
+    *("random_state", "verbose", "verbose_interval", "warm_start"),
     *("coef0", "copy", "copy_x", "degree", "eigen_solver", "leaf_size", "memory", "n_jobs"),
 }
 """Parameters that every command sets itself (``--seed``), that mean nothing to a single fit, or that are
@@ -34,6 +35,9 @@ LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", 
 
 NONE_IS_A_WORD = {"scaling"}
 """Parameters that take the word "none"; for all others it stands for None."""
+
+WORDS_FOR_NUMBERS = {"none": "None", "auto": '"auto"'}
+"""Words that may stand for a number, and how the text of a parameter, or its default, says that they do."""
 
 OPTION_NAMES = {"random_state": "--seed", "covariance_type": "--covariance"}
 """Options with a shorter name than their parameter."""
@@ -84,7 +88,9 @@ def documented(cls: type) -> dict[str, str]:
         for names, text in entries:
             plain = " ".join(text.replace("`", "").split())
             if not plain.startswith("see "):
-                texts |= dict.fromkeys(re.findall(r"\w+", names), plain[:1].upper() + plain[1:])
+                # A Greek letter is a symbol: its capital is another one.
+                first = plain[:1].upper() if plain[:1].isascii() else plain[:1]
+                texts |= dict.fromkeys(re.findall(r"\w+", names), first + plain[1:])
     return texts
 
 
@@ -141,12 +147,31 @@ def _annotation(info: EstimatorInfo, name: str, default: Any, text: str) -> Any:
     if name in MINIMUM:
         least = MINIMUM[name]
         kind, metavar = (float, "X") if isinstance(least, float) else (int, "N")
+        words = tuple(word for word, meaning in WORDS_FOR_NUMBERS.items() if meaning in f"{text} {default}")
+        if words:
+            parser = partial(_number_or_word, kind, least, words)
+            metavar = "|".join((metavar, *words))
+            return Annotated[str | None, typer.Option(option, metavar=metavar, parser=parser, **common)]
         return Annotated[kind | None, typer.Option(option, metavar=metavar, min=least, **common)]
     if isinstance(default, float):
         return Annotated[float | None, typer.Option(option, metavar="X", **common)]
     metavar = "N,N,..." if name in LIST_EXAMPLES else "N" if isinstance(default, int) else "VALUE"
     metavar = "|".join(words) if 0 < len(words) <= 4 else metavar
     return Annotated[str | None, typer.Option(option, metavar=metavar, **common)]
+
+
+def _number_or_word(kind: type, least: float, words: Sequence[str], text: str) -> Any:
+    """A number of at least ``least``, or one of some words."""
+    word = str(text).strip().lower()
+    if word in words:
+        return word
+    try:
+        number = kind(word)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor {' or '.join(words)}.") from None
+    if not number >= least:
+        raise typer.BadParameter(f"{text} is less than {least}.")
+    return number
 
 
 def _shown(default: Any) -> str:
@@ -221,11 +246,23 @@ def unknown_option(method: str | None, option: str) -> str | None:
         return messages["--k" if option == "-k" else option]
     names = {spelled: name for name, spelled in OPTION_NAMES.items()}
     name = names.get(option, option.lstrip("-").replace("-", "_"))
+    parameters = inspect.signature(ESTIMATORS[method]).parameters if method in ESTIMATORS else {}
+    if name in parameters:
+        return f"{option} is no option of {method}: {_instead(ESTIMATORS.info(method), name)}"
     # Importing every method takes seconds, and happens for a wrong option alone.
     others = {each for other in ESTIMATORS for each in inspect.signature(ESTIMATORS[other]).parameters}
     if name not in others:
         return None
     return str(unknown_name(f"{method}: parameter", name, ESTIMATORS[method]().get_params()))
+
+
+def _instead(info: EstimatorInfo, name: str) -> str:
+    """Advice on a parameter that has no option of its name."""
+    if name in PYTHON_ONLY:
+        return f"{name} can be chosen in Python alone."
+    if name in WITHOUT_OPTION and name not in OPTION_NAMES:
+        return f"pass --param {name}=VALUE."
+    return f"pass {option_name(info, name)}."
 
 
 def parse(name: str, text: str, default: Any) -> Any:

@@ -11,7 +11,14 @@ from command_line import call, refuse
 from jaxcluster import datasets, hdbscan, kmeans, optics, spectral
 from jaxcluster.cli import options
 from jaxcluster.cli.fit import method_command
-from jaxcluster.cli.method_options import PYTHON_ONLY, WITHOUT_OPTION, documented, make_estimator, parse
+from jaxcluster.cli.method_options import (
+    PYTHON_ONLY,
+    WITHOUT_OPTION,
+    documented,
+    make_estimator,
+    method_parameters,
+    parse,
+)
 from jaxcluster.deep.autoencoder import LIKELIHOODS
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
@@ -117,3 +124,32 @@ def test_a_command_takes_several_starts():
     assert make_estimator("kmeans", {"n_clusters": 3}, ["n-init=2"]).n_init == 2
     assert make_estimator("balanced-kmeans", {"n_clusters": 3}, []).n_init == "auto"
     assert "[default: 10]" in next(param.help for param in method_command("kmeans").params if param.name == "n_init")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("kmeans", "--n-clusters", "3"), "--n-clusters is no option of kmeans: pass --k."),
+        (("gmm", "--random-state", "3"), "--random-state is no option of gmm: pass --seed."),
+        (("kmeans", "--copy-x", "1"), "pass --param copy_x=VALUE."),
+        (("kmeans", "--frozen", "1"), "frozen can be chosen in Python alone."),
+        (("minibatch-kmeans", "--k", "3", "--param", "compute_labels=false"), "compute_labels can be chosen in Python"),
+        (("dec", "--k", "3", "--tol", "never"), "'never' is neither a number nor none"),
+        (("dec", "--k", "3", "--batch-size", "0"), "0 is less than 1"),
+    ],
+)
+def test_a_parameter_without_its_option_is_explained(words, message, tmp_path):
+    method, *rest = words
+    assert message in refuse("fit", method, "iris", *rest, "--out", tmp_path / "run")
+
+
+def test_words_stand_for_numbers_where_help_says_so():
+    options = {parameter.name: parameter.annotation for parameter in method_parameters("dec")}
+    for name, word in (("tol", "none"), ("batch_size", "auto"), ("pretrain_epochs", "none")):
+        assert options[name].__metadata__[0].parser(word) == word
+
+
+def test_greek_letters_stay_as_they_are():
+    from jaxcluster import IDEC
+
+    assert documented(IDEC)["gamma"].startswith("γ")
