@@ -26,6 +26,7 @@ EXAMPLES = {
     "kmeans": "flowers.csv --k 3 --truth species --out runs/flowers",
     "minibatch-kmeans": "big.npy --k 100 --out runs/big",
     "balanced-kmeans": "digits --k 10 --out runs/even",
+    "constrained-kmeans": "flowers.csv --k 3 --must-link same.csv --cannot-link apart.csv --out runs/flowers",
     "kmedoids": "flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers",
     "gmm": "flowers.csv --k 3 --truth species --covariance tied --out runs/flowers",
     "dbscan": "moons:n=1000 --eps 0.15 --out runs/moons",

@@ -33,6 +33,26 @@ accepted for compatibility with scikit-learn and change nothing: --param takes t
 LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", "image_shape": "8,8"}
 """Parameters that hold several whole numbers, and an example of each."""
 
+PYTHON_OBJECTS = (
+    r"[,;]? or an? (?:callable|function|optax schedule)[^;.]*",
+    r", \(n_clusters, n_features\) (?:centers|modes)(?:, rows as those of X)?",
+    r" See [\w.]*\.|:? see [\w.]*\w",
+    r" ?\(see [\w.]*; ([^)]*)\)",
+)
+"""Parts of a docstring that tell of values which no command can take."""
+
+SHELL_TEXTS = {
+    "metric": "Distance between rows: {choices}.",
+    "augment": "Random shifts and rotations of images in all phases; needs --image-shape.",
+    "categorical": "The categorical columns, by number from 0, with commas between them. Those of words, unless given.",
+    "views": "auto, or none for no augmentation. auto shifts, crops and recolors images, with --image-shape, and swaps "
+    "entries of other rows.",
+}
+"""Help on parameters whose docstring would be misread in a shell."""
+
+MAX_SHOWN_CHOICES = 5
+"""Choices that are shown in place of a value; where there are more the text lists them."""
+
 NONE_IS_A_WORD = {"scaling"}
 """Parameters that take the word "none"; for all others it stands for None."""
 
@@ -135,7 +155,9 @@ def _annotation(info: EstimatorInfo, name: str, default: Any, text: str) -> Any:
     """Type, names and help of the option of a parameter."""
     from rich.markup import escape
 
-    option, words = option_name(info, name), tuple(info.choices.get(name, ()))
+    option, words = option_name(info, name), tuple(info.choices.get(name, ())) or _quoted_choices(text)
+    numbers_too = tuple(word for word, meaning in WORDS_FOR_NUMBERS.items() if meaning in f"{text} {default}")
+    text = _shell_text(name, text, words)
     shown = "" if default is None or default is False else f" [dim]{escape(f'[default: {_shown(default)}]')}[/dim]"
     common: dict[str, Any] = {"rich_help_panel": opt.METHOD, "show_default": False}
     if name == info.clusters:
@@ -147,17 +169,58 @@ def _annotation(info: EstimatorInfo, name: str, default: Any, text: str) -> Any:
     if name in MINIMUM:
         least = MINIMUM[name]
         kind, metavar = (float, "X") if isinstance(least, float) else (int, "N")
-        words = tuple(word for word, meaning in WORDS_FOR_NUMBERS.items() if meaning in f"{text} {default}")
-        if words:
-            parser = partial(_number_or_word, kind, least, words)
-            metavar = "|".join((metavar, *words))
+        if numbers_too:
+            parser = partial(_number_or_word, kind, least, numbers_too)
+            metavar = "|".join((metavar, *numbers_too))
             return Annotated[str | None, typer.Option(option, metavar=metavar, parser=parser, **common)]
         return Annotated[kind | None, typer.Option(option, metavar=metavar, min=least, **common)]
     if isinstance(default, float):
         return Annotated[float | None, typer.Option(option, metavar="X", **common)]
-    metavar = "N,N,..." if name in LIST_EXAMPLES else "N" if isinstance(default, int) else "VALUE"
-    metavar = "|".join(words) if 0 < len(words) <= 4 else metavar
-    return Annotated[str | None, typer.Option(option, metavar=metavar, **common)]
+    return Annotated[str | None, typer.Option(option, metavar=_metavar(name, text, default, words), **common)]
+
+
+def _metavar(name: str, text: str, default: Any, words: Sequence[str]) -> str:
+    """Placeholder in help for the value of an option that is read as text."""
+    if name in LIST_EXAMPLES:
+        return "N,N,..."
+    if isinstance(default, int):
+        return "N"
+    if words:
+        return "|".join(words) if len(words) <= MAX_SHOWN_CHOICES else "NAME"
+    if name == "views":
+        return "auto|none"
+    if default == "auto":
+        return "N|auto"
+    return "N|none" if re.search(r"\bnone (for|to) ", text) else "VALUE"
+
+
+def _quoted_choices(text: str) -> tuple[str, ...]:
+    """The words that a docstring begins with, in quotation marks.
+
+    >>> _quoted_choices('None, or "canonical" to fit the samples sorted by value.')
+    ('none', 'canonical')
+    >>> _quoted_choices('"build" (greedy), "random", or for "fasterpam" (n_clusters,) distinct indices of samples.')
+    ('build', 'random')
+    """
+    opening = re.match(r'(None, or )?(?=")', text)
+    if opening is None:
+        return ()
+    words = re.findall(r'(?<!for )"([^"]+)"', text.split(". ")[0])
+    return tuple(dict.fromkeys(["none", *words] if opening[1] else words))
+
+
+def _shell_text(name: str, text: str, choices: Sequence[str]) -> str:
+    """The text of a parameter without what only Python can pass.
+
+    >>> _shell_text("learning_rate", "Learning rate of Adam, or an optax schedule, a function from steps.", ())
+    'Learning rate of Adam.'
+    """
+    if name in SHELL_TEXTS and not 0 < len(choices) <= MAX_SHOWN_CHOICES:
+        return SHELL_TEXTS[name].format(choices=", ".join(choices))
+    for pattern in PYTHON_OBJECTS:
+        text = re.sub(pattern, lambda match: f" ({match[1]})" if match.groups() else "", text)
+    order = re.match(r"True to (\w)(.*)", text)
+    return re.sub(r"\bNone\b", "none", f"{order[1].upper()}{order[2]}" if order else text)
 
 
 def _number_or_word(kind: type, least: float, words: Sequence[str], text: str) -> Any:

@@ -154,7 +154,7 @@ class KMeans(CenterEstimator):
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
 
-@register("bisecting-kmeans")
+@register("bisecting-kmeans", choices={"algorithm": ALGORITHMS, "bisecting_strategy": bisecting.STRATEGIES})
 @dataclass(eq=False, repr=False)
 class BisectingKMeans(CenterEstimator):
     """Bisecting k-means: split one cluster in two until there are ``n_clusters``, with scikit-learn's parameters.

@@ -19,7 +19,11 @@ from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
 
 
-@register("metric-embedding", takes_classes=True)
+@register(
+    "metric-embedding",
+    takes_classes=True,
+    choices={**AugmentationEstimator.info.choices, "loss": ("auto", *LOSSES), "mining": MINING},
+)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MetricEmbedding(AugmentationEstimator):
     """k-means on codes that are close for samples of one class, and for augmented views of one sample.
