@@ -12,8 +12,10 @@ from saved_models import rewrite, saved_and_loaded
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
+from tolerances import assert_near
 
 from jaxcluster.estimators import ESTIMATORS, load
+from jaxcluster.sharding import row_mesh
 
 WEIGHTED_CLUSTERERS = [name for name in CLUSTERERS if name in WEIGHTED]
 
@@ -91,6 +93,23 @@ def test_weight_equals_repetition(rows, name):
     weighted = make(name).fit(x, sample_weight=weights)
     repeated = make(name).fit(np.repeat(x, weights, axis=0))
     assert same_partition(np.repeat(weighted.labels_, weights), repeated.labels_)
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if ESTIMATORS.info(name).takes_mesh])
+def test_spread_over_devices_equals_one_device(rows, name, tmp_path):
+    rows = rows[:299]  # an uneven number
+    single, spread = make(name).fit(rows), make(name, mesh=row_mesh()).fit(rows)
+    assert clone(spread).mesh is spread.mesh
+    assert spread.mesh.size == 2
+    np.testing.assert_array_equal(spread.labels_, single.labels_)
+    for attribute in ("cluster_centers_", "means_", "covariances_", "inertia_", "lower_bound_"):
+        if hasattr(single, attribute):
+            assert_near(getattr(spread, attribute), getattr(single, attribute), "coordinates")
+    spread.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.mesh is None
+    if hasattr(single, "predict"):
+        np.testing.assert_array_equal(loaded.predict(rows), single.predict(rows))
 
 
 @pytest.mark.parametrize("name", WEIGHTED_CLUSTERERS)

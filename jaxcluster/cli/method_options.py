@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxcluster.estimators import EstimatorInfo
 
 PYTHON_ONLY = {
-    *("compute_labels", "critic", "decoder", "encoder", "generator", "optimizer"),
+    *("compute_labels", "critic", "decoder", "encoder", "generator", "mesh", "optimizer"),
     *("frozen", "kernel_params", "mean_prior", "means_init", "metric_params", "precisions_init", "weights_init"),
 }
 """Parameters that hold objects or arrays, or without which a run has no labels."""

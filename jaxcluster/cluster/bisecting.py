@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import lloyd, lloyd_run
 from jaxcluster.cluster.lloyd import mean_variance
@@ -33,6 +34,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -159,11 +161,13 @@ def fit_framed(
     tol: Any,
     max_steps: Any,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
     Args:
         key, x, k, weights, strategy, n_init, tol, max_steps, axis_name: as in `fit`.
+        mesh: over whose devices concrete samples are spread, or None.
         init: a name, or a function that returns the (n_init, 2, d) initial centers of a split from the (m, d) samples
             of the cluster to split. It is called between the splits, which then are a program each.
 
@@ -172,17 +176,25 @@ def fit_framed(
     """
     key = validation.check_key(key)
     x, k = check_sparse_samples(x, k, axis_name)
+    axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
     validation.check_choice("strategy", strategy, STRATEGIES)
     if not callable(init):
         validation.check_choice("init", init, INITS)
     runs = validation.check_count("n_init", n_init)
     tol = validation.check_positive("tol", tol, zero=True)
     validation.check_positive("max_steps", max_steps)
-    prepared = prepare(x, weights, axis_name=axis_name)
+    if mesh is not None and callable(init):
+        raise ValueError("init as a function is not supported with mesh=: pass a name.")
+    prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
     options = lloyd.LloydOptions(uniform=prepared.unit_weights, axis_name=axis_name)
     name = FROM_CENTERS if callable(init) else init
     static = _Static(k, name, runs, strategy, options, prepared.narrowed, history_capacity(max_steps))
-    if callable(init):
+    if mesh is not None:
+        specs = rows_of(mesh)
+        in_specs = (specs.whole, specs.row, specs.whole, specs.whole)
+        arguments = key, prepared.points, tol, max_steps
+        fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
+    elif callable(init):
         rows = x if is_sparse(x) else np.asarray(x)
         fitted, unresolved = _fit_by_splits(static, init, rows, prepared, tol, max_steps)
     elif chunks.is_long(2 * (k - 1) * runs * prepared.points.x.size, max_steps, key, prepared.points, tol):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import lloyd, lloyd_run, streamed_kmeans
 from jaxcluster.cluster.kmeans_state import KMeansState
@@ -30,6 +31,7 @@ from jaxcluster.cluster.seeding import (
     INITS,
     CenterConstraints,
     check_centers,
+    check_runs,
     seed_centers,
     seed_in_chunks,
 )
@@ -41,6 +43,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
@@ -56,9 +59,6 @@ METRICS = ("sqeuclidean", "cosine")
 
 TRANSFORM_TILE = 1 << 22
 """Distances that `transform` computes at a time."""
-
-AUTO_RESTARTS = 10
-"""Runs of ``n_init="auto"`` from random samples; the careful seedings are run once."""
 
 
 def __dir__() -> list[str]:
@@ -158,6 +158,7 @@ def fit_framed(
     frozen: Any,
     active: Any = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -168,21 +169,26 @@ def fit_framed(
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
     if isinstance(x, RowSource):
-        if not (frozen is None and active is None and axis_name is None):
-            raise ValueError("frozen=, active= and axis_name= are not supported for a source of rows.")
+        if not (frozen is None and active is None and axis_name is None and mesh is None):
+            raise ValueError("frozen=, active=, axis_name= and mesh= are not supported for a source of rows.")
         runs = check_runs(init if isinstance(init, str) else FROM_CENTERS, n_init)
         options = {"weights": weights, "init": init, "n_init": runs, "metric": metric, "precision": precision}
         fitted, frame = streamed_kmeans.fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)
         return fitted._replace(state=KMeansState(*fitted.state)), frame
     x, k = check_sparse_samples(x, k, axis_name)
+    axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
-    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name)
+    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, mesh=mesh)
     capacity = history_capacity(max_steps)
     static = _Static(k, name, runs, metric, precision, prepared.unit_weights, prepared.narrowed, capacity, axis_name)
     inside = constraints.enter(prepared.frame, static.spherical)
     arguments = key, prepared.points, inside, tol, max_steps
-    if chunks.is_long(runs * prepared.points.x.size * (k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
+    if mesh is not None:
+        specs = rows_of(mesh)
+        in_specs = (specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
+        fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
+    elif chunks.is_long(runs * prepared.points.x.size * (k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
         fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **_units(metric)))
     else:
         fitted, unresolved = _fit(static, *arguments)
@@ -482,16 +488,6 @@ def _check_options(metric, precision, max_steps):
     validation.check_choice("metric", metric, METRICS)
     matrix_precision(precision)
     validation.check_positive("max_steps", max_steps)
-
-
-def check_runs(name: str, n_init: int | str) -> int:
-    """Number of runs that ``n_init`` asks for with the initialization ``name``; 1 from centers of the caller."""
-    if n_init == "auto":
-        return AUTO_RESTARTS if name == "random" else 1
-    if isinstance(n_init, str):
-        raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
-    runs = validation.check_count("n_init", n_init)
-    return 1 if name == FROM_CENTERS else runs
 
 
 memory.guard_functions(__name__)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.kmeans import predict, score, transform
 from jaxcluster.cluster.lloyd import mean_variance
@@ -32,7 +33,7 @@ from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.iterate import begin, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, padded_size, prepare
-from jaxcluster.core.shard import shard_index, take_row
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, shard_index, solve_over_rows, take_row
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -174,6 +175,7 @@ def fit_framed(
     init_size: Any,
     reassignment_ratio: Any,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -182,8 +184,9 @@ def fit_framed(
     """
     key = validation.check_key(key)
     x, k = check_sparse_samples(x, k, axis_name)
+    axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
     n_local = x.shape[0]
-    n = n_local if axis_name is None else n_local * jax.lax.axis_size(axis_name)
+    n = n_local if axis_name is None or mesh is not None else n_local * jax.lax.axis_size(axis_name)
     batch_size = validation.check_count("batch_size", batch_size)
     init_size = max(3 * batch_size, 3 * k) if init_size is None else init_size
     init_size = max(k, validation.check_count("init_size", init_size))
@@ -192,7 +195,7 @@ def fit_framed(
     validation.check_positive("max_epochs", max_epochs)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     runs = 1 if name == FROM_CENTERS else validation.check_count("n_init", n_init)
-    prepared = prepare(x, weights, axis_name=axis_name)
+    prepared = prepare(x, weights, axis_name=axis_name, mesh=mesh)
     # Sizes of programs follow the padded number of samples, so that close numbers share a program.
     most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _Static(
@@ -200,10 +203,14 @@ def fit_framed(
     )
     patience = jnp.asarray(jnp.inf if max_no_improvement is None else max_no_improvement, jnp.float32)
     limits = (tol, max_epochs, patience, reassignment_ratio)
-    arguments = static, key, prepared.points, constraints.enter(prepared.frame), limits
-    work = batch_size * x.shape[1] * k
-    shown = partial(prepared.unscale, length=2)
-    fitted, unresolved = _fit(*arguments, work=work, max_steps=most, shown=shown)
+    arguments = key, prepared.points, constraints.enter(prepared.frame), limits
+    if mesh is not None:
+        specs = rows_of(mesh)
+        in_specs = (specs.whole, specs.row, specs.whole, specs.whole)
+        fitted, unresolved = solve_over_rows(_fit.whole, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
+    else:
+        work, shown = batch_size * x.shape[1] * k, partial(prepared.unscale, length=2)
+        fitted, unresolved = _fit(static, *arguments, work=work, max_steps=most, shown=shown)
     fitted = finalize(fitted, prepared, MiniBatchState.leave, length=2)
     return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
 

@@ -30,6 +30,9 @@ INITS = ("k-means++", "random", "k-means||")
 FROM_CENTERS = "centers"
 """Name of an initialization from centers that the caller passes, beside the names in `INITS`."""
 
+AUTO_RESTARTS = 10
+"""Runs of ``n_init="auto"`` from random samples; the careful seedings are run once."""
+
 PARALLEL_ROUNDS = 5
 """Sampling rounds of k-means‖: with five, its authors found the inertia of k-means++ or better."""
 
@@ -106,6 +109,16 @@ def check_centers(init, frozen, active, k: int, d: int) -> tuple[str, CenterCons
     if active is not None:
         active = validation.check_mask("active", active, k)
     return name, CenterConstraints(initial, frozen, movable, active)
+
+
+def check_runs(name: str, n_init: int | str) -> int:
+    """Number of runs that ``n_init`` asks for with the initialization ``name``; 1 from centers of the caller."""
+    if n_init == "auto":
+        return AUTO_RESTARTS if name == "random" else 1
+    if isinstance(n_init, str):
+        raise ValueError(f"n_init={n_init!r} must be 'auto' or a number of runs.")
+    runs = validation.check_count("n_init", n_init)
+    return 1 if name == FROM_CENTERS else runs
 
 
 def _check_frozen(frozen, initial, k, d):

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, exponent_of, float_dtype, published_dtype, times_power_of_two
@@ -31,6 +32,7 @@ from jaxcluster.core.frame import (
 )
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.shard import row_sharding
 from jaxcluster.core.sparse_input import check_rows, check_values, pack
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.types import Fit, Points, Published
@@ -93,6 +95,7 @@ def prepare(
     axis_name: str | None = None,
     frame: Frame | None = None,
     unit_rows: bool = False,
+    mesh: Mesh | None = None,
 ) -> Prepared:
     """Check of samples, traced or not, and their coordinates in a frame.
 
@@ -106,6 +109,7 @@ def prepare(
         axis_name: mapped axis over which the samples are sharded.
         frame: frame of a fit, for samples to compare with it; its exponent is lowered for samples beyond its range.
         unit_rows: True if only directions matter (cosine): each sample is scaled by its own power of two, not centered.
+        mesh: mesh over whose devices concrete dense samples are spread.
 
     Returns:
         `Prepared` samples.
@@ -125,8 +129,9 @@ def prepare(
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         raise ValueError("x is spread over several processes. Fit it inside shard_map, with axis_name=.")
     device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
+    place = device if mesh is None else row_sharding(mesh)
     center = center and not unit_rows
-    return _prepare_host(np.asarray(x), weights, center, missing, frame, unit_rows, published_dtype(x), device)
+    return _prepare_host(np.asarray(x), weights, center, missing, frame, unit_rows, published_dtype(x), place)
 
 
 def finalize(
@@ -170,12 +175,14 @@ def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
     return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
 
 
-def _prepare_host(x, weights, center, missing, frame, unit_rows, published, device):
+def _prepare_host(x, weights, center, missing, frame, unit_rows, published, place):
     n, d = x.shape
+    rows = padded_size(n)
+    rows += -rows % (place.num_devices if isinstance(place, NamedSharding) else 1)
     dtype = float_dtype(x.dtype)
     memory.check(FIT_COPIES * x.size * dtype.itemsize, f"{n:,} rows of {d:,} columns", "Pass fewer of them.")
     weights, weight_exponent = scaled_weights(weights)
-    out = aligned((padded_size(n), d), dtype)
+    out = aligned((rows, d), dtype)
     if unit_rows:
         _range(x, missing)
         frame, exponents = Frame(np.zeros(d, published)), row_exponents(x)
@@ -184,14 +191,14 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, devi
         frame = _enter_rows(x, weights, center, missing, frame, published, out)
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
-    weight, unit_weights = _padded_weights(weights, n, dtype)
-    points = Points(*jax.device_put((out, weight), device))
+    weight, unit_weights = _padded_weights(weights, n, dtype, rows)
+    points = Points(*jax.device_put((out, weight), place))
     return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
 
 
-def _padded_weights(weights, n, dtype):
+def _padded_weights(weights, n, dtype, rows):
     """Weights with padding, and True if every sample weighs 1: equal weights share the program without weights."""
-    weight = aligned((padded_size(n),), dtype)
+    weight = aligned((rows,), dtype)
     weight[:n] = 1 if weights is None else weights
     weight[n:] = 0
     if weights is not None and (lost := int(((weights > 0) & (weight[:n] < np.finfo(dtype).tiny)).sum())):
@@ -224,7 +231,7 @@ def _prepare_sparse(x, weights, frame, unit_rows):
     with np.errstate(under="ignore"):
         values = np.ldexp(values, exponent).astype(dtype)
     weights, weight_exponent = scaled_weights(weights)
-    weight, unit_weights = _padded_weights(weights, n, dtype)
+    weight, unit_weights = _padded_weights(weights, n, dtype, padded_size(n))
     points = Points(*jax.device_put((pack(x, values, len(weight), padded_size), weight)))
     frame = frame._replace(weight_exponent=weight_exponent)
     return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)

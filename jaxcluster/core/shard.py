@@ -1,10 +1,14 @@
-"""Sharding of samples over devices: fits under shard_map, with the results of a single device."""
+"""Sharding of samples over devices: fits under shard_map, with the results of a single device.
+
+A fit with ``mesh=`` prepares its samples on the host, in the frame of all of them, and `solve_over_rows` runs the same
+kernel on the part of each device. `fit_sharded` shards any function of samples, which then finds the frame itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, all_reduce
-from jaxcluster.core.sparse_rows import SparseRows
+from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.types import Array, Bool, Fit, Int
 
 ROWS = "rows"
@@ -24,6 +28,67 @@ def row_mesh(devices: list[Any] | None = None) -> Mesh:
     """Mesh with one axis, "rows", over the devices; None for all devices."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (ROWS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def check_mesh(mesh: Any, x: Any = None) -> Mesh | None:
+    """Check of a mesh for samples, and that they are dense; None stands for no mesh.
+
+    Raises:
+        TypeError: no mesh; sparse rows.
+        ValueError: more than one axis, or devices of other processes.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a mesh of devices, such as jaxcluster.sharding.row_mesh(), got {mesh!r}.")
+    if len(mesh.axis_names) != 1:
+        raise ValueError(f"mesh has the axes {', '.join(map(repr, mesh.axis_names))}, and samples are spread over one.")
+    if is_sparse(x):
+        raise TypeError("Sparse rows are not spread over devices: leave out mesh=, or pass dense rows.")
+    return mesh
+
+
+def axis_of(mesh: Mesh | None) -> str | None:
+    """Name of the axis of a mesh; None without one."""
+    return None if mesh is None else mesh.axis_names[0]
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays with one row for each sample."""
+    return NamedSharding(mesh, PartitionSpec(axis_of(mesh)))
+
+
+class Rows(NamedTuple):
+    """Specs of shard_map for arguments and results: one row for each sample, or the same on every device."""
+
+    row: PartitionSpec
+    whole: PartitionSpec
+
+    @property
+    def fit(self) -> Fit:
+        """Specs of a `Fit`, whose labels alone have rows."""
+        return Fit._make([self.whole, self.row, self.whole, self.whole, self.whole])
+
+
+def rows_of(mesh: Mesh) -> Rows:
+    """Specs over the axis of a mesh."""
+    return Rows(PartitionSpec(axis_of(mesh)), PartitionSpec())
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def solve_over_rows(
+    solve: Callable[..., Any], static: Any, mesh: Mesh, in_specs: Any, out_specs: Any, *arguments: Any
+) -> Any:
+    """Result of ``solve(static, *arguments)`` with the samples spread over the devices of a mesh, one program.
+
+    Args:
+        solve: kernel whose static options hold the name of the mesh's axis.
+        static: its hashable options.
+        mesh: of one axis.
+        in_specs, out_specs: of the arguments and the result, made of `Rows`.
+        arguments: of the kernel.
+    """
+    return jax.shard_map(partial(solve, static), mesh=mesh, in_specs=in_specs, out_specs=out_specs)(*arguments)
 
 
 def fit_sharded(

@@ -16,11 +16,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.cluster import kmeans
-from jaxcluster.cluster.seeding import check_centers
+from jaxcluster.cluster.seeding import check_centers, check_runs
 from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
@@ -144,6 +145,7 @@ class Estimator(PrintsSteps, BaseEstimator):
             as_key(random_state)
         if order is not None:
             validation.check_choice("order", order, (CANONICAL,))
+        check_mesh(getattr(self, "mesh", None))
 
     def _check_attributes(self) -> None:
         """Raise ValueError if the fitted attributes of a loaded model are unusable or inconsistent."""
@@ -345,7 +347,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """Raise ValueError or TypeError on initial centers of a wrong shape, and on a wrong number of runs."""
         if not callable(self.init):
             check_centers(self.init, getattr(self, "frozen", None), None, self.n_clusters, d)
-        kmeans.check_runs("k-means++", self.n_init)
+        check_runs("k-means++", self.n_init)
 
     def _n_runs(self, *, auto: int) -> int:
         """Number of runs: ``n_init``, or for "auto" the number ``auto`` if ``init`` is random or a callable, else 1."""

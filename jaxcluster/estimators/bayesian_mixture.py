@@ -60,6 +60,8 @@ class BayesianGaussianMixture(MixtureEstimator):
         verbose: print the lower bound of every step as the fit goes on, and the time that is left at most.
         verbose_interval: accepted for compatibility with scikit-learn.
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         weights_: (n_components,) expected mixture weights.
@@ -112,6 +114,7 @@ class BayesianGaussianMixture(MixtureEstimator):
     verbose: Any = 0
     verbose_interval: Any = 10
     precision: Any = None
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BayesianGaussianMixture:
@@ -146,6 +149,7 @@ class BayesianGaussianMixture(MixtureEstimator):
                 reg_covar=self.reg_covar,
                 prior_type=self.weight_concentration_prior_type,
                 prior_params=self._priors(),
+                mesh=self.mesh,
             )
         self._publish(*fitted)
         return self

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcluster.cluster import balanced, constrained
 from jaxcluster.cluster.balanced.dual_newton import check_sizes
-from jaxcluster.cluster.kmeans import AUTO_RESTARTS
+from jaxcluster.cluster.seeding import AUTO_RESTARTS
 from jaxcluster.estimators.base import CenterEstimator
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register

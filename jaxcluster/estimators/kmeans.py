@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import bisecting, kmeans
-from jaxcluster.cluster.seeding import INITS
+from jaxcluster.cluster.seeding import AUTO_RESTARTS, INITS
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.sources import RowSource
@@ -54,6 +54,8 @@ class KMeans(CenterEstimator):
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
         frozen: fixed centers: an (n_clusters,) mask over the centers passed as ``init``, or (m, n_features) centers
             that become the first m.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -85,6 +87,7 @@ class KMeans(CenterEstimator):
     metric: Any = "sqeuclidean"
     precision: Any = None
     frozen: Any = None
+    mesh: Any = None
 
     @property
     def _metric(self):
@@ -116,7 +119,7 @@ class KMeans(CenterEstimator):
                 RuntimeWarning,
             )
         weights = self._check_weights(sample_weight, X.shape[0])
-        runs = self._n_runs(auto=kmeans.AUTO_RESTARTS)
+        runs = self._n_runs(auto=AUTO_RESTARTS)
         with self._printed_live():
             fit, frame = self._best_fit(X, weights, runs)
         fit = self._publish(fit, frame, X, weights)
@@ -150,6 +153,7 @@ class KMeans(CenterEstimator):
             "metric": self.metric,
             "precision": self.precision,
             "frozen": self.frozen,
+            "mesh": self.mesh,
         }
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
@@ -176,6 +180,8 @@ class BisectingKMeans(CenterEstimator):
         copy_x: accepted for compatibility with scikit-learn; X is never changed.
         algorithm: "lloyd" or "elkan", with the same result, as in `KMeans`.
         bisecting_strategy: cluster to split: that of the "biggest_inertia", or the "largest_cluster" by weight.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -205,6 +211,7 @@ class BisectingKMeans(CenterEstimator):
     copy_x: Any = True
     algorithm: Any = "lloyd"
     bisecting_strategy: Any = "biggest_inertia"
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:
@@ -240,6 +247,7 @@ class BisectingKMeans(CenterEstimator):
             n_init=self.n_init,
             tol=self.tol,
             max_steps=self.max_iter,
+            mesh=self.mesh,
         )
         fit = self._publish(fit, frame, X, weights)
         self.n_iter_ = int(fit.steps)

@@ -54,6 +54,8 @@ class MiniBatchKMeans(CenterEstimator):
         n_init: number of initializations scored on ``init_size`` samples; the best is used. "auto" is 3 if ``init`` is
             "random" or a callable, else 1.
         reassignment_ratio: a center whose count is below this fraction of the largest is drawn anew from the batch.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -87,6 +89,7 @@ class MiniBatchKMeans(CenterEstimator):
     init_size: Any = None
     n_init: Any = "auto"
     reassignment_ratio: Any = 0.01
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
@@ -119,6 +122,7 @@ class MiniBatchKMeans(CenterEstimator):
                 max_no_improvement=self.max_no_improvement,
                 init_size=self._n_init_rows(),
                 reassignment_ratio=self.reassignment_ratio,
+                mesh=self.mesh,
                 **self._start(X, weights),
             )
         self._store_stream_state(fit.state)

@@ -314,6 +314,8 @@ class GaussianMixture(MixtureEstimator):
         precision: precision of matrix products: None for full float32, "fast" for the fastest of the platform.
         batch_size: samples per batch of online EM, for at most ``max_iter`` epochs; None for EM on all samples.
         decay: exponent of online EM and `partial_fit`, in (0.5, 1]: the t-th batch has weight (t + 2)^-decay.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         weights_: (n_components,).
@@ -356,6 +358,7 @@ class GaussianMixture(MixtureEstimator):
     precision: Any = None
     batch_size: Any = None
     decay: Any = 0.7
+    mesh: Any = None
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
@@ -387,8 +390,10 @@ class GaussianMixture(MixtureEstimator):
         key = as_key(self.random_state)
         if isinstance(X, RowSource) and self.batch_size is not None:
             raise ValueError("batch_size= draws batches of rows in memory: pass None for a source of rows.")
+        if self.mesh is not None and self.batch_size is not None:
+            raise ValueError("batch_size= draws batches of rows on one device: pass None with mesh=.")
         if self.batch_size is None:
-            options |= {"n_init": self.n_init, "max_steps": self.max_iter}
+            options |= {"n_init": self.n_init, "max_steps": self.max_iter, "mesh": self.mesh}
             with self._printed_live():
                 fitted = fit_framed(key, X, self.n_components, em, **options)
         else:

@@ -34,6 +34,7 @@ class EstimatorInfo(NamedTuple):
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
         takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
+        takes_mesh: True if rows may be spread over devices, by the parameter ``mesh``.
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
         takes_categories: True if columns may hold text, whatever the parameters.
         choices: words that a parameter takes, by parameter; the command line offers these.
@@ -56,6 +57,7 @@ class EstimatorInfo(NamedTuple):
     takes_classes: bool = False
     takes_missing: bool = False
     takes_sources: bool = False
+    takes_mesh: bool = False
     takes_sparse: bool = False
     takes_categories: bool = False
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
@@ -66,14 +68,15 @@ def register(name: str, **fields: Any) -> Callable[[Class], Class]:
 
     Args:
         name: the registered name, in `CLASSES`, which holds the family, the title, ``labels`` and ``sparse`` too.
-        fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name`` and
-            ``takes_weights`` are read from the class itself.
+        fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name``,
+            ``takes_weights`` and ``takes_mesh`` are read from the class itself.
     """
 
     def decorate(cls: Class) -> Class:
         # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
         own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "takes_weights": weights}
+        own["takes_mesh"] = "mesh" in inspect.signature(cls).parameters
         _, family, title, labels, sparse = CLASSES[name]
         own |= {"family": family, "title": title, "labels": labels, "takes_sparse": sparse}
         cls.info = cls.info._replace(**own, **fields)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh
 
 from jaxcluster.core import validation
 from jaxcluster.types import Status
@@ -47,6 +48,8 @@ def encode(name: str, value: Any, arrays: Arrays) -> Any:
     # Before int, as a Status is one.
     if isinstance(value, Status):
         return {"$status": value.name}
+    if isinstance(value, Mesh):
+        return None  # devices belong to a machine, and no model depends on them
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if value is None or isinstance(value, (bool, int, str)):

@@ -38,6 +38,7 @@ def test_info_is_true_of_the_class(name):
     assert getattr(jaxcluster, info.class_name) is cls
     assert ESTIMATORS.name_of(cls()) == name
     assert info.takes_weights == has_fit_parameter(cls(), "sample_weight")
+    assert info.takes_mesh == ("mesh" in cls().get_params())
     assert info.takes_missing == ("missing" in cls().get_params() or cls().__sklearn_tags__().input_tags.allow_nan)
     assert info.family in FAMILIES
     assert (info.family == "deep") == (".deep." in info.module)

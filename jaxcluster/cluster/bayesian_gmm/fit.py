@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.bayesian_gmm import prior as priors
 from jaxcluster.cluster.bayesian_gmm.inference import (
@@ -38,6 +39,7 @@ from jaxcluster.cluster.gmm.init import (
     center_init,
     check_init,
     cluster_in_chunks,
+    init_specs,
     initial_responsibilities,
     one_hot_responsibilities,
 )
@@ -49,6 +51,7 @@ from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
 from jaxcluster.core.preparation import prepare
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
 
@@ -167,11 +170,26 @@ def fit(
 
 @signals.keeping_result()
 def fit_framed(
-    key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, prior_type, prior_params
+    key,
+    x,
+    k,
+    options: em.EMOptions,
+    *,
+    weights,
+    init,
+    n_init,
+    tol,
+    max_steps,
+    reg_covar,
+    prior_type,
+    prior_params,
+    mesh: Mesh | None = None,
 ) -> FramedFit:
-    """`fit`, with its frame and its unrounded means."""
+    """`fit`, with its frame and its unrounded means; over the devices of a mesh where one is given."""
     key = validation.check_key(key)
     x, k = validation.check_samples(x, k, options.axis_name)
+    if check_mesh(mesh) is not None:
+        options = options._replace(axis_name=axis_of(mesh))
     validation.check_choice("weight_concentration_prior_type", prior_type, PRIOR_TYPES)
     vb, covariance_type = VBOptions(options, prior_type == "dirichlet_process"), options.covariance_type
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
@@ -179,7 +197,7 @@ def fit_framed(
     prior_params = priors.check_prior(prior_params, covariance_type, x.shape[1])
     runs = validation.check_count("n_init", n_init)
     start, state = _check_init(init, vb, x.shape[0], k, x.shape[1])
-    prepared = prepare(x, weights, axis_name=options.axis_name)
+    prepared = prepare(x, weights, axis_name=options.axis_name, mesh=mesh)
     points, frame = prepared.points, prepared.frame
     ridge = ridge_in_frame(frame, reg_covar)
     initial = InitialState(
@@ -191,7 +209,9 @@ def fit_framed(
     prior = priors.center_prior(prior_params, frame, points.x.dtype)
     arguments = key, points, frame.weight_exponent, initial, prior, traced
     work = static.runs * step_work(options, points.x.shape, k)
-    if chunks.is_long(work, max_steps, *arguments):
+    if mesh is not None:
+        fitted, far = _solve_over_rows(static, mesh, arguments)
+    elif chunks.is_long(work, max_steps, *arguments):
         # What observers see is up to a constant, as the last one is.
         fitted, far = _solve_in_chunks(static, *arguments, np.negative)
     else:
@@ -199,6 +219,13 @@ def fit_framed(
     public = _finalize(options, fitted, far, x, prepared, ridge)
     means = None if validation.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
     return FramedFit(public, frame, means)
+
+
+def _solve_over_rows(static, mesh, arguments):
+    specs = rows_of(mesh)
+    initial = InitialState._make([init_specs(specs), specs.whole])
+    in_specs = (specs.whole, specs.row, specs.whole, initial, specs.whole, specs.whole)
+    return solve_over_rows(_solve, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
 
 
 def _finalize(options, fitted, far, x, prepared, ridge):

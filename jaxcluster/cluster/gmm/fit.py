@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.gmm import em, em_run
 from jaxcluster.cluster.gmm.em_run import StaticOptions, TracedOptions, m_step_params
@@ -23,6 +24,7 @@ from jaxcluster.cluster.gmm.init import (
     CenteredInit,
     center_init,
     check_init,
+    init_specs,
 )
 from jaxcluster.cluster.gmm.state import (
     GMMState,
@@ -45,6 +47,7 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
@@ -131,25 +134,40 @@ class FramedFit(NamedTuple):
 
 @signals.keeping_result()
 def fit_framed(
-    key, x, k, options: em.EMOptions, *, weights, init, n_init, tol, max_steps, reg_covar, active=None, unroll=False
+    key,
+    x,
+    k,
+    options: em.EMOptions,
+    *,
+    weights,
+    init,
+    n_init,
+    tol,
+    max_steps,
+    reg_covar,
+    active=None,
+    unroll=False,
+    mesh: Mesh | None = None,
 ) -> FramedFit:
-    """`fit`, with its frame and its unrounded means."""
+    """`fit`, with its frame and its unrounded means; over the devices of a mesh where one is given."""
     key = validation.check_key(key)
     if isinstance(x, RowSource):
         from jaxcluster.cluster.streamed_gmm import fit_framed as fit_source  # which imports this module
 
-        if active is not None or unroll or options.axis_name is not None:
-            raise ValueError("active=, unroll= and axis_name= are not supported for a source of rows.")
+        if active is not None or unroll or options.axis_name is not None or mesh is not None:
+            raise ValueError("active=, unroll=, axis_name= and mesh= are not supported for a source of rows.")
         starts = {"weights": weights, "init": init, "n_init": validation.check_count("n_init", n_init)}
         return fit_source(key, x, k, options, **starts, tol=tol, max_steps=max_steps, reg_covar=reg_covar)
     x, k = validation.check_samples(x, k, options.axis_name)
+    if check_mesh(mesh) is not None:
+        options = options._replace(axis_name=axis_of(mesh))
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
     checked = check_init(init, options.covariance_type, x.shape[0], k, x.shape[1])
     runs = validation.check_count("n_init", n_init)
     active = None if active is None else validation.check_mask("active", active, k)
     steps = validation.check_count("max_steps", max_steps) if unroll else None
-    prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name)
+    prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name, mesh=mesh)
     points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
     initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
     static = StaticOptions(
@@ -157,7 +175,9 @@ def fit_framed(
     )
     arguments = key, points, initial, TracedOptions(tol, max_steps, ridge.value, active)
     work = static.runs * em_run.step_work(options, points.x.shape, k)
-    if steps is None and chunks.is_long(work, max_steps, *arguments):
+    if mesh is not None:
+        solution = _solve_over_rows(static, mesh, arguments)
+    elif steps is None and chunks.is_long(work, max_steps, *arguments):
 
         def shown(history):
             n_observed = mean_observed(options, points)
@@ -237,6 +257,14 @@ def solve(
         run = best if static.em.axis_name else vmap_in_chunks(best)
         fitted = run(*jax.lax.stop_gradient((points, init, traced)), key)
     return _with_gradients(static, fitted, points, traced)
+
+
+def _solve_over_rows(static, mesh, arguments):
+    specs = rows_of(mesh)
+    out: Any = FrameSolution._make([specs.fit, specs.whole, specs.whole, specs.row])
+    return solve_over_rows(
+        solve, static, mesh, (specs.whole, specs.row, init_specs(specs), specs.whole), out, *arguments
+    )
 
 
 def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: Prepared, ridge: Ridge) -> FramedFit:

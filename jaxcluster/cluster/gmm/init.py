@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.gmm import em
@@ -17,7 +18,7 @@ from jaxcluster.cluster.lloyd import LloydState, mean_variance
 from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.shard import shard_index
+from jaxcluster.core.shard import Rows, shard_index
 from jaxcluster.ops.distance import HIGHEST, squared_norms
 from jaxcluster.ops.gaussian import CovarianceType
 from jaxcluster.ops.gaussian.full import factor_dense
@@ -157,6 +158,12 @@ def center_init(
     covariances = None if init.precisions is None else _inverse(covariance_type, init.precisions)
     covariances = None if covariances is None else as_array(frame.scale(covariances, length=2))
     return CenteredInit(means, as_array(init.weights), covariances, r)
+
+
+def init_specs(rows: Rows) -> CenteredInit:
+    """Specs of a `CenteredInit` over devices: the samples are the columns of the responsibilities."""
+    init = CenteredInit._make([rows.whole] * len(CenteredInit._fields))
+    return init._replace(responsibilities=PartitionSpec(None, *rows.row))
 
 
 def initial_mixture(
