@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
 from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.shard import check_mesh
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.gower import encode_gower
@@ -62,7 +63,13 @@ BLOCK_ELEMENTS = 1 << 18
 
 
 def silhouette_samples(
-    X: Any, labels: ArrayLike, *, metric: str | Callable = "euclidean", p: float = 2.0, categorical: Any = None
+    X: Any,
+    labels: ArrayLike,
+    *,
+    metric: str | Callable = "euclidean",
+    p: float = 2.0,
+    categorical: Any = None,
+    mesh: Any = None,
 ) -> np.ndarray:
     """The silhouette of each sample: (b − a) / max(a, b), in [−1, 1].
 
@@ -79,6 +86,8 @@ def silhouette_samples(
             computes in holds the samples exactly; others run on the host.
         p: Minkowski's power.
         categorical: for "gower", the categorical columns, as in `jaxcluster.metrics.gower_distances`.
+        mesh: devices that share the work, such as ``jaxcluster.sharding.row_mesh()``, each with all samples; None for
+            one. For metrics that are computed on devices.
 
     Returns:
         (n_samples,) silhouettes, float64 for float64 and integer samples in NumPy, else in the dtype of the samples; 0
@@ -96,20 +105,23 @@ def silhouette_samples(
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
     X, encoded = _check_samples(X, labels, "silhouette_samples", sparse=metric != PRECOMPUTED)
+    check_mesh(mesh, X)
     if is_sparse(X):
         return _host_silhouettes(distances_to_all(X, metric), encoded).astype(published_dtype(X.data))
     X = np.asarray(X)
-    if metric == PRECOMPUTED:
+    if metric == PRECOMPUTED and mesh is None:
         distances = _check_distances(X)
         return _host_silhouettes(lambda index: distances[index], encoded).astype(dtype)
     validation.check_finite(X, name="X")
     if X.dtype.kind != "f":
         X = translated_alike(X)[0] if metric in TRANSLATION_INVARIANT else X.astype(np.float64)
-    many = X.size * len(X) > MAX_HOST_OPERATIONS
+    many = mesh is not None or X.size * len(X) > MAX_HOST_OPERATIONS
     if _is_traceable(metric, X) if callable(metric) else many and metric in DEVICE_METRICS:
         limit_programs()
         arguments, program = silhouette_arguments(X, encoded, metric, p)
-        return silhouettes(*arguments, **program)[: len(X)].astype(dtype)
+        return silhouettes(*arguments, mesh=mesh, **program)[: len(X)].astype(dtype)
+    if mesh is not None:
+        raise ValueError(f"metric={metric!r} is computed on the host: leave out mesh=.")
     wide = X.astype(np.float64)
     distance = partial(checked_distances, host_distance(metric, wide, p=p))
 
@@ -131,11 +143,13 @@ def silhouette_score(
     random_state: Any = None,
     p: float = 2.0,
     categorical: Any = None,
+    mesh: Any = None,
 ) -> float:
     """The mean silhouette of all samples, or of a random subset, in [−1, 1]: higher is better.
 
     Args:
-        X, labels, metric, p, categorical: as for `silhouette_samples`. Ranges of columns are those of all samples.
+        X, labels, metric, p, categorical, mesh: as for `silhouette_samples`. Ranges of columns are those of all
+            samples.
         sample_size: size of a subset drawn without replacement; None for all samples.
         random_state: of the subset: an int (draws the subset of scikit-learn), a NumPy generator, a JAX key, or None
             for another one each time.
@@ -150,7 +164,7 @@ def silhouette_score(
         rows = _draw_indices(X.shape[0], sample_size, random_state)
         X, labels = (X if is_sparse(X) else np.asarray(X))[rows], np.asarray(labels)[rows]
         X = X[:, rows] if isinstance(metric, str) and metric == PRECOMPUTED else X
-    return float(np.mean(silhouette_samples(X, labels, metric=metric, p=p), dtype=np.float64))
+    return float(np.mean(silhouette_samples(X, labels, metric=metric, p=p, mesh=mesh), dtype=np.float64))
 
 
 def davies_bouldin_score(X: Any, labels: ArrayLike) -> float:

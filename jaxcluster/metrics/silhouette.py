@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import chunks
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import tile_rows
 from jaxcluster.core.preparation import padded_size
+from jaxcluster.core.shard import axis_of
 from jaxcluster.metrics.contingency import EncodedLabels
 from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
 from jaxcluster.ops.metric_space import standardized_rows, unit_rows
@@ -223,19 +225,56 @@ def _block_layout(encoded, order, block, capacity, blocks):
     return BlockLayout(index, owner, first, size)
 
 
-def silhouettes(rows: CenteredSamples, layout: BlockLayout, k: Any, tiles: Any, *, tile: int, **program: Any) -> Any:
-    """`tiled_silhouettes` on the host, (n,), computed in parts between which Ctrl-C raises KeyboardInterrupt."""
-    rows, layout = jax.device_put((rows, layout))
-    out = np.zeros(rows.x.shape[0], rows.x.dtype)
+def silhouettes(
+    rows: CenteredSamples,
+    layout: BlockLayout,
+    k: Any,
+    tiles: Any,
+    *,
+    tile: int,
+    mesh: Mesh | None = None,
+    **program: Any,
+) -> np.ndarray:
+    """`tiled_silhouettes` on the host, (n,), computed in parts between which Ctrl-C raises KeyboardInterrupt.
+
+    With a mesh each device has all samples and computes an equal share of the tiles of a part.
+    """
+    rows, layout = jax.device_put((rows, layout), None if mesh is None else NamedSharding(mesh, PartitionSpec()))
+    out, devices = np.zeros(rows.x.shape[0], rows.x.dtype), 1 if mesh is None else mesh.size
+    program["tile"] = tile
 
     def run(first, stop):
-        part = np.asarray(tiled_silhouettes(rows, layout, k, np.int32(stop), np.int32(first), tile=tile, **program))
-        # The last tile of all reaches to the last row.
-        done = slice(first * tile, stop * tile)
-        out[done] = part[done]
+        limits = _shares(first, stop, devices)
+        if mesh is None:
+            parts = [tiled_silhouettes(rows, layout, k, np.int32(stop), np.int32(first), **program)]
+        else:
+            parts = _spread_silhouettes(rows, layout, k, limits[1:], limits[:-1], mesh=mesh, **program)
+        for begin, end, part in zip(limits[:-1], limits[1:], np.asarray(parts), strict=True):
+            # The last tile of all reaches to the last row.
+            done = slice(begin * tile, end * tile)
+            out[done] = part[done]
 
-    chunks.in_parts(run, int(tiles), work=tile * rows.x.size)
+    chunks.in_parts(run, int(tiles), work=tile * rows.x.size / devices)
     return out
+
+
+def _shares(first, stop, devices):
+    """(devices + 1,) limits of equal shares of a range of tiles."""
+    return np.minimum(first + np.arange(devices + 1) * -(-(stop - first) // devices), stop).astype(np.int32)
+
+
+@partial(jax.jit, static_argnames=("mesh", "metric", "p", "block", "tile"))
+def _spread_silhouettes(rows, layout, k, stops, firsts, *, mesh, **program):
+    """(devices, n) silhouettes of the tiles of each device."""
+
+    def share(rows, layout, k, stop, first):
+        return tiled_silhouettes(rows, layout, k, stop[0], first[0], **program)[None]
+
+    one, all_of_them = PartitionSpec(axis_of(mesh)), PartitionSpec()
+    in_specs = (all_of_them, all_of_them, all_of_them, one, one)
+    # Devices exchange nothing, so that there is nothing to check.
+    spread = jax.shard_map(share, mesh=mesh, in_specs=in_specs, out_specs=one, check_vma=False)
+    return spread(rows, layout, k, stops, firsts)
 
 
 @partial(jax.jit, static_argnames=("metric", "p", "block", "tile"))

@@ -17,6 +17,7 @@ from sklearn.datasets import load_iris
 from jaxcluster import metrics
 from jaxcluster.metrics import internal, silhouette
 from jaxcluster.metrics.contingency import encode
+from jaxcluster.sharding import row_mesh
 
 N, D, K = 300, 6, 5
 RNG = np.random.default_rng(0)
@@ -54,6 +55,18 @@ def test_silhouettes_equal_scikit_learns(metric, labeling):
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, atol=2e-6)
     assert metrics.silhouette_score(X, labels, metric=metric) == pytest.approx(expected.mean(), abs=1e-6)
+
+
+def test_devices_share_the_tiles_of_silhouettes(monkeypatch):
+    monkeypatch.setattr(silhouette, "FUSED_ELEMENTS", 1 << 11)  # five tiles for two devices
+    spread = metrics.silhouette_samples(X[:299], Y[:299], mesh=row_mesh())
+    np.testing.assert_allclose(spread, exact(X[:299], Y[:299]), atol=2e-6)
+    with pytest.raises(ValueError, match="'precomputed' is computed on the host: leave out mesh"):
+        metrics.silhouette_score(cdist(X, X), Y, metric="precomputed", mesh=row_mesh())
+    with pytest.raises(TypeError, match="Sparse rows are not spread over devices"):
+        metrics.silhouette_samples(scipy.sparse.csr_array(X), Y, mesh=row_mesh())
+    with pytest.raises(TypeError, match="mesh must be a mesh of devices"):
+        metrics.silhouette_samples(X, Y, mesh=2)
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
