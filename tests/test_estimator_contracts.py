@@ -105,6 +105,8 @@ def test_spread_over_devices_equals_one_device(rows, name, tmp_path):
     for attribute in ("cluster_centers_", "means_", "covariances_", "inertia_", "lower_bound_"):
         if hasattr(single, attribute):
             assert_near(getattr(spread, attribute), getattr(single, attribute), "coordinates")
+    with pytest.raises(TypeError, match="mesh must be a mesh of devices"):
+        make(name, mesh=2).fit(rows)
     spread.save(tmp_path / "model")
     loaded = load(tmp_path / "model")
     assert loaded.mesh is None

@@ -244,7 +244,7 @@ def silhouettes(
     program["tile"] = tile
 
     def run(first, stop):
-        limits = _shares(first, stop, devices)
+        limits = _split_range(first, stop, devices)
         if mesh is None:
             parts = [tiled_silhouettes(rows, layout, k, np.int32(stop), np.int32(first), **program)]
         else:
@@ -258,7 +258,7 @@ def silhouettes(
     return out
 
 
-def _shares(first, stop, devices):
+def _split_range(first, stop, devices):
     """(devices + 1,) limits of equal shares of a range of tiles."""
     return np.minimum(first + np.arange(devices + 1) * -(-(stop - first) // devices), stop).astype(np.int32)
 
