@@ -33,6 +33,7 @@ _OBJECTS = {
     "RefreshResult": "protocol",
     "Snapshots": "callbacks",
     "SwAV": "swav",
+    "TEMI": "temi",
     "TensorBoard": "callbacks",
     "TrainResult": "trainer",
     "UpdatePhase": "protocol",

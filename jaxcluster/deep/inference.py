@@ -25,6 +25,14 @@ TILE = 4096
 """Rows in a network's batch at inference."""
 
 
+class TrainingRows(nnx.Variable):
+    """A variable with something of each sample of the training, such as its neighbors: no part of a saved model."""
+
+
+NOT_SAVED = nnx.Any(nnx.RngState, TrainingRows)
+"""Variables that are no weights."""
+
+
 def map_module(module: nnx.Module, method: str, x: Any) -> Any:
     """Outputs of a module's method, in evaluation mode, for all rows.
 
@@ -61,8 +69,8 @@ def eval_copy(module: Module) -> Module:
 
 
 def weights_of(module: nnx.Module) -> dict[str, jax.Array]:
-    """All variables of a module by their path, such as "autoencoder/encoder/layers/0/kernel", without random keys."""
-    flat = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))
+    """All variables of a module by their path, such as "encoder/layers/0/kernel", but keys and `TrainingRows`."""
+    flat = nnx.to_flat_state(nnx.state(module, nnx.Not(NOT_SAVED)))
     return {"/".join(map(str, path)): variable[...] for path, variable in flat}
 
 
@@ -72,7 +80,7 @@ def with_weights(module: nnx.Module, weights: dict[str, Any]) -> nnx.Module:
     Raises:
         ValueError: a variable that is missing, unknown or of another shape.
     """
-    flat = dict(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState))))
+    flat = dict(nnx.to_flat_state(nnx.state(module, nnx.Not(NOT_SAVED))))
     paths = {"/".join(map(str, path)): path for path in flat}
     for name in sorted(paths.keys() ^ weights.keys()):
         raise ValueError(f"the weights are those of another network: {name} is in one of the two alone.")

@@ -97,6 +97,9 @@ CLASSES = {
         "network trained on pseudo-labels, the k-means clusters of its features",
     ),
     "swav": ClassEntry("deep.self_supervised:SwAV", "deep", "swapped prediction of prototypes between augmented views"),
+    "temi": ClassEntry(
+        "deep.heads:TEMI", "deep", "heads on embeddings: a sample shares its cluster with its nearest neighbors"
+    ),
     "metric-embedding": ClassEntry(
         "deep.metric_embedding:MetricEmbedding",
         "deep",

@@ -15,6 +15,7 @@ from jaxcluster.losses.dec import (
     target_distribution,
 )
 from jaxcluster.losses.graph_cut import soft_ncut
+from jaxcluster.losses.heads import scan_loss, self_label_loss, temi_loss, turtle_loss
 from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
 from jaxcluster.losses.mixture import VadeTerms, mixture_nll, vade_loss, vade_responsibilities
 from jaxcluster.losses.swav import swapped_prediction_from_assignments, swapped_prediction_loss
@@ -64,6 +65,8 @@ __all__ = [
     "pairs_from_views",
     "points_between",
     "positive_mask",
+    "scan_loss",
+    "self_label_loss",
     "soft_clustering_loss",
     "soft_kmeans_loss",
     "soft_ncut",
@@ -73,8 +76,10 @@ __all__ = [
     "swapped_prediction_from_assignments",
     "swapped_prediction_loss",
     "target_distribution",
+    "temi_loss",
     "triplet_loss",
     "triplets_from_labels",
+    "turtle_loss",
     "vade_loss",
     "vade_responsibilities",
     "wasserstein_critic_loss",

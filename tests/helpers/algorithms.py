@@ -156,6 +156,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "deepcluster": {**SINGLE_PHASE, "latent": 8, "update_interval": 20, "epochs": 6},
     "swav": {**SINGLE_PHASE, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
     "metric-embedding": {**SINGLE_PHASE, "latent": 8, "epochs": 20},
+    "temi": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 60, "learning_rate": 0.02},
     "joint-clustering": AUTOENCODER,
 }
 """Parameters besides the number of clusters with which estimators find the four blobs."""

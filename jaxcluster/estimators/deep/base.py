@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -20,12 +21,12 @@ from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.core.messages import warn
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
-from jaxcluster.deep.inference import map_module, weights_of, with_weights
+from jaxcluster.deep.inference import eval_copy, map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled
+from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Absent, Array, Float, Status
 
@@ -39,17 +40,11 @@ EXAMPLES = 8
 
 
 @dataclass(eq=False, repr=False)
-class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
-    """Base of estimators that cluster the codes (latent vectors) of a network. Samples are scaled first.
+class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
+    """Base of estimators that train a network and cluster by it. Samples are scaled first.
 
     Args:
         n_clusters: number of clusters.
-        hidden: widths of the network's hidden layers.
-        latent: dimension of the codes.
-        encoder: any `nnx.Module` from scaled samples to codes, in place of the method's own network. It is not changed.
-            A model with one cannot be saved.
-        image_shape: (height, width) or (height, width, channels) of samples that are flat images, for convolutional
-            networks in place of dense ones.
         scaling: "auto", "standard", "minmax", "l2" or "none".
         epochs: maximum number of epochs.
         batch_size: samples per step; "auto" is 256, or n_samples if that is less.
@@ -63,7 +58,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     Attributes:
         labels_: (n_samples,) int32.
-        cluster_centers_: (n_clusters, latent), in the space of the codes.
         history_: (n_iter_,) loss of each epoch of the last phase.
         epoch_history_: one dictionary per epoch of all phases, with all metrics of the training.
         snapshots_: codes of some samples during the training, for plots: "rows" holds the indices of the samples, other
@@ -86,10 +80,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     n_clusters: int = 8
     _: KW_ONLY
-    hidden: Sequence[int] = (256, 256, 512)
-    latent: int = 10
-    encoder: Any = None
-    image_shape: Sequence[int] | None = None
     scaling: str = "auto"
     epochs: int | Absent = 100
     batch_size: int | str = "auto"
@@ -100,6 +90,9 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     precision: str | None = None
     verbose: int = 0
     checkpoint_every: int = 10
+
+    EMBEDDING_METHOD: ClassVar[str] = "features"
+    """Method of the module that gives the embedding of samples, for `transform` and the snapshots."""
 
     # Hooks of the methods.
 
@@ -126,7 +119,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     @canonical
     def fit(
         self, X: Any, y: Any = None, *, callbacks: Any = None, checkpoint_dir: Any = None, resume: Any = False
-    ) -> DeepEstimator:
+    ) -> NetworkEstimator:
         """Train the network and cluster the samples.
 
         Args:
@@ -164,7 +157,7 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def transform(self, X: Any) -> np.ndarray:
         """Compute the code of each sample, (n_samples, latent); for ClusterGAN (n_samples, latent + n_clusters)."""
         module, rows = self._module_and_rows(X)
-        return np.array(map_module(module, "features", rows))
+        return np.array(map_module(module, self.EMBEDDING_METHOD, rows))
 
     def fit_predict(self, X: Any, y: Any = None, **run: Any) -> np.ndarray:
         """Fit, with arguments of `fit`, and return ``labels_``."""
@@ -205,16 +198,19 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """(n_clusters, n_examples, n_features) new rows of each cluster, of a model that has ``sample``."""
         return np.stack([self.sample(EXAMPLES, cluster)[0] for cluster in range(self.n_clusters)])
 
-    @property
-    def _n_features_out(self):
-        return self.latent
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
     # Steps of a fit.
+
+    def _scale(self, X: np.ndarray) -> tuple[np.ndarray, Scaling]:
+        """Scaled samples, and their scaling."""
+        return scaled(X, self.scaling)
+
+    def _check_module(self, module: Any, d: int) -> None:
+        """Raise ValueError for a network of the caller's that does not suit samples of d features."""
 
     def _callbacks(self, run: checks.TrainingRun, phase: str, *more: Any, lines: bool = True) -> list[Any]:
         own = [*more, *run.callbacks]
@@ -327,10 +323,8 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_params(self, n: int, d: int) -> None:
         super()._check_params(n, d)
         validation.check_clusters(self.n_clusters, n, name="n_clusters")
-        checks.check_widths("hidden", self.hidden)
         validation.check_choice("scaling", self.scaling, SCALING_CHOICES)
-        for name in ("latent", "checkpoint_every"):
-            validation.check_count(name, getattr(self, name))
+        validation.check_count("checkpoint_every", self.checkpoint_every)
         self._check_epochs()
         check_rate("learning_rate", self.learning_rate)
         if self.optimizer is not None:
@@ -341,9 +335,6 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             validation.check_choice("batch_size", self.batch_size, ("auto",))
         elif validation.check_count("batch_size", self.batch_size) > n:
             raise ValueError(f"batch_size={self.batch_size} is more than n_samples={n}. Pass at most {n}, or 'auto'.")
-        checks.check_network("encoder", self.encoder)
-        if self.image_shape is not None:
-            checks.check_image_shape(self.image_shape, d)
 
     def _check_epochs(self) -> None:
         if self.epochs is None:
@@ -353,6 +344,51 @@ class DeepEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _rate(self) -> Any:
         """Learning rate as `jaxcluster.deep.adam` takes it."""
         return check_rate("learning_rate", self.learning_rate)
+
+
+@dataclass(eq=False, repr=False)
+class DeepEstimator(NetworkEstimator):
+    """Base of estimators that cluster the codes (latent vectors) of a network. Samples are scaled first.
+
+    Args:
+        n_clusters, scaling, …: see `NetworkEstimator`.
+        hidden: widths of the network's hidden layers.
+        latent: dimension of the codes.
+        encoder: any `nnx.Module` from scaled samples to codes, in place of the method's own network. It is not changed.
+            A model with one cannot be saved.
+        image_shape: (height, width) or (height, width, channels) of samples that are flat images, for convolutional
+            networks in place of dense ones.
+
+    Attributes:
+        cluster_centers_: (n_clusters, latent), in the space of the codes.
+        labels_, history_, epoch_history_, snapshots_, n_iter_, status_: see `NetworkEstimator`.
+    """
+
+    _: KW_ONLY
+    hidden: Sequence[int] = (256, 256, 512)
+    latent: int = 10
+    encoder: Any = None
+    image_shape: Sequence[int] | None = None
+
+    @property
+    def _n_features_out(self):
+        return self.latent
+
+    def _scale(self, X: np.ndarray) -> tuple[np.ndarray, Scaling]:
+        return scaled(X, self.scaling, images=self.image_shape is not None)
+
+    def _check_module(self, module: Any, d: int) -> None:
+        # Abstract evaluation: wrong shapes are reported before anything is computed.
+        one = jax.ShapeDtypeStruct((1, d), np.float32)
+        self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
+
+    def _check_params(self, n: int, d: int) -> None:
+        super()._check_params(n, d)
+        checks.check_widths("hidden", self.hidden)
+        validation.check_count("latent", self.latent)
+        checks.check_network("encoder", self.encoder)
+        if self.image_shape is not None:
+            checks.check_image_shape(self.image_shape, d)
 
     def _check_width(self, shape: Sequence[int]) -> None:
         """Raise ValueError unless the encoder maps one sample to a code of shape (1, latent)."""

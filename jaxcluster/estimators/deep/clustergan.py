@@ -18,6 +18,7 @@ from jaxcluster.deep.clustergan import ClusterGAN as ClusterGANModule
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.deep import checks
+from jaxcluster.estimators.deep.base import DeepEstimator
 from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
 from jaxcluster.estimators.registry import register
 
@@ -27,7 +28,7 @@ DEFAULT_BATCH_SIZE = 64
 
 @register("clustergan")
 @dataclass(eq=False, repr=False)
-class ClusterGAN(SinglePhaseEstimator):
+class ClusterGAN(SinglePhaseEstimator, DeepEstimator):
     """ClusterGAN: a generator of samples of each cluster, and an encoder that recovers noise and cluster.
 
     The generator maps noise and a one-hot cluster to a sample, the critic (Wasserstein, gradient penalty) separates

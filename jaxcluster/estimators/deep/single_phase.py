@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
-import numpy as np
 from flax import nnx
 
 from jaxcluster.core import validation
 from jaxcluster.deep import nets
-from jaxcluster.deep.inference import eval_copy
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import train
 from jaxcluster.deep.views import Views, image_views, table_views
 from jaxcluster.estimators.base import as_key
-from jaxcluster.estimators.deep.base import DeepEstimator
-from jaxcluster.estimators.deep.scaling import scaled
+from jaxcluster.estimators.deep.base import DeepEstimator, NetworkEstimator
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(eq=False, repr=False)
-class SinglePhaseEstimator(DeepEstimator):
-    """Base of estimators that train a network in one phase and cluster its codes.
+class SinglePhaseEstimator(NetworkEstimator):
+    """Base of estimators that train a network in one phase.
 
     Args:
-        n_clusters, hidden, …: see `DeepEstimator`.
+        n_clusters, batch_size, …: see `NetworkEstimator`.
         scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`; images, with ``image_shape``, to [0, 1] by one
             range), "standard", "minmax", "l2" or "none".
         epochs: number of epochs, each of at least one pass over the samples; None for a minimum of epochs and steps
@@ -54,15 +54,17 @@ class SinglePhaseEstimator(DeepEstimator):
         """Untrained `ClusteringModule` for d features, with ``features`` and ``assign``."""
         raise NotImplementedError
 
+    def _make_for_training(self, rngs: nnx.Rngs, rows: np.ndarray) -> Any:
+        """The module of `_make`, with what it learns from besides the samples of a batch."""
+        return self._make(rngs, rows.shape[1])
+
     # The fit.
 
     def _fit(self, X, class_codes, run):
-        rows, self.scaling_ = scaled(X, self.scaling, images=self.image_shape is not None)
+        rows, self.scaling_ = self._scale(X)
         net_key, train_key = jax.random.split(as_key(self.random_state))
-        module = self._make(nnx.Rngs(net_key), rows.shape[1])
-        # Abstract evaluation: wrong shapes are reported before anything is computed.
-        one = jax.ShapeDtypeStruct((1, rows.shape[1]), np.float32)
-        self._check_width(jax.eval_shape(eval_copy(module).features, one).shape)
+        module = self._make_for_training(nnx.Rngs(net_key), rows)
+        self._check_module(module, rows.shape[1])
         snapshots, batch = self._snapshots(run, rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
         epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
@@ -78,7 +80,7 @@ class SinglePhaseEstimator(DeepEstimator):
             batch_size=batch,
             steps_per_epoch=steps,
             precision=self.precision,
-            callbacks=self._callbacks(run, "train", snapshots.for_phase("train", "features")),
+            callbacks=self._callbacks(run, "train", snapshots.for_phase("train", self.EMBEDDING_METHOD)),
             checkpoints=self._checkpoints(run, "train", decay_steps=decay),
             resume=run.resume,
         )
@@ -114,11 +116,11 @@ CONV_CHANNELS = (32, 64, 128)
 
 
 @dataclass(eq=False, repr=False)
-class AugmentationEstimator(SinglePhaseEstimator):
+class AugmentationEstimator(SinglePhaseEstimator, DeepEstimator):
     """Base of estimators whose network learns from random augmentations (views) of the samples.
 
     Args:
-        n_clusters, epochs, …: see `SinglePhaseEstimator`.
+        n_clusters, epochs, …: see `SinglePhaseEstimator`; image_shape: see `DeepEstimator`.
         hidden: widths of the hidden layers of the dense network.
         latent: dimension of the features.
         encoder: network from samples to (n, latent) features, in place of dense layers or, with ``image_shape``, of

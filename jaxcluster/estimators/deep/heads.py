@@ -1,0 +1,173 @@
+"""Clustering heads on fixed features, such as embeddings of another network: `TEMI`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxcluster import deep
+from jaxcluster.core import validation
+from jaxcluster.deep.heads import nearest_neighbors
+from jaxcluster.estimators.deep import checks
+from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
+from jaxcluster.estimators.registry import register
+
+MAX_NEIGHBORS = 50
+"""Neighbors of a sample, unless ``n_neighbors`` is set: as many as TEMI was published with."""
+
+NEIGHBOR_FRACTION = 0.1
+"""The same as a fraction of the mean size of a cluster, for few samples: most neighbors must be of the same cluster."""
+
+
+@dataclass(eq=False, repr=False)
+class HeadEstimator(SinglePhaseEstimator):
+    """Base of estimators that train small networks, heads, on samples that are features already.
+
+    Samples are embeddings of any network, or tables. Several heads are trained side by side, and the one of the least
+    loss is kept.
+
+    Args:
+        n_clusters: number of clusters, at least 2.
+        n_heads: number of heads.
+        scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`), "standard", "minmax", "none", or "l2" for
+            samples of length 1: neighbors are then those by the cosine.
+        epochs, batch_size, …: see `SinglePhaseEstimator`.
+
+    Attributes:
+        cluster_centers_: (n_clusters, n_features) mean of the samples of each cluster, in the units of X, of length 1
+            or less for scaling="l2"; of all samples for an empty cluster.
+        head_losses_: (n_heads,) mean loss of each head over the last hundred steps.
+        epoch_history_: also ``used``, the perplexity of the mean probabilities as a fraction of the clusters, and
+            ``changed``, the fraction of samples with another cluster than an epoch before.
+        labels_, history_, snapshots_, n_iter_, status_: see `NetworkEstimator`.
+    """
+
+    _: KW_ONLY
+    n_heads: int = 16
+    learning_rate: Any = 1e-2
+
+    EMBEDDING_METHOD: ClassVar[str] = "embed"
+
+    @property
+    def _n_features_out(self):
+        return self.n_clusters
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Compute the log-probabilities of the clusters for samples, (n_samples, n_clusters)."""
+        return super().transform(X)
+
+    def _publish(self, module, trained, phase, rows, snapshots):
+        self.head_losses_ = np.array(module.losses[...])
+        super()._publish(module, trained, phase, rows, snapshots)
+        means = np.tile(np.mean(rows, axis=0, dtype=np.float64), (self.n_clusters, 1))
+        for label in np.unique(self.labels_):
+            means[label] = np.mean(rows[self.labels_ == label], axis=0, dtype=np.float64)
+        self.cluster_centers_ = self.scaling_.undo(means)
+
+    def _centers(self, module):
+        # Set by `_publish`: a head has no centers, and the module has not seen all samples.
+        return jnp.zeros((self.n_clusters, self.n_features_in_))
+
+    def _collapse_cause(self, phase):
+        return (
+            f"all rows are in one cluster. Look whether X varies, pass other n_clusters, or more n_heads. "
+            f"{self._lower_rate_advice(phase)}"
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        validation.check_count("n_heads", self.n_heads)
+
+
+@dataclass(eq=False, repr=False)
+class NeighborHeadEstimator(HeadEstimator):
+    """Base of heads that learn from the nearest neighbors of each sample.
+
+    Args:
+        n_clusters, n_heads, …: see `HeadEstimator`.
+        n_neighbors: number of neighbors of a sample; None for 50, or a tenth of the mean size of a cluster if that is
+            less.
+        hidden: widths of the hidden layers of a head; () for linear heads.
+    """
+
+    _: KW_ONLY
+    n_neighbors: int | None = None
+    hidden: Sequence[int] = (64,)
+
+    def _make_for_training(self, rngs, rows):
+        return self._make(rngs, rows.shape[1], nearest_neighbors(rows, self._count_neighbors(len(rows))))
+
+    def _make(self, rngs: nnx.Rngs, d: int, neighbors: np.ndarray | None = None) -> Any:
+        raise NotImplementedError
+
+    def _count_neighbors(self, n):
+        if self.n_neighbors is not None:
+            return self.n_neighbors
+        return min(MAX_NEIGHBORS, max(1, int(NEIGHBOR_FRACTION * n / self.n_clusters)), n - 1)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_widths("hidden", self.hidden)
+        if n < 2:
+            raise ValueError(f"n_samples={n} should be at least 2: {type(self).__name__} learns from neighbors.")
+        if self.n_neighbors is not None and validation.check_count("n_neighbors", self.n_neighbors) > n - 1:
+            raise ValueError(f"n_neighbors={self.n_neighbors}: each of {n} rows has {n - 1} others. Pass at most that.")
+
+
+@register("temi")
+@dataclass(eq=False, repr=False, kw_only=True)
+class TEMI(NeighborHeadEstimator):
+    """TEMI: heads on fixed features that put a sample and its nearest neighbors into one cluster.
+
+    A head maximizes the pointwise mutual information of a sample and a neighbor, weighted by the probability that both
+    are in one cluster. Half of each pair comes from a teacher, the running mean of the head's weights.
+
+    Args:
+        n_clusters: number of clusters.
+        beta: β in (0, 1]; with 1 some clusters may stay empty, with less their sizes are drawn together.
+        temperature: > 0, divisor of the logits.
+        momentum: of the teacher, in [0, 1). The paper's 0.996 is for ten times as many steps.
+        n_neighbors, hidden: see `NeighborHeadEstimator`; n_heads, scaling, …: see `HeadEstimator`.
+
+    Attributes:
+        head_losses_, labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see
+            `HeadEstimator`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> TEMI(3, n_heads=4, epochs=30, random_state=0).fit(X).transform(X).shape
+        (150, 3)
+
+    Source: N. Adaloglou, F. Michels, H. Kalisch and M. Kollmann, Exploring the limits of deep image clustering using
+    pretrained models, BMVC 2023.
+    """
+
+    beta: float = 0.6
+    temperature: float = 0.1
+    momentum: float = 0.96
+
+    def _make(self, rngs, d, neighbors=None):
+        return deep.TEMI(
+            d,
+            self.n_clusters,
+            neighbors,
+            hidden=self.hidden,
+            n_heads=self.n_heads,
+            beta=self.beta,
+            temperature=self.temperature,
+            momentum=self.momentum,
+            rngs=rngs,
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("temperature", self.temperature)
+        if checks.check_number("beta", self.beta) > 1:
+            raise ValueError(f"beta={self.beta} must be at most 1.")
+        checks.check_number("momentum", self.momentum, zero=True, below=1.0)

@@ -1,0 +1,115 @@
+"""Losses of clustering heads on fixed features: TEMI, SCAN, its self-labeling, and TURTLE.
+
+A head maps features to logits of clusters. All losses take several heads at once, along the first axis, and return the
+loss of each: heads from different weights are trained together, and the one of the least loss is kept.
+
+>>> import jax.numpy as jnp
+>>> from jaxcluster.losses import scan_loss
+>>> undecided = jnp.log(jnp.array([[[0.5, 0.5], [0.5, 0.5]]]))
+>>> bool(jnp.isclose(scan_loss(undecided, undecided, entropy_weight=0.0)[0], jnp.log(2.0)))
+True
+
+Sources: N. Adaloglou, F. Michels, H. Kalisch and M. Kollmann, Exploring the limits of deep image clustering using
+pretrained models, BMVC 2023 (TEMI); W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans and L. Van Gool, SCAN:
+learning to classify images without labels, ECCV 2020; A. Gadetsky, Y. Jiang and M. Brbić, Let go of your labels with
+unsupervised transfer, ICML 2024 (TURTLE).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr, logsumexp
+
+from jaxcluster.types import Array, Float
+
+
+def temi_loss(
+    student: Float[Array, "2 h n k"],
+    teacher: Float[Array, "2 h n k"],
+    marginal: Float[Array, "h k"],
+    *,
+    beta: float | Array = 0.6,
+) -> Float[Array, " h"]:
+    """Negative weighted pointwise mutual information of samples and neighbors of theirs, for each head.
+
+    With q_s and q_t the probabilities of student and teacher and q̃ the teacher's marginal probabilities, the pointwise
+    mutual information of a sample x and its neighbor x' is log Σ_c (q_s(c|x)·q_t(c|x'))^β / q̃(c). Pairs are weighted by
+    the mean over the heads of Σ_c q_t(c|x)·q_t(c|x'), so that a neighbor in another cluster hardly counts.
+
+    Args:
+        student: log-probabilities of n samples and n neighbors, of h heads of the student and k clusters.
+        teacher: those of the teacher; constants.
+        marginal: > 0, mean probabilities of the clusters by the teacher; constants.
+        beta: β in (0, 1]; at 1 one cluster may take all samples at no cost.
+
+    Returns:
+        (h,) losses (nats): −½ of the weighted mean of both directions.
+    """
+    teacher, marginal = jax.lax.stop_gradient((teacher, marginal))
+    weight = jnp.mean(jnp.sum(jnp.exp(teacher[0] + teacher[1]), axis=2), axis=0)
+    # The neighbor's probabilities come from the teacher where those of the sample come from the student.
+    both = beta * (student + teacher[::-1]) - jnp.log(marginal)[None, :, None, :]
+    information = logsumexp(both, axis=3)
+    return -jnp.mean(weight[None] * jnp.mean(information, axis=0), axis=1)
+
+
+def scan_loss(
+    samples: Float[Array, "h n k"], neighbors: Float[Array, "h n k"], *, entropy_weight: float | Array = 5.0
+) -> Float[Array, " h"]:
+    """SCAN's loss of each head: −mean log⟨p(x), p(x')⟩ − λ·H(mean p), x' a neighbor of x.
+
+    Args:
+        samples: log-probabilities of n samples, of h heads and k clusters.
+        neighbors: those of a neighbor of each.
+        entropy_weight: λ >= 0 of the entropy of the mean probabilities, which keeps all clusters in use.
+
+    Returns:
+        (h,) losses (nats).
+    """
+    consistency = jnp.mean(logsumexp(samples + neighbors, axis=2), axis=1)
+    entropy = jnp.sum(entr(jnp.mean(jnp.exp(samples), axis=1)), axis=1)
+    return -consistency - entropy_weight * entropy
+
+
+def self_label_loss(
+    samples: Float[Array, "h n k"], views: Float[Array, "h n k"], *, threshold: float | Array = 0.99
+) -> tuple[Float[Array, " h"], Float[Array, " h"]]:
+    """Cross-entropy of views of the samples whose label is certain, for each head.
+
+    The label of a sample is its most probable cluster, certain if its probability is above the threshold. All clusters
+    that have certain samples weigh the same, whatever their number.
+
+    Args:
+        samples: log-probabilities of n samples, of h heads and k clusters; constants.
+        views: those of a view of each sample.
+        threshold: least probability of a certain label, in (0, 1).
+
+    Returns:
+        (h,) losses (nats), 0 without a certain sample, and (h,) fractions of certain samples.
+    """
+    samples = jax.lax.stop_gradient(samples)
+    labels = jnp.argmax(samples, axis=2)
+    certain = jnp.exp(jnp.max(samples, axis=2)) > threshold
+    members = jax.nn.one_hot(labels, samples.shape[2], dtype=views.dtype) * certain[:, :, None]
+    counts = jnp.sum(members, axis=1)
+    used = jnp.maximum(jnp.sum(counts > 0, axis=1), 1)
+    terms = -jnp.sum(members * views, axis=1) / jnp.maximum(counts, 1)
+    return jnp.sum(terms, axis=1) / used, jnp.mean(certain, axis=1, dtype=views.dtype)
+
+
+def turtle_loss(
+    labels: Float[Array, "h n k"], predictions: Float[Array, "h n k"], *, entropy_weight: float | Array = 10.0
+) -> Float[Array, " h"]:
+    """TURTLE's loss of each head: the cross-entropy of a classifier that learned its labels, −γ·H(mean label).
+
+    Args:
+        labels: probabilities of h heads for n samples and k clusters: soft labels.
+        predictions: log-probabilities of the classifier of each head; constants.
+        entropy_weight: γ >= 0 of the entropy of the mean label, which keeps all clusters in use.
+
+    Returns:
+        (h,) losses (nats).
+    """
+    error = -jnp.mean(jnp.sum(labels * jax.lax.stop_gradient(predictions), axis=2), axis=1)
+    return error - entropy_weight * jnp.sum(entr(jnp.mean(labels, axis=1)), axis=1)

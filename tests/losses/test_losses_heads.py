@@ -1,0 +1,72 @@
+"""The losses of clustering heads are their formulas in float64, row by row."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster import losses
+
+H, N, K = 2, 5, 3
+RNG = np.random.default_rng(0)
+
+
+def probabilities(*shape):
+    return RNG.dirichlet(np.ones(K), size=shape)
+
+
+def narrow_log(p):
+    return jnp.asarray(np.log(p), jnp.float32)
+
+
+STUDENT, TEACHER, MARGINAL = probabilities(2, H, N), probabilities(2, H, N), probabilities(H)
+
+
+def test_temi_is_weighted_mutual_information():
+    expected = np.zeros(H)
+    for i in range(N):
+        weight = np.mean([TEACHER[0, h, i] @ TEACHER[1, h, i] for h in range(H)])
+        for h in range(H):
+            for own, other in ((0, 1), (1, 0)):
+                joint = (STUDENT[own, h, i] * TEACHER[other, h, i]) ** 0.6
+                expected[h] -= weight * np.log(np.sum(joint / MARGINAL[h])) / (2 * N)
+    marginal = jnp.asarray(MARGINAL, jnp.float32)
+    arguments = narrow_log(STUDENT), narrow_log(TEACHER), marginal
+    np.testing.assert_allclose(losses.temi_loss(*arguments, beta=0.6), expected, rtol=1e-5)
+    slopes = jax.grad(lambda *each: losses.temi_loss(*each).sum(), argnums=(0, 1, 2))(*arguments)
+    assert [bool(jnp.any(each != 0)) for each in slopes] == [True, False, False]
+
+
+def test_scan_is_consistency_and_entropy():
+    expected = []
+    for h in range(H):
+        consistency = np.mean([np.log(STUDENT[0, h, i] @ STUDENT[1, h, i]) for i in range(N)])
+        mean = STUDENT[0, h].mean(axis=0)
+        expected.append(-consistency + 5 * np.sum(mean * np.log(mean)))
+    np.testing.assert_allclose(losses.scan_loss(*narrow_log(STUDENT)), expected, rtol=1e-5)
+
+
+def test_self_labels_weigh_clusters_alike():
+    p = np.array([[0.9, 0.1, 0], [0.8, 0.1, 0.1], [0.1, 0.9, 0], [0.4, 0.3, 0.3], [0.75, 0.2, 0.05]])
+    q = STUDENT[0, 0]
+    of_first = -np.mean(np.log(q[[0, 1, 4], 0]))
+    expected = (of_first - np.log(q[2, 1])) / 2
+    value, certain = losses.self_label_loss(jnp.log(jnp.asarray(p + 1e-9))[None], narrow_log(q)[None], threshold=0.7)
+    np.testing.assert_allclose(value, [expected], rtol=1e-5)
+    np.testing.assert_allclose(certain, [0.8])
+    value, certain = losses.self_label_loss(narrow_log(q)[None], narrow_log(q)[None], threshold=0.9999)
+    assert (float(value[0]), float(certain[0])) == (0.0, 0.0)
+
+
+def test_turtle_is_error_and_entropy():
+    labels, learned = STUDENT[0], TEACHER[0]
+    expected = []
+    for h in range(H):
+        error = -np.mean([labels[h, i] @ np.log(learned[h, i]) for i in range(N)])
+        mean = labels[h].mean(axis=0)
+        expected.append(error + 10 * np.sum(mean * np.log(mean)))
+    value = losses.turtle_loss(jnp.asarray(labels, jnp.float32), narrow_log(learned))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    slope = jax.grad(lambda p: losses.turtle_loss(jnp.asarray(labels, jnp.float32), p).sum())(narrow_log(learned))
+    assert not slope.any()
