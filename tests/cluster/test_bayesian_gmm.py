@@ -25,7 +25,6 @@ from jaxcluster.cluster.gmm import em
 from jaxcluster.estimators import load
 from jaxcluster.estimators.bayesian_mixture import BayesianGaussianMixture
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
-from jaxcluster.sharding import fit_sharded
 from jaxcluster.types import Status
 
 TYPES = tuple(COVARIANCE_TYPES)
@@ -141,11 +140,10 @@ def test_given_priors_equal_scikit_learn(covariance):
         assert_equals_theirs(ours, theirs, IRIS)
 
 
-@pytest.mark.parametrize("offset", [0, 1e4])
 @pytest.mark.parametrize("covariance", TYPES)
-def test_float32_is_near_float64(covariance, offset):
+def test_float32_is_near_float64_at_an_offset(covariance):
     # Rows on a grid that float32 has at the offset too, so that both see the same.
-    x = np.round(IRIS * 64) / 64 + offset
+    x = np.round(IRIS * 64) / 64 + 1e4
     with jax.enable_x64(True):
         exact = fit(x, covariance)
     single = fit(x.astype(np.float32), covariance)
@@ -198,18 +196,6 @@ def test_vmap_equals_a_loop():
     together = jax.vmap(one)(x, priors)
     for i in range(3):
         assert_same_fit(one(x[i], priors[i]), jax.tree.map(lambda leaf, i=i: leaf[i], together))
-
-
-def test_sharded_equals_single():
-    assert jax.device_count() == 2
-    x, _ = separate(N - 1)  # an odd number: the devices have not as many
-    weights = np.random.default_rng(2).uniform(0.5, 2, N - 1).astype(np.float32)
-    options = {"covariance": "tied", "init": "random", "max_steps": 20}
-    single = bayesian_gmm.fit(KEY, x, K, weights=weights, **options)
-    sharded = fit_sharded(bayesian_gmm.fit, KEY, x, K, weights=weights, **options)
-    np.testing.assert_allclose(sharded.state.lower_bound, single.state.lower_bound, rtol=1e-4)
-    np.testing.assert_allclose(sharded.state.means, single.state.means, rtol=1e-3, atol=1e-3)
-    np.testing.assert_array_equal(sharded.labels, single.labels)
 
 
 def test_superfluous_components_get_no_weight():

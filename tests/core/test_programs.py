@@ -20,6 +20,7 @@ def crowded(monkeypatch):
     cleared = []
     monkeypatch.setattr(programs, "MAX_MEMORY_MAPS", -1)
     monkeypatch.setattr(programs, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(programs, "COUNT_SHARE", np.inf)
     monkeypatch.setattr(programs, "_next_check", 0.0)
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
     return cleared
