@@ -51,6 +51,7 @@ _OBJECTS = {
     "load": "jaxcluster.estimators",
     "profile": "jaxcluster.report.profiles",
     "sparse_rows": "jaxcluster.core.sparse_input",
+    "warmup": "jaxcluster.estimators.warmup",
 }
 """Public objects, and the module each lives in."""
 
