@@ -100,6 +100,12 @@ CLASSES = {
     "temi": ClassEntry(
         "deep.heads:TEMI", "deep", "heads on embeddings: a sample shares its cluster with its nearest neighbors"
     ),
+    "scan": ClassEntry(
+        "deep.heads:SCAN", "deep", "heads on embeddings that agree with neighbors, then learn from their sure labels"
+    ),
+    "turtle": ClassEntry(
+        "deep.heads:TURTLE", "deep", "heads on embeddings: the labeling that a linear classifier learns best"
+    ),
     "metric-embedding": ClassEntry(
         "deep.metric_embedding:MetricEmbedding",
         "deep",

@@ -90,12 +90,12 @@ def self_label_loss(
     """
     samples = jax.lax.stop_gradient(samples)
     labels = jnp.argmax(samples, axis=2)
-    certain = jnp.exp(jnp.max(samples, axis=2)) > threshold
+    certain = (jnp.exp(jnp.max(samples, axis=2)) > threshold).astype(views.dtype)
     members = jax.nn.one_hot(labels, samples.shape[2], dtype=views.dtype) * certain[:, :, None]
     counts = jnp.sum(members, axis=1)
-    used = jnp.maximum(jnp.sum(counts > 0, axis=1), 1)
+    used = jnp.maximum(jnp.sum(counts > 0, axis=1, dtype=views.dtype), 1)
     terms = -jnp.sum(members * views, axis=1) / jnp.maximum(counts, 1)
-    return jnp.sum(terms, axis=1) / used, jnp.mean(certain, axis=1, dtype=views.dtype)
+    return jnp.sum(terms, axis=1) / used, jnp.mean(certain, axis=1)
 
 
 def turtle_loss(

@@ -94,6 +94,8 @@ MODULES = {
     "DeepCluster": lambda: deep.DeepCluster(projector(), L, 5, n_clusters=K, n_init=2, rngs=nnx.Rngs(0)),
     "DeepClusterV2": lambda: deep.DeepClusterV2(projector(), L, 5, n_clusters=K, n_init=2, view=views.table_views()),
     "TEMI": lambda: deep.TEMI(D, K, np.zeros((len(X), 2), int), hidden=(6,), n_heads=2, rngs=nnx.Rngs(0)),
+    "SCAN": lambda: deep.SCAN(D, K, np.zeros((len(X), 2), int), n_heads=2, self_label_from=5, rngs=nnx.Rngs(0)),
+    "TURTLE": lambda: deep.TURTLE(D, K, n_heads=2, inner_steps=2, rngs=nnx.Rngs(0)),
     "contrastive": lambda: deep.MetricEmbedding(projector(), K, L, loss="contrastive", n_init=2),
     "triplet": lambda: deep.MetricEmbedding(projector(), K, L, loss="triplet", mining="all", n_init=2),
     "NT-Xent": lambda: deep.MetricEmbedding(projector(), K, L, loss="nt-xent", views=views.table_views(), n_init=2),

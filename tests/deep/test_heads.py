@@ -14,7 +14,7 @@ from jaxcluster import deep, load
 from jaxcluster.deep import Batch
 from jaxcluster.deep.heads import Heads, nearest_neighbors
 from jaxcluster.deep.inference import weights_of
-from jaxcluster.estimators.deep.heads import TEMI
+from jaxcluster.estimators.deep.heads import SCAN, TEMI, TURTLE
 from jaxcluster.types import Status
 
 N, D, K, H = 6, 4, 3, 2
@@ -86,6 +86,47 @@ def test_temi_steps_by_its_formulas():
     assert int(module.best) == np.argmin(mean_losses[0] + mean_losses[1])
 
 
+def test_scan_learns_from_neighbors_then_from_itself():
+    module = deep.SCAN(D, K, PARTNERS[:, None], n_heads=H, self_label_from=1, threshold=0.4, rngs=nnx.Rngs(0))
+    weights = module.heads.weights()
+    own, others = (np.log(softmax(outputs(weights, x))) for x in (X, X[PARTNERS]))
+    mean = np.exp(own).mean(axis=1)
+    expected = -np.mean(np.log(np.sum(np.exp(own + others), axis=2)), axis=1) + 5 * np.sum(mean * np.log(mean), axis=1)
+    value, metrics = module.loss(BATCH, KEY)
+    np.testing.assert_allclose(value, expected.mean(), rtol=1e-5)
+    assert float(metrics["certain"]) == 0
+    value, metrics = module.loss(BATCH, KEY)
+    errors = []
+    for h in range(H):
+        best, certain = own[h].argmax(axis=1), np.exp(own[h].max(axis=1)) > 0.4
+        clusters = [c for c in range(K) if np.any(certain & (best == c))]
+        errors.append(np.mean([-np.mean(own[h, certain & (best == c), c]) for c in clusters]))
+    np.testing.assert_allclose(value, np.mean(errors), rtol=1e-5)
+    np.testing.assert_allclose(metrics["certain"], np.mean(np.exp(own.max(axis=2)) > 0.4), rtol=1e-6)
+    np.testing.assert_allclose(module.losses[...], expected, rtol=1e-5)
+
+
+def test_turtle_trains_a_classifier_of_its_labels():
+    """Two steps of the head, each after three of Adam, which go on from where they were."""
+    module = deep.TURTLE(D, K, n_heads=H, inner_steps=3, inner_rate=0.1, rngs=nnx.Rngs(0))
+    directions, scales = np.float64(module.directions[...]), np.float64(module.scales[...])
+    kernels = scales * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    labels = softmax(outputs([(kernels, np.zeros((H, 1, K)))], X))
+    w, first, second = np.zeros((H, D + 1, K)), 0.0, 0.0
+    x = np.concatenate([X, np.ones((N, 1))], axis=1)
+    for number in range(1, 7):
+        gradient = np.stack([x.T @ (softmax(x @ w[h]) - labels[h]) / N for h in range(H)])
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        w -= 0.1 * (first / (1 - 0.9**number)) / (np.sqrt(second / (1 - 0.999**number)) + 1e-8)
+        if number == 3:
+            module.loss(BATCH, KEY)
+    value, _ = module.loss(BATCH, KEY)
+    mean = labels.mean(axis=1)
+    errors = [-np.mean(np.sum(labels[h] * np.log(softmax(x @ w[h])), axis=1)) for h in range(H)]
+    np.testing.assert_allclose(value, np.mean(errors) + 10 * np.sum(mean * np.log(mean)) / H, rtol=1e-5)
+    np.testing.assert_allclose(module.classifier[0][...], w[:, :D], rtol=1e-3, atol=1e-5)
+
+
 def test_a_neighbor_of_each_row_is_drawn():
     neighbors = nearest_neighbors(X, 2)
     module = deep.TEMI(D, K, neighbors, n_heads=H, rngs=nnx.Rngs(0))
@@ -123,9 +164,11 @@ def test_rows_of_zeros_have_no_direction(blobs):
     assert np.unique(model.labels_[:3]).size == 1
 
 
-def test_constant_rows_are_a_collapse():
+@pytest.mark.parametrize("method", [TEMI, SCAN, TURTLE])
+def test_constant_rows_are_a_collapse(method):
+    options = {name: value for name, value in TINY.items() if name != "hidden" or method is not TURTLE}
     with pytest.warns(ConvergenceWarning, match="the training collapsed: all rows are in one cluster. Look whether X"):
-        model = TEMI(4, **TINY).fit(np.ones((300, 5)))
+        model = method(4, **options).fit(np.ones((300, 5)))
     assert model.status_ == Status.COLLAPSED
 
 
@@ -147,3 +190,8 @@ def test_one_cluster_takes_all_rows(blobs):
 def test_what_a_head_cannot_be_is_named(blobs, rows, options, message):
     with pytest.raises(ValueError, match=message):
         TEMI(**{"n_clusters": 4} | TINY | options).fit(blobs.x[:rows])
+
+
+def test_thresholds_are_probabilities(blobs):
+    with pytest.raises(ValueError, match="threshold=1.5 must be less than 1"):
+        SCAN(4, **TINY, threshold=1.5).fit(blobs.x)

@@ -157,6 +157,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "swav": {**SINGLE_PHASE, "latent": 8, "projection": None, "n_prototypes": 12, "freeze_steps": 10, "epochs": 6},
     "metric-embedding": {**SINGLE_PHASE, "latent": 8, "epochs": 20},
     "temi": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 60, "learning_rate": 0.02},
+    "scan": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 40, "learning_rate": 0.05},
+    "turtle": {"n_heads": 2, "batch_size": 100, "epochs": 30, "learning_rate": 0.05, "inner_rate": 0.05},
     "joint-clustering": AUTOENCODER,
 }
 """Parameters besides the number of clusters with which estimators find the four blobs."""

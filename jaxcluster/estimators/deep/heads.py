@@ -1,4 +1,4 @@
-"""Clustering heads on fixed features, such as embeddings of another network: `TEMI`."""
+"""Clustering heads on fixed features, such as embeddings of another network: `TEMI`, `SCAN` and `TURTLE`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flax import nnx
 from jaxcluster import deep
 from jaxcluster.core import validation
 from jaxcluster.deep.heads import nearest_neighbors
+from jaxcluster.deep.views import GaussianNoise
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
 from jaxcluster.estimators.registry import register
@@ -22,6 +23,12 @@ MAX_NEIGHBORS = 50
 
 NEIGHBOR_FRACTION = 0.1
 """The same as a fraction of the mean size of a cluster, for few samples: most neighbors must be of the same cluster."""
+
+SELF_LABEL_FRACTION = 0.2
+"""Part of the steps of SCAN, at the end, in which it learns from its own labels."""
+
+TURTLE_BATCH_SIZE = 1024
+"""Samples per step of TURTLE for batch_size="auto": its classifier learns from the batch alone."""
 
 
 @dataclass(eq=False, repr=False)
@@ -171,3 +178,125 @@ class TEMI(NeighborHeadEstimator):
         if checks.check_number("beta", self.beta) > 1:
             raise ValueError(f"beta={self.beta} must be at most 1.")
         checks.check_number("momentum", self.momentum, zero=True, below=1.0)
+
+
+@register("scan")
+@dataclass(eq=False, repr=False, kw_only=True)
+class SCAN(NeighborHeadEstimator):
+    """SCAN: heads on fixed features that agree with a neighbor of each sample, and use all clusters.
+
+    The last fifth of the steps is self-labeling: samples that the head is sure of, with noise added, train it further.
+
+    Args:
+        n_clusters: number of clusters.
+        entropy_weight: >= 0, weight of the entropy of the mean probabilities; a small one leaves clusters empty.
+        self_label: True for self-labeling at the end.
+        threshold: least probability of a label that self-labeling learns from, in (0, 1).
+        noise: >= 0, standard deviation of the noise in self-labeling, in units of the scaled samples.
+        n_neighbors, hidden: see `NeighborHeadEstimator`; n_heads, scaling, …: see `HeadEstimator`.
+
+    Attributes:
+        epoch_history_: also ``certain``, the fraction of samples that self-labeling learned from.
+        head_losses_: (n_heads,) mean loss of each head before self-labeling.
+        labels_, cluster_centers_, history_, snapshots_, n_iter_, status_: see `HeadEstimator`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> SCAN(3, n_heads=4, epochs=30, random_state=0).fit(X).transform(X).shape
+        (150, 3)
+
+    Source: W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans and L. Van Gool, SCAN: learning to classify
+    images without labels, ECCV 2020.
+    """
+
+    n_heads: int = 10
+    entropy_weight: float = 5.0
+    self_label: bool = True
+    threshold: float = 0.99
+    noise: float = 0.1
+
+    def _make(self, rngs, d, neighbors=None):
+        begin = None
+        if neighbors is not None and self.self_label:
+            batch = self._batch(len(neighbors))
+            steps = self._epochs(len(neighbors), batch) * self._steps_per_epoch(len(neighbors), batch)
+            begin = max(1, round((1 - SELF_LABEL_FRACTION) * steps))
+        return deep.SCAN(
+            d,
+            self.n_clusters,
+            neighbors,
+            hidden=self.hidden,
+            n_heads=self.n_heads,
+            entropy_weight=self.entropy_weight,
+            self_label_from=begin,
+            threshold=self.threshold,
+            augment=GaussianNoise(self.noise) if self.noise else None,
+            rngs=rngs,
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("entropy_weight", self.entropy_weight, zero=True)
+        checks.check_flag("self_label", self.self_label)
+        checks.check_number("threshold", self.threshold, below=1.0)
+        checks.check_number("noise", self.noise, zero=True)
+
+
+@register("turtle")
+@dataclass(eq=False, repr=False, kw_only=True)
+class TURTLE(HeadEstimator):
+    """TURTLE: the labeling of fixed features that a linear classifier learns with the least error.
+
+    A linear head gives soft labels, and a linear classifier learns them; the head moves to labels that the classifier
+    predicts better, with all clusters in use. Needs no neighbors.
+
+    Args:
+        n_clusters: number of clusters.
+        n_heads: number of heads, each with its classifier.
+        entropy_weight: γ >= 0, weight of the entropy of the mean label.
+        inner_steps: steps of the classifier for each step of the head.
+        inner_rate: learning rate of the classifier.
+        batch_size: samples per step; "auto" is 1,024, or n_samples if that is less. The paper uses up to 10,000.
+        epochs: number of epochs; None for at least 1,000 steps and 30 epochs.
+        scaling, learning_rate, …: see `HeadEstimator`.
+
+    Attributes:
+        head_losses_, labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see
+            `HeadEstimator`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> TURTLE(3, n_heads=2, epochs=30, random_state=0).fit(X).transform(X).shape
+        (150, 3)
+
+    Source: A. Gadetsky, Y. Jiang and M. Brbić, Let go of your labels with unsupervised transfer, ICML 2024.
+    """
+
+    n_heads: int = 8
+    entropy_weight: float = 10.0
+    inner_steps: int = 10
+    inner_rate: float = 0.01
+
+    MIN_STEPS: ClassVar[int] = 1_000
+
+    def _make(self, rngs, d):
+        return deep.TURTLE(
+            d,
+            self.n_clusters,
+            n_heads=self.n_heads,
+            entropy_weight=self.entropy_weight,
+            inner_steps=self.inner_steps,
+            inner_rate=self.inner_rate,
+            rngs=rngs,
+        )
+
+    def _batch(self, n):
+        return min(TURTLE_BATCH_SIZE, n) if isinstance(self.batch_size, str) else self.batch_size
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_number("entropy_weight", self.entropy_weight, zero=True)
+        validation.check_count("inner_steps", self.inner_steps)
+        checks.check_number("inner_rate", self.inner_rate)

@@ -67,7 +67,7 @@ class SinglePhaseEstimator(NetworkEstimator):
         self._check_module(module, rows.shape[1])
         snapshots, batch = self._snapshots(run, rows), self._batch(len(rows))
         steps = self._steps_per_epoch(len(rows), batch)
-        epochs = max(self.MIN_EPOCHS, -(-self.MIN_STEPS // steps)) if self.epochs is None else self.epochs
+        epochs = self._epochs(len(rows), batch)
         # The decay is part of the checkpoints' configuration: a resumed run with more epochs would be another run.
         decay = self._decay(epochs * steps)
         trained = train(
@@ -100,6 +100,12 @@ class SinglePhaseEstimator(NetworkEstimator):
     def _check_epochs(self) -> None:
         if self.epochs is not None:
             super()._check_epochs()
+
+    def _epochs(self, n: int, batch: int) -> int:
+        """Number of epochs for n samples in batches of this size."""
+        if self.epochs is not None:
+            return self.epochs
+        return max(self.MIN_EPOCHS, -(-self.MIN_STEPS // self._steps_per_epoch(n, batch)))
 
     def _steps_per_epoch(self, n: int, batch: int) -> int:
         return max(self.MIN_EPOCH_STEPS, n // batch)
