@@ -18,7 +18,7 @@ from jaxcluster.cli.fit import Methods
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.profile import profile
 from jaxcluster.cli.report import report
-from jaxcluster.cli.runtime import info
+from jaxcluster.cli.runtime import begin, info
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport
@@ -40,8 +40,10 @@ class Commands(TyperGroup):
         **extra: Any,
     ) -> Any:
         """Run a command and exit with its code."""
-        from jaxcluster.cli.console import complain, warnings_in_one_line
+        begin()
+        from jaxcluster.cli.console import WARNED, complain, warnings_in_one_line
 
+        WARNED.clear()
         args = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in args
         args = [arg for arg in args if arg != "--debug"] or ["--help"]

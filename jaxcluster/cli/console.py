@@ -17,12 +17,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, one_line
 from jaxcluster.core import signals
 from jaxcluster.core.messages import printable
 
 STDERR = Console(stderr=True, highlight=False)
 """The only console for stderr: lines that are printed during a stage must go through the one that shows progress."""
+
+
+WARNED: list[str] = []
+"""Warnings that the command has printed so far."""
 
 
 def stdout(quiet: bool = False) -> Console:
@@ -36,7 +41,9 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 
 def complain(kind: str, message: str, style: str) -> None:
-    """Print one line on stderr: ``Error: …`` or ``Warning: …``."""
+    """Print one line on stderr: ``Error: …`` or ``Warning: …``; a report repeats the warnings."""
+    if kind == "Warning":
+        WARNED.append(printable(one_line(message)))
     text = Text.assemble((f"{kind}:", f"bold {style}"), " ", (printable(one_line(message)), style))
     STDERR.print(text, soft_wrap=True)
 
@@ -75,10 +82,11 @@ def number(value: Any) -> str:
 
 
 class Stages:
-    """The current stage of a command, and the seconds that each stage took."""
+    """The current stage of a command, the seconds that each stage took, and those of them that went to compilation."""
 
     def __init__(self, progress: Progress, *, quiet: bool = False) -> None:
         self.seconds: dict[str, float] = {}
+        self.compile_seconds: dict[str, float] = {}
         self._progress, self._quiet = progress, quiet
         self._task: Any = None
 
@@ -87,11 +95,13 @@ class Stages:
         """Show ``description`` while the block runs, and time it under ``name``."""
         signals.check_stopped()
         task = self._task = self._progress.add_task(printable(description), total=None)
-        start = time.perf_counter()
+        start, compiled = time.perf_counter(), runtime.compile_seconds()
         try:
             yield
         finally:
             self.seconds[name] = round(time.perf_counter() - start, 3)
+            if spent := round(runtime.compile_seconds() - compiled, 3):
+                self.compile_seconds[name] = spent
             self._progress.remove_task(task)
             self._task = None
 

@@ -74,11 +74,12 @@ def fit(
     from jaxcluster.cli.inputs import read_pairs
     from jaxcluster.cli.method_options import make_estimator
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
-    from jaxcluster.cli.runtime import start
+    from jaxcluster.cli.runtime import seconds, start
     from jaxcluster.cli.summary import show
 
     check_folder(out, overwrite=overwrite)
     start()
+    imported = seconds()
     weights, labels, tensorboard = (given.pop(name, None) for name in ("weights", "labels", "tensorboard"))
     links = {name: given.pop(name, None) for name in ("must_link", "cannot_link")}
     resume = bool(given.pop("resume", None))
@@ -99,6 +100,7 @@ def fit(
         links={name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in links.items() if path},
     )
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
+        stage.seconds["import"] = round(imported, 3)
         result = run_fit(stage, task, claim)
     show(console.stdout(quiet), result, out)
 

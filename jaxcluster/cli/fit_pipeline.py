@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from datetime import UTC, datetime
@@ -74,6 +74,7 @@ class FitResult(NamedTuple):
         silhouette_rows: number of rows that the silhouette is computed from.
         seconds: by stage.
         warned: the estimator has warned of how its fit ended.
+        warnings: of things about the rows that make clusters say little.
     """
 
     method: str
@@ -84,11 +85,12 @@ class FitResult(NamedTuple):
     silhouette_rows: int
     seconds: dict[str, float]
     warned: bool = False
+    warnings: Sequence[str] = ()
 
     @property
     def scores_in_words(self) -> dict[str, Any]:
         """The scores without the truth, by the names under which they are explained."""
-        from jaxcluster.cli.score import explained
+        from jaxcluster.report.scoring import explained
 
         return explained(self.estimator, self.internal)
 
@@ -226,27 +228,36 @@ def _convergence_warnings() -> Iterator[list[str]]:
 def score(stage: Stages, task: FitTask, rows: Rows, warned: bool) -> FitResult:
     """Score the labels of the fitted estimator."""
     from jaxcluster import model_selection
-    from jaxcluster.cli.score import external_scores, finite, internal_scores
+    from jaxcluster.cli.score import finite
+    from jaxcluster.cli.table_checks import table_warnings
+    from jaxcluster.report.scoring import external_scores, internal_scores
 
     estimator = task.estimator
     with stage("score", "Scoring"):
         x = rows.x if rows.cells is None else estimator.embed(rows.cells)[0]
         scores = estimator.model_scores(rows.samples, rows.weights) | internal_scores(estimator, x, rows.cells)
         external = None if rows.dataset.y is None else external_scores(rows.dataset.y, estimator.labels_)
+        parameters = estimator.get_params(deep=False)
+        k, metric = parameters.get(estimator.info.clusters), parameters.get("metric")
+        doubts = table_warnings(rows, k, info=estimator.info, metric=metric)
     sampled = min(int((estimator.labels_ >= 0).sum()), model_selection.SILHOUETTE_SAMPLE)
-    return FitResult(task.method, estimator, rows, finite(scores), external, sampled, stage.seconds, warned)
+    return FitResult(task.method, estimator, rows, finite(scores), external, sampled, stage.seconds, warned, doubts)
 
 
 def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, Any]) -> dict[str, Any]:
     """Write model, labels, history, scores and config.json to the claimed folder; the configuration as written."""
     import numpy as np
 
+    from jaxcluster.cli import console
     from jaxcluster.cli.row_columns import fit_columns
 
     estimator = result.estimator
     with claim.folder() as folder, stage("write", "Writing"), user_errors():
         now = datetime.now(UTC).isoformat(timespec="seconds")
         config = {**settings, "written": now, "seconds": dict(result.seconds)}
+        config |= {"compile_seconds": dict(stage.compile_seconds)} if stage.compile_seconds else {}
+        if doubts := [*console.WARNED, *result.warnings]:
+            config["warnings"] = doubts
         # The model takes new rows in the data's units; the estimator itself goes on with scaled ones, for the report.
         to_save = copy(estimator)
         rows = result.rows
@@ -278,14 +289,13 @@ def draw_report(stage: Stages, out: Path, result: FitResult, config: dict[str, A
 
 def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None:
     """Write the report, on the rows as they were clustered."""
-    from jaxcluster.cli.score import objective_of
-    from jaxcluster.report import Components, Structure, Training, write_report
-    from jaxcluster.report.scores import silhouette_metric
+    from jaxcluster.report import write_report
+    from jaxcluster.report.fitted import fitted_parts
 
-    estimator, rows, info = result.estimator, result.rows, result.estimator.info
+    estimator, rows = result.estimator, result.rows
     notes = tuple(map(as_options, rows.dataset.notes))
     dataset, scaling = rows.dataset._replace(x=rows.x, notes=notes), rows.scaling
-    parts = estimator.report_parts(rows.samples, rows.weights)
+    parts = fitted_parts(estimator, rows.samples, rows.weights, dataset.image_shape)
     remarks = result.remarks
     if rows.cells is not None:
         x, names = estimator.embed(rows.cells)
@@ -294,65 +304,46 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         if hasattr(estimator, "center_rows"):
             parts["center_rows"] = estimator.center_rows(rows.scaling)
             parts["center_columns"] = rows.dataset.columns
-    for name, kind in (("components", Components), ("structure", Structure), ("training", Training)):
-        if name in parts:
-            parts[name] = kind(**parts[name])
-    if info.objective:
-        # Methods without an objective do not iterate: their status says nothing about convergence.
-        parts["status"] = estimator.status_
-    if trains_network(estimator):
-        dataset = dataset._replace(image_shape=picture_shape(dataset.image_shape, estimator.image_shape))
-    elif info.objective:
-        objective = objective_of(estimator, info.objective)
-        parts |= {"history": estimator.history_, "objective": objective, "best": info.best}
-    metric, p = silhouette_metric(estimator)
+    table = readable_table(estimator, rows)
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
         config=runs.summarize_config(config) | ({"noise": NOISE_IN_SCORES} if -1 in estimator.labels_ else {}),
         scores=result.scores_in_words | (result.external or {}),
-        dataset=dataset,
+        dataset=dataset._replace(image_shape=parts.pop("image_shape")),
         labels=estimator.labels_,
         timing=config["seconds"],
+        compile_seconds=config.get("compile_seconds"),
+        messages=config.get("warnings", ()),
         scaling=scaling,
-        metric=metric,
-        p=p,
         remarks=remarks,
         profile=profile_of(estimator, rows),
+        table=table,
         **parts,
     )
 
 
-def profile_of(estimator: Any, rows: Rows) -> Any:
-    """Profile of the clusters of a run in the units and words of its table; None for images and for noise alone."""
+def readable_table(estimator: Any, rows: Rows) -> Any:
+    """The rows in the units and words of their file: a mapping of columns, or an array of numbers alone."""
     import numpy as np
 
-    from jaxcluster import profile
     from jaxcluster.datasets.categories import read_mixed
     from jaxcluster.datasets.dates import as_moments
 
     dataset = rows.dataset
+    if rows.cells is None:
+        return dataset.x if dataset.encoding is None else dataset.encoding.decode(dataset.x)
+    columns, cells = read_mixed(dataset.samples, **estimator.reading_options(), missing=True)
+    table = columns.by_name(cells)
+    return table | {name: as_moments(table[name]) for name in dataset.dates if table[name].dtype == np.float64}
+
+
+def profile_of(estimator: Any, rows: Rows) -> Any:
+    """Profile of the clusters of a run in the units and words of its table; None for images and for noise alone."""
+    from jaxcluster import profile
+
+    dataset = rows.dataset
     if dataset.image_shape is not None or not (estimator.labels_ >= 0).any():
         return None
-    table: Any = dataset.x if dataset.encoding is None else dataset.encoding.decode(dataset.x)
-    if rows.cells is not None:
-        columns, cells = read_mixed(dataset.samples, **estimator.reading_options(), missing=True)
-        table = columns.by_name(cells)
-        table |= {name: as_moments(table[name]) for name in dataset.dates if table[name].dtype == np.float64}
+    table = readable_table(estimator, rows)
     return profile(estimator, rows.samples, table=table, columns=dataset.columns, ids=dataset.ids)
-
-
-def picture_shape(of_data: tuple[int, ...] | None, of_estimator: Any) -> tuple[int, ...] | None:
-    """Shape of rows that are images, (height, width) or (height, width, channels); None for other rows.
-
-    Args:
-        of_data: shape in the data set, or None.
-        of_estimator: shape in the parameters of the estimator, or None.
-
-    Returns:
-        The shape; None also for 2 or more than 4 channels, which cannot be drawn.
-    """
-    if of_data is not None or of_estimator is None:
-        return of_data
-    shape = tuple(of_estimator[:2] if tuple(of_estimator[2:]) == (1,) else of_estimator)
-    return shape if shape[2:] in ((), (3,), (4,)) else None

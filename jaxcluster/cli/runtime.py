@@ -4,10 +4,36 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib import metadata
 from typing import Any
 
 from jaxcluster.cli.errors import UserError, one_line
+
+COMPILATION = "/jax/core/compile/"
+"""Prefix of the events of JAX that trace, lower and compile a program."""
+
+_clock = {"began": time.perf_counter(), "compiled": 0.0}
+
+
+def begin() -> None:
+    """Start the clock of a command."""
+    _clock.update(began=time.perf_counter(), compiled=0.0)
+
+
+def compile_seconds() -> float:
+    """Seconds that this command has spent on compilation so far."""
+    return _clock["compiled"]
+
+
+def _count(event: str, duration_secs: float, **kwargs: Any) -> None:
+    if event.startswith(COMPILATION):
+        _clock["compiled"] += duration_secs
+
+
+def seconds() -> float:
+    """Seconds since the command began."""
+    return time.perf_counter() - _clock["began"]
 
 
 def start() -> None:
@@ -17,6 +43,9 @@ def start() -> None:
     from jaxcluster.core.programs import enable_disk_cache
 
     enable_disk_cache()
+    if "listens" not in _clock:
+        jax.monitoring.register_event_duration_secs_listener(_count)
+        _clock["listens"] = True
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed

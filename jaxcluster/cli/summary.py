@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.console import complain, say
 from jaxcluster.cli.score import show_scores
-from jaxcluster.cli.table_checks import check_columns
 from jaxcluster.cli.training import phase_with_clusters, trains_network
 from jaxcluster.types import Status
 
@@ -49,9 +48,8 @@ def show(out: Console, result: FitResult, folder: Path) -> None:
     for name, purpose in files.items():
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
-    parameters = estimator.get_params(deep=False)
-    k = parameters.get(estimator.info.clusters)
-    check_columns(result.rows, k, info=estimator.info, metric=parameters.get("metric"))
+    for warning in result.warnings:
+        complain("Warning", warning, "yellow")
     _warn_of_ending(estimator, trained=trains_network(estimator), warned=result.warned)
     if noise == len(estimator.labels_):
         complain("Warning", f"every row is noise: {_loosened(estimator)}.", "yellow")

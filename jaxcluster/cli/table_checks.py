@@ -28,7 +28,13 @@ MOST_NAMES = 8
 
 
 def check_columns(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any = None) -> None:
-    """Print a warning, with its remedy, for each thing about the rows that makes clusters say little.
+    """Print the warnings of `table_warnings`, whose arguments it takes."""
+    for warning in table_warnings(rows, k, info=info, metric=metric):
+        complain("Warning", warning, "yellow")
+
+
+def table_warnings(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any = None) -> list[str]:
+    """A warning, with its remedy, for each thing about the rows that makes clusters say little.
 
     Args:
         rows: to cluster.
@@ -37,15 +43,14 @@ def check_columns(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: Any
         metric: of the fit.
     """
     if rows.cells is not None:
-        return  # distances of categories have no variance
+        return []  # distances of categories have no variance
     # Mixtures and networks fit the unit of each column, or have a scaling of their own.
     units = rows.scaling.how == "none" and info.family not in ("mixture", "deep") and metric not in FREE_OF_UNITS
-    for warning in column_warnings(rows, k, units=units and rows.dataset.image_shape is None):
-        complain("Warning", warning, "yellow")
+    return column_warnings(rows, k, units=units and rows.dataset.image_shape is None)
 
 
 def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
-    """The warnings of `check_columns`; ``units`` is true where those of the columns matter."""
+    """The warnings of `table_warnings`; ``units`` is true where those of the columns matter."""
     import numpy as np
 
     warnings, x = [], rows.x

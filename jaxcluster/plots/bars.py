@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MAX_SILHOUETTE_ROWS = 10_000
 """Samples of a silhouette plot: its cost is quadratic, and more bars cannot be seen."""
 
+MAX_SILHOUETTE_STEPS = 2_000
+"""Steps of all outlines of a silhouette plot together."""
+
 MAX_COLUMNS = 24
 """Columns of a plot of reconstruction errors."""
 
@@ -46,7 +49,16 @@ MAX_BAR_CHARACTERS, MAX_TICK_CHARACTERS = 75, 45
 """Characters that fit side by side over the bars, and, with space between labels, under them."""
 
 
-def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, ax: Axes | None = None) -> Axes:
+def silhouette_values(x: np.ndarray, labels: np.ndarray, *, metric: str = "euclidean", p: float = 2) -> np.ndarray:
+    """(n_samples,) silhouettes of samples in clusters, none of them noise."""
+    from jaxcluster.metrics import silhouette_samples
+
+    return np.asarray(silhouette_samples(x, labels, metric=metric, p=p))
+
+
+def silhouette(
+    x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, values: Any = None, ax: Axes | None = None
+) -> Axes:
     """Silhouette of each sample (Rousseeuw, 1987), sorted within its cluster, and the mean.
 
     Noise is left out. At most 10,000 samples are drawn at random, and the title says so.
@@ -55,26 +67,32 @@ def silhouette(x: Any, labels: Any, *, metric: str = "euclidean", p: float = 2, 
         x: (n_samples, n_features).
         labels: (n_samples,) clusters.
         metric, p: as for `jaxcluster.metrics.silhouette_samples`, except "precomputed".
+        values: (n_samples,) silhouettes where they are known already, NaN for samples that are not drawn.
 
     Raises:
         ValueError: fewer than 2 clusters, or as many as samples.
     """
-    from jaxcluster.metrics import silhouette_samples
-
     x, labels = check_labeled(x, labels)
     rows = np.flatnonzero(~is_noise(labels))
-    kept = rows[sample_indices(len(rows), MAX_SILHOUETTE_ROWS)]
+    if values is None:
+        kept = rows[sample_indices(len(rows), MAX_SILHOUETTE_ROWS)]
+    else:
+        kept = rows[np.isfinite(np.asarray(values)[rows])]
     names, cluster = np.unique(labels[kept], return_inverse=True)
     if not 2 <= len(names) < len(kept):
         raise ValueError(f"{len(names)} clusters of {len(kept)} rows have no silhouette: 2 to n - 1 are needed.")
-    values = np.asarray(silhouette_samples(x[kept], labels[kept], metric=metric, p=p))
+    known = None if values is None else np.asarray(values)[kept]
+    values = silhouette_values(x[kept], labels[kept], metric=metric, p=p) if known is None else known
     ax = new_axes(ax, 6.4, 5.2)
     colors, gap, top, middles = colors_of(names), max(1, len(kept) // 80), 0, []
     for j, name in enumerate(names.tolist()):
         bars = np.sort(values[cluster == j])[::-1]
-        edges = np.arange(top, top + len(bars) + 1)
-        # One polygon per cluster instead of a bar per sample: thousands of artists are slow to draw.
-        ax.fill_betweenx(edges, 0, np.append(bars, bars[-1]), step="post", color=colors[name], linewidth=0)
+        # One polygon per cluster instead of a bar per sample: thousands of artists are slow to draw. Of many samples
+        # some are left out, evenly: more steps than pixels cannot be seen.
+        steps = max(2, MAX_SILHOUETTE_STEPS * len(bars) // len(kept))
+        shown = np.unique(np.linspace(0, len(bars) - 1, min(len(bars), steps)).round().astype(int))
+        edges = top + np.append(shown, len(bars))
+        ax.fill_betweenx(edges, 0, np.append(bars[shown], bars[-1]), step="post", color=colors[name], linewidth=0)
         middles.append(top + len(bars) / 2)
         top += len(bars) + gap
     mean = float(values.mean())

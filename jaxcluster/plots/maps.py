@@ -283,10 +283,14 @@ def number_clusters(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     """Write each cluster's label at the sample nearest its median: a bent cluster's median may lie in another."""
     names = np.unique(labels[~is_noise(labels)]).tolist()
     for name in names if len(names) <= MAX_NUMBERED else ():
-        own = points[labels == name]
-        at = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
+        at = nearest_to_median(points[labels == name])
         style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold", "zorder": 5}
         ax.annotate(escape_text(name), at, color=INK, path_effects=halo(), **style)
+
+
+def nearest_to_median(points: np.ndarray) -> Any:
+    """(2,) the point nearest to the median of (n, 2) points."""
+    return points[np.argmin(np.hypot(*(points - np.median(points, axis=0)).T))]
 
 
 def medoids(

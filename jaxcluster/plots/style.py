@@ -134,25 +134,35 @@ def colors_of(labels: np.ndarray) -> dict[Any, str]:
     return colors | ({-1: NOISE} if by_number else {})
 
 
-def colors_like(truth: np.ndarray, labels: np.ndarray) -> dict[Any, str]:
-    """Color of each class: that of the cluster it is matched with, so that most samples keep theirs; then unused ones.
+def match_classes(truth: np.ndarray, labels: np.ndarray) -> dict[Any, Any]:
+    """The cluster that each class is matched with; classes without a cluster of their own are left out.
 
     Classes and clusters are matched one to one to maximize the samples in matched pairs (Kuhn, 1955).
+
+    >>> match_classes(np.array(["a", "a", "b", "c"]), np.array([1, 1, 0, 0]))
+    {'a': 1, 'b': 0}
     """
     from scipy.optimize import linear_sum_assignment
 
-    colors = colors_of(labels)
     paired = ~is_noise(truth) & ~is_noise(labels)
-    classes, class_ = np.unique(truth[~is_noise(truth)], return_inverse=True)
-    clusters, cluster = np.unique(labels[~is_noise(labels)], return_inverse=True)
+    classes, class_ = np.unique(truth[paired], return_inverse=True)
+    clusters, cluster = np.unique(labels[paired], return_inverse=True)
     counts = np.zeros((len(classes), len(clusters)), np.int64)
-    inverse = np.zeros((2, len(truth)), np.int64)
-    inverse[0, ~is_noise(truth)], inverse[1, ~is_noise(labels)] = class_.ravel(), cluster.ravel()
-    np.add.at(counts, (inverse[0, paired], inverse[1, paired]), 1)
-    pairs = dict(zip(*map(np.ndarray.tolist, linear_sum_assignment(-counts)), strict=True))
-    matched = {i: colors[clusters[j].item()] for i, j in pairs.items() if counts[i, j]}
+    np.add.at(counts, (class_.ravel(), cluster.ravel()), 1)
+    pairs = zip(*map(np.ndarray.tolist, linear_sum_assignment(-counts)), strict=True)
+    return {classes[i].item(): clusters[j].item() for i, j in pairs if counts[i, j]}
+
+
+def colors_like(truth: np.ndarray, labels: np.ndarray) -> dict[Any, str]:
+    """Color of each class: that of the cluster it is matched with, so that most samples keep theirs; then unused ones.
+
+    See `match_classes`.
+    """
+    colors, pairs = colors_of(labels), match_classes(truth, labels)
+    matched = {name: colors[cluster] for name, cluster in pairs.items()}
+    classes = np.unique(truth[~is_noise(truth)]).tolist()
     unused = iter([color for color in PALETTE if color not in matched.values()] + list(PALETTE) * len(classes))
-    class_colors = {name: matched.get(i) or next(unused) for i, name in enumerate(classes.tolist())}
+    class_colors = {name: matched.get(name) or next(unused) for name in classes}
     return class_colors | ({-1: NOISE} if truth.dtype.kind in "iuf" else {})
 
 

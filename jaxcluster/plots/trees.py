@@ -51,11 +51,13 @@ class Branches(NamedTuple):
         linkage: (m - 1, 4) merges of m branches, in the format of ``scipy.cluster.hierarchy``.
         rows: (2m - 1,) number of samples of each branch, when it is merged, and of each merge.
         labels: (2m - 1,) the cluster of each; see `_branch_labels`.
+        nodes: (2m - 1,) the sample or merge of the whole hierarchy that each ends with.
     """
 
     linkage: np.ndarray
     rows: np.ndarray
     labels: np.ndarray
+    nodes: np.ndarray
 
 
 def dendrogram(
@@ -80,9 +82,8 @@ def dendrogram(
     Raises:
         ValueError: linkage and labels that do not fit, ``most`` below 2, or no two branches of ``least`` samples.
     """
-    linkage, labels = _check_linkage(linkage, labels, most)
     named = labels is not None
-    branches = _large(linkage, _branch_labels(linkage, labels if named else np.full(len(linkage) + 1, -1)), least)
+    branches = large_branches(linkage, labels, most=most, least=least)
     if not len(branches.linkage):
         raise ValueError(f"no two branches of at least={least} rows are joined: there is no merge to draw.")
     ax, merges = new_axes(ax, 8.0, 4.4), len(branches.linkage)
@@ -92,6 +93,12 @@ def dendrogram(
     style_axes(ax, f"Dendrogram: {shown}{merges:,} merge{'s' * (merges > 1)}{large}", "rows in each group", name)
     ax.grid(False, axis="x")
     return ax
+
+
+def large_branches(linkage: Any, labels: Any, *, most: int = 30, least: int = 1) -> Branches:
+    """The hierarchy that `dendrogram` draws, with its arguments."""
+    linkage, labels = _check_linkage(linkage, labels, most)
+    return _large(linkage, _branch_labels(linkage, np.full(len(linkage) + 1, -1) if labels is None else labels), least)
 
 
 def _check_linkage(linkage: Any, labels: Any, most: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -140,7 +147,7 @@ def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
     n = len(linkage) + 1
     rows = np.concatenate([np.ones(n), linkage[:, 3]]).astype(int)
     if least <= 1:
-        return Branches(linkage, rows, labels)
+        return Branches(linkage, rows, labels, np.arange(2 * n - 1))
     # The branch of each sample and merge: a leaf of the new hierarchy from 0, or one of its merges from n.
     part_of: list[int | None] = [None] * (2 * n - 1)
     ends: dict[int, int] = {}  # the last node of each branch, before it is merged with another
@@ -165,7 +172,7 @@ def _large(linkage: np.ndarray, labels: np.ndarray, least: int) -> Branches:
     last = [ends[branch] for branch in sorted(ends)]
     table = np.array(merges).reshape(-1, 4)
     table[:, :2] -= np.where(table[:, :2] >= n, n - branches, 0)
-    return Branches(table, rows[last], labels[last])
+    return Branches(table, rows[last], labels[last], np.array(last))
 
 
 def _branch_labels(linkage: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -199,12 +206,14 @@ class Icicle(NamedTuple):
         levels: (m,) ascending λ at which samples leave, the first the λ of its birth.
         left, right: (m,) its horizontal extent from each level on.
         label: the cluster of all its samples; -1 if they are in several, or some are noise.
+        node: its number in the tree.
     """
 
     levels: np.ndarray
     left: np.ndarray
     right: np.ndarray
     label: int
+    node: int
 
 
 def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
@@ -226,15 +235,10 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.collections import PolyCollection
 
-    parents, children, levels, sizes = _fields(tree)
-    labels = np.asarray(labels)
-    n = int(np.sum(children < parents.min())) if parents.size else 0
-    if not n or labels.shape != (n,):
-        raise ValueError(f"labels {labels.shape} do not fit a tree of {n} rows: one label per row is needed.")
-    bottom = _last_level(levels[children < n], levels[children >= n])
-    icicles = _icicles(parents, children, np.minimum(levels, bottom), sizes, labels)
+    labels, levels = np.asarray(labels), tree_edges(tree)[2]
+    icicles, bottom = icicles_of(tree, labels)
     ax = new_axes(ax, 8.0, 4.4)
-    outlines = [_outline(icicle) for icicle in icicles]
+    outlines = [outline(icicle) for icicle in icicles]
     colors = [NOISE if icicle.label == -1 else color_of(icicle.label) for icicle in icicles]
     ax.add_collection(PolyCollection(outlines, facecolors=colors, edgecolors=PAPER, linewidths=0.6))
     _number(ax, icicles)
@@ -244,12 +248,26 @@ def condensed_tree(tree: Any, labels: Any, ax: Axes | None = None) -> Axes:
         "rows",
         "λ = 1 / distance",
     )
-    ax.set(xlim=(0, n), ylim=(bottom, 0.9 * min(float(levels.min()), bottom)))
+    ax.set(xlim=(0, len(labels)), ylim=(bottom, 0.9 * min(float(levels.min()), bottom)))
     ax.grid(False, axis="x")
     return ax
 
 
-def _fields(tree: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def icicles_of(tree: Any, labels: np.ndarray) -> tuple[list[Icicle], float]:
+    """The shapes that `condensed_tree` draws, with its arguments.
+
+    Returns:
+        The icicles, the root first, and the λ at which the plot ends.
+    """
+    parents, children, levels, sizes = tree_edges(tree)
+    n = int(np.sum(children < parents.min())) if parents.size else 0
+    if not n or labels.shape != (n,):
+        raise ValueError(f"labels {labels.shape} do not fit a tree of {n} rows: one label per row is needed.")
+    bottom = _last_level(levels[children < n], levels[children >= n])
+    return _icicles(parents, children, np.minimum(levels, bottom), sizes, labels), bottom
+
+
+def tree_edges(tree: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Edges of the tree.
 
     Returns:
@@ -291,7 +309,7 @@ def _icicles(
         at = np.concatenate([[begins], np.maximum(levels[own], begins)])
         # Evenly chosen steps, the first and the last among them.
         steps = np.unique(np.linspace(0, len(at) - 1, min(len(at), MAX_OUTLINE_STEPS)).round().astype(int))
-        icicles[node] = Icicle(at[steps], middle - widths[steps] / 2, middle + widths[steps] / 2, -1)
+        icicles[node] = Icicle(at[steps], middle - widths[steps] / 2, middle + widths[steps] / 2, -1, node)
         left = middle - sizes[subclusters].sum() / 2
         for edge in subclusters:
             stack.append((int(children[edge]), float(levels[edge]), left + sizes[edge] / 2))
@@ -313,7 +331,7 @@ def _node_labels(
     return node_labels
 
 
-def _outline(icicle: Icicle) -> np.ndarray:
+def outline(icicle: Icicle) -> np.ndarray:
     """(m, 2) corners of the polygon: down the left side in steps, and up the right."""
     down = np.repeat(icicle.levels, 2)[1:]
     left, right = (np.repeat(side, 2)[:-1] for side in (icicle.left, icicle.right))

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.plots.components import as_covariances
-from jaxcluster.plots.style import is_noise
+from jaxcluster.plots.curves import finite_history
+from jaxcluster.plots.style import as_float, is_noise
 from jaxcluster.report.profiles import Profile
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
@@ -90,19 +92,22 @@ class Components(NamedTuple):
 
 
 class ReportContext(NamedTuple):
-    """The arguments of `write_report`; the history without its padding, None if it was empty."""
+    """The arguments of `write_report`; the history without its padding, None if it was empty.
+
+    `normalized` makes one that the sections take.
+    """
 
     config: Mapping[str, Any]
     scores: Mapping[str, Any]
     dataset: Dataset
     labels: np.ndarray
-    centers: np.ndarray | None
-    components: Components | None
-    history: np.ndarray | None
-    objective: str
-    best: str
-    status: Status | None
-    timing: Mapping[str, float]
+    centers: np.ndarray | None = None
+    components: Components | None = None
+    history: Any = None
+    objective: str = "inertia"
+    best: str = "min"
+    status: Any = None
+    timing: Any = None
     structure: Structure | None = None
     training: Training | None = None
     scaling: Scaling | None = None
@@ -112,6 +117,27 @@ class ReportContext(NamedTuple):
     profile: Profile | None = None
     center_rows: np.ndarray | None = None
     center_columns: Sequence[str] | None = None
+    table: Any = None
+    messages: Sequence[str] = ()
+    compile_seconds: Mapping[str, float] = MappingProxyType({})
+
+    def normalized(self) -> ReportContext:
+        """The context with arrays of NumPy and checked: see `write_report`.
+
+        Raises:
+            ValueError: where labels, centers, components, structure, training and rows do not fit.
+        """
+        status, timing = self.status, self.timing
+        run = self._replace(
+            dataset=self.dataset._replace(x=as_float(self.dataset.x)),
+            labels=np.asarray(self.labels),
+            centers=None if self.centers is None else np.asarray(self.centers),
+            history=_steps(self.history),
+            status=None if status is None else Status(int(status)),
+            timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
+        )
+        run.check()
+        return run
 
     def check(self) -> None:
         """Raises ValueError where labels, truth, centers, components, structure, training and rows do not fit."""
@@ -190,6 +216,12 @@ class ReportContext(NamedTuple):
     def sizes(self) -> np.ndarray:
         """Rows in each cluster."""
         return np.unique(self.labels[~self.noise], return_counts=True)[1]
+
+
+def _steps(history: Any) -> np.ndarray | None:
+    """The finite objectives of a history; None where there are none."""
+    values = None if history is None else finite_history(history)
+    return values if values is not None and values.size else None
 
 
 def machine() -> dict[str, str]:

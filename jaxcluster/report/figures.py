@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxcluster.plots import style
-from jaxcluster.plots.maps import draw_plane, plane
+from jaxcluster.plots.maps import Plane, draw_plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ def figure(
     height: float = 4.2,
     tight: bool = False,
     css: str = "",
+    shapes: Callable[[], Sequence[Shape]] | None = None,
 ) -> str:
     """A ``<figure>`` of a plot.
 
@@ -40,6 +42,7 @@ def figure(
         width, height: in inches; on the page it grows and shrinks with its column.
         tight: cut away the empty margins.
         css: a further class of the ``<figure>``.
+        shapes: function for the regions of the plot that stand for rows, which the script of the page makes selectable.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -48,7 +51,7 @@ def figure(
     stream = io.StringIO()
     # A constant salt makes the ids, and so the page, the same for the same run.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        draw(ax=drawn.add_subplot())
+        ax = draw(ax=drawn.add_subplot())
         drawn.savefig(
             stream,
             format="svg",
@@ -57,7 +60,40 @@ def figure(
             metadata={"Date": None},
             bbox_inches="tight" if tight else None,
         )
-    return f'<figure class="{f"card {css}".strip()}">{inline(stream.getvalue(), alt, name)}</figure>'
+    svg = inline(stream.getvalue(), alt, name)
+    if shapes is not None and not tight:
+        svg = svg.removesuffix("</svg>") + "".join(_polygon(shape, ax, drawn) for shape in shapes()) + "</svg>"
+    return f'<figure class="{f"card {css}".strip()}">{svg}</figure>'
+
+
+class Shape(NamedTuple):
+    """A region of a plot that stands for rows.
+
+    Attributes:
+        corners: (m, 2) in the units of the axes.
+        title: what it is.
+        cluster: the cluster whose rows it stands for, or None.
+        order, start, stop: of rows in an order, the name of the order and the range in it; the name is empty else.
+    """
+
+    corners: np.ndarray
+    title: str
+    cluster: Any = None
+    order: str = ""
+    start: int = 0
+    stop: int = 0
+
+
+def _polygon(shape: Shape, ax: Axes, drawn: Any) -> str:
+    """The region as a polygon of the SVG, whose unit is 1/72 inch and whose y axis points down."""
+    at = ax.transData.transform(np.asarray(shape.corners, float)) * 72 / drawn.dpi
+    points = " ".join(f"{x:.1f},{72 * drawn.get_figheight() - y:.1f}" for x, y in at)
+    if shape.order:
+        rows = f'data-order="{shape.order}" data-from="{shape.start}" data-to="{shape.stop}"'
+    else:
+        rows = f'data-cluster="{html.escape(str(shape.cluster))}"'
+    title = html.escape(shape.title)
+    return f'<polygon class="hit" points="{points}" {rows} aria-label="{title}"><title>{title}</title></polygon>'
 
 
 def inline(svg: str, alt: str, name: str) -> str:
@@ -71,39 +107,41 @@ def inline(svg: str, alt: str, name: str) -> str:
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in THEMED.items():
         svg = svg.replace(color, f"var(--{variable})")
-    return svg.strip()
+    # A hundredth of a point cannot be seen: with fewer digits and colors a page is half as large.
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path[0].split())), svg)
+    svg = re.sub(r"(data:image/png;base64,)([^\"]*)", lambda image: image[1] + _with_palette(image[2]), svg)
+    return re.sub(r"\n\s+", "\n", svg).strip()
+
+
+def _with_palette(image: str) -> str:
+    """A PNG in base64 with 256 colors in place of four channels; the image itself where that is not smaller."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    drawn = Image.open(io.BytesIO(base64.b64decode(image)))
+    if drawn.mode != "RGBA":
+        return image
+    drawn.quantize(256, method=Image.Quantize.FASTOCTREE).save(stream, format="png", optimize=True)
+    shorter = base64.b64encode(stream.getvalue()).decode()
+    return min(image, shorter, key=len)
 
 
 def map_figures(
-    x: np.ndarray,
-    labels: np.ndarray,
-    truth: np.ndarray | None,
-    *,
-    centers: np.ndarray | None = None,
-    clusters: np.ndarray | None = None,
-    columns: Sequence[str] | None = None,
-    methods: Sequence[str] = ("pca",),
-    prefix: str = "",
-    what: str = "Clusters",
+    planes: Sequence[Plane], labels: np.ndarray, truth: np.ndarray | None, *, prefix: str = "", what: str = "Clusters"
 ) -> list[str]:
     """Figures of the rows in the plane, colored by cluster, and by class where the truth is known.
 
     A class has the color of the cluster that it is matched with.
 
     Args:
-        x: (n_samples, n_features).
+        planes: projections of the rows.
         labels, truth: (n_samples,).
-        centers: (n_clusters, n_features), and in ``clusters`` the number of each.
-        columns: names of the features.
-        methods: of `jaxcluster.plots.maps.plane`.
         prefix: of the figures' names, which must be unique on the page.
         what: first word of the titles.
     """
     shown = []
-    for method in methods:
-        at = plane(x, centers=centers, method=method, columns=columns)
-        at = at._replace(title=at.title.replace("Clusters", what, 1))
-        at = at if clusters is None else at._replace(clusters=clusters)
+    for at in planes:
+        method = "tsne" if at.basis is None else "pca"
         alt = f"{at.title}: {len(at.kept):,} rows as points colored by their cluster."
         shown.append(figure(partial(draw_plane, at, labels), alt, name=f"{prefix}{method}", height=5.2))
         if truth is not None:

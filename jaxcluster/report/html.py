@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import numpy as np
-
 from jaxcluster.core.atomic import write_atomic
-from jaxcluster.core.messages import valid_html
 from jaxcluster.core.validation import check_choice
 from jaxcluster.datasets.base import Dataset
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.plots.curves import finite_history
-from jaxcluster.plots.style import as_float
 from jaxcluster.report import sections
 from jaxcluster.report.context import Components, ReportContext, version
+from jaxcluster.report.exploration import payload, view_of
+from jaxcluster.report.page import page
 from jaxcluster.report.profiles import Profile
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
@@ -53,6 +47,9 @@ def write_report(
     center_rows: Any = None,
     center_columns: Sequence[str] | None = None,
     tsne: bool | None = None,
+    table: Any = None,
+    messages: Sequence[str] = (),
+    compile_seconds: Mapping[str, float] | None = None,
 ) -> Path:
     """Write one HTML file that needs no other and no network: configuration, scores, figures and tables.
 
@@ -80,6 +77,10 @@ def write_report(
             categories are; None for ``centers``.
         center_columns: names of its columns.
         tsne: draw maps by t-SNE too, which is slow; None for up to 2,500 rows.
+        table: the same rows as a person reads them: a table of pandas, a mapping of columns, or an array; None for the
+            rows of the dataset with the scaling undone.
+        messages: warnings and notes that the run gave.
+        compile_seconds: seconds of ``timing`` that went to compilation, by stage.
 
     Returns:
         The path written.
@@ -91,15 +92,15 @@ def write_report(
     run = ReportContext(
         config=config,
         scores=scores,
-        dataset=dataset._replace(x=as_float(dataset.x)),
-        labels=np.asarray(labels),
-        centers=None if centers is None else np.asarray(centers),
+        dataset=dataset,
+        labels=labels,
+        centers=centers,
         components=components,
-        history=_steps(history),
+        history=history,
         objective=objective,
         best=best,
-        status=None if status is None else Status(int(status)),
-        timing={"all": timing} if isinstance(timing, (int, float)) else dict(timing or {}),
+        status=status,
+        timing=timing,
         structure=structure,
         training=training,
         scaling=scaling,
@@ -109,36 +110,34 @@ def write_report(
         profile=profile,
         center_rows=center_rows,
         center_columns=center_columns,
+        table=table,
+        messages=messages,
+        compile_seconds=compile_seconds or {},
     )
-    run.check()
+    path = Path(path)
+    write_atomic(path, report_html(run.normalized(), title=title, tsne=tsne).encode())
+    return path
+
+
+def report_html(run: ReportContext, *, title: str, tsne: bool | None = None) -> str:
+    """The page of a run; ``title`` and ``tsne`` as for `write_report`."""
+    view = view_of(run, tsne)
+    structure, orders = sections.structure(run)
     parts = [
         sections.warning(run),
         sections.tiles(run),
         sections.remarks(run),
         sections.scores(run),
-        sections.maps(run, tsne),
-        sections.clusters(run),
+        sections.maps(run, view),
+        sections.clusters(run, view),
         sections.profiles(run),
-        *sections.training(run, tsne),
-        *sections.structure(run),
+        *sections.training(run, view),
+        *structure,
         sections.components(run),
         sections.centers(run),
         sections.classes(run),
+        sections.data(run),
         sections.run_details(run),
     ]
-    template = resources.files("jaxcluster.report").joinpath("template.html").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=html.escape(title),
-        lead=html.escape(sections.lead(run)),
-        body="\n".join(filter(None, parts)),
-        footer=f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-    )
-    path = Path(path)
-    write_atomic(path, valid_html(page).encode())
-    return path
-
-
-def _steps(history: Any) -> np.ndarray | None:
-    """The finite objectives of a history; None where there are none."""
-    values = None if history is None else finite_history(history)
-    return values if values is not None and values.size else None
+    footer = f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    return page(title, sections.lead(run), parts, footer, data=payload(run, view, orders))

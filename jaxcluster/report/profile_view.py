@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxcluster.datasets.dates import date_text
@@ -40,8 +41,15 @@ def as_text(profile: Profile) -> str:
     return "\n".join(parts)
 
 
-def as_html(profile: Profile) -> str:
-    """The profile as tables and cards; all text of the data is escaped."""
+def as_html(profile: Profile, matches: Mapping[Any, Any] | None = None, *, selectable: bool = False) -> str:
+    """The profile as tables and cards; all text of the data is escaped.
+
+    Args:
+        profile: of the clusters.
+        matches: the class that a cluster is matched with, by cluster.
+        selectable: names of rows are buttons that the script of a report gives a meaning.
+    """
+    matches = matches or {}
     heads = ["cluster", "rows", "share", "silhouette", "set apart by"]
     lines = (
         (
@@ -55,13 +63,26 @@ def as_html(profile: Profile) -> str:
         )
         for cluster in profile.clusters
     )
-    cards = "".join(_card(cluster, profile) for cluster in profile.clusters[:CLUSTERS_IN_FULL])
+    shown = profile.clusters[:CLUSTERS_IN_FULL]
+    cards = "".join(_card(cluster, profile, matches, selectable=selectable) for cluster in shown)
     return f'{tables.grid("Profiles", heads, lines)}{_centers(profile)}<div class="columns">{cards}</div>'
 
 
-def _card(cluster: ClusterProfile, profile: Profile) -> str:
-    facts = [(name, "; ".join(texts)) for name, texts in _facts(cluster, profile)]
-    return f'<div class="card">{tables.facts(facts, f"Cluster {cluster.label}")}</div>'
+def _card(cluster: ClusterProfile, profile: Profile, matches: Mapping[Any, Any], *, selectable: bool) -> str:
+    """A card of one cluster."""
+    lines = [(name, html.escape("; ".join(texts))) for name, texts in _facts(cluster, profile)]
+    if selectable:
+        rows = {"typical": cluster.typical, "border": cluster.border, "outliers": cluster.outliers}
+        lines = [(name, ", ".join(map(_button, rows[name])) if name in rows else text) for name, text in lines]
+    match = f", matched with class {matches[cluster.label]}" if cluster.label in matches else ""
+    caption = f"{tables.swatch(cluster.label, 'Cluster ')}{html.escape(match)}"
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{text}</td></tr>' for name, text in lines)
+    return f'<div class="card"><table class="facts"><caption>{caption}</caption><tbody>{body}</tbody></table></div>'
+
+
+def _button(row: Row) -> str:
+    name = html.escape(_names([row])[0])
+    return f'<button type="button" class="to-row" data-row="{row.row}">{name}</button>'
 
 
 def _centers(profile: Profile) -> str:

@@ -9,17 +9,20 @@ import numpy as np
 
 from jaxcluster import plots
 from jaxcluster.plots.components import as_covariances, deviations
+from jaxcluster.plots.style import match_classes
 from jaxcluster.report import tables
 from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
+from jaxcluster.report.data_page import data_page
+from jaxcluster.report.exploration import View
+from jaxcluster.report.explorer import explorer
 from jaxcluster.report.figures import figure, map_figures
+from jaxcluster.report.page import figures, section
 from jaxcluster.report.profile_view import as_html, headline
 from jaxcluster.report.scores import canonical, split
+from jaxcluster.report.shapes import size_bars
 from jaxcluster.report.structure import structure_parts
 from jaxcluster.report.training import training_parts
 from jaxcluster.types import Status
-
-TSNE_ROWS = 2_500
-"""Rows up to which t-SNE is drawn unasked: for more it takes longer than most fits."""
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -105,18 +108,9 @@ def scores(run: ReportContext) -> str:
     return section("Scores", note, "\n".join(shown)) if shown else ""
 
 
-def maps(run: ReportContext, tsne: bool | None) -> str:
-    """The rows in the plane, colored by cluster, and by class where the truth is known."""
-    methods, occupied = _methods(run.dataset.x, tsne), run.occupied
-    shown = map_figures(
-        run.dataset.x,
-        run.labels,
-        run.dataset.y,
-        centers=None if run.centers is None else run.centers[occupied],
-        clusters=occupied,
-        columns=run.axes,
-        methods=methods,
-    )
+def maps(run: ReportContext, view: View) -> str:
+    """The rows in the plane: the explorer, and pictures colored by cluster, and by class where the truth is known."""
+    shown = map_figures(view.planes, run.labels, run.dataset.y)
     sentences = []
     if run.centers is not None:
         sentences.append(f"A disc is a cluster's {run.representative}.")
@@ -126,36 +120,35 @@ def maps(run: ReportContext, tsne: bool | None) -> str:
         sentences.append(f"Rows are drawn as they were clustered: {run.clustered_as}.")
     if run.dataset.y is not None and not run.noise.all():
         sentences.append("A class has the color of the cluster that it is matched with, if there is one.")
-    if "tsne" in methods:
+    if len(view.planes) > 1:
         sentences.append("t-SNE keeps neighbors together, but distances between groups and their sizes mean little.")
-    return section("Maps", " ".join(sentences), figures(shown))
+    pictures = f'<details class="still" open><summary>The maps as pictures</summary>{figures(shown)}</details>'
+    return section("Maps", " ".join(sentences), explorer(run, view) + pictures)
 
 
-def _methods(x: np.ndarray, tsne: bool | None) -> tuple[str, ...]:
-    """Projections to the plane: PCA, and t-SNE if it is asked for or there are few rows."""
-    n, d = x.shape
-    # t-SNE of at most two columns shows no more than the plane itself.
-    return ("pca", "tsne") if (d > 2 and 4 <= n <= TSNE_ROWS if tsne is None else tsne) else ("pca",)
-
-
-def clusters(run: ReportContext) -> str:
+def clusters(run: ReportContext, view: View) -> str:
     """Sizes of the clusters, history of the objective, and silhouettes."""
     sizes, note = run.sizes, ""
     k = len(sizes)
     spread = f", from {sizes.min():,} to {sizes.max():,}" if k else ""
     alt = f"Bars of the rows in each of {plural(k, 'cluster')}{spread}."
-    shown = [figure(partial(plots.cluster_sizes, run.labels), alt, name="sizes")]
+    shown = [figure(partial(plots.cluster_sizes, run.labels), alt, name="sizes", shapes=partial(size_bars, run.labels))]
     if run.history is not None:
         first, last = run.history[0], run.history[-1]
         alt = f"Curve of the {run.objective} over {plural(len(run.history), 'step')}, from {first:.5g} to {last:.5g}."
         shown.append(figure(partial(plots.history, run.history, name=run.objective), alt, name="history"))
         note = f"Step by step the {run.objective} should {'fall' if run.best == 'min' else 'rise'}."
-    if 2 <= k < sizes.sum() and not run.missing:
+    if view.silhouettes is not None:
         note += " A silhouette is near 1 deep in a cluster, 0 on a border, negative where another cluster is nearer."
         alt = "Silhouette of each row, sorted within its cluster, and their mean."
         tall, height = len(shown) == 2, 8.98 if len(shown) == 2 else 4.2
-        draw_silhouette = partial(plots.silhouette, run.dataset.x, run.labels, metric=run.metric, p=run.p)
-        shown.insert(0, figure(draw_silhouette, alt, name="silhouette", height=height, css="tall" if tall else ""))
+        values = np.full(len(run.labels), np.nan)
+        values[view.rows] = view.silhouettes
+        draw_silhouette = partial(
+            plots.silhouette, run.dataset.x, run.labels, metric=run.metric, p=run.p, values=values
+        )
+        css = "tall still-figure" if tall else "still-figure"
+        shown.insert(0, figure(draw_silhouette, alt, name="silhouette", height=height, css=css))
     return section("Clusters", note.strip(), figures(shown))
 
 
@@ -167,18 +160,26 @@ def profiles(run: ReportContext) -> str:
         "A difference is that of the means of a cluster and of all other rows, in standard deviations (sd) of all. "
         "A border row has the least silhouette; a typical row is nearest to the mean of its cluster."
     )
-    return section("What the clusters are", f"{html.escape(headline(run.profile))} {note}", as_html(run.profile))
+    matches = {}
+    if run.dataset.y is not None:
+        matches = {cluster: name for name, cluster in match_classes(np.asarray(run.dataset.y), run.labels).items()}
+    content = as_html(run.profile, matches, selectable=True)
+    return section("What the clusters are", f"{html.escape(headline(run.profile))} {note}", content, fold=True)
 
 
-def structure(run: ReportContext) -> list[str]:
-    """Medoids, orders, trees and graphs that the method computes its labels from."""
-    return [section(title, note, figures(shown)) for title, note, shown in structure_parts(run)]
+def structure(run: ReportContext) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Medoids, orders, trees and graphs that the method computes its labels from.
+
+    Returns:
+        The sections, and by name the orders of rows that their pictures refer to.
+    """
+    parts, orders = structure_parts(run)
+    return [section(title, note, figures(shown)) for title, note, shown in parts], orders
 
 
-def training(run: ReportContext, tsne: bool | None) -> list[str]:
+def training(run: ReportContext, view: View) -> list[str]:
     """Training of a network, and its codes of the rows."""
-    methods = () if run.training is None else _methods(np.asarray(run.training.codes), tsne)
-    return [section(title, note, figures(shown)) for title, note, shown in training_parts(run, methods)]
+    return [section(title, note, figures(shown)) for title, note, shown in training_parts(run, view.codes)]
 
 
 def components(run: ReportContext) -> str:
@@ -241,30 +242,43 @@ def classes(run: ReportContext) -> str:
     return section("Clusters and classes", note, tables.contingency(run.labels, run.dataset.y))
 
 
+def data(run: ReportContext) -> str:
+    """Columns: their kinds, holes and distributions, and warnings on them."""
+    return section("Data", *data_page(run), fold=True)
+
+
 def run_details(run: ReportContext) -> str:
     """Configuration, data, machine and time."""
     x, columns, shape = run.dataset.x, run.dataset.columns, run.dataset.image_shape
-    data = {"name": run.dataset.name, "rows": x.shape[0], "columns": x.shape[1]}
+    described = {"name": run.dataset.name, "rows": x.shape[0], "columns": x.shape[1]}
     if shape:
-        data["image shape"] = by(shape)
+        described["image shape"] = by(shape)
     elif columns:
-        data["column names"] = columns
-    shown = {"Configuration": run.config, "Data": data, "Machine": machine()}
+        described["column names"] = columns
+    config = {name: value for name, value in run.config.items() if name != "command"}
+    shown = {"Configuration": config, "Data": described, "Machine": machine()}
     if run.timing:
-        shown["Time"] = {name: f"{seconds:.3f} s" for name, seconds in run.timing.items()}
-    cards = (f'<div class="card">{tables.facts(rows, caption)}</div>' for caption, rows in shown.items())
-    return section("What was run", "", f'<div class="columns">{"".join(cards)}</div>')
+        shown["Time"] = _times(run)
+    cards = "".join(f'<div class="card">{tables.facts(rows, caption)}</div>' for caption, rows in shown.items())
+    if run.messages:
+        lines = "".join(f"<li>{html.escape(each)}</li>" for each in run.messages)
+        cards += f'<div class="card messages"><p class="head">Said while it ran</p><ul>{lines}</ul></div>'
+    command = run.config.get("command")
+    if command is None:
+        return section("What was run", "", f'<div class="columns">{cards}</div>')
+    again = f'<pre class="card again" tabindex="0"><code>{html.escape(str(command))}</code></pre>'
+    return section("What was run", "To run it again:", f'{again}<div class="columns">{cards}</div>')
 
 
-def section(title: str, note: str, content: str) -> str:
-    """A section with its heading."""
-    note = f"<p>{note}</p>\n" if note else ""
-    return f"<section>\n<h2>{title}</h2>\n{note}{content}\n</section>"
-
-
-def figures(shown: list[str]) -> str:
-    """Figures side by side where there is room."""
-    return f'<div class="pictures{" one" if len(shown) == 1 else ""}">{"".join(shown)}</div>'
+def _times(run: ReportContext) -> dict[str, str]:
+    """Seconds of each stage, and the part of them that compiled programs."""
+    shown = {}
+    for name, seconds in run.timing.items():
+        compiled = run.compile_seconds.get(name, 0.0)
+        shown[name] = f"{seconds:.3f} s" + (f", {min(compiled, seconds):.3f} s of it compiling" if compiled else "")
+    if len(shown) > 1:
+        shown["in all"] = f"{sum(run.timing.values()):.3f} s"
+    return shown
 
 
 def by(shape: tuple[int, ...]) -> str:

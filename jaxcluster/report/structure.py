@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcluster import plots
 from jaxcluster.report.figures import figure
+from jaxcluster.report.shapes import branch_shapes, icicle_shapes, valleys
 
 if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext
@@ -57,18 +58,24 @@ class Structure(NamedTuple):
             raise ValueError("reachability and ordering go together: pass both.")
 
 
-def structure_parts(run: ReportContext) -> list[tuple[str, str, list[str]]]:
-    """Title, note and pictures of each part that a run has something for."""
+def structure_parts(run: ReportContext) -> tuple[list[tuple[str, str, list[str]]], dict[str, np.ndarray]]:
+    """Parts of a report on the structure of a run.
+
+    Returns:
+        Title, note and pictures of each part that there is something for; and by the name of a picture, the numbers of
+        all rows in the order to which its shapes refer.
+    """
     structure = run.structure
     if structure is None:
-        return []
+        return [], {}
+    orders: dict[str, np.ndarray] = {}
     parts = [
         ("Medoids", *_medoids(run, structure)),
-        ("Density", *_density(run, structure)),
-        ("Tree", *_tree(run, structure)),
+        ("Density", *_density(run, structure, orders)),
+        ("Tree", *_tree(run, structure, orders)),
         ("Graph", *_graph(run, structure)),
     ]
-    return [(title, note, drawn) for title, note, drawn in parts if drawn]
+    return [(title, note, drawn) for title, note, drawn in parts if drawn], orders
 
 
 def _medoids(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
@@ -80,14 +87,16 @@ def _medoids(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
     return note, [figure(draw, alt, name="medoids", **TALL)]
 
 
-def _density(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
+def _density(run: ReportContext, structure: Structure, orders: dict[str, np.ndarray]) -> tuple[str, list[str]]:
     """The order of OPTICS, or the distances by which a radius is chosen."""
     notes, drawn = [], []
     if structure.reachability is not None:
         notes.append("A valley is a region where rows lie close together; the peaks between are the ways across.")
         draw = partial(plots.reachability, structure.reachability, structure.ordering, run.labels, eps=structure.eps)
         alt = f"A bar of reachability for each of {len(run.labels):,} rows, in order, colored by cluster."
-        drawn.append(figure(draw, alt, name="reachability", **WIDE))
+        orders["reachability"] = np.asarray(structure.ordering)
+        shapes = partial(valleys, structure.reachability, structure.ordering, run.labels)
+        drawn.append(figure(draw, alt, name="reachability", shapes=shapes, **WIDE))
     if structure.neighbor_distances is not None:
         notes.append("A good radius lies where the curve begins to bend upwards; rows above the line are no core rows.")
         chosen = {"min_samples": structure.min_samples, "eps": structure.eps}
@@ -97,19 +106,21 @@ def _density(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
     return " ".join(notes), drawn
 
 
-def _tree(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
+def _tree(run: ReportContext, structure: Structure, orders: dict[str, np.ndarray]) -> tuple[str, list[str]]:
     notes, drawn = [], []
     if structure.condensed_tree is not None:
         notes.append("From above to below the density rises that rows must have; a cluster that lasts is a stable one.")
         draw = partial(plots.condensed_tree, structure.condensed_tree, run.labels)
         alt = f"Clusters as icicles, as wide as they have rows, the {len(run.sizes):,} selected ones colored."
-        drawn.append(figure(draw, alt, name="condensed-tree", **WIDE))
+        icicles, orders["condensed-tree"] = icicle_shapes(structure.condensed_tree, run.labels)
+        drawn.append(figure(draw, alt, name="condensed-tree", shapes=lambda: icicles, **WIDE))
     if structure.merges is not None:
         notes.append("The dendrogram joins the groups that were nearest, from below to above.")
         name = "mutual reachability" if structure.condensed_tree is not None else "distance"
         draw = partial(plots.dendrogram, structure.merges, run.labels, least=structure.least_branch, name=name)
         alt = "The last merges of the hierarchy, their distances, and the rows in each group, colored by cluster."
-        drawn.append(figure(draw, alt, name="dendrogram", **WIDE))
+        branches, orders["dendrogram"] = branch_shapes(structure.merges, run.labels, structure.least_branch)
+        drawn.append(figure(draw, alt, name="dendrogram", shapes=lambda: branches, **WIDE))
     return " ".join(notes), drawn
 
 

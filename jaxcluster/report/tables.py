@@ -210,9 +210,24 @@ def grid(
     )
 
 
-def swatch(cluster: int) -> str:
-    """A cluster's number beside its color."""
-    return f'<span class="swatch" style="background:{color_of(cluster)}"></span>{cluster}'
+def cells_table(label: str, heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of text, whose first cells are the heads of its lines and whose last cells are HTML."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(first)}</th>'
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        + f"<td>{last}</td></tr>"
+        for first, *cells, last in lines
+    )
+    return (
+        f'<div class="scroll fit card" role="region" tabindex="0" aria-label="{html.escape(label)}">'
+        f'<table class="grid"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def swatch(cluster: int, before: str = "") -> str:
+    """A cluster's number beside its color, with a text before it."""
+    return f'<span class="swatch" style="background:{color_of(cluster)}"></span>{before}{cluster}'
 
 
 def _names(columns: Sequence[str] | None, d: int) -> list[str]:

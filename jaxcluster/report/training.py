@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster import plots
+from jaxcluster.plots.maps import Plane
 from jaxcluster.plots.training import PHASES
+from jaxcluster.report.explorer import FILM
 from jaxcluster.report.figures import figure, map_figures
 
 if TYPE_CHECKING:
@@ -110,14 +112,14 @@ class Training(NamedTuple):
                 raise ValueError(f"the rows {np.shape(rows)} nearest to {name} must be (any number, {d}).")
 
 
-def training_parts(run: ReportContext, methods: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Title, note and pictures of each part, the maps of codes by ``methods``; nothing for a run without a network."""
+def training_parts(run: ReportContext, planes: Sequence[Plane]) -> list[tuple[str, str, list[str]]]:
+    """Title, note and pictures of each part, the codes on ``planes``; nothing for a run without a network."""
     training = run.training
     if training is None:
         return []
     parts = [
         ("Training", *_training(run, training)),
-        ("Embedding", *_embedding(run, training, methods)),
+        ("Embedding", *_embedding(run, training, planes)),
         ("Reconstructions", *_reconstructions(run, training)),
         ("Samples", *_samples(run, training)),
         ("Nearest rows", *_nearest(run, training)),
@@ -139,7 +141,7 @@ def _training(run: ReportContext, training: Training) -> tuple[str, list[str]]:
         draw = partial(plots.embedding_through_training, moments, run.labels[np.asarray(training.rows)])
         alt = f"{len(moments)} maps of the codes of {len(training.rows):,} rows: {', '.join(moments)}."
         tall = 2.9 * (-(-len(moments) // 3)) + 0.4
-        shown.append(figure(draw, alt, name="moments", width=8, height=tall))
+        shown += [FILM, figure(draw, alt, name="moments", width=8, height=tall, css="still-figure")]
     return " ".join(note for note in notes if note), shown
 
 
@@ -160,23 +162,18 @@ def _curve_text(training: Training, name: str, what: str) -> str:
 def _spread(moments: Mapping[str, Any]) -> dict[str, Any]:
     names = list(moments)
     chosen = np.unique(np.linspace(0, len(names) - 1, min(MAX_SNAPSHOTS, len(names))).round().astype(int))
-    return {_moment_title(names[i]): moments[names[i]] for i in chosen}
+    return {moment_title(names[i]): moments[names[i]] for i in chosen}
 
 
-def _moment_title(name: str) -> str:
+def moment_title(name: str) -> str:
     """Title of a snapshot: that of an estimator, "pretrain-5", is "pretraining, epoch 5"."""
     phase, _, epoch = name.rpartition("-")
     return f"{PHASES[phase]}, epoch {epoch}" if phase in PHASES else name
 
 
-def _embedding(run: ReportContext, training: Training, methods: Sequence[str]) -> tuple[str, list[str]]:
-    codes, latent = np.asarray(training.codes), np.shape(training.codes)[1]
-    options = {
-        "centers": np.asarray(training.centers),
-        "columns": [f"code {j}" for j in range(latent)],
-        "methods": methods if latent > 2 else ("pca",),
-    }
-    shown = map_figures(codes, run.labels, run.dataset.y, prefix="codes-", what="Codes", **options)
+def _embedding(run: ReportContext, training: Training, planes: Sequence[Plane]) -> tuple[str, list[str]]:
+    latent = np.shape(training.codes)[1]
+    shown = map_figures(planes, run.labels, run.dataset.y, prefix="codes-", what="Codes")
     note = f"Rows as the network has them, {latent} number{'s' if latent > 1 else ''} each; a disc is a center."
     return note, shown
 

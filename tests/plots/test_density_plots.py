@@ -239,7 +239,7 @@ def test_icicles_show_sizes_and_lifetimes(kind):
 
 
 def test_parts_of_a_cluster_lie_side_by_side():
-    result = trees._icicles(*trees._fields(TREE), LABELS)
+    result = trees._icicles(*trees.tree_edges(TREE), LABELS)
     root, parts = result[0], sorted(result[1:], key=lambda icicle: icicle.left[0])
     assert (root.left[0], root.right[0]) == (0, 8)
     assert parts[0].left[0] >= root.left[-1]
@@ -249,7 +249,7 @@ def test_parts_of_a_cluster_lie_side_by_side():
 
 def test_colors_below_and_above_selected_clusters():
     labels = np.where(LABELS >= 0, 0, -1)
-    assert [icicle.label for icicle in trees._icicles(*trees._fields(TREE), labels)] == [-1, 0, 0]
+    assert [icicle.label for icicle in trees._icicles(*trees.tree_edges(TREE), labels)] == [-1, 0, 0]
     ax = plots.condensed_tree(TREE, np.zeros(8, int))
     assert faces(ax.collections[0]) == [style.PALETTE[0]] * 3
     assert texts(ax) == ["0"]
@@ -257,7 +257,7 @@ def test_colors_below_and_above_selected_clusters():
 
 def test_outlines_are_thinned(monkeypatch):
     monkeypatch.setattr(trees, "MAX_OUTLINE_STEPS", 3)
-    result = trees._icicles(*trees._fields(TREE), LABELS)
+    result = trees._icicles(*trees.tree_edges(TREE), LABELS)
     assert [len(icicle.levels) for icicle in result] == [3, 3, 3]
     assert result[0].levels[0] == 0
 

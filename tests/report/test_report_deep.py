@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from jaxcluster.cli.fit_pipeline import picture_shape
 from jaxcluster.datasets import Dataset
 from jaxcluster.estimators.deep.self_supervised import SwAV
 from jaxcluster.estimators.deep.vade import VaDE
 from jaxcluster.report import Training, write_report
+from jaxcluster.report.fitted import picture_shape
 from jaxcluster.types import Status
 
 OPTIONS = {"title": "t", "config": {}, "scores": {}, "tsne": False}
