@@ -7,9 +7,7 @@ import html
 import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -267,10 +265,10 @@ def _show(out: Console, result: SweepResult, folder: Path) -> None:
 def write_report(path: Path, result: SweepResult, rows: Rows, config: dict[str, Any]) -> None:
     """Write the curves and scores of a sweep as one HTML file, on the template of a fit's report."""
     from jaxcluster.core.atomic import write_atomic
-    from jaxcluster.core.messages import valid_html
     from jaxcluster.report import tables
     from jaxcluster.report.context import CLUSTERED_AS
     from jaxcluster.report.figures import figure
+    from jaxcluster.report.page import page, section
 
     machine = {**config["device"], **config["versions"]}
     cards = (tables.facts(runs.summarize_config(config), "Configuration"), tables.facts(machine, "Machine"))
@@ -281,19 +279,16 @@ def write_report(path: Path, result: SweepResult, rows: Rows, config: dict[str, 
     notes += [f"All is of the rows as they were clustered: {scaled}."] if scaled else []
     head = "".join(f'<p class="note">{html.escape(note[:1].upper() + note[1:])}</p>' for note in notes)
     curves = "".join(figure(curve.draw, curve.description, **curve.options) for curve in result.curves)
+    tables_shown = "".join(map(_table, result.tables))
     body = [
-        f'<section><h2>Curves</h2><p>{remarks}</p><div class="pictures">{curves}</div></section>',
-        f"<section><h2>Scores</h2><p>Of the best start of each.</p>{''.join(map(_table, result.tables))}</section>",
-        f'<section><h2>What was run</h2><div class="columns">{facts}</div></section>',
+        head,
+        section("Curves", remarks, f'<div class="pictures">{curves}</div>'),
+        section("Scores", "Of the best start of each.", tables_shown),
+        section("What was run", "", f'<div class="columns">{facts}</div>'),
     ]
-    template = resources.files("jaxcluster.report").joinpath("template.html").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=html.escape(f"How many clusters in {rows.dataset.name}?"),
-        lead=html.escape(result.lead),
-        body="\n".join([head, *body]),
-        footer=f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}.",
-    )
-    write_atomic(path, valid_html(page).encode())
+    footer = f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}."
+    filled = page(f"How many clusters in {rows.dataset.name}?", result.lead, body, footer)
+    write_atomic(path, filled.encode())
 
 
 def _table(table: Table) -> str:
