@@ -4,18 +4,24 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 BENCH   ?=
+FIGURES ?=
 
 BIN  := $(VENV)/bin
 DEMO := runs/demo
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
 
-.PHONY: help demo test notebooks lint types format bench bench-table clean
+# Compiling takes most of the time of the small fits of the documentation; a fast compiler suffices for them.
+FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
+
+.PHONY: help demo docs figures test notebooks lint types format bench bench-table clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
 	@echo "make test         run the tests and the examples of the docstrings (WORKERS=$(WORKERS) processes)"
 	@echo "make notebooks    run the notebooks from top to bottom"
+	@echo "make figures      make the pictures of the documentation, by the scripts of examples/ (FIGURES=--quick)"
+	@echo "make docs         build the documentation into docs/_build/html and run its code"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make types        check the types of the package"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
@@ -31,6 +37,14 @@ test: $(VENV)/.test
 
 notebooks: $(VENV)/.test
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks -q -n $(WORKERS)
+
+figures: $(VENV)/.docs
+	@$(FAST) $(BIN)/python docs/site_pages/figures.py --workers $(WORKERS) $(FIGURES)
+
+docs: figures
+	@$(FAST) $(BIN)/python docs/site_pages/blocks.py --workers $(WORKERS)
+	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "Documentation: $(CURDIR)/docs/_build/html/index.html"
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
@@ -50,7 +64,7 @@ bench-table: $(VENV)/.package
 	@$(BIN)/python -m bench.table
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build dist docs/_build docs/_static/figures .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a set of dependencies: installing happens once, and again when pyproject.toml changes.
@@ -65,7 +79,7 @@ $(VENV)/.package: $(VENV)/.python pyproject.toml
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
 	@echo "Installing what '$*' needs into $(VENV) ..."
 	@$(PIP) -e '.[$*]'
 	@touch $@

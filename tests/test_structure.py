@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 ROOT = REPOSITORY / "jaxcluster"
 
-FOLDERS = ("jaxcluster", "bench", "tests", "examples")
+FOLDERS = ("jaxcluster", "bench", "tests", "examples", "docs")
 """Folders whose files obey the limits of length and the rules of docstrings."""
 
 LEVELS = (

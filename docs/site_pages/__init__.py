@@ -1,0 +1,1 @@
+"""Pages of the documentation that are made from the code: methods, losses, the reference, the gallery."""
