@@ -145,7 +145,7 @@ def card(name: str) -> str:
     rows = rows_of(info.class_name)
     when = rows[0][table()[0].index("when to use")] if rows else ""
     title = name_of(info)
-    return f"| [{title[:1].upper()}{title[1:]}]({name}.md) | `{info.class_name}` | {info.title} | {when} |"
+    return f"| [{title[:1].upper()}{title[1:]}]({name}.md)<br>`{info.class_name}` | {info.title} | {when} |"
 
 
 def others() -> str:
@@ -161,7 +161,7 @@ def others() -> str:
 def index() -> str:
     """The list of methods by family."""
     parts = ["# Methods\n\nWhich one? The [guide](../guide/which-method.md) asks a few questions.\n"]
-    head = "| Method | class | in a few words | when to use |\n| --- | --- | --- | --- |\n"
+    head = "| Method | in a few words | when to use |\n| --- | --- | --- |\n"
     known = {*FAMILIES, *(entry.family for entry in CLASSES.values())}
     order = [*FAMILIES, *sorted(known - FAMILIES.keys())]
     for family in order:

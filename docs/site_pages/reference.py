@@ -147,7 +147,7 @@ def module_page(public: str, module: Any) -> str:
     parts = [
         title(public),
         document(inspect.getdoc(module) or "", resolve=resolve),
-        f".. py:module:: {public}\n   :no-index-entry:\n",
+        f".. py:module:: {public}\n   :no-index-entry:\n\n.. py:currentmodule:: None\n",
     ]
     if public == "jaxcluster":
         classes = {each.location.split(":")[1] for each in CLASSES.values()}

@@ -36,7 +36,7 @@ methods = {
     "Mixture": lambda k, eps: jc.GaussianMixture(k, n_init=3, random_state=0),
     "Spectral": lambda k, eps: jc.SpectralClustering(k, affinity="nearest_neighbors", random_state=0),
     "DBSCAN": lambda k, eps: jc.DBSCAN(eps=eps),
-    "HDBSCAN": lambda k, eps: jc.HDBSCAN(min_cluster_size=20),
+    "HDBSCAN": lambda k, eps: jc.HDBSCAN(min_cluster_size=20, min_samples=5),
 }
 colors = np.array([*jc.plots.PALETTE, "0.75"])
 fig, axes = plt.subplots(len(shapes), len(methods), figsize=(13, 8))
