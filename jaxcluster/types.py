@@ -116,6 +116,19 @@ class Fit(NamedTuple):
             parts += [f"{int(steps)} step{'' if int(steps) == 1 else 's'}", Status(int(status)).name]
         return f"Fit({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """The sizes of the clusters and a curve of the objective, for a notebook."""
+        import html
+
+        from jaxcluster.core.html import facts, sizes_in_words, sparkline
+
+        title = html.escape(repr(self))
+        if any(isinstance(each, Tracer) or np.shape(each) != () for each in (self.steps, self.status)):
+            return f"<pre>{title}</pre>"
+        history = np.asarray(self.history)[: int(self.steps)]
+        labels = "" if self.labels is None else sizes_in_words(self.labels)
+        return facts(repr(self), {"clusters": labels, "objective": sparkline(history, "objective")})
+
 
 class Algorithm(Protocol):
     """Protocol of the functional algorithms: each is a module with these functions.

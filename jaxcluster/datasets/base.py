@@ -73,6 +73,25 @@ class Dataset(NamedTuple):
     cells: Any = None
     dates: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """Shape, columns and first rows, for a notebook."""
+        import html
+
+        from jaxcluster.core.html import facts
+
+        n, d = self.x.shape
+        classes = "" if self.y is None else f"{len(np.unique(self.y)):,} classes"
+        first = "<br>".join(html.escape(listing(row.tolist(), 8)) for row in self.x[:3])
+        rows = {
+            "shape": f"{n:,} rows of {d:,} columns",
+            "images": "" if self.image_shape is None else html.escape(str(self.image_shape)),
+            "columns": "" if self.columns is None else html.escape(listing(self.columns, 12)),
+            "truth": classes,
+            "first rows": first,
+            "notes": "<br>".join(map(html.escape, self.notes)),
+        }
+        return facts(self.name, rows)
+
     @property
     def samples(self) -> Any:
         """Samples for an estimator: the cells, or ``x`` without any."""

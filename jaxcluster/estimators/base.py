@@ -27,6 +27,7 @@ from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import CLASSES, persistence
+from jaxcluster.estimators.html_repr import fit_html
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
     INPUT_STEPS,
@@ -167,6 +168,19 @@ class Estimator(PrintsSteps, BaseEstimator):
     def reading_options(self) -> dict[str, Any] | None:
         """Options of `jaxcluster.datasets.categories.read_mixed` for the samples; None where all must be numbers."""
         return None
+
+    def report(self, X: Any, y: Any = None, **options: Any) -> Any:
+        """Report on the fit and its rows X, which a notebook shows: see `jaxcluster.report.report` for the options."""
+        from jaxcluster.report import report
+
+        return report(self, X, y, **options)
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + fit_html(self)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**options)
+        return bundle | ({"text/html": bundle["text/html"] + fit_html(self)} if "text/html" in bundle else {})
 
     def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Arguments of `jaxcluster.report.write_report` that show how the fit came to its clusters.

@@ -291,14 +291,14 @@ def _space(model: Any, X: Any) -> np.ndarray | None:
         return None
     if getattr(getattr(model, "info", None), "family", "") == "deep":
         return np.asarray(model.transform(X), np.float64)
-    x = np.asarray(_clustered(model, X), np.float64)
+    x = np.asarray(clustered_rows(model, X), np.float64)
     if silhouette_metric(model)[0] == "cosine":
         x = np.asarray(unit_rows(x), np.float64)
     means = np.nanmean(x, axis=0) if np.isnan(x).any() else 0
     return np.where(np.isnan(x), means, x)
 
 
-def _clustered(model: Any, X: Any) -> Any:
+def clustered_rows(model: Any, X: Any) -> Any:
     """Rows in the units in which the model clusters them."""
     if not isinstance(model, Estimator):
         return np.asarray(X)
@@ -312,7 +312,7 @@ def _silhouettes(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:
     metric, p = silhouette_metric(model)
     inside = np.flatnonzero(labels >= 0)
     rows = inside[model_selection.sampled_rows(len(inside))]
-    x = np.asarray(_clustered(model, X))
+    x = np.asarray(clustered_rows(model, X))
     if np.isnan(x).any() or not 2 <= len(np.unique(labels[rows])) < len(rows):
         return shown
     x = x[np.ix_(rows, rows)] if metric == "precomputed" else x[rows]
