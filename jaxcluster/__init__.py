@@ -21,6 +21,7 @@ _MODULES = {
     "datasets": "jaxcluster.datasets",
     "dbscan": "jaxcluster.cluster.dbscan",
     "deep": "jaxcluster.deep",
+    "distributed": "jaxcluster.distributed",
     "estimators": "jaxcluster.estimators",
     "gmm": "jaxcluster.cluster.gmm",
     "hdbscan": "jaxcluster.cluster.hdbscan",

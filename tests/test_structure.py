@@ -22,7 +22,7 @@ LEVELS = (
     ("core",),
     ("ops",),
     ("datasets",),
-    ("cluster", "losses", "metrics", "model_selection", "sharding", "checkpoint"),
+    ("cluster", "losses", "metrics", "model_selection", "sharding", "checkpoint", "distributed"),
     ("deep",),
     ("estimators",),
     ("plots",),

@@ -15,6 +15,7 @@ from jaxcluster.cli import run as runs
 from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
+from jaxcluster.cli.launch import launch
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.profile import profile
 from jaxcluster.cli.report import report
@@ -57,7 +58,10 @@ class Commands(TyperGroup):
                 traceback.print_exc()
             complain("Error", message_of(error), "red")
             code = 2
-        sys.exit(code if isinstance(code, int) else 0)
+        code = code if isinstance(code, int) else 0
+        if code and (job := sys.modules.get("jaxcluster.distributed")) is not None and job.has_joined():
+            job.leave(code)  # the other processes of the job would wait for this one
+        sys.exit(code)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands, ``fit`` first: typer lists groups last."""
@@ -114,7 +118,7 @@ def methods() -> None:
     """
 
 
-for command in (predict, embed, profile, report, score, sweep, transport, info):
+for command in (predict, embed, profile, report, score, sweep, transport, launch, info):
     app.command()(command)
 
 

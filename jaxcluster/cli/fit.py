@@ -72,12 +72,17 @@ def fit(
     from jaxcluster.cli import console
     from jaxcluster.cli.fit_pipeline import FitTask, run_fit
     from jaxcluster.cli.inputs import read_pairs
+    from jaxcluster.cli.large_fit import check_plain, exceeds, run_large_fit
     from jaxcluster.cli.method_options import make_estimator
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
-    from jaxcluster.cli.runtime import seconds, start
+    from jaxcluster.cli.runtime import join, joined_by_launch, seconds, start
     from jaxcluster.cli.summary import show
 
     check_folder(out, overwrite=overwrite)
+    job, stream, most = (given.pop(name, None) for name in ("distributed", "stream", "max_memory"))
+    job = bool(job) or joined_by_launch(method)
+    if job:
+        join()
     start()
     imported = seconds()
     weights, labels, tensorboard = (given.pop(name, None) for name in ("weights", "labels", "tensorboard"))
@@ -99,6 +104,10 @@ def fit(
         labels=labels,
         links={name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in links.items() if path},
     )
+    if job or stream or exceeds(data, columns, most):
+        check_plain(task, "a job of several processes" if job else "--stream")
+        run_large_fit(task, job=job, quiet=quiet)
+        return
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         stage.seconds["import"] = round(imported, 3)
         result = run_fit(stage, task, claim)

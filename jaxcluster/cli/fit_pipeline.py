@@ -189,7 +189,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     from jaxcluster.core import chunks
 
     title = f"Fitting {task.method} to {len(rows.x):,} rows"
-    progress = chunks.watching(partial(_show_steps, stage, title, task.estimator.info.objective), short=False)
+    progress = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
     if folder is not None:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
         arguments |= run_arguments(task.estimator, title, stage, folder, **options)
@@ -198,7 +198,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     return bool(warned)
 
 
-def _show_steps(stage: Stages, title: str, objective: str | None, progress: Any) -> None:
+def show_steps(stage: Stages, title: str, objective: str | None, progress: Any) -> None:
     """Show the progress of a fit in chunks."""
     from jaxcluster.estimators.progress import left_in_words
 

@@ -137,6 +137,8 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
     links = {"must_link": opt.MustLink, "cannot_link": opt.CannotLink}
     annotations |= {name: hint for name, hint in links.items() if name in taken}
     annotations |= {"labels": opt.Labels} if info.takes_classes else {}
+    annotations |= {"distributed": opt.Distributed} if info.takes_mesh else {}
+    annotations |= {"stream": opt.Stream, "max_memory": opt.MaxMemory} if info.takes_sources else {}
     annotations |= {"resume": opt.Resume, "tensorboard": opt.TensorBoard} if info.family == "deep" else {}
     kind = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in annotations.items()]
@@ -304,6 +306,9 @@ def unknown_option(method: str | None, option: str) -> str | None:
         "--cannot-link": f"--cannot-link means nothing to {method}; constrained-kmeans takes it.",
         "--resume": f"--resume means nothing to {method}, which trains no network.",
         "--tensorboard": f"--tensorboard means nothing to {method}, which trains no network.",
+        "--stream": f"{method} needs all rows in memory: leave out --stream; kmeans and gmm take it.",
+        "--max-memory": f"{method} needs all rows in memory: leave out --max-memory; kmeans and gmm take it.",
+        "--distributed": f"{method} runs in one process: leave out --distributed.",
     }
     if option in ("-k", *messages):
         return messages["--k" if option == "-k" else option]

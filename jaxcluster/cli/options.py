@@ -170,6 +170,26 @@ Seed = Annotated[
 Out = Annotated[
     Path, typer.Option(metavar="DIR", show_default=False, help="The folder to write the run to: a new one.")
 ]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream", rich_help_panel=METHOD, help="Read the rows of .npy and .parquet files block by block in each step."
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        rich_help_panel=METHOD,
+        help="--stream for rows that take more than this, such as 900MiB or 4GB.",
+    ),
+]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed", rich_help_panel=METHOD, help="Join a job that Slurm, Open MPI or Kubernetes has started."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace what an earlier run wrote there.")
 ]

@@ -10,6 +10,9 @@ from typing import Any
 
 from jaxcluster.cli.errors import UserError, one_line
 
+ADDRESS = "JAXCLUSTER_ADDRESS"
+"""Environment variable of `jaxcluster.distributed`, whose import takes longer than an error should."""
+
 COMPILATION = "/jax/core/compile/"
 """Prefix of the events of JAX that trace, lower and compile a program."""
 
@@ -51,6 +54,32 @@ def start() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names what is not installed
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(f"JAX finds no device with JAX_PLATFORMS={asked!r}: {one_line(error)}.") from error
+
+
+def joined_by_launch(method: str) -> bool:
+    """True in a process of `jaxcluster launch`; the method must take rows that are spread over processes.
+
+    Raises:
+        UserError: it does not.
+    """
+    if ADDRESS not in os.environ:
+        return False
+    from jaxcluster.estimators import ESTIMATORS
+
+    if not ESTIMATORS.info(method).takes_mesh:
+        known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_mesh)
+        raise UserError(f"{method} runs in one process. Methods for several are {known}.")
+    return True
+
+
+def join() -> None:
+    """Join the job of several processes, before JAX starts."""
+    from jaxcluster import distributed
+
+    try:
+        distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(one_line(error)) from error
 
 
 def versions() -> dict[str, str]:

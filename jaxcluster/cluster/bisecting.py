@@ -34,6 +34,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.processes import agree_on_status
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import is_sparse
@@ -202,7 +203,8 @@ def fit_framed(
     else:
         fitted, unresolved = _fit(static, key, prepared.points, tol, max_steps)
     fitted = finalize(fitted, prepared, BisectingState.leave, length=2, weight=1)
-    return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
+    fitted = with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False)
+    return agree_on_status(fitted, mesh), prepared.frame
 
 
 def predict(state: BisectingState, x: Any, *, frame: Frame | None = None) -> Int[Array, " n"]:

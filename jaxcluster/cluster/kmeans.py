@@ -43,6 +43,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.processes import agree_on_status
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
@@ -200,7 +201,8 @@ def fit_framed(
     if constraints.active is not None:
         centers = _zero_inactive(centers, constraints.active)
     fitted = fitted._replace(state=fitted.state._replace(centers=centers))
-    return with_precision_status(fitted, x, prepared.frame, unresolved), prepared.frame
+    fitted = with_precision_status(fitted, x, prepared.frame, unresolved)
+    return agree_on_status(fitted, mesh), prepared.frame
 
 
 @over_blocks

@@ -185,6 +185,8 @@ def fit_framed(
     key = validation.check_key(key)
     x, k = check_sparse_samples(x, k, axis_name)
     axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
+    if mesh is not None and mesh.is_multi_process:
+        raise ValueError("mini-batches are drawn in one process: pass a mesh of its own devices, or fit k-means.")
     n_local = x.shape[0]
     n = n_local if axis_name is None or mesh is not None else n_local * jax.lax.axis_size(axis_name)
     batch_size = validation.check_count("batch_size", batch_size)

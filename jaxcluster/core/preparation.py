@@ -31,6 +31,7 @@ from jaxcluster.core.frame import (
     traced_frame,
 )
 from jaxcluster.core.messages import warn
+from jaxcluster.core.processes import localize
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import row_sharding
 from jaxcluster.core.sparse_input import check_rows, check_values, pack
@@ -68,6 +69,7 @@ class Prepared(NamedTuple):
         dtype: dtype of results: float64 where the samples are float64 or integers in NumPy, else the dtype of the
             computation.
         narrowed: True if samples may have lost digits in the frame, as JAX computes in float32.
+        is_part: True if the samples are those of one of several processes.
     """
 
     points: Points
@@ -76,10 +78,15 @@ class Prepared(NamedTuple):
     unit_weights: bool
     dtype: np.dtype
     narrowed: bool = False
+    is_part: bool = False
 
     def unscale(self, value: Any, *, length: int = 0, weight: int = 0) -> Published:
         """`Frame.unscale` in the dtype of results."""
         return self.frame.unscale(value, length=length, weight=weight, dtype=self.dtype)
+
+    def local(self) -> Prepared:
+        """The same with the points of this process alone."""
+        return self._replace(points=jax.tree.map(localize, self.points)) if self.is_part else self
 
     def unpad(self, per_row: Published, *, axis: int = -1) -> Published:
         """Per-sample result without its padding."""
@@ -109,7 +116,8 @@ def prepare(
         axis_name: mapped axis over which the samples are sharded.
         frame: frame of a fit, for samples to compare with it; its exponent is lowered for samples beyond its range.
         unit_rows: True if only directions matter (cosine): each sample is scaled by its own power of two, not centered.
-        mesh: mesh over whose devices concrete dense samples are spread.
+        mesh: mesh over whose devices concrete dense samples are spread; where it spans processes, the samples are those
+            of this one.
 
     Returns:
         `Prepared` samples.
@@ -131,6 +139,12 @@ def prepare(
     device = next(iter(x.devices())) if isinstance(x, jax.Array) else None
     place = device if mesh is None else row_sharding(mesh)
     center = center and not unit_rows
+    if mesh is not None and mesh.is_multi_process:
+        from jaxcluster.core.parts import prepare_part  # which imports this module
+
+        if missing:
+            raise ValueError("missing=True is not supported over several processes: impute the rows first.")
+        return prepare_part(np.asarray(x), weights, center, frame, unit_rows, published_dtype(x), mesh)
     return _prepare_host(np.asarray(x), weights, center, missing, frame, unit_rows, published_dtype(x), place)
 
 
@@ -184,11 +198,11 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, plac
     weights, weight_exponent = scaled_weights(weights)
     out = aligned((rows, d), dtype)
     if unit_rows:
-        _range(x, missing)
+        entry_range(x, missing)
         frame, exponents = Frame(np.zeros(d, published)), row_exponents(x)
         _by_blocks(x, lambda rows: enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
     else:
-        frame = _enter_rows(x, weights, center, missing, frame, published, out)
+        frame = enter_rows(x, weights, center, missing, frame, published, out)
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
     weight, unit_weights = _padded_weights(weights, n, dtype, rows)
@@ -237,13 +251,13 @@ def _prepare_sparse(x, weights, frame, unit_rows):
     return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
 
 
-def _enter_rows(x, weights, center, missing, frame, published, out):
+def enter_rows(x, weights, center, missing, frame, published, out):
     """Write samples into ``out`` in a frame, by default their own, and return the frame."""
     # A sample nearly always determines the frame of all, so that these are read once: the least and the greatest entry
     # are computed on the way, and if they require another exponent, all samples are mapped again.
     sample, fitted_frame = sample_rows(x, weights), frame
     long, finite = x.dtype.kind in "iu" and x.dtype.itemsize == 8, np.isfinite(sample).all()
-    extremes = _range(x, missing, every_column=fitted_frame is None) if long or not finite else None
+    extremes = entry_range(x, missing, every_column=fitted_frame is None) if long or not finite else None
     origin, spread = center_and_spread(sample, x, center) if fitted_frame is None else (None, None)
 
     def frame_between(least, most):
@@ -267,7 +281,7 @@ def _enter_rows(x, weights, center, missing, frame, published, out):
         enter(frame, np.longdouble if long and max(map(abs, extremes)) > MAX_EXACT_INTEGER else None)
         return frame
     guess = frame_between(sample.min(), sample.max())  # nearly always the frame
-    frame = frame_between(*_range(x, missing, every_column=fitted_frame is None, by_block=enter(guess)))
+    frame = frame_between(*entry_range(x, missing, every_column=fitted_frame is None, by_block=enter(guess)))
     if frame.exponent != guess.exponent:
         enter(frame)
     return frame
@@ -288,7 +302,7 @@ def enter_block(x, origin, exponent, out):
             np.subtract(np.ldexp(x, exponent), np.ldexp(origin, exponent), out=out, casting="same_kind")
 
 
-def _range(x, missing, *, every_column=True, by_block=None):
+def entry_range(x, missing, *, every_column=True, by_block=None):
     """Least and greatest entry, NaN ignored if missing values are accepted; raises ValueError for other values.
 
     Args:

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
 from jaxcluster.core.fold import MAX, all_reduce
+from jaxcluster.core.processes import localize, replicate
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.types import Array, Bool, Fit, Int
 
@@ -75,7 +76,6 @@ def rows_of(mesh: Mesh) -> Rows:
     return Rows(PartitionSpec(axis_of(mesh)), PartitionSpec())
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def solve_over_rows(
     solve: Callable[..., Any], static: Any, mesh: Mesh, in_specs: Any, out_specs: Any, *arguments: Any
 ) -> Any:
@@ -86,8 +86,16 @@ def solve_over_rows(
         static: its hashable options.
         mesh: of one axis.
         in_specs, out_specs: of the arguments and the result, made of `Rows`.
-        arguments: of the kernel.
+        arguments: of the kernel. Where the mesh spans processes, the result has the rows of this one.
     """
+    if not mesh.is_multi_process:
+        return _spread(solve, static, mesh, in_specs, out_specs, *arguments)
+    arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), arguments)
+    return jax.tree.map(localize, _spread(solve, static, mesh, in_specs, out_specs, *arguments))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _spread(solve, static, mesh, in_specs, out_specs, *arguments):
     return jax.shard_map(partial(solve, static), mesh=mesh, in_specs=in_specs, out_specs=out_specs)(*arguments)
 
 

@@ -105,7 +105,8 @@ def silhouette_samples(
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
     X, encoded = _check_samples(X, labels, "silhouette_samples", sparse=metric != PRECOMPUTED)
-    check_mesh(mesh, X)
+    if check_mesh(mesh, X) is not None and mesh.is_multi_process:
+        raise ValueError("silhouettes are computed in one process: pass a mesh of its own devices.")
     if is_sparse(X):
         return _host_silhouettes(distances_to_all(X, metric), encoded).astype(published_dtype(X.data))
     X = np.asarray(X)

@@ -216,7 +216,7 @@ def fit_framed(
         fitted, far = _solve_in_chunks(static, *arguments, np.negative)
     else:
         fitted, far = _solve(static, *arguments)
-    public = _finalize(options, fitted, far, x, prepared, ridge)
+    public = _finalize(options, fitted, far, x, prepared.local(), ridge)
     means = None if validation.is_traced(fitted, frame) else wide_means(fitted.state.means, frame)
     return FramedFit(public, frame, means)
 

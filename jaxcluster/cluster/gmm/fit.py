@@ -186,7 +186,7 @@ def fit_framed(
         solution = solve_in_chunks(static, *arguments, shown)
     else:
         solution = solve(static, *arguments)
-    return finalize(options, solution, x, prepared, ridge)
+    return finalize(options, solution, x, prepared.local(), ridge)
 
 
 def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:

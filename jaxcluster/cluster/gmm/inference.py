@@ -470,17 +470,17 @@ def correct_rounding(
     means = np.array(state.means, np.float64)
     if not prepared.narrowed:
         return fitted.status, means
-    status, (k, d) = np.array(fitted.status), means.shape[-2:]
-    eps = float(jnp.finfo(prepared.points.x.dtype).eps)
+    status, (k, d), eps = np.array(fitted.status), means.shape[-2:], float(jnp.finfo(prepared.points.x.dtype).eps)
     weight = np.asarray(prepared.points.weight)[: prepared.n]
-    # Coordinates are rounded by up to eps/2 of themselves. Means and deviations show for which components this matters;
-    # only their samples are examined.
-    for at in np.ndindex(status.shape):
+    for at in np.ndindex(status.shape):  # coordinates are rounded by eps/2: samples where this matters are examined
         covariances = np.asarray(state.covariances[at], np.float64)
         covariances = covariances[0] if covariance_type.name == "tied" else covariances
         deviations = np.sqrt(np.maximum(variances_of(covariance_type, covariances, k, d), 0))
         suspect = (eps * np.abs(means[at]) > MAX_ROUNDING_RATIO * deviations).any(axis=1)
-        for j in np.flatnonzero(suspect):
+        # One of several processes does not see all samples: there the state alone decides, alike in all of them.
+        if prepared.is_part and suspect.any() and status[at] != Status.NOT_FINITE:
+            status[at] = Status.PRECISION
+        for j in () if prepared.is_part else np.flatnonzero(suspect):
             assigned = np.flatnonzero((np.asarray(labels[at]) == j) & (weight > 0))
             if not assigned.size:
                 continue
@@ -495,6 +495,6 @@ def correct_rounding(
 def _rounding_errors(x, prepared, assigned):
     """Samples of the caller, and their rounding errors in the frame; both 0 for missing values."""
     rows, frame = np.asarray(x)[assigned], prepared.frame
-    wide = rows.astype(np.longdouble) - np.asarray(frame.origin).astype(np.longdouble)
-    errors = np.ldexp(wide, frame.exponent) - np.asarray(prepared.points.x)[assigned]
+    wide = np.ldexp(rows.astype(np.longdouble) - np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
+    errors = wide - np.asarray(prepared.points.x)[assigned]
     return np.nan_to_num(rows), np.nan_to_num(errors).astype(np.float64)

@@ -1,0 +1,212 @@
+"""Fits of several processes, on one machine or many: the same estimators, with ``mesh=`` over the devices of all.
+
+Each process passes its own rows and gets their labels; centers and other results are the same in all of them. `launch`
+starts processes on this machine; Slurm, Open MPI and Kubernetes start them on many.
+
+>>> from jaxcluster import distributed
+>>> distributed.is_first(), distributed.count()
+(True, 1)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from jaxcluster.core import signals
+from jaxcluster.core.processes import gather, gather_rows
+
+__all__ = [
+    "LaunchError",
+    "count",
+    "gather",
+    "gather_rows",
+    "has_joined",
+    "index",
+    "initialize",
+    "is_first",
+    "launch",
+    "leave",
+]
+
+ADDRESS, COUNT, INDEX = "JAXCLUSTER_ADDRESS", "JAXCLUSTER_PROCESSES", "JAXCLUSTER_PROCESS"
+"""Environment variables by which `launch` tells a process of its job."""
+
+START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 60, 10, 20
+"""Time to wait for all processes at the start, for a sign of life of each, and for all of them at the end."""
+
+SPARE_SECONDS = 10
+"""Time beyond ``start_timeout`` after which XLA would abort the process itself."""
+
+POLL_SECONDS, GRACE_SECONDS = 0.1, 5.0
+"""Time between two looks at the processes, and time that one has to end before it is killed."""
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class LaunchError(RuntimeError):
+    """A job that did not end well; the message names the process."""
+
+
+def initialize(
+    address: str | None = None,
+    processes: int | None = None,
+    index: int | None = None,
+    *,
+    expected: int | None = None,
+    start_timeout: int = START_SECONDS,
+    heartbeat_timeout: int = HEARTBEAT_SECONDS,
+    shutdown_timeout: int = SHUTDOWN_SECONDS,
+) -> None:
+    """Join the job, before anything is computed; afterwards `jaxcluster.sharding.row_mesh` has the devices of all.
+
+    An exception that nobody catches ends this process at once, and so the job: the others would wait for it.
+
+    Args:
+        address: "host:port" of the first process; None for that of `launch`, of Slurm, Open MPI or Kubernetes.
+        processes: number of processes; None as ``address``.
+        index: number of this process, from 0; None as ``address``.
+        expected: number of processes that the job must have, where it is found out; None for any.
+        start_timeout: seconds to wait for all processes.
+        heartbeat_timeout: seconds without a sign of life after which a process counts as dead, and the job ends.
+        shutdown_timeout: seconds that a process waits at its end for the others.
+
+    Raises:
+        ValueError: no address was given, and no job was found.
+        RuntimeError: the job has more or fewer processes than were asked for. Where not all of them come in time, the
+            process says so and ends with exit code 1.
+    """
+    if address is None and ADDRESS in os.environ:
+        address, processes, index = os.environ[ADDRESS], int(os.environ[COUNT]), int(os.environ[INDEX])
+    timeouts: dict[str, Any] = {
+        "initialization_timeout": start_timeout + SPARE_SECONDS,
+        "heartbeat_timeout_seconds": heartbeat_timeout,
+        "shutdown_timeout_seconds": shutdown_timeout,
+    }
+    # XLA's own end of a job that is not complete is an abort with a stack of C++.
+    watch = threading.Timer(start_timeout, _end_incomplete, (address, processes, start_timeout))
+    watch.daemon = True
+    watch.start()
+    try:
+        jax.distributed.initialize(address, processes, index, **timeouts)
+    except ValueError as error:
+        raise ValueError(
+            "no job of several processes was found: neither Slurm, Open MPI nor Kubernetes has started this one. Pass "
+            "address=, processes= and index=, or start it by jaxcluster launch."
+        ) from error
+    finally:
+        watch.cancel()
+    wanted = expected if expected is not None else processes
+    if wanted is not None and jax.process_count() != wanted:
+        raise RuntimeError(f"the job has {jax.process_count()} processes, and {wanted} were asked for.")
+    sys.excepthook = _end_on_error
+
+
+def _end_incomplete(address, processes, seconds):
+    of = "" if processes is None else f" of {processes}"
+    where = "" if address is None else f" at {address}"
+    print(f"jaxcluster: not all processes{of} came within {seconds} seconds{where}.", file=sys.stderr)
+    leave(1)
+
+
+def _end_on_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)
+    leave(1)
+
+
+def leave(code: int) -> None:
+    """End this process at once, without waiting for the others, which its end ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def count() -> int:
+    """Number of processes of the job; 1 without one."""
+    return jax.process_count()
+
+
+def index() -> int:
+    """Number of this process in the job, from 0."""
+    return jax.process_index()
+
+
+def has_joined() -> bool:
+    """True in a process that `initialize` has made one of a job."""
+    return sys.excepthook is _end_on_error
+
+
+def is_first() -> bool:
+    """True in the one process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def launch(command: Sequence[str], processes: int, *, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command as several processes of one job on this machine, on its CPU, until all have ended.
+
+    Each process finds its job by `initialize`. Where one ends with an error or is killed, the others are ended.
+
+    Args:
+        command: program and arguments, the same for each process.
+        processes: their number.
+        environment: variables beside those of this process.
+
+    Raises:
+        LaunchError: a process ended with an error, or was killed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = {"JAX_PLATFORMS": "cpu", **os.environ, **(environment or {}), ADDRESS: address, COUNT: str(processes)}
+    started = [
+        subprocess.Popen(list(command), env={**shared, INDEX: str(number)}, stdin=subprocess.DEVNULL)
+        for number in range(processes)
+    ]
+    try:
+        _wait(started)
+    finally:
+        _end(started)
+
+
+def _wait(started):
+    """Wait until all processes have ended well.
+
+    Raises:
+        LaunchError: one has not.
+    """
+    while True:
+        signals.check_stopped()
+        codes = [process.poll() for process in started]
+        for number, code in enumerate(codes):
+            if code:
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                raise LaunchError(f"process {number} of {len(started)} {how}, so the others were ended.")
+        if all(code == 0 for code in codes):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _end(started: Sequence[Any]) -> None:
+    """End the processes that still run: by SIGTERM, and by SIGKILL those that do not answer."""
+    running = [process for process in started if process.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,46 @@
+"""Jobs of several processes: the answer of one process, and the end of a job in which one is killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import call, read_labels
+from job_problems import MODELS, rows
+from tolerances import assert_near
+
+from jaxcluster import distributed
+
+HELPERS = Path(__file__).parent / "helpers"
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(HELPERS), str(Path(__file__).parents[1])])}
+
+
+def test_two_processes_equal_one_until_one_is_killed(tmp_path):
+    out = tmp_path / "results.npz"
+    command = [sys.executable, str(HELPERS / "part_of_a_job.py"), str(out)]
+    with pytest.raises(distributed.LaunchError, match="process 1 of 2 was killed by SIGKILL, so the others were ended"):
+        distributed.launch(command, 2, environment=ENVIRONMENT)
+    ended = time.time()
+    x, weights = rows()
+    with np.load(out) as results:
+        for name, make in MODELS.items():
+            single = make().fit(x, sample_weight=weights if name == "gmm" else None)
+            np.testing.assert_array_equal(results[name], single.labels_)
+            means = getattr(single, "cluster_centers_", getattr(single, "means_", None))
+            assert_near(results[f"{name}_means"] - 1e6, means - 1e6, "coordinates")
+    assert ended - out.stat().st_mtime < 30
+
+
+def test_launched_fits_write_one_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    x, _ = rows()
+    np.save(tmp_path / "rows.npy", x)
+    call("fit", "kmeans", tmp_path / "rows.npy", "--k", 4, "--out", tmp_path / "one", "--no-report", "--n-init", 1)
+    call("launch", "--", "fit", "kmeans", tmp_path / "rows.npy", "--k", 4, "--out", tmp_path / "two", "--n-init", 1)
+    np.testing.assert_array_equal(*(read_labels(tmp_path / run / "labels.csv") for run in ("one", "two")))
+    call("predict", tmp_path / "two", tmp_path / "rows.npy", "--out", tmp_path / "labels.csv")
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.csv"), read_labels(tmp_path / "two" / "labels.csv"))
