@@ -189,13 +189,22 @@ def _wait(started):
     while True:
         signals.check_stopped()
         codes = [process.poll() for process in started]
-        for number, code in enumerate(codes):
-            if code:
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                raise LaunchError(f"process {number} of {len(started)} {how}, so the others were ended.")
+        if any(codes):
+            # The end of one ends the others soon: the cause is a signal of someone else, before an error, before an
+            # abort of XLA, which misses a process.
+            number, code = min(enumerate(codes), key=lambda each: _rank(each[1]))
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise LaunchError(f"process {number} of {len(started)} {how}, so the others were ended.")
         if all(code == 0 for code in codes):
             return
         time.sleep(POLL_SECONDS)
+
+
+def _rank(code: int | None) -> int:
+    """Order of exit codes as the cause of the end of a job."""
+    if not code:
+        return 3
+    return 1 if code > 0 else 2 if code == -signal.SIGABRT else 0
 
 
 def _end(started: Sequence[Any]) -> None:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -27,6 +27,13 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     plt.close("all")
     assert {"model", "fit", "many", "grid", "gradient"} <= names.keys()
     assert (tmp_path / "digits-model").is_dir()
+
+
+@pytest.mark.parametrize("page", ["streaming", "devices"])
+def test_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("python", (ROOT / "docs" / f"{page}.md").read_text()):
+        exec(compile(block, f"{page}.md", "exec"), {})
 
 
 def test_shell_commands_run_in_order(tmp_path, monkeypatch):

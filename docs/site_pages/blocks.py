@@ -24,7 +24,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1]
 
 PAGES = ("index.md", "start.md", "walks.md", "guide/*.md")
-"""Pages whose code runs here; that of README, `tables.md` and `streaming.md` runs in the tests."""
+"""Pages whose code runs here; that of README, `tables.md`, `streaming.md` and `devices.md` runs in the tests."""
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

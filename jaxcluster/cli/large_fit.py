@@ -84,13 +84,10 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
         job: the rows are spread over the processes of a job, else they are read block by block.
         quiet: print nothing but warnings and errors.
     """
+    from jaxcluster import distributed
     from jaxcluster.cli import console
 
-    first = True
-    if job:
-        from jaxcluster import distributed
-
-        first = distributed.is_first()
+    first = not job or distributed.is_first()
     quiet = quiet or not first
     place = claimed_folder(task.out, overwrite=task.overwrite) if first else nullcontext()
     with place as claim, console.stages(quiet) as stage:
@@ -101,7 +98,9 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
         labels = _fit(stage, task, source, job)
         if claim is not None:
             with claim.folder() as folder, stage("write", "Writing"), user_errors():
-                scores = _write(folder, task, source, labels, stage, job)
+                scores = _write(folder, task, source, labels, stage)
+    if job:
+        distributed.gather(0)  # the others wait for the run to be written, for as long as that takes
     if first:
         printer = console.stdout(quiet)
         found = runs.clusters_and_noise(labels)[0]
@@ -120,6 +119,7 @@ def _fit(stage: Stages, task: FitTask, source: RowSource, job: bool) -> np.ndarr
     """Labels of all rows of a fit that leaves its results in the estimator."""
     import numpy as np
 
+    from jaxcluster import distributed, sharding
     from jaxcluster.cli.fit_pipeline import show_steps
     from jaxcluster.core import chunks
 
@@ -128,8 +128,6 @@ def _fit(stage: Stages, task: FitTask, source: RowSource, job: bool) -> np.ndarr
     with stage("fit", title), user_errors(), watch:
         if not job:
             return task.estimator.fit(source).labels_
-        from jaxcluster import distributed, sharding
-
         count = distributed.count()
         if source.shape[0] < count:
             raise UserError(f"{source.name} has {source.shape[0]} rows for {count} processes. Start fewer of them.")
@@ -138,9 +136,11 @@ def _fit(stage: Stages, task: FitTask, source: RowSource, job: bool) -> np.ndarr
         return distributed.gather_rows(task.estimator.fit(part).labels_)
 
 
-def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: Stages, job: bool) -> dict[str, float]:
+def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: Stages) -> dict[str, float]:
     """Write the run; the scores that the fit has computed."""
     import numpy as np
+
+    from jaxcluster import distributed
 
     estimator = task.estimator
     scores = {name.rstrip("_"): float(getattr(estimator, name)) for name in estimator.info.reported}
@@ -158,18 +158,12 @@ def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: S
         "scaling": {"how": "none", "shift": None, "factor": None},
         "versions": runtime.versions(),
         "device": runtime.device(),
-        "processes": _processes() if job else 1,
+        "processes": distributed.count(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": dict(stage.seconds),
     }
     write_config(folder, config)
     return scores
-
-
-def _processes() -> int:
-    from jaxcluster import distributed
-
-    return distributed.count()
 
 
 def _describe(task: FitTask, source: RowSource) -> dict[str, Any]:

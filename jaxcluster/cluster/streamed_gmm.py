@@ -35,7 +35,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.iterate import status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import Stream, evenly, host_fit, mean_variance
+from jaxcluster.core.streaming import StepWatch, Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.types import Array, Float, KeyArray, Points, Status
 
@@ -92,17 +92,15 @@ def fit_framed(
     for run in range(1 if initial.complete else n_init):
         run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
         mixture, collapsed = _initial(options, checked.method, k, run_key, sample, initial, params.reg)
-        fitted = _run(
-            stream,
-            options,
-            params,
-            em.init_state(mixture, collapsed, initial.previous_bound),
-            float(tol),
-            int(max_steps),
-        )
+        watch = StepWatch(int(max_steps), partial(_shown, stream.frame, n_observed, ridge))
+        start = em.init_state(mixture, collapsed, initial.previous_bound)
+        fitted = _run(stream, options, params, start, float(tol), int(max_steps), watch)
         if best is None or fitted[0].state.lower_bound > best[0].state.lower_bound:
             best = fitted
+        if not watch.goes_on():
+            break
     fitted, _, far = best
+    fitted = fitted._replace(status=np.int32(watch.status(fitted.status)))
     return _published(stream, options, ridge, fitted, far, n_observed)
 
 
@@ -118,21 +116,29 @@ def _parameters(stream, options, reg):
     return params, stream.d if not options.missing else float(observed / weight)
 
 
-def _run(stream, options, params, state, tol, max_steps):
+def _shown(frame, n_observed, ridge, history):
+    """Lower bounds in the caller's units, of objectives in the frame."""
+    return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, frame, dtype=np.dtype(float))
+
+
+def _run(stream, options, params, state, tol, max_steps, watch):
     """EM from initial parameters: a `Fit` in the frame, the log-likelihood, and the mask of far samples."""
     steps, history = 0, []
     while True:
-        while float(state.residual) > tol and steps < max_steps:
+        while float(state.residual) > tol and steps < max_steps and watch.goes_on():
             state = _step(stream, options, params, state)
             steps += 1
             history.append(float(state.objective))
+            watch.add(steps, history[-1])
         # As in memory: after a plateau the mixture of the last M-step may be much better than the bound before it.
         log_likelihood, (labels, far) = stream.fold(partial(_label, options), state.mixture)
         log_likelihood = log_likelihood / float(params.total)
         bound = float(state.lower_bound)
         change = abs(log_likelihood - bound)
         unfinished = change > tol + float(em.bound_slack(jnp.asarray(bound, stream.compute_dtype)))
-        if not (unfinished and steps < max_steps and float(state.residual) <= tol and float(state.bound_decrease) == 0):
+        if watch.interrupted or not (
+            unfinished and steps < max_steps and float(state.residual) <= tol and float(state.bound_decrease) == 0
+        ):
             break
         state = state._replace(residual=jnp.asarray(change, stream.compute_dtype))
     public, status = _finish(options, state, jnp.int32(steps), jnp.asarray(log_likelihood, stream.compute_dtype), tol)

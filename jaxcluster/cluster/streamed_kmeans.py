@@ -34,7 +34,7 @@ from jaxcluster.cluster.seeding import (
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import Stream, evenly, host_fit, mean_variance
+from jaxcluster.core.streaming import StepWatch, Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -110,23 +110,28 @@ def fit_framed(
     for run in range(1 if name == FROM_CENTERS else n_init):
         run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
         centers = inside.initial if name == FROM_CENTERS else _seeds(run_key, stream, k, name, options)
-        fitted = _run(stream, np.asarray(centers), options, float(tol), int(max_steps))
+        watch = StepWatch(int(max_steps), partial(stream.frame.unscale, length=0 if spherical else 2, weight=1))
+        fitted = _run(stream, np.asarray(centers), options, float(tol), int(max_steps), watch)
         if best is None or fitted.state.inertia < best.state.inertia:
             best = fitted
+        if not watch.goes_on():
+            best = best._replace(status=np.int32(watch.status(best.status)))
+            break
     return _published(best, stream, options), stream.frame
 
 
-def _run(stream, centers, options, tol, max_steps):
+def _run(stream, centers, options, tol, max_steps, watch):
     """One run from initial centers: a `Fit` in the frame, its state a `StreamedState` without the weights' unit."""
     (stats, squares), labels = stream.fold(partial(_assign, options), centers)
     state = _Step(centers, stats, labels)
     if not options.spherical:
         tol *= mean_variance(stats.weight.sum(), squares, stats.sums.sum(axis=0))
     steps, history = 0, []
-    while _residual(state) > tol and steps < max_steps:
+    while _residual(state) > tol and steps < max_steps and watch.goes_on():
         state = _advance(stream, state, options)
         steps += 1
         history.append(float(state.stats.inertia))
+        watch.add(steps, history[-1])
     if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd_run.run` counts
         steps += 1
         history.append(float(state.stats.inertia))
@@ -139,7 +144,7 @@ def _run(stream, centers, options, tol, max_steps):
     elif (weight <= 0).any():
         status = Status.EMPTY_CLUSTERS
     public = StreamedState(state.centers, np.asarray(inertia), np.asarray(weight), np.asarray(residual))
-    return host_fit(public, (state.labels, unresolved), steps, status, history)
+    return host_fit(public, (state.labels, unresolved), steps, watch.status(status), history)
 
 
 def _advance(stream, state, options):

@@ -137,10 +137,15 @@ def resume(
         if _observers and shown is not None:
             left = (most - steps) * seconds / max(1, steps - before) if unfinished and before else None
             progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
-            for observer, _ in tuple(_observers):
-                observer(progress)
+            tell(progress)
         budget = _next_budget(budget, seconds)
     return fit
+
+
+def tell(progress: Progress) -> None:
+    """Tell all observers of the steps of a loop on the host."""
+    for observer, _ in tuple(_observers):
+        observer(progress)
 
 
 def in_parts(run: Callable[[int, int], object], count: int, work: float) -> None:

@@ -6,6 +6,7 @@ the host, where a sum of many blocks is not rounded.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -15,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, float_dtype
 from jaxcluster.core.frame import Frame, center_and_spread, frame_about, frame_reaching, sample_size, spread_indices
 from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource, SourceError
-from jaxcluster.types import Fit, Points
+from jaxcluster.types import Fit, Points, Status
 
 BLOCK_BYTES = 1 << 25
 """Bytes of a block of rows on the device: large enough that a pass waits for no call, and small beside any memory."""
@@ -71,6 +72,34 @@ class Block(NamedTuple):
 
     rows: slice
     points: Points
+
+
+class StepWatch:
+    """Steps of a fit of a source: observers are told of each, and Ctrl-C ends the fit before the next.
+
+    Args:
+        max_steps: most steps.
+        shown: objective in the frame -> in the caller's units.
+    """
+
+    def __init__(self, max_steps: int, shown: Callable[[np.ndarray], Any]) -> None:
+        self.interrupted = False
+        self._max_steps, self._shown, self._start = max_steps, shown, time.perf_counter()
+
+    def goes_on(self) -> bool:
+        """False if Ctrl-C asks the fit to end with what it has."""
+        self.interrupted = self.interrupted or signals.interrupted()
+        return not self.interrupted
+
+    def add(self, steps: int, objective: float) -> None:
+        """Tell observers of a step."""
+        left = (self._max_steps - steps) * (time.perf_counter() - self._start) / steps
+        shown = np.asarray(self._shown(np.array([objective])))
+        chunks.tell(chunks.Progress(steps, self._max_steps, shown, left or None))
+
+    def status(self, status: Any) -> Any:
+        """Status of the fit: INTERRUPTED if it was, unless it had failed already."""
+        return Status.INTERRUPTED if self.interrupted and status != Status.NOT_FINITE else status
 
 
 def host_fit(state: Any, labels: Any, steps: Any, status: Any, history: Any) -> Fit:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jaxcluster import gmm, kmeans
+from jaxcluster.core import chunks, signals
 from jaxcluster.core.sources import SourceError
 from jaxcluster.core.streaming import Stream
 from jaxcluster.datasets import scan
 from jaxcluster.datasets.base import DataError
+from jaxcluster.types import Status
 
 X = np.random.default_rng(0).normal(size=(101, 3)).astype(np.float32)
 
@@ -121,3 +124,15 @@ def test_values_that_are_not_finite_are_named():
         Stream(scan([x[:50], x[50:]]))
     with pytest.raises(ValueError, match="beyond 2\\^53"):
         Stream(scan(np.array([[2**60], [2**60 + 1]])))
+
+
+@pytest.mark.parametrize("module", [kmeans, gmm])
+def test_a_stopped_fit_of_a_source_keeps_its_state(module, key, monkeypatch):
+    seen = []
+    monkeypatch.setattr(signals, "interrupted", lambda: len(seen) >= 2)
+    with chunks.watching(seen.append):
+        fit = module.fit(key, scan(X), 3, tol=0.0, init=X[:3])
+    assert (int(fit.status), int(fit.steps)) == (Status.INTERRUPTED, 2)
+    assert [progress.steps for progress in seen] == [1, 2]
+    np.testing.assert_allclose(np.abs([progress.objectives[0] for progress in seen]), np.abs(fit.history), rtol=1e-5)
+    np.testing.assert_array_equal(module.predict(fit.state, X), fit.labels)

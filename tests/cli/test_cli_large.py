@@ -1,0 +1,52 @@
+"""Fits of rows that are read block by block: the run is that of the rows in memory."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from command_line import K, N, assert_same_labels, call, refuse, rows_and_species
+
+from jaxcluster.core import chunks, streaming
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("large") / "rows.npy"
+    np.save(path, rows_and_species()[0])
+    return path
+
+
+@pytest.mark.parametrize("words", [("kmeans", "--n-init", 2), ("gmm", "--covariance", "spherical", "--n-init", 1)])
+def test_a_streamed_run_is_that_of_rows_in_memory(words, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1 << 10)  # several blocks
+    seen = []
+    with chunks.watching(seen.append, short=False):
+        call("fit", *words, rows, "--k", K, "--stream", "--out", tmp_path / "stream")
+    call("fit", *words, rows, "--k", K, "--no-report", "--out", tmp_path / "memory")
+    assert_same_labels(tmp_path / "stream" / "labels.csv", tmp_path / "memory" / "labels.csv")
+    read = [json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("stream", "memory")]
+    name = "inertia" if words[0] == "kmeans" else "lower_bound"
+    history = [json.loads(line) for line in (tmp_path / "stream" / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["objective"] == pytest.approx(read[0]["internal"][name], rel=1e-4)
+    assert any(progress.objectives[-1] == pytest.approx(history[-1]["objective"]) for progress in seen)
+    assert read[0]["clusters"] == read[1]["clusters"] == K
+    if words[0] == "gmm":
+        return
+    # The report reads the rows, and finds them to be those of the run.
+    call("report", tmp_path / "stream", "--quiet")
+    assert (tmp_path / "stream" / "report.html").exists()
+
+
+def test_more_rows_than_the_limit_are_streamed(rows, tmp_path):
+    size = N * 4 * 4
+    for most, streamed in (("1KiB", True), (f"{size}", False), ("0.001 MB", True)):
+        out = tmp_path / most.replace(" ", "")
+        call("fit", "kmeans", rows, "--k", K, "--max-memory", most, "--no-report", "--n-init", 2, "--out", out)
+        assert ("processes" in json.loads((out / "config.json").read_text())) == streamed
+    assert "is no size" in refuse("fit", "kmeans", rows, "--k", K, "--max-memory", "much", "--out", tmp_path / "a")
+    line = refuse("fit", "kmeans", rows, "--k", K, "--stream", "--scale", "standard", "--out", tmp_path / "a")
+    assert "--stream takes the rows of .npy and .parquet files as they are: leave out --scale." in line
+    assert "needs all rows in memory" in refuse("fit", "dbscan", rows, "--stream", "--out", tmp_path / "a")
+    assert "runs in one process" in refuse("fit", "dbscan", rows, "--distributed", "--out", tmp_path / "a")
