@@ -16,7 +16,9 @@ def to_mathml(latex: str, *, block: bool = False) -> str:
     """An equation of LaTeX as a MathML element."""
     for name, other in ALIASES.items():
         latex = re.sub(re.escape(name) + r"(?![a-zA-Z])", lambda _, other=other: other, latex)
-    return str(latex2mathml.tex2mathml(latex, as_block=block))
+    element = str(latex2mathml.tex2mathml(latex, as_block=block))
+    # Bars of a norm, and the sign between two distributions, would grow to the height of the whole line.
+    return re.sub(r"<mo([^>]*)>(\s*[‖∥]\s*)</mo>", r'<mo stretchy="false"\1>\2</mo>', element)
 
 
 def visit_inline(writer: Any, node: nodes.Element) -> None:

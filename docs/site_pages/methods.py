@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from functools import cache
 from pathlib import Path
@@ -95,7 +96,7 @@ def code(info: EstimatorInfo, script: Script | None) -> str:
     cells = script.cells() if script else {}
     if not cells:
         clusters = f"{info.clusters}=3, " if info.clusters else ""
-        rows = f"X = jc.datasets.load('blobs:n=300,k=3').x\nmodel = jc.{info.class_name}({clusters})"
+        rows = f'X = jc.datasets.load("blobs:n=300,k=3").x\nmodel = jc.{info.class_name}({clusters})'
         cells = {"Estimator": f"import jaxcluster as jc\n\n{rows}.fit(X)".replace(", )", ")")}
     shell = cells.pop("Shell", "")
     shell = "\n".join(line.removeprefix("# ") for line in shell.splitlines())
@@ -116,6 +117,12 @@ def picture(script: Script | None, *, width: str = "640px", up: str = "../") -> 
     return f":::{{figure}} {place}\n:alt: {script.title}\n:width: {width}\n\n{script.title}.\n:::\n"
 
 
+def about(cls: type) -> str:
+    """The docstring of a class up to its arguments, as Markdown, for a method without a text of its own."""
+    text = (inspect.getdoc(cls) or "").split("\nArgs:")[0].strip()
+    return text.replace("``", "`").replace("*", "\\*") + "\n"
+
+
 def page(name: str, text: str, shown: list[Script]) -> str:
     """The page of one method.
 
@@ -128,7 +135,7 @@ def page(name: str, text: str, shown: list[Script]) -> str:
     own = next((script for script in shown if script.folder == "methods" and script.path.stem == name), None)
     title = name_of(info)
     parts = [f"# {title[:1].upper()}{title[1:]}\n\n`jc.{info.class_name}`: {info.title}.\n", picture(own)]
-    parts += [text or f"{(ESTIMATORS[name].__doc__ or '').split('Args:')[0].strip()}\n"]
+    parts += [text or about(ESTIMATORS[name])]
     parts += [f"## Code\n\n{code(info, own)}", f"## At a glance\n\n{facts(info)}\n{takes(info)}"]
     others = [script for script in shown if script is not own]
     if others:
