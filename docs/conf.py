@@ -35,6 +35,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "jaxcluster"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {"start": [], "index": []}
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "jaxcluster"},
