@@ -33,6 +33,7 @@ _MODULES = {
     "metrics": "jaxcluster.metrics",
     "minibatch": "jaxcluster.cluster.minibatch",
     "model_selection": "jaxcluster.model_selection",
+    "neighbor_embedding": "jaxcluster.cluster.neighbor_embedding",
     "optics": "jaxcluster.cluster.optics",
     "plots": "jaxcluster.plots",
     "report": "jaxcluster.report",

@@ -63,6 +63,13 @@ CLASSES = {
         "Laplacian eigenmaps: an embedding and no clusters, in Python only",
         labels=False,
     ),
+    "neighbor-embedding": ClassEntry(
+        "neighbor_embedding:NeighborEmbedding",
+        "graph",
+        "a map that keeps near neighbors near (UMAP): no clusters, in Python only",
+        labels=False,
+    ),
+    "n2d": ClassEntry("neighbor_embedding:N2D", "graph", "Gaussian mixture on a neighbor embedding of the rows"),
     "dbscan": ClassEntry(
         "density:DBSCAN", "density", "density-based clusters of any shape, for one radius", sparse=True
     ),

@@ -148,6 +148,8 @@ SINGLE_PHASE = {"hidden": (32,), "batch_size": 50, "learning_rate": 0.01}
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectral": {"gamma": 0.05},
     "spectral-embedding": {"affinity": "rbf"},
+    "neighbor-embedding": {"epochs": 20, "init": "pca"},
+    "n2d": {"epochs": 40, "init": "pca", "n_components": 2, "n_init": 2},
     "dbscan": {"eps": 3.0, "min_samples": 5},
     "optics": {"cluster_method": "dbscan", "eps": 3.0},
     "hdbscan": {"min_cluster_size": 20},
