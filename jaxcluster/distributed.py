@@ -194,6 +194,7 @@ def _wait(started):
             # abort of XLA, which misses a process.
             number, code = min(enumerate(codes), key=lambda each: _rank(each[1]))
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            how += " as another one gave no sign of life" if code == -signal.SIGABRT else ""
             raise LaunchError(f"process {number} of {len(started)} {how}, so the others were ended.")
         if all(code == 0 for code in codes):
             return

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from jaxcluster.cli import run as runs
+from jaxcluster.cli.compare import compare
 from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
@@ -118,7 +119,7 @@ def methods() -> None:
     """
 
 
-for command in (predict, embed, profile, report, score, sweep, transport, launch, info):
+for command in (predict, embed, profile, report, compare, score, sweep, transport, launch, info):
     app.command()(command)
 
 

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from jaxcluster.cluster import lloyd, lloyd_run
 from jaxcluster.cluster.lloyd import mean_variance
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
-from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers
+from jaxcluster.cluster.seeding import FROM_CENTERS, INITS, CenterConstraints, seed_centers, seed_in_chunks
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_of, best_run, map_runs
 from jaxcluster.core.fold import all_reduce
@@ -244,12 +244,22 @@ def _fit(static, key, points, tol, max_steps):
 def _fit_in_chunks(static, key, points, tol, max_steps):
     """`_fit` of concrete samples, a call for each split. Where Ctrl-C ends it the clusters that remain are empty."""
     norms, tol, leaves = _root(static, points, tol)
+    work = static.runs * points.x.size * (2 + lloyd_run.PASS_CENTERS)
+    split = _split_in_chunks if chunks.is_long(work, max_steps, points) else _compiled_split
     for s in range(static.k - 1):
-        if signals.interrupted():
-            fitted, unresolved = _finish(static, points, norms, leaves)
-            return fitted._replace(steps=jnp.int32(s), status=jnp.int32(Status.INTERRUPTED)), unresolved
-        leaves = _compiled_split(static, key, points, norms, leaves, jnp.int32(s), tol, max_steps)
+        following = None
+        if not signals.interrupted():
+            following = split(static, key, points, norms, leaves, jnp.int32(s), tol, max_steps)
+        if following is None:
+            return _interrupted(static, points, norms, leaves, s)
+        leaves = following
     return _finish(static, points, norms, leaves)
+
+
+def _interrupted(static, points, norms, leaves, s):
+    """Fit of the first s splits."""
+    fitted, unresolved = _finish(static, points, norms, leaves)
+    return fitted._replace(steps=jnp.int32(s), status=jnp.int32(Status.INTERRUPTED)), unresolved
 
 
 @partial(jax.jit, static_argnums=0)
@@ -258,11 +268,35 @@ def _compiled_split(static, key, points, norms, leaves, s, tol, max_steps):
     return _split(static, jax.random.fold_in(key, s), points, norms, leaves, parent, s, tol, max_steps)
 
 
+def _split_in_chunks(static, key, points, norms, leaves, s, tol, max_steps):
+    """`_compiled_split` of many samples; None where Ctrl-C ends it."""
+    parent, samples = _compiled_samples(static, points, norms, leaves)
+
+    def run(key):
+        centers = seed_in_chunks(key, samples.points, 2, init=static.init)
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
+        return lloyd_run.run_in_chunks(
+            centers, samples, CenterConstraints(), **limits, options=static.lloyd, absolute=True
+        )
+
+    fitted = chunks.best_of_starts(run, jax.random.fold_in(key, s), static.runs)
+    if int(fitted.status) == Status.INTERRUPTED:
+        return None
+    return _compiled_children(static, points, samples, leaves, fitted, parent, s)
+
+
+def _worst_samples(static, points, norms, leaves):
+    parent = _worst(static, leaves)
+    return parent, _samples_of(points, norms, leaves, parent)
+
+
 def _fit_by_splits(static, init, x, prepared, tol, max_steps):
     """`_fit` with a function on the host that returns the initial centers of each split."""
     points = prepared.points
     norms, tol, leaves = _root(static, points, tol)
     for s in range(static.k - 1):
+        if signals.interrupted():
+            return _interrupted(static, points, norms, leaves, s)
         parent = _worst(static, leaves)
         in_parent = np.asarray(prepared.unpad(leaves.labels)) == int(parent)
         leaves = _split(
@@ -320,9 +354,7 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
 
     ``key_or_centers`` is a random key, or (runs, 2, d) initial centers where ``init`` is a function.
     """
-    # Shapes are static, so all samples take part; those of other clusters weigh nothing.
-    in_parent = leaves.labels == parent
-    samples = lloyd.Samples(Points(points.x, jnp.where(in_parent, points.weight, 0)), norms)
+    samples = _samples_of(points, norms, leaves, parent)
     axis_name = static.lloyd.axis_name
 
     def run(key_or_centers):
@@ -336,6 +368,18 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
         fitted = best_of(map_runs(run, key_or_centers))
     else:
         fitted = best_run(run, key_or_centers, static.runs)
+    return _with_children(static, points, samples, leaves, fitted, parent, s)
+
+
+def _samples_of(points, norms, leaves, parent):
+    """All samples, as shapes are static; those of other clusters than the parent weigh nothing."""
+    return lloyd.Samples(Points(points.x, jnp.where(leaves.labels == parent, points.weight, 0)), norms)
+
+
+def _with_children(static, points, samples, leaves, fitted, parent, s):
+    """The tree after a split."""
+    axis_name = static.lloyd.axis_name
+    in_parent = leaves.labels == parent
     pair, side = fitted.state.centers, fitted.state.assignment.labels
     children = jnp.stack([parent, s + 1])
     distance = samples.points.weight * distances_to_assigned(points.x, pair, side)
@@ -350,6 +394,10 @@ def _split(static, key_or_centers, points, norms, leaves, parent, s, tol, max_st
         pairs=leaves.pairs.at[s].set(pair),
         history=leaves.history.at[s].set(jnp.sum(total)),
     )
+
+
+_compiled_samples = jax.jit(_worst_samples, static_argnums=0)
+_compiled_children = jax.jit(_with_children, static_argnums=0)
 
 
 @jax.jit

@@ -84,7 +84,7 @@ class DBSCANState(NamedTuple):
     eps: Float[np.ndarray, ""]
 
 
-@signals.interruptible()
+@signals.stoppable()
 def fit(
     x: Any,
     *,

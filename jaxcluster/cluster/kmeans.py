@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster import lloyd, lloyd_run, streamed_kmeans
-from jaxcluster.cluster.kmeans_state import KMeansState
+from jaxcluster.cluster.kmeans_state import KMeansState, zero_inactive
 from jaxcluster.cluster.lloyd import differentiable_directions, differentiable_means, inertia_of
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import (
@@ -36,8 +36,7 @@ from jaxcluster.cluster.seeding import (
     seed_in_chunks,
 )
 from jaxcluster.core import chunks, memory, signals, validation
-from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
-from jaxcluster.core.dtypes import publish
+from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
 from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
@@ -199,7 +198,7 @@ def fit_framed(
         # The way into the frame and out of it has rounded them.
         centers = constraints.restore_frozen(centers)
     if constraints.active is not None:
-        centers = _zero_inactive(centers, constraints.active)
+        centers = zero_inactive(centers, constraints.active)
     fitted = fitted._replace(state=fitted.state._replace(centers=centers))
     fitted = with_precision_status(fitted, x, prepared.frame, unresolved)
     return agree_on_status(fitted, mesh), prepared.frame
@@ -302,14 +301,13 @@ def sweep(
     )
     shape = (len(ks), n_seeds)
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
-    run = partial(_many_fits, static, len(index), key, prepared.points, tol, max_steps)
-    # Concrete problems are split into parts that run at the same time, a core each.
-    traced = validation.is_traced(key, prepared.points, tol, max_steps)
-    fits = run(counts, index) if traced else map_threaded(run, counts, index)
+    arguments = key, prepared.points, tol, max_steps, counts, index
+    traced = validation.is_traced(*arguments)
+    fits = _many_fits(static, len(index), *arguments) if traced else _split_fits(static, *arguments)
     fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
     fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
     active = np.arange(static.k) < counts.reshape(*shape, 1)
-    fits = fits._replace(state=fits.state._replace(centers=_zero_inactive(fits.state.centers, active)))
+    fits = fits._replace(state=fits.state._replace(centers=zero_inactive(fits.state.centers, active)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
     return with_precision_status(fits, x, prepared.frame, unresolved)
 
@@ -340,6 +338,18 @@ def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
 def _compiled_samples(static, points):
     points = _directions(points, static.spherical)
     return points, lloyd.Samples(points, squared_norms(points.x))
+
+
+def _split_fits(static, key, points, tol, max_steps, counts, index):
+    """`_many_fits` of concrete problems, in parts that run at the same time."""
+
+    def one(count, key):
+        constraints = CenterConstraints(active=jnp.arange(static.k, dtype=jnp.int32) < count)
+        return _fit_in_chunks(static, key, points, constraints, tol, max_steps, None)
+
+    many = partial(_many_fits, static, len(index), key, points, tol, max_steps)
+    work = points.x.size * (static.k + lloyd_run.PASS_CENTERS)
+    return map_fits(many, one, key, counts, work=work, max_steps=max_steps)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -436,13 +446,6 @@ def _directions(points, spherical):
 def _units(metric):
     """Unit of the inertia, for `Frame.unscale`."""
     return {"length": 0 if metric == "cosine" else 2, "weight": 1}
-
-
-def _zero_inactive(centers, active):
-    """Centers, the inactive ones 0."""
-    if validation.is_traced(centers, active):
-        return jnp.where(jnp.asarray(active)[..., None], centers, 0)
-    return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)
 
 
 def _centers_of(state):

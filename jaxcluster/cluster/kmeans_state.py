@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcluster.core import validation
+from jaxcluster.core.dtypes import publish
 from jaxcluster.core.frame import Frame
 from jaxcluster.types import Array, Float
 
@@ -37,3 +42,10 @@ class KMeansState(NamedTuple):
             frame.unscale(self.weight, weight=1),
             frame.unscale(self.residual, length=length),
         )
+
+
+def zero_inactive(centers: Any, active: Any) -> Any:
+    """Centers (…, k, d), those outside of the mask ``active`` (…, k) 0."""
+    if validation.is_traced(centers, active):
+        return jnp.where(jnp.asarray(active)[..., None], centers, 0)
+    return publish(np.where(np.asarray(active)[..., None], np.asarray(centers), 0), centers.dtype)

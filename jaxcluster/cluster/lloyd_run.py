@@ -58,10 +58,11 @@ def run_in_chunks(
     max_steps,
     capacity: int,
     options: LloydOptions,
+    absolute: bool = False,
     shown: Callable[..., Any] | None = None,
 ) -> Fit:
     """`run` of concrete arrays; the arguments are those of `run`, and ``shown`` that of `chunks.resume`."""
-    fit, limit = _compiled_start(options, capacity, False, centers, samples, constraints, tol)
+    fit, limit = _compiled_start(options, capacity, absolute, centers, samples, constraints, tol)
     step = chunks.bind(_step, options, samples, constraints)
     work = step_work(samples, centers.shape[0])
     fit = chunks.resume(step, fit, tol=limit, max_steps=max_steps, work=work, shown=shown)

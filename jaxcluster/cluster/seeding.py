@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import chunks, validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -38,6 +38,9 @@ PARALLEL_ROUNDS = 5
 
 OVERSAMPLING = 2
 """Oversampling factor of k-means‖: candidates drawn in each round, in multiples of k."""
+
+AUTO_RESTARTS = 10
+"""Runs of ``n_init="auto"`` from random samples; the careful seedings are run once."""
 
 SUM_BLOCK = 1024
 """Samples in a block of the two-level cumulative sum that draws are looked up in."""
@@ -213,6 +216,11 @@ def draw_distinct(key: KeyArray, weight: Float[Array, " n"], rows: Any, k: int, 
     return jax.tree.map(lambda leaf: gather_tables(leaf[local], axis_name)[drawn], rows, is_leaf=is_sparse)
 
 
+def is_long_seeding(points: Points, k: int) -> bool:
+    """True if k-means++ of concrete samples may take longer than an answer to Ctrl-C should."""
+    return chunks.is_long(points.x.size * _candidates(k), k, points)
+
+
 def seed_in_chunks(
     key: KeyArray,
     points: Points,
@@ -223,15 +231,28 @@ def seed_in_chunks(
     frozen: Float[Array, "m d"] | None = None,
 ) -> Float[Array, "k d"]:
     """`seed_centers` of concrete samples in chunks. Where Ctrl-C ends them, random samples take the places left."""
-    if init != "k-means++":
-        return _compiled_seeds(key, points, k, init=init, active=active, frozen=frozen)
-    tried, fit = _compiled_first_center(key, points, k, active, frozen, None)
-    step = chunks.bind(_add_center, None, key, points, tried)
-    seeded = chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * _candidates(k))
+    if init == "random":
+        return _compiled_random(key, points, k, frozen=frozen)
+    if init == "k-means++":
+        seeded = _plus_plus_in_chunks(key, points, k, active, frozen)
+    else:
+        keys, (candidates, closest) = _compiled_first_candidate(key, points, frozen, None)
+        for round_key in keys[1:-1]:
+            if signals.interrupted():
+                return _compiled_random(key, points, k, frozen=frozen)
+            rows, closest = _compiled_round(k, None, round_key, points, closest)
+            candidates = jnp.concatenate([candidates, rows])
+        seeded = _plus_plus_in_chunks(keys[-1], _compiled_weights(points, candidates, None), k, active, frozen)
     if int(seeded.status) != Status.INTERRUPTED:
         return seeded.state.centers
-    rest = _compiled_seeds(key, points, k, init="random", active=active, frozen=frozen)
+    rest = _compiled_random(key, points, k, frozen=frozen)
     return jnp.where(jnp.arange(k)[:, None] < seeded.state.number, seeded.state.centers, rest)
+
+
+def _plus_plus_in_chunks(key, points, k, active, frozen):
+    tried, fit = _compiled_first_center(key, points, k, active, frozen, None)
+    step = chunks.bind(_add_center, None, key, points, tried)
+    return chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * _candidates(k))
 
 
 def kmeans_plus_plus(
@@ -315,7 +336,7 @@ def _candidates(k):
     return 2 + int(math.log(k))
 
 
-_compiled_seeds = jax.jit(seed_centers, static_argnums=2, static_argnames="init")
+_compiled_random = jax.jit(random_rows, static_argnums=2)
 _compiled_first_center = jax.jit(_first_center, static_argnums=(2, 5))
 
 
@@ -334,23 +355,41 @@ def kmeans_parallel(
 
     Source: B. Bahmani et al., Scalable K-Means++, VLDB 2012, with a fixed number of draws in each round.
     """
-    keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
-    if frozen is None:
-        first_centers = take_row(points.x, *draw_by_mass(keys[0], points.weight, 1, axis_name), axis_name)
-    else:
-        first_centers = frozen
-    _, closest = nearest(points.x, first_centers)
-    candidates = [first_centers]
+    keys, (first, closest) = _first_candidate(key, points, frozen, axis_name)
+    candidates = [first]
     for round_key in keys[1:-1]:
-        index, is_local = draw_by_mass(round_key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
-        rows = take_row(points.x, index, is_local, axis_name)
-        closest = jnp.minimum(closest, nearest(points.x, rows)[1])
+        rows, closest = _draw_candidates(k, axis_name, round_key, points, closest)
         candidates.append(rows)
-    candidates = jnp.concatenate(candidates)
+    weighted = _weighted_candidates(points, jnp.concatenate(candidates), axis_name)
+    return kmeans_plus_plus(keys[-1], weighted, k, active=active, frozen=frozen)
+
+
+def _first_candidate(key, points, frozen, axis_name):
+    """Keys of the rounds, and the first candidate, or the frozen centers, with the distances of the samples to it."""
+    keys = jax.random.split(key, PARALLEL_ROUNDS + 2)
+    first: Any = frozen
+    if frozen is None:
+        first = take_row(points.x, *draw_by_mass(keys[0], points.weight, 1, axis_name), axis_name)
+    return keys, (first, nearest(points.x, first)[1])
+
+
+def _draw_candidates(k, axis_name, key, points, closest):
+    """Candidates of a round, and the distances of the samples to the nearest of all so far."""
+    index, is_local = draw_by_mass(key, points.weight * closest, max(1, OVERSAMPLING * k), axis_name)
+    rows = take_row(points.x, index, is_local, axis_name)
+    return rows, jnp.minimum(closest, nearest(points.x, rows)[1])
+
+
+def _weighted_candidates(points, candidates, axis_name):
+    """Candidates, each with the weight of the samples nearest to it."""
     labels, _ = nearest(points.x, candidates)
     _, weight = cluster_sums(points, labels, candidates.shape[0])
-    weighted = Points(candidates, all_reduce(weight, axis_name))
-    return kmeans_plus_plus(keys[-1], weighted, k, active=active, frozen=frozen)
+    return Points(candidates, all_reduce(weight, axis_name))
+
+
+_compiled_first_candidate = jax.jit(_first_candidate, static_argnums=3)
+_compiled_round = jax.jit(_draw_candidates, static_argnums=(0, 1))
+_compiled_weights = jax.jit(_weighted_candidates, static_argnums=2)
 
 
 def _distances_to_drawn(x, rows, index, is_local):

@@ -13,6 +13,7 @@ Each E-step is one pass over the source. The host adds the moments of the blocks
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -29,17 +30,27 @@ from jaxcluster.cluster.gmm.inference import (
     mixture_components,
     replace_at,
 )
-from jaxcluster.cluster.gmm.init import CenteredInit, center_init, check_init, initial_mixture, mean_feature_variance
+from jaxcluster.cluster.gmm.init import (
+    CenteredInit,
+    center_init,
+    check_init,
+    cluster_in_chunks,
+    initial_mixture,
+    mean_feature_variance,
+)
 from jaxcluster.cluster.gmm.state import GMMState, public_covariances, ridge_in_frame, to_data_units, wide_means
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.iterate import status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import StepWatch, Stream, evenly, host_fit, mean_variance
+from jaxcluster.core.streaming import PassInterrupted, StepWatch, Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.distance import squared_norms
 from jaxcluster.types import Array, Float, KeyArray, Points, Status
 
 __all__ = ["em_options", "fit_framed"]
+
+LAST_PASS_SECONDS = 0.5
+"""Seconds that a pass for the labels may take after Ctrl-C, which should be answered within a second."""
 
 
 def fit_framed(
@@ -70,7 +81,7 @@ def fit_framed(
         block_bytes: bytes of a block on the device; None for `streaming.BLOCK_BYTES`.
 
     Returns:
-        `FramedFit` with NumPy arrays.
+        `FramedFit` with NumPy arrays. Where Ctrl-C ended the fit and a pass takes long, the labels are -1.
 
     Raises:
         ValueError, TypeError: as `gmm.fit`; `SourceError` for a source that changes or cannot be read.
@@ -91,16 +102,20 @@ def fit_framed(
     best: Any = None
     for run in range(1 if initial.complete else n_init):
         run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
-        mixture, collapsed = _initial(options, checked.method, k, run_key, sample, initial, params.reg)
         watch = StepWatch(int(max_steps), partial(_shown, stream.frame, n_observed, ridge))
+        clustering = None
+        if stream.n > len(stream.sample):  # small sources need no program more
+            clustering = cluster_in_chunks(options, checked.method, run_key, sample, initial, None, k)
+        mixture, collapsed = _initial(options, checked.method, k, run_key, sample, initial, params.reg, clustering)
         start = em.init_state(mixture, collapsed, initial.previous_bound)
-        fitted = _run(stream, options, params, start, float(tol), int(max_steps), watch)
-        if best is None or fitted[0].state.lower_bound > best[0].state.lower_bound:
+        fitted = _run(stream, options, params, start, float(tol), int(max_steps), watch, kept=best is not None)
+        if fitted is not None and (best is None or fitted[0].state.lower_bound > best[0].state.lower_bound):
             best = fitted
-        if not watch.goes_on():
+        if signals.interrupted():
+            best = best[0]._replace(status=np.int32(Status.INTERRUPTED)), *best[1:]
             break
     fitted, _, far = best
-    fitted = fitted._replace(status=np.int32(watch.status(fitted.status)))
+    stream.interruptible = False
     return _published(stream, options, ridge, fitted, far, n_observed)
 
 
@@ -121,28 +136,47 @@ def _shown(frame, n_observed, ridge, history):
     return -to_data_units(history, n_observed, -1 * ridge.log_jacobian, frame, dtype=np.dtype(float))
 
 
-def _run(stream, options, params, state, tol, max_steps, watch):
-    """EM from initial parameters: a `Fit` in the frame, the log-likelihood, and the mask of far samples."""
-    steps, history = 0, []
-    while True:
-        while float(state.residual) > tol and steps < max_steps and watch.goes_on():
-            state = _step(stream, options, params, state)
-            steps += 1
-            history.append(float(state.objective))
-            watch.add(steps, history[-1])
-        # As in memory: after a plateau the mixture of the last M-step may be much better than the bound before it.
-        log_likelihood, (labels, far) = stream.fold(partial(_label, options), state.mixture)
-        log_likelihood = log_likelihood / float(params.total)
-        bound = float(state.lower_bound)
-        change = abs(log_likelihood - bound)
-        unfinished = change > tol + float(em.bound_slack(jnp.asarray(bound, stream.compute_dtype)))
-        if watch.interrupted or not (
-            unfinished and steps < max_steps and float(state.residual) <= tol and float(state.bound_decrease) == 0
-        ):
-            break
-        state = state._replace(residual=jnp.asarray(change, stream.compute_dtype))
+def _run(stream, options, params, state, tol, max_steps, watch, *, kept):
+    """EM from initial parameters: a `Fit` in the frame, the log-likelihood, and the mask of far samples.
+
+    None where Ctrl-C ends it before its first step and a run before is ``kept``.
+    """
+    steps, history, seconds = 0, [], np.inf
+    try:
+        while True:
+            while float(state.residual) > tol and steps < max_steps:
+                begin = time.perf_counter()
+                state = _step(stream, options, params, state)
+                steps, seconds = steps + 1, time.perf_counter() - begin
+                history.append(float(state.objective))
+                watch.add(steps, history[-1])
+            # As in memory: after a plateau the mixture of the last M-step may be much better than the bound before it.
+            log_likelihood, (labels, far) = stream.fold(partial(_label, options), state.mixture)
+            log_likelihood = log_likelihood / float(params.total)
+            bound = float(state.lower_bound)
+            change = abs(log_likelihood - bound)
+            unfinished = change > tol + float(em.bound_slack(jnp.asarray(bound, stream.compute_dtype)))
+            converged = float(state.residual) <= tol and float(state.bound_decrease) == 0
+            if not (unfinished and steps < max_steps and converged):
+                break
+            state = state._replace(residual=jnp.asarray(change, stream.compute_dtype))
+    except PassInterrupted:
+        if steps == 0:
+            if kept:
+                return None
+            raise
+        log_likelihood, (labels, far) = _labels_after_interrupt(stream, options, params, state, seconds)
     public, status = _finish(options, state, jnp.int32(steps), jnp.asarray(log_likelihood, stream.compute_dtype), tol)
     return jax.device_get(host_fit(public, labels, steps, status, history)), log_likelihood, far
+
+
+def _labels_after_interrupt(stream, options, params, state, seconds):
+    """Log-likelihood, labels and far samples by one pass more, if the last one took few ``seconds``; else labels −1."""
+    if seconds > LAST_PASS_SECONDS:
+        return float(state.lower_bound), (np.full(stream.n, -1, np.int32), np.zeros(stream.n, bool))
+    stream.interruptible = False
+    log_likelihood, per_row = stream.fold(partial(_label, options), state.mixture)
+    return log_likelihood / float(params.total), per_row
 
 
 def _step(stream, options, params, state):
@@ -162,7 +196,7 @@ def _published(stream, options, ridge, fitted, far, n_observed):
     """The fit in the caller's coordinates and units."""
     frame, covariance_type = stream.frame, options.covariance_type
     state, labels = fitted.state, _with_far_labels(stream, options, fitted, far)
-    index = _examined(stream)
+    index = _examined(stream, labels)
     status, means = np.asarray(fitted.status), np.asarray(state.means, np.float64)
     if len(index):
         x = stream.rows(index)
@@ -193,9 +227,9 @@ def _with_far_labels(stream, options, fitted, far):
     return labels
 
 
-def _examined(stream):
+def _examined(stream, labels):
     """Indices of samples of positive weight, spread evenly, in which rounding is examined; none without rounding."""
-    if not stream.narrowed:
+    if not stream.narrowed or labels[0] < 0:
         return np.empty(0, int)
     return evenly(np.arange(stream.n) if stream.weights is None else np.flatnonzero(stream.weights))
 
@@ -218,11 +252,19 @@ def _moments(options: em.EMOptions, points: Points) -> Any:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _initial(
-    options: em.EMOptions, method: str, k: int, key: KeyArray, sample: Points, init: CenteredInit, reg: Array
+    options: em.EMOptions,
+    method: str,
+    k: int,
+    key: KeyArray,
+    sample: Points,
+    init: CenteredInit,
+    reg: Array,
+    clustering: Any,
 ) -> Any:
     """`initial_mixture` of the sample."""
     params = em.MStepParams(jnp.sum(sample.weight), reg, None, mean_feature_variance(options, sample))
-    return initial_mixture(options, method, key, sample, em.transpose_points(sample), init, params, k)
+    columns = em.transpose_points(sample)
+    return initial_mixture(options, method, key, sample, columns, init, params, k, clustering)
 
 
 @partial(jax.jit, static_argnums=0)

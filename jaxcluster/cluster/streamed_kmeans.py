@@ -28,13 +28,15 @@ from jaxcluster.cluster.seeding import (
     OVERSAMPLING,
     PARALLEL_ROUNDS,
     check_centers,
+    is_long_seeding,
     kmeans_plus_plus,
     seed_centers,
+    seed_in_chunks,
 )
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.sources import RowSource
-from jaxcluster.core.streaming import StepWatch, Stream, evenly, host_fit, mean_variance
+from jaxcluster.core.streaming import PassInterrupted, StepWatch, Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import distances_to_assigned, matrix_precision, normalize, squared_norms
 from jaxcluster.ops.nearest import nearest
@@ -107,16 +109,23 @@ def fit_framed(
     options = LloydOptions(spherical, stream.unit_weights, matrix_precision(precision))
     inside = constraints.enter(stream.frame, spherical)
     best = None
-    for run in range(1 if name == FROM_CENTERS else n_init):
-        run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
-        centers = inside.initial if name == FROM_CENTERS else _seeds(run_key, stream, k, name, options)
-        watch = StepWatch(int(max_steps), partial(stream.frame.unscale, length=0 if spherical else 2, weight=1))
-        fitted = _run(stream, np.asarray(centers), options, float(tol), int(max_steps), watch)
-        if best is None or fitted.state.inertia < best.state.inertia:
-            best = fitted
-        if not watch.goes_on():
-            best = best._replace(status=np.int32(watch.status(best.status)))
-            break
+    shown = partial(stream.frame.unscale, length=0 if spherical else 2, weight=1)
+    try:
+        for run in range(1 if name == FROM_CENTERS else n_init):
+            run_key = key if n_init == 1 else jax.random.split(key, n_init)[run]
+            centers = inside.initial if name == FROM_CENTERS else _seeds(run_key, stream, k, name, options)
+            watch = StepWatch(int(max_steps), shown)
+            fitted = _run(stream, np.asarray(centers), options, float(tol), int(max_steps), watch)
+            if best is None or fitted.state.inertia < best.state.inertia:
+                best = fitted
+            if fitted.status == Status.INTERRUPTED:
+                best = best._replace(status=fitted.status)
+                break
+    except PassInterrupted:  # before the first step of a run
+        if best is None:
+            raise
+        best = best._replace(status=np.int32(Status.INTERRUPTED))
+    stream.interruptible = False
     return _published(best, stream, options), stream.frame
 
 
@@ -127,24 +136,34 @@ def _run(stream, centers, options, tol, max_steps, watch):
     if not options.spherical:
         tol *= mean_variance(stats.weight.sum(), squares, stats.sums.sum(axis=0))
     steps, history = 0, []
-    while _residual(state) > tol and steps < max_steps and watch.goes_on():
-        state = _advance(stream, state, options)
-        steps += 1
-        history.append(float(state.stats.inertia))
-        watch.add(steps, history[-1])
-    if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd_run.run` counts
-        steps += 1
-        history.append(float(state.stats.inertia))
+    try:
+        while _residual(state) > tol and steps < max_steps:
+            state = _advance(stream, state, options)
+            steps += 1
+            history.append(float(state.stats.inertia))
+            watch.add(steps, history[-1])
+        (inertia, _), unresolved = stream.fold(partial(_evaluate, options), state.centers, per_row=(state.labels,))
+    except PassInterrupted:
+        # Labels and inertia are those of the last whole pass.
+        inertia, unresolved, status = state.stats.inertia, np.zeros(len(state.labels), bool), Status.INTERRUPTED
+    else:
+        status = _status(state, inertia, tol)
+        if state.stable and state.shift > tol and steps < max_steps:  # as `lloyd_run.run` counts
+            steps += 1
+            history.append(float(state.stats.inertia))
+    weight, residual = np.asarray(state.stats.weight), np.asarray(_residual(state))
+    public = StreamedState(state.centers, np.asarray(inertia), weight, residual)
+    return host_fit(public, (state.labels, unresolved), steps, status, history)
+
+
+def _status(state, inertia, tol):
+    """Status of a run that has ended by itself."""
     residual = _residual(state)
-    status = Status.NOT_FINITE if np.isnan(residual) else Status.CONVERGED if residual <= tol else Status.MAX_STEPS
-    (inertia, _), unresolved = stream.fold(partial(_evaluate, options), state.centers, per_row=(state.labels,))
-    weight = state.stats.weight
-    if not np.isfinite(inertia):
-        status = Status.NOT_FINITE
-    elif (weight <= 0).any():
-        status = Status.EMPTY_CLUSTERS
-    public = StreamedState(state.centers, np.asarray(inertia), np.asarray(weight), np.asarray(residual))
-    return host_fit(public, (state.labels, unresolved), steps, watch.status(status), history)
+    if not np.isfinite(inertia) or np.isnan(residual):
+        return Status.NOT_FINITE
+    if (state.stats.weight <= 0).any():
+        return Status.EMPTY_CLUSTERS
+    return Status.CONVERGED if residual <= tol else Status.MAX_STEPS
 
 
 def _advance(stream, state, options):
@@ -206,7 +225,10 @@ def _relocate(stream, state, options):
 def _seeds(key, stream, k, name, options):
     if name == "k-means||":
         return _parallel_seeds(key, stream, k, options)
-    return _seeds_of_sample(name, k, options.spherical, key, stream.sample_points())
+    points = stream.sample_points()
+    if not is_long_seeding(points, k):
+        return _seeds_of_sample(name, k, options.spherical, key, points)
+    return seed_in_chunks(key, _compiled_directions(options, points), k, init=name)
 
 
 def _parallel_seeds(key, stream, k, options):
@@ -231,6 +253,8 @@ def _parallel_seeds(key, stream, k, options):
     active = np.arange(len(candidates)) < count
     weight, _ = stream.fold(partial(_counts, options), candidates, active)
     weighted = Points(jnp.asarray(candidates), jnp.asarray(weight, stream.compute_dtype))
+    if is_long_seeding(weighted, k):
+        return seed_in_chunks(keys[-1], weighted, k, init="k-means++")
     return _seeds_of_candidates(k, keys[-1], weighted)
 
 
@@ -261,6 +285,9 @@ def _published(fitted, stream, options):
 
 def _directions(options, points):
     return Points(normalize(points.x), points.weight) if options.spherical else points
+
+
+_compiled_directions = jax.jit(_directions, static_argnums=0)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -11,10 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.core import chunks, signals
 from jaxcluster.types import Fit, KeyArray
 
 CHUNK_LANES = 32
 """Runs that a CPU takes at once in a vmapped loop."""
+
+
+SINGLE_THREAD = 4
+"""Ratio of the times that a long run takes in a thread of its own, beside others, and on the whole CPU (measured)."""
 
 
 def map_runs(run: Callable[..., Any], *arguments: Any) -> Any:
@@ -57,27 +62,73 @@ def vmap_in_chunks(run: Callable[..., Any]) -> Callable[..., Any]:
     return chunked
 
 
-def map_threaded(run: Callable[..., Any], *arguments: np.ndarray) -> Any:
+def map_threaded(run: Callable[..., Any], *arguments: np.ndarray, most: int | None = None) -> Any:
     """Results of a compiled ``run`` on equal parts of the leading axis of host arrays, in one thread for each core.
 
     For many small runs, which use a fraction of a core each. ``run`` maps over the leading axis of its arguments; all
     parts have one shape, so it compiles once. Accelerators get everything in one call.
 
+    Args:
+        run: function of parts of the arguments.
+        arguments: host arrays of one length.
+        most: most elements of a part on a CPU, for runs that take long: Ctrl-C raises KeyboardInterrupt between parts.
+            None for one part for each thread.
+
     Returns:
         The results of all runs in order, on the host.
     """
-    count = len(arguments[0])
-    parts = min(os.cpu_count() or 1, count) if jax.default_backend() == "cpu" else 1
+    count, on_cpu = len(arguments[0]), jax.default_backend() == "cpu"
+    threads = min(os.cpu_count() or 1, count) if on_cpu else 1
+    parts = threads if most is None or not on_cpu else max(threads, -(-count // most))
     if parts == 1:
         return jax.device_get(run(*arguments))
     size = -(-count // parts)
     # Interleaved, so that parts take equal time.
     order = np.minimum(np.arange(parts * size), count - 1).reshape(size, parts).T
-    with ThreadPoolExecutor(parts) as pool:
-        results = list(pool.map(lambda part: jax.device_get(run(*(each[part] for each in arguments))), order))
+
+    def run_part(part):
+        signals.check_stopped()
+        return jax.device_get(run(*(each[part] for each in arguments)))
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(run_part, order))
     place = np.empty(count, int)
     place[order.ravel()] = np.arange(parts * size)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *results)
+
+
+def map_fits(
+    many: Callable[..., Any],
+    one: Callable[[Any, KeyArray], Any],
+    key: KeyArray,
+    counts: np.ndarray,
+    *,
+    work: float,
+    max_steps: Any,
+) -> Any:
+    """Fits of concrete problems that differ in their numbers of clusters and their keys, on the host.
+
+    Where all together take long on a CPU, Ctrl-C raises KeyboardInterrupt: there is no result without all of them.
+
+    Args:
+        many: (counts, index) -> fits of several problems; ``index`` selects the parts of the key. Compiled.
+        one: (count, part of the key) -> fit of one problem, in chunks.
+        key: random key, split among the problems.
+        counts: numbers of clusters.
+        work: products and sums of a step of one problem.
+        max_steps: most steps of each.
+    """
+    total = len(counts)
+    index = np.arange(total)
+    alone = SINGLE_THREAD * work
+    if jax.default_backend() != "cpu" or not chunks.is_long(alone, max_steps, key):
+        return map_threaded(many, counts, index, most=chunks.runs_at_once(alone * max_steps, total))
+
+    def run(counts, index):
+        fit = one(jnp.int32(counts[0]), chunks.key_of_run(key, total, index[0]))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], fit)
+
+    return map_threaded(run, counts, index, most=1)
 
 
 def best_of(fits: Fit) -> Fit:

@@ -124,21 +124,19 @@ def resume(
     """
     if validation.is_traced(step, fit, tol, max_steps):
         return advance(step, fit, tol=tol, max_steps=max_steps)
-    budget = max(1, int(FIRST_WORK // max(work, 1)))
-    steps, most, unfinished = int(fit.steps), int(max_steps), True
+    budget, steps, most, unfinished = Budget(work), int(fit.steps), int(max_steps), True
     while unfinished:
         if signals.interrupted():
             return fit._replace(status=_interrupted(fit.status))
-        start, before = time.perf_counter(), steps
-        fit = _chunk(step, fit, tol, min(most, steps + budget))
-        steps, status = int(fit.steps), int(fit.status)
+        before = steps
+        with budget:
+            fit = _chunk(step, fit, tol, min(most, steps + budget.steps))
+            steps, status = int(fit.steps), int(fit.status)
         unfinished = status == Status.MAX_STEPS and steps < most
-        seconds = time.perf_counter() - start
         if _observers and shown is not None:
-            left = (most - steps) * seconds / max(1, steps - before) if unfinished and before else None
+            left = (most - steps) * budget.seconds / max(1, steps - before) if unfinished and before else None
             progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
             tell(progress)
-        budget = _next_budget(budget, seconds)
     return fit
 
 
@@ -146,6 +144,19 @@ def tell(progress: Progress) -> None:
     """Tell all observers of the steps of a loop on the host."""
     for observer, _ in tuple(_observers):
         observer(progress)
+
+
+def runs_at_once(work: float, runs: int) -> int | None:
+    """Most of several runs that a thread should take in one call, for `batching.map_threaded`.
+
+    Args:
+        work: products and sums of one run, at most.
+        runs: their number.
+
+    Returns:
+        None where all of them are one call, as no one has to wait for it.
+    """
+    return None if work * runs <= SHORT_WORK else max(1, int(SHORT_WORK // 4 // max(work, 1)))
 
 
 def in_parts(run: Callable[[int, int], object], count: int, work: float) -> None:
@@ -156,17 +167,37 @@ def in_parts(run: Callable[[int, int], object], count: int, work: float) -> None
         count: length of the range.
         work: products and sums of one of its elements.
     """
-    start, budget = 0, max(1, int(FIRST_WORK // max(work, 1)))
+    start, budget = 0, Budget(work)
     while start < count:
         signals.check_stopped()
-        stop, before = min(count, start + budget), time.perf_counter()
-        run(start, stop)
-        start, budget = stop, _next_budget(budget, time.perf_counter() - before)
+        stop = min(count, start + budget.steps)
+        with budget:
+            run(start, stop)
+        start = stop
 
 
-def _next_budget(budget, seconds):
-    """Number of steps that last `CHUNK_SECONDS`, where ``budget`` steps took ``seconds``."""
-    return max(1, int(budget * min(MAX_GROWTH, CHUNK_SECONDS / max(seconds, 1e-6))))
+class Budget:
+    """Number of steps of the next chunk; as a context it measures the chunk, and is renewed at its end.
+
+    Args:
+        work: products and sums of a step, from which the first chunk is chosen.
+
+    Attributes:
+        steps: number of steps that last `CHUNK_SECONDS`, by the time of the chunk before.
+        taken: steps of the chunk; to be set in the context where they may be fewer.
+        seconds: time of the chunk before.
+    """
+
+    def __init__(self, work: float) -> None:
+        self.steps = self.taken = max(1, int(FIRST_WORK // max(work, 1)))
+        self.seconds = self._start = 0.0
+
+    def __enter__(self) -> None:
+        self.taken, self._start = self.steps, time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self.steps = max(1, int(self.taken * min(MAX_GROWTH, CHUNK_SECONDS / max(self.seconds, 1e-6))))
 
 
 class Loop:
@@ -227,7 +258,7 @@ def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> 
         return run(key)
     fits: list[Fit] = []
     for i in range(runs):
-        fits = [*fits, run(_key_of_run(key, runs, i))]
+        fits = [*fits, run(key_of_run(key, runs, i))]
         best = min(fits, key=lambda fit: float(np.nan_to_num(fit.state.objective, nan=np.inf)))  # the first of equals
         if signals.interrupted():
             return best._replace(status=_interrupted(best.status))
@@ -236,7 +267,8 @@ def best_of_starts(run: Callable[[KeyArray], Fit], key: KeyArray, runs: int) -> 
 
 
 @partial(jax.jit, static_argnums=1)
-def _key_of_run(key, runs, i):
+def key_of_run(key: KeyArray, runs: int, i: Any) -> KeyArray:
+    """Key of the i-th of several runs."""
     return jax.random.split(key, runs)[i]
 
 

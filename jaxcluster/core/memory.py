@@ -7,7 +7,7 @@ functions that allocate more than their rows call `check` first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from inspect import isfunction
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import psutil
 
+from jaxcluster.core import signals
 from jaxcluster.core.programs import limit_programs
 
 MIN_CHECKED_BYTES = 1 << 25
@@ -113,7 +114,7 @@ def memory_errors(remedy: str = DEFAULT_REMEDY) -> Iterator[None]:
 
 
 def guard_functions(module: str, remedy: str = DEFAULT_REMEDY, *, compiled: bool = True) -> None:
-    """Guard every public function of a module, each once, by `limit_programs` and `memory_errors`.
+    """Guard every public function of a module, each once, by `limit_programs`, `memory_errors` and `stoppable`.
 
     It is called at the end of the module. Public are the names in its ``__all__``, or else the functions that it
     defines without an underscore.
@@ -129,19 +130,26 @@ def guard_functions(module: str, remedy: str = DEFAULT_REMEDY, *, compiled: bool
     own = [name for name, value in functions.items() if value.__module__ == module and not name.startswith("_")]
     for name in functions.keys() & names.get("__all__", own):
         if not hasattr(functions[name], GUARD_ATTRIBUTE):
-            names[name] = _guarded(functions[name], remedy, compiled)
+            names[name] = guarded(functions[name], remedy, compiled)
             setattr(names[name], GUARD_ATTRIBUTE, True)
 
 
-def _guarded(function, remedy, compiled):
+def guarded(function: Callable[..., Any], remedy: str = DEFAULT_REMEDY, compiled: bool = False) -> Callable[..., Any]:
+    """A function whose failures are one sentence each: no memory left, or Ctrl-C.
+
+    Args:
+        function: a public one.
+        remedy, compiled: as in `guard_functions`.
+    """
+
     @wraps(function)
-    def guarded(*args, **kwargs):
+    def call(*args, **kwargs):
         if compiled:
             limit_programs()
-        with memory_errors(remedy):
+        with signals.stoppable(), memory_errors(remedy):
             return function(*args, **kwargs)
 
-    return guarded
+    return call
 
 
 def available() -> Available:

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
 
 from jaxcluster.core.messages import warn
 
@@ -48,8 +49,16 @@ INTERRUPTED_MESSAGE = (
 )
 """Warning of a fit that Ctrl-C ended."""
 
+FRAGILE = ("jax", "jaxlib", "scipy", "threading", "concurrent")
+"""Packages in which an exception of a signal handler does harm.
+
+JAX's callbacks drop it, so that the program goes on for minutes; and its compiler works in threads: one that the main
+thread no longer waits for goes on, and the process crashes if it ends before. So do the threads of a search in SciPy's
+trees when the main thread has left with the arrays that they work on."""
+
 _requested: int | None = None
 _keeps_result = False
+_stoppable = False
 _answered = False
 _last_press = -math.inf
 _stop_message = NOTHING_WRITTEN
@@ -80,8 +89,8 @@ def stop_requested() -> int | None:
 
 
 def check_stopped() -> None:
-    """Raise `Stopped` if the process is requested to stop."""
-    if _requested is not None:
+    """Raise `Stopped` if the process is requested to stop, unless a fit already ends for it with what it has."""
+    if _requested is not None and not (_keeps_result and _answered):
         raise Stopped(_requested)
 
 
@@ -109,37 +118,92 @@ def run_hooks() -> None:
 def interruptible() -> Iterator[None]:
     """Context in which Ctrl-C sets the flag, so that the block ends at its next `check_stopped`.
 
-    A second Ctrl-C raises at once. Handlers of the caller and threads other than the main one are not changed.
+    A second Ctrl-C raises where that does no harm (see `stoppable`), a third anywhere. Handlers of the caller and
+    threads other than the main one are not changed.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    global _stoppable
+    if not _takes_over():
         yield
         return
+    outer, _stoppable = _stoppable, False
+    try:
+        with nullcontext() if outer else _handler():
+            yield
+            check_stopped()  # for a signal at the end of the block
+    finally:
+        _stoppable = outer
 
-    def once(number: int, frame: object) -> None:
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Context of a public function, in which Ctrl-C raises KeyboardInterrupt where that does no harm.
+
+    Inside the packages of `FRAGILE` the flag is set, and the exception is raised by the next `check_stopped` or at the
+    end of the block. A fit in the block ends as it does without it.
+    """
+    global _stoppable
+    if _stoppable or not _takes_over():
+        yield
+        return
+    _stoppable = True
+    try:
+        with _handler():
+            yield
+            check_stopped()
+    finally:
+        _stoppable = False
+
+
+def _takes_over():
+    """True where a block of the main thread may answer Ctrl-C, as nobody else has a handler for it."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    return _stoppable or signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextmanager
+def _handler():
+    """The handler: the first Ctrl-C sets the flag, the second raises where that does no harm, the third anywhere."""
+    presses = 0
+
+    def press(number: int, frame: FrameType | None) -> None:
+        global _keeps_result
+        nonlocal presses
+        presses += 1
         request_stop(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if presses > 1:
+            _keeps_result = False
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if (_stoppable or presses > 1) and _is_safe(frame):
+            check_stopped()
 
-    signal.signal(signal.SIGINT, once)
+    signal.signal(signal.SIGINT, press)
     try:
         yield
-        check_stopped()  # for a signal at the end of the block
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         clear_request()
+
+
+def _is_safe(frame):
+    """True if no package of `FRAGILE` is at work in a frame or in one of its callers."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in FRAGILE:
+            return False
+        frame = frame.f_back
+    return True
 
 
 @contextmanager
 def keeping_result() -> Iterator[None]:
     """Context of a fit that Ctrl-C ends early, with its best state so far and a warning, where it asks `interrupted`.
 
-    A second Ctrl-C raises KeyboardInterrupt at once. In such a context, in that of a process with handlers of its own
-    and in other threads than the main one nothing changes.
+    A second Ctrl-C raises KeyboardInterrupt, as `interruptible` has it. In such a context, in that of a process with
+    handlers of its own and in other threads than the main one nothing changes.
     """
     global _keeps_result, _answered, _last_press
-    in_main = threading.current_thread() is threading.main_thread()
     pressed_again = time.monotonic() - _last_press < SECOND_PRESS_SECONDS
-    if not in_main or pressed_again or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if pressed_again or not _takes_over():
         yield
         return
     _keeps_result, _answered = True, False

@@ -22,7 +22,7 @@ from jaxcluster.core.frame import Frame, center_and_spread, frame_about, frame_r
 from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource, SourceError
-from jaxcluster.types import Fit, Points, Status
+from jaxcluster.types import Fit, Points
 
 BLOCK_BYTES = 1 << 25
 """Bytes of a block of rows on the device: large enough that a pass waits for no call, and small beside any memory."""
@@ -35,6 +35,10 @@ EXAMINED_ROWS = 1 << 14
 
 SAMPLED_ROWS = 1 << 16
 """Rows of the sample on which initial centers are found, or all rows if there are fewer."""
+
+
+class PassInterrupted(KeyboardInterrupt):
+    """Exception of a pass over a source that Ctrl-C ends: a fit catches it where it has a state to keep."""
 
 
 def over_blocks(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,7 +79,7 @@ class Block(NamedTuple):
 
 
 class StepWatch:
-    """Steps of a fit of a source: observers are told of each, and Ctrl-C ends the fit before the next.
+    """Steps of a run on a source, of which observers are told.
 
     Args:
         max_steps: most steps.
@@ -83,23 +87,13 @@ class StepWatch:
     """
 
     def __init__(self, max_steps: int, shown: Callable[[np.ndarray], Any]) -> None:
-        self.interrupted = False
         self._max_steps, self._shown, self._start = max_steps, shown, time.perf_counter()
-
-    def goes_on(self) -> bool:
-        """False if Ctrl-C asks the fit to end with what it has."""
-        self.interrupted = self.interrupted or signals.interrupted()
-        return not self.interrupted
 
     def add(self, steps: int, objective: float) -> None:
         """Tell observers of a step."""
         left = (self._max_steps - steps) * (time.perf_counter() - self._start) / steps
         shown = np.asarray(self._shown(np.array([objective])))
         chunks.tell(chunks.Progress(steps, self._max_steps, shown, left or None))
-
-    def status(self, status: Any) -> Any:
-        """Status of the fit: INTERRUPTED if it was, unless it had failed already."""
-        return Status.INTERRUPTED if self.interrupted and status != Status.NOT_FINITE else status
 
 
 def host_fit(state: Any, labels: Any, steps: Any, status: Any, history: Any) -> Fit:
@@ -140,6 +134,7 @@ class Stream:
         unit_weights: True if every weight is 1.
         sample: (at most `SAMPLED_ROWS`, n_features) distinct samples, in their order.
         sample_weight: their weights in the frame.
+        interruptible: False for passes that Ctrl-C does not end.
 
     Raises:
         ValueError, TypeError: values that are not finite, weights of a wrong shape or sign; `SourceError`.
@@ -158,6 +153,7 @@ class Stream:
         seed: Any = 0,
     ) -> None:
         limit_programs()
+        self.interruptible = True
         self.source, (self.n, self.d) = source, source.shape
         self.kind = validation.widen(np.empty(0, source.dtype)).dtype
         self.compute_dtype = float_dtype(self.kind)
@@ -180,6 +176,7 @@ class Stream:
         drawn = counted if size == len(counted) else np.sort(rng.choice(counted, size, replace=False, shuffle=False))
         middle_rows, drawn_rows, least, most, start = [], [], np.inf, -np.inf, 0
         for x in self._read():
+            self._check_interrupted()
             validation.check_finite(x, name=self.source.name, missing=self.missing, columns=self.source.columns)
             least, most = np.fmin(least, np.fmin.reduce(x, axis=None)), np.fmax(most, np.fmax.reduce(x, axis=None))
             for wanted, found in ((middle, middle_rows), (drawn, drawn_rows)):
@@ -200,6 +197,10 @@ class Stream:
         else:
             frame = frame_reaching(frame, least, most)
         return frame._replace(weight_exponent=weight_exponent)
+
+    def _check_interrupted(self):
+        if self.interruptible and signals.interrupted():
+            raise PassInterrupted
 
     def _read(self):
         for block in self.source.blocks(self.block_rows):
@@ -225,6 +226,7 @@ class Stream:
 
         Raises:
             SourceError: the source is not what it was when the stream was made.
+            PassInterrupted: Ctrl-C was pressed, and a fit may end with what it has.
         """
         if self.source.fingerprint() != self.fingerprint:
             raise SourceError(f"{self.source.name} changed between two passes. Begin again from the rows as they are.")
@@ -243,6 +245,7 @@ class Stream:
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(following)
             while (block := coming.result()) is not None:
+                self._check_interrupted()
                 coming = reader.submit(following)
                 yield block
 
@@ -283,6 +286,7 @@ class Stream:
         """Samples by their indices, in order, from one pass over the source."""
         found, start = [], 0
         for x in self._read():
+            self._check_interrupted()
             here = index[np.searchsorted(index, start) : np.searchsorted(index, start + len(x))]
             found.append(x[here - start])
             start += len(x)

@@ -97,12 +97,12 @@ class Estimator(PrintsSteps, BaseEstimator):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Wrap every public method, so that running out of memory is one sentence, whichever library raised it."""
+        """Wrap every public method by `memory.guarded`."""
         super().__init_subclass__(**options)
         for name, method in list(vars(cls).items()):  # dir(cls) has inherited ones, which are wrapped already
             if isfunction(method) and not name.startswith("_"):
                 method = of_samples_or_source(method) if name in PER_SAMPLE_METHODS else method
-                setattr(cls, name, memory.memory_errors()(method))
+                setattr(cls, name, memory.guarded(method))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted estimator to the folder ``path``, completely or not at all, replacing a model there.

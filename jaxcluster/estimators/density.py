@@ -123,7 +123,7 @@ class DBSCAN(MetricEstimator):
         return self.fit(X, sample_weight=sample_weight).labels_
 
     @available_if(_can_predict)
-    @memory.memory_errors()
+    @memory.guarded
     def predict(self, X: Any) -> np.ndarray:
         """Label each sample, (n_samples,) int32: the first cluster with a core sample within ``eps``, -1 for none.
 

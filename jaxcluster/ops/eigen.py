@@ -183,12 +183,32 @@ def initial_state(start, wanted, upper):
 
 def step(product, null, wanted, upper, tol, state: SubspaceState) -> SubspaceState:
     """One step of the iteration: filter the block, and take its Ritz vectors."""
-    block = _chebyshev_filter(product, state, upper)
-    return _rayleigh_ritz(product, block - _multiply(null, _multiply(null.T, block)), wanted, tol)
+    filtering = begin_filter(state, upper)
+    return end_step(product, null, wanted, tol, filter_block(product, filtering, 0, filtering.degree))
 
 
-def _chebyshev_filter(product, state, upper):
-    """Block times a Chebyshev polynomial, at most 1 between the largest Ritz value and ``upper``, and large below."""
+class Filtering(NamedTuple):
+    """Chebyshev polynomial of the operator times a block: at most 1 between the largest Ritz value and the upper bound.
+
+    Attributes:
+        before, now: (n, b) the block times the polynomials of the last two degrees.
+        sigma: () their scale.
+        center, half: () center and half length of the interval.
+        first: () scale of the first polynomial.
+        degree: () int32 degree to be reached.
+    """
+
+    before: Float[Array, "n b"]
+    now: Float[Array, "n b"]
+    sigma: Float[Array, ""]
+    center: Float[Array, ""]
+    half: Float[Array, ""]
+    first: Float[Array, ""]
+    degree: Int[Array, ""]
+
+
+def begin_filter(state: SubspaceState, upper: float) -> Filtering:
+    """The filter of a block before its first product."""
     x, dtype = state.vectors, state.vectors.dtype
     lowest = state.values[0]
     edge = jnp.clip(state.values[-1], lowest + 1e-3 * upper / MAX_DEGREE, 0.9 * upper)
@@ -197,9 +217,14 @@ def _chebyshev_filter(product, state, upper):
     growth = float(jnp.finfo(dtype).eps) ** -0.4
     degree = jnp.arccosh(growth) / jnp.arccosh((center - lowest) / half)
     degree = jnp.clip(jnp.ceil(jnp.nan_to_num(degree)), 4.0, float(MAX_DEGREE)).astype(jnp.int32)
-
     # The three-term recurrence, scaled so that the polynomial is 1 at the lowest Ritz value and nothing overflows.
     first = half / (lowest - center)
+    return Filtering(jnp.zeros_like(x), x, jnp.zeros_like(first), center, half, first, degree)
+
+
+def filter_block(product, filtering: Filtering, start: Any, stop: Any) -> Filtering:
+    """The filter after the products from number ``start`` to ``stop``."""
+    center, half, first = filtering.center, filtering.half, filtering.first
 
     def advance(index, carry):
         before, now, sigma = carry
@@ -207,7 +232,15 @@ def _chebyshev_filter(product, state, upper):
         grown = jnp.where(index == 0, 1, 2) * following / half
         return now, grown * (product(now) - center * now) - sigma * following * before, following
 
-    return jax.lax.fori_loop(0, degree, advance, (jnp.zeros_like(x), x, jnp.zeros_like(first)))[1]
+    carry = filtering.before, filtering.now, filtering.sigma
+    before, now, sigma = jax.lax.fori_loop(start, stop, advance, carry)
+    return filtering._replace(before=before, now=now, sigma=sigma)
+
+
+def end_step(product, null, wanted, tol, filtering: Filtering) -> SubspaceState:
+    """Ritz vectors of a filtered block."""
+    block = filtering.now
+    return _rayleigh_ritz(product, block - _multiply(null, _multiply(null.T, block)), wanted, tol)
 
 
 def _rayleigh_ritz(product, block, wanted, tol):

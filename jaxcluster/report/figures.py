@@ -108,7 +108,7 @@ def inline(svg: str, alt: str, name: str) -> str:
     for color, variable in THEMED.items():
         svg = svg.replace(color, f"var(--{variable})")
     # A hundredth of a point cannot be seen: with fewer digits and colors a page is half as large.
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path[0].split())), svg)
+    svg = re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path[0].split())), svg)
     svg = re.sub(r"(data:image/png;base64,)([^\"]*)", lambda image: image[1] + _with_palette(image[2]), svg)
     return re.sub(r"\n\s+", "\n", svg).strip()
 

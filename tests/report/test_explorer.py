@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import pytest
 from browser import browser
 
 from jaxcluster.datasets import Dataset
+from jaxcluster.plots import cluster_sizes
 from jaxcluster.plots.style import match_classes
 from jaxcluster.report import Structure, Training, exploration, write_report
 from jaxcluster.report.context import ReportContext
 from jaxcluster.report.data_page import alerts
+from jaxcluster.report.figures import figure, inline
 from jaxcluster.report.page import page
 from jaxcluster.report.readable import separation
 
@@ -159,6 +162,13 @@ def test_alerts_name_columns(rows, labels):
     assert "<b>" in constant
     assert dominant.startswith("c holds 100.0% of the variance")
     assert missing == "Missing cells: d 33%."
+
+
+def test_pictures_keep_their_shapes():
+    svg = inline('<svg viewBox="0 0 9 9"><path d="M 1.23456 2 \nL 3 4"/></svg>', "a picture", "name")
+    assert '<path d="M 1.23 2 L 3 4"/></svg>' in svg
+    bars = figure(partial(cluster_sizes, [0, 0, 1, 2]), "bars", name="bars")
+    assert bars.count('<path d="') > 5
 
 
 def test_a_page_without_data_has_no_script():

@@ -40,7 +40,7 @@ from jaxcluster.cluster.gmm.state import (
     wide_means,
 )
 from jaxcluster.core import chunks, signals, validation
-from jaxcluster.core.batching import best_run, map_runs, map_threaded, vmap_in_chunks
+from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
@@ -424,10 +424,15 @@ def sweep(
 
 
 def _of_one_type(static, key, x, prepared, ridge, traced, ks, shape):
-    total = shape[0] * shape[1]
-    counts, index = np.repeat(np.asarray(ks, np.int32), shape[1]), np.arange(total)
-    run = partial(_many_fits, static, total, key, prepared.points, traced)
-    solution = map_threaded(run, counts, index)
+    counts, points = np.repeat(np.asarray(ks, np.int32), shape[1]), prepared.points
+
+    def one(count, key):
+        active = jnp.arange(static.k, dtype=jnp.int32) < count
+        return solve_in_chunks(static, key, points, CenteredInit(), traced._replace(active=active), None)
+
+    many = partial(_many_fits, static, len(counts), key, points, traced)
+    work = em_run.step_work(static.em, points.x.shape, static.k)
+    solution = map_fits(many, one, key, counts, work=work, max_steps=traced.max_steps)
     mean = np.asarray(
         to_data_units(
             solution.log_likelihood, solution.n_observed, ridge.log_jacobian, prepared.frame, dtype=np.dtype(float)

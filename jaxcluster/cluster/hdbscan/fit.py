@@ -44,7 +44,7 @@ from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
 
 
-@signals.interruptible()
+@signals.stoppable()
 def fit(
     x: Any,
     *,

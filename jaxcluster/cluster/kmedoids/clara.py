@@ -36,9 +36,10 @@ from jaxcluster.cluster.kmedoids.fit import (
     is_precomputed,
     problem_scale,
     rows_in_frame,
+    solve_in_chunks,
     to_public,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
@@ -46,7 +47,7 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
-from jaxcluster.types import Fit, KeyArray, Points
+from jaxcluster.types import Fit, KeyArray, Points, Status
 
 MIN_SAMPLE = (40, 2)
 """Least number of rows of a sample, and more for each cluster, as in the source."""
@@ -55,6 +56,7 @@ SAMPLE = (80, 4)
 """Default number: twice the source's, still fast, and nearer to the optimum."""
 
 
+@signals.keeping_result()
 def clara(
     key: KeyArray,
     x: Any,
@@ -116,7 +118,11 @@ def clara(
     points, scale = prepared.points, problem_scale(prepared, metric, spec.metric)
     # A sample of few rows includes the bucket's padding of weight 0: another n needs no other program.
     size = min(size, points.weight.shape[0])
-    fitted = _clara(spec, config, n_samples, size, key, points, tol, max_steps)
+    arguments = key, points, tol, max_steps
+    # A round of swaps, and the assignment of all rows once for as many rounds as there may be.
+    work = n_samples * k * (size * size + points.x.size / max_steps) if not validation.is_traced(max_steps) else 0
+    run = _clara_in_chunks if chunks.is_long(work, max_steps, *arguments) else _clara
+    fitted = run(spec, config, n_samples, size, *arguments)
     return to_public(fitted, x, weights, public_spec, scale)
 
 
@@ -135,23 +141,53 @@ def _clara(spec, config, n_samples, size, key, points, tol, max_steps):
     constant = jax.lax.stop_gradient(points)
 
     def one(key):
-        sample_key, start_key = jax.random.split(key)
-        index = _draw(sample_key, constant.weight, size)
-        table = WeightedDistances(all_pairs(constant.x[index], *spec), constant.weight[index])
+        index, table, start_key = _sample(spec, size, key, constant)
         medoids = initial_medoids(config, start_key, table, None)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
         fitted = fasterpam(table, medoids, jnp.int32(config.k), **limits)
-        slim = fitted._replace(state=fitted.state._replace(near=None, members=None))
-        return slim, index[fitted.state.medoids]
+        return _slim(fitted), index[fitted.state.medoids]
 
     fits, medoids = map_runs(one, jax.random.split(key, n_samples))
     losses, labels = jax.lax.map(partial(_assign_tiles, spec, constant), medoids)
     # A NaN loss must not win.
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     fitted = jax.tree.map(lambda leaf: leaf[best], fits)
-    return finalize(
-        spec, config.k, Problem(points.x, None, points.weight), fitted, medoids[best], labels[best], config.k
-    )
+    return _finalized(spec, config, points, fitted, medoids[best], labels[best])
+
+
+def _clara_in_chunks(spec, config, n_samples, size, key, points, tol, max_steps):
+    """`_clara` of concrete samples, one after the other. Ctrl-C ends it with the best so far."""
+    best: Any = None
+    least, status = np.inf, None
+    for i in range(n_samples):
+        index, table, start_key = _compiled_sample(spec, size, chunks.key_of_run(key, n_samples, i), points)
+        fitted = solve_in_chunks(config, start_key, table, None, jnp.int32(config.k), tol, max_steps)
+        medoids = index[fitted.state.medoids]
+        loss, labels = _compiled_assignment(spec, points, medoids)
+        if best is None or float(loss) < least:
+            best, least = (_slim(fitted), medoids, labels), float(np.nan_to_num(loss, nan=np.inf))
+        if signals.interrupted():
+            status = jnp.int32(Status.INTERRUPTED)
+            break
+    fitted, medoids, labels = best
+    fitted = fitted if status is None else fitted._replace(status=status)
+    return _compiled_end(spec, config, points, fitted, medoids, labels)
+
+
+def _sample(spec, size, key, points):
+    """Indices of a sample, the distances within it, and the key of its initial medoids."""
+    sample_key, start_key = jax.random.split(key)
+    index = _draw(sample_key, points.weight, size)
+    return index, WeightedDistances(all_pairs(points.x[index], *spec), points.weight[index]), start_key
+
+
+def _slim(fitted):
+    """A fit without the arrays that have an entry for each row of the sample."""
+    return fitted._replace(state=fitted.state._replace(near=None, members=None))
+
+
+def _finalized(spec, config, points, fitted, medoids, labels):
+    return finalize(spec, config.k, Problem(points.x, None, points.weight), fitted, medoids, labels, config.k)
 
 
 def _draw(key, weight, size):
@@ -176,10 +212,15 @@ def _assign_tiles(spec, points, medoids):
     return fold_rows(tile, points, tile=tile_rows(points.x.shape[0], len(medoids), BUDGET))
 
 
+_compiled_sample = jax.jit(_sample, static_argnums=(0, 1))
+_compiled_assignment = jax.jit(_assign_tiles, static_argnums=0)
+_compiled_end = jax.jit(_finalized, static_argnums=(0, 1))
+
+
 def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
     """CLARA for metrics whose distances are computed on the host."""
     weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
-    tried = []
+    tried, interrupted = [], False
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)
         index = np.asarray(_draw(draw_key, jnp.asarray(weight > 0, jnp.float32), size))
@@ -188,8 +229,12 @@ def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
         fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)
         medoids = index[np.asarray(fitted.state.medoids)]
         tried.append((assign_medoids(medoids, x, weight, spec)[1], fitted, medoids))
+        if interrupted := signals.interrupted():
+            break
     _, fitted, medoids = min(tried, key=lambda each: each[0])
     state = fitted.state._replace(medoids=jnp.asarray(medoids, jnp.int32))
+    if interrupted:
+        fitted = fitted._replace(status=jnp.int32(Status.INTERRUPTED))
     return to_public(fitted._replace(state=state), x, weights, spec, ProblemScale(Frame(np.zeros(1)), 0))
 
 

@@ -196,7 +196,7 @@ def fit(
     config = SearchOptions(k, name, runs, history_capacity(max_steps))
     arguments = key, weighted_distances(spec, problem), start, tol, max_steps
     long = chunks.is_long(runs * n * n * k, max_steps, *arguments[:-1])
-    fitted = _run_in_chunks(config, *arguments) if long else _run(config, *arguments)
+    fitted = solve_in_chunks(config, *arguments[:3], jnp.int32(k), *arguments[3:]) if long else _run(config, *arguments)
     return to_public(_finalize(spec, config, problem, fitted), x, weights, MetricSpec(metric, float(p)), scale)
 
 
@@ -307,7 +307,8 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
     losses = np.array([loss for _, loss, _ in each]).reshape(batch)
     heavy = np.stack([np.pad(weight, (0, flat.shape[1] - len(weight))) for _, _, weight in each]).reshape(medoids.shape)
     empty = np.array([(weight <= 0).any() for _, _, weight in each]).reshape(batch)
-    status = np.where(empty, Status.EMPTY_CLUSTERS, np.asarray(fitted.status))
+    ended = np.asarray(fitted.status)
+    status = np.where(empty & (ended != Status.INTERRUPTED), Status.EMPTY_CLUSTERS, ended)
     if scale.narrowed:
         origin = np.asarray(scale.frame.origin, np.float64)[None, :]
         rows = x[weights > 0]
@@ -382,13 +383,15 @@ def _run(config, key, table, start, tol, max_steps):
     return solve(config, key, table, start, jnp.int32(config.k), tol, max_steps)
 
 
-def _run_in_chunks(config, key, table, start, tol, max_steps):
-    """`_run` of a concrete table, one start after the other, which Ctrl-C can end."""
+def solve_in_chunks(
+    config: SearchOptions, key, table: WeightedDistances, start, count: Int[Array, ""], tol, max_steps
+) -> Fit:
+    """`solve` of a concrete table, one start after the other, which Ctrl-C can end."""
 
     def run(key):
         medoids = _compiled_medoids(config._replace(number=1), key, table, start)
         limits = {"tol": tol, "max_steps": max_steps, "capacity": config.capacity}
-        return fasterpam_in_chunks(table, medoids, jnp.int32(config.k), **limits)
+        return fasterpam_in_chunks(table, medoids, count, **limits)
 
     fitted = chunks.best_of_starts(run, key, config.number)
     return fitted._replace(state=fitted.state._replace(members=None))

@@ -25,10 +25,11 @@ from jaxcluster.cluster.kmedoids.fit import (
     is_precomputed,
     mean_silhouette,
     solve,
+    solve_in_chunks,
     to_public,
     weighted_distances,
 )
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import map_rows, tile_rows
@@ -157,7 +158,9 @@ def sweep(
     runs = validation.check_count("n_init", n_init) if init == "random" else 1
     problem, spec, scale = build_problem(x, weights, MetricSpec(metric, float(p)), max(ks))
     config = SearchOptions(max(ks), init, runs, history_capacity(max_steps))
-    fits, silhouette = _sweep(spec, config, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps)
+    arguments = spec, config, key, problem, jnp.asarray(ks, jnp.int32), tol, max_steps
+    long = chunks.is_long(runs * len(ks) * problem.weight.shape[0] ** 2 * config.k, max_steps, *arguments[2:])
+    fits, silhouette = (_sweep_in_chunks if long else _sweep)(*arguments)
     return Sweep(np.asarray(ks), to_public(fits, x, weights, MetricSpec(metric, float(p)), scale, ks), silhouette)
 
 
@@ -167,11 +170,27 @@ def _sweep(spec, config, key, problem, counts, tol, max_steps):
 
     def one(count):
         fitted = solve(config, key, table, None, count, tol, max_steps)
-        near = fitted.state.near
-        finished = finalize(spec, config.k, problem, fitted, fitted.state.medoids, near.labels, count)
-        return finished, mean_silhouette(near.nearest, near.second, table.weight)
+        return _with_silhouette(spec, config, problem, table, fitted, count)
 
     return map_runs(one, counts)
+
+
+def _sweep_in_chunks(spec, config, key, problem, counts, tol, max_steps):
+    """`_sweep` of a concrete problem, one fit after the other; Ctrl-C raises KeyboardInterrupt."""
+    table, results = weighted_distances(spec, problem), []
+    for count in counts:
+        fitted = solve_in_chunks(config, key, table, None, count, tol, max_steps)
+        results.append(_compiled_silhouette(spec, config, problem, table, fitted, count))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+
+def _with_silhouette(spec, config, problem, table, fitted, count):
+    near = fitted.state.near
+    finished = finalize(spec, config.k, problem, fitted, fitted.state.medoids, near.labels, count)
+    return finished, mean_silhouette(near.nearest, near.second, table.weight)
+
+
+_compiled_silhouette = jax.jit(_with_silhouette, static_argnums=(0, 1))
 
 
 def _infer(state, x, metric, p, labels):

@@ -30,12 +30,14 @@ from jaxcluster.cluster.kprototypes.iteration import (
     assign,
     cost_factors,
     run,
+    run_in_chunks,
+    step_work,
 )
 from jaxcluster.cluster.kprototypes.seeding import INITS, seed_prototypes
 from jaxcluster.cluster.lloyd import differentiable_means
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import FROM_CENTERS
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce, map_rows
@@ -153,6 +155,7 @@ def fit(
     return fit_framed(key, x, k, codes=codes, **options, n_categories=n_categories, axis_name=axis_name)[0]
 
 
+@signals.keeping_result()
 def fit_framed(
     key: Any,
     x: Any,
@@ -182,21 +185,9 @@ def fit_framed(
     d = x.shape[1]
     prepared = prepare_mixed(x, codes, weights, axis_name)
     gamma = default_gamma(prepared, d, axis_name) if gamma is None else gamma
-    fitted = solve_checked(
-        key,
-        codes,
-        k,
-        prepared,
-        d,
-        gamma=gamma,
-        init=init,
-        n_init=n_init,
-        tol=tol,
-        max_steps=max_steps,
-        n_categories=n_categories,
-        axis_name=axis_name,
-    )
-    solution, unresolved = fitted
+    options = {"gamma": gamma, "init": init, "n_init": n_init, "tol": tol, "max_steps": max_steps}
+    options |= {"n_categories": n_categories, "axis_name": axis_name}
+    solution, unresolved = solve_checked(key, codes, k, prepared, d, **options)
     public = to_public(solution, prepared, gamma)
     if d:
         public = with_precision_status(public, x, prepared.frame, unresolved, nearest=False)
@@ -229,7 +220,14 @@ def solve_checked(
     if start is not None:
         means = prepared.frame.enter(start.means) if d else jnp.zeros((k, 0), prepared.points.x.dtype)
         start = jax.lax.stop_gradient(Prototypes(means, jnp.asarray(start.modes, jnp.int32)))
-    return _solve(options, key, problem, start, tol, max_steps)
+    arguments = key, problem, start, tol, max_steps
+    if not chunks.is_long(runs * step_work(problem.points, k), max_steps, *arguments):
+        return _solve(options, *arguments)
+
+    def shown(history):
+        return _unscale_objective(history, gamma, prepared.frame, codes.shape[1])
+
+    return _solve_in_chunks(options, *arguments, shown)
 
 
 def to_public(fitted: Fit, prepared: Prepared, gamma) -> Fit:
@@ -413,6 +411,17 @@ def _solve(options, key, problem, start, tol, max_steps):
     return _finish(options, best_run(one, key, options.runs), problem)
 
 
+def _solve_in_chunks(options, key, problem, start, tol, max_steps, shown):
+    """`_solve` of concrete rows, one start after the other, which Ctrl-C can end."""
+
+    def one(key):
+        first = _compiled_seeds(key, problem, options.k, init=options.init) if start is None else start
+        limits = {"tol": tol, "max_steps": max_steps, "capacity": options.capacity}
+        return run_in_chunks(first, problem, **limits, uniform=options.uniform, shown=shown)
+
+    return _compiled_end(options, chunks.best_of_starts(one, key, options.runs), problem)
+
+
 def _finish(options, fitted, problem):
     """Fit with a `Solution`: exact costs from differences, gradients and the status; and the unresolved rows."""
     points, _, factors = problem
@@ -432,6 +441,10 @@ def _finish(options, fitted, problem):
     status = status_with(fitted.status, objective=objective, incomplete=jnp.any(weight <= 0))
     solution = Solution(Prototypes(means, modes), squares_sum, mismatch_sum, objective, weight, state.residual)
     return Fit(solution, labels, fitted.steps, status, fitted.history), unresolved
+
+
+_compiled_end = jax.jit(_finish, static_argnums=0)
+_compiled_seeds = jax.jit(partial(seed_prototypes, axis_name=None), static_argnums=2, static_argnames="init")
 
 
 @jax.jit

@@ -10,6 +10,8 @@ numbers this is k-modes, without categories Lloyd's iteration.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster import lloyd
+from jaxcluster.cluster.lloyd_run import PASS_CENTERS
 from jaxcluster.cluster.seeding import CenterConstraints
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, times_power_of_two
 from jaxcluster.core.fold import all_reduce, fold_rows
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.iterate import iterate
+from jaxcluster.core.iterate import advance, begin
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import at_most_once, sqeuclidean
 from jaxcluster.ops.matching import CategorySlots, category_weights, heaviest_categories, mismatches
@@ -179,6 +182,33 @@ def run(start: Prototypes, problem: Problem, *, tol, max_steps, capacity: int, u
     Returns:
         `Fit` with a `PrototypeState`, without labels.
     """
+    fit, tol = begin_run(capacity, uniform, axis_name, start, problem, tol)
+    return advance(partial(step, uniform, axis_name, problem), fit, tol=tol, max_steps=max_steps)
+
+
+def run_in_chunks(
+    start: Prototypes, problem: Problem, *, tol, max_steps, capacity: int, uniform: bool, shown: Callable[..., Any]
+) -> Fit:
+    """`run` of concrete rows, which Ctrl-C can end; ``shown`` is that of `chunks.resume`."""
+    fit, tol = _compiled_begin(capacity, uniform, None, start, problem, tol)
+    bound = chunks.bind(_bound_step, uniform, problem)
+    work = step_work(problem.points, start.modes.shape[0])
+    return chunks.resume(bound, fit, tol=tol, max_steps=max_steps, work=work, shown=shown)
+
+
+def step_work(points: MixedPoints, k: int) -> int:
+    """Products, comparisons and sums of a step."""
+    return (points.x.size + points.codes.size) * (k + PASS_CENTERS)
+
+
+def begin_run(
+    capacity: int, uniform: bool, axis_name: str | None, start: Prototypes, problem: Problem, tol
+) -> tuple[Fit, Any]:
+    """Begin a run.
+
+    Returns:
+        The fit before its first step, and the tolerance in the units of its residual.
+    """
     state = init_state(start, problem, uniform, axis_name)
     points = problem.points
     if points.x.shape[1]:
@@ -187,9 +217,7 @@ def run(start: Prototypes, problem: Problem, *, tol, max_steps, capacity: int, u
         )
     else:
         tol = tol * jnp.zeros_like(state.shift)
-    return iterate(
-        lambda state: step(state, problem, uniform, axis_name), state, tol=tol, max_steps=max_steps, capacity=capacity
-    )
+    return begin(state, capacity), tol
 
 
 def init_state(start: Prototypes, problem: Problem, uniform: bool, axis_name: str | None) -> PrototypeState:
@@ -202,7 +230,7 @@ def init_state(start: Prototypes, problem: Problem, uniform: bool, axis_name: st
     )
 
 
-def step(state: PrototypeState, problem: Problem, uniform: bool, axis_name: str | None) -> PrototypeState:
+def step(uniform: bool, axis_name: str | None, problem: Problem, state: PrototypeState) -> PrototypeState:
     """One step: relocate empty clusters, update the prototypes, assign the rows."""
     points = problem.points
     stats, labels = relocate_empty_clusters(state, problem, uniform, axis_name)
@@ -214,6 +242,13 @@ def step(state: PrototypeState, problem: Problem, uniform: bool, axis_name: str 
     changed = jnp.any((assignment.labels != state.assignment.labels) & (points.weight > 0))
     stable = all_reduce(changed.astype(jnp.int32), axis_name) == 0
     return PrototypeState(prototypes, stats, assignment, labels, _objective(stats, problem.factors), shift, stable)
+
+
+def _bound_step(uniform, problem, state):
+    return step(uniform, None, problem, state)
+
+
+_compiled_begin = jax.jit(begin_run, static_argnums=(0, 1, 2))
 
 
 def assign(prototypes: Prototypes, points: MixedPoints, factors: CostFactors) -> tuple[Array, Array, Array]:

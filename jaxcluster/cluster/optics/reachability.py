@@ -42,7 +42,7 @@ STALE = 0.2
 """Fraction of visited rows among the active ones above which the active ones are compacted."""
 
 
-@signals.interruptible()
+@signals.stoppable()
 def fit(
     x: Any,
     *,

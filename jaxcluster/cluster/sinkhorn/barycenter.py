@@ -28,13 +28,13 @@ from jaxcluster.cluster.sinkhorn.problem import (
     sqeuclidean_tile,
     tile_for,
 )
-from jaxcluster.cluster.sinkhorn.solve import check_options, solve_checked, transport_of
+from jaxcluster.cluster.sinkhorn.solve import check_options, iteration_work, solve_checked, transport_of
 from jaxcluster.cluster.sinkhorn.updates import safe_log, tile_inputs
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import begin, history_capacity, iterate, status_of, status_with
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import padded_size, prepare
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published, Status
@@ -59,6 +59,7 @@ class BarycenterState(NamedTuple):
     error: Float[Array, ""]
 
 
+@signals.keeping_result()
 def divergence(
     x: Any,
     y: Any,
@@ -124,6 +125,7 @@ def divergence(
     return publish(np.float64(values[0] - (values[1] + values[2]) / 2 + entropy), np.asarray(between.f).dtype)
 
 
+@signals.keeping_result()
 def barycenter(
     key: KeyArray,
     clouds: Sequence[Any],
@@ -239,7 +241,9 @@ def _fit(start, clouds, masses, lambdas, epsilon, outer, inner, *, wide: bool = 
     static = (sqeuclidean_tile, history_capacity(max_steps))
     numbers = jnp.asarray(lambdas, dtype), scaled(epsilon, 2 * frame.exponent, dtype), tol * _spread(rows, weights)
     start = jnp.asarray(frame.enter(start), dtype)
-    fitted = _iterated(static, start, jnp.asarray(rows), jnp.asarray(weights), *numbers, max_steps, inner)
+    arguments = start, jnp.asarray(rows), jnp.asarray(weights), *numbers, max_steps, inner
+    work = len(clouds) * iteration_work(start.shape[0], *rows.shape[1:]) * inner[1]
+    fitted = (_iterated_in_chunks if chunks.is_long(work, max_steps, *arguments) else _iterated)(static, *arguments)
     return _published(fitted, frame, _constant(clouds, masses, lambdas, origins), published)
 
 
@@ -312,32 +316,74 @@ class _LoopState(NamedTuple):
 @partial(jax.jit, static_argnums=0)
 def _iterated(static, start, clouds, masses, lambdas, epsilon, tol, max_steps, inner):
     cost, capacity = static
-    k = start.shape[0]
-    equal = jnp.full(k, 1 / k, start.dtype)
 
     def advance(state):
-        def one(cloud):
-            y, b, g = cloud
-            problem = Problem(state.centers, y, equal, b, epsilon, None, None, None, None, jnp.zeros_like(epsilon))
-            units = Units(0, 0, 0, 0, equal, b, epsilon, y.dtype)
-            checked = CheckedProblem(problem, cost, k, b.shape[0], units)
-            solved = solve_checked(checked, *inner, epsilon_decay=None, start=g)
-            return _projected(cost, problem, solved.g), solved.g, solved.regularized_cost, solved.error, solved.status
-
         # One cloud after another: under vmap every iteration would pay for the stable update too.
-        projections, potentials, values, errors, statuses = jax.lax.map(one, (clouds, masses, state.potentials))
-        centers = jnp.tensordot(lambdas, projections, 1)
-        step, status = jnp.mean(jnp.square(centers - state.centers)), _worst(statuses)
-        # A transport that needs more iterations gets them in the next step, which begins with its potentials.
-        residual = jnp.where(status == Status.MAX_STEPS, jnp.inf, step)
-        return _LoopState(centers, potentials, lambdas @ values, residual, step, jnp.max(errors), status)
+        transport = partial(_transport, cost, state.centers, epsilon, inner)
+        parts = jax.lax.map(lambda cloud: transport(*cloud), (clouds, masses, state.potentials))
+        return _after_transports(lambdas, state, *parts)
 
+    return _finished(iterate(advance, _first_state(start, masses), tol=tol, max_steps=max_steps, capacity=capacity))
+
+
+def _iterated_in_chunks(static, start, clouds, masses, lambdas, epsilon, tol, max_steps, inner):
+    """`_iterated` of concrete clouds. Ctrl-C ends it after the last whole step, or raises KeyboardInterrupt."""
+    cost, capacity = static
+    fit = begin(_first_state(start, masses), capacity)
+    while int(fit.steps) < max_steps and float(fit.state.residual) > tol:
+        parts = []
+        for cloud in zip(clouds, masses, fit.state.potentials, strict=True):
+            if not signals.interrupted():
+                parts.append(_compiled_transport(cost, fit.state.centers, epsilon, inner, *cloud))
+        if signals.interrupted():
+            if int(fit.steps) == 0:
+                raise KeyboardInterrupt
+            return _compiled_end(fit)._replace(status=np.int32(Status.INTERRUPTED))
+        fit = _compiled_step(fit, lambdas, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+    return _compiled_end(fit._replace(status=status_of(fit.state.residual, tol)))
+
+
+def _first_state(start, masses):
     most = jnp.asarray(jnp.inf, start.dtype)
-    begin = _LoopState(start, jnp.zeros_like(masses), most, most, most, most, jnp.int32(Status.CONVERGED))
-    fitted = iterate(advance, begin, tol=tol, max_steps=max_steps, capacity=capacity)
+    return _LoopState(start, jnp.zeros_like(masses), most, most, most, most, jnp.int32(Status.CONVERGED))
+
+
+def _transport(cost, centers, epsilon, inner, y, b, g):
+    """Transport to a cloud from the potentials g: projections, potentials, value, error and status."""
+    k = centers.shape[0]
+    equal = jnp.full(k, 1 / k, centers.dtype)
+    problem = Problem(centers, y, equal, b, epsilon, None, None, None, None, jnp.zeros_like(epsilon))
+    checked = CheckedProblem(problem, cost, k, b.shape[0], Units(0, 0, 0, 0, equal, b, epsilon, y.dtype))
+    solved = solve_checked(checked, *inner, epsilon_decay=None, start=g)
+    return _projected(cost, problem, solved.g), solved.g, solved.regularized_cost, solved.error, solved.status
+
+
+def _after_transports(lambdas, state, projections, potentials, values, errors, statuses):
+    """State after a step, from the transports to all clouds."""
+    centers = jnp.tensordot(lambdas, projections, 1)
+    step, status = jnp.mean(jnp.square(centers - state.centers)), _worst(statuses)
+    # A transport that needs more iterations gets them in the next step, which begins with its potentials.
+    residual = jnp.where(status == Status.MAX_STEPS, jnp.inf, step)
+    return _LoopState(centers, potentials, lambdas @ values, residual, step, jnp.max(errors), status)
+
+
+def _finished(fitted):
     state = BarycenterState(fitted.state.centers, fitted.state.objective, fitted.state.shift, fitted.state.error)
     status = status_with(fitted.status, objective=state.objective)
     return Fit(state, None, fitted.steps, _worst(jnp.stack([status, fitted.state.status])), fitted.history)
+
+
+_compiled_transport = jax.jit(_transport, static_argnums=0)
+
+
+@jax.jit
+def _compiled_step(fit, lambdas, *parts):
+    state = _after_transports(lambdas, fit.state, *parts)
+    history = fit.history.at[fit.steps].set(state.objective, mode="drop")
+    return fit._replace(state=state, steps=fit.steps + 1, history=history)
+
+
+_compiled_end = jax.jit(_finished)
 
 
 def _worst(statuses):
@@ -347,6 +393,7 @@ def _worst(statuses):
     return order[jnp.max(ranks)]
 
 
+@partial(jax.jit, static_argnums=0)
 def _projected(cost: TileCost, problem: Problem, g):
     """Barycentric projection of each row, by a softmax, whose weights sum to 1 whatever g is."""
 

@@ -13,12 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.sinkhorn.iteration import (
+    Options,
+    begin_loop,
+    iterate_bursts,
+    iterate_in_chunks,
+    unrolled_updates,
+)
 from jaxcluster.cluster.sinkhorn.plan import (
     Solution,
     Transport,
@@ -47,24 +54,18 @@ from jaxcluster.cluster.sinkhorn.problem import (
     tile_for,
 )
 from jaxcluster.cluster.sinkhorn.updates import (
-    Options,
-    epsilon_schedule,
     exponent_rounding,
-    fast_update,
-    initial_state,
-    iterate_updates,
-    next_state,
     optimal_potential,
     safe_log,
     stable_update,
     tile_inputs,
     typical_cost,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import MAX, fold_rows
 from jaxcluster.core.implicit import at_optimum, implicit_fixed_point, with_derivative_of
-from jaxcluster.core.iterate import history_capacity, trace
+from jaxcluster.core.iterate import history_capacity
 from jaxcluster.ops.logsumexp import responsibilities
 from jaxcluster.types import Array, Float, Status
 
@@ -73,6 +74,7 @@ INFINITE_EPSILON = 2.0**24
 of float32."""
 
 
+@signals.keeping_result()
 def solve(
     x: Any,
     y: Any,
@@ -136,6 +138,7 @@ def solve(
     )
 
 
+@signals.keeping_result()
 def solve_cost(
     costs: Any,
     *,
@@ -228,7 +231,17 @@ def solve_checked(
     capacity = history_capacity(max_steps) if num_iters is None else num_iters
     static = Options(checked.cost, num_iters, symmetric, epsilon_decay is not None, adaptive, capacity)
     omega, epsilon_decay = (1.0 if number is None else number for number in (omega, epsilon_decay))
-    return _solve(static, problem, _rounding_of_constants(checked), start, omega, epsilon_decay, tol, max_steps)
+    arguments = problem, _rounding_of_constants(checked), start, omega, epsilon_decay, tol, max_steps
+    width = sum(leaf.shape[-1] for leaf in jax.tree.leaves(problem.columns))
+    work = iteration_work(problem.a.shape[0], size, width)
+    if num_iters is None and chunks.is_long(work, max_steps, *arguments):
+        return _solve_in_chunks(static, *arguments, work=work)
+    return _solve(static, *arguments)
+
+
+def iteration_work(n: int, m: int, width: int) -> int:
+    """Products and sums of an iteration on n by m pairs of points of ``width`` columns; an exponential is eight."""
+    return n * m * (8 + width)
 
 
 def _rounding_of_constants(checked: CheckedProblem):
@@ -280,23 +293,70 @@ def _check_start(start, m):
 
 @partial(jax.jit, static_argnums=0)
 def _solve(static, problem, constants_rounding, start, omega, epsilon_decay, tol, max_steps):
+    operands, loop = _begin(static, problem, constants_rounding, start, omega, epsilon_decay, tol, max_steps)
+    run = iterate_bursts(_cost_of(static, problem), static, operands.numbers, loop)
+    return _end(static, problem, operands, run)
+
+
+def _solve_in_chunks(static, problem, *arguments, work):
+    """`_solve` of a concrete problem, which Ctrl-C can end with the potentials so far."""
+    operands, loop = _compiled_begin(static, problem, *arguments)
+    run, interrupted = iterate_in_chunks(_cost_of(static, problem), static, operands.numbers, loop, work)
+    solution = _compiled_end(static, problem, operands, run)
+    if interrupted and int(solution.status) != Status.NOT_FINITE:
+        solution = solution._replace(status=np.int32(Status.INTERRUPTED))
+    return solution
+
+
+class _Operands(NamedTuple):
+    """A problem that can be iterated on.
+
+    Attributes:
+        problem: with finite ε, and without stranded mass.
+        numbers: of the loop: the same problem, constant for gradients, rounding, schedule, tol or None, max_steps.
+        options: start, omega and decay, constant too.
+        tol: tolerance.
+        infeasible: () True if stranded mass must move.
+        lost: () penalty on leaving it.
+    """
+
+    problem: Problem
+    numbers: tuple[Any, ...]
+    options: tuple[Any, ...]
+    tol: Any
+    infeasible: Any
+    lost: Any
+
+
+def _cost_of(static, problem):
+    """Cost function of the iterations: of all costs, where they are computed once."""
+    cached = static.cost is not matrix_tile and problem.a.shape[0] * problem.b.shape[0] <= MAX_CACHED_COSTS
+    return matrix_tile if cached else static.cost
+
+
+def _begin(static, problem, constants_rounding, start, omega, epsilon_decay, tol, max_steps):
     dtype = problem.a.dtype
     numbers = (constants_rounding, omega, epsilon_decay, tol)
     constants_rounding, omega, epsilon_decay, tol = (jnp.asarray(each).astype(dtype) for each in numbers)
     cost, problem, rounding = _with_finite_epsilon(static.cost, problem)
     rounding = rounding._replace(fixed=rounding.fixed + constants_rounding)
     problem, infeasible, lost = _without_stranded_mass(cost, problem)
-    detached = jax.lax.stop_gradient(problem)
     # With a fixed number of iterations there is no tolerance: only NaN ends them earlier.
     max_steps = static.num_iters or max_steps
-    options = jax.lax.stop_gradient((rounding, start, omega, epsilon_decay))
-    run = iterate_updates(cost, static, detached, *options, None if static.num_iters else tol, max_steps)
+    detached = jax.lax.stop_gradient(problem)
+    rounding, *options = jax.lax.stop_gradient((rounding, start, omega, epsilon_decay))
+    loop, schedule = begin_loop(cost, static, detached, *options, max_steps)
+    numbers = detached, rounding, schedule, None if static.num_iters else tol, max_steps
+    return _Operands(problem, numbers, tuple(options), tol, infeasible, lost), loop
+
+
+def _end(static, given, operands, run):
+    cost, problem = _cost_of(static, given), operands.problem
+    detached, rounding, _, _, max_steps = operands.numbers
     f, g = run.state.f, run.state.g
     if static.num_iters:
         detached = problem
-        f, g = with_derivative_of(
-            partial(_unrolled, cost, static), (f, g), problem, rounding, start, omega, epsilon_decay
-        )
+        f, g = with_derivative_of(partial(unrolled_updates, cost, static), (f, g), problem, rounding, *operands.options)
     f, g = _gauge(detached, f, g)
     sums, rows = plan_sums(cost, detached, f, g)
     value = dual_objective(detached, f, g, sums.excess)
@@ -307,10 +367,16 @@ def _solve(static, problem, constants_rounding, start, omega, epsilon_decay, tol
         f, g = _differentiable(cost, problem, f, g)
         value = at_optimum(partial(dual_objective_of, cost), value, (f, g), problem)
         transport_cost = with_derivative_of(partial(full_cost_of, cost), transport_cost, f, g, problem)
-    value = value + lost
-    value, transport_cost, error = (jnp.where(infeasible, jnp.inf, number) for number in (value, transport_cost, error))
-    status = _status(error, noise, value, tol, run.steps, max_steps)
+    value = value + operands.lost
+    value, transport_cost, error = (
+        jnp.where(operands.infeasible, jnp.inf, number) for number in (value, transport_cost, error)
+    )
+    status = _status(error, noise, value, operands.tol, run.steps, max_steps)
     return Solution(f, g, problem.epsilon, transport_cost, value, error, status, run.steps, run.history)
+
+
+_compiled_begin = jax.jit(_begin, static_argnums=0)
+_compiled_end = jax.jit(_end, static_argnums=0)
 
 
 def _status(error, noise, value, tol, steps, max_steps):
@@ -376,22 +442,6 @@ def _without_stranded_mass(cost, problem: Problem):
             lost += jnp.where(stranded > 0, stranded * rho, 0)
     lost += epsilon * (jnp.sum(a) * jnp.sum(b) - jnp.sum(moving[0]) * jnp.sum(moving[1]))
     return problem._replace(rows=costs, a=moving[0], b=moving[1]), infeasible, lost
-
-
-def _unrolled(cost, options: Options, problem: Problem, rounding, start, omega, decay):
-    """Potentials after ``options.num_iters`` iterations, differentiable backwards through all of them."""
-    omega = jnp.asarray(omega, start.dtype)
-    begin = initial_state(options, cost, problem, start)
-    schedule = epsilon_schedule(problem, begin.epsilon, decay, options.num_iters)
-
-    def advance(state):
-        arguments = (problem, state.f, state.g, state.epsilon, omega)
-        fast, exact = fast_update(cost, *arguments)
-        update = jax.lax.cond(exact, lambda *_: fast, lambda *inputs: stable_update(cost, *inputs), *arguments)
-        return next_state(options, problem, rounding, schedule, None, state, update)
-
-    state = trace(advance, begin, steps=options.num_iters).state
-    return state.f, state.g
 
 
 def _gauge(problem, f, g):

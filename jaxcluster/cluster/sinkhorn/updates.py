@@ -5,9 +5,6 @@ the columns; its exponentials, scaled by it, are the row's part of the plan, and
 other potential needs: one exponential for each entry and iteration. Where a column's sum is too small for that to be
 exact, the update is computed again with a log-sum-exp on either side.
 
-The loop ends with the potentials whose marginal error was measured, not with those of one more update, and where that
-error is no more than the rounding of the exponents: further updates would only move the potentials about.
-
 Sources: M. Cuturi, Sinkhorn distances, NeurIPS 2013; B. Schmitzer, Stabilized sparse scaling algorithms for
 entropy regularized transport problems, SIAM J. Sci. Comput. 41 (2019); L. Chizat, G. Peyré, B. Schmitzer and F.-X.
 Vialard, Scaling algorithms for unbalanced optimal transport problems, Math. Comp. 87 (2018).
@@ -16,14 +13,12 @@ Vialard, Scaling algorithms for unbalanced optimal transport problems, Math. Com
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxcluster.cluster.sinkhorn.problem import (
-    MAX_CACHED_COSTS,
     Problem,
     TileCost,
     logits_of,
@@ -31,28 +26,13 @@ from jaxcluster.cluster.sinkhorn.problem import (
 )
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.ops.logsumexp import LOG_SUM_EXP, responsibilities
-from jaxcluster.types import Absent, Array, Bool, Float, Int
+from jaxcluster.types import Array, Float
 
 COST_SAMPLE = 64
 """Rows, and as many columns, whose costs set the ε of the first iteration."""
 
 TYPICAL_QUANTILE = 0.25
 """Quantile of these costs: up to three in four may be huge, standing for pairs that are forbidden."""
-
-RATE_WINDOW = 16
-"""Iterations for an over-relaxation to take effect, and as many again to measure the rate of convergence."""
-
-MAX_OMEGA = 1.95
-"""Upper bound of the over-relaxation chosen from a rate: near 2 an iteration hardly contracts."""
-
-ANNEAL_STEP = 0.5
-"""Growth of √(first ε/ε) in an iteration of annealing: a plan follows a smaller ε more slowly."""
-
-MAX_ANNEAL_FRACTION_INV = 4
-"""Annealing takes at most 1/4 of the iterations allowed, if the factor of the schedule permits."""
-
-RATE_ESTIMATION_ERROR = 0.1
-"""Marginal error below which convergence is taken to be linear; above it there is no over-relaxation."""
 
 EXPONENT_ROUNDING = 0.5
 """Rounding of f + g − C, in units in the last place of |f| + |g|. Rounding f, g, their sum and the difference is 2 at
@@ -62,17 +42,6 @@ marginal error in float64 of the returned plan was within half of this of what f
 
 SUM_ROUNDING = 1
 """Rounding of the sums of a plan at any ε, in units in the last place of 1: measured as 0.5 where ε is large."""
-
-
-class Options(NamedTuple):
-    """Static options: each choice compiles a program of its own."""
-
-    cost: TileCost
-    num_iters: int | Absent
-    symmetric: bool
-    annealed: bool
-    adaptive: bool
-    capacity: int
 
 
 class PotentialUpdate(NamedTuple):
@@ -100,56 +69,6 @@ class Rounding(NamedTuple):
 
     fixed: Float[Array, ""]
     rooted: Float[Array, ""]
-
-
-class SinkhornState(NamedTuple):
-    """Potentials, the ε of the next iteration, and the marginal error.
-
-    Attributes:
-        f: (n,) potentials of the rows.
-        g: (m,) potentials of the columns.
-        epsilon: () strength of the entropy in the next iteration.
-        residual: () marginal error of the last iteration; infinite while ε is annealed.
-        objective: () marginal error of the last iteration, while ε is annealed too.
-        rounding: () part of the error that may be rounding.
-        ended: () True if f and g are those whose error was measured, and no further iteration can help.
-    """
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    epsilon: Float[Array, ""]
-    residual: Float[Array, ""]
-    objective: Float[Array, ""]
-    rounding: Float[Array, ""]
-    ended: Bool[Array, ""]
-
-
-class EpsilonSchedule(NamedTuple):
-    """Annealing of ε: its first value, the least factor of an iteration, and the growth of √(first/ε)."""
-
-    first: Float[Array, ""]
-    decay: Float[Array, ""]
-    growth: Float[Array, ""]
-
-
-class LoopState(NamedTuple):
-    """A state, its iterations and its over-relaxation.
-
-    Attributes:
-        state: potentials and error.
-        steps: () iterations so far.
-        history: (capacity,) marginal error of each iteration.
-        omega: () over-relaxation.
-        mark: () error RATE_WINDOW iterations after ``omega`` was chosen.
-        age: () iterations since ``omega`` was chosen.
-    """
-
-    state: SinkhornState
-    steps: Int[Array, ""]
-    history: Float[Array, " capacity"]
-    omega: Float[Array, ""]
-    mark: Float[Array, ""]
-    age: Int[Array, ""]
 
 
 # -- one update --------------------------------------------------------------------------------------------------------
@@ -371,119 +290,3 @@ def exponent_rounding(problem: Problem, rounding: Rounding, f, g, epsilon) -> Fl
 def weighted_mean(weight, values):
     """Mean of values by weight."""
     return weight @ values / jnp.sum(weight)
-
-
-# -- the loop ----------------------------------------------------------------------------------------------------------
-
-
-def iterate_updates(
-    cost: TileCost, options: Options, problem: Problem, rounding: Rounding, start, omega, decay, tol, max_steps
-) -> LoopState:
-    """Updates until the error and its rounding are at most ``tol``, the error is all rounding, or NaN.
-
-    The inner loop takes fast updates for as long as they are exact, the outer one a stable update where they are not.
-    Two loops, and not a choice in every iteration: a batch of problems under vmap would pay for both branches of a
-    choice each time, and XLA would copy a cached kernel through it.
-    """
-    omega = jnp.asarray(omega, start.dtype)
-    state = initial_state(options, cost, problem, start)
-    schedule = epsilon_schedule(problem, state.epsilon, decay, max_steps)
-    advance = partial(_advance, options, problem, rounding, schedule, tol)
-
-    def unfinished(loop):
-        # NaN ends it too.
-        return ~loop.state.ended & (loop.state.residual >= 0) & (loop.steps < max_steps)
-
-    def burst(loop):
-        if problem.a.shape[0] * problem.b.shape[0] > MAX_CACHED_COSTS:
-            fast, kernel_epsilon = partial(fast_update, cost, problem), loop.state.epsilon
-        else:
-            # The kernel belongs to one ε: a burst ends when ε falls below it.
-            kernel = gibbs_kernel(problem, loop.state.g, loop.state.epsilon)
-            fast, kernel_epsilon = partial(kernel_update, problem, kernel), loop.state.epsilon
-
-        def unbroken(carry):
-            loop, exact = carry
-            # Not "equal": an ε of NaN would never be, and no iteration would find that out.
-            return exact & unfinished(loop) & ~(loop.state.epsilon < kernel_epsilon)
-
-        def fast_step(carry):
-            loop, _ = carry
-            state = loop.state
-            update, exact = fast(state.f, state.g, state.epsilon, loop.omega)
-            return jax.tree.map(partial(jnp.where, exact), advance(loop, update), loop), exact
-
-        def stable_step(loop):
-            state = loop.state
-            return advance(loop, stable_update(cost, problem, state.f, state.g, state.epsilon, loop.omega))
-
-        loop, exact = jax.lax.while_loop(unbroken, fast_step, (loop, jnp.bool_(True)))
-        return jax.lax.cond(exact, lambda loop: loop, stable_step, loop)
-
-    most = jnp.asarray(jnp.inf, start.dtype)
-    history = jnp.zeros((options.capacity,), start.dtype)
-    return jax.lax.while_loop(unfinished, burst, LoopState(state, jnp.int32(0), history, omega, most, jnp.int32(0)))
-
-
-def initial_state(options: Options, cost: TileCost, problem: Problem, start) -> SinkhornState:
-    """State before the first update: f = 0, g = ``start``, and ε, or the cost it is annealed from."""
-    first = jnp.maximum(problem.epsilon, typical_cost(cost, problem)) if options.annealed else problem.epsilon
-    # ε may be NaN, and the start too: the first update finds that out.
-    most = jnp.asarray(jnp.inf, start.dtype)
-    return SinkhornState(jnp.zeros_like(problem.a), start, first, most, most, jnp.zeros_like(most), jnp.bool_(False))
-
-
-def epsilon_schedule(problem: Problem, first, decay, max_steps) -> EpsilonSchedule:
-    """Schedule from the first ε down to that of the problem."""
-    most = jnp.asarray(max_steps).astype(first.dtype)
-    growth = jnp.maximum(ANNEAL_STEP, MAX_ANNEAL_FRACTION_INV * jnp.sqrt(first / problem.epsilon) / most)
-    return EpsilonSchedule(first, jnp.asarray(decay, first.dtype), growth)
-
-
-def next_state(
-    options: Options, problem: Problem, rounding: Rounding, schedule: EpsilonSchedule, tol, state, update
-) -> SinkhornState:
-    """State after a `PotentialUpdate`; without a ``tol`` it never ends."""
-    f, g = update.f, update.g
-    if options.symmetric:
-        # The mean of a potential and its transform: at the fixed point both are equal, after a few iterations.
-        f = g = (state.f + update.f) / 2
-    f, g = recenter_potentials(problem, f, g)
-    annealing = state.epsilon > problem.epsilon
-    residual = jnp.where(annealing, jnp.inf, update.error)
-    noise = exponent_rounding(problem, rounding, update.f, state.g, problem.epsilon)
-    ended = jnp.bool_(False)
-    if tol is not None:
-        ended = ~annealing & ((update.error + 2 * noise <= tol) | (update.error <= noise))
-        f, g = jnp.where(ended, update.f, f), jnp.where(ended, state.g, g)
-    # √(first/ε) grows linearly, so ε falls as 1/t²: the smaller ε is, the more updates a plan needs to follow it, and
-    # one factor all the way down would leave it behind.
-    factor = 1 / jnp.square(1 + schedule.growth * jnp.sqrt(state.epsilon / schedule.first))
-    epsilon = jnp.maximum(problem.epsilon, state.epsilon * jnp.maximum(schedule.decay, factor))
-    return SinkhornState(f, g, epsilon, residual, update.error, noise, ended)
-
-
-def _advance(options, problem, rounding, schedule, tol, loop: LoopState, update: PotentialUpdate) -> LoopState:
-    state = next_state(options, problem, rounding, schedule, tol, loop.state, update)
-    history = loop.history.at[loop.steps].set(state.objective, mode="drop")
-    loop = loop._replace(state=state, steps=loop.steps + 1, history=history)
-    return _with_adapted_omega(loop) if options.adaptive else loop
-
-
-def _with_adapted_omega(loop: LoopState) -> LoopState:
-    """Over-relaxation from the rate of convergence, chosen again after each two windows."""
-    error, omega = loop.state.residual, loop.omega
-    # While ε is annealed there is no error to measure.
-    age = jnp.where(jnp.isinf(error) & (loop.age == 0), 0, loop.age + 1)
-    # Another ω makes another mix of errors first, so a window passes before the one that is measured.
-    mark = jnp.where(age == RATE_WINDOW, error, loop.mark)
-    due = age == 2 * RATE_WINDOW
-    rate = jnp.clip((error / jnp.where(mark > 0, mark, 1)) ** (1 / RATE_WINDOW), 1e-3, None)
-    # With the rate r at ω, plain updates have the rate θ with (r + ω − 1)² = r·ω²·θ, and the best ω is
-    # 2/(1 + √(1 − θ)).
-    plain = jnp.clip(jnp.square(rate + omega - 1) / (rate * jnp.square(omega)), 0, 1)
-    best = jnp.clip(2 / (1 + jnp.sqrt(1 - plain)), omega, MAX_OMEGA)
-    # Errors that rise take ω half of the way back to 1, large ones all of it.
-    chosen = jnp.where(rate < 1, best, (1 + omega) / 2)
-    chosen = jnp.where(error < RATE_ESTIMATION_ERROR, chosen, 1)
-    return loop._replace(omega=jnp.where(due, chosen, omega), mark=mark, age=jnp.where(due, 0, age))

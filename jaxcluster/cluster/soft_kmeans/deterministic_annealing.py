@@ -12,6 +12,7 @@ optimization problems, Proc. IEEE 86 (1998), for the weights.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,19 +26,20 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     Static,
     distances_to,
     finish,
+    long_fit,
     run_em,
     soft_assign,
     soft_stats,
     soft_update,
     variance_in_frame,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import vmap_in_chunks
 from jaxcluster.core.fold import all_reduce, fold_rows
-from jaxcluster.core.iterate import history_capacity, iterate
+from jaxcluster.core.iterate import advance, begin, history_capacity, iterate
 from jaxcluster.core.preparation import finalize, prepare
 from jaxcluster.ops.distance import HIGHEST, squared_norms
-from jaxcluster.types import Array, Fit, Float, KeyArray, Points
+from jaxcluster.types import Array, Fit, Float, KeyArray, Points, Status
 
 SPLIT_PERTURBATION = 0.1
 """Distance of a spare center from the center it is put beside, in units of σ; centers nearer than that coincide."""
@@ -49,17 +51,21 @@ MIN_TEMPERATURE_RATIO = 1e-4
 """Least variance of the schedule, relative to its first: below it there is nothing left to anneal, and a variance of 0
 is reached from there."""
 
+USUAL_STEPS = 32
+"""Steps that most temperatures take at most, by which the time of a fit is judged."""
+
 POWER_ITERATIONS = 32
 """Steps of the power iteration for the largest eigenvalue of the covariance."""
 
 
 class _TemperatureState(NamedTuple):
-    """Centers and cluster weights at one temperature, and Σ‖Δc‖² of the last step."""
+    """Centers and cluster weights at one temperature, Σ‖Δc‖² of the last step, and the variance."""
 
     centers: Float[Array, "k d"]
     cluster_weight: Float[Array, " k"]
     residual: Float[Array, ""]
     objective: Float[Array, ""]
+    variance: Float[Array, ""]
 
 
 class _ScheduleState(NamedTuple):
@@ -73,6 +79,7 @@ class _ScheduleState(NamedTuple):
     objective: Float[Array, ""]
 
 
+@signals.keeping_result()
 def anneal(
     key: KeyArray,
     x: Any,
@@ -125,8 +132,20 @@ def anneal(
     start = None if start is None else variance_in_frame(prepared.frame, start, dtype)
     static = Static(k, FROM_CENTERS, history_capacity(max_steps), axis_name)
     schedule = variance, start, jnp.asarray(rate).astype(dtype)
-    fitted = _anneal(static, key, points, schedule, tol, max_steps)
+    arguments = static, key, points, schedule, tol, max_steps
+    work = 4 * points.x.size * k  # as in `fit`
+    traced = validation.is_traced(*arguments[1:])
+    if not traced and chunks.is_long(work * _temperatures(rate), min(max_steps, USUAL_STEPS), *arguments[1:]):
+        shown = partial(prepared.unscale, length=2, weight=1)
+        fitted = _anneal_in_chunks(*arguments, work, shown)
+    else:
+        fitted = _anneal(*arguments)
     return finalize(fitted, prepared, SoftKMeansState.leave, length=2, weight=1)
+
+
+def _temperatures(rate):
+    """Most temperatures of a schedule, of a concrete ratio between two variances."""
+    return math.log(MIN_TEMPERATURE_RATIO) / math.log(rate)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -137,9 +156,41 @@ def _anneal(static, key, points, schedule, tol, max_steps):
     return finish(fitted, points, None, schedule[0], static.axis_name)
 
 
+def _anneal_in_chunks(static, key, points, schedule, tol, max_steps, work, shown):
+    """`_anneal` of concrete samples. Ctrl-C ends it at the temperature so far, before a step at the last one."""
+    key, total, last, state = _compiled_start(static, points, schedule, key)
+    columns = _compiled_columns(points)
+    while float(state.residual) > 0:
+        split_key, fit, limit = _compiled_cooling(static, points, schedule, last, state)
+        step = chunks.bind(_temperature_step, static.axis_name, columns, fit.state.variance, total)
+        fit = chunks.resume(step, fit, tol=limit, max_steps=max_steps, work=work)
+        state = _compiled_cooled(split_key, last, fit.state)
+        if int(fit.status) == Status.INTERRUPTED:
+            break
+    arguments = key, points, CenterConstraints(initial=state.centers), None, schedule[0], tol, max_steps
+    # An infinite work: in chunks, whose first is one step, however short this last part is.
+    return long_fit(static, *arguments, work=math.inf, max_steps=max_steps, shown=shown)
+
+
 def _run(static, points, schedule, tol, max_steps, key):
     """The whole schedule, and the fit at its end."""
-    variance, start, rate = schedule
+    axis_name = static.axis_name
+    key, total, last, state = _start(static, points, schedule, key)
+    columns = em.transpose_points(points)
+
+    def cool(state):
+        split_key, fit, limit = _cooling(static, points, schedule, last, state)
+        step = partial(_temperature_step, axis_name, columns, fit.state.variance, total)
+        return _cooled(split_key, last, advance(step, fit, tol=limit, max_steps=max_steps).state)
+
+    unbounded = jnp.iinfo(jnp.int32).max  # the schedule ends by itself
+    centers = iterate(cool, state, tol=0.0, max_steps=unbounded, capacity=1).state.centers
+    return run_em(static, points, CenterConstraints(initial=centers), None, schedule[0], tol, max_steps, key)
+
+
+def _start(static, points, schedule, key):
+    """Key of the last fit, total weight, last variance, and the state at the first."""
+    variance, start, _ = schedule
     axis_name = static.axis_name
     total = all_reduce(jnp.sum(points.weight), axis_name)
     mean = all_reduce(points.weight @ points.x, axis_name) / total
@@ -149,41 +200,45 @@ def _run(static, points, schedule, tol, max_steps, key):
     # From the critical variance: above it EM contracts all centers to the mean, whatever the start.
     first = jnp.maximum(start, variance)
     last = jnp.maximum(variance, MIN_TEMPERATURE_RATIO * first)
-
-    def cool(state):
-        key, split_key = jax.random.split(state.key)
-        now = jnp.maximum(rate * state.variance, last)
-        spread = _spreads(points, state, axis_name)
-        centers, cluster_weight = _place_spare_centers(split_key, state.centers, state.cluster_weight, spread, now)
-        state = _run_at_temperature(points, centers, cluster_weight, now, total, max_steps, axis_name)
-        residual = jnp.where(now > last, jnp.inf, 0).astype(now.dtype)
-        return _ScheduleState(key, state.centers, state.cluster_weight, now, residual, state.objective)
-
     centers = jnp.broadcast_to(mean, (static.k, mean.shape[0]))
     residual = jnp.where(first > last, jnp.inf, 0).astype(first.dtype)
     state = _ScheduleState(key, centers, jnp.full_like(centers[:, 0], 1 / static.k), first, residual, first)
-    unbounded = jnp.iinfo(jnp.int32).max  # the schedule ends by itself
-    centers = iterate(cool, state, tol=0.0, max_steps=unbounded, capacity=1).state.centers
-    return run_em(static, points, CenterConstraints(initial=centers), None, variance, tol, max_steps, key)
+    return key, total, last, state
 
 
-def _run_at_temperature(points, centers, cluster_weight, variance, total, max_steps, axis_name):
-    """EM at one temperature until the centers hardly move.
+def _cooling(static, points, schedule, last, state):
+    """Key of the next state, the fit before the first step at the next temperature, and its tolerance.
 
     The tolerance is so small that a center that leaves another, however slowly, goes on.
     """
-    columns = em.transpose_points(points)
+    key, split_key = jax.random.split(state.key)
+    now = jnp.maximum(schedule[2] * state.variance, last)
+    spread = _spreads(points, state, static.axis_name)
+    centers, cluster_weight = _place_spare_centers(split_key, state.centers, state.cluster_weight, spread, now)
+    infinite = jnp.asarray(jnp.inf, now.dtype)
+    fit = begin(_TemperatureState(centers, cluster_weight, infinite, infinite, now), 1)
+    return key, fit, (SHIFT_TOLERANCE * SPLIT_PERTURBATION) ** 2 * now
 
-    def step(state):
-        stats = soft_stats(state.centers, columns, variance, cluster_weight=state.cluster_weight, axis_name=axis_name)
-        centers = soft_update(stats, state.centers)
-        shift = jnp.sum(jnp.square(centers - state.centers))
-        return _TemperatureState(centers, stats.weight / total, shift, stats.energy)
 
-    infinite = jnp.asarray(jnp.inf, variance.dtype)
-    state = _TemperatureState(centers, cluster_weight, infinite, infinite)
-    tol = (SHIFT_TOLERANCE * SPLIT_PERTURBATION) ** 2 * variance
-    return iterate(step, state, tol=tol, max_steps=max_steps, capacity=1).state
+def _temperature_step(axis_name, columns, variance, total, state):
+    """EM step at one temperature."""
+    stats = soft_stats(state.centers, columns, variance, cluster_weight=state.cluster_weight, axis_name=axis_name)
+    centers = soft_update(stats, state.centers)
+    shift = jnp.sum(jnp.square(centers - state.centers))
+    return _TemperatureState(centers, stats.weight / total, shift, stats.energy, variance)
+
+
+def _cooled(key, last, state):
+    """State of the schedule after EM at a temperature."""
+    now = state.variance
+    residual = jnp.where(now > last, jnp.inf, 0).astype(now.dtype)
+    return _ScheduleState(key, state.centers, state.cluster_weight, now, residual, state.objective)
+
+
+_compiled_start = jax.jit(_start, static_argnums=0)
+_compiled_columns = jax.jit(em.transpose_points)
+_compiled_cooling = jax.jit(_cooling, static_argnums=0)
+_compiled_cooled = jax.jit(_cooled)
 
 
 def _place_spare_centers(key, centers, cluster_weight, spread, variance):

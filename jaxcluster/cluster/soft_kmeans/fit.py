@@ -162,7 +162,7 @@ def fit(
     work = 4 * points.x.size * k  # distances, their exponentials and two sums
     if chunks.is_long(work, max_steps, *arguments):
         shown = partial(prepared.unscale, length=2, weight=1)
-        fitted = _long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
+        fitted = long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
     else:
         fitted = _fit(static, *arguments)
     unresolved = unresolved_about_means(points, fitted.state.centers, fitted.labels) if prepared.narrowed else None
@@ -356,7 +356,7 @@ def _end(static, fitted, operands, key, points, constraints, known, variance, to
     return finish(fitted, points, known, variance, static.axis_name)
 
 
-_long_fit = chunks.Loop(_start, _step, _end)
+long_fit = chunks.Loop(_start, _step, _end)
 
 
 def finish(

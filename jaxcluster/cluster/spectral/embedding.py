@@ -21,11 +21,11 @@ import scipy.sparse
 from jaxcluster.cluster.spectral.affinity_input import check_options, count_samples, padded_affinity, traced_affinity
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.dtypes import publish, published_dtype
-from jaxcluster.core.iterate import begin
+from jaxcluster.core.iterate import advance, begin, status_of
 from jaxcluster.ops import eigen
 from jaxcluster.ops.affinity import Affinity, laplacian
 from jaxcluster.ops.graph import components
-from jaxcluster.types import Array, Float, Int, KeyArray, Published
+from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published, Status
 
 FILTER_DEGREE = 16
 """Products with the affinity in a step, about: the degree of the filter is chosen anew in each."""
@@ -161,7 +161,30 @@ def _solve(static, key, affinity, n, tol, max_steps):
         return _dense_solve(static, key, affinity, n, tol, max_steps)
     # A step multiplies by the affinity as often as the degree of its filter.
     work = FILTER_DEGREE * width * sum(leaf.size for leaf in jax.tree.leaves(affinity))
-    return _iterative_solve(static, key, affinity, n, tol, max_steps, work=work, max_steps=max_steps)
+    arguments = key, affinity, n, tol, max_steps
+    if chunks.is_long(work, max_steps, *arguments):
+        return _solve_in_chunks(static, *arguments, work=work)
+    return _iterative_solve(static, *arguments)
+
+
+def _solve_in_chunks(static, key, affinity, n, tol, max_steps, *, work):
+    """Embedding of a concrete affinity in chunks of products, as one step may take long. Ctrl-C ends it."""
+    operands, fit, tol, _ = _compiled_start(static, key, affinity, n, tol, max_steps)
+    budget = chunks.Budget(work / FILTER_DEGREE)
+    while int(fit.steps) < max_steps and float(fit.state.residual) > tol:
+        filtering, done = _begin_filter(fit.state), 0
+        degree = int(filtering.degree)
+        while done < degree:
+            if signals.interrupted():
+                fit = fit._replace(status=jnp.int32(Status.INTERRUPTED))
+                return _compiled_end(static, fit, operands)
+            stop = min(degree, done + budget.steps)
+            with budget:
+                budget.taken = stop - done
+                filtering = jax.block_until_ready(_filter_block(operands, filtering, done, stop))
+            done = stop
+        fit = _compiled_ritz(operands, fit, filtering)
+    return _compiled_end(static, fit, operands)
 
 
 def _start(static, key, affinity, n, tol, max_steps):
@@ -175,15 +198,37 @@ def _start(static, key, affinity, n, tol, max_steps):
     return (operator, null, n_components, wanted, tol), begin(state), tol, max_steps
 
 
-def _step(static, operator, null, n_components, wanted, tol, state):
-    return eigen.step(operator.product, null, wanted, MAX_EIGENVALUE, tol, state)
+@partial(jax.jit, static_argnums=0)
+def _iterative_solve(static, *arguments):
+    operands, fit, tol, max_steps = _start(static, *arguments)
+    operator, null, _, wanted, _ = operands
+    step = partial(eigen.step, operator.product, null, wanted, MAX_EIGENVALUE, tol)
+    return _end(static, advance(step, fit, tol=tol, max_steps=max_steps), operands)
 
 
-def _end(static, fit, operands, *arguments):
+def _end(static, fit, operands):
     operator, null, n_components, wanted, tol = operands
     vectors = fit.state.vectors
     pairs = eigen.eigenpairs_of(operator.product, static.count, null, wanted, tol, vectors, fit)
     return _embedding(static, operator, pairs, n_components, tol)
+
+
+@jax.jit
+def _compiled_ritz(operands, fit, filtering):
+    operator, null, _, wanted, tol = operands
+    state = eigen.end_step(operator.product, null, wanted, tol, filtering)
+    history = fit.history.at[fit.steps].set(state.objective, mode="drop")
+    return Fit(state, None, fit.steps + 1, status_of(state.residual, tol), history)
+
+
+_compiled_start = jax.jit(_start, static_argnums=0)
+_compiled_end = jax.jit(_end, static_argnums=0)
+_begin_filter = jax.jit(partial(eigen.begin_filter, upper=MAX_EIGENVALUE))
+
+
+@jax.jit
+def _filter_block(operands, filtering, start, stop):
+    return eigen.filter_block(operands[0].product, filtering, start, stop)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -200,9 +245,6 @@ def _embedding(static, operator, pairs, n_components, tol):
     kept = slice(int(static.drop_first), None)
     vectors = _with_positive_peaks(vectors / operator.sqrt_degrees[:, None])[:, kept]
     return Embedding(vectors, values[kept], residuals[kept], n_components, pairs.steps, status, pairs.history)
-
-
-_iterative_solve = chunks.Loop(_start, _step, _end)
 
 
 def _smooth_small_entries(operator, pairs):

@@ -18,12 +18,16 @@ import numpy as np
 from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without a stub
 from threadpoolctl import threadpool_limits
 
-from jaxcluster.core import validation
+from jaxcluster.core import chunks, signals, validation
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, minkowski_sums, pair_minkowski_sums, tiles
 from jaxcluster.ops.neighbors.kd_blocks import BLOCK, MAX_KD_COLUMNS, UNIT_ROUNDOFF, Blocks, box_distances, partition
 
 QUERY_BLOCKS = 4
 """Blocks of queries of one matrix product."""
+
+QUERY_WORK = 1 << 18
+"""Products and sums for which the search of a row in a tree counts: 2,048 rows are searched before the first look at
+the clock."""
 
 SAMPLE_ROWS = 512
 """Number of sampled rows for the typical distance from their median."""
@@ -95,8 +99,14 @@ def _k_first(distances, k):
 
 def _by_tree(space, k, queries):
     """k nearest rows by a k-d tree. It may round sums otherwise: one more row keeps the k-th in float64."""
-    count = min(k + 1, space.n)
-    _, index = cKDTree(space.x).query(queries, k=np.arange(1, count + 1), p=space.power, workers=-1)
+    count, tree = min(k + 1, space.n), cKDTree(space.x)
+    index = np.empty((len(queries), count), np.intp)
+
+    def search(start, stop):
+        some = slice(start, stop)
+        _, index[some] = tree.query(queries[some], k=np.arange(1, count + 1), p=space.power, workers=-1)
+
+    chunks.in_parts(search, len(queries), QUERY_WORK)
     return _sorted(index, minkowski_sums(queries[:, None], space.x[index], space.power), k)
 
 
@@ -112,6 +122,7 @@ def _by_products(x, k, queries):
     index, sums = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
 
     def search(start):
+        signals.check_stopped()
         rows = away.index[start : start + QUERY_BLOCKS]
         rows = rows[rows >= 0]
         index[rows], sums[rows] = _search_blocks(home, columns, unit, k, queries[rows])
