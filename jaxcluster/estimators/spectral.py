@@ -19,6 +19,7 @@ from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_de
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.core.messages import warn
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
@@ -66,7 +67,8 @@ class _SpectralEstimator(Estimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
+        tags.input_tags.pairwise = self._precomputed
+        tags.input_tags.sparse = self._precomputed or self._by_neighbors
         return tags
 
     @property
@@ -94,11 +96,20 @@ class _SpectralEstimator(Estimator):
     def _precomputed(self):
         return isinstance(self.affinity, str) and self.affinity.startswith("precomputed")
 
+    @property
+    def _by_neighbors(self):
+        return isinstance(self.affinity, str) and self.affinity == "nearest_neighbors"
+
     def _rows_or_matrix(self, X):
         """Samples, or the matrix, as a NumPy or CSR array."""
         if not self._precomputed:
+            if is_sparse(X) and not self._by_neighbors:
+                raise TypeError(
+                    f"Sparse data was passed for X, and affinity={self.affinity!r} takes dense rows. "
+                    f"{validation.dense_remedy(X, 'X')} Or pass affinity='nearest_neighbors', or take KMeans."
+                )
             X = self._validate(X, reset=True)
-            if len(X) < 2:
+            if X.shape[0] < 2:
                 raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
             return X
         formats = ["csr", "csc", "coo"]

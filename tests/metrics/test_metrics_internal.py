@@ -469,13 +469,22 @@ def test_callables_that_jax_cannot_trace():
     assert expected.shape == result.shape
 
 
-@pytest.mark.parametrize("name", [*SCORES, "silhouette_samples"])
-def test_sparse_rows_are_refused(name):
-    """Silhouettes take them, but no sparse matrix of distances."""
-    options = {"metric": "precomputed"} if name.startswith("silhouette") else {}
+@pytest.mark.parametrize("name", ["silhouette_score", "silhouette_samples"])
+def test_sparse_distances_are_refused(name):
     for form in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
-        with pytest.raises(TypeError, match=r"X is a sparse matrix.*X\.toarray\(\)"):
-            getattr(metrics, name)(form(X), Y, **options)
+        with pytest.raises(TypeError, match=r"X is a sparse matrix of distances.*X\.toarray\(\)"):
+            getattr(metrics, name)(form(X), Y, metric="precomputed")
+
+
+@pytest.mark.parametrize("name", ["davies_bouldin_score", "calinski_harabasz_score"])
+@pytest.mark.parametrize(("unit", "offset"), [(1.0, 0.0), (1.0, 1e8), (2.0**600, 0.0)])
+def test_scores_of_sparse_rows(name, unit, offset):
+    rows = np.where(np.abs(X) > np.median(np.abs(X)), X, 0).astype(float)
+    rows[:, 0] += offset
+    score = getattr(metrics, name)
+    assert score(scipy.sparse.csr_array(rows * unit), Y) == pytest.approx(score(rows, Y), rel=1e-7)
+    with pytest.raises(ValueError, match="X contains 1 NaN"):
+        score(scipy.sparse.csr_array(np.where(rows == rows.max(), np.nan, rows)), Y)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
