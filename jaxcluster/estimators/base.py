@@ -71,6 +71,9 @@ class Estimator(PrintsSteps, BaseEstimator):
     _takes_missing: bool | None = None
     """True if NaN passes validation; None if the class has no parameter for it."""
 
+    _missing_option = "missing=True"
+    """Parameter with which NaN passes."""
+
     _required_attributes: tuple[str, ...] = ()
     """Fitted attributes that labels are computed from: a saved model without them is refused."""
 
@@ -203,7 +206,10 @@ class Estimator(PrintsSteps, BaseEstimator):
             return self._validate_source(X, reset)
         if not (self.info.takes_sparse and is_sparse(X)):
             X = self._to_numeric(X, reset=reset)
-            validation.check_finite(X, name="X", missing=self._takes_missing)
+            names = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
+            validation.check_finite(
+                X, name="X", missing=self._takes_missing, columns=names, option=self._missing_option
+            )
             return X
         X = self._to_numeric(as_csr(X, name="X"), reset=reset, accept_sparse="csr")
         check_values(X, name="X")
@@ -278,6 +284,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         objective="inertia",
     )
 
+    _functions: Any = kmeans
+    """Module whose ``predict``, ``transform`` and ``score`` take centers and samples."""
+
     _metric = "sqeuclidean"
     _required_attributes = ("cluster_centers_",)
 
@@ -311,13 +320,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """Label each sample by its nearest center, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
+        return np.array(self._functions.predict(self.cluster_centers_, X, **self._row_options()))
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute the distance of each sample to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
+        return np.array(self._functions.transform(self.cluster_centers_, X, **self._row_options()))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Compute the negative inertia of the samples: higher is better."""
@@ -342,8 +351,11 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return {"centers": self.cluster_centers_}
 
     def _score(self, X, weights):
-        options = {"metric": self._metric, "frame": self._frame}
-        return float(kmeans.score(self.cluster_centers_, X, weights=weights, **options))
+        return float(self._functions.score(self.cluster_centers_, X, weights=weights, **self._row_options()))
+
+    def _row_options(self) -> dict[str, Any]:
+        """Options of ``_functions`` for new samples."""
+        return {"metric": self._metric, "frame": self._frame}
 
     def _summary_metrics(self):
         steps = getattr(self, "n_steps_", None) or self.n_iter_

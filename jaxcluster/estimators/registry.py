@@ -32,7 +32,7 @@ class EstimatorInfo(NamedTuple):
         labels: True if each row gets a cluster, False for an embedding.
         takes_weights: True if ``fit`` has a parameter ``sample_weight``.
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
-        takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
+        takes_missing: True if cells may be NaN, by the parameter ``missing`` where the class has it.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
         takes_mesh: True if rows may be spread over devices, by the parameter ``mesh``.
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
