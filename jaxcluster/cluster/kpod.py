@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.kmeans import KMeansState, check_runs
-from jaxcluster.cluster.seeding import CenterConstraints, check_centers, seed_centers
+from jaxcluster.cluster.kmeans import KMeansState
+from jaxcluster.cluster.seeding import CenterConstraints, check_centers, check_runs, seed_centers
 from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows

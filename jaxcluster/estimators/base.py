@@ -237,6 +237,8 @@ class Estimator(PrintsSteps, BaseEstimator):
         Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
+        if isinstance(X, RowSource):
+            self._validate_source(X, options.get("reset", True))
         if is_sparse(X):
             self._check_sparse(X, **options)
         if not options.get("reset", True) and self.input_encoding_ is not None:

@@ -15,7 +15,7 @@ from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
-from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
+from jaxcluster.estimators.metric_base import METRIC_CHOICES, METRIC_NEEDS, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.spanning_tree import Tree
@@ -34,6 +34,7 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
+    needs={kind: METRIC_NEEDS[kind] for kind in ("sparse", "categories")},
     choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )
 @dataclass(eq=False, repr=False)

@@ -32,6 +32,7 @@ IGNORE = "ignore"
     "kmeans",
     takes_sources=True,
     takes_missing=True,
+    needs={"missing": {"missing": (IGNORE,)}},
     starts=10,
     choices={
         "algorithm": ALGORITHMS,
@@ -173,8 +174,8 @@ class KMeans(CenterEstimator):
         validation.check_choice("missing", self.missing, (IGNORE,))
         if self.metric == "cosine" or self.frozen is not None or self.mesh is not None:
             raise ValueError(
-                "missing='ignore' compares observed cells by squared differences, on one device, and moves all centers: "
-                "leave out metric='cosine', frozen= and mesh=."
+                "missing='ignore' compares observed cells by squared differences, on one device, and moves all "
+                "centers: leave out metric='cosine', frozen= and mesh=."
             )
 
     def _check_missing(self, X):

@@ -290,6 +290,7 @@ def _roots_and_precisions(covariance, covariances):
     starts=3,
     objective="lower bound (nats per row)",
     takes_missing=True,
+    needs={"sparse": {"covariance_type": ("diag", "spherical")}, "missing": {"missing": (True,)}},
     takes_sources=True,
 )
 @dataclass(eq=False, repr=False)

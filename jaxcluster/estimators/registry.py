@@ -37,6 +37,8 @@ class EstimatorInfo(NamedTuple):
         takes_mesh: True if rows may be spread over devices, by the parameter ``mesh``.
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
         takes_categories: True if columns may hold text, whatever the parameters.
+        needs: parameters with which "sparse", "missing" and "categories" are taken, and their values, by input; an
+            input without an entry needs none.
         choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
@@ -60,7 +62,12 @@ class EstimatorInfo(NamedTuple):
     takes_mesh: bool = False
     takes_sparse: bool = False
     takes_categories: bool = False
+    needs: Mapping[str, Mapping[str, Collection[Any]]] = MappingProxyType({})
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
+
+    def takes(self, kind: str) -> bool:
+        """True if ``fit`` takes an input, "sparse", "missing", "categories" or "sources", by whatever parameter."""
+        return bool(getattr(self, f"takes_{kind}")) or kind in self.needs
 
 
 def register(name: str, **fields: Any) -> Callable[[Class], Class]:

@@ -27,6 +27,9 @@ from jaxcluster.ops.metric_space import as_real_numbers, describe_value, unit_ro
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Absent, Status
 
+NEIGHBORS = {"sparse": {"affinity": ("nearest_neighbors",)}}
+"""Affinity of sparse samples."""
+
 SOLVERS = ("arpack", "lobpcg", "amg")
 """Eigensolvers of scikit-learn. One solver is used here, whichever is named."""
 
@@ -218,6 +221,7 @@ class _SpectralEstimator(Estimator):
 @register(
     "spectral",
     clusters="n_clusters",
+    needs=NEIGHBORS,
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
 @dataclass(eq=False, repr=False)
@@ -391,7 +395,7 @@ def _one_weight(affinity) -> Any:
     return weight
 
 
-@register("spectral-embedding")
+@register("spectral-embedding", needs=NEIGHBORS)
 @dataclass(eq=False, repr=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.

@@ -57,7 +57,7 @@ def test_the_fit_is_a_fixed_point_of_kpod(fitted):
     np.testing.assert_allclose(means, fitted.cluster_centers_, rtol=1e-6)
 
 
-def test_new_samples_are_compared_by_their_observed_cells(fitted, tmp_path):
+def test_new_samples_are_compared_by_observed_cells(fitted, tmp_path):
     distances = np.sqrt(partial_squares(X, fitted.cluster_centers_))
     np.testing.assert_allclose(fitted.transform(X), distances, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(fitted.predict(X), fitted.labels_)

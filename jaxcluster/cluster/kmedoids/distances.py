@@ -169,6 +169,13 @@ def medoid_distances(
     return jnp.where(medoids == jnp.arange(x.shape[0], dtype=medoids.dtype), 0, own)
 
 
+def rows_of_medoids(x: Any, medoids: np.ndarray) -> np.ndarray:
+    """(…, d) dense rows of medoids in the dtype of x; 0 for a medoid −1."""
+    rows = x[medoids.ravel()]
+    rows = (rows.toarray() if is_sparse(rows) else rows).reshape(*medoids.shape, -1)
+    return np.where((medoids >= 0)[..., None], rows, 0).astype(x.dtype)
+
+
 def distances_to(metric: str | Callable, x: Any, others: Any, *, p: float = 2.0) -> np.ndarray:
     """(n, m) float64 distances from concrete rows to others, in tiles; one of the two may be sparse, or both.
 

@@ -30,6 +30,7 @@ from jaxcluster.cluster.kmedoids.distances import (
     distances_to,
     host_matrix,
     medoid_distances,
+    rows_of_medoids,
 )
 from jaxcluster.cluster.kmedoids.fasterpam import (
     INITS,
@@ -331,11 +332,7 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
         # The public dtype may overflow where float64 does not.
         finite = np.isfinite(losses.astype(dtype))
     status = jax.device_put(np.where(finite, status, Status.NOT_FINITE).astype(np.int32))
-    centers = None
-    if not is_precomputed(metric):
-        rows: Any = x[medoids.ravel()]
-        rows = (rows.toarray() if is_sparse(rows) else rows).reshape(*medoids.shape, -1)
-        centers = np.where((medoids >= 0)[..., None], rows, 0).astype(x.dtype)
+    centers = None if is_precomputed(metric) else rows_of_medoids(x, medoids)
     state = KMedoidsState(
         state.medoids,
         centers if centers is None else publish(centers, x.dtype),
