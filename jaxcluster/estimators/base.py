@@ -26,12 +26,12 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.estimators import CLASSES, persistence
+from jaxcluster.estimators import persistence
 from jaxcluster.estimators.html_repr import fit_html
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
-    INPUT_STEPS,
     check_names,
+    check_sparse,
     encoded_table,
     forget_steps,
     imputed_and_scaled,
@@ -240,7 +240,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         if isinstance(X, RowSource):
             self._validate_source(X, options.get("reset", True))
         if is_sparse(X):
-            self._check_sparse(X, **options)
+            check_sparse(self, X, **options)
         if not options.get("reset", True) and self.input_encoding_ is not None:
             X = encoded_table(X, self.input_encoding_)
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
@@ -250,21 +250,6 @@ class Estimator(PrintsSteps, BaseEstimator):
             forget_steps(self)
             return table
         return imputed_and_scaled(table, X, self.input_imputation_, self.input_scaling_)
-
-    def _check_sparse(self, X, *, reset=True, accept_sparse=False, **_):
-        """Raise TypeError, with what to do, where a sparse matrix is not taken."""
-        name = type(self).__name__
-        if not accept_sparse:
-            others = ", ".join(entry.location.split(":")[1] for entry in CLASSES.values() if entry.sparse)
-            raise TypeError(
-                f"Sparse data was passed for X, and {name} takes dense rows. {validation.dense_remedy(X, 'X')} "
-                f"Or take a method for sparse rows: {others}."
-            )
-        if not reset and any(getattr(self, step) is not None for step in INPUT_STEPS):
-            raise TypeError(
-                f"Sparse data was passed for X, and this {name} was fitted on columns that were changed before. "
-                f"{validation.dense_remedy(X, 'X')}"
-            )
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
