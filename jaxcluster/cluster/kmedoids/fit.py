@@ -304,9 +304,8 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
         weight = scale.frame.unscale(state.weight, weight=1)
         state = KMedoidsState(state.medoids, rows, scale.to_original(state.loss), weight, residual)
         return fitted._replace(state=state, labels=unpad(fitted.labels, x.shape[0]), history=history)
-    x, n = x if is_sparse(x) else np.asarray(x), x.shape[0]
+    x, n, medoids = x if is_sparse(x) else np.asarray(x), x.shape[0], np.asarray(state.medoids)
     weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
-    medoids = np.asarray(state.medoids)
     flat = medoids.reshape(-1, medoids.shape[-1])
     counts = [flat.shape[1]] * len(flat) if counts is None else counts
     each = [assign_medoids(medoids[:count], x, weights, spec) for medoids, count in zip(flat, counts, strict=True)]
@@ -349,9 +348,8 @@ def assign_medoids(medoids: np.ndarray, x: Any, weights: np.ndarray, spec: Metri
     Returns:
         (n,) int32 labels; the loss; (k,) weights of the clusters.
     """
-    n = x.shape[0]
-    labels, nearest = np.empty(n, np.int32), np.empty(n)
-    for index in tiles(n, len(medoids)):
+    labels, nearest = np.empty(x.shape[0], np.int32), np.empty(x.shape[0])
+    for index in tiles(x.shape[0], len(medoids)):
         if is_precomputed(spec.metric):
             distances = x[index][:, medoids].astype(np.float64)
         else:
