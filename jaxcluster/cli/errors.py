@@ -23,6 +23,7 @@ SPELLINGS = {
     "header=True": "--header",
     "header=False": "--no-header",
     "missing=True": "--missing",
+    "missing='ignore'": "--missing ignore",
     "delimiter=": "--delimiter ",
     "decimal=": "--decimal ",
     "encoding=": "--encoding ",

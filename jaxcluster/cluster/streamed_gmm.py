@@ -24,7 +24,6 @@ import numpy as np
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.fit import FramedFit, check_traced_options, em_options
 from jaxcluster.cluster.gmm.inference import (
-    correct_rounding,
     far_rows,
     host_posterior,
     mixture_components,
@@ -38,6 +37,8 @@ from jaxcluster.cluster.gmm.init import (
     initial_mixture,
     mean_feature_variance,
 )
+from jaxcluster.cluster.gmm.recentering import SHIFT_ERROR
+from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import GMMState, public_covariances, ridge_in_frame, to_data_units, wide_means
 from jaxcluster.core import signals, validation
 from jaxcluster.core.iterate import status_with
@@ -275,7 +276,7 @@ def _e_step(options: em.EMOptions, points: Points, mixture: Any, reference: Floa
 @partial(jax.jit, static_argnums=0)
 def _m_step(options: em.EMOptions, params: em.MStepParams, state: em.EMState, reference: Array, stats: Any) -> Any:
     mixture, collapsed, shift = em.m_step(options, stats.moments, reference, state.mixture, params)
-    far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > em.SHIFT_ERROR
+    far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
     return (mixture, collapsed, stats.log_likelihood), far
 
 

@@ -67,7 +67,7 @@ def fold_rows(
 
     Args:
         tile_function: tile of rows -> (summary, per_row).
-        rows: pytree of arrays with n rows along ``axis``.
+        rows: pytree of arrays with n rows along ``axis``, and of sparse rows, which have them in front.
         tile: number of rows in a tile; the remainder, at least one row, comes first. None for one tile of all rows.
         monoid: operation that reduces summaries.
         axis: 0, or -1 for samples as columns, (d, n), in the per-row results too.
@@ -76,7 +76,7 @@ def fold_rows(
     Returns:
         The reduced summary, the same on every device, and the per-row results in the order of the rows.
     """
-    n = jax.tree.leaves(rows)[0].shape[axis]
+    n = _count(rows, axis)
     if tile is None or tile >= n:
         summary, per_row = tile_function(rows)
     else:
@@ -90,13 +90,24 @@ def map_rows(row_function: Callable[[Any], Any], rows: Any, *, tile: int | None 
     return per_row
 
 
-def map_leaves(function: Callable[[Any], Any], rows: Any) -> Any:
-    """``function`` of every array that has one entry per row; the shared tail of sparse rows stays as it is."""
+def map_leaves(function: Callable[[Any, int], Any], rows: Any, axis: int = 0) -> Any:
+    """``function(leaf, axis)`` of every array that has one entry per row; the shared tail of sparse rows is kept."""
 
     def of_leaf(leaf):
-        return leaf.map_rows(function) if isinstance(leaf, SparseRows) else function(leaf)
+        if isinstance(leaf, SparseRows):
+            return leaf.map_rows(lambda each: function(each, 0))
+        return function(leaf, axis)
 
-    return jax.tree.map(of_leaf, rows, is_leaf=lambda leaf: isinstance(leaf, SparseRows))
+    return jax.tree.map(of_leaf, rows, is_leaf=_is_sparse_rows)
+
+
+def _is_sparse_rows(leaf):
+    return isinstance(leaf, SparseRows)
+
+
+def _count(rows, axis):
+    first = jax.tree.leaves(rows, is_leaf=_is_sparse_rows)[0]
+    return first.shape[0 if _is_sparse_rows(first) else axis]
 
 
 def all_reduce(summary: Any, axis_name: str | None, monoid: Monoid = SUM) -> Any:
@@ -112,7 +123,7 @@ def _fold_tiles(tile_function, rows, n, tile, monoid, axis):
 
     def cut(start, size):
         # Sliced inside the loop: tiles as inputs of the scan would copy all rows first.
-        return map_leaves(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis), rows)
+        return map_leaves(lambda leaf, axis: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis), rows, axis)
 
     def advance(summary, index):
         contribution, per_row = tile_function(cut(first + index * tile, tile))

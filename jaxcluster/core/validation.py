@@ -180,7 +180,14 @@ def _narrowed(x):
     return narrow
 
 
-def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, columns: Sequence[str] | None = None) -> None:
+def check_finite(
+    x: Any,
+    *,
+    name: str = "x",
+    missing: bool | None = None,
+    columns: Sequence[str] | None = None,
+    option: str = "missing=True",
+) -> None:
     """Raise ValueError with the number of NaN and infinite values and their columns.
 
     Args:
@@ -188,6 +195,7 @@ def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, column
         name: name of the array in the message.
         missing: True accepts NaN as missing values; False mentions this option in the message.
         columns: names of the columns, in place of their indices.
+        option: the option, in the caller's words.
     """
     if x.dtype.kind != "f" or _has_finite_sum(x):
         return
@@ -197,7 +205,7 @@ def check_finite(x: Any, *, name: str = "x", missing: bool | None = None, column
     if not (nans.any() or infs.any()):
         return
     counts = [f"{int(bad.sum())} {kind}" for bad, kind in ((nans, "NaN"), (infs, "infinity")) if bad.any()]
-    hint = "Drop or impute those rows first" + (", or pass missing=True." if missing is False and nans.any() else ".")
+    hint = "Drop or impute those rows first" + (f", or pass {option}." if missing is False and nans.any() else ".")
     where = ""
     if x.ndim == 2:
         bad = np.flatnonzero((nans | infs).any(0)).tolist()

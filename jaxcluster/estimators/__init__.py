@@ -43,25 +43,30 @@ CLASSES = {
     "constrained-kmeans": ClassEntry(
         "constrained:ConstrainedKMeans", "partition", "k-means with must-link and cannot-link pairs of rows"
     ),
-    "kmedoids": ClassEntry("kmedoids:KMedoids", "partition", "k-medoids: centers are rows, for any metric"),
+    "kmedoids": ClassEntry(
+        "kmedoids:KMedoids", "partition", "k-medoids: centers are rows, for any metric", sparse=True
+    ),
     "kmodes": ClassEntry("categorical:KModes", "partition", "k-modes: categorical columns, centers are modes"),
     "kprototypes": ClassEntry(
         "categorical:KPrototypes", "partition", "k-prototypes: columns of numbers and of categories"
     ),
-    "gmm": ClassEntry("mixture:GaussianMixture", "mixture", "Gaussian mixture by expectation-maximization"),
+    "gmm": ClassEntry(
+        "mixture:GaussianMixture", "mixture", "Gaussian mixture by expectation-maximization", sparse=True
+    ),
     "bayesian-gmm": ClassEntry(
         "bayesian_mixture:BayesianGaussianMixture",
         "mixture",
         "Gaussian mixture by variational inference, which empties surplus components",
     ),
     "spectral": ClassEntry(
-        "spectral:SpectralClustering", "graph", "normalized graph cuts, by eigenvectors of the Laplacian"
+        "spectral:SpectralClustering", "graph", "normalized graph cuts, by eigenvectors of the Laplacian", sparse=True
     ),
     "spectral-embedding": ClassEntry(
         "spectral:SpectralEmbedding",
         "graph",
         "Laplacian eigenmaps: an embedding and no clusters, in Python only",
         labels=False,
+        sparse=True,
     ),
     "neighbor-embedding": ClassEntry(
         "neighbor_embedding:NeighborEmbedding",
@@ -76,7 +81,9 @@ CLASSES = {
     "optics": ClassEntry(
         "density:OPTICS", "density", "reachability ordering, and clusters of any density in it", sparse=True
     ),
-    "hdbscan": ClassEntry("hdbscan:HDBSCAN", "density", "hierarchy of density-based clusters, selected by stability"),
+    "hdbscan": ClassEntry(
+        "hdbscan:HDBSCAN", "density", "hierarchy of density-based clusters, selected by stability", sparse=True
+    ),
     "autoencoder-kmeans": ClassEntry(
         "deep.latent_kmeans:AutoencoderKMeans", "deep", "k-means on the codes of an autoencoder"
     ),

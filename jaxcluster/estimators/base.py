@@ -26,12 +26,12 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.scaling import Scaling
-from jaxcluster.estimators import CLASSES, persistence
+from jaxcluster.estimators import persistence
 from jaxcluster.estimators.html_repr import fit_html
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
-    INPUT_STEPS,
     check_names,
+    check_sparse,
     encoded_table,
     forget_steps,
     imputed_and_scaled,
@@ -70,6 +70,9 @@ class Estimator(PrintsSteps, BaseEstimator):
 
     _takes_missing: bool | None = None
     """True if NaN passes validation; None if the class has no parameter for it."""
+
+    _missing_option = "missing=True"
+    """Parameter with which NaN passes."""
 
     _required_attributes: tuple[str, ...] = ()
     """Fitted attributes that labels are computed from: a saved model without them is refused."""
@@ -203,7 +206,10 @@ class Estimator(PrintsSteps, BaseEstimator):
             return self._validate_source(X, reset)
         if not (self.info.takes_sparse and is_sparse(X)):
             X = self._to_numeric(X, reset=reset)
-            validation.check_finite(X, name="X", missing=self._takes_missing)
+            names = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
+            validation.check_finite(
+                X, name="X", missing=self._takes_missing, columns=names, option=self._missing_option
+            )
             return X
         X = self._to_numeric(as_csr(X, name="X"), reset=reset, accept_sparse="csr")
         check_values(X, name="X")
@@ -231,8 +237,10 @@ class Estimator(PrintsSteps, BaseEstimator):
         Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
+        if isinstance(X, RowSource):
+            self._validate_source(X, options.get("reset", True))
         if is_sparse(X):
-            self._check_sparse(X, **options)
+            check_sparse(self, X, **options)
         if not options.get("reset", True) and self.input_encoding_ is not None:
             X = encoded_table(X, self.input_encoding_)
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
@@ -242,21 +250,6 @@ class Estimator(PrintsSteps, BaseEstimator):
             forget_steps(self)
             return table
         return imputed_and_scaled(table, X, self.input_imputation_, self.input_scaling_)
-
-    def _check_sparse(self, X, *, reset=True, accept_sparse=False, **_):
-        """Raise TypeError, with what to do, where a sparse matrix is not taken."""
-        name = type(self).__name__
-        if not accept_sparse:
-            others = ", ".join(entry.location.split(":")[1] for entry in CLASSES.values() if entry.sparse)
-            raise TypeError(
-                f"Sparse data was passed for X, and {name} takes dense rows. {validation.dense_remedy(X, 'X')} "
-                f"Or take a method for sparse rows: {others}."
-            )
-        if not reset and any(getattr(self, step) is not None for step in INPUT_STEPS):
-            raise TypeError(
-                f"Sparse data was passed for X, and this {name} was fitted on columns that were changed before. "
-                f"{validation.dense_remedy(X, 'X')}"
-            )
 
     @staticmethod
     def _check_weights(sample_weight: Any, n: int) -> np.ndarray | None:
@@ -277,6 +270,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         reported=("inertia_", "n_iter_"),
         objective="inertia",
     )
+
+    _functions: Any = kmeans
+    """Module whose ``predict``, ``transform`` and ``score`` take centers and samples."""
 
     _metric = "sqeuclidean"
     _required_attributes = ("cluster_centers_",)
@@ -311,13 +307,13 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         """Label each sample by its nearest center, (n_samples,) int32."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.predict(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
+        return np.array(self._functions.predict(self.cluster_centers_, X, **self._row_options()))
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute the distance of each sample to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return np.array(kmeans.transform(self.cluster_centers_, X, metric=self._metric, frame=self._frame))
+        return np.array(self._functions.transform(self.cluster_centers_, X, **self._row_options()))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Compute the negative inertia of the samples: higher is better."""
@@ -342,8 +338,11 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         return {"centers": self.cluster_centers_}
 
     def _score(self, X, weights):
-        options = {"metric": self._metric, "frame": self._frame}
-        return float(kmeans.score(self.cluster_centers_, X, weights=weights, **options))
+        return float(self._functions.score(self.cluster_centers_, X, weights=weights, **self._row_options()))
+
+    def _row_options(self) -> dict[str, Any]:
+        """Options of ``_functions`` for new samples."""
+        return {"metric": self._metric, "frame": self._frame}
 
     def _summary_metrics(self):
         steps = getattr(self, "n_steps_", None) or self.n_iter_

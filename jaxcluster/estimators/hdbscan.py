@@ -13,7 +13,9 @@ from jaxcluster.cluster import hdbscan
 from jaxcluster.cluster.hdbscan.fit import check_selection, check_sizes
 from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
-from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
+from jaxcluster.core.sparse_input import as_csr
+from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.estimators.metric_base import METRIC_CHOICES, METRIC_NEEDS, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.spanning_tree import Tree
@@ -32,6 +34,7 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
+    needs={kind: METRIC_NEEDS[kind] for kind in ("sparse", "categories")},
     choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )
 @dataclass(eq=False, repr=False)
@@ -117,9 +120,9 @@ class HDBSCAN(MetricEstimator):
         """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, in which samples with NaN or infinity get separate
-                labels, or (n_samples, n_samples) symmetric precomputed distances. Entries that a sparse matrix does not
-                store are infinite; other sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, for Euclidean and cosine distances also a sparse matrix,
+                in which samples with NaN or infinity get separate labels; or (n_samples, n_samples) symmetric
+                precomputed distances. Distances that a sparse matrix does not store are infinite.
             y: ignored.
 
         Raises:
@@ -239,7 +242,9 @@ class HDBSCAN(MetricEstimator):
         """Samples, possibly with NaN or infinity, or distances, as a NumPy or CSR array."""
         if self._by_gower:
             return self._encode(X, reset=reset)
-        return self._to_numeric(X, reset=reset, accept_sparse="csr" if self._precomputed and reset else False)
+        if not self._precomputed and is_sparse(X):
+            X = as_csr(X, name="X")
+        return self._to_numeric(X, reset=reset, accept_sparse="csr" if reset or not self._precomputed else False)
 
     def _publish(self, state):
         self.labels_ = np.array(state.labels)
@@ -252,7 +257,7 @@ class HDBSCAN(MetricEstimator):
         self.core_distances_ = state.core
         self._clusters = {"selected": state.selected, "root_threshold": float(state.root_threshold)}
         # Samples are copied, for the caller may change X after the fit; n² distances are too many to copy.
-        self._fitted_rows = state.x if self._precomputed else np.array(state.x)
+        self._fitted_rows = state.x if self._precomputed else state.x.copy()
         self._settings = {name: getattr(state, name) for name in ("metric", "params", "p", "alpha", "min_samples")}
         if self._by_gower:
             self._settings["metric"] = self.metric  # a function cannot be saved

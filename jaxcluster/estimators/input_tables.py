@@ -23,6 +23,7 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
+from jaxcluster.estimators import CLASSES
 
 if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
@@ -102,6 +103,22 @@ def check_names(X: Any, known: Iterable[str]) -> None:
     cause = " and ".join(differences) or f"the columns come as {_quote_names(names)}, not as {_quote_names(known)}"
     remedy = "Pass the columns of the fit" if missing else "Pass X[list(model.feature_names_in_)]"
     raise ValueError(f"The feature names should match those that were passed during fit: {cause}. {remedy}.")
+
+
+def check_sparse(estimator: Any, X: Any, *, reset: bool = True, accept_sparse: Any = False, **_: Any) -> None:
+    """Raise TypeError, with what to do, where an estimator does not take a sparse matrix."""
+    name = type(estimator).__name__
+    if not accept_sparse:
+        others = ", ".join(entry.location.split(":")[1] for entry in CLASSES.values() if entry.sparse)
+        raise TypeError(
+            f"Sparse data was passed for X, and {name} takes dense rows. {validation.dense_remedy(X, 'X')} "
+            f"Or take a method for sparse rows: {others}."
+        )
+    if not reset and any(getattr(estimator, step) is not None for step in INPUT_STEPS):
+        raise TypeError(
+            f"Sparse data was passed for X, and this {name} was fitted on columns that were changed before. "
+            f"{validation.dense_remedy(X, 'X')}"
+        )
 
 
 def of_samples_or_source(method: Callable[..., Any]) -> Callable[..., Any]:

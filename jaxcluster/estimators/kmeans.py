@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from jaxcluster.cluster import bisecting, kmeans
+from jaxcluster.cluster import bisecting, kmeans, kpod
 from jaxcluster.cluster.seeding import AUTO_RESTARTS, INITS
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.base import CenterEstimator, as_key, as_random_state
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
@@ -23,11 +24,22 @@ ALGORITHMS = ("lloyd", "elkan")
 """Values of ``algorithm``, as in scikit-learn. One iteration with its own distance bounds computes both."""
 
 
+IGNORE = "ignore"
+"""Value of ``missing`` for k-POD, which leaves missing cells out."""
+
+
 @register(
     "kmeans",
     takes_sources=True,
+    takes_missing=True,
+    needs={"missing": {"missing": (IGNORE,)}},
     starts=10,
-    choices={"algorithm": ALGORITHMS, "metric": kmeans.METRICS, "precision": ("none", "fast")},
+    choices={
+        "algorithm": ALGORITHMS,
+        "metric": kmeans.METRICS,
+        "precision": ("none", "fast"),
+        "missing": ("none", IGNORE),
+    },
 )
 @dataclass(eq=False, repr=False)
 class KMeans(CenterEstimator):
@@ -56,6 +68,9 @@ class KMeans(CenterEstimator):
             that become the first m.
         mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
             one device.
+        missing: None, or "ignore" for cells that are NaN: distances are of the observed cells, and a missing one is
+            that of the assigned center (k-POD). Each sample needs an observed cell; not with "cosine", ``frozen``,
+            ``mesh``, sparse matrices or sources of rows.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features).
@@ -88,10 +103,30 @@ class KMeans(CenterEstimator):
     precision: Any = None
     frozen: Any = None
     mesh: Any = None
+    missing: Any = None
+
+    _missing_option = "missing='ignore'"
 
     @property
     def _metric(self):
         return self.metric
+
+    @property
+    def _takes_missing(self):
+        return self.missing is not None
+
+    @property
+    def _functions(self):
+        return kpod if self._takes_missing else kmeans
+
+    def _row_options(self):
+        return {"frame": self._frame} if self._takes_missing else super()._row_options()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self._takes_missing
+        tags.input_tags.sparse &= not self._takes_missing
+        return tags
 
     @canonical
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
@@ -118,6 +153,8 @@ class KMeans(CenterEstimator):
                 "algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.",
                 RuntimeWarning,
             )
+        if self._takes_missing:
+            self._check_missing(X)
         weights = self._check_weights(sample_weight, X.shape[0])
         runs = self._n_runs(auto=AUTO_RESTARTS)
         with self._printed_live():
@@ -132,6 +169,19 @@ class KMeans(CenterEstimator):
         validation.check_choice("algorithm", self.algorithm, ALGORITHMS)
         validation.check_choice("metric", self.metric, kmeans.METRICS)
         matrix_precision(self.precision)
+        if self.missing is None:
+            return
+        validation.check_choice("missing", self.missing, (IGNORE,))
+        if self.metric == "cosine" or self.frozen is not None or self.mesh is not None:
+            raise ValueError(
+                "missing='ignore' compares observed cells by squared differences, on one device, and moves all "
+                "centers: leave out metric='cosine', frozen= and mesh=."
+            )
+
+    def _check_missing(self, X):
+        if isinstance(X, RowSource) or is_sparse(X):
+            kind = "a source of rows" if isinstance(X, RowSource) else "sparse, where an absent cell is 0"
+            raise TypeError(f"missing='ignore' takes dense rows in memory, and X is {kind}. Pass missing=None.")
 
     _start_line = "Initialization complete"
 
@@ -150,11 +200,11 @@ class KMeans(CenterEstimator):
             "weights": weights,
             "tol": self.tol,
             "max_steps": self.max_iter,
-            "metric": self.metric,
-            "precision": self.precision,
-            "frozen": self.frozen,
-            "mesh": self.mesh,
         }
+        if self._takes_missing:
+            kpod.check_observed(X, name="X")
+            return self._fit_from_starts(kpod.fit_framed, X, runs, **options)
+        options |= {"metric": self.metric, "precision": self.precision, "frozen": self.frozen, "mesh": self.mesh}
         return self._fit_from_starts(kmeans.fit_framed, X, runs, **options)
 
 

@@ -94,7 +94,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = False
+        tags.input_tags.sparse = self.info.takes_sparse and not self._precomputed
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -103,8 +103,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetricEstimato
         """Cluster the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or (n_samples, n_samples) finite, symmetric precomputed
-                distances; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, for Euclidean and cosine distances also a sparse matrix;
+                or (n_samples, n_samples) dense, finite, symmetric precomputed distances.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each.
 

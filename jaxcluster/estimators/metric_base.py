@@ -17,6 +17,7 @@ from jaxcluster.estimators.input_tables import check_mixed_table
 from jaxcluster.ops.distance import GOWER, METRICS, plain_metric
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.ops.sparse_distance import METRICS as SPARSE_METRICS
 from jaxcluster.types import Absent
 
 SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
@@ -26,11 +27,18 @@ SEARCHES = ("auto", "ball_tree", "kd_tree", "brute")
 METRIC_CHOICES = (*METRICS, GOWER)
 """Names of metrics that the estimators take."""
 
+METRIC_NEEDS = {
+    "sparse": {"metric": SPARSE_METRICS},
+    "missing": {"metric": (GOWER,)},
+    "categories": {"metric": (GOWER,)},
+}
+"""Metrics with which samples may be sparse, have missing cells, or categories."""
+
 
 class MetricEstimator(ClusterMixin, Estimator):
     """Base of estimators with a parameter ``metric`` that may be "precomputed", or "gower" for tables of any cells."""
 
-    info = Estimator.info._replace(choices={"metric": METRIC_CHOICES})
+    info = Estimator.info._replace(choices={"metric": METRIC_CHOICES}, needs=METRIC_NEEDS)
 
     _gower: GowerScale | Absent = None
     """Columns and ranges of the last fit by Gower's distance."""

@@ -74,6 +74,11 @@ class MixtureEstimator(DensityMixin, Estimator):
         """Fit to the samples."""
         raise NotImplementedError
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.info.takes_sparse and self.covariance_type in ("diag", "spherical")
+        return tags
+
     @property
     def _takes_missing(self):
         return getattr(self, "missing", None)
@@ -285,6 +290,7 @@ def _roots_and_precisions(covariance, covariances):
     starts=3,
     objective="lower bound (nats per row)",
     takes_missing=True,
+    needs={"sparse": {"covariance_type": ("diag", "spherical")}, "missing": {"missing": (True,)}},
     takes_sources=True,
 )
 @dataclass(eq=False, repr=False)
@@ -365,8 +371,9 @@ class GaussianMixture(MixtureEstimator):
         """Fit the mixture to the samples.
 
         Args:
-            X: (n_samples, n_features) array-like or DataFrame, or a source of rows (`jaxcluster.datasets.scan`), which
-                is read block by block in every step, without batch_size; sparse matrices are refused.
+            X: (n_samples, n_features) array-like or DataFrame, for "diag" and "spherical" also a sparse matrix, or a
+                source of rows (`jaxcluster.datasets.scan`), which is read block by block in every step; the last two
+                without batch_size.
             y: ignored.
             sample_weight: (n_samples,) non-negative weights, or None for 1 each; weight 2 equals the sample twice.
 

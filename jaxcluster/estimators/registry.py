@@ -32,11 +32,13 @@ class EstimatorInfo(NamedTuple):
         labels: True if each row gets a cluster, False for an embedding.
         takes_weights: True if ``fit`` has a parameter ``sample_weight``.
         takes_classes: True if ``fit`` learns from ``y``, the classes of some rows.
-        takes_missing: True if cells may be NaN, with ``missing=True`` where the class has that parameter.
+        takes_missing: True if cells may be NaN, by the parameter ``missing`` where the class has it.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
         takes_mesh: True if rows may be spread over devices, by the parameter ``mesh``.
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
         takes_categories: True if columns may hold text, whatever the parameters.
+        needs: parameters with which "sparse", "missing" and "categories" are taken, and their values, by input; an
+            input without an entry needs none.
         choices: words that a parameter takes, by parameter; the command line offers these.
     """
 
@@ -60,7 +62,12 @@ class EstimatorInfo(NamedTuple):
     takes_mesh: bool = False
     takes_sparse: bool = False
     takes_categories: bool = False
+    needs: Mapping[str, Mapping[str, Collection[Any]]] = MappingProxyType({})
     choices: Mapping[str, Collection[str]] = MappingProxyType({})
+
+    def takes(self, kind: str) -> bool:
+        """True if ``fit`` takes an input, "sparse", "missing", "categories" or "sources", by whatever parameter."""
+        return bool(getattr(self, f"takes_{kind}")) or kind in self.needs
 
 
 def register(name: str, **fields: Any) -> Callable[[Class], Class]:

@@ -19,12 +19,16 @@ from jaxcluster.cluster.spectral.affinity_input import affinity_matrix, check_de
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.core.messages import warn
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.metric_space import as_real_numbers, describe_value, unit_rows
 from jaxcluster.ops.precomputed import uneven_pair
 from jaxcluster.types import Absent, Status
+
+NEIGHBORS = {"sparse": {"affinity": ("nearest_neighbors",)}}
+"""Affinity of sparse samples."""
 
 SOLVERS = ("arpack", "lobpcg", "amg")
 """Eigensolvers of scikit-learn. One solver is used here, whichever is named."""
@@ -66,7 +70,8 @@ class _SpectralEstimator(Estimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = tags.input_tags.sparse = self._precomputed
+        tags.input_tags.pairwise = self._precomputed
+        tags.input_tags.sparse = self._precomputed or self._by_neighbors
         return tags
 
     @property
@@ -94,11 +99,20 @@ class _SpectralEstimator(Estimator):
     def _precomputed(self):
         return isinstance(self.affinity, str) and self.affinity.startswith("precomputed")
 
+    @property
+    def _by_neighbors(self):
+        return isinstance(self.affinity, str) and self.affinity == "nearest_neighbors"
+
     def _rows_or_matrix(self, X):
         """Samples, or the matrix, as a NumPy or CSR array."""
         if not self._precomputed:
+            if is_sparse(X) and not self._by_neighbors:
+                raise TypeError(
+                    f"Sparse data was passed for X, and affinity={self.affinity!r} takes dense rows. "
+                    f"{validation.dense_remedy(X, 'X')} Or pass affinity='nearest_neighbors', or take KMeans."
+                )
             X = self._validate(X, reset=True)
-            if len(X) < 2:
+            if X.shape[0] < 2:
                 raise ValueError("Found array with 1 sample(s) while a minimum of 2 is required: one row has no graph.")
             return X
         formats = ["csr", "csc", "coo"]
@@ -207,6 +221,7 @@ class _SpectralEstimator(Estimator):
 @register(
     "spectral",
     clusters="n_clusters",
+    needs=NEIGHBORS,
     choices={"affinity": ("rbf", "nearest_neighbors"), "assign_labels": spectral.ASSIGNMENTS},
 )
 @dataclass(eq=False, repr=False)
@@ -380,7 +395,7 @@ def _one_weight(affinity) -> Any:
     return weight
 
 
-@register("spectral-embedding")
+@register("spectral-embedding", needs=NEIGHBORS)
 @dataclass(eq=False, repr=False)
 class SpectralEmbedding(_SpectralEstimator):
     """Laplacian eigenmaps: samples embedded by the smoothest vectors over their graph; scikit-learn's interface.

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
-from jaxcluster.core import validation
+from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, published_dtype, translated_alike
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import check_mesh
@@ -36,7 +36,7 @@ from jaxcluster.metrics.silhouette import silhouette_arguments, silhouettes
 from jaxcluster.ops.distance import GOWER, TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import checked_distances, host_distance
-from jaxcluster.ops.sparse_distance import distances_to_all
+from jaxcluster.ops.sparse_distance import distances_to_all, means_and_squares
 
 PRECOMPUTED = "precomputed"
 
@@ -174,7 +174,7 @@ def davies_bouldin_score(X: Any, labels: ArrayLike) -> float:
     s is the mean Euclidean distance of a cluster's samples to its mean c. Clusters with equal means are not compared.
 
     Args:
-        X: (n_samples, n_features).
+        X: (n_samples, n_features), dense or sparse.
         labels: (n_samples,) cluster labels, 2 to n_samples − 1 distinct ones.
 
     Raises:
@@ -191,7 +191,7 @@ def calinski_harabasz_score(X: Any, labels: ArrayLike) -> float:
     """Ratio of between-cluster to within-cluster scatter, each by its degrees of freedom: higher is better.
 
     Args:
-        X: (n_samples, n_features).
+        X: (n_samples, n_features), dense or sparse.
         labels: (n_samples,) cluster labels, 2 to n_samples − 1 distinct ones.
 
     Returns:
@@ -218,7 +218,10 @@ def _cluster_scatter(X, labels, name):
     Both scores are ratios, so that the data may be shifted and scaled: by a median, which one far sample cannot move as
     it moves a mean, and a power of two.
     """
-    X, encoded = _check_samples(X, labels, name)
+    X, encoded = _check_samples(X, labels, name, sparse=True)
+    if is_sparse(X):
+        memory.check_centers(encoded.counts.size, X.shape[1], np.dtype(np.float64))
+        return encoded, *means_and_squares(X, encoded.codes, encoded.counts)
     X = np.asarray(X)
     validation.check_finite(X, name="X")
     X = X if X.dtype.kind == "f" else translated_alike(X)[0]
@@ -314,8 +317,8 @@ def _check_samples(X, labels, name, *, count=True, sparse=False) -> tuple[Any, E
     _check_concrete(X, labels, name)
     if is_sparse(X) and not sparse:
         raise TypeError(
-            "X is a sparse matrix, and scores are computed from dense rows or distances. Pass X.toarray(); in a matrix "
-            "of distances fill the absent entries first."
+            "X is a sparse matrix of distances, and silhouettes are of all of them. Pass X.toarray() with the absent "
+            "entries filled."
         )
     X, encoded = check_rows(X, name="X"), encode(labels)
     n, k = encoded.codes.size, encoded.counts.size

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import validation
-from jaxcluster.core.sparse_input import as_csr, check_values
+from jaxcluster.core.sparse_input import as_csr, check_values, shape_of
 
 METRICS = ("euclidean", "sqeuclidean", "cosine")
 """Metrics of sparse rows, by their plain names."""
@@ -28,6 +28,9 @@ RELATIVE_ERROR = 1e-9
 
 PAIRS = 1 << 12
 """Pairs whose differences are held at once."""
+
+DENSE_ELEMENTS = 1 << 20
+"""Coordinates of rows that are made dense at once for differences: 8 MB."""
 
 
 def distances_to_all(x: Any, metric: str | Callable) -> Callable[[np.ndarray], np.ndarray]:
@@ -67,6 +70,36 @@ def distances_to_all(x: Any, metric: str | Callable) -> Callable[[np.ndarray], n
             return np.ldexp(squares, -2 * exponent)
 
     return rows
+
+
+def means_and_squares(x: Any, codes: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of clusters, and squared distances of rows to the mean of their cluster, in one power of two of the unit.
+
+    Args:
+        x: (n, d) finite sparse rows in any format.
+        codes: (n,) cluster of each row.
+        counts: (k,) rows of each cluster.
+
+    Returns:
+        (k, d) and (n,) float64.
+    """
+    x = as_csr(x)
+    check_values(x, name="X")
+    x, _ = _scaled(x, rows=False)
+    n, d = shape_of(x)
+    member = scipy.sparse.csr_array((np.ones(n), (codes, np.arange(n))), shape=(len(counts), n))
+    means = (member @ x).toarray() / counts[:, None]
+    # Stored entries by differences; the entries of the mean at other columns are absent from the row.
+    rows = np.repeat(np.arange(n), np.diff(x.indptr))
+    at = means[codes[rows], x.indices]
+    near, stored = (np.bincount(rows, np.square(each), n) for each in (x.data - at, at))
+    whole = np.sum(np.square(means), axis=1)[codes]
+    squares = near + np.maximum(whole - stored, 0)
+    rounded = np.flatnonzero(8 * np.finfo(np.float64).eps * whole > RELATIVE_ERROR * squares)
+    step = max(1, DENSE_ELEMENTS // d)
+    for some in (rounded[start : start + step] for start in range(0, len(rounded), step)):
+        squares[some] = np.sum(np.square(x[some].toarray() - means[codes[some]]), axis=1)
+    return means, squares
 
 
 def _scaled(x, rows):

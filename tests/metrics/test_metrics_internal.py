@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.sparse
 import sklearn.metrics as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -467,27 +466,6 @@ def test_callables_that_jax_cannot_trace():
     result = metrics.silhouette_samples(shifted, Y, metric=lambda a, b: np.abs(a[:, None] - b).max(axis=2))
     np.testing.assert_allclose(result, exact(long_double(shifted), Y, "chebyshev"), atol=1e-6)
     assert expected.shape == result.shape
-
-
-@pytest.mark.parametrize("name", [*SCORES, "silhouette_samples"])
-def test_sparse_rows_are_refused(name):
-    """Silhouettes take them, but no sparse matrix of distances."""
-    options = {"metric": "precomputed"} if name.startswith("silhouette") else {}
-    for form in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
-        with pytest.raises(TypeError, match=r"X is a sparse matrix.*X\.toarray\(\)"):
-            getattr(metrics, name)(form(X), Y, **options)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
-def test_silhouettes_of_sparse_rows(metric):
-    rows = np.where(np.abs(X) > np.median(np.abs(X)), X, 0)
-    matrix, expected = scipy.sparse.csr_array(rows), metrics.silhouette_samples(rows, Y, metric=metric)
-    np.testing.assert_allclose(metrics.silhouette_samples(matrix, Y, metric=metric), expected, atol=1e-6)
-    options = {"metric": metric, "sample_size": len(X) // 2, "random_state": 0}
-    score = metrics.silhouette_score(matrix, Y, **options)
-    assert score == pytest.approx(metrics.silhouette_score(rows, Y, **options), abs=1e-6)
-    with pytest.raises(TypeError, match="metric='manhattan' takes dense rows: for sparse ones choose euclidean"):
-        metrics.silhouette_samples(matrix, Y, metric="manhattan")
 
 
 def test_scores_of_many_rows_under_jaxs_switches(monkeypatch):

@@ -32,7 +32,7 @@ from jaxcluster.cluster.bayesian_gmm.variational_em import (
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.em_run import step_work
 from jaxcluster.cluster.gmm.fit import FramedFit, check_traced_options, em_options
-from jaxcluster.cluster.gmm.inference import correct_rounding, far_rows, host_posterior, replace_at
+from jaxcluster.cluster.gmm.inference import far_rows, host_posterior, replace_at
 from jaxcluster.cluster.gmm.init import (
     CenteredInit,
     GMMInit,
@@ -43,6 +43,7 @@ from jaxcluster.cluster.gmm.init import (
     initial_responsibilities,
     one_hot_responsibilities,
 )
+from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import covariance_type_of, public_history, ridge_in_frame, wide_means
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run, vmap_in_chunks

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, entr, gammaln
 
 from jaxcluster.cluster.gmm import em
+from jaxcluster.cluster.gmm.recentering import recenter_moments
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.ops.gaussian import DIFFERENCES, Components, Factor, Moments
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
@@ -321,7 +322,7 @@ def recentered_m_step(
         posterior, collapsed, shift = m_step(options, moments, reference, prior)
         return VBUpdate(posterior, collapsed, entropy), posterior.means, shift
 
-    vb_update, shift = em.recenter_moments(update, reference)
+    vb_update, shift = recenter_moments(update, reference)
     return vb_update, vb_update.posterior.mean_precision @ shift / 2
 
 

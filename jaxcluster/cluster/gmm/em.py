@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcluster.cluster.gmm.recentering import recenter_moments
 from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import all_reduce, fold_rows, tile_rows
+from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
     COVARIANCE_TYPES,
@@ -31,11 +33,13 @@ from jaxcluster.ops.gaussian import (
     log_densities,
     missing,
 )
+from jaxcluster.ops.gaussian.sparse import Columns, as_columns, sparse_tile
 from jaxcluster.ops.logsumexp import fold_responsibilities, responsibilities
 from jaxcluster.types import Absent, Array, Bool, Float, Int, Points, Status
 
-CPU_TILE, DEVICE_TILE = 1 << 20, 1 << 26
-"""Numbers held of a tile: as many as fit a CPU's cache, and as many as fill an accelerator."""
+CPU_TILE, DEVICE_TILE, SPARSE_TILE = 1 << 20, 1 << 26, 1 << 24
+"""Numbers held of a tile: as many as fit a CPU's cache, as many as fill an accelerator, and of sparse rows, of which
+fewer tiles add (k, d) sums less often."""
 
 MATRIX_COPIES = 24
 """Copies of all covariance matrices at the peak of a fit (measured): factors, moments, and the states of a step."""
@@ -52,11 +56,6 @@ the second the status is PRECISION. `EXPANDED_MAX_ERROR`, 1e-4 nats, is 840 roun
 
 WEIGHT_FLOOR = 10 * float(np.finfo(np.float64).eps)
 """Added to the weight of each component, as by scikit-learn: 10·eps of float64, where a sample weighs about 1."""
-
-SHIFT_ERROR = 1e-4
-"""Relative error of a variance beyond which moments are computed again, about the new mean."""
-
-Result = TypeVar("Result")
 
 
 class EMOptions(NamedTuple):
@@ -109,9 +108,12 @@ class TiledResponsibilities(NamedTuple):
 
 
 class TransposedPoints(NamedTuple):
-    """Samples as columns, x (n_features, n_samples), so that sums over samples run along contiguous vectors."""
+    """Samples as columns, x (n_features, n_samples), so that sums over samples run along contiguous vectors.
 
-    x: Float[Array, "d n"]
+    Sparse rows stay rows.
+    """
+
+    x: Columns
     weight: Float[Array, " n"]
 
 
@@ -171,7 +173,7 @@ class MStepParams(NamedTuple):
 
 def transpose_points(points: Points) -> TransposedPoints:
     """Samples as columns."""
-    return TransposedPoints(points.x.T, points.weight)
+    return TransposedPoints(as_columns(points.x), points.weight)
 
 
 def check_memory(options: EMOptions, k: int, d: int, dtype: Any) -> None:
@@ -190,9 +192,16 @@ def em_tile(options: EMOptions, n: int, k: int, d: int) -> int:
     return tile_rows(n, cost, CPU_TILE if jax.default_backend() == "cpu" else DEVICE_TILE)
 
 
+def tile_of(options: EMOptions, x: Columns, means: Float[Array, "k d"]) -> int:
+    """Number of samples in a tile of columns, or of sparse rows."""
+    if isinstance(x, SparseRows):
+        return sparse_tile(x.shape[0], means.shape[0], SPARSE_TILE)
+    return em_tile(options, x.shape[1], *means.shape)
+
+
 def joint_log_densities(
     options: EMOptions, components: Components
-) -> Callable[[Float[Array, "d n"]], tuple[Float[Array, "k n"], Float[Array, " n"] | None]]:
+) -> Callable[[Columns], tuple[Float[Array, "k n"], Float[Array, " n"] | None]]:
     """Function from samples (d, n) to log(weight·density) of every component (nats), in the terms of `log_densities`.
 
     The first term is -inf for a component of weight 0.
@@ -209,7 +218,7 @@ def joint_log_densities(
     return logits
 
 
-def row_posterior(options: EMOptions, components: Components) -> Callable[[Float[Array, "d n"]], RowPosterior]:
+def row_posterior(options: EMOptions, components: Components) -> Callable[[Columns], RowPosterior]:
     """Function from samples (d, n) to their `RowPosterior`."""
     logits_of = joint_log_densities(options, components)
 
@@ -229,7 +238,7 @@ def components_of(mixture: Mixture) -> Components:
 
 def moments_about(
     options: EMOptions, mixture: Mixture | Absent, reference: Float[Array, "k d"], form: int | Int[Array, ""]
-) -> Callable[[Float[Array, "k n"], Float[Array, "d n"]], Moments]:
+) -> Callable[[Float[Array, "k n"], Columns], Moments]:
     """Function from (weighted responsibilities, samples) to moments about a reference; NaN values by the mixture."""
     if options.missing:
         return lambda r, x: missing.moments(
@@ -265,7 +274,7 @@ def fold_e_step(
 
     # The form is chosen inside of each tile. With one choice outside of the loop, XLA fuses the products of diagonal
     # covariances with their operands, and they take twice the time.
-    tile = em_tile(options, samples.weight.shape[0], *reference.shape)
+    tile = tile_of(options, samples.x, reference)
     stats = fold_responsibilities(lambda samples: posterior(samples.x)[:2], contribution, samples, tile=tile)[0]
     return all_reduce(stats, options.axis_name)
 
@@ -297,7 +306,7 @@ def stats_from_responsibilities(
         r = responsibilities_of.responsibilities(responsibility_rows).astype(samples.x.dtype)
         return EMStats(moments(r * samples.weight[None, :], samples.x), jnp.zeros((), samples.x.dtype)), ()
 
-    size = em_tile(options, samples.weight.shape[0], *reference.shape)
+    size = tile_of(options, samples.x, reference)
     return fold_rows(tile, (samples, responsibilities_of.rows), tile=size, axis=-1, axis_name=options.axis_name)[0]
 
 
@@ -356,42 +365,6 @@ def recentered_m_step(
         return (mixture, collapsed, stats.log_likelihood), mixture.means, shift
 
     return update(reference)[0] if options.differentiable else recenter_moments(update, reference)[0]
-
-
-def recenter_moments(
-    update: Callable[[Float[Array, "k d"]], tuple[Result, Float[Array, "k d"], Float[Array, " k"]]],
-    reference: Float[Array, "k d"],
-) -> tuple[Result, Float[Array, " k"]]:
-    """Result of an update by moments about a reference, computed again about the new means if these are too far.
-
-    Args:
-        update: reference -> (result, new means, squared Mahalanobis distance of each new mean from the reference).
-        reference: near the new means.
-
-    Returns:
-        The result of the last pass, and the squared distances (k,), summed over the passes.
-    """
-    # Σ r·(x − m)² is larger than the variance by the squared shift of the mean, whose rounding is eps·shift (in units
-    # of the variance). The second pass is rare, but a loop holds one copy of the pass to compile, and cond two. Reverse
-    # mode cannot follow it.
-    result, _, shift = jax.eval_shape(update, reference)
-    # A zero that varies over the devices of a mapped axis if the samples do, as while_loop under shard_map demands.
-    zero = jnp.where(reference[0, 0] == 0, 0, 0)
-    empty, total_shift = jax.tree.map(lambda leaf: jnp.full(leaf.shape, zero, leaf.dtype), (result, shift))
-
-    def one_pass(carry):
-        _, reference, total_shift, _, passes = carry
-        result, means, shift = update(reference)
-        far = jnp.max(shift) * jnp.finfo(reference.dtype).eps > SHIFT_ERROR
-        return result, means, total_shift + shift, far, passes + 1
-
-    def unfinished(carry):
-        *_, far, passes = carry
-        return far & (passes < 2)
-
-    carry = empty, reference, total_shift, zero == 0, jnp.int32(0)
-    result, _, total_shift, _, _ = jax.lax.while_loop(unfinished, one_pass, carry)
-    return result, total_shift
 
 
 def step(options: EMOptions, samples: TransposedPoints, params: MStepParams, state: EMState) -> EMState:
@@ -476,9 +449,7 @@ def init_state(
     return EMState(mixture, mixture, -infinite, previous_bound, collapsed, infinite, jnp.zeros_like(infinite))
 
 
-def label(
-    options: EMOptions, components: Components, x: Float[Array, "d n"]
-) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+def label(options: EMOptions, components: Components, x: Columns) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Labels and log-densities of samples.
 
     Returns:
@@ -491,7 +462,7 @@ def label(
         log_p, _, labels = posterior(x)
         return (), (labels, log_p)
 
-    return fold_rows(tile, x, tile=em_tile(options, x.shape[1], *components.means.shape), axis=-1)[1]
+    return fold_rows(tile, x, tile=tile_of(options, x, components.means), axis=-1)[1]
 
 
 def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from jaxcluster.cluster.gmm import em, em_run
 from jaxcluster.cluster.gmm.em_run import StaticOptions, TracedOptions, m_step_params
 from jaxcluster.cluster.gmm.inference import (
-    correct_rounding,
     host_posterior,
     mixture_components,
     replace_at,
@@ -26,11 +25,13 @@ from jaxcluster.cluster.gmm.init import (
     check_init,
     init_specs,
 )
+from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import (
     GMMState,
     GMMSweep,
     Mixture,
     Ridge,
+    check_sparse,
     covariance_type_named,
     n_parameters,
     public_covariances,
@@ -44,11 +45,18 @@ from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunk
 from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
-from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
+from jaxcluster.core.implicit import (
+    NO_GRADIENT_OF_SPARSE_ROWS,
+    implicit_fixed_point,
+    non_differentiable,
+    with_derivative_of,
+)
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, prepare
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_input import check_sparse_samples
+from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.ops.distance import matrix_precision
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Points
@@ -81,7 +89,8 @@ def fit(
 
     Args:
         key: random key of the initialization.
-        x: (n_samples, n_features) data, or a source of rows (`jaxcluster.datasets.scan`), read in one pass a step.
+        x: (n_samples, n_features) data, for "diag" and "spherical" also sparse as in ``kmeans.fit``; or a source of
+            rows (`jaxcluster.datasets.scan`), read in one pass a step.
         k: number of components, static, 1 <= k <= n.
         covariance: "full", "tied" (one matrix for all), "diag" or "spherical". Static.
         weights: (n_samples,) non-negative sample weights; a weight of 2 is the sample twice. None for 1 each.
@@ -158,8 +167,10 @@ def fit_framed(
             raise ValueError("active=, unroll=, axis_name= and mesh= are not supported for a source of rows.")
         starts = {"weights": weights, "init": init, "n_init": validation.check_count("n_init", n_init)}
         return fit_source(key, x, k, options, **starts, tol=tol, max_steps=max_steps, reg_covar=reg_covar)
-    x, k = validation.check_samples(x, k, options.axis_name)
-    if check_mesh(mesh) is not None:
+    if is_sparse(x):
+        check_sparse(x, options.covariance_type, options.missing, k, x.shape[-1])
+    x, k = check_sparse_samples(x, k, options.axis_name)
+    if check_mesh(mesh, x) is not None:
         options = options._replace(axis_name=axis_of(mesh))
     tol, reg_covar = check_traced_options(tol, max_steps, reg_covar)
     em.check_memory(options, k, x.shape[1], x.dtype)
@@ -310,7 +321,9 @@ def _with_gradients(static, fitted, points, traced):
     # the likelihood, but a fit stops before that: its gradient goes through the parameters too.
     options, (state, log_likelihood, far) = static.em, fitted.state
     mixture, bound = state.mixture, state.lower_bound
-    if static.unrolled is None:
+    if isinstance(points.x, SparseRows):
+        parameters, bound = non_differentiable((mixture[:3], bound), points, message=NO_GRADIENT_OF_SPARSE_ROWS)
+    elif static.unrolled is None:
         inputs = (points, jnp.asarray(traced.reg, points.x.dtype), traced.active)
         parameters = implicit_fixed_point(partial(_em_map, options), mixture[:3], *inputs)
         bound = with_derivative_of(partial(_bound, options), bound, parameters, *inputs)

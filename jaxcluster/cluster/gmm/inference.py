@@ -2,7 +2,7 @@
 
 An E-step in the working precision is right for nearly all samples. Far from every component its rounding may confuse
 components: concrete samples out there are computed on the host (`jaxcluster.ops.gaussian.far`), and traced ones are
-scaled back until their squares do not overflow. After a fit, the means are corrected for the rounding of coordinates.
+scaled back until their squares do not overflow.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.state import (
     GMMState,
+    check_sparse,
+    covariance_type_of,
     frame_log_jacobian,
     frame_of_mixture,
     means_on_host,
     n_parameters_of,
     parameters_in_frame,
     to_data_units,
-    variances_of,
 )
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish
@@ -33,10 +34,13 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable, with_derivative_of
 from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.sparse_input import check_rows
+from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.core.streaming import over_blocks
-from jaxcluster.ops.gaussian import Components, CovarianceType, far
+from jaxcluster.ops.gaussian import Components, far
 from jaxcluster.ops.gaussian.covariance_type import LOG_2PI
-from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Published, Status
+from jaxcluster.ops.gaussian.sparse import as_columns
+from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Published
 
 SAMPLE_TILE = 1 << 24
 """Upper bound for the elements of the Cholesky factors that are gathered for a tile of drawn samples."""
@@ -46,10 +50,6 @@ MAX_COORDINATE_LOG2 = 38
 
 MAX_DEVIATIONS_LOG2 = 56
 """Traced samples beyond 2⁵⁶ standard deviations are scaled back to there: 2¹⁵ squares of 2¹¹² are within float32."""
-
-MAX_ROUNDING_RATIO = 0.05
-"""Rounding error of coordinates, in standard deviations of a component, up to which a component counts as resolved: it
-adds less than (1/20)² = 1/400 to the variance."""
 
 
 @over_blocks
@@ -234,7 +234,8 @@ class FramedPosterior(NamedTuple):
         if posterior is None:
             return public
         wide = np.array(public, np.float64)
-        wide[index] = posterior.log_p + log_jacobian * (~np.isnan(np.asarray(self.x)[index])).sum(axis=1)
+        observed = (~np.isnan(np.asarray(self.x)[index])).sum(axis=1) if self.options.missing else self.x.shape[1]
+        wide[index] = posterior.log_p + log_jacobian * observed
         return publish(wide, dtype)
 
     def responsibilities(self) -> Float[Published, "n k"]:
@@ -285,8 +286,9 @@ def rows_in_frame(
     Raises:
         ValueError, TypeError: wrong shapes or values, or a number of features other than that of the means.
     """
-    x = validation.check_matrix(x)
+    x = check_rows(x)
     validation.check_width(x, state.means.shape[1])
+    check_sparse(x, covariance_type_of(state)[0], missing, *state.means.shape)
     frame = frame_of_mixture(state, frame)
     near, outside = (x, None) if validation.is_traced(x, weights, frame) else _split_out_of_frame(x, frame)
     return prepare(near, weights, missing=missing or None, frame=frame), x, outside
@@ -324,11 +326,18 @@ def host_posterior(
     index = np.flatnonzero(selected)
     if not index.size:
         return None, None
-    frame, rows = prepared.frame, np.asarray(x)[index].astype(np.longdouble)
+    frame, components = prepared.frame, components._replace(means=means)
     # ldexp(x, e) − ldexp(origin, e), as for means: a sample equal to a mean stays equal to it in the frame.
     origin = np.ldexp(np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
-    inside = np.ldexp(rows, frame.exponent) - origin
-    return index, far.posterior_by_differences(options.covariance_type, components._replace(means=means), inside)
+
+    def of_rows(part):
+        rows = x[part].toarray() if is_sparse(x) else np.asarray(x)[part]
+        inside = np.ldexp(rows.astype(np.longdouble), frame.exponent) - origin
+        return far.posterior_by_differences(options.covariance_type, components, inside)
+
+    size = max(1, far.CHUNK_ELEMENTS // x.shape[1]) if is_sparse(x) else index.size
+    parts = [of_rows(index[start : start + size]) for start in range(0, index.size, size)]
+    return index, far.FarPosterior(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def replace_at(values: Published, index: Any, others: np.ndarray) -> Published:
@@ -361,6 +370,8 @@ def mixture_components(options: em.EMOptions, weights: Array, means: Array, cova
 
 def _split_out_of_frame(x, frame):
     """Samples with those beyond 2^`MAX_COORDINATE_LOG2` replaced by the origin, and the indices of these; or None."""
+    if is_sparse(x):  # whose products are of stored entries alone: `prepare` scales them all
+        return x, None
     host = np.asarray(x)
     exponent = MAX_COORDINATE_LOG2 - int(frame.exponent)
     limit = math.ldexp(1.0, exponent) if exponent < 1024 else math.inf
@@ -377,30 +388,33 @@ def _split_out_of_frame(x, frame):
 
 def _scale_far(components, x):
     """Samples divided by a scale, 1 for nearly all, so that their squares do not overflow; and the scales."""
-    size = jnp.max(jnp.where(jnp.isnan(x), 0, jnp.abs(x)), axis=1)
+    sparse = isinstance(x, SparseRows)
+    size = x.largest() if sparse else jnp.max(jnp.where(jnp.isnan(x), 0, jnp.abs(x)), axis=1)
     largest = jnp.max(jnp.abs(components.factor.root))
     scale = jax.lax.stop_gradient(jnp.maximum(size * 2.0**-MAX_DEVIATIONS_LOG2 * jnp.maximum(largest, 1), 1))
-    return x / scale[:, None], scale
+    return x.scaled(1 / scale) if sparse else x / scale[:, None], scale
 
 
 @partial(jax.jit, static_argnums=0)
 def _label(options, components, x):
     x, scale = _scale_far(components, x)
-    labels, log_p = em.label(options, components, x.T)
+    labels, log_p = em.label(options, components, as_columns(x))
     # A scaled sample is so far away that its log-density is −q/2, quadratic in the scale, and nothing else matters.
     return labels, log_p * scale * scale, far_rows(options, components, log_p)
 
 
 @partial(jax.jit, static_argnums=0)
 def _responsibilities(options, components, x):
-    tile = em.em_tile(options, x.shape[0], *components.means.shape)
     x, _ = _scale_far(components, x)
+    tile = em.tile_of(options, as_columns(x), components.means)
     posterior = em.row_posterior(options, components)
 
     def of_tile(rows):
-        log_p, r, _ = posterior(rows.T)
+        log_p, r, _ = posterior(as_columns(rows))
         return r.T, far_rows(options, components, log_p)
 
+    if isinstance(x, SparseRows):
+        return map_rows(of_tile, x, tile=tile)
     r, far_mask = map_in_place(of_tile, x, tile)
     return with_derivative_of(partial(_tiled_responsibilities, options, tile), r, components, x), far_mask
 
@@ -434,67 +448,14 @@ def map_in_place(row_function: Callable[[Float[Array, "t d"]], Any], x: Float[Ar
 def _ambiguous(options, components, x):
     """Mask of the samples for which, by rounded logits, more than one component may have a responsibility above 0."""
     logits_of = em.joint_log_densities(options, components)
-    eps = float(jnp.finfo(x.dtype).eps)
-    max_log_weight = jnp.max(components.log_weights)
+    eps, max_log_weight = float(jnp.finfo(x.dtype).eps), jnp.max(components.log_weights)
 
     # A difference of two logits q/2 below their maximum is rounded by up to 16·eps·q/2. The slack is twice that.
     def of_tile(rows):
-        logits, _ = logits_of(rows.T)
+        logits, _ = logits_of(as_columns(rows))
         max_logit = jnp.max(logits, axis=0)
         slack = 32 * eps * jnp.abs(max_log_weight - max_logit) + far.NEGLIGIBLE_LOG_RATIO
         near = jnp.sum((logits >= (max_logit - slack)[None, :]).astype(jnp.int32), axis=0)
         return (near > 1) | ~jnp.isfinite(max_logit)
 
-    return map_rows(of_tile, x, tile=em.em_tile(options, x.shape[0], *components.means.shape))
-
-
-def correct_rounding(
-    fitted: Fit, x: Any, prepared: Prepared, covariance_type: CovarianceType, labels: Int[Published, "*batch n"]
-) -> tuple[Int[Published, "*batch"], np.ndarray]:
-    """Means of a fit, corrected for the rounding of coordinates on the way into the frame, and its status.
-
-    The status is PRECISION if the samples of a component differ and their rounding is large beside its variance. Equal
-    samples, such as an outlier that is alone in its component, lose nothing: the corrected mean is where they are.
-
-    Args:
-        fitted: concrete, in the frame, its state with means (…, k, d) and covariances.
-        x: samples of the caller.
-        prepared: samples in the frame.
-        covariance_type: of the mixture.
-        labels: (…, n), without padding.
-
-    Returns:
-        The status, and means (…, k, d) in the frame, in float64.
-    """
-    state = fitted.state
-    means = np.array(state.means, np.float64)
-    if not prepared.narrowed:
-        return fitted.status, means
-    status, (k, d), eps = np.array(fitted.status), means.shape[-2:], float(jnp.finfo(prepared.points.x.dtype).eps)
-    weight = np.asarray(prepared.points.weight)[: prepared.n]
-    for at in np.ndindex(status.shape):  # coordinates are rounded by eps/2: samples where this matters are examined
-        covariances = np.asarray(state.covariances[at], np.float64)
-        covariances = covariances[0] if covariance_type.name == "tied" else covariances
-        deviations = np.sqrt(np.maximum(variances_of(covariance_type, covariances, k, d), 0))
-        suspect = (eps * np.abs(means[at]) > MAX_ROUNDING_RATIO * deviations).any(axis=1)
-        # One of several processes does not see all samples: there the state alone decides, alike in all of them.
-        if prepared.is_part and suspect.any() and status[at] != Status.NOT_FINITE:
-            status[at] = Status.PRECISION
-        for j in () if prepared.is_part else np.flatnonzero(suspect):
-            assigned = np.flatnonzero((np.asarray(labels[at]) == j) & (weight > 0))
-            if not assigned.size:
-                continue
-            rows, errors = _rounding_errors(x, prepared, assigned)
-            means[at][j] += np.average(errors, axis=0, weights=weight[assigned])
-            lost = np.sqrt(np.mean(np.square(errors), axis=0)) > MAX_ROUNDING_RATIO * deviations[j]
-            if status[at] != Status.NOT_FINITE and (lost & (rows != rows[:1]).any(axis=0)).any():
-                status[at] = Status.PRECISION
-    return jax.device_put(status.astype(np.int32)), means
-
-
-def _rounding_errors(x, prepared, assigned):
-    """Samples of the caller, and their rounding errors in the frame; both 0 for missing values."""
-    rows, frame = np.asarray(x)[assigned], prepared.frame
-    wide = np.ldexp(rows.astype(np.longdouble) - np.asarray(frame.origin).astype(np.longdouble), frame.exponent)
-    errors = wide - np.asarray(prepared.points.x)[assigned]
-    return np.nan_to_num(rows), np.nan_to_num(errors).astype(np.float64)
+    return map_rows(of_tile, x, tile=em.tile_of(options, as_columns(x), components.means))

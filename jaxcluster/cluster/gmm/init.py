@@ -19,10 +19,11 @@ from jaxcluster.cluster.seeding import kmeans_plus_plus, random_rows
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.shard import Rows, shard_index
-from jaxcluster.ops.distance import HIGHEST, squared_norms
+from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import CovarianceType
 from jaxcluster.ops.gaussian.full import factor_dense
 from jaxcluster.ops.nearest import nearest
+from jaxcluster.ops.rows import squared_norms
 from jaxcluster.types import Absent, Array, Bool, Float, Int, KeyArray, Points
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")

@@ -16,6 +16,8 @@ import numpy as np
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
 from jaxcluster.core.frame import Frame, frame_of
+from jaxcluster.core.memory import format_bytes
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES, CovarianceType, Factor
 from jaxcluster.types import Array, Bool, Fit, Float, Published
 
@@ -254,6 +256,25 @@ def covariance_type_named(covariance: str) -> CovarianceType:
     """
     validation.check_choice("covariance", covariance, COVARIANCE_TYPES)
     return COVARIANCE_TYPES[covariance]
+
+
+def check_sparse(x: Any, covariance_type: CovarianceType, missing: bool, k: int, d: int) -> None:
+    """Raise TypeError for sparse samples where a mixture takes dense ones, with the bytes of its covariances."""
+    if not is_sparse(x):
+        return
+    if missing:
+        raise TypeError(
+            "x is sparse, and missing=True takes dense rows: in a sparse matrix an absent entry is 0. Pass "
+            "missing=False."
+        )
+    if covariance_type.name in ("full", "tied"):
+        matrices = k if covariance_type.name == "full" else 1
+        raise TypeError(
+            f"x is sparse, and {covariance_type.name} covariances take dense rows: {matrices:,} "
+            f"{'matrices' if matrices > 1 else 'matrix'} of {d:,} columns take "
+            f"{format_bytes(8.0 * matrices * d * d)}. Pass covariance='diag' or 'spherical' (covariance_type of the "
+            f"estimator). {validation.dense_remedy(x, 'x')}"
+        )
 
 
 def n_parameters(covariance: str, k: int, d: int) -> int:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.cluster.hdbscan.row_input import check_precomputed, finite_rows, scaled_space
+from jaxcluster.cluster.hdbscan.row_input import check_finite, check_precomputed, finite_rows, scaled_space
 from jaxcluster.cluster.hdbscan.tree import (
     EDGE_LINKAGE_METRICS,
     METHODS,
@@ -65,9 +65,9 @@ def fit(
     decides, as in scikit-learn.
 
     Args:
-        x: (n_samples, n_features) concrete samples, or (n_samples, n_samples) distances, dense or SciPy sparse, for the
-            metric "precomputed": an infinite entry, or a missing one of a sparse matrix, is unknown. Samples with NaN
-            or infinity take no part.
+        x: (n_samples, n_features) concrete samples, also sparse for Euclidean and cosine distances; or (n_samples,
+            n_samples) distances, dense or SciPy sparse, for the metric "precomputed": an infinite entry, or a missing
+            one of a sparse matrix, is unknown. Samples with NaN or infinity take no part.
         min_cluster_size: smallest number of samples of a cluster, at least 2.
         min_samples: rank of the neighbor, with the sample itself as the first, whose distance is the core distance;
             None for ``min_cluster_size``.
@@ -144,8 +144,8 @@ def _check_input(x, metric):
         x = check_precomputed(x)
         return x, np.arange(x.shape[0]), np.zeros(x.shape[0], np.int32)
     rows = finite_rows(x)
-    if not len(rows.x):
-        validation.check_finite(validation.check_matrix(x))  # raises, and counts NaN and infinity
+    if not rows.x.shape[0]:
+        check_finite(x)  # raises, and counts NaN and infinity
     return rows
 
 

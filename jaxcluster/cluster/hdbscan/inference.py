@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.row_input import ScaledSpace, finite_rows, scaled_space
 from jaxcluster.cluster.hdbscan.tree import MISSING, CondensedTree, HDBSCANState, apply_root_threshold, cluster_to_label
 from jaxcluster.core import validation
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import (
     MetricSpace,
+    as_metric_space,
     checked_distances,
     concrete_rows,
     float64_tables,
@@ -75,6 +78,12 @@ def query_distances(state: HDBSCANState, x: Any = None) -> QueryDistances:
     if metric == "precomputed" and x is not None:
         return _precomputed_queries(x, len(state.core))
     old = state.x
+    if x is not None and (is_sparse(x) or is_sparse(old)):
+        n = old.shape[0]
+        validation.check_width(x, old.shape[1])
+        both = scipy.sparse.vstack([scipy.sparse.csr_array(each) for each in (old, x)])
+        rows = as_metric_space(both, metric, p=p).rows
+        return QueryDistances(x.shape[0], None, None, lambda index: rows(n + index)[:, :n])
     if x is not None:
         x = concrete_rows(x)
         validation.check_width(x, old.shape[1])
@@ -170,7 +179,7 @@ def approximate_predict(state: HDBSCANState, x: Any) -> tuple[np.ndarray, np.nda
     rows = finite_rows(x)
     validation.check_width(rows.x, state.x.shape[1])
     labels, strengths = rows.labels, np.where(rows.labels == MISSING, np.nan, 0)
-    if len(rows.x):
+    if len(rows.index):
         labels[rows.index], strengths[rows.index] = _predict_finite(state, rows.x)
     return labels, strengths
 
@@ -263,7 +272,7 @@ def membership_vectors(state: HDBSCANState, x: Any = None) -> np.ndarray:
     rows = finite_rows(x)
     validation.check_width(rows.x, state.x.shape[1])
     vectors = np.zeros((len(rows.labels), len(state.selected)))
-    if len(rows.x):
+    if len(rows.index):
         vectors[rows.index] = _memberships(state, rows.x)
     return vectors
 
@@ -369,8 +378,9 @@ def medoids(state: HDBSCANState) -> np.ndarray:
     medoids = np.empty((len(state.selected), state.x.shape[1]), state.x.dtype)
     for label, (x, strength) in enumerate(_members(state)):
         space = scaled_space(x, state.function, state.p).space
-        sums = np.concatenate([space.rows(index) @ strength for index in tiles(len(x))])
-        medoids[label] = x[np.argmin(sums)]
+        sums = np.concatenate([space.rows(index) @ strength for index in tiles(x.shape[0])])
+        medoid = x[[np.argmin(sums)]]
+        medoids[label] = medoid.toarray() if is_sparse(x) else medoid
     return medoids
 
 

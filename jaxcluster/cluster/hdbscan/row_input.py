@@ -10,6 +10,8 @@ import scipy.sparse
 
 from jaxcluster.cluster.hdbscan.tree import INFINITE, MISSING
 from jaxcluster.core import validation
+from jaxcluster.core.sparse_input import as_csr, check_values
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, concrete_rows
 
 SAMPLE = 1024
@@ -26,12 +28,12 @@ class FiniteRows(NamedTuple):
     """The n finite samples among N.
 
     Attributes:
-        x: (n, d) samples.
+        x: (n, d) samples, dense or CSR.
         index: (n,) int64 their numbers.
         labels: (N,) int32, 0 for them, `INFINITE` or `MISSING` for the others.
     """
 
-    x: np.ndarray
+    x: Any
     index: np.ndarray
     labels: np.ndarray
 
@@ -42,16 +44,30 @@ def finite_rows(x: Any) -> FiniteRows:
     Raises:
         ValueError, TypeError: see `jaxcluster.core.validation.check_matrix`; traced samples.
     """
-    x = concrete_rows(x) if validation.is_traced(x) else np.asarray(validation.check_matrix(x))
-    finite = np.isfinite(x).all(axis=1)
-    labels = np.zeros(len(x), np.int32)
+    if is_sparse(x):
+        x = as_csr(x)
+        stored = np.flatnonzero(~np.isfinite(x.data))
+        finite = np.ones(x.shape[0], bool)
+        finite[np.searchsorted(x.indptr, stored, side="right") - 1] = False
+    else:
+        x = concrete_rows(x) if validation.is_traced(x) else np.asarray(validation.check_matrix(x))
+        finite = np.isfinite(x).all(axis=1)
+    labels = np.zeros(x.shape[0], np.int32)
     if finite.all():
-        return FiniteRows(x, np.arange(len(x)), labels)
-    others = x[~finite]
+        return FiniteRows(x, np.arange(x.shape[0]), labels)
+    others = x[~finite].toarray() if is_sparse(x) else x[~finite]
     # scikit-learn tests the sum of a sample: infinities of both signs add up to NaN, and count as missing too.
     missing = np.isnan(others).any(axis=1) | (np.isposinf(others).any(axis=1) & np.isneginf(others).any(axis=1))
     labels[~finite] = np.where(missing, MISSING, INFINITE)
     return FiniteRows(x[finite], np.flatnonzero(finite), labels)
+
+
+def check_finite(x: Any) -> None:
+    """Raise ValueError for samples of either kind with NaN or infinity, with their columns."""
+    if is_sparse(x):
+        check_values(as_csr(x))
+    else:
+        validation.check_finite(validation.check_matrix(x))
 
 
 def check_precomputed(x: Any) -> Any:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.kmedoids.distances import BUDGET, all_pairs
+from jaxcluster.cluster.kmedoids.distances import BUDGET, all_pairs, check_medoid_rows
 from jaxcluster.cluster.kmedoids.fasterpam import INITS, WeightedDistances, fasterpam
 from jaxcluster.cluster.kmedoids.fit import (
     MetricSpec,
@@ -39,13 +39,14 @@ from jaxcluster.cluster.kmedoids.fit import (
     solve_in_chunks,
     to_public,
 )
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import map_runs
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity
 from jaxcluster.core.preparation import prepare
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function
 from jaxcluster.types import Fit, KeyArray, Points, Status
 
@@ -77,7 +78,7 @@ def clara(
 
     Args:
         key: random key of the samples.
-        x: (n_samples, n_features) rows.
+        x: (n_samples, n_features) rows, also sparse as in `fit`.
         k: number of clusters, static, 1 <= k <= number of rows.
         n_samples: number of samples drawn.
         sample_size: rows of a sample, at least 40 + 2k if there are as many; None for 80 + 4k. They are drawn without
@@ -99,7 +100,7 @@ def clara(
     if is_precomputed(metric):
         raise ValueError("metric='precomputed' holds all distances already, and clara avoids them: use fit.")
     validation.check_choice("init", init, INITS)
-    x = validation.check_matrix(x)
+    x = check_medoid_rows(x)
     n = x.shape[0]
     k = validation.check_clusters(k, n)
     size = sample_rows(sample_size, k, n)
@@ -110,10 +111,14 @@ def clara(
     if validation.is_traced(x, weights):
         prepared, spec = _prepare_traced(x, weights, metric), public_spec
     else:
-        validation.check_finite(x)
-        framed = None if callable(metric) else rows_in_frame(x, weights, metric)
+        if is_sparse(x):
+            memory.check_centers(k, x.shape[1], float_dtype(x.dtype))
+        else:
+            validation.check_finite(x)
+        framed = None if callable(metric) or is_sparse(x) else rows_in_frame(x, weights, metric)
         if framed is None:
-            return _on_host(key, np.asarray(x), weights, public_spec, k, init, n_samples, min(size, n), tol, max_steps)
+            rows = x if is_sparse(x) else np.asarray(x)
+            return _on_host(key, rows, weights, public_spec, k, init, n_samples, min(size, n), tol, max_steps)
         prepared, spec = framed[0], MetricSpec(framed[1], float(p))
     points, scale = prepared.points, problem_scale(prepared, metric, spec.metric)
     # A sample of few rows includes the bucket's padding of weight 0: another n needs no other program.
@@ -219,7 +224,7 @@ _compiled_end = jax.jit(_finalized, static_argnums=(0, 1))
 
 def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
     """CLARA for metrics whose distances are computed on the host."""
-    weight = np.ones(len(x)) if weights is None else np.asarray(weights, float)
+    weight = np.ones(x.shape[0]) if weights is None else np.asarray(weights, float)
     tried, interrupted = [], False
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)

@@ -12,6 +12,8 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core import memory, validation
+from jaxcluster.core.sparse_input import as_csr
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import (
     DIFFERENCE_COLUMNS,
     TRANSLATION_INVARIANT,
@@ -21,6 +23,7 @@ from jaxcluster.ops.distance import (
 )
 from jaxcluster.ops.metric_space import checked_distances, float64_tables, host_distance, tiles
 from jaxcluster.ops.precomputed import check_distances
+from jaxcluster.ops.sparse_distance import distances_to_all
 from jaxcluster.types import Array, Float, Int, Published
 
 COPIES, PRECOMPUTED_COPIES = 1.2, 3
@@ -75,6 +78,22 @@ def check_precomputed(x: Any) -> Published:
     if x.shape[0] != x.shape[1]:
         raise ValueError(f"metric='precomputed' needs a square matrix of distances, got shape {x.shape}.")
     return x if traced else check_distances(x)
+
+
+def check_medoid_rows(x: Any) -> Any:
+    """Samples of either kind: a matrix, or a canonical CSR matrix, which must be concrete.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.validation.check_matrix`; traced sparse rows.
+    """
+    if not is_sparse(x):
+        return validation.check_matrix(x)
+    if validation.is_traced(x):
+        raise TypeError(
+            "x is sparse and traced, and k-medoids computes distances of sparse rows on the host. Call it outside jit, "
+            "vmap and grad, or pass dense rows."
+        )
+    return as_csr(x)
 
 
 def tile_divisor(n: int) -> int:
@@ -150,12 +169,24 @@ def medoid_distances(
     return jnp.where(medoids == jnp.arange(x.shape[0], dtype=medoids.dtype), 0, own)
 
 
-def distances_to(metric: str | Callable, x: np.ndarray, others: np.ndarray, *, p: float = 2.0) -> np.ndarray:
-    """(n, m) float64 distances from concrete rows to others, in tiles.
+def rows_of_medoids(x: Any, medoids: np.ndarray) -> np.ndarray:
+    """(…, d) dense rows of medoids in the dtype of x; 0 for a medoid −1."""
+    rows = x[medoids.ravel()]
+    rows = (rows.toarray() if is_sparse(rows) else rows).reshape(*medoids.shape, -1)
+    return np.where((medoids >= 0)[..., None], rows, 0).astype(x.dtype)
+
+
+def distances_to(metric: str | Callable, x: Any, others: Any, *, p: float = 2.0) -> np.ndarray:
+    """(n, m) float64 distances from concrete rows to others, in tiles; one of the two may be sparse, or both.
 
     Raises:
-        ValueError: a function that returns another shape, NaN or a negative number.
+        ValueError, TypeError: a function that returns another shape, NaN or a negative number; a metric that sparse
+            rows do not have.
     """
+    if is_sparse(x) or is_sparse(others):
+        both = scipy.sparse.vstack([scipy.sparse.csr_array(each) for each in (others, x)])
+        m, rows = others.shape[0], distances_to_all(both, metric)
+        return np.concatenate([rows(index)[:, m:] for index in tiles(m, m + x.shape[0])]).T
     others, x = float64_tables(metric, np.asarray(others), np.asarray(x))
     function = host_distance(metric, np.concatenate([others, x[:5]]), p=p)
     return np.concatenate(

@@ -23,12 +23,14 @@ import numpy as np
 from jaxcluster.cluster.kmedoids.distances import (
     PRECOMPUTED,
     all_pairs,
+    check_medoid_rows,
     check_memory,
     check_precomputed,
     distance_degree,
     distances_to,
     host_matrix,
     medoid_distances,
+    rows_of_medoids,
 )
 from jaxcluster.cluster.kmedoids.fasterpam import (
     INITS,
@@ -38,12 +40,13 @@ from jaxcluster.cluster.kmedoids.fasterpam import (
     fasterpam_in_chunks,
     random_medoids,
 )
-from jaxcluster.core import chunks, signals, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, padded_size, prepare, unpad
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.metric_space import (
@@ -54,6 +57,7 @@ from jaxcluster.ops.metric_space import (
     tiles,
     unit_rows,
 )
+from jaxcluster.ops.sparse_distance import distances_to_all
 from jaxcluster.types import Absent, Array, Fit, Float, Int, KeyArray, Published, Status
 
 HOST_WORK = 1 << 22
@@ -163,8 +167,8 @@ def fit(
 
     Args:
         key: random key for "random"; "build" is deterministic.
-        x: (n_samples, n_features) samples, or (n_samples, n_samples) dense, finite and symmetric distances for the
-            metric "precomputed".
+        x: (n_samples, n_features) samples, also sparse for Euclidean and cosine distances; or (n_samples, n_samples)
+            dense, finite and symmetric distances for the metric "precomputed".
         k: number of clusters, static, 1 <= k <= n_samples.
         metric: a name in `jaxcluster.ops.distance.METRICS`, "precomputed", or a symmetric function of two matrices of
             rows, (m, d) and (n, d), that returns (m, n) distances. For traced samples it must be traceable.
@@ -187,7 +191,7 @@ def fit(
     """
     key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
-    x = check_precomputed(x) if is_precomputed(metric) else validation.check_matrix(x)
+    x = check_precomputed(x) if is_precomputed(metric) else check_medoid_rows(x)
     n = x.shape[0]
     k = validation.check_clusters(k, n)
     name, start = check_init(init, k, n, weights)
@@ -214,13 +218,15 @@ def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, Metric
     check_memory(n, n if traced else padded_size(n), dtype, precomputed=is_precomputed(metric))
     if traced:
         return _build_traced(x, weights, spec, dtype)
-    if not is_precomputed(metric):
+    if is_sparse(x):
+        memory.check_centers(k, x.shape[1], dtype)
+    elif not is_precomputed(metric):
         validation.check_finite(x)
         if not callable(metric) and x.size * n > HOST_WORK and (framed := rows_in_frame(x, weights, metric)):
             prepared, metric = framed
             problem = Problem(prepared.points.x, None, prepared.points.weight)
             return problem, MetricSpec(metric, spec.p), problem_scale(prepared, spec.metric, metric)
-    x = np.asarray(x)
+    x = x if is_sparse(x) else np.asarray(x)
     weighted = prepare(np.zeros((n, 1), dtype), weights)
     size = weighted.points.weight.shape[0]
     if metric is gower and x.size * n > HOST_WORK:
@@ -268,6 +274,8 @@ def _distances_of_rows(x, spec):
     """Function (m,) row numbers -> (m, n) float64 distances to all rows."""
     if is_precomputed(spec.metric):
         return lambda index: x[index].astype(np.float64)
+    if is_sparse(x):
+        return distances_to_all(x, spec.metric)
     (rows,) = float64_tables(spec.metric, x)
     function = host_distance(spec.metric, rows, p=spec.p)
     return lambda index: checked_distances(function, rows[index], rows, index)
@@ -296,14 +304,13 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
         weight = scale.frame.unscale(state.weight, weight=1)
         state = KMedoidsState(state.medoids, rows, scale.to_original(state.loss), weight, residual)
         return fitted._replace(state=state, labels=unpad(fitted.labels, x.shape[0]), history=history)
-    x = np.asarray(x)
-    weights = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    medoids = np.asarray(state.medoids)
+    x, n, medoids = x if is_sparse(x) else np.asarray(x), x.shape[0], np.asarray(state.medoids)
+    weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     flat = medoids.reshape(-1, medoids.shape[-1])
     counts = [flat.shape[1]] * len(flat) if counts is None else counts
     each = [assign_medoids(medoids[:count], x, weights, spec) for medoids, count in zip(flat, counts, strict=True)]
     batch = medoids.shape[:-1]
-    labels = np.stack([own for own, _, _ in each]).reshape(*batch, len(x))
+    labels = np.stack([own for own, _, _ in each]).reshape(*batch, n)
     losses = np.array([loss for _, loss, _ in each]).reshape(batch)
     heavy = np.stack([np.pad(weight, (0, flat.shape[1] - len(weight))) for _, _, weight in each]).reshape(medoids.shape)
     empty = np.array([(weight <= 0).any() for _, _, weight in each]).reshape(batch)
@@ -318,12 +325,13 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
         ]
         sound = np.isin(status, (Status.CONVERGED, Status.MAX_STEPS, Status.EMPTY_CLUSTERS))
         status = np.where(sound & np.array(coarse).reshape(batch), Status.PRECISION, status)
-    dtype = np.dtype(np.float64) if is_precomputed(metric) and x.dtype.kind != "f" else published_dtype(x)
+    integers = is_precomputed(metric) and x.dtype.kind != "f"
+    dtype = np.dtype(np.float64) if integers else published_dtype(x.data if is_sparse(x) else x)
     with np.errstate(over="ignore"):
         # The public dtype may overflow where float64 does not.
         finite = np.isfinite(losses.astype(dtype))
     status = jax.device_put(np.where(finite, status, Status.NOT_FINITE).astype(np.int32))
-    centers = None if is_precomputed(metric) else np.where((medoids >= 0)[..., None], x[medoids], 0).astype(x.dtype)
+    centers = None if is_precomputed(metric) else rows_of_medoids(x, medoids)
     state = KMedoidsState(
         state.medoids,
         centers if centers is None else publish(centers, x.dtype),
@@ -334,14 +342,14 @@ def to_public(fitted: Fit, x, weights, spec: MetricSpec, scale: ProblemScale, co
     return fitted._replace(state=state, labels=jax.device_put(labels), history=history, status=status)
 
 
-def assign_medoids(medoids: np.ndarray, x: np.ndarray, weights: np.ndarray, spec: MetricSpec):
+def assign_medoids(medoids: np.ndarray, x: Any, weights: np.ndarray, spec: MetricSpec):
     """Labels of concrete rows, or of rows of distances.
 
     Returns:
         (n,) int32 labels; the loss; (k,) weights of the clusters.
     """
-    labels, nearest = np.empty(len(x), np.int32), np.empty(len(x))
-    for index in tiles(len(x), len(medoids)):
+    labels, nearest = np.empty(x.shape[0], np.int32), np.empty(x.shape[0])
+    for index in tiles(x.shape[0], len(medoids)):
         if is_precomputed(spec.metric):
             distances = x[index][:, medoids].astype(np.float64)
         else:

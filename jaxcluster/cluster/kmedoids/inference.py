@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.cluster.kmedoids.distances import BUDGET, PRECOMPUTED, check_precomputed, distance_degree, distances_to
+from jaxcluster.cluster.kmedoids.distances import (
+    BUDGET,
+    PRECOMPUTED,
+    check_medoid_rows,
+    check_precomputed,
+    distance_degree,
+    distances_to,
+)
 from jaxcluster.cluster.kmedoids.fasterpam import INITS
 from jaxcluster.cluster.kmedoids.fit import (
     KMedoidsState,
@@ -36,6 +43,7 @@ from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, metric_function, plain_metric
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Published
 
@@ -150,7 +158,7 @@ def sweep(
     """
     key = validation.check_key(key)
     metric = check_options(metric, p, tol, max_steps)
-    x = check_precomputed(x) if is_precomputed(metric) else validation.check_matrix(x)
+    x = check_precomputed(x) if is_precomputed(metric) else check_medoid_rows(x)
     ks = [validation.check_clusters(k, x.shape[0], name="ks") for k in np.atleast_1d(ks)]
     if not ks or len(set(ks)) < len(ks) or min(ks) < 2:
         raise ValueError(f"ks={ks} must be one or more distinct numbers of clusters, each at least 2.")
@@ -195,9 +203,9 @@ _compiled_silhouette = jax.jit(_with_silhouette, static_argnums=(0, 1))
 
 def _infer(state, x, metric, p, labels):
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
-    x = validation.check_matrix(x)
     if is_precomputed(metric):
-        return _infer_precomputed(state, x, labels)
+        return _infer_precomputed(state, validation.check_matrix(x), labels)
+    x = check_medoid_rows(x)
     centers = state.centers if isinstance(state, KMedoidsState) else state
     if centers is None:
         raise ValueError("The medoids of precomputed distances have no rows. Pass metric='precomputed'.")
@@ -206,6 +214,9 @@ def _infer(state, x, metric, p, labels):
     if not labels:
         memory.check_table(x.shape[0], centers.shape[0], x.dtype, "the distances")
     if not validation.is_traced(x, centers):
+        if is_sparse(x):
+            distances = distances_to(metric, x, np.asarray(centers))
+            return _labels_or_distances(distances, labels, published_dtype(x.data))
         validation.check_finite(x)
         distances = distances_to(metric, np.asarray(x), np.asarray(centers), p=p)
         return _labels_or_distances(distances, labels, published_dtype(x))

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.preparation import padded_size
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.affinity import Affinity, Matrix, as_affinity, kernel, scale_to_unit
 from jaxcluster.ops.graph import check_affinity, from_matrix, neighbor_graph, neighbor_matrix
 from jaxcluster.ops.metric_space import as_metric_space, concrete_rows, float64_tables
@@ -36,8 +37,11 @@ def check_options(x: Any, affinity: str | Callable, gamma: Any, n_neighbors: int
     check_gamma(gamma)
     if isinstance(x, Affinity) and affinity != "precomputed":
         raise ValueError(f"x is an affinity already: pass affinity='precomputed', not {affinity!r}.")
-    if scipy.sparse.issparse(x) and not str(affinity).startswith("precomputed"):
-        raise ValueError(f"x is sparse, which affinity={affinity!r} does not take. Pass its rows dense: x.toarray().")
+    if is_sparse(x) and not str(affinity).startswith(("precomputed", "nearest_neighbors")):
+        raise ValueError(
+            f"x is sparse, which affinity={affinity!r} does not take. Pass affinity='nearest_neighbors'. Or: "
+            f"{validation.dense_remedy(x, 'x')}"
+        )
     n = count_samples(x)
     if "nearest_neighbors" in str(affinity) and validation.check_count("n_neighbors", n_neighbors) > n:
         raise ValueError(f"n_neighbors={n_neighbors} must be at most the number of rows, {n}. A row is its own first.")
@@ -53,7 +57,7 @@ def count_samples(x: Any) -> int:
     """Number of samples."""
     if isinstance(x, Affinity):
         return x.n
-    return x.shape[0] if scipy.sparse.issparse(x) else validation.check_matrix(x).shape[0]
+    return x.shape[0] if is_sparse(x) else validation.check_matrix(x).shape[0]
 
 
 def check_dense_memory(n: int, affinity: Any) -> None:

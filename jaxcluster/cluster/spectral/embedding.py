@@ -87,9 +87,9 @@ def embed(
 
     Args:
         key: random key for the initial block of the eigensolver.
-        x: (n_samples, n_features) rows, or an (n_samples, n_samples) matrix for a precomputed affinity: weights, dense
-            or SciPy sparse, or a `jaxcluster.ops.affinity.Affinity`; or distances, whose one-sided entries count for
-            both sides.
+        x: (n_samples, n_features) rows, for "nearest_neighbors" also sparse; or an (n_samples, n_samples) matrix for a
+            precomputed affinity: weights, dense or SciPy sparse, or a `jaxcluster.ops.affinity.Affinity`; or distances,
+            whose one-sided entries count for both sides.
         k: number of vectors, static, at most n_samples.
         affinity: weights W. "rbf": exp(−γ‖x − y‖²). "nearest_neighbors": ½(A + Aᵀ), with a 1 in A at the
             ``n_neighbors`` nearest rows of each, itself among them. "precomputed": x itself.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.ops.distance import HIGHEST
+from jaxcluster.ops.gaussian.sparse import Columns
 from jaxcluster.types import Array, Bool, Float, Int
 
 LOG_2PI = math.log(2 * math.pi)
@@ -124,7 +125,7 @@ def log_densities(
     covariance_type: CovarianceType,
     means: Float[Array, "k d"],
     factor: Factor,
-    x: Float[Array, "d n"],
+    x: Columns,
     form,
     precision=HIGHEST,
 ) -> tuple[Float[Array, "k n"], Float[Array, " n"] | None]:

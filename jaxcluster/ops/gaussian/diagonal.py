@@ -1,14 +1,18 @@
 """Diagonal and spherical covariances: variances along the axes, or one variance for all axes.
 
 Near the origin distances are one product of [x², x] with the parameters. Where means lie many standard deviations from
-it, the squares would cancel, and distances are sums of squared differences instead.
+it, the squares would cancel, and distances are sums of squared differences instead. Sparse rows, which are not columns,
+have their own sums (`ops.gaussian.sparse`).
 """
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
+from jaxcluster.core.sparse_rows import SparseRows
+from jaxcluster.ops import rows
 from jaxcluster.ops.distance import HIGHEST
+from jaxcluster.ops.gaussian import sparse
 from jaxcluster.ops.gaussian.covariance_type import (
     DIFFERENCES,
     EXPANDED,
@@ -23,6 +27,7 @@ from jaxcluster.ops.gaussian.covariance_type import (
     switched_row_cost,
     with_ones,
 )
+from jaxcluster.ops.gaussian.sparse import Columns
 from jaxcluster.types import Array, Bool, Float
 
 FORMS = (EXPANDED, DIFFERENCES)
@@ -40,9 +45,11 @@ def diagonal_factor(covariances: Float[Array, "k d"], d: int) -> tuple[Array, Fa
 
 
 def diagonal_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Columns, form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
+    if isinstance(x, SparseRows):
+        return sparse.mahalanobis_sq(means, factor.root, x)
 
     def expanded(means, root, x):
         # Σ_j p_j·(x_j − μ_j)² = [p, −2·p·μ]·[x²; x] + Σ_j p_j·μ_j².
@@ -58,9 +65,11 @@ def diagonal_mahalanobis_sq(
 
 
 def diagonal_moments(
-    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Columns, form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
+    if isinstance(x, SparseRows):
+        return Moments(*sparse.moments(r, means, x))
     d = means.shape[1]
 
     def expanded(r, means, x):
@@ -112,9 +121,7 @@ def spherical_factor(covariances: Float[Array, " k"], d: int) -> tuple[Array, Fa
     return covariances, Factor(jnp.sqrt(1 / covariances), -d * jnp.log(covariances) / 2), raised
 
 
-def square_distances(
-    means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
-) -> Float[Array, "k n"]:
+def square_distances(means: Float[Array, "k d"], x: Columns, form: Form, precision=HIGHEST) -> Float[Array, "k n"]:
     """Squared Euclidean distances (data units²), expanded or by differences; never negative.
 
     Args:
@@ -123,6 +130,8 @@ def square_distances(
         form: `EXPANDED` or `DIFFERENCES`.
         precision: of the matrix product.
     """
+    if isinstance(x, SparseRows):
+        return rows.distances_to_few(x, means).T
 
     def expanded(means, x):
         lengths = jnp.sum(jnp.square(x), axis=0)[None, :] + jnp.sum(jnp.square(means), axis=1)[:, None]
@@ -135,16 +144,19 @@ def square_distances(
 
 
 def spherical_mahalanobis_sq(
-    means: Float[Array, "k d"], factor: Factor, x: Float[Array, "d n"], form: Form, precision=HIGHEST
+    means: Float[Array, "k d"], factor: Factor, x: Columns, form: Form, precision=HIGHEST
 ) -> Float[Array, "k n"]:
     """See `CovarianceType.mahalanobis_sq`."""
     return jnp.square(factor.root)[:, None] * square_distances(means, x, form, precision)
 
 
 def spherical_moments(
-    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Float[Array, "d n"], form: Form, precision=HIGHEST
+    r: Float[Array, "k n"], means: Float[Array, "k d"], x: Columns, form: Form, precision=HIGHEST
 ) -> Moments:
     """See `CovarianceType.moments`."""
+    if isinstance(x, SparseRows):
+        weight, first, second = sparse.moments(r, means, x)
+        return Moments(weight, first, jnp.sum(second, axis=1))
     d = means.shape[1]
 
     def expanded(r, means, x):
