@@ -29,7 +29,7 @@ def fitted_parts(estimator: Any, X: Any, sample_weight: Any, image_shape: tuple[
         # Methods without an objective do not iterate: their status says nothing about convergence.
         parts["status"] = estimator.status_
     if info.family == "deep":
-        image_shape = picture_shape(image_shape, estimator.image_shape)
+        image_shape = picture_shape(image_shape, getattr(estimator, "image_shape", None))
     elif info.objective:
         objective = objective_of(estimator, info.objective)
         parts |= {"history": estimator.history_, "objective": objective, "best": info.best}

@@ -15,6 +15,7 @@ from jaxcluster.deep import Batch
 from jaxcluster.deep.heads import Heads, nearest_neighbors
 from jaxcluster.deep.inference import weights_of
 from jaxcluster.estimators.deep.heads import SCAN, TEMI, TURTLE
+from jaxcluster.report.fitted import fitted_parts
 from jaxcluster.types import Status
 
 N, D, K, H = 6, 4, 3, 2
@@ -195,3 +196,9 @@ def test_what_a_head_cannot_be_is_named(blobs, rows, options, message):
 def test_thresholds_are_probabilities(blobs):
     with pytest.raises(ValueError, match="threshold=1.5 must be less than 1"):
         SCAN(4, **TINY, threshold=1.5).fit(blobs.x)
+
+
+def test_a_report_shows_the_training_of_a_head(blobs, fitted):
+    parts = fitted_parts(fitted, blobs.x, None, None)
+    assert parts["image_shape"] is None
+    assert parts["training"].codes.shape == (300, 4)
