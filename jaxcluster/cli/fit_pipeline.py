@@ -139,7 +139,10 @@ def load(stage: Stages, task: FitTask, claim: Claim) -> Rows:
 def reading_options(estimator: Any) -> dict[str, Any]:
     """Options of `jaxcluster.cli.inputs.read`: how an estimator treats missing cells and text, and its metric."""
     parameters = estimator.get_params(deep=False)
-    options = {name: parameters[name] for name in ("missing", "metric") if name in parameters}
+    options = {"metric": parameters["metric"]} if "metric" in parameters else {}
+    if "missing" in parameters:
+        value = type(estimator).info.needs["missing"]["missing"][0]
+        options |= {"missing": parameters["missing"] == value, "missing_option": f"missing={value!r}"}
     categories = estimator.reading_options()
     if categories is None:
         return options

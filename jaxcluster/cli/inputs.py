@@ -104,6 +104,7 @@ def read(
     how: str,
     *,
     missing: bool | None = None,
+    missing_option: str = "missing=True",
     metric: str | None = None,
     categories: Mapping[str, Any] | None = None,
 ) -> Rows:
@@ -112,7 +113,8 @@ def read(
     Args:
         source: of the rows.
         how: one of `jaxcluster.datasets.SCALINGS`.
-        missing: True lets NaN through as missing cells; False mentions in the message that --missing does.
+        missing: True lets NaN through as missing cells; False mentions in the message the option that does.
+        missing_option: this option, in the words of the estimator.
         metric: of the method. Rows that float64 does not hold are translated if the metric takes differences.
         categories: options of `jaxcluster.datasets.categories.read_mixed` for a method that takes categories.
 
@@ -126,12 +128,12 @@ def read(
     if categories is not None:
         _check_words(source, missing)
     if source.impute is not None and missing:
-        raise UserError("--impute fills the cells that --missing integrates out: leave one of them out.")
+        raise UserError("--impute fills the cells that --missing is for: leave one of them out.")
     with on_disk(source) as file:
         dataset, weights = _weighted(file, categories is not None)
     allowed = True if source.impute is not None else missing
     try:
-        check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns)
+        check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns, option=missing_option)
     except ValueError as error:
         hint = IMPUTE_HINT if categories is None else CATEGORIES_HINT
         raise ValueError(str(error).replace("Drop or impute those rows first", hint)) from error

@@ -301,7 +301,7 @@ def unknown_option(method: str | None, option: str) -> str | None:
         "--k": f"{method} finds out how many clusters there are: leave out --k.",
         "--weights": f"{method} counts each row once: leave out --weights.",
         "--labels": f"--labels means nothing to {method}; {learners} learn from them.",
-        "--missing": f"--missing means nothing to {method}; gmm takes rows with missing cells.",
+        "--missing": f"--missing means nothing to {method}; gmm and kmeans take rows with missing cells.",
         "--must-link": f"--must-link means nothing to {method}; constrained-kmeans takes it.",
         "--cannot-link": f"--cannot-link means nothing to {method}; constrained-kmeans takes it.",
         "--resume": f"--resume means nothing to {method}, which trains no network.",

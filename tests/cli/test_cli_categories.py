@@ -33,7 +33,7 @@ def table(tmp_path_factory):
 @pytest.fixture
 def no_slow_maps(monkeypatch):
     """Reports draw no map by t-SNE, which takes most of their time and is tested elsewhere."""
-    monkeypatch.setattr("jaxcluster.report.sections.TSNE_ROWS", 0)
+    monkeypatch.setattr("jaxcluster.report.exploration.TSNE_ROWS", 0)
 
 
 def test_prototypes_of_a_table(table, tmp_path, no_slow_maps):

@@ -215,9 +215,10 @@ def test_a_mixture_takes_missing_cells(table):
     message = refuse("fit", "gmm", "holes.csv", "--k", 2, "--out", "run")
     assert "NaN values in columns 'a', 'b', 'c'" in message
     assert "or pass --missing" in message
-    assert "--missing" not in refuse("fit", "kmeans", "holes.csv", "--k", 2, "--out", "run")
-    assert "gmm takes rows with missing cells" in refuse(
-        "fit", "kmeans", "holes.csv", "--k", 2, "--missing", "--out", "run"
+    assert "or pass --missing ignore" in refuse("fit", "kmeans", "holes.csv", "--k", 2, "--out", "run")
+    assert "--missing" not in refuse("fit", "dbscan", "holes.csv", "--eps", 2, "--out", "run")
+    assert "gmm and kmeans take rows with missing cells" in refuse(
+        "fit", "dbscan", "holes.csv", "--eps", 2, "--missing", "--out", "run"
     )
 
     words = ("fit", "gmm", "holes.csv", "--k", 2, "--missing", "--scale", "standard", "--covariance", "diag")
