@@ -149,6 +149,7 @@ class Algorithm(Protocol):
     - soft_kmeans: `free_energy(centers, x, variance)` in place of `score`, which has a gradient with respect to the
       variance.
     - sinkhorn: ``solve(x, y)``. Transport has two clouds of samples and no labels.
+    - neighbor_embedding: ``fit(key, x, n_components)`` and ``transform(state, x)``. A map has places and no labels.
     """
 
     @staticmethod

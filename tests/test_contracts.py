@@ -125,6 +125,10 @@ def test_functional_modules_follow_the_protocol(name):
         assert "sinkhorn: ``solve(x, y)``" in Algorithm.__doc__
         assert parameters(module.solve) == ["x", "y"]
         return
+    if name == "neighbor_embedding":
+        assert "neighbor_embedding: ``fit(key, x, n_components)`` and ``transform(state, x)``" in Algorithm.__doc__
+        assert (parameters(module.fit), parameters(module.transform)) == (["key", "x", "n_components"], ["state", "x"])
+        return
     assert parameters(module.fit) == (["x"] if name in FINDERS else ["key", "x", "k"])
     assert inspect.signature(module.fit).return_annotation == "Fit"
     for function in {"predict", "score"} - {*WITHOUT.get(name, ())}:
