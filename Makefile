@@ -18,10 +18,10 @@ FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
 
 help:
 	@echo "make demo         fit k-means to the digits and write $(DEMO)/report.html"
-	@echo "make test         run the tests and the examples of the docstrings (WORKERS=$(WORKERS) processes)"
+	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make figures      make the pictures of the documentation, by the scripts of examples/ (FIGURES=--quick)"
-	@echo "make docs         build the documentation into docs/_build/html and run its code"
+	@echo "make docs         run the code of README, pages and docstrings; build the site into docs/_build/html"
 	@echo "make lint         check style and formatting; make format mends what it can"
 	@echo "make types        check the types of the package"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
@@ -33,7 +33,7 @@ demo: $(VENV)/.package
 	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest tests jaxcluster --doctest-modules -q -n $(WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest tests -q -n $(WORKERS) --dist worksteal
 
 notebooks: $(VENV)/.test
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks -q -n $(WORKERS)
@@ -41,7 +41,8 @@ notebooks: $(VENV)/.test
 figures: $(VENV)/.docs
 	@$(FAST) $(BIN)/python docs/site_pages/figures.py --workers $(WORKERS) $(FIGURES)
 
-docs: figures
+docs: $(VENV)/.test figures
+	@$(FAST) MPLBACKEND=Agg $(BIN)/python -m pytest jaxcluster --doctest-modules -q -n $(WORKERS) --dist worksteal
 	@$(FAST) $(BIN)/python docs/site_pages/blocks.py --workers $(WORKERS)
 	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "Documentation: $(CURDIR)/docs/_build/html/index.html"

@@ -22,6 +22,7 @@ X, OTHER, THIRD = RNG.normal(size=(3, N, D))
 CENTERS = RNG.normal(size=(K, D))
 RESPONSIBILITIES = RNG.dirichlet(np.ones(K), N)
 LOGITS = RNG.normal(size=(N, K))
+HEADS = np.stack([LOGITS, LOGITS[::-1]]) - np.log(np.exp(LOGITS).sum(axis=1).max())  # of two heads
 WEIGHTS = RNG.uniform(0.5, 1.5, N)
 AFFINITY = np.exp(-np.square(X[:, None] - X[None]).sum(axis=2))
 MIXING = np.full(K, 1 / K)
@@ -75,6 +76,8 @@ DIFFERENTIABLE = {
     "noise_recovery_loss": (lambda a, b, w: losses.noise_recovery_loss(a, b, weights=w), X, OTHER, WEIGHTS),
     "nt_xent_loss": (losses.nt_xent_loss, X, OTHER),
     "points_between": (partial(losses.points_between, jax.random.key(1)), X, OTHER),
+    "scan_loss": (losses.scan_loss, HEADS, HEADS[::-1]),
+    "self_label_loss": (lambda p, q: losses.self_label_loss(p, q, threshold=0.1)[0], HEADS, HEADS[::-1]),
     "soft_clustering_loss": (
         lambda z, c, p, w: losses.soft_clustering_loss(z, c, p, weights=w),
         *(X, CENTERS, RESPONSIBILITIES, WEIGHTS),
@@ -90,7 +93,9 @@ DIFFERENTIABLE = {
         *(LOGITS, LOGITS[::-1], WEIGHTS),
     ),
     "target_distribution": (lambda q, w: losses.target_distribution(q, weights=w), RESPONSIBILITIES, WEIGHTS),
+    "temi_loss": (losses.temi_loss, np.stack([HEADS, HEADS]), np.stack([HEADS[::-1], HEADS]), np.stack([MIXING] * 2)),
     "triplet_loss": (lambda a, b, c, w: losses.triplet_loss(a, b, c, weights=w), X, OTHER, THIRD, WEIGHTS),
+    "turtle_loss": (losses.turtle_loss, np.exp(HEADS), HEADS),
     "vade_loss": (vade, X, OTHER, THIRD, OTHER, CENTERS, VARIANCES),
     "vade_loss gaussian": (partial(vade, likelihood="gaussian"), X, OTHER, THIRD, OTHER, CENTERS, VARIANCES),
     "vade_responsibilities": (losses.vade_responsibilities, X, LOGITS[0], CENTERS, VARIANCES),

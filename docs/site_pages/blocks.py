@@ -1,4 +1,4 @@
-"""Run the code of the guide: ``python docs/site_pages/blocks.py [PAGE ...]``.
+"""Run the code of README and of the guide: ``python docs/site_pages/blocks.py [PAGE ...]``.
 
 Each page runs in a folder of its own, from top to bottom: blocks of Python in one namespace, commands of blocks marked
 ``sh`` through the command line.
@@ -23,8 +23,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 
-PAGES = ("index.md", "start.md", "walks.md", "guide/*.md")
-"""Pages whose code runs here; that of README, `tables.md`, `streaming.md` and `devices.md` runs in the tests."""
+PAGES = ("../README.md", "index.md", "start.md", "walks.md", "streaming.md", "devices.md", "guide/*.md")
+"""Pages whose code runs here; that of `tables.md` runs in the tests, which look at what it writes."""
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
