@@ -15,7 +15,6 @@ STREAM = "another random stream"
 DEPRECATION = "another library's deprecation"
 REFUSAL = "refused by scikit-learn, accepted here"
 FLOAT32 = "float32 arithmetic"
-SPARSE = "sparse input (not supported yet)"
 
 CATEGORIES = {
     WORDING: "An error, a warning or a line of output says in other words what scikit-learn's says.",
@@ -24,7 +23,6 @@ CATEGORIES = {
     DEPRECATION: "The test is about a coming change of scikit-learn's own defaults.",
     REFUSAL: "The test expects an error where jaxcluster has an answer.",
     FLOAT32: "jaxcluster computes in float32 unless JAX's x64 mode is on; the test compares digits beyond that.",
-    SPARSE: "Sparse matrices are refused for now, except precomputed distances and graphs for a fit.",
 }
 """Kinds of reasons, and what each of them means."""
 
@@ -53,36 +51,11 @@ class Reason(NamedTuple):
         return self.names(test) and self.error in error
 
 
-SPARSE_ROWS = "Sparse data was passed for X"
 NO_MATCH = "Regex pattern did not match"
 RELATIVE = "Not equal to tolerance rtol=1e-07"
 SEVEN_DECIMALS = "not almost equal to 7 decimals"
 
 REASONS: tuple[Reason, ...] = (
-    Reason(
-        "cluster/test_k_means.py::*sparse_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_k_means.py::*X_csr*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_k_means.py::test_predict_does_not_change_cluster_centers[csr_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_k_means.py::test_relocating_with_duplicates[*-sparse_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet: they are refused before the warning that the test expects.",
-        "DID NOT WARN",
-    ),
     Reason(
         "cluster/test_k_means.py::test_kmeans_init_auto_with_initial_centroids*",
         PRIVATE,
@@ -126,58 +99,22 @@ REASONS: tuple[Reason, ...] = (
         RELATIVE,
     ),
     Reason(
-        "cluster/test_k_means.py::test_k_means_1_iteration[*-dense]",
+        "cluster/test_k_means.py::test_k_means_1_iteration[*",
         FLOAT32,
         "It compares centers of float64 samples to 1e-7, which are computed in float32 unless JAX's x64 mode is on.",
         RELATIVE,
     ),
     Reason(
-        "cluster/test_bisect_k_means.py::*[*csr_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_dbscan.py::test_dbscan_sparse[*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_dbscan.py::test_dbscan_input_not_modified[csr_*-minkowski]",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_dbscan.py::test_dbscan_no_core_samples[*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_optics.py::test_correct_number_of_clusters[csr_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_optics.py::test_dbscan_optics_parity[*-csr_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
-    ),
-    Reason(
-        "cluster/test_optics.py::test_min_cluster_size_invalid2[csr_*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
+        "cluster/test_k_means.py::test_dense_sparse[*",
+        FLOAT32,
+        "It compares centers of dense and sparse float64 samples to 1e-7; both are in float32 unless JAX's x64 is on.",
+        RELATIVE,
     ),
     Reason(
         "cluster/test_hdbscan.py::test_hdbscan_sparse[*",
-        SPARSE,
-        "Samples in a sparse matrix are not supported yet.",
-        SPARSE_ROWS,
+        REFUSAL,
+        "It expects that sparse samples are refused with the algorithms of trees, whose labels they get here.",
+        "DID NOT RAISE",
     ),
     Reason(
         "cluster/test_hdbscan.py::test_hdbscan_distance_matrix",
@@ -270,12 +207,6 @@ REASONS: tuple[Reason, ...] = (
         SEVEN_DECIMALS,
     ),
     Reason(
-        "mixture/test_gaussian_mixture.py::test_gaussian_mixture_precisions_init_diag[float64]",
-        FLOAT32,
-        "It compares two fits of float64 samples to 1e-7, which are computed in float32 unless JAX's x64 mode is on.",
-        RELATIVE,
-    ),
-    Reason(
         "mixture/test_gaussian_mixture.py::test_warm_start[*",
         FLOAT32,
         "It compares precisions of two fits to seven decimals, which are computed in float32 unless JAX's x64 mode is "
@@ -305,11 +236,5 @@ REASONS: tuple[Reason, ...] = (
         WORDING,
         "More components than samples are refused in other words.",
         NO_MATCH,
-    ),
-    Reason(
-        "metrics/cluster/test_unsupervised.py::*[*_*]",
-        SPARSE,
-        "Scores do not support samples or distances in a sparse matrix yet.",
-        "X is a sparse matrix",
     ),
 )

@@ -11,7 +11,7 @@ import pytest
 from bench import shapes
 from bench.peer_tests import __main__ as peer_tests
 from bench.peer_tests import page
-from bench.peer_tests.reasons import CATEGORIES, REASONS, SPARSE, Reason
+from bench.peer_tests.reasons import CATEGORIES, REASONS, REFUSAL, Reason
 from bench.records import read
 from bench.trials import __main__ as trials
 from bench.trials import kinds, methods
@@ -35,7 +35,7 @@ def test_shapes_are_measured_at_their_best_settings(tmp_path, monkeypatch, capsy
 
 
 def test_failure_of_a_peers_test_needs_a_reason(monkeypatch):
-    reason = Reason("cluster/test_optics.py::test_a[*csr_*", SPARSE, "Not yet.", "Sparse data")
+    reason = Reason("cluster/test_optics.py::test_a[*csr_*", REFUSAL, "Not yet.", "Sparse data")
     monkeypatch.setattr(peer_tests, "REASONS", (reason, reason._replace(tests="cluster/test_optics.py::test_gone")))
     outcomes = [
         {
