@@ -78,7 +78,7 @@ def silhouette_samples(
 
     Args:
         X: (n_samples, n_features), or (n_samples, n_samples) distances with a zero diagonal if ``metric`` is
-            "precomputed".
+            "precomputed"; sparse ones must be those of all pairs of samples that do not coincide.
         labels: (n_samples,) cluster labels, 2 to n_samples − 1 distinct ones.
         metric: a name in ``ops.distance.METRICS``, "precomputed", "gower" for a table of numbers and categories that
             may have missing cells, or a function of two matrices, (n, d) and (m, d), that returns (n, m) distances, or
@@ -104,7 +104,7 @@ def silhouette_samples(
     X, metric = _encode_tables(X, metric, categorical)
     metric = plain_metric(metric, p, also=(PRECOMPUTED,))
     dtype = published_dtype(X) if isinstance(X, (np.ndarray, jax.Array)) else np.dtype(np.float64)
-    X, encoded = _check_samples(X, labels, "silhouette_samples", sparse=metric != PRECOMPUTED)
+    X, encoded = _check_samples(X, labels, "silhouette_samples", distances=metric == PRECOMPUTED)
     if check_mesh(mesh, X) is not None and mesh.is_multi_process:
         raise ValueError("silhouettes are computed in one process: pass a mesh of its own devices.")
     if is_sparse(X):
@@ -161,7 +161,7 @@ def silhouette_score(
     _check_concrete(X, labels, "silhouette_score")
     X, metric = _encode_tables(X, metric, categorical)
     if sample_size is not None:
-        X, _ = _check_samples(X, labels, "silhouette_score", count=False, sparse=metric != PRECOMPUTED)
+        X, _ = _check_samples(X, labels, "silhouette_score", count=False, distances=metric == PRECOMPUTED)
         rows = _draw_indices(X.shape[0], sample_size, random_state)
         X, labels = (X if is_sparse(X) else np.asarray(X))[rows], np.asarray(labels)[rows]
         X = X[:, rows] if isinstance(metric, str) and metric == PRECOMPUTED else X
@@ -218,7 +218,7 @@ def _cluster_scatter(X, labels, name):
     Both scores are ratios, so that the data may be shifted and scaled: by a median, which one far sample cannot move as
     it moves a mean, and a power of two.
     """
-    X, encoded = _check_samples(X, labels, name, sparse=True)
+    X, encoded = _check_samples(X, labels, name)
     if is_sparse(X):
         memory.check_centers(encoded.counts.size, X.shape[1], np.dtype(np.float64))
         return encoded, *means_and_squares(X, encoded.codes, encoded.counts)
@@ -308,19 +308,16 @@ def _encode_tables(X, metric, categorical):
     return X, metric
 
 
-def _check_samples(X, labels, name, *, count=True, sparse=False) -> tuple[Any, EncodedLabels]:
-    """Check samples and labels.
+def _check_samples(X, labels, name, *, count=True, distances=False) -> tuple[Any, EncodedLabels]:
+    """Check samples, or distances, and labels.
 
     Returns:
         The samples and encoded labels, of equal length, with 2 to n − 1 clusters unless ``count`` is False.
     """
     _check_concrete(X, labels, name)
-    if is_sparse(X) and not sparse:
-        raise TypeError(
-            "X is a sparse matrix of distances, and silhouettes are of all of them. Pass X.toarray() with the absent "
-            "entries filled."
-        )
     X, encoded = check_rows(X, name="X"), encode(labels)
+    if distances and is_sparse(X):
+        X = _fill_distances(X)
     n, k = encoded.codes.size, encoded.counts.size
     if X.shape[0] != n:
         raise ValueError(f"X has {X.shape[0]} rows but labels has {n} entries: inconsistent numbers of samples.")
@@ -329,6 +326,26 @@ def _check_samples(X, labels, name, *, count=True, sparse=False) -> tuple[Any, E
             f"Number of labels is {k}. Valid values are 2 to n_samples - 1 (inclusive), and n_samples is {n}."
         )
     return X, encoded
+
+
+def _fill_distances(X: scipy.sparse.csr_array) -> np.ndarray:
+    """Sparse distances as a dense matrix, in which those that are absent are 0.
+
+    Samples at distance 0 are equally far from all others. Where they are not, distances are missing, as in a graph of
+    neighbors, and not 0.
+    """
+    memory.check_table(*X.shape, np.float64, "dense distances")
+    filled = X.toarray()
+    if X.shape[0] != X.shape[1]:
+        return filled  # to be refused as a dense one
+    zero = (filled == 0) | np.eye(*X.shape, dtype=bool)
+    first = np.argmax(zero, axis=1)  # the first of the samples that coincide
+    if not (np.array_equal(zero, zero[first]) and np.allclose(filled, filled[first], rtol=1e-5, atol=0)):
+        raise ValueError(
+            "X is a sparse matrix of distances that misses some, as a graph of neighbors does, and silhouettes are of "
+            "all distances. Pass X.toarray() with the absent entries filled."
+        )
+    return filled
 
 
 def _is_traceable(metric, X):

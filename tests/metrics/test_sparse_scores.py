@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.spatial
 
 from jaxcluster import metrics
 
@@ -14,10 +15,16 @@ X = (RNG.normal(0, 3, (3, 6))[Y] + RNG.normal(size=(60, 6))).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["silhouette_score", "silhouette_samples"])
-def test_sparse_distances_are_refused(name):
+def test_sparse_distances_are_of_all_pairs(name):
+    twins = np.concatenate([X[:20], X[:5]]).astype(float)  # whose distances of 0 are absent
+    labels, score = np.concatenate([Y[:20], Y[:5]]), getattr(metrics, name)
+    distances = scipy.spatial.distance.cdist(twins, twins)
     for form in (scipy.sparse.csr_matrix, scipy.sparse.coo_array):
-        with pytest.raises(TypeError, match=r"X is a sparse matrix of distances.*X\.toarray\(\)"):
-            getattr(metrics, name)(form(X), Y, metric="precomputed")
+        expected = score(distances, labels, metric="precomputed")
+        np.testing.assert_allclose(score(form(distances), labels, metric="precomputed"), expected, rtol=1e-12)
+        graph = np.where(distances > np.median(distances), 0, distances)
+        with pytest.raises(ValueError, match=r"distances that misses some.*X\.toarray\(\)"):
+            score(form(graph), labels, metric="precomputed")
 
 
 @pytest.mark.parametrize("name", ["davies_bouldin_score", "calinski_harabasz_score"])
