@@ -140,7 +140,7 @@ def sweep(
         *(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
         *(drop, row_id, encode, dates, na, impute and impute.value),
     )
-    reading = {"metric": options.get("metric")}
+    reading: dict[str, Any] = {"metric": options.get("metric")}
     reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), user_errors():

@@ -328,17 +328,18 @@ def _check_samples(X, labels, name, *, count=True, distances=False) -> tuple[Any
     return X, encoded
 
 
-def _fill_distances(X: scipy.sparse.csr_array) -> np.ndarray:
+def _fill_distances(X: Any) -> np.ndarray:
     """Sparse distances as a dense matrix, in which those that are absent are 0.
 
     Samples at distance 0 are equally far from all others. Where they are not, distances are missing, as in a graph of
     neighbors, and not 0.
     """
-    memory.check_table(*X.shape, np.float64, "dense distances")
+    n, m = X.shape
+    memory.check_table(n, m, np.float64, "dense distances")
     filled = X.toarray()
-    if X.shape[0] != X.shape[1]:
+    if n != m:
         return filled  # to be refused as a dense one
-    zero = (filled == 0) | np.eye(*X.shape, dtype=bool)
+    zero = (filled == 0) | np.eye(n, dtype=bool)
     first = np.argmax(zero, axis=1)  # the first of the samples that coincide
     if not (np.array_equal(zero, zero[first]) and np.allclose(filled, filled[first], rtol=1e-5, atol=0)):
         raise ValueError(
