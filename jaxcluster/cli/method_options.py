@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,7 +95,7 @@ def option_name(info: EstimatorInfo, parameter: str) -> str:
 
 
 def documented(cls: type) -> dict[str, str]:
-    """The text of each parameter in the ``Args`` of a class and its bases, without markup.
+    """The text of each parameter in the ``Args`` of a class and its bases, or of a class that it refers to.
 
     >>> from jaxcluster import KMeans
     >>> sorted(documented(KMeans))[:3]
@@ -107,7 +108,11 @@ def documented(cls: type) -> dict[str, str]:
         entries = re.findall(r"^    (\w[\w, …]*): (.*(?:\n {8}.*)*)", args[1] if args else "", re.MULTILINE)
         for names, text in entries:
             plain = " ".join(text.replace("`", "").split())
-            if not plain.startswith("see "):
+            if plain.startswith("see "):
+                other = vars(sys.modules[base.__module__]).get(plain.removeprefix("see ").rstrip("."))
+                theirs = documented(other) if isinstance(other, type) and other not in cls.__mro__ else {}
+                texts |= {name: theirs[name] for name in re.findall(r"\w+", names) if name in theirs}
+            else:
                 # A Greek letter is a symbol: its capital is another one.
                 first = plain[:1].upper() if plain[:1].isascii() else plain[:1]
                 texts |= dict.fromkeys(re.findall(r"\w+", names), first + plain[1:])

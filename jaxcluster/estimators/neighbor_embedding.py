@@ -21,16 +21,7 @@ from jaxcluster.types import Status
 
 
 class _MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
-    """Base of estimators with a neighbor embedding: its fit, new samples, and checks.
-
-    Args:
-        n_neighbors: neighbors of a sample: few show detail, many the whole.
-        min_dist: distance in the map up to which samples count as equal: small ones make dense clusters.
-        spread: scale of the map.
-        init: "spectral", eigenvectors of the graph of neighbors, or "pca", principal components.
-        epochs: draws of the heaviest edge; None for 500, or 200 from 10,000 samples on.
-        negatives: random samples that repel one end of each edge.
-    """
+    """Base of estimators with a neighbor embedding: its fit, new samples, and checks."""
 
     _required_attributes = ("embedding_", "_samples", "_curve")
 
