@@ -167,9 +167,17 @@ def test_sharded_equals_single(name, rows, weights, key):
     n = 300 if name == "kmeans-restarts" else 299  # divide evenly, and do not
     x, w = rows[:n], weights[:n]
     single = ALGORITHMS[name].fit(key, x, K, weights=w)
-    sharded = fit_sharded(ALGORITHMS[name].fit, key, x, K, weights=w)
+    # A function without ``mesh=``, so that it is called inside shard_map; the estimators are tested with ``mesh=``.
+    sharded = fit_sharded(lambda *data, **options: ALGORITHMS[name].fit(*data, **options), key, x, K, weights=w)
     assert jax.device_count() == 2
     assert_same_fit(single, sharded)
+
+
+def test_sharded_keeps_digits_at_an_offset(blobs, weights, key):
+    x, w = np.asarray(blobs.x[:299], np.float64) + 1e9, weights[:299]
+    sharded = fit_sharded(jc.kmeans.fit, key, x, K, weights=w)
+    assert sharded.state.centers.dtype == np.float64
+    assert_same_fit(jc.kmeans.fit(key, x, K, weights=w), sharded)
 
 
 @pytest.mark.parametrize("name", [name for name in promised("repetition") if name in taking("weights")])

@@ -142,7 +142,7 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
     links = {"must_link": opt.MustLink, "cannot_link": opt.CannotLink}
     annotations |= {name: hint for name, hint in links.items() if name in taken}
     annotations |= {"labels": opt.Labels} if info.takes_classes else {}
-    annotations |= {"distributed": opt.Distributed} if info.takes_mesh else {}
+    annotations |= {"distributed": opt.Distributed} if info.takes_processes else {}
     annotations |= {"stream": opt.Stream, "max_memory": opt.MaxMemory} if info.takes_sources else {}
     annotations |= {"resume": opt.Resume, "tensorboard": opt.TensorBoard} if info.family == "deep" else {}
     kind = inspect.Parameter.KEYWORD_ONLY

@@ -66,8 +66,8 @@ def joined_by_launch(method: str) -> bool:
         return False
     from jaxcluster.estimators import ESTIMATORS
 
-    if not ESTIMATORS.info(method).takes_mesh:
-        known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_mesh)
+    if not ESTIMATORS.info(method).takes_processes:
+        known = ", ".join(name for name in ESTIMATORS if ESTIMATORS.info(name).takes_processes)
         raise UserError(f"{method} runs in one process. Methods for several are {known}.")
     return True
 

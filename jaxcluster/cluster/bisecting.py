@@ -124,6 +124,7 @@ def fit(
     tol: Any = 1e-4,
     max_steps: Any = 300,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples by k - 1 splits in two.
 
@@ -137,6 +138,7 @@ def fit(
         n_init: initializations tried for each split; the one of least inertia is used.
         tol, max_steps: of each split, as in ``kmeans.fit``.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
 
     Returns:
         `Fit` with a `BisectingState`, labels, steps (the splits, k - 1), status, and the total inertia after each
@@ -146,7 +148,7 @@ def fit(
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
     options = {"weights": weights, "strategy": strategy, "init": init, "n_init": n_init, "axis_name": axis_name}
-    return fit_framed(key, x, k, tol=tol, max_steps=max_steps, **options)[0]
+    return fit_framed(key, x, k, tol=tol, max_steps=max_steps, mesh=mesh, **options)[0]
 
 
 @signals.keeping_result()

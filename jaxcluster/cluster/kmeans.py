@@ -102,6 +102,7 @@ def fit(
     frozen: Any = None,
     active: Any = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples around k centers that minimize the inertia.
 
@@ -129,6 +130,7 @@ def fit(
         active: (k,) mask of the centers that take part, for batches of problems with different k. Inactive centers
             have no samples and weight 0.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
 
     Returns:
         `Fit` with a `KMeansState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
@@ -139,7 +141,7 @@ def fit(
     """
     options = {"weights": weights, "init": init, "n_init": n_init, "frozen": frozen, "active": active}
     options |= {"tol": tol, "max_steps": max_steps, "metric": metric, "precision": precision, "axis_name": axis_name}
-    return fit_framed(key, x, k, **options)[0]
+    return fit_framed(key, x, k, **options, mesh=mesh)[0]
 
 
 @signals.keeping_result()

@@ -129,6 +129,7 @@ def fit(
     init_size: int | None = None,
     reassignment_ratio: Any = 0.01,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples by small batches drawn with replacement; takes a few passes where Lloyd takes many.
 
@@ -146,6 +147,7 @@ def fit(
         init_size: samples that initial centers are drawn from and tried on; None for three batches, at least 3k.
         reassignment_ratio: a center whose count is below this fraction of the largest is drawn again from the batch.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
 
     Returns:
         `Fit` with a `MiniBatchState`, the labels of all samples, steps (batches), status, and the smoothed inertia per
@@ -156,7 +158,8 @@ def fit(
     """
     options = {"weights": weights, "batch_size": batch_size, "init": init, "n_init": n_init, "tol": tol}
     options |= {"max_epochs": max_epochs, "max_no_improvement": max_no_improvement, "init_size": init_size}
-    return fit_framed(key, x, k, reassignment_ratio=reassignment_ratio, axis_name=axis_name, **options)[0]
+    options |= {"reassignment_ratio": reassignment_ratio, "axis_name": axis_name, "mesh": mesh}
+    return fit_framed(key, x, k, **options)[0]
 
 
 @signals.keeping_result()

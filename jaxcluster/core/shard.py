@@ -1,11 +1,13 @@
 """Sharding of samples over devices: fits under shard_map, with the results of a single device.
 
 A fit with ``mesh=`` prepares its samples on the host, in the frame of all of them, and `solve_over_rows` runs the same
-kernel on the part of each device. `fit_sharded` shards any function of samples, which then finds the frame itself.
+kernel on the part of each device. `fit_sharded` does so by the same argument, and shards any other function of samples
+too, which then finds a frame inside the trace.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,11 +106,13 @@ def fit_sharded(
 ) -> Fit:
     """Fit with the samples sharded over the devices of a mesh.
 
-    It calls ``fit(key, x, k, weights=, axis_name=, **options)`` on each device. The samples are padded with weight 0 to
-    equal shards. Everything but the labels is the same on every device.
+    A fit that takes ``mesh=`` is called with it: its samples enter their frame on the host, in float64. Any other one
+    is called as ``fit(key, x, k, weights=, axis_name=, **options)`` on each device, with the samples in JAX's dtype:
+    subtract a large offset first, as float32 has no digits for small differences beside it. The samples are padded with
+    weight 0 to equal shards. Everything but the labels is the same on every device.
 
     Args:
-        fit: functional fit, such as ``kmeans.fit``.
+        fit: functional fit, such as ``kmeans.fit``, or one of your own.
         key: random key.
         x: (n_samples, n_features) samples.
         k: number of clusters.
@@ -120,6 +124,8 @@ def fit_sharded(
         `Fit` of all samples.
     """
     mesh = row_mesh() if mesh is None else mesh
+    if "mesh" in inspect.signature(fit).parameters:
+        return fit(key, x, k, weights=weights, mesh=mesh, **options)
     (axis,) = mesh.axis_names
     x = validation.check_matrix(x)
     validation.check_finite(x)

@@ -35,6 +35,7 @@ class EstimatorInfo(NamedTuple):
         takes_missing: True if cells may be NaN, by the parameter ``missing`` where the class has it.
         takes_sources: True if ``fit`` reads a source of rows block by block (`jaxcluster.datasets.scan`).
         takes_mesh: True if rows may be spread over devices, by the parameter ``mesh``.
+        takes_processes: True if that mesh may have devices of several processes, each with its part of the rows.
         takes_sparse: True if rows may be sparse: SciPy's matrices and arrays, and those of JAX.
         takes_categories: True if columns may hold text, whatever the parameters.
         needs: parameters with which "sparse", "missing" and "categories" are taken, and their values, by input; an
@@ -60,6 +61,7 @@ class EstimatorInfo(NamedTuple):
     takes_missing: bool = False
     takes_sources: bool = False
     takes_mesh: bool = False
+    takes_processes: bool = False
     takes_sparse: bool = False
     takes_categories: bool = False
     needs: Mapping[str, Mapping[str, Collection[Any]]] = MappingProxyType({})
@@ -76,17 +78,18 @@ def register(name: str, **fields: Any) -> Callable[[Class], Class]:
     Args:
         name: the registered name, in `CLASSES`, which holds the family, the title, ``labels`` and ``sparse`` too.
         fields: other fields of `EstimatorInfo` that differ from the base class's. ``module``, ``class_name``,
-            ``takes_weights`` and ``takes_mesh`` are read from the class itself.
+            ``takes_weights`` and ``takes_mesh`` are read from the class itself, and ``takes_processes`` is as
+            ``takes_mesh`` if not given.
     """
 
     def decorate(cls: Class) -> Class:
         # The signature is that of the undecorated method: inspect follows ``__wrapped__``.
         weights = "sample_weight" in inspect.signature(cls.fit).parameters
         own = {"name": name, "module": cls.__module__, "class_name": cls.__name__, "takes_weights": weights}
-        own["takes_mesh"] = "mesh" in inspect.signature(cls).parameters
+        own["takes_mesh"] = own["takes_processes"] = "mesh" in inspect.signature(cls).parameters
         _, family, title, labels, sparse = CLASSES[name]
         own |= {"family": family, "title": title, "labels": labels, "takes_sparse": sparse}
-        cls.info = cls.info._replace(**own, **fields)
+        cls.info = cls.info._replace(**(own | fields))
         return cls
 
     return decorate

@@ -80,7 +80,7 @@ def test_every_option_is_a_parameter_with_a_text(method):
     )
     extras = {"must_link", "cannot_link", "weights"} | ({"labels"} if info.takes_classes else set())
     extras |= {"resume", "tensorboard", "max_iter"} if info.family == "deep" else set()
-    extras |= {"distributed"} if info.takes_mesh else set()
+    extras |= {"distributed"} if info.takes_processes else set()
     extras |= {"stream", "max_memory"} if info.takes_sources else set()
     assert names - shared - extras <= parameters - PYTHON_ONLY
     assert info.clusters in (None, *names)

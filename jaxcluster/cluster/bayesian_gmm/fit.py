@@ -113,6 +113,7 @@ def fit(
     covariance_prior: Any = None,
     precision: str | None = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Fits the posterior of a mixture of at most k Gaussians by variational inference.
 
@@ -140,6 +141,7 @@ def fit(
         covariance_prior: (d, d) full or tied, (d,) diagonal, () spherical; None for that of the data.
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
         axis_name: mapped axis over which samples are spread, inside shard_map.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
 
     Returns:
         `Fit` with a `BayesianGMMState`, labels (n_samples,) int32, steps, status and history: the negative lower bound
@@ -166,6 +168,7 @@ def fit(
         reg_covar=reg_covar,
         prior_type=weight_concentration_prior_type,
         prior_params=prior_params,
+        mesh=mesh,
     ).fit
 
 

@@ -79,6 +79,7 @@ def fit(
     precision: str | None = None,
     unroll: bool = False,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Fits a mixture of k Gaussians by expectation–maximization (EM).
 
@@ -106,6 +107,7 @@ def fit(
         precision: of matrix products: None for full float32, "fast" for the platform's fastest.
         unroll: take exactly ``max_steps`` steps and differentiate through each of them; memory grows with the steps.
         axis_name: mapped axis over which samples are spread, inside shard_map.
+        mesh: over whose devices concrete samples are spread, in the frame of all of them; None for one device.
 
     Returns:
         `Fit` with a `GMMState`, labels (n_samples,) int32, steps, status and history: the mean negative log-likelihood
@@ -130,6 +132,7 @@ def fit(
         reg_covar=reg_covar,
         active=active,
         unroll=unroll,
+        mesh=mesh,
     ).fit
 
 
