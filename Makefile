@@ -30,7 +30,11 @@ help:
 
 demo: $(VENV)/.package
 	@$(BIN)/jaxcluster fit kmeans digits --k 10 --out $(DEMO) --overwrite
-	@echo "Report: $(CURDIR)/$(DEMO)/report.html"
+	@echo
+	@echo "Open $(CURDIR)/$(DEMO)/report.html in a browser, and then try:"
+	@echo "  $(BIN)/jaxcluster fit gmm iris --k 3 --covariance full --out runs/iris"
+	@echo "  $(BIN)/jaxcluster profile runs/iris"
+	@echo "  $(BIN)/jaxcluster sweep digits --k 2:15 --out runs/how-many"
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest tests -q -n $(WORKERS) --dist worksteal

@@ -16,6 +16,7 @@ from jaxcluster.cli.compare import compare
 from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
+from jaxcluster.cli.help_text import Command, paragraphs, plain_flags
 from jaxcluster.cli.launch import launch
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.profile import profile
@@ -63,6 +64,10 @@ class Commands(TyperGroup):
         if code and (job := sys.modules.get("jaxcluster.distributed")) is not None and job.has_joined():
             job.leave(code)  # the other processes of the job would wait for this one
         sys.exit(code)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options before the command."""
+        return plain_flags(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands, ``fit`` first: typer lists groups last."""
@@ -120,7 +125,7 @@ def methods() -> None:
 
 
 for command in (predict, embed, profile, report, compare, score, sweep, transport, launch, info):
-    app.command()(command)
+    app.command(cls=Command, help=paragraphs(command.__doc__ or ""))(command)
 
 
 def _show_version(wanted: bool) -> bool:

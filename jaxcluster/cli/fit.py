@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli.errors import UsageError, UserError, user_errors
+from jaxcluster.cli.help_text import Command, plain_flags
 from jaxcluster.cli.inputs import Source
 from jaxcluster.estimators import CLASSES
 
@@ -29,6 +30,7 @@ EXAMPLES = {
     "constrained-kmeans": "flowers.csv --k 3 --must-link same.csv --cannot-link apart.csv --out runs/flowers",
     "kmedoids": "flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers",
     "gmm": "flowers.csv --k 3 --truth species --covariance tied --out runs/flowers",
+    "hdbscan": "moons:n=1000 --min-cluster-size 20 --out runs/moons",
     "dbscan": "moons:n=1000 --eps 0.15 --out runs/moons",
     "joint-clustering": "digits --k 10 --labels 0.1 --out runs/joint",
 }
@@ -114,7 +116,7 @@ def fit(
     show(console.stdout(quiet), result, out)
 
 
-class MethodCommand(TyperCommand):
+class MethodCommand(Command):
     """The command of one method: an option of another method is answered in the words of this one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -145,6 +147,10 @@ class Methods(TyperGroup):
             at = next((i for i, word in enumerate(args) if word in CLASSES), 0)
             args = [args[at], *args[:at], *args[at + 1 :]]
         return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options before the method."""
+        return plain_flags(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the methods that find clusters."""

@@ -35,6 +35,7 @@ LIST_EXAMPLES = {"channels": "32,64", "crops": "2,0", "hidden": "500,500,2000", 
 """Parameters that hold several whole numbers, and an example of each."""
 
 PYTHON_OBJECTS = (
+    r", or a callable init\(X, n_clusters, random_state\) that returns them; X is passed as it is",
     r"[,;]? or an? (?:callable|function|optax schedule)[^;.]*",
     r", \(n_clusters, n_features\) (?:centers|modes)(?:, rows as those of X)?",
     r" See [\w.]*\.|:? see [\w.]*\w",
@@ -193,7 +194,8 @@ def _metavar(name: str, text: str, default: Any, words: Sequence[str]) -> str:
     if isinstance(default, int):
         return "N"
     if words:
-        return "|".join(words) if len(words) <= MAX_SHOWN_CHOICES else "NAME"
+        # "k-means||" between bars would read as two more, empty choices.
+        return "|".join(words) if len(words) <= MAX_SHOWN_CHOICES and not any("|" in word for word in words) else "NAME"
     if name == "views":
         return "auto|none"
     if default == "auto":

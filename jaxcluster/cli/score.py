@@ -28,7 +28,11 @@ def score(
     ],
     truth: Annotated[
         str,
-        typer.Argument(metavar="TRUTH", show_default=False, help="A file of classes in the same order, or digits, …"),
+        typer.Argument(
+            metavar="TRUTH",
+            show_default=False,
+            help="A file of classes in the same order, or a built-in set that has them, such as digits.",
+        ),
     ],
     labels_column: Annotated[
         str | None,

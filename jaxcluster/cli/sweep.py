@@ -286,7 +286,8 @@ def write_report(path: Path, result: SweepResult, rows: Rows, config: dict[str, 
         section("Scores", "Of the best start of each.", tables_shown),
         section("What was run", "", f'<div class="columns">{facts}</div>'),
     ]
-    footer = f"Written by jaxcluster {config['versions']['jaxcluster']} at {config['written']}."
+    written = datetime.fromisoformat(config["written"])
+    footer = f"Written by jaxcluster {config['versions']['jaxcluster']} on {written:%Y-%m-%d %H:%M} UTC."
     filled = page(f"How many clusters in {rows.dataset.name}?", result.lead, body, footer)
     write_atomic(path, filled.encode())
 

@@ -69,7 +69,7 @@ def _settings(runs: Sequence[RunSummary]) -> str:
     shown = tables.grid("Settings that differ", heads, lines)
     if some:
         more = tables.grid("Settings of some runs", heads, _setting_lines(runs, some))
-        shown += f"<details><summary>Settings that only some runs have</summary>{more}</details>"
+        shown += f'<details class="more"><summary>Settings that only some runs have</summary>{more}</details>'
     same = len(names) - len(differ) - len(some)
     return section("Settings that differ", f"{same} other settings are the same." if same else "", shown)
 

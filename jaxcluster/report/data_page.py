@@ -81,7 +81,7 @@ def alerts(run: ReportContext, rows: np.ndarray) -> list[str]:
         shown = ", ".join(title(j) for j in constant[:MOST_NAMES].tolist())
         more = f" and {len(constant) - MOST_NAMES:,} more" if len(constant) > MOST_NAMES else ""
         sentences.append(f"Constant, and telling no rows apart: {shown}{more}.")
-    if varies.sum() > 1 and run.dataset.image_shape is None:
+    if varies.sum() > 1 and run.dataset.image_shape is None and _by_euclidean_distances(run):
         # In units of the greatest range: squares of large or small numbers would over- or underflow.
         width = float(np.max((high - low)[varies]))
         variance = np.nanvar((x[:, varies] - low[varies]) / width, axis=0)
@@ -100,6 +100,12 @@ def alerts(run: ReportContext, rows: np.ndarray) -> list[str]:
     if repeated > REPEATED_SHARE * n:
         sentences.append(f"{repeated:,} of {n:,} rows repeat another one.")
     return sentences
+
+
+def _by_euclidean_distances(run: ReportContext) -> bool:
+    """False where units of the columns do not matter: components of a mixture stretch along with them."""
+    stretched = run.components is not None and run.components.covariance_type != "spherical"
+    return run.metric == "euclidean" and not stretched
 
 
 def _line(table: Readable, name: str) -> Line:

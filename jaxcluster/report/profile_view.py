@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 SHOWN, SHOWN_COLUMNS = 4, 12
 """Differences and words of a cluster that are shown, and columns of the table of centers."""
 
-CLUSTERS_IN_FULL = 30
-"""Clusters that are described one by one on a page; a table has all of them."""
+CLUSTERS_IN_FULL, CLUSTERS_OPEN = 30, 12
+"""Clusters that are described one by one on a page, and up to how many of them unasked; a table has all of them."""
 
 
 def headline(profile: Profile) -> str:
@@ -65,7 +65,11 @@ def as_html(profile: Profile, matches: Mapping[Any, Any] | None = None, *, selec
     )
     shown = profile.clusters[:CLUSTERS_IN_FULL]
     cards = "".join(_card(cluster, profile, matches, selectable=selectable) for cluster in shown)
-    return f'{tables.grid("Profiles", heads, lines)}{_centers(profile)}<div class="columns">{cards}</div>'
+    cards = f'<div class="columns">{cards}</div>'
+    if len(profile.clusters) > CLUSTERS_OPEN:
+        which = "each cluster" if len(shown) == len(profile.clusters) else f"the first {len(shown)} clusters"
+        cards = f'<details class="more"><summary>More on {which}</summary>{cards}</details>'
+    return tables.grid("Profiles", heads, lines) + _centers(profile) + cards
 
 
 def _card(cluster: ClusterProfile, profile: Profile, matches: Mapping[Any, Any], *, selectable: bool) -> str:

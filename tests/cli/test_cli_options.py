@@ -155,3 +155,9 @@ def test_greek_letters_stay_as_they_are():
     from jaxcluster import IDEC
 
     assert documented(IDEC)["gamma"].startswith("γ")
+
+
+def test_help_wraps_paragraphs_and_flags_take_no_value():
+    shown = call("predict", "--help").stdout
+    assert "words. A text table has" in shown
+    assert "<bool>" not in shown
