@@ -23,6 +23,7 @@ LEVELS = (
     ("ops",),
     ("datasets",),
     ("cluster", "losses", "metrics", "model_selection", "sharding", "checkpoint", "distributed"),
+    ("planning",),
     ("deep",),
     ("estimators",),
     ("plots",),

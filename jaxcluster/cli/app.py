@@ -18,6 +18,7 @@ from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
 from jaxcluster.cli.help_text import Command, paragraphs, plain_flags
 from jaxcluster.cli.launch import launch
+from jaxcluster.cli.plan import plan
 from jaxcluster.cli.predict import predict
 from jaxcluster.cli.profile import profile
 from jaxcluster.cli.report import report
@@ -124,7 +125,7 @@ def methods() -> None:
     """
 
 
-for command in (predict, embed, profile, report, compare, score, sweep, transport, launch, info):
+for command in (predict, embed, profile, report, compare, score, sweep, transport, plan, launch, info):
     app.command(cls=Command, help=paragraphs(command.__doc__ or ""))(command)
 
 

@@ -218,7 +218,7 @@ def draw_distinct(key: KeyArray, weight: Float[Array, " n"], rows: Any, k: int, 
 
 def is_long_seeding(points: Points, k: int) -> bool:
     """True if k-means++ of concrete samples may take longer than an answer to Ctrl-C should."""
-    return chunks.is_long(points.x.size * _candidates(k), k, points)
+    return chunks.is_long(points.x.size * candidates_tried(k), k, points)
 
 
 def seed_in_chunks(
@@ -252,7 +252,7 @@ def seed_in_chunks(
 def _plus_plus_in_chunks(key, points, k, active, frozen):
     tried, fit = _compiled_first_center(key, points, k, active, frozen, None)
     step = chunks.bind(_add_center, None, key, points, tried)
-    return chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * _candidates(k))
+    return chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * candidates_tried(k))
 
 
 def kmeans_plus_plus(
@@ -309,7 +309,9 @@ def _first_center(key, points, k, active, frozen, axis_name):
     """Mask of the candidates that are tried for each center, and the seeding before its first step."""
     n_active = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
     # The number of candidates must be static, so it follows k; of them 2 + ⌊ln n_active⌋ are tried.
-    tried = jnp.arange(_candidates(k), dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(jnp.int32)
+    tried = jnp.arange(candidates_tried(k), dtype=jnp.int32) < 2 + jnp.log(n_active.astype(points.x.dtype)).astype(
+        jnp.int32
+    )
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
     if frozen is None:
         draw = draw_by_mass(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
@@ -332,7 +334,8 @@ def _add_center(axis_name, key, points, tried, state):
     return state._replace(centers=centers.at[j].set(rows[best]), closest=squares[:, best], number=j + 1)
 
 
-def _candidates(k):
+def candidates_tried(k: int) -> int:
+    """Candidates for each center of greedy k-means++, of which the best is taken."""
     return 2 + int(math.log(k))
 
 

@@ -140,7 +140,7 @@ def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fti",), "'fti'.*fit, predict, embed, profile, report, compare, score, sweep, transport, launch, info"),
+        (("fti",), "'fti'.*fit, predict, embed, profile, report, compare, score, sweep, transport, plan, launch, info"),
         (("fit",), "Missing argument 'ALGO'"),
         (("fit", "kmaens", "iris", *FIT), "'kmaens' is not known.*'bisecting-kmeans'.*Did you mean 'kmeans'"),
         (("fit", "kmeans", "irsi", *FIT), "'irsi' is neither a built-in set nor a file.*iris"),
