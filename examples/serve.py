@@ -9,6 +9,7 @@ request. They are compiled before the first one arrives. What is printed shows t
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import threading
 import time
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--model", type=Path, help="a saved model; without it one of the digits is fitted")
     parser.add_argument("--requests", type=int, default=100_000, help="number of requests, at least 10 for each thread")
     parser.add_argument("--threads", type=int, default=4, help="number of threads that send requests")
+    parser.add_argument("--json", type=Path, help="a file for what was measured")
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.requests < PARTS * options.threads:
         parser.error(f"--threads must be at least 1, and --requests at least {PARTS} for each thread.")
@@ -84,7 +86,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"warm after {time.perf_counter() - begin:.1f} s")
     rows = np.random.default_rng(0).normal(8, 5, size=(LARGEST, service.width)).astype(np.float32)
     expected = {LARGEST: service.predict(rows)}
-    process, wrong = psutil.Process(), 0
+    process, wrong, early = psutil.Process(), 0, 0
     share = options.requests // (PARTS * options.threads)
     with ThreadPoolExecutor(options.threads) as threads:
         for part in range(PARTS):
@@ -92,12 +94,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             seeds = range(part * options.threads, (part + 1) * options.threads)
             wrong += sum(threads.map(lambda seed: ask(service, share, seed, expected, rows), seeds))
             rate = share * options.threads / (time.perf_counter() - begin)
-            memory = process.memory_info().rss / 1e6
+            memory = process.memory_info().rss
+            early = early or memory
             print(
                 f"{(part + 1) * share * options.threads:>9,} requests, {rate:,.0f} a second, {wrong} wrong; "
-                f"{memory_maps():,} memory maps, {memory:,.0f} MB, {threading.active_count()} threads"
+                f"{memory_maps():,} memory maps, {memory / 1e6:,.0f} MB, {threading.active_count()} threads"
             )
-    return {"wrong": wrong, "maps": memory_maps(), "bytes": process.memory_info().rss}
+    measured = {"requests": PARTS * share * options.threads, "threads": options.threads, "wrong": wrong}
+    measured |= {"maps": memory_maps(), "early_bytes": early, "bytes": process.memory_info().rss}
+    if options.json:
+        options.json.write_text(json.dumps(measured))
+    return measured
 
 
 if __name__ == "__main__":

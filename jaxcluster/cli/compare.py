@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,7 +66,7 @@ def _summaries(folders: Sequence[Path]) -> list[RunSummary]:
     """The runs under the names of their folders, or under their paths where these repeat."""
     from jaxcluster.report.compare import RunSummary
 
-    short = [folder.resolve().name for folder in folders]
+    short = [Path(os.path.realpath(folder)).name for folder in folders]  # a link to itself raises later, with its name
     names = short if len(set(short)) == len(short) else list(map(str, folders))
     if len(set(names)) < len(names):
         raise UserError("a run is named twice. Name each folder once.")

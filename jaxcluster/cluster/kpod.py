@@ -25,17 +25,20 @@ import numpy as np
 
 from jaxcluster.cluster.kmeans import KMeansState
 from jaxcluster.cluster.seeding import CenterConstraints, check_centers, check_runs, seed_centers
-from jaxcluster.core import memory, signals, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.fold import fold_rows, map_rows, tile_rows
 from jaxcluster.core.frame import Frame, frame_of
-from jaxcluster.core.iterate import history_capacity, iterate, status_with
+from jaxcluster.core.iterate import begin, history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, finalize, prepare
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
 
 __all__ = ["fit", "predict", "score", "transform"]
+
+CELL_WORK = 16
+"""Products and sums of a step for each cell, besides those for each center."""
 
 
 def __dir__() -> list[str]:
@@ -102,7 +105,12 @@ def fit_framed(key: Any, x: Any, k: Any, *, weights: Any, init: Any, n_init: Any
     prepared = prepare(x, weights, missing=True)
     inside = constraints.enter(prepared.frame, False)
     static = k, name, check_runs(name, n_init), history_capacity(max_steps)
-    fitted = _fit(static, key, prepared.points, inside, tol, max_steps)
+    arguments = key, prepared.points, inside, tol, max_steps
+    work = prepared.points.x.size * (2 * k + CELL_WORK)
+    if chunks.is_long(static[2] * work, max_steps, *arguments):
+        fitted = _fit_in_chunks(static, *arguments, work, partial(prepared.unscale, length=2, weight=1))
+    else:
+        fitted = _fit(static, *arguments)
     fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=False), length=2, weight=1)
     return fitted, prepared.frame
 
@@ -164,10 +172,8 @@ def _in_one_frame(state, x, weights, frame) -> tuple[Array, Prepared]:
     return prepared.frame.enter(centers).astype(prepared.points.x.dtype), prepared
 
 
-@partial(jax.jit, static_argnums=0)
-def _fit(static, key, points, constraints: CenterConstraints, tol, max_steps):
-    k, init, runs, capacity = static
-    points = jax.lax.stop_gradient(points)
+def _start(static, key, points, constraints: CenterConstraints, tol, max_steps):
+    k, init, _, capacity = static
     observed = ~jnp.isnan(points.x)
     weight = points.weight[:, None] * observed
     filled = jnp.where(observed, points.x, 0)
@@ -175,26 +181,44 @@ def _fit(static, key, points, constraints: CenterConstraints, tol, max_steps):
     mean = jnp.sum(weight * filled, axis=0) / total
     offset = jnp.where(observed, filled - mean[None, :], 0)
     unit = jnp.mean(jnp.sum(weight * jnp.square(offset), axis=0) / total)
+    seeds = Points(offset + mean[None, :], points.weight)
+    start = constraints.initial
+    start = seed_centers(key, seeds, k, init=init) if start is None else start.astype(filled.dtype)
+    infinite = jnp.full((), jnp.inf, filled.dtype)
+    state = KMeansState(start, infinite, jnp.zeros((k,), filled.dtype), infinite)
+    return (points,), begin(state, capacity), tol * unit, max_steps
 
-    def step(state):
-        sums, _ = _cell_sums(points, state.centers)
-        seen = sums.cells > 0
-        centers = jnp.where(seen, sums.sums / jnp.where(seen, sums.cells, 1), state.centers)
-        return KMeansState(centers, sums.inertia, sums.weight, jnp.sum(jnp.square(centers - state.centers)))
+
+def _step(static, points, state):
+    sums, _ = _cell_sums(points, state.centers)
+    seen = sums.cells > 0
+    centers = jnp.where(seen, sums.sums / jnp.where(seen, sums.cells, 1), state.centers)
+    return KMeansState(centers, sums.inertia, sums.weight, jnp.sum(jnp.square(centers - state.centers)))
+
+
+def _end(static, fitted, operands, key, points, constraints, tol, max_steps):
+    last, labels = _cell_sums(points, fitted.state.centers)
+    state = fitted.state._replace(inertia=last.inertia, weight=last.weight)
+    status = status_with(fitted.status, objective=last.inertia, incomplete=jnp.any(last.weight <= 0))
+    return fitted._replace(state=state, labels=labels, status=status)
+
+
+_loop = chunks.Loop(_start, _step, _end)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fit(static, key, points, constraints: CenterConstraints, tol, max_steps):
+    points = jax.lax.stop_gradient(points)
+    return best_run(lambda key: _loop.whole(static, key, points, constraints, tol, max_steps), key, static[2])
+
+
+def _fit_in_chunks(static, key, points, constraints, tol, max_steps, work, shown):
+    """`_fit` of concrete samples, one start after the other, which Ctrl-C can end."""
 
     def run(key):
-        seeds = Points(offset + mean[None, :], points.weight)
-        start = constraints.initial
-        start = seed_centers(key, seeds, k, init=init) if start is None else start.astype(filled.dtype)
-        infinite = jnp.full((), jnp.inf, filled.dtype)
-        begin = KMeansState(start, infinite, jnp.zeros((k,), filled.dtype), infinite)
-        fitted = iterate(step, begin, tol=tol * unit, max_steps=max_steps, capacity=capacity)
-        last, labels = _cell_sums(points, fitted.state.centers)
-        state = fitted.state._replace(inertia=last.inertia, weight=last.weight)
-        status = status_with(fitted.status, objective=last.inertia, incomplete=jnp.any(last.weight <= 0))
-        return fitted._replace(state=state, labels=labels, status=status)
+        return _loop(static, key, points, constraints, tol, max_steps, work=work, max_steps=max_steps, shown=shown)
 
-    return best_run(run, key, runs)
+    return chunks.best_of_starts(run, key, static[2])
 
 
 def _cell_sums(points, centers):

@@ -28,7 +28,7 @@ import scipy.optimize
 import scipy.sparse
 
 from jaxcluster.cluster import spectral
-from jaxcluster.core import memory, validation
+from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.fold import map_rows
 from jaxcluster.ops.metric_space import as_metric_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -69,6 +69,9 @@ TRANSFORM_STEPS = 50
 TRANSFORM_NEGATIVES = 256
 """Samples of the map that repel a new sample."""
 
+PAIR_WORK = 64
+"""Products and sums of the gradient of an edge or a pair, for each coordinate: powers, and draws of the ends."""
+
 
 def __dir__() -> list[str]:
     return __all__
@@ -84,6 +87,7 @@ class NeighborMap(NamedTuple):
         n_neighbors: neighbors of a sample.
         negatives: samples that repel, for each edge.
         finite: False where a place is not finite.
+        complete: False where Ctrl-C ended the steps.
     """
 
     embedding: np.ndarray
@@ -93,8 +97,10 @@ class NeighborMap(NamedTuple):
     n_neighbors: int
     negatives: int
     finite: bool
+    complete: bool = True
 
 
+@signals.keeping_result()
 def fit(
     key: KeyArray,
     x: Any,
@@ -122,6 +128,9 @@ def fit(
         negatives: random samples that repel one end of each edge.
         learning_rate: of the first step; it falls to 0.
 
+    Returns:
+        `NeighborMap`. Where Ctrl-C ended the steps it is the map so far, and ``complete`` is False.
+
     Raises:
         ValueError, TypeError: wrong shapes, values or names.
     """
@@ -146,12 +155,9 @@ def fit(
     steps = max(1, round(epochs * float(edges.data.sum() / edges.data.max()) / batch))
     ends = tuple(jnp.asarray(each, jnp.int32) for each in (edges.row, edges.col))
     cumulative = jnp.asarray(np.cumsum(edges.data) / edges.data.sum(), jnp.float32)
-    curve = jnp.float32(a), jnp.float32(b)
-    places = _optimize(
-        batch, negatives, step_key, jnp.asarray(start, jnp.float32), ends, cumulative, curve, rate, steps
-    )
-    places = np.array(places)
-    return NeighborMap(places, rows, a, b, used, negatives, bool(np.isfinite(places).all()))
+    operands = step_key, ends, cumulative, (jnp.float32(a), jnp.float32(b)), rate, jnp.int32(steps)
+    places, taken = _optimize(batch, negatives, jnp.asarray(start, jnp.float32), operands, steps)
+    return NeighborMap(places, rows, a, b, used, negatives, bool(np.isfinite(places).all()), taken == steps)
 
 
 def transform(state: NeighborMap, x: Any) -> np.ndarray:
@@ -289,9 +295,26 @@ def repulsion(difference: Float[Array, "... m"], curve: tuple[Any, Any]) -> Floa
     return jnp.clip(factor * difference, -MAX_GRADIENT, MAX_GRADIENT)
 
 
+def _optimize(batch, negatives, places, operands, steps):
+    """Take all steps, in chunks between which Ctrl-C ends them.
+
+    Returns:
+        The places as NumPy, and the number of steps taken.
+    """
+    work = PAIR_WORK * batch * (1 + negatives) * places.shape[1]
+    budget, taken = chunks.Budget(work), 0
+    while taken < steps and not signals.interrupted():
+        stop = min(steps, taken + budget.steps) if chunks.is_long(work, steps) else steps
+        with budget:
+            places = _steps(batch, negatives, places, *operands, jnp.int32(taken), jnp.int32(stop))
+            places.block_until_ready()
+        taken = stop
+    return np.array(places), taken
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _optimize(batch, negatives, key, places, ends, cumulative, curve, rate, steps):
-    """Places after all steps, each of ``batch`` edges drawn by weight."""
+def _steps(batch, negatives, places, key, ends, cumulative, curve, rate, steps, first, stop):
+    """Places after the steps from number ``first`` on, before ``stop``, each of ``batch`` edges drawn by weight."""
     n = places.shape[0]
 
     def step(i, places):
@@ -306,7 +329,7 @@ def _optimize(batch, negatives, key, places, ends, cumulative, curve, rate, step
         size = rate * (1 - i.astype(rate.dtype) / jnp.asarray(steps, rate.dtype))
         return places.at[head].add(size * (pull + push)).at[tail].add(-size * pull)
 
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(steps), step, places)
+    return jax.lax.fori_loop(first, stop, step, places)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -32,6 +32,9 @@ float32, 2⁻¹²⁶ and 2¹²⁸."""
 LARGEST_EXPONENT = 40
 """Coordinates in a frame are at most 2⁴⁰: Σ w·x² of 2²⁴ samples in 2¹¹ columns is below 2¹¹⁶."""
 
+LARGEST_SHIFT = 1 << 12
+"""Largest exponent of any frame: beyond it no float64 is left of samples or weights."""
+
 _GOLDEN = 0.6180339887498949
 """Golden ratio less 1, whose multiples are spread evenly modulo 1."""
 
@@ -54,6 +57,14 @@ class Frame(NamedTuple):
     def dtype(self) -> np.dtype:
         """Dtype of results."""
         return np.dtype(self.origin.dtype)
+
+    def check(self, width: int) -> None:
+        """Raise ValueError unless it is one of samples of so many features: for one that was loaded from a file."""
+        origin, exponents = self.origin, (self.exponent, self.weight_exponent)
+        fits = isinstance(origin, (np.ndarray, jax.Array)) and origin.shape == (width,) and origin.dtype.kind == "f"
+        whole = [np.ndim(each) == 0 and np.asarray(each).dtype.kind in "iu" for each in exponents]
+        if not fits or not np.isfinite(origin).all() or not all(whole) or max(map(abs, exponents)) > LARGEST_SHIFT:
+            raise ValueError(f"the frame is not one of {width} columns, or holds NaN or infinity.")
 
     def enter(self, x: Any) -> Array:
         """Map coordinates (…, n_features) of the caller into this frame, in the dtype of the computation."""

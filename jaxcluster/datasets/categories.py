@@ -46,6 +46,22 @@ class MixedColumns(NamedTuple):
     categorical: tuple[int, ...]
     categories: tuple[tuple[Category, ...], ...]
 
+    def check(self, width: int) -> None:
+        """Raise ValueError unless it describes so many columns: for one that was loaded from a file."""
+        positions, names, words = self.categorical, self.names, self.categories
+        if (
+            not (isinstance(positions, tuple) and isinstance(words, tuple))
+            or not all(isinstance(each, tuple) for each in words)
+            or self.width != width
+            or not all(type(j) is int and 0 <= j < width for j in positions)
+            or len(set(positions)) != len(positions)
+            or len(words) != len(positions)
+            or not all(isinstance(word, (str, float, int)) for each in words for word in each)
+            or not (names is None or (isinstance(names, tuple) and len(names) == width))
+            or not all(isinstance(name, str) for name in names or ())
+        ):
+            raise ValueError(f"the columns of the fit are not {width} columns with their categories.")
+
     @property
     def numeric(self) -> list[int]:
         """Positions of the columns of numbers."""

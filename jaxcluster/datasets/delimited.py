@@ -94,6 +94,7 @@ def _parse(
     from pyarrow import csv
 
     ragged: list[Any] = []
+    numeric = frozenset(numbers)  # a file may have a hundred thousand columns
 
     def skip_ragged(row: Any) -> str:
         ragged.append(row)
@@ -103,7 +104,7 @@ def _parse(
     names = [str(i) for i in range(len(layout.names) + layout.blank_end)]
     convert = csv.ConvertOptions(
         include_columns=[names[i] for i in wanted] + names[len(layout.names) :],
-        column_types={name: pa.float64() if i in numbers else pa.string() for i, name in enumerate(names)},
+        column_types={name: pa.float64() if i in numeric else pa.string() for i, name in enumerate(names)},
         null_values=sorted(layout.missing),
         decimal_point=layout.decimal or ".",
     )
@@ -132,7 +133,7 @@ def _parse(
         raise _ragged_error(path, layout, ragged, table.num_rows)
     if layout.blank_end:
         _check_blank(path, layout, table.column(names[-1]))
-    return {i: table.column(names[i]) for i in wanted}
+    return dict(zip(wanted, table.columns, strict=False))
 
 
 def _bytes(path: Path) -> bytes:

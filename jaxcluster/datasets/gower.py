@@ -37,6 +37,18 @@ class GowerScale(NamedTuple):
     half_range: np.ndarray
     origin: tuple[int, ...] | None = None
 
+    def check(self, width: int) -> None:
+        """Raise ValueError unless it encodes rows of so many columns: for one that was loaded from a file."""
+        if not isinstance(self.columns, MixedColumns):
+            raise ValueError("the columns of Gower's distance are not described.")
+        self.columns.check(width)
+        d, origin = len(self.columns.numeric), self.origin
+        for values in (self.low, self.half_range):
+            if np.shape(values) != (d,) or np.asarray(values).dtype.kind != "f" or not np.isfinite(values).all():
+                raise ValueError(f"the ranges are not those of {d} columns of numbers.")
+        if not (origin is None or (isinstance(origin, tuple) and len(origin) == d)):
+            raise ValueError(f"the origin is not that of {d} columns of numbers.")
+
     def encode(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """(n, width) encoded rows from numbers and codes."""
         x = in_float64(numbers, self.origin)

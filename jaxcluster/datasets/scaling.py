@@ -17,6 +17,9 @@ from jaxcluster.datasets.base import DataError, to_exact_dtype, unknown_name
 from jaxcluster.types import Absent
 
 SCALINGS = ("standard", "minmax", "l2", "none")
+AFFINE = SCALINGS[:2]
+"""Scalings by a shift and a factor for each feature."""
+
 
 TILE_CELLS = 1 << 22
 """Matrix entries per tile: bounds the float64 temporaries at 32 MiB."""
@@ -36,6 +39,22 @@ class Scaling(NamedTuple):
     shift: np.ndarray | None = None
     factor: np.ndarray | Absent = None
     origin: tuple[int, ...] | None = None
+
+    def check(self, width: int) -> None:
+        """Raise ValueError unless it scales rows of so many features: for one that was loaded from a file."""
+        for values in (self.shift, self.factor):
+            if self.how not in AFFINE:
+                fits = values is None
+            else:
+                numbers = np.asarray(values)
+                fits = numbers.shape == (width,) and numbers.dtype.kind == "f" and bool(np.isfinite(numbers).all())
+                fits &= values is not self.factor or bool((numbers > 0).all())
+            if not fits:
+                raise DataError(f"a scaling by {self.how!r} does not fit {width} columns, or holds NaN or infinity.")
+        origin = self.origin
+        whole = origin is None or (isinstance(origin, tuple) and all(type(each) is int for each in origin))
+        if self.how not in SCALINGS or not whole or (origin is not None and len(origin) != width):
+            raise DataError(f"a scaling by {self.how!r} does not fit {width} columns.")
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Scaled samples, computed in float64: float32 if x is, else float64. "none" returns x itself.

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -80,12 +81,29 @@ def with_weights(module: nnx.Module, weights: dict[str, Any]) -> nnx.Module:
     Raises:
         ValueError: a variable that is missing, unknown or of another shape.
     """
+    for variable, array in _matched(module, weights):
+        variable[...] = jax.numpy.asarray(array)
+    return module
+
+
+def check_weights(init: Callable[[], nnx.Module], weights: dict[str, Any]) -> None:
+    """Raise ValueError unless `with_weights` can set them in the module that ``init`` makes; nothing is computed.
+
+    Raises:
+        ValueError: a variable that is missing, unknown, of another shape, or whose numbers are of another kind.
+    """
+    for variable, array in _matched(nnx.eval_shape(init), weights):
+        if not isinstance(array, (np.ndarray, jax.Array)) or array.dtype.kind != variable.dtype.kind:
+            raise ValueError(f"the weights hold numbers of another kind than {variable.dtype}.")
+
+
+def _matched(module, weights):
+    """Variables of a module, and their weights."""
     flat = dict(nnx.to_flat_state(nnx.state(module, nnx.Not(NOT_SAVED))))
     paths = {"/".join(map(str, path)): path for path in flat}
     for name in sorted(paths.keys() ^ weights.keys()):
         raise ValueError(f"the weights are those of another network: {name} is in one of the two alone.")
     for name, path in paths.items():
-        if flat[path].shape != weights[name].shape:
-            raise ValueError(f"{name} has shape {flat[path].shape} here, and {weights[name].shape} in the weights.")
-        flat[path][...] = jax.numpy.asarray(weights[name])
-    return module
+        if flat[path].shape != np.shape(weights[name]):
+            raise ValueError(f"{name} has shape {flat[path].shape} here, and {np.shape(weights[name])} in the weights.")
+    return [(flat[path], weights[name]) for name, path in paths.items()]

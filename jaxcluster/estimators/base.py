@@ -158,6 +158,10 @@ class Estimator(PrintsSteps, BaseEstimator):
         frame = getattr(self, "_frame", None)
         if not isinstance(frame, (Frame, type(None))):
             raise ValueError(f"_frame is {frame!r}, not the frame of a fit.")
+        numbers = getattr(self, "_numeric_width", self.n_features_in_)
+        for each in (frame, self.input_scaling_):
+            if each is not None:
+                each.check(numbers)
 
     def model_scores(self, X: Any, sample_weight: Any = None) -> dict[str, float]:
         """Scores that the fitted model gives its own rows, by name; none unless a subclass has some.

@@ -186,17 +186,22 @@ class PrototypeEstimator(ClusterMixin, Estimator):
             )
         check_runs(self.init if isinstance(self.init, str) else "cao", self.n_init)
 
+    @property
+    def _numeric_width(self):
+        return len(self._columns.numeric)
+
     def _check_attributes(self):
-        super()._check_attributes()
         columns, means, modes = self._columns, self._means, self._modes
-        if not isinstance(columns, MixedColumns) or columns.width != self.n_features_in_:
+        if not isinstance(columns, MixedColumns):
             raise ValueError(f"_columns do not describe {self.n_features_in_} columns.")
+        columns.check(self.n_features_in_)
+        super()._check_attributes()
         k, q = self.n_clusters, len(columns.categorical)
         if np.shape(means) != (k, columns.width - q) or np.asarray(means).dtype.kind != "f":
             raise ValueError(f"_means are not those of {k} clusters in {columns.width - q} columns.")
         if np.shape(modes) != (k, q) or np.asarray(modes).dtype.kind not in "iu" or not np.isfinite(means).all():
             raise ValueError(f"_modes are not those of {k} clusters in {q} columns.")
-        if len(columns.categories) != q or (modes < 0).any() or (modes >= category_counts(columns)).any():
+        if (modes < 0).any() or (modes >= category_counts(columns)).any():
             raise ValueError("_modes hold codes of no category.")
 
     def _summary_metrics(self):

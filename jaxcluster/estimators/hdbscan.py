@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, METRIC_NEEDS, MetricEstimator
 from jaxcluster.estimators.registry import register
+from jaxcluster.ops.distance import plain_metric
 from jaxcluster.ops.gower import gower
 from jaxcluster.ops.spanning_tree import Tree
 from jaxcluster.types import Status
@@ -230,13 +232,35 @@ class HDBSCAN(MetricEstimator):
         # Predictions use indices from one array in another, so the sizes of all must agree.
         state = self._state()
         n = len(state.finite)
-        if not isinstance(state.condensed, CondensedTree) or not isinstance(state.tree, Tree) or state.condensed.n != n:
+        if not isinstance(state.condensed, CondensedTree) or not isinstance(state.tree, Tree):
             raise ValueError(f"the trees are not those of {n} rows.")
+        state.condensed.check(n)
+        selected, threshold = state.selected, state.root_threshold
+        whole = isinstance(selected, np.ndarray) and selected.ndim == 1 and selected.dtype.kind == "i"
+        if not whole or not ((selected >= n) & (selected < n + state.condensed.clusters)).all():
+            raise ValueError("the selected clusters are not those of the tree.")
+        if np.unique(selected).size != selected.size or not isinstance(threshold, float) or math.isnan(threshold):
+            raise ValueError("the selected clusters are not those of the tree.")
+        self._check_settings(state)
         if np.shape(state.merges) != (n - 1, 4):
             raise ValueError(f"single_linkage_tree_ is not that of {n} rows.")
         whole = isinstance(state.finite, np.ndarray) and state.finite.dtype.kind in "iu" and n > 1
         if not whole or np.shape(state.core) != (n,) or np.shape(state.x)[0] < n or len(self.labels_) < n:
             raise ValueError(f"finite_, core_distances_ and the rows are not those of {n} rows.")
+
+    def _check_settings(self, state):
+        """Raise ValueError unless the metric of the fit, which was bound to its parameters, is one of its rows."""
+        metric, numbers = self._settings["metric"], (state.p, state.alpha)
+        if not isinstance(metric, str) or not isinstance(state.params, (dict, type(None))):
+            raise ValueError(f"the metric of the fit is {metric!r}.")
+        if not all(isinstance(each, (int, float)) and each > 0 for each in numbers):
+            raise ValueError(f"p={state.p!r} and alpha={state.alpha!r} of the fit are no positive numbers.")
+        validation.check_count("min_samples", state.min_samples)
+        function = state.function
+        if callable(function) and not self._by_gower:
+            function(state.x[:1], state.x[:1])
+        elif not self._by_gower:
+            plain_metric(function, state.p, also=("precomputed",))
 
     def _rows_or_distances(self, X, *, reset):
         """Samples, possibly with NaN or infinity, or distances, as a NumPy or CSR array."""

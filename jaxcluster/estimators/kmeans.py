@@ -321,7 +321,8 @@ class BisectingKMeans(CenterEstimator):
         # beyond the centers.
         state, (k, d) = self._state(), self.cluster_centers_.shape
         parents = np.asarray(state.parents)
-        if parents.dtype.kind not in "iu" or not ((parents >= 0) & (parents <= np.arange(k - 1))).all():
+        whole = parents.dtype.kind in "iu" and parents.shape == (k - 1,)
+        if not whole or not ((parents >= 0) & (parents <= np.arange(k - 1))).all():
             raise ValueError(f"the splits are not those of {k} clusters.")
         if np.shape(state.pairs) != (k - 1, 2, d) or not np.isfinite(state.pairs).all():
             raise ValueError(f"the splits are not between centers of {d} columns.")

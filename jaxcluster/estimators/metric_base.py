@@ -151,8 +151,11 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     def _check_attributes(self):
         super()._check_attributes()
-        if self._by_gower and not isinstance(self._gower, GowerScale):
+        if not self._by_gower:
+            return
+        if not isinstance(self._gower, GowerScale):
             raise ValueError(f"_gower is {self._gower!r}, not the columns of a fit.")
+        self._gower.check(self.n_features_in_)
 
     def _summary_metrics(self):
         clusters, noise = np.unique(self.labels_[self.labels_ >= 0]).size, int(np.sum(self.labels_ < 0))

@@ -12,12 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import gmm, neighbor_embedding
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
+
+LARGEST_EXPONENT = 1100
+"""Largest exponent of samples in float64, and a little more."""
 
 
 class _MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
@@ -63,7 +66,8 @@ class _MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator
         )
         self.embedding_, self._samples = state.embedding, state.samples
         self._curve, self._counts = np.array([state.a, state.b]), np.array([state.n_neighbors, state.negatives])
-        self.status_ = Status.CONVERGED if state.finite else Status.NOT_FINITE
+        ended = Status.CONVERGED if state.complete else Status.INTERRUPTED
+        self.status_ = ended if state.finite else Status.NOT_FINITE
         if not state.finite:
             warn(
                 f"{type(self).__name__}: the map is not finite. Raise min_dist or lower negatives.", ConvergenceWarning
@@ -104,8 +108,16 @@ class _MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator
             value = getattr(self, name)
             if not isinstance(value, np.ndarray) or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not that of a fit.")
-        if self._samples.shape[:1] != self.embedding_.shape[:1] or self._curve.shape != (2,):
+        counts, encoder = self._counts, getattr(self, "encoder_", None)
+        if encoder is not None:  # a model with one cannot be saved
+            raise ValueError(f"encoder_ is {encoder!r}, not that of a saved model.")
+        of_rows = self.embedding_.ndim == 2 and self._samples.shape == (len(self.embedding_), self.n_features_in_)
+        if not of_rows or self._curve.shape != (2,) or self.embedding_.shape[1] < 1:
             raise ValueError("embedding_ and _samples are not those of one fit.")
+        if counts.shape != (2,) or counts.dtype.kind not in "iu" or not 1 <= counts[0] <= len(self._samples):
+            raise ValueError("_counts are not those of a fit.")
+        if counts[1] < 0 or type(self._exponent) is not int or abs(self._exponent) > LARGEST_EXPONENT:
+            raise ValueError("_counts or _exponent are not those of a fit.")
 
 
 @register("neighbor-embedding", choices={"init": neighbor_embedding.INITS})
@@ -126,7 +138,7 @@ class NeighborEmbedding(_MapEstimator):
 
     Attributes:
         embedding_: (n_samples, n_components) places of the samples, float32.
-        status_: CONVERGED after all epochs, or NOT_FINITE.
+        status_: CONVERGED after all epochs, INTERRUPTED where Ctrl-C ended them, or NOT_FINITE.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -197,7 +209,7 @@ class N2D(ClusterMixin, _MapEstimator):
         embedding_: (n_samples, n_components) places of the samples, float32.
         encoder_: the fitted encoder; None without one.
         component_weights_, component_means_, component_covariances_: of the mixture, in the map.
-        status_: of the mixture, or NOT_FINITE for the map.
+        status_: of the mixture, or NOT_FINITE or INTERRUPTED for the map.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Example:
@@ -249,8 +261,9 @@ class N2D(ClusterMixin, _MapEstimator):
         map_key, mixture_key = jax.random.split(as_key(self.random_state))
         encoder: Any = None if self.encoder is None else clone(self.encoder)
         self.encoder_ = None if encoder is None else encoder.fit(X)
-        self._fit_map(map_key, X if self.encoder_ is None else self.encoder_.transform(X))
-        fit = jax.device_get(gmm.fit(mixture_key, self.embedding_, self.n_clusters, n_init=self.n_init))
+        with signals.keeping_result():  # of both: after Ctrl-C in the steps of the map the mixture takes none
+            self._fit_map(map_key, X if self.encoder_ is None else self.encoder_.transform(X))
+            fit = jax.device_get(gmm.fit(mixture_key, self.embedding_, self.n_clusters, n_init=self.n_init))
         self.component_weights_, self.component_means_ = np.array(fit.state.weights), np.array(fit.state.means)
         self.component_covariances_ = np.array(fit.state.covariances)
         self.labels_ = np.array(gmm.predict(self._mixture(), self.embedding_), np.int32)

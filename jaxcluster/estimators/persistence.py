@@ -208,9 +208,10 @@ def _check_fitted(attributes, module):
             numbers = value.data if scipy.sparse.issparse(value) else value
             if not isinstance(numbers, (np.ndarray, float)) or not _is_finite(numbers):
                 raise ValueError(f"{name} holds NaN or infinity, or no numbers at all.")
-        if name in of_rows and (np.ndim(value) != 2 or value.shape[1] != width):
-            raise ValueError(f"{name} has shape {np.shape(value)}, not one of {width} columns.")
-        parts = value._asdict() if name in ("_frame", "input_scaling_") and hasattr(value, "_asdict") else {}
+        rows = 1 if name in ("cluster_centers_", "means_") else 0
+        if name in of_rows and (np.ndim(value) != 2 or value.shape[1] != width or value.shape[0] < rows):
+            raise ValueError(f"{name} has shape {np.shape(value)}, not one of rows of {width} columns.")
+        parts = value._asdict() if name == "_frame" and hasattr(value, "_asdict") else {}
         if name in ("input_imputation_", "input_encoding_"):
             value.check(width)
         parts = value if name == "_weights" and isinstance(value, dict) else parts

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcluster import gmm, kmeans, kmedoids, sinkhorn, soft_kmeans
+from jaxcluster import gmm, kmeans, kmedoids, neighbor_embedding, sinkhorn, soft_kmeans
+from jaxcluster.cluster import kpod
 from jaxcluster.core import chunks, signals
 
 PRESSED = """
@@ -30,6 +31,8 @@ warnings.simplefilter("error", RuntimeWarning)
 key = jax.random.key(0)
 x = (np.random.default_rng(0).normal(size=(300, 3)) + np.arange(300)[:, None] % 4).astype(np.float32)
 codes = np.abs(np.round(x)).astype(int)
+holes = np.where(np.random.default_rng(1).random(x.shape) < 0.2, np.nan, x)
+holes[:, 0] = x[:, 0]
 np.save(sys.argv[1], x)
 source = jc.datasets.scan(sys.argv[1])
 long = {"tol": 0, "max_iter": 500, "random_state": 0}
@@ -81,6 +84,8 @@ models = {
     "k-medoids": (jc.KMedoids(8, init="random", **starts), x),
     "CLARA": (jc.KMedoids(4, method="clara", **starts), x),
     "k-modes": (jc.KModes(5, init="random", **starts), codes),
+    "k-POD": (jc.KMeans(8, missing="ignore", n_init=2, **long), holes),
+    "N2D": (jc.N2D(3, init="pca", epochs=500, n_neighbors=5, n_init=1, random_state=0), x),
     "k-prototypes": (jc.KPrototypes(5, categorical=[3], **starts), np.column_stack([x, codes[:, 0]])),
     "spectral": (jc.SpectralClustering(3, assign_labels="cluster_qr", **spectral), np.tile(x, (2, 1))),
 }
@@ -183,12 +188,24 @@ def rows(n=300, d=3):
     return (np.random.default_rng(0).normal(size=(n, d)) + np.arange(n)[:, None] % 4).astype(np.float32)
 
 
+def with_holes():
+    x = rows()
+    x[::3, 1] = np.nan
+    return x
+
+
+def places():
+    return neighbor_embedding.fit(jax.random.key(0), rows(), 2, n_neighbors=5, init="pca", epochs=5).embedding
+
+
 EXACT = {
     "kmeans": lambda: kmeans.fit(jax.random.key(0), rows(), 8, n_init=3, tol=0, max_steps=12),
     "gmm": lambda: gmm.fit(jax.random.key(0), rows(), 3, n_init=2, tol=0, max_steps=12),
     "kmedoids": lambda: kmedoids.fit(jax.random.key(0), rows(), 8, init="random", n_init=2, max_steps=12),
     "sinkhorn": lambda: sinkhorn.solve(rows()[:100], rows()[100:250], epsilon=0.1, max_steps=40),
     "annealing": lambda: soft_kmeans.anneal(jax.random.key(0), rows(), 4, variance=0.5, rate=0.5),
+    "k-POD": lambda: kpod.fit(jax.random.key(0), with_holes(), 8, n_init=2, tol=0, max_steps=12),
+    "neighbor embedding": lambda: places(),
     "sweep": lambda: kmeans.sweep(jax.random.key(0), rows(), [2, 3], max_steps=12),
 }
 

@@ -6,12 +6,13 @@ import signal
 
 import pytest
 
-from bench import reliability
-from bench.reliability import Done, Trial
+from bench.reliability import __main__ as reliability
+from bench.reliability import commands, limits, models, page
+from bench.reliability.trial import Bench, Done, Trial
 
 
 def test_the_table_adds_up():
-    table = reliability.markdown({"kills": {"survived": 3, "lost": 1}, "flips": {"named": 2}})
+    table = page.markdown({"kills": {"survived": 3, "lost": 1}, "flips": {"named": 2}})
     assert table.splitlines()[2:] == [
         "| kills | 4 | 3 | 0 | 1 | 0 | 0 | 0 |",
         "| flips | 2 | 0 | 2 | 0 | 0 | 0 | 0 |",
@@ -36,19 +37,36 @@ def test_how_a_kill_is_judged(tmp_path, done, labels, verdict):
         folder.mkdir(parents=True)
         if text is not None:
             (folder / "labels.csv").write_text(text)
-    trial = reliability._verdict_of_kill(done, signal.SIGTERM, "kmeans", (), out, reference)
+    trial = commands._verdict_of_kill(done, signal.SIGTERM, "kmeans", (), out, reference)
     assert isinstance(trial, Trial)
     assert trial.verdict == verdict
 
 
-def test_every_kind_has_words():
-    assert all(trials.__doc__ for trials in reliability.KINDS.values())
+def test_every_kind_has_words_and_parts():
+    assert all(kind.trials.__doc__ and kind.parts for kind in reliability.KINDS.values())
+    assert reliability.chosen(["kills:dec", "a service"]) == [("kills", "dec"), ("a service", "predict")]
+    for word in ("sheep", "kills:sheep"):
+        with pytest.raises(ValueError, match="'sheep' is no "):
+            reliability.chosen([word])
 
 
 def test_many_shapes_are_measured(tmp_path):
-    bench = reliability.Bench(tmp_path, 1, 0, 3, ["dbscan"])
-    (trial,) = reliability.many_shapes(bench)
+    (trial,) = limits.many_shapes(Bench(tmp_path, shapes=3), "dbscan")
     assert trial.verdict == "survived"
-    assert trial.measured["estimator"] == "dbscan"
-    assert 0 < trial.measured["maps"] < reliability.MOST_MAPS
-    assert 0 < trial.measured["early_bytes"] <= trial.measured["late_bytes"] * reliability.GROWTH
+    assert (trial.measured["estimator"], trial.measured["shapes"]) == ("dbscan", 3)
+    assert 0 < trial.measured["maps"] < limits.MOST_MAPS
+    assert 0 < trial.measured["early_bytes"] <= trial.measured["late_bytes"] * limits.GROWTH
+
+
+def test_changed_models_are_refused_or_whole(tmp_path):
+    trials = list(models.hostile_models(Bench(tmp_path, seed=3), "dbscan"))
+    assert {trial.verdict for trial in trials} == {"survived", "named"}
+    assert len(trials) > models.CHANGES // 2
+
+
+def test_the_page_has_a_row_of_all_parts():
+    made = {"case": "kills", "counts": {"survived": 2}}
+    assert page.totals([made | {"data": "kmeans"}, made | {"data": "gmm"}]) == {"kills": {"survived": 4}}
+    measured = {"estimator": "gmm", "shapes": 1000, "maps": 9, "early_bytes": 1e8, "late_bytes": 2e8}
+    table = page.shapes_markdown([{"measured": [measured]}])
+    assert table.splitlines()[-1] == "| `gmm` | 1,000 | 9 | 100 MB | 200 MB |"

@@ -10,7 +10,13 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import nnx
 
+from jaxcluster.cluster.hdbscan.tree import CondensedTree
+from jaxcluster.datasets.categories import MixedColumns
+from jaxcluster.datasets.gower import GowerScale
+from jaxcluster.datasets.scaling import Scaling
+from jaxcluster.deep.inference import check_weights, weights_of
 from jaxcluster.estimators import GaussianMixture, KMeans, load, persistence
 
 
@@ -56,6 +62,13 @@ def parameter(name, value):
     return lambda content, arrays: content["params"].__setitem__(name, value)
 
 
+def frame_part(name, value):
+    def change(content, arrays):
+        content["attributes"]["_frame"]["$named"]["fields"]["$dict"][name] = value
+
+    return change
+
+
 def array(name, make):
     return lambda content, arrays: arrays.__setitem__(name, make(arrays[name]))
 
@@ -96,6 +109,10 @@ HOSTILE = {
     "two kinds": attribute("history_", {"$array": "a", "$tuple": []}),
     "a class that is no tuple of models": attribute("_frame", {"$named": {"class": "Popen", "fields": {"$dict": {}}}}),
     "a frame of text": attribute("_frame", {"$named": {"class": "Frame", "fields": {"$dict": {"origin": "here"}}}}),
+    "a frame of a number": frame_part("origin", 0),
+    "an exponent that is a list": frame_part("exponent", [1]),
+    "a frame of other columns": array("_frame.origin", lambda origin: np.append(origin, 0)),
+    "centers of no rows": array("cluster_centers_", lambda centers: centers[:0]),
     "a method": attribute("predict", 1),
     "an attribute of Python": attribute("__class__", "x"),
     "an unknown parameter": parameter("n_sheep", 3),
@@ -211,3 +228,49 @@ def _without_origin(value):
     if isinstance(value, dict):
         return {key: None if key == "origin" else _without_origin(each) for key, each in value.items()}
     return [_without_origin(each) for each in value] if isinstance(value, list) else value
+
+
+TREE = CondensedTree(np.array([3, 3, 3]), np.arange(3), np.ones(3), np.ones(3, int))
+COLUMNS = MixedColumns(3, ("a", "b", "c"), (1,), (("red", "blue"),))
+RANGES = GowerScale(COLUMNS, np.zeros(2), np.ones(2))
+AFFINE = Scaling("standard", np.zeros(3), np.ones(3))
+
+PARTS = {
+    "a tree of more rows": (TREE, {"child": np.arange(4)}),
+    "a tree with a circle": (TREE, {"parent": np.array([3, 4, 3])}),
+    "a tree of numbers": (TREE, {"lambda_val": 1.0}),
+    "a tree with NaN": (TREE, {"lambda_val": np.array([1, np.nan, 1])}),
+    "a row twice": (TREE, {"child": np.array([0, 1, 1])}),
+    "a category that is a list": (COLUMNS, {"categories": ((["red"], "blue"),)}),
+    "a column that is a number": (COLUMNS, {"categorical": (0.5,)}),
+    "a column that there is not": (COLUMNS, {"categorical": (3,)}),
+    "names of two columns": (COLUMNS, {"names": ("a", "b")}),
+    "more columns": (COLUMNS, {"width": 4}),
+    "ranges of one column": (RANGES, {"low": np.zeros(1)}),
+    "ranges of text": (RANGES, {"columns": "a"}),
+    "a factor of 0": (AFFINE, {"factor": np.zeros(3)}),
+    "no shift": (AFFINE, {"shift": None}),
+    "an unknown scaling": (AFFINE, {"how": "other"}),
+    "an origin of text": (AFFINE, {"origin": ("a", "b", "c")}),
+}
+
+
+@pytest.mark.parametrize(("part", "change"), PARTS.values(), ids=PARTS)
+def test_parts_that_are_not_of_a_fit(part, change):
+    part.check(3)
+    with pytest.raises(ValueError, match="columns|rows"):
+        part._replace(**change).check(3)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "kind", "number"])
+def test_weights_that_are_of_another_network(change):
+    def init():
+        return nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+    weights = {name: np.asarray(value) for name, value in weights_of(init()).items()}
+    check_weights(init, weights)
+    (first, array), *_ = weights.items()
+    others = {"shape": np.append(array, 1), "kind": array.astype(int), "number": 7}
+    changed = {key: value for key, value in weights.items() if key != first}
+    with pytest.raises(ValueError, match="weights"):
+        check_weights(init, changed if change == "missing" else changed | {first: others[change]})

@@ -61,6 +61,20 @@ class CondensedTree(NamedTuple):
         """Number of clusters, with the root."""
         return len(self.child) - self.n + 1
 
+    def check(self, n: int) -> None:
+        """Raise ValueError unless it is a tree of n samples: for one that was loaded from a file."""
+        parent, child = self.parent, self.child
+        arrays = [isinstance(values, np.ndarray) and values.shape == np.shape(child) for values in self]
+        kinds = [np.asarray(values).dtype.kind for values in self]
+        if not all(arrays) or np.ndim(child) != 1 or kinds != ["i", "i", "f", "i"] or len(child) < n:
+            raise ValueError(f"the condensed tree is not one of {n} rows.")
+        clusters, inner = len(child) - n + 1, child >= n
+        # Each sample leaves one cluster, and each cluster but the root has one parent, of a lower number: no circles.
+        nodes = np.array_equal(np.sort(child), np.delete(np.arange(n + clusters), n))
+        sorted_parents = parent[0] == n and (np.diff(parent) >= 0).all() and parent[-1] < n + clusters
+        if not nodes or not sorted_parents or (parent[inner] >= child[inner]).any() or np.isnan(self.lambda_val).any():
+            raise ValueError(f"the condensed tree is not one of {n} rows.")
+
     def parents_and_births(self) -> tuple[np.ndarray, np.ndarray]:
         """Parent and birth of each cluster.
 

@@ -21,7 +21,7 @@ from jaxcluster.core.checkpoint import Checkpoints
 from jaxcluster.core.messages import warn
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.deep.callbacks import JsonLines, ProgressBar, Snapshots
-from jaxcluster.deep.inference import eval_copy, map_module, weights_of, with_weights
+from jaxcluster.deep.inference import check_weights, eval_copy, map_module, weights_of, with_weights
 from jaxcluster.deep.optimizers import check_optimizer, check_rate
 from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.base import Estimator
@@ -316,6 +316,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         super()._check_attributes()
         if not isinstance(self.scaling_, Scaling) or not isinstance(self._weights, dict):
             raise ValueError("scaling_ or the weights of the network are not those of a fit.")
+        self.scaling_.check(self.n_features_in_)
+        check_weights(self._init_module, self._weights)
 
     def _batch(self, n: int) -> int:
         return min(256, n) if isinstance(self.batch_size, str) else self.batch_size

@@ -1,0 +1,63 @@
+"""The tables of docs/reliability.md, from the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.provenance import ROOT
+from bench.records import RESULTS, published, read
+from bench.reliability.trial import VERDICTS
+from bench.table import _lines, _origin, replaced, size
+
+FOLDER, PAGE = RESULTS / "reliability", ROOT / "docs" / "reliability.md"
+
+
+def markdown(kinds: Mapping[str, Mapping[str, int]]) -> str:
+    """The table of trials, a row a kind."""
+    rows = [("Kind", "Tried", *(verdict.capitalize() for verdict in VERDICTS)), ("---", *["---:"] * 7)]
+    for kind, counts in [*kinds.items(), ("**All**", sum((Counter(each) for each in kinds.values()), Counter()))]:
+        rows.append((kind, f"{sum(counts.values()):,}", *(f"{counts.get(verdict, 0):,}" for verdict in VERDICTS)))
+    return _lines(rows)
+
+
+def shapes_markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """The table of estimators that were fitted to many shapes, a row an estimator."""
+    rows = [("Estimator", "Shapes", "Most maps", "Memory, first 100", "Memory, last 100"), ("---", *["---:"] * 4)]
+    for record in records:
+        for each in record["measured"]:
+            peaks = size(each["early_bytes"]), size(each["late_bytes"])
+            rows.append((f"`{each['estimator']}`", f"{each['shapes']:,}", f"{each['maps']:,}", *peaks))
+    return _lines(rows)
+
+
+def service_markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on each service that was tried."""
+    return "\n\n".join(
+        f"`examples/serve.py`: {each['requests']:,} requests from {each['threads']} threads, {each['wrong']:,} wrong; "
+        f"{each['maps']:,} memory maps, {size(each['early_bytes'])} after the first tenth of them and "
+        f"{size(each['bytes'])} at the end."
+        for record in records
+        for each in record["measured"]
+    )
+
+
+def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
+    """The number of trials by verdict, of all parts of each kind."""
+    kinds: dict[str, Counter[str]] = {}
+    for record in records:
+        kinds[record["case"]] = kinds.get(record["case"], Counter()) + Counter(record["counts"])
+    return kinds
+
+
+def write_page() -> None:
+    """Puts the latest record of each part into the docs."""
+    records = published(read(FOLDER))
+    shapes, services = (
+        [record for record in records if record["case"] == kind] for kind in ("many shapes", "a service")
+    )
+    text = replaced(PAGE.read_text(), f"{_origin(records)}\n\n{markdown(totals(records))}", "reliability")
+    for block, chosen, show in (("shapes", shapes, shapes_markdown), ("service", services, service_markdown)):
+        text = replaced(text, f"{_origin(chosen)}\n\n{show(chosen)}" if chosen else "", block)
+    PAGE.write_text(text)
