@@ -63,8 +63,8 @@ def _commit(given: str | None) -> dict[str, Any]:
     if given:
         return {"commit": given, "dirty": None}
     commit = _git("rev-parse", "HEAD")
-    # Results are written while the bench runs: they do not change what is measured.
-    changed = _git("status", "--porcelain", "--", ".", ":(exclude)bench/results")
+    # Results and their pages are written while the bench runs: they do not change what is measured.
+    changed = _git("status", "--porcelain", "--", ".", ":(exclude)bench/results", ":(exclude)docs")
     return {"commit": commit or "unknown", "dirty": None if commit is None else bool(changed)}
 
 
