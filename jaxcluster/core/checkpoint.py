@@ -66,7 +66,7 @@ class Checkpoints(NamedTuple):
             The folder of the checkpoint.
         """
         keep = validation.check_count("keep", self.keep)
-        folder = Path(self.folder).resolve()
+        folder = Path(os.path.realpath(self.folder))
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / f"checkpoint-{number:010d}"
         mark = secrets.token_hex(4)
@@ -114,8 +114,9 @@ class Checkpoints(NamedTuple):
             return None
         content = _read_manifest(places[-1])
         _check_config(places[-1], content["config"], _as_json(self.config))
+        _check_arrays(places[-1], content["arrays"], like)
         arrays = _read_arrays(places[-1] / ARRAYS, content["arrays"])
-        return Checkpoint(_unnamed(like, arrays, places[-1]), content["progress"])
+        return Checkpoint(_unnamed(like, arrays), content["progress"])
 
     def within(self, name: str) -> Checkpoints:
         """Checkpoints of a part of the run, in a subfolder."""
@@ -128,7 +129,7 @@ class Checkpoints(NamedTuple):
 
     def _places(self) -> list[Path]:
         """Complete checkpoints, oldest first: a folder is renamed to that of a checkpoint once it is complete."""
-        folder = Path(self.folder).resolve()
+        folder = Path(os.path.realpath(self.folder))  # a link to itself holds none
         return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
@@ -151,30 +152,29 @@ def _named(state) -> dict[str, np.ndarray]:
     return {name: array for name, array in words.items() if array.size}
 
 
-def _unnamed(like, arrays, place):
-    """Arrays by path in the structure of ``like``."""
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    names = [jax.tree_util.keystr(path) for path, _ in leaves]
-    wanted = {name for name, (_, leaf) in zip(names, leaves, strict=True) if np.size(_words(leaf))}
-    for name in sorted(wanted ^ set(arrays)):
+def _check_arrays(place, table, like):
+    """Raise ValueError unless a manifest lists the arrays of a state: none is read, or allocated, on its word alone."""
+    leaves = jax.tree_util.tree_flatten_with_path(like)[0]
+    words = {jax.tree_util.keystr(path): _words(leaf) for path, leaf in leaves}
+    wanted = {name: [str(leaf.dtype), list(np.shape(leaf))] for name, leaf in words.items() if np.size(leaf)}
+    for name in sorted(wanted.keys() ^ table.keys()):
         where = "is not in the checkpoint" if name in wanted else "is in the checkpoint alone"
         raise ValueError(f"{place} belongs to another model or optimizer: {name} {where}.")
-    return structure.unflatten(
-        _as_leaf(name, leaf, arrays.get(name), place) for name, (_, leaf) in zip(names, leaves, strict=True)
-    )
+    for name, (dtype, shape) in wanted.items():
+        if table[name] != [dtype, shape]:
+            there = "".join(map(str, table[name])) if isinstance(table[name], list) else table[name]
+            raise ValueError(f"{place} belongs to another model: {name} is {there} there and {dtype}{shape} here.")
 
 
-def _as_leaf(name, leaf, array, place):
-    like = _words(leaf)
-    if array is None:
-        return leaf
-    if np.shape(array) != np.shape(like) or array.dtype != like.dtype:
-        raise ValueError(
-            f"{place} belongs to another model: {name} is {array.dtype}{list(array.shape)} there and "
-            f"{like.dtype}{list(np.shape(like))} here."
-        )
-    if not isinstance(leaf, jax.Array) and hasattr(leaf, "dtype"):
-        return array
+def _unnamed(like, arrays):
+    """Arrays by path in the structure of ``like``."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    return structure.unflatten(_as_leaf(leaf, arrays.get(jax.tree_util.keystr(path))) for path, leaf in leaves)
+
+
+def _as_leaf(leaf, array):
+    if array is None or (not isinstance(leaf, jax.Array) and hasattr(leaf, "dtype")):
+        return leaf if array is None else array
     array = jnp.array(array)
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
 
@@ -232,8 +232,10 @@ def _read_manifest(place):
     try:
         content = json.loads(text)
         content.pop("sha256")
-        intact = _seal(content) == text and content["format"] == FORMAT
-    except (ValueError, KeyError, AttributeError, TypeError):
+        kinds = all(isinstance(content[name], dict) for name in ("config", "progress", "arrays", "files"))
+        kinds &= isinstance(content["format_version"], int)
+        intact = _seal(content) == text and content["format"] == FORMAT and kinds
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         intact = False
     if not intact:
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. {remedy}")

@@ -441,10 +441,13 @@ def _initial_progress(trainer, checkpoints, resume):
             "the newest, or another folder."
         )
     (state, labels), saved = checkpoints.restore((trainer.initial_state, _no_labels(trainer.rows.n)))
-    status = None if saved["status"] is None else Status(saved["status"])
-    state = trainer.rows.replicate(state)
-    labels = labels if saved["labels"] else None
-    return TrainProgress(state, labels, list(saved["history"]), status, saved["looked"])
+    try:
+        history, refreshed = [dict(record) for record in saved["history"]], bool(saved["looked"])
+        status = None if saved["status"] is None else Status(saved["status"])
+        labels = labels if saved["labels"] else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the newest checkpoint in {checkpoints.folder} holds no progress of a training.") from error
+    return TrainProgress(trainer.rows.replicate(state), labels, history, status, refreshed)
 
 
 def _save(checkpoints, progress):

@@ -212,6 +212,27 @@ def test_a_newer_format_asks_for_a_newer_package(saved):
         saved.restore(LIKE)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arrays": {"['step']": ["a", []]}},
+        {"arrays": {"['step']": ["float32", [2**60]]}},
+        {"arrays": 7},
+        {"progress": "../.."},
+        {"files": []},
+        {"format_version": "1"},
+    ],
+)
+def test_manifests_of_strangers_are_refused(saved, change):
+    def merge(content):
+        for name, value in change.items():
+            content[name] = content[name] | value if isinstance(value, dict) else value
+
+    rewrite(saved, merge)
+    with pytest.raises(ValueError, match="belongs to another model|was changed"):
+        saved.restore(LIKE)
+
+
 def test_parts_of_a_run_have_folders_of_their_own(saved):
     part = saved.within("layer-0")
     part.save(1, {"x": jnp.ones(1)}, {})
