@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,13 @@ def test_two_processes_equal_one_until_one_is_killed(tmp_path):
             means = getattr(single, "cluster_centers_", getattr(single, "means_", None))
             assert_near(results[f"{name}_means"] - 1e6, means - 1e6, "coordinates")
     assert ended - out.stat().st_mtime < 30
+
+
+def test_eight_devices_equal_one():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"  # the last one wins
+    environment = {**os.environ, **ENVIRONMENT, "XLA_FLAGS": flags}
+    command = [sys.executable, str(HELPERS / "eight_devices.py")]
+    subprocess.run(command, env=environment, check=True, timeout=300)
 
 
 def test_launched_fits_write_one_run(tmp_path, monkeypatch):

@@ -24,8 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh
 
 from jaxcluster.core import memory, signals, validation
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.core.sparse_input import as_csr, check_rows
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import MetricSpace, as_metric_space, concrete_rows, tiles
@@ -49,6 +51,7 @@ from jaxcluster.ops.neighbors.radius_pairs import (
     band_pairs,
     whole_only,
 )
+from jaxcluster.ops.neighbors.ring import on_ring, radius_counts
 from jaxcluster.ops.precomputed import distance_matrix
 from jaxcluster.types import Array, Bool, Fit, Float, Int, Status
 
@@ -93,6 +96,7 @@ def fit(
     weights: Any = None,
     metric: str | Callable = "euclidean",
     p: float = 2.0,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples by density.
 
@@ -112,6 +116,8 @@ def fit(
         weights: (n_samples,) finite weights; a weight of 2 is the sample twice, a negative one inhibits its neighbors
             from being core samples. None for 1 each. Sums are exact and rounded once to float64.
         metric, p: see `jaxcluster.ops.metric_space.as_metric_space`.
+        mesh: of this process, over whose devices concrete dense samples are spread, for metrics by matrix products:
+            Euclidean, cosine and correlation; None for one device. There weights are None.
 
     Returns:
         `Fit` with a `DBSCANState`, labels (n_samples,) int32 with −1 for noise, steps (rounds of merging, or of
@@ -123,14 +129,17 @@ def fit(
     validation.check_positive("eps", eps)
     validation.check_positive("min_samples", min_samples)
     eps, min_samples = float(eps), float(min_samples)
+    check_own_mesh(mesh, x)
     if scipy.sparse.issparse(x) and isinstance(metric, str) and metric == "precomputed":
         neighborhood = _graph_neighborhoods(distance_matrix(x, symmetric=False), eps)
     else:
         space = as_metric_space(x, metric, p=p, symmetric=False)
         by_blocks = isinstance(space, MetricSpace) and not _prefers_host(space, space.n)
-        neighborhood = space if by_blocks else _mask_neighborhoods(space, eps)
+        neighborhood = space if by_blocks or mesh is not None else _mask_neighborhoods(space, eps)
     weights = None if weights is None else _check_weights(weights, neighborhood.n)
-    if isinstance(neighborhood, MetricSpace):
+    if mesh is not None:
+        core, labels, rounds = _by_ring(space, eps, min_samples, weights, mesh)
+    elif isinstance(neighborhood, MetricSpace):
         core, labels, rounds = _by_block_pairs(neighborhood, eps, min_samples, weights)
     else:
         core, labels, rounds = _breadth_first(neighborhood, min_samples, weights)
@@ -210,9 +219,13 @@ class _Masks(NamedTuple):
     n: int
     rows: Callable[[np.ndarray], np.ndarray]
 
+    def numbered(self, index):
+        """Numbers of some samples and their masks, in tiles."""
+        return ((index[part], self.rows(index[part])) for part in tiles(len(index), self.n))
+
     def masks(self, index):
         """Masks of some samples, in tiles."""
-        return (self.rows(index[part]) for part in tiles(len(index), self.n))
+        return (mask for _, mask in self.numbered(index))
 
     def sums(self, values):
         """(n,) sums of (n,) values over the neighborhoods; without values their sizes."""
@@ -248,14 +261,14 @@ class _Graph(NamedTuple):
         return np.unique(self.ones[index].indices)
 
 
-def _mask_neighborhoods(space, eps):
-    """Neighborhoods in a metric space or by a distance oracle."""
+def _mask_neighborhoods(space, eps, *, stored=True):
+    """Neighborhoods in a metric space or by a distance oracle; with ``stored`` computed once where they are few."""
     if isinstance(space, MetricSpace):
         query = radius_query(space, eps)
         masks = _Masks(space.n, lambda index: neighbor_mask(space.x, index, query))
     else:
         masks = _Masks(space.n, lambda index: space.rows(index) <= eps)
-    if space.n**2 > MASK:
+    if not stored or space.n**2 > MASK:
         return masks
     mask = np.concatenate(list(masks.masks(np.arange(space.n))))
     return _Masks(space.n, mask.__getitem__)
@@ -305,6 +318,35 @@ def _by_block_pairs(space: MetricSpace, eps, min_samples, weights):
     labels, rounds = _merge_clusters(data, core)
     unlabeled = (labels == NO_INDEX) & (data.blocks.index >= 0)
     return core, _number_clusters(data.blocks.rows(_label_border(data, labels, unlabeled), space.n)), rounds
+
+
+def _by_ring(space, eps, min_samples, weights, mesh):
+    """The same as `_by_block_pairs` for samples on a ring of devices; pairs at the radius are decided on the host."""
+    if weights is not None:
+        raise ValueError("weights are not supported with mesh=: their sums are exact on the host only.")
+    ring, n = on_ring(space, mesh), space.n
+    masks, rows = _mask_neighborhoods(space, eps, stored=False), np.arange(n, dtype=np.int32)
+    found = radius_counts(space, ring, eps, np.full(n, NO_INDEX, np.int32))
+    core = found.certain >= min_samples
+    for index, mask in masks.numbered(np.flatnonzero(~core & (found.possible >= min_samples))):
+        core[index] = np.count_nonzero(mask, axis=1) >= min_samples
+    labels, changed, rounds = np.where(core, rows, NO_INDEX), True, 0
+
+    def decided(found, mask):
+        least = found.least.copy()
+        for index, near in masks.numbered(np.flatnonzero(mask & (found.possible_least < least))):
+            least[index] = np.where(near, labels, NO_INDEX).min(axis=1)
+        return least
+
+    while changed:
+        signals.check_stopped()
+        found = radius_counts(space, ring, eps, labels)
+        merged = _propagate(labels, found.least, n)
+        if (merged == labels).all():
+            merged = _propagate(labels, decided(found, core & (found.possible_least < labels)), n)
+        changed = bool((merged != labels).any())
+        labels, rounds = merged, rounds + 1
+    return core, _number_clusters(np.where(core, labels, decided(found, ~core))), rounds
 
 
 def _merge_clusters(data, core):

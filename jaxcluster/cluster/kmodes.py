@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster import kprototypes
 from jaxcluster.cluster.kprototypes.seeding import INITS
@@ -66,6 +67,7 @@ def fit(
     max_steps: Any = 100,
     n_categories: Sequence[int] | None = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster categorical rows around k modes.
 
@@ -84,6 +86,7 @@ def fit(
         n_categories: number of categories of each column, static; None for one more than its largest code. Traced
             codes need it.
         axis_name: the mapped axis over which the rows are spread, inside shard_map.
+        mesh: of this process, over whose devices concrete rows are spread; None for one device.
 
     Returns:
         `Fit` with a `KModesState`, labels (n_samples,) int32, steps, status and the inertia after each step. Status
@@ -107,6 +110,7 @@ def fit(
         max_steps=max_steps,
         n_categories=n_categories,
         axis_name=axis_name,
+        mesh=mesh,
     )
     state = fitted.state
     return fitted._replace(state=KModesState(state.modes, state.inertia, state.weight, state.residual))

@@ -51,6 +51,15 @@ def check_mesh(mesh: Any, x: Any = None) -> Mesh | None:
     return mesh
 
 
+def check_own_mesh(mesh: Any, x: Any = None) -> Mesh | None:
+    """`check_mesh` for methods of one process, whose mesh has no devices of others."""
+    if check_mesh(mesh, x) is not None and mesh.is_multi_process:
+        raise ValueError(
+            "the mesh has devices of other processes, and this method runs in one: pass row_mesh of its own."
+        )
+    return mesh
+
+
 def axis_of(mesh: Mesh | None) -> str | None:
     """Name of the axis of a mesh; None without one."""
     return None if mesh is None else mesh.axis_names[0]

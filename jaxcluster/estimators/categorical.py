@@ -208,7 +208,7 @@ class PrototypeEstimator(ClusterMixin, Estimator):
         return [f"inertia {self.inertia_:.4g}", f"{self.n_iter_} step{'' if self.n_iter_ == 1 else 's'}"]
 
 
-@register("kmodes", objective="sum of mismatches", choices={"init": kmodes.INITS})
+@register("kmodes", objective="sum of mismatches", takes_processes=False, choices={"init": kmodes.INITS})
 @dataclass(eq=False, repr=False)
 class KModes(PrototypeEstimator):
     """k-modes clustering: every column holds categories, and a center is a mode.
@@ -226,6 +226,8 @@ class KModes(PrototypeEstimator):
         max_iter: maximum number of steps of a run; it stops once no label changes.
         verbose: print the inertia of every step after the fit.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features) modes, in the categories of the samples.
@@ -250,6 +252,7 @@ class KModes(PrototypeEstimator):
     max_iter: Any = 100
     verbose: Any = 0
     random_state: Any = None
+    mesh: Any = None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KModes:
         """Cluster the samples.
@@ -279,6 +282,7 @@ class KModes(PrototypeEstimator):
             n_init=self.n_init,
             max_steps=self.max_iter,
             n_categories=category_counts(self._columns),
+            mesh=self.mesh,
         )
         fit = jax.device_get(fit)
         self._set_fit(np.zeros((self.n_clusters, 0)), fit.state.centers, fit, X, table)
@@ -303,6 +307,7 @@ class KModes(PrototypeEstimator):
 @register(
     "kprototypes",
     objective="sum of costs",
+    takes_processes=False,  # codes of categories are numbered in one process
     reported=("inertia_", "gamma_", "n_iter_"),
     choices={"init": kprototypes.INITS},
 )
@@ -329,6 +334,8 @@ class KPrototypes(PrototypeEstimator):
         tol: stop when Σ‖Δc‖² + γ·(changed entries of modes) <= tol × the mean variance of the columns of numbers.
         verbose: print the inertia of every step after the fit.
         random_state: None for fresh entropy, an int, a NumPy RandomState, or a JAX key.
+        mesh: devices over which the samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``; None for
+            one device.
 
     Attributes:
         cluster_centers_: (n_clusters, n_features) means and modes, in the order and the categories of the samples.
@@ -358,6 +365,7 @@ class KPrototypes(PrototypeEstimator):
     tol: Any = 1e-4
     verbose: Any = 0
     random_state: Any = None
+    mesh: Any = None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KPrototypes:
         """Cluster the samples.
@@ -389,6 +397,7 @@ class KPrototypes(PrototypeEstimator):
             tol=self.tol,
             max_steps=self.max_iter,
             n_categories=category_counts(self._columns),
+            mesh=self.mesh,
         )
         fit = jax.device_get(fit)
         self.gamma_ = float(fit.state.gamma)

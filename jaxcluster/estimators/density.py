@@ -38,7 +38,7 @@ def _can_predict(estimator) -> bool:
     return True
 
 
-@register("dbscan")
+@register("dbscan", takes_processes=False)
 @dataclass(eq=False, repr=False)
 class DBSCAN(MetricEstimator):
     """Density-based clustering: clusters of any shape around core samples, and noise between them.
@@ -59,6 +59,8 @@ class DBSCAN(MetricEstimator):
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, n_jobs: as in scikit-learn.
         p: power of "minkowski", at least 1, if ``metric_params`` has none; None for 2.
+        mesh: devices over which dense samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``, for
+            Euclidean and cosine distances; None for one device.
 
     Attributes:
         core_sample_indices_: (n_core,) ascending indices of the core samples.
@@ -87,6 +89,7 @@ class DBSCAN(MetricEstimator):
     leaf_size: Any = 30
     p: Any = None
     n_jobs: Any = None
+    mesh: Any = None
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> DBSCAN:
         """Cluster the samples.
@@ -110,7 +113,7 @@ class DBSCAN(MetricEstimator):
         weights = self._check_signed_weights(sample_weight, X.shape[0])
         metric, p = self._resolve_metric()
         options = {"eps": self.eps, "min_samples": self.min_samples, "weights": weights, "metric": metric, "p": p}
-        fit = dbscan.fit(X, **options)
+        fit = dbscan.fit(X, **options, mesh=self.mesh)
         self.labels_ = np.array(fit.labels)
         self.core_sample_indices_ = np.flatnonzero(fit.state.core)
         components = fit.state.components
@@ -191,6 +194,7 @@ class DBSCAN(MetricEstimator):
 
 @register(
     "optics",
+    takes_processes=False,
     choices={"metric": METRIC_CHOICES, "cluster_method": optics.METHODS},
 )
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -222,6 +226,8 @@ class OPTICS(MetricEstimator):
             ``min_samples``.
         algorithm: "auto", "brute", "kd_tree" or "ball_tree"; the trees accept only some metrics.
         leaf_size, memory, n_jobs: as in scikit-learn.
+        mesh: devices over which dense samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``, for
+            Euclidean and cosine distances; None for one device.
 
     Attributes:
         ordering_: (n_samples,) indices of the samples in the order of the walk.
@@ -259,6 +265,7 @@ class OPTICS(MetricEstimator):
     leaf_size: Any = 30
     memory: Any = None
     n_jobs: Any = None
+    mesh: Any = None
 
     def _check_params(self, n, d):
         super()._check_params(n, d)
@@ -316,6 +323,7 @@ class OPTICS(MetricEstimator):
             p=p,
             method=self.cluster_method,
             eps=self.eps,
+            mesh=self.mesh,
             **by_valleys,
         )
         self.ordering_, self.reachability_, self.core_distances_, self.predecessor_ = fit.state

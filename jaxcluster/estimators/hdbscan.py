@@ -36,6 +36,7 @@ CENTERS = ("centroid", "medoid", "both")
 @register(
     "hdbscan",
     takes_missing=True,
+    takes_processes=False,
     needs={kind: METRIC_NEEDS[kind] for kind in ("sparse", "categories")},
     choices={"metric": METRIC_CHOICES, "cluster_selection_method": hdbscan.METHODS},
 )
@@ -67,6 +68,8 @@ class HDBSCAN(MetricEstimator):
         allow_single_cluster: True if all samples may be one cluster.
         store_centers: "centroid", "medoid" or "both" to have ``centroids_``, ``medoids_``; None for neither.
         p: power of "minkowski", at least 1, if ``metric_params`` has none.
+        mesh: devices over which dense samples of a fit are spread, such as ``jaxcluster.sharding.row_mesh()``, for
+            Euclidean and cosine distances; None for one device.
 
     Attributes:
         labels_: (n_samples,) int32: -1 for noise, -2 for samples with infinity, -3 for samples with NaN.
@@ -112,6 +115,7 @@ class HDBSCAN(MetricEstimator):
     copy: Any = True
     _: KW_ONLY
     p: Any = 2.0
+    mesh: Any = None
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -148,6 +152,7 @@ class HDBSCAN(MetricEstimator):
             metric=gower if self._by_gower else self.metric,
             metric_params=None if self._by_gower else self.metric_params,
             p=self.p,
+            mesh=self.mesh,
         )
         self._publish(fit.state)
         self.status_ = Status(int(fit.status))

@@ -108,6 +108,14 @@ def test_an_empty_cluster_keeps_its_center(blobs, key):
     assert Status(int(fitted.status)) is Status.EMPTY_CLUSTERS
 
 
+def test_a_mesh_changes_nothing_but_rounding(blobs, init, weights, key):
+    x, known = np.float64(blobs.x[:299]) + 1e9, np.where(np.arange(299) < 20, blobs.y[:299], -1)
+    fit = partial(soft_kmeans.fit, key, x, 4, variance=2.0, weights=weights[:299], known=known)
+    single, spread = fit(), fit(mesh=jaxcluster.sharding.row_mesh())
+    np.testing.assert_array_equal(single.labels, spread.labels)
+    np.testing.assert_allclose(single.state.centers - 1e9, spread.state.centers - 1e9, atol=1e-5)
+
+
 def test_variances_may_be_mapped_over(blobs, weights, key):  # the other transformations: test_contracts.py
     def fit(variance):
         return soft_kmeans.fit(key, blobs.x, 4, variance=variance, weights=weights, init=blobs.centers, tol=1e-8)

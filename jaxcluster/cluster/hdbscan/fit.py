@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.hdbscan.row_input import check_finite, check_precomputed, finite_rows, scaled_space
 from jaxcluster.cluster.hdbscan.tree import (
@@ -38,8 +39,9 @@ from jaxcluster.cluster.hdbscan.tree import (
 )
 from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.ops.metric_space import bind_metric_params
-from jaxcluster.ops.neighbors.exact_knn import nearest_rows
+from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
 
@@ -58,6 +60,7 @@ def fit(
     metric: str | Callable = "euclidean",
     metric_params: Mapping[str, Any] | None = None,
     p: float = 2.0,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster samples by density, whatever the density of each cluster.
 
@@ -79,6 +82,8 @@ def fit(
         metric, p: see `ops.metric_space.as_metric_space`; also "seuclidean", "mahalanobis" and SciPy's metrics of
             booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
         metric_params: see `jaxcluster.ops.metric_space.bind_metric_params`.
+        mesh: of this process, over whose devices concrete dense samples are spread for core distances,
+            for metrics by matrix products: Euclidean, cosine and correlation; None for one device.
 
     Returns:
         `Fit` with an `HDBSCANState`, labels (n_samples,) int32 with −1 for noise, −2 for infinite samples and −3 for
@@ -95,13 +100,14 @@ def fit(
     check_sizes(min_cluster_size, min_samples, max_cluster_size)
     check_selection(cluster_selection_method, cluster_selection_epsilon, alpha)
     function, p = bind_metric_params(metric, metric_params, p)
+    check_own_mesh(mesh, x)
     x, finite, labels = _check_input(x, metric)
     scaled = scaled_space(x, function, p)
     space = scaled.space
     min_samples = min_cluster_size if min_samples is None else min_samples
     _check_rows(space.n, min_samples)
     by_edges = isinstance(metric, str) and metric in EDGE_LINKAGE_METRICS
-    tree, core = _spanning_tree(scaled, min_samples, alpha, 1.0 if by_edges else alpha)
+    tree, core = _spanning_tree(scaled, min_samples, alpha, 1.0 if by_edges else alpha, mesh)
     _check_connected(
         tree.weights, core, x, unknown=metric == "precomputed" or callable(metric), min_samples=min_samples
     )
@@ -149,10 +155,10 @@ def _check_input(x, metric):
     return rows
 
 
-def _spanning_tree(scaled, min_samples, alpha, core_alpha):
+def _spanning_tree(scaled, min_samples, alpha, core_alpha, mesh):
     """Minimum spanning tree in Prim's order, and core distances divided by ``core_alpha``."""
     space = scaled.space
-    neighbors = nearest_rows(space, min(space.n, min_samples + NEIGHBORS))
+    neighbors = nearest_rows_over(space, min(space.n, min_samples + NEIGHBORS), mesh)
     core = neighbors[1][:, min_samples - 1] / core_alpha
     # With all weights times alpha the tree is the same, and equal core distances stay equal: no division rounds them.
     lifted = neighbors[1][:, min_samples - 1] * (alpha / core_alpha)

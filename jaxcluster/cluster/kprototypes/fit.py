@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.kprototypes.iteration import (
     MixedPoints,
@@ -45,6 +46,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.matching import category_slots
 from jaxcluster.ops.nearest import tile_size
@@ -119,6 +121,7 @@ def fit(
     max_steps: Any = 100,
     n_categories: Sequence[int] | None = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Cluster rows of numbers and categories around k prototypes.
 
@@ -143,6 +146,7 @@ def fit(
         n_categories: number of categories of each column, static; None for one more than its largest code. Traced
             codes need it.
         axis_name: the mapped axis over which the rows are spread, inside shard_map.
+        mesh: of this process, over whose devices concrete rows are spread; None for one device.
 
     Returns:
         `Fit` with a `KPrototypesState`, labels (n_samples,) int32, steps, status and the inertia after each step.
@@ -151,8 +155,9 @@ def fit(
     Raises:
         ValueError, TypeError: wrong shapes, values or option names, before anything is traced.
     """
-    options = {"gamma": gamma, "weights": weights, "init": init, "n_init": n_init, "tol": tol, "max_steps": max_steps}
-    return fit_framed(key, x, k, codes=codes, **options, n_categories=n_categories, axis_name=axis_name)[0]
+    options = {"gamma": gamma, "weights": weights, "init": init, "n_init": n_init, "tol": tol, "mesh": mesh}
+    options |= {"max_steps": max_steps, "n_categories": n_categories, "axis_name": axis_name}
+    return fit_framed(key, x, k, codes=codes, **options)[0]
 
 
 @signals.keeping_result()
@@ -170,6 +175,7 @@ def fit_framed(
     max_steps: Any,
     n_categories: Any = None,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Fit, Frame]:
     """`fit` for callers that need its frame.
 
@@ -183,9 +189,9 @@ def fit_framed(
     if gamma is not None:
         gamma = validation.check_positive("gamma", gamma, zero=True)
     d = x.shape[1]
-    prepared = prepare_mixed(x, codes, weights, axis_name)
+    prepared = prepare_mixed(x, codes, weights, axis_name, mesh=check_own_mesh(mesh))
     gamma = default_gamma(prepared, d, axis_name) if gamma is None else gamma
-    options = {"gamma": gamma, "init": init, "n_init": n_init, "tol": tol, "max_steps": max_steps}
+    options = {"gamma": gamma, "init": init, "n_init": n_init, "tol": tol, "max_steps": max_steps, "mesh": mesh}
     options |= {"n_categories": n_categories, "axis_name": axis_name}
     solution, unresolved = solve_checked(key, codes, k, prepared, d, **options)
     public = to_public(solution, prepared, gamma)
@@ -195,7 +201,7 @@ def fit_framed(
 
 
 def solve_checked(
-    key, codes, k, prepared: Prepared, d: int, *, gamma, init, n_init, tol, max_steps, n_categories, axis_name
+    key, codes, k, prepared: Prepared, d: int, *, gamma, init, n_init, tol, max_steps, n_categories, axis_name, mesh
 ) -> tuple[Fit, Any]:
     """Solution of prepared rows after a check of the remaining options, in the frame.
 
@@ -208,10 +214,8 @@ def solve_checked(
     tol = validation.check_positive("tol", tol, zero=True)
     validation.check_positive("max_steps", max_steps)
     name, start = check_init(init, k, d, codes.shape[1])
-    runs = check_runs(name, n_init)
-    options = FitOptions(
-        k, name, runs, prepared.unit_weights, history_capacity(max_steps), prepared.narrowed, axis_name
-    )
+    runs, capacity = check_runs(name, n_init), history_capacity(max_steps)
+    options = FitOptions(k, name, runs, prepared.unit_weights, capacity, prepared.narrowed, axis_of(mesh) or axis_name)
     problem = Problem(
         mixed_points(prepared, d, codes),
         category_slots(n_categories),
@@ -221,6 +225,10 @@ def solve_checked(
         means = prepared.frame.enter(start.means) if d else jnp.zeros((k, 0), prepared.points.x.dtype)
         start = jax.lax.stop_gradient(Prototypes(means, jnp.asarray(start.modes, jnp.int32)))
     arguments = key, problem, start, tol, max_steps
+    if mesh is not None:
+        specs = rows_of(mesh)
+        in_specs = (specs.whole, Problem._make([specs.row, specs.whole, specs.whole]), *[specs.whole] * 3)
+        return solve_over_rows(_solve, options, mesh, in_specs, (specs.fit, specs.row), *arguments)
     if not chunks.is_long(runs * step_work(problem.points, k), max_steps, *arguments):
         return _solve(options, *arguments)
 
@@ -359,15 +367,15 @@ def check_runs(name: str, n_init: int | str) -> int:
     return 1 if fixed else runs
 
 
-def prepare_mixed(x, codes, weights, axis_name: str | None = None, frame: Frame | None = None) -> Prepared:
+def prepare_mixed(x, codes, weights, axis_name=None, frame: Frame | None = None, mesh: Mesh | None = None) -> Prepared:
     """Prepared numbers and weights; rows without numbers have one column of zeros, which no cost counts."""
     if x.shape[1]:
         if validation.is_traced(codes) and not validation.is_traced(x):
             x = jnp.asarray(x) + 0 * jnp.sum(codes).astype(jnp.float32)  # traced too, and not padded
-        return prepare(x, weights, axis_name=axis_name, frame=frame)
+        return prepare(x, weights, axis_name=axis_name, frame=frame, mesh=mesh)
     like = codes if validation.is_traced(codes) else np.asarray(codes)
     zeros = like[:, :1] * 0 if like.shape[1] else np.zeros((len(like), 1))
-    return prepare(zeros.astype(np.float32), weights, axis_name=axis_name, frame=frame)
+    return prepare(zeros.astype(np.float32), weights, axis_name=axis_name, frame=frame, mesh=mesh)
 
 
 def mixed_points(prepared: Prepared, d: int, codes) -> MixedPoints:

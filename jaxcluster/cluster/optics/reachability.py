@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.optics.extract import OPTICSState, as_count, check_xi, extract_dbscan, extract_xi
 from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
+from jaxcluster.core.shard import check_own_mesh
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
-from jaxcluster.ops.neighbors.exact_knn import nearest_rows
+from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.types import Fit, Status
 
 METHODS = ("xi", "dbscan")
@@ -55,6 +57,7 @@ def fit(
     xi: float = 0.05,
     min_cluster_size: float | None = None,
     predecessor_correction: bool = True,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Order samples by reachability, and extract clusters of any density from the ordering.
 
@@ -74,6 +77,8 @@ def fit(
         method: "xi" for steep areas of the reachability plot (`extract_xi`), "dbscan" for a cut (`extract_dbscan`).
         eps: cut distance of "dbscan"; None for ``max_eps``.
         xi, min_cluster_size, predecessor_correction: of "xi".
+        mesh: of this process, over whose devices concrete dense samples are spread for core distances,
+            for metrics by matrix products: Euclidean, cosine and correlation; None for one device.
 
     Returns:
         `Fit` with an `OPTICSState`, labels (n_samples,) int32 with −1 for noise, steps (samples), status CONVERGED, and
@@ -95,7 +100,7 @@ def fit(
     space, exponent = rescale_space(space)
     with np.errstate(over="ignore", under="ignore"):  # a radius beyond all distances, or below them
         reach = float(np.ldexp(max_eps, exponent))
-    core = nearest_rows(space, count)[1][:, -1].copy()
+    core = nearest_rows_over(space, count, check_own_mesh(mesh, x))[1][:, -1].copy()
     core[core > reach] = np.inf
     np.around(core, DECIMALS, out=core)
     order = compute_ordering(space, core, reach)

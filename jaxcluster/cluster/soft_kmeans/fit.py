@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxcluster.cluster.gmm import em
 from jaxcluster.cluster.gmm.inference import map_in_place
@@ -32,6 +33,7 @@ from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
+from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops import logsumexp
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import HIGHEST, squared_norms
@@ -117,6 +119,7 @@ def fit(
     tol: Any = 1e-4,
     max_steps: Any = 300,
     axis_name: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Fit:
     """Fit k centers of soft clusters by EM from one initialization.
 
@@ -137,6 +140,7 @@ def fit(
         tol: stop when Σ‖Δc‖² <= tol × the mean variance of the features. Traced.
         max_steps: maximum number of steps. Traced.
         axis_name: the mapped axis over which samples are spread, inside shard_map.
+        mesh: of this process, over whose devices concrete samples are spread; None for one device.
 
     Returns:
         `Fit` with a `SoftKMeansState`, labels (n_samples,) int32 of the nearest center, which are constants for
@@ -153,14 +157,18 @@ def fit(
     validation.check_positive("max_steps", max_steps)
     name, constraints = check_centers(init, None, None, k, x.shape[1])
     known = None if known is None else check_known(known, x.shape[0], k)
-    prepared = prepare(x, weights, axis_name=axis_name)
+    prepared = prepare(x, weights, axis_name=axis_name, mesh=check_own_mesh(mesh, x))
     points, frame = prepared.points, prepared.frame
     known = _padded_known(known, points)
-    static = Static(k, name, history_capacity(max_steps), axis_name)
+    static = Static(k, name, history_capacity(max_steps), axis_of(mesh) or axis_name)
     variance = variance_in_frame(frame, variance, points.x.dtype)
     arguments = key, points, constraints.enter(frame), known, variance, tol, max_steps
     work = 4 * points.x.size * k  # distances, their exponentials and two sums
-    if chunks.is_long(work, max_steps, *arguments):
+    if mesh is not None:
+        specs = rows_of(mesh)
+        in_specs = (specs.whole, specs.row, specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
+        fitted = solve_over_rows(_fit, static, mesh, in_specs, specs.fit, *arguments)
+    elif chunks.is_long(work, max_steps, *arguments):
         shown = partial(prepared.unscale, length=2, weight=1)
         fitted = long_fit(static, *arguments, work=work, max_steps=max_steps, shown=shown)
     else:

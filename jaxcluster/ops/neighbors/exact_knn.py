@@ -107,10 +107,15 @@ def _by_tree(space, k, queries):
         _, index[some] = tree.query(queries[some], k=np.arange(1, count + 1), p=space.power, workers=-1)
 
     chunks.in_parts(search, len(queries), QUERY_WORK)
-    return _sorted(index, minkowski_sums(queries[:, None], space.x[index], space.power), k)
+    return sorted_nearest(index, minkowski_sums(queries[:, None], space.x[index], space.power), k)
 
 
-def _sorted(index, sums, k):
+def sorted_nearest(index, sums, k):
+    """First k of the candidates in each row of (m, c) numbers and sums, by sum and then by number.
+
+    Returns:
+        (m, k) int32 numbers and (m, k) sums.
+    """
     order = np.lexsort((index, sums))[:, :k]
     return np.take_along_axis(index, order, axis=1).astype(np.int32), np.take_along_axis(sums, order, axis=1)
 
@@ -118,7 +123,7 @@ def _sorted(index, sums, k):
 def _by_products(x, k, queries):
     """k nearest rows by float32 matrix products, and float64 sums of the candidates that these leave."""
     home, away = partition(x), partition(queries)
-    columns, unit = np.ascontiguousarray(x.T), _sample_scale(x)
+    columns, unit = np.ascontiguousarray(x.T), sample_scale(x)
     index, sums = np.empty((len(queries), k), np.int32), np.empty((len(queries), k))
 
     def search(start):
@@ -133,7 +138,7 @@ def _by_products(x, k, queries):
     return index, sums
 
 
-def _sample_scale(x):
+def sample_scale(x):
     """Power of two that brings most rows near 1: float32 squares overflow at 1e19, and underflow at 1e-19."""
     some = x[:: -(-len(x) // SAMPLE_ROWS)]
     lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
