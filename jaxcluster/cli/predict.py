@@ -58,6 +58,15 @@ def predict(
             "--transform", panel=opt.OUTPUT, help="Add the codes of a network, or the distances to all centers."
         ),
     ] = False,
+    report: Annotated[
+        Path | None,
+        opt.option(
+            "--report",
+            metavar="FILE",
+            panel=opt.OUTPUT,
+            help="Write a page here, .html: whether the rows are still like those of the run, column by column.",
+        ),
+    ] = None,
     columns: opt.Columns = None,
     row_id: opt.RowId = None,
     na: opt.NA = None,
@@ -79,8 +88,11 @@ def predict(
       jaxcluster predict runs/flowers new.csv --out labels.csv
 
       jaxcluster predict runs/flowers new.csv --out labels.parquet --distances
+
+      jaxcluster predict runs/flowers new.csv --report drift.html
     """
     from jaxcluster.cli import console
+    from jaxcluster.cli.drift import check_page, drift_text
     from jaxcluster.cli.output_dir import claimed_file
     from jaxcluster.cli.row_columns import new_columns
     from jaxcluster.cli.runtime import start
@@ -90,10 +102,12 @@ def predict(
         check_ending(out)
     if any(added.values()) and (out is None or out.suffix == ".npy"):
         raise UserError("--proba, --distances and --transform add columns to a table: pass --out FILE.csv or .parquet.")
-    place = nullcontext() if out is None else claimed_file(out, overwrite=overwrite)
     saved = runs.find_run(model)
+    if report is not None:
+        check_page(report, saved)
+    place, page = (nullcontext() if path is None else claimed_file(path, overwrite=overwrite) for path in (out, report))
     start()
-    with place as claim, console.stages(quiet) as stage:
+    with place as claim, page as page_claim, console.stages(quiet) as stage:
         with stage("load", f"Loading {model}"), user_errors():
             estimator = _load(saved.model)
         with stage("read", f"Reading {data}"), user_errors():
@@ -107,10 +121,13 @@ def predict(
         if claim is not None:
             with claim.file() as path, user_errors():
                 _write(path, runs.row_names(rows) | {"label": labels} | more)
+        if page_claim is not None:
+            with stage("report", "Comparing with the rows of the run"), page_claim.file() as path, user_errors():
+                path.write_text(drift_text(saved.config, estimator, rows, labels), encoding="utf-8")
     printer = console.stdout(quiet)
     _show_counts(printer, rows.name, labels)
-    if out is not None:
-        console.say(printer, f"Written to {out}.", "bold")
+    for path in filter(None, (out, report)):
+        console.say(printer, f"Written to {path}.", "bold")
 
 
 def check_ending(out: Path) -> None:

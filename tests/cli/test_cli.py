@@ -169,7 +169,10 @@ def test_predict_takes_columns_and_scaling_of_the_run(run, estimator, tmp_path):
     expected = estimator.predict(((x - old.mean(0)) / old.std(0)).astype(np.float32))
     assert np.mean(expected == estimator.predict(x)) < 0.9  # or else the scaling would not be seen here
 
-    result = call("predict", run, new, "--out", tmp_path / "labels.csv")
+    result = call("predict", run, new, "--out", tmp_path / "labels.csv", "--report", tmp_path / "drift.html")
+    shown = (tmp_path / "drift.html").read_text()
+    assert all(f'<th scope="row">{name}</th>' in shown for name in NAMES)
+    assert "far from every center" in shown
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.csv"), expected)
     for cluster, count in enumerate(np.bincount(expected)):
         assert f"{cluster}{count:7}" in result.stdout
