@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ DOMINANT_SHARE, MISSING_SHARE, REPEATED_SHARE = 0.5, 0.05, 0.05
 """Shares of the variance, of the cells of a column and of the rows from which a reader is warned."""
 
 MOST_NAMES = 8
+
+MOST_CORRELATED, MAX_PAIRED, SAME = 12, 300, 0.99
+"""Columns in the table of correlations, columns whose pairs are looked at, and the correlation of equal ones."""
 
 
 class Line(NamedTuple):
@@ -61,7 +65,7 @@ def data_page(run: ReportContext) -> tuple[str, str]:
     if table.width > len(table.order):
         note += f"Shown are the {len(table.order)} of {table.width:,} columns in which the clusters differ most. "
     lines = [_line(table, name) for name in table.order]
-    return note.strip(), content + tables.cells_table("Columns", HEADS, lines)
+    return note.strip(), content + tables.cells_table("Columns", HEADS, lines) + correlations(table)
 
 
 HEADS = ("column", "kind", "missing", "distinct", "least", "median", "most", "distribution")
@@ -91,6 +95,7 @@ def alerts(run: ReportContext, rows: np.ndarray) -> list[str]:
                 f"{title(int(np.flatnonzero(varies)[variance.argmax()]))} holds {share:.1%} of the variance of all "
                 "columns as they were clustered: by Euclidean distances it decides most."
             )
+    sentences += _equal_columns(x[:, varies], [title(j) for j in np.flatnonzero(varies)], run)
     holes = np.isnan(x).mean(axis=0)
     if (holes > MISSING_SHARE).any():
         worst = np.argsort(-holes, kind="stable")[:MOST_NAMES]
@@ -106,6 +111,62 @@ def _by_euclidean_distances(run: ReportContext) -> bool:
     """False where units of the columns do not matter: components of a mixture stretch along with them."""
     stretched = run.components is not None and run.components.covariance_type != "spherical"
     return run.metric == "euclidean" and not stretched
+
+
+def _equal_columns(x: np.ndarray, names: Sequence[str], run: ReportContext) -> list[str]:
+    """Sentences on pairs of columns that say almost the same, which counts twice in a distance."""
+    if run.dataset.image_shape is not None or not 2 <= len(names) <= MAX_PAIRED:
+        return []
+    values = correlation(x)
+    pairs = [(abs(values[i, j]), names[i], names[j]) for i, j in combinations(range(len(names)), 2)]
+    pairs = sorted((each for each in pairs if each[0] > SAME), reverse=True)[:MOST_NAMES]
+    if not pairs:
+        return []
+    shown = listing([f"{one} and {other} ({value:.3f})" for value, one, other in pairs])
+    return [f"Columns that say almost the same, by their correlation: {shown}. In distances they count twice."]
+
+
+def correlation(x: np.ndarray) -> np.ndarray:
+    """(n_features, n_features) Pearson correlations, a missing cell as the mean of its column; 0 for a constant column.
+
+    >>> correlation(np.array([[0.0, 0.0, 5.0], [1.0, -2.0, 5.0], [np.nan, -1.0, 5.0]])).round(2).tolist()
+    [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    x = np.asarray(x, np.float64)
+    low, high = np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0)
+    half = np.nan_to_num(high / 2 - low / 2)
+    # In units of the range: squares of large numbers would overflow.
+    x = (x / 2 - low / 2) / np.where(half > 0, half, 1)
+    seen = np.isfinite(x)
+    means = np.where(seen, x, 0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    x = np.where(seen, x - means, 0)
+    length = np.sqrt(np.sum(x**2, axis=0))
+    x = x / np.where(length > 0, length, 1)
+    return np.clip(x.T @ x, -1, 1)
+
+
+def correlations(table: Readable) -> str:
+    """Table of the correlations of the columns of numbers, shaded by their size; empty for fewer than two."""
+    names = [name for name in table.order if name in table.numbers][:MOST_CORRELATED]
+    if len(names) < 2:
+        return ""
+    values = correlation(np.column_stack([table.numbers[name] for name in names]))
+    head = "".join(f'<th scope="col" class="number">{html.escape(name)}</th>' for name in names)
+    lines = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(
+            f'<td class="number" style="background:rgb(var(--heat) / {0.62 * abs(value):.2f})">{value:.2f}</td>'
+            for value in line
+        )
+        + "</tr>"
+        for name, line in zip(names, (values.round(2) + 0.0).tolist(), strict=True)
+    )
+    few = "" if len(names) == len(table.numbers) else f" of {len(names)} columns"
+    return (
+        '<div class="scroll fit card" role="region" tabindex="0" aria-label="Correlations"><table class="grid">'
+        f"<caption>Pearson correlations{few}; darker is stronger, of either sign</caption>"
+        f'<thead><tr><th scope="col">column</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )
 
 
 def _line(table: Readable, name: str) -> Line:
@@ -154,9 +215,15 @@ def _share(share: float) -> str:
     return "—" if share == 0 else f"{share:.1%}"
 
 
-def histogram(counts: Sequence[int] | np.ndarray, alt: str) -> str:
-    """A histogram as a small SVG: a bar for each count, and a hairline where a bar would be too low to be seen."""
-    top, width, height = max(1, int(np.max(counts))), 4, 26
+def histogram(counts: Sequence[int] | np.ndarray, alt: str, *, top: int | None = None) -> str:
+    """A histogram as a small SVG: a bar for each count, and a hairline where a bar would be too low to be seen.
+
+    Args:
+        counts: of each bar.
+        alt: description for those who do not see it.
+        top: count of a bar as high as the picture; None for the largest.
+    """
+    top, width, height = top or max(1, int(np.max(counts))), 4, 26
     tall = [max(1.0, height * int(count) / top) for count in counts]
     bars = (f"M{i * width} {height}v-{each:.1f}h{width - 1}v{each:.1f}z" for i, each in enumerate(tall) if counts[i])
     path = "".join(bars)

@@ -11,6 +11,7 @@ from jaxcluster import plots
 from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.plots.style import match_classes
 from jaxcluster.report import tables
+from jaxcluster.report.boxes import box_plots
 from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
 from jaxcluster.report.data_page import data_page
 from jaxcluster.report.exploration import View
@@ -163,7 +164,7 @@ def profiles(run: ReportContext) -> str:
     matches = {}
     if run.dataset.y is not None:
         matches = {cluster: name for name, cluster in match_classes(np.asarray(run.dataset.y), run.labels).items()}
-    content = as_html(run.profile, matches, selectable=True)
+    content = as_html(run.profile, matches, selectable=True) + box_plots(run)
     return section("What the clusters are", f"{html.escape(headline(run.profile))} {note}", content, fold=True)
 
 
