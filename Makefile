@@ -13,7 +13,7 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
 # Compiling takes most of the time of the small fits of the documentation; a fast compiler suffices for them.
 FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
 
-.PHONY: help demo docs figures test notebooks lint types format bench bench-table clean
+.PHONY: help demo docs links figures test notebooks lint types format bench bench-table clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,7 +22,8 @@ help:
 	@echo "make notebooks    run the notebooks from top to bottom"
 	@echo "make figures      make the pictures of the documentation, by the scripts of examples/ (FIGURES=--quick)"
 	@echo "make docs         run the code of README, pages and docstrings; build the site into docs/_build/html"
-	@echo "make lint         check style and formatting; make format mends what it can"
+	@echo "make links        follow the links of the documentation to the outside, where there is a network"
+	@echo "make lint         check style, formatting and spelling; make format mends what it can"
 	@echo "make types        check the types of the package"
 	@echo "make bench        time jaxcluster beside its peers (BENCH='--only lloyd* --repeats 3')"
 	@echo "make bench-table  write the tables of README and bench/README from bench/results"
@@ -51,9 +52,14 @@ docs: $(VENV)/.test figures
 	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "Documentation: $(CURDIR)/docs/_build/html/index.html"
 
+# Not part of make docs: a site that is down, or no network, is no fault of a change.
+links: $(VENV)/.docs
+	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -q -b linkcheck -d docs/_build/doctrees docs docs/_build/links
+
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/typos
 
 types: $(VENV)/.test
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python

@@ -20,6 +20,9 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Commands of browsers that speak the protocol."""
 
+REQUIRED = "JAXCLUSTER_REQUIRES_BROWSER"
+"""Variable that makes a missing browser a failure: where it is set, no test may skip unseen."""
+
 PATIENCE_S = 60
 """Seconds after which a browser that does not answer fails the test."""
 
@@ -116,10 +119,11 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """A browser with an empty profile in a folder; skips the test where none is installed."""
+    """A browser with an empty profile in a folder; without one the test skips, or fails where `REQUIRED` is set."""
     command = next(filter(None, map(shutil.which, NAMES)), None)
     if command is None:
-        pytest.skip(f"no browser is installed: one of {', '.join(NAMES)} draws the page")
+        message = f"no browser is installed: one of {', '.join(NAMES)} draws the page"
+        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(message)
     own, to = os.pipe()
     answers, theirs = os.pipe()
     # The protocol is spoken on descriptors 3 and 4. Copies far above them do not overwrite each other there.
