@@ -43,6 +43,9 @@ MAX_MOMENT_ROWS, MAX_MOMENTS = 2_000, 16
 MAX_TEXT = 80
 """Characters of a name or a word; longer ones are cut."""
 
+TEXT_BYTES = 300_000
+"""Bytes of the names of all rows, and of the words of all columns; longer ones are cut further."""
+
 TSNE_ROWS = 2_500
 """Rows up to which t-SNE is drawn unasked: for more it takes longer than most fits."""
 
@@ -122,7 +125,7 @@ def payload(run: ReportContext, view: View, orders: Mapping[str, np.ndarray]) ->
     labels = np.array([index[name] for name in run.labels[rows].tolist()])
     data: dict[str, Any] = {
         "idName": "row" if run.dataset.ids is None else _cut(run.dataset.id_name or "id"),
-        "ids": None if run.dataset.ids is None else [_cut(each) for each in np.asarray(run.dataset.ids)[rows].tolist()],
+        "ids": None if run.dataset.ids is None else cut_to(np.asarray(run.dataset.ids)[rows].tolist(), TEXT_BYTES),
         "rows": _encoded(rows, "<u4"),
         "labels": _encoded(labels, "<u2"),
         "clusters": _clusters(run, names),
@@ -161,6 +164,21 @@ def _by_use(run: ReportContext, view: View) -> list[Plane]:
 def _cut(name: Any) -> str:
     text = str(name)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def cut_to(names: Sequence[Any], most_bytes: int) -> list[str]:
+    """Names as text, all cut to one length where they would take more bytes on the page; 8 characters always stay.
+
+    >>> cut_to(["a short one", "another that is long"], 30), cut_to(["abc", 1.5], 10)
+    (['a short one', 'another that i…'], ['abc', '1.5'])
+    """
+    texts = [_cut(each) for each in names]
+    # Signs that an HTML parser could take for markup are written with 6 bytes each.
+    sizes = [len(each.encode(errors="replace")) + 5 * sum(map(each.count, "<>&")) for each in texts]
+    if sum(sizes) <= most_bytes:
+        return texts
+    most = max(8, round(most_bytes / sum(sizes) * sum(map(len, texts)) / len(texts)))
+    return [each if len(each) <= most else each[: most - 1] + "…" for each in texts]
 
 
 def _encoded(values: Any, dtype: str) -> str:
@@ -237,7 +255,7 @@ def _columns(run: ReportContext, rows: np.ndarray) -> list[dict[str, Any]]:
     columns = []
     for name in table.order:
         if name in table.words:
-            words, codes = _coded_words(table.words[name])
+            words, codes = _coded_words(table.words[name], TEXT_BYTES // len(table.words))
             columns.append({"name": _cut(name), "kind": "word", "words": words, "data": _encoded(codes, "<u2")})
             continue
         cells = table.numbers[name]
@@ -249,7 +267,7 @@ def _columns(run: ReportContext, rows: np.ndarray) -> list[dict[str, Any]]:
     return columns
 
 
-def _coded_words(column: np.ndarray) -> tuple[list[str], np.ndarray]:
+def _coded_words(column: np.ndarray, most_bytes: int) -> tuple[list[str], np.ndarray]:
     """Words of a column as numbers.
 
     Returns:
@@ -262,7 +280,7 @@ def _coded_words(column: np.ndarray) -> tuple[list[str], np.ndarray]:
     rank[order] = np.arange(1, len(words) + 1)
     codes = np.zeros(len(column), np.int64)
     codes[known] = rank[code.ravel()]
-    return [_cut(words[i]) for i in order], codes
+    return cut_to([words[i] for i in order], most_bytes), codes
 
 
 def decimals(known: np.ndarray) -> int | None:

@@ -201,6 +201,18 @@ def test_extreme_sizes_have_an_explorer(tmp_path, n, d, k):
     assert len(source) < 2_000_000
 
 
+def test_long_texts_are_cut_to_a_size(rows, labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(exploration, "TEXT_BYTES", 3_000)
+    long = np.array([f"{i} " + "<é>" * 40 for i in range(N)])
+    dataset = Dataset("d", rows, None, None, None, (), long, "id")
+    table = {"a": long, "b": long, "c": rows[:, 0]}
+    path = write_report(tmp_path / "r.html", dataset=dataset, labels=labels, table=table, **OPTIONS)
+    data = explored(path.read_text(encoding="utf-8"))
+    for words, most in ((data["ids"], 3_000), (data["columns"][0]["words"], 1_500)):
+        assert sum(len(each.encode()) + 10 * each.count("<") for each in words) < 1.2 * most + 20 * N
+        assert {int(each.split()[0]) for each in words} == set(range(N))
+
+
 def test_many_rows_are_sampled_and_said(tmp_path, monkeypatch):
     monkeypatch.setattr(exploration, "MAX_ROWS", 100)
     x = np.random.default_rng(0).normal(size=(700, 2))
