@@ -7,6 +7,7 @@ it is done, and docs/reliability.md is written from all records, so that a long 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs = chosen(options.only)
     except ValueError as error:
         parser.error(str(error))
+    # A shell in the background lets its processes ignore Ctrl-C, and so would those that are started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if options.missing:
         known = {(record["case"], record["data"]) for record in published(read(FOLDER))}
         pairs = [pair for pair in pairs if pair not in known]

@@ -77,6 +77,9 @@ def many_shapes(bench: Bench, name: str) -> Iterator[Trial]:
         yield Trial("crashed", f"{name}: exit {done.code}, {done.stderr[-1000:]!r}")
         return
     measured = json.loads(done.stdout)
+    if measured["shapes"] < min(bench.shapes, 2 * EARLY):
+        print(f"{name}: {measured['shapes']} shapes say nothing: raise --minutes", file=sys.stderr, flush=True)
+        return
     early, late = measured["early_bytes"], measured["late_bytes"]
     report = (
         f"{name}, {measured['shapes']:,} shapes: {measured['maps']:,} maps at most, {early / 1e6:,.0f} MB at first, "

@@ -14,7 +14,7 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 """Raised by the parser for wrong words on the command line; its module depends on the version of typer. For type
 checkers it is a subclass of it."""
 
-CORRECTABLE = (ValueError, TypeError, OSError, MemoryError)
+CORRECTABLE = (ValueError, TypeError, OSError, MemoryError, OverflowError)
 """Errors that readers, checks and fits raise for wrong arguments, wrong data and missing files."""
 
 SPELLINGS = {

@@ -266,6 +266,8 @@ def _claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
     beside = place.with_name(f".{short_name(place.name)}.jaxcluster")
     parents = [parent for parent in place.parents if not parent.exists()]
     lock = Lock(beside / "lock")
+    if beside.is_symlink():  # what lies where it leads to would be cleared
+        raise UserError(f"{out} cannot be written to: {beside} is a link. Remove it, or name another place.")
 
     def clear() -> None:
         for entry in (*beside.glob("new*"), *([beside / "old"] if place.exists() else [])):

@@ -33,6 +33,9 @@ FILES = {
 }
 """Files in the folder of a sweep, and their purpose."""
 
+MOST_KS = 1000
+"""Numbers of clusters of a part of a list, at most: each is a fit."""
+
 AS_FIT = "as --help of fit with the method has it"
 
 OPTIONS = {
@@ -177,7 +180,7 @@ def parse_ks(text: str) -> list[int]:
     ([2, 3, 4, 5], [2, 6, 10], [2, 3, 9])
 
     Raises:
-        UserError: anything else, or a number below 1.
+        UserError: anything else, a number below 1, or too many numbers.
     """
     ks: set[int] = set()
     for part in text.split(","):
@@ -188,6 +191,8 @@ def parse_ks(text: str) -> list[int]:
         if not 1 <= len(bounds) <= 3 or min(bounds) < 1:
             raise UserError(f"--k {text!r} must be like 2:15 or 2,4,8: numbers of clusters, at least 1.")
         start, stop, step = (*bounds, bounds[0], 1)[:3] if len(bounds) == 1 else (*bounds, 1)[:3]
+        if (stop - start) // step >= MOST_KS or len(ks) >= MOST_KS:  # of a set that memory may not hold
+            raise UserError(f"--k {text!r} has more than {MOST_KS:,} numbers of clusters. Name fewer, or every tenth.")
         ks.update(range(start, stop + 1, step))
     if not ks:
         raise UserError(f"--k {text!r} holds no number: write the lesser one first, as in 2:15.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -137,6 +138,8 @@ def check_partial(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to begin where checkpoints would be lost, and to resume where there are none. Writes nothing."""
     folder = partial_folder(out)
     # A command that is killed while it writes SETTINGS leaves a temporary file of this name, and no checkpoints.
+    if not folder.is_dir() and os.path.lexists(folder):
+        raise UserError(f"{folder} is in the way of checkpoints, and no folder. Name another --out.")
     if not folder.exists() or all(entry.name.startswith(f".{SETTINGS}.") for entry in folder.iterdir()):
         if resume:
             raise UserError(f"--resume finds nothing to go on from: there is no {folder}. Leave it out to start.")

@@ -34,12 +34,18 @@ State = TypeVar("State", bound=LoopState)
 DEFAULT_CAPACITY = 512
 """Least length of a history."""
 
+MAX_CAPACITY = 1 << 20
+"""Greatest length of a history: one is a part of every program, however few steps are taken."""
+
 
 def history_capacity(max_steps) -> int:
-    """Static length of a history: a power of two, so that another ``max_steps`` rarely compiles another program."""
+    """Static length of a history: a power of two, so that another ``max_steps`` rarely compiles another program.
+
+    Steps beyond `MAX_CAPACITY` are taken, and not recorded.
+    """
     if isinstance(max_steps, Tracer):
         return DEFAULT_CAPACITY
-    return max(DEFAULT_CAPACITY, 1 << (int(max_steps) - 1).bit_length())
+    return min(MAX_CAPACITY, max(DEFAULT_CAPACITY, 1 << (int(max_steps) - 1).bit_length()))
 
 
 def status_of(residual: Float[Array, ""], tol) -> Int[Array, ""]:

@@ -13,6 +13,7 @@ from command_line import K, call, read_json, standardized_rows, write_flowers
 
 import jaxcluster
 from jaxcluster import model_selection
+from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.sweep import parse_ks
 from jaxcluster.cli.sweep_results import gmm_result
 
@@ -33,6 +34,11 @@ def scaled() -> np.ndarray:
 )
 def test_numbers_of_clusters(text, ks):
     assert parse_ks(text) == ks
+
+
+def test_more_numbers_than_anyone_tries_are_refused():
+    with pytest.raises(UserError, match="more than 1,000 numbers of clusters"):
+        parse_ks("2:100000000000")
 
 
 def test_a_sweep_finds_the_number_of_clusters(flowers, scaled, tmp_path):

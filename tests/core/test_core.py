@@ -76,7 +76,7 @@ def test_trace_agrees_with_iterate_and_differentiates():
     assert gradient == 0.125
 
 
-@pytest.mark.parametrize(("max_steps", "capacity"), [(1, 512), (300, 512), (512, 512), (513, 1024)])
+@pytest.mark.parametrize(("max_steps", "capacity"), [(1, 512), (300, 512), (512, 512), (513, 1024), (10**12, 1 << 20)])
 def test_history_capacity_hardly_ever_changes(max_steps, capacity):
     assert history_capacity(max_steps) == capacity
 

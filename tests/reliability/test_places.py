@@ -17,6 +17,7 @@ import jaxcluster as jc
 from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.output_dir import claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
+from jaxcluster.cli.training import check_partial
 from jaxcluster.core import atomic
 
 FIT = ("fit", "kmeans")
@@ -250,6 +251,20 @@ def test_places_that_are_none(folder, tmp_path):
     (tmp_path / "pipe.csv").symlink_to(tmp_path / "pipe")
     assert "is a pipe, a socket or a device" in refuse(*labels, tmp_path / "pipe.csv")
     assert "cannot be written to" in refuse(*fit(folder, "/proc/run"))
+
+
+def test_a_link_beside_a_place_is_not_cleared(folder, tmp_path):
+    (tmp_path / "mine" / "new").mkdir(parents=True)
+    (tmp_path / ".run.jaxcluster").symlink_to(tmp_path / "mine")
+    assert ".run.jaxcluster is a link" in refuse(*fit(folder, tmp_path / "run"))
+    assert (tmp_path / "mine" / "new").is_dir()
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("run.partial")])
+def test_checkpoints_whose_folder_is_none(tmp_path, make):
+    make(tmp_path / "run.partial")
+    with pytest.raises(UserError, match="run.partial is in the way of checkpoints"):
+        check_partial(tmp_path / "run", resume=False, overwrite=True)
 
 
 def test_data_that_are_no_file(tmp_path):
