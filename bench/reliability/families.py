@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 import scipy.sparse
 
 import jaxcluster as jc
-from jaxcluster.core import signals
+from jaxcluster.core import chunks, signals
 
 LONG: dict[str, Any] = {"tol": 0, "max_iter": 20_000, "random_state": 0}
 STARTS: dict[str, Any] = {"n_init": 1000, "max_iter": 20_000, "random_state": 0}
@@ -163,15 +164,31 @@ class Answer(NamedTuple):
     cpu_seconds: float
 
 
-def press(run: Callable[[], Any], after: float, ask: str) -> Answer:
+@contextmanager
+def _asking(name: str, begun: threading.Event) -> Iterator[None]:
+    """Context in which an event is set once a loop asks for signals, by a function of `jaxcluster.core.signals`."""
+    original = getattr(signals, name)
+
+    def ask() -> Any:
+        begun.set()
+        return original()
+
+    setattr(signals, name, ask)
+    try:
+        yield
+    finally:
+        setattr(signals, name, original)
+
+
+def press(run: Callable[[], Any], after: float, begun: threading.Event) -> Answer:
     """Call a function, send this process a SIGINT, and time the answer.
 
     Args:
         run: the function.
-        after: seconds from the first time on that its loop asks for signals.
-        ask: the function of `jaxcluster.core.signals` by which the loop asks.
+        after: seconds from the event on.
+        begun: set once the loop has begun.
     """
-    sent, begun, original = [], threading.Event(), getattr(signals, ask)
+    sent = []
 
     def send() -> None:
         if begun.wait(PATIENCE_SECONDS):
@@ -179,12 +196,7 @@ def press(run: Callable[[], Any], after: float, ask: str) -> Answer:
             sent.extend((time.perf_counter(), time.process_time()))
             os.kill(os.getpid(), signal.SIGINT)
 
-    def asked() -> Any:
-        begun.set()
-        return original()
-
     signals._last_press = -9e9  # as if the fit before had ended long ago
-    setattr(signals, ask, asked)
     threading.Thread(target=send, daemon=True).start()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -192,7 +204,6 @@ def press(run: Callable[[], Any], after: float, ask: str) -> Answer:
             outcome = _checked(run(), any("Ctrl-C ended the fit" in str(each.message) for each in caught))
         except KeyboardInterrupt:
             outcome = "raised"
-    setattr(signals, ask, original)
     if not sent:
         return Answer("ended before the signal", 0.0, 0.0)
     clean = signals.stop_requested() is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -218,7 +229,13 @@ def main(name: str, seed: int) -> dict[str, Any]:
     family, moments = FAMILIES[name], random.Random(seed)
     x = np.random.default_rng(0).normal(size=(family.n, family.d)).astype(np.float32) * 3
     ask = "check_stopped" if family.raises else "interrupted"
-    answers = [press(lambda: family.run(x), moments.uniform(0.2, 2.0), ask) for _ in range(2)]
+    answers = []
+    for _ in range(2):
+        begun = threading.Event()
+        # A source is read several times for the first centers, when there is no result yet: its steps are told of.
+        steps = chunks.watching(lambda _, begun=begun: begun.set(), short=False)
+        with steps if family.unit and not family.raises else _asking(ask, begun):
+            answers.append(press(lambda: family.run(x), moments.uniform(0.2, 2.0), begun))
     return {"family": name, "raises": family.raises, "answers": [answer._asdict() for answer in answers]}
 
 

@@ -11,6 +11,9 @@ from bench.records import RESULTS, published, read
 from bench.reliability.trial import VERDICTS
 from bench.table import _lines, _origin, replaced, size
 
+WHOLE = "generated"
+"""The part of a record that is of a whole kind."""
+
 FOLDER, PAGE = RESULTS / "reliability", ROOT / "docs" / "reliability.md"
 
 
@@ -51,9 +54,16 @@ def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, Counter[str]]:
     return kinds
 
 
+def latest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The latest record of each part; one of a whole kind, as they were once written, where its parts have none."""
+    chosen = published(records)
+    divided = {record["case"] for record in chosen if record["data"] != WHOLE}
+    return [record for record in chosen if record["data"] != WHOLE or record["case"] not in divided]
+
+
 def write_page() -> None:
     """Puts the latest record of each part into the docs."""
-    records = published(read(FOLDER))
+    records = latest(read(FOLDER))
     shapes, services = (
         [record for record in records if record["case"] == kind] for kind in ("many shapes", "a service")
     )

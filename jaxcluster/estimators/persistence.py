@@ -20,7 +20,7 @@ import safetensors.numpy
 import scipy.sparse
 
 import jaxcluster
-from jaxcluster.core.atomic import replace_dir
+from jaxcluster.core.atomic import replace_dir, short_name
 from jaxcluster.estimators.registry import ESTIMATORS
 from jaxcluster.estimators.serialization import Arrays, decode, encode
 from jaxcluster.types import Status
@@ -91,7 +91,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         ValueError: a parameter that was set after the fit, with which the model could not be loaded.
         FileExistsError: ``path`` exists and is not a saved model.
     """
-    folder = Path(path).resolve()
+    folder = Path(os.path.realpath(path))
     name = ESTIMATORS.name_of(estimator)
     if name is None:
         raise TypeError(
@@ -352,7 +352,7 @@ def _replace_folder(folder, files):
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A random name: two processes that save to one path do not write to the same folder.
     mark = secrets.token_hex(4)
-    fresh, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("new", "old"))
+    fresh, old = (folder.with_name(f".{short_name(folder.name)}.{mark}.{kind}") for kind in ("new", "old"))
     fresh.mkdir()
     try:
         for name, payload in files.items():

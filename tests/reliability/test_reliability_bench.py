@@ -67,6 +67,10 @@ def test_changed_models_are_refused_or_whole(tmp_path):
 def test_the_page_has_a_row_of_all_parts():
     made = {"case": "kills", "counts": {"survived": 2}}
     assert page.totals([made | {"data": "kmeans"}, made | {"data": "gmm"}]) == {"kills": {"survived": 4}}
+    same = {"provenance": {"quick": False, "platform": "cpu", "device": "a", "cores": 2}}
+    whole, part = ({**made, **same, "data": data} for data in ("generated", "kmeans"))
+    assert page.latest([whole]) == [whole]
+    assert page.latest([whole, part]) == [part]
     measured = {"estimator": "gmm", "shapes": 1000, "maps": 9, "early_bytes": 1e8, "late_bytes": 2e8}
     table = page.shapes_markdown([{"measured": [measured]}])
     assert table.splitlines()[-1] == "| `gmm` | 1,000 | 9 | 100 MB | 200 MB |"

@@ -192,6 +192,12 @@ def test_a_place_of_a_run_is_neither_saved_nor_loaded(blobs, tmp_path):
         load(tmp_path / "model")
 
 
+def test_a_name_as_long_as_a_disk_takes_it(saved, tmp_path):
+    load(saved / "kmeans").save(tmp_path / ("m" * 250))
+    load(tmp_path / ("m" * 250)).save(tmp_path / ("m" * 250))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m" * 250]
+
+
 def test_model_saved_again_while_it_is_loaded(model, saved, monkeypatch, blobs):
     read_arrays = persistence._read_arrays
 
