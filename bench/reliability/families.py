@@ -91,9 +91,9 @@ FAMILIES: dict[str, Family] = {
         lambda x: jc.MiniBatchKMeans(100, **(STARTS | {"n_init": 1}), max_no_improvement=None).fit(x)
     ),
     "bisecting k-means": Family(lambda x: jc.BisectingKMeans(200, **STARTS).fit(x)),
-    "balanced k-means": Family(lambda x: jc.BalancedKMeans(50, **STARTS).fit(x)),
+    "balanced k-means": Family(lambda x: jc.BalancedKMeans(20, **STARTS).fit(x), n=3000),
     "constrained k-means": Family(
-        lambda x: jc.ConstrainedKMeans(50, **STARTS).fit(x, must_link=[(0, 1), (2, 3)]),
+        lambda x: jc.ConstrainedKMeans(20, **STARTS).fit(x, must_link=[(0, 1), (2, 3)]), n=3000
     ),
     "k-medoids": Family(lambda x: jc.KMedoids(100, init="random", **STARTS).fit(x), n=3000),
     "CLARA": Family(lambda x: jc.KMedoids(20, method="clara", **STARTS).fit(x)),
