@@ -331,9 +331,9 @@ def _fit(static, key, points, constraints, tol, max_steps):
 def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
     """`_fit` of concrete samples, one start after the other, which Ctrl-C can end."""
     points, samples = _compiled_samples(static, points)
-    run = partial(_run_in_chunks, static, samples, constraints, tol, max_steps, shown=shown)
-    fitted = chunks.best_of_starts(run, key, static.runs)
-    return _compiled_finish(static, fitted, points, samples.norms, constraints)
+    end = chunks.End(_compiled_finish, static, points, samples.norms, constraints)
+    run = partial(_run_in_chunks, static, samples, constraints, tol, max_steps, shown=shown, end=end)
+    return end(chunks.best_of_starts(run, key, static.runs))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -392,14 +392,14 @@ def run_in_chunks(key: KeyArray, points: Points, k: int, *, active=None) -> Fit:
     return _run_in_chunks(static, samples, CenterConstraints(active=active), 1e-4, 300, key)
 
 
-def _run_in_chunks(static, samples, constraints, tol, max_steps, key, shown=None):
+def _run_in_chunks(static, samples, constraints, tol, max_steps, key, **watched):
     """`_run` of concrete samples."""
     centers = constraints.initial
     if centers is None:
         options = {"active": constraints.active, "frozen": constraints.frozen}
         centers = seed_in_chunks(key, samples.points, static.k, init=static.init, **options)
     limits = {"tol": tol, "max_steps": max_steps, "capacity": static.capacity}
-    return lloyd_run.run_in_chunks(centers, samples, constraints, **limits, options=static.lloyd, shown=shown)
+    return lloyd_run.run_in_chunks(centers, samples, constraints, **limits, options=static.lloyd, **watched)
 
 
 def _run(static, samples, constraints, tol, max_steps, key):

@@ -60,9 +60,16 @@ def run_in_chunks(
     options: LloydOptions,
     absolute: bool = False,
     shown: Callable[..., Any] | None = None,
+    end: chunks.End | None = None,
 ) -> Fit:
-    """`run` of concrete arrays; the arguments are those of `run`, and ``shown`` that of `chunks.resume`."""
+    """`run` of concrete arrays.
+
+    The arguments are those of `run`, ``shown`` that of `chunks.resume`, and ``end`` what the caller calls with the fit.
+    """
     fit, limit = _compiled_start(options, capacity, absolute, centers, samples, constraints, tol)
+    fitted = chunks.compile_ahead(_compiled_last_step, fit, limit, max_steps)
+    if end is not None:
+        end.compile(fitted)
     step = chunks.bind(_step, options, samples, constraints)
     work = step_work(samples, centers.shape[0])
     fit = chunks.resume(step, fit, tol=limit, max_steps=max_steps, work=work, shown=shown)

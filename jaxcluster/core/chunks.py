@@ -140,6 +140,41 @@ def resume(
     return fit
 
 
+def compile_ahead(program: Any, *arguments: Any) -> Any:
+    """Compile a jitted program that will be called later: who presses Ctrl-C must not wait for the compiler.
+
+    Args:
+        program: made by `jax.jit`.
+        arguments: of the call, or their shapes.
+
+    Returns:
+        The shapes of its result, which may be arguments of the next program.
+    """
+    program.lower(*arguments).compile()
+    return program.eval_shape(*arguments)
+
+
+class End:
+    """Last part of a fit, which is compiled before its loop.
+
+    Args:
+        program: (static, fit, *operands) -> result, made by `jax.jit`.
+        static: hashable options.
+        operands: what the program takes besides the fit.
+    """
+
+    def __init__(self, program: Any, static: Any, *operands: Any) -> None:
+        self._program, self._static, self._operands = program, static, operands
+
+    def __call__(self, fit: Fit) -> Any:
+        """The result."""
+        return self._program(self._static, fit, *self._operands)
+
+    def compile(self, fit: Any) -> Any:
+        """Compile it by a fit before its first step, or by the shapes of one; returns the shapes of the result."""
+        return compile_ahead(self._program, self._static, fit, *self._operands)
+
+
 def tell(progress: Progress) -> None:
     """Tell all observers of the steps of a loop on the host."""
     for observer, _ in tuple(_observers):
@@ -235,9 +270,14 @@ class Loop:
         if not is_long(work, max_steps, *arguments):
             return self._compiled(static, *arguments)
         operands, fit, tol, most = self._compiled_start(static, *arguments)
-        step = bind(self._step, static, *operands)
-        fit = resume(step, fit, tol=tol, max_steps=most, work=work, shown=shown)
-        return self._compiled_end(static, fit, operands, *arguments)
+        end, step = End(self._compiled_end, static, operands, *arguments), bind(self._step, static, *operands)
+        end.compile(fit)
+        return end(resume(step, fit, tol=tol, max_steps=most, work=work, shown=shown))
+
+    def compile(self, static: Any, *arguments: Any) -> None:
+        """Compile the first and the last part of a long fit that is called later."""
+        operands, fit, *_ = compile_ahead(self._compiled_start, static, *arguments)
+        End(self._compiled_end, static, operands, *arguments).compile(fit)
 
     def whole(self, static: Any, *arguments: Any) -> Any:
         """The result as one traced loop."""

@@ -299,17 +299,19 @@ def _solve_in_chunks(static, key, points, weight_exponent, initial, params, trac
     """`_solve` of concrete samples, one start after the other, which Ctrl-C can end."""
     points, prior = _compiled_prior(static, points, weight_exponent, params, traced)
     options, k = static.vb.em, static.k
+    end = chunks.End(_compiled_end, static, points, prior, traced)
 
     def run(key):
         clustering = None
         if initial.posterior is None:
             clustering = cluster_in_chunks(options, static.method, key, points, initial.init, None, k)
         samples, fit = _compiled_start(static, points, initial, prior, key, clustering)
+        end.compile(fit)
         work = step_work(options, points.x.shape, k)
         limits = {"tol": traced.tol, "max_steps": traced.max_steps}
         return chunks.resume(chunks.bind(step, static.vb, samples, prior), fit, **limits, work=work, shown=shown)
 
-    return _compiled_end(static, chunks.best_of_starts(run, key, static.runs), points, prior, traced)
+    return end(chunks.best_of_starts(run, key, static.runs))
 
 
 def _complete_prior(static, points, weight_exponent, params, traced):

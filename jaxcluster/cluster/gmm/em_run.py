@@ -88,15 +88,23 @@ def run_in_chunks(
     traced: TracedOptions,
     key: KeyArray,
     shown: Callable[..., Any] | None = None,
+    end: chunks.End | None = None,
 ) -> Fit:
-    """`run` of concrete samples, without ``unrolled``; ``shown`` is that of `chunks.resume`."""
+    """`run` of concrete samples, without ``unrolled``.
+
+    ``shown`` is that of `chunks.resume`, and ``end`` what the caller calls with the fit.
+    """
     clustering = cluster_in_chunks(static.em, static.method, key, points, init, traced.active, static.k)
     samples, params, fit = _compiled_start(static, points, init, traced, key, clustering)
     step, work = chunks.bind(em.step, static.em, samples, params), step_work(static.em, points.x.shape, static.k)
+    last_bound = chunks.End(_compiled_last_bound, static.em, samples, params.total, traced.tol)
+    fitted, _ = last_bound.compile(fit)
+    if end is not None:
+        end.compile(fitted)
     unfinished = True
     while unfinished:
         fit = chunks.resume(step, fit, tol=traced.tol, max_steps=traced.max_steps, work=work, shown=shown)
-        run, unfinished = _compiled_last_bound(static.em, fit, samples, params.total, traced.tol)
+        run, unfinished = last_bound(fit)
         fit = run._replace(state=run.state.em, labels=None)
     return run
 

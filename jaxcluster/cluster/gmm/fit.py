@@ -251,9 +251,9 @@ def solve_in_chunks(
     static: StaticOptions, key: KeyArray, points: Points, init: CenteredInit, traced: TracedOptions, shown: Any
 ) -> FrameSolution:
     """`solve` of concrete samples, one start after the other, which Ctrl-C can end."""
-    run = partial(em_run.run_in_chunks, static, points, init, traced, shown=shown)
-    fitted = chunks.best_of_starts(run, key, static.runs)
-    return _compiled_end(static, fitted, points, traced)
+    end = chunks.End(_compiled_end, static, points, traced)
+    run = partial(em_run.run_in_chunks, static, points, init, traced, shown=shown, end=end)
+    return end(chunks.best_of_starts(run, key, static.runs))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -168,6 +168,7 @@ def fasterpam_in_chunks(
 ) -> Fit:
     """`fasterpam` of a concrete table, with the same result. Ctrl-C ends it between two swaps."""
     fit, limit = _compiled_start(capacity, table, medoids, count, tol)
+    chunks.compile_ahead(_compiled_end, fit, limit)
     step = chunks.bind(_swap_step, None, table, limit, jnp.int32(max_steps))
     work = table.distances.size * medoids.shape[0]
     return _compiled_end(chunks.resume(step, fit, tol=0, max_steps=MAX_SWAPS, work=work), limit)

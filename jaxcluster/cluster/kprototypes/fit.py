@@ -421,13 +421,14 @@ def _solve(options, key, problem, start, tol, max_steps):
 
 def _solve_in_chunks(options, key, problem, start, tol, max_steps, shown):
     """`_solve` of concrete rows, one start after the other, which Ctrl-C can end."""
+    end = chunks.End(_compiled_end, options, problem)
 
     def one(key):
         first = _compiled_seeds(key, problem, options.k, init=options.init) if start is None else start
         limits = {"tol": tol, "max_steps": max_steps, "capacity": options.capacity}
-        return run_in_chunks(first, problem, **limits, uniform=options.uniform, shown=shown)
+        return run_in_chunks(first, problem, **limits, uniform=options.uniform, shown=shown, end=end)
 
-    return _compiled_end(options, chunks.best_of_starts(one, key, options.runs), problem)
+    return end(chunks.best_of_starts(one, key, options.runs))
 
 
 def _finish(options, fitted, problem):

@@ -187,10 +187,22 @@ def run(start: Prototypes, problem: Problem, *, tol, max_steps, capacity: int, u
 
 
 def run_in_chunks(
-    start: Prototypes, problem: Problem, *, tol, max_steps, capacity: int, uniform: bool, shown: Callable[..., Any]
+    start: Prototypes,
+    problem: Problem,
+    *,
+    tol,
+    max_steps,
+    capacity: int,
+    uniform: bool,
+    shown: Callable[..., Any],
+    end: chunks.End,
 ) -> Fit:
-    """`run` of concrete rows, which Ctrl-C can end; ``shown`` is that of `chunks.resume`."""
+    """`run` of concrete rows, which Ctrl-C can end.
+
+    ``shown`` is that of `chunks.resume`, and ``end`` what the caller calls with the fit.
+    """
     fit, tol = _compiled_begin(capacity, uniform, None, start, problem, tol)
+    end.compile(fit)
     bound = chunks.bind(_bound_step, uniform, problem)
     work = step_work(problem.points, start.modes.shape[0])
     return chunks.resume(bound, fit, tol=tol, max_steps=max_steps, work=work, shown=shown)

@@ -301,6 +301,7 @@ def _solve(static, problem, constants_rounding, start, omega, epsilon_decay, tol
 def _solve_in_chunks(static, problem, *arguments, work):
     """`_solve` of a concrete problem, which Ctrl-C can end with the potentials so far."""
     operands, loop = _compiled_begin(static, problem, *arguments)
+    chunks.compile_ahead(_compiled_end, static, problem, operands, loop)
     run, interrupted = iterate_in_chunks(_cost_of(static, problem), static, operands.numbers, loop, work)
     solution = _compiled_end(static, problem, operands, run)
     if interrupted and int(solution.status) != Status.NOT_FINITE:

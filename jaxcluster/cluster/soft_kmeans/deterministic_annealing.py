@@ -160,6 +160,11 @@ def _anneal_in_chunks(static, key, points, schedule, tol, max_steps, work, shown
     """`_anneal` of concrete samples. Ctrl-C ends it at the temperature so far, before a step at the last one."""
     key, total, last, state = _compiled_start(static, points, schedule, key)
     columns = _compiled_columns(points)
+
+    def arguments(state):
+        return key, points, CenterConstraints(initial=state.centers), None, schedule[0], tol, max_steps
+
+    long_fit.compile(static, *arguments(state))
     while float(state.residual) > 0:
         split_key, fit, limit = _compiled_cooling(static, points, schedule, last, state)
         step = chunks.bind(_temperature_step, static.axis_name, columns, fit.state.variance, total)
@@ -167,9 +172,8 @@ def _anneal_in_chunks(static, key, points, schedule, tol, max_steps, work, shown
         state = _compiled_cooled(split_key, last, fit.state)
         if int(fit.status) == Status.INTERRUPTED:
             break
-    arguments = key, points, CenterConstraints(initial=state.centers), None, schedule[0], tol, max_steps
     # An infinite work: in chunks, whose first is one step, however short this last part is.
-    return long_fit(static, *arguments, work=math.inf, max_steps=max_steps, shown=shown)
+    return long_fit(static, *arguments(state), work=math.inf, max_steps=max_steps, shown=shown)
 
 
 def _run(static, points, schedule, tol, max_steps, key):

@@ -170,6 +170,8 @@ def _solve(static, key, affinity, n, tol, max_steps):
 def _solve_in_chunks(static, key, affinity, n, tol, max_steps, *, work):
     """Embedding of a concrete affinity in chunks of products, as one step may take long. Ctrl-C ends it."""
     operands, fit, tol, _ = _compiled_start(static, key, affinity, n, tol, max_steps)
+    end = chunks.End(_compiled_end, static, operands)
+    end.compile(fit)
     budget = chunks.Budget(work / FILTER_DEGREE)
     while int(fit.steps) < max_steps and float(fit.state.residual) > tol:
         filtering, done = _begin_filter(fit.state), 0
@@ -177,14 +179,14 @@ def _solve_in_chunks(static, key, affinity, n, tol, max_steps, *, work):
         while done < degree:
             if signals.interrupted():
                 fit = fit._replace(status=jnp.int32(Status.INTERRUPTED))
-                return _compiled_end(static, fit, operands)
+                return end(fit)
             stop = min(degree, done + budget.steps)
             with budget:
                 budget.taken = stop - done
                 filtering = jax.block_until_ready(_filter_block(operands, filtering, done, stop))
             done = stop
         fit = _compiled_ritz(operands, fit, filtering)
-    return _compiled_end(static, fit, operands)
+    return end(fit)
 
 
 def _start(static, key, affinity, n, tol, max_steps):
