@@ -422,11 +422,11 @@ def _solve(options, key, problem, start, tol, max_steps):
 def _solve_in_chunks(options, key, problem, start, tol, max_steps, shown):
     """`_solve` of concrete rows, one start after the other, which Ctrl-C can end."""
     end = chunks.End(_compiled_end, options, problem)
+    limits = {"tol": tol, "max_steps": max_steps, "capacity": options.capacity, "uniform": options.uniform}
 
     def one(key):
         first = _compiled_seeds(key, problem, options.k, init=options.init) if start is None else start
-        limits = {"tol": tol, "max_steps": max_steps, "capacity": options.capacity}
-        return run_in_chunks(first, problem, **limits, uniform=options.uniform, shown=shown, end=end)
+        return run_in_chunks(first, problem, **limits, shown=shown, end=end)
 
     return end(chunks.best_of_starts(one, key, options.runs))
 
@@ -436,10 +436,9 @@ def _finish(options, fitted, problem):
     points, _, factors = problem
     state, axis_name = fitted.state, options.axis_name
     labels, modes = state.assignment.labels, state.prototypes.modes
-    numeric = Points(points.x, points.weight)
     means, squares, unresolved = state.prototypes.means, jnp.zeros_like(points.weight), None
     if points.x.shape[1]:
-        means = differentiable_means(axis_name, means, numeric, state.prev_labels)
+        means = differentiable_means(axis_name, means, Points(points.x, points.weight), state.prev_labels)
         squares = distances_to_assigned(points.x, means, labels)
         if options.narrowed:
             unresolved = unresolved_samples(points.weight, squared_norms(points.x), squares)
