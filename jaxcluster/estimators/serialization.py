@@ -30,6 +30,7 @@ NAMED_TUPLES = {
     "Imputation": "jaxcluster.datasets.imputation",
     "MixedColumns": "jaxcluster.datasets.categories",
     "Scaling": "jaxcluster.datasets.scaling",
+    "Start": "jaxcluster.deep.start",
     "Tree": "jaxcluster.ops.spanning_tree",
 }
 """Named tuples in fitted attributes, and their modules. A file cannot name any other class: loading one imports and

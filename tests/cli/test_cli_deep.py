@@ -15,8 +15,31 @@ from jaxcluster.cli.console import Stages
 from jaxcluster.cli.training import ConsoleProgress, phases_of
 from jaxcluster.estimators import ESTIMATORS
 
-TINY = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--epochs", 2, "--n-init", 2)
-SAME = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2, "random_state": 0}
+TINY = (
+    "--k",
+    3,
+    "--hidden",
+    "8",
+    "--latent",
+    2,
+    "--pretrain-epochs",
+    2,
+    "--epochs",
+    2,
+    "--n-init",
+    2,
+    "--select",
+    "trained",
+)
+SAME = {
+    "hidden": (8,),
+    "latent": 2,
+    "pretrain_epochs": 2,
+    "epochs": 2,
+    "n_init": 2,
+    "random_state": 0,
+    "select": "trained",
+}
 
 
 @pytest.fixture(scope="module")

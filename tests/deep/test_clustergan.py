@@ -19,7 +19,7 @@ from jaxcluster.estimators.deep.clustergan import ClusterGAN
 
 D, K, L = 5, 4, 3
 KEY = jax.random.key(3)
-TINY = {"hidden": (8,), "latent": L, "epochs": 2, "random_state": 0}
+TINY = {"hidden": (8,), "latent": L, "epochs": 2, "random_state": 0, "select": "trained"}
 """Networks that learn nothing, for what does not depend on it."""
 
 MARGIN = 0.2

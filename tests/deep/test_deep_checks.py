@@ -26,7 +26,7 @@ from jaxcluster import (
 from jaxcluster.deep import nets
 from jaxcluster.estimators.deep.checks import check_image_shape, flat_images
 
-TINY = {"hidden": (8,), "latent": 2, "batch_size": 50, "random_state": 0}
+TINY = {"hidden": (8,), "latent": 2, "batch_size": 50, "random_state": 0, "select": "trained"}
 CODED = TINY | {"pretrain_epochs": 1, "epochs": 1, "n_init": 1, "update_interval": 2}
 
 OF_ALL = [

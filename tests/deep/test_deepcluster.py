@@ -20,7 +20,15 @@ from jaxcluster.ops.whitening import whitening
 
 N, D, LATENT, K = 60, 5, 8, 6
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
-SMALL = {"hidden": (16,), "latent": 8, "epochs": 2, "update_interval": 5, "batch_size": 50, "random_state": 0}
+SMALL = {
+    "hidden": (16,),
+    "latent": 8,
+    "epochs": 2,
+    "update_interval": 5,
+    "batch_size": 50,
+    "random_state": 0,
+    "select": "trained",
+}
 
 
 def network(width=LATENT):

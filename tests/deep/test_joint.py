@@ -34,6 +34,7 @@ SMALL = {
     "learning_rate": 0.005,
     "n_init": 4,
     "random_state": 0,
+    "select": "trained",
 }
 """Networks for the blobs."""
 

@@ -27,7 +27,7 @@ KEY = jax.random.key(3)
 SHARE = np.mean(Y < 0)
 NOISE = GaussianNoise(0.3)
 OPTIONS = {"margin": 0.8, "temperature": 0.3}
-TINY = {"hidden": (8,), "latent": 2, "epochs": 2, "batch_size": 50, "random_state": 0}
+TINY = {"hidden": (8,), "latent": 2, "epochs": 2, "batch_size": 50, "random_state": 0, "select": "trained"}
 
 
 def opposite(key, x):

@@ -304,7 +304,15 @@ def test_prototype_without_rows_is_no_cluster(key):
 # The estimator.
 
 
-TINY = {"hidden": (8,), "latent": 3, "projection": 4, "epochs": 1, "batch_size": 30, "random_state": 0}
+TINY = {
+    "hidden": (8,),
+    "latent": 3,
+    "projection": 4,
+    "epochs": 1,
+    "batch_size": 30,
+    "random_state": 0,
+    "select": "trained",
+}
 """Networks that learn nothing, for what does not depend on it."""
 
 

@@ -166,6 +166,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Parameters besides the number of clusters with which estimators find the four blobs."""
 
 
+for _name in (name for name in ESTIMATORS if ESTIMATORS.info(name).family == "deep"):
+    # The contracts are those of the network; the comparison with a simple method has tests of its own.
+    SETTINGS[_name] = {**SETTINGS.get(_name, {}), "select": "trained"}
+
+
 def make(name: str, k: int = 4, **options: Any) -> Any:
     """An unfitted estimator for the blobs, with k clusters and a seed if it has such parameters."""
     clusters = ESTIMATORS.info(name).clusters

@@ -184,7 +184,7 @@ def test_a_large_file_is_not_read(model):
 def test_a_place_of_a_run_is_neither_saved_nor_loaded(blobs, tmp_path):
     from jaxcluster.estimators import AutoencoderKMeans
 
-    fitted = AutoencoderKMeans(4, hidden=(4,), latent=2, pretrain_epochs=1)
+    fitted = AutoencoderKMeans(4, hidden=(4,), latent=2, pretrain_epochs=1, select="trained")
     fitted.fit(blobs.x, checkpoint_dir=tmp_path / "kept").save(tmp_path / "model")
     assert str(tmp_path) not in (tmp_path / "model" / "model.json").read_text()
     rewritten(tmp_path / "model", parameter("checkpoint_dir", "/etc"))

@@ -32,7 +32,7 @@ def rows() -> np.ndarray:
 @pytest.fixture(scope="module")
 def model(rows) -> VaDE:
     tiny = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2}
-    return VaDE(2, **tiny, random_state=0).fit(rows)
+    return VaDE(2, **tiny, random_state=0, select="trained").fit(rows)
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,11 @@ from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.scaling import SCALING_CHOICES, rescaled, scaled
+from jaxcluster.estimators.deep.selection import SELECT, check_start, finished, selected_start, warn_of_few_rows
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.types import Absent, Array, Float, Status
 
-UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state"})
+UNRELATED_PARAMS = frozenset({"epochs", "tol", "verbose", "checkpoint_every", "random_state", "select"})
 """Parameters left out of a checkpoint's configuration: no training step depends on them, or checkpoints store their
 effect in another way."""
 
@@ -46,6 +47,11 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     Args:
         n_clusters: number of clusters.
         scaling: "auto", "standard", "minmax", "l2" or "none".
+        select: "stable" compares the labels of the network with those of k-means or a Gaussian mixture on the scaled
+            samples, the start. The start is kept unless the network raises both the agreement of neighbors and the
+            stability under a second training on a resample, which is only made if the first one rises. Images, samples
+            of 64 or more features in one unit, more than 20,000 samples, and fits with known classes keep the labels
+            of the network. "trained" always keeps these.
         epochs: maximum number of epochs.
         batch_size: samples per step; "auto" is 256, or n_samples if that is less.
         learning_rate: learning rate of Adam, or an optax schedule, a function from steps to rates.
@@ -58,6 +64,9 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
 
     Attributes:
         labels_: (n_samples,) int32.
+        chosen_: "trained" if the labels are the network's, "start" if they are those of k-means or a mixture. `predict`
+            and `predict_proba` then are the start's too, and ``cluster_centers_`` the mean codes of its clusters, which
+            have the numbers of the network's clusters that they overlap most with.
         history_: (n_iter_,) loss of each epoch of the last phase.
         epoch_history_: one dictionary per epoch of all phases, with all metrics of the training.
         snapshots_: codes of some samples during the training, for plots: "rows" holds the indices of the samples, other
@@ -73,7 +82,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         steps="epochs",
         reported=("n_iter_",),
         objective="loss",
-        choices={"scaling": SCALING_CHOICES, "precision": ("none", "fast")},
+        choices={"scaling": SCALING_CHOICES, "select": SELECT, "precision": ("none", "fast")},
     )
 
     _required_attributes = ("labels_", "cluster_centers_", "scaling_", "_weights")
@@ -81,6 +90,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     n_clusters: int = 8
     _: KW_ONLY
     scaling: str = "auto"
+    select: str = "stable"
     epochs: int | Absent = 100
     batch_size: int | str = "auto"
     learning_rate: Any = 1e-3
@@ -94,6 +104,9 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     EMBEDDING_METHOD: ClassVar[str] = "features"
     """Method of the module that gives the embedding of samples, for `transform` and the snapshots."""
 
+    _simple_start = None
+    """The `jaxcluster.deep.start.Start` whose labels are kept."""
+
     # Hooks of the methods.
 
     sample: ClassVar[Callable[..., Any]]
@@ -106,6 +119,11 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     def _encode_labels(self, y: Any, n: int) -> Array | np.ndarray | None:
         """Known classes of n samples as the module takes them; None for a method that learns from none."""
         return None
+
+    @property
+    def _knows_classes(self) -> bool:
+        """True in a fit that learns from known classes."""
+        return False
 
     def _centers(self, module: Any) -> Array:
         return module.centers[...]
@@ -151,6 +169,8 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Compute the soft assignment of samples to clusters, (n_samples, n_clusters); rows sum to 1."""
+        if self._simple_start is not None:
+            return self._simple_start.predict_proba(rescaled(self._validate(X, reset=False), self.scaling_))
         module, rows = self._module_and_rows(X)
         return np.array(self._predict_proba(module, map_module(module, "features", rows)))
 
@@ -245,6 +265,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         codes = map_module(module, "features", rows)
         self.labels_ = np.argmax(np.asarray(self._predict_proba(module, codes)), axis=1).astype(np.int32)
         self.cluster_centers_ = np.array(self._centers(module))
+        self._select(module, rows, finished(trained.status))
         self._weights = {name: np.array(value) for name, value in weights_of(module).items()}
         self.history_ = np.array([record["loss"] for record in trained.history])
         self.n_iter_ = len(trained.history)
@@ -254,6 +275,20 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         if self.status_ in (Status.CONVERGED, Status.MAX_STEPS) and self._n_empty():
             self.status_ = Status.EMPTY_CLUSTERS
         self._warn_of_status(trained, phase, rows)
+
+    def _select(self, module: Any, rows: np.ndarray, finished: bool) -> None:
+        """Keep the labels of the network, or publish those of the start."""
+        self._simple_start = start = selected_start(self, rows, self.labels_, finished)
+        self.chosen_ = "trained" if start is None else "start"
+        if start is None:
+            return
+        self.labels_ = np.argmax(start.predict_proba(rows), axis=1).astype(np.int32)
+        codes = np.asarray(map_module(module, self.EMBEDDING_METHOD, rows))
+        means = np.tile(codes.mean(axis=0), (self.n_clusters, 1))
+        for label in np.unique(self.labels_):
+            means[label] = codes[self.labels_ == label].mean(axis=0)
+        self.cluster_centers_ = means
+        warn_of_few_rows(self, start, len(rows))
 
     def _n_empty(self) -> int:
         """Number of clusters without samples."""
@@ -318,6 +353,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             raise ValueError("scaling_ or the weights of the network are not those of a fit.")
         self.scaling_.check(self.n_features_in_)
         check_weights(self._init_module, self._weights)
+        check_start(self._simple_start, self.n_clusters, self.n_features_in_)
 
     def _batch(self, n: int) -> int:
         return min(256, n) if isinstance(self.batch_size, str) else self.batch_size
@@ -326,6 +362,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         super()._check_params(n, d)
         validation.check_clusters(self.n_clusters, n, name="n_clusters")
         validation.check_choice("scaling", self.scaling, SCALING_CHOICES)
+        validation.check_choice("select", self.select, SELECT)
         validation.check_count("checkpoint_every", self.checkpoint_every)
         self._check_epochs()
         check_rate("learning_rate", self.learning_rate)

@@ -160,6 +160,10 @@ class JointClustering(AutoencoderClusterer):
         for name in ("gamma", "weight"):
             checks.check_number(name, getattr(self, name), zero=True)
 
+    @property
+    def _knows_classes(self):
+        return self.classes_.size > 0
+
     def _encode_labels(self, y, n):
         self.classes_ = np.zeros(0, np.int64)
         if y is None:

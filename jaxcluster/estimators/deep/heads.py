@@ -43,6 +43,7 @@ class HeadEstimator(SinglePhaseEstimator):
         n_heads: number of heads.
         scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`), "standard", "minmax", "none", or "l2" for
             samples of length 1: neighbors are then those by the cosine.
+        select: see `NetworkEstimator`; "trained" unless set, as embeddings of a network are no table.
         epochs, batch_size, …: see `SinglePhaseEstimator`.
 
     Attributes:
@@ -57,6 +58,7 @@ class HeadEstimator(SinglePhaseEstimator):
     _: KW_ONLY
     n_heads: int = 16
     learning_rate: Any = 1e-2
+    select: str = "trained"
 
     EMBEDDING_METHOD: ClassVar[str] = "embed"
 

@@ -98,6 +98,10 @@ class MetricEmbedding(AugmentationEstimator):
         auto = "supervised-contrastive" if self.classes_.size else "nt-xent"
         return auto if self.loss == "auto" else self.loss
 
+    @property
+    def _knows_classes(self):
+        return self.classes_.size > 0
+
     def _encode_labels(self, y, n):
         self.classes_, codes = np.zeros(0, np.int64), np.full(n, -1, np.int32)
         if y is not None:

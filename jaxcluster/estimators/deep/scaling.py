@@ -89,18 +89,23 @@ def _fitted(x, how, likelihood, images):
     if likelihood == "bernoulli":
         return scale(x, "none")[1]
     scaling = scale(x, "standard")[1]
-    # Half of each: the range of ±1e308 itself overflows float64.
-    ranges = x.max(axis=0).astype(np.float64) / 2 - x.min(axis=0).astype(np.float64) / 2
-    varying = ranges > 0
-    if not _share_unit(ranges[varying]):
+    if not share_unit(x):
         return scaling
+    varying = x.max(axis=0) > x.min(axis=0)
     # The root mean square of the factors, relative to the largest: squares of factors above 1e154 overflow.
     most = scaling.factor[varying].max()
     shared = most * np.sqrt(np.mean(np.square(scaling.factor[varying] / most)))
     return scaling._replace(factor=np.full(scaling.factor.shape, shared))
 
 
-def _share_unit(ranges: np.ndarray) -> bool:
+def share_unit(x: np.ndarray) -> bool:
+    """True if the features of (n_samples, n_features) samples seem to be in one unit, such as pixels."""
+    # Half of each: the range of ±1e308 itself overflows float64.
+    ranges = x.max(axis=0).astype(np.float64) / 2 - x.min(axis=0).astype(np.float64) / 2
+    return _of_one_unit(ranges[ranges > 0])
+
+
+def _of_one_unit(ranges: np.ndarray) -> bool:
     """True if features of these ranges are in the same unit.
 
     Ranges, not standard deviations: those of pixels differ by far more than the ranges of pixels. Quantiles are
