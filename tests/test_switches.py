@@ -56,7 +56,37 @@ def swapped_of_many(assignments, left, right, weights):
     return losses.swapped_prediction_from_assignments([assignments] * 2, [left, right], weights=weights)
 
 
+def of_pairs_and_classes(z, classes, centers):
+    """Losses of pairs and of classes by one program: for its time."""
+    pairs = losses.multi_similarity_pairs(z, SOME) | losses.margin_pairs(z, SOME)
+    memory = losses.CrossBatchMemory.empty(8, D, z.dtype).push(z, SOME)
+    reference = {"reference": memory.z, "reference_labels": memory.labels}
+    drawn, mask = losses.distance_weighted_negatives(jax.random.key(0), z, SOME)
+    some = losses.angular_triplets(z, SOME)
+    return [
+        losses.multi_similarity_loss(z, SOME, pairs=pairs),
+        losses.circle_loss(z, SOME, scale=4.0, **reference),
+        losses.margin_loss(z, SOME),
+        losses.lifted_structure_loss(z, SOME),
+        losses.angular_loss(z, SOME),
+        losses.n_pairs_loss(z, z[::-1], SOME),
+        losses.arcface_loss(z, SOME, classes, scale=4.0),
+        losses.cosface_loss(z, SOME, classes, scale=4.0),
+        losses.proxy_nca_loss(z, SOME, classes),
+        losses.proxy_anchor_loss(z, SOME, classes, scale=4.0),
+        losses.soft_triple_loss(z, SOME, centers),
+        jnp.sum(jnp.where(mask, z[drawn, 0], 0)) + jnp.sum(some).astype(z.dtype),
+    ]
+
+
+IN_ONE_PROGRAM = {
+    *("angular_loss", "angular_triplets", "arcface_loss", "circle_loss", "cosface_loss"),
+    *("distance_weighted_negatives", "lifted_structure_loss", "margin_loss", "margin_pairs", "multi_similarity_loss"),
+    *("multi_similarity_pairs", "n_pairs_loss", "proxy_anchor_loss", "proxy_nca_loss", "soft_triple_loss"),
+}
+
 DIFFERENTIABLE = {
+    "of_pairs_and_classes": (of_pairs_and_classes, X, CENTERS, np.stack([CENTERS, CENTERS[::-1]], axis=1)),
     "cluster_recovery_loss": (partial(losses.cluster_recovery_loss, LABELS), LOGITS),
     "contrastive_loss": (lambda a, b, w: losses.contrastive_loss(a, b, SAME, weights=w), X, OTHER, WEIGHTS),
     "dec_loss": (lambda q, w: losses.dec_loss(q, losses.target_distribution(q), weights=w), RESPONSIBILITIES, WEIGHTS),
@@ -153,6 +183,7 @@ CALLS = {
         *(jax.random.key(0), BLOBS.astype(dtype), 3), init=BLOBS[:3], must_link=[[0, 1]], cannot_link=[[0, 2], [1, 5]]
     ),
     **{name: lambda dtype, name=name: getattr(losses, name)(SOME) for name in PAIRS},
+    "class_batches": lambda dtype: losses.class_batches(jax.random.key(0), SOME, 6, per_class=3, n_batches=2),
     **{name: lambda dtype, name=name: getattr(losses, name)(4) for name in ("labels_of_views", "pairs_from_views")},
 }
 
@@ -177,6 +208,7 @@ def called(name, dtypes):
 FLOAT32_ONLY = (
     *("gradient_penalty", "points_between"),  # another dtype draws other numbers from a key
     *("gradients of transport", "barycenter", "mixture_nll spherical", "mixture_nll tied"),  # for their time
+    "of_pairs_and_classes",  # its draws too, and its time
 )
 
 PASSING_ON = (
@@ -213,4 +245,4 @@ def test_every_public_function_is_called():
         if not isinstance(getattr(module, name), type)
     }
     in_transport = {"solve", "solve_cost", "plan", "plan_cost", "apply", "apply_cost"}
-    assert functions <= {name.split()[0] for name in (*DIFFERENTIABLE, *CALLS)} | in_transport
+    assert functions <= {name.split()[0] for name in (*DIFFERENTIABLE, *CALLS)} | in_transport | IN_ONE_PROGRAM

@@ -17,7 +17,30 @@ from jaxcluster.losses.dec import (
 from jaxcluster.losses.graph_cut import soft_ncut
 from jaxcluster.losses.heads import scan_loss, self_label_loss, temi_loss, turtle_loss
 from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
+from jaxcluster.losses.mining import (
+    CrossBatchMemory,
+    angular_triplets,
+    class_batches,
+    distance_weighted_negatives,
+    margin_pairs,
+    multi_similarity_pairs,
+)
 from jaxcluster.losses.mixture import VadeTerms, mixture_nll, vade_loss, vade_responsibilities
+from jaxcluster.losses.proxy import (
+    arcface_loss,
+    cosface_loss,
+    proxy_anchor_loss,
+    proxy_nca_loss,
+    soft_triple_loss,
+)
+from jaxcluster.losses.similarity import (
+    angular_loss,
+    circle_loss,
+    lifted_structure_loss,
+    margin_loss,
+    multi_similarity_loss,
+    n_pairs_loss,
+)
 from jaxcluster.losses.swav import swapped_prediction_from_assignments, swapped_prediction_loss
 from jaxcluster.losses.triplet import (
     Pairs,
@@ -43,21 +66,35 @@ from jaxcluster.losses.wasserstein import (
 )
 
 __all__ = [
+    "CrossBatchMemory",
     "JointTerms",
     "Pairs",
     "TripletCounts",
     "Triplets",
     "VadeTerms",
+    "angular_loss",
+    "angular_triplets",
+    "arcface_loss",
+    "circle_loss",
+    "class_batches",
     "cluster_recovery_loss",
     "contrastive_loss",
+    "cosface_loss",
     "count_triplets",
     "dec_loss",
     "deep_clustering_loss",
+    "distance_weighted_negatives",
     "gradient_penalty",
     "kmeans_loss",
     "labels_of_views",
+    "lifted_structure_loss",
+    "margin_loss",
+    "margin_pairs",
     "mined_triplet_loss",
     "mixture_nll",
+    "multi_similarity_loss",
+    "multi_similarity_pairs",
+    "n_pairs_loss",
     "negative_mask",
     "noise_recovery_loss",
     "nt_xent_loss",
@@ -65,11 +102,14 @@ __all__ = [
     "pairs_from_views",
     "points_between",
     "positive_mask",
+    "proxy_anchor_loss",
+    "proxy_nca_loss",
     "scan_loss",
     "self_label_loss",
     "soft_clustering_loss",
     "soft_kmeans_loss",
     "soft_ncut",
+    "soft_triple_loss",
     "student_t_assignments",
     "student_t_log_assignments",
     "supervised_contrastive_loss",
