@@ -25,7 +25,7 @@ from jaxcluster import metrics
 COMPONENTS, ROWS, CLASSES = 50, 10_000, 10
 """Principal components of a set, rows drawn from a file, and number of classes of every set."""
 
-METHODS = ("KMeans", "TEMI", "SCAN", "TURTLE", "N2D")
+METHODS = ("KMeans", "TEMI", "SCAN", "TURTLE", "ContrastiveClustering", "N2D")
 
 
 def features(name: str, file: Path | None) -> tuple[np.ndarray, np.ndarray]:

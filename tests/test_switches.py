@@ -87,6 +87,7 @@ IN_ONE_PROGRAM = {
 
 DIFFERENTIABLE = {
     "of_pairs_and_classes": (of_pairs_and_classes, X, CENTERS, np.stack([CENTERS, CENTERS[::-1]], axis=1)),
+    "cluster_contrastive_loss": (losses.cluster_contrastive_loss, HEADS, HEADS[::-1]),
     "cluster_recovery_loss": (partial(losses.cluster_recovery_loss, LABELS), LOGITS),
     "contrastive_loss": (lambda a, b, w: losses.contrastive_loss(a, b, SAME, weights=w), X, OTHER, WEIGHTS),
     "dec_loss": (lambda q, w: losses.dec_loss(q, losses.target_distribution(q), weights=w), RESPONSIBILITIES, WEIGHTS),

@@ -18,6 +18,7 @@ _OBJECTS = {
     "ClusterLayer": "cluster_layer",
     "Clustered": "cluster_layer",
     "ClusteringModule": "protocol",
+    "ContrastiveClustering": "contrastive_clustering",
     "DCN": "latent_kmeans",
     "DEC": "dec",
     "DeepCluster": "deepcluster",

@@ -120,6 +120,9 @@ CLASSES = {
     "turtle": ClassEntry(
         "deep.heads:TURTLE", "deep", "heads on embeddings: the labeling that a linear classifier learns best"
     ),
+    "contrastive-clustering": ClassEntry(
+        "deep.heads:ContrastiveClustering", "deep", "heads on embeddings that tell rows and clusters apart in two views"
+    ),
     "metric-embedding": ClassEntry(
         "deep.metric_embedding:MetricEmbedding",
         "deep",

@@ -15,7 +15,7 @@ from jaxcluster.losses.dec import (
     target_distribution,
 )
 from jaxcluster.losses.graph_cut import soft_ncut
-from jaxcluster.losses.heads import scan_loss, self_label_loss, temi_loss, turtle_loss
+from jaxcluster.losses.heads import cluster_contrastive_loss, scan_loss, self_label_loss, temi_loss, turtle_loss
 from jaxcluster.losses.kmeans import kmeans_loss, soft_clustering_loss, soft_kmeans_loss
 from jaxcluster.losses.mining import (
     CrossBatchMemory,
@@ -77,6 +77,7 @@ __all__ = [
     "arcface_loss",
     "circle_loss",
     "class_batches",
+    "cluster_contrastive_loss",
     "cluster_recovery_loss",
     "contrastive_loss",
     "cosface_loss",

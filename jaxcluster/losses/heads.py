@@ -1,4 +1,4 @@
-"""Losses of clustering heads on fixed features: TEMI, SCAN, its self-labeling, and TURTLE.
+"""Losses of clustering heads on fixed features: TEMI, SCAN, its self-labeling, TURTLE, and contrastive clustering.
 
 A head maps features to logits of clusters. All losses take several heads at once, along the first axis, and return the
 loss of each: heads from different weights are trained together, and the one of the least loss is kept.
@@ -12,7 +12,8 @@ True
 Sources: N. Adaloglou, F. Michels, H. Kalisch and M. Kollmann, Exploring the limits of deep image clustering using
 pretrained models, BMVC 2023 (TEMI); W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans and L. Van Gool, SCAN:
 learning to classify images without labels, ECCV 2020; A. Gadetsky, Y. Jiang and M. Brbić, Let go of your labels with
-unsupervised transfer, ICML 2024 (TURTLE).
+unsupervised transfer, ICML 2024 (TURTLE); Y. Li, P. Hu, Z. Liu, D. Peng, J. T. Zhou and X. Peng, Contrastive
+clustering, AAAI 2021.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr, logsumexp
 
+from jaxcluster.core import validation
+from jaxcluster.losses.contrastive import nt_xent_loss
 from jaxcluster.types import Array, Float
 
 
@@ -113,3 +116,33 @@ def turtle_loss(
     """
     error = -jnp.mean(jnp.sum(labels * jax.lax.stop_gradient(predictions), axis=2), axis=1)
     return error - entropy_weight * jnp.sum(entr(jnp.mean(labels, axis=1)), axis=1)
+
+
+def cluster_contrastive_loss(
+    a: Float[Array, "h n k"],
+    b: Float[Array, "h n k"],
+    *,
+    temperature: float | Array = 1.0,
+    entropy_weight: float | Array = 1.0,
+) -> Float[Array, " h"]:
+    """Contrast of clusters in two views, and the entropy of the mean probabilities, for each head.
+
+    A cluster is the column of its probabilities of all samples. The column of the other view is the positive among the
+    columns of both views, as in `jaxcluster.losses.nt_xent_loss`.
+
+    Args:
+        a, b: log-probabilities of two views of n samples, of h heads and k clusters.
+        temperature: τ > 0, by which cosines are divided.
+        entropy_weight: >= 0, weight of the sum of both views' entropies, which keeps all clusters in use.
+
+    Returns:
+        (h,) losses (nats).
+
+    Raises:
+        ValueError: a temperature that is not positive.
+    """
+    temperature = validation.check_positive("temperature", temperature)
+    columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in (a, b)]
+    contrast = jax.vmap(lambda first, second: nt_xent_loss(first, second, temperature=temperature))(*columns)
+    entropy = sum(jnp.sum(entr(jnp.mean(each, axis=2)), axis=1) for each in columns)
+    return contrast - entropy_weight * entropy

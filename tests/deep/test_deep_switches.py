@@ -95,6 +95,7 @@ MODULES = {
     "DeepClusterV2": lambda: deep.DeepClusterV2(projector(), L, 5, n_clusters=K, n_init=2, view=views.table_views()),
     "TEMI": lambda: deep.TEMI(D, K, np.zeros((len(X), 2), int), hidden=(6,), n_heads=2, rngs=nnx.Rngs(0)),
     "SCAN": lambda: deep.SCAN(D, K, np.zeros((len(X), 2), int), n_heads=2, self_label_from=5, rngs=nnx.Rngs(0)),
+    "CC": lambda: deep.ContrastiveClustering(D, K, n_heads=2, augment=views.Masking(0.2), rngs=nnx.Rngs(0)),
     "TURTLE": lambda: deep.TURTLE(D, K, n_heads=2, inner_steps=2, rngs=nnx.Rngs(0)),
     "contrastive": lambda: deep.MetricEmbedding(projector(), K, L, loss="contrastive", n_init=2),
     "triplet": lambda: deep.MetricEmbedding(projector(), K, L, loss="triplet", mining="all", n_init=2),

@@ -10,11 +10,11 @@ from flax import nnx
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 
-from jaxcluster import deep, load
+from jaxcluster import deep, load, losses
 from jaxcluster.deep import Batch
 from jaxcluster.deep.heads import Heads, nearest_neighbors
 from jaxcluster.deep.inference import weights_of
-from jaxcluster.estimators.deep.heads import SCAN, TEMI, TURTLE
+from jaxcluster.estimators.deep.heads import SCAN, TEMI, TURTLE, ContrastiveClustering
 from jaxcluster.report.fitted import fitted_parts
 from jaxcluster.types import Status
 
@@ -107,6 +107,27 @@ def test_scan_learns_from_neighbors_then_from_itself():
     np.testing.assert_allclose(module.losses[...], expected, rtol=1e-5)
 
 
+def test_contrastive_clustering_adds_both_contrasts():
+    module = deep.ContrastiveClustering(
+        *(D, K),
+        n_heads=H,
+        hidden=(5,),
+        projection=4,
+        augment=lambda key, x: x + jax.random.normal(key, x.shape),
+        rngs=nnx.Rngs(0),
+    )
+    views = [np.asarray(BATCH.x + jax.random.normal(key, BATCH.x.shape)) for key in jax.random.split(KEY)]
+    first, second = (outputs(module.heads.weights(), view) for view in views)
+    instance = np.array([losses.nt_xent_loss(first[h, :, :4], second[h, :, :4], temperature=0.5) for h in range(H)])
+    log_p = [jnp.asarray(np.log(softmax(each[:, :, 4:]))) for each in (first, second)]
+    value, metrics = module.loss(BATCH, KEY)
+    np.testing.assert_allclose(metrics["instance"], np.mean(instance), rtol=1e-4)
+    np.testing.assert_allclose(value, np.mean(instance + losses.cluster_contrastive_loss(*log_p)), rtol=1e-4)
+    np.testing.assert_allclose(
+        module.logits(BATCH.x), outputs(module.heads.weights(), X)[:, :, 4:], rtol=1e-4, atol=1e-5
+    )
+
+
 def test_turtle_trains_a_classifier_of_its_labels():
     """Two steps of the head, each after three of Adam, which go on from where they were."""
     module = deep.TURTLE(D, K, n_heads=H, inner_steps=3, inner_rate=0.1, rngs=nnx.Rngs(0))
@@ -165,7 +186,7 @@ def test_rows_of_zeros_have_no_direction(blobs):
     assert np.unique(model.labels_[:3]).size == 1
 
 
-@pytest.mark.parametrize("method", [TEMI, SCAN, TURTLE])
+@pytest.mark.parametrize("method", [TEMI, SCAN, TURTLE, ContrastiveClustering])
 def test_constant_rows_are_a_collapse(method):
     options = {name: value for name, value in TINY.items() if name != "hidden" or method is not TURTLE}
     with pytest.warns(ConvergenceWarning, match="the training collapsed: all rows are in one cluster. Look whether X"):

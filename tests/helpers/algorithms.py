@@ -161,6 +161,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "temi": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 60, "learning_rate": 0.02},
     "scan": {"n_heads": 2, "hidden": (), "batch_size": 100, "epochs": 40, "learning_rate": 0.05},
     "turtle": {"n_heads": 2, "batch_size": 100, "epochs": 30, "learning_rate": 0.05, "inner_rate": 0.05},
+    "contrastive-clustering": {"n_heads": 2, "hidden": (16,), "batch_size": 100, "epochs": 40, "learning_rate": 0.01},
     "joint-clustering": AUTOENCODER,
 }
 """Parameters besides the number of clusters with which estimators find the four blobs."""

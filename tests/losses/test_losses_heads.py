@@ -59,6 +59,19 @@ def test_self_labels_weigh_clusters_alike():
     assert (float(value[0]), float(certain[0])) == (0.0, 0.0)
 
 
+def test_contrast_of_clusters_is_its_formula():
+    expected = []
+    for h in range(H):
+        columns = np.concatenate([STUDENT[0, h].T, STUDENT[1, h].T])
+        columns /= np.linalg.norm(columns, axis=1, keepdims=True)
+        logits = np.exp(columns @ columns.T / 0.7)
+        contrast = [np.log((logits[i].sum() - logits[i, i]) / logits[i, (i + K) % (2 * K)]) for i in range(2 * K)]
+        means = STUDENT[:, h].mean(axis=1)
+        expected.append(np.mean(contrast) + 2 * np.sum(means * np.log(means)))
+    value = losses.cluster_contrastive_loss(*narrow_log(STUDENT), temperature=0.7, entropy_weight=2.0)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_turtle_is_error_and_entropy():
     labels, learned = STUDENT[0], TEACHER[0]
     expected = []

@@ -1,4 +1,4 @@
-"""Clustering heads on fixed features, such as embeddings of another network: `TEMI`, `SCAN` and `TURTLE`."""
+"""Clustering heads on fixed features (embeddings): `TEMI`, `SCAN`, `TURTLE` and `ContrastiveClustering`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flax import nnx
 from jaxcluster import deep
 from jaxcluster.core import validation
 from jaxcluster.deep.heads import nearest_neighbors
-from jaxcluster.deep.views import GaussianNoise
+from jaxcluster.deep.views import Chain, GaussianNoise, Masking
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.single_phase import SinglePhaseEstimator
 from jaxcluster.estimators.registry import register
@@ -302,3 +302,68 @@ class TURTLE(HeadEstimator):
         checks.check_number("entropy_weight", self.entropy_weight, zero=True)
         validation.check_count("inner_steps", self.inner_steps)
         checks.check_number("inner_rate", self.inner_rate)
+
+
+@register("contrastive-clustering")
+@dataclass(eq=False, repr=False, kw_only=True)
+class ContrastiveClustering(HeadEstimator):
+    """Contrastive clustering (CC): heads on fixed features that tell rows and clusters apart in two views.
+
+    A view is a sample with features set to 0 and noise added. The instance head recognizes a sample in its other view
+    among the batch, and the cluster head recognizes a cluster by its probabilities of all samples of the batch. Needs
+    no neighbors.
+
+    Args:
+        n_clusters: number of clusters.
+        hidden: widths of the hidden layers that both heads share; () for linear heads.
+        projection: dimension of the instance head.
+        temperature, cluster_temperature: > 0, divisors of the cosines of samples and of clusters.
+        noise: >= 0, standard deviation of the noise of a view, in units of the scaled samples.
+        dropout: fraction of the features that a view sets to 0, in [0, 1).
+        n_heads, scaling, …: see `HeadEstimator`.
+
+    Attributes:
+        epoch_history_: also ``instance``, the loss of the instance heads.
+        head_losses_, labels_, cluster_centers_, history_, snapshots_, n_iter_, status_: see `HeadEstimator`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> ContrastiveClustering(3, n_heads=2, epochs=30, random_state=0).fit(X).transform(X).shape
+        (150, 3)
+
+    Source: Y. Li, P. Hu, Z. Liu, D. Peng, J. T. Zhou and X. Peng, Contrastive clustering, AAAI 2021.
+    """
+
+    n_heads: int = 4
+    hidden: Sequence[int] = (64,)
+    projection: int = 32
+    temperature: float = 0.5
+    cluster_temperature: float = 1.0
+    noise: float = 0.3
+    dropout: float = 0.2
+    learning_rate: Any = 3e-3
+
+    def _make(self, rngs, d):
+        parts = [GaussianNoise(self.noise)] if self.noise else []
+        parts += [Masking(self.dropout)] if self.dropout else []
+        return deep.ContrastiveClustering(
+            d,
+            self.n_clusters,
+            hidden=self.hidden,
+            projection=self.projection,
+            n_heads=self.n_heads,
+            temperature=self.temperature,
+            cluster_temperature=self.cluster_temperature,
+            augment=Chain(*parts) if parts else None,
+            rngs=rngs,
+        )
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        checks.check_widths("hidden", self.hidden)
+        validation.check_count("projection", self.projection)
+        for name in ("temperature", "cluster_temperature"):
+            checks.check_number(name, getattr(self, name))
+        checks.check_number("noise", self.noise, zero=True)
+        checks.check_number("dropout", self.dropout, zero=True, below=1.0)
