@@ -207,8 +207,20 @@ class AutoencoderClusterer(DeepEstimator):
         self._append_history("pretrain", trained)
         return trained.module, [*phases, ("pretrain", trained)]
 
-    def _train(self, key, module, rows, class_codes, snapshots, phases, run) -> tuple[nnx.Module, str, TrainResult]:
-        """Train phase 2.
+    def _train(
+        self,
+        key,
+        module,
+        rows,
+        class_codes,
+        snapshots,
+        phases,
+        run,
+        *,
+        epochs: int | None = None,
+        name: str = "cluster",
+    ) -> tuple[nnx.Module, str, TrainResult]:
+        """Train phase 2, or a part of it with a name of its own for its folder and snapshots.
 
         Returns:
             the module, the name of the phase whose history is published, and its result.
@@ -220,14 +232,14 @@ class AutoencoderClusterer(DeepEstimator):
             module,
             rows,
             y=class_codes,
-            epochs=self.epochs,
+            epochs=self.epochs if epochs is None else epochs,
             optimizer=adam(self._rate()) if self.optimizer is None else self.optimizer,
             batch_size=batch,
             steps_per_epoch=interval,
             tol=self.tol,
             precision=self.precision,
-            callbacks=self._callbacks(run, "cluster", snapshots.for_phase("cluster", "features")),
-            checkpoints=self._checkpoints(run, "cluster"),
+            callbacks=self._callbacks(run, name, snapshots.for_phase(name, "features")),
+            checkpoints=self._checkpoints(run, name),
             resume=run.resume,
         )
         self._append_history("cluster", trained)

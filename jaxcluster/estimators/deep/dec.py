@@ -14,12 +14,13 @@ from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
 from jaxcluster.estimators.deep.partial_labels import encode_classes
+from jaxcluster.estimators.deep.resets import ResettingClusterer
 from jaxcluster.estimators.registry import register
 
 
 @register("dec")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DEC(AutoencoderClusterer):
+class DEC(ResettingClusterer):
     """Deep embedded clustering: the codes move towards their most probable clusters until labels no longer change.
 
     Minimizes KL(P‖Q): Q is the soft assignment of codes by Student's t; P is the sharpened target distribution of all
@@ -28,7 +29,7 @@ class DEC(AutoencoderClusterer):
     Args:
         n_clusters: number of clusters.
         alpha: degrees of freedom of Student's t.
-        hidden, latent, …: see `AutoencoderClusterer`.
+        reset_interval, reset_keep: see `ResettingClusterer`; hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
         labels_, cluster_centers_, history_, epoch_history_, snapshots_, n_iter_, status_: see `DeepEstimator`.

@@ -12,6 +12,7 @@ from jaxcluster.deep.latent_kmeans import LatentKMeans
 from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.deep import checks
 from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
+from jaxcluster.estimators.deep.resets import ResettingClusterer
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 
@@ -58,7 +59,7 @@ class AutoencoderKMeans(AutoencoderClusterer):
 
 @register("dcn")
 @dataclass(eq=False, repr=False, kw_only=True)
-class DCN(AutoencoderClusterer):
+class DCN(ResettingClusterer):
     """Deep clustering network: reconstruction and k-means of the codes, alternately.
 
     Minimizes Σ_j (x_j − x̂_j)² + (λ/2)·‖z − c_s‖², the mean over samples; centers are running means of their codes.
@@ -66,6 +67,7 @@ class DCN(AutoencoderClusterer):
     Args:
         n_clusters: number of clusters.
         weight: λ, weight of the distance to the centers.
+        reset_interval, reset_keep: see `ResettingClusterer`.
         hidden, latent, …: see `AutoencoderClusterer`.
 
     Attributes:
