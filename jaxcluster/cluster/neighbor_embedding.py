@@ -29,6 +29,7 @@ import scipy.sparse
 
 from jaxcluster.cluster import spectral
 from jaxcluster.core import chunks, memory, signals, validation
+from jaxcluster.core.dtypes import beyond_float64, translated_alike
 from jaxcluster.core.fold import map_rows
 from jaxcluster.ops.metric_space import as_metric_space
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
@@ -82,7 +83,7 @@ class NeighborMap(NamedTuple):
 
     Attributes:
         embedding: (n_samples, n_components) float32 places.
-        samples: (n_samples, n_features) float64 the samples.
+        samples: (n_samples, n_features) the samples, float64, or integers where float64 would round them.
         a, b: parameters of the curve, see `curve_parameters`.
         n_neighbors: neighbors of a sample.
         negatives: samples that repel, for each edge.
@@ -135,8 +136,8 @@ def fit(
         ValueError, TypeError: wrong shapes, values or names.
     """
     key = validation.check_key(key)
-    rows = np.asarray(validation.check_matrix(x, name="x"), np.float64)
-    validation.check_finite(rows, name="x")
+    samples = _concrete(x)
+    rows = translated_alike(samples)[0]
     n, n_components = len(rows), validation.check_count("n_components", n_components)
     if n < 2:
         raise ValueError(f"n_samples={n} should be at least 2: one row has no neighbors.")
@@ -157,7 +158,7 @@ def fit(
     cumulative = jnp.asarray(np.cumsum(edges.data) / edges.data.sum(), jnp.float32)
     operands = step_key, ends, cumulative, (jnp.float32(a), jnp.float32(b)), rate, jnp.int32(steps)
     places, taken = _optimize(batch, negatives, jnp.asarray(start, jnp.float32), operands, steps)
-    return NeighborMap(places, rows, a, b, used, negatives, bool(np.isfinite(places).all()), taken == steps)
+    return NeighborMap(places, samples, a, b, used, negatives, bool(np.isfinite(places).all()), taken == steps)
 
 
 def transform(state: NeighborMap, x: Any) -> np.ndarray:
@@ -173,11 +174,11 @@ def transform(state: NeighborMap, x: Any) -> np.ndarray:
     Raises:
         ValueError, TypeError: another number of features; values that are not finite.
     """
-    rows = np.asarray(validation.check_matrix(x, name="x"), np.float64)
-    validation.check_finite(rows, name="x")
+    rows = _concrete(x)
     if rows.shape[1] != state.samples.shape[1]:
         raise ValueError(f"x has {rows.shape[1]} columns, and the map {state.samples.shape[1]}. Pass the same ones.")
-    index, distances = nearest_rows(as_metric_space(state.samples), state.n_neighbors, queries=rows)
+    samples, rows = translated_alike(state.samples, rows)
+    index, distances = nearest_rows(as_metric_space(samples), state.n_neighbors, queries=rows)
     weights = np.asarray(_weights(jnp.asarray(distances / (distances.mean() or 1.0), jnp.float32)))
     chosen = np.random.default_rng(0).permutation(len(state.embedding))[:TRANSFORM_NEGATIVES]
     inputs = (jnp.asarray(state.embedding[index]), jnp.asarray(weights))
@@ -186,6 +187,13 @@ def transform(state: NeighborMap, x: Any) -> np.ndarray:
     equal = distances[:, 0] == 0
     places[equal] = state.embedding[index[equal, 0]]
     return places
+
+
+def _concrete(x):
+    """Checked finite samples, float64, or integers where float64 would round them."""
+    rows = np.asarray(validation.check_matrix(x, name="x"))
+    validation.check_finite(rows, name="x")
+    return rows if beyond_float64(rows) else rows.astype(np.float64)
 
 
 def smooth_distances(distances: Float[Array, "n k"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
@@ -271,6 +279,8 @@ def _start(key, rows, graph, n_components, init):
     else:
         centered = rows - rows.mean(axis=0)
         u, s, _ = np.linalg.svd(centered, full_matrices=False)
+        # Rounding may turn a component around, and the map with it.
+        u = u * np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
         start = np.zeros((len(rows), n_components))
         start[:, : min(n_components, len(s))] = (u * s)[:, :n_components]
     start = start - start.mean(axis=0)

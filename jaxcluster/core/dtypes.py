@@ -1,4 +1,4 @@
-"""Dtypes of computations and of results, and exact scaling by powers of two.
+"""Dtypes of computations and of results, exact scaling by powers of two, and exact sums.
 
 Integers of more digits than float64 has, such as nanoseconds since 1970, are translated before they become float64.
 """
@@ -75,6 +75,23 @@ def _power_of_two(exponent, dtype):
     integer = jnp.int64 if info.bits == 64 else jnp.int32
     bits = (exponent.astype(integer) + (info.maxexp - 1)) << info.nmant
     return jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def sum_and_rounding(first: Any, *others: Any) -> tuple[Any, Any]:
+    """Sum of numbers, and the error of its rounding, which a sum of far smaller numbers needs.
+
+    Returns:
+        The rounded sum and the error, NaN where the sum is infinite.
+
+    Source: D. E. Knuth, The art of computer programming, 4.2.2, theorem B.
+    """
+    total, rest = first, 0
+    for other in others:
+        raised = total + other
+        taken = raised - total
+        rest = rest + ((total - (raised - taken)) + (other - taken))
+        total = raised
+    return total, rest
 
 
 def beyond_float64(x: np.ndarray) -> bool:

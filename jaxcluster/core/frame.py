@@ -17,6 +17,7 @@ import numpy as np
 from jaxcluster.core import validation
 from jaxcluster.core.dtypes import exponent_of, float_dtype, publish, published_dtype, times_power_of_two
 from jaxcluster.core.fold import MAX, all_reduce
+from jaxcluster.core.messages import warn
 from jaxcluster.types import Array, Float, Int, Published
 
 SAMPLE, TRACED_SAMPLE = 1024, 256
@@ -34,6 +35,10 @@ LARGEST_EXPONENT = 40
 
 LARGEST_SHIFT = 1 << 12
 """Largest exponent of any frame: beyond it no float64 is left of samples or weights."""
+
+LEAST_TYPICAL_EXPONENT = -56
+"""Median distances from the origin below 2⁻⁵⁶ in a frame of float32 are crushed: squares of the differences in a
+cluster, a hundredth of them, are below 2⁻¹²⁶, the least normal number."""
 
 _GOLDEN = 0.6180339887498949
 """Golden ratio less 1, whose multiples are spread evenly modulo 1."""
@@ -118,7 +123,7 @@ def frame_of(centers: Any) -> Frame:
     """
     if validation.is_traced(centers):
         centers = jax.lax.stop_gradient(jnp.asarray(centers).astype(float_dtype(centers.dtype)))
-        return traced_frame(centers, jnp.ones_like(centers, bool), None)
+        return traced_frame(centers, jnp.ones_like(centers, bool), None)[0]
     dtype = published_dtype(centers)
     wide = np.asarray(centers).astype(np.float64)
     origin = _lower_median(wide)
@@ -155,20 +160,38 @@ def fill_unobserved(x, origin):
     return np.where(np.isnan(origin), first, origin).astype(float)
 
 
-def frame_about(origin, spread, least, most, published):
-    """Frame about an origin, of samples with entries between ``least`` and ``most``."""
-    bound = _bound(origin, least, most)
+def frame_about(origin, spread, bound, published):
+    """Frame about an origin, of samples with |x − origin| up to ``bound``."""
     return Frame(origin.astype(published), _exponent(spread if spread > 0 else bound, bound))
 
 
-def frame_reaching(frame, least, most):
-    """Frame of a fit, its exponent lowered as far as other samples between ``least`` and ``most`` require."""
-    return frame._replace(
-        exponent=min(int(frame.exponent), LARGEST_EXPONENT - binary_exponent(_bound(frame.origin, least, most)))
+def frame_reaching(frame, bound):
+    """Frame of a fit, its exponent lowered as far as other samples, with |x − origin| up to ``bound``, require."""
+    return frame._replace(exponent=min(int(frame.exponent), LARGEST_EXPONENT - binary_exponent(bound)))
+
+
+def is_crushed(frame: Frame, typical: Any, dtype: np.dtype) -> Any:
+    """True if samples so far away set the exponent of a frame that squared differences of the others underflow.
+
+    Args:
+        frame: of all samples.
+        typical: exponent of the median distance from the origin, or None where it is 0.
+        dtype: of the computation.
+    """
+    least = LEAST_TYPICAL_EXPONENT * jnp.finfo(dtype).minexp // jnp.finfo(np.float32).minexp
+    return typical is not None and typical + frame.exponent < least
+
+
+def warn_of_crushed(bound: float, name: str = "x") -> None:
+    """Warn of samples so far away that the differences of the others are lost."""
+    warn(
+        f"{name} has numbers {bound:.3g} away from the others, beside which float32 does not hold the differences of "
+        "these: labels and distances may be wrong. If such a number stands for a missing value, drop its row or make "
+        "it NaN; else scale the columns."
     )
 
 
-def _bound(origin, least, most):
+def bound_between(origin, least, most):
     """Upper bound of |x − origin| for samples between ``least`` and ``most``."""
     with np.errstate(over="ignore"):
         bound = max(abs(float(most) - float(origin.min())), abs(float(origin.max()) - float(least)))
@@ -187,6 +210,19 @@ def _exponent(spread, bound):
 def binary_exponent(value) -> int:
     """Exponent of the power of two above a non-negative number; 0 for 0."""
     return int(np.frexp(float(value))[1])
+
+
+def typical_exponent(spread: float) -> int | None:
+    """`binary_exponent` of a median distance, None for 0."""
+    return binary_exponent(spread) if spread > 0 else None
+
+
+def typical_exponent_in(frame: Frame, sample: np.ndarray) -> int | None:
+    """Exponent of the unit of a fit, where some of other samples are as near to its origin as its own; else None."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        radii = _radii(sample - np.asarray(frame.origin, np.float64))
+    exponent = -int(frame.exponent)
+    return exponent if (radii < np.ldexp(1.0, exponent + UNSCALED_EXPONENTS)).any() else None
 
 
 def sample_rows(x, weights):
@@ -231,7 +267,7 @@ def _typical(radii):
 
 
 def traced_frame(x, counted, axis_name, center=True):
-    """Frame of traced samples, by the entries where ``counted`` is True."""
+    """Frame of traced samples, by the entries where ``counted`` is True, and `is_crushed`."""
     index = spread_indices(x.shape[0], min(x.shape[0], TRACED_SAMPLE))
     sample, counts = _gather(x[index], axis_name), _gather(counted[index], axis_name)
     infinite = jnp.asarray(jnp.inf, x.dtype)
@@ -247,7 +283,8 @@ def traced_frame(x, counted, axis_name, center=True):
     reach = all_reduce(jnp.max(exponent_of(reach)), axis_name, MAX)
     size = jnp.where(none < radii.shape[0], jnp.sum(exponent_of(radii), where=middle, dtype=jnp.int32), reach)
     exponent = jnp.where(jnp.abs(size) <= UNSCALED_EXPONENTS, 0, -size)
-    return Frame(origin, jnp.minimum(exponent, LARGEST_EXPONENT - reach))
+    frame = Frame(origin, jnp.minimum(exponent, LARGEST_EXPONENT - reach))
+    return frame, is_crushed(frame, size, x.dtype)
 
 
 def _gather(table, axis_name):

@@ -12,6 +12,7 @@ from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.frame import (
     Frame,
     binary_exponent,
+    bound_between,
     center_and_spread,
     frame_about,
     sample_size,
@@ -47,11 +48,11 @@ def prepare_part(
     weights, weight_exponent = _scaled_weights(weights, n)
     if unit_rows:
         entry_range(x, None)
-        frame = Frame(np.zeros(d, published))
+        frame, crushed = Frame(np.zeros(d, published)), False
         enter_block(x, frame.origin, row_exponents(x)[:, None], out[:n])
     else:
         frame = _frame(x, weights, center, published) if frame is None else frame
-        frame = enter_rows(x, weights, center, None, frame, published, out)
+        frame, crushed = enter_rows(x, weights, center, None, frame, published, out)
     weight[:n] = 1 if weights is None else weights
     unit_weights = bool(gather((weight[:n] == 1).all()).all())
     sharding, count = row_sharding(mesh), len(sizes)
@@ -60,7 +61,8 @@ def prepare_part(
         jax.make_array_from_process_local_data(sharding, weight, (count * rows,)),
     )
     frame = frame._replace(weight_exponent=weight_exponent)
-    return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize, is_part=True)
+    narrowed = dtype.itemsize < x.dtype.itemsize
+    return Prepared(points, frame, n, unit_weights, published, narrowed, is_part=True, crushed=crushed)
 
 
 def _frame(x, weights, center, published):
@@ -73,7 +75,8 @@ def _frame(x, weights, center, published):
     least, most = entry_range(x, None)
     extremes = gather(np.array([least, most], np.float64))
     origin, spread = center_and_spread(sample, x, center)
-    return frame_about(origin, spread, extremes[:, 0].min(), extremes[:, 1].max(), published)
+    bound = bound_between(origin, extremes[:, 0].min(), extremes[:, 1].max())
+    return frame_about(origin, spread, bound, published)
 
 
 def _scaled_weights(weights, n):

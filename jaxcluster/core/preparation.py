@@ -23,12 +23,17 @@ from jaxcluster.core.fold import MAX, all_reduce
 from jaxcluster.core.frame import (
     Frame,
     binary_exponent,
+    bound_between,
     center_and_spread,
     fill_unobserved,
     frame_about,
     frame_reaching,
+    is_crushed,
     sample_rows,
     traced_frame,
+    typical_exponent,
+    typical_exponent_in,
+    warn_of_crushed,
 )
 from jaxcluster.core.messages import warn
 from jaxcluster.core.processes import localize
@@ -36,7 +41,7 @@ from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import row_sharding
 from jaxcluster.core.sparse_input import check_rows, check_values, pack
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
-from jaxcluster.types import Fit, Points, Published
+from jaxcluster.types import Array, Bool, Fit, Int, Points, Published, Status
 
 ALIGNMENT = 64
 """Alignment of XLA's CPU buffers in bytes: an aligned host array is used without another copy."""
@@ -70,6 +75,7 @@ class Prepared(NamedTuple):
             computation.
         narrowed: True if samples may have lost digits in the frame, as JAX computes in float32.
         is_part: True if the samples are those of one of several processes.
+        crushed: True if the frame had to reach samples so far away that the differences of the others are lost.
     """
 
     points: Points
@@ -79,6 +85,7 @@ class Prepared(NamedTuple):
     dtype: np.dtype
     narrowed: bool = False
     is_part: bool = False
+    crushed: bool | Bool[Array, ""] = False
 
     def unscale(self, value: Any, *, length: int = 0, weight: int = 0) -> Published:
         """`Frame.unscale` in the dtype of results."""
@@ -163,10 +170,19 @@ def finalize(
         `Fit` with the public state.
     """
     return fitted._replace(
+        status=crushed_status(fitted.status, prepared),
         state=leave(fitted.state, prepared.frame),
         labels=None if fitted.labels is None else prepared.unpad(fitted.labels),
         history=prepared.frame.unscale(fitted.history, length=length, weight=weight),
     )
+
+
+def crushed_status(status: Int[Published, "*batch"], prepared: Prepared) -> Int[Published, "*batch"]:
+    """Status of fits, PRECISION where the frame lost the differences of samples."""
+    if not validation.is_traced(status, prepared.crushed) and not bool(prepared.crushed):
+        return status
+    lost = prepared.crushed & (status != Status.NOT_FINITE) & (status != Status.INTERRUPTED)
+    return jnp.where(lost, jnp.asarray(Status.PRECISION, status.dtype), status)
 
 
 def padded_size(n: int, least: int = MIN_PADDED_ROWS) -> int:
@@ -199,15 +215,16 @@ def _prepare_host(x, weights, center, missing, frame, unit_rows, published, plac
     out = aligned((rows, d), dtype)
     if unit_rows:
         entry_range(x, missing)
-        frame, exponents = Frame(np.zeros(d, published)), row_exponents(x)
+        frame, exponents, crushed = Frame(np.zeros(d, published)), row_exponents(x), False
         _by_blocks(x, lambda rows: enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
     else:
-        frame = enter_rows(x, weights, center, missing, frame, published, out)
+        frame, crushed = enter_rows(x, weights, center, missing, frame, published, out)
     frame = frame._replace(weight_exponent=weight_exponent)
     out[n:] = 0
     weight, unit_weights = _padded_weights(weights, n, dtype, rows)
     points = Points(*jax.device_put((out, weight), place))
-    return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
+    narrowed = dtype.itemsize < x.dtype.itemsize
+    return Prepared(points, frame, n, unit_weights, published, narrowed, crushed=crushed)
 
 
 def _padded_weights(weights, n, dtype, rows):
@@ -233,37 +250,61 @@ def _prepare_sparse(x, weights, frame, unit_rows):
     lengths = np.diff(x.indptr)
     largest = np.zeros(n)
     largest[lengths > 0] = np.maximum.reduceat(np.abs(values), x.indptr[:-1][lengths > 0]) if len(values) else 0
-    least, most = values.min(initial=0), values.max(initial=0)
+    bound, crushed = np.abs(values).max(initial=0), False
     if unit_rows:
         exponent, frame = np.repeat(-np.frexp(largest)[1], lengths), Frame(np.zeros(d, published))
     else:
         if frame is None:
             _, spread = center_and_spread(sample_rows(largest[:, None], weights), largest[:, None], center=False)
-            frame = frame_about(np.zeros(d), spread, least, most, published)
-        frame = frame_reaching(frame._replace(origin=np.zeros(d, frame.dtype)), least, most)
+            frame = frame_about(np.zeros(d), spread, bound, published)
+            typical = typical_exponent(spread)
+        else:
+            typical = typical_exponent_in(frame, sample_rows(largest[:, None], weights))
+        frame = frame_reaching(frame._replace(origin=np.zeros(d, frame.dtype)), bound)
         exponent = frame.exponent
+        if crushed := is_crushed(frame, typical, dtype):
+            warn_of_crushed(bound)
     with np.errstate(under="ignore"):
         values = np.ldexp(values, exponent).astype(dtype)
     weights, weight_exponent = scaled_weights(weights)
     weight, unit_weights = _padded_weights(weights, n, dtype, padded_size(n))
     points = Points(*jax.device_put((pack(x, values, len(weight), padded_size), weight)))
     frame = frame._replace(weight_exponent=weight_exponent)
-    return Prepared(points, frame, n, unit_weights, published, dtype.itemsize < x.dtype.itemsize)
+    narrowed = dtype.itemsize < x.dtype.itemsize
+    return Prepared(points, frame, n, unit_weights, published, narrowed, crushed=crushed)
 
 
 def enter_rows(x, weights, center, missing, frame, published, out):
-    """Write samples into ``out`` in a frame, by default their own, and return the frame."""
+    """Write samples into ``out`` in a frame, by default their own.
+
+    Returns:
+        The frame, and `is_crushed`.
+    """
     # A sample nearly always determines the frame of all, so that these are read once: the least and the greatest entry
     # are computed on the way, and if they require another exponent, all samples are mapped again.
     sample, fitted_frame = sample_rows(x, weights), frame
     long, finite = x.dtype.kind in "iu" and x.dtype.itemsize == 8, np.isfinite(sample).all()
     extremes = entry_range(x, missing, every_column=fitted_frame is None) if long or not finite else None
-    origin, spread = center_and_spread(sample, x, center) if fitted_frame is None else (None, None)
+    if fitted_frame is None:
+        origin, spread = center_and_spread(sample, x, center)
+        typical = typical_exponent(spread)
+    else:
+        origin, typical = np.asarray(fitted_frame.origin, np.float64), typical_exponent_in(fitted_frame, sample)
+
+    def frame_within(bound):
+        if fitted_frame is not None:
+            return frame_reaching(fitted_frame, bound)
+        return frame_about(origin, spread, bound, published)
 
     def frame_between(least, most):
-        if fitted_frame is not None:
-            return frame_reaching(fitted_frame, least, most)
-        return frame_about(origin, spread, least, most, published)
+        bound = bound_between(origin, least, most)
+        frame = frame_within(bound)
+        # The bound takes the entries of one column with the origin of another: a column of equal numbers is no farther
+        # from its origin than any other.
+        if is_crushed(frame, typical, out.dtype):
+            bound = _farthest(x, origin)
+            frame = frame_within(bound)
+        return frame, bound
 
     def enter(frame, wide=None):
         origin = np.asarray(frame.origin)
@@ -276,15 +317,25 @@ def enter_rows(x, weights, center, missing, frame, published, out):
         return _by_blocks(x, block)
 
     if extremes is not None:
-        frame = frame_between(*extremes)
+        frame, bound = frame_between(*extremes)
         # Integers beyond 2^53 in the widest float there is: on most platforms its 64 bits hold them all.
         enter(frame, np.longdouble if long and max(map(abs, extremes)) > MAX_EXACT_INTEGER else None)
-        return frame
-    guess = frame_between(sample.min(), sample.max())  # nearly always the frame
-    frame = frame_between(*entry_range(x, missing, every_column=fitted_frame is None, by_block=enter(guess)))
-    if frame.exponent != guess.exponent:
-        enter(frame)
-    return frame
+    else:
+        guess = frame_within(bound_between(origin, sample.min(), sample.max()))  # nearly always the frame
+        extremes = entry_range(x, missing, every_column=fitted_frame is None, by_block=enter(guess))
+        frame, bound = frame_between(*extremes)
+        if frame.exponent != guess.exponent:
+            enter(frame)
+    if crushed := is_crushed(frame, typical, out.dtype):
+        warn_of_crushed(bound)
+    return frame, crushed
+
+
+def _farthest(x, origin):
+    """Largest |x − origin|, NaN ignored, column by column."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        farthest = max(np.nanmax(np.abs(x[rows] - origin), initial=0.0) for rows in _blocks(x))
+    return min(float(farthest), np.finfo(float).max)
 
 
 def enter_block(x, origin, exponent, out):
@@ -347,13 +398,17 @@ def row_exponents(x):
 
 def _by_blocks(x, work):
     """Results of ``work`` on blocks of samples, in threads: NumPy releases the interpreter lock."""
-    n, d = x.shape
-    size = min(HOST_BLOCK, max(16, BLOCK_NUMBERS // d))
-    blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    blocks = _blocks(x)
     if len(blocks) == 1:
         return [work(blocks[0])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, blocks))
+
+
+def _blocks(x):
+    n, d = x.shape
+    size = min(HOST_BLOCK, max(16, BLOCK_NUMBERS // d))
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def aligned(shape, dtype):
@@ -384,13 +439,14 @@ def _prepare_traced(x, weights, center, missing, axis_name, frame, unit_rows):
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=1, keepdims=True))
         points = Points(times_power_of_two(x, -exponent_of(largest)), weight)
         return Prepared(points, Frame(jnp.zeros((d,), dtype), 0, weight_exponent), n, weights is None, dtype)
+    crushed = False
     if frame is None:
         constant_x = jax.lax.stop_gradient(x)
         counted = jnp.broadcast_to(jax.lax.stop_gradient(weight > 0)[:, None], x.shape)
         counted = counted & ~jnp.isnan(constant_x) if missing else counted
-        frame = traced_frame(constant_x, counted, axis_name, center)
+        frame, crushed = traced_frame(constant_x, counted, axis_name, center)
     frame = frame._replace(weight_exponent=weight_exponent)
-    return Prepared(Points(frame.enter(x), weight), frame, n, weights is None, dtype)
+    return Prepared(Points(frame.enter(x), weight), frame, n, weights is None, dtype, crushed=crushed)
 
 
 def _prepare_traced_sparse(x, weights, frame, unit_rows):
@@ -400,7 +456,8 @@ def _prepare_traced_sparse(x, weights, frame, unit_rows):
         x = x.scaled(times_power_of_two(jnp.ones_like(largest), -exponent_of(largest)))
         exponent = 0
     elif frame is None:
-        exponent = traced_frame(largest[:, None], jnp.ones_like(largest, bool)[:, None], None, center=False).exponent
+        counted = jnp.ones_like(largest, bool)[:, None]
+        exponent = traced_frame(largest[:, None], counted, None, center=False)[0].exponent
     else:
         exponent = frame.exponent
     if not unit_rows:

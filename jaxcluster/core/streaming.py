@@ -18,7 +18,19 @@ import numpy as np
 
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.dtypes import MAX_EXACT_INTEGER, float_dtype
-from jaxcluster.core.frame import Frame, center_and_spread, frame_about, frame_reaching, sample_size, spread_indices
+from jaxcluster.core.frame import (
+    Frame,
+    bound_between,
+    center_and_spread,
+    frame_about,
+    frame_reaching,
+    is_crushed,
+    sample_size,
+    spread_indices,
+    typical_exponent,
+    typical_exponent_in,
+    warn_of_crushed,
+)
 from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource, SourceError
@@ -193,10 +205,19 @@ class Stream:
             frame = Frame(np.zeros(self.d, self.dtype))
         elif frame is None:
             origin, spread = center_and_spread(np.concatenate(middle_rows), self.sample, True)
-            frame = frame_about(origin, spread, least, most, self.dtype)
+            bound = bound_between(origin, least, most)
+            frame = frame_about(origin, spread, bound, self.dtype)
+            self._warn_if_crushed(frame, typical_exponent(spread), bound)
         else:
-            frame = frame_reaching(frame, least, most)
+            typical = typical_exponent_in(frame, np.concatenate(middle_rows))
+            bound = bound_between(frame.origin, least, most)
+            frame = frame_reaching(frame, bound)
+            self._warn_if_crushed(frame, typical, bound)
         return frame._replace(weight_exponent=weight_exponent)
+
+    def _warn_if_crushed(self, frame, typical, bound):
+        if is_crushed(frame, typical, self.compute_dtype):
+            warn_of_crushed(bound, self.source.name)
 
     def _check_interrupted(self):
         if self.interruptible and signals.interrupted():

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import gmm, neighbor_embedding
 from jaxcluster.core import signals, validation
+from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
@@ -47,15 +48,19 @@ class _MapEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator
         return neighbor_embedding.transform(self._state(), self._codes(self._validate(X, reset=False)))
 
     def _codes(self, X):
-        """Samples as the map takes them, divided by a power of two that brings them near 1."""
-        return np.ldexp(np.asarray(X, np.float64), -self._exponent)
+        """Samples as the map takes them, near 1 by a power of two; integers that float64 would round as they are."""
+        codes = np.asarray(X)
+        return (
+            codes
+            if self._exponent == 0 and beyond_float64(codes)
+            else np.ldexp(codes.astype(np.float64), -self._exponent)
+        )
 
     def _fit_map(self, key, codes):
-        finite = np.abs(codes).max()
-        self._exponent = int(np.frexp(finite)[1])
+        self._exponent = 0 if beyond_float64(np.asarray(codes)) else int(np.frexp(np.abs(codes).max())[1])
         state = neighbor_embedding.fit(
             key,
-            np.ldexp(np.asarray(codes, np.float64), -self._exponent),
+            _MapEstimator._codes(self, codes),
             self._dimension(),
             n_neighbors=self.n_neighbors,
             min_dist=self.min_dist,

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jaxcluster.core import validation
 from jaxcluster.losses.triplet import positive_mask
 from jaxcluster.losses.validation import (
+    as_directions,
     as_labels,
-    as_matrix,
     as_paired_samples,
     as_shaped,
     as_weights,
+    check_shape,
     mask_rows,
     promote,
     reduce,
@@ -62,7 +63,10 @@ def contrastive_loss(
     # d² for positive pairs, not length²: its gradient needs no division by d, which may be 0.
     squares = jnp.sum(jnp.square(differences), axis=1)
     hinge = jnp.maximum(margin - length(differences), 0)
-    return reduce((same * squares + (1 - same) * jnp.square(hinge)) / 2, reduction, weights=weights)
+    # No term where its factor is 0: a square may be infinite.
+    near = jnp.where(same > 0, same * squares, 0)
+    apart = jnp.where(same < 1, (1 - same) * jnp.square(hinge), 0)
+    return reduce((near + apart) / 2, reduction, weights=weights)
 
 
 def nt_xent_loss(a: Any, b: Any, *, temperature: Any = 0.5) -> Float[Array, ""]:
@@ -78,9 +82,8 @@ def nt_xent_loss(a: Any, b: Any, *, temperature: Any = 0.5) -> Float[Array, ""]:
     Raises:
         ValueError, TypeError: wrong shapes, or a temperature that is not positive.
     """
-    a = as_matrix(a, name="a")
-    b = as_shaped(b, a.shape, name="b", of="a")
-    a, b = promote(a, b)
+    a, b = (as_directions(each, name=name) for each, name in ((a, "a"), (b, "b")))
+    a, b = promote(a, check_shape(b, a.shape, name="b", of="a"))
     temperature = jnp.asarray(validation.check_positive("temperature", temperature), a.dtype)
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
@@ -107,7 +110,7 @@ def supervised_contrastive_loss(z: Any, labels: Any, *, temperature: Any = 0.1) 
     Raises:
         ValueError, TypeError: wrong shapes, labels that are not integers, a temperature that is not positive.
     """
-    z = as_matrix(z, name="z")
+    z = as_directions(z, name="z")
     n = z.shape[0]
     labels = as_labels(labels, n)
     temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)

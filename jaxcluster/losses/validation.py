@@ -84,6 +84,15 @@ def as_matrix(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
     return jnp.asarray(x, float_dtype(x.dtype))
 
 
+def as_directions(x: Any, *, name: str = "x") -> Float[Array, "n d"]:
+    """`as_matrix` of rows whose lengths do not matter: concrete float64 is scaled before it is narrowed."""
+    x = validation.check_matrix(x, name=name)
+    if _exceeds_precision(x):
+        largest = np.max(np.abs(x), axis=1, keepdims=True)
+        x = np.ldexp(x, -np.frexp(np.where(np.isfinite(largest), largest, 1))[1])
+    return as_matrix(x, name=name)
+
+
 def as_shaped(x: Any, shape: tuple[int, ...], *, name: str, of: str) -> Float[Array, ...]:
     """``x`` as a floating array of this shape, that of the argument called ``of``."""
     x = check_shape(x, shape, name=name, of=of)
@@ -238,7 +247,8 @@ def _center_together(arrays):
         origin = np.where(np.isfinite(median), median, 0)
         with np.errstate(invalid="ignore", over="ignore"):
             arrays = [array - origin for array in wide]
-    return promote(*(jnp.asarray(array, float_dtype(array.dtype)) for array in arrays))
+    with np.errstate(over="ignore"):  # an infinite loss says so
+        return promote(*(jnp.asarray(array, float_dtype(array.dtype)) for array in arrays))
 
 
 def _check_length(labels, n, name):

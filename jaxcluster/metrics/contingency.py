@@ -307,7 +307,7 @@ def _is_missing(value: Any) -> bool:
     """True for None, NaN, and pandas' NA and NaT."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, numbers.Real) and math.isnan(value)
+    return isinstance(value, numbers.Number) and value != value  # a NaN of any type, also of decimal
 
 
 def _raise_missing(count, kind, name):

@@ -131,6 +131,15 @@ def test_an_encoder_comes_first(digits, tmp_path):
         N2D(4, encoder=3, **options).fit(x)
 
 
+def test_integers_beyond_float64_are_placed():
+    x = np.round(RNG.normal(size=(80, 4)) * 256).astype(np.int64)
+    for rows in (x + 2**62, x.astype(np.uint64) + np.uint64(2**63)):  # told apart, without a warning that they are not
+        model = NeighborEmbedding(n_neighbors=8, epochs=10, init="pca", random_state=0).fit(rows)
+        np.testing.assert_array_equal(model.transform(rows), model.embedding_)
+        nearest = nearest_neighbors(model.embedding_, 1)[:, 0]
+        assert np.median(np.linalg.norm(x - x[nearest], axis=1)) < np.median(np.linalg.norm(x, axis=1))
+
+
 def test_equal_rows_and_too_few_are_named():
     with pytest.warns(ConvergenceWarning, match="all rows of X are equal, so that the map says nothing"):
         model = NeighborEmbedding(epochs=5, init="pca", random_state=0).fit(np.ones((20, 3)))

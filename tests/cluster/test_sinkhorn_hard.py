@@ -28,14 +28,16 @@ def test_a_few_huge_costs_do_not_rule(huge):
     np.testing.assert_allclose(forbidden.regularized_cost, solved.regularized_cost, rtol=1e-3)
 
 
-@pytest.mark.parametrize("offset", [1e6, 1e12])
+@pytest.mark.parametrize("offset", [1e6, 1e12, [[1e15, 0.0]], [[0.0], [-1e12]]], ids=str)
 def test_constants_of_costs_do_not_change_the_plan(offset):
-    costs = np.array([[0.0, 1.0], [1.0, 0.0]])
+    costs, offset = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array(offset)
     expected = sinkhorn.solve_cost(costs, epsilon=0.5, **SHORT)
     solved = sinkhorn.solve_cost(costs + offset, epsilon=0.5, **SHORT)
     plan = sinkhorn.plan_cost(solved, costs + offset)
-    np.testing.assert_allclose(plan, sinkhorn.plan_cost(expected, costs), atol=1e-4)
-    np.testing.assert_allclose(solved.transport_cost - offset, expected.transport_cost, atol=1e-3)
+    np.testing.assert_allclose(plan, sinkhorn.plan_cost(expected, costs), atol=1e-3)
+    np.testing.assert_allclose(sinkhorn.apply_cost(solved, np.ones(2), costs + offset), 0.5, atol=1e-3)
+    error = 1e-3 + np.spacing(np.abs(offset).max())
+    np.testing.assert_allclose(solved.transport_cost - offset.mean(), expected.transport_cost, atol=error)
 
 
 def test_points_far_apart_are_solved_in_float64():
@@ -44,6 +46,9 @@ def test_points_far_apart_are_solved_in_float64():
     third = np.full(3, 1 / 3)
     check_marginals(solved, sinkhorn.plan(solved, x, y), third, third, 1e-3)
     np.testing.assert_allclose(solved.regularized_cost, 665667.5, rtol=1e-5)
+    apart = sinkhorn.solve(x[:2], y[:2] + 2.0**30, epsilon=0.1)
+    near = sinkhorn.plan(sinkhorn.solve(x[:2], y[:2], epsilon=0.1), x[:2], y[:2])
+    np.testing.assert_allclose(sinkhorn.plan(apart, x[:2], y[:2] + 2.0**30), near, atol=1e-3)
     tiny = sinkhorn.solve(np.array([[0.0], [1.0], [2.0]]), np.array([[0.5], [1.7], [3.1]]), epsilon=1e-10)
     assert int(tiny.status) == Status.CONVERGED
     np.testing.assert_allclose(tiny.transport_cost, 0.65, rtol=1e-5)

@@ -77,6 +77,8 @@ def test_a_frame_of_a_fit_reaches_farther_samples():
     prepared = prepare(np.full((1, 5), 1e30), frame=frame)
     assert np.isfinite(prepared.points.x).all()
     np.testing.assert_allclose(prepared.frame.leave(prepared.points.x[:1]), 1e30, rtol=1e-6)
+    with pytest.warns(UserWarning, match="1e\\+30 away from the others"):
+        prepare(np.vstack([PLAIN.x, np.full((1, 5), 1e30)]), frame=frame)
 
 
 @pytest.mark.parametrize("unit", [1e-46, 1e-8, 3.0, 1e40])
@@ -190,6 +192,19 @@ def test_one_far_sample_is_no_matter_to_the_others(name):
         problem = with_far_sample(PLAIN, distance)
         options = {"init": problem.start} if name == "kmeans" else {}
         assert same_partition(labels_of(name, problem, **options), problem.y), distance
+
+
+@pytest.mark.parametrize("name", [name for name in PLACED if name not in {"spectral", "kmedoids", "clara"}])
+def test_a_mark_beyond_float32_is_said(name):
+    """The largest float32 is a common mark for missing values; what squares nothing measures it."""
+    problem = with_far_sample(PLAIN, -float(np.finfo(np.float32).max), place=len(PLAIN.x))
+    with pytest.warns(UserWarning, match=r"numbers 3\.4e\+38 away from the others.*make it NaN"):
+        fit = ALGORITHMS[name].fit(jax.random.key(0), problem.x, PLAIN.k)
+    assert int(fit.status) == Status.PRECISION
+    # In all samples it is as good as any other number.
+    marked, plain = np.array(PLAIN.x), np.array(PLAIN.x)
+    marked[:, 0], plain[:, 0] = problem.x[-1, 0], 0
+    np.testing.assert_array_equal(*(labels_of(name, PLAIN._replace(x=x)) for x in (marked, plain)))
 
 
 @pytest.mark.parametrize("name", ["kmeans", "kmeans-restarts", "kmedoids"])

@@ -245,6 +245,10 @@ def test_gradient_of_directions_of_any_length():
     a, b = A * 1e-13, B * 1e-13
     grad = jax.jit(jax.grad(losses.nt_xent_loss))
     np.testing.assert_allclose(grad(*narrow(a, b)) * 1e-13, grad(*narrow(A, B)), atol=1e-6)
+    for unit in (1e-200, 1e200):  # of float64, beyond float32
+        np.testing.assert_allclose(losses.nt_xent_loss(A * unit, B * unit), losses.nt_xent_loss(A, B), rtol=1e-6)
+        pairs = losses.contrastive_loss(A * unit, B * unit, np.zeros(len(A)), margin=1.0, reduction="none")
+        assert not np.isnan(pairs).any()
     far = narrow(np.concatenate([A, 1e6 + A[:1]]))[0]
     terms = losses.triplet_loss(far[-1:], far[:1], far[1:2], reduction="none")
     wide = np.asarray(far, float)

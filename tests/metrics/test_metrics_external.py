@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 
 import jax.numpy as jnp
@@ -359,6 +360,7 @@ BAD_LABELS = {
     "None among strings": (["a", None, "a", "b"], "contains NaN or None: 1 value"),
     "NaN among strings": (["a", float("nan"), "a", "b"], "contains NaN or None: 1 value"),
     "NaN among objects that are strings": (np.array(["a", np.nan, "a", "b"], object), "contains NaN or None: 1 value"),
+    "NaN among decimals": ([Decimal("NaN"), Decimal(1), Decimal(1), Decimal(0)], "contains NaN or None: 1 value"),
     "NaN": (np.array([1.0, np.nan, 1.0, 0.0]), "contains NaN: 1 value"),
     "NaN of float16": (np.array([1.0, np.nan, 1.0, 0.0], np.float16), "contains NaN: 1 value"),
     "infinity among objects": (np.array([1, np.inf, 1, 0], object), "contains infinity: 1 value"),

@@ -51,7 +51,7 @@ from jaxcluster.core.dtypes import times_power_of_two
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin, history_capacity, status_with
-from jaxcluster.core.preparation import prepare
+from jaxcluster.core.preparation import crushed_status, prepare
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.nearest import nearest
 from jaxcluster.types import Array, Fit, Float, KeyArray
@@ -245,6 +245,7 @@ def _finalize(options, fitted, far, x, prepared, ridge):
         index, far_posterior = host_posterior(options, components, prepared, x, far, means)
         labels = labels if far_posterior is None else replace_at(labels, index, far_posterior.labels)
     status = fitted.status if traced else correct_rounding(fitted, x, prepared, covariance_type, labels)[0]
+    status = crushed_status(status, prepared)
     k, d = fitted.state.means.shape
     degrees = fitted.state.degrees_of_freedom
     total = degrees[0] * k if covariance_type.name == "tied" else degrees.sum()

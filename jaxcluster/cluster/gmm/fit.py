@@ -52,7 +52,7 @@ from jaxcluster.core.implicit import (
     with_derivative_of,
 )
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.preparation import Prepared, crushed_status, prepare
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_sparse_samples
@@ -289,6 +289,7 @@ def finalize(options: em.EMOptions, solution: FrameSolution, x: Any, prepared: P
     if not is_traced:
         labels = _with_far_labels(options, solution, x, prepared, labels)
         status, exact = correct_rounding(fitted, x, prepared, covariance_type, labels)
+    status = crushed_status(status, prepared)
     state = fitted.state if is_traced else fitted.state._replace(means=exact)
     public = state.leave(frame, covariance_type, ridge, solution.n_observed)
     # Inactive components have weight 0. Their means are 0 in the caller's coordinates, wherever the origin is.

@@ -45,7 +45,7 @@ from jaxcluster.core.fold import all_reduce, map_rows
 from jaxcluster.core.frame import Frame, frame_of
 from jaxcluster.core.implicit import non_differentiable
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.preparation import Prepared, crushed_status, prepare
 from jaxcluster.core.shard import axis_of, check_own_mesh, rows_of, solve_over_rows
 from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.matching import category_slots
@@ -186,8 +186,7 @@ def fit_framed(
     codes, n_categories = check_codes(codes, n_categories)
     if x.shape[0] != codes.shape[0]:
         raise ValueError(f"x has {x.shape[0]} rows and codes {codes.shape[0]}: one row of each belongs to a sample.")
-    if gamma is not None:
-        gamma = validation.check_positive("gamma", gamma, zero=True)
+    gamma = gamma if gamma is None else validation.check_positive("gamma", gamma, zero=True)
     d = x.shape[1]
     prepared = prepare_mixed(x, codes, weights, axis_name, mesh=check_own_mesh(mesh))
     gamma = default_gamma(prepared, d, axis_name) if gamma is None else gamma
@@ -195,6 +194,7 @@ def fit_framed(
     options |= {"n_categories": n_categories, "axis_name": axis_name}
     solution, unresolved = solve_checked(key, codes, k, prepared, d, **options)
     public = to_public(solution, prepared, gamma)
+    public = public._replace(status=crushed_status(public.status, prepared))
     if d:
         public = with_precision_status(public, x, prepared.frame, unresolved, nearest=False)
     return public, prepared.frame

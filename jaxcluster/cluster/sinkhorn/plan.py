@@ -34,7 +34,7 @@ from jaxcluster.cluster.sinkhorn.updates import (
     weighted_mean,
 )
 from jaxcluster.core import memory, validation
-from jaxcluster.core.dtypes import float_dtype, publish, times_power_of_two
+from jaxcluster.core.dtypes import float_dtype, publish, sum_and_rounding, times_power_of_two
 from jaxcluster.core.fold import fold_rows
 from jaxcluster.core.preparation import unpad
 from jaxcluster.ops import differences, distance
@@ -309,8 +309,8 @@ def publish_solution(xp, checked: CheckedProblem, solution: Solution) -> Transpo
         for potential in (unpad(solution.f, checked.n), unpad(solution.g, checked.m))
     )
     gauge = ((a @ (f + c)) - (b @ (g + d))) / (2 * xp.sum(a)) if weights_fixed(problem) else number(0)
-    f, f_rest = _added(f, c, shift - gauge)
-    g, g_rest = _added(g, d, shift + gauge)
+    f, f_rest = sum_and_rounding(f, c, shift - gauge)
+    g, g_rest = sum_and_rounding(g, d, shift + gauge)
     if not traced:
         # float64 into what is published, which may be float32.
         parts = [(out(high + low), high, low) for high, low in ((f, f_rest), (g, g_rest))]
@@ -342,17 +342,6 @@ def publish_solution(xp, checked: CheckedProblem, solution: Solution) -> Transpo
         jax.lax.stop_gradient(f_rest) if traced else f_rest,
         jax.lax.stop_gradient(g_rest) if traced else g_rest,
     )
-
-
-def _added(first, *others) -> tuple[Any, Any]:
-    """Sum and its rounding error (D. E. Knuth, The art of computer programming, 4.2.2, theorem B)."""
-    total, rest = first, 0
-    for other in others:
-        raised = total + other
-        taken = raised - total
-        rest = rest + ((total - (raised - taken)) + (other - taken))
-        total = raised
-    return total, rest
 
 
 # -- products ----------------------------------------------------------------------------------------------------------
@@ -414,17 +403,27 @@ def _inside(transport, checked):
     problem, units = checked.problem, checked.units
     dtype = problem.a.dtype
 
-    def inside(potential, rest, constant, size):
-        if validation.is_traced(potential, rest, constant, problem):
-            shifted = jnp.asarray(potential).astype(dtype) - jnp.asarray(constant).astype(dtype)
-            shifted = times_power_of_two(shifted + jnp.asarray(rest).astype(dtype), -units.exponent)
+    traced = validation.is_traced(transport, units, problem)
+
+    def number(value):
+        return jnp.asarray(value).astype(dtype) if traced else np.asarray(value, np.float64)
+
+    def inside(potential, rest, size):
+        if traced:
+            shifted = times_power_of_two(potential + rest, -units.exponent)
         else:
-            wide = [np.asarray(part, np.float64) for part in (potential, constant, rest)]
-            shifted = scaled(wide[0] - wide[1] + wide[2], -units.exponent, dtype)
+            shifted = scaled(potential + rest, -units.exponent, dtype)
         return jnp.pad(shifted + problem.epsilon * (problem.log_mass / 2), (0, size - shifted.shape[0]))
 
-    f = inside(transport.f, transport.f_rest, units.c, problem.a.shape[0])
-    g = inside(transport.g, transport.g_rest, units.d, problem.b.shape[0])
+    # What is left of a potential may be as large as the constants, on one side as much as on the other: a plan fixes
+    # potentials up to such a number. It is taken off, with the rounding of each difference, before the sum is rounded.
+    (f, f_rest), (g, g_rest) = (
+        sum_and_rounding(number(potential), -number(constant))
+        for potential, constant in ((transport.f, units.c), (transport.g, units.d))
+    )
+    gauge = f[0]
+    f = inside(f - gauge, f_rest + number(transport.f_rest), problem.a.shape[0])
+    g = inside(g + gauge, g_rest + number(transport.g_rest), problem.b.shape[0])
     return problem, f, g
 
 

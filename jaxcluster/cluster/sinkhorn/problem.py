@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import validation
-from jaxcluster.core.dtypes import float_dtype, published_dtype, times_power_of_two
+from jaxcluster.core.dtypes import float_dtype, published_dtype, sum_and_rounding, times_power_of_two
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import padded_size, prepare
@@ -162,8 +162,7 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
             a row or column of +inf alone whose weight must move.
     """
     costs = validation.check_matrix(costs, name="costs")
-    concrete = not validation.is_traced(costs)
-    if concrete:
+    if concrete := not validation.is_traced(costs):
         _check_costs(np.asarray(costs))
     n, m = costs.shape
     a, b, rho_a, rho_b = check_problem(a, b, n, m, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
@@ -183,8 +182,9 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
         else:
             constants = [np.asarray(each, np.float64) for each in constants]
             exponent = 0 if validation.is_traced(epsilon) else math.frexp(float(epsilon))[1]
-        with np.errstate(over="ignore", under="ignore"):
-            costs = np.ldexp(costs - constants[0][:, None] - constants[1][None, :], -exponent)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            costs, rest = sum_and_rounding(costs, -constants[0][:, None], -constants[1][None, :])
+            costs = np.ldexp(costs + np.where(np.isfinite(rest), rest, 0), -exponent)
         costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**MAX_COST_EXPONENT))
         if live is not None:
             costs = np.pad(costs, [(0, padded_size(size) - size) for size in (n, m)])
@@ -194,7 +194,8 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
         if constants is None:
             constants = jax.lax.stop_gradient(_least_constants(jnp, costs, jnp.ones(n, bool), jnp.ones(m, bool)))
         constants = [jnp.asarray(each).astype(dtype) for each in constants]
-        costs = costs - constants[0][:, None] - constants[1][None, :]
+        costs, rest = sum_and_rounding(costs, -constants[0][:, None], -constants[1][None, :])
+        costs = costs + jnp.where(jnp.isfinite(rest), rest, 0)
     return _in_frame(costs, (), matrix_tile, (n, m), (a, b, epsilon, rho_a, rho_b), constants, exponent, published)
 
 
