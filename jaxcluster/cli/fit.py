@@ -29,8 +29,11 @@ EXAMPLES = {
     "balanced-kmeans": "digits --k 10 --out runs/even",
     "constrained-kmeans": "flowers.csv --k 3 --must-link same.csv --cannot-link apart.csv --out runs/flowers",
     "kmedoids": "flowers.csv --k 3 --truth species --metric manhattan --out runs/flowers",
+    "kmodes": "survey.csv --k 4 --out runs/survey",
+    "kprototypes": "customers.csv --k 5 --out runs/customers",
     "gmm": "flowers.csv --k 3 --truth species --covariance tied --out runs/flowers",
     "hdbscan": "moons:n=1000 --min-cluster-size 20 --out runs/moons",
+    "optics": "moons:n=1000 --cluster-method dbscan --eps 0.15 --out runs/moons",
     "dbscan": "moons:n=1000 --eps 0.15 --out runs/moons",
     "joint-clustering": "digits --k 10 --labels 0.1 --out runs/joint",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 
 import pytest
 from command_line import call, refuse
@@ -161,3 +162,12 @@ def test_help_wraps_paragraphs_and_flags_take_no_value():
     shown = call("predict", "--help").stdout
     assert "words. A text table has" in shown
     assert "<bool>" not in shown
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_the_example_of_a_method_can_be_typed(method):
+    """The help of a method and its page in the documentation show this line."""
+    command = method_command(method)
+    words = shlex.split(command.help.rsplit(f"jaxcluster fit {method} ", 1)[1])
+    context = command.make_context(method, words)
+    assert context.params["out"].parts[0] == "runs"
