@@ -44,6 +44,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_sidebars = {"start": [], "index": []}
 html_copy_source = html_show_sourcelink = False
+html_show_search_summary = False  # summaries are fetched, which no browser does for files on disk
 html_theme_options = {
     "logo": {"text": "jaxcluster"},
     "navbar_align": "left",
