@@ -1,4 +1,4 @@
-"""Checkpoints of a training, which is resumed from the newest one.
+"""Checkpoints of a training, which is resumed from the newest one, and of long fits (`resumable`).
 
 >>> import tempfile
 >>> import numpy as np
@@ -11,8 +11,9 @@
 """
 
 from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
+from jaxcluster.core.loop_checkpoints import resumable
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "resumable"]
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcluster.core import signals, validation
+from jaxcluster.core import loop_checkpoints, signals, validation
 from jaxcluster.core.iterate import advance
 from jaxcluster.types import Fit, KeyArray, Status
 
@@ -124,15 +124,19 @@ def resume(
     """
     if validation.is_traced(step, fit, tol, max_steps):
         return advance(step, fit, tol=tol, max_steps=max_steps)
+    saved = loop_checkpoints.next_loop(step)
+    fit = fit if saved is None else saved.restore(fit)
     budget, steps, most, unfinished = Budget(work), int(fit.steps), int(max_steps), True
     while unfinished:
-        if signals.interrupted():
+        if _asked_to_stop(saved, fit):
             return fit._replace(status=_interrupted(fit.status))
         before = steps
         with budget:
             fit = _chunk(step, fit, tol, min(most, steps + budget.steps))
             steps, status = int(fit.steps), int(fit.status)
         unfinished = status == Status.MAX_STEPS and steps < most
+        if saved is not None:
+            saved.after_chunk(fit, ended=not unfinished)
         if _observers and shown is not None:
             left = (most - steps) * budget.seconds / max(1, steps - before) if unfinished and before else None
             progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
@@ -173,6 +177,13 @@ class End:
     def compile(self, fit: Any) -> Any:
         """Compile it by a fit before its first step, or by the shapes of one; returns the shapes of the result."""
         return compile_ahead(self._program, self._static, fit, *self._operands)
+
+
+def _asked_to_stop(saved, fit):
+    """`signals.interrupted`, after the fit is saved."""
+    if saved is not None and signals.stop_requested() is not None:
+        saved.stop(fit)
+    return signals.interrupted()
 
 
 def tell(progress: Progress) -> None:

@@ -1,0 +1,164 @@
+"""Checkpoints of the loops of long fits, from which the same fit goes on in another process.
+
+A fit on the host is a sequence of loops: seeding, the iteration of each start. They have numbers in the order in which
+they run, which is the same in another run of the same fit, and each saves its state in a folder of its number: after so
+many seconds, when the process is asked to stop, and at its end if it was long. A loop that finds a checkpoint goes on
+from it, so that loops which had ended take no step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcluster.core import checkpoint
+from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.types import Fit
+
+LONG_SECONDS = 2.0
+"""Duration of a fit from which on it is saved, and of a loop whose end is: shorter ones are run again."""
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Part of the text of a function that differs between processes."""
+
+
+class FitCheckpoints:
+    """Checkpoints of the loops of one fit.
+
+    Args:
+        folder: for this fit only.
+        every_seconds: time between two checkpoints.
+
+    Attributes:
+        interrupted: True if a loop was asked to stop.
+    """
+
+    def __init__(self, folder: Any, every_seconds: float) -> None:
+        self.folder, self.every_seconds, self.interrupted = Path(folder), every_seconds, False
+        self._number, self._thread = 0, threading.get_ident()
+        self._begin, self._prepared = time.monotonic(), False
+
+    def is_long(self) -> bool:
+        """True if the fit has run for so long that it is saved; the first time Orbax is imported, for a second."""
+        if not self._prepared and time.monotonic() - self._begin >= LONG_SECONDS:
+            checkpoint.prepare()
+            self._prepared = True
+        return self._prepared
+
+    def next_loop(self, step: jax.tree_util.Partial) -> LoopCheckpoints | None:
+        """Checkpoints of the next loop; None in other threads, whose loops have no order."""
+        if threading.get_ident() != self._thread:
+            return None
+        self._number += 1
+        config = {"loop": self._number, "data and options": fingerprint_of(step)}
+        return LoopCheckpoints(self, Checkpoints(self.folder / f"loop-{self._number:06d}", keep=1, config=config))
+
+    def clear(self) -> None:
+        """Delete all checkpoints of the fit."""
+        for place in sorted(self.folder.glob("loop-*")):
+            shutil.rmtree(place)
+
+
+class LoopCheckpoints:
+    """Checkpoints of one loop.
+
+    Args:
+        fit: the fit that the loop belongs to.
+        checkpoints: in the folder of the loop.
+    """
+
+    def __init__(self, fit: FitCheckpoints, checkpoints: Checkpoints) -> None:
+        self._fit, self._checkpoints = fit, checkpoints
+        self._begin = self._last = time.monotonic()
+        self._steps = -1
+
+    def restore(self, start: Fit) -> Fit:
+        """The newest checkpoint, or the start of the loop without one.
+
+        Raises:
+            ValueError: a checkpoint of other data or options, or one that was changed.
+        """
+        restored = self._checkpoints.restore(start)
+        if restored is None:
+            return start
+        self._steps = int(restored.state.steps)
+        return restored.state
+
+    def save(self, fit: Fit) -> None:
+        """Write a checkpoint unless it is that of the last one."""
+        if int(fit.steps) == self._steps:
+            return
+        self._steps = int(fit.steps)
+        self._checkpoints.save(self._steps, fit, {"steps": self._steps})
+        self._last = time.monotonic()
+
+    def stop(self, fit: Fit) -> None:
+        """Save a loop that is asked to stop."""
+        self._fit.interrupted = True
+        if self._fit.is_long():
+            self.save(fit)
+
+    def after_chunk(self, fit: Fit, *, ended: bool) -> None:
+        """Save a loop after some steps, if it is time."""
+        now = time.monotonic()
+        if not self._fit.is_long():
+            return
+        if now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS):
+            self.save(fit)
+
+
+_active: FitCheckpoints | None = None
+
+
+@contextmanager
+def resumable(folder: Any, *, every_seconds: float = 60.0) -> Iterator[None]:
+    """Context of one long fit that saves its state in a folder, and goes on from there in another process.
+
+    The state, the history, the steps and random keys are saved: every so many seconds, and where Ctrl-C or `SIGTERM`
+    ends the fit. The same lines, run again, go on and give the result of a fit that was never stopped. At the end the
+    checkpoints are deleted. Fits of less than two seconds are not saved, nor are loops in several threads.
+
+    Pass an integer as ``random_state``, so that the starts are the same again. A checkpoint of other data (by up to
+    1,024 rows) or other options is refused, and so is one whose SHA-256 does not match.
+
+    Args:
+        folder: for this fit only.
+        every_seconds: time between two checkpoints.
+
+    Raises:
+        ValueError: from the fit, for a checkpoint that is refused.
+    """
+    global _active
+    before, _active = _active, FitCheckpoints(folder, every_seconds)
+    try:
+        yield
+        if not _active.interrupted:
+            _active.clear()
+    finally:
+        _active = before
+
+
+def next_loop(step: jax.tree_util.Partial) -> LoopCheckpoints | None:
+    """Checkpoints of the next loop of the fit; None outside of `resumable`."""
+    return None if _active is None else _active.next_loop(step)
+
+
+def fingerprint_of(step: jax.tree_util.Partial) -> str:
+    """Digest of the function of a step, its static options and its operands."""
+    function, static = step.func
+    digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}{ADDRESS.sub('', repr(static))}".encode())
+    for leaf in jax.tree.leaves(step.args):
+        words = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        rows = words if np.ndim(words) else np.asarray(words)[None]
+        digest.update((checkpoint.fingerprint(rows) if rows.size else f"{rows.shape}").encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""Long fits that are stopped, and go on in another process as if they had never been."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcluster import kmeans
+from jaxcluster.checkpoint import resumable
+from jaxcluster.core import chunks, loop_checkpoints, signals
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    return np.random.default_rng(0).random((400, 5), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch):
+    """Every fit counts as long, in chunks of a step."""
+    monkeypatch.setattr(chunks, "SHORT_WORK", 0)
+    monkeypatch.setattr(chunks, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "FIRST_WORK", 1)
+    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", 0.0)
+
+
+def fit(cloud, **options):
+    return kmeans.fit(jax.random.key(0), cloud, 12, init="random", tol=0, n_init=2, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(cloud):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "SHORT_WORK", 0)
+        return fit(cloud)
+
+
+def stopped(cloud, folder, after):
+    """A fit in a process that is asked to stop after so many chunks; its checkpoints stay."""
+    seen = []
+
+    def observe(progress):
+        seen.append(progress)
+        if len(seen) == after:
+            signals.request_stop(signal.SIGTERM)
+
+    try:
+        with pytest.raises(signals.Stopped), chunks.watching(observe), resumable(folder):
+            fit(cloud)
+    finally:
+        signals.clear_request()
+
+
+@pytest.mark.parametrize("after", [1, 40])
+def test_a_stopped_fit_goes_on(after, cloud, whole, tmp_path, monkeypatch):
+    # As in a program with handlers of its own, such as the command line.
+    monkeypatch.setattr(signals, "_takes_over", lambda: False)
+    steps = []
+    stopped(cloud, tmp_path, after)
+    assert list(tmp_path.rglob("manifest.json"))
+    with resumable(tmp_path), chunks.watching(lambda progress: steps.append(progress.steps)):
+        resumed = fit(cloud)
+    assert steps[0] > 1
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_other_data_is_refused(cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "_takes_over", lambda: False)
+    stopped(cloud, tmp_path, 3)
+    with pytest.raises(ValueError, match="belongs to another configuration: data and options is"), resumable(tmp_path):
+        fit(np.flip(cloud, axis=0).copy())
+    (manifest,) = tmp_path.rglob("manifest.json")
+    file = max((path for path in manifest.parent.glob("arrays/**/*") if path.is_file()), key=os.path.getsize)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256 does not match"), resumable(tmp_path):
+        fit(cloud)
