@@ -19,7 +19,14 @@ from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, imputation_entry, partial_labels, read
 from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
-from jaxcluster.cli.training import check_partial, check_rows, partial_run, run_arguments, trains_network
+from jaxcluster.cli.training import (
+    check_partial,
+    check_rows,
+    keeps_checkpoints,
+    partial_run,
+    run_arguments,
+    trains_network,
+)
 from jaxcluster.core import signals
 
 if TYPE_CHECKING:
@@ -125,7 +132,7 @@ def run_fit(stage: Stages, task: FitTask, claim: Claim) -> FitResult:
 
 def load(stage: Stages, task: FitTask, claim: Claim) -> Rows:
     """Read and scale the rows, and check that the fit can take them and the disk the run."""
-    if trains_network(task.estimator):
+    if keeps_checkpoints(task.method, task.estimator.info.family):
         check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     with stage("read", f"Reading {task.source.data}"), user_errors():
         rows = read(task.source, task.scale, **reading_options(task.estimator))
@@ -167,7 +174,8 @@ def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any
         "versions": runtime.versions(),
         "device": runtime.device(),
     }
-    keep = partial_run(task.out, settings, resume=task.resume) if trains_network(task.estimator) else nullcontext()
+    keeps = keeps_checkpoints(task.method, task.estimator.info.family)
+    keep = partial_run(task.out, settings, resume=task.resume) if keeps else nullcontext()
     with keep as folder:
         yield settings, folder
 
@@ -190,13 +198,17 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     if task.labels is not None:
         arguments["y"] = partial_labels(task.labels, rows, task.estimator.random_state)
     from jaxcluster.core import chunks
+    from jaxcluster.core.loop_checkpoints import resumable
 
     title = f"Fitting {task.method} to {len(rows.x):,} rows"
     progress = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
-    if folder is not None:
+    saved: Any = nullcontext()
+    if folder is not None and not trains_network(task.estimator):
+        saved = resumable(folder)
+    elif folder is not None:
         options = {"resume": task.resume, "tensorboard": task.tensorboard}
         arguments |= run_arguments(task.estimator, title, stage, folder, **options)
-    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress:
+    with stage("fit", title), user_errors(), _convergence_warnings() as warned, progress, saved:
         task.estimator.fit(rows.samples, **arguments, **task.links)
     return bool(warned)
 

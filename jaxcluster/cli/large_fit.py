@@ -14,6 +14,7 @@ from jaxcluster.cli import run as runs
 from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import UserError, user_errors
 from jaxcluster.cli.output_dir import check_space, claimed_folder, write_config, write_sealed
+from jaxcluster.cli.training import check_partial, partial_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,16 +90,22 @@ def run_large_fit(task: FitTask, *, job: bool, quiet: bool) -> None:
 
     first = not job or distributed.is_first()
     quiet = quiet or not first
+    if job and task.resume:
+        raise UserError("a job of several processes is not saved in steps: leave out --resume.")
+    if not job:
+        check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     place = claimed_folder(task.out, overwrite=task.overwrite) if first else nullcontext()
     with place as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {task.source.data}"), user_errors():
             source = _scan(task.source.data, task.source.columns)
         if claim is not None:
             check_space(claim, source.shape[0] * 16)
-        labels = _fit(stage, task, source, job)
-        if claim is not None:
-            with claim.folder() as folder, stage("write", "Writing"), user_errors():
-                scores = _write(folder, task, source, labels, stage)
+        keep = nullcontext() if job else partial_run(task.out, _settings(task, source), resume=task.resume)
+        with keep as checkpoints:
+            labels = _fit(stage, task, source, checkpoints)
+            if claim is not None:
+                with claim.folder() as folder, stage("write", "Writing"), user_errors():
+                    scores = _write(folder, task, source, labels, stage)
     if job:
         distributed.gather(0)  # the others wait for the run to be written, for as long as that takes
     if first:
@@ -115,19 +122,28 @@ def _scan(data: str, columns: str | None) -> RowSource:
         return scan(data, columns=columns)
 
 
-def _fit(stage: Stages, task: FitTask, source: RowSource, job: bool) -> np.ndarray:
-    """Labels of all rows of a fit that leaves its results in the estimator."""
+def _settings(task: FitTask, source: RowSource) -> dict[str, Any]:
+    """Entries that a resumed run must have too; the digest of the rows is the one that reads few of them."""
+    parameters = {name: value for name, value in task.estimator.get_params().items() if name != "mesh"}
+    data = {"name": source.name, "sha256": source.fingerprint()}
+    return {"algorithm": task.method, "parameters": parameters, "data": data, "scaling": "none"}
+
+
+def _fit(stage: Stages, task: FitTask, source: RowSource, checkpoints: Path | None) -> np.ndarray:
+    """Labels of all rows of a fit that leaves its results in the estimator; a job has no folder of checkpoints."""
     import numpy as np
 
     from jaxcluster import distributed, sharding
     from jaxcluster.cli.fit_pipeline import show_steps
     from jaxcluster.core import chunks
+    from jaxcluster.core.loop_checkpoints import resumable
 
     title = f"Fitting {task.method} to {source.shape[0]:,} rows"
     watch = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
     with stage("fit", title), user_errors(), watch:
-        if not job:
-            return task.estimator.fit(source).labels_
+        if checkpoints is not None:
+            with resumable(checkpoints):
+                return task.estimator.fit(source).labels_
         count = distributed.count()
         if source.shape[0] < count:
             raise UserError(f"{source.name} has {source.shape[0]} rows for {count} processes. Start fewer of them.")

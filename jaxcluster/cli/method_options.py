@@ -14,6 +14,7 @@ import typer
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli.errors import UserError, user_errors
+from jaxcluster.cli.training import keeps_checkpoints
 
 if TYPE_CHECKING:
     from jaxcluster.estimators import EstimatorInfo
@@ -145,7 +146,8 @@ def method_parameters(method: str) -> list[inspect.Parameter]:
     annotations |= {"labels": opt.Labels} if info.takes_classes else {}
     annotations |= {"distributed": opt.Distributed} if info.takes_processes else {}
     annotations |= {"stream": opt.Stream, "max_memory": opt.MaxMemory} if info.takes_sources else {}
-    annotations |= {"resume": opt.Resume, "tensorboard": opt.TensorBoard} if info.family == "deep" else {}
+    annotations |= {"resume": opt.Resume} if keeps_checkpoints(method, info.family) else {}
+    annotations |= {"tensorboard": opt.TensorBoard} if info.family == "deep" else {}
     kind = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in annotations.items()]
 
@@ -311,7 +313,7 @@ def unknown_option(method: str | None, option: str) -> str | None:
         "--missing": f"--missing means nothing to {method}; gmm and kmeans take rows with missing cells.",
         "--must-link": f"--must-link means nothing to {method}; constrained-kmeans takes it.",
         "--cannot-link": f"--cannot-link means nothing to {method}; constrained-kmeans takes it.",
-        "--resume": f"--resume means nothing to {method}, which trains no network.",
+        "--resume": f"--resume means nothing to {method}, whose fit is not saved in steps.",
         "--tensorboard": f"--tensorboard means nothing to {method}, which trains no network.",
         "--stream": f"{method} needs all rows in memory: leave out --stream; kmeans and gmm take it.",
         "--max-memory": f"{method} needs all rows in memory: leave out --max-memory; kmeans and gmm take it.",

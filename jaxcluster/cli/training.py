@@ -31,6 +31,17 @@ RESUMABLE_PARAMS = {"epochs", "tol", "verbose", "checkpoint_every"}
 RESUME_HINT = "Pass the same again, or --overwrite without --resume to start afresh."
 
 
+RESUMABLE_METHODS = frozenset(
+    ("kmeans", "minibatch-kmeans", "bisecting-kmeans", "kmedoids", "kmodes", "kprototypes", "gmm", "bayesian-gmm")
+)
+"""Methods besides those of networks whose loops are saved, by `jaxcluster.core.loop_checkpoints`."""
+
+
+def keeps_checkpoints(method: str, family: str) -> bool:
+    """True if a run of a method goes on from checkpoints, by --resume."""
+    return family == "deep" or method in RESUMABLE_METHODS
+
+
 def trains_network(estimator: Any) -> bool:
     """True if an estimator trains a network, epoch by epoch, with checkpoints."""
     return estimator.info.family == "deep"

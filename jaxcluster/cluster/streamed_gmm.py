@@ -42,6 +42,7 @@ from jaxcluster.cluster.gmm.rounding import correct_rounding
 from jaxcluster.cluster.gmm.state import GMMState, public_covariances, ridge_in_frame, to_data_units, wide_means
 from jaxcluster.core import signals, validation
 from jaxcluster.core.iterate import status_with
+from jaxcluster.core.loop_checkpoints import SourceLoop
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.streaming import PassInterrupted, StepWatch, Stream, evenly, host_fit, mean_variance
@@ -142,7 +143,8 @@ def _run(stream, options, params, state, tol, max_steps, watch, *, kept):
 
     None where Ctrl-C ends it before its first step and a run before is ``kept``.
     """
-    steps, history, seconds = 0, [], np.inf
+    saved, seconds = SourceLoop(stream, (options, state.mixture.means.shape)), np.inf
+    state, steps, history = saved.restore(state)
     try:
         while True:
             while float(state.residual) > tol and steps < max_steps:
@@ -151,6 +153,7 @@ def _run(stream, options, params, state, tol, max_steps, watch, *, kept):
                 steps, seconds = steps + 1, time.perf_counter() - begin
                 history.append(float(state.objective))
                 watch.add(steps, history[-1])
+                saved.after_step(state, history)
             # As in memory: after a plateau the mixture of the last M-step may be much better than the bound before it.
             log_likelihood, (labels, far) = stream.fold(partial(_label, options), state.mixture)
             log_likelihood = log_likelihood / float(params.total)
@@ -161,7 +164,11 @@ def _run(stream, options, params, state, tol, max_steps, watch, *, kept):
             if not (unfinished and steps < max_steps and converged):
                 break
             state = state._replace(residual=jnp.asarray(change, stream.compute_dtype))
+    except signals.Stopped:
+        saved.stop(state, history)
+        raise
     except PassInterrupted:
+        saved.stop(state, history)
         if steps == 0:
             if kept:
                 return None

@@ -33,8 +33,9 @@ from jaxcluster.cluster.seeding import (
     seed_centers,
     seed_in_chunks,
 )
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
+from jaxcluster.core.loop_checkpoints import SourceLoop
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.streaming import PassInterrupted, StepWatch, Stream, evenly, host_fit, mean_variance
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -135,15 +136,21 @@ def _run(stream, centers, options, tol, max_steps, watch):
     state = _Step(centers, stats, labels)
     if not options.spherical:
         tol *= mean_variance(stats.weight.sum(), squares, stats.sums.sum(axis=0))
-    steps, history = 0, []
+    saved = SourceLoop(stream, (options, centers.shape))
+    state, steps, history = saved.restore(state)
     try:
         while _residual(state) > tol and steps < max_steps:
             state = _advance(stream, state, options)
             steps += 1
             history.append(float(state.stats.inertia))
             watch.add(steps, history[-1])
+            saved.after_step(state, history)
         (inertia, _), unresolved = stream.fold(partial(_evaluate, options), state.centers, per_row=(state.labels,))
+    except signals.Stopped:
+        saved.stop(state, history)
+        raise
     except PassInterrupted:
+        saved.stop(state, history)
         # Labels and inertia are those of the last whole pass.
         inertia, unresolved, status = state.stats.inertia, np.zeros(len(state.labels), bool), Status.INTERRUPTED
     else:

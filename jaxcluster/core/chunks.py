@@ -136,7 +136,7 @@ def resume(
             steps, status = int(fit.steps), int(fit.status)
         unfinished = status == Status.MAX_STEPS and steps < most
         if saved is not None:
-            saved.after_chunk(fit, ended=not unfinished)
+            saved.after_chunk(fit, steps, ended=not unfinished)
         if _observers and shown is not None:
             left = (most - steps) * budget.seconds / max(1, steps - before) if unfinished and before else None
             progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
@@ -182,7 +182,7 @@ class End:
 def _asked_to_stop(saved, fit):
     """`signals.interrupted`, after the fit is saved."""
     if saved is not None and signals.stop_requested() is not None:
-        saved.stop(fit)
+        saved.stop(fit, int(fit.steps))
     return signals.interrupted()
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.core import checkpoint
-from jaxcluster.core.checkpoint import Checkpoints
+from jaxcluster.core.checkpoint import Checkpoint, Checkpoints
 from jaxcluster.types import Fit
 
 LONG_SECONDS = 2.0
@@ -57,10 +58,12 @@ class FitCheckpoints:
 
     def next_loop(self, step: jax.tree_util.Partial) -> LoopCheckpoints | None:
         """Checkpoints of the next loop; None in other threads, whose loops have no order."""
-        if threading.get_ident() != self._thread:
-            return None
+        return None if threading.get_ident() != self._thread else self.numbered(fingerprint_of(step))
+
+    def numbered(self, fingerprint: str) -> LoopCheckpoints:
+        """Checkpoints of the next loop, by the fingerprint of its data and options."""
         self._number += 1
-        config = {"loop": self._number, "data and options": fingerprint_of(step)}
+        config = {"loop": self._number, "data and options": fingerprint}
         return LoopCheckpoints(self, Checkpoints(self.folder / f"loop-{self._number:06d}", keep=1, config=config))
 
     def clear(self) -> None:
@@ -88,33 +91,73 @@ class LoopCheckpoints:
         Raises:
             ValueError: a checkpoint of other data or options, or one that was changed.
         """
-        restored = self._checkpoints.restore(start)
-        if restored is None:
-            return start
-        self._steps = int(restored.state.steps)
-        return restored.state
+        restored = self.newest(start)
+        return start if restored is None else restored.state
 
-    def save(self, fit: Fit) -> None:
-        """Write a checkpoint unless it is that of the last one."""
-        if int(fit.steps) == self._steps:
-            return
-        self._steps = int(fit.steps)
-        self._checkpoints.save(self._steps, fit, {"steps": self._steps})
-        self._last = time.monotonic()
+    def newest(self, like: Any) -> Checkpoint | None:
+        """The newest checkpoint of a state of the structure of ``like``."""
+        restored = self._checkpoints.restore(like)
+        if restored is not None:
+            self._steps = restored.progress["steps"]
+        return restored
 
-    def stop(self, fit: Fit) -> None:
+    def save(self, state: Any, steps: int, **progress: Any) -> None:
+        """Write a checkpoint, unless there is one after so many steps already."""
+        if steps != self._steps:
+            self._steps = steps
+            self._checkpoints.save(steps, state, {"steps": steps, **progress})
+            self._last = time.monotonic()
+
+    def stop(self, state: Any, steps: int, **progress: Any) -> None:
         """Save a loop that is asked to stop."""
         self._fit.interrupted = True
         if self._fit.is_long():
-            self.save(fit)
+            self.save(state, steps, **progress)
 
-    def after_chunk(self, fit: Fit, *, ended: bool) -> None:
+    def after_chunk(self, state: Any, steps: int, *, ended: bool = False, **progress: Any) -> None:
         """Save a loop after some steps, if it is time."""
         now = time.monotonic()
         if not self._fit.is_long():
             return
         if now - self._last >= self._fit.every_seconds or (ended and now - self._begin >= LONG_SECONDS):
-            self.save(fit)
+            self.save(state, steps, **progress)
+
+
+class SourceLoop:
+    """Checkpoints of a loop whose steps are passes over a source; outside of `resumable` nothing is saved.
+
+    Args:
+        stream: of the source; its fingerprint and its weights are those of the data.
+        options: anything whose text tells the options of the loop.
+    """
+
+    def __init__(self, stream: Any, options: Any) -> None:
+        weights = None if stream.weights is None else checkpoint.fingerprint(stream.weights)
+        text = ADDRESS.sub("", f"{stream.source.fingerprint()} {weights} {options!r}")
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._saved = None if _active is None else _active.numbered(digest)
+
+    def restore(self, start: Any) -> tuple[Any, int, list[float]]:
+        """Go on from the newest checkpoint, or from the start.
+
+        Returns:
+            The state, the number of steps and the history.
+        """
+        like = jax.tree.map(np.asarray, start)
+        newest = None if self._saved is None else self._saved.newest(like)
+        return (
+            (start, 0, []) if newest is None else (newest.state, newest.progress["steps"], newest.progress["history"])
+        )
+
+    def after_step(self, state: Any, history: list[float]) -> None:
+        """Save a loop after a step, if it is time."""
+        if self._saved is not None:
+            self._saved.after_chunk(jax.tree.map(np.asarray, state), len(history), history=history)
+
+    def stop(self, state: Any, history: list[float]) -> None:
+        """Save a loop that is asked to stop."""
+        if self._saved is not None and history:
+            self._saved.stop(jax.tree.map(np.asarray, state), len(history), history=history)
 
 
 _active: FitCheckpoints | None = None
@@ -155,10 +198,11 @@ def next_loop(step: jax.tree_util.Partial) -> LoopCheckpoints | None:
 
 def fingerprint_of(step: jax.tree_util.Partial) -> str:
     """Digest of the function of a step, its static options and its operands."""
-    function, static = step.func
+    bound: Any = step.func
+    function, static = bound
     digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}{ADDRESS.sub('', repr(static))}".encode())
     for leaf in jax.tree.leaves(step.args):
-        words = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        words = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         rows = words if np.ndim(words) else np.asarray(words)[None]
         digest.update((checkpoint.fingerprint(rows) if rows.size else f"{rows.shape}").encode())
     return digest.hexdigest()[:16]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
 from command_line import K, N, assert_same_labels, call, refuse, rows_and_species
 
-from jaxcluster.core import chunks, streaming
+from jaxcluster.core import chunks, loop_checkpoints, signals, streaming
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,32 @@ def test_a_streamed_run_is_that_of_rows_in_memory(words, rows, tmp_path, monkeyp
     # The report reads the rows, and finds them to be those of the run.
     call("report", tmp_path / "stream", "--quiet")
     assert (tmp_path / "stream" / "report.html").exists()
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_a_terminated_run_goes_on(stream, rows, tmp_path, monkeypatch):
+    for name, value in (("SHORT_WORK", 0), ("FIRST_WORK", 1), ("CHUNK_SECONDS", 0.0)):
+        monkeypatch.setattr(chunks, name, value)
+    monkeypatch.setattr(loop_checkpoints, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(signals, "_takes_over", lambda: False)  # as in a process with handlers of its own
+
+    def terminate(progress):
+        signals.request_stop(signal.SIGTERM)
+
+    words = ("fit", "kmeans", rows, "--k", 9, "--n-init", 2, "--init", "random", "--no-report", *stream)
+    call(*words, "--out", tmp_path / "whole")
+    words = (*words, "--out", tmp_path / "run")
+    try:
+        with chunks.watching(terminate):
+            result = call(*words, code=75)
+    finally:
+        signals.clear_request()
+    assert f"Terminated: checkpoints are kept in {tmp_path / 'run.partial'}" in result.stderr
+    assert "Pass --resume to go on with it" in refuse(*words)
+    assert "was begun with n_clusters=9, not 8" in refuse(*words, "--resume", "--k", 8)
+    call(*words, "--resume")
+    assert_same_labels(tmp_path / "run" / "labels.csv", tmp_path / "whole" / "labels.csv")
+    assert not (tmp_path / "run.partial").exists()
 
 
 def test_more_rows_than_the_limit_are_streamed(rows, tmp_path):

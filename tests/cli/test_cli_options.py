@@ -20,6 +20,7 @@ from jaxcluster.cli.method_options import (
     method_parameters,
     parse,
 )
+from jaxcluster.cli.training import keeps_checkpoints
 from jaxcluster.deep.autoencoder import LIKELIHOODS
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.deep.autoencoder_base import PRETRAINING
@@ -80,7 +81,8 @@ def test_every_option_is_a_parameter_with_a_text(method):
         inspect.signature(ESTIMATORS["dbscan"]).parameters
     )
     extras = {"must_link", "cannot_link", "weights"} | ({"labels"} if info.takes_classes else set())
-    extras |= {"resume", "tensorboard", "max_iter"} if info.family == "deep" else set()
+    extras |= {"tensorboard", "max_iter"} if info.family == "deep" else set()
+    extras |= {"resume"} if keeps_checkpoints(method, info.family) else set()
     extras |= {"distributed"} if info.takes_processes else set()
     extras |= {"stream", "max_memory"} if info.takes_sources else set()
     assert names - shared - extras <= parameters - PYTHON_ONLY
@@ -96,7 +98,8 @@ def test_help_of_a_method_shows_its_own_options(method):
     options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", shown))
     assert ("--reg-covar" in options) == ("--covariance" in options) == (method == "gmm")
     assert ("--eps" in options) == ("--min-samples" in options) == (method == "dbscan")
-    assert ("--latent" in options) == ("--resume" in options) == (method == "dec")
+    assert ("--latent" in options) == ("--tensorboard" in options) == (method == "dec")
+    assert ("--resume" in options) == (method != "dbscan")
     assert ("--seed" in options) == ("--k" in options) == (method != "dbscan")
     default = {"kmeans": "300", "gmm": "1e-06", "dbscan": "0.5", "dec": "256,256,512"}[method]
     assert f"[default: {default}]" in " ".join(shown.replace("│", " ").split())

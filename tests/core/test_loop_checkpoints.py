@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
+import jaxcluster
 from jaxcluster import kmeans
 from jaxcluster.checkpoint import resumable
 from jaxcluster.core import chunks, loop_checkpoints, signals
+from jaxcluster.core.sources import ArraySource
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,32 @@ def test_a_stopped_fit_goes_on(after, cloud, whole, tmp_path, monkeypatch):
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+def test_a_stopped_fit_of_a_source_goes_on(method, cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "_takes_over", lambda: False)
+    options = {"covariance": "diag"} if method == "gmm" else {}
+    source, function = ArraySource(cloud), getattr(jaxcluster, method).fit
+    fit = partial(function, jax.random.key(0), source, 4, init=cloud[:4], tol=0, max_steps=12, **options)
+    seen = []
+
+    def observe(progress):
+        seen.append(progress.steps)
+        if progress.steps == 5:
+            signals.request_stop(signal.SIGTERM)
+
+    whole = fit()
+    try:
+        with pytest.raises(signals.Stopped), chunks.watching(observe), resumable(tmp_path):
+            fit()
+    finally:
+        signals.clear_request()
+    with resumable(tmp_path), chunks.watching(observe):
+        resumed = fit()
+    assert seen == list(range(1, 13))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_checkpoint_of_other_data_is_refused(cloud, tmp_path, monkeypatch):
