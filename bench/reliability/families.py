@@ -101,7 +101,7 @@ FAMILIES: dict[str, Family] = {
     "k-prototypes": Family(
         lambda x: jc.KPrototypes(50, categorical=[8, 9, 10, 11], init="random", **STARTS).fit(_mixed(x))
     ),
-    "mixture": Family(lambda x: jc.GaussianMixture(20, init_params="random", **LONG).fit(x)),
+    "mixture": Family(lambda x: jc.GaussianMixture(20, n_init=1000, init_params="random", **LONG).fit(x)),
     "mixture of sparse rows": Family(
         lambda x: jc.GaussianMixture(20, init_params="random", covariance_type="diag", **LONG).fit(_sparse(x)),
     ),
