@@ -8,13 +8,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxcluster import metrics
 from jaxcluster.core import memory, validation
+from jaxcluster.core.sparse_input import as_csr, unit_sparse_rows
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.types import Fit
 
@@ -135,7 +137,7 @@ def _by_k(ks, values):
 
 
 def score_sweep(
-    x: np.ndarray,
+    x: Any,
     ks: Sequence[int],
     fits: Fit,
     *,
@@ -164,12 +166,12 @@ def score_sweep(
 
 
 def internal_scores(
-    x: np.ndarray, labels: np.ndarray, *, metric: str = "sqeuclidean", sample: int = SILHOUETTE_SAMPLE, seed: int = 0
+    x: Any, labels: np.ndarray, *, metric: str = "sqeuclidean", sample: int = SILHOUETTE_SAMPLE, seed: int = 0
 ) -> dict[str, float]:
     """Internal scores of a labeling: silhouette, Davies–Bouldin and Calinski–Harabasz.
 
     Args:
-        x: (n_samples, n_features) rows.
+        x: (n_samples, n_features) rows, dense or a sparse matrix.
         labels: (n_samples,) labels.
         metric: "sqeuclidean" or "cosine".
         sample: most samples of the silhouette, drawn without replacement.
@@ -180,8 +182,8 @@ def internal_scores(
     """
     if metric == "cosine":
         # On rows of unit length squared Euclidean distances are twice the cosine ones.
-        x = unit_rows(x)
-    rows = sampled_rows(len(x), sample, seed)
+        x = unit_sparse_rows(as_csr(x)) if is_sparse(x) else unit_rows(x)
+    rows = sampled_rows(x.shape[0], sample, seed)
     distance = "cosine" if metric == "cosine" else "euclidean"
     return {
         "silhouette": _defined(metrics.silhouette_score, x[rows], labels[rows], metric=distance),
@@ -200,7 +202,7 @@ def sampled_rows(n: int, most: int = SILHOUETTE_SAMPLE, seed: int = 0) -> np.nda
 def _defined(score, x, labels, **options):
     """Score, or NaN for fewer than 2 clusters or as many as samples."""
     clusters = np.unique(labels).size
-    return float(score(x, labels, **options)) if 2 <= clusters < len(x) else float("nan")
+    return float(score(x, labels, **options)) if 2 <= clusters < len(labels) else float("nan")
 
 
 memory.guard_functions(__name__, compiled=False)

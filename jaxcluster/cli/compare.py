@@ -124,4 +124,8 @@ def _rows_of_first(stage: Any, folder: Path) -> tuple[np.ndarray | None, list[st
         estimator, rows = load_run(stage, folder, runs.find_run(folder))
     except UserError as error:
         return None, [f"There are no maps: {error}"]
+    if rows.is_sparse:
+        from jaxcluster.report.sparse_profiles import drawable
+
+        return drawable(rows.x).x, []
     return (rows.x if rows.cells is None else estimator.embed(rows.cells)[0]), []

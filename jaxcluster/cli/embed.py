@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +33,7 @@ def embed(
     columns: opt.Columns = None,
     row_id: opt.RowId = None,
     na: opt.NA = None,
+    text: opt.Text = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
@@ -65,26 +65,27 @@ def embed(
             estimator = load(saved.model)
         with stage("read", f"Reading {data}"), user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            rows = rows_like(saved.config, Source(data, key, columns, row_id=row_id, na=na, **layout), estimator)
+            rows = rows_like(
+                saved.config, Source(data, key, columns, row_id=row_id, na=na, text=text, **layout), estimator
+            )
         stage.note(rows.notes)
-        with stage("embed", f"Embedding {len(rows.x):,} rows"), user_errors(), warnings.catch_warnings():
+        with stage("embed", f"Embedding {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `rows_like` has looked
             coordinates = _coordinates(estimator, rows, saved.config.get("data", {}))
         with claim.file() as path, user_errors():
             _write(path, rows, coordinates)
     printer = console.stdout(quiet)
-    console.say(printer, f"{len(coordinates):,} columns of {len(rows.x):,} rows, written to {out}.", "bold")
+    console.say(printer, f"{len(coordinates):,} columns of {rows.x.shape[0]:,} rows, written to {out}.", "bold")
 
 
 def _coordinates(estimator: Any, rows: Dataset, data: dict[str, Any]) -> dict[str, np.ndarray]:
     """Columns of coordinates, of new rows or, where a method has none for these, of the rows of the fit."""
-    import numpy as np
-
     from jaxcluster.cli.row_columns import coordinates
+    from jaxcluster.cli.sparse_inputs import digest_of
 
     if hasattr(estimator, "transform") or not hasattr(estimator, "embedding_"):
         return coordinates(estimator, rows.samples)
-    if hashlib.sha256(np.ascontiguousarray(rows.x).data).hexdigest() != data.get("sha256"):
+    if digest_of(rows.x).hexdigest() != data.get("sha256"):
         raise UserError(f"{type(estimator).__name__} has coordinates of the rows of its fit alone: name their file.")
     return {f"code_{j}": column for j, column in enumerate(estimator.embedding_.T)}
 

@@ -19,6 +19,7 @@ from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, imputation_entry, partial_labels, read
 from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
+from jaxcluster.cli.sparse_inputs import check_sparse, has_missing
 from jaxcluster.cli.training import (
     check_partial,
     check_rows,
@@ -104,12 +105,10 @@ class FitResult(NamedTuple):
     @property
     def remarks(self) -> list[str]:
         """Sentences on how to read the scores."""
-        import numpy as np
-
         remarks = []
         if self.rows.weights is not None:
             remarks.append("Weights count in the fit and its objective; other scores count each row once.")
-        if np.isnan(self.rows.x).any():
+        if has_missing(self.rows.x):
             by_gower = getattr(self.estimator, "metric", None) == "gower"
             what = "means" if by_gower else "distances"
             remarks.append(
@@ -136,8 +135,9 @@ def load(stage: Stages, task: FitTask, claim: Claim) -> Rows:
         check_partial(task.out, resume=task.resume, overwrite=task.overwrite)
     with stage("read", f"Reading {task.source.data}"), user_errors():
         rows = read(task.source, task.scale, **reading_options(task.estimator))
+        check_sparse(task.estimator.info, task.estimator.get_params(deep=False), rows.dataset)
     stage.note(rows.dataset.notes)
-    check_space(claim, BYTES + len(rows.x) * BYTES_PER_ROW)
+    check_space(claim, BYTES + rows.n * BYTES_PER_ROW)
     if trains_network(task.estimator):
         check_rows(task.estimator, rows)
     return rows
@@ -200,7 +200,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
     from jaxcluster.core import chunks
     from jaxcluster.core.loop_checkpoints import resumable
 
-    title = f"Fitting {task.method} to {len(rows.x):,} rows"
+    title = f"Fitting {task.method} to {rows.n:,} rows"
     progress = chunks.watching(partial(show_steps, stage, title, task.estimator.info.objective), short=False)
     saved: Any = nullcontext()
     if folder is not None and not trains_network(task.estimator):
@@ -277,9 +277,10 @@ def write(stage: Stages, claim: Claim, result: FitResult, settings: dict[str, An
         to_save = copy(estimator)
         rows = result.rows
         steps = {"scaling": rows.scaling, "imputation": rows.imputation, "encoding": rows.encoding}
+        steps["vectorizer"] = rows.dataset.vectorizer
         vars(to_save).update({f"input_{name}_": step for name, step in steps.items() if step is not None})
         names = rows.dataset.columns
-        if names is not None and all(names) and len(set(names)) == len(names):
+        if names is not None and not rows.is_sparse and all(names) and len(set(names)) == len(names):
             to_save.feature_names_in_ = np.array(names, dtype=object)
         to_save.save(folder / runs.MODEL)
         columns = runs.row_names(rows.dataset) | {"label": estimator.labels_} | fit_columns(estimator, rows.samples)
@@ -312,6 +313,9 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
     dataset, scaling = rows.dataset._replace(x=rows.x, notes=notes), rows.scaling
     parts = fitted_parts(estimator, rows.samples, rows.weights, dataset.image_shape)
     remarks = result.remarks
+    if rows.is_sparse:
+        dataset, parts, remark = drawn_sparse(dataset, parts)
+        remarks = [*remarks, *remark]
     if rows.cells is not None:
         x, names = estimator.embed(rows.cells)
         dataset, scaling = dataset._replace(x=x, columns=names), None
@@ -319,7 +323,7 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         if hasattr(estimator, "center_rows"):
             parts["center_rows"] = estimator.center_rows(rows.scaling)
             parts["center_columns"] = rows.dataset.columns
-    table = readable_table(estimator, rows)
+    table = None if rows.is_sparse else readable_table(estimator, rows)
     write_report(
         path,
         title=f"{type(estimator).__name__} on {rows.dataset.name}",
@@ -336,6 +340,27 @@ def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None
         table=table,
         **parts,
     )
+
+
+def drawn_sparse(dataset: Any, parts: dict[str, Any]) -> tuple[Any, dict[str, Any], list[str]]:
+    """Sparse rows, and what is drawn beside them, as a report draws them.
+
+    Returns:
+        The data set of dense rows, the parts in its columns, and a remark on the directions that were left out.
+    """
+    from jaxcluster.report.sparse_profiles import drawable
+
+    drawn = drawable(dataset.x)
+    names = dataset.columns if dataset.vectorizer is None else list(dataset.vectorizer.vocabulary)
+    if drawn.basis is None:
+        return dataset._replace(x=drawn.x, columns=names), parts, []
+    width = drawn.x.shape[1]
+    parts = {name: part for name, part in parts.items() if name != "components"}
+    if parts.get("centers") is not None:
+        parts |= {"center_rows": parts["centers"], "center_columns": names, "centers": parts["centers"] @ drawn.basis}
+    dataset = dataset._replace(x=drawn.x, columns=[f"direction {j}" for j in range(width)])
+    remark = f"Pictures, and the silhouettes in them, show the rows in their {width} leading directions (truncated SVD)"
+    return dataset, parts, [f"{remark}; scores and profiles are of all columns."]
 
 
 def readable_table(estimator: Any, rows: Rows) -> Any:
@@ -360,5 +385,6 @@ def profile_of(estimator: Any, rows: Rows) -> Any:
     dataset = rows.dataset
     if dataset.image_shape is not None or not (estimator.labels_ >= 0).any():
         return None
-    table = readable_table(estimator, rows)
-    return profile(estimator, rows.samples, table=table, columns=dataset.columns, ids=dataset.ids)
+    table = None if rows.is_sparse else readable_table(estimator, rows)
+    names = dataset.columns if dataset.vectorizer is None else dataset.vectorizer.vocabulary
+    return profile(estimator, rows.samples, table=table, columns=names, ids=dataset.ids)

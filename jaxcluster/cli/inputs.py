@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 import tempfile
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxcluster.datasets import Dataset, Encoding, Imputation, Scaling
+    from jaxcluster.datasets.texts import TextVectorizer
 
 IMPUTE_HINT = "Fill them (--impute median), leave out their columns (--drop), or drop those rows first"
 """Advice on missing cells, in words of the command line."""
@@ -61,6 +61,9 @@ class Source(NamedTuple):
     dates: bool = False
     na: Sequence[str] | None = None
     impute: str | None = None
+    text: str | None = None
+    stop_words: str | None = None
+    max_terms: int | None = None
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -73,7 +76,7 @@ class Rows(NamedTuple):
 
     Attributes:
         dataset: as read, in the data's own units.
-        x: (n_samples, n_features) float32 or float64, imputed and scaled.
+        x: (n_samples, n_features) float32 or float64, imputed and scaled; a CSR array for sparse rows and texts.
         scaling: the transformation from the data's units to ``x``.
         weights: (n_samples,), or None for 1 each.
         imputation: of missing cells, before the scaling, or None.
@@ -81,7 +84,7 @@ class Rows(NamedTuple):
     """
 
     dataset: Dataset
-    x: np.ndarray
+    x: Any
     scaling: Scaling
     weights: np.ndarray | None
     imputation: Imputation | None = None
@@ -91,6 +94,16 @@ class Rows(NamedTuple):
     def samples(self) -> Any:
         """Samples for an estimator: the cells, or ``x`` without any."""
         return self.x if self.cells is None else self.cells
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.x.shape[0]
+
+    @property
+    def is_sparse(self) -> bool:
+        """True for rows in a sparse matrix."""
+        return not hasattr(self.x, "__array_interface__")
 
     @property
     def encoding(self) -> Encoding | None:
@@ -121,6 +134,9 @@ def read(
     Raises:
         DataError, ValueError: rows or weights that cannot be clustered.
     """
+    from scipy.sparse import issparse
+
+    from jaxcluster.cli.sparse_inputs import check_scaling
     from jaxcluster.core.validation import check_finite, check_weights
     from jaxcluster.datasets import impute, scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -131,14 +147,16 @@ def read(
         raise UserError("--impute fills the cells that --missing is for: leave one of them out.")
     with on_disk(source) as file:
         dataset, weights = _weighted(file, categories is not None)
+    check_scaling(dataset, how, source.impute)
     allowed = True if source.impute is not None else missing
     try:
-        check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns, option=missing_option)
+        if not issparse(dataset.x):
+            check_finite(dataset.x, name=dataset.name, missing=allowed, columns=dataset.columns, option=missing_option)
     except ValueError as error:
         hint = IMPUTE_HINT if categories is None else CATEGORIES_HINT
         raise ValueError(str(error).replace("Drop or impute those rows first", hint)) from error
     if categories is not None:
-        weights = weights if weights is None else check_weights(weights, len(dataset.x))
+        weights = weights if weights is None else check_weights(weights, dataset.x.shape[0])
         return _mixed_rows(dataset, weights, how, dict(categories))
     x, imputation = dataset.x, None
     if source.impute is not None:
@@ -146,7 +164,7 @@ def read(
         groups = [at for code, at in codes if code.kind == "onehot"]
         x, imputation = impute(x, source.impute, groups=groups, columns=dataset.columns)
     if weights is not None:
-        weights = check_weights(weights, len(dataset.x))
+        weights = check_weights(weights, dataset.x.shape[0])
     # float64 has 53 bits: integers beyond 2^53 keep all digits only as differences to one of the rows, which change no
     # distance of a translation-invariant metric.
     movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT
@@ -215,12 +233,11 @@ def _mixed_rows(dataset: Dataset, weights: np.ndarray | None, how: str, options:
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
     """Origin, shape and checksum of the data for config.json, enough to tell whether they are still the same."""
-    import numpy as np
-
+    from jaxcluster.cli.sparse_inputs import digest_of
     from jaxcluster.datasets.categories import read_mixed
 
     n, d = dataset.x.shape
-    digest = hashlib.sha256(np.ascontiguousarray(dataset.x).data)
+    digest = digest_of(dataset.x)
     if dataset.cells is not None:  # the rows hold codes of its text
         digest.update(repr(read_mixed(dataset.cells, missing=True)[0].categories).encode())
     return {
@@ -244,7 +261,12 @@ def imputation_entry(rows: Rows) -> dict[str, Any]:
 
 
 def read_like(
-    data: Mapping[str, Any], source: Source, encoding: Encoding | None = None, *, categories: bool = False
+    data: Mapping[str, Any],
+    source: Source,
+    encoding: Encoding | None = None,
+    *,
+    categories: bool = False,
+    vectorizer: TextVectorizer | None = None,
 ) -> Dataset:
     """New rows with the columns that a run was fitted on, unless ``source`` names others.
 
@@ -256,14 +278,21 @@ def read_like(
         source: the new rows.
         encoding: of the rows of the run, or None.
         categories: the model takes columns of words.
+        vectorizer: of the texts of the run, or None.
     """
     with on_disk(source) as file:
+        folder = Path(file.data).is_dir()
+        if vectorizer is not None and (folder or _is_table(file.data)):
+            return _texts_like(data, file, vectorizer)
+        if folder or file.text is not None:
+            raise UserError(f"{file.data} holds texts, and the model was fitted to rows of numbers.")
         return _read_like(data, file, encoding, categories)
 
 
 def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | None, categories: bool) -> Dataset:
     from jaxcluster.datasets import load
     from jaxcluster.datasets.loading import column_names
+    from jaxcluster.datasets.svmlight import EXTENSIONS as SVM_EXTENSIONS
 
     if _ending(source.data) == _ending(str(data.get("data"))) and all(each is None for each in source.layout.values()):
         source = source._replace(**{name: data.get(name) for name in LAYOUT})
@@ -278,7 +307,7 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
             parquet = _ending(str(data.get("data"))) == ".parquet"
             columns = (_same_columns(source, _whole(names) if parquet else names) if names else None) or chosen
         elif not _is_table(str(data.get("data"))):
-            columns = chosen
+            columns = names if _ending(source.data) in SVM_EXTENSIONS else chosen
     options = {"key": source.key, "na": source.na or data.get("na"), **source.layout}
     options["dates"] = categories and bool(data.get("dates"))
     row_id = source.row_id
@@ -289,6 +318,20 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
     if not _is_table(source.data):
         options |= {"na": source.na, "dates": False}
     return load(source.data, columns=columns, row_id=row_id, encode=encoding, categories=categories, **options)
+
+
+def _texts_like(data: Mapping[str, Any], source: Source, vectorizer: TextVectorizer) -> Dataset:
+    """New texts, in the column of those of the run unless ``source`` names another one."""
+    from jaxcluster.datasets import load
+    from jaxcluster.datasets.loading import column_names
+
+    names = column_names(source.data, key=source.key, **source.layout)
+    text = source.text or (data.get("text") if names is not None else None)
+    if names is not None and text is None:
+        raise UserError(f"{source.data} is a table, and the model was fitted to texts: name their column (--text).")
+    row_id = source.row_id or (data.get("id_name") if names is not None and data.get("id_name") in names else None)
+    layout = {"key": source.key, **source.layout}
+    return load(source.data, text=text, vectorizer=vectorizer, row_id=row_id, columns=source.columns, **layout)
 
 
 def _same_columns(source: Source, names: list[str]) -> list[str | int]:
@@ -327,17 +370,19 @@ def _ending(spec: str) -> str:
 
 def _weighted(source: Source, categories: bool) -> tuple[Dataset, np.ndarray | None]:
     """The rows, and the weights from another file or from a column that is then not among the rows."""
+    from jaxcluster.cli.sparse_inputs import vectorizer_of
     from jaxcluster.datasets import load, load_labels
     from jaxcluster.datasets.base import split_columns
 
     options = {"key": source.key, "na": source.na, **source.layout}
     chosen = {name: getattr(source, name) for name in ("columns", "truth", "row_id", "encode", "dates")}
-    chosen["categories"] = categories
+    chosen |= {"categories": categories, "text": source.text, "vectorizer": vectorizer_of(source)}
     drop = split_columns(source.drop or "")
     if source.weights is None or Path(source.weights).is_file():
         dataset = load(source.data, **chosen, drop=drop or None, **options)
         return dataset, None if source.weights is None else load_labels(source.weights)
-    dataset = load(source.data, **chosen, drop=[*drop, source.weights], **options)
+    left_out = [*drop, source.weights] if source.text is None else drop or None  # texts leave out all other columns
+    dataset = load(source.data, **chosen, drop=left_out, **options)
     return dataset, load(source.data, columns=[source.weights], **options).x[:, 0]
 
 
@@ -356,7 +401,7 @@ def partial_labels(labels: str, rows: Rows, seed: int) -> np.ndarray:
     """
     fraction = _fraction(labels)
     if fraction is None:
-        return _from_file(labels, len(rows.x))
+        return _from_file(labels, rows.n)
     import numpy as np
 
     truth = rows.dataset.y

@@ -29,6 +29,12 @@ class Imputing(StrEnum):
     knn = "knn"
 
 
+class StopWord(StrEnum):
+    """Lists of stop words, as `jaxcluster.datasets.texts.STOP_WORDS` has them."""
+
+    english = "english"
+
+
 def option(*names: str, help: str, panel: str = INPUT, **more: Any) -> Any:
     """An option without a default to show, under a heading of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
@@ -40,6 +46,7 @@ Data = Annotated[
         metavar="DATA",
         show_default=False,
         help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx or idx file, text also packed (.gz, .zst, .bz2, .xz); "
+        "sparse rows in .npz (SciPy) or .svm; a folder of .txt files; "
         "a pattern of tables in quotation marks, 'part-*.csv'; - for a table on standard input; or a built-in set: "
         "digits, iris, wine, breast_cancer, blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
     ),
@@ -90,12 +97,26 @@ Impute = Annotated[
         "Words get the frequencies of their column, with median its most frequent one.",
     ),
 ]
+Text = Annotated[
+    str | None,
+    option(
+        metavar="COLUMN",
+        help="A column of texts to cluster by the weights of their terms (TF-IDF), and no other column.",
+    ),
+]
+StopWords = Annotated[
+    StopWord | None, option(help="Leave out the commonest words of texts; those of English are known.")
+]
+MaxTerms = Annotated[
+    int | None, option(metavar="N", min=1, help="The most terms of texts, the commonest ones. All, unless given.")
+]
 Truth = Annotated[
     str | None,
     option(
         metavar="COLUMN|FILE",
         help="The known classes, to compare the clusters with: a column, another array of the .npz file, or another "
-        "file. They are never clustered. Built-in sets bring their own.",
+        "file. They are never clustered. Built-in sets bring their own; a folder of texts may take the names of its "
+        "folders (--truth folder), and .svm its labels (--truth label).",
     ),
 ]
 Weights = Annotated[

@@ -70,6 +70,7 @@ def predict(
     columns: opt.Columns = None,
     row_id: opt.RowId = None,
     na: opt.NA = None,
+    text: opt.Text = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
@@ -112,9 +113,11 @@ def predict(
             estimator = _load(saved.model)
         with stage("read", f"Reading {data}"), user_errors():
             layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            rows = rows_like(saved.config, Source(data, key, columns, row_id=row_id, na=na, **layout), estimator)
+            rows = rows_like(
+                saved.config, Source(data, key, columns, row_id=row_id, na=na, text=text, **layout), estimator
+            )
         stage.note(rows.notes)
-        with stage("predict", f"Labeling {len(rows.x):,} rows"), user_errors(), warnings.catch_warnings():
+        with stage("predict", f"Labeling {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.samples)
             more = new_columns(estimator, rows.samples, labels, **added)
@@ -147,14 +150,20 @@ def _load(model: Path) -> Any:
 
 def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
     """New rows, in their own units: the model imputes and scales them as those of the run were."""
+    from jaxcluster.cli.sparse_inputs import check_sparse
+    from jaxcluster.core.sparse_rows import is_sparse
     from jaxcluster.core.validation import check_finite, check_width
 
     categories = estimator.reading_options() is not None
-    dataset = read_like(config.get("data", {}), source, estimator.input_encoding_, categories=categories)
+    steps = {"encoding": estimator.input_encoding_, "vectorizer": estimator.input_vectorizer_}
+    dataset = read_like(config.get("data", {}), source, categories=categories, **steps)
     check_width(dataset.x, estimator.n_features_in_, name=dataset.name)
     fills = getattr(estimator, "missing", False) or estimator.input_imputation_ is not None
     by_gower = categories and getattr(estimator, "metric", None) == "gower"  # whose terms leave missing cells out
     missing = True if fills or by_gower else None
+    if is_sparse(dataset.x):
+        check_sparse(estimator.info, estimator.get_params(deep=False), dataset)
+        return dataset
     check_finite(dataset.x, name=dataset.name, missing=missing, columns=dataset.columns)
     return dataset
 

@@ -58,9 +58,9 @@ def _width(estimator: Any) -> int:
 
 def _by_rows(function: Any, x: Any, width: int, *more: np.ndarray) -> np.ndarray:
     """Results of a function of rows, computed for so many at a time that a matrix of rows by clusters is small."""
-    step = max(1, MOST_ENTRIES // max(1, width))
+    step, n = max(1, MOST_ENTRIES // max(1, width)), x.shape[0]
     part = x.slice if hasattr(x, "column_names") else lambda start, length: x[start : start + length]  # Arrow's tables
-    parts = [function(part(i, step), *(each[i : i + step] for each in more)) for i in range(0, len(x), step)]
+    parts = [function(part(i, step), *(each[i : i + step] for each in more)) for i in range(0, n, step)]
     return np.concatenate(parts)
 
 

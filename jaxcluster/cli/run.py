@@ -102,7 +102,7 @@ def row_names(dataset: Dataset) -> dict[str, np.ndarray]:
     import numpy as np
 
     if dataset.ids is None or dataset.id_name is None:
-        return {"row": np.arange(len(dataset.x))}
+        return {"row": np.arange(dataset.x.shape[0])}
     # Joined with the table by its own name, unless that is one of the columns beside it.
     return {"id" if dataset.id_name in RESERVED else dataset.id_name: dataset.ids}
 

@@ -77,6 +77,9 @@ def sweep(
     encode: opt.Encode = None,
     dates: opt.Dates = False,
     na: opt.NA = None,
+    text: opt.Text = None,
+    stop_words: opt.StopWords = None,
+    max_terms: opt.MaxTerms = None,
     key: opt.Key = None,
     header: opt.Header = None,
     delimiter: opt.Delimiter = None,
@@ -141,13 +144,17 @@ def sweep(
     runtime.start()
     source = Source(
         *(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
-        *(drop, row_id, encode, dates, na, impute and impute.value),
+        *(drop, row_id, encode, dates, na, impute and impute.value, text, stop_words and stop_words.value, max_terms),
     )
     reading: dict[str, Any] = {"metric": options.get("metric")}
     reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), user_errors():
             rows = read(source, scale.value, **reading)
+            if rows.is_sparse and algo == "gmm":
+                raise UserError(
+                    f"--algo gmm takes dense rows, and those of {data} are sparse: take kmeans or kmedoids."
+                )
         stage.note(rows.dataset.notes)
         result = SWEEPS[algo](stage, rows, ks, seeds, seed, options)
         config = {

@@ -13,6 +13,7 @@ from jaxcluster import gmm, kmeans, kmedoids, model_selection, plots
 from jaxcluster.cli.console import complain
 from jaxcluster.cli.errors import user_errors
 from jaxcluster.cli.score import finite
+from jaxcluster.estimators.input_tables import row_bytes
 from jaxcluster.report.scores import score_info
 from jaxcluster.types import Status
 
@@ -96,14 +97,14 @@ def sweep_kmeans(
     stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]
 ) -> SweepResult:
     """k-means for every k and start in one compiled program, chosen by silhouette and by the elbow of the inertia."""
-    with stage("fit", f"Fitting k-means {len(ks) * seeds} times to {len(rows.x):,} rows"), user_errors():
+    with stage("fit", f"Fitting k-means {len(ks) * seeds} times to {rows.n:,} rows"), user_errors():
         fits = kmeans.sweep(jax.random.key(seed), rows.x, ks, n_seeds=seeds, weights=rows.weights, **options)
         fits = jax.device_get(fits)
     warn_of_status(fits.status, list(map(str, ks)), ks, rows, before=" for k = ")
     with stage("score", "Scoring"):
         scores = model_selection.score_sweep(rows.x, ks, fits, metric=options.get("metric", "sqeuclidean"))
     objective = "sum of cosine distances" if options.get("metric") == "cosine" else "inertia"
-    return kmeans_result(len(rows.x), ks, seeds, scores, np.asarray(fits.state.inertia), objective)
+    return kmeans_result(rows.n, ks, seeds, scores, np.asarray(fits.state.inertia), objective)
 
 
 def kmeans_result(
@@ -185,13 +186,13 @@ def sweep_kmedoids(
 
     The greedy start involves no chance, so that only random ones are tried more than once.
     """
-    with stage("fit", f"Fitting k-medoids for {len(ks)} numbers of clusters to {len(rows.x):,} rows"), user_errors():
+    with stage("fit", f"Fitting k-medoids for {len(ks)} numbers of clusters to {rows.n:,} rows"), user_errors():
         swept = kmedoids.sweep(jax.random.key(seed), rows.x, ks, weights=rows.weights, n_init=seeds, **options)
         loss, status = jax.device_get((swept.fits.state.loss, swept.fits.status))
     # Of several starts only the best one has a status.
     warn_of_status(status[:, None], list(map(str, ks)), ks, rows, before=" for k = ")
     starts = seeds if options.get("init") == "random" else 1
-    return kmedoids_result(len(rows.x), ks, starts, np.asarray(loss), np.asarray(swept.silhouette), swept.k)
+    return kmedoids_result(rows.n, ks, starts, np.asarray(loss), np.asarray(swept.silhouette), swept.k)
 
 
 def kmedoids_result(
@@ -240,13 +241,13 @@ def kmedoids_result(
 
 def sweep_gmm(stage: Stages, rows: Rows, ks: list[int], seeds: int, seed: int, options: dict[str, Any]) -> SweepResult:
     """Mixtures of Gaussians for every k, type of covariance and start, chosen by BIC."""
-    with stage("fit", f"Fitting mixtures of {min(ks)} to {max(ks)} components to {len(rows.x):,} rows"), user_errors():
+    with stage("fit", f"Fitting mixtures of {min(ks)} to {max(ks)} components to {rows.n:,} rows"), user_errors():
         swept = gmm.sweep(jax.random.key(seed), rows.x, ks, n_seeds=seeds, weights=rows.weights, **options)
         statuses = np.concatenate([jax.device_get(swept.fits[name].status) for name in swept.covariances])
     names = [f"k = {k} {name}" for name in swept.covariances for k in ks]
     warn_of_status(statuses, names, list(ks) * len(swept.covariances), rows, before=", with ")
     values = {name: np.asarray(getattr(swept, name), np.float64) for name in (*CRITERIA, "log_likelihood")}
-    return gmm_result(len(rows.x), ks, seeds, tuple(swept.covariances), **values)
+    return gmm_result(rows.n, ks, seeds, tuple(swept.covariances), **values)
 
 
 def gmm_result(
@@ -362,7 +363,7 @@ def warn_of_status(
     if not empty.any():
         return
     x = rows.x if rows.weights is None else rows.x[rows.weights > 0]
-    distinct = len(np.unique(x, axis=0))
+    distinct = len(set(row_bytes(x))) if rows.is_sparse else len(np.unique(x, axis=0))
     hit = [(k, name) for k, name, each in zip(ks, names, empty, strict=True) if each]
     few = [name for k, name in hit if k > distinct]
     other = [name for k, name in hit if k <= distinct]

@@ -44,6 +44,8 @@ def table_warnings(rows: Rows, k: int | None, *, info: EstimatorInfo, metric: An
     """
     if rows.cells is not None:
         return []  # distances of categories have no variance
+    if rows.is_sparse:
+        return few_rows(rows.n, k)  # columns of sparse rows are in one unit, and most are rare
     # Mixtures and networks fit the unit of each column, or have a scaling of their own.
     units = rows.scaling.how == "none" and info.family not in ("mixture", "deep") and metric not in FREE_OF_UNITS
     return column_warnings(rows, k, units=units and rows.dataset.image_shape is None)
@@ -74,17 +76,19 @@ def column_warnings(rows: Rows, k: int | None, *, units: bool) -> list[str]:
             f"column{plural} {names} {'are' if plural else 'is'} constant and tells no rows apart (--drop)."
         )
     repeated = _repeated(rows.x)
-    if repeated > REPEATED_SHARE * len(rows.x):
+    if repeated > REPEATED_SHARE * rows.n:
         warnings.append(
-            f"{repeated:,} of {len(rows.x):,} rows repeat another one. Leave copies out, or give each row once with "
+            f"{repeated:,} of {rows.n:,} rows repeat another one. Leave copies out, or give each row once with "
             "its count as a weight (--weights)."
         )
-    if k is not None and len(rows.x) < FEW_ROWS * k:
-        warnings.append(
-            f"{len(rows.x):,} rows in {k:,} clusters are {len(rows.x) / k:.1f} in each: clusters follow single rows. "
-            "Take a smaller --k."
-        )
-    return warnings
+    return warnings + few_rows(rows.n, k)
+
+
+def few_rows(n: int, k: int | None) -> list[str]:
+    """A warning if ``k`` clusters of ``n`` rows have few rows each."""
+    if k is None or n >= FEW_ROWS * k:
+        return []
+    return [f"{n:,} rows in {k:,} clusters are {n / k:.1f} in each: clusters follow single rows. Take a smaller --k."]
 
 
 def _title(rows: Rows, column: int) -> str:

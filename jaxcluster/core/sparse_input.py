@@ -130,6 +130,19 @@ def check_values(matrix: scipy.sparse.csr_array, *, name: str = "x") -> None:
     )
 
 
+def unit_sparse_rows(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Rows divided by their lengths, in float64; rows of zeros stay zero."""
+    lengths = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    data = np.asarray(matrix.data, np.float64)
+    # A power of two for each row first: squares of numbers beyond 1e154 would overflow.
+    largest = np.zeros(len(lengths))
+    np.maximum.at(largest, row, np.abs(data))
+    data = np.ldexp(data, -np.frexp(largest)[1][row])
+    norms = np.sqrt(np.bincount(row, data * data, minlength=len(lengths)))
+    return scipy.sparse.csr_array((data / norms[row], matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 def shape_of(matrix: Any) -> tuple[int, int]:
     """Shape of a SciPy matrix, whose stubs say that it may be None.
 

@@ -13,14 +13,16 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
+from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.datasets.base import (
     DataError,
     Dataset,
@@ -37,6 +39,9 @@ from jaxcluster.datasets.base import (
 
 IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """Big-endian dtypes by the third byte of an idx file."""
+
+SPARSE_MEMBERS = {"format", "shape", "data"}
+"""Arrays of every file that ``scipy.sparse.save_npz`` writes."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -106,11 +111,12 @@ def _restore_bfloat16(array: np.ndarray, where: str) -> np.ndarray:
     return array.view(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[Any, np.ndarray | None]:
     """Read an npz file.
 
     Returns:
-        The array ``key``, or the only one besides the truth, and the array that ``truth`` names, or None.
+        The array ``key``, or the only one besides the truth, and the array that ``truth`` names, or None. A file of
+        ``scipy.sparse.save_npz`` gives its matrix.
 
     Raises:
         DataError: a damaged archive, or a key that is unknown or missing: the keys are listed with their shapes.
@@ -118,6 +124,8 @@ def read_npz(path: Path, key: str | None, truth: Any = None) -> tuple[np.ndarray
     try:
         with zipfile.ZipFile(path) as archive:
             shapes = _npz_shapes(path, archive)
+            if key is None and shapes.keys() >= SPARSE_MEMBERS:
+                return _read_sparse(path, archive, shapes), None
             names = [name for name in shapes if name != truth]
             if key is None and len(names) != 1:
                 raise DataError(
@@ -152,6 +160,28 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with _open_member(path, archive, member) as stream:
         data = stream.read()
     return _read_npy_stream(io.BytesIO(data), len(data), f"{path.name}: array {name!r}")
+
+
+def _read_sparse(path: Path, archive: zipfile.ZipFile, members: Collection[str]) -> scipy.sparse.csr_array:
+    """The matrix of an archive that ``scipy.sparse.save_npz`` wrote. Raises DataError for parts that make no matrix."""
+    parts = {name: _read_member(path, archive, name) for name in members}
+    kind = parts["format"].tobytes().decode("latin-1").strip("\0")
+    kind = parts["format"].item() if parts["format"].dtype.kind == "U" else kind
+    try:
+        shape = tuple(map(int, parts["shape"]))
+        if kind in ("csr", "csc", "bsr"):
+            arrays = parts["data"], parts["indices"], parts["indptr"]
+            matrix = getattr(scipy.sparse, f"{kind}_array")(arrays, shape=shape)
+            matrix.check_format(full_check=True)  # an index beyond the shape would read beyond the arrays
+        elif kind == "coo" and "row" in parts:
+            matrix = scipy.sparse.coo_array((parts["data"], (parts["row"], parts["col"])), shape=shape)
+        else:
+            raise DataError(f"{path.name} holds a sparse matrix of the form {kind!r}: save x.tocsr().")
+        return as_csr(matrix, name=path.name)
+    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path.name} holds parts that make no sparse matrix of rows by columns: {error}") from error
 
 
 @contextmanager
@@ -211,13 +241,14 @@ def _gunzip(data: bytes) -> tuple[bytes, bool]:
         return b"", False
 
 
-def array_dataset(
-    name: str, array: np.ndarray, *, columns: Any, truth: Any, drop: Any, y: np.ndarray | None
-) -> Dataset:
+def array_dataset(name: str, array: Any, *, columns: Any, truth: Any, drop: Any, y: np.ndarray | None) -> Dataset:
     """The `Dataset` of an (n, d) array, or of (n, h, w[, c]) images.
 
-    ``truth`` and ``drop`` are indices of columns that hold classes, or are no features.
+    ``truth`` and ``drop`` are indices of columns that hold classes, or are no features. The rows of a sparse matrix
+    stay sparse.
     """
+    if scipy.sparse.issparse(array):
+        return _sparse_dataset(name, array, columns=columns, truth=truth, drop=drop, y=y)
     x, image_shape = as_samples(array, name)
     width = x.shape[1]
     chosen = choose_columns(columns, None, width, name)
@@ -232,6 +263,17 @@ def array_dataset(
     if chosen is not None:
         x, image_shape = to_exact_dtype(x[:, chosen]), None
     return Dataset(name, x, y, None, image_shape)
+
+
+def _sparse_dataset(name: str, matrix: Any, *, columns: Any, truth: Any, drop: Any, y: np.ndarray | None) -> Dataset:
+    if truth is not None:
+        raise DataError(f"{name} is sparse: its classes are those of another file (truth=FILE).")
+    check_values(matrix, name=name)
+    width = matrix.shape[1]
+    chosen = choose_columns(columns, None, width, name)
+    if drop is not None:
+        chosen = exclude_columns(drop, chosen, None, width, name)
+    return Dataset(name, matrix if chosen is None else as_csr(matrix[:, chosen], name=name), y)
 
 
 def as_samples(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[int, ...] | None]:

@@ -23,6 +23,7 @@ from jaxcluster.core.messages import warn
 
 if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
+    from jaxcluster.datasets.texts import TextVectorizer
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 """Compressions of text files, by the ending of the name."""
@@ -48,7 +49,8 @@ class Dataset(NamedTuple):
     Attributes:
         name: title in a report.
         x: (n_samples, n_features) float32 or float64, whichever holds the numbers of the file exactly; 64-bit integers,
-            or extended precision, if neither does. Missing values of a table are NaN; most algorithms refuse them.
+            or extended precision, if neither does. Missing values of a table are NaN; most algorithms refuse them. A
+            canonical CSR array for sparse rows and texts.
         y: (n_samples,) integers or text; None without known classes.
         columns: n_features column names, or None if the file has none.
         image_shape: (h, w) or (h, w, c) if a sample is a flattened image, else None.
@@ -59,10 +61,11 @@ class Dataset(NamedTuple):
         cells: Arrow table of the columns with their words, where the reader was asked for it; ``x`` then holds codes of
             the words. None for data of numbers alone.
         dates: names of the columns of the cells that are dates as days since 1970-01-01.
+        vectorizer: of texts, whose weights of terms are the columns of ``x``; None for other rows.
     """
 
     name: str
-    x: np.ndarray
+    x: Any
     y: np.ndarray | None = None
     columns: list[str] | None = None
     image_shape: tuple[int, ...] | None = None
@@ -72,6 +75,7 @@ class Dataset(NamedTuple):
     encoding: Encoding | None = None
     cells: Any = None
     dates: tuple[str, ...] = ()
+    vectorizer: TextVectorizer | None = None
 
     def _repr_html_(self) -> str:
         """Shape, columns and first rows, for a notebook."""
@@ -81,7 +85,8 @@ class Dataset(NamedTuple):
 
         n, d = self.x.shape
         classes = "" if self.y is None else f"{len(np.unique(self.y)):,} classes"
-        first = "<br>".join(html.escape(listing(row.tolist(), 8)) for row in self.x[:3])
+        start = self.x[:3] if isinstance(self.x, np.ndarray) else self.x[:3, :9].toarray()
+        first = "<br>".join(html.escape(listing(row.tolist(), 8)) for row in start)
         rows = {
             "shape": f"{n:,} rows of {d:,} columns",
             "images": "" if self.image_shape is None else html.escape(str(self.image_shape)),
@@ -223,8 +228,8 @@ def as_labels(values: Any, where: str) -> np.ndarray:
 
 def check_lengths(dataset: Dataset, where: str) -> Dataset:
     """``dataset``. Raises DataError unless it has a label for every sample."""
-    if dataset.y is not None and len(dataset.y) != len(dataset.x):
-        raise DataError(f"{where}: {len(dataset.x)} rows but {len(dataset.y)} truth labels. They must go together.")
+    if dataset.y is not None and len(dataset.y) != dataset.x.shape[0]:
+        raise DataError(f"{where}: {dataset.x.shape[0]} rows but {len(dataset.y)} truth labels. They must go together.")
     return dataset
 
 

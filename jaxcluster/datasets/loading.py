@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from jaxcluster.core.atomic import check_regular
-from jaxcluster.datasets import arrays
+from jaxcluster.datasets import arrays, svmlight
 from jaxcluster.datasets.base import (
     COMPRESSIONS,
     DataError,
@@ -37,11 +37,12 @@ from jaxcluster.datasets.delimited import open_csv
 from jaxcluster.datasets.encoding import Encoding, rules
 from jaxcluster.datasets.files import join_tables, matching_files, open_excel, open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
+from jaxcluster.datasets.texts import TextVectorizer, column_dataset, folder_dataset, text_files
 
 TEXT_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
 JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
 TABLE_EXTENSIONS = (*TEXT_EXTENSIONS, *JSON_EXTENSIONS, ".parquet", ".xlsx")
-EXTENSIONS = (".npy", ".npz", *TABLE_EXTENSIONS)
+EXTENSIONS = (".npy", ".npz", *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
 
 Columns = str | int | Sequence[str | int]
 
@@ -62,19 +63,22 @@ def load(
     decimal: str | None = None,
     encoding: str | None = None,
     categories: bool = False,
+    text: str | int | None = None,
+    vectorizer: TextVectorizer | None = None,
 ) -> Dataset:
     """Load a data set, with the numbers of the file unchanged: see `Dataset`.
 
     Args:
         spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), idx, .csv, .tsv, .jsonl, .parquet or .xlsx
             file, text also with .gz, .zst, .bz2 or .xz behind; a pattern of tables with the same columns, as
-            ``part-*.csv``; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons, circles, the last three
-            with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
+            ``part-*.csv``; a file of ``scipy.sparse.save_npz`` or of SVMlight (.svm, .svmlight, .libsvm), whose rows
+            stay sparse; a folder of .txt files; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons,
+            circles, the last three with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
         key: the array of an .npz file, or the sheet of an .xlsx file; optional if it holds only one besides the truth.
         columns: the columns to cluster, by name or index; a string is split at its commas. By default all, except a
             first one that numbers or names the rows.
         truth: the known classes: a column by name or index, another array of the .npz file, or another file. They are
-            never features.
+            never features. "folder" for those of text files by their folders, "label" for those of SVMlight.
         drop: columns of something else, such as weights, that are no features.
         row_id: the column of a table that names its rows, and is no feature.
         encode: "onehot" or "ordinal" for the columns of words of a table, or such texts as "NAME=onehot" and
@@ -88,6 +92,8 @@ def load(
         encoding: of its text. These four are detected from the first lines by default; `Dataset.notes` tells how an
             ambiguous file was read.
         categories: True to keep columns of words, in `Dataset.cells`, for methods that take them.
+        text: the column of a table whose texts are clustered by the weights of their terms, and no other column.
+        vectorizer: options of these weights, or the `Dataset.vectorizer` of other texts.
 
     Raises:
         DataError: a mistake in the request or the file; DataNotFoundError if the file does not exist.
@@ -106,8 +112,12 @@ def load(
     y = None
     if truth is not None and _names_file(truth):
         y, truth = load_labels(truth), None
-    table = _table(path, form, key)
-    if table is not None:
+    chosen = {"columns": columns, "drop": drop, "na": na}
+    sparse = _sparse_rows(path, form, key, truth, of_table | chosen, (text, vectorizer))
+    table = None if sparse is not None else _table(path, form, key)
+    if sparse is not None:
+        dataset = sparse if y is None else sparse._replace(y=y)
+    elif table is not None:
         if encode is not None and not isinstance(encode, Encoding):
             of_table["encode"] = rules(*([encode] if isinstance(encode, str) else encode))
         chosen = {"columns": columns, "truth": truth, "drop": drop, "na": tuple(na or ()), "categories": categories}
@@ -125,9 +135,47 @@ def load(
 
 def _check_table(name: str, options: Mapping[str, Any]) -> None:
     """Raise DataError if there are options of a table for something else."""
+    _check_no_effect(name, "is no table", options)
+
+
+def _sparse_rows(
+    path: Path,
+    form: Format,
+    key: str | None,
+    truth: Any,
+    options: Mapping[str, Any],
+    terms: tuple[str | int | None, TextVectorizer | None],
+) -> Dataset | None:
+    """The rows of texts or of SVMlight's format; None for other files.
+
+    Args:
+        path, form, key, truth: as in `load`.
+        options: others of `load` by name, of which these rows take few.
+        terms: the column of texts, and their vectorizer.
+    """
+    text, vectorizer = terms
+    if path.is_dir():
+        _check_text_table(path.name, form._replace(encoding=None))
+        _check_no_effect(path.name, "is a folder of texts", {**options, "text": text})
+        return folder_dataset(path, vectorizer or TextVectorizer(), truth=truth, encoding=form.encoding)
+    if text is not None:
+        _check_no_effect(path.name, "is clustered by its texts", {**options, "row_id": None})
+        table = _table(path, form, key)
+        if table is None:
+            raise DataError(f"{path.name} is no table, so that it has no column {text!r} of texts (text=).")
+        return column_dataset(table, text, vectorizer or TextVectorizer(), truth=truth, row_id=options["row_id"])
+    if extension(path) not in svmlight.EXTENSIONS:
+        return None
+    _check_text_table(path.name, form)
+    _check_no_effect(path.name, "holds sparse rows", {**options, "columns": None})
+    return svmlight.svmlight_dataset(path, names=options["columns"], truth=truth)
+
+
+def _check_no_effect(name: str, why: str, options: Mapping[str, Any]) -> None:
+    """Raise DataError for an option of columns that has no effect on such rows."""
     option = next((option for option, value in options.items() if value not in (None, False)), None)
     if option is not None:
-        raise DataError(f"{name} is no table, so that {option} has no effect ({option}=). Leave it out.")
+        raise DataError(f"{name} {why}, so that {option} has no effect ({option}=). Leave it out.")
 
 
 def load_labels(
@@ -155,6 +203,8 @@ def load_labels(
         _check_text_table(spec, form)
         return np.asarray(builtin(spec).y)
     path, key = _resolve(spec, key)
+    if path.is_dir() or extension(path) in svmlight.EXTENSIONS:
+        raise DataError(f"{path.name} holds rows and no labels. Name a file with one label a row.")
     table = _table(path, form, key)
     if table is not None:
         return table_labels(table, column)
@@ -166,7 +216,7 @@ def column_names(spec: str | os.PathLike, *, key: str | None = None, **form: Any
     if isinstance(spec, str) and is_builtin(spec):
         return None
     path, key = _resolve(spec, key)
-    table = _table(path, Format(**form), key)
+    table = None if path.is_dir() else _table(path, Format(**form), key)
     return None if table is None else table.names
 
 
@@ -199,7 +249,7 @@ def _check_text_table(name: str, form: Format) -> None:
         raise DataError(f"{name} is no text table, so that the {option} has no effect ({option}=). Leave it out.")
 
 
-def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_array(path: Path, key: str | None, truth: str | int | None = None) -> tuple[Any, np.ndarray | None]:
     """Read a file of arrays.
 
     Returns:
@@ -271,7 +321,9 @@ def _check_file(path: Path, key: str | None) -> None:
     except ValueError as error:
         raise DataError(str(error)) from error
     if path.is_dir():
-        raise DataError(f"{path} is a folder{_suggest_files(path)}. Name a file.")
+        if text_files(path) and key is None:
+            return
+        raise DataError(f"{path} is a folder{_suggest_files(path)}. Name a file, or a folder of .txt files.")
     if extension(path) not in EXTENSIONS and not arrays.is_idx(path):
         seen = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
         raise DataError(

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from jaxcluster.core.dtypes import in_float64
+from jaxcluster.core.sparse_input import unit_sparse_rows
 from jaxcluster.datasets.base import DataError, to_exact_dtype, unknown_name
 from jaxcluster.types import Absent
 
@@ -20,6 +22,8 @@ SCALINGS = ("standard", "minmax", "l2", "none")
 AFFINE = SCALINGS[:2]
 """Scalings by a shift and a factor for each feature."""
 
+SPARSE_SCALINGS = ("l2", "none")
+"""Those that keep zeros, and so sparse rows sparse."""
 
 TILE_CELLS = 1 << 22
 """Matrix entries per tile: bounds the float64 temporaries at 32 MiB."""
@@ -56,7 +60,7 @@ class Scaling(NamedTuple):
         if self.how not in SCALINGS or not whole or (origin is not None and len(origin) != width):
             raise DataError(f"a scaling by {self.how!r} does not fit {width} columns.")
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: Any) -> Any:
         """Scaled samples, computed in float64: float32 if x is, else float64. "none" returns x itself.
 
         NaN stays NaN. Raises DataError for another number of features than it was fitted on.
@@ -64,6 +68,8 @@ class Scaling(NamedTuple):
         x = self._checked(x)
         if self.how == "none" and self.origin is None:
             return x
+        if scipy.sparse.issparse(x):
+            return unit_sparse_rows(x).astype(np.float32 if x.dtype == np.float32 else np.float64)
         scaled = np.empty(x.shape, np.float32 if x.dtype == np.float32 else np.float64)
         for rows in _tiles(x):
             tile = in_float64(x[rows], self.origin)
@@ -85,8 +91,11 @@ class Scaling(NamedTuple):
         x = np.asarray(self._checked(x), np.float64)
         return x if self.factor is None else x * self.factor
 
-    def _checked(self, x: np.ndarray) -> np.ndarray:
-        x = np.asarray(x)
+    def _checked(self, x: Any) -> Any:
+        if not scipy.sparse.issparse(x):
+            x = np.asarray(x)
+        elif self.how not in SPARSE_SCALINGS or self.origin is not None:
+            raise DataError(f"{self.how} scaling makes sparse rows dense: scale them by 'l2', or not at all.")
         width = len(self.shift) if self.shift is not None else len(self.origin) if self.origin is not None else None
         if width is not None and (x.ndim != 2 or x.shape[1] != width):
             raise DataError(f"the rows have shape {x.shape}, but the scaling was fitted on {width} columns.")
@@ -112,14 +121,14 @@ class Scaling(NamedTuple):
         return cls(values["how"], shift, factor, None if origin is None else tuple(map(int, origin)))
 
 
-def scale(x: np.ndarray, how: str, *, missing: bool = False, movable: bool = True) -> tuple[np.ndarray, Scaling]:
+def scale(x: Any, how: str, *, missing: bool = False, movable: bool = True) -> tuple[Any, Scaling]:
     """Scale samples. A constant column becomes 0 and a zero row stays 0.
 
     Except for "l2", an integer origin is first subtracted from samples that float64 does not hold, such as integers
     beyond 2⁵³.
 
     Args:
-        x: (n_samples, n_features).
+        x: (n_samples, n_features), dense, or a CSR array for "l2" and "none".
         how: one of `SCALINGS`.
         missing: NaN are missing values: they remain, and means, deviations and ranges ignore them.
         movable: False subtracts no origin for "none", for methods that depend on the origin.
@@ -133,6 +142,9 @@ def scale(x: np.ndarray, how: str, *, missing: bool = False, movable: bool = Tru
     """
     if how not in SCALINGS:
         raise unknown_name("scaling", how, SCALINGS)
+    if scipy.sparse.issparse(x):
+        scaling = Scaling(how)
+        return scaling.apply(x), scaling
     x = np.asarray(x)
     scaling = _fit(x, how, missing, movable)
     return scaling.apply(x), scaling

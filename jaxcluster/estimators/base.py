@@ -37,6 +37,7 @@ from jaxcluster.estimators.input_tables import (
     imputed_and_scaled,
     numeric_table,
     of_samples_or_source,
+    term_weights,
 )
 from jaxcluster.estimators.progress import PrintsSteps
 from jaxcluster.estimators.registry import EstimatorInfo
@@ -46,6 +47,7 @@ from jaxcluster.types import Absent, Fit, KeyArray, Status
 if TYPE_CHECKING:
     from jaxcluster.datasets.encoding import Encoding
     from jaxcluster.datasets.imputation import Imputation
+    from jaxcluster.datasets.texts import TextVectorizer
 
 MAX_SEED = 2**32 - 1
 """Largest integer ``random_state``: scikit-learn's bound, one uint32."""
@@ -95,9 +97,11 @@ class Estimator(PrintsSteps, BaseEstimator):
     """Imputation that the command line applied before the scaling; missing cells of new samples are filled by it."""
 
     input_encoding_: Encoding | None = None
-    """Codes that the command line gave words and dates before the imputation. New samples are passed as numbers, one
-    column for each of ``feature_names_in_``, or as a table of pandas or Arrow with the columns of ``input_encoding_``.
-    """
+    """Codes that the command line gave words and dates before the imputation. New samples are numbers, one column for
+    each of ``feature_names_in_``, or a table of pandas or Arrow with the columns of ``input_encoding_``."""
+
+    input_vectorizer_: TextVectorizer | None = None
+    """Term weights of the texts that the command line fitted. New samples are a list of texts, or their weights."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Wrap every public method by `memory.guarded`."""
@@ -201,19 +205,15 @@ class Estimator(PrintsSteps, BaseEstimator):
         return {}
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        """Samples as a NumPy array of finite numbers, or a CSR matrix of them where the class takes sparse rows.
-
-        ``reset`` stores their features, else they are compared. A source of rows is returned as it is; the fit checks
-        its blocks.
-        """
+        """Samples as finite numbers, dense or in a CSR matrix, or a source as it is; ``reset`` stores their features."""
         if isinstance(X, RowSource):
             return self._validate_source(X, reset)
+        X = term_weights(self, X, reset)
         if not (self.info.takes_sparse and is_sparse(X)):
             X = self._to_numeric(X, reset=reset)
             names = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
-            validation.check_finite(
-                X, name="X", missing=self._takes_missing, columns=names, option=self._missing_option
-            )
+            options = {"missing": self._takes_missing, "option": self._missing_option}
+            validation.check_finite(X, name="X", columns=names, **options)
             return X
         X = self._to_numeric(as_csr(X, name="X"), reset=reset, accept_sparse="csr")
         check_values(X, name="X")
@@ -241,6 +241,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
+        X = term_weights(self, X, options.get("reset", True))
         if isinstance(X, RowSource):
             self._validate_source(X, options.get("reset", True))
         if is_sparse(X):

@@ -171,12 +171,12 @@ class DBSCAN(MetricEstimator):
     def report_parts(self, X: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The sorted distances of some rows to the neighbor that makes them core samples, for fits without weights."""
         nearest = math.ceil(self.min_samples)
-        if sample_weight is not None or nearest > len(X):
+        if sample_weight is not None or nearest > np.shape(X)[0]:
             return {}
         X = self._encode(X, reset=False) if self._by_gower else X
         metric, p = self._resolve_metric()
         space, exponent = rescale_space(as_metric_space(X, metric, p=p))
-        rows = sampled_rows(len(X), CURVE_ROWS)
+        rows = sampled_rows(np.shape(X)[0], CURVE_ROWS)
         if isinstance(space, MetricSpace):
             distances = nearest_rows(space, nearest, queries=space.x[rows])[1][:, -1]
         else:

@@ -23,6 +23,8 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
+from jaxcluster.datasets.scaling import SPARSE_SCALINGS
+from jaxcluster.datasets.texts import is_texts
 from jaxcluster.estimators import CLASSES
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from jaxcluster.datasets.imputation import Imputation
     from jaxcluster.datasets.scaling import Scaling
 
-INPUT_STEPS = ("input_encoding_", "input_imputation_", "input_scaling_")
+INPUT_STEPS = ("input_vectorizer_", "input_encoding_", "input_imputation_", "input_scaling_")
 """Attributes of what the command line does to samples before a fit, in that order."""
 
 
@@ -75,6 +77,12 @@ def encoded_table(X: Any, encoding: Encoding) -> Any:
     return type(X)(features, columns=encoding.features)
 
 
+def term_weights(estimator: Any, X: Any, reset: bool = False) -> Any:
+    """Texts as the rows of term weights that the command line fitted the estimator to; any other ``X`` as it is."""
+    vectorizer = None if reset else estimator.input_vectorizer_
+    return X if vectorizer is None or not is_texts(X) else vectorizer.apply(X)
+
+
 def imputed_and_scaled(table: Any, X: Any, imputation: Imputation | None, scaling: Scaling | None) -> Any:
     """Samples in the units of a fit of the command line.
 
@@ -114,7 +122,9 @@ def check_sparse(estimator: Any, X: Any, *, reset: bool = True, accept_sparse: A
             f"Sparse data was passed for X, and {name} takes dense rows. {validation.dense_remedy(X, 'X')} "
             f"Or take a method for sparse rows: {others}."
         )
-    if not reset and any(getattr(estimator, step) is not None for step in INPUT_STEPS):
+    scaling = estimator.input_scaling_
+    changed = estimator.input_encoding_ is not None or estimator.input_imputation_ is not None
+    if not reset and (changed or (scaling is not None and scaling.how not in SPARSE_SCALINGS)):
         raise TypeError(
             f"Sparse data was passed for X, and this {name} was fitted on columns that were changed before. "
             f"{validation.dense_remedy(X, 'X')}"

@@ -212,7 +212,7 @@ def _check_fitted(attributes, module):
         if name in of_rows and (np.ndim(value) != 2 or value.shape[1] != width or value.shape[0] < rows):
             raise ValueError(f"{name} has shape {np.shape(value)}, not one of rows of {width} columns.")
         parts = value._asdict() if name == "_frame" and hasattr(value, "_asdict") else {}
-        if name in ("input_imputation_", "input_encoding_"):
+        if name in ("input_imputation_", "input_encoding_", "input_vectorizer_"):
             value.check(width)
         parts = value if name == "_weights" and isinstance(value, dict) else parts
         for part, numbers in parts.items():

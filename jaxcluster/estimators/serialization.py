@@ -31,6 +31,7 @@ NAMED_TUPLES = {
     "MixedColumns": "jaxcluster.datasets.categories",
     "Scaling": "jaxcluster.datasets.scaling",
     "Start": "jaxcluster.deep.start",
+    "TextVectorizer": "jaxcluster.datasets.texts",
     "Tree": "jaxcluster.ops.spanning_tree",
 }
 """Named tuples in fitted attributes, and their modules. A file cannot name any other class: loading one imports and

@@ -120,6 +120,10 @@ def _facts(cluster: ClusterProfile, profile: Profile) -> list[tuple[str, Sequenc
     ]
     facts: list[tuple[str, Sequence[str]]] = [
         ("apart by", [_difference(each, cluster, profile) for each in cluster.differences[:SHOWN]]),
+        (
+            "terms",
+            [", ".join(f"{each.column} {tables.number(each.mean, 2)}" for each in cluster.terms)] * bool(cluster.terms),
+        ),
         ("words", words),
         ("rule", [str(rule) for rule in cluster.rules[:2]]),
         ("typical", _names(cluster.typical)),

@@ -16,11 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster import metrics, model_selection
+from jaxcluster.core.sparse_input import as_csr
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.base import DataError
 from jaxcluster.estimators.base import Estimator
+from jaxcluster.estimators.input_tables import term_weights
 from jaxcluster.ops.metric_space import unit_rows
 from jaxcluster.report.rules import Rule, fit_rules
 from jaxcluster.report.scores import silhouette_metric
+from jaxcluster.report.sparse_profiles import Term, sparse_columns, sparse_distances
 
 MOST_DIFFERENCES, MOST_WORDS = 10, 20
 """Columns of `ClusterProfile.differences`, and words of a column that are counted one by one."""
@@ -73,10 +77,12 @@ class ClusterProfile:
         size: number of rows.
         share: of all rows, noise included.
         silhouette: mean silhouette of its rows; None where it is not defined.
-        center: mean of each column of numbers, in the units of the table, missing cells apart.
+        center: mean of each column of numbers, in the units of the table, missing cells apart; of sparse rows the
+            columns in which clusters differ most.
         differences: columns that set it apart, the greatest difference first.
         words: shares of the words of each column, the commonest in the cluster first.
         rules: leaves of the tree in which it is the commonest cluster, the largest first.
+        terms: of sparse rows, such as texts, the columns with the greatest means; empty for others.
         typical: rows nearest to the mean of the cluster, and their distance as clustered.
         border: rows of the least silhouette, and that silhouette.
         outliers: rows far from the others: by HDBSCAN's outlier score, else by the distance to the mean of the cluster
@@ -91,6 +97,7 @@ class ClusterProfile:
     differences: list[Difference]
     words: dict[str, list[Share]]
     rules: list[Rule]
+    terms: list[Term]
     typical: list[Row]
     border: list[Row]
     outliers: list[Row]
@@ -124,6 +131,7 @@ class Profile:
         for plain, cluster in zip(shown["clusters"], self.clusters, strict=True):
             plain["differences"] = [each._asdict() for each in cluster.differences]
             plain["words"] = {name: [each._asdict() for each in counted] for name, counted in cluster.words.items()}
+            plain["terms"] = [each._asdict() for each in cluster.terms]
             plain["rules"] = [each.to_dict() for each in cluster.rules]
             for name in ("typical", "border", "outliers"):
                 plain[name] = [each._asdict() for each in getattr(cluster, name)]
@@ -160,8 +168,8 @@ def profile(
 
     Args:
         model: fitted estimator.
-        X: (n_samples, n_features) the rows of the fit; others with ``labels``. Silhouettes and distances are of the
-            rows as the model clusters them.
+        X: (n_samples, n_features) the rows of the fit, dense or sparse; others with ``labels``. Silhouettes and
+            distances are of the rows as the model clusters them.
         labels: (n_samples,) clusters of the rows, -1 for noise; ``model.labels_`` by default.
         table: the same rows as a person reads them, in place of ``X``: a table of pandas, a mapping of columns by name,
             or an array. Columns of words are counted, those of numbers averaged.
@@ -177,8 +185,14 @@ def profile(
         ValueError: labels, names or a table of another number of rows; rows without a cluster at all.
     """
     labels = np.asarray(model.labels_ if labels is None else labels)
-    numbers, words, dates = readable_columns(model, X if table is None else table, columns)
     n = len(labels)
+    terms: list[list[Term]] | None = None
+    X = term_weights(model, X) if isinstance(model, Estimator) else X
+    if table is None and is_sparse(X) and X.shape[0] == n and (labels >= 0).any():
+        names = columns if columns is not None else _names_of(model, X.shape[1])
+        (numbers, terms), words, dates = sparse_columns(X, names, labels), {}, frozenset()
+    else:
+        numbers, words, dates = readable_columns(model, X if table is None else table, columns)
     lengths = {"X": np.shape(X)[0], "ids": n if ids is None else len(ids)}
     lengths |= {f"column {name!r} of the table": len(column) for name, column in {**numbers, **words}.items()}
     for name, length in lengths.items():
@@ -187,8 +201,7 @@ def profile(
     names = np.unique(labels[labels >= 0]).tolist()
     if not names:
         raise DataError("every row is noise: there is no cluster to profile.")
-    space, silhouettes = _space(model, X), _silhouettes(model, X, labels)
-    distances = _distances(space, labels)
+    silhouettes, distances = _silhouettes(model, X, labels), _distances(model, X, labels)
     features = {**numbers, **_indicators(words)}
     depth = (2 if len(names) <= 3 else 3) if depth is None else depth
     rules, accuracy = fit_rules(features, words, dates, labels, depth) if len(names) > 1 else ([], None)
@@ -212,6 +225,7 @@ def profile(
                 differences=_differences(means, j),
                 words={each: counted[j] for each, counted in shares_of.items()},
                 rules=sorted((rule for rule in rules if rule.label == name), key=lambda rule: -rule.own),
+                terms=[] if terms is None else terms[j],
                 typical=_rows(np.flatnonzero(inside), distances, ids, n_rows),
                 border=_rows(np.flatnonzero(inside & np.isfinite(silhouettes)), silhouettes, ids, n_rows),
                 outliers=_outliers(np.flatnonzero(inside), distances, scores, ids, n_rows),
@@ -271,13 +285,20 @@ def _is_missing(cell: Any) -> bool:
     return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
+def _names_of(model: Any, width: int) -> Sequence[str] | None:
+    """Names that a model knows of its columns: those of its fit, or the terms of texts."""
+    vectorizer = getattr(model, "input_vectorizer_", None)
+    known = getattr(model, "feature_names_in_", () if vectorizer is None else vectorizer.vocabulary)
+    return known if len(known) == width else None
+
+
 def _named_array(model: Any, x: np.ndarray, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
     encoding, names = getattr(model, "input_encoding_", None), columns
     if encoding is not None and x.shape[1] == len(encoding.features):
         return encoding.decode(x)
     if names is None:
-        known = getattr(model, "feature_names_in_", ())
-        names = known if len(known) == x.shape[1] else [f"column {j}" for j in range(x.shape[1])]
+        names = _names_of(model, x.shape[1])
+        names = [f"column {j}" for j in range(x.shape[1])] if names is None else names
     if len(names) != x.shape[1]:
         raise DataError(f"{len(names)} names do not fit {x.shape[1]} columns: one each is needed.")
     # Names may repeat in a file.
@@ -301,7 +322,9 @@ def _space(model: Any, X: Any) -> np.ndarray | None:
 def clustered_rows(model: Any, X: Any) -> Any:
     """Rows in the units in which the model clusters them."""
     if not isinstance(model, Estimator):
-        return np.asarray(X)
+        return X if is_sparse(X) else np.asarray(X)
+    if is_sparse(X) and silhouette_metric(model)[0] != "precomputed":
+        return model._validate(X, reset=False)
     mixed: Any = None if model.reading_options() is None else model
     return model._to_numeric(X, reset=False) if mixed is None else mixed.embed(X)[0]
 
@@ -312,17 +335,23 @@ def _silhouettes(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:
     metric, p = silhouette_metric(model)
     inside = np.flatnonzero(labels >= 0)
     rows = inside[model_selection.sampled_rows(len(inside))]
-    x = np.asarray(clustered_rows(model, X))
-    if np.isnan(x).any() or not 2 <= len(np.unique(labels[rows])) < len(rows):
+    x = clustered_rows(model, X)
+    x: Any = as_csr(x) if is_sparse(x) else np.asarray(x)
+    if not is_sparse(x) and np.isnan(x).any():
+        return shown
+    if not 2 <= len(np.unique(labels[rows])) < len(rows):
         return shown
     x = x[np.ix_(rows, rows)] if metric == "precomputed" else x[rows]
     shown[rows] = metrics.silhouette_samples(x, labels[rows], metric=metric, p=p)
     return shown
 
 
-def _distances(space: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+def _distances(model: Any, X: Any, labels: np.ndarray) -> np.ndarray:
     """(n_samples,) Euclidean distance to the mean of the cluster; NaN for noise and without coordinates."""
-    distances = np.full(len(labels), np.nan)
+    distances, metric = np.full(len(labels), np.nan), silhouette_metric(model)[0]
+    if is_sparse(X) and metric != "precomputed":
+        return sparse_distances(clustered_rows(model, X), labels, cosine=metric == "cosine")
+    space = _space(model, X)
     if space is None:
         return distances
     for name in np.unique(labels[labels >= 0]):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxcluster import metrics, model_selection
+from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.report.scores import silhouette_metric
 
 
@@ -25,7 +26,7 @@ def external_scores(truth: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: float(function(truth, labels)) for name, function in functions.items()}
 
 
-def internal_scores(estimator: Any, x: np.ndarray, cells: Any = None) -> dict[str, float]:
+def internal_scores(estimator: Any, x: Any, cells: Any = None) -> dict[str, float]:
     """Silhouette, Davies–Bouldin and Calinski–Harabasz scores; NaN where one is undefined.
 
     Noise is left out, as it is no cluster and lies between the others. The silhouette uses the metric of the estimator,
@@ -34,11 +35,11 @@ def internal_scores(estimator: Any, x: np.ndarray, cells: Any = None) -> dict[st
 
     Args:
         estimator: fitted to ``x``, or to ``cells``.
-        x: (n_samples, n_features); of a table with categories the embedded rows.
+        x: (n_samples, n_features), dense or sparse; of a table with categories the embedded rows.
         cells: table that Gower's distance is of, or None.
     """
     labels, (metric, p) = estimator.labels_, silhouette_metric(estimator)
-    if np.isnan(x).any():
+    if not is_sparse(x) and np.isnan(x).any():
         silhouette = math.nan if cells is None else _gower_silhouette(estimator, cells)
         return {"silhouette": silhouette, "davies_bouldin": math.nan, "calinski_harabasz": math.nan}
     # Noise lies between the clusters: as a cluster of its own it would lower all three scores.
@@ -47,7 +48,7 @@ def internal_scores(estimator: Any, x: np.ndarray, cells: Any = None) -> dict[st
     scores = model_selection.internal_scores(x, labels, metric="cosine" if metric == "cosine" else "sqeuclidean")
     # The quadratic cost of a silhouette by any metric is bounded by a sample, the same one as for squared distances.
     if metric not in ("euclidean", "cosine") and not math.isnan(scores["silhouette"]):
-        rows = model_selection.sampled_rows(len(x))
+        rows = model_selection.sampled_rows(len(labels))
         scores["silhouette"] = metrics.silhouette_score(x[rows], labels[rows], metric=metric, p=p)
     return scores
 
