@@ -159,16 +159,16 @@ def read(
         weights = weights if weights is None else check_weights(weights, dataset.x.shape[0])
         return _mixed_rows(dataset, weights, how, dict(categories))
     x, imputation = dataset.x, None
+    codes = zip(dataset.encoding.columns, dataset.encoding.slices(), strict=True) if dataset.encoding else ()
+    groups = [at for code, at in codes if code.kind == "onehot"]
     if source.impute is not None:
-        codes = zip(dataset.encoding.columns, dataset.encoding.slices(), strict=True) if dataset.encoding else ()
-        groups = [at for code, at in codes if code.kind == "onehot"]
         x, imputation = impute(x, source.impute, groups=groups, columns=dataset.columns)
     if weights is not None:
         weights = check_weights(weights, dataset.x.shape[0])
     # float64 has 53 bits: integers beyond 2^53 keep all digits only as differences to one of the rows, which change no
     # distance of a translation-invariant metric.
     movable = metric is None or plain_metric(metric) in TRANSLATION_INVARIANT
-    x, scaling = scale(x, how, missing=bool(missing), movable=movable)
+    x, scaling = scale(x, how, missing=bool(missing), movable=movable, groups=groups)
     if scaling.origin is not None:
         origin = ", ".join(map(str, scaling.origin[:4])) + (", …" if len(scaling.origin) > 4 else "")
         note = f"integers beyond 2^53 are clustered as differences to those of one row: {origin}."

@@ -148,7 +148,8 @@ Scaling = Annotated[
     typer.Option(
         rich_help_panel=INPUT,
         help="Before clustering: standard gives each column mean 0 and deviation 1, minmax the range 0 to 1, "
-        "l2 gives each row length 1. Use one where columns have different units.",
+        "l2 gives each row length 1. One-hot columns have together half of the variance of a column of numbers. "
+        "Use one where columns have different units.",
     ),
 ]
 MustLink = Annotated[

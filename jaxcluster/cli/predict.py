@@ -97,6 +97,7 @@ def predict(
     from jaxcluster.cli.output_dir import claimed_file
     from jaxcluster.cli.row_columns import new_columns
     from jaxcluster.cli.runtime import start
+    from jaxcluster.core.sparse_rows import is_sparse
 
     added = {"proba": proba, "transform": transform, "distance": distances}
     if out is not None:
@@ -117,6 +118,10 @@ def predict(
                 saved.config, Source(data, key, columns, row_id=row_id, na=na, text=text, **layout), estimator
             )
         stage.note(rows.notes)
+        if report is not None and is_sparse(rows.x):
+            raise UserError(
+                f"--report compares columns of dense rows, and those of {rows.name} are sparse: leave it out."
+            )
         with stage("predict", f"Labeling {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
             labels = estimator.predict(rows.samples)

@@ -7,6 +7,7 @@ import html
 import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ def sweep(
         ),
     ],
     out: opt.Out,
-    algo: Annotated[str, typer.Option(metavar="kmeans|kmedoids|gmm", help="The method.")] = "kmeans",
+    algo: Annotated[str, typer.Option(metavar="kmeans|kmedoids|gmm|kmodes|kprototypes", help="The method.")] = "kmeans",
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
@@ -129,8 +130,12 @@ def sweep(
       jaxcluster sweep iris --k 1:9 --algo gmm --out runs/mixtures
 
       jaxcluster sweep iris --k 2:9 --algo kmedoids --metric manhattan --out runs/medoids
+
+      jaxcluster sweep customers.csv --k 2:6 --algo kprototypes --scale standard --out runs/mixed
     """
     from jaxcluster.cli import console, runtime
+    from jaxcluster.cli.fit_pipeline import reading_options
+    from jaxcluster.cli.mixed_sweep import make, sweep_mixed, takes_categories
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
     from jaxcluster.cli.sweep_results import SWEEPS
     from jaxcluster.cli.table_checks import check_columns
@@ -148,6 +153,9 @@ def sweep(
     )
     reading: dict[str, Any] = {"metric": options.get("metric")}
     reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
+    mixed = takes_categories(algo, options.get("metric"))
+    if mixed:
+        reading = reading_options(make(algo, ks[0], seeds, seed, options))
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {data}"), user_errors():
             rows = read(source, scale.value, **reading)
@@ -156,7 +164,8 @@ def sweep(
                     f"--algo gmm takes dense rows, and those of {data} are sparse: take kmeans or kmedoids."
                 )
         stage.note(rows.dataset.notes)
-        result = SWEEPS[algo](stage, rows, ks, seeds, seed, options)
+        sweep_rows = partial(sweep_mixed, algo) if mixed else SWEEPS[algo]
+        result = sweep_rows(stage, rows, ks, seeds, seed, options)
         config = {
             "command": runs.command_line(),
             "algorithm": algo,
@@ -213,11 +222,16 @@ def library_arguments(method: str) -> list[str]:
         UserError: a method that cannot be swept.
     """
     import jaxcluster
+    from jaxcluster.cli.mixed_sweep import MIXED, PARAMETERS
     from jaxcluster.cli.sweep_results import SWEEPS
     from jaxcluster.core.validation import check_choice
+    from jaxcluster.estimators import ESTIMATORS
 
     with user_errors():
-        check_choice("--algo", method, SWEEPS)
+        check_choice("--algo", method, [*SWEEPS, *MIXED])
+    if method in MIXED:
+        known = inspect.signature(ESTIMATORS[method]).parameters
+        return [name for name, parameter in PARAMETERS.items() if parameter in known]
     taken = inspect.signature(getattr(jaxcluster, method).sweep).parameters
     return [name for name in OPTIONS if name in taken]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHOOSE_HINT = (
     "Choose the columns to cluster (columns=), leave some out (drop=), name the one that holds the truth (truth=), "
-    "encode words (encode=), cluster a column of texts (text=), or take dates as numbers of days (dates=)."
+    "or texts (text=), encode words (encode=), or take dates as numbers of days (dates=)."
 )
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,13 @@ AFFINE = SCALINGS[:2]
 
 SPARSE_SCALINGS = ("l2", "none")
 """Those that keep zeros, and so sparse rows sparse."""
+
+WORDS_VARIANCE = 0.5
+"""Variance of all columns of 0 and 1 of one column of words, where each column of numbers has 1.
+
+Rows of one word have distance 0 to each other in them, which numbers almost never have: with the same variance such
+clumps would decide the clusters. Hennig and Liao (2013) take one half of it for categories without an order.
+"""
 
 TILE_CELLS = 1 << 22
 """Matrix entries per tile: bounds the float64 temporaries at 32 MiB."""
@@ -121,7 +128,9 @@ class Scaling(NamedTuple):
         return cls(values["how"], shift, factor, None if origin is None else tuple(map(int, origin)))
 
 
-def scale(x: Any, how: str, *, missing: bool = False, movable: bool = True) -> tuple[Any, Scaling]:
+def scale(
+    x: Any, how: str, *, missing: bool = False, movable: bool = True, groups: Sequence[slice] = ()
+) -> tuple[Any, Scaling]:
     """Scale samples. A constant column becomes 0 and a zero row stays 0.
 
     Except for "l2", an integer origin is first subtracted from samples that float64 does not hold, such as integers
@@ -131,6 +140,8 @@ def scale(x: Any, how: str, *, missing: bool = False, movable: bool = True) -> t
         x: (n_samples, n_features), dense, or a CSR array for "l2" and "none".
         how: one of `SCALINGS`.
         missing: NaN are missing values: they remain, and means, deviations and ranges ignore them.
+        groups: columns of the codes of one column of words each. "standard" gives each group the variance
+            `WORDS_VARIANCE`, by one divisor for all its columns.
         movable: False subtracts no origin for "none", for methods that depend on the origin.
 
     Returns:
@@ -147,7 +158,25 @@ def scale(x: Any, how: str, *, missing: bool = False, movable: bool = True) -> t
         return scaling.apply(x), scaling
     x = np.asarray(x)
     scaling = _fit(x, how, missing, movable)
+    if how == "standard" and groups:
+        scaling = scaling._replace(factor=_group_factors(x, scaling.factor, groups))
     return scaling.apply(x), scaling
+
+
+def _group_factors(x: np.ndarray, factor: Any, groups: Sequence[slice]) -> np.ndarray:
+    """Divisors with which the variances of the columns of a group add up to `WORDS_VARIANCE`.
+
+    Divided each by its own deviation, the columns of m words would have variance m, and rows of a rare word would lie
+    far from all others. One divisor for all keeps the distances between any two words alike.
+
+    Source: C. Hennig and T. F. Liao, How to find an appropriate clustering for mixed-type variables with application to
+    socio-economic stratification, Journal of the Royal Statistical Society C 62 (2013).
+    """
+    factor = np.array(factor, np.float64)
+    for group in groups:
+        variance = np.nanvar(np.asarray(x[:, group], np.float64), axis=0).sum()
+        factor[group] = np.sqrt(variance / WORDS_VARIANCE) if variance > 0 else 1.0
+    return factor
 
 
 def _fit(x: np.ndarray, how: str, missing: bool, movable: bool) -> Scaling:

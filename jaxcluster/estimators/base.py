@@ -205,7 +205,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         return {}
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        """Samples as finite numbers, dense or in a CSR matrix, or a source as it is; ``reset`` stores their features."""
+        """Samples as finite numbers, dense or a CSR matrix, or a source as it is; ``reset`` stores their features."""
         if isinstance(X, RowSource):
             return self._validate_source(X, reset)
         X = term_weights(self, X, reset)

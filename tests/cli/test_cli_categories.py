@@ -152,3 +152,16 @@ def test_categories_have_no_codes_and_no_imputation(shop, words, message, tmp_pa
 def test_other_methods_refuse_text(table, tmp_path):
     message = refuse("fit", "kmeans", table[0] / "things.csv", "--k", 3, "--out", tmp_path / "run")
     assert "not numeric: columns 'color' (holds 'blue') in line 2, 'grade' (holds" in message
+
+
+@pytest.mark.parametrize(("words", "ks"), [(("kprototypes",), [3]), (("kmedoids", "--metric", "gower"), [2, 3, 4])])
+def test_sweeps_of_categories(table, tmp_path, words, ks):
+    out = tmp_path / "sweep"
+    options = ("--k", ",".join(map(str, ks)), "--seeds", 2, *COLUMNS, "--out", out, "--no-report")
+    shown = call("sweep", table[0] / "things.csv", "--algo", *words, *options).stdout
+    content = read_json(out / "sweep.json")
+    assert content["choices"]["silhouette"] == 3
+    assert [line["k"] for line in content["scores"]] == ks
+    costs = [line["inertia"] for line in content["scores"]]
+    assert costs == sorted(costs, reverse=True)
+    assert "best at k = 3" in shown

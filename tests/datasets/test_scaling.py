@@ -116,3 +116,16 @@ def test_missing_values_stay_and_count_in_no_mean():
     rows = np.where(np.arange(160).reshape(40, 4) % 7 == 0, np.nan, ROWS.astype(np.float64))
     for how, oracle in (("standard", preprocessing.StandardScaler()), ("minmax", preprocessing.MinMaxScaler())):
         np.testing.assert_allclose(scale(rows, how, missing=True)[0], oracle.fit_transform(rows), atol=1e-9)
+
+
+def test_words_have_half_the_variance_of_a_number():
+    rng = np.random.default_rng(0)
+    words = rng.choice(3, 200, p=[0.7, 0.25, 0.05])
+    x = np.column_stack([1e6 + 50 * rng.normal(size=200), np.eye(3)[words], rng.normal(size=200)])
+    scaled, scaling = scale(x, "standard", groups=[slice(1, 4)])
+    np.testing.assert_allclose(scaled.var(axis=0)[[0, 4]], 1, rtol=1e-6)
+    assert scaled.var(axis=0)[1:4].sum() == pytest.approx(0.5)
+    rows = [np.flatnonzero(words == word)[0] for word in range(3)]
+    apart = np.linalg.norm(scaled[rows][:, None, 1:4] - scaled[rows][None, :, 1:4], axis=-1)
+    np.testing.assert_allclose(apart[~np.eye(3, dtype=bool)], apart[0, 1])  # a rare word is as far as any other
+    np.testing.assert_allclose(scaling.undo(scaled), x, rtol=1e-9, atol=1e-9)
