@@ -1,7 +1,7 @@
-"""Generated tables of many kinds, on seeds 0 to 4 of which the constants of `jaxcluster.deep.start` were chosen.
+"""Generated tables of many kinds; on other draws of these kinds the constants of `jaxcluster.deep.start` were chosen.
 
 Gaussian clusters of all shapes, heavy tails, noise columns, skewed and discrete columns, curved clusters, and features
-that are functions of a few factors. Other seeds are for reporting.
+that are functions of a few factors.
 """
 
 from __future__ import annotations

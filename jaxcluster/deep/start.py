@@ -3,7 +3,7 @@
 Networks gain on images and lose on most tables. `fit_start` chooses between k-means and a mixture without labels, and
 `improves` says whether other labels of the same samples are better: by `neighbor_agreement` and by stability, the
 adjusted Rand index between the labels of a fit and of a fit of half of the samples. The constants were chosen on
-generated tables (`bench/tables.py`).
+generated tables of the kinds of `bench/generated_tables.py`, other draws of them.
 
 >>> import jax, numpy as np
 >>> from jaxcluster.deep.start import fit_start
