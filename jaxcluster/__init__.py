@@ -37,6 +37,7 @@ _MODULES = {
     "optics": "jaxcluster.cluster.optics",
     "planning": "jaxcluster.planning",
     "plots": "jaxcluster.plots",
+    "preprocessing": "jaxcluster.preprocessing",
     "report": "jaxcluster.report",
     "sharding": "jaxcluster.sharding",
     "sinkhorn": "jaxcluster.cluster.sinkhorn",

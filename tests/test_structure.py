@@ -26,6 +26,7 @@ LEVELS = (
     ("planning",),
     ("deep",),
     ("estimators",),
+    ("preprocessing",),
     ("plots",),
     ("report",),
     ("cli",),

@@ -72,8 +72,8 @@ def over_blocks(method: Callable[..., Any]) -> Callable[..., Any]:
     return of_samples_or_source
 
 
-def rows_of_block(source: RowSource, block_bytes: int | None = None) -> int:
-    """Number of rows in a block of ``block_bytes``, by default `BLOCK_BYTES`."""
+def rows_of_block(source: Any, block_bytes: int | None = None) -> int:
+    """Number of rows of a source, or an array, in a block of ``block_bytes``, by default `BLOCK_BYTES`."""
     row_bytes = source.shape[1] * float_dtype(source.dtype).itemsize
     return padded_size(min(source.shape[0], max(1, (block_bytes or BLOCK_BYTES) // row_bytes)))
 
@@ -261,7 +261,9 @@ class Stream:
             rows = slice(start, start + len(x))
             start = rows.stop
             weight = None if self.weights is None else self.weights[rows]
-            return Block(rows, self.enter(x, weight, self.block_rows))
+            # JAX's x64 mode may be on in the caller's thread alone.
+            with jax.enable_x64(self.compute_dtype.itemsize == 8):
+                return Block(rows, self.enter(x, weight, self.block_rows))
 
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(following)

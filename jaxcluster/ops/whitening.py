@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core.dtypes import exponent_of, times_power_of_two
+from jaxcluster.ops.components import principal_axes, scatter
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.types import Array, Float
 
@@ -42,8 +43,7 @@ def whitening(x: Float[Array, "n d"], components: int) -> Whitening:
     # In units of about 1: squares of rows near 1e-20 are 0 in float32, and those near 1e20 infinite.
     exponent = exponent_of(jax.lax.stop_gradient(jnp.max(jnp.abs(centered))))
     centered = times_power_of_two(centered, -exponent)
-    variances, axes = jnp.linalg.eigh(jnp.matmul(centered.T, centered, precision=HIGHEST) / x.shape[0])
-    variances, axes = variances[::-1][:components], axes[:, ::-1][:, :components]
+    variances, axes = principal_axes(scatter(centered) / x.shape[0], components)
     kept = variances > MIN_VARIANCE_RATIO * jnp.maximum(variances[0], jnp.finfo(x.dtype).tiny)
     inverse = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, variances, 1)), 0)
     return Whitening(mean, axes * times_power_of_two(inverse, -exponent)[None, :])

@@ -1,0 +1,119 @@
+"""Base of `jaxcluster.preprocessing`: rows of any kind in, and rows of the same kind out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from inspect import isfunction
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from jaxcluster.core import memory, validation
+from jaxcluster.core.dtypes import float_dtype
+from jaxcluster.core.preparation import padded_size
+from jaxcluster.core.programs import limit_programs
+from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.core.streaming import rows_of_block
+from jaxcluster.estimators.input_tables import check_names, numeric_table
+
+
+class RowTransformer(TransformerMixin, BaseEstimator):
+    """Base of scalers and decompositions.
+
+    `fit` and `transform` take NumPy arrays, tables, JAX arrays and sources of rows. A JAX array is transformed on its
+    device to a JAX array; the others become NumPy arrays, float32 for float32 and half precision, else float64.
+    Fitted attributes are NumPy arrays.
+    """
+
+    _takes_missing = False
+    """True if NaN are missing values."""
+
+    _dense_reason = "needs dense rows"
+    """Words after the name of the class where sparse rows are refused."""
+
+    # Set by `fit`.
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Wrap every public method by `memory.guarded`."""
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, memory.guarded(method))
+        super().__init_subclass__(**options)  # scikit-learn's wrapper of `set_output` is the outer one
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = self._takes_missing
+        return tags
+
+    def _rows(self, X: Any, *, reset: bool) -> Any:
+        """Rows as a source, a JAX array on its device, or a NumPy array, of finite or missing numbers."""
+        limit_programs()
+        if is_sparse(X):
+            raise TypeError(f"X is sparse, and {type(self).__name__} {self._dense_reason}.")
+        if isinstance(X, RowSource):
+            return self._source(X, reset)
+        if isinstance(X, jax.Array):
+            X = validation.check_numeric(X, name="X")
+            if X.ndim != 2:
+                raise ValueError(f"Expected 2D array, got an array of shape {X.shape}. Reshape your data.")
+            X = validation.check_matrix(X, name="X")
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        else:
+            options = {"dtype": "numeric", "ensure_all_finite": False, "reset": reset}
+            X = numeric_table(X, partial(validate_data, self, **options))
+        self._check_finite(X, "X")
+        return X
+
+    def _source(self, source: RowSource, reset: bool) -> RowSource:
+        if reset:
+            self.n_features_in_ = source.shape[1]
+            vars(self).pop("feature_names_in_", None)
+            if source.columns is not None:
+                self.feature_names_in_ = np.array(source.columns, object)
+        elif source.shape[1] != self.n_features_in_:
+            raise ValueError(f"X has {source.shape[1]} features, but the fit had {self.n_features_in_}.")
+        elif hasattr(self, "feature_names_in_"):
+            check_names(source, self.feature_names_in_)
+        return source
+
+    def _check_finite(self, x: Any, name: str) -> None:
+        names = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
+        validation.check_finite(x, name=name, missing=self._takes_missing or None, columns=names)
+
+    def _blocks(self, X: Any) -> Iterator[tuple[slice, Any]]:
+        """Blocks of rows and their places; those of a source are checked."""
+        if isinstance(X, RowSource):
+            source: Any = X
+            start = 0
+            for block in source.blocks(rows_of_block(source)):
+                block = validation.widen(np.asarray(block))
+                self._check_finite(block, source.name)
+                yield slice(start, start + len(block)), block
+                start += len(block)
+            return
+        size = rows_of_block(X)
+        for start in range(0, X.shape[0], size):
+            rows = slice(start, min(start + size, X.shape[0]))
+            yield rows, X[rows] if size < X.shape[0] else X
+
+
+def padded(x: Any) -> Any:
+    """Rows of a NumPy array with rows of zeros after them, so that few programs serve all numbers of rows."""
+    if isinstance(x, jax.Array):
+        return x
+    return np.pad(x, ((0, padded_size(len(x)) - len(x)), (0, 0)))
+
+
+def output_dtype(x: Any) -> np.dtype:
+    """Dtype of transformed rows: that of the computation for a JAX array, else float32 for short floats or float64."""
+    if isinstance(x, jax.Array):
+        return float_dtype(x.dtype)
+    return np.dtype(np.float32 if x.dtype.kind == "f" and x.dtype.itemsize <= 4 else np.float64)
