@@ -13,7 +13,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import memory, validation
-from jaxcluster.core.dtypes import float_dtype
+from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.preparation import FIT_COPIES, padded_size, prepare
 from jaxcluster.core.sources import ArraySource, RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values, pack
@@ -236,11 +236,12 @@ class PCA(Decomposition):
         rest = max(0.0, float(others)) / (most - wanted) if wanted < most else 0.0
         self.n_components_, self.n_samples_ = wanted, n
         self.components_ = flip_signs(np.asarray(axes[:wanted])).astype(dtype)
-        self.explained_variance_ = np.ldexp(variances[:wanted], 2 * unit).astype(dtype)
         self.explained_variance_ratio_ = ratios[:wanted].astype(dtype)
-        self.singular_values_ = np.ldexp(np.sqrt(variances[:wanted] * (n - 1)), unit).astype(dtype)
         self.mean_ = np.asarray(stream.frame.origin, np.float64) + np.ldexp(shift, unit)
-        self.noise_variance_ = float(np.ldexp(rest, 2 * unit))
+        with np.errstate(over="ignore", under="ignore"):  # beyond float64 only the squares are infinite or 0
+            self.explained_variance_ = _published(np.ldexp(variances[:wanted], 2 * unit), dtype)
+            self.singular_values_ = _published(np.ldexp(np.sqrt(variances[:wanted] * (n - 1)), unit), dtype)
+            self.noise_variance_ = float(np.ldexp(rest, 2 * unit))
 
     def _deviations(self) -> Any:
         """Divisors of whitened components."""
@@ -358,11 +359,11 @@ class TruncatedSVD(Decomposition):
         values, axes = self._lanczos(x, k) if self.algorithm == "arpack" else self._randomized(x, k)
         dtype = output_dtype(x.data if is_sparse(x) else x)
         self.components_ = flip_signs(axes[:k]).astype(dtype)
-        self.singular_values_ = values[:k].astype(dtype)
+        self.singular_values_ = _published(values[:k], dtype)
         coordinates = self._project(x)
         variances = np.asarray(coordinates, np.float64).var(axis=0)
         whole = float(_column_variances(x).sum())
-        self.explained_variance_ = variances.astype(dtype)
+        self.explained_variance_ = _published(variances, dtype)
         self.explained_variance_ratio_ = (variances / whole if whole > 0 else np.zeros(k)).astype(dtype)
         return coordinates
 
@@ -438,6 +439,11 @@ class TruncatedSVD(Decomposition):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _published(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers of float64 in the dtype of results, in NumPy, where it can hold them."""
+    return np.asarray(publish(values, dtype))
 
 
 def _coordinates(X: Any, k: int) -> Any:

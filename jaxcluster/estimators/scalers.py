@@ -95,13 +95,12 @@ class ColumnScaler(OneToOneFeatureMixin, RowTransformer):
         least, most = np.full((2, self.n_features_in_), np.nan)
         total = np.zeros(self.n_features_in_)
         for rows, block in self._blocks(X):
-            weight = np.ones(len(block)) if weights is None else weights[rows].astype(np.float64)
-            if not weight.all():
+            weight = None if weights is None else weights[rows].astype(np.float64)
+            if weight is not None and not weight.all():
                 block, weight = block[np.flatnonzero(weight)], weight[weight > 0]
             if len(block):
-                low, high = column_extremes(block)
-                least, most = np.fmin(least, low), np.fmax(most, high)
-                total += weight @ ~np.isnan(np.asarray(block))
+                low, high, observed = column_extremes(block, weight)
+                least, most, total = np.fmin(least, low), np.fmax(most, high), total + observed
         return least, most, total
 
 
@@ -191,7 +190,8 @@ class StandardScaler(ColumnScaler):
         self.n_samples_seen_ = seen[0] if (weight == weight[0]).all() else seen
         empty = weight == 0
         self.mean_ = np.where(empty, np.nan, mean) if self.with_mean or self.with_std else None
-        self.var_ = np.where(empty, np.nan, np.square(deviation)) if self.with_std else None
+        with np.errstate(over="ignore", under="ignore"):  # beyond float64 only the square is infinite or 0
+            self.var_ = np.where(empty, np.nan, np.square(deviation)) if self.with_std else None
         self.scale_ = np.where(empty, np.nan, np.where(deviation > 0, deviation, 1.0)) if self.with_std else None
 
     def _map(self) -> tuple[Any, Any, Any, Any]:

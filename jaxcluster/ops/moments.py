@@ -5,7 +5,7 @@ nor the unit of a column costs digits: in NumPy in float64, where moving the row
 a JAX array on its device. Blocks are merged in float64.
 
 >>> x = np.array([[1e9], [1e9 + 2], [np.nan]])
->>> units = column_units(*column_extremes(x))
+>>> units = column_units(*column_extremes(x)[:2])
 >>> units.leave(column_moments(units.enter(x), np.ones(3)))
 Moments(weight=array([2.]), mean=array([1.e+09]), deviation=array([1.]))
 """
@@ -78,26 +78,37 @@ def column_units(least: Float[np.ndarray, " d"], most: Float[np.ndarray, " d"]) 
     return Units(least, np.where(half > 0, np.frexp(half)[1] + 1, 0))
 
 
-def column_extremes(x: Any) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Least and greatest value of each column in float64, NaN for a column without any.
+def column_extremes(
+    x: Any, weight: Float[np.ndarray, " n"] | None = None
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """Least and greatest value of each column in float64, NaN for a column without any, and the weight of its values.
 
     Args:
         x: (n, d) rows, in NumPy or on a device.
+        weight: (n,) positive weights, or None for 1 each.
 
     Returns:
-        The least and the greatest values, each (d,).
+        Three (d,) arrays.
     """
-    extremes = _device_extremes(x) if isinstance(x, jax.Array) else (np.fmin.reduce(x, 0), np.fmax.reduce(x, 0))
-    least, most = (np.asarray(each).astype(np.float64) for each in extremes)
-    return least, most
+    if isinstance(x, jax.Array):
+        x = x.astype(float_dtype(x.dtype))
+        found = _device_extremes(x, None if weight is None else jax.device_put(weight.astype(x.dtype)))
+    else:
+        observed = ~np.isnan(x)
+        total = observed.sum(axis=0) if weight is None else weight @ observed
+        found = np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0), total
+    least, most, total = (np.asarray(each).astype(np.float64) for each in found)
+    return least, most, total
 
 
 @jax.jit
-def _device_extremes(x):
-    x = x.astype(float_dtype(x.dtype))
+def _device_extremes(x, weight):
     missing = jnp.isnan(x)
     least, most = jnp.min(jnp.where(missing, jnp.inf, x), axis=0), jnp.max(jnp.where(missing, -jnp.inf, x), axis=0)
-    return tuple(jnp.where(jnp.all(missing, axis=0), jnp.nan, each) for each in (least, most))
+    least, most = (jnp.where(jnp.all(missing, axis=0), jnp.nan, each) for each in (least, most))
+    if weight is None:
+        return least, most, jnp.sum(~missing, axis=0, dtype=jnp.int32)
+    return least, most, _sum_rows(jnp.where(missing, 0, weight[:, None]))
 
 
 def column_moments(x: Float[Published, "n d"], weight: Float[Published, " n"]) -> Moments:

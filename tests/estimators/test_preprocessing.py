@@ -102,6 +102,24 @@ def test_parts_make_the_fit_of_all_rows(cls):
     assert_array_equal(scaler.fit(HOLES).scale_, whole.scale_)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+def test_extreme_units_do_not_overflow(unit):
+    for model in (StandardScaler(), MinMaxScaler()):
+        assert_allclose(model.fit_transform(X * unit), model.fit_transform(X), rtol=1e-9, atol=1e-12)
+    assert_allclose(PCA(2).fit_transform(X * unit) / unit, PCA(2).fit_transform(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["StandardScaler", "MinMaxScaler"])
+def test_a_column_without_values_waits_for_some(name):
+    x = X[:20].copy()
+    x[:, 1] = np.nan
+    ours, theirs = ours_and_theirs(name)
+    assert_array_equal(np.isnan(ours.fit(x).scale_), [False, True, False, False, False])
+    ours.partial_fit(X)
+    assert_allclose(ours.scale_, theirs.fit(np.concatenate([x, X])).scale_, rtol=1e-9)
+
+
 @pytest.mark.parametrize("model", [StandardScaler(), MinMaxScaler(), PCA(2, svd_solver="covariance_eigh")], ids=str)
 def test_a_source_is_as_the_rows_in_memory(model, monkeypatch):
     monkeypatch.setattr(streaming, "BLOCK_BYTES", 128 * 5 * 4)
