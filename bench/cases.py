@@ -74,6 +74,7 @@ CASES = (
     Case("lloyd-k1024", "lloyd", n=196_608, d=128, k=1024, repeats=3, target={"cpu": 1.5}),
     Case("lloyd-1m-k256", "lloyd", n=1_048_576, d=128, k=256, platform="gpu"),
     Case("lloyd-1m-k1024", "lloyd", n=1_048_576, d=128, k=1024, platform="gpu"),
+    Case("lloyd-sparse", "sparse_lloyd", n=100_000, d=50_000, k=20, repeats=3, target={"cpu": {SKLEARN: 3}}),
     Case("em-full-16", "em", n=131_072, d=16, k=16, covariance="full", repeats=5, target=EM_FULL),
     Case("em-full-50", "em", n=70_000, d=50, k=10, covariance="full", repeats=5, target=EM_FULL, data="mnist"),
     Case("em-diag-64", "em", n=65_536, d=64, k=32, covariance="diag", repeats=5, target={"cpu": {SKLEARN: 4}}),

@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.sparse
 
 from bench.cases import Case
 
 SEPARATION = 4.0
 """Typical distance between two centers in standard deviations of a blob: overlapping, so that Lloyd keeps moving."""
 
+TEXT_WORDS = 8
+"""Mean number of words of a short text."""
 
 PIXEL_NOISE = 0.1
 """Deviation of a pixel from its image: so little that a network tells the images apart after one epoch."""
@@ -50,6 +53,24 @@ def pixels(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(images[truth] + noise, 0, 1), truth
 
 
+def texts(case: Case) -> scipy.sparse.csr_array:
+    """(n, d) float32 rows of TF-IDF: short texts, half of whose words are of their topic, by Zipf's law; norms of 1."""
+    rng = np.random.default_rng(0)
+    words = rng.poisson(TEXT_WORDS, case.n) + 1
+    row = np.repeat(np.arange(case.n), words)
+    ranks = np.floor(np.exp(rng.random(row.size) * np.log(case.d))).astype(np.int64) - 1  # word r in proportion to 1/r
+    of_topic = rng.random(row.size) < 0.5
+    vocabulary = np.stack([rng.permutation(case.d) for _ in range(case.k)])
+    column = np.where(of_topic, vocabulary[rng.integers(case.k, size=case.n)[row], ranks], ranks)
+    counts = scipy.sparse.coo_array(
+        (np.ones(row.size), (row.astype(np.int32), column.astype(np.int32))), (case.n, case.d)
+    ).tocsr()
+    texts_of_word = np.bincount(counts.indices, minlength=case.d)
+    weighted = counts.multiply(np.log((1 + case.n) / (1 + texts_of_word)) + 1).tocsr()
+    norms = np.sqrt(weighted.multiply(weighted).sum(axis=1))
+    return weighted.multiply(1 / norms[:, None]).tocsr().astype(np.float32)
+
+
 def source(case: Case, folder: Path | None) -> str:
     """The source of a case's samples: "generated", or the name of a set of images in ``folder``."""
     return "generated" if folder is None or case.data is None else case.data
@@ -83,7 +104,7 @@ def place(x: np.ndarray) -> Any:
 
 def starting_rows(x: np.ndarray, k: int) -> np.ndarray:
     """K distinct rows to start every side from."""
-    return x[np.random.default_rng(1).choice(len(x), k, replace=False)]
+    return x[np.random.default_rng(1).choice(x.shape[0], k, replace=False)]
 
 
 def label_pairs(case: Case) -> tuple[np.ndarray, np.ndarray]:

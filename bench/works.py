@@ -113,6 +113,22 @@ def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     return Work(*calls(case.steps), probe=Work(*calls(1)), data=source)
 
 
+def sparse_lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
+    """Lloyd's iterations on sparse rows from given rows; what is compared is that of `lloyd`."""
+    x, key = data.texts(case), jax.random.key(0)
+    start = data.starting_rows(x, case.k).toarray()
+
+    def ours(steps: int) -> Answer:
+        fit = jaxcluster.kmeans.fit(key, x, case.k, init=start, tol=0.0, max_steps=steps)
+        return Answer(float(fit.state.inertia), np.asarray(fit.labels), int(fit.steps))
+
+    def calls(steps: int) -> tuple[Call, dict[str, Call]]:
+        sides = (SKLEARN,) if SKLEARN in found else ()
+        return partial(ours, steps), {name: peers.sklearn_lloyd(x, start, steps) for name in sides}
+
+    return Work(*calls(case.steps), probe=Work(*calls(1)))
+
+
 def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     """EM steps of a Gaussian mixture from given parameters.
 
@@ -403,6 +419,7 @@ class Kind(NamedTuple):
 
 WORKS = {
     "lloyd": Kind("Lloyd ×{steps}, {n:,}×{d}, k = {k:,}", lloyd),
+    "sparse_lloyd": Kind("Lloyd ×{steps}, texts of {n:,}×{d:,} words, sparse, k = {k}", sparse_lloyd),
     "em": Kind("EM ×{steps}, {n:,}×{d}, k = {k}, {covariance}", em),
     "dbscan": Kind("DBSCAN, {n:,}×{d}, eps = {eps}", by_density(density.DBSCAN, jaxcluster.dbscan.fit)),
     "optics": Kind("OPTICS, {n:,}×{d}", by_density(density.OPTICS, jaxcluster.optics.fit)),
