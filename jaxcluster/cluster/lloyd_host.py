@@ -24,7 +24,9 @@ from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqe
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
-"""(centers, warm start of the last assignment, None at first) -> (n,) labels, warm start of the next assignment."""
+"""(centers, warm start of the last assignment, None at first) -> (n,) labels, warm start of the next assignment.
+
+It calls `signals.check_stopped` where it may take long."""
 
 COST_BYTES = 40
 """Bytes for each sample and cluster at the peak of an assignment (measured)."""
@@ -68,7 +70,11 @@ def run_lloyd(
     limit = float(tol) * float(_variance(prepared.points))
     runs = []
     for start in starts:
-        runs.append(_run(prepared, assign, start, limit, max_steps))
+        try:
+            runs.append(_run(prepared, assign, start, limit, max_steps))
+        except signals.Stopped:  # in the first assignment of a run
+            if not runs:
+                raise
         if signals.interrupted():
             break
     # NaN compares as neither less nor greater: such a run must not win by coming first.
@@ -142,7 +148,10 @@ def _run(prepared, assign, centers, limit, max_steps):
     run = HostLloydState(centers, labels, warm_start, _inertia_of(prepared, centers, labels), np.inf, ())
     while len(run.history) < max_steps and run.residual > limit and not signals.interrupted():
         centers, shift = _means(prepared.unit_weights, prepared.points, _padded(run.labels, prepared), run.centers)
-        labels, warm_start = assign(centers, run.warm_start)
+        try:
+            labels, warm_start = assign(centers, run.warm_start)
+        except signals.Stopped:  # a step may take minutes: the state before it is the result
+            continue
         inertia = _inertia_of(prepared, centers, labels)
         unchanged = np.array_equal(labels, run.labels)
         if unchanged or inertia < run.inertia:

@@ -124,6 +124,12 @@ for name, fit in functions.items():
     known = [not np.isnan(leaf).any() for leaf in jax.tree.leaves(jax.device_get(result))]
     assert all(known), (name, known)
 
+# In the middle of an assignment on the host the state before it is the result.
+model = jc.BalancedKMeans(4, **long)
+run(lambda: model.fit(x), 20, "check_stopped")
+assert model.status_ is jc.Status.INTERRUPTED and model.n_iter_ > 0
+assert (np.bincount(model.labels_) == 75).all()
+
 # Methods without a best state so far raise, and the estimator is not fitted.
 unfitted = {
     "HDBSCAN": jc.HDBSCAN(),

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
+from jaxcluster.core import signals
+
 BLOCK_ELEMENTS = 1 << 17
 """Costs in a block: in float64 they stay in a core's cache."""
 
@@ -156,6 +158,7 @@ def maximize_dual(costs: np.ndarray, bounds: SizeBounds, duals: np.ndarray) -> t
     duals = bounds.maximize_shift(duals)
     assignment, step_length = assign_by_duals(costs, duals), 1.0
     for _ in range(MAX_NEWTON_STEPS):
+        signals.check_stopped()
         infeasibility = bounds.infeasibility(assignment.sizes, duals)
         if infeasibility <= len(duals) // 2 or step_length < MIN_STEP_LENGTH:
             break

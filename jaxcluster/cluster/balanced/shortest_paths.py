@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxcluster.cluster.balanced.dual_newton import DualAssignment, SizeBounds, maximize_dual
+from jaxcluster.core import signals
 
 INITIAL_CANDIDATES = 10
 """Samples per cluster that may move at first, those of the smallest margins."""
@@ -40,6 +41,7 @@ def solve_assignment(costs: np.ndarray, bounds: SizeBounds, duals: np.ndarray) -
         return assignment.labels, duals
     network = _ResidualNetwork(costs, bounds, duals, assignment)
     while network.has_excess:
+        signals.check_stopped()
         network.augment()
     return network.labels, network.potential[:-1] - network.potential[-1]
 

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import connected_components
 
 from jaxcluster.cluster.constrained.constraints import color
+from jaxcluster.core import signals
 
 MAX_EXACT_GROUPS = 64
 """Groups of a component up to which branch and bound is tried."""
@@ -106,6 +107,7 @@ def _branch_and_bound(neighbors, costs, best):
     value, m = _total(costs, best), len(costs)
     branches, stack = 0, [(0.0, np.full(m, -1), costs)]
     while stack:
+        signals.check_stopped()
         spent, labels, allowed = stack.pop()
         branches += 1
         if branches > MAX_BRANCHES:
@@ -141,6 +143,7 @@ def _improve_by_kempe_chains(neighbors, costs, labels):
     while changed:
         changed = False
         for group in np.argsort(costs.min(axis=1) - costs[rows, labels]).tolist():
+            signals.check_stopped()
             for cluster in np.flatnonzero(costs[group] < costs[group, labels[group]]).tolist():
                 chain = _kempe_chain(neighbors, labels, group, cluster)
                 swapped = labels[group] + cluster - labels[chain]
