@@ -15,31 +15,10 @@ from jaxcluster.cli.console import Stages
 from jaxcluster.cli.training import ConsoleProgress, phases_of
 from jaxcluster.estimators import ESTIMATORS
 
-TINY = (
-    "--k",
-    3,
-    "--hidden",
-    "8",
-    "--latent",
-    2,
-    "--pretrain-epochs",
-    2,
-    "--epochs",
-    2,
-    "--n-init",
-    2,
-    "--select",
-    "trained",
-)
-SAME = {
-    "hidden": (8,),
-    "latent": 2,
-    "pretrain_epochs": 2,
-    "epochs": 2,
-    "n_init": 2,
-    "random_state": 0,
-    "select": "trained",
-}
+TRAINED = ("--select", "trained")
+TINY = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--epochs", 2, "--n-init", 2, *TRAINED)
+SAME = {"hidden": (8,), "latent": 2, "pretrain_epochs": 2, "epochs": 2, "n_init": 2, "select": "trained"}
+SAME |= {"random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +70,7 @@ def test_a_saved_run_labels_new_rows(finished, flowers, tmp_path):
 
 
 def test_max_iter_is_epochs(data, tmp_path):
-    words = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--max-iter", 1, "--n-init", 2)
+    words = ("--k", 3, "--hidden", "8", "--latent", 2, "--pretrain-epochs", 2, "--max-iter", 1, "--n-init", 2, *TRAINED)
     result = call("fit", "dec", data, *words, "--out", tmp_path / "run", "--no-report", "--param", "scaling=none")
     chosen = json.loads((tmp_path / "run" / "config.json").read_text())["parameters"]
     assert (chosen["epochs"], chosen["scaling"]) == (1, "none")
@@ -230,7 +209,7 @@ def test_some_labels_are_learned_from(kind, data, flowers, tmp_path):
 
 
 def test_a_network_that_is_trained_in_one_go(data, tmp_path):
-    words = ("--k", 3, "--hidden", "8", "--latent", 4, "--epochs", 2, "--checkpoint-every", 1)
+    words = ("--k", 3, "--hidden", "8", "--latent", 4, "--epochs", 2, "--checkpoint-every", 1, *TRAINED)
     result = call("fit", "deepcluster", data, *words, "--out", tmp_path / "run")
     assert "trained for 2 epochs" in result.stdout
     assert "Warning" not in result.stderr

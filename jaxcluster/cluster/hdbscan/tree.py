@@ -37,7 +37,7 @@ class CondensedTree(NamedTuple):
     """Edges from each cluster to its children: samples that fall out of it, and the two clusters that it splits into.
 
     Clusters are numbered from n, the number of samples, breadth first; n is the root, the cluster of all samples. Edges
-    are in the order of their parents.
+    are in the breadth-first order of the hierarchy of all merges: the first is one of the root.
 
     Attributes:
         parent: (e,) int64 cluster.
@@ -71,8 +71,8 @@ class CondensedTree(NamedTuple):
         clusters, inner = len(child) - n + 1, child >= n
         # Each sample leaves one cluster, and each cluster but the root has one parent, of a lower number: no circles.
         nodes = np.array_equal(np.sort(child), np.delete(np.arange(n + clusters), n))
-        sorted_parents = parent[0] == n and (np.diff(parent) >= 0).all() and parent[-1] < n + clusters
-        if not nodes or not sorted_parents or (parent[inner] >= child[inner]).any() or np.isnan(self.lambda_val).any():
+        clusters_leave = parent[0] == n and ((parent >= n) & (parent < n + clusters)).all()
+        if not nodes or not clusters_leave or (parent[inner] >= child[inner]).any() or np.isnan(self.lambda_val).any():
             raise ValueError(f"the condensed tree is not one of {n} rows.")
 
     def parents_and_births(self) -> tuple[np.ndarray, np.ndarray]:

@@ -36,8 +36,8 @@ MIN_NETWORK_ROWS = 1_000
 MIN_ROWS_PER_CLUSTER = 4
 """Samples per cluster below which no second fit is made: a resample would have too few distinct ones."""
 
-CLASSES_OF_STARTS = {"k-means": "KMeans", "mixture": "GaussianMixture"}
-"""The simple estimators, by the name of the start."""
+SIMPLE_METHODS = {"k-means": ("k-means", "KMeans"), "mixture": ("a Gaussian mixture", "GaussianMixture")}
+"""Simple methods in words, and their estimators, by the name of the start."""
 
 
 def is_table(estimator: NetworkEstimator, rows: np.ndarray) -> bool:
@@ -80,11 +80,11 @@ def selected_start(estimator: NetworkEstimator, rows: np.ndarray, labels: np.nda
 def warn_of_few_rows(estimator: NetworkEstimator, start: Start, n: int) -> None:
     """Warn that n samples are few for a network, and name the simple method."""
     if n < MIN_NETWORK_ROWS:
-        name = type(estimator).__name__
+        name, (method, simple) = type(estimator).__name__, SIMPLE_METHODS[start.name]
         warn(
             f"{name}: X has {n:,} rows, and a network needs about {MIN_NETWORK_ROWS:,}. The labels are those of "
-            f"{start.name} on the scaled rows (chosen_='start'): {CLASSES_OF_STARTS[start.name]} does as well, in less "
-            "time. Pass select='trained' for the labels of the network.",
+            f"{method} on the scaled rows (chosen_='start'): {simple} does as well, in less time. "
+            "Pass select='trained' for the labels of the network.",
             UserWarning,
         )
 
