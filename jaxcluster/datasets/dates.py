@@ -79,7 +79,7 @@ def as_moments(numbers: np.ndarray) -> np.ndarray:
     """(n,) datetime64 of numbers of days since 1970-01-01, to the millisecond; NaT for NaN."""
     missing = np.isnan(numbers)
     moments = np.rint(np.where(missing, 0, numbers) * 86_400_000).astype("datetime64[ms]")
-    return np.where(missing, np.datetime64("NaT"), moments)
+    return np.where(missing, np.datetime64("NaT", "ms"), moments)
 
 
 def date_text(number: float) -> str:
