@@ -97,9 +97,9 @@ def _components(pixels: np.ndarray, d: int) -> np.ndarray:
     return PCA(d, random_state=0).fit_transform(pixels)
 
 
-def place(x: np.ndarray) -> Any:
-    """The rows where a side that runs in JAX takes them from: host memory on a CPU, else the device's."""
-    return x if jax.default_backend() == "cpu" else jax.block_until_ready(jax.device_put(x))
+def place(x: Any) -> Any:
+    """The rows where a side that runs in JAX takes them from: host memory on a CPU and for sparse ones, else the device's."""
+    return x if jax.default_backend() == "cpu" or scipy.sparse.issparse(x) else jax.block_until_ready(jax.device_put(x))
 
 
 def starting_rows(x: np.ndarray, k: int) -> np.ndarray:

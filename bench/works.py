@@ -94,23 +94,8 @@ def lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
     labels are compared after one iteration, inertia and the number of iterations after all.
     """
     x, source = data.rows(case, folder)
-    start, samples, key = data.starting_rows(x, case.k), data.place(x), jax.random.key(0)
-
-    def ours(steps: int) -> Answer:
-        fit = jaxcluster.kmeans.fit(key, samples, case.k, init=start, tol=0.0, max_steps=steps)
-        return Answer(float(fit.state.inertia), np.asarray(fit.labels), int(fit.steps))
-
-    def calls(steps: int) -> tuple[Call, dict[str, Call]]:
-        """All calls for a number of iterations.
-
-        Returns:
-            Our call, and those of the peers by name.
-        """
-        return partial(ours, steps), {
-            name: build(x, start, steps) for name, build in peers.LLOYD.items() if name in found
-        }
-
-    return Work(*calls(case.steps), probe=Work(*calls(1)), data=source)
+    theirs = {name: build for name, build in peers.LLOYD.items() if name in found}
+    return _lloyd_from(data.starting_rows(x, case.k), x, case.steps, theirs)._replace(data=source)
 
 
 def sparse_lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
@@ -118,19 +103,23 @@ def sparse_lloyd(case: Case, found: Mapping[str, str], folder: Path | None) -> W
 
     From single rows, most of which share no word with another, nearly all first distances would be equal.
     """
-    x, key = data.texts(case), jax.random.key(0)
+    x = data.texts(case)
     groups = np.random.default_rng(1).permutation(case.n)[: 50 * case.k].reshape(case.k, 50)
     start = np.stack([x[np.sort(group)].mean(axis=0) for group in groups]).astype(np.float32)
+    return _lloyd_from(start, x, case.steps, {SKLEARN: peers.sklearn_lloyd} if SKLEARN in found else {})
+
+
+def _lloyd_from(start: np.ndarray, x: Any, steps: int, theirs: Mapping[str, Callable[..., Call]]) -> Work:
+    samples, key = data.place(x), jax.random.key(0)
 
     def ours(steps: int) -> Answer:
-        fit = jaxcluster.kmeans.fit(key, x, case.k, init=start, tol=0.0, max_steps=steps)
+        fit = jaxcluster.kmeans.fit(key, samples, len(start), init=start, tol=0.0, max_steps=steps)
         return Answer(float(fit.state.inertia), np.asarray(fit.labels), int(fit.steps))
 
-    def calls(steps: int) -> tuple[Call, dict[str, Call]]:
-        sides = (SKLEARN,) if SKLEARN in found else ()
-        return partial(ours, steps), {name: peers.sklearn_lloyd(x, start, steps) for name in sides}
+    def work(steps: int) -> Work:
+        return Work(partial(ours, steps), {name: build(x, start, steps) for name, build in theirs.items()})
 
-    return Work(*calls(case.steps), probe=Work(*calls(1)))
+    return work(steps)._replace(probe=work(1))
 
 
 def em(case: Case, found: Mapping[str, str], folder: Path | None) -> Work:
