@@ -98,7 +98,7 @@ def _components(pixels: np.ndarray, d: int) -> np.ndarray:
 
 
 def place(x: Any) -> Any:
-    """The rows where a side that runs in JAX takes them from: in host memory on a CPU and if sparse, else on the device."""
+    """The rows where a side that runs in JAX takes them from: host memory on a CPU or if sparse, else the device."""
     return x if jax.default_backend() == "cpu" or scipy.sparse.issparse(x) else jax.block_until_ready(jax.device_put(x))
 
 
