@@ -8,7 +8,7 @@ of −1 is unknown, and its sample takes part in nothing.
 >>> z, labels = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0]]), np.array([0, 0, 1, 1])
 >>> pairs = multi_similarity_pairs(z, labels)
 >>> pairs.sum().item(), bool(multi_similarity_loss(z, labels, pairs=pairs) > 0)
-(9, True)
+(7, True)
 >>> class_batches(jax.random.key(0), labels, 4, per_class=2, n_batches=3).shape
 (3, 4)
 

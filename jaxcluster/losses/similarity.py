@@ -7,8 +7,8 @@ m references.
 >>> import numpy as np
 >>> from jaxcluster.losses import margin_loss
 >>> z = np.array([[0.0], [1.0], [1.1]])
->>> round(float(margin_loss(z, [0, 0, 1], beta=1.0, margin=0.2)), 3)  # two terms above 0: 0.2 and 1.0 + 0.2 − 0.1
-0.65
+>>> round(float(margin_loss(z, [0, 0, 1], beta=1.0, margin=0.2)), 3)  # the mean of 0.2, 0.1 and 1.1, each from both sides
+0.467
 
 Sources: X. Wang, X. Han, W. Huang, D. Dong and M. Scott, Multi-similarity loss with general pair weighting for deep
 metric learning, CVPR 2019; Y. Sun et al., Circle loss: a unified perspective of pair similarity optimization, CVPR
