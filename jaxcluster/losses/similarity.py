@@ -7,7 +7,7 @@ m references.
 >>> import numpy as np
 >>> from jaxcluster.losses import margin_loss
 >>> z = np.array([[0.0], [1.0], [1.1]])
->>> round(float(margin_loss(z, [0, 0, 1], beta=1.0, margin=0.2)), 3)  # the mean of 0.2, 0.1 and 1.1, each from both sides
+>>> round(float(margin_loss(z, [0, 0, 1], beta=1.0, margin=0.2)), 3)  # mean of 0.2, 0.1, 1.1, from both sides
 0.467
 
 Sources: X. Wang, X. Han, W. Huang, D. Dong and M. Scott, Multi-similarity loss with general pair weighting for deep
