@@ -169,6 +169,7 @@ def _solve(static, key, affinity, n, tol, max_steps):
 
 def _solve_in_chunks(static, key, affinity, n, tol, max_steps, *, work):
     """Embedding of a concrete affinity in chunks of products, as one step may take long. Ctrl-C ends it."""
+    signals.check_stopped()  # Ctrl-C was pressed while the graph was made: there is no state to end with
     operands, fit, tol, _ = _compiled_start(static, key, affinity, n, tol, max_steps)
     end = chunks.End(_compiled_end, static, operands)
     end.compile(fit)
