@@ -32,7 +32,7 @@ STARTS: dict[str, Any] = {"n_init": 1000, "max_iter": 20_000, "random_state": 0}
 EPOCHS: dict[str, Any] = {"random_state": 0, "batch_size": 256, "epochs": 100_000}
 CODES: dict[str, Any] = {"hidden": (64,), "latent": 8, **EPOCHS, "pretrain_epochs": 100_000}
 HEADS: dict[str, Any] = {"n_heads": 2, **EPOCHS}
-SPECTRAL: dict[str, Any] = {"affinity": "nearest_neighbors", "eigen_tol": 1e-12, "random_state": 0}
+SPECTRAL: dict[str, Any] = {"affinity": "nearest_neighbors", "n_neighbors": 10, "eigen_tol": 0, "random_state": 0}
 
 
 PATIENCE_SECONDS = 300.0
@@ -111,8 +111,8 @@ FAMILIES: dict[str, Family] = {
     "Bayesian mixture": Family(
         lambda x: jc.BayesianGaussianMixture(n_components=20, init_params="random", **LONG).fit(x)
     ),
-    "spectral": Family(lambda x: jc.SpectralClustering(20, assign_labels="cluster_qr", **SPECTRAL).fit(x)),
-    "spectral embedding": Family(lambda x: jc.SpectralEmbedding(20, **SPECTRAL).fit(x)),
+    "spectral": Family(lambda x: jc.SpectralClustering(20, assign_labels="cluster_qr", **SPECTRAL).fit(x), n=100_000),
+    "spectral embedding": Family(lambda x: jc.SpectralEmbedding(20, **SPECTRAL).fit(x), n=100_000),
     "neighbor embedding": Family(
         lambda x: jc.NeighborEmbedding(init="pca", epochs=1_000_000, random_state=0).fit(x), n=5000
     ),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jaxcluster.core import validation
+from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
@@ -157,11 +157,13 @@ def from_matrix(matrix: Any, *, rows: int | None = None, name: str = "affinity")
     diagonal[: matrix.shape[0]] = matrix.diagonal()
     kept = (entries.row != entries.col) & (entries.data != 0)
     here, there, weights = (np.asarray(part)[kept] for part in (entries.row, entries.col, entries.data))
+    signals.check_stopped()  # with thousands of neighbors each pass over the edges takes seconds
     counts = np.bincount(here, minlength=n)
     spills = [int(np.sum(np.maximum(-(-counts // width) - 1, 0))) for width in WIDTHS]
     width, spill = min(zip(WIDTHS, spills, strict=True), key=lambda pair: pair[0] * (n + SPILL_COST * pair[1]))
     lines = n + (padded_size(spill) if spill else 0)
     line, slot = _slot_positions(np, here, counts, width)
+    signals.check_stopped()
     slots, slot_weights, owners = (
         np.zeros((lines, width), np.int32),
         np.zeros((lines, width)),
