@@ -1,14 +1,23 @@
-# Python >= 3.11 and make are all that is needed: every target sets up what it uses in .venv.
+# Python >= 3.11 and make are all that is needed: every target sets up what it uses in .venv, by uv where it is
+# installed (UV= turns it off), and by pip otherwise.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 BENCH   ?=
 FIGURES ?=
+UV      ?= $(shell command -v uv 2>/dev/null)
 
 BIN  := $(VENV)/bin
 DEMO := runs/demo
-PIP  := $(BIN)/python -m pip --disable-pip-version-check install -q
+
+ifneq ($(strip $(UV)),)
+NEW_VENV := $(UV) venv -q --seed --allow-existing --python $(PYTHON) $(VENV)
+INSTALL  := $(UV) pip install -q --python $(BIN)/python
+else
+NEW_VENV := $(PYTHON) -m venv $(VENV)
+INSTALL  := $(BIN)/python -m pip --disable-pip-version-check install -q
+endif
 
 # Compiling takes most of the time of the small fits of the documentation; a fast compiler suffices for them.
 FAST := JAX_PLATFORMS=cpu XLA_FLAGS=--xla_backend_optimization_level=0
@@ -82,15 +91,15 @@ clean:
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	    f"jaxcluster needs Python 3.11 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(NEW_VENV)
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.python pyproject.toml
-	@echo "Installing jaxcluster into $(VENV) (a minute or two, once) ..."
-	@$(PIP) -e .
+	@echo "Installing jaxcluster into $(VENV) with $(if $(strip $(UV)),uv,pip) (once) ..."
+	@$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.test $(VENV)/.bench $(VENV)/.docs: $(VENV)/.%: $(VENV)/.package
 	@echo "Installing what '$*' needs into $(VENV) ..."
-	@$(PIP) -e '.[$*]'
+	@$(INSTALL) -e '.[$*]'
 	@touch $@
