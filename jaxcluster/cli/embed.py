@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxcluster.datasets import Dataset
 
 
+@opt.gather("source", Source, opt.NEW_ROWS)
 def embed(
     model: Annotated[
         Path,
@@ -26,19 +27,11 @@ def embed(
             metavar="MODEL", show_default=False, help="The folder that jaxcluster fit wrote, or a saved model."
         ),
     ],
-    data: opt.Data,
+    *,
     out: Annotated[
         Path, typer.Option(metavar="FILE", show_default=False, help="The file to write: .csv, .parquet or .npy.")
     ],
-    columns: opt.Columns = None,
-    row_id: opt.RowId = None,
-    na: opt.NA = None,
-    text: opt.Text = None,
-    key: opt.Key = None,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    source: Source,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -52,23 +45,14 @@ def embed(
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.output_dir import claimed_file
-    from jaxcluster.cli.predict import check_ending, rows_like
+    from jaxcluster.cli.predict import check_ending, load_and_read
     from jaxcluster.cli.runtime import start
 
     check_ending(out)
     saved = runs.find_run(model)
     start()
     with claimed_file(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
-        with stage("load", f"Loading {model}"), user_errors():
-            from jaxcluster.estimators import load
-
-            estimator = load(saved.model)
-        with stage("read", f"Reading {data}"), user_errors():
-            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            rows = rows_like(
-                saved.config, Source(data, key, columns, row_id=row_id, na=na, text=text, **layout), estimator
-            )
-        stage.note(rows.notes)
+        estimator, rows = load_and_read(stage, model, saved, source)
         with stage("embed", f"Embedding {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "X does not have valid feature names")  # `rows_like` has looked
             coordinates = _coordinates(estimator, rows, saved.config.get("data", {}))

@@ -40,30 +40,15 @@ EXAMPLES = {
 """Words after the name of a method, to begin with."""
 
 
+@opt.gather("source", Source, [name for name in opt.SOURCE if name != "weights"])
 def fit(
     method: str,
     /,
-    data: opt.Data,
     *,
     out: opt.Out,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
-    impute: opt.Impute = None,
-    columns: opt.Columns = None,
-    drop: opt.Drop = None,
-    row_id: opt.RowId = None,
-    truth: opt.Truth = None,
-    encode: opt.Encode = None,
-    dates: opt.Dates = False,
-    na: opt.NA = None,
-    text: opt.Text = None,
-    stop_words: opt.StopWords = None,
-    max_terms: opt.MaxTerms = None,
-    key: opt.Key = None,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    source: Source,
     param: opt.Param = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,
@@ -74,12 +59,11 @@ def fit(
 
     Args:
         method: its name in `jaxcluster.estimators.ESTIMATORS`.
-        data: rows to cluster; all options but ``given`` are the same for every method.
+        source: of the rows; all options but ``given`` are the same for every method.
         given: the options of `jaxcluster.cli.method_options.method_parameters`; None for one that was not given.
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.fit_pipeline import FitTask, run_fit
-    from jaxcluster.cli.inputs import read_pairs
     from jaxcluster.cli.large_fit import check_plain, exceeds, run_large_fit
     from jaxcluster.cli.method_options import make_estimator
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
@@ -93,36 +77,12 @@ def fit(
         join()
     start()
     imported = seconds()
-    weights, labels, tensorboard = (given.pop(name, None) for name in ("weights", "labels", "tensorboard"))
-    links = {name: given.pop(name, None) for name in ("must_link", "cannot_link")}
-    resume = bool(given.pop("resume", None))
-    task = FitTask(
-        method,
-        make_estimator(method, given | {"random_state": seed}, param or []),
-        Source(
-            *(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
-            *(
-                drop,
-                row_id,
-                encode,
-                dates,
-                na,
-                impute and impute.value,
-                text,
-                stop_words and stop_words.value,
-                max_terms,
-            ),
-        ),
-        scale.value,
-        out,
-        overwrite=overwrite,
-        resume=resume,
-        report=not no_report,
-        tensorboard=tensorboard,
-        labels=labels,
-        links={name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in links.items() if path},
-    )
-    if job or stream or exceeds(data, columns, most):
+    source = source._replace(weights=given.pop("weights", None))
+    run: dict[str, Any] = {"overwrite": overwrite, "report": not no_report, "resume": bool(given.pop("resume", None))}
+    run |= {name: given.pop(name, None) for name in ("tensorboard", "labels")} | {"links": _links(given)}
+    estimator = make_estimator(method, given | {"random_state": seed}, param or [])
+    task = FitTask(method, estimator, source, scale.value, out, **run)
+    if job or stream or exceeds(source.data, source.columns, most):
         check_plain(task, "a job of several processes" if job else "--stream")
         run_large_fit(task, job=job, quiet=quiet)
         return
@@ -130,6 +90,14 @@ def fit(
         stage.seconds["import"] = round(imported, 3)
         result = run_fit(stage, task, claim)
     show(console.stdout(quiet), result, out)
+
+
+def _links(given: dict[str, Any]) -> dict[str, Any]:
+    """Pairs of rows from the files of the options that hold them, which are taken out of ``given``."""
+    from jaxcluster.cli.inputs import read_pairs
+
+    files = {name: given.pop(name, None) for name in ("must_link", "cannot_link")}
+    return {name: read_pairs(path, f"--{name.replace('_', '-')}") for name, path in files.items() if path}
 
 
 class MethodCommand(Command):
@@ -217,8 +185,8 @@ def method_command(method: str) -> Any:
     # Typer reads the signature: the number of clusters comes first in the help, the options of the method follow.
     first = [each for each in own if each.name == info.clusters]
     last = [each for each in common if each.name == "param"]  # below the options of the method in the same panel
-    between = [each for each in [*common[1:], *own] if each not in (*first, *last)]
-    run.__signature__ = inspect.Signature([common[0], *first, *between, *last])
+    between = [each for each in [*common, *own] if each not in (*first, *last)]
+    run.__signature__ = inspect.Signature([*first, *between, *last])
     words = EXAMPLES.get(method, f"digits{' --k 10' if info.clusters else ''} --out runs/{method}")
     about = f"Cluster the rows of a data set: {info.title}.\n\nFor example:\n\n  jaxcluster fit {method} {words}"
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

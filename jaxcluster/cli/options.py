@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from jaxcluster.cli.inputs import LAYOUT, Source
 
 METHOD, INPUT, OUTPUT = "Method", "Input", "Output"
 """Headings under which help lists options."""
@@ -221,3 +225,66 @@ NoReport = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT, help="Print nothing but warnings and errors.")
 ]
+
+SOURCE = {
+    "data": Data,
+    "impute": Impute,
+    "columns": Columns,
+    "drop": Drop,
+    "row_id": RowId,
+    "truth": Truth,
+    "weights": Weights,
+    "encode": Encode,
+    "dates": Dates,
+    "na": NA,
+    "text": Text,
+    "stop_words": StopWords,
+    "max_terms": MaxTerms,
+    "key": Key,
+    "header": Header,
+    "delimiter": Delimiter,
+    "decimal": Decimal,
+    "encoding": Encoding,
+}
+"""Options of the fields of `jaxcluster.cli.inputs.Source`, in the order of the help."""
+
+NEW_ROWS = ("data", "columns", "row_id", "na", "text", "key", *LAYOUT)
+"""Options of rows for a fitted model, which knows the rest from its fit."""
+
+
+def gather(
+    parameter: str, make: Callable[..., Any], names: Sequence[str], **annotations: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command so that one of its parameters is made of several options.
+
+    Args:
+        parameter: name of the parameter; the options take its place in the help.
+        make: called with the options by name, words of an enumeration as plain text.
+        names: of the options, in `SOURCE`.
+        annotations: of options that differ from those in `SOURCE`.
+    """
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=Source._field_defaults.get(name, inspect.Parameter.empty),
+            annotation=annotations.get(name, SOURCE[name]),
+        )
+        for name in names
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any, **values: Any) -> None:
+            parts = {name: values.pop(name) for name in names if name in values}
+            parts = {name: part.value if isinstance(part, StrEnum) else part for name, part in parts.items()}
+            command(*args, **{parameter: make(**parts)}, **values)
+
+        signature = inspect.signature(command, eval_str=True)
+        taken = [each.name for each in signature.parameters.values()]
+        own = list(signature.parameters.values())
+        at = taken.index(parameter)
+        run.__signature__ = signature.replace(parameters=[*own[:at], *options, *own[at + 1 :]])
+        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+        return run
+
+    return decorate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from jaxcluster.cli.console import Stages
+    from jaxcluster.cli.output_dir import Claim
     from jaxcluster.datasets import Dataset
 
 ENDINGS = (".csv", ".npy", ".parquet")
@@ -28,6 +30,7 @@ MOST_CLUSTERS = 30
 """Clusters in the table, the largest ones if there are more."""
 
 
+@opt.gather("source", Source, opt.NEW_ROWS)
 def predict(
     model: Annotated[
         Path,
@@ -35,7 +38,7 @@ def predict(
             metavar="MODEL", show_default=False, help="The folder that jaxcluster fit wrote, or a saved model."
         ),
     ],
-    data: opt.Data,
+    *,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -67,15 +70,7 @@ def predict(
             help="Write a page here, .html: whether the rows are still like those of the run, column by column.",
         ),
     ] = None,
-    columns: opt.Columns = None,
-    row_id: opt.RowId = None,
-    na: opt.NA = None,
-    text: opt.Text = None,
-    key: opt.Key = None,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    source: Source,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -93,49 +88,38 @@ def predict(
       jaxcluster predict runs/flowers new.csv --report drift.html
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.drift import check_page, drift_text
+    from jaxcluster.cli.drift import check_page
     from jaxcluster.cli.output_dir import claimed_file
-    from jaxcluster.cli.row_columns import new_columns
     from jaxcluster.cli.runtime import start
-    from jaxcluster.core.sparse_rows import is_sparse
 
     added = {"proba": proba, "transform": transform, "distance": distances}
-    if out is not None:
-        check_ending(out)
-    if any(added.values()) and (out is None or out.suffix == ".npy"):
-        raise UserError("--proba, --distances and --transform add columns to a table: pass --out FILE.csv or .parquet.")
+    _check_out(out, any(added.values()))
     saved = runs.find_run(model)
     if report is not None:
         check_page(report, saved)
     place, page = (nullcontext() if path is None else claimed_file(path, overwrite=overwrite) for path in (out, report))
     start()
     with place as claim, page as page_claim, console.stages(quiet) as stage:
-        with stage("load", f"Loading {model}"), user_errors():
-            estimator = _load(saved.model)
-        with stage("read", f"Reading {data}"), user_errors():
-            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            rows = rows_like(
-                saved.config, Source(data, key, columns, row_id=row_id, na=na, text=text, **layout), estimator
-            )
-        stage.note(rows.notes)
-        if report is not None and is_sparse(rows.x):
-            raise UserError(
-                f"--report compares columns of dense rows, and those of {rows.name} are sparse: leave it out."
-            )
-        with stage("predict", f"Labeling {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
-            labels = estimator.predict(rows.samples)
-            more = new_columns(estimator, rows.samples, labels, **added)
+        estimator, rows = load_and_read(stage, model, saved, source, check=_check_predicts)
+        _check_report(report, rows)
+        labels, more = _label(stage, estimator, rows, added)
         if claim is not None:
             with claim.file() as path, user_errors():
                 _write(path, runs.row_names(rows) | {"label": labels} | more)
         if page_claim is not None:
-            with stage("report", "Comparing with the rows of the run"), page_claim.file() as path, user_errors():
-                path.write_text(drift_text(saved.config, estimator, rows, labels), encoding="utf-8")
+            _write_report(stage, page_claim, saved, estimator, rows, labels)
     printer = console.stdout(quiet)
     _show_counts(printer, rows.name, labels)
     for path in filter(None, (out, report)):
         console.say(printer, f"Written to {path}.", "bold")
+
+
+def _check_out(out: Path | None, columns: bool) -> None:
+    """Refuse a file of another kind than tables and .npy, and more columns for what has only labels."""
+    if out is not None:
+        check_ending(out)
+    if columns and (out is None or out.suffix == ".npy"):
+        raise UserError("--proba, --distances and --transform add columns to a table: pass --out FILE.csv or .parquet.")
 
 
 def check_ending(out: Path) -> None:
@@ -144,13 +128,64 @@ def check_ending(out: Path) -> None:
         raise UserError(f"--out {out} must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
 
 
-def _load(model: Path) -> Any:
+def load_and_read(
+    stage: Stages, model: Path, saved: runs.SavedRun, source: Source, check: Callable[[Any], None] | None = None
+) -> tuple[Any, Dataset]:
+    """Load a model, and read rows as those of its fit were.
+
+    Args:
+        stage: shows the progress.
+        model: the folder, in the user's words.
+        saved: the run in it.
+        source: of the new rows.
+        check: of the model, before the rows are read.
+
+    Returns:
+        The fitted estimator, and the rows in their own units.
+    """
     from jaxcluster.estimators import load
 
-    estimator = load(model)
+    with stage("load", f"Loading {model}"), user_errors():
+        estimator = load(saved.model)
+        if check is not None:
+            check(estimator)
+    with stage("read", f"Reading {source.data}"), user_errors():
+        rows = rows_like(saved.config, source, estimator)
+    stage.note(rows.notes)
+    return estimator, rows
+
+
+def _check_predicts(estimator: Any) -> None:
     if not hasattr(estimator, "predict"):
         raise UserError(f"{type(estimator).__name__} cannot label new rows. Fit another method for that.")
-    return estimator
+
+
+def _check_report(report: Path | None, rows: Dataset) -> None:
+    from jaxcluster.core.sparse_rows import is_sparse
+
+    if report is not None and is_sparse(rows.x):
+        raise UserError(f"--report compares columns of dense rows, and those of {rows.name} are sparse: leave it out.")
+
+
+def _label(
+    stage: Stages, estimator: Any, rows: Dataset, added: Mapping[str, bool]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels (n_samples,) of new rows, and the columns that are asked for besides."""
+    from jaxcluster.cli.row_columns import new_columns
+
+    with stage("predict", f"Labeling {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")  # `read_like` has looked
+        labels = estimator.predict(rows.samples)
+        return labels, new_columns(estimator, rows.samples, labels, **added)
+
+
+def _write_report(
+    stage: Stages, claim: Claim, saved: runs.SavedRun, estimator: Any, rows: Dataset, labels: np.ndarray
+) -> None:
+    from jaxcluster.cli.drift import drift_text
+
+    with stage("report", "Comparing with the rows of the run"), claim.file() as path, user_errors():
+        path.write_text(drift_text(saved.config, estimator, rows, labels), encoding="utf-8")
 
 
 def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:

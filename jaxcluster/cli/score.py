@@ -13,12 +13,15 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, user_errors
+from jaxcluster.cli.inputs import LAYOUT
 from jaxcluster.cli.output_dir import is_run, read_config
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import Console
 
 
+@opt.gather("layout", dict, LAYOUT)
 def score(
     labels: Annotated[
         str,
@@ -34,6 +37,7 @@ def score(
             help="A file of classes in the same order, or a built-in set that has them, such as digits.",
         ),
     ],
+    *,
     labels_column: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", show_default=False, help="The column of LABELS, where it has several."),
@@ -42,10 +46,7 @@ def score(
         str | None,
         typer.Option(metavar="COLUMN", show_default=False, help="The column of TRUTH, where it has several."),
     ] = None,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    layout: dict[str, Any],
     json: Annotated[
         Path | None,
         typer.Option(
@@ -67,21 +68,12 @@ def score(
     """
     from jaxcluster.cli import console
     from jaxcluster.cli.output_dir import claimed_file, write_json
-    from jaxcluster.datasets import load_labels
     from jaxcluster.plots.style import is_noise
     from jaxcluster.report.scoring import external_scores
 
     place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
     with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):
-        with user_errors():
-            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
-            _check_run(labels)
-            clusters = load_labels(labels, column=labels_column, **_layout_of(labels, layout))
-            classes = load_labels(truth, column=truth_column, **_layout_of(truth, layout))
-        if len(clusters) != len(classes):
-            raise UserError(
-                f"{labels} has {len(clusters):,} labels and {truth} {len(classes):,}. They must go together."
-            )
+        clusters, classes = _read_both((labels, labels_column), (truth, truth_column), layout)
         scores = external_scores(classes, clusters)
         if claim is not None:
             with claim.file() as path, user_errors():
@@ -91,6 +83,24 @@ def score(
     show_scores(printer, f"{len(clusters):,} rows against the truth{noise}", scores)
     if json is not None:
         console.say(printer, f"Written to {json}.", "bold")
+
+
+def _read_both(
+    labels: tuple[str, str | None], truth: tuple[str, str | None], layout: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters and classes, one of each for a row, of two files and columns of theirs."""
+    from jaxcluster.datasets import load_labels
+
+    with user_errors():
+        _check_run(labels[0])
+        clusters, classes = (
+            load_labels(name, column=column, **_layout_of(name, layout)) for name, column in (labels, truth)
+        )
+    if len(clusters) != len(classes):
+        raise UserError(
+            f"{labels[0]} has {len(clusters):,} labels and {truth[0]} {len(classes):,}. They must go together."
+        )
+    return clusters, classes
 
 
 def _check_run(labels: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,6 +22,7 @@ from jaxcluster.core import signals
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from jaxcluster.cli.console import Stages
     from jaxcluster.cli.sweep_results import SweepResult, Table
 
 TABLE, RESULTS = "sweep.csv", "sweep.json"
@@ -52,8 +53,36 @@ OPTIONS = {
 """Options of methods, by the argument of the library's functions named ``sweep`` that each stands for."""
 
 
+Truth = Annotated[
+    str | None,
+    opt.option(metavar="COLUMN", help="The column that holds the known classes, so that it is not clustered."),
+]
+
+
+class SweepTask(NamedTuple):
+    """A sweep as it was asked for.
+
+    Attributes:
+        method: name of the method.
+        ks: numbers of clusters, ascending.
+        seeds: starts for each.
+        seed: of the first start.
+        options: arguments of the library's sweep by name.
+        source: of the rows.
+        scale: one of `jaxcluster.datasets.SCALINGS`.
+    """
+
+    method: str
+    ks: list[int]
+    seeds: int
+    seed: int
+    options: dict[str, Any]
+    source: Source
+    scale: str
+
+
+@opt.gather("source", Source, list(opt.SOURCE), truth=Truth)
 def sweep(
-    data: opt.Data,
     *,
     k: Annotated[
         str,
@@ -66,26 +95,7 @@ def sweep(
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Starts for each k; the best one counts.")] = 5,
     seed: opt.Seed = 0,
     scale: opt.Scaling = opt.Scale.none,
-    impute: opt.Impute = None,
-    columns: opt.Columns = None,
-    drop: opt.Drop = None,
-    row_id: opt.RowId = None,
-    truth: Annotated[
-        str | None,
-        opt.option(metavar="COLUMN", help="The column that holds the known classes, so that it is not clustered."),
-    ] = None,
-    weights: opt.Weights = None,
-    encode: opt.Encode = None,
-    dates: opt.Dates = False,
-    na: opt.NA = None,
-    text: opt.Text = None,
-    stop_words: opt.StopWords = None,
-    max_terms: opt.MaxTerms = None,
-    key: opt.Key = None,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    source: Source,
     init: Annotated[str | None, opt.option(metavar="NAME", panel=opt.METHOD, help=f"Start, {AS_FIT}.")] = None,
     max_iter: Annotated[
         int | None, opt.option(metavar="N", min=1, panel=opt.METHOD, help="The most steps of a run.")
@@ -134,10 +144,7 @@ def sweep(
       jaxcluster sweep customers.csv --k 2:6 --algo kprototypes --scale standard --out runs/mixed
     """
     from jaxcluster.cli import console, runtime
-    from jaxcluster.cli.fit_pipeline import reading_options
-    from jaxcluster.cli.mixed_sweep import make, sweep_mixed, takes_categories
     from jaxcluster.cli.output_dir import check_folder, claimed_folder
-    from jaxcluster.cli.sweep_results import SWEEPS
     from jaxcluster.cli.table_checks import check_columns
     from jaxcluster.estimators import ESTIMATORS
 
@@ -147,37 +154,10 @@ def sweep(
     options = library_options(algo, {name: value for name, value in given.items() if value is not None})
     check_folder(out, overwrite=overwrite)
     runtime.start()
-    source = Source(
-        *(data, key, columns, truth, weights, header, delimiter, decimal, encoding),
-        *(drop, row_id, encode, dates, na, impute and impute.value, text, stop_words and stop_words.value, max_terms),
-    )
-    reading: dict[str, Any] = {"metric": options.get("metric")}
-    reading["missing"] = missing or (False if "missing" in library_arguments(algo) else None)
-    mixed = takes_categories(algo, options.get("metric"))
-    if mixed:
-        reading = reading_options(make(algo, ks[0], seeds, seed, options))
+    task = SweepTask(algo, ks, seeds, seed, options, source, scale.value)
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
-        with stage("read", f"Reading {data}"), user_errors():
-            rows = read(source, scale.value, **reading)
-            if rows.is_sparse and algo == "gmm":
-                raise UserError(
-                    f"--algo gmm takes dense rows, and those of {data} are sparse: take kmeans or kmedoids."
-                )
-        stage.note(rows.dataset.notes)
-        sweep_rows = partial(sweep_mixed, algo) if mixed else SWEEPS[algo]
-        result = sweep_rows(stage, rows, ks, seeds, seed, options)
-        config = {
-            "command": runs.command_line(),
-            "algorithm": algo,
-            "ks": result.ks,
-            "seeds": result.seeds,
-            "parameters": options | {"seed": seed},
-            "data": describe(source, rows.dataset),
-            "scaling": rows.scaling.to_json(),
-            **imputation_entry(rows),
-            "versions": runtime.versions(),
-            "device": runtime.device(),
-        }
+        rows, result = _run(stage, task)
+        config = _config(task, rows, result)
         with claim.folder() as folder, stage("write", "Writing"), user_errors():
             config |= {"written": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": dict(stage.seconds)}
             _write(folder, result, config)
@@ -187,6 +167,53 @@ def sweep(
             runs.add_report(stage, again, lambda: write_report(out.resolve() / runs.REPORT, result, rows, config))
     _show(console.stdout(quiet), result, out)
     check_columns(rows, max(ks), info=ESTIMATORS.info(algo), metric=options.get("metric"))
+
+
+def _run(stage: Stages, task: SweepTask) -> tuple[Rows, SweepResult]:
+    """Read the rows, and fit and score all numbers of clusters."""
+    from jaxcluster.cli.mixed_sweep import sweep_mixed, takes_categories
+    from jaxcluster.cli.sweep_results import SWEEPS
+
+    mixed = takes_categories(task.method, task.options.get("metric"))
+    options = _reading(task, mixed)
+    with stage("read", f"Reading {task.source.data}"), user_errors():
+        rows = read(task.source, task.scale, **options)
+        if rows.is_sparse and task.method == "gmm":
+            raise UserError(
+                f"--algo gmm takes dense rows, and those of {task.source.data} are sparse: take kmeans or kmedoids."
+            )
+    stage.note(rows.dataset.notes)
+    sweep_rows = partial(sweep_mixed, task.method) if mixed else SWEEPS[task.method]
+    return rows, sweep_rows(stage, rows, task.ks, task.seeds, task.seed, task.options)
+
+
+def _reading(task: SweepTask, mixed: bool) -> dict[str, Any]:
+    """Options of `jaxcluster.cli.inputs.read` for a method."""
+    from jaxcluster.cli.fit_pipeline import reading_options
+    from jaxcluster.cli.mixed_sweep import make
+
+    if mixed:
+        return reading_options(make(task.method, task.ks[0], task.seeds, task.seed, task.options))
+    unset = False if "missing" in library_arguments(task.method) else None
+    return {"metric": task.options.get("metric"), "missing": task.options.get("missing") or unset}
+
+
+def _config(task: SweepTask, rows: Rows, result: SweepResult) -> dict[str, Any]:
+    """Everything that another run of the sweep needs, for config.json."""
+    from jaxcluster.cli import runtime
+
+    return {
+        "command": runs.command_line(),
+        "algorithm": task.method,
+        "ks": result.ks,
+        "seeds": result.seeds,
+        "parameters": task.options | {"seed": task.seed},
+        "data": describe(task.source, rows.dataset),
+        "scaling": rows.scaling.to_json(),
+        **imputation_entry(rows),
+        "versions": runtime.versions(),
+        "device": runtime.device(),
+    }
 
 
 def parse_ks(text: str) -> list[int]:

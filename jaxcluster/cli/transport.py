@@ -13,6 +13,7 @@ import typer
 from jaxcluster.cli import options as opt
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.errors import UserError, user_errors
+from jaxcluster.cli.inputs import LAYOUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,7 @@ class TransportResult(NamedTuple):
     divergence: float | None
 
 
+@opt.gather("layout", dict, LAYOUT)
 def transport(
     x: Annotated[str, typer.Argument(metavar="X", show_default=False, help="The rows to move: as DATA of fit.")],
     y: Annotated[str, typer.Argument(metavar="Y", show_default=False, help="Where to: rows with as many columns.")],
@@ -91,10 +93,7 @@ def transport(
     ] = False,
     max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="The most rounds.")] = 5000,
     tol: Annotated[float, typer.Option(metavar="T", min=0, help="How far sums may be off, as a share.")] = 1e-3,
-    header: opt.Header = None,
-    delimiter: opt.Delimiter = None,
-    decimal: opt.Decimal = None,
-    encoding: opt.Encoding = None,
+    layout: dict[str, Any],
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -113,7 +112,6 @@ def transport(
     options = {"cost": cost.value, "epsilon": epsilon, "rho": rho, "tol": tol, "max_steps": max_iter}
     with claimed_folder(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
         with stage("read", f"Reading {x} and {y}"), user_errors():
-            layout = {"header": header, "delimiter": delimiter, "decimal": decimal, "encoding": encoding}
             both = _read(x, layout), _read(y, layout)
         for each in both:
             stage.note(each.notes)
