@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcluster.core import validation
 from jaxcluster.losses.triplet import positive_mask
 from jaxcluster.losses.validation import (
     as_directions,
     as_labels,
     as_paired_samples,
+    as_positive,
     as_shaped,
     as_weights,
     check_shape,
@@ -57,7 +57,7 @@ def contrastive_loss(
     a, b = as_paired_samples(a=a, b=b)
     same = as_shaped(same, a.shape[:1], name="same", of="a")
     a, b, same = promote(a, b, same)
-    margin = jnp.asarray(validation.check_positive("margin", margin), a.dtype)
+    margin = as_positive("margin", margin, a.dtype)
     weights = as_weights(weights, a.shape[0])
     differences = zero_unweighted(a, weights) - zero_unweighted(b, weights)
     # d² for positive pairs, not length²: its gradient needs no division by d, which may be 0.
@@ -84,7 +84,7 @@ def nt_xent_loss(a: Any, b: Any, *, temperature: Any = 0.5) -> Float[Array, ""]:
     """
     a, b = (as_directions(each, name=name) for each, name in ((a, "a"), (b, "b")))
     a, b = promote(a, check_shape(b, a.shape, name="b", of="a"))
-    temperature = jnp.asarray(validation.check_positive("temperature", temperature), a.dtype)
+    temperature = as_positive("temperature", temperature, a.dtype)
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
     logits = inner_products(views, views) / temperature
@@ -113,7 +113,7 @@ def supervised_contrastive_loss(z: Any, labels: Any, *, temperature: Any = 0.1) 
     z = as_directions(z, name="z")
     n = z.shape[0]
     labels = as_labels(labels, n)
-    temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)
+    temperature = as_positive("temperature", temperature, z.dtype)
     known = labels >= 0
     z = normalize(mask_rows(known, z))
     positive = positive_mask(labels)

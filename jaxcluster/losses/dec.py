@@ -25,6 +25,7 @@ from jaxcluster.losses.validation import (
     as_labels,
     as_logits,
     as_matrix,
+    as_positive,
     as_samples,
     as_shaped,
     as_weights,
@@ -68,7 +69,7 @@ def student_t_assignments(z: Any, centers: Any, *, alpha: Any = 1.0) -> Float[Ar
 def student_t_log_assignments(z: Any, centers: Any, *, alpha: Any = 1.0) -> Float[Array, "n k"]:
     """log q of `student_t_assignments`, finite however far a sample is from all centers."""
     z, centers = as_samples(z=z, centers=centers)
-    alpha = jnp.asarray(validation.check_positive("alpha", alpha), z.dtype)
+    alpha = as_positive("alpha", alpha, z.dtype)
     # A square that overflows becomes the largest finite number: the sample is then equally far from all clusters.
     scaled = jnp.minimum(squared_distances(z, centers) / alpha, jnp.finfo(z.dtype).max)
     logits = -(alpha + 1) / 2 * jnp.log1p(scaled)

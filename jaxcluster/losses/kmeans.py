@@ -20,7 +20,15 @@ from jax.scipy.special import xlogy
 from jaxcluster.cluster.soft_kmeans import soft_assign
 from jaxcluster.core import validation
 from jaxcluster.core.frame import frame_of
-from jaxcluster.losses.validation import as_samples, as_shaped, as_weights, promote, reduce, zero_unweighted
+from jaxcluster.losses.validation import (
+    as_positive,
+    as_samples,
+    as_shaped,
+    as_weights,
+    promote,
+    reduce,
+    zero_unweighted,
+)
 from jaxcluster.ops.differences import squared_distances, squared_excess
 from jaxcluster.ops.distance import distances_to_assigned
 from jaxcluster.ops.nearest import nearest
@@ -101,7 +109,7 @@ def soft_clustering_loss(
     n = z.shape[0]
     target = as_shaped(target, (n, centers.shape[0]), name="target", of="z and centers")
     z, centers, target = promote(z, centers, target)
-    temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)
+    temperature = as_positive("temperature", temperature, z.dtype)
     weights = as_weights(weights, n)
     target = jax.lax.stop_gradient(zero_unweighted(target, weights))
     _, excess = _excess_over_nearest(zero_unweighted(z, weights), centers)

@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxcluster.core import validation
 from jaxcluster.losses.similarity import batch_pairs
-from jaxcluster.losses.validation import as_labels, as_matrix, encode_labels
+from jaxcluster.losses.validation import as_labels, as_matrix, as_positive, encode_labels
 from jaxcluster.ops.differences import distances
 from jaxcluster.ops.distance import inner_products
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
@@ -45,9 +45,8 @@ def multi_similarity_pairs(
 
     Args:
         z: (n_samples, n_features) embeddings; normalized here.
-        labels: (n_samples,) integers, or concrete strings or objects.
         epsilon: ε >= 0. Traced.
-        reference, reference_labels: see `jaxcluster.losses.multi_similarity_loss`.
+        labels, reference, reference_labels: see `jaxcluster.losses.multi_similarity_loss`.
 
     Returns:
         (n_samples, n_samples or m) mask.
@@ -57,7 +56,7 @@ def multi_similarity_pairs(
     """
     batch = batch_pairs(z, labels, reference, reference_labels, unit=True)
     similarity = jax.lax.stop_gradient(inner_products(batch.z, batch.reference))
-    epsilon = jnp.asarray(validation.check_positive("epsilon", epsilon, zero=True), similarity.dtype)
+    epsilon = as_positive("epsilon", epsilon, similarity.dtype, zero=True)
     nearest = jnp.max(jnp.where(batch.negative, similarity, -jnp.inf), axis=1, keepdims=True)
     farthest = jnp.min(jnp.where(batch.positive, similarity, jnp.inf), axis=1, keepdims=True)
     positive = batch.positive & (similarity - epsilon < nearest)
@@ -77,9 +76,8 @@ def margin_pairs(
 
     Args:
         z: (n_samples, n_features) embeddings.
-        labels: (n_samples,) integers, or concrete strings or objects.
         positive_margin, negative_margin: >= 0, Euclidean distances in the units of z. Traced.
-        reference, reference_labels: see `jaxcluster.losses.multi_similarity_loss`.
+        labels, reference, reference_labels: see `jaxcluster.losses.multi_similarity_loss`.
 
     Returns:
         (n_samples, n_samples or m) mask.
@@ -89,8 +87,8 @@ def margin_pairs(
     """
     batch = batch_pairs(z, labels, reference, reference_labels, unit=False)
     d = jax.lax.stop_gradient(distances(batch.z, batch.reference))
-    far = jnp.asarray(validation.check_positive("positive_margin", positive_margin, zero=True), d.dtype)
-    near = jnp.asarray(validation.check_positive("negative_margin", negative_margin, zero=True), d.dtype)
+    far = as_positive("positive_margin", positive_margin, d.dtype, zero=True)
+    near = as_positive("negative_margin", negative_margin, d.dtype, zero=True)
     return (batch.positive & (d > far)) | (batch.negative & (d < near))
 
 
@@ -112,7 +110,7 @@ def angular_triplets(z: Any, labels: Any, *, angle: Any = 20.0) -> Bool[Array, "
     batch = batch_pairs(z, labels, unit=True)
     rows = jax.lax.stop_gradient(batch.z)
     n, d = rows.shape
-    angle = jnp.asarray(validation.check_positive("angle", angle), rows.dtype)
+    angle = as_positive("angle", angle, rows.dtype)
     middles = (rows[:, None, :] + rows[None, :, :]) / 2
     heights = distances(middles.reshape(n * n, d), rows).reshape(n, n, n)
     # Not by a quotient: a negative in the middle of its pair has an angle of 90 degrees.
@@ -146,8 +144,8 @@ def distance_weighted_negatives(
     key = validation.check_key(key)
     batch = batch_pairs(z, labels, unit=True)
     rows = jax.lax.stop_gradient(batch.z)
-    cutoff = jnp.asarray(validation.check_positive("cutoff", cutoff), rows.dtype)
-    largest = jnp.asarray(validation.check_positive("largest", largest), rows.dtype)
+    cutoff = as_positive("cutoff", cutoff, rows.dtype)
+    largest = as_positive("largest", largest, rows.dtype)
     d = distances(rows, rows)
     dimension = rows.shape[1]
     bounded = jnp.maximum(d, cutoff)

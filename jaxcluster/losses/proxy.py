@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcluster.core import validation
-from jaxcluster.losses.validation import as_labels, as_matrix, mask_rows, promote, reduce
+from jaxcluster.losses.validation import as_labels, as_matrix, as_positive, mask_rows, promote, reduce
 from jaxcluster.ops.differences import root
 from jaxcluster.ops.distance import inner_products, normalize
 from jaxcluster.types import Array, Bool, Float
@@ -77,7 +77,7 @@ def cosface_loss(z: Any, labels: Any, classes: Any, *, margin: Any = 0.35, scale
         ValueError, TypeError: wrong shapes, labels that are no positions of classes, a scale or margin out of range.
     """
     cosines, own, known = _cosines_of_classes(z, labels, classes)
-    margin = jnp.asarray(validation.check_positive("margin", margin, zero=True), cosines.dtype)
+    margin = as_positive("margin", margin, cosines.dtype, zero=True)
     return _cross_entropy(cosines - jnp.where(own, margin, 0), own, known, scale)
 
 
@@ -105,7 +105,7 @@ def proxy_nca_loss(
     cosines, own, known = _cosines_of_classes(z, labels, proxies, name="proxies")
     if cosines.shape[1] < 2:
         raise ValueError("proxies must hold two classes or more: a sample is compared with those of other classes.")
-    scale = jnp.asarray(validation.check_positive("scale", scale), cosines.dtype)
+    scale = as_positive("scale", scale, cosines.dtype)
     logits = scale * (2 * cosines - 2)
     rivals = ~own if among == "negatives" else jnp.ones_like(own)
     total = jax.nn.logsumexp(jnp.where(rivals, logits, -jnp.inf), axis=1)
@@ -132,8 +132,8 @@ def proxy_anchor_loss(z: Any, labels: Any, proxies: Any, *, margin: Any = 0.1, s
         ValueError, TypeError: wrong shapes, labels that are no positions of proxies, a scale or margin out of range.
     """
     cosines, own, known = _cosines_of_classes(z, labels, proxies, name="proxies")
-    margin = jnp.asarray(validation.check_positive("margin", margin, zero=True), cosines.dtype)
-    scale = jnp.asarray(validation.check_positive("scale", scale), cosines.dtype)
+    margin = as_positive("margin", margin, cosines.dtype, zero=True)
+    scale = as_positive("scale", scale, cosines.dtype)
     attract = _log_one_plus_sum(-scale * (cosines - margin), own)
     repel = _log_one_plus_sum(scale * (cosines + margin), ~own & known[:, None])
     return reduce(attract, mask=jnp.any(own, axis=0)) + jnp.mean(repel)
@@ -178,9 +178,9 @@ def soft_triple_loss(
     _check_columns(z, d, "centers")
     labels = as_labels(labels, z.shape[0], k)
     known, own = labels >= 0, labels[:, None] == jnp.arange(k, dtype=labels.dtype)[None, :]
-    margin = jnp.asarray(validation.check_positive("margin", margin, zero=True), z.dtype)
-    temperature = jnp.asarray(validation.check_positive("temperature", temperature), z.dtype)
-    weight = jnp.asarray(validation.check_positive("center_weight", center_weight, zero=True), z.dtype)
+    margin = as_positive("margin", margin, z.dtype, zero=True)
+    temperature = as_positive("temperature", temperature, z.dtype)
+    weight = as_positive("center_weight", center_weight, z.dtype, zero=True)
     unit = normalize(flat)
     cosines = inner_products(normalize(mask_rows(known, z)), unit).reshape(-1, k, m)
     similarity = jnp.sum(jax.nn.softmax(cosines / temperature, axis=2) * cosines, axis=2)
@@ -212,7 +212,7 @@ def _check_columns(z, d, name):
 
 
 def _cross_entropy(similarity, own, known, scale):
-    logits = jnp.asarray(validation.check_positive("scale", scale), similarity.dtype) * similarity
+    logits = as_positive("scale", scale, similarity.dtype) * similarity
     error = jax.nn.logsumexp(logits, axis=1) - jnp.sum(jnp.where(own, logits, 0), axis=1)
     return reduce(error, mask=known)
 

@@ -32,6 +32,7 @@ from jaxcluster.losses.triplet import negative_mask, positive_mask
 from jaxcluster.losses.validation import (
     as_labels,
     as_matrix,
+    as_positive,
     as_samples,
     check_shape,
     mask_rows,
@@ -132,7 +133,8 @@ def multi_similarity_loss(
     """
     batch = batch_pairs(z, labels, reference, reference_labels, pairs, unit=True)
     dtype = batch.z.dtype
-    alpha, beta = (jnp.asarray(validation.check_positive(*each), dtype) for each in (("alpha", alpha), ("beta", beta)))
+    alpha = as_positive("alpha", alpha, dtype)
+    beta = as_positive("beta", beta, dtype)
     excess = inner_products(batch.z, batch.reference) - jnp.asarray(base, dtype)
     attract = _log_one_plus_sum(-alpha * excess, batch.positive) / alpha
     repel = _log_one_plus_sum(beta * excess, batch.negative) / beta
@@ -156,10 +158,9 @@ def circle_loss(
 
     Args:
         z: (n_samples, n_features) embeddings; normalized here.
-        labels: (n_samples,) integers, or concrete strings or objects; samples of unknown label, −1, take no part.
         margin: m in (0, 1). Traced.
         scale: γ > 0. Traced.
-        reference, reference_labels, pairs: see `multi_similarity_loss`.
+        labels, reference, reference_labels, pairs: see `multi_similarity_loss`.
 
     Returns:
         () loss.
@@ -169,8 +170,8 @@ def circle_loss(
     """
     batch = batch_pairs(z, labels, reference, reference_labels, pairs, unit=True)
     dtype = batch.z.dtype
-    margin = jnp.asarray(validation.check_positive("margin", margin), dtype)
-    scale = jnp.asarray(validation.check_positive("scale", scale), dtype)
+    margin = as_positive("margin", margin, dtype)
+    scale = as_positive("scale", scale, dtype)
     similarity = inner_products(batch.z, batch.reference)
     fixed = jax.lax.stop_gradient(similarity)
     attract = -scale * jnp.maximum(1 + margin - fixed, 0) * (similarity - 1 + margin)
@@ -198,12 +199,11 @@ def margin_loss(
 
     Args:
         z: (n_samples, n_features) embeddings; the paper normalizes them first.
-        labels: (n_samples,) integers, or concrete strings or objects; samples of unknown label, −1, take no part.
         beta: β, the distance between positives and negatives, in the units of z: a number, or (n_samples,), one of
             each sample, such as a learned one of its class. The loss has a gradient with respect to it.
         margin: m > 0, in the units of z. Traced.
-        reference, reference_labels, pairs: see `multi_similarity_loss`. Without a reference each pair counts twice,
-            once with each of its samples as the anchor.
+        labels, reference, reference_labels, pairs: see `multi_similarity_loss`. Without a reference each pair
+            counts twice, once with each of its samples as the anchor.
         reduction: "nonzero" for the mean of the terms above 0, "mean" or "sum" of all terms.
 
     Returns:
@@ -216,7 +216,7 @@ def margin_loss(
     validation.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
     batch = batch_pairs(z, labels, reference, reference_labels, pairs, unit=False)
     dtype = batch.z.dtype
-    margin = jnp.asarray(validation.check_positive("margin", margin), dtype)
+    margin = as_positive("margin", margin, dtype)
     beta = jnp.asarray(beta, dtype)
     if beta.shape not in ((), (batch.z.shape[0],)):
         raise ValueError(f"beta must be a number or have shape ({batch.z.shape[0]},), one a row, got {beta.shape}.")
@@ -244,7 +244,7 @@ def lifted_structure_loss(z: Any, labels: Any, *, margin: Any = 1.0) -> Float[Ar
         ValueError, TypeError: wrong shapes, labels that are not integers, a margin that is not positive.
     """
     batch = batch_pairs(z, labels, unit=False)
-    margin = jnp.asarray(validation.check_positive("margin", margin), batch.z.dtype)
+    margin = as_positive("margin", margin, batch.z.dtype)
     d = distances(batch.z, batch.reference)
     anchors = jnp.any(batch.negative, axis=1)
     repel = _log_sum(margin - d, batch.negative | ~anchors[:, None])
@@ -272,7 +272,7 @@ def n_pairs_loss(anchor: Any, positive: Any, labels: Any = None, *, l2_weight: A
     anchor, positive = promote(anchor, positive)
     n = anchor.shape[0]
     labels = jnp.arange(n, dtype=jnp.int32) if labels is None else as_labels(labels, n)
-    l2_weight = jnp.asarray(validation.check_positive("l2_weight", l2_weight, zero=True), anchor.dtype)
+    l2_weight = as_positive("l2_weight", l2_weight, anchor.dtype, zero=True)
     known = labels >= 0
     anchor, positive = mask_rows(known, anchor), mask_rows(known, positive)
     own = jnp.eye(n, dtype=bool)

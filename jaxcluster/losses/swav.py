@@ -20,6 +20,7 @@ from jaxcluster.cluster.sinkhorn import swav_assignments
 from jaxcluster.core import validation
 from jaxcluster.losses.validation import (
     as_logits,
+    as_positive,
     as_shaped,
     as_weights,
     check_shape,
@@ -91,7 +92,7 @@ def swapped_prediction_from_assignments(
     logits = [as_logits(value, name=f"scores[{i}]") for i, value in enumerate(checked)]
     targets = [as_shaped(q, shape, name=f"assignments[{i}]", of="scores[0]") for i, q in enumerate(assignments)]
     arrays = promote(*logits, *targets)
-    temperature = jnp.asarray(validation.check_positive("temperature", temperature), arrays[0].dtype)
+    temperature = as_positive("temperature", temperature, arrays[0].dtype)
     weights = as_weights(weights, shape[0])
     arrays = [zero_unweighted(array, weights) for array in arrays]
     log_probs = jax.nn.log_softmax(jnp.stack(arrays[: len(scores)]) / temperature, axis=2)

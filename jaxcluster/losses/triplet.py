@@ -28,6 +28,7 @@ from jaxcluster.core.fold import fold_rows, tile_rows
 from jaxcluster.losses.validation import (
     as_labels,
     as_paired_samples,
+    as_positive,
     as_samples,
     as_weights,
     encode_labels,
@@ -190,7 +191,7 @@ def triplet_loss(
         ValueError, TypeError: wrong shapes, a margin that is not positive, an unknown reduction.
     """
     anchor, positive, negative = as_paired_samples(anchor=anchor, positive=positive, negative=negative)
-    margin = jnp.asarray(validation.check_positive("margin", margin), anchor.dtype)
+    margin = as_positive("margin", margin, anchor.dtype)
     weights = as_weights(weights, anchor.shape[0])
     anchor, positive, negative = (zero_unweighted(each, weights) for each in (anchor, positive, negative))
     difference = _length_difference(anchor - positive, anchor - negative, negative - positive)
@@ -224,7 +225,7 @@ def mined_triplet_loss(
     validation.check_choice("mining", mining, MINING)
     validation.check_choice("reduction", reduction, ("nonzero", "mean", "sum"))
     (z,) = as_samples(z=z)
-    margin = jnp.asarray(validation.check_positive("margin", margin), z.dtype)
+    margin = as_positive("margin", margin, z.dtype)
     n = z.shape[0]
     labels = as_labels(labels, n)
     z = mask_rows(labels >= 0, z)

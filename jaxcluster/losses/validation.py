@@ -166,6 +166,15 @@ def as_weights(weights: Any, n: int) -> Weights | None:
     return Weights(jnp.asarray(np.ldexp(wide, -exponent), dtype), exponent)
 
 
+def as_positive(name: str, value: Any, dtype: Any, *, zero: bool = False) -> Float[Array, ""]:
+    """A parameter of a loss, in the loss's dtype: positive, or 0 with ``zero``; a traced one is not checked.
+
+    Raises:
+        ValueError, TypeError: see `jaxcluster.core.validation.check_positive`.
+    """
+    return jnp.asarray(validation.check_positive(name, value, zero=zero), dtype)
+
+
 def as_labels(labels: Any, n: int, k: int | None = None, *, name: str = "labels") -> Int[Array, " n"]:
     """Integer labels of n samples, −1 for an unknown label.
 
