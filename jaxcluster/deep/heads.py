@@ -90,8 +90,9 @@ class ClusteringHeads(ClusteringModule):
     Args:
         n_clusters: number of clusters.
         n_heads: number of heads.
-        neighbors: (n_samples, m) positions of the nearest other samples of each; None for a method without neighbors.
-            They are no part of a saved model. Each refresh draws one of them for each sample.
+        neighbors: (n_samples, m) positions of the nearest other samples of each; None for a method without neighbors,
+            and for a module that is not trained. They are no part of a saved model. Each refresh draws one of them for
+            each sample.
 
     Attributes:
         losses: (n_heads,) running mean of the loss of each head.
