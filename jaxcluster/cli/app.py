@@ -13,16 +13,13 @@ from typer.core import TyperGroup
 
 from jaxcluster.cli import run as runs
 from jaxcluster.cli.compare import compare
-from jaxcluster.cli.embed import embed
 from jaxcluster.cli.errors import UsageError, UserError, one_line
 from jaxcluster.cli.fit import Methods
-from jaxcluster.cli.help_text import Command, paragraphs, plain_flags
-from jaxcluster.cli.launch import launch
+from jaxcluster.cli.options import Command, paragraphs, plain_flags
 from jaxcluster.cli.plan import plan
-from jaxcluster.cli.predict import predict
-from jaxcluster.cli.profile import profile
-from jaxcluster.cli.report import report
-from jaxcluster.cli.runtime import begin, info
+from jaxcluster.cli.predict import embed, predict
+from jaxcluster.cli.report import profile, report
+from jaxcluster.cli.runtime import begin, info, launch
 from jaxcluster.cli.score import score
 from jaxcluster.cli.sweep import sweep
 from jaxcluster.cli.transport import transport

@@ -10,8 +10,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from jaxcluster.cli import options as opt
 from jaxcluster.cli.errors import UsageError, UserError, user_errors
-from jaxcluster.cli.help_text import Command, plain_flags
 from jaxcluster.cli.inputs import Source
+from jaxcluster.cli.options import Command, plain_flags
 from jaxcluster.estimators import CLASSES
 
 FAMILIES = {

@@ -19,7 +19,7 @@ from jaxcluster.cli import runtime
 from jaxcluster.cli.errors import as_options, user_errors
 from jaxcluster.cli.inputs import Rows, Source, describe, imputation_entry, partial_labels, read
 from jaxcluster.cli.output_dir import Claim, check_space, write_config, write_sealed
-from jaxcluster.cli.sparse_inputs import check_sparse, has_missing
+from jaxcluster.cli.table_checks import check_sparse, has_missing
 from jaxcluster.cli.training import (
     check_partial,
     check_rows,

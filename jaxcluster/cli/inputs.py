@@ -136,7 +136,7 @@ def read(
     """
     from scipy.sparse import issparse
 
-    from jaxcluster.cli.sparse_inputs import check_scaling
+    from jaxcluster.cli.table_checks import check_scaling
     from jaxcluster.core.validation import check_finite, check_weights
     from jaxcluster.datasets import impute, scale
     from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -233,7 +233,7 @@ def _mixed_rows(dataset: Dataset, weights: np.ndarray | None, how: str, options:
 
 def describe(source: Source, dataset: Dataset) -> dict[str, Any]:
     """Origin, shape and checksum of the data for config.json, enough to tell whether they are still the same."""
-    from jaxcluster.cli.sparse_inputs import digest_of
+    from jaxcluster.cli.table_checks import digest_of
     from jaxcluster.datasets.categories import read_mixed
 
     n, d = dataset.x.shape
@@ -370,7 +370,7 @@ def _ending(spec: str) -> str:
 
 def _weighted(source: Source, categories: bool) -> tuple[Dataset, np.ndarray | None]:
     """The rows, and the weights from another file or from a column that is then not among the rows."""
-    from jaxcluster.cli.sparse_inputs import vectorizer_of
+    from jaxcluster.cli.table_checks import vectorizer_of
     from jaxcluster.datasets import load, load_labels
     from jaxcluster.datasets.base import split_columns
 

@@ -1,4 +1,4 @@
-"""``jaxcluster predict``: labels of new rows by a finished run."""
+"""``jaxcluster predict`` and ``embed``: labels and coordinates of new rows, and how they differ from a run's rows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from jaxcluster.cli.console import Stages
     from jaxcluster.cli.output_dir import Claim
+    from jaxcluster.cli.run import SavedRun
     from jaxcluster.datasets import Dataset
 
 ENDINGS = (".csv", ".npy", ".parquet")
@@ -88,7 +89,6 @@ def predict(
       jaxcluster predict runs/flowers new.csv --report drift.html
     """
     from jaxcluster.cli import console
-    from jaxcluster.cli.drift import check_page
     from jaxcluster.cli.output_dir import claimed_file
     from jaxcluster.cli.runtime import start
 
@@ -182,7 +182,6 @@ def _label(
 def _write_report(
     stage: Stages, claim: Claim, saved: runs.SavedRun, estimator: Any, rows: Dataset, labels: np.ndarray
 ) -> None:
-    from jaxcluster.cli.drift import drift_text
 
     with stage("report", "Comparing with the rows of the run"), claim.file() as path, user_errors():
         path.write_text(drift_text(saved.config, estimator, rows, labels), encoding="utf-8")
@@ -190,7 +189,7 @@ def _write_report(
 
 def rows_like(config: Mapping[str, Any], source: Source, estimator: Any) -> Dataset:
     """New rows, in their own units: the model imputes and scales them as those of the run were."""
-    from jaxcluster.cli.sparse_inputs import check_sparse
+    from jaxcluster.cli.table_checks import check_sparse
     from jaxcluster.core.sparse_rows import is_sparse
     from jaxcluster.core.validation import check_finite, check_width
 
@@ -227,3 +226,149 @@ def _show_counts(console: Console, name: str, labels: np.ndarray) -> None:
     rows += [("noise", noise, f"{noise / len(labels):.1%}")] if noise else []
     which = "" if len(shown) == len(sizes) else f", the {len(shown)} largest of {len(sizes):,} clusters"
     show_table(console, f"{len(labels):,} rows of {name}{which}", ("cluster", "rows", "share"), rows, text=())
+
+
+@opt.gather("source", Source, opt.NEW_ROWS)
+def embed(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", show_default=False, help="The folder that jaxcluster fit wrote, or a saved model."
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", show_default=False, help="The file to write: .csv, .parquet or .npy.")
+    ],
+    source: Source,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write coordinates of the rows of a data set: the codes of a network, or the distances to all centers.
+
+    Spectral clustering has coordinates of the rows of its fit alone.
+
+    For example:
+
+      jaxcluster embed runs/dec digits --out codes.npy
+    """
+    from jaxcluster.cli import console
+    from jaxcluster.cli.output_dir import claimed_file
+    from jaxcluster.cli.runtime import start
+
+    check_ending(out)
+    saved = runs.find_run(model)
+    start()
+    with claimed_file(out, overwrite=overwrite) as claim, console.stages(quiet) as stage:
+        estimator, rows = load_and_read(stage, model, saved, source)
+        with stage("embed", f"Embedding {rows.x.shape[0]:,} rows"), user_errors(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "X does not have valid feature names")  # `rows_like` has looked
+            coordinates = _coordinates(estimator, rows, saved.config.get("data", {}))
+        with claim.file() as path, user_errors():
+            _write_coordinates(path, rows, coordinates)
+    printer = console.stdout(quiet)
+    console.say(printer, f"{len(coordinates):,} columns of {rows.x.shape[0]:,} rows, written to {out}.", "bold")
+
+
+def _coordinates(estimator: Any, rows: Dataset, data: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Columns of coordinates, of new rows or, where a method has none for these, of the rows of the fit."""
+    from jaxcluster.cli.row_columns import coordinates
+    from jaxcluster.cli.table_checks import digest_of
+
+    if hasattr(estimator, "transform") or not hasattr(estimator, "embedding_"):
+        return coordinates(estimator, rows.samples)
+    if digest_of(rows.x).hexdigest() != data.get("sha256"):
+        raise UserError(f"{type(estimator).__name__} has coordinates of the rows of its fit alone: name their file.")
+    return {f"code_{j}": column for j, column in enumerate(estimator.embedding_.T)}
+
+
+def _write_coordinates(path: Path, rows: Dataset, columns: dict[str, np.ndarray]) -> None:
+    import numpy as np
+
+    if path.suffix == ".npy":
+        np.save(path, np.column_stack(list(columns.values())))
+    else:
+        runs.write_columns(path, runs.row_names(rows) | columns)
+
+
+def check_page(path: Path, saved: SavedRun) -> None:
+    """Refuse another ending than that of a page, and a model without a run."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--report {path} is written as HTML. Let its name end in .html.")
+    if not saved.config:
+        raise UserError("--report compares with the rows of a run, and a model alone has none: name a folder of fit.")
+
+
+def drift_text(config: Mapping[str, Any], estimator: Any, rows: Dataset, labels: np.ndarray) -> str:
+    """The page on new rows as HTML.
+
+    Args:
+        config: of the run, whose rows are read again.
+        estimator: fitted, as it was saved: it takes rows in the units of the data.
+        rows: new rows, in these units.
+        labels: (n_samples,) their clusters.
+
+    Raises:
+        UserError: rows of the run that are not where they were, or have changed.
+    """
+    from jaxcluster.cli.fit_pipeline import reading_options
+    from jaxcluster.cli.report import rows_of_run
+    from jaxcluster.report.drift import drift_of
+    from jaxcluster.report.drift_page import NewRows, drift_page
+
+    fitted = rows_of_run(dict(config), **reading_options(estimator)).dataset
+    old, dates = readable(fitted)
+    new, _ = readable(rows)
+    new = dict(zip(old, new.values(), strict=True))  # in the order of the run; columns of an array have no names
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")  # the readers have looked
+        far, what = far_share(estimator, fitted, rows, labels)
+    shown = NewRows(
+        rows.name, type(estimator).__name__, estimator.labels_, labels, drift_of(old, new), dates, far, what
+    )
+    return drift_page(shown)
+
+
+def readable(dataset: Dataset) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+    """Columns of rows as a person reads them.
+
+    Returns:
+        By name float64 numbers, or text as objects; and names of the numbers that are dates, as days since 1970-01-01.
+    """
+    import numpy as np
+
+    from jaxcluster.report.profiles import readable_columns
+
+    if dataset.cells is not None:
+        table = {name: np.array(dataset.cells.column(name).to_pylist()) for name in dataset.cells.column_names}
+    elif dataset.encoding is not None:
+        table = dataset.encoding.decode(dataset.x)
+    else:
+        names = dataset.columns or [f"column {j}" for j in range(dataset.x.shape[1])]
+        unique = len(set(names)) == len(names)
+        names = names if unique else [f"{name} ({j})" for j, name in enumerate(names)]
+        table = dict(zip(map(str, names), np.asarray(dataset.x, np.float64).T, strict=True))
+    columns = readable_columns(None, table)
+    both = {**columns.numbers, **columns.words}
+    return {str(name): both[name] for name in table}, columns.dates | frozenset(dataset.dates)
+
+
+def far_share(estimator: Any, fitted: Dataset, rows: Dataset, labels: np.ndarray) -> tuple[float | None, str]:
+    """Share of the new rows that are farther from every center, or less dense, than almost all rows of the run.
+
+    Returns:
+        The share, None for a method with neither centers nor densities; and what was compared.
+    """
+    import numpy as np
+
+    from jaxcluster.cli.row_columns import distances, has_distances
+    from jaxcluster.report.drift import far_bound
+
+    if has_distances(estimator):
+        old = distances(estimator, fitted.samples, estimator.labels_)
+        return float(np.mean(distances(estimator, rows.samples, labels) > far_bound(old))), "distance to the center"
+    if estimator.info.family == "mixture":
+        old = -np.asarray(estimator.score_samples(fitted.samples))
+        new = -np.asarray(estimator.score_samples(rows.samples))
+        return float(np.mean(new > far_bound(old))), "negative log-density"
+    return None, ""

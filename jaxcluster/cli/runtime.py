@@ -1,12 +1,15 @@
-"""Versions and devices that a command runs on, and ``jaxcluster info``, which shows them."""
+"""Versions, devices and processes of a command; ``jaxcluster info`` shows them, and ``launch`` starts some more."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from jaxcluster.cli.errors import UserError, one_line
 
@@ -118,3 +121,30 @@ def info() -> None:
     algorithms = [(name, ESTIMATORS.info(name).title) for name in ESTIMATORS]
     console.show_table(printer, "Algorithms", ("", ""), algorithms, text=(0, 1))
     console.say(printer, f"Compiled programs: {jax.config.values['jax_compilation_cache_dir'] or 'not kept'}")
+
+
+def launch(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND", show_default=False, help="A command, without jaxcluster.")
+    ],
+    processes: Annotated[
+        int, typer.Option("--processes", "-p", metavar="N", min=1, help="Number of processes, on the CPU.")
+    ] = 2,
+) -> None:
+    """Run a fit as several processes, each with its part of the rows.
+
+    One of them prints and writes. Where one ends with an error or is killed, the job ends. On many machines let Slurm,
+    Open MPI or Kubernetes start the command, with --distributed.
+
+    For example:
+
+      jaxcluster launch --processes 2 -- fit kmeans rows.npy --k 10 --out runs/rows
+    """
+    from jaxcluster import distributed
+
+    if command[0] != "fit":
+        raise UserError(f"launch runs fit, and not {command[0]}.")
+    try:
+        distributed.launch([sys.executable, "-m", "jaxcluster", *command], processes)
+    except distributed.LaunchError as error:
+        raise UserError(str(error)) from error

@@ -171,8 +171,7 @@ def sweep(
 
 def _run(stage: Stages, task: SweepTask) -> tuple[Rows, SweepResult]:
     """Read the rows, and fit and score all numbers of clusters."""
-    from jaxcluster.cli.mixed_sweep import sweep_mixed, takes_categories
-    from jaxcluster.cli.sweep_results import SWEEPS
+    from jaxcluster.cli.sweep_results import SWEEPS, sweep_mixed, takes_categories
 
     mixed = takes_categories(task.method, task.options.get("metric"))
     options = _reading(task, mixed)
@@ -190,7 +189,7 @@ def _run(stage: Stages, task: SweepTask) -> tuple[Rows, SweepResult]:
 def _reading(task: SweepTask, mixed: bool) -> dict[str, Any]:
     """Options of `jaxcluster.cli.inputs.read` for a method."""
     from jaxcluster.cli.fit_pipeline import reading_options
-    from jaxcluster.cli.mixed_sweep import make
+    from jaxcluster.cli.sweep_results import make
 
     if mixed:
         return reading_options(make(task.method, task.ks[0], task.seeds, task.seed, task.options))
@@ -249,8 +248,7 @@ def library_arguments(method: str) -> list[str]:
         UserError: a method that cannot be swept.
     """
     import jaxcluster
-    from jaxcluster.cli.mixed_sweep import MIXED, PARAMETERS
-    from jaxcluster.cli.sweep_results import SWEEPS
+    from jaxcluster.cli.sweep_results import MIXED, PARAMETERS, SWEEPS
     from jaxcluster.core.validation import check_choice
     from jaxcluster.estimators import ESTIMATORS
 
