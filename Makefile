@@ -56,7 +56,9 @@ figures: $(VENV)/.docs
 	@$(FAST) $(BIN)/python docs/site_pages/figures.py --workers $(WORKERS) $(FIGURES)
 
 docs: $(VENV)/.test figures
-	@$(FAST) MPLBACKEND=Agg $(BIN)/python -m pytest jaxcluster --doctest-modules -q -n $(WORKERS) --dist worksteal
+	@$(FAST) MPLBACKEND=Agg $(BIN)/python -m pytest jaxcluster docs/texts/reference --doctest-modules \
+	    --doctest-glob='*.txt' -q -n $(WORKERS) --dist worksteal
+	@JAX_PLATFORMS=cpu $(BIN)/python docs/site_pages/check.py
 	@$(FAST) $(BIN)/python docs/site_pages/blocks.py --workers $(WORKERS)
 	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "Documentation: $(CURDIR)/docs/_build/html/index.html"

@@ -41,6 +41,19 @@ Half precision and integers are computed in float32, or in float64 where JAX's x
 - *weights*: `sample_weight` of `fit`.
 - *mesh*: rows spread over devices.
 
+```python
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+import jaxcluster as jc
+
+X = np.array([[0.0, 1.0], [0.0, 2.0], [9.0, 0.0], [8.0, 0.0]])
+jc.KMeans(2, random_state=0).fit(scipy.sparse.csr_array(X))
+jc.KMeans(2, random_state=0).fit(pd.DataFrame(X, columns=["width", "height"])).feature_names_in_
+jc.estimators.ESTIMATORS.info("kmeans").takes("sparse")   # the same facts, for programs
+```
+
 """
 
 

@@ -34,9 +34,15 @@ def _introduction(first, last):
     versions = {record["provenance"]["versions"]["scikit-learn"] for record in last.values()}
     return [
         f"scikit-learn {', '.join(sorted(versions))} ships tests of its estimators and scores.",
-        "`python -m bench.peer_tests --write` runs them with the classes and scores of jaxcluster under scikit-learn's",
-        "names, and writes this page. Only tests that call jaxcluster are counted. *Before* is the first record of a",
-        "file, *now* the last one. Below the table, every failure of now has its reason.",
+        "This command runs them with the classes and scores of jaxcluster under scikit-learn's names, and writes this",
+        "page:",
+        "",
+        "```sh",
+        "python -m bench.peer_tests --write",
+        "```",
+        "",
+        "Only tests that call jaxcluster are counted. *Before* is the first record of a file, *now* the last one.",
+        "Below the table, every test that fails now has its reason.",
         "",
         f"Before: {_origin(first)}. Now: {_origin(last)}.",
         "",

@@ -23,7 +23,12 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 
-PAGES = ("../README.md", "index.md", "start.md", "walks.md", "streaming.md", "devices.md", "guide/*.md")
+PAGES = (
+    "../README.md",
+    *("index.md", "start.md", "walks.md", "streaming.md", "devices.md"),
+    *("design.md", "glossary.md", "inputs.md", "limits.md"),
+    "guide/*.md",
+)
 """Pages whose code runs here; that of `tables.md` runs in the tests, which look at what it writes."""
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -33,6 +33,17 @@ TAKES = {
 """Fields of `EstimatorInfo`, in words."""
 
 
+SHAPES = """\
+```{figure} ../pictures/shapes.png
+:alt: Eight methods on five shapes.
+:width: 100%
+
+Eight methods on five shapes: each line is a set of rows, each column a method. Gray is noise.
+```
+"""
+"""The picture on top of the list of methods."""
+
+
 @cache
 def table() -> tuple[list[str], list[list[str]]]:
     """The table of `docs/methods.md`.
@@ -167,7 +178,7 @@ def others() -> str:
 
 def index() -> str:
     """The list of methods by family."""
-    parts = ["# Methods\n\nWhich one? The [guide](../guide/which-method.md) asks a few questions.\n"]
+    parts = ["# Methods\n\nWhich one? The [guide](../guide/which-method.md) asks a few questions.\n", SHAPES]
     head = "| Method | in a few words | when to use |\n| --- | --- | --- |\n"
     known = {*FAMILIES, *(entry.family for entry in CLASSES.values())}
     order = [*FAMILIES, *sorted(known - FAMILIES.keys())]

@@ -12,6 +12,7 @@ from flax import nnx
 
 import jaxcluster
 from jaxcluster.estimators import CLASSES
+from site_pages import examples
 from site_pages.objects import Entry, constant_text, entries, places, public_modules, resolve
 from site_pages.rst import document, inline
 
@@ -65,12 +66,12 @@ def directive(kind: str, head: str, body: str, *options: str) -> str:
     return "\n".join(lines)
 
 
-def function(name: str, value: Any, *, kind: str = "function", options: tuple[str, ...] = ()) -> str:
-    """A function or method with its signature and docstring."""
+def function(name: str, value: Any, *, kind: str = "function", options: tuple[str, ...] = (), example: str = "") -> str:
+    """A function or method with its signature, docstring and example."""
     shown, kinds = signature_of(value)
     text = document(inspect.getdoc(value) or "", types=kinds, resolve=resolve)
     result = returned(value)
-    return directive(kind, name + shown, "\n\n".join(part for part in (text, result) if part), *options)
+    return directive(kind, name + shown, "\n\n".join(part for part in (text, result, example) if part), *options)
 
 
 def _members(cls: type) -> list[tuple[str, Any]]:
@@ -82,8 +83,8 @@ def _members(cls: type) -> list[tuple[str, Any]]:
     return sorted((name, getattr(cls, name, value)) for name, value in found.items() if name != "info")
 
 
-def class_(name: str, cls: type, *, heading: bool = True) -> str:
-    """A class with its parameters, fields, methods and properties."""
+def class_(name: str, cls: type, *, example: str = "") -> str:
+    """A class with its parameters, fields, example, methods and properties."""
     shown, kinds = signature_of(cls)
     fields = getattr(cls, "_fields", ())
     parts = [document(inspect.getdoc(cls) or "", types={} if fields else kinds, resolve=resolve)]
@@ -93,6 +94,7 @@ def class_(name: str, cls: type, *, heading: bool = True) -> str:
             ":Fields:\n"
             + indent("\n".join(f"- ``{each}``: ``{annotation(notes.get(each, 'Any'))}``" for each in fields), "    ")
         )
+    parts.append(example)
     for member, _ in _members(cls):
         value = inspect.getattr_static(cls, member)
         if member in fields or member in kinds:
@@ -124,9 +126,9 @@ def item(entry: Entry) -> str:
     if place != entry.full_name:
         return directive("data", entry.full_name, f"The same as :py:obj:`{place}`.", ":no-index-entry:")
     if inspect.isclass(entry.value):
-        return class_(entry.full_name, entry.value)
+        return class_(entry.full_name, entry.value, example=examples.shown(entry))
     if callable(entry.value) and hasattr(entry.value, "__name__"):
-        return function(entry.full_name, entry.value)
+        return function(entry.full_name, entry.value, example=examples.shown(entry))
     return constant(entry, public_modules()[entry.module])
 
 
