@@ -98,7 +98,7 @@ class FitResult(NamedTuple):
     @property
     def scores_in_words(self) -> dict[str, Any]:
         """The scores without the truth, by the names under which they are explained."""
-        from jaxcluster.report.scoring import explained
+        from jaxcluster.report.scores import explained
 
         return explained(self.estimator, self.internal)
 
@@ -215,7 +215,7 @@ def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:
 
 def show_steps(stage: Stages, title: str, objective: str | None, progress: Any) -> None:
     """Show the progress of a fit in chunks."""
-    from jaxcluster.estimators.progress import left_in_words
+    from jaxcluster.estimators.fit_messages import left_in_words
 
     value = f", {objective} {progress.objectives[-1]:.6g}" if len(progress.objectives) else ""
     stage.say(f"{title}: {left_in_words(progress)}{value}")
@@ -245,7 +245,7 @@ def score(stage: Stages, task: FitTask, rows: Rows, warned: bool) -> FitResult:
     from jaxcluster import model_selection
     from jaxcluster.cli.score import finite
     from jaxcluster.cli.table_checks import table_warnings
-    from jaxcluster.report.scoring import external_scores, internal_scores
+    from jaxcluster.report.scores import external_scores, internal_scores
 
     estimator = task.estimator
     with stage("score", "Scoring"):
@@ -306,7 +306,7 @@ def draw_report(stage: Stages, out: Path, result: FitResult, config: dict[str, A
 def _write_report(path: Path, result: FitResult, config: dict[str, Any]) -> None:
     """Write the report, on the rows as they were clustered."""
     from jaxcluster.report import write_report
-    from jaxcluster.report.fitted import fitted_parts
+    from jaxcluster.report.html import fitted_parts
 
     estimator, rows = result.estimator, result.rows
     notes = tuple(map(as_options, rows.dataset.notes))

@@ -313,8 +313,7 @@ def drift_text(config: Mapping[str, Any], estimator: Any, rows: Dataset, labels:
     """
     from jaxcluster.cli.fit_pipeline import reading_options
     from jaxcluster.cli.report import rows_of_run
-    from jaxcluster.report.drift import drift_of
-    from jaxcluster.report.drift_page import NewRows, drift_page
+    from jaxcluster.report.drift import NewRows, drift_of, drift_page
 
     fitted = rows_of_run(dict(config), **reading_options(estimator)).dataset
     old, dates = readable(fitted)

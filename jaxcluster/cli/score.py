@@ -69,7 +69,7 @@ def score(
     from jaxcluster.cli import console
     from jaxcluster.cli.output_dir import claimed_file, write_json
     from jaxcluster.plots.style import is_noise
-    from jaxcluster.report.scoring import external_scores
+    from jaxcluster.report.scores import external_scores
 
     place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
     with place as claim, console.stages(quiet) as stage, stage("score", "Scoring"):

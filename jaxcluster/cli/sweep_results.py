@@ -1,4 +1,4 @@
-"""Sweeps over the number of clusters: fits of k-means, k-medoids and mixtures, and the result that all of them give."""
+"""Sweeps over the number of clusters: fits of each method, categories among them, and the result that all give."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from jaxcluster.cli.errors import user_errors
 from jaxcluster.cli.score import finite
 from jaxcluster.estimators import ESTIMATORS
 from jaxcluster.estimators.input_tables import row_bytes
-from jaxcluster.report.scores import score_info
-from jaxcluster.report.scoring import internal_scores, objective_of
+from jaxcluster.report.scores import internal_scores, objective_of, score_info
 from jaxcluster.types import Status
 
 if TYPE_CHECKING:

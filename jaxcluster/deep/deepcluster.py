@@ -21,8 +21,8 @@ from jaxcluster.deep.autoencoder import latent_mean
 from jaxcluster.deep.latent_kmeans import LatentCenters, NonTrainable
 from jaxcluster.deep.protocol import Batch, RefreshResult
 from jaxcluster.deep.views import Views, apply_to_views, stack_views
+from jaxcluster.ops.components import Whitening, whitening
 from jaxcluster.ops.distance import inner_products, normalize
-from jaxcluster.ops.whitening import Whitening, whitening
 from jaxcluster.types import Array, Bool, Float, Int, KeyArray
 
 HEAD_DEVIATION = 0.01

@@ -27,7 +27,7 @@ from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
-from jaxcluster.estimators.html_repr import fit_html
+from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE, PrintsSteps, empty_message, fit_html
 from jaxcluster.estimators.input_tables import (
     CANONICAL,
     check_names,
@@ -39,9 +39,7 @@ from jaxcluster.estimators.input_tables import (
     of_samples_or_source,
     term_weights,
 )
-from jaxcluster.estimators.progress import PrintsSteps
 from jaxcluster.estimators.registry import EstimatorInfo
-from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.types import Absent, Fit, KeyArray, Status
 
 if TYPE_CHECKING:

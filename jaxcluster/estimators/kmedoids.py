@@ -17,10 +17,10 @@ from jaxcluster.cluster.kmedoids.fit import check_init
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.estimators.base import as_key
+from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, MetricEstimator
 from jaxcluster.estimators.registry import register
-from jaxcluster.estimators.status_messages import PRECISION_MESSAGE, empty_message
 from jaxcluster.types import Status
 
 METHODS = ("fasterpam", "clara")

@@ -15,9 +15,9 @@ from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.preparation import prepare
 from jaxcluster.estimators.base import CenterEstimator, as_key
+from jaxcluster.estimators.fit_messages import distinct_rows
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
-from jaxcluster.estimators.status_messages import distinct_rows
 from jaxcluster.types import Status
 
 AUTO_RESTARTS = 3

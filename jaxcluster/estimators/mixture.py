@@ -23,9 +23,9 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.sources import RowSource
 from jaxcluster.estimators.base import Estimator, as_key
+from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
-from jaxcluster.estimators.status_messages import PRECISION_MESSAGE
 from jaxcluster.ops.gaussian import COVARIANCE_TYPES
 from jaxcluster.types import Absent, Fit, Status
 

@@ -18,8 +18,7 @@ from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, rescale_space
-from jaxcluster.ops.neighbors.exact_knn import nearest_rows
-from jaxcluster.ops.neighbors.knn_jit import k_nearest
+from jaxcluster.ops.neighbors.exact_knn import k_nearest, nearest_rows
 from jaxcluster.ops.precomputed import check_distances
 from jaxcluster.types import Array, Float, Int
 
@@ -107,7 +106,7 @@ def neighbor_graph(x: Float[Array, "n d"] | np.ndarray, k: int, *, metric: str =
     Args:
         x: (n_samples, n_features) rows; distances are float64 for concrete ones, else in their dtype.
         k: neighbors of each row, itself among them; static.
-        metric, p: as in `jaxcluster.ops.neighbors.knn_jit.k_nearest`.
+        metric, p: as in `jaxcluster.ops.neighbors.exact_knn.k_nearest`.
 
     Raises:
         ValueError, TypeError: see `jaxcluster.ops.metric_space.as_metric_space`; k is not between 1 and n.

@@ -1,4 +1,4 @@
-"""The page of a report: its sections in order, in one HTML file."""
+"""The page of a report, its sections in order in one HTML file, and its arguments from a fitted estimator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jaxcluster.report.context import Components, ReportContext, version
 from jaxcluster.report.exploration import payload, view_of
 from jaxcluster.report.page import page
 from jaxcluster.report.profiles import Profile
+from jaxcluster.report.scores import objective_of, silhouette_metric
 from jaxcluster.report.structure import Structure
 from jaxcluster.report.training import Training
 from jaxcluster.types import Status
@@ -141,3 +142,45 @@ def report_html(run: ReportContext, *, title: str, tsne: bool | None = None) -> 
     ]
     footer = f"Written by jaxcluster {version('jaxcluster')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     return page(title, sections.lead(run), parts, footer, data=payload(run, view, orders))
+
+
+def fitted_parts(estimator: Any, X: Any, sample_weight: Any, image_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """Arguments of `jaxcluster.report.write_report` on the fit of an estimator, and ``image_shape`` of its rows.
+
+    Args:
+        estimator: fitted.
+        X: (n_samples, n_features) the rows of the fit as they were clustered.
+        sample_weight: (n_samples,) their weights in the fit, or None.
+        image_shape: of the data set, or None.
+    """
+    info = estimator.info
+    parts = estimator.report_parts(X, sample_weight)
+    for name, kind in (("components", Components), ("structure", Structure), ("training", Training)):
+        if name in parts:
+            parts[name] = kind(**parts[name])
+    if info.objective:
+        # Methods without an objective do not iterate: their status says nothing about convergence.
+        parts["status"] = estimator.status_
+    if info.family == "deep":
+        image_shape = picture_shape(image_shape, getattr(estimator, "image_shape", None))
+    elif info.objective:
+        objective = objective_of(estimator, info.objective)
+        parts |= {"history": estimator.history_, "objective": objective, "best": info.best}
+    metric, p = silhouette_metric(estimator)
+    return parts | {"metric": metric, "p": p, "image_shape": image_shape}
+
+
+def picture_shape(of_data: tuple[int, ...] | None, of_estimator: Any) -> tuple[int, ...] | None:
+    """Shape of rows that are images, (height, width) or (height, width, channels); None for other rows.
+
+    Args:
+        of_data: shape in the data set, or None.
+        of_estimator: shape in the parameters of the estimator, or None.
+
+    Returns:
+        The shape; None also for 2 or more than 4 channels, which cannot be drawn.
+    """
+    if of_data is not None or of_estimator is None:
+        return of_data
+    shape = tuple(of_estimator[:2] if tuple(of_estimator[2:]) == (1,) else of_estimator)
+    return shape if shape[2:] in ((), (3,), (4,)) else None

@@ -24,11 +24,9 @@ from jaxcluster.datasets.base import DataError, Dataset
 from jaxcluster.estimators.input_tables import INPUT_STEPS
 from jaxcluster.plots.style import as_float
 from jaxcluster.report.context import ReportContext
-from jaxcluster.report.fitted import fitted_parts
-from jaxcluster.report.html import report_html
+from jaxcluster.report.html import fitted_parts, report_html
 from jaxcluster.report.profiles import clustered_rows, profile, readable_columns
-from jaxcluster.report.scores import silhouette_metric
-from jaxcluster.report.scoring import explained, external_scores, internal_scores
+from jaxcluster.report.scores import explained, external_scores, internal_scores, silhouette_metric
 
 MAX_CELLS = 200_000_000
 """Cells of sparse rows that are made dense for a report."""

@@ -11,14 +11,13 @@ from jaxcluster import plots
 from jaxcluster.plots.components import as_covariances, deviations
 from jaxcluster.plots.style import match_classes
 from jaxcluster.report import tables
-from jaxcluster.report.boxes import box_plots
 from jaxcluster.report.context import ALL_NOISE, COLLAPSED_TRAINING, ENDINGS, WARNINGS, ReportContext, machine
 from jaxcluster.report.data_page import data_page
 from jaxcluster.report.exploration import View
-from jaxcluster.report.explorer import explorer
 from jaxcluster.report.figures import figure, map_figures
-from jaxcluster.report.page import figures, section
+from jaxcluster.report.page import explorer, figures, section
 from jaxcluster.report.profile_view import as_html, headline
+from jaxcluster.report.readable import box_plots
 from jaxcluster.report.scores import canonical, split
 from jaxcluster.report.shapes import size_bars
 from jaxcluster.report.structure import structure_parts

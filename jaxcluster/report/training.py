@@ -12,8 +12,8 @@ import numpy as np
 from jaxcluster import plots
 from jaxcluster.plots.maps import Plane
 from jaxcluster.plots.training import PHASES
-from jaxcluster.report.explorer import FILM
 from jaxcluster.report.figures import figure, map_figures
+from jaxcluster.report.page import FILM
 
 if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext

@@ -17,7 +17,7 @@ from jaxcluster.cluster import spectral
 from jaxcluster.estimators.spectral import SpectralClustering, SpectralEmbedding
 from jaxcluster.losses import soft_ncut
 from jaxcluster.ops.affinity import as_affinity, gaussian_weights, kernel
-from jaxcluster.ops.whitening import whitening
+from jaxcluster.ops.components import whitening
 from jaxcluster.types import Status
 
 BLOBS = hard_data.blobs(d=12)

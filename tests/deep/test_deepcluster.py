@@ -16,7 +16,7 @@ from jaxcluster.deep.batches import weighted_batches
 from jaxcluster.deep.inference import eval_copy
 from jaxcluster.estimators.deep.scaling import scaled
 from jaxcluster.estimators.deep.self_supervised import DeepCluster
-from jaxcluster.ops.whitening import whitening
+from jaxcluster.ops.components import whitening
 
 N, D, LATENT, K = 60, 5, 8, 6
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)

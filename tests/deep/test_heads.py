@@ -15,7 +15,7 @@ from jaxcluster.deep import Batch
 from jaxcluster.deep.heads import Heads, nearest_neighbors
 from jaxcluster.deep.inference import weights_of
 from jaxcluster.estimators.deep.heads import SCAN, TEMI, TURTLE, ContrastiveClustering
-from jaxcluster.report.fitted import fitted_parts
+from jaxcluster.report.html import fitted_parts
 from jaxcluster.types import Status
 
 N, D, K, H = 6, 4, 3, 2

@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 from jaxcluster import metrics
 from jaxcluster.deep import IDEC, Autoencoder, Batch, nets
 from jaxcluster.deep.dec import JointClustering as Module
+from jaxcluster.estimators.deep.checks import encode_classes
 from jaxcluster.estimators.deep.dec import JointClustering
 from jaxcluster.estimators.deep.latent_kmeans import AutoencoderKMeans
-from jaxcluster.estimators.deep.partial_labels import encode_classes
 
 N, D, L, K = 24, 4, 2, 3
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxcluster import DEC
 from jaxcluster.deep import nets
-from jaxcluster.deep.resets import soft_reset
+from jaxcluster.deep.latent_kmeans import soft_reset
 
 TINY = {
     "hidden": (8,),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxcluster.ops.neighbors.knn_jit import k_nearest
+from jaxcluster.ops.neighbors.exact_knn import k_nearest
 
 METRICS = ("sqeuclidean", "euclidean", "cosine", "correlation", "manhattan", "chebyshev", "minkowski", "canberra")
 

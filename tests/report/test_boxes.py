@@ -9,9 +9,9 @@ import pytest
 from matplotlib.cbook import boxplot_stats
 
 from jaxcluster.datasets.base import Dataset
-from jaxcluster.report.boxes import MAX_CLUSTERS, box_of, box_plots
 from jaxcluster.report.context import ReportContext
 from jaxcluster.report.data_page import alerts, correlation, data_page
+from jaxcluster.report.readable import MAX_CLUSTERS, box_of, box_plots
 
 EVIL = "<script>window.pwned = 1</script>"
 

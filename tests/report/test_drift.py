@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from jaxcluster.report.drift import FAR_SHARE, drift_of, far_bound, number_drift, two_sample, word_drift
-from jaxcluster.report.drift_page import NewRows, drift_page
+from jaxcluster.report.drift import (
+    FAR_SHARE,
+    NewRows,
+    drift_of,
+    drift_page,
+    far_bound,
+    number_drift,
+    two_sample,
+    word_drift,
+)
 
 EVIL = "<script>window.pwned = 1</script>"
 

@@ -17,7 +17,7 @@ from jaxcluster.datasets import Dataset
 from jaxcluster.estimators.deep.self_supervised import SwAV
 from jaxcluster.estimators.deep.vade import VaDE
 from jaxcluster.report import Training, write_report
-from jaxcluster.report.fitted import picture_shape
+from jaxcluster.report.html import picture_shape
 from jaxcluster.types import Status
 
 OPTIONS = {"title": "t", "config": {}, "scores": {}, "tsne": False}

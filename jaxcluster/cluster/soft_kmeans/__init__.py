@@ -24,9 +24,9 @@ from jaxcluster.cluster.soft_kmeans.fit import (
     soft_assign,
     soft_stats,
     soft_update,
+    straight_through,
 )
 from jaxcluster.core.memory import guard_functions
-from jaxcluster.ops.straight_through import straight_through
 
 __all__ = [
     "SoftKMeansState",

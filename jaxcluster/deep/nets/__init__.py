@@ -5,9 +5,16 @@ Layers compute in their ``dtype``; parameters and the outputs of networks are fl
 evaluation (``module.eval()``).
 """
 
-from jaxcluster.deep.nets.conv import ConvDecoder, ConvEncoder, ConvNet, as_image_shape, as_images, downsampled_size
+from jaxcluster.deep.nets.conv import (
+    ConvDecoder,
+    ConvEncoder,
+    ConvNet,
+    ResNet,
+    as_image_shape,
+    as_images,
+    downsampled_size,
+)
 from jaxcluster.deep.nets.dense import MLP, GaussianHead, Projector, VariationalEncoder, mirror
-from jaxcluster.deep.nets.resnet import ResNet
 
 __all__ = [
     "MLP",

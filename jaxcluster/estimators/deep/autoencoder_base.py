@@ -1,4 +1,4 @@
-"""Base class of methods that start from an autoencoder and k-means of its codes."""
+"""Base classes of methods that start from an autoencoder and k-means of its codes, with soft resets (BRB) or not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxcluster.core import validation
 from jaxcluster.deep import nets
 from jaxcluster.deep.autoencoder import LIKELIHOODS, Autoencoder, check_likelihood, latent_mean, pretrain_layers
 from jaxcluster.deep.inference import eval_copy, map_module
+from jaxcluster.deep.latent_kmeans import soft_reset
 from jaxcluster.deep.optimizers import adam
 from jaxcluster.deep.trainer import TrainResult, train
 from jaxcluster.deep.views import Masking, ShiftRotate
@@ -292,3 +293,62 @@ class AutoencoderClusterer(DeepEstimator):
         back = jax.eval_shape(lambda z: shown.decoder(z), code)
         if back.shape != one.shape:
             raise ValueError(f"the decoder gives rows of shape {back.shape}, but X has {rows.shape[1]} columns.")
+
+
+@dataclass(eq=False, repr=False)
+class ResettingClusterer(AutoencoderClusterer):
+    """Base of autoencoder methods with soft resets of the weights (BRB).
+
+    With a ``reset_interval`` phase 2 is a sequence of rounds. Before each round but the first the encoder's weights go
+    a part of the way back to fresh ones, k-means of the new codes gives new clusters, and the optimizer starts anew.
+
+    Args:
+        n_clusters, hidden, …: see `AutoencoderClusterer`.
+        reset_interval: epochs of a round, of which the last takes what is left of ``epochs`` too; None for no resets. A
+            round ends earlier by ``tol``.
+        reset_keep: part of the weights that a reset keeps, in [0, 1]. Fresh weights of an ``encoder`` that was passed
+            are those it was passed with.
+
+    Source: L. Miklautz et al., Breaking the reclustering barrier in centroid-based deep clustering, ICLR 2025.
+    """
+
+    _: KW_ONLY
+    reset_interval: int | None = None
+    reset_keep: float = 0.8
+
+    def _train(self, key, module, rows, class_codes, snapshots, phases, run, **options):
+        if self.reset_interval is None:
+            return super()._train(key, module, rows, class_codes, snapshots, phases, run, **options)
+        count = max(1, self.epochs // self.reset_interval)
+        history, trained = [], None
+        for number, round_key in enumerate(jax.random.split(key, count)):
+            reset_key, start_key, train_key = jax.random.split(round_key, 3)
+            if number:
+                module = self._reset(reset_key, start_key, module, rows, class_codes)
+            last = number == count - 1
+            epochs = self.epochs - number * self.reset_interval if last else self.reset_interval
+            module, _, trained = super()._train(
+                *(train_key, module, rows, class_codes, snapshots, phases, run),
+                epochs=epochs,
+                name=f"cluster-{number}",
+            )
+            history += trained.history
+            if trained.status == Status.NOT_FINITE:
+                break
+        assert trained is not None  # there is at least one round
+        return module, "cluster", trained._replace(history=tuple(history))
+
+    def _reset(self, reset_key, start_key, module, rows, class_codes):
+        autoencoder = nnx.clone(module.autoencoder)
+        fresh = self._networks(nnx.Rngs(reset_key), rows.shape[1])
+        autoencoder.encoder = soft_reset(autoencoder.encoder, fresh.encoder, keep=self.reset_keep)
+        codes = map_module(autoencoder, "encode", rows)
+        self._initial_clusters = self._start(start_key, codes, autoencoder, rows, class_codes)
+        return self._make(autoencoder, self._initial_clusters)
+
+    def _check_params(self, n, d):
+        super()._check_params(n, d)
+        if self.reset_interval is not None:
+            validation.check_count("reset_interval", self.reset_interval)
+        if checks.check_number("reset_keep", self.reset_keep, zero=True) > 1:
+            raise ValueError(f"reset_keep={self.reset_keep} must be at most 1.")

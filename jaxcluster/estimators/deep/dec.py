@@ -12,9 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from jaxcluster import deep
 from jaxcluster.cluster import kmeans, soft_kmeans
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
-from jaxcluster.estimators.deep.partial_labels import encode_classes
-from jaxcluster.estimators.deep.resets import ResettingClusterer
+from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer, ResettingClusterer
+from jaxcluster.estimators.deep.checks import encode_classes
 from jaxcluster.estimators.registry import register
 
 

@@ -11,8 +11,7 @@ from jaxcluster.deep.inference import map_module
 from jaxcluster.deep.latent_kmeans import LatentKMeans
 from jaxcluster.deep.trainer import TrainResult
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer
-from jaxcluster.estimators.deep.resets import ResettingClusterer
+from jaxcluster.estimators.deep.autoencoder_base import AutoencoderClusterer, ResettingClusterer
 from jaxcluster.estimators.registry import register
 from jaxcluster.types import Status
 

@@ -13,7 +13,7 @@ from jaxcluster.core.messages import warn
 from jaxcluster.deep.metric_learning import LOSSES
 from jaxcluster.deep.metric_learning import MetricEmbedding as Module
 from jaxcluster.estimators.deep import checks
-from jaxcluster.estimators.deep.partial_labels import encode_classes
+from jaxcluster.estimators.deep.checks import encode_classes
 from jaxcluster.estimators.deep.single_phase import AugmentationEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.losses.triplet import MINING
