@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import algorithms
 import hard_data
@@ -149,51 +149,96 @@ def _differentiated(loss):
     return value, gradients
 
 
-def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
-    """Every loss as a function of floating arrays, and the arrays; the code around it minds the switches itself."""
+class Arrays(NamedTuple):
+    """Arguments of the losses, with n samples, d features and k clusters.
+
+    Attributes:
+        z, other, third: (n, d) samples.
+        centers: (k, d).
+        labels: (n,) int32, one of them unknown.
+        assignments: (n, k) probabilities.
+        logits: (n, k).
+    """
+
+    z: jax.Array
+    other: jax.Array
+    third: jax.Array
+    centers: jax.Array
+    labels: np.ndarray
+    assignments: jax.Array
+    logits: jax.Array
+
+
+Loss = tuple[Callable[..., Any], tuple]
+"""A loss as a function of floating arrays, and the arrays; the code around it minds the switches itself."""
+
+
+def _losses() -> dict[str, Loss]:
+    """Every loss."""
+    arrays = _arrays()
+    return _losses_of_samples(arrays) | _losses_of_clusters(arrays) | _losses_of_networks(arrays)
+
+
+def _arrays(n: int = 8, d: int = 3, k: int = 4) -> Arrays:
     rng = np.random.default_rng(0)
-    n, d, k = 8, 3, 4
-    z, other, third = (jnp.asarray(rng.normal(size=(n, d)), jnp.float32) for _ in range(3))
+    samples = [jnp.asarray(rng.normal(size=(n, d)), jnp.float32) for _ in range(3)]
     centers = jnp.asarray(rng.normal(size=(k, d)), jnp.float32)
     labels = np.array([0, 1, 0, 1, 2, -1, 2, 0], np.int32)
-    same = np.array([True, False] * 4)
     assignments = jnp.asarray(rng.dirichlet(np.ones(k), n), jnp.float32)
-    logits = jnp.asarray(rng.normal(size=(n, k)), jnp.float32)
-    affinity = jnp.asarray(np.exp(-hard_data.squared_distances(z, z).astype(float)), jnp.float32)
-    log_weights = jnp.log(jnp.full((k,), 1 / k, jnp.float32))
-    variances = jnp.ones((k, d), jnp.float32)
-    key = jax.random.key(1)
-    vade = {"log_weights": log_weights, "means": centers, "log_variances": jnp.log(variances)}
-    found = {
+    return Arrays(*samples, centers, labels, assignments, jnp.asarray(rng.normal(size=(n, k)), jnp.float32))
+
+
+def _losses_of_samples(arrays: Arrays) -> dict[str, Loss]:
+    """Losses of pairs and triplets."""
+    z, other, third, labels = arrays.z, arrays.other, arrays.third, arrays.labels
+    same = np.array([True, False] * 4)
+    found: dict[str, Loss] = {
         "contrastive": (lambda a, b: losses.contrastive_loss(a, b, same), (z, other)),
         "triplet": (losses.triplet_loss, (z, other, third)),
         "nt_xent": (losses.nt_xent_loss, (z, other)),
         "supervised_contrastive": (lambda z: losses.supervised_contrastive_loss(z, labels), (z,)),
+    }
+    for mining in ("hard", "semi-hard", "all"):
+        found[f"mined_triplet {mining}"] = (partial(losses.mined_triplet_loss, labels=labels, mining=mining), (z,))
+    return found
+
+
+def _losses_of_clusters(arrays: Arrays) -> dict[str, Loss]:
+    """Losses of centers, mixtures and assignments."""
+    z, centers, assignments, logits = arrays.z, arrays.centers, arrays.assignments, arrays.logits
+    k, d = centers.shape
+    affinity = jnp.asarray(np.exp(-hard_data.squared_distances(z, z).astype(float)), jnp.float32)
+    weights, variances = jnp.full((k,), 1 / k, jnp.float32), jnp.ones((k, d), jnp.float32)
+    matrices = jnp.tile(jnp.eye(d, dtype=jnp.float32)[None, :, :], (k, 1, 1))
+    return {
         "kmeans": (losses.kmeans_loss, (z, centers)),
         "soft_kmeans": (partial(losses.soft_kmeans_loss, variance=0.7), (z, centers)),
         "soft_clustering": (losses.soft_clustering_loss, (z, centers, assignments)),
         "dec": (lambda z, c: losses.dec_loss(losses.student_t_assignments(z, c), assignments), (z, centers)),
         "target_distribution": (lambda q: jnp.sum(jnp.square(losses.target_distribution(q))), (assignments,)),
         "deep_clustering": (
-            lambda z, logits: losses.deep_clustering_loss(losses.kmeans_loss(z, centers), logits, labels).loss,
+            lambda z, logits: losses.deep_clustering_loss(losses.kmeans_loss(z, centers), logits, arrays.labels).loss,
             (z, logits),
         ),
         "mixture_nll diag": (
-            lambda z, c, v: losses.mixture_nll(z, jnp.exp(log_weights), c, v, covariance="diag"),
+            lambda z, c, v: losses.mixture_nll(z, weights, c, v, covariance="diag"),
             (z, centers, variances),
         ),
-        "mixture_nll full": (
-            lambda z, c: losses.mixture_nll(
-                z, jnp.exp(log_weights), c, jnp.tile(jnp.eye(d, dtype=jnp.float32)[None, :, :], (k, 1, 1))
-            ),
-            (z, centers),
-        ),
+        "mixture_nll full": (lambda z, c: losses.mixture_nll(z, weights, c, matrices), (z, centers)),
         "soft_ncut": (lambda q: losses.soft_ncut(q, affinity), (assignments,)),
         "swapped_prediction": (losses.swapped_prediction_loss, (logits, logits[::-1])),
         "swapped_prediction_from_assignments": (
             lambda a, b: losses.swapped_prediction_from_assignments([assignments, assignments[::-1]], [a, b]),
             (logits, logits[::-1]),
         ),
+    }
+
+
+def _losses_of_networks(arrays: Arrays) -> dict[str, Loss]:
+    """Losses of adversarial and variational networks."""
+    z, other, third, centers = arrays.z, arrays.other, arrays.third, arrays.centers
+    key = jax.random.key(1)
+    found: dict[str, Loss] = {
         "wasserstein_critic": (losses.wasserstein_critic_loss, (z[:, 0], other[:, 0])),
         "wasserstein_generator": (losses.wasserstein_generator_loss, (z[:, 0],)),
         "gradient_penalty": (
@@ -203,18 +248,18 @@ def _losses() -> dict[str, tuple[Callable[..., Any], tuple]]:
             (z, other),
         ),
         "noise_recovery": (losses.noise_recovery_loss, (z, other)),
-        "cluster_recovery": (lambda logits: losses.cluster_recovery_loss(np.maximum(labels, 0), logits), (logits,)),
+        "cluster_recovery": (
+            lambda logits: losses.cluster_recovery_loss(np.maximum(arrays.labels, 0), logits),
+            (arrays.logits,),
+        ),
     }
+    log_weights = jnp.log(jnp.full(len(centers), 1 / len(centers), jnp.float32))
+    prior = {"log_weights": log_weights, "means": centers, "log_variances": jnp.zeros_like(centers)}
     for likelihood in ("bernoulli", "gaussian"):
         found[f"vade {likelihood}"] = (
             lambda mean, log_variance, likelihood=likelihood: (
-                losses.vade_loss(jax.nn.sigmoid(z), z, mean, log_variance, z=mean, likelihood=likelihood, **vade).loss
+                losses.vade_loss(jax.nn.sigmoid(z), z, mean, log_variance, z=mean, likelihood=likelihood, **prior).loss
             ),
             (other, third),
-        )
-    for mining in ("hard", "semi-hard", "all"):
-        found[f"mined_triplet {mining}"] = (
-            lambda z, mining=mining: losses.mined_triplet_loss(z, labels, mining=mining),
-            (z,),
         )
     return found
