@@ -113,7 +113,8 @@ StopWords = Annotated[
     StopWord | None, option(help="Leave out the commonest words of texts; those of English are known.")
 ]
 MaxTerms = Annotated[
-    int | None, option(metavar="N", min=1, help="The most terms of texts, the commonest ones. All, unless given.")
+    int | None,
+    option(metavar="N", min=1, help="Maximum number of terms of texts: the commonest ones. All, unless given."),
 ]
 Truth = Annotated[
     str | None,
@@ -177,7 +178,7 @@ Labels = Annotated[
 ]
 Resume = Annotated[
     bool | None,
-    option("--resume", panel=OUTPUT, help="Go on from the checkpoints that the same command left when it stopped."),
+    option("--resume", panel=OUTPUT, help="Resume from the checkpoints that the same command wrote before it stopped."),
 ]
 TensorBoard = Annotated[
     Path | None,
@@ -188,7 +189,7 @@ Param = Annotated[
     option(
         metavar="NAME=VALUE",
         panel=METHOD,
-        help="Any other parameter; may be repeated. A wrong name is answered with all the right ones.",
+        help="Any other parameter; may be repeated. For a wrong name the error lists all the right ones.",
     ),
 ]
 Seed = Annotated[

@@ -336,7 +336,7 @@ def readable(dataset: Dataset) -> tuple[dict[str, np.ndarray], frozenset[str]]:
     """
     import numpy as np
 
-    from jaxcluster.report.profiles import readable_columns
+    from jaxcluster.report.readable import readable_columns
 
     if dataset.cells is not None:
         table = {name: np.array(dataset.cells.column(name).to_pylist()) for name in dataset.cells.column_names}

@@ -98,7 +98,7 @@ def sweep(
     source: Source,
     init: Annotated[str | None, opt.option(metavar="NAME", panel=opt.METHOD, help=f"Start, {AS_FIT}.")] = None,
     max_iter: Annotated[
-        int | None, opt.option(metavar="N", min=1, panel=opt.METHOD, help="The most steps of a run.")
+        int | None, opt.option(metavar="N", min=1, panel=opt.METHOD, help="Maximum number of steps of a run.")
     ] = None,
     tol: Annotated[float | None, opt.option(metavar="X", min=0, panel=opt.METHOD, help=f"Tolerance, {AS_FIT}.")] = None,
     metric: Annotated[
@@ -125,7 +125,11 @@ def sweep(
     ] = None,
     precision: Annotated[
         str | None,
-        opt.option(metavar="none|fast", panel=opt.METHOD, help="fast trades digits for speed on accelerators."),
+        opt.option(
+            metavar="none|fast",
+            panel=opt.METHOD,
+            help="fast: matrix products of less precision, faster on accelerators.",
+        ),
     ] = None,
     overwrite: opt.Overwrite = False,
     no_report: opt.NoReport = False,

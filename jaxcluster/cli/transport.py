@@ -27,8 +27,8 @@ RESULT, POTENTIALS, PLAN, CONFIG = "transport.json", "potentials.npz", "plan.npy
 
 FILES = {
     RESULT: "the costs, and how the iteration ended",
-    POTENTIALS: "what moving a row of X (f) and of Y (g) is worth: they make the plan",
-    PLAN: "how much goes from each row of X to each of Y",
+    POTENTIALS: "dual potentials of the rows of X (f) and of Y (g), which determine the plan",
+    PLAN: "the mass that goes from each row of X to each of Y",
     "plan.svg": "a picture of it",
     CONFIG: "all that is needed to run this again",
 }
@@ -70,29 +70,35 @@ class TransportResult(NamedTuple):
 @opt.gather("layout", dict, LAYOUT)
 def transport(
     x: Annotated[str, typer.Argument(metavar="X", show_default=False, help="The rows to move: as DATA of fit.")],
-    y: Annotated[str, typer.Argument(metavar="Y", show_default=False, help="Where to: rows with as many columns.")],
+    y: Annotated[
+        str, typer.Argument(metavar="Y", show_default=False, help="The rows to move them onto, with as many columns.")
+    ],
     *,
     epsilon: Annotated[
         float,
         typer.Option(
             metavar="E",
             show_default=False,
-            help="How much the plan may blur, in units of the cost; a hundredth of the mean cost is sharp.",
+            help="Entropic regularization, in units of the cost; a hundredth of the mean cost gives a sharp plan.",
         ),
     ],
     out: opt.Out,
-    cost: Annotated[Cost, typer.Option(help="What it costs to move a row.")] = Cost.sqeuclidean,
+    cost: Annotated[Cost, typer.Option(help="Cost of moving a row.")] = Cost.sqeuclidean,
     rho: Annotated[
         float | None,
         typer.Option(
-            metavar="R", show_default=False, help="Let mass appear and vanish at this price, in units of the cost."
+            metavar="R",
+            show_default=False,
+            help="Unbalanced transport: the price of mass that appears or vanishes, in units of the cost.",
         ),
     ] = None,
     divergence: Annotated[
         bool, typer.Option("--divergence", help="Sinkhorn's divergence too: 0 between equal sets, whatever E.")
     ] = False,
-    max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="The most rounds.")] = 5000,
-    tol: Annotated[float, typer.Option(metavar="T", min=0, help="How far sums may be off, as a share.")] = 1e-3,
+    max_iter: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of iterations.")] = 5000,
+    tol: Annotated[
+        float, typer.Option(metavar="T", min=0, help="Marginal error to stop at, as a fraction of the mass.")
+    ] = 1e-3,
     layout: dict[str, Any],
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -203,11 +209,11 @@ def _show(out: Console, result: TransportResult, folder: Path) -> None:
 
     numbers = _numbers(result)
     titles = {
-        "transport_cost": "cost of moving",
-        "regularized_cost": "the same with entropy",
+        "transport_cost": "transport cost",
+        "regularized_cost": "with the entropy",
         "divergence": "Sinkhorn's divergence",
-        "error": "sums off by, as a share",
-        "steps": "rounds",
+        "error": "marginal error, as a fraction",
+        "steps": "iterations",
     }
     rows = [(title, numbers[name]) for name, title in titles.items() if name in numbers]
     title = f"{len(result.x.x):,} rows of {result.x.name} onto {len(result.y.x):,} of {result.y.name}"
@@ -217,7 +223,9 @@ def _show(out: Console, result: TransportResult, folder: Path) -> None:
         if (folder / name).exists():
             say(out, f"  {name:15}{purpose}")
     if numbers["status"] == Status.MAX_STEPS.name:
-        complain("Warning", "the plan's sums are still off. Raise --max-iter, --tol or --epsilon.", "yellow")
+        complain(
+            "Warning", "the marginal error of the plan is above --tol. Raise --max-iter, --tol or --epsilon.", "yellow"
+        )
     elif numbers["status"] in (Status.PRECISION.name, Status.NOT_FINITE.name):
         complain("Error", "costs are too large beside --epsilon for the precision of the plan. Raise it.", "red")
         raise typer.Exit(1)

@@ -63,7 +63,7 @@ HOST_WORK = 1 << 24
 HOST_PRODUCTS = 1 << 7
 """Factor of `HOST_WORK` for squares by matrix products, which are that much faster than differences."""
 
-MASK = 1 << 24
+MAX_MASK_PAIRS = 1 << 24
 """Pairs of samples up to which the neighbor mask is stored; else it is computed on each use."""
 
 
@@ -204,7 +204,7 @@ def _check_weights(weights, n):
 
 def _prefers_host(space, queries):
     """True if the host finds the neighbors of so many queries sooner than a program for them compiles."""
-    by_products = space.power == 2 and space.x.shape[1] > HOST_PRODUCT_COLUMNS and space.n**2 <= MASK
+    by_products = space.power == 2 and space.x.shape[1] > HOST_PRODUCT_COLUMNS and space.n**2 <= MAX_MASK_PAIRS
     return space.x.size * queries <= HOST_WORK * (HOST_PRODUCTS if by_products else 1)
 
 
@@ -268,7 +268,7 @@ def _mask_neighborhoods(space, eps, *, stored=True):
         masks = _Masks(space.n, lambda index: neighbor_mask(space.x, index, query))
     else:
         masks = _Masks(space.n, lambda index: space.rows(index) <= eps)
-    if not stored or space.n**2 > MASK:
+    if not stored or space.n**2 > MAX_MASK_PAIRS:
         return masks
     mask = np.concatenate(list(masks.masks(np.arange(space.n))))
     return _Masks(space.n, mask.__getitem__)

@@ -58,14 +58,14 @@ BISECTIONS = 64
 MIN_WIDTH = 1e-3
 """Least width of a neighborhood relative to its mean distance, for neighbors at equal distances."""
 
-LARGE = 10_000
+LARGE_SAMPLES = 10_000
 """Samples from which 200 epochs are enough; 500 for fewer."""
 
 BATCH_EDGES = 4096
 """Edges of a step, at most; at most one for each two samples, since those of a sample are summed."""
 
 TRANSFORM_STEPS = 50
-"""Steps of the place of a new sample."""
+"""Gradient steps that place a new sample on the map."""
 
 TRANSFORM_NEGATIVES = 256
 """Samples of the map that repel a new sample."""
@@ -143,7 +143,7 @@ def fit(
         raise ValueError(f"n_samples={n} should be at least 2: one row has no neighbors.")
     validation.check_choice("init", init, INITS)
     used, negatives = min(validation.check_count("n_neighbors", n_neighbors), n - 1), _check_whole(negatives)
-    epochs = (500 if n < LARGE else 200) if epochs is None else validation.check_count("epochs", epochs)
+    epochs = (500 if n < LARGE_SAMPLES else 200) if epochs is None else validation.check_count("epochs", epochs)
     rate = jnp.float32(validation.check_positive("learning_rate", learning_rate))
     a, b = curve_parameters(min_dist, spread)
     graph = fuzzy_graph(*nearest_rows(as_metric_space(rows), used + 1))

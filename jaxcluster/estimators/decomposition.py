@@ -48,7 +48,7 @@ FEWER = "Take another svd_solver, or pass fewer columns."
 COVARIANCE_COLUMNS, COVARIANCE_ROWS = 1000, 10
 """Most columns, and least rows for each, for which "auto" takes the covariance matrix; scikit-learn's."""
 
-SMALL, MOST_COMPONENTS = 500, 0.8
+MAX_EXACT_SIZE, MOST_COMPONENTS = 500, 0.8
 """Largest side of rows of which "auto" takes all components, and the fraction of them from which it does; as above."""
 
 
@@ -187,7 +187,7 @@ class PCA(Decomposition):
             return "covariance_eigh"
         whole = isinstance(self.n_components, (int, np.integer))
         few = whole and 1 <= self.n_components < MOST_COMPONENTS * min(n, d)
-        return "randomized" if few and max(n, d) > SMALL else "full"
+        return "randomized" if few and max(n, d) > MAX_EXACT_SIZE else "full"
 
     def _wanted(self, n: int, d: int, solver: str) -> Any:
         """Number of components, the fraction that they explain, or "mle"."""

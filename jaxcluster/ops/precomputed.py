@@ -14,7 +14,7 @@ import scipy.sparse
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
 
-SYMMETRY = 1e-6
+MAX_ASYMMETRY = 1e-6
 """Largest relative difference of the two entries of a pair that counts as rounding."""
 
 TILE = 1 << 22
@@ -90,13 +90,13 @@ def uneven_pair(matrix: Any) -> tuple[int, int] | None:
     """
     if scipy.sparse.issparse(matrix):
         with np.errstate(invalid="ignore"):
-            uneven = scipy.sparse.coo_array(abs(matrix - matrix.T) > SYMMETRY * abs(matrix))
+            uneven = scipy.sparse.coo_array(abs(matrix - matrix.T) > MAX_ASYMMETRY * abs(matrix))
         return (int(uneven.coords[0][0]), int(uneven.coords[1][0])) if uneven.nnz else None
     for index in _tiles(len(matrix)):
         part, mirror = matrix[index], matrix[:, index].T
         with np.errstate(invalid="ignore"):
             # ∞ − ∞ is NaN: two infinite entries are equal by the second comparison.
-            uneven = ~(np.abs(part - mirror) <= SYMMETRY * np.abs(part)) & (part != mirror)
+            uneven = ~(np.abs(part - mirror) <= MAX_ASYMMETRY * np.abs(part)) & (part != mirror)
         if uneven.any():
             i, j = np.argwhere(uneven)[0]
             return int(index[i]), int(j)

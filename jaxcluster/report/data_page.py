@@ -28,7 +28,7 @@ DOMINANT_SHARE, MISSING_SHARE, REPEATED_SHARE = 0.5, 0.05, 0.05
 
 MOST_NAMES = 8
 
-MOST_CORRELATED, MAX_PAIRED, SAME = 12, 300, 0.99
+MOST_CORRELATED, MAX_PAIRED, EQUAL_CORRELATION = 12, 300, 0.99
 """Columns in the table of correlations, columns whose pairs are looked at, and the correlation of equal ones."""
 
 
@@ -119,7 +119,7 @@ def _equal_columns(x: np.ndarray, names: Sequence[str], run: ReportContext) -> l
         return []
     values = correlation(x)
     pairs = [(abs(values[i, j]), names[i], names[j]) for i, j in combinations(range(len(names)), 2)]
-    pairs = sorted((each for each in pairs if each[0] > SAME), reverse=True)[:MOST_NAMES]
+    pairs = sorted((each for each in pairs if each[0] > EQUAL_CORRELATION), reverse=True)[:MOST_NAMES]
     if not pairs:
         return []
     shown = listing([f"{one} and {other} ({value:.3f})" for value, one, other in pairs])

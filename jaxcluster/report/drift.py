@@ -28,7 +28,7 @@ from jaxcluster.report.page import page, section
 STABILITY_BINS = 10
 """Bins of the stability index of a column of numbers: the deciles of the fitted rows."""
 
-SMALL, LARGE = 0.1, 0.25
+STABLE_INDEX, UNSTABLE_INDEX = 0.1, 0.25
 """Stability indices below which a column is taken as unchanged, and above which as changed, after Siddiqi."""
 
 MAX_WORDS = 30
@@ -68,7 +68,7 @@ class ColumnDrift(NamedTuple):
     @property
     def drifts(self) -> bool:
         """True for an index that is large, and larger than chance explains."""
-        return bool(self.psi > max(LARGE, self.chance))
+        return bool(self.psi > max(UNSTABLE_INDEX, self.chance))
 
 
 def number_drift(name: str, fitted: np.ndarray, new: np.ndarray) -> ColumnDrift:
@@ -287,8 +287,8 @@ def _columns(rows: NewRows) -> str:
         "Bars are the fitted rows, the line is the new ones. Shift: difference of the means in standard deviations of "
         "the fitted rows. KS: statistic of Kolmogorov and Smirnov, the largest difference of the two distribution "
         "functions. PSI: population stability index, Σ (p − q)·log(p / q) over the deciles of the fitted rows, or over "
-        f"the words: below {SMALL} little has changed, above {LARGE} much (N. Siddiqi, Credit Risk Scorecards, 2006). "
-        "A change is pointed out where the index is larger than chance explains, too."
+        f"the words: below {STABLE_INDEX} little has changed, above {UNSTABLE_INDEX} much (N. Siddiqi, Credit "
+        "Risk Scorecards, 2006). A change is pointed out where the index is larger than chance explains, too."
     )
     if len(lines) < len(rows.columns):
         note += f" The {len(lines)} columns with the largest index of {len(rows.columns):,}."

@@ -25,7 +25,8 @@ from jaxcluster.estimators.input_tables import INPUT_STEPS
 from jaxcluster.plots.style import as_float
 from jaxcluster.report.context import ReportContext
 from jaxcluster.report.html import fitted_parts, report_html
-from jaxcluster.report.profiles import clustered_rows, profile, readable_columns
+from jaxcluster.report.profiles import clustered_rows, profile
+from jaxcluster.report.readable import readable_columns
 from jaxcluster.report.scores import explained, external_scores, internal_scores, silhouette_metric
 
 MAX_CELLS = 200_000_000

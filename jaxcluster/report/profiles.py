@@ -22,6 +22,7 @@ from jaxcluster.datasets.base import DataError
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.input_tables import term_weights
 from jaxcluster.ops.metric_space import unit_rows
+from jaxcluster.report.readable import Columns, names_of, readable_columns
 from jaxcluster.report.rules import Rule, fit_rules
 from jaxcluster.report.scores import silhouette_metric
 from jaxcluster.report.sparse_profiles import Term, sparse_columns, sparse_distances
@@ -185,32 +186,68 @@ def profile(
         ValueError: labels, names or a table of another number of rows; rows without a cluster at all.
     """
     labels = np.asarray(model.labels_ if labels is None else labels)
-    n = len(labels)
-    terms: list[list[Term]] | None = None
     X = term_weights(model, X) if isinstance(model, Estimator) else X
-    if table is None and is_sparse(X) and X.shape[0] == n and (labels >= 0).any():
-        names = columns if columns is not None else _names_of(model, X.shape[1])
-        (numbers, terms), words, dates = sparse_columns(X, names, labels), {}, frozenset()
-    else:
-        numbers, words, dates = readable_columns(model, X if table is None else table, columns)
-    lengths = {"X": np.shape(X)[0], "ids": n if ids is None else len(ids)}
-    lengths |= {f"column {name!r} of the table": len(column) for name, column in {**numbers, **words}.items()}
-    for name, length in lengths.items():
-        if length != n:
-            raise DataError(f"{name} has {length:,} rows for {n:,} labels: one each is needed. New rows need labels=.")
+    described, terms = _described(model, X, labels, table, columns)
+    _check_lengths(labels, X, ids, described)
     names = np.unique(labels[labels >= 0]).tolist()
     if not names:
         raise DataError("every row is noise: there is no cluster to profile.")
     silhouettes, distances = _silhouettes(model, X, labels), _distances(model, X, labels)
-    features = {**numbers, **_indicators(words)}
+    features = {**described.numbers, **_indicators(described.words)}
     depth = (2 if len(names) <= 3 else 3) if depth is None else depth
-    rules, accuracy = fit_rules(features, words, dates, labels, depth) if len(names) > 1 else ([], None)
+    several = len(names) > 1
+    rules, accuracy = fit_rules(features, described.words, described.dates, labels, depth) if several else ([], None)
+    rows = _RowChoice(labels, silhouettes, distances, _outlier_scores(model, len(labels)), ids, n_rows)
+    clusters = _cluster_profiles(names, labels, silhouettes, described, features, rules, terms, rows)
+    kept = silhouettes[np.isfinite(silhouettes)]
+    mean = float(kept.mean()) if kept.size else None
+    noise = int((labels < 0).sum())
+    return Profile(clusters, len(labels), noise, mean, depth if rules else 0, accuracy, sorted(described.dates))
+
+
+def _described(
+    model: Any, X: Any, labels: np.ndarray, table: Any, columns: Sequence[str] | None
+) -> tuple[Columns, list[list[Term]] | None]:
+    """Columns as a person reads them, and the terms of each cluster where the rows are sparse."""
+    if table is None and is_sparse(X) and X.shape[0] == len(labels) and (labels >= 0).any():
+        names = columns if columns is not None else names_of(model, X.shape[1])
+        numbers, terms = sparse_columns(X, names, labels)
+        return Columns(numbers, {}, frozenset()), terms
+    return readable_columns(model, X if table is None else table, columns), None
+
+
+def _check_lengths(labels: np.ndarray, X: Any, ids: Any, described: Columns) -> None:
+    """Raise DataError for rows, names or columns of another number than the labels."""
+    n = len(labels)
+    lengths = {"X": np.shape(X)[0], "ids": n if ids is None else len(ids)}
+    parts = {**described.numbers, **described.words}
+    lengths |= {f"column {name!r} of the table": len(column) for name, column in parts.items()}
+    for name, length in lengths.items():
+        if length != n:
+            raise DataError(f"{name} has {length:,} rows for {n:,} labels: one each is needed. New rows need labels=.")
+
+
+def _outlier_scores(model: Any, n: int) -> Any:
+    """(n_samples,) outlier scores of a fit, None for methods without any and for new rows."""
     scores = getattr(model, "outlier_scores_", None)
-    scores = scores if scores is not None and len(scores) == n else None
+    return scores if scores is not None and len(scores) == n else None
+
+
+def _cluster_profiles(
+    names: list[int],
+    labels: np.ndarray,
+    silhouettes: np.ndarray,
+    described: Columns,
+    features: Mapping[str, np.ndarray],
+    rules: list[Rule],
+    terms: list[list[Term]] | None,
+    rows: _RowChoice,
+) -> list[ClusterProfile]:
+    """The profile of each cluster, in the order of ``names``."""
     k = len(names)
     codes = np.where(labels < 0, k, np.searchsorted(names, labels))
     means = {each: _means(column, codes, k) for each, column in features.items()}
-    shares_of = {each: _word_shares(column, codes, k) for each, column in words.items()}
+    shares_of = {each: _word_shares(column, codes, k) for each, column in described.words.items()}
     clusters = []
     for j, name in enumerate(names):
         inside = labels == name
@@ -221,89 +258,17 @@ def profile(
                 size=int(inside.sum()),
                 share=float(inside.mean()),
                 silhouette=float(np.nanmean(own)) if np.isfinite(own).any() else None,
-                center={each: _finite(means[each].cluster[j]) for each in numbers},
+                center={each: _finite(means[each].cluster[j]) for each in described.numbers},
                 differences=_differences(means, j),
                 words={each: counted[j] for each, counted in shares_of.items()},
                 rules=sorted((rule for rule in rules if rule.label == name), key=lambda rule: -rule.own),
                 terms=[] if terms is None else terms[j],
-                typical=_rows(np.flatnonzero(inside), distances, ids, n_rows),
-                border=_rows(np.flatnonzero(inside & np.isfinite(silhouettes)), silhouettes, ids, n_rows),
-                outliers=_outliers(np.flatnonzero(inside), distances, scores, ids, n_rows),
+                typical=rows.typical(name),
+                border=rows.border(name),
+                outliers=rows.outliers(name),
             )
         )
-    kept = silhouettes[np.isfinite(silhouettes)]
-    mean = float(kept.mean()) if kept.size else None
-    return Profile(clusters, n, int((labels < 0).sum()), mean, depth if rules else 0, accuracy, sorted(dates))
-
-
-class Columns(NamedTuple):
-    """Columns of a table by kind.
-
-    Attributes:
-        numbers: float64 by name, NaN for missing cells; dates are days since 1970-01-01.
-        words: objects by name, None for missing cells.
-        dates: names of the numbers that are dates.
-    """
-
-    numbers: dict[str, np.ndarray]
-    words: dict[str, np.ndarray]
-    dates: frozenset[str]
-
-
-def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = None) -> Columns:
-    """Columns of a table of pandas, a mapping of columns, or an array.
-
-    Args:
-        model: fitted estimator, whose names and codes of columns an array has.
-        table: (n_samples, n_features).
-        columns: names of the columns of an array.
-
-    Raises:
-        ValueError: another number of names than columns.
-    """
-    if not isinstance(table, Mapping) and not hasattr(table, "columns"):
-        table = _named_array(model, np.asarray(table), columns)
-    named = table if isinstance(table, Mapping) else {str(name): table[name] for name in table.columns}
-    numbers, words, dates = {}, {}, set()
-    for name, column in named.items():
-        values = np.asarray(column)
-        if values.dtype.kind in "iuf":
-            numbers[name] = values.astype(np.float64)
-        elif values.dtype.kind == "M":
-            moments = values.astype("datetime64[ms]")
-            numbers[name] = np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 86_400_000)
-            dates.add(name)
-        elif values.dtype.kind == "b":
-            words[name] = np.where(values, "true", "false").astype(object)
-        else:
-            words[name] = np.array([None if _is_missing(cell) else str(cell) for cell in values], object)
-    return Columns(numbers, words, frozenset(dates))
-
-
-def _is_missing(cell: Any) -> bool:
-    """True for None, NaN and pandas' NA, which is equal to nothing."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
-
-
-def _names_of(model: Any, width: int) -> Sequence[str] | None:
-    """Names that a model knows of its columns: those of its fit, or the terms of texts."""
-    vectorizer = getattr(model, "input_vectorizer_", None)
-    known = getattr(model, "feature_names_in_", () if vectorizer is None else vectorizer.vocabulary)
-    return known if len(known) == width else None
-
-
-def _named_array(model: Any, x: np.ndarray, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
-    encoding, names = getattr(model, "input_encoding_", None), columns
-    if encoding is not None and x.shape[1] == len(encoding.features):
-        return encoding.decode(x)
-    if names is None:
-        names = _names_of(model, x.shape[1])
-        names = [f"column {j}" for j in range(x.shape[1])] if names is None else names
-    if len(names) != x.shape[1]:
-        raise DataError(f"{len(names)} names do not fit {x.shape[1]} columns: one each is needed.")
-    # Names may repeat in a file.
-    repeated = len(set(names)) < len(names)
-    return {f"{name} ({j})" if repeated else str(name): x[:, j] for j, name in enumerate(names)}
+    return clusters
 
 
 def _space(model: Any, X: Any) -> np.ndarray | None:
@@ -445,20 +410,47 @@ def _word_shares(column: np.ndarray, codes: np.ndarray, k: int) -> list[list[Sha
     ]
 
 
-def _rows(rows: np.ndarray, values: np.ndarray, ids: Any, most: int) -> list[Row]:
-    """The rows with the least values."""
-    rows = rows[np.isfinite(values[rows])]
-    chosen = rows[np.argsort(values[rows], kind="stable")[:most]]
-    names = [None] * len(chosen) if ids is None else np.asarray(ids)[chosen].tolist()
-    return [Row(*each) for each in zip(chosen.tolist(), names, values[chosen].tolist(), strict=True)]
+class _RowChoice(NamedTuple):
+    """Choice of the rows that stand for a cluster.
 
+    Attributes:
+        labels: (n_samples,) clusters.
+        silhouettes: (n_samples,) NaN where one is not defined.
+        distances: (n_samples,) to the mean of the cluster; NaN for noise.
+        scores: (n_samples,) outlier scores; None for the distances in their place.
+        ids: (n_samples,) names of the rows, or None.
+        most: rows of a kind.
+    """
 
-def _outliers(rows: np.ndarray, distances: np.ndarray, scores: Any, ids: Any, most: int) -> list[Row]:
-    """Rows above Tukey's upper fence of their cluster, the farthest first."""
-    values = distances if scores is None else np.asarray(scores, np.float64)
-    known = rows[np.isfinite(values[rows])]
-    if not len(known):
-        return []
-    first, third = np.quantile(values[known], [0.25, 0.75])
-    far = known[values[known] > third + OUTLIER_RANGES * (third - first)]
-    return [each._replace(value=-each.value) for each in _rows(far, -values, ids, most)]
+    labels: np.ndarray
+    silhouettes: np.ndarray
+    distances: np.ndarray
+    scores: Any
+    ids: Any
+    most: int
+
+    def typical(self, cluster: int) -> list[Row]:
+        """The rows nearest to the mean."""
+        return self._least(self.distances, self._rows_of(cluster, self.distances))
+
+    def border(self, cluster: int) -> list[Row]:
+        """The rows of the least silhouette."""
+        return self._least(self.silhouettes, self._rows_of(cluster, self.silhouettes))
+
+    def outliers(self, cluster: int) -> list[Row]:
+        """Rows above Tukey's upper fence, the farthest first."""
+        values = self.distances if self.scores is None else np.asarray(self.scores, np.float64)
+        known = self._rows_of(cluster, values)
+        if not len(known):
+            return []
+        first, third = np.quantile(values[known], [0.25, 0.75])
+        far = known[values[known] > third + OUTLIER_RANGES * (third - first)]
+        return [each._replace(value=-each.value) for each in self._least(-values, far)]
+
+    def _rows_of(self, cluster, values):
+        return np.flatnonzero((self.labels == cluster) & np.isfinite(values))
+
+    def _least(self, values, rows):
+        chosen = rows[np.argsort(values[rows], kind="stable")[: self.most]]
+        names = [None] * len(chosen) if self.ids is None else np.asarray(self.ids)[chosen].tolist()
+        return [Row(*each) for each in zip(chosen.tolist(), names, values[chosen].tolist(), strict=True)]

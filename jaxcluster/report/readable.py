@@ -13,15 +13,85 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxcluster.datasets.base import DataError
 from jaxcluster.plots.style import color_of, is_noise, sample_indices
 from jaxcluster.report import tables
-from jaxcluster.report.profiles import readable_columns
 
 if TYPE_CHECKING:
     from jaxcluster.report.context import ReportContext
 
 MAX_CHOICE_ROWS = 2_000
 """Rows from which the columns that differ most between clusters are chosen."""
+
+
+class Columns(NamedTuple):
+    """Columns of a table by kind.
+
+    Attributes:
+        numbers: float64 by name, NaN for missing cells; dates are days since 1970-01-01.
+        words: objects by name, None for missing cells.
+        dates: names of the numbers that are dates.
+    """
+
+    numbers: dict[str, np.ndarray]
+    words: dict[str, np.ndarray]
+    dates: frozenset[str]
+
+
+def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = None) -> Columns:
+    """Columns of a table of pandas, a mapping of columns, or an array.
+
+    Args:
+        model: fitted estimator, whose names and codes of columns an array has.
+        table: (n_samples, n_features).
+        columns: names of the columns of an array.
+
+    Raises:
+        ValueError: another number of names than columns.
+    """
+    if not isinstance(table, Mapping) and not hasattr(table, "columns"):
+        table = _named_array(model, np.asarray(table), columns)
+    named = table if isinstance(table, Mapping) else {str(name): table[name] for name in table.columns}
+    numbers, words, dates = {}, {}, set()
+    for name, column in named.items():
+        values = np.asarray(column)
+        if values.dtype.kind in "iuf":
+            numbers[name] = values.astype(np.float64)
+        elif values.dtype.kind == "M":
+            moments = values.astype("datetime64[ms]")
+            numbers[name] = np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 86_400_000)
+            dates.add(name)
+        elif values.dtype.kind == "b":
+            words[name] = np.where(values, "true", "false").astype(object)
+        else:
+            words[name] = np.array([None if _is_missing(cell) else str(cell) for cell in values], object)
+    return Columns(numbers, words, frozenset(dates))
+
+
+def _is_missing(cell: Any) -> bool:
+    """True for None, NaN and pandas' NA, which is equal to nothing."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def names_of(model: Any, width: int) -> Sequence[str] | None:
+    """Names that a model knows of its columns: those of its fit, or the terms of texts."""
+    vectorizer = getattr(model, "input_vectorizer_", None)
+    known = getattr(model, "feature_names_in_", () if vectorizer is None else vectorizer.vocabulary)
+    return known if len(known) == width else None
+
+
+def _named_array(model: Any, x: np.ndarray, columns: Sequence[str] | None) -> dict[str, np.ndarray]:
+    encoding, names = getattr(model, "input_encoding_", None), columns
+    if encoding is not None and x.shape[1] == len(encoding.features):
+        return encoding.decode(x)
+    if names is None:
+        names = names_of(model, x.shape[1])
+        names = [f"column {j}" for j in range(x.shape[1])] if names is None else names
+    if len(names) != x.shape[1]:
+        raise DataError(f"{len(names)} names do not fit {x.shape[1]} columns: one each is needed.")
+    # Names may repeat in a file.
+    repeated = len(set(names)) < len(names)
+    return {f"{name} ({j})" if repeated else str(name): x[:, j] for j, name in enumerate(names)}
 
 
 class Readable(NamedTuple):
@@ -113,7 +183,7 @@ def separation(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 MAX_COLUMNS, MAX_CLUSTERS, MAX_ROWS = 9, 20, 50_000
 """Columns that are drawn, those in which the clusters differ most; clusters, the largest; and rows that are counted."""
 
-REACH = 1.5
+WHISKER_RANGES = 1.5
 """Quartile ranges from the box that a whisker reaches at most."""
 
 
@@ -135,7 +205,9 @@ def box_of(values: np.ndarray) -> Box:
     Box(low=0.0, first=1.25, median=2.5, third=3.75, high=4.0, outside=1)
     """
     first, median, third = np.quantile(values, [0.25, 0.5, 0.75])
-    inside = values[(values >= first - REACH * (third - first)) & (values <= third + REACH * (third - first))]
+    inside = values[
+        (values >= first - WHISKER_RANGES * (third - first)) & (values <= third + WHISKER_RANGES * (third - first))
+    ]
     ends = (inside.min(), inside.max()) if len(inside) else (first, third)
     low, high = float(min(ends[0], first)), float(max(ends[1], third))
     return Box(low, float(first), float(median), float(third), high, len(values) - len(inside))
@@ -158,7 +230,7 @@ def box_plots(run: ReportContext) -> str:
     few = f", of the {len(shown)} largest clusters" if len(shown) < len(clusters) else ""
     caption = (
         f"Box plots, in the data's units{few}: the middle half of the rows, their median, and whiskers of at most "
-        f"{REACH} times the box."
+        f"{WHISKER_RANGES} times the box."
     )
     return f'<p class="note">{caption}</p><div class="boxes">{cards}</div>'
 

@@ -159,7 +159,7 @@ def test_rows_are_moved(data, flowers, tmp_path):
     np.testing.assert_allclose(np.load(out / "potentials.npz")["g"], expected.g, atol=1e-5)
     assert read_json(out / "config.json")["parameters"]["cost"] == "euclidean"
     assert (out / "plan.svg").read_text().count("<path") > 50
-    for word in ("cost of moving", "Sinkhorn's divergence", "plan.npy"):
+    for word in ("transport cost", "Sinkhorn's divergence", "plan.npy"):
         assert word in result.stdout
 
 
@@ -182,7 +182,7 @@ def test_transports_that_make_no_sense(tmp_path, words, message):
 def test_an_end_before_the_sums_are_right_is_told(data, tmp_path):
     words = ("--epsilon", 0.01, "--max-iter", 2, "--quiet", "--out", tmp_path / "run")
     result = call("transport", data / "flowers.npy", data / "flowers.npy", *words)
-    assert result.stderr.startswith("Warning: the plan's sums are still off. Raise --max-iter")
+    assert result.stderr.startswith("Warning: the marginal error of the plan is above --tol. Raise --max-iter")
 
 
 def test_pairs_are_two_columns_of_row_numbers(data, tmp_path):

@@ -36,7 +36,7 @@ from all others and has no border."""
 
 MAX_STEP_WIDTHS = 4
 """Radius of the trust region: largest change of a dual variable in one step, in border widths, beyond which the linear
-model knows nothing."""
+model does not hold."""
 
 CG_TOLERANCE = 1e-3
 """Relative residual at which conjugate gradients stop: the linear model is no nearer to the truth itself."""

@@ -103,45 +103,30 @@ def fit(
     check_own_mesh(mesh, x)
     x, finite, labels = _check_input(x, metric)
     scaled = scaled_space(x, function, p)
-    space = scaled.space
-    min_samples = min_cluster_size if min_samples is None else min_samples
-    _check_rows(space.n, min_samples)
+    n, min_samples = scaled.space.n, min_cluster_size if min_samples is None else min_samples
+    _check_rows(n, min_samples)
     by_edges = isinstance(metric, str) and metric in EDGE_LINKAGE_METRICS
     tree, core = _spanning_tree(scaled, min_samples, alpha, 1.0 if by_edges else alpha, mesh)
-    _check_connected(
-        tree.weights, core, x, unknown=metric == "precomputed" or callable(metric), min_samples=min_samples
-    )
+    unknown = metric == "precomputed" or callable(metric)
+    _check_connected(tree.weights, core, x, unknown=unknown, min_samples=min_samples)
     merges = single_linkage(tree, prim_order=not by_edges)
     condensed = condense(merges, min_cluster_size)
-    selected = select_clusters(
-        condensed,
-        cluster_selection_method,
-        epsilon=cluster_selection_epsilon,
-        max_cluster_size=max_cluster_size,
-        allow_single_cluster=allow_single_cluster,
-    )
+    bounds = {"max_cluster_size": max_cluster_size, "allow_single_cluster": allow_single_cluster}
+    selected = select_clusters(condensed, cluster_selection_method, epsilon=cluster_selection_epsilon, **bounds)
     threshold = root_lambda_threshold(condensed, selected, cluster_selection_epsilon)
+    labels[finite] = _labels(condensed, selected, threshold)
+    of_tree = (tree, merges, condensed, selected + n, labels, finite, core, threshold)
+    of_metric = (x, metric, dict(metric_params or {}), float(p), float(alpha), min_samples)
+    empty = jnp.zeros((0,), jnp.float32)
+    state = HDBSCANState(*of_tree, *of_metric)
+    return Fit(state, jax.device_put(labels), jnp.int32(n - 1), jnp.int32(Status.CONVERGED), empty)
+
+
+def _labels(condensed, selected, threshold):
+    """Labels (n,) of the finite samples: of the selected cluster at or above the one that a sample falls out of."""
     clusters, lambdas = condensed.row_exits()
     label_of = cluster_to_label(condensed, selected)
-    labels[finite] = apply_root_threshold(label_of[clusters], lambdas, selected, threshold)
-    state = HDBSCANState(
-        tree=tree,
-        merges=merges,
-        condensed=condensed,
-        selected=selected + space.n,
-        labels=labels,
-        finite=finite,
-        core=core,
-        root_threshold=threshold,
-        x=x,
-        metric=metric,
-        params=dict(metric_params or {}),
-        p=float(p),
-        alpha=float(alpha),
-        min_samples=min_samples,
-    )
-    empty = jnp.zeros((0,), jnp.float32)
-    return Fit(state, jax.device_put(labels), jnp.int32(space.n - 1), jnp.int32(Status.CONVERGED), empty)
+    return apply_root_threshold(label_of[clusters], lambdas, selected, threshold)
 
 
 def _check_input(x, metric):

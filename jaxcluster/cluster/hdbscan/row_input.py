@@ -14,7 +14,7 @@ from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.metric_space import DistanceOracle, MetricSpace, as_metric_space, concrete_rows
 
-SAMPLE = 1024
+SAMPLE_ROWS = 1024
 """Number of sampled rows for the typical distance from their median."""
 
 PLAIN_EXPONENTS = 20
@@ -131,7 +131,7 @@ def scaled_space(x: Any, metric: str | Callable, p: float, *, exponent: int | No
 
 def _typical_exponent(x):
     """Exponent of the median distance of sampled rows from their median; 0 within `PLAIN_EXPONENTS`."""
-    some = x[:: -(-len(x) // SAMPLE)]
+    some = x[:: -(-len(x) // SAMPLE_ROWS)]
     with np.errstate(over="ignore"):
         lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
     size = np.median(lengths) or lengths.max()

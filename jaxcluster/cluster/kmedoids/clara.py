@@ -53,7 +53,7 @@ from jaxcluster.types import Fit, KeyArray, Points, Status
 MIN_SAMPLE = (40, 2)
 """Least number of rows of a sample, and more for each cluster, as in the source."""
 
-SAMPLE = (80, 4)
+DEFAULT_SAMPLE = (80, 4)
 """Default number: twice the source's, still fast, and nearer to the optimum."""
 
 
@@ -246,7 +246,7 @@ def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
 def sample_rows(sample_size: int | None, k: int, n: int) -> int:
     """Number of rows of a sample, possibly above n; raises ValueError for fewer than the source recommends."""
     if sample_size is None:
-        return SAMPLE[0] + SAMPLE[1] * k
+        return DEFAULT_SAMPLE[0] + DEFAULT_SAMPLE[1] * k
     size, least = validation.check_count("sample_size", sample_size), min(n, MIN_SAMPLE[0] + MIN_SAMPLE[1] * k)
     if size < least:
         raise ValueError(f"sample_size={size} must be at least {least} for k={k} clusters of {n} rows.")

@@ -26,7 +26,7 @@ from jaxcluster.ops.precomputed import check_distances
 from jaxcluster.ops.sparse_distance import distances_to_all
 from jaxcluster.types import Array, Float, Int, Published
 
-COPIES, PRECOMPUTED_COPIES = 1.2, 3
+PEAK_MATRICES, PRECOMPUTED_PEAK_MATRICES = 1.2, 3
 """Peak memory of a fit in matrices of all pairs, measured: with computed and with precomputed distances."""
 
 PRECOMPUTED = "precomputed"
@@ -35,7 +35,7 @@ PRECOMPUTED = "precomputed"
 BUDGET = 1 << 19
 """Distances of one tile: they stay in a core's cache while their rounding is checked."""
 
-SAMPLE = 64
+SAMPLE_ROWS = 64
 """Number of sampled rows for the typical distance."""
 
 UNSCALED_EXPONENTS = 20
@@ -53,7 +53,7 @@ def distance_degree(metric: str | Callable) -> int:
 def check_memory(n: int, table: int, dtype: np.dtype, *, precomputed: bool) -> None:
     """Raise MemoryError if the distances of n rows, in a matrix of ``table`` rows, do not fit."""
     memory.check(
-        (PRECOMPUTED_COPIES if precomputed else COPIES) * table**2 * np.dtype(dtype).itemsize,
+        (PRECOMPUTED_PEAK_MATRICES if precomputed else PEAK_MATRICES) * table**2 * np.dtype(dtype).itemsize,
         f"the distances of all pairs of {n:,} rows",
         "Use kmedoids.clara (method='clara' of the estimator), which takes samples of the rows, or pass fewer rows.",
     )
@@ -142,7 +142,7 @@ def host_matrix(rows_of: Callable[[np.ndarray], np.ndarray], n: int, size: int, 
         (size, size) distances times 2^exponent, and the exponent that brings the median of a sample near 1: in another
         unit the distances, or their sums, could leave the range of float32.
     """
-    sample = rows_of(np.arange(SAMPLE) * n // SAMPLE if n > SAMPLE else np.arange(n))
+    sample = rows_of(np.arange(SAMPLE_ROWS) * n // SAMPLE_ROWS if n > SAMPLE_ROWS else np.arange(n))
     positive = np.sort(sample[sample > 0])
     typical = -int(np.frexp(positive[len(positive) // 2])[1]) if positive.size else 0
     exponent = 0 if abs(typical) <= UNSCALED_EXPONENTS else typical

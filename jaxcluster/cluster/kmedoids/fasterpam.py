@@ -39,7 +39,7 @@ ROUNDING_FACTOR = 16
 """Least gain of a swap, in units of roundoff of the sum: rounding alone could make swaps cycle."""
 
 MAX_SWAPS = 2**31 - 1
-"""Limit of a search that its rounds limit."""
+"""Bound on the swaps of a search, beyond any: the number of rounds ends it first."""
 
 INITS = ("build", "random")
 """Initializations of the medoids."""
