@@ -34,9 +34,7 @@ def report(
     from jaxcluster.cli.fit_pipeline import FitResult, draw_report
     from jaxcluster.cli.runtime import start
 
-    saved = runs.find_run(run)
-    if not saved.config:
-        raise UserError(f"{run} holds a model and no run: there is nothing to report of. Name a folder of fit.")
+    saved = _find_run(run, "there is nothing to report of")
     start()
     with console.stages(quiet) as stage:
         estimator, rows = load_run(stage, run, saved)
@@ -47,6 +45,14 @@ def report(
         draw_report(stage, saved.model.parent, result, saved.config)
     if (saved.model.parent / runs.REPORT).exists():
         console.say(console.stdout(quiet), f"Written to {saved.model.parent / runs.REPORT}.", "bold")
+
+
+def _find_run(run: Path, lacks: str) -> runs.SavedRun:
+    """The run in a folder; refused, with what is missing, if it holds a model alone."""
+    saved = runs.find_run(run)
+    if not saved.config:
+        raise UserError(f"{run} holds a model and no run: {lacks}. Name a folder of fit.")
+    return saved
 
 
 def load_run(stage: Stages, run: Path, saved: runs.SavedRun) -> tuple[Any, Rows]:
@@ -107,9 +113,7 @@ def profile(
     from jaxcluster.cli.output_dir import claimed_file, write_json
     from jaxcluster.cli.runtime import start
 
-    saved = runs.find_run(run)
-    if not saved.config:
-        raise UserError(f"{run} holds a model and no run: its rows are not known. Name a folder of fit.")
+    saved = _find_run(run, "its rows are not known")
     start()
     place = nullcontext() if json is None else claimed_file(json, overwrite=overwrite)
     with place as claim, console.stages(quiet) as stage:

@@ -15,13 +15,13 @@ import numpy as np
 
 from jaxcluster.cluster.lloyd import inertia_of, mean_variance
 from jaxcluster.cluster.precision import unresolved_about_means
-from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, seed_centers
+from jaxcluster.cluster.seeding import FROM_CENTERS, CenterConstraints, check_centers, seed_centers
 from jaxcluster.core import memory, signals, validation
 from jaxcluster.core.iterate import history_capacity, status_with
 from jaxcluster.core.preparation import Prepared
 from jaxcluster.ops.cluster_sums import cluster_sums
 from jaxcluster.ops.distance import DIFFERENCE_COLUMNS, refined_sqeuclidean, sqeuclidean, squared_norms
-from jaxcluster.types import Array, Bool, Float, Int, KeyArray, Status
+from jaxcluster.types import Array, Bool, Fit, Float, Int, KeyArray, Status
 
 Assign = Callable[[Any, Any], tuple[np.ndarray, Any]]
 """(centers, warm start of the last assignment, None at first) -> (n,) labels, warm start of the next assignment.
@@ -30,6 +30,26 @@ It calls `signals.check_stopped` where it may take long."""
 
 COST_BYTES = 40
 """Bytes for each sample and cluster at the peak of an assignment (measured)."""
+
+
+class HostProblem(NamedTuple):
+    """Checked arguments of a fit.
+
+    Attributes:
+        key: random key of the initialization.
+        x: (n, d) concrete samples.
+        k: number of clusters.
+        init: name of the initialization.
+        constraints: the centers of the caller, if it has any.
+        runs: number of runs.
+    """
+
+    key: KeyArray
+    x: Any
+    k: int
+    init: str
+    constraints: CenterConstraints
+    runs: int
 
 
 class HostLloydState(NamedTuple):
@@ -85,17 +105,47 @@ def run_lloyd(
     return best, jnp.int32(Status.MAX_STEPS if best.residual > limit else Status.CONVERGED)
 
 
-def initial_centers(
-    key: KeyArray, prepared: Prepared, k: int, name: str, constraints: CenterConstraints, runs: int
-) -> list[Float[Array, "k d"]]:
+def check_problem(
+    key: Any, x: Any, k: Any, *, init: Any, n_init: Any, tol: Any, max_steps: Any, weights: Any = None
+) -> HostProblem:
+    """Checked arguments of a fit; traced ones, weights among them, are refused."""
+    key = validation.check_key(key)
+    refuse_traced(key, x, weights, init, tol, max_steps)
+    x = validation.check_matrix(x)
+    k = validation.check_clusters(k, x.shape[0])
+    validation.check_positive("tol", tol, zero=True)
+    validation.check_positive("max_steps", max_steps)
+    name, constraints = check_centers(init, None, None, k, x.shape[1])
+    return HostProblem(key, x, k, name, constraints, validation.check_count("n_init", n_init))
+
+
+def initial_centers(prepared: Prepared, problem: HostProblem) -> list[Float[Array, "k d"]]:
     """Initial centers of each run, in the frame of the samples; one run from centers of the caller."""
-    if name == FROM_CENTERS:
-        return [constraints.enter(prepared.frame).initial]
-    keys = [key] if runs == 1 else jax.random.split(key, runs)
-    return [_seed(each, prepared.points, k, init=name) for each in keys]
+    if problem.init == FROM_CENTERS:
+        return [problem.constraints.enter(prepared.frame).initial]
+    keys = [problem.key] if problem.runs == 1 else jax.random.split(problem.key, problem.runs)
+    return [_seed(each, prepared.points, problem.k, init=problem.init) for each in keys]
 
 
-def padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
+def fit_of(
+    state: Any, run: HostLloydState, status: Int[Array, ""], weight: np.ndarray, max_steps: Any, offset: float = 0.0
+) -> Fit:
+    """The fit in the frame of the samples.
+
+    Args:
+        state: of the method.
+        run: the best one.
+        status: of the runs. Clusters without weight, or an inertia that is not finite, take its place.
+        weight: (k,) of the clusters.
+        max_steps: capacity of the history.
+        offset: added to its inertias.
+    """
+    status = status_with(status, objective=state.inertia, incomplete=bool((weight <= 0).any()))
+    history = _padded_history(run, max_steps, offset)
+    return Fit(state, jax.device_put(run.labels), jnp.int32(len(run.history)), status, history)
+
+
+def _padded_history(run: HostLloydState, max_steps: Any, offset: float = 0.0) -> Float[Array, " capacity"]:
     """Inertia after each step in the frame, plus ``offset``; 0 after the last step."""
     history = np.zeros(history_capacity(max_steps), run.centers.dtype)
     history[: len(run.history)] = np.add(run.history, offset)
@@ -107,11 +157,6 @@ def unresolved_of(prepared: Prepared, run: HostLloydState) -> Bool[Array, " n"] 
     if not prepared.narrowed:
         return None
     return unresolved_about_means(prepared.points, run.centers, _padded(run.labels, prepared))
-
-
-def final_status(status: Int[Array, ""], inertia: Float[Array, ""], weight: np.ndarray) -> Int[Array, ""]:
-    """``status``, or EMPTY_CLUSTERS or NOT_FINITE where the finished fit has clusters without weight or no inertia."""
-    return status_with(status, objective=inertia, incomplete=bool((weight <= 0).any()))
 
 
 def check_costs(n: int, k: int) -> None:

@@ -18,16 +18,15 @@ from jaxcluster.cluster.balanced.dual_newton import check_sizes
 from jaxcluster.cluster.balanced.shortest_paths import solve_assignment
 from jaxcluster.cluster.lloyd_host import (
     check_costs,
-    final_status,
+    check_problem,
+    fit_of,
     initial_centers,
-    padded_history,
     refuse_traced,
     run_lloyd,
     squared_distances,
     unresolved_of,
 )
 from jaxcluster.cluster.precision import with_precision_status
-from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
@@ -112,15 +111,9 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = validation.check_key(key)
-    refuse_traced(key, x, init, tol, max_steps)
-    x = validation.check_matrix(x)
-    k = validation.check_clusters(k, x.shape[0])
+    problem = check_problem(key, x, k, init=init, n_init=n_init, tol=tol, max_steps=max_steps)
+    x, k = problem.x, problem.k
     bounds = check_sizes(size_min, size_max, x.shape[0], k)
-    validation.check_positive("tol", tol, zero=True)
-    validation.check_positive("max_steps", max_steps)
-    name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = validation.check_count("n_init", n_init)
     # Before anything of that size is allocated.
     check_costs(x.shape[0], k)
     prepared = prepare(x)
@@ -129,15 +122,11 @@ def fit_framed(
         # The dual variables of the last assignment are a warm start: centers have moved little.
         return solve_assignment(squared_distances(prepared, centers), bounds, np.zeros(k) if duals is None else duals)
 
-    starts = initial_centers(key, prepared, k, name, constraints, runs)
-    best, status = run_lloyd(prepared, assign, starts, tol=tol, max_steps=max_steps)
+    best, status = run_lloyd(prepared, assign, initial_centers(prepared, problem), tol=tol, max_steps=max_steps)
     sizes = np.bincount(best.labels, minlength=k).astype(np.int32)
     inertia, residual = jnp.asarray(best.inertia, best.centers.dtype), jnp.asarray(best.residual, best.centers.dtype)
     state = BalancedState(best.centers, inertia, jax.device_put(sizes), residual)
-    status = final_status(status, inertia, sizes)
-    labels, steps = jax.device_put(best.labels), jnp.int32(len(best.history))
-    fitted = Fit(state, labels, steps, status, padded_history(best, max_steps))
-    fitted = finalize(fitted, prepared, BalancedState.leave, length=2)
+    fitted = finalize(fit_of(state, best, status, sizes, max_steps), prepared, BalancedState.leave, length=2)
     unresolved = unresolved_of(prepared, best)
     return with_precision_status(fitted, x, prepared.frame, unresolved, nearest=False), prepared.frame
 

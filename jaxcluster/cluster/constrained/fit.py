@@ -19,16 +19,14 @@ from jaxcluster.cluster.constrained.branch_and_bound import Component, conflict_
 from jaxcluster.cluster.constrained.constraints import group_samples
 from jaxcluster.cluster.lloyd_host import (
     check_costs,
-    final_status,
+    check_problem,
+    fit_of,
     initial_centers,
-    padded_history,
-    refuse_traced,
     run_lloyd,
     squared_distances,
     unresolved_of,
 )
 from jaxcluster.cluster.precision import with_precision_status
-from jaxcluster.cluster.seeding import check_centers
 from jaxcluster.core import signals, validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.preparation import finalize, prepare
@@ -132,17 +130,10 @@ def fit_framed(
     Returns:
         The fit, and the frame in which it was computed.
     """
-    key = validation.check_key(key)
-    refuse_traced(key, x, weights, init, tol, max_steps)
-    x = validation.check_matrix(x)
-    n = x.shape[0]
-    k = validation.check_clusters(k, n)
-    validation.check_positive("tol", tol, zero=True)
-    validation.check_positive("max_steps", max_steps)
-    name, constraints = check_centers(init, None, None, k, x.shape[1])
-    runs = validation.check_count("n_init", n_init)
+    options = {"init": init, "n_init": n_init, "tol": tol, "max_steps": max_steps}
+    problem = check_problem(key, x, k, weights=weights, **options)
+    x, k, n = np.asarray(problem.x), problem.k, problem.x.shape[0]
     weights = np.ones(n) if weights is None else validation.check_weights(weights, n).astype(np.float64)
-    x = np.asarray(x)
     validation.check_finite(x)
     groups = group_samples(must_link, cannot_link, n)
     count = len(groups.first)
@@ -159,16 +150,15 @@ def fit_framed(
         labels = _labels(squared_distances(prepared, centers), scaled, components, prev)
         return labels, labels
 
-    starts = initial_centers(key, prepared, k, name, constraints, runs)
-    best, status = run_lloyd(prepared, assign, starts, tol=tol, max_steps=max_steps)
+    best, status = run_lloyd(prepared, assign, initial_centers(prepared, problem), tol=tol, max_steps=max_steps)
     weight = np.bincount(best.labels, scaled, k)
     dtype = best.centers.dtype
     # The scatter about the means of the groups is the constant that the contraction left out.
     inertia, residual = jnp.asarray(best.inertia + scatter, dtype), jnp.asarray(best.residual, dtype)
     state = ConstrainedState(best.centers, inertia, weight.astype(dtype), residual)
-    status, history = final_status(status, inertia, weight), padded_history(best, max_steps, scatter)
-    fitted = Fit(state, jax.device_put(best.labels), jnp.int32(len(best.history)), status, history)
-    fitted = finalize(fitted, prepared, ConstrainedState.leave, length=2, weight=1)
+    fitted = finalize(
+        fit_of(state, best, status, weight, max_steps, scatter), prepared, ConstrainedState.leave, length=2, weight=1
+    )
     fitted = with_precision_status(fitted, means, prepared.frame, unresolved_of(prepared, best), nearest=False)
     return fitted._replace(labels=jax.device_put(best.labels[groups.of_row])), prepared.frame
 
