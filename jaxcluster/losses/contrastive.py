@@ -88,8 +88,10 @@ def nt_xent_loss(a: Any, b: Any, *, temperature: Any = 0.5) -> Float[Array, ""]:
     n = a.shape[0]
     views = normalize(jnp.concatenate([a, b]))
     logits = inner_products(views, views) / temperature
+    # −inf leaves a view out of its own denominator, and its gradient there is exactly 0.
     logits = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
     index = jnp.arange(2 * n, dtype=jnp.int32)
+    # Rows i and n + i are the two views of a sample: a shift by n modulo 2n pairs them both ways.
     positive = logits[index, (index + n) % (2 * n)]
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - positive)
 

@@ -144,7 +144,9 @@ def deep_clustering_loss(
     logits = as_logits(logits)
     labels = as_labels(labels, *logits.shape)
     known = labels >= 0
+    # Masked before the softmax: masked behind it, NaN in rows without a label would reach the gradient as 0 · NaN.
     log_probs = jax.nn.log_softmax(mask_rows(known, logits), axis=1)
+    # An unknown label takes any position, as its term is masked in the mean.
     log_likelihood = jnp.take_along_axis(log_probs, jnp.where(known, labels, 0)[:, None], axis=1)[:, 0]
     classification = reduce(-log_likelihood, mask=known)
     clustering, classification = promote(clustering.astype(float_dtype(clustering.dtype)), classification)

@@ -55,6 +55,7 @@ def kmeans_loss(x: Any, centers: Any, *, weights: Any = None, reduction: str = "
     x = zero_unweighted(x, weights)
     constant_x, constant_centers = jax.lax.stop_gradient((x, centers))
     frame = frame_of(constant_centers)
+    # The loss is piecewise quadratic: its gradient is that of a piece, so the search for the labels has none.
     labels, _ = nearest(frame.enter(constant_x), frame.enter(constant_centers))
     return reduce(distances_to_assigned(x, centers, labels), reduction, weights=weights)
 
@@ -82,6 +83,8 @@ def soft_kmeans_loss(
     weights = as_weights(weights, x.shape[0])
     x = zero_unweighted(x, weights)
     nearest_center, excess = _excess_over_nearest(x, centers)
+    # Of the excess, the least of which is 0: its sum of exponentials is at least 1, where exp(−‖x − μ‖²/2σ²) of a far
+    # sample is 0 for all centers, and its logarithm infinite.
     energy, _ = soft_assign(excess.T, jnp.asarray(variance, x.dtype))
     return reduce(jnp.sum(jnp.square(x - nearest_center), axis=1) + energy, reduction, weights=weights)
 
@@ -112,6 +115,7 @@ def soft_clustering_loss(
     temperature = as_positive("temperature", temperature, z.dtype)
     weights = as_weights(weights, n)
     target = jax.lax.stop_gradient(zero_unweighted(target, weights))
+    # A softmax does not change when its logits are shifted: the excess keeps digits that distances of far samples lose.
     _, excess = _excess_over_nearest(zero_unweighted(z, weights), centers)
     log_r = jax.nn.log_softmax(-excess / temperature, axis=1)
     return reduce(jnp.sum(xlogy(target, target) - target * log_r, axis=1), reduction, weights=weights)

@@ -57,6 +57,7 @@ def multi_similarity_pairs(
     batch = batch_pairs(z, labels, reference, reference_labels, unit=True)
     similarity = jax.lax.stop_gradient(inner_products(batch.z, batch.reference))
     epsilon = as_positive("epsilon", epsilon, similarity.dtype, zero=True)
+    # ∓inf for an anchor without negatives, or without positives: no comparison with it is true.
     nearest = jnp.max(jnp.where(batch.negative, similarity, -jnp.inf), axis=1, keepdims=True)
     farthest = jnp.min(jnp.where(batch.positive, similarity, jnp.inf), axis=1, keepdims=True)
     positive = batch.positive & (similarity - epsilon < nearest)
@@ -198,6 +199,7 @@ def class_batches(key: KeyArray, labels: Any, batch_size: int, *, per_class: int
             f"{classes.size}. Lower batch_size, or raise per_class."
         )
     members = {code: np.flatnonzero(codes == code) for code in classes}
+    # NumPy draws on the host: 128 bits of the key are its whole seed, so that the batches depend on the key alone.
     rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), "uint32")))
     batches = [
         np.concatenate(

@@ -95,6 +95,7 @@ def mixture_nll(
     if covariance == "tied":
         covariances = covariances[None]
     row_weights = as_weights(row_weights, x.shape[0])
+    # Bound, collapse mask and residual belong to a fit: no density depends on them.
     zero = jnp.zeros((), means.dtype)
     state = gmm.GMMState(weights, means, covariances, zero, jnp.zeros(k, bool), zero)
     return reduce(-gmm.score_samples(state, zero_unweighted(x, row_weights)), reduction, weights=row_weights)
@@ -181,6 +182,7 @@ def vade_loss(
         x = as_matrix(x)
         x, decoded = promote(x, as_shaped(reconstruction, x.shape, name="reconstruction", of="x"))
     weights = as_weights(weights, x.shape[0])
+    # One origin for codes and means of the prior: the divergence depends on their differences alone.
     mean, z, means = as_samples(mean=mean, z=z, means=means)
     if mean.shape[0] != x.shape[0]:
         raise ValueError(f"mean has {mean.shape[0]} rows, but x has {x.shape[0]}. Pass the codes of the same rows.")

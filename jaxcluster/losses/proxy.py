@@ -106,6 +106,7 @@ def proxy_nca_loss(
     if cosines.shape[1] < 2:
         raise ValueError("proxies must hold two classes or more: a sample is compared with those of other classes.")
     scale = as_positive("scale", scale, cosines.dtype)
+    # −‖x − p‖² = 2·cos − 2 for rows of length 1.
     logits = scale * (2 * cosines - 2)
     rivals = ~own if among == "negatives" else jnp.ones_like(own)
     total = jax.nn.logsumexp(jnp.where(rivals, logits, -jnp.inf), axis=1)

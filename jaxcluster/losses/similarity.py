@@ -247,6 +247,8 @@ def lifted_structure_loss(z: Any, labels: Any, *, margin: Any = 1.0) -> Float[Ar
     margin = as_positive("margin", margin, batch.z.dtype)
     d = distances(batch.z, batch.reference)
     anchors = jnp.any(batch.negative, axis=1)
+    # In logarithms: exp of a far negative is 0 in float32, and the logarithm of a sum of zeros has no gradient. Rows
+    # without negatives take part with all pairs until they are masked.
     repel = _log_sum(margin - d, batch.negative | ~anchors[:, None])
     terms = jnp.square(jnp.maximum(d + jnp.logaddexp(repel[:, None], repel[None, :]), 0)) / 2
     return reduce(terms, mask=batch.positive & anchors[:, None] & anchors[None, :])
@@ -327,4 +329,5 @@ def _log_sum(logits, mask):
 def _log_one_plus_sum(logits, mask):
     """log(1 + Σ exp) over the last axis and the mask, which may be empty."""
     logits = jnp.where(mask, logits, -jnp.inf)
+    # The 1 is exp(0), one more logit: nothing overflows, and the logarithm over an empty mask is 0.
     return jax.nn.logsumexp(jnp.concatenate([logits, jnp.zeros_like(logits[..., :1])], axis=-1), axis=-1)

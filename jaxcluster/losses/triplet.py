@@ -293,6 +293,8 @@ def _semi_hard_triplets(anchors):
     """(t, n) differences of each positive to its semi-hard negative, and the mask of pairs with a negative."""
     distance, positive, negative = anchors
     farther = negative[:, None, :] & (distance[:, None, :] > distance[:, :, None])
+    # Where all negatives are nearer than the positive, the farthest of them: the nearest would pull all embeddings into
+    # one point early in the training (Schroff et al., 2015).
     semi_hard = jnp.where(
         jnp.any(farther, axis=2),
         _masked_min(distance[:, None, :], farther),

@@ -202,6 +202,7 @@ def encode_labels(labels: Any, n: int, k: int | None = None, *, name: str = "lab
         expected = "integers, -1 for not known" + (f", positions among {k} classes" if k is not None else "")
         raise TypeError(f"{name} must be {expected}, got dtype {labels.dtype}.")
     _check_length(labels, n, name)
+    # Signed integers and objects alone have a −1, which means unknown; in other types each value is a class.
     unknown = np.zeros(labels.shape, bool)
     if labels.dtype.kind in "biu":
         _check_range(labels, k, name)

@@ -95,6 +95,7 @@ def encode(labels: ArrayLike, name: str = "labels") -> EncodedLabels:
     if labels.dtype.kind in "bui" and labels.size:
         low, high = int(labels.min()), int(labels.max())
         if high - low < max(MIN_SLOTS, SLOTS_PER_LABEL * labels.size):
+            # Few slots a label: counting is linear, and the sort below is not.
             return _encode_range(labels, low)
     try:
         classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -124,6 +125,7 @@ def encode_pair(labels_true: ArrayLike, labels_pred: ArrayLike) -> tuple[Encoded
 def cross_tabulate(true: EncodedLabels, pred: EncodedLabels) -> Contingency:
     """The contingency table of encoded labels: counted where it has few slots per sample, else sorted."""
     width = pred.counts.size
+    # One integer for each cell of the table: 64 bits hold the product of two numbers of classes.
     cells = true.codes * np.int64(width) + pred.codes
     slots = true.counts.size * width
     if slots <= max(MIN_SLOTS, SLOTS_PER_LABEL * cells.size):
@@ -231,10 +233,12 @@ def confusion_matrix(
     k = order.size
     table = np.bincount(i[listed] * k + j[listed], weight, minlength=k * k).reshape(k, k)
     if sample_weight is not None and np.asarray(sample_weight).dtype.kind in "biu":
+        # Weights make a float64 table of integer counts; scikit-learn returns integers for them.
         table = table.astype(np.int64)
     if normalize is None:
         return table
     total = {"true": table.sum(1, keepdims=True), "pred": table.sum(0, keepdims=True), "all": table.sum()}[normalize]
+    # A class without samples keeps zeros, not 0/0.
     return np.divide(table, total, out=np.zeros(table.shape), where=total != 0)
 
 
@@ -323,6 +327,7 @@ def _encode_range(labels, low):
     # A uint64 label may exceed int64, and a narrow one minus `low` may overflow its own dtype: subtract in uint64, or
     # after widening.
     if labels.dtype == np.uint64:
+        # int64 does not hold uint64 from 2^63 on: the least label is subtracted first.
         codes = (labels - np.uint64(low)).astype(np.int64)
     else:
         codes = labels.astype(np.int64, copy=False)
@@ -331,5 +336,6 @@ def _encode_range(labels, low):
     present = counts > 0
     classes = np.flatnonzero(present).astype(labels.dtype) + labels.dtype.type(low) if low else np.flatnonzero(present)
     if not present.all():
+        # Gaps between labels: codes count the labels that occur.
         codes, counts = (np.cumsum(present) - 1)[codes], counts[present]
     return EncodedLabels(codes, classes.astype(labels.dtype, copy=False), counts)

@@ -152,6 +152,7 @@ def normalized_mutual_info_score(
     information = _mutual_information(table)
     if information == 0:
         return 0.0
+    # Rounding may lift the quotient above 1.
     return min(1.0, information / _average_entropy(table, average_method))
 
 
@@ -173,6 +174,8 @@ def adjusted_mutual_info_score(
         return 1.0
     if min(table.shape) == 1:
         return 0.0
+    # Expected under random labelings with the same cluster sizes, the hypergeometric model (Vinh, Epps and Bailey,
+    # 2010).
     expected = expected_mutual_information(table.row_totals, table.col_totals)
     gain = _mutual_information(table) - expected
     return float(_avoid_zero(gain) / _avoid_zero(_average_entropy(table, average_method) - expected))
@@ -199,6 +202,7 @@ def homogeneity_completeness_v_measure(
         return 1.0, 1.0, 1.0
     information = _mutual_information(table)
     homogeneity, completeness = (
+        # An entropy of 0 is a single class, or cluster: homogeneous, or complete, by definition.
         min(1.0, information / entropy) if entropy else 1.0
         for entropy in (_entropy(table.row_totals), _entropy(table.col_totals))
     )

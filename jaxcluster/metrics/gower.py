@@ -41,6 +41,7 @@ def gower_distances(x: Any, y: Any = None, *, categorical: Any = None) -> np.nda
     columns = rows if y is None else _encode_other(scale, y)
     memory.check_table(len(rows), len(columns), np.float64, "the distances")
     out = np.empty((len(rows), len(columns)))
+    # By tiles: the terms of a pair, one for each column, are never held for all pairs.
     for index in tiles(len(rows), len(columns)):
         out[index] = gower(rows[index], columns)
     if np.isnan(out).any():

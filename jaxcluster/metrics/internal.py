@@ -205,6 +205,7 @@ def calinski_harabasz_score(X: Any, labels: ArrayLike) -> float:
     encoded, centers, squared = _cluster_scatter(X, labels, "calinski_harabasz_score")
     n, k = encoded.codes.size, encoded.counts.size
     within = squared.sum()
+    # Clusters of equal samples: 1, scikit-learn's value in place of a division by 0.
     if within == 0:
         return 1.0
     overall = encoded.counts @ centers / n

@@ -212,6 +212,8 @@ def _has_far_groups(centered_sample, dtype):
 def _block_layout(encoded, order, block, capacity, blocks):
     """The `BlockLayout` of samples in the order of their clusters."""
     k = encoded.counts.size
+    # A block holds samples of one cluster, so that the sums to a cluster are over whole blocks; the last block of a
+    # cluster is filled up with −1, which no sum counts.
     used = -(-encoded.counts // block)
     first = np.full(capacity + 1, used.sum(), np.int32)
     first[: k + 1] = np.concatenate([[0], np.cumsum(used)])
@@ -330,12 +332,15 @@ def _tile_scores(sums_to, rows, size, k):
         within, between = means
         total, count = sums_to(rows, cluster), size[cluster].astype(rows.x.dtype)
         own = rows.label == cluster
+        # The distance of a sample from itself is 0, so that the mean over the others divides by one less.
         within = jnp.where(own, total / jnp.maximum(count - 1, 1), within)
         return within, jnp.where(own, between, jnp.minimum(between, total / count))
 
     zero = jnp.zeros_like(rows.x[:, 0])
     within, between = jax.lax.fori_loop(0, k, visit, (zero, zero + jnp.inf))
     larger = jnp.maximum(within, between)
+    # A sample alone in its cluster has silhouette 0 by definition (Rousseeuw, 1987), and so has one at distance 0 from
+    # all.
     defined = (larger > 0) & (size[rows.label] > 1)
     return jnp.where(defined, (between - within) / jnp.where(defined, larger, 1), 0)
 
@@ -391,6 +396,7 @@ def _sqeuclidean_sums(rows, layout, block) -> DistanceSums:
         centered = tile.centered_on(rows, cluster) - mean[cluster][None, :]
         cross = jnp.sum(centered * residual[cluster][None, :], axis=1)
         squares = layout.size[cluster].astype(mean.dtype) * squared_norms(centered)
+        # Not negative, whatever rounding leaves of the difference.
         return jnp.maximum(shorten * (squares + scatter[cluster]) - 2 * cross, 0)
 
     return sums_to

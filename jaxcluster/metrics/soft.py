@@ -87,6 +87,7 @@ def _samples(x, q, *, metric, p, tile):
     distance = None if metric == PRECOMPUTED else metric_function(metric, p=p)
     index = jnp.arange(x.shape[0], dtype=jnp.int32)
 
+    # Reverse mode would keep the distances of all tiles, n² in all: it computes one tile at a time again.
     @jax.checkpoint
     def score_tile(rows):
         x_rows, q_rows, index_rows = rows

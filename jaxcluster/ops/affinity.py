@@ -120,6 +120,7 @@ class Kernel(NamedTuple):
 
         def tile(rows):
             x, scale, number = rows
+            # Computed again at each use, so that n² weights are never held.
             weights = gaussian_weights(x, self.x) * scale[:, None] * self.scale[None, :]
             return use(jnp.where(number[:, None] == numbers[None, :], 0, weights))
 
@@ -197,6 +198,7 @@ def scale_to_unit(weights: Any) -> tuple[Any, int]:
     # in float32. A power of four has an exact root.
     weights = weights.astype(np.float64)
     values = weights.data if scipy.sparse.issparse(weights) else weights
+    # A power of four: √degree is then divided by a power of two as well, and nothing is rounded.
     exponent = int(np.frexp(values.max(initial=0.0))[1]) // 2
     if not exponent:
         return weights, 0

@@ -51,6 +51,8 @@ def cluster_sums(
 
     if isinstance(points.x, SparseRows):
         return _sparse_sums(points.x, points.weight, labels, k), _weights(points.weight, labels, k, uniform)
+    # A CPU adds rows to their sums one by one; an accelerator serializes such additions, and multiplies by the one-hot
+    # matrix of the labels instead.
     return jax.lax.platform_dependent(points.x, points.weight, labels, cpu=scatter, default=product)
 
 

@@ -141,6 +141,7 @@ def likely_dimension(variances: Float[np.ndarray, " d"], n: int) -> int:
 def _log_evidence(variances, k, n):
     """Laplace approximation of the logarithm of the evidence of k components."""
     d = len(variances)
+    # Components beyond k share one variance, the noise of probabilistic PCA.
     noise = max(float(variances[k:].mean()), np.finfo(float).tiny)
     halves = (d - np.arange(k)) / 2
     prior = -k * np.log(2) + sum(math.lgamma(half) - half * math.log(math.pi) for half in halves)
@@ -148,6 +149,7 @@ def _log_evidence(variances, k, n):
     parameters = d * k - k * (k + 1) / 2
     inverse = 1 / np.where(np.arange(d) < k, variances, noise)
     rows, columns = np.triu_indices(k, 1, d)
+    # Curvature of the likelihood along the rotations of two components; equal variances leave their rotation free.
     gaps = (inverse[columns] - inverse[rows]) * (variances[rows] - variances[columns]) * n
     curvature = np.log(np.maximum(gaps, np.finfo(float).tiny)).sum()
     return prior + fit + (parameters + k) / 2 * math.log(2 * math.pi) - curvature / 2 - k / 2 * math.log(n)

@@ -53,6 +53,7 @@ def squared_excess(
 
         def add(total, a, b, _):
             a, r = a
+            # a² − r² = (a − r)·(a + r) of differences: squares of rows far from both would cancel, and leave rounding.
             return total + (r - b) * ((a - b) + (a - r))
 
         return _over_columns(add, (x, reference), y)

@@ -132,6 +132,7 @@ def count_wanted(k: int, null: Float[Array, "n m"]) -> Int[Array, ""]:
 
 def eigenpairs_of(product, k: int, null, wanted, tol, vectors: Float[Array, "n b"], fit: Fit | None = None):
     """`Eigenpairs` of an iteration that has ended, or of a dense decomposition, which has no ``fit``."""
+    # Eigenvectors of 0 that are known come first; the wanted ones of the iteration follow behind all of those.
     place = jnp.arange(k, dtype=jnp.int32) - (k - wanted)
     place = jnp.where(place < 0, jnp.arange(k, dtype=jnp.int32), null.shape[1] + place)
     vectors = jnp.concatenate([null, vectors], axis=1)[:, place]
@@ -228,6 +229,8 @@ def filter_block(product, filtering: Filtering, start: Any, stop: Any) -> Filter
 
     def advance(index, carry):
         before, now, sigma = carry
+        # The scaled recurrence of Zhou and Saad: the filter is 1 at the smallest eigenvalue, where the Chebyshev
+        # polynomial itself grows exponentially with its degree and overflows.
         following = jnp.where(index == 0, first, 1 / (2 / first - sigma))
         grown = jnp.where(index == 0, 1, 2) * following / half
         return now, grown * (product(now) - center * now) - sigma * following * before, following

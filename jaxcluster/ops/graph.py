@@ -193,6 +193,7 @@ def check_range(matrix: Any, name: str) -> None:
     # Smaller weights that underflow beside it would change nothing.
     info = jnp.finfo(float_dtype(np.float64))
     largest = float((matrix.data if scipy.sparse.issparse(matrix) else matrix).max(initial=0))
+    # Less than tiny/eps: weights that are eps times as large would be subnormal, and lose digits.
     if largest > info.max or 0 < largest < info.tiny / info.eps:
         raise ValueError(
             f"{name} has weights up to {largest:.3g}, beyond what {info.dtype} holds. Divide them by {largest:.3g}: "
@@ -213,6 +214,8 @@ def components(affinity: Any) -> Int[Array, " n"]:
 
     def join(carry):
         labels, _ = carry
+        # Each component takes the least label among its neighbors; pointer jumping then leads every label to the root
+        # of its tree in a logarithm of its depth, so that few rounds suffice whatever the diameter of the graph.
         parents = rows.at[labels].min(affinity.min_neighbor_label(labels))
         parents = jax.lax.while_loop(lambda parents: jnp.any(jump(parents) != parents), jump, parents)
         return parents[labels], jnp.any(parents[labels] != labels)

@@ -23,9 +23,11 @@ def responsibilities(logits: Float[Array, "k n"]) -> tuple[Float[Array, " n"], F
         such a sample.
     """
     most = jnp.max(logits, axis=0)
+    # The shift cancels in the value, and so it does in the gradient.
     most = jax.lax.stop_gradient(jnp.where(jnp.isfinite(most), most, 0))
     powers = jnp.exp(logits - most[None, :])
     total = jnp.sum(powers, axis=0)
+    # Where every logit is −inf the softmax would be 0/0: all responsibilities are 0 there.
     possible = total > 0
     safe = jnp.where(possible, total, 1)
     return jnp.where(possible, most + jnp.log(safe), -jnp.inf), powers / safe[None, :]
