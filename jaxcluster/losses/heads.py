@@ -97,8 +97,7 @@ def self_label_loss(
     members = jax.nn.one_hot(labels, samples.shape[2], dtype=views.dtype) * certain[:, :, None]
     counts = jnp.sum(members, axis=1)
     used = jnp.maximum(jnp.sum(counts > 0, axis=1, dtype=views.dtype), 1)
-    # Clusters weigh the same, whatever their numbers of certain samples, as the paper balances them: a cluster that is
-    # learned first would grow by its own labels otherwise.
+    # Balanced by cluster, as in the paper: one that is learned first would grow by its own labels otherwise.
     terms = -jnp.sum(members * views, axis=1) / jnp.maximum(counts, 1)
     return jnp.sum(terms, axis=1) / used, jnp.mean(certain, axis=1)
 

@@ -166,6 +166,7 @@ def nearest_tile(
         return _unrolled(x, centers, active, unit)
     norms = squared_norms(x) if norms is None else norms
     bias = jnp.ones_like(centers[:, 0]) if unit else squared_norms(centers)
+    # An inactive center is infinitely far, at no cost to the product.
     bias = bias if active is None else jnp.where(active, bias, jnp.inf)
     assignment = _by_expansion(x, centers, norms, bias, bounds, precision)
     return refine(assignment, x, centers, norms, active=active)
@@ -180,6 +181,7 @@ def elkan_bounds(
     nearer than the nearest one was, less the longest shift. After long shifts the upper bound is loose, and many
     centers leave no bits for that: then the distance to the assigned center is computed instead.
     """
+    # The triangle inequality: a center that moves by δ comes nearer by δ at most, and goes farther by δ at most.
     least = jnp.sqrt(jnp.maximum(prev.distance - prev.error, 0))
     most = jnp.sqrt(prev.distance + prev.error)
     lower = jnp.square(jnp.maximum(least - jnp.max(shifts), 0))
@@ -190,6 +192,7 @@ def elkan_bounds(
     def computed():
         return (1 + 16 * jnp.finfo(x.dtype).eps) * distances_to_assigned(x, centers, prev.labels)
 
+    # One pass over the own centers is cheaper than the searches that loose bounds fail to spare.
     loose = jnp.sum(upper) > MAX_UPPER_BOUND_RATIO * jnp.sum(prev.distance)
     return DistanceBounds(lower, jax.lax.cond(loose, computed, lambda: upper))
 
@@ -336,6 +339,7 @@ def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None =
         other = numbers[:, None] != index[None, :]
         other = other if active is None else other & active[None, :]
         squares = expanded_sqeuclidean(tile, centers, tile_norms)
+        # A lower bound must not be too large: what rounding may have added is taken off.
         squares -= rounding_bound(tile_norms[:, None] + norms[None, :], squares)
         return jnp.sqrt(jnp.maximum(jnp.min(jnp.where(other, squares, infinite), axis=1), 0))
 

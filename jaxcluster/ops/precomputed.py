@@ -41,6 +41,7 @@ def distance_matrix(matrix: Any, *, symmetric: bool = True) -> Any:
         matrix = scipy.sparse.csr_array(matrix).astype(np.float64)
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
+            # On a copy: the caller's matrix keeps its entries.
             matrix.sum_duplicates()
     else:
         matrix = np.asarray(validation.check_matrix(matrix))
@@ -153,6 +154,7 @@ def matrix_rows(matrix: Any, index: np.ndarray) -> np.ndarray:
         return matrix[index].astype(np.float64)
     part = scipy.sparse.coo_array(matrix[index])
     out = np.full((len(index), matrix.shape[1]), np.inf)
+    # Before the entries: a stored one on the diagonal wins.
     out[np.arange(len(index)), index] = 0
     out[part.row, part.col] = part.data
     return out

@@ -106,6 +106,7 @@ def distances_to_few(x: Rows, y: Float[Array, "m d"], same: Bool[Array, "n m"] |
     norms = squared_norms(x)
     squares = jnp.maximum(norms[:, None] - 2 * inner_products(x, y) + distance.squared_norms(y)[None, :], 0)
     squares = squares if same is None else jnp.where(same, 0, squares)
+    # Sparse rows are made dense only where the product cancels too far: few, near a center.
     rounded = _is_rounded(norms[:, None], squares)
     rounded = rounded if same is None else rounded & ~same
 

@@ -66,6 +66,8 @@ def minimum_spanning_tree(
     forest = _Forest(space.n)
     index, distances = nearest_rows(space, min(2 * NEIGHBORS, space.n)) if neighbors is None else neighbors
     lists = _neighbor_edges(core, index, distances)
+    # Borůvka: each round joins every component by its lightest edge. Lists of nearest neighbors hold nearly all of
+    # these; searches between components find the rest.
     while forest.components > 1 and _join_by_neighbors(forest, lists):
         pass
     if forest.components > 1:
@@ -73,6 +75,7 @@ def minimum_spanning_tree(
             finder = CrossEdgeFinder(space, core)
             while forest.components > 1:
                 _join_by_search(forest, lists, finder)
+    # Equal edges leave a choice: Prim takes the one that scikit-learn takes.
     if forest.tied and space.n <= TIED_PRIM_ROWS:
         return _prim(space, core)
     return Tree(np.concatenate(forest.edges).astype(np.int32), np.concatenate(forest.weights))

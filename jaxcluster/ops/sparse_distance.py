@@ -53,6 +53,7 @@ def distances_to_all(x: Any, metric: str | Callable) -> Callable[[np.ndarray], n
     unit, exponent = _scaled(x, rows=metric == "cosine")
     norms = _squared_norms(unit)
     if metric == "cosine":
+        # Of unit rows 1 − cos is half the squared distance, which keeps the digits of small angles.
         lengths = np.sqrt(norms)
         unit = scipy.sparse.csr_array(scipy.sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ unit)
         norms = (norms > 0).astype(np.float64)
@@ -108,6 +109,7 @@ def _scaled(x, rows):
     if not rows:
         exponent = -int(np.frexp(np.abs(values).max(initial=0))[1])
         return scipy.sparse.csr_array((np.ldexp(values, exponent), x.indices, x.indptr), x.shape), exponent
+    # By row: a cosine does not depend on the lengths, which may differ by any factor.
     largest = abs(x.astype(np.float64)).max(axis=1).toarray().ravel()
     values = np.ldexp(values, np.repeat(-np.frexp(largest)[1], np.diff(x.indptr)))
     return scipy.sparse.csr_array((values, x.indices, x.indptr), x.shape), 0

@@ -134,6 +134,8 @@ def square_distances(means: Float[Array, "k d"], x: Columns, form: Form, precisi
         return rows.distances_to_few(x, means).T
 
     def expanded(means, x):
+        # One product in place of k·n·d differences. It rounds by the lengths: the form by differences is for means far
+        # from the origin.
         lengths = jnp.sum(jnp.square(x), axis=0)[None, :] + jnp.sum(jnp.square(means), axis=1)[:, None]
         return jnp.maximum(lengths - product(2 * means, x, precision), 0)
 

@@ -157,6 +157,8 @@ class _HostComponent:
         mine, other = (each.root[rows] if each.root.ndim == 3 else each.root for each in (self, best))
         offset = np.where(observed, x - best.mean, 0)
         between = np.where(observed, best.mean - self.mean, 0)
+        # a² − b² = (a − b)·(a + b): for far samples the two squares agree in all digits, and only their difference
+        # counts.
         white = _times(offset, other)
         change = _times(offset, mine - other) + _times(between, mine)
         with np.errstate(over="ignore"):

@@ -50,6 +50,7 @@ def factor_dense(covariances: Float[Array, "*k d d"]) -> tuple[Array, Factor, Bo
     Returns:
         The covariances, with a ridge where they needed one; their `Factor`; and a mask of those that needed one.
     """
+    # A constant for the gradient: the ridge mends rounding, and is no function of the parameters.
     ridge = _ridge(jax.lax.stop_gradient(covariances))
     eye = jnp.eye(covariances.shape[-1], dtype=covariances.dtype)
     covariances = covariances + ridge[..., None, None] * _leading(eye, covariances)

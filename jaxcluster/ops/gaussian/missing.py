@@ -40,6 +40,8 @@ def log_densities(
         observed, offset, variances = _observed_offsets(means, covariances, x)
         terms = jnp.square(offset) / variances + jnp.log(variances) + LOG_2PI
         return -jnp.sum(jnp.where(observed, terms, 0), axis=1) / 2
+    # The marginal of a Gaussian is the Gaussian of the observed block; one that is not observed is the identity, which
+    # adds nothing to logarithm or square.
     blocks = _blocks(means, _matrices(covariances), x)
     white = jnp.matmul(blocks.inverse, blocks.offset[..., None], precision=HIGHEST)[..., 0]
     log_det = jnp.sum(jnp.log(jnp.diagonal(blocks.inverse, axis1=-2, axis2=-1)), axis=-1)

@@ -78,7 +78,11 @@ def mahalanobis_sq(means: Float[Array, "k d"], root: Float[Array, "k d"], x: Spa
         )
 
     near, at = x.fold_tail(add_piece, terms(x.columns, x.values))
+    # Absent entries are 0 and differ by the mean: their part is the whole sum at the origin less that of the stored
+    # entries.
     squares = near + jnp.maximum(at_origin[None, :] - at, 0)
+    # That subtraction cancels for rows with most of their weight in stored entries: such rows are computed again,
+    # dense.
     error = 8 * jnp.finfo(squares.dtype).eps * at
     rounded = jnp.any(error > jnp.maximum(MAX_ERROR, RELATIVE_ERROR * squares), axis=1)
 

@@ -108,6 +108,7 @@ def block_sums(power: float, a: Float[Array, "c d w"], b: Float[Array, "c d w"])
     """
     columns = a.shape[1]
     total = jnp.zeros((a.shape[0], BLOCK, BLOCK), a.dtype)
+    # Few columns are unrolled altogether; of many the program has one group, whatever their number.
     whole = columns - columns % UNROLLED if columns > 2 * UNROLLED else 0
 
     def some(step, total):

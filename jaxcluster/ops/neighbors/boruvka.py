@@ -67,6 +67,8 @@ class CrossEdgeFinder:
         with np.errstate(invalid="ignore", over="ignore"):
             columns = (columns - middle[:, None]) / self._scale
             self._far = self._blocks.rows(np.abs(columns).max(axis=1), self._space.n)
+            # Far coordinates are clipped, and their rows searched by the host in float64: an infinity would make NaN of
+            # differences.
             columns = np.clip(columns, -FLOAT32_LIMIT, FLOAT32_LIMIT).astype(np.float32)
             core = (core / self._scale**self._degree).astype(np.float32)
         self._float32 = pad_blocks(columns, np.inf), pad_blocks(core, np.inf)
@@ -244,6 +246,7 @@ def _count_endpoints(power, columns, core, labels, reach, batch, ends):
         sums, cores, crossing = _edges(power, columns, core, labels, first, second, real)
         slots = second[:, None, None] * BLOCK + jnp.arange(BLOCK, dtype=jnp.int32)[None, :, None]
         reached = crossing & (jnp.maximum(sums, cores) <= reach[first][:, None, :])
+        # Edges that weigh a core distance tie with others; those that weigh their length do not.
         long = reached & (sums > cores * SUM_TOLERANCE)
         least, *counts = ends
         least = least.at[first].min(jnp.min(jnp.where(reached, slots, NO_INDEX), axis=1))

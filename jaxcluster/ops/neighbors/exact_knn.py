@@ -254,6 +254,7 @@ def k_nearest(
     def nearest_of(rows):
         part, numbers = rows
         own = numbers[:, None] == jnp.arange(n, dtype=jnp.int32)[None, :]
+        # The own distance is 0 by definition, and not by the rounding of a product.
         distances = distances_between(distances_of, part, x, own)
         if not include_self:
             distances = jnp.where(own, jnp.inf, distances)

@@ -80,6 +80,7 @@ def partition(x: np.ndarray) -> Blocks:
     x = np.asarray(x, np.float64)
     if x.shape[1] <= MAX_KD_COLUMNS or len(x) <= GROUP_ROWS:
         return _kd_cut(x)
+    # In many columns halves by one column stay wide in all others: groups around seeds have smaller boxes.
     nearest = _nearest_seed(x)
     order = np.argsort(nearest, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(nearest[order])) + 1)

@@ -124,6 +124,7 @@ class BlockPairs(NamedTuple):
         totals = totals.astype(np.float64)
         sums = np.bincount(self.whole[:, 0], totals[self.whole[:, 1]], len(totals)).astype(np.float64)
         if len(self.whole_boxes):
+            # Whole superblocks count by one sum each, not by a pair for each block in them.
             boxes = np.add.reduceat(totals, _superblock_starts(len(totals)))
             of_boxes = np.bincount(self.whole_boxes[:, 0], boxes[self.whole_boxes[:, 1]], len(boxes))
             sums += np.repeat(of_boxes, SUPERBLOCK)[: len(totals)]
@@ -262,6 +263,7 @@ def _reachable_pairs(query, low, high, first, second):
     with np.errstate(over="ignore", invalid="ignore"):
         for column, (a, b) in enumerate(zip(low, high, strict=True), start=1):
             gap = add_power(gap, np.maximum(np.maximum(a[second] - b[first], a[first] - b[second]), 0), query.power)
+            # Most pairs are apart in the first columns already: removed early, they cost no more.
             if column % BOX_COLUMNS == 0 or column == len(low):
                 kept = ~(gap > query.threshold * GAP_SLACK)
                 first, second, gap = first[kept], second[kept], gap[kept]

@@ -84,6 +84,7 @@ def on_ring(space: Any, mesh: Any) -> Ring:
     centered = (space.x - np.median(space.x, axis=0)) * unit
     x = np.clip(centered, -FLOAT32_LIMIT, FLOAT32_LIMIT).astype(np.float32)
     square = np.einsum("ij,ij->i", x, x)
+    # Infinite lengths mark clipped rows: no bound holds for them, so that the host searches them.
     square[np.abs(x).max(axis=1) >= FLOAT32_LIMIT / 2] = np.inf
     short = -space.n % mesh.size
     padded = (
@@ -110,6 +111,7 @@ def nearest_rows_over(space: Any, k: int, mesh: Any) -> tuple[np.ndarray, np.nda
     found = solve_over_rows(_nearest, static, ring.mesh, (specs.row,), (specs.row, specs.row), ring.rows)
     squares, candidates = (np.asarray(part)[:n] for part in found)
     kth = np.maximum(squares[:, k - 1].astype(np.float64), 0)
+    # A candidate is safe only if the farthest one kept is beyond the k-th by more than the rounding of both squares.
     rounding = ROUNDING_FACTOR * (d + 8) * UNIT_ROUNDOFF * np.square(2 * np.sqrt(ring.square) + np.sqrt(kth))
     limit = kth + 2 * rounding + (d + 8) * FLOAT32_TINY
     complete = limit < np.square(FLOAT32_LIMIT / 4)
@@ -156,6 +158,7 @@ def radius_counts(space: MetricSpace, ring: Ring, eps: float, labels: np.ndarray
     if not np.isfinite(ring.square).all():
         raise ValueError("some rows are too far from the others for float32: leave out mesh=, or drop them.")
     limit = np.float32(min(float(space.threshold(eps)) * ring.unit**2, 1e37))
+    # The limit is rounded to float32: the certain count takes the number below it, the possible one that above.
     limits = np.array([np.nextafter(limit, np.float32(-1)), np.nextafter(limit, np.float32(np.inf))])
     padded = np.full(ring.rows.number.shape, NO_INDEX, np.int32)
     padded[:n] = labels
@@ -170,6 +173,7 @@ def radius_counts(space: MetricSpace, ring: Ring, eps: float, labels: np.ndarray
 def _around(block: Any, carry: Any, compare: Any, axis_name: str) -> Any:
     """Carry after ``compare(block, carry)`` with the blocks of all devices, one after the other."""
     devices = jax.lax.axis_size(axis_name)
+    # Each device passes its block on, and has met all of them after as many steps as there are devices.
     to_next = [(i, (i - 1) % devices) for i in range(devices)]
 
     def step(_, state):
@@ -222,6 +226,7 @@ def _count(static, rows, labels, limits):
             squares = _squares(some, others)
             lengths = jnp.sqrt(some.square)[:, None] + jnp.sqrt(others.square)[None, :]
             rounding, real = factor * jnp.square(lengths), (others.number < n)[None, :]
+            # A row within the rounding of the limit is possible and not certain: the host compares those in float64.
             sure = (squares + rounding <= limits[0]) & real
             maybe = (squares - rounding <= limits[1]) & real
 
