@@ -19,17 +19,22 @@ KINDS = ("dense", "sparse", "missing", "categories", "sources", "weights", "mesh
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
 """Dtypes that every estimator takes."""
 
-FRAMES = ("pandas", "polars", "Arrow")
-"""Libraries of tables that every estimator takes."""
+FRAMES = ("pandas", "polars", "Arrow", "Modin", "cuDF")
+"""Libraries of tables that every estimator takes; the tests have the first three."""
 
 TOP = f"""# What may be passed as X
 
 `python -m bench.inputs` writes this page from `ESTIMATORS.info(name)`, and each cell is a test. *yes*: with no further
 parameter; `a=b`: with that one; *no*: an error that says what to do.
 
-Every estimator takes rows as NumPy and JAX arrays, lists of lists, and tables of {", ".join(FRAMES)}, whose column
-names it keeps and compares; numbers may be {", ".join(NUMBERS)}.
+Every estimator takes rows as NumPy and JAX arrays, lists of lists, and tables of {", ".join(FRAMES)} and whatever
+else [narwhals](https://narwhals-dev.github.io/narwhals) or Arrow's C interface reads, whose column names it keeps and
+compares; lazy tables are computed. Numbers may be {", ".join(NUMBERS)}.
 Half precision and integers are computed in float32, or in float64 where JAX's x64 mode is on.
+
+Arrays of PyTorch, CuPy and TensorFlow are shared by DLPack, without a copy: those on the host as NumPy arrays, those on
+a device that JAX has as JAX arrays there. A JAX array of floats stays on its device, and `transform` returns what came
+in: a JAX array for a JAX array. `set_output(transform="jax")` returns JAX arrays for all rows.
 
 - *sparse*: matrices and arrays of SciPy in any format, BCOO and BCSR of JAX, and `jc.sparse_rows(x)`; they are never
   made dense, but for a few rows at a time.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxcluster.core.interchange import as_array
 from jaxcluster.core.memory import format_bytes
 from jaxcluster.core.messages import warn
 from jaxcluster.core.sparse_rows import is_sparse
@@ -113,7 +114,7 @@ def check_matrix(x: Any, *, name: str = "x") -> Any:
 
 
 def check_numeric(x: Any, *, name: str = "x") -> Any:
-    """Check of an array of real numbers of any shape; see `widen`.
+    """Check of an array of real numbers of any shape; see `widen`, and `as_array` for arrays of other frameworks.
 
     Raises:
         ValueError, TypeError: rows of different lengths, a mask, complex numbers, dates, text, a sparse matrix.
@@ -127,6 +128,7 @@ def check_numeric(x: Any, *, name: str = "x") -> Any:
                 "Fill them first: x.filled(np.nan) makes them missing."
             )
         x = np.asarray(x)
+    x = as_array(x, name=name)
     if not isinstance(x, (np.ndarray, jax.Array)):
         try:
             x = np.asarray(x)

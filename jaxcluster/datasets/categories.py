@@ -21,6 +21,7 @@ import scipy.sparse
 from jaxcluster.core.messages import warn
 from jaxcluster.core.validation import widen
 from jaxcluster.datasets.base import column_index, split_columns, stack_columns
+from jaxcluster.datasets.dataframes import as_rows, column_names, is_missing, table_columns
 
 Category = str | float | int | bool
 
@@ -190,13 +191,10 @@ def _split_columns(X, name):
         raise TypeError(f"{name} is a sparse matrix, whose absent cells are no categories. Pass {name}.toarray().")
     if np.ma.is_masked(X):
         raise ValueError(f"{name} is a masked array with {np.ma.count_masked(X)} masked entries. Fill them first.")
-    if hasattr(X, "column_names") and hasattr(X, "schema"):  # a table of Arrow
-        return tuple(map(str, X.column_names)), [X.column(j) for j in range(X.num_columns)]
-    if hasattr(X, "iloc") and hasattr(X, "columns"):  # a DataFrame of pandas
-        names = tuple(X.columns) if all(isinstance(each, str) for each in X.columns) else None
-        return names, [X.iloc[:, j] for j in range(X.shape[1])]
-    if hasattr(X, "to_arrow") and hasattr(X, "columns"):  # a DataFrame of polars
-        return _split_columns(X.to_arrow(), name)
+    X = as_rows(X, name=name)
+    if (titles := column_names(X)) is not None:
+        names = tuple(titles) if all(isinstance(each, str) for each in titles) else None
+        return names, table_columns(X)
     array = X if hasattr(X, "dtype") else np.asarray(X, object)
     array = np.asarray(array)
     if array.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in array):
@@ -228,21 +226,14 @@ def is_categorical(column) -> bool:
         kind = column.type
         text = (types.is_dictionary, types.is_string, types.is_large_string, types.is_string_view, types.is_boolean)
         return any(is_kind(kind) for is_kind in text)
-    dtype = column.dtype
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in "bUS" or (dtype.kind == "O" and not all(map(_is_number, np.asarray(column, object))))
-    return dtype.kind in "bO"  # pandas' own: categories, strings and booleans
+    kind = column.dtype.kind
+    return kind in "bUS" or (kind == "O" and not all(map(_is_number, np.asarray(column, object))))
 
 
 def _is_number(cell):
     """True for a real number, or a missing cell."""
     number = isinstance(cell, (int, float, np.integer, np.floating)) and not isinstance(cell, (bool, np.bool_))
-    return number or _is_missing(cell)
-
-
-def _is_missing(cell):
-    """True for None, NaN, and the missing values of pandas."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or cell is np.nan
+    return number or is_missing(cell)
 
 
 def _chosen(categorical, names, width, where) -> tuple[int, ...]:
@@ -264,8 +255,6 @@ def _factorize(column, where) -> tuple[np.ndarray, list[Category]]:
     """Number of the value of each cell, −1 where it is missing, and the values in the order of their first cell."""
     if _is_arrow(column):
         codes, words = _factorize_arrow(column)
-    elif hasattr(column, "factorize"):
-        codes, words = column.factorize()
     elif column.dtype.kind == "O":
         codes, words = _factorize_objects(column)
     else:
@@ -305,7 +294,7 @@ def _factorize_objects(column):
 def _plain(word, where) -> Category | None:
     """A category as Python's own text, number or boolean; None for a missing one."""
     word = word.item() if isinstance(word, np.generic) else word
-    if _is_missing(word) or (isinstance(word, float) and word != word):
+    if is_missing(word) or (isinstance(word, float) and word != word):
         return None
     if isinstance(word, float) and np.isinf(word):
         raise ValueError(f"{where} contains infinity, which is no category. Drop or replace those rows first.")
@@ -348,15 +337,10 @@ def _numbers(spec, columns, n, name) -> np.ndarray:
 
 
 def _number_column(column, where):
-    if _is_arrow(column):
-        values = column.to_numpy()
-    elif isinstance(column.dtype, np.dtype):
-        values = np.asarray(column)
-    else:  # pandas' nullable numbers
-        values = column.to_numpy(dtype=float, na_value=np.nan) if column.isna().any() else column.to_numpy()
+    values = column.to_numpy() if _is_arrow(column) else np.asarray(column)
     if values.dtype.kind == "O":
         try:
-            values = np.array([np.nan if _is_missing(cell) else cell for cell in values], float)
+            values = np.array([np.nan if is_missing(cell) else cell for cell in values], float)
         except OverflowError as error:
             raise ValueError(
                 f"{where} has integers beyond float64. Pass smaller numbers, such as differences or logarithms."

@@ -249,15 +249,12 @@ def _encoded_matrix(where: str, encoding: Encoding, columns: Sequence[pa.Chunked
     return stack_columns(blocks, encoding.names, where), notes
 
 
-def encode_table(X: Any, encoding: Encoding, where: str = "X") -> np.ndarray:
-    """(n, d) features of a table of pandas or Arrow with the columns of an encoding, and perhaps others.
+def encode_table(table: pa.Table, encoding: Encoding, where: str = "X") -> np.ndarray:
+    """(n, d) features of an Arrow table with the columns of an encoding, and perhaps others.
 
     Raises:
         DataError: cells that the encoding has no number for.
     """
-    import pyarrow as pa
-
-    table = X if isinstance(X, pa.Table) else pa.Table.from_pandas(X[encoding.names], preserve_index=False)
     return _encoded_matrix(where, encoding, [plain(table.column(name)) for name in encoding.names])[0]
 
 

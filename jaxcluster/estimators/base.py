@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmeans
 from jaxcluster.cluster.seeding import check_centers, check_runs
@@ -25,6 +24,7 @@ from jaxcluster.core.shard import check_mesh
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.datasets.scaling import Scaling
 from jaxcluster.estimators import persistence
 from jaxcluster.estimators.fit_messages import PRECISION_MESSAGE, PrintsSteps, empty_message, fit_html
@@ -39,6 +39,7 @@ from jaxcluster.estimators.input_tables import (
     of_samples_or_source,
     term_weights,
 )
+from jaxcluster.estimators.output import in_kind_of_input
 from jaxcluster.estimators.registry import EstimatorInfo
 from jaxcluster.types import Absent, Fit, KeyArray, Status
 
@@ -107,7 +108,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         for name, method in list(vars(cls).items()):  # dir(cls) has inherited ones, which are wrapped already
             if isfunction(method) and not name.startswith("_"):
                 method = of_samples_or_source(method) if name in PER_SAMPLE_METHODS else method
-                setattr(cls, name, memory.guarded(method))
+                setattr(cls, name, memory.guarded(in_kind_of_input(method)))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted estimator to the folder ``path``, completely or not at all, replacing a model there.
@@ -206,7 +207,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         """Samples as finite numbers, dense or a CSR matrix, or a source as it is; ``reset`` stores their features."""
         if isinstance(X, RowSource):
             return self._validate_source(X, reset)
-        X = term_weights(self, X, reset)
+        X = term_weights(self, as_rows(X), reset)
         if not (self.info.takes_sparse and is_sparse(X)):
             X = self._to_numeric(X, reset=reset)
             names = list(self.feature_names_in_) if hasattr(self, "feature_names_in_") else None
@@ -239,7 +240,7 @@ class Estimator(PrintsSteps, BaseEstimator):
         Samples of a new fit are taken as they are; others are encoded, imputed and scaled as those of the fit were.
         """
         limit_programs()
-        X = term_weights(self, X, options.get("reset", True))
+        X = term_weights(self, as_rows(X), options.get("reset", True))
         if isinstance(X, RowSource):
             self._validate_source(X, options.get("reset", True))
         if is_sparse(X):
@@ -248,7 +249,7 @@ class Estimator(PrintsSteps, BaseEstimator):
             X = encoded_table(X, self.input_encoding_)
         if not options.get("reset", True) and hasattr(self, "feature_names_in_"):
             check_names(X, self.feature_names_in_)
-        table = numeric_table(X, partial(validate_data, self, dtype="numeric", ensure_all_finite=False, **options))
+        table = numeric_table(self, X, dtype="numeric", ensure_all_finite=False, **options)
         if options.get("reset", True):
             forget_steps(self)
             return table
@@ -312,7 +313,7 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         X = self._validate(X, reset=False)
         return np.array(self._functions.predict(self.cluster_centers_, X, **self._row_options()))
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """Compute the distance of each sample to each center, (n_samples, n_clusters): Euclidean, or 1 − cos."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)

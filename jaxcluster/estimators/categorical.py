@@ -17,6 +17,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.datasets.categories import MixedColumns, MixedTable, category_counts, read_mixed
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import PRECISION_MESSAGE, Estimator, as_key
 from jaxcluster.estimators.input_tables import check_mixed_table
 from jaxcluster.estimators.registry import register
@@ -121,6 +122,7 @@ class PrototypeEstimator(ClusterMixin, Estimator):
 
     def _read(self, X: Any, *, reset: bool) -> MixedTable:
         """Numbers and codes of samples. ``reset`` stores their columns, else they are read as those of the fit."""
+        X = as_rows(X)
         check_mixed_table(self, X, reset=reset)
         if not reset:
             return self._scaled(read_mixed(X, like=self._columns)[1])

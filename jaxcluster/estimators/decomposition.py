@@ -19,6 +19,7 @@ from jaxcluster.core.sources import ArraySource, RowSource
 from jaxcluster.core.sparse_input import as_csr, check_values, pack
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import Stream
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.transformers import RowTransformer, output_dtype, padded
 from jaxcluster.ops.components import (
@@ -372,6 +373,7 @@ class TruncatedSVD(Decomposition):
             raise TypeError(
                 "TruncatedSVD needs all rows in memory, and X is a source of rows. Take PCA, which reads it in blocks."
             )
+        X = as_rows(X)
         if not is_sparse(X):
             return self._rows(X, reset=reset)
         x = as_csr(X, name="X")

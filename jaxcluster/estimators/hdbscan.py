@@ -16,6 +16,7 @@ from jaxcluster.cluster.hdbscan.tree import CondensedTree
 from jaxcluster.core import validation
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.metric_base import METRIC_CHOICES, METRIC_NEEDS, MetricEstimator
 from jaxcluster.estimators.registry import register
 from jaxcluster.ops.distance import plain_metric
@@ -271,6 +272,7 @@ class HDBSCAN(MetricEstimator):
         """Samples, possibly with NaN or infinity, or distances, as a NumPy or CSR array."""
         if self._by_gower:
             return self._encode(X, reset=reset)
+        X = as_rows(X)
         if not self._precomputed and is_sparse(X):
             X = as_csr(X, name="X")
         return self._to_numeric(X, reset=reset, accept_sparse="csr" if reset or not self._precomputed else False)

@@ -6,15 +6,15 @@ import datetime
 import functools
 import inspect
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import validation
@@ -23,6 +23,7 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import over_blocks
 from jaxcluster.datasets.base import to_exact_dtype
+from jaxcluster.datasets.dataframes import as_rows, column_names, number_matrix
 from jaxcluster.datasets.scaling import SPARSE_SCALINGS
 from jaxcluster.datasets.texts import is_texts
 from jaxcluster.estimators import CLASSES
@@ -42,17 +43,33 @@ def forget_steps(estimator: Any) -> None:
         vars(estimator).pop(name, None)
 
 
-def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
-    """Result of ``validate``, scikit-learn's check of a table, in a dtype that sums can be taken in.
+def numeric_table(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> Any:
+    """Numbers of a table or an array, checked as scikit-learn does, in a dtype that sums can be taken in.
+
+    Names and number of columns are stored in the estimator by ``reset``, else compared with those of the fit. A JAX
+    array of floats stays on its device.
+
+    Args:
+        estimator: of which X are the samples.
+        X: as `as_rows` returns it.
+        reset: as in scikit-learn's ``validate_data``.
+        options: of scikit-learn's ``check_array``.
 
     Raises:
-        ValueError, TypeError: as ``validate``, with the cause and its column where they can be determined.
+        ValueError, TypeError: no real numbers, with the cause and its column where they can be determined.
     """
     _check_table(X)
+    if _stays_on_device(X, options.get("ensure_min_samples", 1)):
+        X = validation.check_matrix(X, name="X")
+        _check_columns(estimator, X, reset)
+        return X
+    if column_names(X) is not None:
+        _check_columns(estimator, X.to_native(), reset)
+        return check_array(number_matrix(X), estimator=estimator, input_name="X", **_dense_options(options))
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
         X = validation.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
-        validated = validate(X)
+        validated = validate_data(estimator, X, reset=reset, **options)
         if isinstance(validated, np.ndarray) and validated.dtype.kind == "O":  # integers of Python beyond int64
             validated = validated.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -62,19 +79,32 @@ def numeric_table(X: Any, validate: Callable[[Any], Any]) -> Any:
     return validation.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
 
 
+def _check_columns(estimator: Any, table: Any, reset: bool) -> None:
+    """Store names and number of columns in the estimator, or compare them with those of the fit."""
+    validate_data(estimator, table, reset=reset, skip_check_array=True)
+
+
+def _stays_on_device(X, least):
+    """True for a JAX array that a fit computes with; integers are computed as differences in float64 on the host."""
+    floats = isinstance(X, jax.Array) and jnp.issubdtype(X.dtype, jnp.floating)
+    return floats and X.ndim == 2 and X.shape[0] >= least and X.shape[1] > 0
+
+
+def _dense_options(options):
+    return {key: value for key, value in options.items() if key != "accept_sparse"}
+
+
 def encoded_table(X: Any, encoding: Encoding) -> Any:
     """Features of a table with the columns of an encoding, under their names; any other ``X`` as it is."""
-    names = getattr(X, "column_names", getattr(X, "columns", None))
-    if names is None or not set(encoding.names) <= set(names) or list(names) == encoding.features:
+    names = column_names(X)
+    if names is None or not set(encoding.names) <= set(names) or names == encoding.features:
         return X
+    import pyarrow as pa
+
     from jaxcluster.datasets.tables import encode_table
 
-    features = encode_table(X, encoding)
-    if hasattr(X, "column_names"):
-        import pyarrow as pa
-
-        return pa.table(dict(zip(encoding.features, features.T, strict=True)))
-    return type(X)(features, columns=encoding.features)
+    features = encode_table(X.select(encoding.names).to_arrow(), encoding)
+    return as_rows(pa.table(dict(zip(encoding.features, features.T, strict=True))))
 
 
 def term_weights(estimator: Any, X: Any, reset: bool = False) -> Any:
@@ -99,11 +129,10 @@ def imputed_and_scaled(table: Any, X: Any, imputation: Imputation | None, scalin
 
 
 def check_names(X: Any, known: Iterable[str]) -> None:
-    """Raise ValueError if a table has other columns than that of the fit, or another order of columns."""
-    names = getattr(X, "column_names", getattr(X, "columns", None))
+    """Raise ValueError if a table or a source has other columns than that of the fit, or another order of columns."""
+    names, known = X.columns if isinstance(X, RowSource) else column_names(X), list(known)
     if names is None or not all(isinstance(name, str) for name in names):
         return
-    names, known = list(names), list(known)
     if names == known:
         return
     missing, new = ([name for name in ours if name not in others] for ours, others in ((known, names), (names, known)))
@@ -151,7 +180,13 @@ def of_samples_or_source(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_mixed_table(estimator: Any, X: Any, *, reset: bool) -> None:
-    """Check the shape and the names of a table of any cells; ``reset`` stores them, else they are compared."""
+    """Check the shape and the names of a table of any cells; ``reset`` stores them, else they are compared.
+
+    Args:
+        estimator: of which X are the samples.
+        X: as `as_rows` returns it.
+        reset: True in a fit.
+    """
     limit_programs()
     if reset:
         forget_steps(estimator)
@@ -162,7 +197,7 @@ def check_mixed_table(estimator: Any, X: Any, *, reset: bool) -> None:
     if not reset and hasattr(estimator, "feature_names_in_"):
         check_names(table, estimator.feature_names_in_)
     if len(getattr(table, "shape", (0, 0))) == 2:  # the readers of tables refuse other shapes
-        validate_data(estimator, table, reset=reset, skip_check_array=True)
+        _check_columns(estimator, table if column_names(table) is None else table.to_native(), reset)
 
 
 def _quote_names(names):
@@ -176,30 +211,22 @@ def _check_table(X):
         return
     if X is None or isinstance(X, (str, bytes, Mapping, Set, Iterator)):
         raise ValueError(f"X is {'None' if X is None else f'of type {type(X).__name__}'}, not a table. {wanted}")
-    names = getattr(X, "column_names", getattr(X, "columns", None))  # Arrow's name for it, and the others'
-    if names is None:
-        return
-    if len(names) == 0:
+    if column_names(X) == []:
         raise ValueError(f"X has no columns. {wanted}")
-    repeated = [name for name, count in Counter(map(str, names)).items() if count > 1]
-    if repeated:
-        raise ValueError(f"X has more than one column of the name {', '.join(map(repr, repeated))}. Rename them.")
 
 
 def _describe_bad_table(X):
-    """Description of the first entry of a table that is no number, with a remedy; None if there is none."""
+    """Description of the first entry of an array that is no number, with a remedy; None if there is none."""
     cells = np.asarray(X, object)
     # An object array of one dimension is what NumPy makes of rows of different lengths.
     if cells.ndim == 1 and any(isinstance(row, (list, tuple, np.ndarray)) for row in cells):
         return "X is no table: its rows have different lengths. Make them one length."
     if cells.ndim != 2:
         return None
-    names = getattr(X, "columns", None)
     for j, column in enumerate(cells.T):
         for cell in column:
             if reason := _describe_bad_cell(cell):
-                name = repr(names[j]) if names is not None else str(j)
-                return f"X has {reason[0]} in column {name}, such as {str(cell)[:40]!r}. {reason[1]}"
+                return f"X has {reason[0]} in column {j}, such as {str(cell)[:40]!r}. {reason[1]}"
     if text := next((cell for cell in cells.flat if isinstance(cell, (str, bytes))), None):
         convert = "X.astype(float)" if hasattr(X, "astype") else "np.array(X).astype(float)"
         return f"X holds numbers as text, such as {str(text)[:40]!r}: pass {convert}."
@@ -270,6 +297,7 @@ def _fit_sorted(fit, bound):
     if isinstance(arguments["X"], RowSource):
         raise ValueError("order='canonical' sorts rows in memory. Pass order=None for a source of rows.")
     read = getattr(estimator, "_rows_or_distances", estimator._validate)
+    arguments["X"] = as_rows(arguments["X"])
     x = read(arguments["X"], reset=True)
     weights = arguments.get("sample_weight")
     weights = None if weights is None or np.ndim(weights) == 0 else np.asarray(weights)
@@ -278,7 +306,10 @@ def _fit_sorted(fit, bound):
     # The inverse permutation: rank[i] is the position of sample i in the sorted order.
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    arguments["X"] = x[order] if is_sparse(x) else _safe_indexing(arguments["X"], order)
+    if column_names(arguments["X"]) is not None:
+        arguments["X"] = arguments["X"][order]
+    else:
+        arguments["X"] = x[order] if is_sparse(x) else _safe_indexing(arguments["X"], order)
     for name in ("y", "sample_weight"):
         if np.shape(arguments.get(name))[:1] == (n,):
             arguments[name] = np.asarray(arguments[name])[order]

@@ -11,6 +11,7 @@ from sklearn.neighbors import VALID_METRICS
 
 from jaxcluster.core import validation
 from jaxcluster.core.messages import warn
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.datasets.gower import GowerScale, encode_gower
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.input_tables import check_mixed_table
@@ -78,6 +79,7 @@ class MetricEstimator(ClusterMixin, Estimator):
 
     def _encode(self, X: Any, *, reset: bool) -> np.ndarray:
         """Rows of a table encoded for Gower's distance; ``reset`` stores columns and ranges, else those are used."""
+        X = as_rows(X)
         check_mixed_table(self, X, reset=reset)
         if not reset:
             return encode_gower(X, like=self._gower)[1]

@@ -20,6 +20,7 @@ from jaxcluster.core import validation
 from jaxcluster.core.dtypes import published_dtype
 from jaxcluster.core.messages import warn
 from jaxcluster.core.sparse_rows import is_sparse
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import Estimator, as_key
 from jaxcluster.estimators.input_tables import canonical
 from jaxcluster.estimators.registry import register
@@ -104,7 +105,8 @@ class _SpectralEstimator(Estimator):
         return isinstance(self.affinity, str) and self.affinity == "nearest_neighbors"
 
     def _rows_or_matrix(self, X):
-        """Samples, or the matrix, as a NumPy or CSR array."""
+        """Samples, or the matrix, as an array or in CSR."""
+        X = as_rows(X)
         if not self._precomputed:
             if is_sparse(X) and not self._by_neighbors:
                 raise TypeError(

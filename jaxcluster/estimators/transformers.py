@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from inspect import isfunction
 from typing import Any
 
@@ -19,6 +18,8 @@ from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import rows_of_block
+from jaxcluster.datasets.dataframes import as_rows
+from jaxcluster.estimators import output  # noqa: F401  (registers JAX's arrays for `set_output`)
 from jaxcluster.estimators.input_tables import check_names, numeric_table
 
 
@@ -56,19 +57,19 @@ class RowTransformer(TransformerMixin, BaseEstimator):
     def _rows(self, X: Any, *, reset: bool) -> Any:
         """Rows as a source, a JAX array on its device, or a NumPy array, of finite or missing numbers."""
         limit_programs()
+        X = as_rows(X)
         if is_sparse(X):
             raise TypeError(f"X is sparse, and {type(self).__name__} {self._dense_reason}.")
         if isinstance(X, RowSource):
             return self._source(X, reset)
-        if isinstance(X, jax.Array):
+        if isinstance(X, jax.Array):  # of integers too
             X = validation.check_numeric(X, name="X")
             if X.ndim != 2:
                 raise ValueError(f"Expected 2D array, got an array of shape {X.shape}. Reshape your data.")
             X = validation.check_matrix(X, name="X")
             validate_data(self, X, reset=reset, skip_check_array=True)
         else:
-            options = {"dtype": "numeric", "ensure_all_finite": False, "reset": reset}
-            X = numeric_table(X, partial(validate_data, self, **options))
+            X = numeric_table(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
         self._check_finite(X, "X")
         return X
 

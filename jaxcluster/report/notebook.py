@@ -21,6 +21,7 @@ from jaxcluster.core.atomic import write_atomic
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.base import DataError, Dataset
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.input_tables import INPUT_STEPS
 from jaxcluster.plots.style import as_float
 from jaxcluster.report.context import ReportContext
@@ -99,6 +100,7 @@ def report(
     if silhouette_metric(model)[0] == "precomputed":
         raise DataError("a report needs rows, and this model was fitted to distances. Fit it to rows, with a metric.")
     labels = np.asarray(model.labels_)
+    X = as_rows(X)
     n = X.shape[0] if hasattr(X, "shape") else len(X)
     if n != len(labels):
         raise DataError(f"X has {n:,} rows, and the model was fitted to {len(labels):,}. Pass the rows of the fit.")

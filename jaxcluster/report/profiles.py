@@ -19,6 +19,7 @@ from jaxcluster import metrics, model_selection
 from jaxcluster.core.sparse_input import as_csr
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.base import DataError
+from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.input_tables import term_weights
 from jaxcluster.ops.metric_space import unit_rows
@@ -186,6 +187,7 @@ def profile(
         ValueError: labels, names or a table of another number of rows; rows without a cluster at all.
     """
     labels = np.asarray(model.labels_ if labels is None else labels)
+    X = as_rows(X)
     X = term_weights(model, X) if isinstance(model, Estimator) else X
     described, terms = _described(model, X, labels, table, columns)
     _check_lengths(labels, X, ids, described)

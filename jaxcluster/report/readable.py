@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster.datasets.base import DataError
+from jaxcluster.datasets.dataframes import as_rows, is_missing
 from jaxcluster.plots.style import color_of, is_noise, sample_indices
 from jaxcluster.report import tables
 
@@ -39,7 +40,7 @@ class Columns(NamedTuple):
 
 
 def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = None) -> Columns:
-    """Columns of a table of pandas, a mapping of columns, or an array.
+    """Columns of a table, a mapping of columns, or an array.
 
     Args:
         model: fitted estimator, whose names and codes of columns an array has.
@@ -49,6 +50,7 @@ def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = Non
     Raises:
         ValueError: another number of names than columns.
     """
+    table = as_rows(table)
     if not isinstance(table, Mapping) and not hasattr(table, "columns"):
         table = _named_array(model, np.asarray(table), columns)
     named = table if isinstance(table, Mapping) else {str(name): table[name] for name in table.columns}
@@ -64,13 +66,8 @@ def readable_columns(model: Any, table: Any, columns: Sequence[str] | None = Non
         elif values.dtype.kind == "b":
             words[name] = np.where(values, "true", "false").astype(object)
         else:
-            words[name] = np.array([None if _is_missing(cell) else str(cell) for cell in values], object)
+            words[name] = np.array([None if is_missing(cell) else str(cell) for cell in values], object)
     return Columns(numbers, words, frozenset(dates))
-
-
-def _is_missing(cell: Any) -> bool:
-    """True for None, NaN and pandas' NA, which is equal to nothing."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
 
 
 def names_of(model: Any, width: int) -> Sequence[str] | None:

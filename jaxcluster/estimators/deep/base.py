@@ -332,7 +332,7 @@ class NetworkEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             return "Pass a schedule of lower rates as learning_rate"
         return f"Lower learning_rate={self.learning_rate:g}"
 
-    def _validate(self, X: Any, *, reset: bool) -> np.ndarray:
+    def _validate(self, X: Any, *, reset: bool) -> Any:
         shape = tuple(getattr(X, "shape", ()))
         if len(shape) in (3, 4):
             raise ValueError(
