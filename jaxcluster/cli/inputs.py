@@ -296,6 +296,8 @@ def _read_like(data: Mapping[str, Any], source: Source, encoding: Encoding | Non
 
     if _ending(source.data) == _ending(str(data.get("data"))) and all(each is None for each in source.layout.values()):
         source = source._replace(**{name: data.get(name) for name in LAYOUT})
+    if _ending(source.data) == _ending(str(data.get("data"))) == ".h5ad" and source.key is None:
+        source = source._replace(key=data.get("key"))
     columns: Any = source.columns
     if not _is_table(source.data):
         encoding = None  # an array holds the features

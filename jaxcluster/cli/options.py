@@ -50,15 +50,21 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         show_default=False,
-        help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx or idx file, text also packed (.gz, .zst, .bz2, .xz); "
-        "sparse rows in .npz (SciPy) or .svm; a folder of .txt files; "
+        help="A .npy, .npz, .csv, .tsv, .jsonl, .parquet, .xlsx, .h5ad or idx file, text also packed "
+        "(.gz, .zst, .bz2, .xz); sparse rows in .npz (SciPy) or .svm; a folder of .txt files; "
         "a pattern of tables in quotation marks, 'part-*.csv'; - for a table on standard input; or a built-in set: "
         "digits, iris, wine, breast_cancer, blobs:n=1000,d=2,k=5, moons:n=1000, circles:n=1000.",
     ),
 ]
 Key = Annotated[
     str | None,
-    option(metavar="NAME", help="The array of an .npz file that holds the rows, or the sheet of an .xlsx file."),
+    option(
+        "--key",
+        "--obsm",
+        metavar="NAME",
+        help="The array of an .npz file that holds the rows, the sheet of an .xlsx file, or the entry of obsm in an "
+        ".h5ad file, such as X_pca; its X, unless given.",
+    ),
 ]
 Columns = Annotated[
     str | None,

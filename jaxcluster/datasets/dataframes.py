@@ -24,7 +24,7 @@ from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.interchange import as_array
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
-from jaxcluster.datasets.base import stack_columns
+from jaxcluster.datasets.base import DataError, listing, stack_columns
 
 if TYPE_CHECKING:
     import narwhals.stable.v2 as nw
@@ -44,7 +44,7 @@ def as_rows(X: Any, *, name: str = "X") -> Any:
         name: of it in messages.
 
     Returns:
-        A narwhals DataFrame, a NumPy or JAX array, or ``X``.
+        A narwhals DataFrame, a NumPy or JAX array, the rows of an AnnData object, or ``X``.
 
     Raises:
         ValueError: two columns of one name.
@@ -52,8 +52,43 @@ def as_rows(X: Any, *, name: str = "X") -> Any:
     """
     if isinstance(X, PLAIN) or is_sparse(X):
         return X
+    if is_annotated(X):
+        return annotated_rows(X, name=name)
     table = as_dataframe(X, name=name)
     return as_array(X, name=name) if table is None else table
+
+
+def is_annotated(X: Any) -> bool:
+    """True for an AnnData object, of which the rows are in ``X``."""
+    return any(each.__name__ == "AnnData" and each.__module__.startswith("anndata") for each in type(X).__mro__)
+
+
+def annotated_rows(data: Any, key: str | None = None, *, name: str = "X") -> Any:
+    """Rows of an AnnData object: its ``X``, or its ``obsm[key]``.
+
+    Args:
+        data: AnnData, in memory or backed by a file, of which the rows are then read.
+        key: of ``obsm``, such as "X_pca"; None for ``X``.
+        name: of the object in messages.
+
+    Returns:
+        (n_cells, width) NumPy array or SciPy matrix.
+
+    Raises:
+        DataError: no such key, or no ``X``.
+    """
+    spaces = list(data.obsm.keys())
+    known = f"obsm has: {listing(spaces)}" if spaces else "obsm is empty"
+    if key is not None and key not in spaces:
+        raise DataError(f"{name} has no obsm[{key!r}]; {known}.")
+    rows = data.X if key is None else data.obsm[key]
+    if rows is None:
+        raise DataError(f"{name} has no X; {known}. Choose one of them, such as {name}.obsm[KEY].")
+    rows = rows.to_memory() if hasattr(rows, "to_memory") else rows
+    if is_sparse(rows):
+        return rows
+    table = as_dataframe(rows, name=name)
+    return np.asarray(as_array(rows, name=name)) if table is None else number_matrix(table, name=name)
 
 
 def as_dataframe(X: Any, *, name: str = "X") -> nw.DataFrame[Any] | None:

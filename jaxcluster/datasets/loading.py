@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from jaxcluster.core.atomic import check_regular
-from jaxcluster.datasets import arrays, svmlight
+from jaxcluster.datasets import annotated, arrays, svmlight
 from jaxcluster.datasets.base import (
     COMPRESSIONS,
     DataError,
@@ -42,7 +42,7 @@ from jaxcluster.datasets.texts import TextVectorizer, column_dataset, folder_dat
 TEXT_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".csv", ".tsv"))
 JSON_EXTENSIONS = tuple(f"{kind}{packed}" for packed in ("", *COMPRESSIONS) for kind in (".jsonl", ".ndjson"))
 TABLE_EXTENSIONS = (*TEXT_EXTENSIONS, *JSON_EXTENSIONS, ".parquet", ".xlsx")
-EXTENSIONS = (".npy", ".npz", *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
+EXTENSIONS = (".npy", ".npz", annotated.EXTENSION, *TABLE_EXTENSIONS, *svmlight.EXTENSIONS)
 
 Columns = str | int | Sequence[str | int]
 
@@ -69,12 +69,13 @@ def load(
     """Load a data set, with the numbers of the file unchanged: see `Dataset`.
 
     Args:
-        spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), idx, .csv, .tsv, .jsonl, .parquet or .xlsx
-            file, text also with .gz, .zst, .bz2 or .xz behind; a pattern of tables with the same columns, as
+        spec: a path to an .npy, .npz (``file.npz:key`` chooses an array), idx, .csv, .tsv, .jsonl, .parquet, .xlsx or
+            .h5ad file, text also with .gz, .zst, .bz2 or .xz behind; a pattern of tables with the same columns, as
             ``part-*.csv``; a file of ``scipy.sparse.save_npz`` or of SVMlight (.svm, .svmlight, .libsvm), whose rows
             stay sparse; a folder of .txt files; or a built-in set: digits, iris, wine, breast_cancer, blobs, moons,
             circles, the last three with options, as ``blobs:n=1000,d=2,k=5,std=1.0,seed=0``.
         key: the array of an .npz file, or the sheet of an .xlsx file; optional if it holds only one besides the truth.
+            The space of ``obsm`` in an .h5ad file, in place of its ``X``.
         columns: the columns to cluster, by name or index; a string is split at its commas. By default all, except a
             first one that numbers or names the rows.
         truth: the known classes: a column by name or index, another array of the .npz file, or another file. They are
@@ -146,7 +147,7 @@ def _sparse_rows(
     options: Mapping[str, Any],
     terms: tuple[str | int | None, TextVectorizer | None],
 ) -> Dataset | None:
-    """The rows of texts or of SVMlight's format; None for other files.
+    """The rows of texts, of SVMlight's format or of an AnnData file; None for other files.
 
     Args:
         path, form, key, truth: as in `load`.
@@ -164,6 +165,11 @@ def _sparse_rows(
         if table is None:
             raise DataError(f"{path.name} is no table, so that it has no column {text!r} of texts (text=).")
         return column_dataset(table, text, vectorizer or TextVectorizer(), truth=truth, row_id=options["row_id"])
+    if extension(path) == annotated.EXTENSION:
+        _check_text_table(path.name, form)
+        _check_no_effect(path.name, "names its rows", {**options, "columns": None, "drop": None})
+        chosen = {name: options[name] for name in ("columns", "drop")}
+        return annotated.annotated_dataset(path, key=key, truth=truth, **chosen)
     if extension(path) not in svmlight.EXTENSIONS:
         return None
     _check_text_table(path.name, form)
@@ -203,7 +209,7 @@ def load_labels(
         _check_text_table(spec, form)
         return np.asarray(builtin(spec).y)
     path, key = _resolve(spec, key)
-    if path.is_dir() or extension(path) in svmlight.EXTENSIONS:
+    if path.is_dir() or extension(path) in (annotated.EXTENSION, *svmlight.EXTENSIONS):
         raise DataError(f"{path.name} holds rows and no labels. Name a file with one label a row.")
     table = _table(path, form, key)
     if table is not None:
@@ -329,8 +335,8 @@ def _check_file(path: Path, key: str | None) -> None:
         raise DataError(
             f"{path.name} {seen} and is no idx file (MNIST's format); known endings: {listing(EXTENSIONS)}."
         )
-    if key is not None and extension(path) not in (".npz", ".xlsx"):
-        raise DataError(f"{path.name} is no .npz or .xlsx file, so key={key!r} has no effect. Leave it out.")
+    if key is not None and extension(path) not in (".npz", ".xlsx", annotated.EXTENSION):
+        raise DataError(f"{path.name} is no .npz, .xlsx or .h5ad file, so key={key!r} has no effect. Leave it out.")
 
 
 def _not_found_error(path: Path) -> DataError:

@@ -69,7 +69,7 @@ def numeric_table(estimator: Any, X: Any, *, reset: bool = True, **options: Any)
     if isinstance(X, (np.ndarray, jax.Array)) and X.dtype.kind not in "OSU":
         X = validation.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
-        validated = validate_data(estimator, X, reset=reset, **options)
+        validated = _validate(estimator, X, reset=reset, **options)
         if isinstance(validated, np.ndarray) and validated.dtype.kind == "O":  # integers of Python beyond int64
             validated = validated.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -79,9 +79,14 @@ def numeric_table(estimator: Any, X: Any, *, reset: bool = True, **options: Any)
     return validation.check_numeric(validated, name="X") if isinstance(validated, np.ndarray) else validated
 
 
-def _check_columns(estimator: Any, table: Any, reset: bool) -> None:
+def _validate(estimator: Any, table: Any, **options: Any) -> Any:
+    """Scikit-learn's ``validate_data``, which takes more than its annotations say."""
+    return validate_data(estimator, table, **options)
+
+
+def _check_columns(estimator, table, reset):
     """Store names and number of columns in the estimator, or compare them with those of the fit."""
-    validate_data(estimator, table, reset=reset, skip_check_array=True)
+    _validate(estimator, table, reset=reset, skip_check_array=True)
 
 
 def _stays_on_device(X, least):
