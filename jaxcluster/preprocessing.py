@@ -10,8 +10,9 @@ array is transformed on its device to a JAX array.
 [[-1.0, -1.0], [1.0, 1.0]]
 """
 
-from jaxcluster.estimators.decomposition import PCA, TruncatedSVD
+from jaxcluster.estimators.decomposition import PCA
 from jaxcluster.estimators.scalers import MinMaxScaler, StandardScaler
+from jaxcluster.estimators.truncated_svd import TruncatedSVD
 
 __all__ = ["PCA", "MinMaxScaler", "StandardScaler", "TruncatedSVD"]
 

@@ -219,6 +219,10 @@ class Stream:
         if is_crushed(frame, typical, self.compute_dtype):
             warn_of_crushed(bound, self.source.name)
 
+    def _check_unchanged(self):
+        if self.source.fingerprint() != self.fingerprint:
+            raise SourceError(f"{self.source.name} changed between two passes. Begin again from the rows as they are.")
+
     def _check_interrupted(self):
         if self.interruptible and signals.interrupted():
             raise PassInterrupted
@@ -238,6 +242,15 @@ class Stream:
         arrays: Any = (out, weights)
         return jax.device_put(Points(*arrays))
 
+    def wide_blocks(self) -> Iterator[np.ndarray]:
+        """Samples in the frame, block by block, in float64 on the host; raises as `blocks`."""
+        self._check_unchanged()
+        for x in self._read():
+            self._check_interrupted()
+            out = np.empty(x.shape)
+            enter_block(x, np.asarray(self.frame.origin), self.frame.exponent, out)
+            yield out
+
     def sample_points(self) -> Points:
         """The sample in the frame."""
         return self.enter(self.sample, self.sample_weight, padded_size(len(self.sample)))
@@ -249,8 +262,7 @@ class Stream:
             SourceError: the source is not what it was when the stream was made.
             PassInterrupted: Ctrl-C was pressed, and a fit may end with what it has.
         """
-        if self.source.fingerprint() != self.fingerprint:
-            raise SourceError(f"{self.source.name} changed between two passes. Begin again from the rows as they are.")
+        self._check_unchanged()
         blocks, start = self._read(), 0
 
         def following():

@@ -1,4 +1,4 @@
-"""`PCA` and `TruncatedSVD` with scikit-learn's interface, over `jaxcluster.ops.components`."""
+"""`PCA` with scikit-learn's interface, over `jaxcluster.ops.components`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype, publish
-from jaxcluster.core.preparation import FIT_COPIES, padded_size, prepare
+from jaxcluster.core.preparation import FIT_COPIES, padded_size
 from jaxcluster.core.sources import ArraySource, RowSource
-from jaxcluster.core.sparse_input import as_csr, check_values, pack
-from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import Stream
-from jaxcluster.datasets.dataframes import as_rows
 from jaxcluster.estimators.base import as_key
 from jaxcluster.estimators.transformers import RowTransformer, output_dtype, padded
 from jaxcluster.ops.components import (
@@ -28,7 +24,6 @@ from jaxcluster.ops.components import (
     likely_dimension,
     principal_axes,
     project,
-    project_sparse,
     randomized_axes,
     scatter,
     singular_axes,
@@ -39,9 +34,6 @@ from jaxcluster.types import Points
 
 SVD_SOLVERS = ("auto", "full", "covariance_eigh", "randomized", "arpack")
 """Solvers of `PCA`."""
-
-ALGORITHMS = ("randomized", "arpack")
-"""Algorithms of `TruncatedSVD`."""
 
 FEWER = "Take another svd_solver, or pass fewer columns."
 """Remedy where memory is missing."""
@@ -55,6 +47,8 @@ MAX_EXACT_SIZE, MOST_COMPONENTS = 500, 0.8
 
 class Decomposition(ClassNamePrefixFeaturesOutMixin, RowTransformer):
     """Base of decompositions: products of rows with components."""
+
+    _required_attributes = ("components_",)
 
     components_: np.ndarray
 
@@ -80,6 +74,10 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, RowTransformer):
         out = np.empty((x.shape[0], matrix.shape[1]), output_dtype(x))
         for rows, block in self._blocks(x):
             centered = block.astype(np.float64) - shift
+            if computes_in_float64():
+                product = centered @ matrix
+                out[rows] = product if offset is None else product + offset
+                continue
             # A power of two near the largest entry: float32 ends at 1e38.
             exponent = int(np.frexp(np.abs(centered).max(initial=0.0))[1])
             inside = jax.device_put(padded(np.ldexp(centered, -exponent).astype(compute)))
@@ -92,8 +90,9 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, RowTransformer):
 class PCA(Decomposition):
     """Principal component analysis: axes of largest variance of centered rows.
 
-    Rows are centered by their mean in float64, so that a large offset costs no digits; products are of float32 unless
-    JAX's x64 mode is on, and are added up in float64. Variances below 1e-6 of the largest are rounding then.
+    Rows are centered by their mean in float64, so that a large offset costs no digits. On the CPU all is computed in
+    float64, but for the solver "randomized". On accelerators products are of float32 unless JAX's x64 mode is on, and
+    are added up in float64: their relative error is about 1e-6, and variances below 1e-6 of the largest are rounding.
 
     Args:
         n_components: number of components; a fraction of the variance between 0 and 1, which they explain at least;
@@ -131,6 +130,8 @@ class PCA(Decomposition):
         "or pass X.toarray()"
     )
 
+    _required_attributes = ("components_", "mean_")
+
     n_components: Any = None
     _: KW_ONLY
     copy: Any = True
@@ -160,20 +161,22 @@ class PCA(Decomposition):
         # One path for memory and files: blocks about the origin of a frame, whose sums are of float64.
         source = x if isinstance(x, RowSource) else ArraySource(np.asarray(x), "X")
         stream = Stream(source)
-        sums, _ = stream.fold(_sums)
-        shift = sums / n
+        wide = computes_in_float64()
+        shift = (sum(block.sum(axis=0) for block in stream.wide_blocks()) if wide else stream.fold(_sums)[0]) / n
         if solver == "covariance_eigh":
             memory.check(3 * 8 * d * d, f"the covariance matrix of {d:,} columns", FEWER)
-            (matrix, rest), _ = stream.fold(_scatter, shift.astype(stream.compute_dtype))
-            # What the mean lost in the dtype of the computation.
-            rest = rest / n
-            matrix, shift = matrix - n * np.outer(rest, rest), shift.astype(stream.compute_dtype) + rest
+            matrix, shift = (_wide_scatter if wide else _scatter_by_blocks)(stream, shift)
             whole = float(np.trace(matrix))
             values, axes = principal_axes(matrix, min(n, d))
             values, axes = np.maximum(values, 0), axes.T
         else:
-            memory.check(FIT_COPIES * n * d * stream.compute_dtype.itemsize, f"{n:,} rows of {d:,} columns", FEWER)
-            centered = _centered(stream.enter(np.asarray(source.x), None, padded_size(n)), shift)  # pyright: ignore
+            wide = wide and solver != "randomized"
+            itemsize = 8 if wide else stream.compute_dtype.itemsize
+            memory.check(FIT_COPIES * n * d * itemsize, f"{n:,} rows of {d:,} columns", FEWER)
+            if wide:
+                centered = np.concatenate(list(stream.wide_blocks())) - shift
+            else:
+                centered = _centered(stream.enter(np.asarray(source.x), None, padded_size(n)), shift)  # pyright: ignore
             whole = float(np.square(np.asarray(centered, np.float64)).sum())
             values, axes = self._decompose(centered, wanted, solver, min(n, d))
             values = np.square(values)
@@ -212,7 +215,8 @@ class PCA(Decomposition):
 
     def _decompose(self, centered, wanted, solver, most):
         if solver == "full":
-            values, axes = singular_axes(centered)
+            host = isinstance(centered, np.ndarray)
+            values, axes = np.linalg.svd(centered, full_matrices=False)[1:] if host else singular_axes(centered)
         elif solver == "arpack":
             wide = np.asarray(centered, np.float64)
             values, axes = lanczos_axes(as_key(self.random_state), wide, wanted, float(self.tol))
@@ -240,8 +244,8 @@ class PCA(Decomposition):
         self.explained_variance_ratio_ = ratios[:wanted].astype(dtype)
         self.mean_ = np.asarray(stream.frame.origin, np.float64) + np.ldexp(shift, unit)
         with np.errstate(over="ignore", under="ignore"):  # beyond float64 only the squares are infinite or 0
-            self.explained_variance_ = _published(np.ldexp(variances[:wanted], 2 * unit), dtype)
-            self.singular_values_ = _published(np.ldexp(np.sqrt(variances[:wanted] * (n - 1)), unit), dtype)
+            self.explained_variance_ = published(np.ldexp(variances[:wanted], 2 * unit), dtype)
+            self.singular_values_ = published(np.ldexp(np.sqrt(variances[:wanted] * (n - 1)), unit), dtype)
             self.noise_variance_ = float(np.ldexp(rest, 2 * unit))
 
     def _deviations(self) -> Any:
@@ -275,7 +279,7 @@ class PCA(Decomposition):
             (n_samples, n_features) rows, a JAX array for a JAX array, else NumPy.
         """
         check_is_fitted(self)
-        x = _coordinates(X, self.n_components_)
+        x = coordinates_of(X, self.n_components_)
         axes = self.components_.astype(np.float64)
         axes = axes * self._deviations()[:, None] if self.whiten else axes
         return self._multiply(x, axes, np.zeros(self.n_components_), self.mean_)
@@ -292,177 +296,48 @@ class PCA(Decomposition):
         return np.linalg.inv(self.get_covariance())
 
 
-@dataclass(eq=False, repr=False)
-class TruncatedSVD(Decomposition):
-    """Truncated singular value decomposition: components of largest singular values of rows that are not centered.
-
-    Sparse rows stay sparse: of the weights of terms it is latent semantic analysis.
-
-    Args:
-        n_components: number of components, at most n_features.
-        algorithm: "randomized", power iterations on a random subspace on the device; "arpack", SciPy's Lanczos
-            iterations in float64 on the host.
-        n_iter: power iterations of "randomized".
-        n_oversamples: dimensions of its subspace beyond the components.
-        random_state: None, an int, a NumPy RandomState or a JAX key.
-        tol: tolerance of "arpack"; 0 for the precision of float64.
-
-    Attributes:
-        components_: (n_components, n_features) orthonormal axes, the largest entry of each positive.
-        explained_variance_: (n_components,) variances of the transformed rows, divided by n.
-        explained_variance_ratio_: (n_components,) the same as fractions of the variance of all columns.
-        singular_values_: (n_components,) singular values.
-        n_features_in_: number of columns.
-
-    Source: S. Deerwester, S. T. Dumais, G. W. Furnas, T. K. Landauer and R. Harshman, Indexing by latent semantic
-    analysis, Journal of the American Society for Information Science 41 (1990).
-
-    >>> svd = TruncatedSVD(1, random_state=0).fit(scipy.sparse.csr_array([[3.0, 0.0], [0.0, 1.0]]))
-    >>> svd.singular_values_.round(4).tolist(), svd.components_.round(4).tolist()
-    ([3.0], [[1.0, 0.0]])
-    """
-
-    n_components: Any = 2
-    _: KW_ONLY
-    algorithm: Any = "randomized"
-    n_iter: Any = 5
-    n_oversamples: Any = 10
-    random_state: Any = None
-    tol: Any = 0.0
-
-    def fit(self, X: Any, y: Any = None) -> TruncatedSVD:
-        """Compute the components.
-
-        Args:
-            X: (n_samples, n_features) rows, dense or sparse.
-            y: not used.
-        """
-        self.fit_transform(X)
-        return self
-
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Compute the components and the coordinates of the rows on them.
-
-        Args:
-            X: (n_samples, n_features) rows, dense or sparse.
-            y: not used.
-
-        Returns:
-            (n_samples, n_components) coordinates, a JAX array for a JAX array, else NumPy.
-        """
-        validation.check_choice("algorithm", self.algorithm, ALGORITHMS)
-        x = self._any_rows(X, reset=True)
-        n, d = x.shape
-        k = validation.check_count("n_components", self.n_components)
-        if k > min(n, d) or (self.algorithm == "arpack" and k == min(n, d)):
-            least = "less than" if self.algorithm == "arpack" else "at most"
-            raise ValueError(f"n_components={k} must be {least} min(n_samples, n_features)={min(n, d)}.")
-        values, axes = self._lanczos(x, k) if self.algorithm == "arpack" else self._randomized(x, k)
-        dtype = output_dtype(x.data if is_sparse(x) else x)
-        self.components_ = flip_signs(axes[:k]).astype(dtype)
-        self.singular_values_ = _published(values[:k], dtype)
-        coordinates = self._project(x)
-        variances = np.asarray(coordinates, np.float64).var(axis=0)
-        whole = float(_column_variances(x).sum())
-        self.explained_variance_ = _published(variances, dtype)
-        self.explained_variance_ratio_ = (variances / whole if whole > 0 else np.zeros(k)).astype(dtype)
-        return coordinates
-
-    def _any_rows(self, X: Any, *, reset: bool) -> Any:
-        if isinstance(X, RowSource):
-            raise TypeError(
-                "TruncatedSVD needs all rows in memory, and X is a source of rows. Take PCA, which reads it in blocks."
-            )
-        X = as_rows(X)
-        if not is_sparse(X):
-            return self._rows(X, reset=reset)
-        x = as_csr(X, name="X")
-        check_values(x, name="X")
-        table: Any = x
-        validate_data(self, table, reset=reset, skip_check_array=True)
-        return x
-
-    def _randomized(self, x: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        prepared = prepare(x, center=False)
-        rows: Any = prepared.points.x
-        exponent = int(prepared.frame.exponent)
-        if is_sparse(x):
-            # Products with the transpose gather too, which is the same on every device; a scatter would not be.
-            turned = scipy.sparse.csr_array(x.T)
-            turned.resize((x.shape[1], rows.shape[0]))
-            scaled = np.ldexp(turned.data.astype(np.float64), exponent).astype(rows.dtype)
-            transposed: Any = jax.device_put(pack(turned, scaled, x.shape[1], padded_size))
-        else:
-            transposed = rows.T
-        width = min(k + int(self.n_oversamples), *x.shape)
-        values, axes = randomized_axes(as_key(self.random_state), rows, transposed, width, int(self.n_iter))
-        values = np.ldexp(np.asarray(values, np.float64), -exponent)
-        return values, np.asarray(axes, np.float64)
-
-    def _lanczos(self, x: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        wide = x.astype(np.float64) if is_sparse(x) else np.asarray(x, np.float64)
-        return lanczos_axes(as_key(self.random_state), wide, k, float(self.tol))
-
-    def _project(self, x: Any) -> Any:
-        axes = self.components_.T
-        if not is_sparse(x):
-            return self._multiply(x, axes.astype(np.float64), np.zeros(x.shape[1]))
-        prepared = prepare(x, center=False)
-        sparse: Any = prepared.points.x
-        product = prepared.unpad(project_sparse(sparse, jnp.asarray(axes, sparse.dtype)), axis=0)
-        return np.asarray(prepared.unscale(product, length=1))
-
-    def transform(self, X: Any) -> Any:
-        """Compute the coordinates of rows on the components.
-
-        Args:
-            X: (n_samples, n_features) rows, dense or sparse.
-
-        Returns:
-            (n_samples, n_components) coordinates, a JAX array for a JAX array, else NumPy.
-        """
-        check_is_fitted(self)
-        return self._project(self._any_rows(X, reset=False))
-
-    def inverse_transform(self, X: Any) -> Any:
-        """Compute the dense rows that lie at coordinates on the components.
-
-        Args:
-            X: (n_samples, n_components) coordinates.
-
-        Returns:
-            (n_samples, n_features) rows, a JAX array for a JAX array, else NumPy.
-        """
-        check_is_fitted(self)
-        k = self.components_.shape[0]
-        return self._multiply(_coordinates(X, k), self.components_.astype(np.float64), np.zeros(k))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-def _published(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def published(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Numbers of float64 in the dtype of results, in NumPy, where it can hold them."""
     return np.asarray(publish(values, dtype))
 
 
-def _coordinates(X: Any, k: int) -> Any:
+def coordinates_of(X: Any, k: int) -> Any:
+    """Coordinates of a caller on k components, checked."""
     x = validation.check_matrix(X if isinstance(X, jax.Array) else np.asarray(X), name="X")
     validation.check_width(x, k, name="X")
     return x
 
 
-def _column_variances(x: Any) -> np.ndarray:
-    """Variances of the columns in float64."""
-    if not is_sparse(x):
-        return np.asarray(x, np.float64).var(axis=0)
-    n, (columns, values) = x.shape[0], (x.indices, x.data.astype(np.float64))
-    count = np.bincount(columns, minlength=x.shape[1])
-    mean = np.bincount(columns, values, minlength=x.shape[1]) / n
-    squares = np.bincount(columns, np.square(values - mean[columns]), minlength=x.shape[1])
-    return (squares + (n - count) * np.square(mean)) / n
+def computes_in_float64() -> bool:
+    """True where rows are multiplied in float64 on the host: without an accelerator."""
+    # Sums of 1024 products of float32, as in `scatter`, are off by 1e-6. BLAS has half the speed in float64.
+    return jax.default_backend() == "cpu"
+
+
+def _wide_scatter(stream: Stream, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scatter matrix about the mean, and the mean, in float64.
+
+    Returns:
+        (d, d) matrix and (d,) mean in the frame.
+    """
+    matrix, rest = np.zeros((stream.d, stream.d)), np.zeros(stream.d)
+    for block in stream.wide_blocks():
+        block -= shift
+        matrix += block.T @ block
+        rest += block.sum(axis=0)
+    rest /= stream.n  # what the mean lost in sums
+    return matrix - stream.n * np.outer(rest, rest), shift + rest
+
+
+def _scatter_by_blocks(stream: Stream, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scatter matrix about the mean, and the mean, of products in the dtype of the computation.
+
+    Returns:
+        (d, d) matrix and (d,) mean in the frame.
+    """
+    (matrix, rest), _ = stream.fold(_scatter, shift.astype(stream.compute_dtype))
+    rest = rest / stream.n  # what the mean lost in the dtype of the computation
+    return matrix - stream.n * np.outer(rest, rest), shift.astype(stream.compute_dtype) + rest
 
 
 # Kernels: one block of samples ----------------------------------------------------------------------------------------

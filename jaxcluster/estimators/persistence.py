@@ -6,6 +6,7 @@ The checksums detect accidents: flipped bits, truncated files, files of two mode
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import secrets
@@ -30,6 +31,14 @@ FORMAT_VERSION = 1
 ATTRIBUTES_VERSION = 3
 """Version of the names and meanings of fitted attributes. 2: the frame of the fit; 3: ``epoch_history_`` in place of
 ``records_``, and new names of private attributes."""
+
+TRANSFORMERS = {
+    "standard-scaler": "StandardScaler",
+    "min-max-scaler": "MinMaxScaler",
+    "pca": "PCA",
+    "truncated-svd": "TruncatedSVD",
+}
+"""Names of saved transformers, and their classes in `jaxcluster.preprocessing`."""
 
 MODEL_FILE = "model.json"
 ARRAYS_FILE = "arrays.safetensors"
@@ -92,16 +101,16 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
         FileExistsError: ``path`` exists and is not a saved model.
     """
     folder = Path(os.path.realpath(path))
-    name = ESTIMATORS.name_of(estimator)
+    name = ESTIMATORS.name_of(estimator) or _transformer_name(estimator)
     if name is None:
-        raise TypeError(
-            f"{type(estimator).__qualname__} is not one of the estimators that can be saved: {', '.join(ESTIMATORS)}."
-        )
+        known = ", ".join([*ESTIMATORS, *TRANSFORMERS])
+        raise TypeError(f"{type(estimator).__qualname__} is not one of the estimators that can be saved: {known}.")
     _check_replaceable(folder)
     arrays: Arrays = {}
     params = estimator.get_params(deep=False)
     fitted = {key: value for key, value in vars(estimator).items() if key not in params}
-    _check_params(type(estimator), params, fitted)
+    if name in ESTIMATORS:
+        _check_params(type(estimator), params, fitted)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -115,6 +124,21 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     payload = safetensors.numpy.save(arrays)
     content["files"] = {ARRAYS_FILE: {"bytes": len(payload), "sha256": _sha256(payload)}}
     _replace_folder(folder, {ARRAYS_FILE: payload, MODEL_FILE: _to_json(_with_checksum(content)).encode()})
+
+
+def _class_of(name: str) -> type:
+    """Class that models of a name are of."""
+    return getattr(_preprocessing(), TRANSFORMERS[name]) if name in TRANSFORMERS else ESTIMATORS[name]
+
+
+def _transformer_name(estimator: Any) -> str | None:
+    """Name of a class of `jaxcluster.preprocessing`; None for any other, such as one of a subclass."""
+    names = {getattr(_preprocessing(), class_name): name for name, class_name in TRANSFORMERS.items()}
+    return names.get(type(estimator))
+
+
+def _preprocessing() -> Any:
+    return importlib.import_module("jaxcluster.preprocessing")  # which imports this module
 
 
 def load(path: str | os.PathLike) -> Any:
@@ -149,7 +173,7 @@ def _load(folder):
     try:
         params = {key: decode(value, arrays) for key, value in content["params"].items()}
         attributes = {key: decode(value, arrays) for key, value in content["attributes"].items()}
-        return _rebuild(ESTIMATORS[content["estimator"]], params, attributes)
+        return _rebuild(_class_of(content["estimator"]), params, attributes)
     except _DECODING_ERRORS as error:
         raise ValueError(f"{folder / MODEL_FILE} does not describe an estimator of this version: {error}") from error
 
@@ -167,8 +191,9 @@ def _rebuild(cls, params, attributes):
     ]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}, by which rows are labeled.")
-    _check_fitted(attributes, str(getattr(cls, "__module__", "")))
-    _check_params(cls, params, attributes)
+    if cls.__name__ not in TRANSFORMERS.values():  # which check their attributes themselves
+        _check_fitted(attributes, str(getattr(cls, "__module__", "")))
+        _check_params(cls, params, attributes)
     for name, value in attributes.items():
         of_class = getattr(cls, name, None) is not None  # a method; None is the class default of a fitted attribute
         if name.startswith("__") or not (name.startswith("_") or name.endswith("_")) or of_class:
@@ -247,9 +272,10 @@ def _read_model(file):
         raise ValueError(f"{file} was changed since it was written: its SHA-256 does not match. Save the model again.")
     for name, current in (("format_version", FORMAT_VERSION), ("attributes_version", ATTRIBUTES_VERSION)):
         _check_version(file, content, name, current)
-    if not isinstance(content["estimator"], str) or content["estimator"] not in ESTIMATORS:
+    known = [*ESTIMATORS, *TRANSFORMERS]
+    if not isinstance(content["estimator"], str) or content["estimator"] not in known:
         raise ValueError(
-            f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(ESTIMATORS)}."
+            f"{file} holds the unknown estimator {content['estimator']!r}; those known are {', '.join(known)}."
         )
     kinds = dict.fromkeys(("params", "attributes", "arrays", "files"), dict)
     if any(not isinstance(content[name], kind) for name, kind in kinds.items()):

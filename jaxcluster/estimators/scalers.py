@@ -128,6 +128,8 @@ class StandardScaler(ColumnScaler):
     ([[1.0, 0.0]], [2.0, 1.0])
     """
 
+    _required_attributes = ("_moments",)
+
     _: KW_ONLY
     copy: Any = True
     with_mean: Any = True
@@ -184,6 +186,12 @@ class StandardScaler(ColumnScaler):
         for name in ("_moments", "_weighted", "mean_", "var_", "scale_", "n_samples_seen_"):
             vars(self).pop(name, None)
 
+    def _check_attributes(self) -> None:
+        super()._check_attributes()
+        if not isinstance(self._moments, Moments):
+            raise ValueError("_moments are not those of columns.")
+        self._publish()
+
     def _publish(self) -> None:
         weight, mean, deviation = self._moments
         seen = weight if self._weighted else weight.astype(np.int64)
@@ -220,6 +228,8 @@ class MinMaxScaler(ColumnScaler):
     >>> MinMaxScaler().fit_transform([[0.0], [1.0], [4.0]]).ravel().tolist()
     [0.0, 0.25, 1.0]
     """
+
+    _required_attributes = ("data_min_", "data_range_")
 
     feature_range: Any = (0, 1)
     _: KW_ONLY

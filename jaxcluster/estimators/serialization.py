@@ -28,6 +28,7 @@ NAMED_TUPLES = {
     "Frame": "jaxcluster.core.frame",
     "GowerScale": "jaxcluster.datasets.gower",
     "Imputation": "jaxcluster.datasets.imputation",
+    "Moments": "jaxcluster.ops.moments",
     "MixedColumns": "jaxcluster.datasets.categories",
     "Scaling": "jaxcluster.datasets.scaling",
     "Start": "jaxcluster.deep.start",

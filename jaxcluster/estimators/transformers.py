@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from inspect import isfunction
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype
@@ -19,7 +20,7 @@ from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import rows_of_block
 from jaxcluster.datasets.dataframes import as_rows
-from jaxcluster.estimators import output  # noqa: F401  (registers JAX's arrays for `set_output`)
+from jaxcluster.estimators import output, persistence  # noqa: F401  (registers JAX's arrays for `set_output`)
 from jaxcluster.estimators.input_tables import check_names, numeric_table
 
 
@@ -37,6 +38,9 @@ class RowTransformer(TransformerMixin, BaseEstimator):
     _dense_reason = "needs dense rows"
     """Words after the name of the class where sparse rows are refused."""
 
+    _required_attributes: tuple[str, ...] = ()
+    """Fitted attributes that rows are transformed by: a saved one without them is refused."""
+
     # Set by `fit`.
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -47,6 +51,34 @@ class RowTransformer(TransformerMixin, BaseEstimator):
             if isfunction(method) and not name.startswith("_"):
                 setattr(cls, name, memory.guarded(method))
         super().__init_subclass__(**options)  # scikit-learn's wrapper of `set_output` is the outer one
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted transformer to the folder ``path``, completely or not at all; see `Estimator.save`.
+
+        Read it back with ``jaxcluster.load``.
+
+        Args:
+            path: of a new folder, or of a saved model, which is replaced.
+
+        Raises:
+            NotFittedError: before `fit`.
+            FileExistsError: ``path`` exists and is not a saved model.
+        """
+        check_is_fitted(self)
+        persistence.save(self, path)
+
+    def _check_attributes(self) -> None:
+        """Raise ValueError if the fitted attributes of a loaded transformer are unusable."""
+        width = getattr(self, "n_features_in_", None)
+        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+            raise ValueError(f"n_features_in_ is {width!r}, not a number of columns.")
+        for name in self._required_attributes:
+            values: Any = getattr(self, name)
+            for part in values if isinstance(values, tuple) else (values,):
+                if not isinstance(part, np.ndarray) or part.dtype.kind != "f" or part.shape[-1:] != (width,):
+                    raise ValueError(f"{name} holds no numbers of {width} columns.")
+                if np.isinf(part).any() or (np.isnan(part).any() and not self._takes_missing):
+                    raise ValueError(f"{name} holds NaN or infinity.")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -13,9 +13,11 @@ import sklearn.preprocessing
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
+import jaxcluster
 from jaxcluster.core import streaming
 from jaxcluster.core.sources import ArraySource
 from jaxcluster.datasets import scan
+from jaxcluster.estimators import decomposition
 from jaxcluster.preprocessing import PCA, MinMaxScaler, StandardScaler, TruncatedSVD
 
 RNG = np.random.default_rng(0)
@@ -235,3 +237,46 @@ def test_truncated_svd_of_sparse_rows(algorithm):
 def test_wrong_rows_are_answered_in_a_sentence(fit, error, message):
     with pytest.raises(error, match=message):
         fit()
+
+
+@pytest.mark.parametrize("solver", ["full", "covariance_eigh", "arpack"])
+def test_pca_on_the_cpu_is_of_float64(solver):
+    rows = X.astype(np.float32) + 1000
+    ours = PCA(3, svd_solver=solver, random_state=0).fit(rows.astype(np.float64))
+    theirs = sklearn.decomposition.PCA(3, svd_solver="full").fit(rows.astype(np.float64))
+    assert_allclose(ours.explained_variance_, theirs.explained_variance_, rtol=1e-12)
+    assert_allclose(ours.components_, theirs.components_, atol=1e-12)
+    assert_allclose(ours.transform(rows.astype(np.float64)), theirs.transform(rows), atol=1e-10)
+    short = PCA(3, svd_solver=solver, random_state=0).fit(rows)
+    assert short.components_.dtype == np.float32
+    assert_allclose(short.explained_variance_, ours.explained_variance_, rtol=1e-7)
+
+
+def test_pca_without_float64_is_that_of_an_accelerator(monkeypatch):
+    expected = PCA(3).fit(NEAR)
+    monkeypatch.setattr(decomposition, "computes_in_float64", lambda: False)
+    for solver in ("full", "covariance_eigh"):
+        pca = PCA(3, svd_solver=solver).fit(NEAR)
+        assert_allclose(pca.explained_variance_, expected.explained_variance_, rtol=3e-6)
+        assert_allclose(pca.transform(NEAR), expected.transform(NEAR), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "model", [StandardScaler(), MinMaxScaler((-1, 1)), PCA(2, whiten=True), TruncatedSVD(2, random_state=0)], ids=str
+)
+def test_saved_transformers_give_the_same_rows(model, tmp_path):
+    table = pd.DataFrame(NEAR, columns=list("abcde"))
+    fitted = clone(model).fit(table)
+    fitted.save(tmp_path / "model")
+    loaded = jaxcluster.load(tmp_path / "model")
+    assert type(loaded) is type(model)
+    assert loaded.get_params() == model.get_params()
+    assert_array_equal(loaded.transform(table), fitted.transform(table))
+    if hasattr(model, "partial_fit"):
+        assert_array_equal(loaded.partial_fit(table).transform(table), fitted.partial_fit(table).transform(table))
+    with pytest.raises(ValueError, match="missing"):
+        loaded.transform(table[list("abcd")])
+    vars(fitted)[model._required_attributes[0]] = np.ones((2, 4))
+    fitted.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="holds no numbers of 5 columns"):
+        jaxcluster.load(tmp_path / "model")
