@@ -1,7 +1,7 @@
-"""Run the code of README and of the guide: ``python docs/site_pages/blocks.py [PAGE ...]``.
+"""Run the code of README, of the guide and of the methods: ``python docs/site_pages/blocks.py [PAGE ...]``.
 
 Each page runs in a folder of its own, from top to bottom: blocks of Python in one namespace, commands of blocks marked
-``sh`` through the command line.
+``sh`` through the command line. Of the pages of methods the commands run; `site_pages.figures` runs their scripts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
+sys.path[:0] = [str(DOCS)]
 
 PAGES = (
     "../README.md",
@@ -85,6 +86,31 @@ def run(path: Path) -> tuple[str, float, str]:
     return path.name, time.process_time() - begin, ""
 
 
+def run_command(name: str, command: str, cell: str) -> tuple[str, float, str]:
+    """Run the command of one method's page in a folder of its own; see `run`.
+
+    Returns:
+        The name of the method, the seconds of CPU, and what went wrong, or "".
+    """
+    from site_pages.shell import small, write_files
+
+    begin, printed, back = time.process_time(), io.StringIO(), Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.chdir(folder)
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                write_files(command, cell)
+                run_shell(small(name, command))
+            if not list(Path("runs").glob("*/labels.csv")):
+                raise RuntimeError(f"{command} wrote no labels.")
+        except Exception:
+            return f"methods/{name}", time.process_time() - begin, traceback.format_exc() + printed.getvalue()[-2000:]
+        finally:
+            os.chdir(back)
+    return f"methods/{name}", time.process_time() - begin, ""
+
+
 def main() -> None:
     """Run the code of the pages, and say which failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,9 +118,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from site_pages.shell import commands
+
     failed = 0
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(run, path) for path in pages(options.names)]):
+        jobs = [pool.submit(run, path) for path in pages(options.names)]
+        jobs += [
+            pool.submit(run_command, name, *parts)
+            for name, parts in commands().items()
+            if not options.names or any(each in f"methods/{name}" for each in options.names)
+        ]
+        for done in as_completed(jobs):
             name, seconds, error = done.result()
             print(f"{seconds:6.1f} s  {name}{' failed' if error else ''}", flush=True)
             if error:
