@@ -104,8 +104,8 @@ class FitResult(NamedTuple):
 
     @property
     def remarks(self) -> list[str]:
-        """Sentences on how to read the scores."""
-        remarks = []
+        """Sentences on how to read the clusters and their scores."""
+        remarks = _many_small_clusters(self.estimator)
         if self.rows.weights is not None:
             remarks.append("Weights count in the fit and its objective; other scores count each row once.")
         if has_missing(self.rows.x):
@@ -115,6 +115,26 @@ class FitResult(NamedTuple):
                 f"Rows with missing cells have no {what}, so that scores by {what.removesuffix('s')} are left out."
             )
         return remarks
+
+
+MANY_NOISE, FEW_ROWS = 0.25, 0.1
+"""Fraction of noise from which, and fraction of the rows in the largest cluster below which, OPTICS gets a hint."""
+
+
+def _many_small_clusters(estimator: Any) -> list[str]:
+    """A hint for OPTICS where its steep areas cut the rows into splinters, as they do by default in even clusters."""
+    chosen = estimator.get_params()
+    if "xi" not in chosen or chosen["cluster_method"] != "xi" or chosen["min_cluster_size"] is not None:
+        return []
+    clusters, noise = runs.clusters_and_noise(estimator.labels_)
+    rows = len(estimator.labels_)
+    if not clusters or noise < MANY_NOISE * rows or max(clusters.values()) > FEW_ROWS * rows:
+        return []
+    return [
+        "The clusters are small and many rows are noise, because every small dip of the reachability plot is a cluster. "
+        "For larger clusters set --min-cluster-size (0.2 is a fifth of the rows), raise --min-samples, or cut the plot "
+        "at one distance: --cluster-method dbscan --eps DISTANCE."
+    ]
 
 
 def run_fit(stage: Stages, task: FitTask, claim: Claim) -> FitResult:

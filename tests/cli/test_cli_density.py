@@ -14,6 +14,7 @@ from sklearn import metrics as oracle
 from sklearn.datasets import make_moons
 
 import jaxcluster
+from jaxcluster.cli.fit_pipeline import _many_small_clusters
 
 N, EPS = 200, 0.25
 ALWAYS = {"config.json", "labels.csv", "metrics.json", "model"}
@@ -215,6 +216,21 @@ def test_a_tree_that_never_splits_is_drawn(data, tmp_path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Condensed tree of 1 cluster, " in page
     assert "Dendrogram" not in page
+
+
+@pytest.mark.parametrize(
+    ("parameters", "labels", "hint"),
+    [
+        ({}, np.repeat(np.arange(-1, 19), [50, *[5] * 19]), True),
+        ({}, np.repeat([-1, 0, 1], [50, 50, 50]), False),
+        ({"min_cluster_size": 5}, np.repeat(np.arange(-1, 19), [50, *[5] * 19]), False),
+        ({}, np.full(50, -1), False),
+    ],
+)
+def test_splinters_of_optics_get_a_hint(parameters, labels, hint):
+    estimator = jaxcluster.OPTICS(**parameters)
+    estimator.labels_ = labels
+    assert [("--min-cluster-size" in line) for line in _many_small_clusters(estimator)] == [True] * hint
 
 
 def test_an_infinite_parameter_is_told(data, tmp_path):
