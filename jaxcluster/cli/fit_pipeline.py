@@ -131,8 +131,8 @@ def _many_small_clusters(estimator: Any) -> list[str]:
     if not clusters or noise < MANY_NOISE * rows or max(clusters.values()) > FEW_ROWS * rows:
         return []
     return [
-        "The clusters are small and many rows are noise, because every small dip of the reachability plot is a cluster. "
-        "For larger clusters set --min-cluster-size (0.2 is a fifth of the rows), raise --min-samples, or cut the plot "
+        "The clusters are small and many rows are noise, because every small dip of the reachability plot is one. For "
+        "larger clusters set --min-cluster-size (0.2 is a fifth of the rows), raise --min-samples, or cut the plot "
         "at one distance: --cluster-method dbscan --eps DISTANCE."
     ]
 
