@@ -234,6 +234,8 @@ def _read_manifest(place):
         content.pop("sha256")
         kinds = all(isinstance(content[name], dict) for name in ("config", "progress", "arrays", "files"))
         kinds &= isinstance(content["format_version"], int)
+        # The seal covers the text as it was written: a manifest that JSON reads the same, but is other text, was
+        # edited.
         intact = _seal(content) == text and content["format"] == FORMAT and kinds
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         intact = False

@@ -138,6 +138,7 @@ def resume(
         if saved is not None:
             saved.after_chunk(fit, steps, ended=not unfinished)
         if _observers and shown is not None:
+            # The first chunk includes the compilation: its seconds say nothing of the others.
             left = (most - steps) * budget.seconds / max(1, steps - before) if unfinished and before else None
             progress = Progress(steps, most, np.asarray(shown(np.asarray(fit.history)))[before:steps], left)
             tell(progress)

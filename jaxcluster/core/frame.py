@@ -79,6 +79,8 @@ class Frame(NamedTuple):
             return times_power_of_two(x - jnp.asarray(self.origin).astype(dtype)[_leading(x)], self.exponent)
         x = np.asarray(x, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
+            # Scaled before the subtraction: the difference of two large coordinates may overflow, and a power of two
+            # rounds neither.
             inside = np.ldexp(x, self.exponent) - np.ldexp(np.asarray(self.origin, np.float64), self.exponent)
             return jax.device_put(inside.astype(dtype))
 

@@ -200,6 +200,7 @@ def fingerprint_of(step: jax.tree_util.Partial) -> str:
     """Digest of the function of a step, its static options and its operands."""
     bound: Any = step.func
     function, static = bound
+    # Without the addresses in its text: they differ in each process, and are no part of the problem.
     digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}{ADDRESS.sub('', repr(static))}".encode())
     for leaf in jax.tree.leaves(step.args):
         words = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf

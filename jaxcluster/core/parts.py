@@ -43,6 +43,7 @@ def prepare_part(
     dtype = float_dtype(x.dtype)
     devices = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     rows = padded_size(int(sizes[:, 0].max()))
+    # Each process has the same number of rows, and each of its devices too: arrays over a mesh are cut evenly.
     rows += -rows % devices
     out, weight = np.zeros((rows, d), dtype), np.zeros(rows, dtype)
     weights, weight_exponent = _scaled_weights(weights, n)
@@ -85,6 +86,7 @@ def _scaled_weights(weights, n):
         return None, 0
     weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     positive = weights[weights > 0]
+    # The unit of the weights is that of all processes, so that their sums add up.
     largest = binary_exponent(gather(positive.max(initial=0)).max())
     total, count = gather(np.array([np.ldexp(positive, -largest).sum(), positive.size])).sum(axis=0)
     exponent = 1 - largest - binary_exponent(total / count)

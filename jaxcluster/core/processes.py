@@ -40,6 +40,7 @@ def replicate(value: Any, mesh: Mesh) -> Any:
         return value
     value = jnp.asarray(value)
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        # Processes that draw from fresh entropy have different keys, and each would run another fit.
         words = gather(np.asarray(jax.random.key_data(value)))[0]
         return jax.random.wrap_key_data(replicate(words, mesh), impl=jax.random.key_impl(value))
     host = np.asarray(value)

@@ -286,6 +286,7 @@ class SignalWatcher:
         if self._ended.wait(GRACE_SECONDS):
             return
         with COMMIT_LOCK:
+            # The process may have ended by itself while this thread waited for the lock.
             if self._ended.is_set():
                 return
             run_hooks()

@@ -63,6 +63,7 @@ class RowSource(ABC):
         n, d = self.shape
         count = 0
         for block in _of_equal_size(self.read(0, n, rows), rows):
+            # A source may be a file that another program writes: each block is checked, not the first alone.
             if block.ndim != 2 or block.shape[1] != d:
                 raise SourceError(f"{self.name} gave a block of shape {block.shape}; its rows have {d} columns.")
             count += len(block)

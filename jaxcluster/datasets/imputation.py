@@ -108,8 +108,11 @@ def impute(
     imputation = Imputation(how, np.array([_fill(x[present[:, j], j], how) for j in range(x.shape[1])], np.float64))
     for group in groups if how == "median" else ():
         frequency = np.nanmean(np.asarray(x[:, group], np.float64), axis=0)
+        # The median of a one-hot column is 0 where no word has half of the cells: the most frequent word is one of
+        # them.
         imputation.values[group] = np.arange(len(frequency)) == frequency.argmax()
     if how == "knn":
+        # Neighbors are found among scaled columns: a column of large units would choose them alone.
         scaled, scaling = scale(x, "standard", missing=True)
         donors = np.random.default_rng(0).permutation(len(x))[:MAX_DONORS]
         imputation = imputation._replace(rows=np.asarray(scaled[np.sort(donors)], np.float64), scaling=scaling)

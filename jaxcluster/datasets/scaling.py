@@ -78,6 +78,7 @@ class Scaling(NamedTuple):
         if scipy.sparse.issparse(x):
             return unit_sparse_rows(x).astype(np.float32 if x.dtype == np.float32 else np.float64)
         scaled = np.empty(x.shape, np.float32 if x.dtype == np.float32 else np.float64)
+        # By tiles: a float64 copy of float32 samples would take twice their memory.
         for rows in _tiles(x):
             tile = in_float64(x[rows], self.origin)
             if self.how == "l2":

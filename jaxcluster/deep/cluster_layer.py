@@ -195,6 +195,7 @@ class ClusterLayer(nnx.Module):
         """The running centers; for the first batch centers by k-means++."""
         weight = jnp.ones_like(z[:, 0]) if weights is None else jnp.asarray(weights, z.dtype)
         points = jax.lax.stop_gradient(Points(z, weight))
+        # One program for the first batch and the others: the layer compiles once.
         return jax.lax.cond(
             self.seen[...] > 0,
             lambda key, points, own: own,

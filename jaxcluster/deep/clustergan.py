@@ -136,6 +136,7 @@ class ClusterGAN(LatentCenters):
         """
         self.moves[...] = self.moves[...] + 1
         z, labels = self.draw(key, batch.x.shape[0])
+        # Of generated samples alone: their codes are known, and those of real ones are what the encoder is to find.
         fake = self.generator(z)
         code = self.encoder(fake)
         adversarial = wasserstein.wasserstein_generator_loss(self.critic(fake))

@@ -85,6 +85,7 @@ class ContrastiveClustering(ClusteringHeads):
         """
         first_key, second_key = jax.random.split(key)
         views = [apply_view(self.augment, each, batch.x) for each in (first_key, second_key)]
+        # One product for both views.
         outputs = self.heads(jnp.concatenate(views))
         first, second = jnp.split(outputs, 2, axis=1)
         of_heads = jax.vmap(partial(nt_xent_loss, temperature=self.temperature))

@@ -169,6 +169,7 @@ class DeepCluster(PseudoLabels):
         self.whiten(z)
         labels = self._fit_pseudo_labels(cluster_key, z).labels
         kernel, bias = self.head.kernel, self.head.bias
+        # Pseudo-labels of two refreshes are numbered independently: weights learned for the old ones would mislead.
         kernel[...] = HEAD_DEVIATION * jax.random.normal(head_key, kernel.shape, kernel.dtype)
         if bias is not None:
             bias[...] = jnp.zeros_like(bias[...])

@@ -222,6 +222,8 @@ class CompiledTrainer:
         """
         first, last = int(start.step), int(failed.failed) - 1
         states = []
+        # Steps are cheap to repeat, and states large to keep: the epoch runs again from its start, up to the step
+        # before.
         for count in sorted({last, max(last - 1, first), first}, reverse=True):
             state = start if count == first else self._advance(start, refresh, np.int32(count), watch=True)[0]
             state = state._replace(step=jnp.int32(count), failed=failed.failed, cause=failed.cause)
@@ -445,6 +447,7 @@ def _refresh(
     reset = {name: params[name] for name in spec.reset_parts}
     opt_state = {name: spec.optimizer.init(part) for name, part in reset.items()}
     finite = _all_finite((z, reset, result.target, result.weight)) & _all_finite(rest, spec.watched_rest)
+    # A refresh with NaN leaves the state before it, so that the training ends with the last finite one.
     old = state.rest, {name: state.params[name] for name in reset}, {name: state.opt_state[name] for name in reset}
     rest, reset, opt_state = jax.tree.map(partial(jnp.where, finite), (rest, reset, opt_state), old)
     state = state._replace(rest=rest, params=state.params | reset, opt_state=state.opt_state | opt_state)

@@ -217,6 +217,7 @@ def soft_reset(network: Network, fresh: nnx.Module, *, keep: Any) -> Network:
     if float(validation.check_positive("keep", keep, zero=True)) > 1:
         raise ValueError(f"keep={keep} must be at most 1.")
     changed = nnx.clone(network)
+    # Parameters alone: running statistics of fresh networks are those of no data.
     own, other = nnx.state(changed, nnx.Param), nnx.state(fresh, nnx.Param)
     if jax.tree.map(lambda leaf: leaf.shape, own) != jax.tree.map(lambda leaf: leaf.shape, other):
         raise ValueError("fresh must be a network of the same shape as the one to reset.")

@@ -91,6 +91,7 @@ class TEMI(ClusteringHeads):
             The loss (nats), and "used": the perplexity of the mean probabilities as a fraction of the clusters.
         """
         self._update_teacher()
+        # Samples and neighbors in one product. Each is once the student's side of the pair, and once the teacher's.
         pair = jnp.concatenate([batch.x, batch.target])
         student = self._log_probabilities(self.heads(pair) / self.temperature)
         teacher = self._log_probabilities(jax.lax.stop_gradient(self.logits(pair)))

@@ -109,6 +109,7 @@ def check_update(optimizer: Any, params: Any, state: Any) -> None:
         return apply_update(optimizer, params, state, params, value, lambda part: _sum_of_squares(part))
 
     try:
+        # An optimizer of the caller fails before the first epoch, and not within it.
         jax.eval_shape(attempt, params, state, value)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise TypeError(

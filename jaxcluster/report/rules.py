@@ -145,6 +145,7 @@ def _short_bound(cells: np.ndarray, bound: float, *, whole: bool = False) -> flo
     if not (below.size and above.size):
         return bound
     least, most = float(below.max()), float(above.min())
+    # Any bound from the greatest cell below up to the least above parts the cells alike.
     middle = (least + most) / 2
     for digits in range(1 if whole else 2, 17):
         short = float(round(middle)) if digits == 1 else float(f"{middle:.{digits}g}")

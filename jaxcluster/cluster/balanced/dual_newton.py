@@ -160,6 +160,7 @@ def maximize_dual(costs: np.ndarray, bounds: SizeBounds, duals: np.ndarray) -> t
     for _ in range(MAX_NEWTON_STEPS):
         signals.check_stopped()
         infeasibility = bounds.infeasibility(assignment.sizes, duals)
+        # A few samples too many are moved sooner by shortest paths than by further Newton steps.
         if infeasibility <= len(duals) // 2 or step_length < MIN_STEP_LENGTH:
             break
         change, width = _newton_step(assignment, bounds, duals, infeasibility)
@@ -168,6 +169,7 @@ def maximize_dual(costs: np.ndarray, bounds: SizeBounds, duals: np.ndarray) -> t
         trial = _stop_at_zero(duals + step_length * change, assignment, bounds, duals)
         trial = bounds.maximize_shift(trial)
         new = update_assignment(costs, assignment, duals, trial, width)
+        # The dual is concave: a step that raises it is nearer to the optimum, whatever its length.
         if new.value + bounds.dual_term(trial) > assignment.value + bounds.dual_term(duals):
             duals, assignment, step_length = trial, new, min(1.0, 2 * step_length)
         else:

@@ -93,6 +93,8 @@ class _ResidualNetwork:
     def _select_candidates(self, count):
         """Make about ``count`` samples of the smallest margins candidates; all of them where that is most of them."""
         n, k = len(self.margin), self.k
+        # Samples of the smallest margin cost the least to move. A path beyond the margin of the last candidate asks for
+        # more of them.
         self.max_margin = np.partition(self.margin, count)[count] if 2 * count < n else np.inf
         self.rows = np.flatnonzero(self.margin <= self.max_margin)
         self.costs = self.all_costs[self.rows].astype(np.float64)
@@ -186,6 +188,7 @@ class _ResidualNetwork:
     def _push(self, path, max_costs):
         """Move as many samples as excess, deficit and arcs allow, none dearer than the ``max_costs`` of its arc."""
         count, arcs = min(self.excess[path[0]], -self.excess[path[-1]]), []
+        # The arc of the least capacity bounds what the whole path carries.
         for i, j, max_cost in zip(path, path[1:], max_costs, strict=False):
             if count <= 0:
                 return False

@@ -75,9 +75,11 @@ def label_component(component: Component, costs: np.ndarray, prev: np.ndarray | 
     Returns:
         (m,) labels.
     """
+    # Where the nearest centers keep all conflicts no other labels can cost less.
     nearest = costs.argmin(axis=1)
     if all((nearest[around] != nearest[u]).all() for u, around in enumerate(component.neighbors)):
         return nearest
+    # The previous labels are feasible too: with them among the candidates the inertia never rises.
     feasible = [match_colors(component.colors, costs)] + ([] if prev is None else [prev])
     best = min(feasible, key=lambda labels: _total(costs, labels))
     if len(costs) <= MAX_EXACT_GROUPS:

@@ -69,6 +69,7 @@ def group_samples(must_link: Any, cannot_link: Any, n: int) -> Groups:
     graph = scipy.sparse.coo_array((np.ones(len(together)), (together[:, 0], together[:, 1])), shape=(n, n)).tocsr()
     _, component = connected_components(graph, directed=False)
     _, first, of_row = np.unique(component, return_index=True, return_inverse=True)
+    # Groups are numbered by their first sample, so that a fit without must-links keeps the order of the samples.
     order = np.argsort(first)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -168,6 +169,7 @@ def _greedy_clique(neighbors):
     """Largest clique that a greedy search from every group finds."""
     best: list[int] = []
     for start in range(len(neighbors)):
+        # A clique through a group has at most one member more than the group has neighbors.
         if len(neighbors[start]) < len(best):
             continue
         clique, candidates = [start], set(neighbors[start])

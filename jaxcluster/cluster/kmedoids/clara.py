@@ -229,6 +229,7 @@ def _on_host(key, x, weights, spec, k, init, n_samples, size, tol, max_steps):
     for sample_key in jax.random.split(key, n_samples):
         draw_key, start_key = jax.random.split(sample_key)
         index = np.asarray(_draw(draw_key, jnp.asarray(weight > 0, jnp.float32), size))
+        # Rows of weight 0 are drawn only where there are too few others, and are no medoids.
         index = index[weight[index] > 0]
         options = {"metric": spec.metric, "p": spec.p, "init": init, "weights": weight[index], "tol": tol}
         fitted = fit(start_key, x[index], k, max_steps=max_steps, **options)

@@ -185,6 +185,7 @@ def _swap_step(static, table, tol, max_rounds, state):
     search = state.search._replace(residual=jnp.where(state.position == 0, 0, state.search.residual))
     scan = _scan(table, search, state.position, candidates)
     search = _apply_swap(table, search, scan)
+    # A pass ends behind the last candidate, or where every candidate has been tried since the last swap.
     over = (scan.position >= candidates) | (search.since_swap >= candidates)
     rounds = state.rounds + over.astype(jnp.int32)
     at = jnp.where(over, state.rounds, state.history.shape[0])
@@ -210,6 +211,7 @@ def nearest_two(table: WeightedDistances, medoids: Int[Array, " k"], count: Int[
     def add(slot, near):
         distance = jnp.where(slot < count, table.distances[medoids[slot]], jnp.inf)
         closer = distance < near.nearest
+        # What was nearest becomes second: the two suffice for the gain of any swap (Schubert and Rousseeuw, 2021).
         second = jnp.where(closer, near.nearest, jnp.minimum(near.second, distance))
         return NearestTwo(jnp.where(closer, slot, near.labels), jnp.minimum(near.nearest, distance), second)
 
@@ -285,6 +287,8 @@ def _scan(table, state, position, candidates):
         gainful = (gain > 0) & (index >= scan.position)[:, None]
         winners = jnp.any(gainful, axis=1)
         first, improves = jnp.argmax(winners), jnp.any(winners)
+        # The first candidate that gains is swapped at once, with the medoid that gains most: not the best of all pairs,
+        # as in PAM.
         slot = jnp.argmax(jnp.where(gainful[first], gain[first], -jnp.inf)).astype(jnp.int32)
         after = jnp.where(improves, index[first] + 1, jnp.minimum(start + table.block, candidates))
         return SwapScan(after, scan.since_swap + after - scan.position, index[first], slot, improves)
@@ -323,6 +327,8 @@ def build(table: WeightedDistances, k: int) -> Int[Array, " k"]:
     possible = table.weight > 0
     sums = jnp.matmul(table.distances, table.weight, precision=HIGHEST)
     first = jnp.argmin(jnp.where(possible, sums, jnp.inf)).astype(jnp.int32)
+    # Lazy greedy: a gain only shrinks as medoids are added, so that its last value bounds it, and few are computed
+    # anew.
     bounds = jnp.where(possible, jnp.inf, -jnp.inf).astype(sums.dtype).at[first].set(-jnp.inf)
     medoids = jnp.full((k,), first)
 
@@ -341,6 +347,7 @@ def _best_candidate(table, nearest, bounds):
     # Gains only fall as medoids are added (submodularity): old gains are upper bounds, and few are evaluated anew.
     def converged(carry):
         bounds, fresh = carry
+        # The greatest gain that is fresh beats the bounds of all others.
         return jnp.max(jnp.where(fresh, bounds, -jnp.inf)) >= jnp.max(jnp.where(fresh, -jnp.inf, bounds))
 
     def evaluate(carry):

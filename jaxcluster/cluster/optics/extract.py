@@ -199,6 +199,7 @@ class _ReachabilityPlot:
         """Cluster from a steep down to a steep up area, its higher side cut to the height of the other; or None."""
         heights, start, end = self.heights, down.start, up.end
         left, right = heights[start], heights[end + 1]
+        # Condition 3b of the paper: between the two areas a cluster stays ξ below both of its ends.
         if right * self.complement < down.mib:
             return None
         if left * self.complement >= right:
@@ -223,6 +224,7 @@ def _leaf_labels(ordering, clusters):
     by_position = np.full(len(ordering), -1, np.int32)
     label = 0
     for start, end in clusters:
+        # Clusters come before those that hold them, so that a position is labeled by its smallest cluster.
         if (by_position[start : end + 1] == -1).all():
             by_position[start : end + 1] = label
             label += 1

@@ -166,6 +166,7 @@ def compute_ordering(space: MetricSpace | DistanceOracle, core: np.ndarray, max_
         signals.check_stopped()
         row, reachability[step] = queue.pop()
         ordering[step] = row
+        # Rows that are no core samples extend no cluster: nothing is reached from them.
         if core[row] < np.inf:
             queue.update_from(row, core[row], predecessor)
     by_row = np.empty(n)
@@ -194,6 +195,7 @@ class _Queue:
         self.unvisited[at], self.reach[at] = False, np.inf
         self.mark_visited(at)
         self.visited += 1
+        # Visited rows cost a comparison in each step until the queue is packed again.
         if self.visited > STALE * len(self.rows):
             self.keep(np.flatnonzero(self.unvisited))
         return row, reach
@@ -237,6 +239,7 @@ class _SpaceQueue(_Queue):
     def update_from(self, row, core, predecessor):
         """Lower the reachability of rows that are more reachable from ``row`` than before."""
         sums = self._sums(self.space.x[row])
+        # Compared as sums, without roots: the distance is computed for the few rows that it may improve.
         near = sums < self.bound
         if self.limit < np.inf:
             near &= sums <= self.limit

@@ -234,6 +234,8 @@ def _fit(start, clouds, masses, lambdas, epsilon, outer, inner, *, wide: bool = 
     clouds = [cloud.astype(np.float64) if wide else cloud for cloud in clouds]
     frames = [prepare(cloud, mass).frame for cloud, mass in zip(clouds, masses, strict=True)]
     origins = np.stack([np.asarray(frame.origin, np.float64) for frame in frames])
+    # The barycenter of the origins is known exactly: what is iterated is the rest, about it. One unit for all clouds,
+    # that of the widest.
     frame = Frame(lambdas @ origins, min(frame.exponent for frame in frames))
     rows, weights = _padded(clouds, masses, frames, frame.exponent)
     dtype = rows.dtype
@@ -336,6 +338,7 @@ def _iterated_in_chunks(static, start, clouds, masses, lambdas, epsilon, tol, ma
             if not signals.interrupted():
                 parts.append(_compiled_transport(cost, fit.state.centers, epsilon, inner, *cloud))
         if signals.interrupted():
+            # No step is whole yet: there is no barycenter to return.
             if int(fit.steps) == 0:
                 raise KeyboardInterrupt
             return _compiled_end(fit)._replace(status=np.int32(Status.INTERRUPTED))

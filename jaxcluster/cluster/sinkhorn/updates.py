@@ -127,6 +127,7 @@ def stable_update(cost: TileCost, problem: Problem, f, g, epsilon, omega) -> Pot
     @jax.checkpoint
     def tile(rows):
         rows, a, f, *constant = rows
+        # Costs are computed once for both updates: the new f of a row is all that its part of the column sums needs.
         bare = logits_of(cost(rows, problem.columns), jnp.zeros_like(g)[None, :], epsilon)
         row_sum = responsibilities((bare + (g / epsilon + safe_log(problem.b))[None, :]).T)[0]
         f = overrelaxed_update(f, row_sum, epsilon, problem.rho_a, *(constant or (None,)), omega=omega)
@@ -235,6 +236,7 @@ def typical_cost(cost: TileCost, problem: Problem) -> Float[Array, ""]:
 
     def sample(weight):
         cumulative = jnp.cumsum(weight)
+        # Midpoints of equal parts of the weight: a sample by weight without a random key.
         marks = (jnp.arange(COST_SAMPLE, dtype=jnp.int32).astype(weight.dtype) + 0.5) / COST_SAMPLE * cumulative[-1]
         return jnp.clip(jnp.searchsorted(cumulative, marks), 0, weight.shape[0] - 1)
 

@@ -292,6 +292,7 @@ def _largest_eigenvalue(key, points: Points, mean, total, axis_name):
     def advance(_, carry):
         vector, _ = carry
         along = points.weight * jnp.matmul(offset, vector, precision=HIGHEST)
+        # X and Xᵀ one after the other: the d×d covariance is never built.
         image = all_reduce(jnp.matmul(along, offset, precision=HIGHEST), axis_name) / total
         length = jnp.linalg.norm(image)
         return image / jnp.where(length > 0, length, 1), length

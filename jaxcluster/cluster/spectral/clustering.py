@@ -210,6 +210,7 @@ def _nearly_orthogonal(key, rows):
 
     def choose(carry, _):
         along, last = carry
+        # Rows of other clusters are nearly orthogonal to the axes so far (Yu and Shi, 2003).
         along = along + jnp.abs(jnp.matmul(rows, last, precision=HIGHEST))
         following = rows[jnp.argmin(along)]
         return (along, following), following

@@ -95,6 +95,7 @@ def nystrom(
     check_gamma(gamma)
     kmeans.check_runs("k-means++", n_init)
     draw_key, label_key = jax.random.split(key)
+    # Without replacement: a landmark drawn twice would make the landmarks' affinities singular.
     chosen = jax.random.permutation(draw_key, x.shape[0])[:m]
     if validation.is_traced(key, x, gamma):
         prepared = prepare(x)

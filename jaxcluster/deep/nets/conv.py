@@ -224,6 +224,7 @@ class ResNet(nnx.Module):
         self.blocks = nnx.List()
         for stage, (count, out_channels) in enumerate(zip(blocks, channels, strict=True)):
             for i in range(count):
+                # The first block of a stage halves the image; the first stage keeps it.
                 strides = 2 if stage > 0 and i == 0 else 1
                 self.blocks.append(Block(in_channels, out_channels, strides=strides, rngs=rngs))
                 in_channels = out_channels
