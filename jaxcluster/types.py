@@ -120,7 +120,7 @@ class Fit(NamedTuple):
         """The sizes of the clusters and a curve of the objective, for a notebook."""
         import html
 
-        from jaxcluster.core.html import facts, sizes_in_words, sparkline
+        from jaxcluster.core.messages import facts, sizes_in_words, sparkline
 
         title = html.escape(repr(self))
         if any(isinstance(each, Tracer) or np.shape(each) != () for each in (self.steps, self.status)):

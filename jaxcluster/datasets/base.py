@@ -81,7 +81,7 @@ class Dataset(NamedTuple):
         """Shape, columns and first rows, for a notebook."""
         import html
 
-        from jaxcluster.core.html import facts
+        from jaxcluster.core.messages import facts
 
         n, d = self.x.shape
         classes = "" if self.y is None else f"{len(np.unique(self.y)):,} classes"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxcluster.core import chunks
 from jaxcluster.core.chunks import Progress
 from jaxcluster.core.dtypes import float_dtype
-from jaxcluster.core.html import facts, sizes_in_words, sparkline
+from jaxcluster.core.messages import facts, sizes_in_words, sparkline
 from jaxcluster.core.preparation import counting
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.estimators.input_tables import row_bytes

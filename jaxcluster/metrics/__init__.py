@@ -21,10 +21,11 @@ from jaxcluster.metrics.external import (
     rand_score,
     v_measure_score,
 )
-from jaxcluster.metrics.gower import gower_distances, gower_rows
 from jaxcluster.metrics.internal import (
     calinski_harabasz_score,
     davies_bouldin_score,
+    gower_distances,
+    gower_rows,
     silhouette_samples,
     silhouette_score,
 )

@@ -1,4 +1,4 @@
-"""Scores of a labeling without known classes: silhouette, Davies–Bouldin, Calinski–Harabasz.
+"""Scores of a labeling without known classes: silhouette, Davies–Bouldin, Calinski–Harabasz; distances by Gower.
 
 They need concrete arrays, as the number of clusters decides the computation; inside ``jit`` and under ``grad`` use
 `soft_silhouette`. Neither an offset nor the unit of the data costs digits, nor the distance between clusters, nor
@@ -9,6 +9,8 @@ such as −1 is a cluster like any other: leave noise out.
 >>> import numpy as np
 >>> silhouette_score(np.array([[0.0], [1.0], [9.0], [10.0]]), [0, 0, 1, 1])
 0.8885448916408669
+>>> gower_distances([["red", 1.0], ["blue", 3.0], ["red", None]]).tolist()
+[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, silhouettes
 from jaxcluster.ops.distance import GOWER, TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.gower import gower
-from jaxcluster.ops.metric_space import checked_distances, host_distance
+from jaxcluster.ops.metric_space import checked_distances, host_distance, tiles
 from jaxcluster.ops.sparse_distance import distances_to_all, means_and_squares
 
 PRECOMPUTED = "precomputed"
@@ -389,3 +391,55 @@ def _draw_indices(n, size, random_state):
         # scikit-learn's generator, so that a seed draws the same subset.
         random_state = np.random.RandomState(random_state)
     return random_state.permutation(n)[:size]
+
+
+def gower_distances(x: Any, y: Any = None, *, categorical: Any = None) -> np.ndarray:
+    """Gower's distances between the rows of a table, or of two: in [0, 1].
+
+    The mean over the columns that both rows have of |x_j − y_j| / range_j for numbers, and of 0 or 1 for equal and
+    different categories. The ranges are those of all rows; a constant column counts as equal.
+
+    Args:
+        x: (n, n_features) array, list of rows, or table of pandas, polars or Arrow; None and NaN are missing cells.
+        y: (m, n_features) rows of the same columns; None for x.
+        categorical: positions or names of the categorical columns, or a mask. None for those that are so by their type:
+            text, booleans and categories; objects unless all of them are numbers.
+
+    Returns:
+        (n, m) float64 distances.
+
+    Raises:
+        ValueError, TypeError: two rows without a common column; infinite numbers; text in a column of numbers.
+        MemoryError: the distances would not fit.
+
+    Source: J. C. Gower, A general coefficient of similarity and some of its properties, Biometrics 27 (1971).
+    """
+    scale, rows = encode_gower(x, categorical=categorical, others=y, name="x")
+    columns = rows if y is None else _encode_other(scale, y)
+    memory.check_table(len(rows), len(columns), np.float64, "the distances")
+    out = np.empty((len(rows), len(columns)))
+    # By tiles: the terms of a pair, one for each column, are never held for all pairs.
+    for index in tiles(len(rows), len(columns)):
+        out[index] = gower(rows[index], columns)
+    if np.isnan(out).any():
+        i, j = np.argwhere(np.isnan(out))[0]
+        raise ValueError(f"row {i} of x and row {j} of {'x' if y is None else 'y'} have no column that both have.")
+    return out
+
+
+def gower_rows(x: Any, *, categorical: Any = None) -> np.ndarray:
+    """Rows for functions that take a metric: pass ``metric=jaxcluster.ops.gower.gower`` with them.
+
+    Args:
+        x, categorical: as for `gower_distances`.
+
+    Returns:
+        (n, n_features) float64: numbers divided by their range, codes of categories, and a mark for missing cells.
+    """
+    return encode_gower(x, categorical=categorical, name="x")[1]
+
+
+def _encode_other(scale, y):
+    from jaxcluster.datasets.categories import read_mixed
+
+    return scale.encode(*read_mixed(y, like=scale.columns, missing=True, unseen="ignore", name="y")[1])

@@ -6,12 +6,19 @@ apart, and clusters carry their number wherever there is room, so that color is 
 
 from jaxcluster.plots.bars import cluster_sizes, reconstruction_errors, silhouette
 from jaxcluster.plots.components import densities, ellipses
-from jaxcluster.plots.curves import eigengap, elbow, history, information_criteria, sweep
+from jaxcluster.plots.curves import (
+    eigengap,
+    elbow,
+    embedding_through_training,
+    history,
+    information_criteria,
+    sweep,
+    training_curves,
+)
 from jaxcluster.plots.images import centers_as_images, reconstructions, samples
 from jaxcluster.plots.maps import clusters_2d, medoids, neighbor_graph
 from jaxcluster.plots.neighbors import neighbor_distances, reachability
 from jaxcluster.plots.style import PALETTE
-from jaxcluster.plots.training import embedding_through_training, training_curves
 from jaxcluster.plots.transport import transport_plan
 from jaxcluster.plots.trees import condensed_tree, dendrogram
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster import metrics
-from jaxcluster.core.html import sizes_in_words
+from jaxcluster.core.messages import sizes_in_words
 from jaxcluster.plots.maps import Plane, draw_plane, plane
 from jaxcluster.plots.style import colors_like
 from jaxcluster.report import tables

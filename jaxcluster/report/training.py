@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxcluster import plots
+from jaxcluster.plots.curves import PHASES
 from jaxcluster.plots.maps import Plane
-from jaxcluster.plots.training import PHASES
 from jaxcluster.report.figures import figure, map_figures
 from jaxcluster.report.page import FILM
 

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from test_report import Page
 
 from jaxcluster import DBSCAN, KMeans, kmeans
-from jaxcluster.core.html import sizes_in_words, sparkline
+from jaxcluster.core.messages import sizes_in_words, sparkline
 from jaxcluster.datasets import Dataset
 from jaxcluster.datasets.scaling import scale
 

@@ -13,7 +13,18 @@ program, the same key gives the same result, and each row is changed on its own.
 - for losses of your own: `stack_views` and `apply_to_views`, which send several views through a network as one batch.
 """
 
-from jaxcluster.deep.views.compose import Chain, MultiCrop, Views, apply_to_views, count_views, stack_views
+from jaxcluster.deep.views.compose import (
+    Chain,
+    FeatureCorruption,
+    GaussianNoise,
+    Masking,
+    Mixup,
+    MultiCrop,
+    Views,
+    apply_to_views,
+    count_views,
+    stack_views,
+)
 from jaxcluster.deep.views.image import (
     Blur,
     ColorJitter,
@@ -24,7 +35,6 @@ from jaxcluster.deep.views.image import (
     ShiftRotate,
 )
 from jaxcluster.deep.views.presets import image_views, table_views
-from jaxcluster.deep.views.table import FeatureCorruption, GaussianNoise, Masking, Mixup
 
 __all__ = [
     "Blur",

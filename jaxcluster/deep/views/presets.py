@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxcluster.deep.nets import as_image_shape, downsampled_size
-from jaxcluster.deep.views.compose import Chain, MultiCrop, check_interval
+from jaxcluster.deep.views.compose import Chain, FeatureCorruption, GaussianNoise, MultiCrop, check_interval
 from jaxcluster.deep.views.image import ColorJitter, Flip, Grayscale, RandomResizedCrop, ShiftRotate
-from jaxcluster.deep.views.table import FeatureCorruption, GaussianNoise
 
 
 def image_views(
