@@ -1,7 +1,7 @@
-"""A mixture of rows with holes.
+"""A mixture of rows with missing cells.
 
 A fifth of the cells is missing. Cells are integrated out, and no row is thrown away; ellipses of the complete rows
-(gray) and of the rows with holes (colored) nearly coincide.
+(gray) and of the rows with missing cells (colored) nearly coincide.
 
 Methods: gmm
 """

@@ -1,4 +1,4 @@
-"""The data of a report: for each column its kind, holes and distribution, and what a reader must be warned of."""
+"""The data of a report: for each column its kind, missing cells and distribution, and warnings about the data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_CORRELATED, MAX_PAIRED, EQUAL_CORRELATION = 12, 300, 0.99
 
 
 class Line(NamedTuple):
-    """A column in words: its name, kind, holes, distinct values, and what they are; the last is HTML."""
+    """A column in words: its name, kind, missing cells, distinct values, and what they are; the last is HTML."""
 
     name: str
     kind: str

@@ -127,9 +127,7 @@ def _tree(run: ReportContext, structure: Structure, orders: dict[str, np.ndarray
 def _graph(run: ReportContext, structure: Structure) -> tuple[str, list[str]]:
     notes, drawn = [], []
     if structure.eigenvalues is not None:
-        notes.append(
-            "Eigenvalues near 0 count the parts that hang together loosely: a gap after k suggests k clusters."
-        )
+        notes.append("Eigenvalues near 0 count weakly connected parts of the graph: a gap after k suggests k clusters.")
         draw = partial(plots.eigengap, structure.eigenvalues, k=len(run.sizes))
         alt = f"The least {len(np.ravel(structure.eigenvalues))} eigenvalues of the Laplacian and their widest gap."
         drawn.append(figure(draw, alt, name="eigengap"))

@@ -49,7 +49,7 @@ CURVES = {
         "Normalized mutual information with the clusters before",
         "normalized mutual information of the clusters of an epoch and of the one before",
         "Clusters are found anew each epoch, without names: their mutual information with those before grows to 1 as "
-        "they settle.",
+        "they converge.",
     ),
     "anchors": Curve(
         "Views in a batch with a positive and a negative",

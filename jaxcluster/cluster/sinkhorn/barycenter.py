@@ -433,7 +433,7 @@ def _warn_unconverged(*transports):
     ends = [Status(int(each.status)) for each in transports]
     names = ("from x to y", "from x to x", "from y to y")
     unconverged = [
-        f"{name} ended as {end.name} with sums off by {float(each.error):.2g} of the weights"
+        f"{name} ended as {end.name} with a marginal error of {float(each.error):.2g} of the weights"
         for name, end, each in zip(names, ends, transports, strict=True)
         if end != Status.CONVERGED
     ]
