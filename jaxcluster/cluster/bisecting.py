@@ -383,6 +383,7 @@ def _with_children(static, points, samples, leaves, fitted, parent, s):
     axis_name = static.lloyd.axis_name
     in_parent = leaves.labels == parent
     pair, side = fitted.state.centers, fitted.state.assignment.labels
+    # The first child keeps the number of its parent, so that labels of other clusters stay as they are.
     children = jnp.stack([parent, s + 1])
     distance = samples.points.weight * distances_to_assigned(points.x, pair, side)
     inertia = all_reduce(jax.ops.segment_sum(distance, side, 2), axis_name)

@@ -292,6 +292,8 @@ def _breadth_first(neighborhood, min_samples, weights):
     if weights is None:
         core = neighborhood.sums(None) >= min_samples
     else:
+        # Sums of two parts of the weights are exact, whatever their order: a sample at the threshold is a core sample
+        # on every path.
         scale, high, low = split_weights(weights)
         core = neighborhood.sums(high) + neighborhood.sums(low) >= min_samples * scale
     labels, number, rounds = np.full(neighborhood.n, -1, np.int32), 0, 0
@@ -304,6 +306,7 @@ def _breadth_first(neighborhood, min_samples, weights):
             reached = neighborhood.reached(frontier)
             new = reached[labels[reached] < 0]
             labels[new] = number
+            # Border samples take the label, and reach no others.
             frontier, rounds = new[core[new]], rounds + 1
         number += 1
     return core, labels, rounds
@@ -405,6 +408,7 @@ def _label_border(data, labels, unlabeled):
     possible = least_labels(data, labels, unlabeled, all_pairs(data, pair_filter), certain=False)
     least = least_labels(data, labels, unlabeled, as_block_pairs(possible.touching), certain=True).labels
     least = np.minimum(least, possible.whole)
+    # The host compares only slots whose label would change if a pair within the rounding counted.
     undecided = unlabeled & (possible.labels < least)
     if undecided.any():
         least = np.minimum(least, exact_least_labels(data, labels, undecided, possible.touching))

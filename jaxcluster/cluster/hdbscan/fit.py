@@ -245,6 +245,7 @@ def _merges(sources, targets):
             parent[a] = a = parent[parent[a]]
         while parent[b] != b:
             parent[b] = b = parent[parent[b]]
+        # Named before the roots are swapped by size: the order of the two parts is scikit-learn's.
         left[step], right[step] = names[a], names[b]
         if sizes[a] < sizes[b]:
             a, b = b, a
@@ -347,6 +348,8 @@ def _visit(starts, edges, bits, core_ranks, alternatives, firsts):
         while heap:
             edge = heappop(heap)
             row = edge & mask
+            # An entry that is not the best of its row any more was replaced by a lighter one: it is dropped here, as a
+            # heap cannot lower a key.
             if best[row] == edge:
                 break
         else:

@@ -94,6 +94,7 @@ def query_distances(state: HDBSCANState, x: Any = None) -> QueryDistances:
             return QueryDistances(own.space.n, own, own.space.x, None)
         return QueryDistances(own.space.n, None, None, own.space.rows)
     if isinstance(own.space, MetricSpace):
+        # New samples in the unit of the fitted ones: distances between the two need one unit.
         others = scaled_space(x, metric, p, exponent=own.exponent)
         if isinstance(others.space, MetricSpace):
             return QueryDistances(len(x), own, others.space.x, None)
@@ -333,6 +334,7 @@ def _merge_lambdas(tree, selected):
     above = np.zeros((tree.clusters, len(selected)), bool)
     above[selected, np.arange(len(selected))] = True
     inside = above.copy()
+    # Children have higher numbers than their parents: one pass backwards marks all ancestors.
     for cluster in range(tree.clusters - 1, 0, -1):
         above[parents[cluster]] |= above[cluster]
     heights = np.full(above.shape, np.nan)

@@ -366,6 +366,7 @@ def dbscan_clustering(state: HDBSCANState, cut_distance: float, *, min_cluster_s
     parts = state.merges[:joined, :2].astype(np.int64)
     parent = np.arange(n + joined)
     parent[parts.ravel()] = np.repeat(np.arange(n, n + joined), 2)
+    # Numbered by the representatives of the parts, so that labels come in scikit-learn's order.
     representatives = np.array(_representatives(parts, n))[_path_ends(parent)[:n]]
     _, numbers, counts = np.unique(representatives, return_inverse=True, return_counts=True)
     large = counts >= min_cluster_size
