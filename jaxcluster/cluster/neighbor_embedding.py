@@ -31,7 +31,7 @@ from jaxcluster.cluster import spectral
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.dtypes import beyond_float64, translated_alike
 from jaxcluster.core.fold import map_rows
-from jaxcluster.ops.metric_space import as_metric_space
+from jaxcluster.ops.metric_space import as_metric_space, unit_exponent
 from jaxcluster.ops.neighbors.exact_knn import nearest_rows
 from jaxcluster.types import Array, Float, KeyArray
 
@@ -57,6 +57,9 @@ BISECTIONS = 64
 
 MIN_WIDTH = 1e-3
 """Least width of a neighborhood relative to its mean distance, for neighbors at equal distances."""
+
+LARGEST_EXPONENT = 480
+"""Exponent of the largest coordinate in another unit: squares up to 2⁹⁶⁰ and their sums are finite in float64."""
 
 LARGE_SAMPLES = 10_000
 """Samples from which 200 epochs are enough; 500 for fewer."""
@@ -138,6 +141,7 @@ def fit(
     key = validation.check_key(key)
     samples = _concrete(x)
     rows = translated_alike(samples)[0]
+    rows = np.ldexp(rows, unit_exponent(rows, LARGEST_EXPONENT))
     n, n_components = len(rows), validation.check_count("n_components", n_components)
     if n < 2:
         raise ValueError(f"n_samples={n} should be at least 2: one row has no neighbors.")
@@ -178,6 +182,8 @@ def transform(state: NeighborMap, x: Any) -> np.ndarray:
     if rows.shape[1] != state.samples.shape[1]:
         raise ValueError(f"x has {rows.shape[1]} columns, and the map {state.samples.shape[1]}. Pass the same ones.")
     samples, rows = translated_alike(state.samples, rows)
+    exponent = unit_exponent(samples, LARGEST_EXPONENT)
+    samples, rows = np.ldexp(samples, exponent), np.ldexp(rows, exponent)
     index, distances = nearest_rows(as_metric_space(samples), state.n_neighbors, queries=rows)
     weights = np.asarray(_weights(jnp.asarray(distances / (distances.mean() or 1.0), jnp.float32)))
     chosen = np.random.default_rng(0).permutation(len(state.embedding))[:TRANSFORM_NEGATIVES]

@@ -17,7 +17,7 @@ from jaxcluster.estimators.base import Estimator
 from jaxcluster.estimators.input_tables import check_mixed_table
 from jaxcluster.ops.distance import GOWER, METRICS, plain_metric
 from jaxcluster.ops.gower import gower
-from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.ops.metric_params import bind_metric_params
 from jaxcluster.ops.sparse_distance import METRICS as SPARSE_METRICS
 from jaxcluster.types import Absent
 

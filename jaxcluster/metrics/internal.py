@@ -37,7 +37,7 @@ from jaxcluster.metrics.contingency import EncodedLabels, encode
 from jaxcluster.metrics.silhouette import silhouette_arguments, silhouettes
 from jaxcluster.ops.distance import GOWER, TRANSLATION_INVARIANT, plain_metric
 from jaxcluster.ops.gower import gower
-from jaxcluster.ops.metric_space import checked_distances, host_distance, tiles
+from jaxcluster.ops.metric_space import checked_distances, host_distance, row_lengths, tiles
 from jaxcluster.ops.sparse_distance import distances_to_all, means_and_squares
 
 PRECOMPUTED = "precomputed"
@@ -55,7 +55,10 @@ ORIGIN_SAMPLE = 17
 """Number of samples whose median is the origin of sums."""
 
 UNSCALED_EXPONENTS = 400
-"""Data with a range from 2⁻⁴⁰⁰ to 2⁴⁰⁰ keep their unit: their squares, up to 2⁸⁰⁰, are within float64's 2^±1022."""
+"""Data with a range from 2⁻⁴⁰⁰ to 2⁴⁰⁰ are squared as they are: up to 2⁸⁰⁰, within float64's 2^±1022."""
+
+LARGEST_EXPONENT, HEADROOM = 900, 64
+"""Numbers above 2⁹⁰⁰ are divided by 2⁶⁴, so that sums of many are finite; a larger divisor costs the others digits."""
 
 TILE_ELEMENTS = 1 << 20
 """Distances in memory at a time, 8 MiB."""
@@ -121,11 +124,15 @@ def silhouette_samples(
     many = mesh is not None or X.size * len(X) > MAX_HOST_OPERATIONS
     if _is_traceable(metric, X) if callable(metric) else many and metric in DEVICE_METRICS:
         limit_programs()
-        arguments, program = silhouette_arguments(X, encoded, metric, p)
-        return silhouettes(*arguments, mesh=mesh, **program)[: len(X)].astype(dtype)
+        prepared = silhouette_arguments(X, encoded, metric, p)
+        if prepared is not None:
+            arguments, program = prepared
+            return silhouettes(*arguments, mesh=mesh, **program)[: len(X)].astype(dtype)
     if mesh is not None:
         raise ValueError(f"metric={metric!r} is computed on the host: leave out mesh=.")
     wide = X.astype(np.float64)
+    if metric in TRANSLATION_INVARIANT and np.frexp(np.abs(wide).max())[1] > LARGEST_EXPONENT:
+        wide = np.ldexp(wide, -HEADROOM)
     distance = partial(checked_distances, host_distance(metric, wide, p=p))
 
     def distances_of(index):
@@ -184,8 +191,8 @@ def davies_bouldin_score(X: Any, labels: ArrayLike) -> float:
 
     Source: Davies and Bouldin, A cluster separation measure, 1979.
     """
-    encoded, centers, squared = _cluster_scatter(X, labels, "davies_bouldin_score")
-    within = np.bincount(encoded.codes, np.sqrt(squared)) / encoded.counts
+    encoded, centers, lengths = _cluster_scatter(X, labels, "davies_bouldin_score")
+    within = np.bincount(encoded.codes, lengths) / encoded.counts
     return float(np.mean(_worst_ratios(centers, within)))
 
 
@@ -204,19 +211,21 @@ def calinski_harabasz_score(X: Any, labels: ArrayLike) -> float:
 
     Source: Caliński and Harabasz, A dendrite method for cluster analysis, 1974.
     """
-    encoded, centers, squared = _cluster_scatter(X, labels, "calinski_harabasz_score")
+    encoded, centers, lengths = _cluster_scatter(X, labels, "calinski_harabasz_score")
     n, k = encoded.codes.size, encoded.counts.size
-    within = squared.sum()
+    longest = lengths.max()
     # Clusters of equal samples: 1, scikit-learn's value in place of a division by 0.
-    if within == 0:
+    if longest == 0:
         return 1.0
-    overall = encoded.counts @ centers / n
-    between = encoded.counts @ np.sum((centers - overall) ** 2, axis=1)
-    return float(between * (n - k) / (within * (k - 1)))
+    # The root of the sum, as squares of numbers beyond 1e154 overflow where the ratio does not.
+    within = longest * np.sqrt(np.sum(np.square(lengths / longest)))
+    between = row_lengths(centers - encoded.counts @ centers / n)
+    with np.errstate(over="ignore"):
+        return float(encoded.counts @ np.square(between / within) * (n - k) / (k - 1))
 
 
 def _cluster_scatter(X, labels, name):
-    """Encoded labels, cluster means, and squared distances to the means, in float64 about an origin of the data.
+    """Encoded labels, cluster means, and distances to the means, in float64 about an origin of the data.
 
     Both scores are ratios, so that the data may be shifted and scaled: by a median, which one far sample cannot move as
     it moves a mean, and a power of two.
@@ -224,7 +233,8 @@ def _cluster_scatter(X, labels, name):
     X, encoded = _check_samples(X, labels, name)
     if is_sparse(X):
         memory.check_centers(encoded.counts.size, X.shape[1], np.dtype(np.float64))
-        return encoded, *means_and_squares(X, encoded.codes, encoded.counts)
+        means, squares = means_and_squares(X, encoded.codes, encoded.counts)
+        return encoded, means, np.sqrt(squares)
     X = np.asarray(X)
     validation.check_finite(X, name="X")
     X = X if X.dtype.kind == "f" else translated_alike(X)[0]
@@ -233,38 +243,39 @@ def _cluster_scatter(X, labels, name):
     k = encoded.counts.size
     # Halves: the range of data near the limit of float64 would overflow.
     exponent = np.frexp(np.float64(X.max()) / 2 - np.float64(X.min()) / 2)[1]
+    extreme = abs(exponent) > UNSCALED_EXPONENTS
+    shift = -HEADROOM if exponent > LARGEST_EXPONENT else -exponent if extreme and exponent < 0 else 0
+    origin = np.ldexp(origin, shift)
 
     def center(rows):
-        centered = np.subtract(X[rows], origin)  # float64, as the origin is
-        return centered if abs(exponent) <= UNSCALED_EXPONENTS else np.ldexp(centered, -exponent)
+        return np.subtract(np.ldexp(X[rows], shift) if shift else X[rows], origin)  # float64, as the origin is
 
     def sums(rows):
         codes = encoded.codes[rows]
         ends = np.arange(codes.size + 1)
         return scipy.sparse.csc_array((np.ones(codes.size), codes, ends), shape=(k, codes.size)) @ center(rows)
 
-    def squares(rows):
+    def lengths(rows):
         deviations = center(rows)
         deviations -= means[encoded.codes[rows]]
-        return np.einsum("ij,ij->i", deviations, deviations)
+        return row_lengths(deviations) if extreme else np.sqrt(np.einsum("ij,ij->i", deviations, deviations))
 
     step = max(1, BLOCK_ELEMENTS // X.shape[1])
     blocks = [slice(start, start + step) for start in range(0, len(X), step)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy releases the GIL
         means = sum(pool.map(sums, blocks)) / encoded.counts[:, None]
-        return encoded, means, np.concatenate(list(pool.map(squares, blocks)))
+        return encoded, means, np.concatenate(list(pool.map(lengths, blocks)))
 
 
 def _worst_ratios(centers, within):
     """The largest (s_i + s_j) / ‖c_i − c_j‖ of each cluster, over clusters whose means differ by more than rounding."""
-    from scipy.spatial.distance import cdist
-
-    worst, lengths = np.empty_like(within), np.sqrt(np.sum(centers * centers, axis=1))
+    worst, lengths = np.empty_like(within), row_lengths(centers)
+    distance = host_distance("euclidean", centers)
     tile = max(1, TILE_ELEMENTS // within.size)
     for start in range(0, within.size, tile):
         rows = slice(start, start + tile)
-        between, sums = cdist(centers[rows], centers), within[rows, None] + within
-        # cdist takes differences, so that its error is that of the means: of their lengths and of the samples' spread.
+        between, sums = distance(centers[rows], centers), within[rows, None] + within
+        # The distances are of differences, so their error is that of the means: of their lengths and the spread.
         rounding = MEAN_TOLERANCE * (sums + lengths[rows, None] + lengths)
         distinct = between > rounding
         worst[rows] = np.max(np.where(distinct, sums, 0) / np.where(distinct, between, 1), axis=1)
@@ -282,15 +293,26 @@ def _host_silhouettes(distances_of, encoded):
         rows = np.arange(start, min(start + tile, n))
         own = encoded.codes[rows]
         # One pass sums the columns of each cluster: sorted by cluster, they are contiguous.
-        means = np.add.reduceat(distances_of(rows)[:, order], starts, axis=1, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            means = np.add.reduceat(distances_of(rows)[:, order], starts, axis=1, dtype=np.float64)
         diagonal = np.arange(own.size), own
         within = means[diagonal] / np.maximum(encoded.counts[own] - 1, 1)
         means /= encoded.counts
         means[diagonal] = np.inf
         between = means.min(axis=1)
+        several = encoded.counts[own] > 1
+        if (beyond := np.isinf(within) & several).any():
+            raise ValueError(
+                f"distances of row {rows[beyond][0]} are beyond float64, which holds numbers up to 1e308. Scale the "
+                "columns."
+            )
+        # A mean distance to the others that is beyond float64 leaves nothing of that within the cluster.
+        infinite = np.isinf(between) & several
         larger = np.maximum(within, between)
-        defined = (larger > 0) & (encoded.counts[own] > 1)
-        out[rows] = np.where(defined, (between - within) / np.where(defined, larger, 1), 0)
+        defined = (larger > 0) & several & ~infinite
+        with np.errstate(invalid="ignore"):
+            scores = (between - within) / np.where(defined, larger, 1)
+        out[rows] = np.where(defined, scores, infinite)
     return out
 
 
@@ -372,6 +394,9 @@ def _check_distances(distances):
         raise ValueError(f"precomputed distances must be square, got shape {distances.shape}.")
     validation.check_finite(distances, name="X")
     distances = distances if distances.dtype.kind == "f" else distances.astype(np.float64)
+    if (distances < 0).any():
+        i, j = np.argwhere(distances < 0)[0]
+        raise ValueError(f"precomputed distances must not be negative: X[{i}, {j}] is {distances[i, j]}.")
     diagonal = np.abs(distances.diagonal())
     # Rounding of computed distances is tolerated, as in scikit-learn.
     if (diagonal > 100 * np.finfo(distances.dtype).eps).any():

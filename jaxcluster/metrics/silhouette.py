@@ -24,8 +24,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxcluster.core import chunks
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import tile_rows
+from jaxcluster.core.frame import Frame, is_crushed
 from jaxcluster.core.preparation import padded_size
-from jaxcluster.core.shard import axis_of
+from jaxcluster.core.shard import automatic, axis_of
 from jaxcluster.metrics.contingency import EncodedLabels
 from jaxcluster.ops.distance import distances_between, inner_products, metric_function, squared_norms
 from jaxcluster.ops.metric_space import standardized_rows, unit_rows
@@ -49,6 +50,9 @@ UNSCALED_EXPONENTS = 20
 
 MAX_EXPONENT = 40
 """No coordinate is above 2⁴⁰: sums of squares of 2²⁴ samples in 2¹¹ columns are at most 2¹¹⁵, below 2¹²⁸."""
+
+HEADROOM = 8
+"""Exponents left to sums of squares over columns, below the limit of the dtype."""
 
 MAX_SUM_ERROR = 1e-5
 """Relative error of sums of distances above which these are computed from differences instead of products. For clusters
@@ -112,7 +116,7 @@ DistanceSums = Callable[[SampleTile, Int[Array, ""]], Float[Array, " t"]]
 
 def silhouette_arguments(
     x: np.ndarray, encoded: EncodedLabels, metric: str | Callable, p: float
-) -> tuple[tuple, dict[str, Any]]:
+) -> tuple[tuple, dict[str, Any]] | None:
     """Arguments of `tiled_silhouettes` for finite floating samples on the host and their labels.
 
     Args:
@@ -123,7 +127,8 @@ def silhouette_arguments(
         p: Minkowski's power.
 
     Returns:
-        The positional and the static keyword arguments.
+        The positional and the static keyword arguments; None if some samples are so far away that squared
+        differences of the others underflow beside them, or theirs overflow.
     """
     size, k = padded_size(len(x)), encoded.counts.size
     capacity = padded_size(k, least=8)
@@ -132,6 +137,8 @@ def silhouette_arguments(
     codes = encoded.codes.astype(np.uint16) if encoded.counts.size <= 1 << 16 else encoded.codes
     order = np.argsort(codes, kind="stable")
     rows, far_groups = _center_samples(x, encoded, order, metric, size, capacity)
+    if rows is None:
+        return None
     euclidean = metric == "euclidean" and not far_groups
     cpu_elements = FUSED_ELEMENTS if euclidean else CACHED_ELEMENTS
     tile = tile_rows(size, block, cpu_elements if jax.default_backend() == "cpu" else DEVICE_ELEMENTS)
@@ -148,7 +155,8 @@ def _center_samples(x, encoded, order, metric, size, capacity):
     """Subtract the origin of each cluster.
 
     Returns:
-        The `CenteredSamples`, and True if a cluster has far groups of samples, for which products round too much.
+        The `CenteredSamples`, None if they do not fit one unit; and True if a cluster has far
+        groups of samples, for which products round too much.
     """
     is_zero = None
     if metric in ("cosine", "correlation"):
@@ -167,10 +175,15 @@ def _center_samples(x, encoded, order, metric, size, capacity):
     with np.errstate(under="ignore"):
         centered = x - np.take(origins, encoded.codes, axis=0)
         centered_sample = sample.astype(np.float64) - origins[:, None]
-        exponent = _scale_exponent(np.abs(centered_sample).max(axis=2), max(-centered.min(), centered.max()))
+        exponent, typical = _scale_exponent(np.abs(centered_sample).max(axis=2), max(-centered.min(), centered.max()))
+        if is_crushed(Frame(origins[0], exponent), typical, dtype):
+            return None, False
         out[: len(x)] = np.ldexp(centered, exponent) if exponent else centered
         centered_sample = np.ldexp(centered_sample, exponent)
-        origins = np.ldexp(origins.astype(np.float64) - origins[0], exponent)
+        with np.errstate(over="ignore"):
+            origins = np.ldexp(origins.astype(np.float64) - origins[0], exponent)
+        if not np.abs(origins).max() < np.ldexp(1.0, int(np.finfo(dtype).maxexp) // 2 - HEADROOM):
+            return None, False
         # The rounding of the first part is the second part.
         high[:k] = origins
         low[:k] = origins - high[:k]
@@ -189,11 +202,15 @@ def _origins(x, encoded, order):
 
 
 def _scale_exponent(radii, largest):
-    """Exponent of the power of two that brings the median positive radius near 1, and no entry above 2^MAX_EXPONENT."""
+    """Exponent of the power of two that brings the median positive radius near 1, and no entry above 2^MAX_EXPONENT.
+
+    Returns:
+        The exponent, and that of the median radius.
+    """
     positive = np.sort(radii[radii > 0], axis=None)
-    typical = -int(np.frexp(positive[positive.size // 2] if positive.size else largest)[1])
-    near_one = 0 if abs(typical) <= UNSCALED_EXPONENTS else typical
-    return min(near_one, MAX_EXPONENT - int(np.frexp(largest)[1]))
+    typical = int(np.frexp(positive[positive.size // 2] if positive.size else largest)[1])
+    near_one = 0 if abs(typical) <= UNSCALED_EXPONENTS else -typical
+    return min(near_one, MAX_EXPONENT - int(np.frexp(largest)[1])), typical
 
 
 def _has_far_groups(centered_sample, dtype):
@@ -241,6 +258,7 @@ def silhouettes(
 
     With a mesh each device has all samples and computes an equal share of the tiles of a part.
     """
+    mesh = None if mesh is None else automatic(mesh)
     rows, layout = jax.device_put((rows, layout), None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     out, devices = np.zeros(rows.x.shape[0], rows.x.dtype), 1 if mesh is None else mesh.size
     program["tile"] = tile

@@ -1,4 +1,4 @@
-"""Metric spaces in float64 on the host: rows under a metric, metrics with parameters, and callables of the user.
+"""Metric spaces in float64 on the host: rows under a metric, and callables of the user.
 
 The distance of two rows of a `MetricSpace` is a function of Σ|difference|^power, so that a search may exclude far rows
 by their bounding boxes. A `DistanceOracle` knows distances only and is asked for a few rows at a time. The definitions
@@ -11,7 +11,7 @@ of the metrics are those of `jaxcluster.ops.distance`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from scipy.spatial.distance import cdist
 
 from jaxcluster.core import signals, validation
 from jaxcluster.core.dtypes import translated_alike
+from jaxcluster.core.frame import warn_of_crushed
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import LARGEST_POWER, TRANSLATION_INVARIANT, check_haversine, plain_metric
@@ -44,6 +45,9 @@ SIZE_ROWS = 1024
 
 SIZE_DISTANCES = 1 << 16
 """Number of sampled distances for that of a `DistanceOracle`."""
+
+LEAST_ROOT = 2.0**-480
+"""Least distance from squares in float64 that is not rounded: theirs are far above 2⁻¹⁰²²."""
 
 LARGEST_SUMMED_POWER = 8.0
 """Largest finite power of a `MetricSpace`: differences up to 10³⁰ stay below 10³⁰⁸, the limit of float64."""
@@ -155,17 +159,29 @@ def rescale_space(space: MetricSpace | DistanceOracle) -> tuple[MetricSpace | Di
         return (space._replace(rows=lambda index: np.ldexp(rows(index), exponent)) if exponent else space), exponent
     if space.scale != 1:  # unit rows
         return space, 0
-    some = space.x[:: -(-space.n // SIZE_ROWS)]
-    with np.errstate(over="ignore"):
-        lengths = np.abs(some - np.median(some, axis=0)).max(axis=1)
-    exponent = -_median_exponent(lengths)
+    exponent = unit_exponent(space.x, LARGEST_EXPONENT)
     if not exponent:
         return space, 0
-    # The largest coordinate limits the factor: no difference may overflow.
-    exponent = min(exponent, LARGEST_EXPONENT - int(np.frexp(np.abs(space.x).max())[1]))
     degree = 1 if space.power == np.inf else round(space.power * space.root)
     with np.errstate(under="ignore"):
         return space._replace(x=np.ldexp(space.x, exponent)), degree * exponent
+
+
+def unit_exponent(x: np.ndarray, largest: int) -> int:
+    """Exponent of the power of two that brings the typical length of rows near 1, 0 if it is ordinary.
+
+    Args:
+        x: (n, d) float64 rows.
+        largest: exponent of the largest coordinate that is left.
+    """
+    some = x[:: -(-len(x) // SIZE_ROWS)]
+    with np.errstate(over="ignore"):
+        typical = _median_exponent(np.abs(some - np.median(some, axis=0)).max(axis=1))
+    farthest = np.abs(x).max()
+    exponent = min(-typical, largest - int(np.frexp(farthest)[1]))
+    if typical + exponent < -LARGEST_EXPONENT // 2:  # squares underflow
+        warn_of_crushed(farthest)
+    return exponent
 
 
 def _sample_distances(space):
@@ -344,6 +360,12 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
     return x / np.where(lengths > 0, lengths, 1)
 
 
+def row_lengths(x: np.ndarray) -> np.ndarray:
+    """(n,) lengths of float64 rows, from squares in a unit of each row, so that none over- or underflows."""
+    exponents = np.frexp(np.abs(x).max(axis=1))[1]
+    return np.ldexp(np.sqrt(np.sum(np.square(np.ldexp(x, -exponents[:, None])), axis=1)), exponents)
+
+
 def standardized_rows(x: np.ndarray) -> np.ndarray:
     """(n, d) rows of mean 0 and length 1; rows of equal entries become zero."""
     x = np.asarray(x, np.float64)
@@ -393,7 +415,14 @@ def _minkowski(x, y, *, p):
 def _euclidean(x, y):
     """Euclidean distances; rows are scaled near 1 by a power of two, so that no square over- or underflows."""
     exponent = -np.frexp(max(np.abs(x).max(), np.abs(y).max()))[1]
-    return np.ldexp(cdist(np.ldexp(x, exponent), np.ldexp(y, exponent)), -exponent)
+    a, b = np.ldexp(x, exponent), np.ldexp(y, exponent)
+    distances = cdist(a, b)
+    first, second = np.nonzero(distances < LEAST_ROOT)
+    # Most are pairs of equal rows; beside a far row the squares of all other pairs underflow.
+    if len(first) > len(x) + len(y) or (a[first] != b[second]).any():
+        distances = np.where(distances < LEAST_ROOT, _minkowski(a, b, p=2.0), distances)
+    with np.errstate(over="ignore"):
+        return np.ldexp(distances, -exponent)
 
 
 def _cosine(x, y):
@@ -442,59 +471,3 @@ HOST_METRICS: dict[str, HostDistance] = {
     "haversine": _haversine,
 }
 """Distance functions of all metrics but "minkowski", by their plain names."""
-
-
-BOOLEAN_METRICS = ("dice", "rogerstanimoto", "russellrao", "sokalsneath")
-"""Metrics of SciPy on the pattern of nonzero entries."""
-
-METRIC_PARAMETERS = {"minkowski": ("p", "w"), "seuclidean": ("V",), "mahalanobis": ("V", "VI")}
-"""Keys of ``metric_params``, by metric."""
-
-
-def bind_metric_params(
-    metric: str | Callable, params: Mapping[str, Any] | None, p: float
-) -> tuple[str | Callable, float]:
-    """Bind ``metric_params``, as scikit-learn names them, to a metric.
-
-    Args:
-        metric: a name or a function of two matrices of rows.
-        params: "p", a power, and "w", weights of the columns, for "minkowski"; "V", variances of the columns, for
-            "seuclidean"; "V", a covariance matrix, or "VI", its inverse, for "mahalanobis".
-        p: the power if ``params`` has none.
-
-    Returns:
-        A name of `jaxcluster.ops.distance.METRICS`, "precomputed" or a function; and the power.
-
-    Raises:
-        ValueError: parameters that the metric does not take, or lacks.
-    """
-    params = dict(params or {})
-    accepted = () if callable(metric) else METRIC_PARAMETERS.get(metric, ())
-    if unknown := sorted(set(params) - set(accepted)):
-        takes = f"takes {' and '.join(accepted)}" if accepted else "takes none"
-        raise ValueError(f"metric_params has {', '.join(map(repr, unknown))}, but metric={metric!r} {takes}.")
-    p = params.get("p", p)
-    if "w" in params:
-        return partial(cdist, metric="minkowski", p=p, w=np.asarray(params["w"], float)), p
-    if metric in ("seuclidean", "mahalanobis"):
-        return partial(cdist, metric=metric, **_spread_arguments(metric, params)), p
-    return (partial(_boolean_distances, metric) if metric in BOOLEAN_METRICS else metric), p
-
-
-def _spread_arguments(metric, params):
-    """Arguments of SciPy's "seuclidean" and "mahalanobis": variances V, or the inverse covariance VI."""
-    if not params:
-        raise ValueError(f"metric={metric!r} needs metric_params={{'V': …}}, its variances or covariance.")
-    if "VI" in params:
-        return {"VI": np.asarray(params["VI"], float)}
-    spread = np.asarray(params["V"], float)
-    if metric == "seuclidean":
-        return {"V": spread}
-    if np.linalg.matrix_rank(spread) < len(spread):
-        raise ValueError("metric_params['V'] is singular: pass a covariance matrix that has an inverse.")
-    return {"VI": np.linalg.inv(spread)}
-
-
-def _boolean_distances(metric, a, b):
-    distances = cdist(a != 0, b != 0, metric)
-    return np.nan_to_num(distances, nan=0.0) if metric == "dice" else distances  # 0/0 of two rows without an entry

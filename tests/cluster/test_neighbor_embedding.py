@@ -150,3 +150,11 @@ def test_equal_rows_and_too_few_are_named():
         N2D(4).fit(RNG.normal(size=(3, 2)))
     with pytest.raises(ValueError, match="x has 2 columns, and the map 3"):
         neighbor_embedding.transform(model._state(), np.ones((2, 2)))
+
+
+def test_a_far_row_does_not_hide_the_others(key):
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 9], 20)
+    x = np.vstack([groups[:, None] + rng.normal(size=(40, 2)) * 0.3, [[1e200, 1e200]]])
+    places = neighbor_embedding.fit(key, x, epochs=50).embedding[:40]
+    assert adjusted_rand_score(groups, kmeans.fit(key, places, 2, n_init=3).labels) == 1

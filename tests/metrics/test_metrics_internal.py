@@ -122,6 +122,8 @@ def test_precomputed_distances(labeling, monkeypatch):
 def test_precomputed_distances_are_checked():
     with pytest.raises(ValueError, match="must be square"):
         metrics.silhouette_samples(X, Y, metric="precomputed")
+    with pytest.raises(ValueError, match=r"must not be negative: X\[0, 1\] is -1"):
+        metrics.silhouette_score(np.eye(4) - 1, [0, 0, 1, 1], metric="precomputed")
     with pytest.raises(ValueError, match=r"non-zero elements on the diagonal, 1\.0 the largest"):
         metrics.silhouette_samples(np.ones((N, N)), Y, metric="precomputed")
     counts = np.abs(np.arange(N)[:, None] - np.arange(N))
@@ -247,7 +249,7 @@ def test_another_size_in_the_bucket_compiles_nothing(name, compiles):
 def test_silhouettes_never_build_all_distances(metric):
     n = 8192
     x = RNG.normal(size=(n, 16)).astype(np.float32)
-    arguments, program = silhouette.silhouette_arguments(x, encode(np.arange(n) % 10), metric, 2.0)
+    arguments, program = silhouette.silhouette_arguments(x, encode(np.arange(n) % 10), metric, 2.0) or ((), {})
     compiled = silhouette.tiled_silhouettes.lower(*arguments, **program).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 8
     assert f"{n},{n}]" not in compiled.as_text()
@@ -476,3 +478,23 @@ def test_scores_of_many_rows_under_jaxs_switches(monkeypatch):
             assert np.isfinite(getattr(metrics, name)(X[:60], Y[:60]))
         for metric in ("cosine", "manhattan"):
             assert np.isfinite(metrics.silhouette_samples(X[:60], Y[:60], metric=metric)).all()
+
+
+@pytest.mark.parametrize("far", [1e200, 1.7e308])
+def test_a_far_row_leaves_the_scores_of_others(far):
+    # Davies–Bouldin's ratios are the same where far rows lie at 1e40, whose squares float64 holds.
+    near, away = (np.vstack([X[:60], np.full((2, D), each)]).astype(np.float64) for each in (1e40, far))
+    away[-1], near[-1] = -away[-1], -near[-1]
+    y = np.r_[Y[:60], K, K + 1]
+    for metric in ("euclidean", "manhattan", "sqeuclidean"):
+        expected = oracle.silhouette_samples(X[:60].astype(np.float64), Y[:60], metric=metric)
+        np.testing.assert_allclose(metrics.silhouette_samples(away, y, metric=metric)[:60], expected, atol=1e-6)
+    np.testing.assert_allclose(metrics.davies_bouldin_score(away, y), oracle.davies_bouldin_score(near, y), rtol=1e-6)
+    assert metrics.calinski_harabasz_score(away, y) == np.inf
+
+
+@pytest.mark.parametrize("far", [1e20, 1e35, 1e200])
+def test_a_far_row_beside_many_rows(far, monkeypatch):
+    monkeypatch.setattr(internal, "MAX_HOST_OPERATIONS", 0)
+    found = metrics.silhouette_samples(np.vstack([X, np.full((1, D), far)]), np.r_[Y, K])
+    np.testing.assert_allclose(found[:N], oracle.silhouette_samples(X, Y), atol=1e-5)

@@ -40,7 +40,7 @@ from jaxcluster.cluster.hdbscan.tree import (
 from jaxcluster.core import signals, validation
 from jaxcluster.core.messages import warn
 from jaxcluster.core.shard import check_own_mesh
-from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.ops.metric_params import bind_metric_params
 from jaxcluster.ops.neighbors.ring import nearest_rows_over
 from jaxcluster.ops.spanning_tree import NEIGHBORS, Tree, minimum_spanning_tree
 from jaxcluster.types import Fit, Status
@@ -81,7 +81,7 @@ def fit(
         alpha: divisor of distances, and of core distances as in scikit-learn, see `tree.EDGE_LINKAGE_METRICS`.
         metric, p: see `ops.metric_space.as_metric_space`; also "seuclidean", "mahalanobis" and SciPy's metrics of
             booleans, "dice", "rogerstanimoto", "russellrao" and "sokalsneath".
-        metric_params: see `jaxcluster.ops.metric_space.bind_metric_params`.
+        metric_params: see `jaxcluster.ops.metric_params.bind_metric_params`.
         mesh: of this process, over whose devices concrete dense samples are spread for core distances,
             for metrics by matrix products: Euclidean, cosine and correlation; None for one device.
 

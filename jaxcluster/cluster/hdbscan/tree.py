@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcluster.core import validation
-from jaxcluster.ops.metric_space import bind_metric_params
+from jaxcluster.ops.metric_params import bind_metric_params
 from jaxcluster.ops.spanning_tree import Tree
 
 METHODS = ("eom", "leaf")
@@ -290,7 +290,7 @@ class HDBSCANState(NamedTuple):
 
     @property
     def function(self) -> str | Callable:
-        """Metric with its parameters: see `jaxcluster.ops.metric_space.bind_metric_params`."""
+        """Metric with its parameters: see `jaxcluster.ops.metric_params.bind_metric_params`."""
         return bind_metric_params(self.metric, self.params, self.p)[0]
 
     @property
