@@ -40,12 +40,14 @@ def publish(value: Any, dtype: np.dtype) -> Published:
     Numbers beyond the range of ``dtype``, such as the inertia of samples near 1e-30 or of weights near 1e40, stay in
     float64.
     """
-    # Infinite or 0 in ``dtype``, but not in float64: such a result would be wrong in all its digits.
+    # Infinite, 0 or subnormal in ``dtype``, but not in float64: such a result would be wrong in most of its digits.
     wide = np.asarray(value)
     with np.errstate(over="ignore", under="ignore"):
         value = wide.astype(dtype)
-    if ((np.isinf(value) & np.isfinite(wide)) | ((value == 0) & (wide != 0))).any():
-        return wide
+    if value.dtype.kind == "f":
+        lost = (np.isinf(value) & np.isfinite(wide)) | ((np.abs(value) < np.finfo(dtype).tiny) & (value != wide))
+        if lost.any():
+            return wide
     return jax.device_put(value) if jax.dtypes.canonicalize_dtype(dtype) == dtype else value
 
 

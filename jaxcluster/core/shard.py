@@ -65,9 +65,18 @@ def axis_of(mesh: Mesh | None) -> str | None:
     return None if mesh is None else mesh.axis_names[0]
 
 
+def automatic(mesh: Mesh) -> Mesh:
+    """Mesh of the same devices whose axis XLA shards.
+
+    `jax.make_mesh` makes an explicit axis unless told otherwise, and then arrays must lie as a program says.
+    """
+    types = (AxisType.Auto,) * len(mesh.axis_names)
+    return mesh if mesh.axis_types == types else Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
 def row_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays with one row for each sample."""
-    return NamedSharding(mesh, PartitionSpec(axis_of(mesh)))
+    return NamedSharding(automatic(mesh), PartitionSpec(axis_of(mesh)))
 
 
 class Rows(NamedTuple):
@@ -99,6 +108,7 @@ def solve_over_rows(
         in_specs, out_specs: of the arguments and the result, made of `Rows`.
         arguments: of the kernel. Where the mesh spans processes, the result has the rows of this one.
     """
+    mesh = automatic(mesh)
     if not mesh.is_multi_process:
         return _spread(solve, static, mesh, in_specs, out_specs, *arguments)
     arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), arguments)
@@ -132,7 +142,7 @@ def fit_sharded(
     Returns:
         `Fit` of all samples.
     """
-    mesh = row_mesh() if mesh is None else mesh
+    mesh = automatic(check_mesh(mesh, x) or row_mesh())
     if "mesh" in inspect.signature(fit).parameters:
         return fit(key, x, k, weights=weights, mesh=mesh, **options)
     (axis,) = mesh.axis_names

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcluster.core import validation
+from jaxcluster.core.shard import automatic
 from jaxcluster.deep.protocol import Batch
 from jaxcluster.types import Array, Float, Int, KeyArray
 
@@ -95,8 +96,8 @@ class DeviceRows:
         self.n, self.shape = x.shape[0], x.shape[1:]
         self.bytes_per_row = 4 * int(np.prod(self.shape))
         self.resident = fits_on_device(self.n * self.bytes_per_row) if resident is None else resident
-        self.batch_sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-        self._replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        self.batch_sharding = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec(*mesh.axis_names))
+        self._replicated = None if mesh is None else NamedSharding(automatic(mesh), PartitionSpec())
         self.x: Any = self.replicate(jnp.asarray(x, jnp.float32)) if self.resident else np.asarray(x)
         self.y = None if y is None else self.replicate(jnp.asarray(y))
 

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.cluster import kmodes, kprototypes
-from jaxcluster.cluster.kprototypes.fit import check_runs
+from jaxcluster.cluster.kprototypes.checks import check_gamma, check_runs
 from jaxcluster.core import validation
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
@@ -423,7 +423,7 @@ class KPrototypes(PrototypeEstimator):
         super()._check_params(n, d)
         validation.check_positive("tol", self.tol, zero=True)
         if self.gamma is not None:
-            validation.check_positive("gamma", self.gamma, zero=True)
+            check_gamma(self.gamma)
 
     def _check_attributes(self):
         super()._check_attributes()

@@ -280,7 +280,9 @@ def n_pairs_loss(anchor: Any, positive: Any, labels: Any = None, *, l2_weight: A
     own = jnp.eye(n, dtype=bool)
     # Rows of unknown class are masked in the end, and see themselves alone until then.
     rivals = negative_mask(labels) | own
-    logits = inner_products(anchor, positive)
+    # The cross-entropy does not depend on a·o: about one positive the products of others have the digits to differ.
+    origin = jax.lax.stop_gradient(positive[jnp.argmax(known)])
+    logits = inner_products(anchor, positive - origin[None, :])
     error = _log_sum(logits, rivals) - jnp.diagonal(logits)
     return reduce(error + l2_weight * (squared_norms(anchor) + squared_norms(positive)) / 4, mask=known)
 

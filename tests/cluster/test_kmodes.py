@@ -60,7 +60,9 @@ def test_sharded_equals_single(rows, key):
     def of_shards(key, x, k, **options):
         return kmodes.fit(key, x.astype(jnp.int32), k, init="cao", n_categories=SIZES, **options)
 
-    sharded = fit_sharded(of_shards, key, codes, K, weights=weights)
+    # An explicit axis, as `jax.make_mesh` makes unless told otherwise.
+    mesh = jax.make_mesh((len(jax.devices()),), ("rows",))
+    sharded = fit_sharded(of_shards, key, codes, K, weights=weights, mesh=mesh)
     np.testing.assert_array_equal(sharded.labels, single.labels)
     np.testing.assert_array_equal(sharded.state.centers, single.state.centers)
 
@@ -79,3 +81,15 @@ def test_traced_codes_need_their_numbers_of_categories(rows, key):
         jax.jit(lambda codes: kmodes.fit(key, codes, K))(rows[0])
     with pytest.raises(ValueError, match="x has no columns"):
         kmodes.fit(key, np.zeros((5, 0), np.int32), 2)
+
+
+def test_codes_of_any_width_and_no_fractions(rows, key):
+    modes = np.array([[1, 1], [0, 0]])
+    assert kmodes.predict(modes, np.array([[2**32, 2**32], [2**40, 0]])).tolist() == [0, 1]
+    for call in (
+        lambda: kmodes.predict(modes, np.full((1, 2), 0.6)),
+        lambda: kmodes.predict(modes + 0.5, np.ones((1, 2), int)),
+        lambda: kmodes.fit(key, modes, 2, init=np.full((2, 2), 0.6)),
+    ):
+        with pytest.raises(TypeError, match="must be integers, the categories of each column"):
+            call()

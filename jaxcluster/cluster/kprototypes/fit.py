@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxcluster.cluster.kprototypes.checks import check_codes, check_gamma, check_init, check_runs, known_codes
 from jaxcluster.cluster.kprototypes.iteration import (
     MixedPoints,
     Problem,
@@ -34,10 +35,9 @@ from jaxcluster.cluster.kprototypes.iteration import (
     run_in_chunks,
     step_work,
 )
-from jaxcluster.cluster.kprototypes.seeding import INITS, seed_prototypes
+from jaxcluster.cluster.kprototypes.seeding import seed_prototypes
 from jaxcluster.cluster.lloyd import differentiable_means
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
-from jaxcluster.cluster.seeding import FROM_CENTERS
 from jaxcluster.core import chunks, signals, validation
 from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import publish
@@ -51,12 +51,6 @@ from jaxcluster.ops.distance import distances_to_assigned, squared_norms
 from jaxcluster.ops.matching import category_slots
 from jaxcluster.ops.nearest import tile_size
 from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
-
-AUTO_RESTARTS = 10
-"""Runs of ``n_init="auto"`` from initial prototypes with chance."""
-
-MAX_CATEGORIES = 1 << 24
-"""Most categories of a column. There are no more distinct rows in most data sets, and codes stay exact in float32."""
 
 
 class KPrototypesState(NamedTuple):
@@ -186,7 +180,7 @@ def fit_framed(
     codes, n_categories = check_codes(codes, n_categories)
     if x.shape[0] != codes.shape[0]:
         raise ValueError(f"x has {x.shape[0]} rows and codes {codes.shape[0]}: one row of each belongs to a sample.")
-    gamma = gamma if gamma is None else validation.check_positive("gamma", gamma, zero=True)
+    gamma = gamma if gamma is None else check_gamma(gamma)
     d = x.shape[1]
     prepared = prepare_mixed(x, codes, weights, axis_name, mesh=check_own_mesh(mesh))
     gamma = default_gamma(prepared, d, axis_name) if gamma is None else gamma
@@ -294,77 +288,6 @@ def score(
     numeric = prepared.unscale(points.weight @ squares, length=2, weight=1)
     value = -(numeric + gamma * prepared.unscale(points.weight @ differing, weight=1))
     return value if validation.is_traced(value) else publish(value, prepared.dtype)
-
-
-def check_codes(codes, n_categories: Sequence[int] | None, *, name: str = "codes") -> tuple[Any, tuple[int, ...]]:
-    """Check of codes of categories.
-
-    Returns:
-        The codes, and the number of categories of each column.
-
-    Raises:
-        ValueError, TypeError: no matrix of integers; codes below 0 or beyond the number of categories; traced codes
-            without that number.
-    """
-    codes = codes if isinstance(codes, (jax.Array, np.ndarray)) else np.asarray(codes)
-    if codes.ndim != 2:
-        raise ValueError(f"{name} must be 2-D (rows, columns), got shape {codes.shape}.")
-    if codes.shape[0] == 0:
-        raise ValueError(f"{name} has no rows (shape {codes.shape}); at least 1 is needed.")
-    if codes.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must be integers from 0, the categories of each column, got dtype {codes.dtype}. Number the "
-            "categories first, or use the estimator, which takes a table."
-        )
-    if n_categories is not None and len(n_categories) != codes.shape[1]:
-        raise ValueError(f"n_categories has {len(n_categories)} numbers for {codes.shape[1]} columns of {name}.")
-    if validation.is_traced(codes):
-        if n_categories is None:
-            raise ValueError(f"{name} is traced, so the number of categories is unknown: pass n_categories=.")
-        return codes.astype(jnp.int32), tuple(map(int, n_categories))
-    codes = np.asarray(codes)
-    counts = codes.max(axis=0).astype(np.int64) + 1 if n_categories is None else np.asarray(n_categories)
-    if codes.size and (codes.min() < 0 or (codes >= counts).any() or counts.max() > MAX_CATEGORIES):
-        raise ValueError(
-            f"{name} must lie between 0 and the number of categories of the column less 1, got {codes.min()} to "
-            f"{codes.max()}. A missing category is no code: drop those rows, or number it as one more category."
-        )
-    return codes.astype(np.int32), tuple(map(int, counts))
-
-
-def check_init(init: Any, k: int, d: int, q: int) -> tuple[str, Prototypes | None]:
-    """Check an initialization.
-
-    Returns:
-        Its name, and the initial prototypes or None.
-
-    Raises:
-        ValueError, TypeError: an unknown name, or prototypes of another shape.
-    """
-    if isinstance(init, str):
-        validation.check_choice("init", init, INITS)
-        return init, None
-    if not isinstance(init, tuple) or len(init) != 2:
-        raise TypeError(f"init must be {', '.join(map(repr, INITS))} or a pair of (k, d) centers and (k, q) modes.")
-    # Arrays of the caller's own dtype, until they enter the frame.
-    arrays: Any = [each if isinstance(each, jax.Array) else np.asarray(each) for each in init]
-    start = Prototypes(arrays[0], arrays[1])
-    shapes = start.means.shape, start.modes.shape
-    if shapes != ((k, d), (k, q)):
-        raise ValueError(f"init has shapes {shapes[0]} and {shapes[1]}; ({k}, {d}) centers and ({k}, {q}) modes are.")
-    if not validation.is_traced(start.means):
-        validation.check_finite(start.means, name="init")
-    return FROM_CENTERS, start
-
-
-def check_runs(name: str, n_init: int | str) -> int:
-    """Number of runs for ``n_init`` with the initialization ``name``; 1 without chance."""
-    fixed = name in ("cao", FROM_CENTERS)
-    if isinstance(n_init, str):
-        validation.check_choice("n_init", n_init, ["auto"])
-        return 1 if fixed else AUTO_RESTARTS
-    runs = validation.check_count("n_init", n_init)
-    return 1 if fixed else runs
 
 
 def prepare_mixed(x, codes, weights, axis_name=None, frame: Frame | None = None, mesh: Mesh | None = None) -> Prepared:
@@ -490,7 +413,7 @@ def _in_one_frame(prototypes, x, codes, gamma, weights, frame):
             f"rows have {d} columns of numbers and {np.shape(codes)[1]} of categories, but the model was fitted on "
             f"{np.shape(means)[1]} and {np.shape(modes)[1]}."
         )
-    codes = codes if validation.is_traced(codes) else np.asarray(codes)
+    codes, modes = known_codes(codes, name="codes"), known_codes(modes, name="modes")
     if frame is None and d:
         frame = frame_of(validation.check_matrix(means, name="centers"))
     prepared = prepare_mixed(x, codes, weights, frame=frame if d else None)
