@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcluster.core.messages import warn
 from jaxcluster.datasets.base import DataError, arrow_compute, listing, stack_columns
 from jaxcluster.datasets.layout import is_number
 
@@ -127,6 +128,17 @@ def number_block(where: str, column: pa.ChunkedArray) -> np.ndarray:
     return number_block(where, compute.list_flatten(column)).reshape(len(column), -1)
 
 
+def warn_of_merged(where: str, cells: pa.ChunkedArray, numbers: pa.ChunkedArray) -> None:
+    """Warn of different cells that are one number in float64."""
+    compute = arrow_compute()
+
+    if compute.count_distinct(numbers.filter(cells.is_valid())).as_py() < compute.count_distinct(cells).as_py():
+        warn(
+            f"{where} has numbers of more digits than float64 holds, and rows differ in them: they are rounded. Leave "
+            "the column out if they are no measurements but identifiers, or shorten them first."
+        )
+
+
 def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
     """Numbers in the dtype of the file; float64 for decimals and columns with missing values."""
     import pyarrow as pa
@@ -135,7 +147,8 @@ def _numbers(where: str, column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     elif pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        column = column.cast(pa.float64(), safe=False)
+        exact, column = column, column.cast(pa.float64(), safe=False)
+        warn_of_merged(where, exact, column)
     if column.null_count and pa.types.is_integer(column.type):
         column = integers_with_nan(where, column)
     return column.to_numpy()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, Format, arrow_compute, listing, open_arrow_stream
-from jaxcluster.datasets.columns import CHOOSE_HINT, integers_with_nan, title_of
+from jaxcluster.datasets.columns import CHOOSE_HINT, integers_with_nan, title_of, warn_of_merged
 from jaxcluster.datasets.layout import GROUPED, NUMBER, Layout, decimal_of, is_number, numbered_rows, sniff
 from jaxcluster.datasets.tables import Table
 
@@ -34,6 +34,9 @@ UNIT_SEPARATOR = "\x1f"
 
 TRUTH_VALUES = ("true", "false")
 """Words that become 1 and 0."""
+
+LONG_NUMBER = r"^[+-]?\d{16,}(\.\d*)?$"
+"""Pattern of numbers without an exponent that have more digits than float64 holds."""
 
 MAX_CELL_CHARACTERS = 40
 """Longest cell in a message."""
@@ -71,7 +74,7 @@ def _read(
     # float64 has rounded them. They are read again as text, and become 64-bit integers.
     if long:
         parsed = _parse(path, form, layout, long, [])
-        columns |= {i: _integers(_column_title(path, layout, i), parsed[i], layout.missing) or columns[i] for i in long}
+        columns |= {i: _exact(_column_title(path, layout, i), parsed[i], layout.missing, columns[i]) for i in long}
     return columns
 
 
@@ -262,13 +265,25 @@ def _as_numbers(
     if decimal == ",":
         column = compute.replace_substring(column, ",", ".")
     numbers = compute.replace_substring_regex(column, r"^\+", "").cast(pa.float64())
-    return (_integers(where, column, missing) if _beyond_exact(numbers) else None) or numbers
+    return _exact(where, column, missing, numbers) if _beyond_exact(numbers) else numbers
 
 
 def _beyond_exact(column: pa.ChunkedArray) -> bool:
     """True for numbers beyond 2⁵³, where float64 does not hold every integer."""
     values = column.to_numpy()
     return bool((np.abs(values[np.isfinite(values)]) > MAX_EXACT_INTEGER).any())
+
+
+def _exact(where: str, column: pa.ChunkedArray, missing: Collection[str], numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text as 64-bit integers, or as ``numbers`` in float64, with a warning if that makes some of them equal."""
+    integers = _integers(where, column, missing)
+    if integers is not None:
+        return integers
+    compute = arrow_compute()
+    column = _trimmed(column, missing)
+    long = compute.fill_null(compute.match_substring_regex(column, LONG_NUMBER), False)
+    warn_of_merged(where, column.filter(long), numbers.filter(long))
+    return numbers
 
 
 def _integers(where: str, column: pa.ChunkedArray, missing: Collection[str]) -> pa.ChunkedArray | None:

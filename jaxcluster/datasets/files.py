@@ -1,37 +1,22 @@
-"""Other files that hold a table: JSON lines, a sheet of Excel, and several files as one."""
+"""Other files that hold a table: a sheet of Excel, and several files as one."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcluster.datasets.base import DataError, listing, open_arrow_stream
-from jaxcluster.datasets.columns import plain
+from jaxcluster.datasets.base import MAX_EXACT_INTEGER, DataError, listing
+from jaxcluster.datasets.columns import plain, title_of
 from jaxcluster.datasets.layout import MISSING
 from jaxcluster.datasets.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def open_json_lines(path: Path) -> Table:
-    """Open a file with a JSON object on each line, compressed or not; a key that a line lacks is a missing cell."""
-    import pyarrow as pa
-    from pyarrow import json
-
-    try:
-        with open_arrow_stream(path) as stream:
-            table = json.read_json(stream)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path.name} cannot be read as JSON lines, an object on each line ({path.stat().st_size} bytes): {reason}"
-        ) from error
-    return arrow_table(path, table.column_names, table.columns)
 
 
 def open_excel(path: Path, sheet: str | None, na: Sequence[str] | None) -> Table:
@@ -77,6 +62,9 @@ def _typed(cells: list[Any], missing: Collection[str]) -> pa.ChunkedArray:
 
     cells = [None if cell is None or (isinstance(cell, str) and cell.strip() in missing) else cell for cell in cells]
     kinds = {type(cell) for cell in cells if cell is not None}
+    if kinds == {int} and None not in cells and max(map(abs, cells)) > MAX_EXACT_INTEGER:
+        with suppress(OverflowError, pa.ArrowInvalid):  # beyond 64 bits
+            return pa.chunked_array([pa.array(cells, pa.int64())])
     if kinds <= {int, float}:
         return pa.chunked_array([pa.array([None if cell is None else float(cell) for cell in cells], pa.float64())])
     if kinds == {bool}:
@@ -138,7 +126,11 @@ def _read_all(
     if other:
         again = [_read_by_name(table, tables[0].names, sorted(other), other, words=True) for table in tables]
         found = [{**each, **more} for each, more in zip(found, again, strict=True)]
-    return {i: _stacked([each[i] for each in found]) for i in wanted}
+    first = tables[0]
+    return {
+        i: _stacked([each[i] for each in found], f"{first.path.name}: column {title_of(first.names, i)}")
+        for i in wanted
+    }
 
 
 def _read_by_name(
@@ -159,16 +151,26 @@ def _is_text(kind: pa.DataType) -> bool:
     return types.is_string(kind) or types.is_large_string(kind)
 
 
-def _stacked(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """Columns of several files as one, of text if one of them is, else of float64 where the types differ."""
+def _stacked(columns: Sequence[pa.ChunkedArray], where: str) -> pa.ChunkedArray:
+    """Columns of several files as one, of text if one of them is, else of float64 where the types differ.
+
+    Raises:
+        DataError: integers that float64 rounds in one file, and other numbers in another.
+    """
     import pyarrow as pa
     from pyarrow import types
 
     kinds = {column.type for column in columns}
     if len(kinds) > 1:
         common = pa.string() if any(map(_is_text, kinds)) else pa.float64()
-        # A safe cast raises for integers that float64 rounds.
-        columns = [
-            (column.cast(pa.uint8()) if types.is_boolean(column.type) else column).cast(common) for column in columns
-        ]
+        try:  # a safe cast raises for integers that float64 rounds
+            columns = [
+                (column.cast(pa.uint8()) if types.is_boolean(column.type) else column).cast(common)
+                for column in columns
+            ]
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where} has integers beyond 2^53, which float64 rounds, and other numbers in another file. Leave it "
+                "out (drop=), or write one type of number to all files."
+            ) from error
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)

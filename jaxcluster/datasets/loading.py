@@ -35,7 +35,8 @@ from jaxcluster.datasets.base import (
 )
 from jaxcluster.datasets.delimited import open_csv
 from jaxcluster.datasets.encoding import Encoding, rules
-from jaxcluster.datasets.files import join_tables, matching_files, open_excel, open_json_lines
+from jaxcluster.datasets.files import join_tables, matching_files, open_excel
+from jaxcluster.datasets.json_lines import open_json_lines
 from jaxcluster.datasets.tables import Table, open_parquet, table_dataset, table_labels
 from jaxcluster.datasets.texts import TextVectorizer, column_dataset, folder_dataset, text_files
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_json_lines_are_read():
     write("b.jsonl", '{"a": 1}\n{"a": 2, "b": 3}\n')
     np.testing.assert_array_equal(load("b.jsonl").x, [[1, np.nan], [2, 3]])
     write("b.jsonl", '{"a": 1\n')
-    assert "cannot be read as JSON lines" in complaint("b.jsonl")
+    assert "b.jsonl: line 1 is no JSON object" in complaint("b.jsonl")
 
 
 def test_files_of_one_table_are_joined():
@@ -248,3 +249,51 @@ def test_options_of_a_table_mean_nothing_to_an_array():
     np.save("a.npy", np.eye(3))
     assert "is no table, so that encode has no effect (encode=)" in complaint("a.npy", encode="onehot")
     assert "is no table, so that dates has no effect" in complaint("iris", dates=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "it is empty"),
+        ('{"a": 1}\n{"a": "x"}\n', "key 'a' holds a number in line 1 and text in line 2"),
+        ('{"a": 1}\n\n{"a": 2\n', "line 3 is no JSON object: '{\"a\": 2'"),
+        ("[1, 2]\n", "line 1 holds a list, where an object is expected"),
+        ('{"a": 1, "a": 2}\n', "line 1 has the key 'a' twice"),
+        ('{"é": 1}\n', None),
+    ],
+)
+def test_json_lines_say_what_is_wrong(text, reason):
+    if reason is None:
+        Path("c.jsonl").write_bytes(text.encode("latin-1"))
+        reason = "line 1 is not UTF-8"
+    else:
+        write("c.jsonl", text)
+    assert reason in complaint("c.jsonl")
+
+
+def test_long_lines_of_json_are_read():
+    write("d.jsonl", "".join(f'{{"a": [{", ".join(["1"] * 400_000)}]}}\n' for _ in range(2)))
+    assert load("d.jsonl").x.shape == (2, 400_000)
+
+
+def test_ids_of_many_digits_are_read_or_said():
+    write("e.jsonl", "".join(f'{{"a": {10**19 + i}}}\n' for i in range(3)))
+    assert load("e.jsonl").x.ravel().tolist() == [10**19, 10**19 + 1, 10**19 + 2]
+    for name, rows in (
+        ("f.jsonl", [f'{{"a": {10**24 + i}}}' for i in range(3)]),
+        ("f.csv", ["a,b", *(f"{10**24 + i},{i}" for i in range(3))]),
+        ("g.csv", ["a,b", *(f"-{10**20 + i}.5,{i}" for i in range(3))]),
+    ):
+        write(name, "\n".join(rows) + "\n")
+        with pytest.warns(UserWarning, match="has numbers of more digits than float64 holds, and rows differ in them"):
+            load(name)
+    write("h.csv", "a,b\n" + "".join(f"{i}{'0' * 30},{i}\n" for i in range(1, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("h.csv")
+
+
+def test_integers_and_fractions_in_two_files(tmp_path):
+    write("i1.csv", "a,b\n" + "".join(f"{10**18 + i},{i}\n" for i in range(3)))
+    write("i2.csv", "a,b\n1.5,1\n")
+    assert "i1.csv: column 'a' has integers beyond 2^53" in complaint("i?.csv")
