@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +185,7 @@ def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any
     settings = {
         "command": runs.command_line(),
         "algorithm": task.method,
-        "parameters": {name: _as_json(value) for name, value in task.estimator.get_params().items()},
+        "parameters": {name: runs.as_json(value) for name, value in task.estimator.get_params().items()},
         "data": describe(task.source, rows.dataset),
         **({} if task.labels is None else {"labels": task.labels}),
         "scaling": rows.scaling.to_json(),
@@ -198,11 +197,6 @@ def checkpoint_folder(task: FitTask, rows: Rows) -> Iterator[tuple[dict[str, Any
     keep = partial_run(task.out, settings, resume=task.resume) if keeps else nullcontext()
     with keep as folder:
         yield settings, folder
-
-
-def _as_json(value: Any) -> Any:
-    """A parameter as JSON has it, which has no word for an infinite number."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fit(stage: Stages, task: FitTask, rows: Rows, folder: Path | None) -> bool:

@@ -124,7 +124,7 @@ def _scan(data: str, columns: str | None) -> RowSource:
 
 def _settings(task: FitTask, source: RowSource) -> dict[str, Any]:
     """Entries that a resumed run must have too; the digest of the rows is the one that reads few of them."""
-    parameters = {name: value for name, value in task.estimator.get_params().items() if name != "mesh"}
+    parameters = {name: runs.as_json(value) for name, value in task.estimator.get_params().items() if name != "mesh"}
     data = {"name": source.name, "sha256": source.fingerprint()}
     return {"algorithm": task.method, "parameters": parameters, "data": data, "scaling": "none"}
 
@@ -165,11 +165,12 @@ def _write(folder: Path, task: FitTask, source: RowSource, labels: Any, stage: S
     runs.write_history(folder / runs.HISTORY, estimator.history_)
     clusters, noise = runs.clusters_and_noise(labels)
     found = {"clusters": len(clusters), "noise_rows": noise}
-    write_sealed(folder / runs.METRICS, found | {"internal": scores, "external": None, "silhouette_rows": 0})
+    internal = {name: runs.finite(value) for name, value in scores.items()}
+    write_sealed(folder / runs.METRICS, found | {"internal": internal, "external": None, "silhouette_rows": 0})
     config = {
         "command": runs.command_line(),
         "algorithm": task.method,
-        "parameters": {name: value for name, value in estimator.get_params().items() if name != "mesh"},
+        "parameters": {name: runs.as_json(value) for name, value in estimator.get_params().items() if name != "mesh"},
         "data": _describe(task, source),
         "scaling": {"how": "none", "shift": None, "factor": None},
         "versions": runtime.versions(),

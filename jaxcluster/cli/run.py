@@ -141,17 +141,23 @@ def write_history(path: Path, history: Iterable[Any]) -> None:
     """Write a line for each step: its number from 1, and the objective after it."""
     with path.open("w", encoding="utf-8") as file:
         for step, value in enumerate(history, 1):
-            file.write(json.dumps({"step": step, "objective": _finite(float(value))}) + "\n")
+            file.write(json.dumps({"step": step, "objective": finite(float(value))}) + "\n")
 
 
 def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write a line for each epoch of a training: its phase, and all numbers recorded in it."""
     with path.open("w", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps({name: _finite(value) for name, value in record.items()}) + "\n")
+            file.write(json.dumps({name: finite(value) for name, value in record.items()}) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A parameter as JSON has it, which has no word for an infinite number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite(value: Any) -> Any:
+    """A result as JSON has it: None for a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

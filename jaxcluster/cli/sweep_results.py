@@ -122,7 +122,8 @@ def kmeans_result(
         objective: name of the inertia.
     """
     by_silhouette = model_selection.choose_k(ks, scores.silhouette) if np.isfinite(scores.silhouette).any() else None
-    choices = {"silhouette": by_silhouette, "elbow": model_selection.choose_k(ks, scores.inertia, "elbow")}
+    by_inertia = model_selection.choose_k(ks, scores.inertia, "elbow") if np.isfinite(scores.inertia).any() else None
+    choices = {"silhouette": by_silhouette, "elbow": by_inertia}
     lines = [{"k": k, **finite({name: float(getattr(scores, name)[i]) for name in SCORES})} for i, k in enumerate(ks)]
     titles = [score_info(name).title for name in (objective, *SCORES[1:])]
     sampled = min(n, model_selection.SILHOUETTE_SAMPLE)
@@ -410,11 +411,11 @@ def sweep_mixed(
             silhouette = internal_scores(estimator, x, rows.cells)["silhouette"]
         name = objective_of(estimator, "inertia")
         lines.append({"k": k, **finite({"inertia": float(estimator.inertia_), "silhouette": silhouette})})
-    costs = np.array([line["inertia"] for line in lines])
+    costs = np.array([np.nan if line["inertia"] is None else line["inertia"] for line in lines])
     widths = np.array([np.nan if line["silhouette"] is None else line["silhouette"] for line in lines])
     choices = {
         "silhouette": model_selection.choose_k(ks, widths) if np.isfinite(widths).any() else None,
-        "elbow": model_selection.choose_k(ks, costs, "elbow"),
+        "elbow": model_selection.choose_k(ks, costs, "elbow") if np.isfinite(costs).any() else None,
     }
     heads = ["k", score_info(name).title, score_info("silhouette").title]
     shown = [[*line.values(), ", ".join(rule for rule, k in choices.items() if k == line["k"])] for line in lines]

@@ -182,7 +182,8 @@ def _write(stage: Stages, folder: Path, result: TransportResult, options: dict[s
         if result.plan is not None:
             np.save(folder / PLAN, result.plan)
             _draw(folder / "plan.svg", result)
-        config = {"command": runs.command_line(), "parameters": options, "versions": runtime.versions()}
+        parameters = {name: runs.as_json(value) for name, value in options.items()}
+        config = {"command": runs.command_line(), "parameters": parameters, "versions": runtime.versions()}
         config |= {"device": runtime.device(), "written": datetime.now(UTC).isoformat(timespec="seconds")}
         write_config(folder, config | {"seconds": dict(stage.seconds)})
 

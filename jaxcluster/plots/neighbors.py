@@ -98,6 +98,7 @@ def neighbor_distances(distances: Any, *, min_samples: int, eps: float | None = 
     distances = np.sort(distances[np.isfinite(distances)])
     if not distances.size:
         raise ValueError("distances holds no finite number: there is no curve to draw.")
+    eps = eps if eps is not None and np.isfinite(eps) else None
     ax = new_axes(ax)
     # Fractions instead of counts, so that a subset shows the same curve as all samples.
     quantiles = np.arange(1, len(distances) + 1) / len(distances)

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,7 +51,9 @@ def figure(
     drawn = Figure(figsize=(width, height), layout="constrained")  # not pyplot's: nothing to close, no window
     stream = io.StringIO()
     # A constant salt makes the ids, and so the page, the same for the same run.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        # Text stays text, which the browser draws in fonts that have its letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         ax = draw(ax=drawn.add_subplot())
         drawn.savefig(
             stream,

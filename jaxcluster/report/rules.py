@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -102,7 +103,10 @@ def fit_rules(
     origins = {name: (float(np.median(column)), float(np.ptp(column)) or 1.0) for name, column in columns.items()}
     x = np.column_stack([(column - origins[name][0]) / origins[name][1] for name, column in columns.items()])
     rows = np.random.default_rng(0).permutation(len(x))[:MAX_TREE_ROWS]
-    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(x[rows], labels[rows]).tree_
+    with warnings.catch_warnings():
+        # Clusters are classes, however many there are.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(x[rows], labels[rows]).tree_
     rules = []
 
     def narrowed(path: Path, name: str, **bounds: Any) -> Path:
