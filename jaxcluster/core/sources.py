@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcluster.core import validation
+
 
 class SourceError(ValueError):
     """A source that cannot be read, or that changed between two passes; the message names it."""
@@ -79,11 +81,21 @@ class RowSource(ABC):
         return SourcePart(self, index * n // count, (index + 1) * n // count)
 
 
+def check_source(source: RowSource) -> None:
+    """Raise ValueError or TypeError unless a source has samples of real numbers, by its shape and dtype."""
+    kind = np.dtype(source.dtype)
+    if len(source.shape) != 2:
+        raise ValueError(f"{source.name} must have rows and columns, got shape {source.shape}.")
+    if kind.kind not in "biuf" and not validation.is_short_number(kind):
+        raise TypeError(f"{source.name} has dtype {kind}, and rows are of real numbers. Encode or drop other columns.")
+
+
 class ArraySource(RowSource):
     """An array in memory."""
 
     def __init__(self, x: np.ndarray, name: str = "array") -> None:
         self.x, self.name, self.shape, self.dtype = x, name, x.shape, x.dtype
+        check_source(self)
 
     def read(self, start: int, stop: int, rows: int) -> Iterator[np.ndarray]:
         """Views of the array."""

@@ -33,7 +33,7 @@ from jaxcluster.core.frame import (
 )
 from jaxcluster.core.preparation import aligned, enter_block, padded_size, row_exponents, scaled_weights
 from jaxcluster.core.programs import limit_programs
-from jaxcluster.core.sources import RowSource, SourceError
+from jaxcluster.core.sources import RowSource, SourceError, check_source
 from jaxcluster.types import Fit, Points
 
 BLOCK_BYTES = 1 << 25
@@ -165,6 +165,7 @@ class Stream:
         seed: Any = 0,
     ) -> None:
         limit_programs()
+        check_source(source)
         self.interruptible = True
         self.source, (self.n, self.d) = source, source.shape
         self.kind = validation.widen(np.empty(0, source.dtype)).dtype
@@ -187,6 +188,7 @@ class Stream:
         size = min(len(counted), SAMPLED_ROWS)
         drawn = counted if size == len(counted) else np.sort(rng.choice(counted, size, replace=False, shuffle=False))
         middle_rows, drawn_rows, least, most, start = [], [], np.inf, -np.inf, 0
+        observed = np.full(self.d, np.nan)  # the first value of each column: the sample may have none
         for x in self._read():
             self._check_interrupted()
             validation.check_finite(x, name=self.source.name, missing=self.missing, columns=self.source.columns)
@@ -194,6 +196,8 @@ class Stream:
             for wanted, found in ((middle, middle_rows), (drawn, drawn_rows)):
                 here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(x))]
                 found.append(x[here - start])
+            if np.isnan(observed).any():
+                observed = np.where(np.isnan(observed), x[(~np.isnan(x)).argmax(axis=0), np.arange(self.d)], observed)
             start += len(x)
         self.sample = np.concatenate(drawn_rows)
         self.sample_weight = np.ones(size) if self.weights is None else self.weights[drawn]
@@ -204,7 +208,7 @@ class Stream:
         if self.unit_rows:
             frame = Frame(np.zeros(self.d, self.dtype))
         elif frame is None:
-            origin, spread = center_and_spread(np.concatenate(middle_rows), self.sample, True)
+            origin, spread = center_and_spread(np.concatenate(middle_rows), observed[None], True)
             bound = bound_between(origin, least, most)
             frame = frame_about(origin, spread, bound, self.dtype)
             self._warn_if_crushed(frame, typical_exponent(spread), bound)

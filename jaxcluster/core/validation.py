@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxcluster.core.dtypes import in_float64
 from jaxcluster.core.interchange import as_array
 from jaxcluster.core.memory import format_bytes
 from jaxcluster.core.messages import warn
@@ -169,17 +170,71 @@ def widen(x: Any) -> Any:
     return x
 
 
+def is_short_number(dtype: Any) -> bool:
+    """True for the numbers of ml_dtypes, such as bfloat16, which NumPy has not."""
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
 def _narrowed(x):
     """Extended precision as float64, with a warning if the lost digits distinguish rows."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = x.astype(np.float64)
-        lost, finite = np.abs(x - narrow), np.isfinite(x)
-        if x.ndim == 2 and (finite & (lost > RESOLUTION * np.ptp(np.where(finite, x, x[:1]), axis=0))).any():
+        if x.ndim == 2 and len(x) and _lose_differences(x, x - narrow):
             warn(
                 f"X has digits in {x.dtype} that float64 does not hold, and rows differ in them: they are rounded. "
                 "Subtract one row from all before."
             )
     return narrow
+
+
+def _lose_differences(x, lost):
+    """True if rows differ in what they lost by rounding, and not only by much more."""
+    known = np.isfinite(x)
+    low, high, least, most = (
+        reduce(np.where(known, each, fill), axis=0)
+        for each in (x, lost)
+        for reduce, fill in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    return bool((known.any(axis=0) & (most - least > RESOLUTION * (high - low))).any())
+
+
+def narrow_objects(x: np.ndarray, *, name: str = "X") -> np.ndarray:
+    """Array of Python's numbers: integers in 64 bits if they fit, else all in float64.
+
+    Warns:
+        UserWarning: rows that differ in digits of integers which float64 does not hold.
+
+    Raises:
+        OverflowError: integers beyond float64; TypeError, ValueError: cells that are no numbers.
+    """
+    whole = np.array([isinstance(cell, (int, np.integer)) and not isinstance(cell, bool) for cell in x.flat], bool)
+    if x.size and whole.all():
+        exact = np.array(x.tolist())
+        if exact.dtype.kind in "iu":
+            return exact
+    narrow = x.astype(np.float64)
+    if whole.any():
+        pairs = zip(x.flat, narrow.flat, whole, strict=True)
+        lost = [float(int(cell) - int(number)) if is_whole else 0.0 for cell, number, is_whole in pairs]
+        columns = (len(x), -1)
+        if _lose_differences(narrow.reshape(columns), np.array(lost).reshape(columns)):
+            _warn_of_rounded_integers(name)
+    return narrow
+
+
+def check_rounding(x: np.ndarray, *, name: str = "X") -> None:
+    """Warn of rows (n_samples, n_features) of integers that differ in digits which float64 does not hold."""
+    wide = x.astype(np.float64)
+    wide -= wide[:1]
+    if _lose_differences(wide, in_float64(x, tuple(int(value) for value in x[0])) - wide):
+        _warn_of_rounded_integers(name)
+
+
+def _warn_of_rounded_integers(name):
+    warn(
+        f"{name} has integers of more digits than float64 holds, and rows differ in them: they are rounded. Subtract "
+        "one row from all before, or drop the column if they are no measurements but identifiers."
+    )
 
 
 def check_finite(

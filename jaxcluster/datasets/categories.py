@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from jaxcluster.core.messages import warn
-from jaxcluster.core.validation import widen
+from jaxcluster.core.validation import narrow_objects, widen
 from jaxcluster.datasets.base import column_index, split_columns, stack_columns
 from jaxcluster.datasets.dataframes import as_rows, column_names, is_missing, table_columns
 
@@ -150,6 +150,8 @@ def read_mixed(
     names, columns = _split_columns(X, name)
     kinds = [is_categorical(column) for column in columns]
     if like is not None:
+        if len(columns) != like.width:
+            raise ValueError(f"{name} has {len(columns)} columns, and {like.width} are expected.")
         chosen = like.categorical
     elif every:
         chosen = tuple(range(len(columns)))
@@ -340,12 +342,14 @@ def _number_column(column, where):
     values = column.to_numpy() if _is_arrow(column) else np.asarray(column)
     if values.dtype.kind == "O":
         try:
-            values = np.array([np.nan if is_missing(cell) else cell for cell in values], float)
+            values = narrow_objects(
+                np.array([np.nan if is_missing(cell) else cell for cell in values], object), name=where
+            )
         except OverflowError as error:
             raise ValueError(
                 f"{where} has integers beyond float64. Pass smaller numbers, such as differences or logarithms."
             ) from error
-    values = widen(values)
+    values = widen(values[:, None])[:, 0]
     if values.dtype.kind not in "biuf":
         raise TypeError(
             f"{where} has dtype {values.dtype}, which is neither numeric nor categorical. Convert it: dates to numbers "

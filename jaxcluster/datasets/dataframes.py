@@ -194,11 +194,12 @@ def _number_column(series, name):
 
 
 def _of_objects(cells, where, name) -> np.ndarray:
-    """Column of objects as float64, where all of them are numbers."""
+    """Column of objects as 64-bit integers or float64, where all of them are numbers."""
     bad = next((cell for cell in cells if not (is_missing(cell) or _is_real(cell))), None)
     if bad is None:
         try:
-            return np.array([np.nan if is_missing(cell) else float(cell) for cell in cells])
+            numbers = np.array([np.nan if is_missing(cell) else cell for cell in cells], object)
+            return validation.narrow_objects(numbers, name=f"{where} of {name}")
         except OverflowError as error:
             raise ValueError(
                 f"{name} has integers beyond float64 in {where}. Pass smaller numbers, such as differences or "

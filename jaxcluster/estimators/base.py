@@ -21,7 +21,7 @@ from jaxcluster.core.frame import Frame
 from jaxcluster.core.messages import warn
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import check_mesh
-from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sources import RowSource, check_source
 from jaxcluster.core.sparse_input import as_csr, check_values
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.datasets.dataframes import as_rows
@@ -224,6 +224,7 @@ class Estimator(PrintsSteps, BaseEstimator):
                 f"{type(self).__name__} needs all rows in memory, and X is a source of rows. Pass "
                 "np.concatenate(list(X.blocks(65536))), or fit KMeans or GaussianMixture, which read rows in blocks."
             )
+        check_source(source)
         if self.input_scaling_ is not None and not reset:
             raise TypeError("the model scales its rows, which a source does not support: pass the rows in memory.")
         if reset:

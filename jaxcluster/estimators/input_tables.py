@@ -18,6 +18,7 @@ from sklearn.utils import _safe_indexing, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import MAX_EXACT_INTEGER
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_rows import is_sparse
@@ -70,8 +71,8 @@ def numeric_table(estimator: Any, X: Any, *, reset: bool = True, **options: Any)
         X = validation.check_numeric(X, name="X")  # scikit-learn takes the dtypes of ml_dtypes for text
     try:
         validated = _validate(estimator, X, reset=reset, **options)
-        if isinstance(validated, np.ndarray) and validated.dtype.kind == "O":  # integers of Python beyond int64
-            validated = validated.astype(np.float64)
+        if isinstance(validated, np.ndarray) and (validated.dtype.kind == "O" or _is_rounded(X, validated)):
+            validated = validation.narrow_objects(np.asarray(X, object))
     except (TypeError, ValueError, OverflowError) as error:
         if reason := _describe_bad_table(X):
             raise (TypeError if isinstance(error, TypeError) else ValueError)(reason) from error
@@ -97,6 +98,16 @@ def _stays_on_device(X, least):
 
 def _dense_options(options):
     return {key: value for key, value in options.items() if key != "accept_sparse"}
+
+
+def _is_rounded(X, validated):
+    """True if objects or lists of numbers became float64, which may have rounded integers."""
+    if validated.dtype != np.float64 or (isinstance(X, np.ndarray) and X.dtype.kind != "O"):
+        return False
+    if not (np.abs(validated) > MAX_EXACT_INTEGER).any():
+        return False
+    cells = np.asarray(X, object)
+    return all(isinstance(cell, (int, float, np.integer, np.floating)) for cell in cells.flat)
 
 
 def encoded_table(X: Any, encoding: Encoding) -> Any:

@@ -12,7 +12,9 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from jaxcluster.core import validation
+from jaxcluster.core.dtypes import beyond_float64
 from jaxcluster.core.preparation import scaled_weights
+from jaxcluster.core.sources import RowSource
 from jaxcluster.estimators.transformers import RowTransformer, output_dtype
 from jaxcluster.ops.components import split
 from jaxcluster.ops.moments import (
@@ -72,6 +74,18 @@ class ColumnScaler(OneToOneFeatureMixin, RowTransformer):
             (n_samples, n_features) rows, a JAX array for a JAX array, else NumPy.
         """
         return self._apply(X, unstandardize, unstandardize_on_device)
+
+    def _rows(self, X: Any, *, reset: bool) -> Any:
+        x = super()._rows(X, reset=reset)
+        if isinstance(x, np.ndarray) and beyond_float64(x):
+            validation.check_rounding(x)
+        return x
+
+    def _blocks(self, X: Any) -> Any:
+        for rows, block in super()._blocks(X):
+            if isinstance(X, RowSource) and beyond_float64(block):
+                validation.check_rounding(block, name=X.name)
+            yield rows, block
 
     def _apply(self, X, on_host, on_device):
         check_is_fitted(self)
@@ -257,6 +271,9 @@ class MinMaxScaler(ColumnScaler):
         first = not hasattr(self, "n_samples_seen_")
         x = self._rows(X, reset=first)
         least, most, _ = self._extremes(x, None)
+        with np.errstate(over="ignore"):
+            if (wide := np.flatnonzero(np.isinf(most - least))).size:
+                raise ValueError(f"the range of column {wide[0]} is beyond float64, up to 1e308. Halve it before.")
         seen = x.shape[0]
         if not first:
             least, most, seen = (

@@ -16,7 +16,7 @@ from jaxcluster.core import memory, validation
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.preparation import padded_size
 from jaxcluster.core.programs import limit_programs
-from jaxcluster.core.sources import RowSource
+from jaxcluster.core.sources import RowSource, check_source
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.core.streaming import rows_of_block
 from jaxcluster.datasets.dataframes import as_rows
@@ -106,6 +106,7 @@ class RowTransformer(TransformerMixin, BaseEstimator):
         return X
 
     def _source(self, source: RowSource, reset: bool) -> RowSource:
+        check_source(source)
         if reset:
             self.n_features_in_ = source.shape[1]
             vars(self).pop("feature_names_in_", None)

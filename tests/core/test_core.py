@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from jaxcluster.core import validation
 from jaxcluster.core.batching import best_of, map_runs
-from jaxcluster.core.dtypes import exponent_of
+from jaxcluster.core.dtypes import exponent_of, publish
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
@@ -279,3 +280,29 @@ def test_a_key_is_one_random_key():
     for wrong in (0, None, jax.random.split(key, 2), np.zeros((2, 2))):
         with pytest.raises(TypeError, match=r"key must be one random key, such as jax.random.key\(0\), got "):
             validation.check_key(wrong)
+
+
+def test_subnormal_results_keep_their_digits():
+    assert publish(np.float64(3e-45), np.dtype(np.float32)) == 3e-45  # float32 has 2.8e-45
+    assert publish(np.float32(3e-45), np.dtype(np.float32)).dtype == np.float32
+    assert publish(np.arange(2), np.dtype(np.int32)).dtype == np.int32
+
+
+def test_integers_of_python_keep_their_digits():
+    large = np.array([[10**18], [10**18 + 1]], object)
+    assert validation.narrow_objects(large).tolist() == large.tolist()
+    for cells in (large * 10**7, np.hstack([large, large * 0.5])):  # beyond 64 bits, and beside fractions
+        with pytest.warns(UserWarning, match="integers of more digits than float64 holds"):
+            assert validation.narrow_objects(cells).dtype == np.float64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validation.narrow_objects(np.array([[10**25], [2 * 10**25]], object))  # the lost digits distinguish nothing
+        validation.check_rounding(np.array([[2**60], [2**61]]))
+    with pytest.warns(UserWarning, match="ids has integers of more digits"):
+        validation.check_rounding(np.array([[2**63], [2**63 + 1]], np.uint64), name="ids")
+
+
+def test_a_constant_loses_no_difference():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validation.widen(np.full((3, 1), 0.1, np.longdouble) / 3)

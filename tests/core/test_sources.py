@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxcluster import gmm, kmeans
-from jaxcluster.core import chunks, signals
-from jaxcluster.core.sources import SourceError
+from jaxcluster.core import chunks, signals, streaming
+from jaxcluster.core.sources import ArraySource, SourceError
 from jaxcluster.core.streaming import Stream
 from jaxcluster.datasets import scan
 from jaxcluster.datasets.base import DataError
@@ -136,3 +136,20 @@ def test_a_stopped_fit_of_a_source_keeps_its_state(module, key, monkeypatch):
     assert [progress.steps for progress in seen] == [1, 2]
     np.testing.assert_allclose(np.abs([progress.objectives[0] for progress in seen]), np.abs(fit.history), rtol=1e-5)
     np.testing.assert_array_equal(module.predict(fit.state, X), fit.labels)
+
+
+@pytest.mark.parametrize("x", [X.astype(str), X.astype(object), X * 1j, X.astype("M8[s]"), X[:, 0]])
+def test_sources_are_of_rows_of_numbers(x):
+    with pytest.raises((TypeError, ValueError), match="array (has dtype|must have rows and columns)"):
+        ArraySource(x)
+
+
+def test_a_column_may_have_a_value_in_one_row_only(monkeypatch):
+    monkeypatch.setattr(streaming, "SAMPLED_ROWS", 8)
+    x = np.c_[X.astype(np.float64), np.full(len(X), np.nan)]
+    x[70, -1] = 5
+    stream = Stream(ArraySource(x), missing=True)
+    assert not np.isnan(stream.sample[:, -1]).all() or np.asarray(stream.frame.origin)[-1] == 5
+    x[70, -1] = np.nan
+    with pytest.raises(ValueError, match="no observed value in column"):
+        Stream(ArraySource(x), missing=True)

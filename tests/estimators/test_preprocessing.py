@@ -280,3 +280,16 @@ def test_saved_transformers_give_the_same_rows(model, tmp_path):
     fitted.save(tmp_path / "model")
     with pytest.raises(ValueError, match="holds no numbers of 5 columns"):
         jaxcluster.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("cls", [StandardScaler, MinMaxScaler])
+def test_integers_that_float64_rounds_are_said(cls):
+    x = np.arange(4)[:, None] + 10**18
+    for rows in (x, ArraySource(x)):
+        with pytest.warns(UserWarning, match="integers of more digits than float64 holds"):
+            cls().fit(rows)
+
+
+def test_a_range_beyond_float64_is_refused():
+    with pytest.raises(ValueError, match="range of column 0 is beyond float64"):
+        MinMaxScaler().fit([[1.7e308], [-1.7e308]])

@@ -147,3 +147,11 @@ def test_parameters(table, key):
     sorted_rows = KMedoids(2, metric="gower", order="canonical").fit(table[0])
     again = KMedoids(2, metric="gower", order="canonical").fit(table[0][::-1])
     np.testing.assert_array_equal(again.labels_[::-1], sorted_rows.labels_)
+
+
+def test_other_columns_and_long_integers_are_said():
+    with pytest.raises(ValueError, match="y has 1 columns, and 2 are expected"):
+        gower_distances([["a", 1]], [["a"]])
+    long = np.array([[10**25], [10**25 + 1], [10**25 + 3]], object)
+    with pytest.warns(UserWarning, match="column 0 of x has integers of more digits than float64 holds"):
+        gower_distances(long)
