@@ -19,8 +19,7 @@ from jaxcluster.report.page import explorer, figures, section
 from jaxcluster.report.profile_view import as_html, headline
 from jaxcluster.report.readable import box_plots
 from jaxcluster.report.scores import canonical, split
-from jaxcluster.report.shapes import size_bars
-from jaxcluster.report.structure import structure_parts
+from jaxcluster.report.structure import size_bars, structure_parts
 from jaxcluster.report.training import training_parts
 from jaxcluster.types import Status
 
