@@ -117,18 +117,7 @@ def test_wrong_pairs_raise():
 
 
 PLAIN = hard_data.blobs()
-UNUSUAL = {
-    "float16": hard_data.in_dtype(PLAIN, np.float16),
-    "bfloat16": hard_data.in_dtype(PLAIN, hard_data.ml_dtypes.bfloat16),
-    "longdouble": hard_data.in_dtype(PLAIN, np.longdouble),
-    "uint8": hard_data.in_dtype(PLAIN, np.uint8),
-    "1e30": hard_data.in_unit(PLAIN, 1e30),
-    "1e-30": hard_data.in_unit(PLAIN, 1e-30),
-    "offset of 1e12": hard_data.at(PLAIN, 1e12),
-    "float32 offset of 1e4": hard_data.at(PLAIN, 1e4, np.float32),
-    "odd column": dict(hard_data.odd_columns(PLAIN))["a constant of 1e12"],
-    "far row": hard_data.with_far_sample(PLAIN, 1e9, place=7),
-}
+UNUSUAL = hard_data.unusual(PLAIN)
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)

@@ -151,6 +151,22 @@ def odd_columns(problem: Problem, *, seed: int = 0) -> Iterator[tuple[str, Probl
     yield "a unit of 1e-9", _joined(problem, rng.normal(size=n) * 1e-9)
 
 
+def unusual(problem: Problem) -> dict[str, Problem]:
+    """The samples in other number types and units, and with what a fit in float32 must not be led astray by."""
+    return {
+        "float16": in_dtype(problem, np.float16),
+        "bfloat16": in_dtype(problem, ml_dtypes.bfloat16),
+        "longdouble": in_dtype(problem, np.longdouble),
+        "uint8": in_dtype(problem, np.uint8),
+        "1e30": in_unit(problem, 1e30),
+        "1e-30": in_unit(problem, 1e-30),
+        "offset of 1e12": at(problem, 1e12),
+        "float32 offset of 1e4": at(problem, 1e4, np.float32),
+        "constant column": dict(odd_columns(problem))["a constant of 1e12"],
+        "far row": with_far_sample(problem, 1e9, place=7),
+    }
+
+
 def _joined(problem, column, groups=None, bound=0.0):
     x = np.column_stack([problem.x, column])
     return numbered(x, problem.y if groups is None else groups, bound=bound)
