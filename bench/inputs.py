@@ -33,9 +33,10 @@ compares; lazy tables are computed. Numbers may be {", ".join(NUMBERS)}.
 Half precision and integers are computed in float32, or in float64 where JAX's x64 mode is on.
 
 Arrays of PyTorch, CuPy and TensorFlow are shared by DLPack, without a copy: those on the host as NumPy arrays, those on
-a device that JAX has as JAX arrays there. A JAX array of floats stays on its device, and `transform` returns what came
-in: a JAX array for a JAX array. `set_output(transform="jax")` returns JAX arrays for all rows. An AnnData object is its
-`X`; other spaces of the same cells are `adata.obsm[key]`.
+a device that JAX has as JAX arrays there. A JAX array of floats is computed on its device (its frame, an origin and a
+unit, is found on the host), and `transform` returns what came in: a JAX array for a JAX array.
+`set_output(transform="jax")` returns JAX arrays for all rows. An AnnData object is its `X`; other spaces of the same
+cells are `adata.obsm[key]`.
 
 - *sparse*: matrices and arrays of SciPy in any format, BCOO and BCSR of JAX, and `jc.sparse_rows(x)`; they are never
   made dense, but for a few rows at a time.

@@ -279,7 +279,7 @@ def _has_finite_sum(x):
 
 def check_weights(weights: Any, n: int, *, name: str = "weights") -> np.ndarray:
     """Check of n concrete weights, finite, non-negative and not all zero, as a NumPy array."""
-    weights = widen(np.asarray(weights))
+    weights = widen(np.asarray(as_array(weights, name=name)))
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got dtype {weights.dtype}.")
     if weights.shape != (n,):

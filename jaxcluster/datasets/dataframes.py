@@ -107,7 +107,7 @@ def as_dataframe(X: Any, *, name: str = "X") -> nw.DataFrame[Any] | None:
             f"{name} has more than one column of the name {', '.join(map(repr, repeated))}. Rename them."
         ) from error
     if not isinstance(table, (nw.DataFrame, nw.LazyFrame)):
-        if not hasattr(X, "__arrow_c_stream__") or getattr(X, "ndim", 2) != 2:
+        if not hasattr(X, "__arrow_c_stream__") or nw.dependencies.is_into_series(X):
             return None
         table = nw.DataFrame.from_arrow(X, backend="pyarrow")
     return table.collect() if isinstance(table, nw.LazyFrame) else table
@@ -141,11 +141,14 @@ def _numbers_of(series):
     """NumPy array of a column: of numbers, NaN where missing, if it has some; dates and objects as they are."""
     import narwhals.stable.v2 as nw
 
-    if series.dtype.is_decimal():
+    if series.dtype.is_decimal() or series.dtype in (nw.Int128, nw.UInt128):
         series = series.cast(nw.Float64)
     if series.dtype == nw.Boolean and series.is_null().any():
         return series.cast(nw.Float64).to_numpy()
     values = series.to_numpy()
+    if values.ndim > 1:  # lists of one length, or fields
+        cells, values = values, np.empty(len(values), object)
+        values[:] = list(cells)
     if values.dtype.kind == "O" and series.dtype.is_numeric():  # missing cells of a library's own
         values = np.array([np.nan if is_missing(cell) else cell for cell in values], np.float64)
     return values

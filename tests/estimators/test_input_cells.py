@@ -180,7 +180,7 @@ OBJECTS = {
     "dates": (pd.to_datetime(["2020-01-01"] * 3), "dates or durations in column 'c', such as '2020-01-01"),
     "days": ([datetime.date(2020, 1, 1)] * 3, "dates or durations in column 'c', such as '2020-01-01'. Pass numbers"),
     "lists": ([[1.0], [2.0], [3.0]], r"objects of type list in column 'c', such as '\[1.0\]'. Pass one number in each"),
-    "huge": (np.array([10**400, 1, 2], object), "integers beyond float64 in column 'c'"),
+    "huge": (pd.Series([10**400, 1, 2], dtype=object), "integers beyond float64 in column 'c'"),
     "complex": ([1j, 1, 2], "complex in column 'c'. Complex data not supported"),
 }
 
@@ -210,6 +210,9 @@ def test_columns_of_numbers_keep_their_types():
     whole = number_matrix(as_rows(pa.table({"a": [2**60 + 1, 5], "b": [1, 2]})))
     assert whole.dtype == np.int64
     assert whole[0, 0] == 2**60 + 1
+    pairs = pa.table({"v": pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float64(), 2))})
+    with pytest.raises(TypeError, match="objects of type ndarray in column 'v'"):
+        number_matrix(as_rows(pairs))
     with pytest.raises(ValueError, match="more than one column of the name 'a'"):
         as_rows(pa.table([[1], [2]], names=["a", "a"]))
 
