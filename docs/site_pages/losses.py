@@ -54,6 +54,7 @@ def write(folder: Path) -> None:
         update(folder / f"{family}.md", page(family, names, text))
         title = text.partition("\n")[0].removeprefix("# ") or family.replace("_", " ")
         shown = [f"`{name}`" for name in names if any(part in name for part in ("loss", "ncut", "nll", "swapped"))]
+        shown = shown or [f"`{name}`" for name in names if name.islower()]
         lines.append(f"| [{title}]({family}.md) | {', '.join(shown)} |")
         if family in made:
             image = f":img-top: ../_static/figures/{made[family].picture.name}\n" if made[family].picture else ""

@@ -83,7 +83,12 @@ def prose(text: str, resolve: Resolve = nothing) -> str:
     return "\n\n".join(_block(block, resolve) for block in _blocks(text))
 
 
-def _sections(text: str) -> list[tuple[str, str]]:
+def sections(text: str) -> list[tuple[str, str]]:
+    """Split a docstring in Google's style.
+
+    Returns:
+        Headings, "" for prose, with the text below them.
+    """
     heading = re.compile(rf"^({'|'.join(SECTIONS)}):[ ]*$", re.MULTILINE)
     parts = heading.split(text)
     found = [("", parts[0])]
@@ -133,7 +138,7 @@ def document(docstring: str, *, types: Mapping[str, str] | None = None, resolve:
         resolve: finds the object that words between backticks name.
     """
     types, parts, listed = dict(types or {}), [], False
-    for name, body in _sections(docstring):
+    for name, body in sections(docstring):
         title = TITLES.get(name, name)
         if name == "Args":
             listed = True

@@ -69,7 +69,7 @@ def as_html(profile: Profile, matches: Mapping[Any, Any] | None = None, *, selec
     if len(profile.clusters) > CLUSTERS_OPEN:
         which = "each cluster" if len(shown) == len(profile.clusters) else f"the first {len(shown)} clusters"
         cards = f'<details class="more"><summary>More on {which}</summary>{cards}</details>'
-    return tables.grid("Profiles", heads, lines) + _centers(profile) + cards
+    return tables.grid("Profiles", heads, lines, words=heads[-1:]) + _centers(profile) + cards
 
 
 def _card(cluster: ClusterProfile, profile: Profile, matches: Mapping[Any, Any], *, selectable: bool) -> str:

@@ -183,7 +183,13 @@ def components(
 
 
 def grid(
-    label: str, heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], *, caption: str = "", css: str = "fit"
+    label: str,
+    heads: Sequence[str],
+    lines: Iterable[tuple[str, Sequence[str]]],
+    *,
+    caption: str = "",
+    css: str = "fit",
+    words: Sequence[str] = (),
 ) -> str:
     """A table of numbers.
 
@@ -193,12 +199,16 @@ def grid(
         lines: the head of each line, as HTML, and its cells, as text.
         caption: what stands above.
         css: "fit" for a card as wide as the table, or nothing.
+        words: those of ``heads`` whose cells are words.
     """
     first, *others = map(html.escape, heads)
-    head = f'<th scope="col">{first}</th>' + "".join(f'<th scope="col" class="number">{name}</th>' for name in others)
+    kinds = ["" if name in words else ' class="number"' for name in heads[1:]]
+    head = f'<th scope="col">{first}</th>' + "".join(
+        f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(others, kinds, strict=True)
+    )
     body = "".join(
         f'<tr><th scope="row">{name}</th>'
-        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in cells)
+        + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(cells, kinds, strict=True))
         + "</tr>"
         for name, cells in lines
     )
