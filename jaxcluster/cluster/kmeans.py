@@ -23,8 +23,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcluster.cluster import lloyd, lloyd_run, streamed_kmeans
-from jaxcluster.cluster.kmeans_state import KMeansState, zero_inactive
-from jaxcluster.cluster.lloyd import differentiable_directions, differentiable_means, inertia_of
+from jaxcluster.cluster.kmeans_state import (
+    METRICS,
+    KMeansState,
+    directions,
+    padded_number,
+    predict,
+    score,
+    transform,
+    units_of_inertia,
+    zero_inactive,
+)
+from jaxcluster.cluster.lloyd import differentiable_directions, differentiable_means
 from jaxcluster.cluster.precision import unresolved_samples, with_precision_status
 from jaxcluster.cluster.seeding import (
     FROM_CENTERS,
@@ -37,8 +47,8 @@ from jaxcluster.cluster.seeding import (
 )
 from jaxcluster.core import chunks, memory, signals, validation
 from jaxcluster.core.batching import best_run, map_fits, map_runs, vmap_in_chunks
-from jaxcluster.core.fold import all_reduce, map_rows, tile_rows
-from jaxcluster.core.frame import Frame, frame_of
+from jaxcluster.core.fold import all_reduce
+from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import NO_GRADIENT_OF_SPARSE_ROWS, non_differentiable
 from jaxcluster.core.iterate import DEFAULT_CAPACITY, history_capacity, status_with
 from jaxcluster.core.preparation import finalize, prepare
@@ -47,18 +57,11 @@ from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_rows, check_sparse_samples
 from jaxcluster.core.sparse_rows import SparseRows
-from jaxcluster.core.streaming import over_blocks, rows_of_block
 from jaxcluster.ops.distance import matrix_precision
-from jaxcluster.ops.nearest import nearest
-from jaxcluster.ops.rows import distances_to_assigned, distances_to_centers, normalize, squared_norms
-from jaxcluster.types import Array, Fit, Float, Int, KeyArray, Points, Published
+from jaxcluster.ops.rows import distances_to_assigned, squared_norms
+from jaxcluster.types import Fit, KeyArray, Points
 
 __all__ = ["METRICS", "KMeansState", "fit", "fit_framed", "predict", "score", "sweep", "transform"]
-
-METRICS = ("sqeuclidean", "cosine")
-
-TRANSFORM_TILE = 1 << 22
-"""Distances that `transform` computes at a time."""
 
 
 def __dir__() -> list[str]:
@@ -182,19 +185,22 @@ def fit_framed(
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, mesh=mesh)
-    capacity = history_capacity(max_steps)
-    static = _Static(k, name, runs, metric, precision, prepared.unit_weights, prepared.narrowed, capacity, axis_name)
-    inside = constraints.enter(prepared.frame, static.spherical)
+    capacity, size = history_capacity(max_steps), prepared.points.x.size
+    padded = padded_number(k, prepared, name, mesh, key, constraints, tol, max_steps)
+    unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
+    static = _Static(padded or k, name, runs, metric, precision, unit_weights, narrowed, capacity, axis_name)
+    inside = constraints.padded(k, padded).enter(prepared.frame, static.spherical)
     arguments = key, prepared.points, inside, tol, max_steps
     if mesh is not None:
         specs = rows_of(mesh)
         in_specs = (specs.whole, specs.row, specs.whole, specs.whole, specs.whole)
         fitted, unresolved = solve_over_rows(_fit, static, mesh, in_specs, (specs.fit, specs.row), *arguments)
-    elif chunks.is_long(runs * prepared.points.x.size * (k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
-        fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **_units(metric)))
+    elif chunks.is_long(runs * size * (static.k + lloyd_run.PASS_CENTERS), max_steps, *arguments):
+        fitted, unresolved = _fit_in_chunks(static, *arguments, partial(prepared.unscale, **units_of_inertia(metric)))
     else:
         fitted, unresolved = _fit(static, *arguments)
-    fitted = finalize(fitted, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
+    leave = partial(KMeansState.leave, k=k, spherical=static.spherical)
+    fitted = finalize(fitted, prepared, leave, **units_of_inertia(metric))
     centers = fitted.state.centers
     if constraints.movable is not None and not static.spherical:
         # The way into the frame and out of it has rounded them.
@@ -204,59 +210,6 @@ def fit_framed(
     fitted = fitted._replace(state=fitted.state._replace(centers=centers))
     fitted = with_precision_status(fitted, x, prepared.frame, unresolved)
     return agree_on_status(fitted, mesh), prepared.frame
-
-
-@over_blocks
-def predict(state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None) -> Int[Array, " n"]:
-    """Index of the nearest center of each sample; ties go to the lower index.
-
-    Args:
-        state: of a fit; or any (k, n_features) centers, in the caller's coordinates.
-        x: (n_samples, n_features), dense or sparse, or a source of rows.
-        metric: as in `fit`.
-        frame: of the fit that the centers are from; None for one about the centers.
-
-    Returns:
-        (n_samples,) int32 labels.
-
-    Raises:
-        ValueError, TypeError: wrong shapes, values or names; a gradient with respect to labels, which have none.
-    """
-    inside, prepared = _in_one_frame(state, x, metric, frame=frame)
-    return non_differentiable(prepared.unpad(_predict(inside, prepared.points.x, metric)), _centers_of(state), x)
-
-
-@over_blocks
-def transform(
-    state: Any, x: Any, *, metric: str = "sqeuclidean", frame: Frame | None = None
-) -> Float[Published, "n k"]:
-    """Distance of each sample to each center: Euclidean (data units), or 1 − cos under the cosine metric.
-
-    Arguments as in `predict`.
-
-    Returns:
-        (n_samples, k) distances; concrete ones have the dtype of x, float64 too.
-    """
-    inside, prepared = _in_one_frame(state, x, metric, frame=frame)
-    memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
-    distances = prepared.unpad(_transform(inside, prepared.points.x, metric), axis=0)
-    return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
-
-
-def score(
-    state: Any, x: Any, *, weights: Any = None, metric: str = "sqeuclidean", frame: Frame | None = None
-) -> Float[Published, ""]:
-    """Negative inertia of samples (higher is better); arguments as in `fit` and `predict`."""
-    if isinstance(x, RowSource):
-        total, start = 0.0, 0
-        for block in x.blocks(rows_of_block(x)):
-            part = None if weights is None else np.asarray(weights)[start : start + len(block)]
-            start += len(block)
-            if part is None or part.any():
-                total += float(score(state, block, weights=part, metric=metric, frame=frame))
-        return np.asarray(total)
-    inside, prepared = _in_one_frame(state, x, metric, weights, frame=frame)
-    return prepared.unscale(_score(inside, prepared.points, metric), **_units(metric))
 
 
 def sweep(
@@ -298,17 +251,18 @@ def sweep(
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
     prepared = prepare(x, weights, unit_rows=metric == "cosine")
-    static = _Static(
-        max(ks), init, 1, metric, precision, prepared.unit_weights, prepared.narrowed, history_capacity(max_steps)
-    )
-    shape = (len(ks), n_seeds)
+    most, shape = max(ks), (len(ks), n_seeds)
+    padded = padded_number(most, prepared, init, None, key, tol, max_steps)
+    unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
+    static = _Static(padded or most, init, 1, metric, precision, unit_weights, narrowed, history_capacity(max_steps))
     counts, index = np.repeat(np.asarray(ks, np.int32), n_seeds), np.arange(len(ks) * n_seeds)
     arguments = key, prepared.points, tol, max_steps, counts, index
     traced = validation.is_traced(*arguments)
     fits = _many_fits(static, len(index), *arguments) if traced else _split_fits(static, *arguments)
     fits, unresolved = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), fits)
-    fits = finalize(fits, prepared, partial(KMeansState.leave, spherical=static.spherical), **_units(metric))
-    active = np.arange(static.k) < counts.reshape(*shape, 1)
+    leave = partial(KMeansState.leave, k=most, spherical=static.spherical)
+    fits = finalize(fits, prepared, leave, **units_of_inertia(metric))
+    active = np.arange(most) < counts.reshape(*shape, 1)
     fits = fits._replace(state=fits.state._replace(centers=zero_inactive(fits.state.centers, active)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
     return with_precision_status(fits, x, prepared.frame, unresolved)
@@ -316,7 +270,7 @@ def sweep(
 
 @partial(jax.jit, static_argnums=0)
 def _fit(static, key, points, constraints, tol, max_steps):
-    points = _directions(points, static.spherical)
+    points = directions(points, static.spherical)
     # The iteration has no derivative: `_finish` attaches that of the centers as means of their samples.
     constant = jax.lax.stop_gradient(points)
     samples = lloyd.Samples(constant, squared_norms(constant.x))
@@ -338,7 +292,7 @@ def _fit_in_chunks(static, key, points, constraints, tol, max_steps, shown):
 
 @partial(jax.jit, static_argnums=0)
 def _compiled_samples(static, points):
-    points = _directions(points, static.spherical)
+    points = directions(points, static.spherical)
     return points, lloyd.Samples(points, squared_norms(points.x))
 
 
@@ -439,56 +393,6 @@ def _finish(static, fitted, points, norms, constraints):
 
 
 _compiled_finish = jax.jit(_finish, static_argnums=0)
-
-
-def _directions(points, spherical):
-    return Points(normalize(points.x), points.weight) if spherical else points
-
-
-def _units(metric):
-    """Unit of the inertia, for `Frame.unscale`."""
-    return {"length": 0 if metric == "cosine" else 2, "weight": 1}
-
-
-def _centers_of(state):
-    """Centers of the state of a fit, or the centers themselves."""
-    return getattr(state, "centers", state)
-
-
-def _in_one_frame(state, x, metric, weights=None, frame=None):
-    """Centers and samples in one frame."""
-    validation.check_choice("metric", metric, METRICS)
-    centers = validation.check_matrix(_centers_of(state), name="centers")
-    x = check_rows(x)
-    validation.check_width(x, centers.shape[1])
-    if metric == "cosine":
-        # Directions have no origin to be centered about, and unit vectors no scale.
-        prepared = prepare(x, weights, unit_rows=True)
-        return CenterConstraints(initial=centers).enter(prepared.frame, spherical=True).initial, prepared
-    prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
-    return prepared.frame.enter(centers), prepared
-
-
-@partial(jax.jit, static_argnums=2)
-def _predict(centers, x, metric):
-    if metric == "cosine":
-        return nearest(normalize(x), centers, unit=True)[0]
-    return nearest(x, centers)[0]
-
-
-@partial(jax.jit, static_argnums=2)
-def _transform(centers, x, metric):
-    metric = "euclidean" if metric == "sqeuclidean" else metric
-    tile = tile_rows(x.shape[0], centers.shape[0], TRANSFORM_TILE)
-    return map_rows(lambda rows: distances_to_centers(rows, centers, metric), x, tile=tile)
-
-
-@partial(jax.jit, static_argnums=2)
-def _score(centers, points, metric):
-    spherical = metric == "cosine"
-    points = _directions(points, spherical)
-    labels, _ = nearest(*jax.lax.stop_gradient((points.x, centers)), unit=spherical)
-    return -inertia_of(points, centers, labels, spherical=spherical)
 
 
 def _check_options(metric, precision, max_steps):

@@ -18,6 +18,7 @@ from jaxcluster.core.dtypes import publish
 from jaxcluster.core.fold import all_reduce
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import advance, begin
+from jaxcluster.core.padding import pad_active
 from jaxcluster.core.shard import gather_tables, shard_index, take_row
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.cluster_sums import cluster_sums
@@ -59,7 +60,17 @@ class CenterConstraints(NamedTuple):
     initial: Any = None
     frozen: Any = None
     movable: Bool[Array, " k"] | Absent = None
-    active: Bool[Array, " k"] | None = None
+    active: Bool[Published, " k"] | None = None
+
+    def padded(self, k: int, padded: int | None) -> CenterConstraints:
+        """The same for ``padded`` centers, of which those beyond k are inactive; None for no padding."""
+        # Copies, not zeros: the frame of the samples may reach no zero.
+        if padded is None:
+            return self
+        initial, movable, extra = self.initial, self.movable, (0, padded - k)
+        initial = None if initial is None else np.pad(np.asarray(initial), (extra, (0, 0)), mode="edge")
+        movable = None if movable is None else np.pad(np.asarray(movable), extra)
+        return CenterConstraints(initial, self.frozen, movable, pad_active(self.active, k, padded))
 
     def enter(self, frame: Frame, spherical: bool = False) -> CenterConstraints:
         """The same centers in a frame, constant for gradients; unit vectors where ``spherical``."""

@@ -49,6 +49,9 @@ ALIGNMENT = 64
 MIN_PADDED_ROWS = 128
 """Samples that the smallest problems are padded to: they cost nothing, and all share one program."""
 
+SMALL_ROWS = 1024
+"""Samples up to which half as many more cost less than another program: parts of a cross-validation share theirs."""
+
 HOST_BLOCK = 4096
 """Most samples of a block of a host thread."""
 
@@ -186,9 +189,9 @@ def crushed_status(status: Int[Published, "*batch"], prepared: Prepared) -> Int[
 
 
 def padded_size(n: int, least: int = MIN_PADDED_ROWS) -> int:
-    """Padded number of samples: at least ``least``, at most an eighth more than n; 8 sizes for each power of two."""
+    """Padded number of samples: at least ``least``; 8 sizes for each power of two, 2 up to `SMALL_ROWS`."""
     n = max(n, least)
-    step = max(8, 1 << max(0, (n - 1).bit_length() - 4))
+    step = max(8, 1 << max(0, (n - 1).bit_length() - (2 if n <= SMALL_ROWS else 4)))
     return -(-n // step) * step
 
 

@@ -18,7 +18,7 @@ from jaxcluster.core.dtypes import exponent_of, publish
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
-from jaxcluster.core.preparation import padded_size, prepare, unpad
+from jaxcluster.core.preparation import SMALL_ROWS, padded_size, prepare, unpad
 from jaxcluster.types import Fit, Status
 
 
@@ -183,7 +183,7 @@ def test_many_runs_equal_a_loop(backend, monkeypatch):
 @given(n=st.integers(1, 10**9), least=st.sampled_from([8, 128]))
 def test_bucket_holds_n_with_little_to_spare(n, least):
     size = padded_size(n, least)
-    assert n <= size <= max(least, n + 8, n + n // 8 + 1)
+    assert n <= size <= max(least, n + 8, n + n // (2 if n <= SMALL_ROWS else 8) + 1)
     assert padded_size(size, least) == size
 
 

@@ -60,6 +60,8 @@ DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other bat
 
 ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
 
+OWN_PROGRAM = "each number of clusters is a program of its own"
+
 ON_HOST = "its assignments have no fixed shape, so that they are computed on the host"
 
 ALGORITHMS = {
@@ -72,18 +74,29 @@ ALGORITHMS = {
     "kmeans-restarts": Algorithm(partial(jc.kmeans.fit, n_init=3)),
     "kmeans-parallel": Algorithm(
         partial(jc.kmeans.fit, init="k-means||"),
-        exempt={"repetition": "its draws are by mass, but each is of a row, and repeated rows are other rows"},
+        exempt={
+            "repetition": "its draws are by mass, but each is of a row, and repeated rows are other rows",
+            "padded": "with more clusters it would draw other candidates",
+        },
     ),
     "minibatch": Algorithm(
         partial(jc.minibatch.fit, batch_size=64, max_epochs=5),
-        exempt={"repetition": DRAWS_BY_INDEX, "objective": "a batch says nothing of the other rows"},
+        exempt={
+            "repetition": DRAWS_BY_INDEX,
+            "objective": "a batch says nothing of the other rows",
+            "padded": OWN_PROGRAM,
+        },
     ),
     "gmm": Algorithm(jc.gmm.fit),
     "gmm-diag": Algorithm(partial(jc.gmm.fit, covariance="diag", init="k-means++")),
-    "bayesian-gmm": Algorithm(jc.bayesian_gmm.fit),
-    "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0)),
-    "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++")),
-    "kprototypes": Algorithm(fit_mixed, exempt={"predict": "it takes the codes of the categories too"}),
+    "bayesian-gmm": Algorithm(
+        jc.bayesian_gmm.fit, exempt={"padded": "the prior of the weights depends on the number of components"}
+    ),
+    "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0), exempt={"padded": OWN_PROGRAM}),
+    "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++"), exempt={"padded": OWN_PROGRAM}),
+    "kprototypes": Algorithm(
+        fit_mixed, exempt={"predict": "it takes the codes of the categories too", "padded": OWN_PROGRAM}
+    ),
     "kmedoids": Algorithm(jc.kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
     "clara": Algorithm(
         jc.kmedoids.clara,
@@ -91,15 +104,17 @@ ALGORITHMS = {
             "sharded": ALL_PAIRS,
             "repetition": "samples draw rows by their index, so other rows mean other samples",
             "objective": "the history is that of a sample",
+            "padded": OWN_PROGRAM,
         },
     ),
-    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST}),
-    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}),
+    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST, "padded": OWN_PROGRAM}),
+    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST, "padded": OWN_PROGRAM}),
     "spectral": Algorithm(
         partial(jc.spectral.fit, gamma=0.05),
         exempt={
             "objective": "so few rows are decomposed whole, without an iteration",
             "predict": "an embedding is of its own rows; the state of nystrom predicts",
+            "padded": "the number of eigenvectors is that of the clusters",
         },
     ),
 }

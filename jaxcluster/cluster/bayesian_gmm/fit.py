@@ -30,7 +30,6 @@ from jaxcluster.cluster.bayesian_gmm.variational_em import (
     step,
 )
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.em_run import step_work
 from jaxcluster.cluster.gmm.fit import FramedFit, check_traced_options, em_options
 from jaxcluster.cluster.gmm.inference import far_rows, host_posterior, replace_at
 from jaxcluster.cluster.gmm.init import (
@@ -212,7 +211,7 @@ def fit_framed(
     traced = TracedOptions(tol, max_steps, ridge.value)
     prior = priors.center_prior(prior_params, frame, points.x.dtype)
     arguments = key, points, frame.weight_exponent, initial, prior, traced
-    work = static.runs * step_work(options, points.x.shape, k)
+    work = static.runs * em.step_work(options, points.x.shape, k)
     if mesh is not None:
         fitted, far = _solve_over_rows(static, mesh, arguments)
     elif chunks.is_long(work, max_steps, *arguments):
@@ -308,7 +307,7 @@ def _solve_in_chunks(static, key, points, weight_exponent, initial, params, trac
             clustering = cluster_in_chunks(options, static.method, key, points, initial.init, None, k)
         samples, fit = _compiled_start(static, points, initial, prior, key, clustering)
         end.compile(fit)
-        work = step_work(options, points.x.shape, k)
+        work = em.step_work(options, points.x.shape, k)
         limits = {"tol": traced.tol, "max_steps": traced.max_steps}
         return chunks.resume(chunks.bind(step, static.vb, samples, prior), fit, **limits, work=work, shown=shown)
 

@@ -225,7 +225,8 @@ def _posterior(state, x, weights=None, *, frame=None):
     prepared, x, outside = rows_in_frame(plug_in(state), x, weights, frame=frame)
     covariance_type, posterior = posterior_in_frame(state, prepared.frame, prepared.points.x.dtype)
     options = em.EMOptions(covariance_type.name)
-    return FramedPosterior(options, posterior_components(covariance_type, posterior), prepared, x, outside, state.means)
+    components, k = posterior_components(covariance_type, posterior), state.means.shape[0]
+    return FramedPosterior(options, components, prepared, x, outside, state.means, k)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,6 +21,7 @@ from jaxcluster.cluster.gmm.state import Mixture
 from jaxcluster.core import memory
 from jaxcluster.core.dtypes import float_dtype
 from jaxcluster.core.fold import all_reduce, fold_rows, tile_rows
+from jaxcluster.core.padding import padded_clusters
 from jaxcluster.core.sparse_rows import SparseRows
 from jaxcluster.ops.distance import HIGHEST
 from jaxcluster.ops.gaussian import (
@@ -468,3 +469,16 @@ def label(options: EMOptions, components: Components, x: Columns) -> tuple[Int[A
 def log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:
     """Logarithms of mixture weights; -inf for 0, without a NaN in the gradient."""
     return jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1)), -jnp.inf)
+
+
+def step_work(options: EMOptions, shape: tuple[int, ...], k: int) -> int:
+    """Products and sums of a step on samples of the shape (n, d)."""
+    n, d = shape
+    dense = options.covariance in ("full", "tied")
+    return n * d * k * (4 * d if dense else 8)
+
+
+def padded_components(options: EMOptions, k: int, points: Points, *arguments: Any) -> int | None:
+    """`padded_clusters` of a mixture of k components."""
+    shape = points.x.shape
+    return padded_clusters(k, shape[0], step_work(options, shape, 1) / 4, points, *arguments)

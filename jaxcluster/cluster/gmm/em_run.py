@@ -96,7 +96,7 @@ def run_in_chunks(
     """
     clustering = cluster_in_chunks(static.em, static.method, key, points, init, traced.active, static.k)
     samples, params, fit = _compiled_start(static, points, init, traced, key, clustering)
-    step, work = chunks.bind(em.step, static.em, samples, params), step_work(static.em, points.x.shape, static.k)
+    step, work = chunks.bind(em.step, static.em, samples, params), em.step_work(static.em, points.x.shape, static.k)
     last_bound = chunks.End(_compiled_last_bound, static.em, samples, params.total, traced.tol)
     fitted, _ = last_bound.compile(fit)
     if end is not None:
@@ -107,13 +107,6 @@ def run_in_chunks(
         run, unfinished = last_bound(fit)
         fit = run._replace(state=run.state.em, labels=None)
     return run
-
-
-def step_work(options: em.EMOptions, shape: tuple[int, ...], k: int) -> int:
-    """Products and sums of a step on samples of the shape (n, d)."""
-    n, d = shape
-    dense = options.covariance in ("full", "tied")
-    return n * d * k * (4 * d if dense else 8)
 
 
 def m_step_params(options: em.EMOptions, points: Points, reg: Any, active: Any) -> em.MStepParams:

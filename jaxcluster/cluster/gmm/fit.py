@@ -52,7 +52,8 @@ from jaxcluster.core.implicit import (
     with_derivative_of,
 )
 from jaxcluster.core.iterate import history_capacity, status_with
-from jaxcluster.core.preparation import Prepared, crushed_status, prepare
+from jaxcluster.core.padding import pad_active
+from jaxcluster.core.preparation import Prepared, crushed_status, prepare, unpad
 from jaxcluster.core.shard import axis_of, check_mesh, rows_of, solve_over_rows
 from jaxcluster.core.sources import RowSource
 from jaxcluster.core.sparse_input import check_sparse_samples
@@ -184,11 +185,15 @@ def fit_framed(
     prepared = prepare(x, weights, missing=options.missing or None, axis_name=options.axis_name, mesh=mesh)
     points, ridge = prepared.points, ridge_in_frame(prepared.frame, reg_covar)
     initial = center_init(checked, prepared.frame, options.covariance_type, ridge, points)
-    static = StaticOptions(
-        k, checked.method, 1 if initial.complete else runs, options, history_capacity(max_steps), steps
-    )
-    arguments = key, points, initial, TracedOptions(tol, max_steps, ridge.value, active)
-    work = static.runs * em_run.step_work(options, points.x.shape, k)
+    runs, traced = 1 if initial.complete else runs, TracedOptions(tol, max_steps, ridge.value, active)
+    padded = None
+    if mesh is None and not unroll and all(each is None for each in initial):
+        padded = em.padded_components(options, k, points, key, traced)
+    if padded is not None:
+        traced = traced._replace(active=pad_active(active, k, padded))
+    static = StaticOptions(padded or k, checked.method, runs, options, history_capacity(max_steps), steps)
+    arguments = key, points, initial, traced
+    work = static.runs * em.step_work(options, points.x.shape, static.k)
     if mesh is not None:
         solution = _solve_over_rows(static, mesh, arguments)
     elif steps is None and chunks.is_long(work, max_steps, *arguments):
@@ -200,7 +205,7 @@ def fit_framed(
         solution = solve_in_chunks(static, *arguments, shown)
     else:
         solution = solve(static, *arguments)
-    return finalize(options, solution, x, prepared.local(), ridge)
+    return finalize(options, solution.of_components(k), x, prepared.local(), ridge)
 
 
 def lower_bounds(fitted: Fit) -> Float[Array | np.ndarray, "*batch capacity"]:
@@ -245,6 +250,18 @@ class FrameSolution(NamedTuple):
     log_likelihood: Float[Array, "*batch"]
     n_observed: int | Float[Array, "*batch"] | Int[Array, "*batch"]
     far: Bool[Array, "*batch n"]
+
+    def of_components(self, k: int) -> FrameSolution:
+        """The same without the padding that follows the first k components."""
+        state, axis = self.fit.state, self.fit.state.weights.ndim - 1
+        if state.weights.shape[-1] == k:
+            return self
+        weights, collapsed = unpad(state.weights, k), unpad(state.collapsed, k)
+        tied = state.covariances.shape[axis] == 1
+        covariances = state.covariances if tied else unpad(state.covariances, k, axis=axis)
+        means = unpad(state.means, k, axis=-2)
+        state = state._replace(weights=weights, means=means, covariances=covariances, collapsed=collapsed)
+        return self._replace(fit=self.fit._replace(state=state))
 
 
 def solve_in_chunks(
@@ -430,7 +447,9 @@ def sweep(
     ridge = ridge_in_frame(prepared.frame, reg_covar)
     shape = (len(ks), n_seeds)
     traced = TracedOptions(tol, max_steps, ridge.value, None)
-    statics = [StaticOptions(max(ks), init, 1, each, history_capacity(max_steps)) for each in options]
+    most, capacity = max(ks), history_capacity(max_steps)
+    numbers = [em.padded_components(each, most, prepared.points, key, traced) or most for each in options]
+    statics = [StaticOptions(k, init, 1, each, capacity) for k, each in zip(numbers, options, strict=True)]
     results = [_of_one_type(static, key, x, prepared, ridge, traced, ks, shape) for static in statics]
     fits = dict(zip(covariances, (fit for fit, _ in results), strict=True))
     log_likelihood = np.stack([mean.reshape(shape) for _, mean in results])
@@ -448,8 +467,8 @@ def _of_one_type(static, key, x, prepared, ridge, traced, ks, shape):
         return solve_in_chunks(static, key, points, CenteredInit(), traced._replace(active=active), None)
 
     many = partial(_many_fits, static, len(counts), key, points, traced)
-    work = em_run.step_work(static.em, points.x.shape, static.k)
-    solution = map_fits(many, one, key, counts, work=work, max_steps=traced.max_steps)
+    work = em.step_work(static.em, points.x.shape, static.k)
+    solution = map_fits(many, one, key, counts, work=work, max_steps=traced.max_steps).of_components(max(ks))
     mean = np.asarray(
         to_data_units(
             solution.log_likelihood, solution.n_observed, ridge.log_jacobian, prepared.frame, dtype=np.dtype(float)

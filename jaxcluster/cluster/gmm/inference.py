@@ -25,6 +25,7 @@ from jaxcluster.cluster.gmm.state import (
     frame_of_mixture,
     means_on_host,
     n_parameters_of,
+    pad_components,
     parameters_in_frame,
     to_data_units,
 )
@@ -33,7 +34,7 @@ from jaxcluster.core.dtypes import float_dtype, publish
 from jaxcluster.core.fold import map_rows, tile_rows
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.implicit import non_differentiable, with_derivative_of
-from jaxcluster.core.preparation import Prepared, prepare
+from jaxcluster.core.preparation import Prepared, prepare, unpad
 from jaxcluster.core.sparse_input import check_rows
 from jaxcluster.core.sparse_rows import SparseRows, is_sparse
 from jaxcluster.core.streaming import over_blocks
@@ -157,9 +158,12 @@ def mean_log_p(posterior: FramedPosterior) -> Float[Published, ""]:
 def _posterior(state, x, weights=None, *, missing=False, frame=None):
     """`FramedPosterior` of a caller's samples under a mixture."""
     prepared, x, outside = rows_in_frame(state, x, weights, missing=missing, frame=frame)
-    covariance_type, *parts = parameters_in_frame(state, prepared.frame, prepared.points.x.dtype)
-    options = em.EMOptions(covariance_type.name, missing=missing)
-    return FramedPosterior(options, mixture_components(options, *parts), prepared, x, outside, state.means)
+    options = em.EMOptions(covariance_type_of(state)[0].name, missing=missing)
+    k, parameters = state.means.shape[0], (state.weights, state.means, state.covariances)
+    if (padded := em.padded_components(options, k, prepared.points, parameters, prepared.frame)) is not None:
+        state = pad_components(state, padded)
+    _, *parts = parameters_in_frame(state, prepared.frame, prepared.points.x.dtype)
+    return FramedPosterior(options, mixture_components(options, *parts), prepared, x, outside, state.means, k)
 
 
 def _linear(mean, factor, term):
@@ -206,7 +210,8 @@ class FramedPosterior(NamedTuple):
         prepared: samples in the frame.
         x: samples of the caller.
         outside: indices of samples too far for the frame; None for none, or in a traced computation.
-        means: (k, d) means of the components in the caller's coordinates.
+        means: means of the components in the caller's coordinates.
+        k: number of components without padding.
     """
 
     options: em.EMOptions
@@ -215,6 +220,7 @@ class FramedPosterior(NamedTuple):
     x: Any
     outside: np.ndarray | None
     means: Any
+    k: int
 
     def labels(self) -> Int[Array, " n"]:
         """Most probable component of each sample; ties go to the lower index."""
@@ -240,9 +246,9 @@ class FramedPosterior(NamedTuple):
 
     def responsibilities(self) -> Float[Published, "n k"]:
         """Responsibilities; concrete ones sum to 1 in the caller's dtype."""
-        memory.check_table(self.prepared.n, self.means.shape[0], self.prepared.dtype, "the responsibilities")
+        memory.check_table(self.prepared.n, self.k, self.prepared.dtype, "the responsibilities")
         r, far_mask = _responsibilities(self.options, self.components, self.prepared.points.x)
-        r = self.prepared.unpad(r, axis=0)
+        r = unpad(self.prepared.unpad(r, axis=0), self.k, axis=1)
         if validation.is_traced(r):
             return r
         index, posterior = self._far_posterior(far_mask)
@@ -250,7 +256,7 @@ class FramedPosterior(NamedTuple):
             return r
         wide = np.array(r, self.prepared.dtype)
         if posterior is not None:
-            wide[index] = posterior.responsibilities
+            wide[index] = posterior.responsibilities[:, : self.k]
         return publish(wide / wide.sum(axis=1, keepdims=True), self.prepared.dtype)
 
     def _far_posterior(self, far_mask):
@@ -317,9 +323,9 @@ def host_posterior(
     Returns:
         The indices of these samples and their posterior; None, None if there are no such samples.
     """
-    selected = np.zeros(prepared.n, bool)
-    if np.any(far_mask[: prepared.n]):
-        selected |= np.asarray(far_mask)[: prepared.n]
+    selected, far_mask = np.zeros(prepared.n, bool), np.asarray(far_mask)[: prepared.n]
+    if far_mask.any():
+        selected |= far_mask
         selected &= np.asarray(_ambiguous(options, components, prepared.points.x))[: prepared.n]
     if outside is not None:
         selected[outside] = True

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcluster.cluster.gmm import em
-from jaxcluster.cluster.gmm.em_run import step_work
 from jaxcluster.cluster.gmm.fit import FramedFit, FrameSolution, em_options, finalize, mean_observed
 from jaxcluster.cluster.gmm.inference import far_rows
 from jaxcluster.cluster.gmm.init import center_init, check_init, initial_mixture
@@ -309,7 +308,7 @@ def minibatch_fit_framed(
     most = max_epochs if validation.is_traced(max_epochs) else max(1, max_epochs * padded_size(n) // batch_size)
     static = _StaticOptions(k, checked.method, options, batch_size, init_size, history_capacity(most))
     traced = (tol, max_epochs, jnp.asarray(patience, jnp.float32), decay, ridge.value)
-    work = step_work(options, (batch_size, x.shape[1]), k)
+    work = em.step_work(options, (batch_size, x.shape[1]), k)
 
     def shown(history):
         return -to_data_units(history, mean_observed(options, points), -1 * ridge.log_jacobian, prepared.frame)

@@ -340,6 +340,19 @@ def variances_of(covariance_type: CovarianceType, covariances: Any, k: int, d: i
     return array.broadcast_to(covariances if covariances.ndim == 2 else covariances[None], (k, d))
 
 
+def pad_components(state: Any, padded: int) -> GMMState:
+    """The same concrete mixture of ``padded`` components: those beyond its own weigh 0."""
+    k = state.means.shape[0]
+
+    def pad(array):
+        return np.pad(np.asarray(array), [(0, padded - k)] + [(0, 0)] * (np.ndim(array) - 1), mode="edge")
+
+    tied = covariance_type_of(state)[0].name == "tied"
+    covariances = state.covariances if tied else pad(state.covariances)
+    weights = np.pad(np.asarray(state.weights), (0, padded - k))
+    return GMMState(weights, pad(state.means), covariances, np.zeros(()), np.zeros(padded, bool), np.zeros(()))
+
+
 def parameters_in_frame(state: Any, frame: Frame, dtype: np.dtype) -> tuple[CovarianceType, Array, Array, Array]:
     """Parameters of a mixture in a frame.
 

@@ -45,6 +45,7 @@ from jaxcluster.core.batching import best_run
 from jaxcluster.core.dtypes import float_dtype, publish, published_dtype
 from jaxcluster.core.frame import Frame
 from jaxcluster.core.iterate import history_capacity, status_with
+from jaxcluster.core.padding import padded_clusters
 from jaxcluster.core.preparation import Prepared, padded_size, prepare, unpad
 from jaxcluster.core.sparse_rows import is_sparse
 from jaxcluster.ops.distance import TRANSLATION_INVARIANT, plain_metric
@@ -197,11 +198,16 @@ def fit(
     name, start = check_init(init, k, n, weights)
     runs = validation.check_count("n_init", n_init) if name == "random" else 1
     problem, spec, scale = build_problem(x, weights, MetricSpec(metric, float(p)), k)
-    config = SearchOptions(k, name, runs, history_capacity(max_steps))
-    arguments = key, weighted_distances(spec, problem), start, tol, max_steps
-    long = chunks.is_long(runs * n * n * k, max_steps, *arguments[:-1])
-    fitted = solve_in_chunks(config, *arguments[:3], jnp.int32(k), *arguments[3:]) if long else _run(config, *arguments)
-    return to_public(_finalize(spec, config, problem, fitted), x, weights, MetricSpec(metric, float(p)), scale)
+    rows, count = problem.weight.shape[0], jnp.int32(k)
+    padded = None if name == EXPLICIT else padded_clusters(k, rows, rows * rows / 8, key, problem, tol, max_steps)
+    config = SearchOptions(padded or k, name, runs, history_capacity(max_steps))
+    arguments = config, key, weighted_distances(spec, problem), start, count, tol, max_steps
+    long = chunks.is_long(runs * n * n * config.k, max_steps, *arguments[1:-1])
+    fitted = solve_in_chunks(*arguments) if long else _run(*arguments)
+    fitted = _finalize(spec, config, problem, fitted, count)
+    medoids, weight = unpad(fitted.state.medoids, k), unpad(fitted.state.weight, k)
+    fitted = fitted._replace(state=fitted.state._replace(medoids=medoids, weight=weight))
+    return to_public(fitted, x, weights, MetricSpec(metric, float(p)), scale)
 
 
 def build_problem(x, weights, spec: MetricSpec, k: int) -> tuple[Problem, MetricSpec, ProblemScale]:
@@ -387,8 +393,8 @@ def weighted_distances(spec: MetricSpec, problem: Problem) -> WeightedDistances:
 
 # Compiled apart from the distances: rows of any width, under any metric, share this program.
 @partial(jax.jit, static_argnums=0)
-def _run(config, key, table, start, tol, max_steps):
-    return solve(config, key, table, start, jnp.int32(config.k), tol, max_steps)
+def _run(config, key, table, start, count, tol, max_steps):
+    return solve(config, key, table, start, count, tol, max_steps)
 
 
 def solve_in_chunks(
@@ -406,9 +412,9 @@ def solve_in_chunks(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _finalize(spec, config, problem, fitted):
+def _finalize(spec, config, problem, fitted, count):
     medoids, labels = fitted.state.medoids, fitted.state.near.labels
-    return finalize(spec, config.k, problem, fitted, medoids, labels, config.k)
+    return finalize(spec, config.k, problem, fitted, medoids, labels, count)
 
 
 def solve(config: SearchOptions, key, table: WeightedDistances, start, count: Int[Array, ""], tol, max_steps) -> Fit:
@@ -447,13 +453,6 @@ def finalize(spec: MetricSpec, k: int, problem: Problem, fitted: Fit, medoids, l
     status = status_with(fitted.status, incomplete=empty, objective=loss)
     state = KMedoidsState(jnp.where(active, medoids, -1), None, loss, weight, fitted.state.residual)
     return Fit(state, labels, fitted.steps, status, fitted.history)
-
-
-def mean_silhouette(nearest, second, weight) -> Float[Array, ""]:
-    """Weighted mean over rows of 1 − nearest / second; 1 for rows where both are 0."""
-    positive = second > 0
-    per_row = jnp.where(positive, 1 - nearest / jnp.where(positive, second, 1), 1)
-    return jnp.sum(weight * per_row) / jnp.sum(weight)
 
 
 def is_precomputed(metric: Any) -> bool:

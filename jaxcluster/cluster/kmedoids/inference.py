@@ -30,7 +30,6 @@ from jaxcluster.cluster.kmedoids.fit import (
     check_options,
     finalize,
     is_precomputed,
-    mean_silhouette,
     solve,
     solve_in_chunks,
     to_public,
@@ -195,7 +194,7 @@ def _sweep_in_chunks(spec, config, key, problem, counts, tol, max_steps):
 def _with_silhouette(spec, config, problem, table, fitted, count):
     near = fitted.state.near
     finished = finalize(spec, config.k, problem, fitted, fitted.state.medoids, near.labels, count)
-    return finished, mean_silhouette(near.nearest, near.second, table.weight)
+    return finished, _mean_silhouette(near.nearest, near.second, table.weight)
 
 
 _compiled_silhouette = jax.jit(_with_silhouette, static_argnums=(0, 1))
@@ -265,4 +264,11 @@ def _distances(metric, p, labels, centers, x):
 @jax.jit
 def _silhouette(distances, weight):
     nearest, second = jnp.moveaxis(-jax.lax.top_k(-distances, 2)[0], 1, 0)
-    return mean_silhouette(nearest, second, weight)
+    return _mean_silhouette(nearest, second, weight)
+
+
+def _mean_silhouette(nearest, second, weight):
+    """Weighted mean over rows of 1 − nearest / second; 1 for rows where both are 0."""
+    positive = second > 0
+    per_row = jnp.where(positive, 1 - nearest / jnp.where(positive, second, 1), 1)
+    return jnp.sum(weight * per_row) / jnp.sum(weight)
