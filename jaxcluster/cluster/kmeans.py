@@ -184,12 +184,14 @@ def fit_framed(
     axis_name = axis_name if check_mesh(mesh, x) is None else axis_of(mesh)
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
-    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, mesh=mesh)
+    prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, pad_columns=True, mesh=mesh)
+    columns = prepared.points.x.shape[1]
+    tol = tol if columns == x.shape[1] else tol * (columns / x.shape[1])  # which is times the mean over the columns
     capacity, size = history_capacity(max_steps), prepared.points.x.size
     padded = padded_number(k, prepared, name, mesh, key, constraints, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
     static = _Static(padded or k, name, runs, metric, precision, unit_weights, narrowed, capacity, axis_name)
-    inside = constraints.padded(k, padded).enter(prepared.frame, static.spherical)
+    inside = constraints.padded(k, padded).enter(prepared.frame, static.spherical, columns)
     arguments = key, prepared.points, inside, tol, max_steps
     if mesh is not None:
         specs = rows_of(mesh)
@@ -250,7 +252,8 @@ def sweep(
     validation.check_count("n_seeds", n_seeds)
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
-    prepared = prepare(x, weights, unit_rows=metric == "cosine")
+    prepared = prepare(x, weights, unit_rows=metric == "cosine", pad_columns=True)
+    tol = tol * (prepared.points.x.shape[1] / x.shape[1])
     most, shape = max(ks), (len(ks), n_seeds)
     padded = padded_number(most, prepared, init, None, key, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed

@@ -157,12 +157,13 @@ def _in_one_frame(state, x, metric, weights=None, frame=None):
     validation.check_width(x, centers.shape[1])
     if metric == "cosine":
         # Directions have no origin to be centered about, and unit vectors no scale.
-        prepared = prepare(x, weights, unit_rows=True)
+        prepared = prepare(x, weights, unit_rows=True, pad_columns=True)
     else:
-        prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame)
-    k = centers.shape[0]
+        prepared = prepare(x, weights, frame=frame_of(centers) if frame is None else frame, pad_columns=True)
+    k, columns = centers.shape[0], prepared.points.x.shape[1]
     padded = padded_number(k, prepared, FROM_CENTERS, None, centers, frame)
-    inside = CenterConstraints(initial=centers).padded(k, padded).enter(prepared.frame, spherical=metric == "cosine")
+    constraints = CenterConstraints(initial=centers).padded(k, padded)
+    inside = constraints.enter(prepared.frame, spherical=metric == "cosine", columns=columns)
     return inside.initial, inside.active, prepared
 
 

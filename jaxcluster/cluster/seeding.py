@@ -60,7 +60,7 @@ class CenterConstraints(NamedTuple):
     initial: Any = None
     frozen: Any = None
     movable: Bool[Array, " k"] | Absent = None
-    active: Bool[Published, " k"] | None = None
+    active: Bool[Array, " k"] | None = None
 
     def padded(self, k: int, padded: int | None) -> CenterConstraints:
         """The same for ``padded`` centers, of which those beyond k are inactive; None for no padding."""
@@ -72,19 +72,28 @@ class CenterConstraints(NamedTuple):
         movable = None if movable is None else np.pad(np.asarray(movable), extra)
         return CenterConstraints(initial, self.frozen, movable, pad_active(self.active, k, padded))
 
-    def enter(self, frame: Frame, spherical: bool = False) -> CenterConstraints:
-        """The same centers in a frame, constant for gradients; unit vectors where ``spherical``."""
+    def enter(self, frame: Frame, spherical: bool = False, columns: int | None = None) -> CenterConstraints:
+        """The same centers in a frame, constant for gradients; unit vectors where ``spherical``.
+
+        ``columns`` is their padded number of columns, or None.
+        """
 
         def transformed(centers):
             if centers is None:
                 return None
-            if spherical and not validation.is_traced(centers):
+            traced = validation.is_traced(centers)
+            if spherical and not traced:
                 # In float64 by the largest entry first: directions of lengths beyond float32 survive its range.
                 centers = np.asarray(centers, np.float64)
-                largest = np.abs(centers).max(axis=1, keepdims=True)
-                centers = centers / np.where(largest > 0, largest, 1)
+                for length_of in (lambda rows: np.abs(rows).max(axis=1), lambda rows: np.linalg.norm(rows, axis=1)):
+                    length = length_of(centers)[:, None]
+                    centers = centers / np.where(length > 0, length, 1)
             centers = jax.lax.stop_gradient(frame.enter(centers))
-            return normalize(centers) if spherical else centers
+            centers = normalize(centers) if spherical and traced else centers
+            extra = 0 if columns is None else columns - centers.shape[1]
+            if extra and not traced:
+                return jax.device_put(np.pad(np.asarray(centers), ((0, 0), (0, extra))))
+            return jnp.pad(centers, ((0, 0), (0, extra))) if extra else centers
 
         return self._replace(initial=transformed(self.initial), frozen=transformed(self.frozen))
 
@@ -261,7 +270,7 @@ def seed_in_chunks(
 
 
 def _plus_plus_in_chunks(key, points, k, active, frozen):
-    tried, fit = _compiled_first_center(key, points, k, active, frozen, None)
+    tried, fit = _compiled_begin(points, k, active, frozen)
     step = chunks.bind(_add_center, None, key, points, tried)
     return chunks.resume(step, fit, tol=0, max_steps=k, work=points.x.size * candidates_tried(k))
 
@@ -285,7 +294,7 @@ def kmeans_plus_plus(
 
     Source: D. Arthur and S. Vassilvitskii, k-means++: The Advantages of Careful Seeding, SODA 2007.
     """
-    tried, fit = _first_center(key, points, k, active, frozen, axis_name)
+    tried, fit = _begin(points, k, active, frozen)
     add = partial(_add_center, axis_name, key, points, tried)
     return advance(add, fit, tol=0, max_steps=k).state.centers
 
@@ -295,7 +304,7 @@ class SeedingState(NamedTuple):
 
     Attributes:
         centers: (k, d), those to come 0.
-        closest: (n,) squared distance of each sample to its nearest center.
+        closest: (n,) squared distance of each sample to its nearest center, infinite before the first.
         number: () int32 number of centers so far.
         wanted: () int32 number of centers to seed.
     """
@@ -316,7 +325,7 @@ class SeedingState(NamedTuple):
         return jnp.zeros_like(self.residual)
 
 
-def _first_center(key, points, k, active, frozen, axis_name):
+def _begin(points, k, active, frozen):
     """Mask of the candidates that are tried for each center, and the seeding before its first step."""
     n_active = jnp.int32(k) if active is None else jnp.sum(active, dtype=jnp.int32)
     # The number of candidates must be static, so it follows k; of them 2 + ⌊ln n_active⌋ are tried.
@@ -324,20 +333,20 @@ def _first_center(key, points, k, active, frozen, axis_name):
         jnp.int32
     )
     centers = jnp.zeros((k, points.x.shape[1]), points.x.dtype)
-    if frozen is None:
-        draw = draw_by_mass(jax.random.fold_in(key, 0), points.weight, 1, axis_name)
-        first = take_row(points.x, *draw, axis_name)
-        closest = _distances_to_drawn(points.x, first, *draw)[:, 0]
-    else:
-        first = frozen
+    closest, number = jnp.full_like(points.weight, jnp.inf), 0
+    if frozen is not None:
+        centers, number = centers.at[: frozen.shape[0]].set(frozen), frozen.shape[0]
         _, closest = nearest(points.x, frozen)
-    centers = centers.at[: first.shape[0]].set(first)
-    return tried, begin(SeedingState(centers, closest, jnp.int32(first.shape[0]), n_active), 1)
+    return tried, begin(SeedingState(centers, closest, jnp.int32(number), n_active), 1)
 
 
 def _add_center(axis_name, key, points, tried, state):
     centers, closest, j, _ = state
-    index, is_local = draw_by_mass(jax.random.fold_in(key, j), points.weight * closest, tried.shape[0], axis_name)
+    # The first center is drawn by weight, and is the first candidate. As a step like the others it compiles nothing.
+    first = j == 0
+    mass = points.weight * jnp.where(first, 1, closest)
+    tried = jnp.where(first, jnp.arange(tried.shape[0], dtype=jnp.int32) == 0, tried)
+    index, is_local = draw_by_mass(jax.random.fold_in(key, j), mass, tried.shape[0], axis_name)
     rows = take_row(points.x, index, is_local, axis_name)
     squares = jnp.minimum(closest[:, None], _distances_to_drawn(points.x, rows, index, is_local))
     potential = all_reduce(points.weight @ squares, axis_name)
@@ -351,7 +360,7 @@ def candidates_tried(k: int) -> int:
 
 
 _compiled_random = jax.jit(random_rows, static_argnums=2)
-_compiled_first_center = jax.jit(_first_center, static_argnums=(2, 5))
+_compiled_begin = jax.jit(_begin, static_argnums=1)
 
 
 def kmeans_parallel(

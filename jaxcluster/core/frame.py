@@ -85,13 +85,17 @@ class Frame(NamedTuple):
             return jax.device_put(inside.astype(dtype))
 
     def leave(self, x: Any) -> Published:
-        """Map coordinates (…, n_features) of this frame back to the caller's, in the dtype of results."""
+        """Map coordinates (…, n_features) of this frame back to the caller's, in the dtype of results.
+
+        Columns beyond n_features, the padding of `prepare`, are left out.
+        """
         if validation.is_traced(x, self):
             origin = jnp.asarray(self.origin).astype(x.dtype)
-            return times_power_of_two(x, -self.exponent) + origin[_leading(x)]
+            return times_power_of_two(x[..., : len(origin)], -self.exponent) + origin[_leading(x)]
+        origin = np.asarray(self.origin, np.float64)
+        inside = np.asarray(x, np.float64)[..., : len(origin)]
         with np.errstate(over="ignore", under="ignore"):
-            outside = np.ldexp(np.asarray(x, np.float64), -self.exponent) + np.asarray(self.origin, np.float64)
-            return publish(outside, self.dtype)
+            return publish(np.ldexp(inside, -self.exponent) + origin, self.dtype)
 
     def unscale(self, value: Any, *, length: int = 0, weight: int = 0, dtype: np.dtype | None = None) -> Published:
         """Convert numbers of the unit length^``length`` · weight^``weight`` to the caller's units.

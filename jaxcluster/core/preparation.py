@@ -36,6 +36,7 @@ from jaxcluster.core.frame import (
     warn_of_crushed,
 )
 from jaxcluster.core.messages import warn
+from jaxcluster.core.padding import padded_columns
 from jaxcluster.core.processes import localize
 from jaxcluster.core.programs import limit_programs
 from jaxcluster.core.shard import row_sharding
@@ -112,6 +113,7 @@ def prepare(
     axis_name: str | None = None,
     frame: Frame | None = None,
     unit_rows: bool = False,
+    pad_columns: bool = False,
     mesh: Mesh | None = None,
 ) -> Prepared:
     """Check of samples, traced or not, and their coordinates in a frame.
@@ -126,6 +128,7 @@ def prepare(
         axis_name: mapped axis over which the samples are sharded.
         frame: frame of a fit, for samples to compare with it; its exponent is lowered for samples beyond its range.
         unit_rows: True if only directions matter (cosine): each sample is scaled by its own power of two, not centered.
+        pad_columns: True adds columns of zeros to a few concrete dense samples on one device, up to `padded_columns`.
         mesh: mesh over whose devices concrete dense samples are spread; where it spans processes, the samples are those
             of this one.
 
@@ -155,7 +158,9 @@ def prepare(
         if missing:
             raise ValueError("missing=True is not supported over several processes: impute the rows first.")
         return prepare_part(np.asarray(x), weights, center, frame, unit_rows, published_dtype(x), mesh)
-    return _prepare_host(np.asarray(x), weights, center, missing, frame, unit_rows, published_dtype(x), place)
+    x, published = np.asarray(x), published_dtype(x)
+    columns = padded_columns(*x.shape) if pad_columns and mesh is None else x.shape[1]
+    return _prepare_host(x, weights, center, missing, frame, unit_rows, published, place, columns)
 
 
 def finalize(
@@ -208,22 +213,23 @@ def unpad(per_row: Published, n: int, *, axis: int = -1) -> Published:
     return jax.device_put(np.asarray(per_row)[tuple(kept)], next(iter(per_row.devices())))
 
 
-def _prepare_host(x, weights, center, missing, frame, unit_rows, published, place):
+def _prepare_host(x, weights, center, missing, frame, unit_rows, published, place, columns):
     n, d = x.shape
     rows = padded_size(n)
     rows += -rows % (place.num_devices if isinstance(place, NamedSharding) else 1)
     dtype = float_dtype(x.dtype)
     memory.check(FIT_COPIES * x.size * dtype.itemsize, f"{n:,} rows of {d:,} columns", "Pass fewer of them.")
     weights, weight_exponent = scaled_weights(weights)
-    out = aligned((rows, d), dtype)
+    out = aligned((rows, columns), dtype)
+    inside = out[:, :d]
     if unit_rows:
         entry_range(x, missing)
         frame, exponents, crushed = Frame(np.zeros(d, published)), row_exponents(x), False
-        _by_blocks(x, lambda rows: enter_block(x[rows], frame.origin, exponents[rows, None], out[rows]))
+        _by_blocks(x, lambda rows: enter_block(x[rows], frame.origin, exponents[rows, None], inside[rows]))
     else:
-        frame, crushed = enter_rows(x, weights, center, missing, frame, published, out)
+        frame, crushed = enter_rows(x, weights, center, missing, frame, published, inside)
     frame = frame._replace(weight_exponent=weight_exponent)
-    out[n:] = 0
+    out[n:], out[:, d:] = 0, 0
     weight, unit_weights = _padded_weights(weights, n, dtype, rows)
     points = Points(*jax.device_put((out, weight), place))
     narrowed = dtype.itemsize < x.dtype.itemsize

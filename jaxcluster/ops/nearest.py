@@ -63,6 +63,10 @@ MAX_ERROR_RATIO = 1e-2
 """Error of a packed distance, from cutting it into whole steps, relative to the distance: above it the distance is
 refined. Steps are that wide only while centers make long moves."""
 
+SELECTION_WORK = 1 << 22
+"""Differences up to which all samples are compared, not only those at risk: to select these takes a program that
+compiles for a second, and all take a few milliseconds."""
+
 SEPARATION_TILE = 1 << 22
 """Squared distances between centers that are held at once."""
 
@@ -298,6 +302,12 @@ def refine(
     if error is not None:
         rounded |= error > MAX_ERROR_RATIO * distance
 
+    def compare_every_sample(carry):
+        labels, distance, error = carry
+        new_labels, squares = nearest_by_differences(x, centers, active)
+        labels, distance = jnp.where(rounded, new_labels, labels), jnp.where(rounded, squares, distance)
+        return Nearest(labels, distance, exact_error(distance, error))
+
     def compare(carry):
         labels, distance, error = carry
         separation = separations(centers, active)
@@ -319,10 +329,13 @@ def refine(
         labels, distance = at_most_once(
             jnp.any(unsure), lambda carry: fold_selected(unsure, x, compare_with_all, carry), (labels, distance)
         )
-        exact = 16 * jnp.finfo(x.dtype).eps * distance
-        return Nearest(labels, distance, None if error is None else jnp.where(rounded, exact, error))
+        return Nearest(labels, distance, exact_error(distance, error))
 
-    return at_most_once(jnp.any(rounded), compare, Nearest(labels, distance, error))
+    def exact_error(distance, error):
+        return None if error is None else jnp.where(rounded, 16 * jnp.finfo(x.dtype).eps * distance, error)
+
+    small = not isinstance(x, SparseRows) and x.shape[0] * centers.size <= SELECTION_WORK
+    return at_most_once(jnp.any(rounded), compare_every_sample if small else compare, Nearest(labels, distance, error))
 
 
 def separations(centers: Float[Array, "k d"], active: Bool[Array, " k"] | None = None) -> Float[Array, " k"]:

@@ -262,6 +262,29 @@ def test_predict_transform_and_score(digits, key):
     np.testing.assert_array_equal(jax.jit(kmeans.predict)(centers, digits), fit.labels)
 
 
+@pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
+def test_small_problems_of_all_shapes_share_programs(metric, key, compiles):
+    x = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32) + 1
+    x[:100] += 4
+
+    def run(x, k):
+        fit = kmeans.fit(key, x, k, metric=metric)
+        assert fit.state.centers.shape == (k, x.shape[1])
+        assert fit.state.weight.shape == (k,)
+        assert kmeans.transform(fit.state, x, metric=metric).shape == (len(x), k)
+        np.testing.assert_array_equal(kmeans.predict(fit.state, x, metric=metric), fit.labels)
+        np.testing.assert_allclose(kmeans.score(fit.state, x, metric=metric), -fit.state.inertia, rtol=1e-6)
+        return fit
+
+    run(x, 3)
+    with compiles() as seen:
+        fit = run(x[:280, :5], 4)
+    assert seen.count == 0
+    # Inside another program nothing is padded.
+    alone = jax.jit(partial(kmeans.fit, k=4, metric=metric))(key, x[:280, :5])
+    np.testing.assert_array_equal(alone.labels, fit.labels)
+
+
 def test_a_fit_never_builds_the_table():
     n, d, k = 1 << 16, 16, 512
 

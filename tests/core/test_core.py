@@ -18,6 +18,7 @@ from jaxcluster.core.dtypes import exponent_of, publish
 from jaxcluster.core.fold import MAX, MIN, SUM, fold_rows, map_rows, tile_rows
 from jaxcluster.core.implicit import implicit_fixed_point, with_derivative_of
 from jaxcluster.core.iterate import history_capacity, iterate, trace
+from jaxcluster.core.padding import MAX_STEP_WORK, pad_active, padded_clusters, padded_columns
 from jaxcluster.core.preparation import SMALL_ROWS, padded_size, prepare, unpad
 from jaxcluster.types import Fit, Status
 
@@ -185,6 +186,24 @@ def test_bucket_holds_n_with_little_to_spare(n, least):
     size = padded_size(n, least)
     assert n <= size <= max(least, n + 8, n + n // (2 if n <= SMALL_ROWS else 8) + 1)
     assert padded_size(size, least) == size
+
+
+@given(k=st.integers(1, 10**4), work=st.integers(1, 10**6))
+def test_padded_clusters_hold_k_where_steps_are_short(k, work):
+    padded = padded_clusters(k, 10**5, work)
+    if padded is None:
+        assert work * max(8, 2 * k) > MAX_STEP_WORK
+    else:
+        assert k <= padded <= max(8, 2 * k)
+        assert padded_clusters(padded, 10**5, work) == padded
+        assert np.flatnonzero(pad_active(None, k, padded)).tolist() == list(range(k))
+
+
+@given(n=st.integers(1, 10**6), d=st.integers(1, 200))
+def test_padded_columns_hold_d_with_little_to_spare(n, d):
+    padded = padded_columns(n, d)
+    assert d <= padded <= d + d // 2
+    assert padded == d or (padded <= 64 and padded_columns(1, padded) == padded)
 
 
 def test_prepare_moves_pads_and_weighs():

@@ -37,6 +37,9 @@ MIN_PIVOT_ULPS = 4
 MAX_RIDGE_DOUBLINGS = 64
 """Upper bound for the doublings of a ridge: from a rounding error to beyond any covariance (2⁶⁴ of them)."""
 
+SUBSTITUTION_COLUMNS = 16
+"""Columns up to which triangular matrices are inverted row by row: a program of a quarter of the size."""
+
 BANDED_FROM = 32
 """Number of columns from which triangular products are split into two bands: this saves a quarter of the work, which
 for fewer columns is worth less than the second product costs."""
@@ -61,7 +64,9 @@ def factor_dense(covariances: Float[Array, "*k d d"]) -> tuple[Array, Factor, Bo
 
 
 def invert_lower(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
-    """Inverses of lower triangular matrices by recursive block products: log₂ d batched products."""
+    """Inverses of lower triangular matrices: row by row, or by recursive block products, log₂ d of them."""
+    if lower.shape[-1] <= SUBSTITUTION_COLUMNS:
+        return _invert_by_rows(lower)
     # [[A, 0], [C, B]]⁻¹ = [[A⁻¹, 0], [−B⁻¹·C·A⁻¹, B⁻¹]], from 1×1 blocks up. A triangular solve on a CPU would call a
     # BLAS whose threads wait for XLA's: a hundred times slower for d = 50.
     d = lower.shape[-1]
@@ -85,6 +90,22 @@ def invert_lower(lower: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
     return inverse[:, 0, :d, :d].reshape(*batch, d, d)
 
 
+def _invert_by_rows(lower):
+    """Forward substitution: row i of the inverse is (e_i − Σ_j<i L_ij·row j) / L_ii."""
+    d = lower.shape[-1]
+    eye = jnp.eye(d, dtype=lower.dtype)
+
+    def add_row(i, inverse):
+        coefficients = jax.lax.dynamic_index_in_dim(lower, i, -2, keepdims=False)  # (*k, d); rows i to d are still 0
+        pivot = jax.lax.dynamic_index_in_dim(coefficients, i, -1)
+        product = jnp.matmul(coefficients[..., None, :], inverse, precision=HIGHEST)[..., 0, :]
+        unit = jax.lax.dynamic_index_in_dim(eye, i, 0, keepdims=False)
+        row = (jnp.broadcast_to(unit, product.shape) - product) / pivot
+        return jax.lax.dynamic_update_index_in_dim(inverse, row[..., None, :], i, -2)
+
+    return jax.lax.fori_loop(0, d, add_row, jnp.zeros_like(lower))
+
+
 def positive_definite(matrices: Float[Array, "*k d d"]) -> Bool[Array, "*k"]:
     """Mask of the matrices with a Cholesky factor whose pivots are all larger than their rounding error."""
     lower = jnp.linalg.cholesky(matrices)
@@ -106,20 +127,21 @@ def _ridge(covariances):
     first = jnp.where(jnp.isfinite(rounding), 2 * MIN_PIVOT_ULPS * rounding, 1)
     finite = jnp.all(jnp.isfinite(covariances), axis=(-2, -1))
 
-    def singular(ridge):
-        return finite & ~positive_definite(covariances + ridge[..., None, None] * _leading(eye, covariances))
-
-    def double(carry):
+    def add(carry):
         ridge, bad, steps = carry
-        ridge = jnp.where(bad, jnp.maximum(2 * ridge, first), ridge)
-        return ridge, singular(ridge), steps + 1
+        # The first try is without a ridge. As a step like the others it compiles nothing.
+        larger = jnp.where(bad, jnp.maximum(2 * ridge, first), ridge)
+        ridge = jnp.where(steps > 0, larger, ridge)
+        bad = finite & ~positive_definite(covariances + ridge[..., None, None] * _leading(eye, covariances))
+        return ridge, bad, steps + 1
 
     def unfinished(carry):
         _, bad, steps = carry
-        return jnp.any(bad) & (steps < MAX_RIDGE_DOUBLINGS)
+        return jnp.any(bad) & (steps <= MAX_RIDGE_DOUBLINGS)
 
     none = jnp.zeros_like(first)
-    return jax.lax.while_loop(unfinished, double, (none, singular(none), jnp.int32(0)))[0]
+    # The first condition holds wherever there is a matrix, and varies over the devices of a mapped axis if they do.
+    return jax.lax.while_loop(unfinished, add, (none, none == 0, jnp.int32(0)))[0]
 
 
 def _leading(matrix, like):
