@@ -304,7 +304,8 @@ def refine(
 
     def compare_every_sample(carry):
         labels, distance, error = carry
-        new_labels, squares = nearest_by_differences(x, centers, active)
+        dense: Any = x
+        new_labels, squares = nearest_by_differences(dense, centers, active)
         labels, distance = jnp.where(rounded, new_labels, labels), jnp.where(rounded, squares, distance)
         return Nearest(labels, distance, exact_error(distance, error))
 
