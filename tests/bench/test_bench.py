@@ -12,7 +12,7 @@ import pytest
 from bench_records import TINY
 
 from bench import __main__ as bench
-from bench import against, data, density, memory, mixtures, partitions, peers, table, transport, works
+from bench import against, data, density, fresh, memory, mixtures, partitions, peers, table, transport, works
 from bench.cases import CASES, Case, select, shrink
 from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, LIGHTLY, LOOP, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
 from bench.provenance import ROOT
@@ -301,3 +301,17 @@ def test_every_side_goes_first_in_turn():
     times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("side", fresh.SIDES)
+def test_programs_of_fresh_processes_fit_and_time(side, tmp_path, capsys):
+    case = fresh.FreshCase("dbscan", "DBSCAN", "cluster", {"eps": 3.0, **({"n_jobs": 1} if side == "warm" else {})})
+    np.save(tmp_path / "rows.npy", fresh.draw(case, quick=True))
+    exec(compile(fresh.program(case, side, tmp_path / "rows.npy"), "program", "exec"), {})
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_fresh_table_shows_ratios():
+    medians = {"scikit-learn": 1.0, "warm": 1.5, "cold": 3.0}
+    record = {"case": "kmeans", "n": 1000, "d": 10, "medians": medians, "ratios": {"warm": 1.5, "cold": 3.0}}
+    assert fresh.markdown([record]).splitlines()[-1] == "| kmeans | 1,000×10 | 1.00 | 1.50 | 3.00 | 1.50 | 3.00 |"
