@@ -143,7 +143,7 @@ def kmeans_result(
         lead=f"k-means with {min(ks)} to {max(ks)} clusters on {n:,} rows, {seeds} starts for each.",
         choices=choices,
         lines=lines,
-        starts=[{"inertias": list(map(float, row))} for row in inertias],
+        starts=[{"inertias": _defined(row)} for row in inertias],
         details={"silhouette_rows": sampled},
         shown=(
             f"k-means on {n:,} rows, the best of {seeds} starts for each k",

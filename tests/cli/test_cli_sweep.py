@@ -13,9 +13,10 @@ from command_line import K, call, read_json, standardized_rows, write_flowers
 
 import jaxcluster
 from jaxcluster import model_selection
+from jaxcluster.cli import run
 from jaxcluster.cli.errors import UserError
 from jaxcluster.cli.sweep import parse_ks
-from jaxcluster.cli.sweep_results import gmm_result
+from jaxcluster.cli.sweep_results import gmm_result, kmeans_result
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,12 @@ def test_the_most_components_tried_are_pointed_out(swept):
     assert remarks[0] == "The BIC is least at k = 3 (full), the AIC at k = 2 (full). Lower is better."
     assert remarks[1] == "k = 3 is the most that was tried: try more."
     assert len(gmm_result(**few | {"ks": [3], "bic": few["bic"][:, 1:], "aic": few["aic"][:, 1:]}).remarks) == 1
+
+
+def test_numbers_beyond_float64_are_written_as_none():
+    undefined = np.full(2, np.nan)
+    scores = model_selection.SweepScores(np.array([2, 3]), np.zeros(2, int), np.full(2, np.inf), *[undefined] * 3)
+    result = kmeans_result(60, [2, 3], 1, scores, np.full((2, 1), np.inf), "inertia")
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["scores"][0]["inertias"] == [None]
+    assert result.choices == {"silhouette": None, "elbow": None}
+    assert (run.as_json(np.inf), run.finite(np.inf), run.finite(0.5)) == ("inf", None, 0.5)
