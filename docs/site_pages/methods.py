@@ -16,7 +16,7 @@ from site_pages.scripts import ROOT, Script, scripts
 FAMILIES = {
     "partition": ("Centers and medoids", "Each cluster has a center, and each row joins the nearest one."),
     "mixture": ("Mixtures", "Each cluster is a distribution, and each row has a probability of each."),
-    "density": ("Density", "Clusters are dense regions; rows between them are noise. Their number is found."),
+    "density": ("Density", "Clusters are dense regions, found without their number; rows between them are noise."),
     "graph": ("Graphs", "Rows are nodes, and clusters are parts of a graph with little weight between them."),
     "deep": ("Deep clustering", "A network learns the coordinates in which the clusters lie."),
 }
