@@ -86,7 +86,7 @@ labels = model.fit(x).predict(x) if {grid!r} is not None else model.fit_predict(
 assert len(np.asarray(labels)) == len(x)
 print(time.perf_counter() - start)
 """
-"""What a process runs; it prints the seconds from its first line to the labels."""
+"""Program of a process, which prints the seconds from its first line to the labels."""
 
 
 def program(case: FreshCase, side: str, rows: Path) -> str:

@@ -229,7 +229,7 @@ def test_second_call_compiles_nothing(name, rows, compiles):
     assert padded_size(n) == padded_size(other)
     jax.block_until_ready(ALGORITHMS[name].fit(keys[0], rows[:n], K, tol=1e-4))
     other_rows = np.ascontiguousarray(rows[:other])
-    second, k = keys[1], K - 1 if name in promised("padded") else K
+    second, k = keys[1], K - 1 if ALGORITHMS[name].padded else K
     with compiles() as seen:
         jax.block_until_ready(ALGORITHMS[name].fit(second, other_rows, k, tol=1e-3))
     assert seen.count == 0

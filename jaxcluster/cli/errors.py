@@ -70,6 +70,7 @@ def as_options(message: str) -> str:
     "Choose the columns (--columns). Pass --no-header or --decimal ',', or set n_init=2."
     """
     message = re.sub(r"\((\w+)=\)", lambda found: f"(--{found[1].replace('_', '-')})", message)
+    message = re.sub(r"\bks=", "--k ", message)
     for words, option in SPELLINGS.items():
         message = message.replace(words, option)
     return message

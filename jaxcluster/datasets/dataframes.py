@@ -156,7 +156,9 @@ def _numbers_of(series):
 
 def is_missing(cell: Any) -> bool:
     """True for None, NaN, and the missing values of pandas."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(cell, float) and bool(cell != cell)
 
 
 def number_matrix(table: nw.DataFrame[Any], *, name: str = "X") -> np.ndarray:

@@ -27,6 +27,25 @@ from jaxcluster.losses.contrastive import nt_xent_loss
 from jaxcluster.types import Array, Float
 
 
+def check_heads(**arrays: Array) -> list[Array]:
+    """Arrays of one shape (n_heads, n_samples, n_clusters).
+
+    Raises:
+        ValueError: another rank, or shapes that differ.
+    """
+    checked = {name: jnp.asarray(value) for name, value in arrays.items()}
+    shapes = {name: value.shape for name, value in checked.items()}
+    first = next(iter(shapes.values()))
+    for name, shape in shapes.items():
+        if len(shape) != 3:
+            raise ValueError(
+                f"{name} must have shape (n_heads, n_samples, n_clusters), got {shape}. For one head pass {name}[None]."
+            )
+        if shape != first:
+            raise ValueError(f"{' and '.join(shapes)} must have one shape, got {first} and {shape}.")
+    return list(checked.values())
+
+
 def temi_loss(
     student: Float[Array, "2 h n k"],
     teacher: Float[Array, "2 h n k"],
@@ -48,7 +67,22 @@ def temi_loss(
 
     Returns:
         (h,) losses (nats): −½ of the weighted mean of both directions.
+
+    Raises:
+        ValueError: arrays of another shape.
     """
+    student, teacher, marginal = map(jnp.asarray, (student, teacher, marginal))
+    for name, value in (("student", student), ("teacher", teacher)):
+        if value.ndim != 4 or value.shape[0] != 2 or value.shape != student.shape:
+            raise ValueError(
+                f"student and teacher must have one shape (2, n_heads, n_samples, n_clusters): of samples and of "
+                f"neighbors. {name} has {value.shape}."
+            )
+    if marginal.shape != (student.shape[1], student.shape[3]):
+        raise ValueError(
+            f"marginal must have shape (n_heads, n_clusters) = {(student.shape[1], student.shape[3])}, got "
+            f"{marginal.shape}."
+        )
     teacher, marginal = jax.lax.stop_gradient((teacher, marginal))
     weight = jnp.mean(jnp.sum(jnp.exp(teacher[0] + teacher[1]), axis=2), axis=0)
     # The neighbor's probabilities come from the teacher where those of the sample come from the student.
@@ -69,7 +103,11 @@ def scan_loss(
 
     Returns:
         (h,) losses (nats).
+
+    Raises:
+        ValueError: arrays of another shape.
     """
+    samples, neighbors = check_heads(samples=samples, neighbors=neighbors)
     consistency = jnp.mean(logsumexp(samples + neighbors, axis=2), axis=1)
     entropy = jnp.sum(entr(jnp.mean(jnp.exp(samples), axis=1)), axis=1)
     return -consistency - entropy_weight * entropy
@@ -90,7 +128,11 @@ def self_label_loss(
 
     Returns:
         (h,) losses (nats), 0 without a certain sample, and (h,) fractions of certain samples.
+
+    Raises:
+        ValueError: arrays of another shape.
     """
+    samples, views = check_heads(samples=samples, views=views)
     samples = jax.lax.stop_gradient(samples)
     labels = jnp.argmax(samples, axis=2)
     certain = (jnp.exp(jnp.max(samples, axis=2)) > threshold).astype(views.dtype)
@@ -114,7 +156,11 @@ def turtle_loss(
 
     Returns:
         (h,) losses (nats).
+
+    Raises:
+        ValueError: arrays of another shape.
     """
+    labels, predictions = check_heads(labels=labels, predictions=predictions)
     error = -jnp.mean(jnp.sum(labels * jax.lax.stop_gradient(predictions), axis=2), axis=1)
     return error - entropy_weight * jnp.sum(entr(jnp.mean(labels, axis=1)), axis=1)
 
@@ -140,10 +186,10 @@ def cluster_contrastive_loss(
         (h,) losses (nats).
 
     Raises:
-        ValueError: a temperature that is not positive.
+        ValueError: arrays of another shape, a temperature that is not positive.
     """
     temperature = validation.check_positive("temperature", temperature)
-    columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in (a, b)]
+    columns = [jnp.swapaxes(jnp.exp(each), 1, 2) for each in check_heads(a=a, b=b)]
     contrast = jax.vmap(lambda first, second: nt_xent_loss(first, second, temperature=temperature))(*columns)
     entropy = sum(jnp.sum(entr(jnp.mean(each, axis=2)), axis=1) for each in columns)
     return contrast - entropy_weight * entropy

@@ -304,7 +304,7 @@ def test_missing_file_offers_near_names(folder):
 def test_unknown_format_lists_the_known(folder):
     message = complaint(write("a.txt", "hello"))
     assert "'.txt'" in message
-    assert ".npy, .npz, .csv" in message
+    assert ".npy, .npz, .h5ad, .csv" in message
     assert "idx" in message
     np.save("a.npy", X)
     assert "no .npz" in complaint("a.npy", key="x")

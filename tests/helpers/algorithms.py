@@ -21,12 +21,13 @@ from jaxcluster.estimators import ESTIMATORS
 
 class Algorithm(NamedTuple):
     """A fit(key, x, k, *, tol=…) -> Fit, with ``weights``, ``init`` and ``axis_name`` where it has them; the promises
-    it cannot make, with the reason of each; and what is added to the shared rows, where the origin means something to
-    it."""
+    it cannot make, with the reason of each; what is added to the shared rows, where the origin means something to it;
+    and whether small problems of other numbers of clusters run one program."""
 
     fit: Callable[..., Any]
     exempt: Mapping[str, str] = MappingProxyType({})
     shift: tuple[float, ...] = (0.0,)
+    padded: bool = False
 
     @property
     def module(self) -> ModuleType:
@@ -60,23 +61,21 @@ DRAWS_BY_INDEX = "batches draw rows by their index, so other rows mean other bat
 
 ALL_PAIRS = "it looks at the distances of all pairs of rows, or of a sample, which one device holds"
 
-OWN_PROGRAM = "each number of clusters is a program of its own"
-
 ON_HOST = "its assignments have no fixed shape, so that they are computed on the host"
 
 ALGORITHMS = {
-    "kmeans": Algorithm(jc.kmeans.fit),
+    "kmeans": Algorithm(jc.kmeans.fit, padded=True),
     "kmeans-cosine": Algorithm(
         partial(jc.kmeans.fit, metric="cosine"),
         exempt={"offset": "directions are taken from the origin, so an offset is another problem"},
         shift=(-8.0, -8.0, -8.0, 0.0, 0.0),
+        padded=True,
     ),
-    "kmeans-restarts": Algorithm(partial(jc.kmeans.fit, n_init=3)),
+    "kmeans-restarts": Algorithm(partial(jc.kmeans.fit, n_init=3), padded=True),
     "kmeans-parallel": Algorithm(
         partial(jc.kmeans.fit, init="k-means||"),
         exempt={
             "repetition": "its draws are by mass, but each is of a row, and repeated rows are other rows",
-            "padded": "with more clusters it would draw other candidates",
         },
     ),
     "minibatch": Algorithm(
@@ -84,37 +83,30 @@ ALGORITHMS = {
         exempt={
             "repetition": DRAWS_BY_INDEX,
             "objective": "a batch says nothing of the other rows",
-            "padded": OWN_PROGRAM,
         },
     ),
-    "gmm": Algorithm(jc.gmm.fit),
-    "gmm-diag": Algorithm(partial(jc.gmm.fit, covariance="diag", init="k-means++")),
-    "bayesian-gmm": Algorithm(
-        jc.bayesian_gmm.fit, exempt={"padded": "the prior of the weights depends on the number of components"}
-    ),
-    "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0), exempt={"padded": OWN_PROGRAM}),
-    "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++"), exempt={"padded": OWN_PROGRAM}),
-    "kprototypes": Algorithm(
-        fit_mixed, exempt={"predict": "it takes the codes of the categories too", "padded": OWN_PROGRAM}
-    ),
-    "kmedoids": Algorithm(jc.kmedoids.fit, exempt={"sharded": ALL_PAIRS}),
+    "gmm": Algorithm(jc.gmm.fit, padded=True),
+    "gmm-diag": Algorithm(partial(jc.gmm.fit, covariance="diag", init="k-means++"), padded=True),
+    "bayesian-gmm": Algorithm(jc.bayesian_gmm.fit),
+    "soft-kmeans": Algorithm(partial(jc.soft_kmeans.fit, variance=1.0)),
+    "bisecting": Algorithm(partial(jc.bisecting.fit, init="k-means++")),
+    "kprototypes": Algorithm(fit_mixed, exempt={"predict": "it takes the codes of the categories too"}),
+    "kmedoids": Algorithm(jc.kmedoids.fit, exempt={"sharded": ALL_PAIRS}, padded=True),
     "clara": Algorithm(
         jc.kmedoids.clara,
         exempt={
             "sharded": ALL_PAIRS,
             "repetition": "samples draw rows by their index, so other rows mean other samples",
             "objective": "the history is that of a sample",
-            "padded": OWN_PROGRAM,
         },
     ),
-    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST, "padded": OWN_PROGRAM}),
-    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST, "padded": OWN_PROGRAM}),
+    "balanced": Algorithm(jc.balanced.fit, exempt={"traced": ON_HOST}),
+    "constrained": Algorithm(jc.constrained.fit, exempt={"traced": ON_HOST}),
     "spectral": Algorithm(
         partial(jc.spectral.fit, gamma=0.05),
         exempt={
             "objective": "so few rows are decomposed whole, without an iteration",
             "predict": "an embedding is of its own rows; the state of nystrom predicts",
-            "padded": "the number of eigenvectors is that of the clusters",
         },
     ),
 }

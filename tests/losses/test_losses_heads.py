@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxcluster import losses
+from jaxcluster.losses.heads import check_heads
 
 H, N, K = 2, 5, 3
 RNG = np.random.default_rng(0)
@@ -83,3 +85,12 @@ def test_turtle_is_error_and_entropy():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     slope = jax.grad(lambda p: losses.turtle_loss(jnp.asarray(labels, jnp.float32), p).sum())(narrow_log(learned))
     assert not slope.any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((N, K), r"For one head pass neighbors\[None\]"), ((H, N + 1, K), "samples and neighbors must have one shape")],
+)
+def test_arrays_of_other_shapes_are_named(shape, message):
+    with pytest.raises(ValueError, match=message):
+        check_heads(samples=jnp.zeros((H, N, K)), neighbors=jnp.zeros(shape))

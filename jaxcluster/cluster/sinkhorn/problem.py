@@ -174,15 +174,15 @@ def matrix_problem(costs, *, a, b, epsilon, rho_a, rho_b, constants=None, wide: 
     published, dtype = published_dtype(costs), np.dtype(np.float64) if wide else float_dtype(costs.dtype)
     if concrete and not validation.is_traced(constants):
         costs = np.asarray(costs, np.float64)
-        if constants is None:
-            if live is not None:
-                _check_reachable(costs, live, (a, b), (rho_a, rho_b))
-            constants = _least_constants(np, costs, *(live or (np.ones(n, bool), np.ones(m, bool))))
-            exponent = _cost_exponent(costs, constants, live)
-        else:
-            constants = [np.asarray(each, np.float64) for each in constants]
-            exponent = 0 if validation.is_traced(epsilon) else math.frexp(float(epsilon))[1]
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if constants is None:
+                if live is not None:
+                    _check_reachable(costs, live, (a, b), (rho_a, rho_b))
+                constants = _least_constants(np, costs, *(live or (np.ones(n, bool), np.ones(m, bool))))
+                exponent = _cost_exponent(costs, constants, live)
+            else:
+                constants = [np.asarray(each, np.float64) for each in constants]
+                exponent = 0 if validation.is_traced(epsilon) else math.frexp(float(epsilon))[1]
             costs, rest = sum_and_rounding(costs, -constants[0][:, None], -constants[1][None, :])
             costs = np.ldexp(costs + np.where(np.isfinite(rest), rest, 0), -exponent)
         costs = np.where(np.isposinf(costs), np.inf, np.minimum(costs, 2.0**MAX_COST_EXPONENT))

@@ -39,7 +39,7 @@ class HeadEstimator(SinglePhaseEstimator):
     loss is kept.
 
     Args:
-        n_clusters: number of clusters, at least 2.
+        n_clusters: number of clusters.
         n_heads: number of heads.
         scaling: "auto" (see `jaxcluster.estimators.deep.scaling.scaled`), "standard", "minmax", "none", or "l2" for
             samples of length 1: neighbors are then those by the cosine.
