@@ -22,6 +22,7 @@ import numpy as np
 
 from bench.provenance import ROOT, provenance
 from bench.records import RESULTS, append
+from bench.table import fresh_markdown
 
 FOLDER = RESULTS / "fresh"
 
@@ -136,17 +137,6 @@ def measure(case: FreshCase, repeats: int, quick: bool) -> dict[str, Any]:
     return {"case": case.name, "n": case.n, "d": case.d, "seconds": seconds, "medians": medians, "ratios": ratios}
 
 
-def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """One table, a row a case."""
-    head = ("Case", "Samples", "scikit-learn, s", "Ours, warm, s", "Ours, cold, s", "Warm ratio", "Cold ratio")
-    rows = [head, ("---", *["---:"] * 6)]
-    for record in records:
-        medians = (f"{record['medians'][side]:.2f}" for side in SIDES)
-        ratios = (f"{record['ratios'][side]:.2f}" for side in ("warm", "cold"))
-        rows.append((record["case"], f"{record['n']:,}×{record['d']}", *medians, *ratios))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the chosen cases and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.fresh", description=__doc__)
@@ -162,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records.append({**measure(case, options.repeats, options.quick), "data": "generated", "provenance": made})
             if options.write and not options.quick:
                 append(FOLDER / f"{jax.default_backend()}-{made['date'][:10]}.jsonl", records[-1])
-    print(markdown(records))
+    print(fresh_markdown(records))
     return 0
 
 

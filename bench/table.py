@@ -48,6 +48,23 @@ def shapes_section(records: Sequence[dict[str, Any]]) -> str:
     return f"{_origin(records)}\n\n{shapes_markdown(records)}" if records else ""
 
 
+def fresh_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """One table of fresh processes, a row a case."""
+    head = ("Case", "Samples", "scikit-learn, s", "Ours, warm, s", "Ours, cold, s", "Warm ratio", "Cold ratio")
+    return _lines([head, ("---", *["---:"] * 6), *map(_fresh_row, records)])
+
+
+def fresh_section(records: Sequence[dict[str, Any]]) -> str:
+    """The table of fresh processes, under a line that says where its figures come from."""
+    return f"{_origin(records)}\n\n{fresh_markdown(records)}" if records else ""
+
+
+def _fresh_row(record):
+    medians = (f"{record['medians'][side]:.2f}" for side in ("scikit-learn", "warm", "cold"))
+    ratios = (f"{record['ratios'][side]:.2f}" for side in ("warm", "cold"))
+    return (record["case"], f"{record['n']:,}×{record['d']}", *medians, *ratios)
+
+
 def deep_markdown(records: Sequence[dict[str, Any]]) -> str:
     """One table of deep methods on a set of images, a row a run."""
     head = ("Method", "Data", "Seed", "Accuracy", "To begin with", "Published", "Aim", "Steps", "Time")
@@ -219,12 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is not up to date")
     options = parser.parse_args(arguments)
-    folders = ("", "memory", "shapes", "mnist", "images", "trials")
-    times, memory, shapes, mnist, images, trials = (published(read(options.results / folder)) for folder in folders)
+    folders = ("", "memory", "shapes", "mnist", "images", "trials", "fresh")
+    found = (published(read(options.results / folder)) for folder in folders)
+    times, memory, shapes, mnist, images, trials, fresh = found
     pages = {
         "README.md": {"trials": trials_section(trials)},
         "bench/README.md": {
             "bench": sections(times, memory),
+            "fresh": fresh_section(fresh),
             "shapes": shapes_section(shapes),
             "mnist": deep_section(mnist),
             "images": features_section(images),

@@ -309,9 +309,3 @@ def test_programs_of_fresh_processes_fit_and_time(side, tmp_path, capsys):
     np.save(tmp_path / "rows.npy", fresh.draw(case, quick=True))
     exec(compile(fresh.program(case, side, tmp_path / "rows.npy"), "program", "exec"), {})
     assert float(capsys.readouterr().out) > 0
-
-
-def test_fresh_table_shows_ratios():
-    medians = {"scikit-learn": 1.0, "warm": 1.5, "cold": 3.0}
-    record = {"case": "kmeans", "n": 1000, "d": 10, "medians": medians, "ratios": {"warm": 1.5, "cold": 3.0}}
-    assert fresh.markdown([record]).splitlines()[-1] == "| kmeans | 1,000×10 | 1.00 | 1.50 | 3.00 | 1.50 | 3.00 |"

@@ -57,11 +57,13 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     results.mkdir()
     tables.parent.mkdir()
     arguments = ["--root", str(tmp_path), "--results", str(results)]
-    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "shapes", "mnist", "images"])):
+    for path, blocks in ((readme, ["trials"]), (tables, ["bench", "fresh", "shapes", "mnist", "images"])):
         path.write_text("\n\n".join(["# Title", *map(marked, blocks), "The end.\n"]))
     append(results / "run.jsonl", record(median=0.05, peer=0.1))
     scores = {"k-means": {"ari": 0.2}, "DBSCAN": {"ari": 0.996}, "HDBSCAN": {"ari": 1.0}}
     append(results / "shapes" / "run.jsonl", record("rings") | {"n": 1_500, "d": 2, "methods": scores})
+    fresh = {"medians": {"scikit-learn": 1.0, "warm": 1.5, "cold": 3.0}, "ratios": {"warm": 1.5, "cold": 3.0}}
+    append(results / "fresh" / "run.jsonl", record("kmeans") | {"n": 1_000, "d": 10, **fresh})
     count = {"cases": 3, "methods": 2, "trials": 1_006, "right": 1_003, "said": 1, "wrong": 2}
     append(results / "trials" / "run.jsonl", record("trials") | {"kinds": {"offset": count, "units": count}})
     assert table.main([*arguments, "--check"]) == 1
@@ -71,6 +73,7 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     text = tables.read_text()
     assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
     assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
+    assert "| kmeans | 1,000×10 | 1.00 | 1.50 | 3.00 | 1.50 | 3.00 |" in text
     assert "old" not in text
     text = readme.read_text()
     assert "| offset | 3 | 2 | 1,006 | 1,003 | 1 | 2 |" in text
