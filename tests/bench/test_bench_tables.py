@@ -49,7 +49,7 @@ def test_every_machine_has_its_own_tables():
 
 
 def marked(block):
-    return f"<!-- {block}:start -->\nold\n<!-- {block}:end -->"
+    return f"<!-- {block}:start -->\nstale\n<!-- {block}:end -->"
 
 
 def test_the_table_is_written_between_its_markers(tmp_path, capsys):
@@ -74,11 +74,11 @@ def test_the_table_is_written_between_its_markers(tmp_path, capsys):
     assert "| 50.0 ms | scikit-learn 0.100 s (2.00×) | 2.00× | ≥ 1.5 | 2.00 s |" in text
     assert "| rings | 1,500×2 | 0.20 | **1.00** | **1.00** |" in text
     assert "| kmeans | 1,000×10 | 1.00 | 1.50 | 3.00 | 1.50 | 3.00 |" in text
-    assert "old" not in text
+    assert "stale" not in text
     text = readme.read_text()
     assert "| offset | 3 | 2 | 1,006 | 1,003 | 1 | 2 |" in text
     assert "| All |  |  | 2,012 | 2,006 | 2 | 4 |" in text
-    assert "old" not in text
+    assert "stale" not in text
     assert text.startswith("# Title\n")
     assert text.endswith("The end.\n")
     readme.write_text("no markers")
