@@ -103,10 +103,10 @@ def transform(
     Returns:
         (n_samples, k) distances; concrete ones have the dtype of x, float64 too.
     """
-    inside, active, prepared = _in_one_frame(state, x, metric, frame=frame)
-    memory.check_table(prepared.n, inside.shape[0], prepared.dtype, "the distances")
-    distances = prepared.unpad(_transform(inside, prepared.points.x, metric), axis=0)
-    distances = distances if active is None else unpad(distances, int(active.sum()), axis=1)
+    inside, _, prepared = _in_one_frame(state, x, metric, frame=frame)
+    k = np.shape(_centers_of(state))[0]
+    memory.check_table(prepared.n, k, prepared.dtype, "the distances")
+    distances = unpad(prepared.unpad(_transform(inside, prepared.points.x, metric), axis=0), k, axis=1)
     return prepared.unscale(distances, length=1 if metric == "sqeuclidean" else 0)
 
 
