@@ -123,7 +123,7 @@ def assert_matches(line: str, pattern: str) -> None:
 def test_data_that_cannot_be_clustered(data, empty, command, name):
     words, message = BAD_DATA[name]
     algorithm = ["kmeans"] if command == "fit" else ["--seeds", 2]
-    message = message.replace("n_clusters", "ks") if command == "sweep" else message
+    message = message.replace("n_clusters=", "--k ") if command == "sweep" else message
     assert_matches(refuse(command, *algorithm, data / name.strip(), *words), message)
 
 
@@ -152,7 +152,7 @@ def test_words_that_make_no_sense_for_a_mixture(data, empty, words, message):
         (("sweep", "iris", "--algo", "gmm", "--metric", "cosine", *FIT), "--metric means nothing to gmm.*--reg-covar"),
         (("sweep", "iris", "--algo", "gmm", "--covariance", "round", *FIT), "--covariance.*spherical"),
         (("sweep", "iris", "--algo", "gmm", "--init", "kmens", *FIT), "'kmens'.*Did you mean 'kmeans'"),
-        (("sweep", "iris", "--algo", "gmm", "--k", 151, "--out", "new"), "n_samples=150 should be >= ks=151"),
+        (("sweep", "iris", "--algo", "gmm", "--k", 151, "--out", "new"), "n_samples=150 should be >= --k 151"),
         (("predict", "nowhere", "iris"), "nowhere does not exist"),
         (("score", "iris", "wine"), "150 labels and wine 178"),
     ],
