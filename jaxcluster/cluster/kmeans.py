@@ -185,8 +185,7 @@ def fit_framed(
     name, constraints = check_centers(init, frozen, active, k, x.shape[1])
     runs = check_runs(name, n_init)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", axis_name=axis_name, pad_columns=True, mesh=mesh)
-    columns = prepared.points.x.shape[1]
-    tol = tol if columns == x.shape[1] else tol * (columns / x.shape[1])  # which is times the mean over the columns
+    columns, tol = prepared.points.x.shape[1], _tol_of_padded(tol, prepared, x)
     capacity, size = history_capacity(max_steps), prepared.points.x.size
     padded = padded_number(k, prepared, name, mesh, key, constraints, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
@@ -253,7 +252,7 @@ def sweep(
     _check_options(metric, precision, max_steps)
     tol = validation.check_positive("tol", tol, zero=True)
     prepared = prepare(x, weights, unit_rows=metric == "cosine", pad_columns=True)
-    tol = tol * (prepared.points.x.shape[1] / x.shape[1])
+    tol = _tol_of_padded(tol, prepared, x)
     most, shape = max(ks), (len(ks), n_seeds)
     padded = padded_number(most, prepared, init, None, key, tol, max_steps)
     unit_weights, narrowed = prepared.unit_weights, prepared.narrowed
@@ -269,6 +268,12 @@ def sweep(
     fits = fits._replace(state=fits.state._replace(centers=zero_inactive(fits.state.centers, active)))
     fits = fits._replace(**{name: jax.device_put(getattr(fits, name)) for name in ("labels", "steps", "status")})
     return with_precision_status(fits, x, prepared.frame, unresolved)
+
+
+def _tol_of_padded(tol, prepared, x):
+    """``tol`` for padded samples: its unit is the mean variance of the columns, which columns of zeros lower."""
+    columns, d = prepared.points.x.shape[1], x.shape[1]
+    return tol if columns == d else tol * (columns / d)
 
 
 @partial(jax.jit, static_argnums=0)
