@@ -151,6 +151,7 @@ def assignment_step(
         The statistics, the same on every device, and the nearest center of each sample.
     """
     k = centers.shape[0]
+    size = tile_size(samples.points.x, k)
 
     def tile(samples_and_prev):
         (points, norms), prev = samples_and_prev
@@ -163,6 +164,7 @@ def assignment_step(
             bounds=bounds,
             precision=options.precision,
             unit=options.spherical,
+            whole=size >= samples.points.x.shape[0],
         )
         sums: Any = ()
         weight: Any = ()
@@ -177,7 +179,6 @@ def assignment_step(
             assignment = assignment._replace(distance=None)
         return LloydStats(sums, weight, points.weight @ distance), assignment
 
-    size = tile_size(samples.points.x, k)
     stats, assignment = fold_rows(tile, (samples, prev), tile=size, monoid=SUM, axis_name=options.axis_name)
     if isinstance(samples.points.x, SparseRows):
         # After the tiles: (k, d) sums of each tile would cost more than its few entries.

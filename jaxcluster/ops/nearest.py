@@ -118,13 +118,14 @@ def nearest(
     Returns:
         (n,) int32 labels and (n,) squared distances (data units²).
     """
-    k = centers.shape[0]
+    size = tile_size(x, centers.shape[0])
+    whole = size >= x.shape[0]
 
     def assign(rows):
-        assignment = nearest_tile(rows, centers, active=active, precision=precision, unit=unit)
+        assignment = nearest_tile(rows, centers, active=active, precision=precision, unit=unit, whole=whole)
         return assignment.labels, assignment.distance
 
-    return map_rows(assign, x, tile=tile_size(x, k))
+    return map_rows(assign, x, tile=size)
 
 
 def tile_size(x: Any, k: int) -> int:
@@ -155,6 +156,7 @@ def nearest_tile(
     bounds: DistanceBounds | None = None,
     precision: jax.lax.Precision = HIGHEST,
     unit: bool = False,
+    whole: bool = False,
 ) -> Nearest:
     """`nearest` for one tile of samples.
 
@@ -164,6 +166,7 @@ def nearest_tile(
         bounds: on the least distance of each sample, which save a pass.
         unit: samples and centers have length 1, or are zeros. All centers are equally far from a sample of zeros,
             which their rounded norms would not say.
+        whole: the tile is all samples, which a shorter program suits if they are few.
     """
     k, d = centers.shape
     if k * d <= UNROLLED_TERMS and not isinstance(x, SparseRows):
@@ -173,7 +176,7 @@ def nearest_tile(
     # An inactive center is infinitely far, at no cost to the product.
     bias = bias if active is None else jnp.where(active, bias, jnp.inf)
     assignment = _by_expansion(x, centers, norms, bias, bounds, precision)
-    return refine(assignment, x, centers, norms, active=active)
+    return refine(assignment, x, centers, norms, active=active, whole=whole)
 
 
 def elkan_bounds(
@@ -294,6 +297,7 @@ def refine(
     norms: Float[Array, " n"],
     *,
     active: Bool[Array, " k"] | None = None,
+    whole: bool = False,
 ) -> Nearest:
     """Labels and squared distances from differences, where those of expanded squares are too rounded; constants."""
     assignment, x, centers, norms = jax.lax.stop_gradient((assignment, x, centers, norms))
@@ -335,7 +339,7 @@ def refine(
     def exact_error(distance, error):
         return None if error is None else jnp.where(rounded, 16 * jnp.finfo(x.dtype).eps * distance, error)
 
-    small = not isinstance(x, SparseRows) and x.shape[0] * centers.size <= SELECTION_WORK
+    small = whole and not isinstance(x, SparseRows) and x.shape[0] * centers.size <= SELECTION_WORK
     return at_most_once(jnp.any(rounded), compare_every_sample if small else compare, Nearest(labels, distance, error))
 
 
