@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.progress import progress
 from bench.provenance import provenance
 from bench.records import append, published, read
 from bench.reliability.commands import kills, signals, two_at_once
@@ -68,12 +69,13 @@ def try_part(bench: Bench, kind: str, part: str) -> tuple[Counter[str], list[dic
     """
     counts: Counter[str] = Counter()
     measured = []
-    for trial in KINDS[kind].trials(bench, part):
-        counts[trial.verdict] += 1
-        if trial.measured:
-            measured.append(trial.measured)
-        if trial.verdict in BAD:
-            print(f"{kind}: {part}: {trial.verdict}: {trial.details}", flush=True)
+    with progress(lambda: f"{kind}: {part}: {dict(counts)}"):
+        for trial in KINDS[kind].trials(bench, part):
+            counts[trial.verdict] += 1
+            if trial.measured:
+                measured.append(trial.measured)
+            if trial.verdict in BAD:
+                print(f"{kind}: {part}: {trial.verdict}: {trial.details}", flush=True)
     print(f"{kind}: {part}: {dict(counts)}", file=sys.stderr, flush=True)
     return counts, measured
 

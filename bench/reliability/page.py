@@ -27,11 +27,13 @@ def markdown(kinds: Mapping[str, Mapping[str, int]]) -> str:
 
 def shapes_markdown(records: Sequence[Mapping[str, Any]]) -> str:
     """The table of estimators that were fitted to many shapes, a row an estimator."""
-    rows = [("Estimator", "Shapes", "Most maps", "Memory, first 100", "Memory, last 100"), ("---", *["---:"] * 4)]
+    titles = "Estimator", "Shapes", "Most maps", "Releases", "Most memory until the first", "Most memory later"
+    rows = [titles, ("---", *["---:"] * 5)]
     for record in records:
         for each in record["measured"]:
             peaks = size(each["early_bytes"]), size(each["late_bytes"])
-            rows.append((f"`{each['estimator']}`", f"{each['shapes']:,}", f"{each['maps']:,}", *peaks))
+            counts = each["shapes"], each["maps"], each.get("releases", 0)
+            rows.append((f"`{each['estimator']}`", *(f"{count:,}" for count in counts), *peaks))
     return _lines(rows)
 
 

@@ -1,6 +1,7 @@
 """Fits of an estimator to many distinct shapes in one process: ``python -m bench.reliability.shapes NAME COUNT …``.
 
-Prints JSON: the shapes, the most memory maps, and the most bytes of the first and of the last shapes.
+Prints JSON: the shapes, the most memory maps, how often programs were released, and the most bytes before and after
+the first release. Between two releases memory rises: only its tops can be compared.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def measure(name: str, count: int, early: int, seconds: float) -> dict[str, Any]
     Args:
         name: its registered name.
         count: shapes, at most.
-        early: shapes of the first and of the last part, whose memory is compared.
+        early: shapes of the first part at least, whose memory is compared with that of the others. It goes on to the
+            first release of programs, if that comes later.
         seconds: time after which no further shape is begun.
     """
     warnings.simplefilter("ignore")
@@ -84,9 +86,15 @@ def measure(name: str, count: int, early: int, seconds: float) -> dict[str, Any]
             print(f"{name} {len(memory)}: {maps[-1]:,} maps, {memory[-1] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
         if time.monotonic() - begin > seconds:
             break
-    early = min(early, len(memory))
-    peaks = {"early_bytes": max(memory[:early]), "late_bytes": max(memory[-early:])}
-    return {"estimator": name, "shapes": len(memory), "maps": max(maps), **peaks}
+    return {"estimator": name, **summary(maps, memory, early)}
+
+
+def summary(maps: Sequence[int], memory: Sequence[int], early: int) -> dict[str, int]:
+    """Tops of the memory maps and bytes after each shape, before and after the first release of programs."""
+    released = [number for number in range(1, len(maps)) if 2 * maps[number] < maps[number - 1]]
+    early = min(max([early, *released[:1]]), len(maps))
+    tops = {"early_bytes": max(memory[:early]), "late_bytes": max(memory[early:], default=memory[-1])}
+    return {"shapes": len(maps), "maps": max(maps), "releases": len(released), **tops, "bytes": memory[-1]}
 
 
 if __name__ == "__main__":

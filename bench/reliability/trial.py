@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -137,6 +138,23 @@ def wait(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
         process.kill()
         return Done(None, process.communicate()[1])
     return Done(process.returncode, stderr, time.perf_counter() - begin, stdout)
+
+
+def follow(*words: Any, patience: float = PATIENCE, **options: Any) -> Done:
+    """A command from its beginning to its end, whose lines on stderr are also shown here."""
+    process = start(*words, **options)
+    source, process.stderr, lines = process.stderr, None, []
+
+    def show() -> None:
+        for line in source or ():
+            lines.append(line)
+            print(line, end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    done = wait(process, patience)
+    thread.join()
+    return done._replace(stderr="".join(lines))
 
 
 def run(*words: Any, patience: float = PATIENCE, **options: Any) -> Done:

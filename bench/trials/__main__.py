@@ -40,6 +40,7 @@ def run(options: argparse.Namespace, commit: str | None) -> int:
     """Runs the chosen trials."""
     import jax
 
+    from bench.progress import progress
     from bench.provenance import provenance
     from bench.records import append
     from bench.table import trials_markdown
@@ -54,13 +55,13 @@ def run(options: argparse.Namespace, commit: str | None) -> int:
         return 0
     made = provenance({}, quick=False, commit=commit)
     outcomes, begin = [], time.perf_counter()
-    for number, trial in enumerate(chosen):
-        if sys.stderr.isatty():
-            print(f"\r{number + 1} of {len(chosen)}: {' | '.join(trial[:3])[:90]:90}", end="", file=sys.stderr)
-        outcomes.append(report.Outcome(*trial[:3], *trial.run()))
-        if outcomes[-1].verdict != "right":
-            print(" | ".join(outcomes[-1]), flush=True)
-        report.let_programs_go()
+    names = [" | ".join(trial[:3])[:90] for trial in chosen] + ["done"]
+    with progress(lambda: f"{len(outcomes)} of {len(chosen)} trials, {names[len(outcomes)]}"):
+        for trial in chosen:
+            outcomes.append(report.Outcome(*trial[:3], *trial.run()))
+            if outcomes[-1].verdict != "right":
+                print(" | ".join(outcomes[-1]), flush=True)
+            report.let_programs_go()
     print(report.failures(outcomes))
     print(trials_markdown({"kinds": report.counts(outcomes)}))
     print(f"{len(outcomes)} trials in {time.perf_counter() - begin:.0f} seconds", file=sys.stderr)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from bench.reliability import __main__ as reliability
-from bench.reliability import commands, limits, models, page
+from bench.reliability import commands, limits, models, page, shapes
 from bench.reliability.trial import Bench, Done, Trial
 
 
@@ -73,4 +73,13 @@ def test_the_page_has_a_row_of_all_parts():
     assert page.latest([whole, part]) == [part]
     measured = {"estimator": "gmm", "shapes": 1000, "maps": 9, "early_bytes": 1e8, "late_bytes": 2e8}
     table = page.shapes_markdown([{"measured": [measured]}])
-    assert table.splitlines()[-1] == "| `gmm` | 1,000 | 9 | 100 MB | 200 MB |"
+    assert table.splitlines()[-1] == "| `gmm` | 1,000 | 9 | 0 | 100 MB | 200 MB |"
+
+
+def test_memory_until_the_first_release():
+    climb = [100, 200, 300, 50, 150, 250, 50]
+    assert shapes.summary(climb, climb, 2) == {
+        "shapes": 7, "maps": 300, "releases": 2, "early_bytes": 300, "late_bytes": 250, "bytes": 50
+    }  # fmt: skip
+    assert shapes.summary([1, 2, 3], [1, 2, 3], 2)["late_bytes"] == 3
+    assert shapes.summary([1], [5], 2)["late_bytes"] == 5
