@@ -12,7 +12,7 @@ import pytest
 from bench_records import TINY
 
 from bench import __main__ as bench
-from bench import against, data, density, fresh, memory, mixtures, partitions, peers, table, transport, works
+from bench import against, data, density, fresh, gpu, memory, mixtures, partitions, peers, table, transport, works
 from bench.cases import CASES, Case, select, shrink
 from bench.peers import CLUSTPY, FAISS, GMMX, INTELEX, LIGHTLY, LOOP, OTT, POT, POT_LOG, SKLEARN, TORCH, Answer
 from bench.provenance import ROOT
@@ -44,6 +44,22 @@ def test_case_runs_from_command_line_to_record(tmp_path, capsys):
     assert records[0]["ours"]["steps"] == records[0]["peers"][SKLEARN]["steps"] == 4
     printed = capsys.readouterr().out
     assert all(entry["title"] in printed for entry in records)
+
+
+@pytest.mark.usefixtures("tiny_cases")
+def test_a_chip_is_measured_until_its_time_is_over(tmp_path, capsys):
+    chosen = ["--only", "ari", "--methods", "metric:davies*", "--out", str(tmp_path)]
+    assert gpu.main(["--quick", *chosen]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (written,) = (tmp_path / "gpu").glob("*.jsonl")
+    parts = [json.loads(line)["part"] for line in written.read_text().splitlines()]
+    assert parts == ["ceilings"] * 4 + ["correctness"] * len(gpu.SAMPLES)
+    assert [entry["part"] for entry in printed] == [*parts, "times"]
+    assert all(entry["verdict"] == "right" for entry in printed if "verdict" in entry)
+    over = gpu.Session(1e-9, None, {"platform": "cpu", "versions": {}})
+    gpu.compare_with_oracles(over, ["*"])
+    gpu.time_cases(over, iter(CASES), None, cpu_peers=True)
+    assert over.counts == {}
 
 
 @pytest.mark.usefixtures("tiny_cases")
