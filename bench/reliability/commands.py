@@ -16,6 +16,7 @@ from bench.reliability.trial import (
     Bench,
     Done,
     Trial,
+    crowd,
     one_line,
     results,
     run,
@@ -54,7 +55,7 @@ def _verdict_of_kill(done, number, name, words, out, reference):
         return Trial("hung", report)
     if done.code not in (0, STOPPED[number]):
         return Trial("crashed", report)
-    if number != signal.SIGKILL and done.code and done.seconds > NOTICE:
+    if number != signal.SIGKILL and done.code and done.seconds > NOTICE * crowd():
         return Trial("hung", report)
     if done.code == 0 or results(out, name) is not None:
         again = Done(0, "")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 
 from bench.checkout import quick_to_compile
 from bench.reliability.families import FAMILIES
-from bench.reliability.trial import PATIENCE, Bench, Trial, run
+from bench.reliability.trial import PATIENCE, Bench, Trial, crowd, run
 
 PROMISED_SECONDS = 1.0
 """Seconds in which a fit ends after Ctrl-C once its programs are compiled, and the slack that a trial allows it."""
@@ -33,9 +32,7 @@ def interrupts(bench: Bench, name: str) -> Iterator[Trial]:
             continue
         measured = json.loads(done.stdout.splitlines()[-1])
         print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
-        # Others may use the machine: a process that waits for its turn is not late.
-        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-        limit = crowd * (2 * PROMISED_SECONDS + (UNIT_SECONDS if family.unit else 0))
+        limit = crowd() * (2 * PROMISED_SECONDS + (UNIT_SECONDS if family.unit else 0))
         for number, answer in enumerate(measured["answers"]):
             last = number == len(measured["answers"]) - 1
             expected = "raised" if family.raises else "interrupted"

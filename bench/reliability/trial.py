@@ -140,6 +140,11 @@ def wait(process: subprocess.Popen, patience: float = PATIENCE) -> Done:
     return Done(process.returncode, stderr, time.perf_counter() - begin, stdout)
 
 
+def crowd() -> float:
+    """Processes that wait for each core, at least 1: one that waits for its turn on a machine of many is not late."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def follow(*words: Any, patience: float = PATIENCE, **options: Any) -> Done:
     """A command from its beginning to its end, whose lines on stderr are also shown here."""
     process = start(*words, **options)

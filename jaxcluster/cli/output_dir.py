@@ -98,8 +98,9 @@ def claimed_file(out: Path, *, overwrite: bool) -> Iterator[Claim]:
 def check_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot be made, or that holds something which must not be lost. Writes nothing."""
     place = _checked_place(out)
-    if Path.cwd().is_relative_to(place):
-        raise UserError(f"{out} is the current folder or around it. Name a new one.")
+    with suppress(FileNotFoundError):  # the current folder was removed
+        if Path.cwd().is_relative_to(place):
+            raise UserError(f"{out} is the current folder or around it. Name a new one.")
     if not place.exists():
         return
     if not place.is_dir():
@@ -241,18 +242,27 @@ def _checked_place(out: Path) -> Path:
     """The resolved path of ``out``; refused where nothing can be written."""
     try:
         place = out.resolve()
+    except FileNotFoundError as error:
+        raise UserError(f"the current folder was removed, so there can be no {out}. Name a path from / on.") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unwritable(out, error) from error
+    try:
         os.stat(place)
     except (FileNotFoundError, NotADirectoryError):
         pass  # there is nothing yet; a file in the way has a message of its own below
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{out} cannot be written to: {reason}. Name another place.") from error
+        raise _unwritable(out, error) from error
     ancestor = _existing(place.parent)
     if not ancestor.is_dir():
         raise UserError(f"{ancestor} is a file, so there can be no {place}. Name another place.")
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise UserError(f"{ancestor} cannot be written to. Name another place.")
     return place
+
+
+def _unwritable(out: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError(f"{out} cannot be written to: {reason}. Name another place.")
 
 
 def _existing(folder: Path) -> Path:

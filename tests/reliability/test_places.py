@@ -15,7 +15,7 @@ from command_line import K, call, read_labels, refuse, rows_and_species, write_c
 
 import jaxcluster as jc
 from jaxcluster.cli.errors import UserError
-from jaxcluster.cli.output_dir import claimed_folder, read_sealed, write_sealed
+from jaxcluster.cli.output_dir import check_folder, claimed_folder, read_sealed, write_sealed
 from jaxcluster.cli.run import find_run
 from jaxcluster.cli.training import check_partial
 from jaxcluster.core import atomic
@@ -251,6 +251,15 @@ def test_places_that_are_none(folder, tmp_path):
     (tmp_path / "pipe.csv").symlink_to(tmp_path / "pipe")
     assert "is a pipe, a socket or a device" in refuse(*labels, tmp_path / "pipe.csv")
     assert "cannot be written to" in refuse(*fit(folder, "/proc/run"))
+
+
+def test_a_current_folder_that_was_removed(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    check_folder(tmp_path / "run", overwrite=False)
+    with pytest.raises(UserError, match="the current folder was removed"):
+        check_folder(Path("run"), overwrite=False)
 
 
 def test_a_link_beside_a_place_is_not_cleared(folder, tmp_path):

@@ -26,7 +26,7 @@ def test_the_table_adds_up():
         (Done(None, ""), None, "hung"),
         (Done(1, "Traceback"), None, "crashed"),
         (Done(-6, ""), None, "crashed"),
-        (Done(75, "", 3.0), None, "hung"),
+        (Done(75, "", 900.0), None, "hung"),
         (Done(0, ""), "0,1", "wrong"),
         (Done(0, ""), "0,0", "survived"),
     ],
