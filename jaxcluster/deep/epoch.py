@@ -161,9 +161,7 @@ class CompiledTrainer:
         self.steps = validation.check_count("steps_per_epoch", one_pass if steps is None else steps)
         params, rest = spec.split(working)
         _check_params(params)
-        opt_state = {name: optimizer.init(part) for name, part in params.items()}
-        for name, part in params.items():
-            optimizers.check_update(optimizer, part, opt_state[name])
+        opt_state = {name: optimizers.initial_state(optimizer, part) for name, part in params.items()}
         # Leaves that are infinite before the first step are not watched: they mark something by infinity, as
         # `optax.contrib.reduce_on_plateau` does "no loss yet".
         watched_opt = tuple((name, _finite_leaves(each)) for name, each in opt_state.items())

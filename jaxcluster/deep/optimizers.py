@@ -95,28 +95,45 @@ def check_optimizer(name: str, optimizer: Any) -> None:
     raise TypeError(f"{seen}. Pass {OPTIMIZER_HINT}.")
 
 
-def check_update(optimizer: Any, params: Any, state: Any) -> None:
-    """Raise TypeError if an update fails with the arguments that it gets here; only traced, not computed.
+def initial_state(optimizer: Any, params: Any) -> Any:
+    """The state of an optimizer at the start, after an update was traced, but not computed, with the arguments of here.
 
     Args:
         optimizer: one that passed `check_optimizer`.
         params: parameters of one part of a module.
-        state: optimizer state of these parameters.
+
+    Raises:
+        TypeError: `init` or `update` fails, or an update changes a shape.
     """
     value = jax.ShapeDtypeStruct((), np.float32)
 
     def attempt(params, state, value):
         return apply_update(optimizer, params, state, params, value, lambda part: _sum_of_squares(part))
 
+    # An optimizer of the caller fails before the first epoch, and not within it.
     try:
-        # An optimizer of the caller fails before the first epoch, and not within it.
-        jax.eval_shape(attempt, params, state, value)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        state = optimizer.init(params)
+    except Exception as error:
+        raise TypeError(
+            f"the optimizer cannot be used here: its init raised {type(error).__name__}: {error} It is called with the "
+            "parameters of the module."
+        ) from error
+    try:
+        after = jax.eval_shape(attempt, params, state, value)
+    except Exception as error:
         raise TypeError(
             f"the optimizer cannot be used here: its update raised {type(error).__name__}: {error} It is called with "
             "the gradient, its state and the parameters, and with value, grad and value_fn of the batch of the step. "
             "Pass a transformation that needs no more, such as optax.adam(1e-3)."
         ) from error
+    for what, old, new in zip(("parameters", "state"), (params, state), after, strict=True):
+        for one, other in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+            if np.shape(one) != other.shape:
+                raise TypeError(
+                    f"the optimizer cannot be used here: its update makes an array of shape {other.shape} of one of "
+                    f"shape {np.shape(one)} in the {what}. Updates and states keep their shapes."
+                )
+    return state
 
 
 def apply_update(

@@ -273,6 +273,12 @@ def needs_more():
     return optax.GradientTransformationExtraArgs(lambda params: (), update)
 
 
+def plain_update(update):
+    return optax.GradientTransformation(
+        lambda params: jnp.zeros(1), lambda updates, state, params: update(updates, state)
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -282,6 +288,13 @@ def needs_more():
         (lambda: optax.adam, r"a function. Call it: .*optax.adam\(1e-3\)"),
         (lambda: object(), r"of type builtins.object. Pass an optax.GradientTransformation"),
         (needs_more, r"the optimizer cannot be used here: .*temperature.*value, grad and value_fn"),
+        (lambda: plain_update(lambda updates, state: (updates, jnp.zeros(len(state) + 1))), r"of shape \(2,\) of one"),
+        (lambda: plain_update(lambda updates, state: (jnp.zeros((3, 4)), state)), "cannot be used here: .*raised"),
+        (lambda: plain_update(lambda updates, state: [][0]), "its update raised IndexError"),
+        (
+            lambda: optax.GradientTransformation(lambda params: 1 / 0, plain_update(None).update),
+            "its init raised ZeroDivisionError",
+        ),
     ],
 )
 def test_what_is_no_optimizer_is_answered_with_one(make, message):
