@@ -339,7 +339,7 @@ def _steps(batch, negatives, places, key, ends, cumulative, curve, rate, steps, 
         edge = jnp.minimum(jnp.searchsorted(cumulative, points, side="right"), cumulative.shape[0] - 1)
         head, tail = ends[0][edge], ends[1][edge]
         pull = attraction(places[head] - places[tail], curve)
-        others = jax.random.randint(other_key, (batch, negatives), 0, n)
+        others = jax.random.randint(other_key, (batch, negatives), 0, n, jnp.int32)
         push = repulsion(places[head][:, None] - places[others], curve)
         push = jnp.sum(jnp.where((others == head[:, None])[:, :, None], 0, push), axis=1)
         size = rate * (1 - i.astype(rate.dtype) / jnp.asarray(steps, rate.dtype))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_switches import IN_64_BITS, STRICT, switched
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -158,3 +159,10 @@ def test_a_far_row_does_not_hide_the_others(key):
     x = np.vstack([groups[:, None] + rng.normal(size=(40, 2)) * 0.3, [[1e200, 1e200]]])
     places = neighbor_embedding.fit(key, x, epochs=50).embedding[:40]
     assert adjusted_rand_score(groups, kmeans.fit(key, places, 2, n_init=3).labels) == 1
+
+
+def test_jaxs_switches():
+    x = RNG.normal(size=(80, 4)).astype(np.float32)
+    with switched(STRICT | IN_64_BITS):
+        model = NeighborEmbedding(n_neighbors=8, epochs=10, init="pca", random_state=0).fit(x)
+        assert np.isfinite(model.transform(x)).all()
